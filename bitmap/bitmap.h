@@ -1,0 +1,140 @@
+/* bitmap/bitmap.h: the dirty bitmaps of one disk.
+ *
+ * A BmpSet belongs to one disk (one block node). It holds the tracker, the one recorder that writes
+ * mark, and the named bitmaps that draw on it.
+ *
+ * How a write becomes a dirty bit (design section 5):
+ *  - The data path calls bmp_set_mark_begin() before a write is issued and bmp_set_mark_end() when
+ *    it has completed. Both touch the tracker only, whatever the number of bitmaps.
+ *  - The time between two seals is an epoch. The set of enabled bitmaps does not change within an
+ *    epoch. A seal swaps in an empty tracker and leaves the old one's content as an immutable delta,
+ *    which is folded into a bitmap when that bitmap is next asked. Pages are shared by reference.
+ *  - mark_end() marks again if the epoch has moved since mark_begin(): a write that straddles a
+ *    checkpoint is in both epochs.
+ *
+ * Invariants that the tests name:
+ *  I1  A byte written between mark_begin() and mark_end() is dirty, once mark_end() has returned, in
+ *      every bitmap enabled at any moment in between, unless cleared after mark_end() returned.
+ *  I2  A granule is dirty only if a byte of it was marked while the bitmap was enabled, or merged,
+ *      or is in a grown part.
+ *  I3  Deltas alive <= bitmaps + 1: deltas that no bitmap tells apart are merged.
+ *  I4  A sealed delta never changes.
+ *
+ * Threads: mark_begin/mark_end from any thread, lock-free for granules that are already dirty.
+ * bmp_bitmap_extents(), _count() and refs from any thread. Everything that changes the set of
+ * bitmaps or a bitmap's state (the functions that say "within a change") is called between
+ * bmp_set_change_begin() and bmp_set_change_end() by one thread, in practice the main one. */
+#pragma once
+#include "util/extent.h"
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#define BMP_GRANULARITY_MIN UINT64_C(512)
+#define BMP_GRANULARITY_MAX (UINT64_C(1) << 31)
+#define BMP_NAME_MAX        1023 /* bytes, as QEMU's BDRV_BITMAP_MAX_NAME_SIZE */
+
+typedef struct BmpSet BmpSet;
+typedef struct BmpBitmap BmpBitmap;
+
+/* ---- the set ------------------------------------------------------------------------------- */
+
+/* A set without bitmaps for a disk of @size bytes. @node_name (copied) is for error messages. */
+BmpSet *bmp_set_new(const char *node_name, uint64_t size);
+/* Drops the set's bitmaps. No marking may be under way. References to bitmaps stay valid memory
+ * but report no dirt. NULL is fine. */
+void bmp_set_free(BmpSet *set);
+
+/* Marks [offset, offset + length) dirty and returns the epoch to hand to mark_end(). The range must
+ * be within the disk. With no enabled bitmap it costs one load. Cannot fail: without memory for the
+ * mark a whole larger region becomes dirty. */
+uint64_t bmp_set_mark_begin(BmpSet *set, uint64_t offset, uint64_t length);
+void bmp_set_mark_end(BmpSet *set, uint64_t offset, uint64_t length, uint64_t epoch);
+
+/* Opens and closes a change over @n sets (any order, no duplicates): takes their locks in address
+ * order and seals each, so that everything done in between takes effect at one instant of the
+ * write stream of each disk. Do not nest. */
+void bmp_set_change_begin(BmpSet *const *sets, size_t n);
+void bmp_set_change_end(BmpSet *const *sets, size_t n);
+
+/* The disk's size has become @size; within a change. A grown part is dirty in every bitmap, as in
+ * QEMU. */
+void bmp_set_resize(BmpSet *set, uint64_t size);
+
+/* How many bitmaps; and each in order of creation, a reference returned (bmp_bitmap_unref). */
+size_t bmp_set_length(BmpSet *set);
+BmpBitmap *bmp_set_nth(BmpSet *set, size_t n);
+/* A new reference, or NULL: then *error, DeviceNotFound-free as QEMU's: "Dirty bitmap 'X' not found". */
+BmpBitmap *bmp_set_find(BmpSet *set, const char *name, GError **error);
+
+/* QEMU's default granularity: the cluster size between 4 KiB and 64 KiB, 64 KiB without one (0). */
+uint64_t bmp_default_granularity(uint64_t cluster_size);
+
+/* ---- changes (within a change); messages as QEMU's where QEMU has one ------------------------ */
+
+typedef struct BmpAddOptions {
+    uint64_t granularity; /* bytes; 0 is the default (bmp_default_granularity(0)) */
+    bool persistent;      /* refused for now, with a message */
+    bool disabled;
+} BmpAddOptions;
+
+/* A new, clean bitmap. Errors: name empty, too long or taken; granularity not a power of two or out
+ * of range. Returns a reference. */
+BmpBitmap *bmp_set_add(BmpSet *set, const char *name, const BmpAddOptions *options, GError **error);
+
+/* Takes the bitmap out of the set's list. It can be put back, as if nothing had happened, within the
+ * same change (a transaction's abort). Errors: busy. */
+bool bmp_bitmap_remove(BmpBitmap *bitmap, GError **error);
+void bmp_bitmap_unremove(BmpBitmap *bitmap);
+
+bool bmp_bitmap_enable(BmpBitmap *bitmap, GError **error);  /* errors: busy */
+bool bmp_bitmap_disable(BmpBitmap *bitmap, GError **error); /* errors: busy */
+
+/* A bitmap's content and enabled state before a change, to take it back (a transaction's abort). */
+typedef struct BmpBackup BmpBackup;
+BmpBackup *bmp_bitmap_backup(BmpBitmap *bitmap);
+/* Takes back everything since the backup, within the same change; consumes @backup. */
+void bmp_bitmap_restore(BmpBitmap *bitmap, BmpBackup *backup);
+void bmp_backup_free(BmpBackup *backup); /* keep the change; NULL is fine */
+
+bool bmp_bitmap_clear(BmpBitmap *bitmap, GError **error); /* errors: busy */
+/* target |= source, converting the granularity outward. Both sets are within the change.
+ * Errors: busy target, different disk sizes. */
+bool bmp_bitmap_merge(BmpBitmap *target, BmpBitmap *source, GError **error);
+
+/* ---- one bitmap ----------------------------------------------------------------------------- */
+
+BmpBitmap *bmp_bitmap_ref(BmpBitmap *bitmap);
+void bmp_bitmap_unref(BmpBitmap *bitmap); /* NULL is fine */
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(BmpBitmap, bmp_bitmap_unref)
+
+const char *bmp_bitmap_name(const BmpBitmap *bitmap); /* borrowed */
+uint64_t bmp_bitmap_granularity(const BmpBitmap *bitmap);
+bool bmp_bitmap_enabled(const BmpBitmap *bitmap);
+bool bmp_bitmap_persistent(const BmpBitmap *bitmap);
+bool bmp_bitmap_inconsistent(const BmpBitmap *bitmap);
+
+/* Busy: in use by an export or a job; counted. A busy bitmap refuses changes. Any thread. */
+void bmp_bitmap_busy_begin(BmpBitmap *bitmap);
+void bmp_bitmap_busy_end(BmpBitmap *bitmap);
+bool bmp_bitmap_busy(const BmpBitmap *bitmap);
+/* false with QEMU's message if the bitmap is busy: "Bitmap 'X' is currently in use by another
+ * operation and cannot be used". */
+bool bmp_bitmap_check_usable(const BmpBitmap *bitmap, GError **error);
+
+/* Dirty bytes: dirty granules times the granularity, so it can exceed the disk's size, as QEMU's
+ * "count" does... see bitmap.c for what QEMU reports on an odd-sized disk. Folds what is pending. */
+uint64_t bmp_bitmap_count(BmpBitmap *bitmap);
+
+/* Fills @out with TM_STATE_DIRTY / 0 runs of [offset, offset + length), which must be within the
+ * disk; stops early when @out is full. Runs at the end are cut at the range's end. Returns the bytes
+ * described. Folds what is pending first. */
+uint64_t bmp_bitmap_extents(BmpBitmap *bitmap, uint64_t offset, uint64_t length, TmExtents *out);
+
+/* The hex SHA-256 that QEMU's x-debug-block-dirty-bitmap-sha256 gives for the same content: over
+ * hbitmap's lowest level as it is in memory on a little-endian 64-bit host. Returned (g_free). */
+char *bmp_bitmap_sha256(BmpBitmap *bitmap);
+
+/* Bytes of memory that the set and its bitmaps hold, shared pages counted once. For benchmarks and
+ * the tests of I3. */
+size_t bmp_set_memory(BmpSet *set);

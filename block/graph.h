@@ -1,0 +1,36 @@
+/* block/graph.h: the nodes by name, and what happens to all of them.
+ *
+ * Main thread, except blk_graph_engine() and blk_graph_emit(). */
+#pragma once
+#include "block/engine.h"
+#include "block/node.h"
+#include "block/registry.h"
+#include <glib.h>
+#include <json-c/json.h>
+
+/* Called from any thread; takes @data (a reference; may be NULL). */
+typedef void (*BlkEventFn)(void *opaque, const char *name, json_object *data);
+
+/* All borrowed, must outlive the graph. */
+BlkGraph *blk_graph_new(BlkRegistry *registry, BlkEngine *engine, const TmSys *sys);
+/* Closes every node, parents first; all users must be gone. NULL is fine. */
+void blk_graph_free(BlkGraph *graph);
+void blk_graph_set_events(BlkGraph *graph, BlkEventFn emit, void *opaque);
+void blk_graph_emit(BlkGraph *graph, const char *name, json_object *data);
+BlkEngine *blk_graph_engine(BlkGraph *graph);
+BlkRegistry *blk_graph_registry(BlkGraph *graph);
+
+/* blockdev-add: opens the node that @options (BlockdevOptions of QMP) describes, and the children that
+ * it defines. On failure nothing is left open. Borrowed result. */
+BlkNode *blk_graph_add(BlkGraph *graph, json_object *options, GError **error);
+/* blockdev-del. Errors as QEMU's: "Failed to find node with node-name='x'", "Node x is in use", ... */
+bool blk_graph_del(BlkGraph *graph, const char *node_name, GError **error);
+/* Borrowed; NULL and QEMU's message if there is none. */
+BlkNode *blk_graph_find(BlkGraph *graph, const char *node_name, GError **error);
+/* In order of creation; borrowed nodes in a returned array (g_ptr_array_unref). */
+GPtrArray *blk_graph_nodes(BlkGraph *graph);
+
+/* block_resize: drains the node, resizes, and grows its bitmaps. */
+bool blk_graph_resize(BlkGraph *graph, BlkNode *node, uint64_t size, GError **error);
+/* Flushes every writable node; 0 or the first -errno. */
+int blk_graph_flush_all(BlkGraph *graph);

@@ -1,0 +1,31 @@
+/* block/options.h: the typed options of one node, parsed from a JSON object against its driver's table.
+ *
+ * Member names with a dot ("cache.direct") stand for nested objects. Values are JSON-typed; the
+ * command line's strings are converted before (qmp/keyval). Main thread. */
+#pragma once
+#include "include/tidemark/driver.h"
+#include <glib.h>
+#include <json-c/json.h>
+#include <stdbool.h>
+
+typedef struct BlkOptions BlkOptions;
+
+/* The options every driver has: node-name, driver, read-only, auto-read-only, force-share,
+ * cache.direct, cache.no-flush, discard, detect-zeroes. Ends with a NULL name. */
+extern const struct tidemark_option blk_common_options[];
+
+/* Checks @object: every member known (common, the driver's own, or a child role), of its type, in
+ * range, and every required one there. Messages as QEMU's ("Parameter 'filename' is missing",
+ * "Invalid parameter type for 'size', expected: integer", "Parameter 'x' is unexpected", ...). */
+BlkOptions *blk_options_parse(const struct tidemark_driver *driver, json_object *object,
+                              GError **error);
+void blk_options_free(BlkOptions *options); /* NULL is fine */
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(BlkOptions, blk_options_free)
+
+/* Getters; borrowed. The option's existence is the caller's promise (asserted). */
+bool blk_options_is_set(const BlkOptions *options, const char *name);
+const char *blk_options_string(const BlkOptions *options, const char *name);
+uint64_t blk_options_uint(const BlkOptions *options, const char *name);
+bool blk_options_bool(const BlkOptions *options, const char *name);
+/* What stands under a child role: a string, an object, JSON null (explicitly none), or NULL. */
+bool blk_options_child(const BlkOptions *options, const char *role, json_object **value);

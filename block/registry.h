@@ -1,0 +1,30 @@
+/* block/registry.h: which drivers there are, by name.
+ *
+ * Filled before the graph is used: the built-in ones by blk_registry_new(), plug-ins by --module and
+ * the module directory. Main thread, except blk_registry_find() once it is filled. */
+#pragma once
+#include "include/tidemark/driver.h"
+#include "util/sys.h"
+#include <glib.h>
+#include <stdbool.h>
+
+typedef struct BlkRegistry BlkRegistry;
+
+/* With the built-in drivers. @sys (borrowed) is what the file driver reaches the kernel through. */
+BlkRegistry *blk_registry_new(const TmSys *sys);
+void blk_registry_free(BlkRegistry *registry); /* after the last node; NULL is fine */
+
+/* Loads one plug-in. Errors: cannot be opened, lacks tidemark_driver_init, refuses, another ABI or
+ * struct size, a name that is taken or malformed, a required callback missing; each names the file. */
+bool blk_registry_load(BlkRegistry *registry, const char *path, GError **error);
+/* Loads every *.so in @dir, in alphabetical order. A missing directory is no error. */
+bool blk_registry_load_dir(BlkRegistry *registry, const char *dir, GError **error);
+
+const struct tidemark_driver *blk_registry_find(BlkRegistry *registry, const char *name); /* or NULL */
+/* All, sorted by name: a NULL-terminated array, free it with g_free. */
+const struct tidemark_driver **blk_registry_list(BlkRegistry *registry);
+
+/* The table that nodes hand to drivers; implemented by block/host.c. */
+extern const struct tidemark_host blk_host;
+/* The TmSys behind a node, for built-in drivers. Borrowed. block/host.c. */
+const TmSys *blk_host_sys(struct tidemark_node *node);

@@ -1,0 +1,195 @@
+/* tidemark/driver.h: the block driver interface, for built-in drivers and for plug-ins alike.
+ *
+ * A driver is a mapper first: its map() answers, for a range of the disk that it presents, where
+ * those bytes are. What it cannot map it does itself, in its blocking callbacks. Whoever writes a
+ * simple driver leaves map NULL and only writes pread.
+ *
+ * A plug-in is a shared object that exports
+ *
+ *     const struct tidemark_driver *tidemark_driver_init(const struct tidemark_host *host);
+ *
+ * and includes this header alone. It returns a static description, or NULL to refuse. The host table
+ * is valid for the life of the process. See docs/writing-a-driver.md.
+ *
+ * All offsets and lengths are bytes. Every range that a callback receives lies within the size that
+ * the driver reported and is not empty. Callbacks that return int return 0 or a negative errno.
+ * Threads: open, close and resize run on the main thread with no I/O under way; every other callback
+ * may be called from several threads at once, unless the driver sets TIDEMARK_DRIVER_SERIALIZED. */
+#ifndef TIDEMARK_DRIVER_H
+#define TIDEMARK_DRIVER_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Changes when the meaning or layout of anything here changes. A driver of another ABI is refused. */
+#define TIDEMARK_ABI 1
+
+struct tidemark_node; /* one opened node, known to the host; handed to open() */
+
+/* ---- options --------------------------------------------------------------------------------- */
+
+enum tidemark_option_type {
+    TIDEMARK_OPTION_STRING,
+    TIDEMARK_OPTION_BOOL,
+    TIDEMARK_OPTION_UINT, /* 0 to 2^63-1, or within min..max */
+    TIDEMARK_OPTION_SIZE, /* bytes; on the command line with the suffixes k M G T P E */
+    TIDEMARK_OPTION_ENUM, /* one of choices */
+};
+
+struct tidemark_option {
+    const char *name; /* as on the command line, "cache.direct" for a member of a group */
+    enum tidemark_option_type type;
+    uint32_t required;          /* 1: must be given */
+    const char *default_value;  /* as text; NULL: unset unless given */
+    const char *const *choices; /* ENUM: NULL-terminated */
+    uint64_t min, max;          /* UINT and SIZE: inclusive; max 0 means no upper bound */
+    const char *help;           /* one line */
+};
+
+/* A child: another node that this one stands on. The option of the role's name takes a node name or
+ * a nested definition. */
+struct tidemark_child_role {
+    const char *name; /* "file", "backing", ... */
+    uint32_t required;
+};
+
+/* ---- map --------------------------------------------------------------------------------------- */
+
+enum tidemark_map_kind {
+    TIDEMARK_MAP_SELF,    /* the driver must do it: its blocking callbacks are called */
+    TIDEMARK_MAP_FD,      /* the bytes are in descriptor fd at offset */
+    TIDEMARK_MAP_CHILD,   /* the bytes are in child number child at offset */
+    TIDEMARK_MAP_ZERO,    /* reads as zeroes */
+    TIDEMARK_MAP_BACKING, /* not allocated here: ask the child whose role is "backing" */
+};
+
+/* What the answer will be used for; one of these. */
+#define TIDEMARK_MAP_FOR_READ   1u
+#define TIDEMARK_MAP_FOR_WRITE  2u /* an answer other than FD, CHILD is taken as SELF */
+#define TIDEMARK_MAP_FOR_STATUS 4u /* data, zero and hole are wanted exactly */
+
+/* Flags of an answer. */
+#define TIDEMARK_MAPPED_HOLE   1u /* occupies no space on the medium (FOR_STATUS) */
+#define TIDEMARK_MAPPED_DIRECT 2u /* FD: O_DIRECT, I/O must be aligned to request_alignment */
+#define TIDEMARK_MAPPED_INLINE 4u /* SELF: the callbacks do not block for this range */
+
+struct tidemark_mapping {
+    uint32_t kind;
+    uint32_t flags;
+    uint32_t child;  /* CHILD: index into the driver's roles */
+    int32_t fd;      /* FD: stays valid until close() */
+    uint64_t offset; /* FD, CHILD: where the first byte is */
+    uint64_t length; /* how far the answer holds: 1 .. the length asked */
+};
+
+/* ---- the driver -------------------------------------------------------------------------------- */
+
+/* Flags of tidemark_info */
+#define TIDEMARK_INFO_READ_ONLY 1u /* opened read-only */
+#define TIDEMARK_INFO_FAST_ZERO 2u /* write_zeroes honours TIDEMARK_FAST_ZERO */
+#define TIDEMARK_INFO_WOULD_BLOCK 4u /* FD: preadv2(RWF_NOWAIT) works on it */
+#define TIDEMARK_INFO_IO_URING  8u /* FD: what would block is to go to io_uring */
+#define TIDEMARK_INFO_DISCARD   16u /* discard frees space */
+
+struct tidemark_info {
+    uint32_t struct_size; /* set by the host */
+    uint32_t flags;
+    uint64_t size;              /* bytes of the disk presented */
+    uint32_t request_alignment; /* I/O below it costs a read-modify-write; power of two, 1 if none */
+    uint32_t preferred_block;   /* a good I/O size, power of two; 0: no opinion */
+    uint64_t allocated;         /* bytes occupied on the medium; UINT64_MAX: unknown */
+    uint32_t cluster_size;      /* allocation unit of a format; 0: none */
+};
+
+/* Flags of the I/O callbacks */
+#define TIDEMARK_FUA       1u /* on stable storage before the call returns */
+#define TIDEMARK_MAY_UNMAP 2u /* write_zeroes: may free the space */
+#define TIDEMARK_FAST_ZERO 4u /* write_zeroes: fail with -ENOTSUP rather than write data */
+
+/* Flags of a driver */
+#define TIDEMARK_DRIVER_SERIALIZED 1u /* the host calls one callback of a node at a time */
+#define TIDEMARK_DRIVER_FORMAT     2u /* interprets its child: "format" in listings, not "protocol" */
+
+struct tidemark_driver {
+    uint32_t abi;         /* TIDEMARK_ABI */
+    uint32_t struct_size; /* sizeof(struct tidemark_driver) */
+    const char *name;     /* what driver= says: letters, digits, '-' */
+    const char *help;     /* one line */
+    uint32_t flags;
+    const struct tidemark_option *options;      /* ends with a NULL name; NULL: none */
+    const struct tidemark_child_role *children; /* ends with a NULL name; NULL: none */
+
+    /* Opens a node; the options and children are read through the host. *handle is passed to the
+     * other callbacks. On failure describe why with host->error() and return -errno. Required. */
+    int (*open)(struct tidemark_node *node, void **handle);
+    void (*close)(void *handle); /* required */
+    int (*get_info)(void *handle, struct tidemark_info *info); /* cheap, non-blocking; required */
+
+    /* Never blocks for long, never copies, does no I/O but metadata look-ups FOR_STATUS. May be
+     * NULL: everything is SELF, and all of the disk is data. */
+    int (*map)(void *handle, uint64_t offset, uint64_t length, uint32_t purpose,
+               struct tidemark_mapping *mapping);
+
+    /* The blocking callbacks, for what map answers with SELF, and flush, discard and the like, which
+     * always come here first. A NULL one: pread, pwrite fail with -EIO; write_zeroes falls back to
+     * the children that map names, then to writing zeroes; discard, cache and flush go to the
+     * children, resize fails. FUA on a driver without it is followed by a flush. */
+    int (*pread)(void *handle, void *buf, uint64_t offset, uint64_t length, uint32_t flags);
+    int (*pwrite)(void *handle, const void *buf, uint64_t offset, uint64_t length, uint32_t flags);
+    int (*flush)(void *handle);
+    int (*write_zeroes)(void *handle, uint64_t offset, uint64_t length, uint32_t flags);
+    int (*discard)(void *handle, uint64_t offset, uint64_t length);
+    int (*cache)(void *handle, uint64_t offset, uint64_t length);
+    int (*resize)(void *handle, uint64_t size);
+
+    /* The core wrote, zeroed or discarded the range through the descriptor that map gave out: forget
+     * what was remembered about it. Called before the I/O and again after it. May be NULL. Fast. */
+    void (*wrote)(void *handle, uint64_t offset, uint64_t length);
+};
+
+/* ---- the host ---------------------------------------------------------------------------------- */
+
+struct tidemark_host {
+    uint32_t abi;
+    uint32_t struct_size;
+
+    /* Why open() or resize() fails: one line, printf-like. Valid during open() and resize() only. */
+    void (*error)(struct tidemark_node *node, const char *format, ...)
+        __attribute__((format(printf, 2, 3)));
+    const char *(*node_name)(struct tidemark_node *node); /* borrowed */
+
+    /* Options by name, defaults applied; besides the driver's own, the common ones: "read-only",
+     * "auto-read-only", "force-share", "cache.direct", "cache.no-flush" (bool), "discard" ("ignore",
+     * "unmap"). Only during open(). option_is_set: given or defaulted. */
+    int (*option_is_set)(struct tidemark_node *node, const char *name);
+    const char *(*option_string)(struct tidemark_node *node, const char *name); /* borrowed; or NULL */
+    uint64_t (*option_uint)(struct tidemark_node *node, const char *name);      /* unset: 0 */
+    int (*option_bool)(struct tidemark_node *node, const char *name);           /* unset: 0 */
+
+    /* Blocking I/O on child number @child (index into the roles). -ENOMEDIUM if there is none. */
+    int (*child_info)(struct tidemark_node *node, uint32_t child, struct tidemark_info *info);
+    int (*child_pread)(struct tidemark_node *node, uint32_t child, void *buf, uint64_t offset,
+                       uint64_t length, uint32_t flags);
+    int (*child_pwrite)(struct tidemark_node *node, uint32_t child, const void *buf,
+                        uint64_t offset, uint64_t length, uint32_t flags);
+    int (*child_flush)(struct tidemark_node *node, uint32_t child);
+    int (*child_write_zeroes)(struct tidemark_node *node, uint32_t child, uint64_t offset,
+                              uint64_t length, uint32_t flags);
+    int (*child_discard)(struct tidemark_node *node, uint32_t child, uint64_t offset,
+                         uint64_t length);
+    int (*child_cache)(struct tidemark_node *node, uint32_t child, uint64_t offset,
+                       uint64_t length);
+    int (*child_resize)(struct tidemark_node *node, uint32_t child, uint64_t size);
+};
+
+/* What a plug-in exports; see the top. */
+#define TIDEMARK_DRIVER_INIT "tidemark_driver_init"
+typedef const struct tidemark_driver *(*tidemark_driver_init_fn)(const struct tidemark_host *host);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

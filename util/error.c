@@ -1,0 +1,67 @@
+/* util/error.c: errors with a QMP class; see the header. */
+#include "util/error.h"
+
+GQuark tm_error_quark(void)
+{
+    return g_quark_from_static_string("tidemark");
+}
+
+const char *tm_error_class_name(const GError *error)
+{
+    static const char *const names[] = {
+        [TM_ERROR_GENERIC] = "GenericError",
+        [TM_ERROR_COMMAND_NOT_FOUND] = "CommandNotFound",
+        [TM_ERROR_DEVICE_NOT_ACTIVE] = "DeviceNotActive",
+        [TM_ERROR_DEVICE_NOT_FOUND] = "DeviceNotFound",
+    };
+
+    if (!error || error->domain != TM_ERROR || (guint)error->code >= G_N_ELEMENTS(names))
+        return names[TM_ERROR_GENERIC];
+    return names[error->code];
+}
+
+static bool set_va(GError **error, TmErrorClass class, int errnum, const char *format, va_list ap)
+    G_GNUC_PRINTF(4, 0);
+
+static bool set_va(GError **error, TmErrorClass class, int errnum, const char *format, va_list ap)
+{
+    if (error) {
+        g_autofree char *text = g_strdup_vprintf(format, ap);
+
+        if (errnum)
+            g_set_error(error, TM_ERROR, (int)class, "%s: %s", text, g_strerror(errnum));
+        else
+            g_set_error_literal(error, TM_ERROR, (int)class, text);
+    }
+    return false;
+}
+
+bool tm_error_set(GError **error, const char *format, ...)
+{
+    va_list ap;
+
+    va_start(ap, format);
+    set_va(error, TM_ERROR_GENERIC, 0, format, ap);
+    va_end(ap);
+    return false;
+}
+
+bool tm_error_set_class(GError **error, TmErrorClass class, const char *format, ...)
+{
+    va_list ap;
+
+    va_start(ap, format);
+    set_va(error, class, 0, format, ap);
+    va_end(ap);
+    return false;
+}
+
+bool tm_error_set_errno(GError **error, int errnum, const char *format, ...)
+{
+    va_list ap;
+
+    va_start(ap, format);
+    set_va(error, TM_ERROR_GENERIC, errnum, format, ap);
+    va_end(ap);
+    return false;
+}

@@ -1,0 +1,30 @@
+/* util/log.c: see the header. */
+#include "util/log.h"
+
+#include <string.h>
+#include <unistd.h>
+
+static int log_level = TM_LOG_WARNING;
+
+void tm_log_set_level(TmLogLevel level)
+{
+    g_atomic_int_set(&log_level, (int)level);
+}
+
+void tm_log(TmLogLevel level, const char *format, ...)
+{
+    static const char *const prefix[] = { "", "warning: ", "", "debug: " };
+    g_autofree char *text = NULL;
+    g_autofree char *line = NULL;
+    va_list ap;
+
+    if ((int)level > g_atomic_int_get(&log_level))
+        return;
+    va_start(ap, format);
+    text = g_strdup_vprintf(format, ap);
+    va_end(ap);
+    line = g_strdup_printf("%s: %s%s\n", g_get_prgname() ? g_get_prgname() : "tidemark",
+                           prefix[level], text);
+    if (write(STDERR_FILENO, line, strlen(line)) < 0)
+        return; /* nowhere left to say so */
+}

@@ -1,0 +1,29 @@
+/* util/sys.h: the system calls that touch disks and stores, as a table that tests can replace.
+ *
+ * Whoever opens files is given a const TmSys * (borrowed, outlives the user) and calls the kernel
+ * through it only. Every entry behaves as the call of its name: result, or -1 and errno.
+ * Threads: any; a replacement must be thread-safe too. */
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+typedef struct TmSys {
+    int (*open)(const char *path, int flags, mode_t mode);
+    int (*close)(int fd);
+    int (*fstat)(int fd, struct stat *st);
+    ssize_t (*preadv2)(int fd, const struct iovec *iov, int iovcnt, off_t offset, int flags);
+    ssize_t (*pwritev2)(int fd, const struct iovec *iov, int iovcnt, off_t offset, int flags);
+    int (*fdatasync)(int fd);
+    int (*fsync)(int fd);
+    int (*fallocate)(int fd, int mode, off_t offset, off_t length);
+    int (*ftruncate)(int fd, off_t length);
+    off_t (*lseek)(int fd, off_t offset, int whence);
+    int (*rename)(const char *from, const char *to);
+    int (*unlink)(const char *path);
+} TmSys;
+
+/* The real ones. */
+extern const TmSys tm_sys_kernel;
