@@ -1,0 +1,68 @@
+# A thin front door: meson and ninja do the building. `make help` lists what there is to ask for.
+
+SRCDIR := $(patsubst %/,%,$(dir $(lastword $(MAKEFILE_LIST))))
+BUILD := build
+PYTHON := /usr/bin/python3
+-include config.mk
+
+NINJA = ninja -C $(BUILD) $(if $(V),-v)
+SETUP = $(SRCDIR)/scripts/setup
+SUITES =
+JOBS = 2
+RUN_TESTS = $(PYTHON) $(SRCDIR)/tests/run-tests --build $(BUILD) -j $(JOBS)
+SOURCES = $(filter-out $(SRCDIR)/build%,$(wildcard $(addprefix $(SRCDIR)/,*/*.[ch] */*/*.[ch] */*/*/*.[ch])))
+
+.PHONY: all check demo bench install uninstall clean distclean format tidy help
+
+all: $(BUILD)/build.ninja
+	@$(NINJA)
+
+# configure writes it; who didn't run configure gets the defaults.
+$(BUILD)/build.ninja:
+	@$(SETUP) build
+	@$(SRCDIR)/configure
+
+check:
+	@$(SETUP) build test
+	@$(MAKE) --no-print-directory all
+	@$(RUN_TESTS) $(if $(SUITES),--suite "$(SUITES)") $(TESTS)
+
+check-%:
+	@$(MAKE) --no-print-directory check SUITES=$*
+
+demo:
+	@$(SETUP) build demo
+	@$(MAKE) --no-print-directory all
+	@$(PYTHON) $(SRCDIR)/scripts/demo --build $(BUILD)
+
+bench:
+	@$(SETUP) build test bench
+	@$(MAKE) --no-print-directory all
+	@$(PYTHON) $(SRCDIR)/bench/run --build $(BUILD) $(BENCH_ARGS)
+
+install: all
+	@DESTDIR="$(DESTDIR)" meson install -C $(BUILD) --no-rebuild
+
+uninstall:
+	@$(NINJA) uninstall
+
+clean:
+	@if [ -e $(BUILD)/build.ninja ]; then $(NINJA) clean; fi
+
+distclean:
+	rm -rf $(BUILD) config.mk
+
+format:
+	clang-format -i $(SOURCES)
+
+tidy: all
+	run-clang-tidy -quiet -p $(BUILD) $(filter %.c,$(SOURCES))
+
+help:
+	@echo 'make            build (after ./configure, or with its defaults)'
+	@echo 'make check      set up what is missing, build, run all tests;'
+	@echo '                SUITES="unit func" or TESTS=tests/func/x.py chooses; make check-SUITE'
+	@echo 'make demo       set up what is missing, build, show an incremental backup'
+	@echo 'make bench      compare with the peers; BENCH_ARGS=--help'
+	@echo 'make install    DESTDIR=DIR is honoured; make uninstall'
+	@echo 'make clean | distclean | format | tidy        V=1 shows the commands'

@@ -1,0 +1,194 @@
+/* tests/unit/test_util.c: checked ranges, byte order, extents, errors and the system-call table.
+ *
+ * The edges are where these are wrong when they are wrong: 0, the last byte, and 2^64 - 1. */
+#include "util/endian.h"
+#include "util/error.h"
+#include "util/extent.h"
+#include "util/range.h"
+#include "util/sys.h"
+
+#include <check.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+START_TEST(range_end_refuses_overflow)
+{
+    uint64_t end = 42;
+
+    ck_assert(tm_range_end(0, 0, &end));
+    ck_assert_uint_eq(end, 0);
+    ck_assert(tm_range_end(UINT64_MAX - 5, 5, &end));
+    ck_assert_uint_eq(end, UINT64_MAX);
+    end = 42;
+    ck_assert(!tm_range_end(UINT64_MAX - 5, 6, &end));
+    ck_assert(!tm_range_end(1, UINT64_MAX, &end));
+    ck_assert_uint_eq(end, 42);
+}
+END_TEST
+
+START_TEST(range_within_edges)
+{
+    ck_assert(tm_range_within(0, 0, 0));
+    ck_assert(tm_range_within(10, 0, 10));
+    ck_assert(tm_range_within(9, 1, 10));
+    ck_assert(tm_range_within(0, 10, 10));
+    ck_assert(!tm_range_within(9, 2, 10));
+    ck_assert(!tm_range_within(11, 0, 10));
+    ck_assert(!tm_range_within(1, UINT64_MAX, 10));
+    ck_assert(!tm_range_within(UINT64_MAX, 1, 10));
+    ck_assert(tm_range_within(1, UINT64_MAX - 1, UINT64_MAX));
+}
+END_TEST
+
+/* Against the definition, byte by byte, on every pair of small ranges. */
+START_TEST(range_overlaps_as_defined)
+{
+    for (uint64_t a = 0; a < 6; a++)
+        for (uint64_t alen = 0; alen < 6; alen++)
+            for (uint64_t b = 0; b < 6; b++)
+                for (uint64_t blen = 0; blen < 6; blen++) {
+                    bool shared = false;
+
+                    for (uint64_t x = a; x < a + alen; x++)
+                        shared |= x >= b && x < b + blen;
+                    ck_assert_msg(tm_range_overlaps(a, alen, b, blen) == shared,
+                                  "%d+%d and %d+%d: expected %d", (int)a, (int)alen, (int)b,
+                                  (int)blen, shared);
+                }
+    ck_assert(tm_range_overlaps(UINT64_MAX - 1, 1, 0, UINT64_MAX));
+    ck_assert(!tm_range_overlaps(UINT64_MAX, 1, 0, UINT64_MAX));
+}
+END_TEST
+
+START_TEST(alignment)
+{
+    ck_assert_uint_eq(tm_align_down(4095, 4096), 0);
+    ck_assert_uint_eq(tm_align_down(4096, 4096), 4096);
+    ck_assert_uint_eq(tm_align_up(0, 4096), 0);
+    ck_assert_uint_eq(tm_align_up(1, 4096), 4096);
+    ck_assert_uint_eq(tm_align_up(4096, 4096), 4096);
+    ck_assert_uint_eq(tm_align_up(7, 1), 7);
+    ck_assert_uint_eq(tm_align_up(UINT64_MAX - 4095, 4096), UINT64_MAX - 4095);
+    ck_assert_uint_eq(tm_align_up(UINT64_MAX, 4096), UINT64_MAX - 4095);
+    ck_assert(!tm_is_pow2(0));
+    ck_assert(tm_is_pow2(1));
+    ck_assert(!tm_is_pow2(3));
+    ck_assert(tm_is_pow2((uint64_t)1 << 63));
+    ck_assert_uint_eq(tm_min(3, 4), 3);
+    ck_assert_uint_eq(tm_max(3, 4), 4);
+}
+END_TEST
+
+START_TEST(byte_order_unaligned)
+{
+    uint8_t raw[12] = { 0 };
+
+    tm_put_be64(raw + 1, 0x0102030405060708u);
+    for (int i = 1; i <= 8; i++)
+        ck_assert_uint_eq(raw[i], i);
+    ck_assert_uint_eq(raw[0] | raw[9], 0);
+    ck_assert_uint_eq(tm_get_be64(raw + 1), 0x0102030405060708u);
+    ck_assert_uint_eq(tm_get_le64(raw + 1), 0x0807060504030201u);
+    ck_assert_uint_eq(tm_get_be32(raw + 3), 0x03040506u);
+    ck_assert_uint_eq(tm_get_le16(raw + 3), 0x0403u);
+    tm_put_le32(raw + 3, 0xa1b2c3d4u);
+    ck_assert_uint_eq(raw[3], 0xd4);
+    ck_assert_uint_eq(tm_get_be32(raw + 3), 0xd4c3b2a1u);
+    tm_put_be16(raw, 0xfffe);
+    ck_assert_uint_eq(tm_get_be16(raw), 0xfffe);
+}
+END_TEST
+
+START_TEST(extents_merge_and_fill)
+{
+    TmExtent list[2];
+    TmExtents x = { list, G_N_ELEMENTS(list), 0 };
+
+    ck_assert(tm_extents_add(&x, 10, 0));
+    ck_assert(tm_extents_add(&x, 5, 0));
+    ck_assert(tm_extents_add(&x, 1, TM_STATE_DIRTY));
+    ck_assert(!tm_extents_add(&x, 1, 0));
+    ck_assert(tm_extents_add(&x, (uint64_t)1 << 40, TM_STATE_DIRTY));
+    ck_assert_uint_eq(x.count, 2);
+    ck_assert_uint_eq(list[0].length, 15);
+    ck_assert_uint_eq(list[0].flags, 0);
+    ck_assert_uint_eq(list[1].length, ((uint64_t)1 << 40) + 1);
+    ck_assert_uint_eq(list[1].flags, TM_STATE_DIRTY);
+}
+END_TEST
+
+START_TEST(errors_have_a_class)
+{
+    g_autoptr(GError) plain = NULL;
+    g_autoptr(GError) errnum = NULL;
+    g_autoptr(GError) missing = NULL;
+    g_autoptr(GError) foreign = g_error_new(G_FILE_ERROR, G_FILE_ERROR_NOENT, "elsewhere");
+
+    ck_assert(!tm_error_set(NULL, "nobody asks"));
+    ck_assert(!tm_error_set(&plain, "node '%s' has %d children", "a", 2));
+    ck_assert_str_eq(plain->message, "node 'a' has 2 children");
+    ck_assert_str_eq(tm_error_class_name(plain), "GenericError");
+    ck_assert(!tm_error_set_errno(&errnum, ENOENT, "can't open '%s'", "x%sy"));
+    ck_assert_str_eq(errnum->message, "can't open 'x%sy': No such file or directory");
+    ck_assert(!tm_error_set_class(&missing, TM_ERROR_COMMAND_NOT_FOUND, "none"));
+    ck_assert_str_eq(tm_error_class_name(missing), "CommandNotFound");
+    /* A code of another domain must not be read as one of our classes. */
+    foreign->code = TM_ERROR_DEVICE_NOT_FOUND;
+    ck_assert_str_eq(tm_error_class_name(foreign), "GenericError");
+    ck_assert_str_eq(tm_error_class_name(NULL), "GenericError");
+}
+END_TEST
+
+START_TEST(kernel_table_does_io)
+{
+    const TmSys *sys = &tm_sys_kernel;
+    g_autofree char *dir = g_dir_make_tmp("tm-XXXXXX", NULL);
+    g_autofree char *path = g_build_filename(dir, "a", NULL);
+    g_autofree char *other = g_build_filename(dir, "b", NULL);
+    char out[] = "tide", back[4];
+    struct iovec w = { out, 4 }, r = { back, 4 };
+    struct stat st;
+    int fd = sys->open(path, O_RDWR | O_CREAT | O_EXCL, 0600);
+
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(sys->pwritev2(fd, &w, 1, 4096, 0), 4);
+    ck_assert_int_eq(sys->fdatasync(fd), 0);
+    ck_assert_int_eq(sys->preadv2(fd, &r, 1, 4096, 0), 4);
+    ck_assert_mem_eq(back, "tide", 4);
+    ck_assert_int_eq(sys->ftruncate(fd, 8192), 0);
+    ck_assert_int_eq(sys->fsync(fd), 0);
+    ck_assert_int_eq(sys->fstat(fd, &st), 0);
+    ck_assert_int_eq(st.st_size, 8192);
+    ck_assert_int_eq(sys->lseek(fd, 0, SEEK_END), 8192);
+    ck_assert_int_eq(sys->rename(path, other), 0);
+    ck_assert_int_eq(sys->open(path, O_RDONLY, 0), -1);
+    ck_assert_int_eq(errno, ENOENT);
+    ck_assert_int_eq(sys->unlink(other), 0);
+    ck_assert_int_eq(sys->close(fd), 0);
+    ck_assert_int_eq(rmdir(dir), 0);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("util");
+    TCase *tc = tcase_create("util");
+    SRunner *runner = srunner_create(suite);
+    int failed;
+
+    tcase_add_test(tc, range_end_refuses_overflow);
+    tcase_add_test(tc, range_within_edges);
+    tcase_add_test(tc, range_overlaps_as_defined);
+    tcase_add_test(tc, alignment);
+    tcase_add_test(tc, byte_order_unaligned);
+    tcase_add_test(tc, extents_merge_and_fill);
+    tcase_add_test(tc, errors_have_a_class);
+    tcase_add_test(tc, kernel_table_does_io);
+    suite_add_tcase(suite, tc);
+    srunner_run_all(runner, CK_ENV);
+    failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
