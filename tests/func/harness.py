@@ -114,7 +114,8 @@ def _run_case(function, needs):
 
 def main():
     """Runs the cases in order, prints TAP and exits. Arguments choose cases by a part of the name."""
-    chosen = [c for c in _cases if not sys.argv[1:] or any(a in c[0] for a in sys.argv[1:])]
+    chosen = [c for c in _cases if not sys.argv[1:] or any(
+        a in c[0] or a in c[1].__name__ for a in sys.argv[1:])]
     bad = 0
     print("1..%d" % len(chosen), flush=True)
     for number, (name, function, needs) in enumerate(chosen, 1):
