@@ -171,6 +171,40 @@ START_TEST(kernel_table_does_io)
 }
 END_TEST
 
+typedef struct Shared {
+    GMutex lock;
+    unsigned count; /* guarded by lock */
+} Shared;
+
+static gpointer count_to_1000(gpointer opaque)
+{
+    Shared *shared = opaque;
+
+    for (int i = 0; i < 1000; i++) {
+        g_mutex_lock(&shared->lock);
+        shared->count++;
+        g_mutex_unlock(&shared->lock);
+    }
+    return NULL;
+}
+
+/* Says nothing unless built with the thread sanitizer, which must see GLib's locks (util/tsan.c).
+ */
+START_TEST(glib_locks_are_locks)
+{
+    Shared shared = { .count = 0 };
+    GThread *a, *b;
+
+    g_mutex_init(&shared.lock);
+    a = g_thread_new("a", count_to_1000, &shared);
+    b = g_thread_new("b", count_to_1000, &shared);
+    g_thread_join(a);
+    g_thread_join(b);
+    g_mutex_clear(&shared.lock);
+    ck_assert_uint_eq(shared.count, 2000);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("util");
@@ -186,6 +220,7 @@ int main(void)
     tcase_add_test(tc, extents_merge_and_fill);
     tcase_add_test(tc, errors_have_a_class);
     tcase_add_test(tc, kernel_table_does_io);
+    tcase_add_test(tc, glib_locks_are_locks);
     suite_add_tcase(suite, tc);
     srunner_run_all(runner, CK_ENV);
     failed = srunner_ntests_failed(runner);
