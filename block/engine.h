@@ -1,10 +1,10 @@
 /* block/engine.h: the threads that do I/O.
  *
- * Loop threads share one epoll set. A source is armed one-shot: whichever thread wakes owns the source
- * until it arms it again, so a source's handler never runs twice at once. A handler may do page-cache
- * I/O but must not wait for a client or for another request.
- * Workers are a bounded pool for blocking, thread-safe code: the slow lane.
- * What would wait for the medium goes to io_uring where the kernel allows it, else to the workers. */
+ * Loop threads share one epoll set. A source is armed one-shot: whichever thread wakes owns the
+ * source until it arms it again, so a source's handler never runs twice at once. A handler may do
+ * page-cache I/O but must not wait for a client or for another request. Workers are a bounded pool
+ * for blocking, thread-safe code: the slow lane. What would wait for the medium goes to io_uring
+ * where the kernel allows it, else to the workers. */
 #pragma once
 #include <glib.h>
 #include <stdbool.h>
@@ -35,11 +35,13 @@ struct BlkSource {
     void (*ready)(BlkSource *source, uint32_t events); /* on a loop thread; EPOLL* bits */
 };
 
-/* Adds the source to the epoll set, armed for @events (EPOLLIN, EPOLLOUT). 0 or -errno. Any thread. */
+/* Adds the source to the epoll set, armed for @events (EPOLLIN, EPOLLOUT). 0 or -errno. Any thread.
+ */
 int blk_engine_add(BlkEngine *engine, BlkSource *source, uint32_t events);
 /* Arms it again: from then on another thread may run ready(). 0 or -errno. */
 int blk_engine_arm(BlkEngine *engine, BlkSource *source, uint32_t events);
-/* Takes it out. Only by its present owner (in ready(), or before add). Close the descriptor after. */
+/* Takes it out. Only by its present owner (in ready(), or before add). Close the descriptor after.
+ */
 void blk_engine_remove(BlkEngine *engine, BlkSource *source);
 
 /* ---- the slow lane */
@@ -62,8 +64,9 @@ struct BlkAio {
     uint64_t offset, length;
     void (*done)(BlkAio *aio, int64_t result); /* bytes or -errno; on any engine thread */
 };
-/* Starts it through io_uring; false if there is none or it is full, and then nothing was started and
- * the caller uses the workers. The submission may be held back until blk_engine_kick(). Any thread. */
+/* Starts it through io_uring; false if there is none or it is full, and then nothing was started
+ * and the caller uses the workers. The submission may be held back until blk_engine_kick(). Any
+ * thread. */
 bool blk_engine_aio(BlkEngine *engine, BlkAio *aio);
 /* Submits what this engine holds back: call it at the end of a batch. Cheap if there is nothing. */
 void blk_engine_kick(BlkEngine *engine);

@@ -3,8 +3,8 @@
  * qmp makes and removes exports, server serves them; neither knows the other. A server registers
  * itself here with the operations below.
  *
- * An export is referenced by the registry and by every session on it. block-export-del takes it out of
- * sight at once; BLOCK_EXPORT_DELETED follows when the last reference is gone.
+ * An export is referenced by the registry and by every session on it. block-export-del takes it out
+ * of sight at once; BLOCK_EXPORT_DELETED follows when the last reference is gone.
  *
  * Threads: functions that say so from any thread, the rest on the main thread. */
 #pragma once
@@ -15,13 +15,13 @@
 typedef struct BlkExports BlkExports;
 typedef struct BlkExport BlkExport;
 
-/* ---- the bitmaps that an export offers: immutable once made, shared by reference. Each bitmap in it is
- * busy as long as the selection lives. A session keeps the selection it negotiated with. */
+/* ---- the bitmaps that an export offers: immutable once made, shared by reference. Each bitmap in
+ * it is busy as long as the selection lives. A session keeps the selection it negotiated with. */
 typedef struct BlkSelection {
     size_t count;
     BmpBitmap **bitmaps; /* in the order given */
     /*< private >*/
-    gatomicrefcount refs;
+    int refs;
 } BlkSelection;
 BlkSelection *blk_selection_ref(BlkSelection *selection); /* any thread */
 void blk_selection_unref(BlkSelection *selection);        /* any thread; NULL is fine */
@@ -83,18 +83,21 @@ void blk_exports_del_all(BlkExports *exports);
 /* block-export-dirty-bitmap: what sessions negotiate from now on. All or nothing. */
 bool blk_exports_select(BlkExports *exports, const char *id, const BlkBitmapName *bitmaps, size_t n,
                         GError **error);
-/* Borrowed exports, in order of creation, the ones shutting down too; returned array. */
+/* References to all, in order of creation, the ones shutting down too (g_ptr_array_unref). */
 GPtrArray *blk_exports_list(BlkExports *exports);
-BlkExport *blk_exports_find_id(BlkExports *exports, const char *id); /* borrowed or NULL */
+BlkExport *blk_exports_find_id(BlkExports *exports, const char *id); /* a reference or NULL */
 
 /* ---- for servers; any thread */
 /* A reference to the export of that name (type @type), or NULL. */
 BlkExport *blk_exports_lookup(BlkExports *exports, const char *type, const char *name);
-/* References to all of that type, in order of creation: array with blk_export_unref as free func. */
+/* References to all of that type, in order of creation: array with blk_export_unref as free func.
+ */
 GPtrArray *blk_exports_lookup_all(BlkExports *exports, const char *type);
 BlkExport *blk_export_ref(BlkExport *export_);
 void blk_export_unref(BlkExport *export_); /* NULL is fine */
-/* A session begins and ends on it: what "still in use" means. begin fails if it is shutting down. */
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(BlkExport, blk_export_unref)
+/* A session begins and ends on it: what "still in use" means. begin fails if it is shutting down.
+ */
 bool blk_export_session_begin(BlkExport *export_);
 void blk_export_session_end(BlkExport *export_);
 BlkSelection *blk_export_selection(BlkExport *export_); /* a reference */
@@ -109,6 +112,6 @@ bool blk_export_writable(const BlkExport *export_);
 bool blk_export_writethrough(const BlkExport *export_);
 bool blk_export_allocation_depth(const BlkExport *export_);
 bool blk_export_shutting_down(const BlkExport *export_);
-/* Tells the management about an I/O error of a client's request: event BLOCK_IO_ERROR, at most one a
- * second for an export. @errnum positive. */
+/* Tells the management about an I/O error of a client's request: event BLOCK_IO_ERROR, at most one
+ * a second for an export. @errnum positive. */
 void blk_export_io_error(BlkExport *export_, bool write, int errnum);

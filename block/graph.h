@@ -19,11 +19,13 @@ void blk_graph_set_events(BlkGraph *graph, BlkEventFn emit, void *opaque);
 void blk_graph_emit(BlkGraph *graph, const char *name, json_object *data);
 BlkEngine *blk_graph_engine(BlkGraph *graph);
 BlkRegistry *blk_graph_registry(BlkGraph *graph);
+const TmSys *blk_graph_sys(BlkGraph *graph);
 
-/* blockdev-add: opens the node that @options (BlockdevOptions of QMP) describes, and the children that
- * it defines. On failure nothing is left open. Borrowed result. */
+/* blockdev-add: opens the node that @options (BlockdevOptions of QMP) describes, and the children
+ * that it defines. On failure nothing is left open. Borrowed result. */
 BlkNode *blk_graph_add(BlkGraph *graph, json_object *options, GError **error);
-/* blockdev-del. Errors as QEMU's: "Failed to find node with node-name='x'", "Node x is in use", ... */
+/* blockdev-del. Errors as QEMU's: "Failed to find node with node-name='x'", "Node x is in use", ...
+ */
 bool blk_graph_del(BlkGraph *graph, const char *node_name, GError **error);
 /* Borrowed; NULL and QEMU's message if there is none. */
 BlkNode *blk_graph_find(BlkGraph *graph, const char *node_name, GError **error);

@@ -11,7 +11,8 @@
 #include <stdint.h>
 
 typedef struct BlkGraph BlkGraph;
-typedef struct BlkNode BlkNode;
+/* What the driver interface calls a node is one. */
+typedef struct tidemark_node BlkNode;
 
 BlkNode *blk_node_ref(BlkNode *node);
 void blk_node_unref(BlkNode *node); /* NULL is fine */
@@ -27,8 +28,8 @@ BmpSet *blk_node_bitmaps(BlkNode *node); /* borrowed, lives as long as the node 
 void blk_node_info(BlkNode *node, struct tidemark_info *info);
 /* The child in a role, borrowed, or NULL. @index counts the driver's roles. */
 BlkNode *blk_node_child(const BlkNode *node, unsigned index);
-/* The filename as listings show it: the "filename" option of the node or of its first child that has
- * one, else a JSON pseudo name. Returned (g_free). */
+/* The filename as listings show it: the "filename" option of the node or of its first child that
+ * has one, else a JSON pseudo name. Returned (g_free). */
 char *blk_node_filename(const BlkNode *node);
 /* "on"/"off" facts for listings: cache.direct, cache.no-flush, discard=unmap, detect-zeroes */
 bool blk_node_option_bool(const BlkNode *node, const char *name);
@@ -39,22 +40,27 @@ const char *blk_node_option_string(const BlkNode *node, const char *name);
  * "block device", "export 'x'"; copied. */
 typedef struct BlkUser BlkUser;
 BlkUser *blk_node_use(BlkNode *node, const char *what, bool allow_resize);
-void blk_node_release(BlkUser *user); /* NULL is fine */
+void blk_node_release(BlkUser *user);        /* NULL is fine */
+BlkNode *blk_user_node(const BlkUser *user); /* borrowed */
 
-/* ---- block status ------------------------------------------------------------------------------- */
+/* ---- block status -------------------------------------------------------------------------------
+ */
 
 /* Fills @out with runs of TM_STATE_HOLE | TM_STATE_ZERO bits for [offset, offset + length), through
  * the whole graph; stops early when @out is full. *described is the bytes told: at least 1 on
- * success. 0 or -errno. May look up file system metadata; does not wait for requests. Any thread. */
+ * success. 0 or -errno. May look up file system metadata; does not wait for requests. Any thread.
+ */
 int blk_node_status(BlkNode *node, uint64_t offset, uint64_t length, TmExtents *out,
                     uint64_t *described);
 /* The same with qemu:allocation-depth values: 0 unallocated, 1 in this layer, 2 in the next, ... */
 int blk_node_depth(BlkNode *node, uint64_t offset, uint64_t length, TmExtents *out,
                    uint64_t *described);
 
-/* ---- blocking I/O, for worker threads and jobs; never on a loop thread --------------------------- */
-/* Ranges are checked: -EINVAL outside the disk (-ENOSPC for writes), -EPERM for writes to a read-only
- * node. Writes, zeroing and discards mark the bitmaps. Flags: TIDEMARK_FUA and the like. */
+/* ---- blocking I/O, for worker threads and jobs; never on a loop thread
+ * --------------------------- */
+/* Ranges are checked: -EINVAL outside the disk (-ENOSPC for writes), -EPERM for writes to a
+ * read-only node. Writes, zeroing and discards mark the bitmaps. Flags: TIDEMARK_FUA and the like.
+ */
 int blk_node_pread(BlkNode *node, void *buf, uint64_t offset, uint64_t length);
 int blk_node_pwrite(BlkNode *node, const void *buf, uint64_t offset, uint64_t length,
                     uint32_t flags);

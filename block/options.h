@@ -1,4 +1,5 @@
-/* block/options.h: the typed options of one node, parsed from a JSON object against its driver's table.
+/* block/options.h: the typed options of one node, parsed from a JSON object against its driver's
+ * table.
  *
  * Member names with a dot ("cache.direct") stand for nested objects. Values are JSON-typed; the
  * command line's strings are converted before (qmp/keyval). Main thread. */

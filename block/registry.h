@@ -1,7 +1,7 @@
 /* block/registry.h: which drivers there are, by name.
  *
- * Filled before the graph is used: the built-in ones by blk_registry_new(), plug-ins by --module and
- * the module directory. Main thread, except blk_registry_find() once it is filled. */
+ * Filled before the graph is used: the built-in ones by blk_registry_new(), plug-ins by --module
+ * and the module directory. Main thread, except blk_registry_find() once it is filled. */
 #pragma once
 #include "include/tidemark/driver.h"
 #include "util/sys.h"
@@ -15,12 +15,14 @@ BlkRegistry *blk_registry_new(const TmSys *sys);
 void blk_registry_free(BlkRegistry *registry); /* after the last node; NULL is fine */
 
 /* Loads one plug-in. Errors: cannot be opened, lacks tidemark_driver_init, refuses, another ABI or
- * struct size, a name that is taken or malformed, a required callback missing; each names the file. */
+ * struct size, a name that is taken or malformed, a required callback missing; each names the file.
+ */
 bool blk_registry_load(BlkRegistry *registry, const char *path, GError **error);
 /* Loads every *.so in @dir, in alphabetical order. A missing directory is no error. */
 bool blk_registry_load_dir(BlkRegistry *registry, const char *dir, GError **error);
 
-const struct tidemark_driver *blk_registry_find(BlkRegistry *registry, const char *name); /* or NULL */
+const struct tidemark_driver *blk_registry_find(BlkRegistry *registry,
+                                                const char *name); /* or NULL */
 /* All, sorted by name: a NULL-terminated array, free it with g_free. */
 const struct tidemark_driver **blk_registry_list(BlkRegistry *registry);
 

@@ -1,10 +1,11 @@
 /* block/request.h: a request on its way through the block layer: the two lanes.
  *
- * blk_submit() tries the fast lane: it maps the range down to a descriptor and does the page-cache I/O
- * on the caller's thread. What would wait goes to io_uring or to the workers and completes later.
+ * blk_submit() tries the fast lane: it maps the range down to a descriptor and does the page-cache
+ * I/O on the caller's thread. What would wait goes to io_uring or to the workers and completes
+ * later.
  *
- * Every request counts on its node as in flight from submission to completion, by guest range: reads and
- * writes shared, discards and zeroing exclusive where they overlap. */
+ * Every request counts on its node as in flight from submission to completion, by guest range:
+ * reads and writes shared, discards and zeroing exclusive where they overlap. */
 #pragma once
 #include "block/engine.h"
 #include "block/node.h"
@@ -19,25 +20,34 @@ typedef enum {
     BLK_OP_CACHE,
 } BlkOp;
 
+/* A request that passes more nodes than this takes the slow lane. */
+#define BLK_HOPS 4
+
 typedef struct BlkRequest BlkRequest;
 struct BlkRequest {
     BlkOp op;
     uint32_t flags; /* TIDEMARK_FUA, TIDEMARK_MAY_UNMAP, TIDEMARK_FAST_ZERO */
     uint64_t offset, length;
-    void *buf; /* READ: filled; WRITE: read. Borrowed until completion; not written on failure's behalf */
+    void *buf; /* READ: filled; WRITE: read. Borrowed until completion; not written on failure's
+                  behalf */
     /* Called once, on any engine thread, if and only if blk_submit() returned -EINPROGRESS; it may
      * run before blk_submit() returns. 0 or -errno. */
     void (*done)(BlkRequest *request, int result);
 
     /* the block layer's own */
+    struct {
+        BlkNode *node;
+        uint64_t offset; /* in that node */
+        uint64_t epoch;  /* of its bitmaps */
+    } hop[BLK_HOPS];     /* from the node submitted to down to the one that has the descriptor */
+    unsigned n_hops;
     BlkNode *node;
-    uint64_t epoch;
-    int result;
     BlkWork work;
     BlkAio aio;
 };
 
 /* Starts @request on @node (the caller keeps a reference to @node until completion). Returns 0 or
  * -errno if it has completed, in which case done() is not called, else -EINPROGRESS.
- * Errors: as the blocking calls of block/node.h. Any thread. Call blk_engine_kick() after a batch. */
+ * Errors: as the blocking calls of block/node.h. Any thread. Call blk_engine_kick() after a batch.
+ */
 int blk_submit(BlkNode *node, BlkRequest *request);

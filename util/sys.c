@@ -3,11 +3,22 @@
 
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 static int sys_open(const char *path, int flags, mode_t mode)
 {
     return open(path, flags, mode);
+}
+
+static int sys_ioctl(int fd, unsigned long request, void *arg)
+{
+    return ioctl(fd, request, arg);
+}
+
+static int sys_lock(int fd, int cmd, struct flock *lock)
+{
+    return fcntl(fd, cmd, lock);
 }
 
 const TmSys tm_sys_kernel = {
@@ -23,4 +34,7 @@ const TmSys tm_sys_kernel = {
     .lseek = lseek,
     .rename = rename,
     .unlink = unlink,
+    .ioctl = sys_ioctl,
+    .lock = sys_lock,
+    .readahead = readahead,
 };

@@ -4,6 +4,7 @@
  * through it only. Every entry behaves as the call of its name: result, or -1 and errno.
  * Threads: any; a replacement must be thread-safe too. */
 #pragma once
+#include <fcntl.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/stat.h>
@@ -23,6 +24,9 @@ typedef struct TmSys {
     off_t (*lseek)(int fd, off_t offset, int whence);
     int (*rename)(const char *from, const char *to);
     int (*unlink)(const char *path);
+    int (*ioctl)(int fd, unsigned long request, void *arg);
+    int (*lock)(int fd, int cmd, struct flock *lock); /* fcntl(2): F_OFD_SETLK, F_OFD_GETLK */
+    ssize_t (*readahead)(int fd, off_t offset, size_t count);
 } TmSys;
 
 /* The real ones. */

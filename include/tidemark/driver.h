@@ -8,13 +8,14 @@
  *
  *     const struct tidemark_driver *tidemark_driver_init(const struct tidemark_host *host);
  *
- * and includes this header alone. It returns a static description, or NULL to refuse. The host table
- * is valid for the life of the process. See docs/writing-a-driver.md.
+ * and includes this header alone. It returns a static description, or NULL to refuse. The host
+ * table is valid for the life of the process. See docs/writing-a-driver.md.
  *
  * All offsets and lengths are bytes. Every range that a callback receives lies within the size that
  * the driver reported and is not empty. Callbacks that return int return 0 or a negative errno.
- * Threads: open, close and resize run on the main thread with no I/O under way; every other callback
- * may be called from several threads at once, unless the driver sets TIDEMARK_DRIVER_SERIALIZED. */
+ * Threads: open, close and resize run on the main thread with no I/O under way; every other
+ * callback may be called from several threads at once, unless the driver sets
+ * TIDEMARK_DRIVER_SERIALIZED. */
 #ifndef TIDEMARK_DRIVER_H
 #define TIDEMARK_DRIVER_H
 
@@ -24,7 +25,8 @@
 extern "C" {
 #endif
 
-/* Changes when the meaning or layout of anything here changes. A driver of another ABI is refused. */
+/* Changes when the meaning or layout of anything here changes. A driver of another ABI is refused.
+ */
 #define TIDEMARK_ABI 1
 
 struct tidemark_node; /* one opened node, known to the host; handed to open() */
@@ -56,7 +58,8 @@ struct tidemark_child_role {
     uint32_t required;
 };
 
-/* ---- map --------------------------------------------------------------------------------------- */
+/* ---- map ---------------------------------------------------------------------------------------
+ */
 
 enum tidemark_map_kind {
     TIDEMARK_MAP_SELF,    /* the driver must do it: its blocking callbacks are called */
@@ -85,23 +88,26 @@ struct tidemark_mapping {
     uint64_t length; /* how far the answer holds: 1 .. the length asked */
 };
 
-/* ---- the driver -------------------------------------------------------------------------------- */
+/* ---- the driver --------------------------------------------------------------------------------
+ */
 
 /* Flags of tidemark_info */
-#define TIDEMARK_INFO_READ_ONLY 1u /* opened read-only */
-#define TIDEMARK_INFO_FAST_ZERO 2u /* write_zeroes honours TIDEMARK_FAST_ZERO */
-#define TIDEMARK_INFO_WOULD_BLOCK 4u /* FD: preadv2(RWF_NOWAIT) works on it */
-#define TIDEMARK_INFO_IO_URING  8u /* FD: what would block is to go to io_uring */
-#define TIDEMARK_INFO_DISCARD   16u /* discard frees space */
+#define TIDEMARK_INFO_READ_ONLY   1u  /* opened read-only */
+#define TIDEMARK_INFO_FAST_ZERO   2u  /* write_zeroes honours TIDEMARK_FAST_ZERO */
+#define TIDEMARK_INFO_WOULD_BLOCK 4u  /* FD: preadv2(RWF_NOWAIT) works on it */
+#define TIDEMARK_INFO_IO_URING    8u  /* FD: what would block is to go to io_uring */
+#define TIDEMARK_INFO_DISCARD     16u /* discard frees space */
+#define TIDEMARK_INFO_FUA         32u /* pwrite and write_zeroes honour TIDEMARK_FUA themselves */
 
 struct tidemark_info {
     uint32_t struct_size; /* set by the host */
     uint32_t flags;
-    uint64_t size;              /* bytes of the disk presented */
-    uint32_t request_alignment; /* I/O below it costs a read-modify-write; power of two, 1 if none */
-    uint32_t preferred_block;   /* a good I/O size, power of two; 0: no opinion */
-    uint64_t allocated;         /* bytes occupied on the medium; UINT64_MAX: unknown */
-    uint32_t cluster_size;      /* allocation unit of a format; 0: none */
+    uint64_t size; /* bytes of the disk presented */
+    uint32_t
+        request_alignment;    /* I/O below it costs a read-modify-write; power of two, 1 if none */
+    uint32_t preferred_block; /* a good I/O size, power of two; 0: no opinion */
+    uint64_t allocated;       /* bytes occupied on the medium; UINT64_MAX: unknown */
+    uint32_t cluster_size;    /* allocation unit of a format; 0: none */
 };
 
 /* Flags of the I/O callbacks */
@@ -125,7 +131,7 @@ struct tidemark_driver {
     /* Opens a node; the options and children are read through the host. *handle is passed to the
      * other callbacks. On failure describe why with host->error() and return -errno. Required. */
     int (*open)(struct tidemark_node *node, void **handle);
-    void (*close)(void *handle); /* required */
+    void (*close)(void *handle);                               /* required */
     int (*get_info)(void *handle, struct tidemark_info *info); /* cheap, non-blocking; required */
 
     /* Never blocks for long, never copies, does no I/O but metadata look-ups FOR_STATUS. May be
@@ -133,10 +139,11 @@ struct tidemark_driver {
     int (*map)(void *handle, uint64_t offset, uint64_t length, uint32_t purpose,
                struct tidemark_mapping *mapping);
 
-    /* The blocking callbacks, for what map answers with SELF, and flush, discard and the like, which
-     * always come here first. A NULL one: pread, pwrite fail with -EIO; write_zeroes falls back to
-     * the children that map names, then to writing zeroes; discard, cache and flush go to the
-     * children, resize fails. FUA on a driver without it is followed by a flush. */
+    /* The blocking callbacks, for what map answers with SELF, and flush, discard and the like,
+     * which always come here first. A NULL one: pread, pwrite fail with -EIO; write_zeroes falls
+     * back to the children that map names, then to writing zeroes; discard, cache and flush go to
+     * the children, resize fails. A driver without TIDEMARK_INFO_FUA is never given FUA: a flush
+     * follows instead. */
     int (*pread)(void *handle, void *buf, uint64_t offset, uint64_t length, uint32_t flags);
     int (*pwrite)(void *handle, const void *buf, uint64_t offset, uint64_t length, uint32_t flags);
     int (*flush)(void *handle);
@@ -145,29 +152,33 @@ struct tidemark_driver {
     int (*cache)(void *handle, uint64_t offset, uint64_t length);
     int (*resize)(void *handle, uint64_t size);
 
-    /* The core wrote, zeroed or discarded the range through the descriptor that map gave out: forget
-     * what was remembered about it. Called before the I/O and again after it. May be NULL. Fast. */
+    /* The core wrote, zeroed or discarded the range through the descriptor that map gave out:
+     * forget what was remembered about it. Called before the I/O and again after it. May be NULL.
+     * Fast. */
     void (*wrote)(void *handle, uint64_t offset, uint64_t length);
 };
 
-/* ---- the host ---------------------------------------------------------------------------------- */
+/* ---- the host ----------------------------------------------------------------------------------
+ */
 
 struct tidemark_host {
     uint32_t abi;
     uint32_t struct_size;
 
-    /* Why open() or resize() fails: one line, printf-like. Valid during open() and resize() only. */
+    /* Why open() or resize() fails: one line, printf-like. Valid during open() and resize() only.
+     */
     void (*error)(struct tidemark_node *node, const char *format, ...)
         __attribute__((format(printf, 2, 3)));
     const char *(*node_name)(struct tidemark_node *node); /* borrowed */
 
     /* Options by name, defaults applied; besides the driver's own, the common ones: "read-only",
-     * "auto-read-only", "force-share", "cache.direct", "cache.no-flush" (bool), "discard" ("ignore",
-     * "unmap"). Only during open(). option_is_set: given or defaulted. */
+     * "auto-read-only", "force-share", "cache.direct", "cache.no-flush" (bool), "discard"
+     * ("ignore", "unmap"). Only during open(). option_is_set: given or defaulted. */
     int (*option_is_set)(struct tidemark_node *node, const char *name);
-    const char *(*option_string)(struct tidemark_node *node, const char *name); /* borrowed; or NULL */
-    uint64_t (*option_uint)(struct tidemark_node *node, const char *name);      /* unset: 0 */
-    int (*option_bool)(struct tidemark_node *node, const char *name);           /* unset: 0 */
+    const char *(*option_string)(struct tidemark_node *node,
+                                 const char *name);                        /* borrowed; or NULL */
+    uint64_t (*option_uint)(struct tidemark_node *node, const char *name); /* unset: 0 */
+    int (*option_bool)(struct tidemark_node *node, const char *name);      /* unset: 0 */
 
     /* Blocking I/O on child number @child (index into the roles). -ENOMEDIUM if there is none. */
     int (*child_info)(struct tidemark_node *node, uint32_t child, struct tidemark_info *info);

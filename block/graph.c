@@ -1,0 +1,250 @@
+/* block/graph.c: the nodes by name.
+ *
+ * Invariants:
+ *  - names are unique; nodes made by blockdev-add are owned by the monitor, nested ones by their
+ * users: they go with the last of these;
+ *  - the list is in order of creation, so children stand before their parents. */
+#include "block/node_int.h"
+
+#include "util/error.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define NODE_NAME_MAX 31 /* bytes, as QEMU */
+
+struct BlkGraph {
+    BlkRegistry *registry; /* borrowed */
+    BlkEngine *engine;     /* borrowed */
+    const TmSys *sys;      /* borrowed */
+    GPtrArray *nodes;      /* references */
+    unsigned auto_names;
+    BlkEventFn emit;
+    void *emit_opaque;
+};
+
+BlkGraph *blk_graph_new(BlkRegistry *registry, BlkEngine *engine, const TmSys *sys)
+{
+    BlkGraph *graph = g_new0(BlkGraph, 1);
+
+    graph->registry = registry;
+    graph->engine = engine;
+    graph->sys = sys;
+    graph->nodes = g_ptr_array_new();
+    return graph;
+}
+
+void blk_graph_free(BlkGraph *graph)
+{
+    if (!graph)
+        return;
+    while (graph->nodes->len)
+        blk_node_unref(g_ptr_array_remove_index(graph->nodes, graph->nodes->len - 1));
+    g_ptr_array_unref(graph->nodes);
+    g_free(graph);
+}
+
+void blk_graph_set_events(BlkGraph *graph, BlkEventFn emit, void *opaque)
+{
+    graph->emit = emit;
+    graph->emit_opaque = opaque;
+}
+
+void blk_graph_emit(BlkGraph *graph, const char *name, json_object *data)
+{
+    if (graph->emit)
+        graph->emit(graph->emit_opaque, name, data);
+    else
+        json_object_put(data);
+}
+
+BlkEngine *blk_graph_engine(BlkGraph *graph)
+{
+    return graph->engine;
+}
+
+BlkRegistry *blk_graph_registry(BlkGraph *graph)
+{
+    return graph->registry;
+}
+
+const TmSys *blk_graph_sys(BlkGraph *graph)
+{
+    return graph->sys;
+}
+
+/* ---- names */
+
+static BlkNode *find(BlkGraph *graph, const char *name)
+{
+    for (guint i = 0; i < graph->nodes->len; i++) {
+        BlkNode *node = graph->nodes->pdata[i];
+
+        if (g_str_equal(node->name, name))
+            return node;
+    }
+    return NULL;
+}
+
+BlkNode *blk_graph_find(BlkGraph *graph, const char *node_name, GError **error)
+{
+    BlkNode *node = find(graph, node_name);
+
+    if (!node)
+        tm_error_set(error, "Failed to find node with node-name='%s'", node_name);
+    return node;
+}
+
+GPtrArray *blk_graph_nodes(BlkGraph *graph)
+{
+    return g_ptr_array_copy(graph->nodes, NULL, NULL);
+}
+
+static bool name_well_formed(const char *name)
+{
+    return g_ascii_isalpha(name[0]) &&
+           name[strspn(name, G_CSET_A_2_Z G_CSET_a_2_z G_CSET_DIGITS "-._")] == '\0';
+}
+
+/* The name that @options ask for: free and well-formed. NULL in *name if they ask for none. */
+static bool check_name(BlkGraph *graph, json_object *options, const char **name, GError **error)
+{
+    json_object *value;
+
+    *name = NULL;
+    if (!json_object_object_get_ex(options, "node-name", &value) ||
+        !json_object_is_type(value, json_type_string))
+        return true;
+    *name = json_object_get_string(value);
+    if (!name_well_formed(*name))
+        return tm_error_set(error, "Invalid node-name: '%s'", *name);
+    if (strlen(*name) > NODE_NAME_MAX)
+        return tm_error_set(error, "Node name too long");
+    if (find(graph, *name))
+        return tm_error_set(error, "Duplicate nodes with node-name='%s'", *name);
+    return true;
+}
+
+/* ---- adding and deleting */
+
+/* A nested node that lost its last user goes too, and then perhaps its own children. */
+static void drop_orphans(BlkGraph *graph)
+{
+    for (guint i = graph->nodes->len; i-- > 0;) {
+        BlkNode *node = graph->nodes->pdata[i];
+
+        if (!node->monitor_owned && node->users->len == 0) {
+            g_ptr_array_remove_index(graph->nodes, i);
+            blk_node_unref(node);
+        }
+    }
+}
+
+/* Opens a node and lists it; a reference. */
+static BlkNode *open_listed(BlkGraph *graph, json_object *options, bool monitor_owned,
+                            GError **error)
+{
+    g_autofree char *auto_name = NULL;
+    const char *name;
+    BlkNode *node;
+
+    if (!check_name(graph, options, &name, error))
+        return NULL;
+    if (!name)
+        auto_name = g_strdup_printf("#block%03u", graph->auto_names++);
+    node = blk_node_open(graph, options, auto_name, error);
+    if (!node)
+        return NULL;
+    if (find(graph, node->name)) { /* a nested child took the name meanwhile */
+        tm_error_set(error, "Duplicate nodes with node-name='%s'", node->name);
+        blk_node_unref(node);
+        return NULL;
+    }
+    node->monitor_owned = monitor_owned;
+    g_ptr_array_add(graph->nodes, blk_node_ref(node));
+    return node;
+}
+
+BlkNode *blk_graph_open_child(BlkGraph *graph, json_object *options, GError **error)
+{
+    return open_listed(graph, options, false, error);
+}
+
+BlkNode *blk_graph_add(BlkGraph *graph, json_object *options, GError **error)
+{
+    BlkNode *node;
+
+    if (!json_object_object_get_ex(options, "node-name", NULL)) {
+        tm_error_set(error, "'node-name' must be specified for the root node");
+        return NULL;
+    }
+    node = open_listed(graph, options, true, error);
+    if (!node) {
+        drop_orphans(graph);
+        return NULL;
+    }
+    blk_node_unref(node); /* the list holds one */
+    return node;
+}
+
+bool blk_graph_del(BlkGraph *graph, const char *node_name, GError **error)
+{
+    BlkNode *node = blk_graph_find(graph, node_name, error);
+
+    if (!node)
+        return false;
+    if (!node->monitor_owned)
+        return tm_error_set(error, "Node %s is not owned by the monitor", node_name);
+    pthread_mutex_lock(&node->users_lock);
+    guint users = node->users->len;
+    pthread_mutex_unlock(&node->users_lock);
+    if (users)
+        return tm_error_set(error, "Node %s is in use", node_name);
+    g_ptr_array_remove(graph->nodes, node);
+    blk_inflight_drain(&node->inflight);
+    blk_inflight_drain_end(&node->inflight);
+    blk_node_unref(node);
+    drop_orphans(graph);
+    return true;
+}
+
+/* ---- all of them */
+
+bool blk_graph_resize(BlkGraph *graph, BlkNode *node, uint64_t size, GError **error)
+{
+    const char *holder = blk_node_resize_forbidden(node);
+    int ret;
+
+    if (node->read_only)
+        return tm_error_set(error, "Image is read-only");
+    if (holder)
+        return tm_error_set(error,
+                            "Permission conflict on node '%s': permissions 'resize' are both "
+                            "required by an unnamed block device (uses node '%s' as 'root' child) "
+                            "and unshared by %s (uses node '%s' as 'root' child).",
+                            node->name, node->name, holder, node->name);
+    blk_inflight_drain(&node->inflight);
+    ret = blk_node_resize(node, size);
+    blk_inflight_drain_end(&node->inflight);
+    if (ret == 0)
+        return true;
+    if (node->error)
+        return tm_error_set(error, "%s", node->error);
+    if (ret == -ENOTSUP)
+        return tm_error_set(error, "Image format driver does not support resize");
+    return tm_error_set_errno(error, -ret, "Failed to resize node '%s'", node->name);
+}
+
+int blk_graph_flush_all(BlkGraph *graph)
+{
+    int first = 0;
+
+    for (guint i = graph->nodes->len; i-- > 0;) { /* parents before children */
+        BlkNode *node = graph->nodes->pdata[i];
+        int ret = node->read_only ? 0 : blk_node_flush(node);
+
+        if (ret < 0 && !first)
+            first = ret;
+    }
+    return first;
+}

@@ -1,0 +1,37 @@
+/* block/inflight.h: the requests in flight on one node, by guest range: a reader-writer lock per
+ * stripe.
+ *
+ * The disk is cut into regions of 1 MiB that are dealt out over 64 stripes. Reads and writes hold
+ * their stripes shared: one atomic addition each. Discards and zeroing hold theirs exclusively. A
+ * drain holds all of them exclusively. Stripes are taken in ascending order and, through the graph,
+ * parents first, so waiting cannot become circular; whoever waits is a worker or the main thread
+ * and never holds up a loop.
+ *
+ * Threads: any. */
+#pragma once
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#define BLK_STRIPES 64
+
+typedef struct BlkInflight {
+    struct {
+        _Alignas(64) uint32_t state; /* how many hold it shared | EXCLUSIVE */
+    } stripe[BLK_STRIPES];
+    pthread_mutex_t lock; /* guards waiting only; a leaf */
+    pthread_cond_t changed;
+} BlkInflight;
+
+void blk_inflight_init(BlkInflight *inflight);
+void blk_inflight_destroy(BlkInflight *inflight);
+
+/* Without waiting: false if somebody holds or awaits a stripe of the range exclusively. */
+bool blk_inflight_try_shared(BlkInflight *inflight, uint64_t offset, uint64_t length);
+void blk_inflight_shared(BlkInflight *inflight, uint64_t offset, uint64_t length); /* waits */
+void blk_inflight_shared_end(BlkInflight *inflight, uint64_t offset, uint64_t length);
+void blk_inflight_exclusive(BlkInflight *inflight, uint64_t offset, uint64_t length); /* waits */
+void blk_inflight_exclusive_end(BlkInflight *inflight, uint64_t offset, uint64_t length);
+/* Everything: waits until nothing is in flight and keeps it so. */
+void blk_inflight_drain(BlkInflight *inflight);
+void blk_inflight_drain_end(BlkInflight *inflight);

@@ -1,0 +1,419 @@
+/* block/io.c: the slow lane: blocking I/O down the graph, piece by piece as map answers.
+ *
+ * Invariants:
+ *  - every node on the way counts the request in flight and, for changes, marks its bitmaps before
+ *    the first byte is touched and checks the epoch after the last;
+ *  - stripes are taken parents first. */
+#include "block/node_int.h"
+
+#include "util/range.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define ZEROES_CHUNK ((uint64_t)1 << 20)
+
+/* ---- descriptors */
+
+int blk_fd_pread(const TmSys *sys, int fd, void *buf, uint64_t offset, uint64_t length)
+{
+    char *at = buf;
+
+    while (length) {
+        struct iovec iov = { at, tm_min(length, 1u << 30) };
+        ssize_t n = sys->preadv2(fd, &iov, 1, (off_t)offset, 0);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return -errno;
+        if (n == 0) { /* beyond the end of the file, which may have shrunk behind our back */
+            memset(at, 0, length);
+            return 0;
+        }
+        at += n;
+        offset += (uint64_t)n;
+        length -= (uint64_t)n;
+    }
+    return 0;
+}
+
+int blk_fd_pwrite(const TmSys *sys, int fd, const void *buf, uint64_t offset, uint64_t length,
+                  int rw_flags)
+{
+    const char *at = buf;
+
+    while (length) {
+        struct iovec iov = { (void *)at, tm_min(length, 1u << 30) };
+        ssize_t n = sys->pwritev2(fd, &iov, 1, (off_t)offset, rw_flags);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n < 0 ? -errno : -ENOSPC;
+        at += n;
+        offset += (uint64_t)n;
+        length -= (uint64_t)n;
+    }
+    return 0;
+}
+
+/* Whether the descriptor takes this transfer as it is; else the driver's callback bounces it. */
+static bool direct_fits(const BlkNode *node, const struct tidemark_mapping *m, const void *buf,
+                        uint64_t length)
+{
+    uint64_t mask = node->request_alignment - 1;
+
+    return !(m->flags & TIDEMARK_MAPPED_DIRECT) || !(((uintptr_t)buf | m->offset | length) & mask);
+}
+
+/* ---- reading */
+
+static int read_self(BlkNode *node, void *buf, uint64_t offset, uint64_t length)
+{
+    int ret;
+
+    if (!node->driver->pread)
+        return -EIO;
+    blk_node_serial_begin(node);
+    ret = node->driver->pread(node->handle, buf, offset, length, 0);
+    blk_node_serial_end(node);
+    return ret;
+}
+
+/* A shorter backing reads as zeroes beyond its end. */
+static int read_backing(BlkNode *node, char *buf, uint64_t offset, uint64_t length)
+{
+    BlkNode *backing = blk_node_backing(node);
+    uint64_t size = backing ? blk_node_size(backing) : 0;
+    uint64_t there = offset < size ? tm_min(length, size - offset) : 0;
+
+    memset(buf + there, 0, length - there);
+    return there ? blk_node_pread(backing, buf, offset, there) : 0;
+}
+
+static int read_piece(BlkNode *node, char *buf, uint64_t offset, struct tidemark_mapping *m)
+{
+    switch (m->kind) {
+    case TIDEMARK_MAP_FD:
+        if (direct_fits(node, m, buf, m->length))
+            return blk_fd_pread(blk_graph_sys(node->graph), m->fd, buf, m->offset, m->length);
+        return read_self(node, buf, offset, m->length);
+    case TIDEMARK_MAP_CHILD:
+        return blk_node_pread(blk_node_child_at(node, m->child), buf, m->offset, m->length);
+    case TIDEMARK_MAP_ZERO:
+        memset(buf, 0, m->length);
+        return 0;
+    case TIDEMARK_MAP_BACKING:
+        return read_backing(node, buf, offset, m->length);
+    default:
+        return read_self(node, buf, offset, m->length);
+    }
+}
+
+int blk_node_pread(BlkNode *node, void *buf, uint64_t offset, uint64_t length)
+{
+    uint64_t done = 0;
+    int ret = 0;
+
+    blk_inflight_shared(&node->inflight, offset, length);
+    if (!tm_range_within(offset, length, blk_node_size(node)))
+        ret = -EINVAL;
+    while (ret == 0 && done < length) {
+        struct tidemark_mapping m;
+
+        ret = blk_node_map(node, offset + done, length - done, TIDEMARK_MAP_FOR_READ, &m);
+        if (ret == 0)
+            ret = read_piece(node, (char *)buf + done, offset + done, &m);
+        done += m.length;
+    }
+    blk_inflight_shared_end(&node->inflight, offset, length);
+    return ret;
+}
+
+/* ---- writing */
+
+static void wrote(BlkNode *node, uint64_t offset, uint64_t length)
+{
+    if (node->driver->wrote)
+        node->driver->wrote(node->handle, offset, length);
+}
+
+/* The request flags that the driver is given. */
+static uint32_t driver_flags(const BlkNode *node)
+{
+    return node->info_flags & TIDEMARK_INFO_FUA ? ~0u : ~TIDEMARK_FUA;
+}
+
+/* After a callback that could not be given FUA. */
+static int follow_fua(BlkNode *node, uint32_t flags)
+{
+    return flags & TIDEMARK_FUA & ~driver_flags(node) ? blk_node_flush(node) : 0;
+}
+
+static int write_self(BlkNode *node, const void *buf, uint64_t offset, uint64_t length,
+                      uint32_t flags)
+{
+    int ret;
+
+    if (!node->driver->pwrite)
+        return -EIO;
+    blk_node_serial_begin(node);
+    ret = node->driver->pwrite(node->handle, buf, offset, length, flags & driver_flags(node));
+    blk_node_serial_end(node);
+    return ret == 0 ? follow_fua(node, flags) : ret;
+}
+
+static int write_piece(BlkNode *node, const char *buf, uint64_t offset, struct tidemark_mapping *m,
+                       uint32_t flags)
+{
+    if (m->kind == TIDEMARK_MAP_CHILD)
+        return blk_node_pwrite(blk_node_child_at(node, m->child), buf, m->offset, m->length, flags);
+    if (m->kind == TIDEMARK_MAP_FD && direct_fits(node, m, buf, m->length))
+        return blk_fd_pwrite(blk_graph_sys(node->graph), m->fd, buf, m->offset, m->length,
+                             flags & TIDEMARK_FUA ? RWF_DSYNC : 0);
+    return write_self(node, buf, offset, m->length, flags);
+}
+
+/* One guest change on its way: what every kind of change has in common around its pieces. */
+typedef struct Change {
+    BlkNode *node;
+    uint64_t offset, length;
+    bool exclusive;
+    uint64_t epoch;
+} Change;
+
+static int change_begin(Change *c)
+{
+    BlkNode *node = c->node;
+
+    if (c->exclusive)
+        blk_inflight_exclusive(&node->inflight, c->offset, c->length);
+    else
+        blk_inflight_shared(&node->inflight, c->offset, c->length);
+    if (!tm_range_within(c->offset, c->length, blk_node_size(node)) || node->read_only) {
+        int ret = node->read_only ? -EPERM : -ENOSPC;
+
+        if (c->exclusive)
+            blk_inflight_exclusive_end(&node->inflight, c->offset, c->length);
+        else
+            blk_inflight_shared_end(&node->inflight, c->offset, c->length);
+        return ret;
+    }
+    c->epoch = bmp_set_mark_begin(node->bitmaps, c->offset, c->length);
+    wrote(node, c->offset, c->length);
+    return 0;
+}
+
+static void change_end(Change *c)
+{
+    BlkNode *node = c->node;
+
+    wrote(node, c->offset, c->length);
+    bmp_set_mark_end(node->bitmaps, c->offset, c->length, c->epoch);
+    if (c->exclusive)
+        blk_inflight_exclusive_end(&node->inflight, c->offset, c->length);
+    else
+        blk_inflight_shared_end(&node->inflight, c->offset, c->length);
+}
+
+/* The pieces of a write, within a change. */
+static int write_pieces(BlkNode *node, const char *buf, uint64_t offset, uint64_t length,
+                        uint32_t flags)
+{
+    uint64_t done = 0;
+
+    while (done < length) {
+        struct tidemark_mapping m;
+        int ret = blk_node_map(node, offset + done, length - done, TIDEMARK_MAP_FOR_WRITE, &m);
+
+        if (ret == 0)
+            ret = write_piece(node, buf + done, offset + done, &m, flags);
+        if (ret < 0)
+            return ret;
+        done += m.length;
+    }
+    return 0;
+}
+
+int blk_node_pwrite(BlkNode *node, const void *buf, uint64_t offset, uint64_t length,
+                    uint32_t flags)
+{
+    Change c = { .node = node, .offset = offset, .length = length };
+    int ret = change_begin(&c);
+
+    if (ret < 0)
+        return ret;
+    ret = write_pieces(node, buf, offset, length, flags);
+    change_end(&c);
+    return ret;
+}
+
+/* ---- zeroing and discarding */
+
+static int write_zero_data(BlkNode *node, uint64_t offset, uint64_t length, uint32_t flags)
+{
+    g_autofree char *zeroes = NULL;
+    uint64_t chunk = tm_min(length, ZEROES_CHUNK);
+
+    zeroes = g_try_malloc0(chunk);
+    if (!zeroes)
+        return -ENOMEM;
+    for (uint64_t done = 0; done < length;) {
+        uint64_t n = tm_min(chunk, length - done);
+        int ret = write_pieces(node, zeroes, offset + done, n, flags & TIDEMARK_FUA);
+
+        if (ret < 0)
+            return ret;
+        done += n;
+    }
+    return 0;
+}
+
+/* Without a callback of its own a driver's zeroing goes to the children that it maps onto. */
+static int zero_pieces(BlkNode *node, uint64_t offset, uint64_t length, uint32_t flags)
+{
+    uint64_t done = 0;
+
+    while (done < length) {
+        struct tidemark_mapping m;
+        int ret = blk_node_map(node, offset + done, length - done, TIDEMARK_MAP_FOR_WRITE, &m);
+
+        if (ret < 0)
+            return ret;
+        if (m.kind == TIDEMARK_MAP_CHILD)
+            ret =
+                blk_node_write_zeroes(blk_node_child_at(node, m.child), m.offset, m.length, flags);
+        else
+            ret = flags & TIDEMARK_FAST_ZERO
+                      ? -ENOTSUP
+                      : write_zero_data(node, offset + done, m.length, flags);
+        if (ret < 0)
+            return ret;
+        done += m.length;
+    }
+    return 0;
+}
+
+static int zero(BlkNode *node, uint64_t offset, uint64_t length, uint32_t flags)
+{
+    int ret;
+
+    if (!node->driver->write_zeroes)
+        return zero_pieces(node, offset, length, flags);
+    blk_node_serial_begin(node);
+    ret = node->driver->write_zeroes(node->handle, offset, length, flags & driver_flags(node));
+    blk_node_serial_end(node);
+    if (ret == 0)
+        return follow_fua(node, flags);
+    if (ret == -ENOTSUP && !(flags & TIDEMARK_FAST_ZERO))
+        return write_zero_data(node, offset, length, flags);
+    return ret;
+}
+
+int blk_node_write_zeroes(BlkNode *node, uint64_t offset, uint64_t length, uint32_t flags)
+{
+    Change c = { .node = node, .offset = offset, .length = length, .exclusive = true };
+    int ret = change_begin(&c);
+
+    if (ret < 0)
+        return ret;
+    if (!node->unmap)
+        flags &= ~TIDEMARK_MAY_UNMAP;
+    ret = zero(node, offset, length, flags);
+    change_end(&c);
+    return ret;
+}
+
+static int discard_pieces(BlkNode *node, uint64_t offset, uint64_t length)
+{
+    uint64_t done = 0;
+
+    while (done < length) {
+        struct tidemark_mapping m;
+        int ret = blk_node_map(node, offset + done, length - done, TIDEMARK_MAP_FOR_WRITE, &m);
+
+        if (ret == 0 && m.kind == TIDEMARK_MAP_CHILD)
+            ret = blk_node_discard(blk_node_child_at(node, m.child), m.offset, m.length, 0);
+        if (ret < 0)
+            return ret;
+        done += m.length;
+    }
+    return 0;
+}
+
+int blk_node_discard(BlkNode *node, uint64_t offset, uint64_t length, uint32_t flags)
+{
+    Change c = { .node = node, .offset = offset, .length = length, .exclusive = true };
+    int ret;
+
+    if (!tm_range_within(offset, length, blk_node_size(node)))
+        return -ENOSPC;
+    if (node->read_only)
+        return -EPERM;
+    if (!node->unmap)
+        return 0; /* discard=ignore: nothing changes, so nothing is dirty */
+    ret = change_begin(&c);
+    if (ret < 0)
+        return ret;
+    if (node->driver->discard) {
+        blk_node_serial_begin(node);
+        ret = node->driver->discard(node->handle, offset, length);
+        blk_node_serial_end(node);
+        if (ret == -ENOTSUP)
+            ret = 0; /* advice that cannot be followed */
+    } else {
+        ret = discard_pieces(node, offset, length);
+    }
+    change_end(&c);
+    if (ret == 0 && (flags & TIDEMARK_FUA))
+        ret = blk_node_flush(node);
+    return ret;
+}
+
+/* ---- the rest */
+
+int blk_node_cache(BlkNode *node, uint64_t offset, uint64_t length)
+{
+    uint64_t done = 0;
+    int ret = 0;
+
+    blk_inflight_shared(&node->inflight, offset, length);
+    if (!tm_range_within(offset, length, blk_node_size(node)))
+        ret = -EINVAL;
+    if (ret == 0 && node->driver->cache) {
+        blk_node_serial_begin(node);
+        ret = node->driver->cache(node->handle, offset, length);
+        blk_node_serial_end(node);
+        done = length;
+    }
+    while (ret == 0 && done < length) {
+        struct tidemark_mapping m;
+
+        ret = blk_node_map(node, offset + done, length - done, TIDEMARK_MAP_FOR_READ, &m);
+        if (ret == 0 && m.kind == TIDEMARK_MAP_CHILD)
+            ret = blk_node_cache(blk_node_child_at(node, m.child), m.offset, m.length);
+        done += m.length;
+    }
+    blk_inflight_shared_end(&node->inflight, offset, length);
+    return ret;
+}
+
+int blk_node_flush(BlkNode *node)
+{
+    int ret = 0;
+
+    if (node->driver->flush) {
+        blk_node_serial_begin(node);
+        ret = node->driver->flush(node->handle);
+        blk_node_serial_end(node);
+        return ret;
+    }
+    for (unsigned i = 0; ret == 0 && i < node->n_children; i++) {
+        BlkNode *child = blk_node_child_at(node, i);
+
+        if (child && !child->read_only)
+            ret = blk_node_flush(child);
+    }
+    return ret;
+}

@@ -1,0 +1,367 @@
+/* block/node.c: a node's life: opening from options, children, users, facts, resizing. */
+#include "block/node_int.h"
+
+#include "util/error.h"
+#include "util/range.h"
+#include "util/sync.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* ---- life */
+
+BlkNode *blk_node_ref(BlkNode *node)
+{
+    tm_ref(&node->refs);
+    return node;
+}
+
+void blk_node_unref(BlkNode *node)
+{
+    if (!node || !tm_unref(&node->refs))
+        return;
+    if (node->open)
+        node->driver->close(node->handle);
+    for (unsigned i = 0; i < node->n_children; i++)
+        blk_node_release(node->children[i]);
+    bmp_set_free(node->bitmaps);
+    blk_inflight_destroy(&node->inflight);
+    pthread_mutex_destroy(&node->serial);
+    pthread_mutex_destroy(&node->users_lock);
+    g_ptr_array_unref(node->users);
+    blk_options_free(node->options);
+    g_free(node->children);
+    g_free(node->error);
+    g_free(node->name);
+    g_aligned_free(node);
+}
+
+static BlkNode *node_new(BlkGraph *graph, const struct tidemark_driver *driver, BlkOptions *options,
+                         const char *auto_name)
+{
+    BlkNode *node = g_aligned_alloc0(1, sizeof(BlkNode), 64);
+
+    node->refs = 1;
+    node->graph = graph;
+    node->graph_sys = blk_graph_sys(graph);
+    node->driver = driver;
+    node->options = options;
+    node->name =
+        g_strdup(blk_options_is_set(options, "node-name") ? blk_options_string(options, "node-name")
+                                                          : auto_name);
+    node->backing = -1;
+    node->users = g_ptr_array_new();
+    node->unmap = blk_options_is_set(options, "discard") &&
+                  g_str_equal(blk_options_string(options, "discard"), "unmap");
+    blk_inflight_init(&node->inflight);
+    pthread_mutex_init(&node->serial, NULL);
+    pthread_mutex_init(&node->users_lock, NULL);
+    return node;
+}
+
+/* A nested definition inherits what QEMU lets a child inherit unless it says so itself. */
+static json_object *child_options(json_object *parent, json_object *child)
+{
+    static const char *const inherited[] = { "read-only", "auto-read-only", "discard",
+                                             "force-share", "cache" };
+    json_object *options = NULL;
+
+    if (json_object_deep_copy(child, &options, NULL) < 0)
+        return NULL;
+    for (size_t i = 0; i < G_N_ELEMENTS(inherited); i++) {
+        json_object *value;
+
+        if (json_object_object_get_ex(parent, inherited[i], &value) &&
+            !json_object_object_get_ex(options, inherited[i], NULL))
+            json_object_object_add(options, inherited[i], json_object_get(value));
+    }
+    return options;
+}
+
+static bool open_child(BlkNode *node, unsigned index, json_object *options, GError **error)
+{
+    const struct tidemark_child_role *role = &node->driver->children[index];
+    g_autofree char *what = g_strdup_printf("node '%s'", node->name);
+    g_autoptr(BlkNode) own = NULL;
+    json_object *value = NULL;
+    BlkNode *child;
+
+    if (!blk_options_child(node->options, role->name, &value) || !value) {
+        if (role->required)
+            return tm_error_set(error, "Parameter '%s' is missing", role->name);
+        return true;
+    }
+    if (json_object_is_type(value, json_type_string)) {
+        child = blk_graph_find(node->graph, json_object_get_string(value), NULL);
+        if (!child)
+            return tm_error_set(error, "Cannot find device='' nor node-name='%s'",
+                                json_object_get_string(value));
+    } else {
+        json_object *nested = child_options(options, value);
+
+        child = own = blk_graph_open_child(node->graph, nested, error);
+        json_object_put(nested);
+        if (!child)
+            return false;
+    }
+    node->children[index] = blk_node_use(child, what, false);
+    return true;
+}
+
+static bool open_children(BlkNode *node, json_object *options, GError **error)
+{
+    const struct tidemark_child_role *roles = node->driver->children;
+    unsigned n = 0;
+
+    while (roles && roles[n].name)
+        n++;
+    node->n_children = n;
+    node->children = g_new0(BlkUser *, n);
+    for (unsigned i = 0; i < n; i++) {
+        if (g_str_equal(roles[i].name, "backing"))
+            node->backing = (int)i;
+        if (!open_child(node, i, options, error))
+            return false;
+    }
+    return true;
+}
+
+static bool open_driver(BlkNode *node, GError **error)
+{
+    int ret = node->driver->open(node, &node->handle);
+
+    if (ret == 0) {
+        node->open = true;
+        ret = blk_node_refresh(node);
+        if (ret == 0)
+            return true;
+    }
+    if (node->error)
+        return tm_error_set(error, "%s", node->error);
+    return tm_error_set_errno(error, -ret, "Could not open node '%s'", node->name);
+}
+
+BlkNode *blk_node_open(BlkGraph *graph, json_object *object, const char *auto_name, GError **error)
+{
+    const struct tidemark_driver *driver;
+    g_autoptr(BlkNode) node = NULL;
+    json_object *name = NULL;
+    BlkOptions *options;
+
+    if (!json_object_object_get_ex(object, "driver", &name)) {
+        tm_error_set(error, "Parameter 'driver' is missing");
+        return NULL;
+    }
+    driver = blk_registry_find(blk_graph_registry(graph), json_object_get_string(name));
+    if (!driver) {
+        tm_error_set(error, "Parameter 'driver' does not accept value '%s'",
+                     json_object_get_string(name));
+        return NULL;
+    }
+    options = blk_options_parse(driver, object, error);
+    if (!options)
+        return NULL;
+    node = node_new(graph, driver, options, auto_name);
+    if (!open_children(node, object, error) || !open_driver(node, error))
+        return NULL;
+    node->bitmaps = bmp_set_new(node->name, node->size);
+    return g_steal_pointer(&node);
+}
+
+/* ---- facts */
+
+const char *blk_node_name(const BlkNode *node)
+{
+    return node->name;
+}
+
+const struct tidemark_driver *blk_node_driver(const BlkNode *node)
+{
+    return node->driver;
+}
+
+BlkGraph *blk_node_graph(const BlkNode *node)
+{
+    return node->graph;
+}
+
+uint64_t blk_node_size(const BlkNode *node)
+{
+    return __atomic_load_n(&node->size, __ATOMIC_ACQUIRE);
+}
+
+bool blk_node_read_only(const BlkNode *node)
+{
+    return node->read_only;
+}
+
+BmpSet *blk_node_bitmaps(BlkNode *node)
+{
+    return node->bitmaps;
+}
+
+BlkNode *blk_node_child(const BlkNode *node, unsigned index)
+{
+    return blk_node_child_at(node, index);
+}
+
+bool blk_node_option_bool(const BlkNode *node, const char *name)
+{
+    return blk_options_bool(node->options, name);
+}
+
+const char *blk_node_option_string(const BlkNode *node, const char *name)
+{
+    return blk_options_is_set(node->options, name) ? blk_options_string(node->options, name) : NULL;
+}
+
+static bool has_filename(const BlkNode *node)
+{
+    for (const struct tidemark_option *o = node->driver->options; o && o->name; o++) {
+        if (g_str_equal(o->name, "filename"))
+            return true;
+    }
+    return false;
+}
+
+char *blk_node_filename(const BlkNode *node)
+{
+    if (has_filename(node) && blk_options_is_set(node->options, "filename"))
+        return g_strdup(blk_options_string(node->options, "filename"));
+    for (unsigned i = 0; i < node->n_children; i++) {
+        if (node->children[i] && (int)i != node->backing)
+            return blk_node_filename(node->children[i]->node);
+    }
+    return g_strdup_printf("%s://", node->driver->name);
+}
+
+static int driver_info(BlkNode *node, struct tidemark_info *info)
+{
+    int ret;
+
+    memset(info, 0, sizeof(*info));
+    info->struct_size = sizeof(*info);
+    info->request_alignment = 1;
+    info->allocated = UINT64_MAX;
+    blk_node_serial_begin(node);
+    ret = node->driver->get_info(node->handle, info);
+    blk_node_serial_end(node);
+    return ret;
+}
+
+void blk_node_info(BlkNode *node, struct tidemark_info *info)
+{
+    if (driver_info(node, info) < 0)
+        info->flags = node->info_flags;
+    info->size = blk_node_size(node);
+    info->request_alignment = node->request_alignment;
+}
+
+int blk_node_refresh(BlkNode *node)
+{
+    struct tidemark_info info;
+    int ret = driver_info(node, &info);
+
+    if (ret < 0)
+        return ret;
+    if (info.size > TM_SIZE_MAX)
+        return -EFBIG;
+    if (!tm_is_pow2(info.request_alignment) || info.request_alignment > (1u << 26))
+        return -EINVAL;
+    __atomic_store_n(&node->size, info.size, __ATOMIC_RELEASE);
+    node->info_flags = info.flags;
+    node->request_alignment = info.request_alignment;
+    node->read_only =
+        (info.flags & TIDEMARK_INFO_READ_ONLY) != 0 || blk_options_bool(node->options, "read-only");
+    return 0;
+}
+
+int blk_node_map(BlkNode *node, uint64_t offset, uint64_t length, uint32_t purpose,
+                 struct tidemark_mapping *m)
+{
+    int ret;
+
+    *m = (struct tidemark_mapping){ .kind = TIDEMARK_MAP_SELF, .fd = -1, .length = length };
+    if (!node->driver->map)
+        return 0;
+    blk_node_serial_begin(node);
+    ret = node->driver->map(node->handle, offset, length, purpose, m);
+    blk_node_serial_end(node);
+    if (ret < 0)
+        return ret;
+    if (m->length == 0 || m->length > length || m->kind > TIDEMARK_MAP_BACKING ||
+        (m->kind == TIDEMARK_MAP_CHILD && !blk_node_child_at(node, m->child)) ||
+        (m->kind == TIDEMARK_MAP_FD && m->fd < 0))
+        return -EIO; /* a driver that breaks its contract */
+    if ((purpose & TIDEMARK_MAP_FOR_WRITE) && m->kind != TIDEMARK_MAP_FD &&
+        m->kind != TIDEMARK_MAP_CHILD)
+        m->kind = TIDEMARK_MAP_SELF;
+    return 0;
+}
+
+/* ---- users */
+
+BlkUser *blk_node_use(BlkNode *node, const char *what, bool allow_resize)
+{
+    BlkUser *user = g_new0(BlkUser, 1);
+
+    user->node = blk_node_ref(node);
+    user->what = g_strdup(what);
+    user->allow_resize = allow_resize;
+    TM_GUARD(&node->users_lock);
+    g_ptr_array_add(node->users, user);
+    return user;
+}
+
+void blk_node_release(BlkUser *user)
+{
+    if (!user)
+        return;
+    pthread_mutex_lock(&user->node->users_lock);
+    g_ptr_array_remove(user->node->users, user);
+    pthread_mutex_unlock(&user->node->users_lock);
+    blk_node_unref(user->node);
+    g_free(user->what);
+    g_free(user);
+}
+
+BlkNode *blk_user_node(const BlkUser *user)
+{
+    return user->node;
+}
+
+const char *blk_node_resize_forbidden(BlkNode *node)
+{
+    TM_GUARD(&node->users_lock);
+
+    for (guint i = 0; i < node->users->len; i++) {
+        BlkUser *user = node->users->pdata[i];
+
+        if (!user->allow_resize)
+            return user->what;
+    }
+    return NULL;
+}
+
+/* ---- resizing */
+
+int blk_node_resize(BlkNode *node, uint64_t size)
+{
+    int ret;
+
+    g_clear_pointer(&node->error, g_free);
+    if (size > TM_SIZE_MAX)
+        return -EFBIG;
+    if (!node->driver->resize)
+        return -ENOTSUP;
+    ret = node->driver->resize(node->handle, size);
+    if (ret < 0)
+        return ret;
+    ret = blk_node_refresh(node);
+    if (ret < 0)
+        return ret;
+    bmp_set_change_begin(&node->bitmaps, 1);
+    bmp_set_resize(node->bitmaps, node->size);
+    bmp_set_change_end(&node->bitmaps, 1);
+    return 0;
+}

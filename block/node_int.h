@@ -1,0 +1,87 @@
+/* block/node_int.h: what a node is made of. Private to block/. */
+#pragma once
+#include "block/graph.h"
+#include "block/inflight.h"
+#include "block/node.h"
+#include "block/options.h"
+
+struct BlkUser {
+    BlkNode *node;
+    char *what;
+    bool allow_resize;
+};
+
+struct tidemark_node {
+    int refs;
+    BlkGraph *graph;        /* borrowed */
+    const TmSys *graph_sys; /* borrowed; the graph's */
+    const struct tidemark_driver *driver;
+    void *handle; /* the driver's; valid once open */
+    bool open;
+    char *name;
+    bool monitor_owned; /* by blockdev-add, not implicitly as a nested definition */
+    BlkOptions *options;
+    char *error; /* what the driver said through the host, during open and resize */
+
+    uint64_t size; /* atomic; changed with the node drained */
+    uint32_t info_flags, request_alignment;
+    bool read_only, unmap;
+
+    unsigned n_children;
+    BlkUser **children; /* per role of the driver; NULL: none */
+    int backing;        /* index of the role "backing", or -1 */
+
+    BmpSet *bitmaps;
+    BlkInflight inflight;
+    pthread_mutex_t serial; /* held around callbacks of a TIDEMARK_DRIVER_SERIALIZED driver */
+
+    pthread_mutex_t users_lock; /* guards users; a leaf */
+    GPtrArray *users;           /* BlkUser, borrowed */
+};
+
+/* Opens a node and its children; monitor-owned nodes are named in the options. block/node.c */
+BlkNode *blk_node_open(BlkGraph *graph, json_object *options, const char *auto_name,
+                       GError **error);
+
+/* The same for a nested definition: named by the graph, listed in it. A reference. block/graph.c */
+BlkNode *blk_graph_open_child(BlkGraph *graph, json_object *options, GError **error);
+
+static inline BlkNode *blk_node_child_at(const BlkNode *node, unsigned index)
+{
+    return index < node->n_children && node->children[index] ? node->children[index]->node : NULL;
+}
+
+static inline BlkNode *blk_node_backing(const BlkNode *node)
+{
+    return node->backing < 0 ? NULL : blk_node_child_at(node, (unsigned)node->backing);
+}
+
+/* The driver's answer, made safe: within the range asked, of a known kind. 0 or -errno. */
+int blk_node_map(BlkNode *node, uint64_t offset, uint64_t length, uint32_t purpose,
+                 struct tidemark_mapping *mapping);
+/* Re-reads size and flags from the driver. 0 or -errno. */
+int blk_node_refresh(BlkNode *node);
+/* The resize of a drained or idle node, bitmaps and size included; on failure node->error may say
+ * why. */
+int blk_node_resize(BlkNode *node, uint64_t size);
+/* Whether users other than the caller forbid it: their name, borrowed, or NULL. */
+const char *blk_node_resize_forbidden(BlkNode *node);
+
+/* Callbacks of a serialized driver run one at a time. */
+static inline void blk_node_serial_begin(BlkNode *node)
+{
+    if (node->driver->flags & TIDEMARK_DRIVER_SERIALIZED)
+        pthread_mutex_lock(&node->serial);
+}
+
+static inline void blk_node_serial_end(BlkNode *node)
+{
+    if (node->driver->flags & TIDEMARK_DRIVER_SERIALIZED)
+        pthread_mutex_unlock(&node->serial);
+}
+
+/* Blocking descriptor I/O through the system-call table, complete or -errno; a read beyond the end
+ * of the file gives zeroes. block/io.c */
+int blk_fd_pread(const TmSys *sys, int fd, void *buf, uint64_t offset, uint64_t length);
+int blk_fd_pwrite(const TmSys *sys, int fd, const void *buf, uint64_t offset, uint64_t length,
+                  int rw_flags);

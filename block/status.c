@@ -1,0 +1,95 @@
+/* block/status.c: block status and allocation depth, both from map. */
+#include "block/node_int.h"
+
+#include "util/range.h"
+
+#include <errno.h>
+
+#define DEPTH_MAX 256 /* layers of a graph that status looks through */
+
+typedef struct Run {
+    uint64_t length;
+    uint32_t flags; /* TM_STATE_* */
+    uint32_t depth; /* 0: allocated nowhere */
+} Run;
+
+/* The first run of [offset, offset + length) of @node, @level layers down. */
+static int first_run(BlkNode *node, uint64_t offset, uint64_t length, unsigned level, Run *run)
+{
+    struct tidemark_mapping m;
+    uint64_t size = blk_node_size(node);
+    int ret;
+
+    if (level > DEPTH_MAX)
+        return -ELOOP;
+    if (offset >= size) { /* a shorter backing: zeroes beyond its end */
+        *run = (Run){ length, TM_STATE_ZERO | TM_STATE_HOLE, 0 };
+        return 0;
+    }
+    length = tm_min(length, size - offset);
+    ret = blk_node_map(node, offset, length, TIDEMARK_MAP_FOR_STATUS, &m);
+    if (ret < 0)
+        return ret;
+    switch (m.kind) {
+    case TIDEMARK_MAP_CHILD:
+        ret = first_run(blk_node_child_at(node, m.child), m.offset, m.length, level + 1, run);
+        if (ret == 0)
+            run->depth = 1;
+        return ret;
+    case TIDEMARK_MAP_ZERO:
+        *run = (Run){ m.length,
+                      TM_STATE_ZERO | (m.flags & TIDEMARK_MAPPED_HOLE ? TM_STATE_HOLE : 0), 1 };
+        return 0;
+    case TIDEMARK_MAP_BACKING: {
+        BlkNode *backing = blk_node_backing(node);
+
+        if (!backing) {
+            *run = (Run){ m.length, TM_STATE_ZERO | TM_STATE_HOLE, 0 };
+            return 0;
+        }
+        ret = first_run(backing, offset, m.length, level + 1, run);
+        if (ret == 0 && run->depth)
+            run->depth++;
+        return ret;
+    }
+    default:
+        *run = (Run){ m.length, 0, 1 };
+        return 0;
+    }
+}
+
+static int describe(BlkNode *node, uint64_t offset, uint64_t length, bool depth, TmExtents *out,
+                    uint64_t *described)
+{
+    uint64_t done = 0;
+
+    if (!length || !tm_range_within(offset, length, blk_node_size(node)))
+        return -EINVAL;
+    while (done < length) {
+        Run run;
+        int ret = first_run(node, offset + done, length - done, 0, &run);
+
+        if (ret < 0) {
+            if (done)
+                break; /* tell what is known; the next question meets the error */
+            return ret;
+        }
+        if (!tm_extents_add(out, run.length, depth ? run.depth : run.flags))
+            break;
+        done += run.length;
+    }
+    *described = done;
+    return done ? 0 : -EINVAL;
+}
+
+int blk_node_status(BlkNode *node, uint64_t offset, uint64_t length, TmExtents *out,
+                    uint64_t *described)
+{
+    return describe(node, offset, length, false, out, described);
+}
+
+int blk_node_depth(BlkNode *node, uint64_t offset, uint64_t length, TmExtents *out,
+                   uint64_t *described)
+{
+    return describe(node, offset, length, true, out, described);
+}
