@@ -264,7 +264,6 @@ static bool check_name(BlkExports *exports, const BlkExportOptions *o, const cha
 BlkExport *blk_exports_add(BlkExports *exports, const BlkExportOptions *o, GError **error)
 {
     const char *name = o->name ? o->name : o->node_name;
-    g_autofree char *what = g_strdup_printf("block device '%s'", o->id);
     BlkSelection *selection;
     BlkExport *x;
     BlkNode *node;
@@ -302,7 +301,7 @@ BlkExport *blk_exports_add(BlkExports *exports, const BlkExportOptions *o, GErro
     x->allocation_depth = o->allocation_depth;
     x->selection = selection;
     x->last_error = INT64_MIN;
-    x->user = blk_node_use(node, what, false);
+    x->user = blk_node_use(node, "an unnamed block device", false); /* QEMU's name for it */
     TM_GUARD(&exports->lock);
     g_ptr_array_add(exports->list, x);
     exports->alive++;

@@ -1,0 +1,10 @@
+/* block/drivers/drivers.h: the built-in drivers, for the registry's table.
+ *
+ * Static descriptions; any thread. */
+#pragma once
+#include "include/tidemark/driver.h"
+
+extern const struct tidemark_driver blk_driver_file;        /* file.c: files and block devices */
+extern const struct tidemark_driver blk_driver_host_device; /* file.c: the same, devices only */
+extern const struct tidemark_driver blk_driver_null_co;     /* null.c */
+extern const struct tidemark_driver blk_driver_raw;         /* raw.c */

@@ -1,0 +1,52 @@
+/* block/drivers/file_extents.h: which parts of a file are data and which are holes, asked of the
+ * kernel once and remembered until they change.
+ *
+ * Right only as long as every change goes through here: the driver's own zeroing, discarding and
+ * resizing say so with forget() and resize(), data written through the descriptor with wrote(). The
+ * driver's locks keep other programs that respect them from writing; what one that doesn't changes is
+ * seen when the file is opened again.
+ *
+ * Memory is bounded: a table that is made at the first look-up (at most 256 KiB) and at most
+ * FILE_EXTENTS_MAX runs of 8 bytes, beyond which the longest remembered goes.
+ *
+ * Threads: init, free and resize on the main thread with no I/O under way; the rest from any. */
+#pragma once
+#include "util/sys.h"
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define FILE_EXTENTS_MAX ((size_t)512 * 1024) /* runs */
+
+typedef struct FileWindow FileWindow;
+
+typedef struct FileExtents {
+    const TmSys *sys; /* borrowed */
+    int fd;           /* borrowed */
+    bool opaque;      /* atomic: the file system can't tell: all is data */
+    uint64_t size;
+    unsigned shift;      /* a window is 1 << shift bytes */
+    unsigned asking;     /* atomic: look-ups that are asking the kernel now */
+    FileWindow *windows; /* atomic; NULL until the first look-up */
+    pthread_mutex_t lock; /* guards all below and the windows' runs; a leaf, no I/O under it */
+    uint64_t sequence;    /* counts changes */
+    size_t runs, hand;    /* remembered in all; the next window to give way */
+} FileExtents;
+
+void blk_file_extents_init(FileExtents *extents, const TmSys *sys, int fd, uint64_t size);
+void blk_file_extents_free(FileExtents *extents);
+/* The file has a new size: all is forgotten. */
+void blk_file_extents_resize(FileExtents *extents, uint64_t size);
+
+/* What @offset, below the size, lies in: *data, and how far that goes on, at most @length. 0 or
+ * -errno. May ask the kernel, which doesn't wait for the medium for long. */
+int blk_file_extents_look_up(FileExtents *extents, uint64_t offset, uint64_t length, bool *data,
+                             uint64_t *run);
+
+/* Data is written to the range: call before and after. Where data was known to be, or nothing is
+ * remembered, it costs a few loads. */
+void blk_file_extents_wrote(FileExtents *extents, uint64_t offset, uint64_t length);
+/* The range is zeroed or freed: call before and after. */
+void blk_file_extents_forget(FileExtents *extents, uint64_t offset, uint64_t length);

@@ -1,0 +1,136 @@
+/* daemon/cmdline.c: the table of options, from which parsing and --help derive. */
+#include "daemon/cmdline.h"
+
+#include "util/error.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const struct {
+    const char *name;
+    char letter; /* 0: none */
+    CmdKind kind;
+    const char *value; /* NULL: takes none */
+    const char *help;  /* lines */
+} options[] = {
+    { "help", 'h', CMD_HELP, NULL, "print this and exit" },
+    { "version", 'V', CMD_VERSION, NULL, "print the version and exit" },
+    { "blockdev", 0, CMD_BLOCKDEV,
+      "[driver=]DRIVER,node-name=NAME[,read-only=on|off][,auto-read-only=on|off]\n"
+      "[,cache.direct=on|off][,cache.no-flush=on|off][,discard=ignore|unmap]\n"
+      "[,force-share=on|off][,driver's own...]",
+      "open a block node; also as JSON: --blockdev '{\"driver\": ...}'" },
+    { "nbd-server", 0, CMD_NBD_SERVER,
+      "addr.type=unix,addr.path=PATH[,max-connections=N]\n"
+      "addr.type=inet,addr.host=HOST,addr.port=PORT[,max-connections=N]",
+      "start the NBD server" },
+    { "export", 0, CMD_EXPORT,
+      "[type=]nbd,id=ID,node-name=NODE[,name=NAME][,writable=on|off]\n"
+      "[,description=TEXT][,bitmaps.0=BITMAP...][,allocation-depth=on|off]",
+      "export a node (after --nbd-server)" },
+    { "chardev", 0, CMD_CHARDEV, "socket,id=ID,path=PATH,server=on,wait=off\nstdio,id=ID",
+      "a channel for a monitor" },
+    { "monitor", 0, CMD_MONITOR, "[chardev=]ID[,mode=control][,pretty=on|off]",
+      "speak QMP on a channel" },
+    { "module", 0, CMD_MODULE, "FILE.so", "load a driver plug-in" },
+    { "module-dir", 0, CMD_MODULE_DIR, "DIR",
+      "load every plug-in there; the default is " TM_MODULE_DIR },
+    { "io-engine", 0, CMD_IO_ENGINE, "auto|io_uring|threads",
+      "what waits for the medium (default: io_uring where the kernel allows it)" },
+    { "daemonize", 0, CMD_DAEMONIZE, NULL, "go to the background once everything is up" },
+    { "pidfile", 0, CMD_PIDFILE, "FILE", "write the process id there, and lock it" },
+};
+
+/* The option that @text (without dashes, @len bytes) names, abbreviated or not; -1: none, -2:
+ * several. */
+static int lookup(const char *text, size_t len)
+{
+    int found = -1;
+
+    for (size_t i = 0; i < G_N_ELEMENTS(options); i++) {
+        if (strncmp(options[i].name, text, len))
+            continue;
+        if (options[i].name[len] == '\0')
+            return (int)i;
+        found = found == -1 ? (int)i : -2;
+    }
+    return found;
+}
+
+static int lookup_letter(char letter)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(options); i++) {
+        if (options[i].letter == letter)
+            return (int)i;
+    }
+    return -1;
+}
+
+GArray *cmd_parse(int argc, char **argv, GError **error)
+{
+    g_autoptr(GArray) list = g_array_new(FALSE, TRUE, sizeof(CmdOption));
+
+    for (int i = 1; i < argc; i++) {
+        const char *arg = argv[i], *name = arg, *value = NULL;
+        size_t len;
+        int which;
+
+        if (arg[0] != '-' || !arg[1]) {
+            tm_error_set(error, "%s: Unexpected argument", arg);
+            return NULL;
+        }
+        if (arg[1] != '-' && arg[2] == '\0') {
+            which = lookup_letter(arg[1]);
+        } else {
+            name += arg[1] == '-' ? 2 : 1; /* QEMU's tools take one dash as well as two */
+            value = strchr(name, '=');
+            len = value ? (size_t)(value - name) : strlen(name);
+            which = len ? lookup(name, len) : -1;
+            if (value)
+                value++;
+        }
+        if (which < 0) {
+            tm_error_set(
+                error, which == -2 ? "option '%s' is ambiguous" : "unrecognized option '%s'", arg);
+            return NULL;
+        }
+        if (!options[which].value && value) {
+            tm_error_set(error, "option '--%s' doesn't allow an argument", options[which].name);
+            return NULL;
+        }
+        if (options[which].value && !value) {
+            if (i + 1 == argc) {
+                tm_error_set(error, "option '--%s' requires an argument", options[which].name);
+                return NULL;
+            }
+            value = argv[++i];
+        }
+        g_array_append_vals(list, &(CmdOption){ options[which].kind, options[which].name, value },
+                            1);
+    }
+    return g_steal_pointer(&list);
+}
+
+void cmd_print_help(void)
+{
+    printf("Usage: tidemarkd [options]\n"
+           "Serve disk images over NBD, record what is written in dirty bitmaps, take orders over "
+           "QMP.\n"
+           "\n");
+    for (size_t i = 0; i < G_N_ELEMENTS(options); i++) {
+        g_auto(GStrv) lines = g_strsplit(options[i].value ? options[i].value : "", "\n", -1);
+
+        if (options[i].letter)
+            printf("  -%c, --%s\n", options[i].letter, options[i].name);
+        for (size_t k = 0; lines[k]; k++) {
+            if (lines[k][0] == '[' && k)
+                printf("      %*s %s\n", (int)strlen(options[i].name) + 2, "", lines[k]);
+            else
+                printf("      --%s %s\n", options[i].name, lines[k]);
+        }
+        if (!options[i].value && !options[i].letter)
+            printf("      --%s\n", options[i].name);
+        printf("          %s\n", options[i].help);
+    }
+    printf("\nThe manual: man tidemarkd. The QMP commands: tidemark qmp query-commands.\n");
+}

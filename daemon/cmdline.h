@@ -1,0 +1,32 @@
+/* daemon/cmdline.h: tidemarkd's command line, as a list in the order given.
+ *
+ * qemu-storage-daemon's options, with its messages. What an option means is main.c's. */
+#pragma once
+#include <glib.h>
+#include <stdbool.h>
+
+typedef enum {
+    CMD_BLOCKDEV,
+    CMD_CHARDEV,
+    CMD_DAEMONIZE,
+    CMD_EXPORT,
+    CMD_HELP,
+    CMD_IO_ENGINE,
+    CMD_MODULE,
+    CMD_MODULE_DIR,
+    CMD_MONITOR,
+    CMD_NBD_SERVER,
+    CMD_PIDFILE,
+    CMD_VERSION,
+} CmdKind;
+
+typedef struct CmdOption {
+    CmdKind kind;
+    const char *name;  /* "--blockdev", for messages; static */
+    const char *value; /* borrowed from argv; NULL for an option without one */
+} CmdOption;
+
+/* A returned GArray of CmdOption (g_array_unref), or NULL. */
+GArray *cmd_parse(int argc, char **argv, GError **error);
+/* The text of --help, on standard output. */
+void cmd_print_help(void);

@@ -1,0 +1,407 @@
+/* tests/unit/test_block.c: the graph, both lanes of a request, and the stripes, on real files. */
+#include "block/graph.h"
+#include "block/inflight.h"
+#include "block/request.h"
+#include "util/range.h"
+
+#include <check.h>
+#include <fcntl.h>
+#include <glib/gstdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define MIB (UINT64_C(1) << 20)
+
+/* ---- a graph over a temporary directory */
+
+static char *dir;
+static BlkRegistry *registry;
+static BlkEngine *engine;
+static BlkGraph *graph;
+
+static void open_all(BlkIoEngine io)
+{
+    BlkEngineOptions options = { .io = io };
+
+    dir = g_dir_make_tmp("tm-block-XXXXXX", NULL);
+    registry = blk_registry_new(&tm_sys_kernel);
+    engine = blk_engine_new(&options, NULL);
+    ck_assert_ptr_nonnull(engine);
+    graph = blk_graph_new(registry, engine, &tm_sys_kernel);
+}
+
+static void close_all(void)
+{
+    g_autofree char *command = g_strdup_printf("rm -rf '%s'", dir);
+
+    blk_graph_free(graph);
+    blk_engine_free(engine);
+    blk_registry_free(registry);
+    ck_assert_int_eq(system(command), 0);
+    g_clear_pointer(&dir, g_free);
+}
+
+static BlkNode *add(const char *format, ...) G_GNUC_PRINTF(1, 2);
+
+/* Adds a node; "%s" of a file name within the directory is up to the caller. */
+static BlkNode *add(const char *format, ...)
+{
+    g_autofree char *text = NULL;
+    g_autoptr(GError) error = NULL;
+    json_object *options;
+    BlkNode *node;
+    va_list ap;
+
+    va_start(ap, format);
+    text = g_strdup_vprintf(format, ap);
+    va_end(ap);
+    options = json_tokener_parse(text);
+    ck_assert_ptr_nonnull(options);
+    node = blk_graph_add(graph, options, &error);
+    json_object_put(options);
+    if (!node)
+        ck_assert_msg(error != NULL, "no error for %s", text);
+    return node;
+}
+
+static void make_file(const char *name, uint64_t size)
+{
+    g_autofree char *path = g_build_filename(dir, name, NULL);
+    int fd = open(path, O_CREAT | O_RDWR, 0600);
+
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(ftruncate(fd, (off_t)size), 0);
+    close(fd);
+}
+
+/* ---- requests that are waited for */
+
+typedef struct Waited {
+    BlkRequest request;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    bool done;
+    int result;
+} Waited;
+
+static void waited_done(BlkRequest *request, int result)
+{
+    Waited *w = (Waited *)request;
+
+    pthread_mutex_lock(&w->lock);
+    w->done = true;
+    w->result = result;
+    pthread_cond_signal(&w->changed);
+    pthread_mutex_unlock(&w->lock);
+}
+
+static int run(BlkNode *node, BlkOp op, void *buf, uint64_t offset, uint64_t length, uint32_t flags)
+{
+    Waited w = { .request = { .op = op,
+                              .flags = flags,
+                              .offset = offset,
+                              .length = length,
+                              .buf = buf,
+                              .done = waited_done },
+                 .lock = PTHREAD_MUTEX_INITIALIZER,
+                 .changed = PTHREAD_COND_INITIALIZER };
+    int ret = blk_submit(node, &w.request);
+
+    if (ret != -EINPROGRESS)
+        return ret;
+    blk_engine_kick(engine);
+    pthread_mutex_lock(&w.lock);
+    while (!w.done)
+        pthread_cond_wait(&w.changed, &w.lock);
+    pthread_mutex_unlock(&w.lock);
+    return w.result;
+}
+
+static BmpBitmap *add_bitmap(BlkNode *node, const char *name, uint64_t granularity)
+{
+    BmpSet *set = blk_node_bitmaps(node);
+    BmpAddOptions options = { .granularity = granularity };
+    BmpBitmap *bitmap;
+
+    bmp_set_change_begin(&set, 1);
+    bitmap = bmp_set_add(set, name, &options, NULL);
+    bmp_set_change_end(&set, 1);
+    ck_assert_ptr_nonnull(bitmap);
+    return bitmap;
+}
+
+/* ---- the lanes */
+
+/* The same requests with io_uring and without, direct and cached: what is written is read back, and
+ * both nodes' bitmaps know it. */
+static void lanes(BlkIoEngine io, bool direct)
+{
+    g_autofree char *path = NULL;
+    g_autoptr(BmpBitmap) upper = NULL;
+    g_autoptr(BmpBitmap) lower = NULL;
+    g_autofree char *buf = g_aligned_alloc(1, MIB, 4096);
+    BlkNode *node, *file;
+
+    g_setenv("TMPDIR", "/var/tmp", TRUE); /* where O_DIRECT works */
+    open_all(io);
+    make_file("disk", 8 * MIB + 1000 * !direct);
+    path = g_build_filename(dir, "disk", NULL);
+    file = add("{\"driver\":\"file\",\"node-name\":\"f\",\"filename\":\"%s\",\"discard\":\"unmap\","
+               "\"cache\":{\"direct\":%s}}",
+               path, direct ? "true" : "false");
+    if (!file) { /* a file system without O_DIRECT */
+        ck_assert(direct);
+        close_all();
+        return;
+    }
+    node = add("{\"driver\":\"raw\",\"node-name\":\"r\",\"file\":\"f\",\"offset\":1048576,"
+               "\"discard\":\"unmap\"}");
+    ck_assert_ptr_nonnull(node);
+    upper = add_bitmap(node, "u", 65536);
+    lower = add_bitmap(file, "l", 65536);
+
+    memset(buf, 0x5a, MIB);
+    ck_assert_int_eq(run(node, BLK_OP_WRITE, buf, 4096, 8192, 0), 0);
+    ck_assert_int_eq(run(node, BLK_OP_WRITE, buf, 3 * MIB + 4096, 4096, TIDEMARK_FUA), 0);
+    ck_assert_int_eq(run(node, BLK_OP_WRITE, buf, MIB + 511, 3, 0), 0);
+    ck_assert_int_eq(run(node, BLK_OP_FLUSH, NULL, 0, 0, 0), 0);
+    memset(buf, 0, MIB);
+    ck_assert_int_eq(run(node, BLK_OP_READ, buf, 4095, 8194, 0), 0);
+    ck_assert_int_eq(buf[0], 0);
+    ck_assert_int_eq(buf[1], 0x5a);
+    ck_assert_int_eq(buf[8192], 0x5a);
+    ck_assert_int_eq(buf[8193], 0);
+    ck_assert_int_eq(run(node, BLK_OP_READ, buf, MIB + 510, 5, 0), 0);
+    ck_assert_mem_eq(buf, "\0\x5a\x5a\x5a\0", 5);
+    ck_assert_uint_eq(bmp_bitmap_count(upper), 3 * 65536);
+    ck_assert_uint_eq(bmp_bitmap_count(lower), 3 * 65536);
+
+    ck_assert_int_eq(run(node, BLK_OP_WRITE_ZEROES, NULL, 4096, 4096, 0), 0);
+    ck_assert_int_eq(run(node, BLK_OP_DISCARD, NULL, 2 * MIB, MIB / 2, 0), 0);
+    ck_assert_int_eq(run(node, BLK_OP_READ, buf, 4096, 8192, 0), 0);
+    ck_assert_int_eq(buf[4095], 0);
+    ck_assert_int_eq(buf[4096], 0x5a);
+    ck_assert_uint_eq(bmp_bitmap_count(upper), 3 * 65536 + MIB / 2);
+    ck_assert_uint_eq(bmp_bitmap_count(lower), 3 * 65536 + MIB / 2);
+
+    ck_assert_int_eq(run(node, BLK_OP_READ, buf, blk_node_size(node), 1, 0), -EINVAL);
+    ck_assert_int_eq(run(node, BLK_OP_WRITE, buf, blk_node_size(node) - 1, 2, 0), -ENOSPC);
+    ck_assert_int_eq(run(node, BLK_OP_WRITE, buf, UINT64_MAX, 2, 0), -ENOSPC);
+    g_clear_pointer(&upper, bmp_bitmap_unref);
+    g_clear_pointer(&lower, bmp_bitmap_unref);
+    close_all();
+    g_aligned_free(g_steal_pointer(&buf));
+}
+
+START_TEST(test_lanes_uring_cached)
+{
+    lanes(BLK_IO_AUTO, false);
+}
+END_TEST
+
+START_TEST(test_lanes_uring_direct)
+{
+    lanes(BLK_IO_AUTO, true);
+}
+END_TEST
+
+START_TEST(test_lanes_threads_cached)
+{
+    lanes(BLK_IO_THREADS, false);
+}
+END_TEST
+
+START_TEST(test_lanes_threads_direct)
+{
+    lanes(BLK_IO_THREADS, true);
+}
+END_TEST
+
+/* A file that somebody else cut short reads as zeroes and takes nobody down. */
+START_TEST(test_shrunk_file)
+{
+    g_autofree char *path = NULL;
+    char buf[8192];
+    BlkNode *node;
+
+    open_all(BLK_IO_AUTO);
+    make_file("disk", MIB);
+    path = g_build_filename(dir, "disk", NULL);
+    node = add("{\"driver\":\"file\",\"node-name\":\"f\",\"filename\":\"%s\"}", path);
+    ck_assert_ptr_nonnull(node);
+    ck_assert_int_eq(truncate(path, 6000), 0);
+    memset(buf, 1, sizeof(buf));
+    ck_assert_int_eq(run(node, BLK_OP_READ, buf, 0, 8192, 0), 0);
+    for (size_t i = 0; i < sizeof(buf); i++)
+        ck_assert_int_eq(buf[i], 0);
+    close_all();
+}
+END_TEST
+
+START_TEST(test_resize_marks_growth)
+{
+    g_autofree char *path = NULL;
+    g_autoptr(BmpBitmap) bitmap = NULL;
+    g_autoptr(GError) error = NULL;
+    BlkUser *user;
+    BlkNode *node;
+
+    open_all(BLK_IO_AUTO);
+    make_file("disk", MIB);
+    path = g_build_filename(dir, "disk", NULL);
+    node = add("{\"driver\":\"file\",\"node-name\":\"f\",\"filename\":\"%s\"}", path);
+    bitmap = add_bitmap(node, "b", 65536);
+    user = blk_node_use(node, "a test", false);
+    ck_assert(!blk_graph_resize(graph, node, 2 * MIB, &error));
+    ck_assert_ptr_nonnull(strstr(error->message, "a test"));
+    blk_node_release(user);
+    ck_assert(blk_graph_resize(graph, node, 2 * MIB, NULL));
+    ck_assert_uint_eq(blk_node_size(node), 2 * MIB);
+    ck_assert_uint_eq(bmp_bitmap_count(bitmap), MIB);
+    ck_assert(blk_graph_resize(graph, node, MIB / 2, NULL));
+    ck_assert_uint_eq(bmp_bitmap_count(bitmap), 0);
+    g_clear_pointer(&bitmap, bmp_bitmap_unref);
+    close_all();
+}
+END_TEST
+
+/* ---- the graph */
+
+START_TEST(test_graph_names)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(GPtrArray) nodes = NULL;
+
+    open_all(BLK_IO_THREADS);
+    ck_assert_ptr_nonnull(add("{\"driver\":\"null-co\",\"node-name\":\"n0\"}"));
+    ck_assert_ptr_null(add("{\"driver\":\"null-co\",\"node-name\":\"n0\"}"));
+    ck_assert_ptr_null(add("{\"driver\":\"null-co\",\"node-name\":\"0n\"}"));
+    ck_assert_ptr_null(add("{\"driver\":\"null-co\",\"node-name\":\"%s\"}",
+                           "a123456789012345678901234567890123456789"));
+    ck_assert_ptr_null(add("{\"driver\":\"null-co\"}"));
+    ck_assert_ptr_null(add("{\"driver\":\"no-such\",\"node-name\":\"n1\"}"));
+    ck_assert_ptr_null(add("{\"driver\":\"null-co\",\"node-name\":\"n1\",\"bogus\":1}"));
+
+    /* nested: it goes with its parent; and with a parent that fails to open */
+    ck_assert_ptr_nonnull(add("{\"driver\":\"raw\",\"node-name\":\"r\",\"file\":"
+                              "{\"driver\":\"null-co\",\"size\":4096}}"));
+    ck_assert_ptr_null(add("{\"driver\":\"raw\",\"node-name\":\"s\",\"offset\":8192,\"file\":"
+                           "{\"driver\":\"null-co\",\"node-name\":\"left\",\"size\":4096}}"));
+    ck_assert_ptr_null(blk_graph_find(graph, "left", NULL));
+    nodes = blk_graph_nodes(graph);
+    ck_assert_uint_eq(nodes->len, 3);
+    ck_assert_ptr_nonnull(add("{\"driver\":\"raw\",\"node-name\":\"t\",\"file\":\"n0\"}"));
+    ck_assert(!blk_graph_del(graph, "n0", &error));
+    ck_assert_str_eq(error->message, "Node n0 is in use");
+    ck_assert(blk_graph_del(graph, "t", NULL));
+    ck_assert(blk_graph_del(graph, "n0", NULL));
+    ck_assert(blk_graph_del(graph, "r", NULL));
+    g_ptr_array_unref(g_steal_pointer(&nodes));
+    nodes = blk_graph_nodes(graph);
+    ck_assert_uint_eq(nodes->len, 0);
+    close_all();
+}
+END_TEST
+
+/* ---- stripes */
+
+START_TEST(test_inflight_excludes)
+{
+    BlkInflight x;
+
+    blk_inflight_init(&x);
+    ck_assert(blk_inflight_try_shared(&x, 0, 4096));
+    ck_assert(blk_inflight_try_shared(&x, 100, 4096)); /* shared with itself */
+    blk_inflight_exclusive(&x, 4 * MIB, 2 * MIB);      /* elsewhere */
+    ck_assert(!blk_inflight_try_shared(&x, 5 * MIB, 1));
+    ck_assert(!blk_inflight_try_shared(&x, 4 * MIB - 1, 2)); /* its second stripe is held */
+    ck_assert(blk_inflight_try_shared(&x, 3 * MIB, 1));      /* and the first was given back */
+    blk_inflight_shared_end(&x, 3 * MIB, 1);
+    blk_inflight_exclusive_end(&x, 4 * MIB, 2 * MIB);
+    ck_assert(blk_inflight_try_shared(&x, 4 * MIB - 1, 2));
+    blk_inflight_shared_end(&x, 4 * MIB - 1, 2);
+    blk_inflight_shared_end(&x, 0, 4096);
+    blk_inflight_shared_end(&x, 100, 4096);
+    blk_inflight_drain(&x);
+    ck_assert(!blk_inflight_try_shared(&x, 63 * MIB, 1));
+    blk_inflight_drain_end(&x);
+    for (unsigned i = 0; i < BLK_STRIPES; i++)
+        ck_assert_uint_eq(x.stripe[i].state, 0);
+    blk_inflight_destroy(&x);
+}
+END_TEST
+
+typedef struct Racer {
+    BlkInflight *x;
+    uint64_t *cells; /* one a MiB; a shared holder sees it even, an exclusive one makes it odd
+                        meanwhile */
+    unsigned seed;
+} Racer;
+
+static void *race(void *arg)
+{
+    Racer *r = arg;
+
+    for (int i = 0; i < 4000; i++) {
+        uint64_t first = (uint64_t)rand_r(&r->seed) % 100, n = 1 + (uint64_t)rand_r(&r->seed) % 3;
+
+        if (rand_r(&r->seed) % 4) {
+            blk_inflight_shared(r->x, first * MIB, n * MIB);
+            for (uint64_t k = first; k < first + n; k++)
+                ck_assert_uint_eq(r->cells[k] & 1, 0);
+            blk_inflight_shared_end(r->x, first * MIB, n * MIB);
+        } else {
+            blk_inflight_exclusive(r->x, first * MIB, n * MIB);
+            for (uint64_t k = first; k < first + n; k++)
+                ck_assert_uint_eq(r->cells[k]++ & 1, 0);
+            for (uint64_t k = first; k < first + n; k++)
+                r->cells[k]++;
+            blk_inflight_exclusive_end(r->x, first * MIB, n * MIB);
+        }
+    }
+    return NULL;
+}
+
+START_TEST(test_inflight_race)
+{
+    BlkInflight x;
+    uint64_t cells[103] = { 0 };
+    pthread_t threads[4];
+    Racer racers[4];
+
+    blk_inflight_init(&x);
+    for (unsigned i = 0; i < 4; i++) {
+        racers[i] = (Racer){ &x, cells, i + 1 };
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, race, &racers[i]), 0);
+    }
+    for (unsigned i = 0; i < 4; i++)
+        pthread_join(threads[i], NULL);
+    blk_inflight_destroy(&x);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("block");
+    TCase *tcase = tcase_create("block");
+    SRunner *runner;
+    int failed;
+
+    tcase_set_timeout(tcase, 60);
+    tcase_add_test(tcase, test_lanes_uring_cached);
+    tcase_add_test(tcase, test_lanes_uring_direct);
+    tcase_add_test(tcase, test_lanes_threads_cached);
+    tcase_add_test(tcase, test_lanes_threads_direct);
+    tcase_add_test(tcase, test_shrunk_file);
+    tcase_add_test(tcase, test_resize_marks_growth);
+    tcase_add_test(tcase, test_graph_names);
+    tcase_add_test(tcase, test_inflight_excludes);
+    tcase_add_test(tcase, test_inflight_race);
+    suite_add_tcase(suite, tcase);
+    runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
