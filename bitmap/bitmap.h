@@ -7,17 +7,17 @@
  *  - The data path calls bmp_set_mark_begin() before a write is issued and bmp_set_mark_end() when
  *    it has completed. Both touch the tracker only, whatever the number of bitmaps.
  *  - The time between two seals is an epoch. The set of enabled bitmaps does not change within an
- *    epoch. A seal swaps in an empty tracker and leaves the old one's content as an immutable delta,
- *    which is folded into a bitmap when that bitmap is next asked. Pages are shared by reference.
+ *    epoch. A seal swaps in an empty tracker and leaves the old one's content as an immutable
+ * delta, which is folded into a bitmap when that bitmap is next asked. Pages are shared by
+ * reference.
  *  - mark_end() marks again if the epoch has moved since mark_begin(): a write that straddles a
  *    checkpoint is in both epochs.
  *
  * Invariants that the tests name:
- *  I1  A byte written between mark_begin() and mark_end() is dirty, once mark_end() has returned, in
- *      every bitmap enabled at any moment in between, unless cleared after mark_end() returned.
- *  I2  A granule is dirty only if a byte of it was marked while the bitmap was enabled, or merged,
- *      or is in a grown part.
- *  I3  Deltas alive <= bitmaps + 1: deltas that no bitmap tells apart are merged.
+ *  I1  A byte written between mark_begin() and mark_end() is dirty, once mark_end() has returned,
+ * in every bitmap enabled at any moment in between, unless cleared after mark_end() returned. I2  A
+ * granule is dirty only if a byte of it was marked while the bitmap was enabled, or merged, or is
+ * in a grown part. I3  Deltas alive <= bitmaps + 1: deltas that no bitmap tells apart are merged.
  *  I4  A sealed delta never changes.
  *
  * Threads: mark_begin/mark_end from any thread, lock-free for granules that are already dirty.
@@ -41,8 +41,8 @@ typedef struct BmpBitmap BmpBitmap;
 
 /* A set without bitmaps for a disk of @size bytes. @node_name (copied) is for error messages. */
 BmpSet *bmp_set_new(const char *node_name, uint64_t size);
-/* Drops the set's bitmaps. No marking may be under way. References to bitmaps stay valid memory
- * but report no dirt. NULL is fine. */
+/* Drops the set's bitmaps. No marking and no change may be under way. References to bitmaps stay
+ * valid but report no dirt. NULL is fine. */
 void bmp_set_free(BmpSet *set);
 
 /* Marks [offset, offset + length) dirty and returns the epoch to hand to mark_end(). The range must
@@ -64,8 +64,18 @@ void bmp_set_resize(BmpSet *set, uint64_t size);
 /* How many bitmaps; and each in order of creation, a reference returned (bmp_bitmap_unref). */
 size_t bmp_set_length(BmpSet *set);
 BmpBitmap *bmp_set_nth(BmpSet *set, size_t n);
-/* A new reference, or NULL: then *error, DeviceNotFound-free as QEMU's: "Dirty bitmap 'X' not found". */
+/* A new reference, or NULL: then *error, DeviceNotFound-free as QEMU's: "Dirty bitmap 'X' not
+ * found". */
 BmpBitmap *bmp_set_find(BmpSet *set, const char *name, GError **error);
+
+/* Every bitmap and its bmp_bitmap_count(), in order of creation, all as of one instant and with one
+ * seal: what a listing of many bitmaps should use. Returned: bmp_counted_free(*out, n). */
+typedef struct BmpCounted {
+    BmpBitmap *bitmap; /* a reference */
+    uint64_t count;    /* bytes */
+} BmpCounted;
+size_t bmp_set_count_all(BmpSet *set, BmpCounted **out);
+void bmp_counted_free(BmpCounted *list, size_t n);
 
 /* QEMU's default granularity: the cluster size between 4 KiB and 64 KiB, 64 KiB without one (0). */
 uint64_t bmp_default_granularity(uint64_t cluster_size);
@@ -82,8 +92,10 @@ typedef struct BmpAddOptions {
  * of range. Returns a reference. */
 BmpBitmap *bmp_set_add(BmpSet *set, const char *name, const BmpAddOptions *options, GError **error);
 
-/* Takes the bitmap out of the set's list. It can be put back, as if nothing had happened, within the
- * same change (a transaction's abort). Errors: busy. */
+/* Takes the bitmap out of the set's list. It can be put back at its place, as if nothing had
+ * happened, within the same change (a transaction's abort). Who still holds a reference afterwards
+ * reads what it recorded until the change, for as long as it likes; it is disabled and can't be
+ * enabled again. Errors: busy. */
 bool bmp_bitmap_remove(BmpBitmap *bitmap, GError **error);
 void bmp_bitmap_unremove(BmpBitmap *bitmap);
 
@@ -93,13 +105,16 @@ bool bmp_bitmap_disable(BmpBitmap *bitmap, GError **error); /* errors: busy */
 /* A bitmap's content and enabled state before a change, to take it back (a transaction's abort). */
 typedef struct BmpBackup BmpBackup;
 BmpBackup *bmp_bitmap_backup(BmpBitmap *bitmap);
-/* Takes back everything since the backup, within the same change; consumes @backup. */
+/* Takes back everything since the backup, within the same change; consumes @backup. (What
+ * bmp_bitmap_remove() did is taken back by bmp_bitmap_unremove(), before or after.) */
 void bmp_bitmap_restore(BmpBitmap *bitmap, BmpBackup *backup);
 void bmp_backup_free(BmpBackup *backup); /* keep the change; NULL is fine */
 
 bool bmp_bitmap_clear(BmpBitmap *bitmap, GError **error); /* errors: busy */
-/* target |= source, converting the granularity outward. Both sets are within the change.
- * Errors: busy target, different disk sizes. */
+/* target |= source, converting the granularity outward. Both sets are within the change. With more
+ * sources, what QEMU does is to merge each into a bitmap of the target's granularity first: the
+ * result is the same, but on failure take back the earlier ones with a backup of the target.
+ * Errors, in QEMU's order: busy source, different disk sizes, busy target. */
 bool bmp_bitmap_merge(BmpBitmap *target, BmpBitmap *source, GError **error);
 
 /* ---- one bitmap ----------------------------------------------------------------------------- */
@@ -122,13 +137,14 @@ bool bmp_bitmap_busy(const BmpBitmap *bitmap);
  * operation and cannot be used". */
 bool bmp_bitmap_check_usable(const BmpBitmap *bitmap, GError **error);
 
-/* Dirty bytes: dirty granules times the granularity, so it can exceed the disk's size, as QEMU's
- * "count" does... see bitmap.c for what QEMU reports on an odd-sized disk. Folds what is pending. */
+/* Dirty bytes as QEMU counts them: dirty granules times the granularity, so that a dirty last
+ * granule counts whole even where the disk ends inside it. Folds what is pending; within a change,
+ * as of the change's beginning (and so do the two below). */
 uint64_t bmp_bitmap_count(BmpBitmap *bitmap);
 
 /* Fills @out with TM_STATE_DIRTY / 0 runs of [offset, offset + length), which must be within the
- * disk; stops early when @out is full. Runs at the end are cut at the range's end. Returns the bytes
- * described. Folds what is pending first. */
+ * disk; stops early when @out is full. Runs at the end are cut at the range's end. Returns the
+ * bytes described. Folds what is pending first. */
 uint64_t bmp_bitmap_extents(BmpBitmap *bitmap, uint64_t offset, uint64_t length, TmExtents *out);
 
 /* The hex SHA-256 that QEMU's x-debug-block-dirty-bitmap-sha256 gives for the same content: over

@@ -1,0 +1,388 @@
+/* bitmap/bitmap.c: one named bitmap: its life, its changes, its content.
+ *
+ * The names of errors are QEMU's (block/dirty-bitmap.c and block/monitor/bitmap-qmp-cmds.c, version
+ * 7.2): management tools match on them. See set.h for how content and chain fit together. */
+#include "bitmap/set.h"
+#include "util/error.h"
+#include "util/range.h"
+#include <string.h>
+
+/* ---- life ----------------------------------------------------------------------------------- */
+
+static BmpBitmap *bitmap_new(BmpSet *set, const char *name, uint64_t granularity)
+{
+    BmpBitmap *bitmap = g_new0(BmpBitmap, 1);
+
+    bitmap->refs = 1;
+    bitmap->set = bmp_set_ref(set);
+    bitmap->name = g_strdup(name);
+    bitmap->shift = __builtin_ctzll(granularity);
+    bmp_bits_init(&bitmap->bits, set->size, bitmap->shift);
+    return bitmap;
+}
+
+BmpBitmap *bmp_bitmap_ref(BmpBitmap *bitmap)
+{
+    __atomic_fetch_add(&bitmap->refs, 1, __ATOMIC_RELAXED);
+    return bitmap;
+}
+
+void bmp_bitmap_unref(BmpBitmap *bitmap)
+{
+    if (!bitmap || __atomic_sub_fetch(&bitmap->refs, 1, __ATOMIC_ACQ_REL))
+        return;
+    bmp_bits_clear_all(&bitmap->bits);
+    bmp_set_unref(bitmap->set);
+    g_free(bitmap->name);
+    g_free(bitmap);
+}
+
+const char *bmp_bitmap_name(const BmpBitmap *bitmap)
+{
+    return bitmap->name;
+}
+
+uint64_t bmp_bitmap_granularity(const BmpBitmap *bitmap)
+{
+    return UINT64_C(1) << bitmap->shift;
+}
+
+bool bmp_bitmap_enabled(const BmpBitmap *bitmap)
+{
+    return __atomic_load_n(&bitmap->enabled, __ATOMIC_RELAXED);
+}
+
+bool bmp_bitmap_persistent(const BmpBitmap *bitmap)
+{
+    return bitmap->persistent;
+}
+
+bool bmp_bitmap_inconsistent(const BmpBitmap *bitmap)
+{
+    return bitmap->inconsistent;
+}
+
+void bmp_bitmap_busy_begin(BmpBitmap *bitmap)
+{
+    __atomic_fetch_add(&bitmap->busy, 1, __ATOMIC_ACQ_REL);
+}
+
+void bmp_bitmap_busy_end(BmpBitmap *bitmap)
+{
+    __atomic_fetch_sub(&bitmap->busy, 1, __ATOMIC_ACQ_REL);
+}
+
+bool bmp_bitmap_busy(const BmpBitmap *bitmap)
+{
+    return __atomic_load_n(&bitmap->busy, __ATOMIC_ACQUIRE) > 0;
+}
+
+static bool check_not_busy(const BmpBitmap *bitmap, GError **error)
+{
+    return !bmp_bitmap_busy(bitmap) ||
+           tm_error_set(error,
+                        "Bitmap '%s' is currently in use by another operation and cannot be used",
+                        bitmap->name);
+}
+
+bool bmp_bitmap_check_usable(const BmpBitmap *bitmap, GError **error)
+{
+    if (!check_not_busy(bitmap, error))
+        return false;
+    return !bitmap->inconsistent ||
+           tm_error_set(error, "Bitmap '%s' is inconsistent and cannot be used", bitmap->name);
+}
+
+/* ---- recording ------------------------------------------------------------------------------ */
+
+static void set_enabled(BmpBitmap *bitmap, bool enabled)
+{
+    __atomic_store_n(&bitmap->enabled, enabled, __ATOMIC_RELAXED);
+}
+
+static void move_to_tail(BmpBitmap *bitmap)
+{
+    BmpDelta *old = bitmap->at;
+
+    bitmap->at = bmp_chain_hold(bitmap->set->tail);
+    bmp_chain_release(bitmap->set, old);
+}
+
+static void leave_chain(BmpBitmap *bitmap)
+{
+    bmp_chain_release(bitmap->set, bitmap->at);
+    bitmap->at = NULL;
+}
+
+void bmp_bitmap_fold(BmpBitmap *bitmap)
+{
+    if (!bitmap->at || bitmap->at == bitmap->set->tail)
+        return;
+    bmp_chain_fold(bitmap->set, bitmap->at, &bitmap->bits);
+    move_to_tail(bitmap);
+}
+
+void bmp_bitmap_refresh(BmpBitmap *bitmap)
+{
+    if (!bitmap->at)
+        return;
+    bmp_chain_seal_marks(bitmap->set);
+    bmp_bitmap_fold(bitmap);
+}
+
+void bmp_bitmap_detach(BmpBitmap *bitmap)
+{
+    leave_chain(bitmap);
+    set_enabled(bitmap, false);
+    bitmap->attached = false;
+}
+
+static void start_recording(BmpBitmap *bitmap)
+{
+    bitmap->at = bmp_chain_hold(bitmap->set->tail);
+    bitmap->since = bmp_tracker_state(&bitmap->set->tracker);
+    set_enabled(bitmap, true);
+}
+
+static void stop_recording(BmpBitmap *bitmap)
+{
+    BmpSet *set = bitmap->set;
+
+    bmp_bitmap_fold(bitmap);
+    leave_chain(bitmap);
+    set_enabled(bitmap, false);
+    __atomic_store_n(&set->disabled_at, bmp_tracker_state(&set->tracker), __ATOMIC_SEQ_CST);
+}
+
+/* ---- changes -------------------------------------------------------------------------------- */
+
+static bool check_add(BmpSet *set, const char *name, const BmpAddOptions *options, GError **error)
+{
+    g_autoptr(BmpBitmap) taken = NULL;
+
+    if (!*name)
+        return tm_error_set(error, "Bitmap name cannot be empty");
+    if (options->granularity &&
+        (options->granularity < BMP_GRANULARITY_MIN || options->granularity > BMP_GRANULARITY_MAX ||
+         !tm_is_pow2(options->granularity)))
+        return tm_error_set(error, "Granularity must be power of 2 and at least 512");
+    if (options->persistent)
+        return tm_error_set(error, "Can't store persistent bitmaps to %s: Operation not supported",
+                            set->node_name);
+    taken = bmp_set_find(set, name, NULL);
+    if (taken)
+        return tm_error_set(error, "Bitmap already exists: %s", name);
+    if (strlen(name) > BMP_NAME_MAX)
+        return tm_error_set(error, "Bitmap name too long: %s", name);
+    return true;
+}
+
+BmpBitmap *bmp_set_add(BmpSet *set, const char *name, const BmpAddOptions *options, GError **error)
+{
+    uint64_t granularity = options->granularity;
+    BmpBitmap *bitmap;
+
+    g_assert(set->changing);
+    if (!check_add(set, name, options, error))
+        return NULL;
+    bitmap = bitmap_new(set, name, granularity ? granularity : bmp_default_granularity(0));
+    bitmap->attached = true;
+    g_ptr_array_add(set->bitmaps, bmp_bitmap_ref(bitmap));
+    if (!options->disabled)
+        start_recording(bitmap);
+    return bitmap;
+}
+
+/* It stays in the chain until the change ends, in case it is put back. */
+bool bmp_bitmap_remove(BmpBitmap *bitmap, GError **error)
+{
+    BmpSet *set = bitmap->set;
+    guint place;
+
+    g_assert(set->changing);
+    if (!check_not_busy(bitmap, error))
+        return false;
+    if (!g_ptr_array_find(set->bitmaps, bitmap, &place))
+        return tm_error_set(error, "Dirty bitmap '%s' not found", bitmap->name);
+    bmp_bitmap_fold(bitmap);
+    bitmap->place = place;
+    bitmap->attached = false;
+    g_ptr_array_add(set->removed, g_ptr_array_steal_index(set->bitmaps, place));
+    return true;
+}
+
+void bmp_bitmap_unremove(BmpBitmap *bitmap)
+{
+    BmpSet *set = bitmap->set;
+    guint index;
+
+    g_assert(set->changing);
+    if (!g_ptr_array_find(set->removed, bitmap, &index))
+        return;
+    g_ptr_array_insert(set->bitmaps, MIN(bitmap->place, set->bitmaps->len),
+                       g_ptr_array_steal_index(set->removed, index));
+    bitmap->attached = true;
+}
+
+bool bmp_bitmap_enable(BmpBitmap *bitmap, GError **error)
+{
+    g_assert(bitmap->set->changing);
+    if (!bmp_bitmap_check_usable(bitmap, error))
+        return false;
+    if (!bitmap->attached)
+        return tm_error_set(error, "Dirty bitmap '%s' not found", bitmap->name);
+    if (!bitmap->enabled)
+        start_recording(bitmap);
+    return true;
+}
+
+bool bmp_bitmap_disable(BmpBitmap *bitmap, GError **error)
+{
+    g_assert(bitmap->set->changing);
+    if (!bmp_bitmap_check_usable(bitmap, error))
+        return false;
+    if (bitmap->enabled)
+        stop_recording(bitmap);
+    return true;
+}
+
+bool bmp_bitmap_clear(BmpBitmap *bitmap, GError **error)
+{
+    g_assert(bitmap->set->changing);
+    if (!bmp_bitmap_check_usable(bitmap, error))
+        return false;
+    bmp_bits_clear_all(&bitmap->bits);
+    if (bitmap->at)
+        move_to_tail(bitmap);
+    return true;
+}
+
+bool bmp_bitmap_merge(BmpBitmap *target, BmpBitmap *source, GError **error)
+{
+    g_assert(target->set->changing && source->set->changing);
+    if (!bmp_bitmap_check_usable(source, error))
+        return false;
+    if (target->set->size != source->set->size)
+        return tm_error_set(error,
+                            "Bitmaps are of different sizes (destination size is %" G_GUINT64_FORMAT
+                            ", source size is %" G_GUINT64_FORMAT ") and can't be merged",
+                            target->set->size, source->set->size);
+    if (!bmp_bitmap_check_usable(target, error))
+        return false;
+    bmp_bitmap_fold(source);
+    bmp_bits_or(&target->bits, &source->bits);
+    return true;
+}
+
+/* ---- backup --------------------------------------------------------------------------------- */
+
+BmpBackup *bmp_bitmap_backup(BmpBitmap *bitmap)
+{
+    BmpBackup *backup = g_new0(BmpBackup, 1);
+
+    g_assert(bitmap->set->changing);
+    backup->bitmap = bmp_bitmap_ref(bitmap);
+    backup->enabled = bitmap->enabled;
+    backup->since = bitmap->since;
+    backup->at = bmp_chain_hold(bitmap->at);
+    bmp_bits_clone(&backup->bits, &bitmap->bits);
+    return backup;
+}
+
+void bmp_bitmap_restore(BmpBitmap *bitmap, BmpBackup *backup)
+{
+    BmpDelta *at = bitmap->at;
+    BmpBits bits = bitmap->bits;
+
+    g_assert(bitmap->set->changing && backup->bitmap == bitmap);
+    bitmap->at = backup->at;
+    bitmap->bits = backup->bits;
+    bitmap->since = backup->since;
+    set_enabled(bitmap, backup->enabled);
+    backup->at = at;
+    backup->bits = bits;
+    bmp_backup_free(backup);
+}
+
+void bmp_backup_free(BmpBackup *backup)
+{
+    if (!backup)
+        return;
+    bmp_set_lock(backup->bitmap->set);
+    bmp_chain_release(backup->bitmap->set, backup->at);
+    bmp_set_unlock(backup->bitmap->set);
+    bmp_bits_clear_all(&backup->bits);
+    bmp_bitmap_unref(backup->bitmap);
+    g_free(backup);
+}
+
+/* ---- content -------------------------------------------------------------------------------- */
+
+/* The content now, shared: it can be walked without the lock. */
+static void bitmap_snapshot(BmpBitmap *bitmap, BmpBits *bits)
+{
+    bmp_set_lock(bitmap->set);
+    bmp_bitmap_refresh(bitmap);
+    bmp_bits_clone(bits, &bitmap->bits);
+    bmp_set_unlock(bitmap->set);
+}
+
+uint64_t bmp_bitmap_count(BmpBitmap *bitmap)
+{
+    uint64_t granules;
+    BmpBits bits;
+
+    bitmap_snapshot(bitmap, &bits);
+    granules = bmp_bits_count(&bits);
+    bmp_bits_clear_all(&bits);
+    return granules << bits.shift;
+}
+
+uint64_t bmp_bitmap_extents(BmpBitmap *bitmap, uint64_t offset, uint64_t length, TmExtents *out)
+{
+    uint64_t at = offset, end = offset + length, first, last;
+    BmpBitsIter iter;
+    BmpBits bits;
+
+    if (!length)
+        return 0;
+    bitmap_snapshot(bitmap, &bits);
+    iter = bmp_bits_iter(&bits);
+    first = offset >> bits.shift;
+    while (at < end && bmp_bits_next(&iter, first, ((end - 1) >> bits.shift) + 1, &first, &last)) {
+        uint64_t from = tm_max(first << bits.shift, offset);
+        uint64_t to = tm_min(last << bits.shift, end);
+
+        if (from > at && !tm_extents_add(out, from - at, 0))
+            goto out;
+        at = from;
+        if (!tm_extents_add(out, to - from, TM_STATE_DIRTY))
+            goto out;
+        at = to;
+        first = last;
+    }
+    if (at < end && tm_extents_add(out, end - at, 0))
+        at = end;
+out:
+    bmp_bits_clear_all(&bits);
+    return at - offset;
+}
+
+static void checksum_put(void *opaque, const void *data, size_t length)
+{
+    g_checksum_update(opaque, data, length);
+}
+
+char *bmp_bitmap_sha256(BmpBitmap *bitmap)
+{
+    GChecksum *sum = g_checksum_new(G_CHECKSUM_SHA256);
+    BmpBits bits;
+    char *hex;
+
+    bitmap_snapshot(bitmap, &bits);
+    bmp_bits_export(&bits, checksum_put, sum);
+    bmp_bits_clear_all(&bits);
+    hex = g_strdup(g_checksum_get_string(sum));
+    g_checksum_free(sum);
+    return hex;
+}

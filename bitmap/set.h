@@ -1,0 +1,99 @@
+/* bitmap/set.h: what a set and its bitmaps are made of (inside bitmap/ only); bitmap.h is for
+ * users.
+ *
+ * The chain. What a swap of the tracker hands out becomes a delta, and the deltas of a set form a
+ * chain, oldest first. Its tail is the running epoch, whose marks are still in the tracker. An
+ * enabled bitmap has a position: the oldest delta that it has not folded; from there to the tail
+ * everything belongs to it. Backups have positions, too.
+ *
+ * Invariants:
+ *  S1  Every delta but the tail is somebody's position. One that is nobody's is merged into its
+ *      predecessor, whose holders are then the only ones to need it, or dropped if it is the
+ * oldest: I3 of bitmap.h. S2  A bitmap's content and the deltas from its position on, with the
+ * running epoch, are all that it has recorded. A bitmap without position records nothing. S3  The
+ * running epoch's granules are no bigger than those of any bitmap positioned at or before it. S4
+ * Between change_begin and change_end the running epoch is the one that the change began, with the
+ * smallest granules there are: a bitmap of any granularity can begin at that instant.
+ *
+ * Locks: set->lock (recursive, so that queries work within a change) guards everything here but the
+ * tracker's marking. It ranks below nothing: under it, only the tracker's stripes and malloc. */
+#pragma once
+#include "bitmap/bitmap.h"
+#include "bitmap/tracker.h"
+
+/* A delta as bitmaps of one granularity need it, made when more than one may ask. */
+typedef struct BmpView {
+    struct BmpView *next;
+    BmpBits bits;
+    BmpBits base, result; /* the last fold: content before and after, to be shared by the next */
+} BmpView;
+
+typedef struct BmpDelta {
+    struct BmpDelta *prev, *next;
+    BmpBits bits; /* empty in the tail */
+    BmpView *views;
+    unsigned holders; /* positions here */
+} BmpDelta;
+
+struct BmpSet {
+    BmpTracker tracker;
+    uint64_t disabled_at; /* atomic: the tracker's state when a bitmap was last disabled, or 0 */
+    pthread_mutex_t lock;
+    int refs; /* atomic: the owner's and one for each bitmap */
+    char *node_name;
+    uint64_t size;
+    unsigned shift; /* of the running epoch outside of changes */
+    bool changing;
+    BmpDelta *head, *tail;
+    GPtrArray *bitmaps; /* BmpBitmap, a reference each, in order of creation */
+    GPtrArray *removed; /* within a change: what may be put back, a reference each */
+};
+
+struct BmpBitmap {
+    int refs;    /* atomic */
+    int busy;    /* atomic */
+    BmpSet *set; /* a reference */
+    char *name;
+    uint8_t shift; /* the granularity; constant */
+    bool persistent, inconsistent;
+    bool enabled;   /* atomic: written under the lock, asked from any thread */
+    bool attached;  /* among the set's bitmaps */
+    unsigned place; /* index among them when it was removed */
+    uint64_t since; /* the tracker's state when it was last enabled; 0: never */
+    BmpDelta *at;   /* position; NULL while disabled or out of the set */
+    BmpBits bits;   /* what it has folded */
+};
+
+struct BmpBackup {
+    BmpBitmap *bitmap; /* a reference */
+    bool enabled;
+    uint64_t since;
+    BmpDelta *at;
+    BmpBits bits;
+};
+
+BmpSet *bmp_set_ref(BmpSet *set);
+void bmp_set_unref(BmpSet *set);
+void bmp_set_lock(BmpSet *set);
+void bmp_set_unlock(BmpSet *set);
+
+/* The following are called with the lock held. */
+
+/* Ends the running epoch; its marks become a delta if there are any. */
+void bmp_chain_seal(BmpSet *set, unsigned shift, bool active);
+/* Seals what was marked until now, if there is anything and no change is under way (S4). */
+void bmp_chain_seal_marks(BmpSet *set);
+/* A new holder of @at, one less (NULL passes through). */
+BmpDelta *bmp_chain_hold(BmpDelta *at);
+void bmp_chain_release(BmpSet *set, BmpDelta *at);
+/* *bits |= the deltas from @at to the tail. */
+void bmp_chain_fold(BmpSet *set, BmpDelta *at, BmpBits *bits);
+size_t bmp_chain_memory(BmpSet *set, GHashTable *seen);
+void bmp_chain_free(BmpSet *set);
+
+/* Folds what the bitmap has not folded and moves it to the tail. */
+void bmp_bitmap_fold(BmpBitmap *bitmap);
+/* The same after sealing what was marked until now; within a change, as of its beginning. */
+void bmp_bitmap_refresh(BmpBitmap *bitmap);
+/* Nothing is recorded for it any more. */
+void bmp_bitmap_detach(BmpBitmap *bitmap);
