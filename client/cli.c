@@ -1,0 +1,244 @@
+/* client/cli.c: see cli.h. */
+#include "client/cli.h"
+#include "client/text.h"
+#include <string.h>
+
+/* Options of every command, not in the tables. */
+static const TcOption help_option = { "help", NULL, "show this help" };
+static const TcOption version_option = { "version", NULL, "show the version" };
+
+static const TcCommand *find_command(const TcCommand *const *commands, const char *name)
+{
+    for (; *commands; commands++)
+        if (!strcmp((*commands)->name, name))
+            return *commands;
+    return NULL;
+}
+
+static bool unknown(const char *what, const char *word, GPtrArray *candidates, const char *path,
+                    GError **error)
+{
+    const char *closest;
+
+    g_ptr_array_add(candidates, NULL);
+    closest = tc_closest(word, (const char *const *)candidates->pdata);
+    if (closest)
+        return tm_error_set(error, "unknown %s '%s': did you mean '%s'?", what, word, closest);
+    return tm_error_set(error, "unknown %s '%s': see '%s --help'", what, word, path);
+}
+
+static bool unknown_command(const TcInvocation *inv, const char *word, GError **error)
+{
+    g_autoptr(GPtrArray) names = g_ptr_array_new();
+
+    for (const TcCommand *const *c = inv->command->subcommands; *c; c++)
+        g_ptr_array_add(names, (gpointer)(*c)->name);
+    return unknown("command", word, names, inv->path, error);
+}
+
+static bool unknown_option(const TcInvocation *inv, const char *name, GError **error)
+{
+    g_autoptr(GPtrArray) names = g_ptr_array_new_with_free_func(g_free);
+    g_autofree char *dashed = g_strdup_printf("--%s", name);
+
+    for (const TcOption *o = inv->command->options; o && o->name; o++)
+        g_ptr_array_add(names, g_strdup_printf("--%s", o->name));
+    g_ptr_array_add(names, g_strdup("--help"));
+    return unknown("option", dashed, names, inv->path, error);
+}
+
+/* argv[*i] is an option of the command: takes it, and its value. */
+static bool take_option(TcInvocation *inv, int argc, char **argv, int *i, GError **error)
+{
+    const char *equals = strchr(argv[*i], '=');
+    g_autofree char *name =
+        equals ? g_strndup(argv[*i] + 2, equals - argv[*i] - 2) : g_strdup(argv[*i] + 2);
+    unsigned index = 0;
+
+    if (!strcmp(name, help_option.name)) {
+        inv->help = true;
+        return true;
+    }
+    for (const TcOption *o = inv->command->options; o && o->name; o++, index++) {
+        if (strcmp(o->name, name))
+            continue;
+        if (!o->arg && equals)
+            return tm_error_set(error, "option --%s takes no value", name);
+        if (!o->arg) {
+            inv->values->pdata[index] = (gpointer) "";
+            return true;
+        }
+        if (!equals && *i + 1 >= argc)
+            return tm_error_set(error, "option --%s needs a value: %s", name, o->arg);
+        inv->values->pdata[index] = (gpointer)(equals ? equals + 1 : argv[++*i]);
+        return true;
+    }
+    return unknown_option(inv, name, error);
+}
+
+static bool check_args(const TcInvocation *inv, unsigned count, GError **error)
+{
+    const TcCommand *c = inv->command;
+
+    if ((int)count < c->min_args)
+        return tm_error_set(error, "missing argument: usage is '%s %s'", inv->path, c->args);
+    if (c->max_args >= 0 && (int)count > c->max_args)
+        return tm_error_set(error, "unexpected argument '%s': usage is '%s%s%s'",
+                            (const char *)inv->args->pdata[c->max_args], inv->path,
+                            *c->args ? " " : "", c->args);
+    return true;
+}
+
+/* Walks down the tree of commands; on return argv[*i] is the first word behind the last name. */
+static bool take_commands(TcInvocation *inv, int argc, char **argv, int *i, GError **error)
+{
+    while (inv->command->subcommands) {
+        const TcCommand *next;
+        char *path;
+
+        if (*i >= argc)
+            return tm_error_set(error, "missing command: see '%s --help'", inv->path);
+        if (!strcmp(argv[*i], "--help") || !strcmp(argv[*i], "-h")) {
+            inv->help = true;
+            return true;
+        }
+        if (!strcmp(argv[*i], "--version") && *i == 1) {
+            inv->version = true;
+            return true;
+        }
+        if (argv[*i][0] == '-' && argv[*i][1] == '-')
+            return unknown_option(inv, argv[*i] + 2, error);
+        next = find_command(inv->command->subcommands, argv[*i]);
+        if (!next)
+            return unknown_command(inv, argv[*i], error);
+        path = g_strdup_printf("%s %s", inv->path, next->name);
+        g_free(inv->path);
+        inv->path = path;
+        inv->command = next;
+        ++*i;
+    }
+    return true;
+}
+
+bool tc_cli_parse(const TcCommand *root, int argc, char **argv, TcInvocation *inv, GError **error)
+{
+    bool only_args = false;
+    unsigned count;
+    int i = 1;
+
+    *inv = (TcInvocation){
+        .command = root,
+        .path = g_strdup(root->name),
+        .values = g_ptr_array_new(),
+        .args = g_ptr_array_new(),
+    };
+    if (!take_commands(inv, argc, argv, &i, error))
+        return false;
+    for (const TcOption *o = inv->command->options; o && o->name; o++)
+        g_ptr_array_add(inv->values, NULL);
+    for (; i < argc && !inv->help && !inv->version; i++) {
+        if (only_args || argv[i][0] != '-' || !argv[i][1])
+            g_ptr_array_add(inv->args, argv[i]);
+        else if (!strcmp(argv[i], "--"))
+            only_args = true;
+        else if (!strcmp(argv[i], "-h"))
+            inv->help = true;
+        else if (argv[i][1] != '-')
+            return tm_error_set(error, "unknown option '%s': see '%s --help'", argv[i], inv->path);
+        else if (!take_option(inv, argc, argv, &i, error))
+            return false;
+    }
+    count = inv->args->len;
+    g_ptr_array_add(inv->args, NULL);
+    return inv->help || inv->version || check_args(inv, count, error);
+}
+
+void tc_invocation_clear(TcInvocation *inv)
+{
+    g_free(inv->path);
+    g_clear_pointer(&inv->values, g_ptr_array_unref);
+    g_clear_pointer(&inv->args, g_ptr_array_unref);
+    inv->path = NULL;
+}
+
+static void help_option_line(const TcOption *o, int width, FILE *out)
+{
+    g_autofree char *left =
+        o->arg ? g_strdup_printf("--%s %s", o->name, o->arg) : g_strdup_printf("--%s", o->name);
+
+    fprintf(out, "  %-*s  %s\n", width, left, o->help);
+}
+
+static void help_options(const TcCommand *c, bool outermost, FILE *out)
+{
+    size_t width = strlen("--version");
+
+    for (const TcOption *o = c->options; o && o->name; o++)
+        width = MAX(width, 2 + strlen(o->name) + (o->arg ? 1 + strlen(o->arg) : 0));
+    fputs("\nOptions:\n", out);
+    for (const TcOption *o = c->options; o && o->name; o++)
+        help_option_line(o, (int)width, out);
+    help_option_line(&help_option, (int)width, out);
+    if (outermost)
+        help_option_line(&version_option, (int)width, out);
+}
+
+void tc_cli_help(const TcInvocation *inv, FILE *out)
+{
+    const TcCommand *c = inv->command;
+    bool outermost = !strchr(inv->path, ' ');
+    size_t width = 0;
+
+    if (c->subcommands)
+        fprintf(out, "Usage: %s COMMAND [OPTION...] [ARGUMENT...]\n\n%s.\n", inv->path, c->summary);
+    else
+        fprintf(out, "Usage: %s [OPTION...]%s%s\n\n%s.\n", inv->path, *c->args ? " " : "", c->args,
+                c->summary);
+    if (c->details)
+        fprintf(out, "\n%s", c->details);
+    if (c->subcommands) {
+        fputs("\nCommands:\n", out);
+        for (const TcCommand *const *s = c->subcommands; *s; s++)
+            width = MAX(width, strlen((*s)->name));
+        for (const TcCommand *const *s = c->subcommands; *s; s++)
+            fprintf(out, "  %-*s  %s\n", (int)width, (*s)->name, (*s)->summary);
+    }
+    help_options(c, outermost, out);
+    if (c->subcommands)
+        fprintf(out, "\n'%s COMMAND --help' tells more of a command.\n", inv->path);
+}
+
+const char *tc_option(const TcInvocation *inv, const char *name)
+{
+    unsigned index = 0;
+
+    for (const TcOption *o = inv->command->options; o && o->name; o++, index++)
+        if (!strcmp(o->name, name))
+            return inv->values->pdata[index];
+    g_assert_not_reached();
+}
+
+bool tc_flag(const TcInvocation *inv, const char *name)
+{
+    return tc_option(inv, name) != NULL;
+}
+
+const char *tc_arg(const TcInvocation *inv, unsigned i)
+{
+    return i < inv->args->len ? inv->args->pdata[i] : NULL;
+}
+
+bool tc_option_number(const TcInvocation *inv, const char *name, uint64_t min, uint64_t max,
+                      uint64_t *value, GError **error)
+{
+    const char *text = tc_option(inv, name);
+    uint64_t number;
+
+    if (!text)
+        return true;
+    if (!tc_parse_size(text, &number) || number < min || number > max)
+        return tm_error_set(error, "option --%s: '%s' is not a number from %" PRIu64 " to %" PRIu64,
+                            name, text, min, max);
+    *value = number;
+    return true;
+}

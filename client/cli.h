@@ -1,0 +1,58 @@
+/* client/cli.h: the command line as tables. Parsing, --help and the "did you mean" of a misspelt
+ * word all derive from the same const TcCommand.
+ *
+ * Options are long ones, "--name VALUE" or "--name=VALUE", anywhere among the arguments; "--" ends
+ * them. Threads: main. */
+#pragma once
+#include "util/error.h"
+#include <inttypes.h>
+#include <stdio.h>
+
+/* Exit status of the command, as documented in tidemark(1). */
+enum { TC_EXIT_OK = 0, TC_EXIT_FAILED = 1, TC_EXIT_USAGE = 2 };
+
+typedef struct TcOption {
+    const char *name; /* without dashes; NULL ends a table */
+    const char *arg;  /* what its value is called, NULL for a flag */
+    const char *help; /* one line */
+} TcOption;
+
+typedef struct TcInvocation TcInvocation;
+
+typedef struct TcCommand {
+    const char *name;
+    const char *args;    /* synopsis of the arguments, "" if there are none */
+    const char *summary; /* one line */
+    const char *details; /* paragraphs for --help, may be NULL */
+    int min_args;
+    int max_args; /* -1: any number */
+    const TcOption *options;
+    const struct TcCommand *const *subcommands; /* NULL-terminated; then run is NULL */
+    int (*run)(const TcInvocation *invocation); /* returns the exit status */
+} TcCommand;
+
+struct TcInvocation {
+    const TcCommand *command; /* the innermost, borrowed */
+    char *path;               /* "tidemark bitmap add" */
+    GPtrArray *values;        /* by index in command->options: const char * or NULL, borrowed */
+    GPtrArray *args;          /* const char *, borrowed, with a NULL behind the last */
+    bool help;                /* --help was asked; nothing else was checked */
+    bool version;             /* --version, at the outermost level only */
+};
+
+/* Fills *@invocation, which tc_invocation_clear empties whether this succeeds or not: on failure
+ * path and command are those of the innermost command understood. @argv is borrowed for as long as
+ * the invocation lives. */
+bool tc_cli_parse(const TcCommand *root, int argc, char **argv, TcInvocation *invocation,
+                  GError **error);
+void tc_invocation_clear(TcInvocation *invocation);
+void tc_cli_help(const TcInvocation *invocation, FILE *out);
+
+/* The value of an option (borrowed), "" for a flag that is set, NULL if it was not given. */
+const char *tc_option(const TcInvocation *invocation, const char *name);
+bool tc_flag(const TcInvocation *invocation, const char *name);
+/* The @i-th argument (borrowed) or NULL. */
+const char *tc_arg(const TcInvocation *invocation, unsigned i);
+/* A number within [@min, @max], size suffixes allowed; *value is untouched if it was not given. */
+bool tc_option_number(const TcInvocation *invocation, const char *name, uint64_t min, uint64_t max,
+                      uint64_t *value, GError **error);

@@ -1,0 +1,222 @@
+/* client/cmd_map.c: "tidemark map": the extents of a disk as a table, as JSON or as a picture. */
+#include "client/commands.h"
+#include "client/picture.h"
+#include "client/progress.h"
+#include "client/source.h"
+#include "client/text.h"
+#include "util/extent.h"
+#include <json-c/json.h>
+#include <string.h>
+
+enum { OTHER_ROWS = 8, ROWS_MAX = 24 }; /* rows of the terminal that are not the picture */
+
+static const TcOption options[] = {
+    { "context", "NAME", "the metadata context to show (default: base:allocation)" },
+    { "bitmap", "NAME", "the dirty bitmap to show" },
+    { "picture", NULL, "draw the whole disk instead of listing extents" },
+    { "width", "N", "columns of the picture (default: the terminal's)" },
+    { "no-color", NULL, "draw without colours" },
+    TC_JSON_OPTION,
+    { 0 },
+};
+
+/* How extents are shown, while they come. */
+typedef struct Map {
+    TcSource *source;
+    const char *context; /* the one that is shown */
+    TcProgress *progress;
+    bool json;
+    bool first;         /* nothing has been printed */
+    int number_width;   /* of the table's numbers */
+    TcPicture *picture; /* or NULL */
+    bool bitmap;        /* the picture's values are the bitmap and the allocation */
+    GTree *totals;      /* description to bytes, uint64_t *: the table's */
+} Map;
+
+/* The words that nbdinfo(1) has for a context's values. Returned; NULL if there is none. */
+static char *describe(const char *context, uint32_t value)
+{
+    static const char *const allocation[] = { "data", "hole", "zero", "hole,zero" };
+
+    if (!strcmp(context, TC_CONTEXT_ALLOCATION) && value < G_N_ELEMENTS(allocation))
+        return g_strdup(allocation[value]);
+    if (g_str_has_prefix(context, TC_CONTEXT_BITMAP_PREFIX) && value <= TM_STATE_DIRTY)
+        return g_strdup(value ? "dirty" : "clean");
+    if (!strcmp(context, "qemu:allocation-depth"))
+        return value == 0   ? g_strdup("unallocated")
+               : value == 1 ? g_strdup("local")
+                            : g_strdup_printf("backing depth %" PRIu32, value);
+    return NULL;
+}
+
+static void print_json(Map *map, uint64_t offset, uint64_t length, uint32_t value,
+                       const char *description)
+{
+    printf("%s{ \"offset\": %" PRIu64 ", \"length\": %" PRIu64 ", \"type\": %" PRIu32,
+           map->first ? "[\n" : ",\n", offset, length, value);
+    if (description)
+        printf(", \"description\": \"%s\"", description);
+    fputs(" }", stdout);
+}
+
+static void print_row(Map *map, uint64_t offset, uint64_t length, const char *description)
+{
+    uint64_t *total = g_tree_lookup(map->totals, description);
+    g_autofree char *human = tc_human_size(length);
+
+    if (map->first)
+        printf("%*s  %*s  %10s  %s\n", map->number_width, "OFFSET", map->number_width, "LENGTH", "",
+               "TYPE");
+    printf("%*" PRIu64 "  %*" PRIu64 "  %10s  %s\n", map->number_width, offset, map->number_width,
+           length, human, description);
+    if (!total) {
+        total = g_new0(uint64_t, 1);
+        g_tree_insert(map->totals, g_strdup(description), total);
+    }
+    *total += length;
+}
+
+static bool show_extent(void *opaque, uint64_t offset, uint64_t length, const uint32_t *values,
+                        GError **error)
+{
+    Map *map = opaque;
+    TcState below;
+
+    if (map->picture) {
+        below = tc_state_of_allocation(values[map->bitmap]);
+        tc_picture_add(map->picture, offset, length,
+                       map->bitmap && values[0] & TM_STATE_DIRTY ? TC_DIRTY : below, below);
+        tc_progress_show(map->progress, "mapping", offset, tc_source_size(map->source));
+    } else {
+        g_autofree char *description = describe(map->context, values[0]);
+        g_autofree char *number = g_strdup_printf("%" PRIu32, values[0]);
+
+        if (map->json)
+            print_json(map, offset, length, values[0], description);
+        else
+            print_row(map, offset, length, description ? description : number);
+        map->first = false;
+    }
+    return true;
+}
+
+static gboolean print_total(gpointer key, gpointer value, gpointer opaque)
+{
+    Map *map = opaque;
+    uint64_t bytes = *(uint64_t *)value;
+    g_autofree char *human = tc_human_size(bytes);
+    g_autofree char *percent = tc_percent(bytes, tc_source_size(map->source));
+
+    printf("%*s  %*" PRIu64 "  %10s  %s (%s)\n", map->number_width, "total", map->number_width,
+           bytes, human, (char *)key, percent);
+    return FALSE;
+}
+
+static void finish(Map *map, bool color)
+{
+    if (map->picture)
+        tc_picture_print(map->picture, stdout, color, tc_terminal_utf8());
+    else if (map->json)
+        puts(map->first ? "[]" : "\n]");
+    else if (map->first)
+        puts("The disk is empty.");
+    else {
+        putchar('\n');
+        g_tree_foreach(map->totals, print_total, map);
+    }
+}
+
+static int compare_text(gconstpointer a, gconstpointer b, gpointer unused)
+{
+    return strcmp(a, b);
+}
+
+static bool start_picture(Map *map, const TcInvocation *inv, GError **error)
+{
+    unsigned columns, rows;
+    uint64_t width;
+
+    tc_terminal_size(stdout, &columns, &rows);
+    width = columns;
+    if (!tc_option_number(inv, "width", 20, 10000, &width, error))
+        return false;
+    rows = rows > OTHER_ROWS + 4 ? rows - OTHER_ROWS : 4;
+    map->picture = tc_picture_new(tc_source_size(map->source), (unsigned)width, MIN(rows, ROWS_MAX),
+                                  map->bitmap);
+    return true;
+}
+
+static bool check_options(const TcInvocation *inv, GError **error)
+{
+    const char *context = tc_option(inv, "context");
+    bool picture = tc_flag(inv, "picture");
+    uint64_t width;
+
+    if (context && tc_flag(inv, "bitmap"))
+        return tm_error_set(error, "--context and --bitmap exclude each other");
+    if (picture && tc_flag(inv, "json"))
+        return tm_error_set(error, "--picture and --json exclude each other");
+    if (picture && context && strcmp(context, TC_CONTEXT_ALLOCATION) &&
+        !g_str_has_prefix(context, TC_CONTEXT_BITMAP_PREFIX))
+        return tm_error_set(error, "--picture can show base:allocation and bitmaps, not '%s'",
+                            context);
+    return tc_option_number(inv, "width", 20, 10000, &width, error);
+}
+
+static bool map_source(const TcInvocation *inv, const char *context, GError **error)
+{
+    bool bitmap = g_str_has_prefix(context, TC_CONTEXT_BITMAP_PREFIX);
+    bool picture = tc_flag(inv, "picture");
+    const char *contexts[] = { context, bitmap && picture ? TC_CONTEXT_ALLOCATION : NULL, NULL };
+    g_autoptr(TcSource) source = tc_source_open(tc_arg(inv, 0), contexts, error);
+    g_autoptr(TcProgress) progress = tc_progress_new(true);
+    g_autoptr(TcPicture) drawn = NULL;
+    g_autoptr(GTree) totals = g_tree_new_full(compare_text, NULL, g_free, g_free);
+    Map map = {
+        .source = source,
+        .context = context,
+        .progress = progress,
+        .json = tc_flag(inv, "json"),
+        .first = true,
+        .bitmap = bitmap,
+        .totals = totals,
+    };
+
+    if (!source || !tc_source_require(source, 0, context, error))
+        return false;
+    map.number_width = MAX(snprintf(NULL, 0, "%" PRIu64, tc_source_size(source)), 6);
+    if (picture && !start_picture(&map, inv, error))
+        return false;
+    drawn = map.picture;
+    if (!tc_source_walk(source, show_extent, &map, error))
+        return false;
+    tc_progress_clear(progress);
+    finish(&map, !tc_flag(inv, "no-color") && tc_terminal_colors(stdout));
+    return true;
+}
+
+static int run(const TcInvocation *inv)
+{
+    const char *bitmap = tc_option(inv, "bitmap"), *wanted = tc_option(inv, "context");
+    g_autofree char *context = bitmap ? g_strconcat(TC_CONTEXT_BITMAP_PREFIX, bitmap, NULL)
+                                      : g_strdup(wanted ? wanted : TC_CONTEXT_ALLOCATION);
+    g_autoptr(GError) error = NULL;
+
+    if (!check_options(inv, &error))
+        return tc_fail_usage(inv, g_steal_pointer(&error));
+    if (!map_source(inv, context, &error))
+        return tc_fail(g_steal_pointer(&error));
+    return TC_EXIT_OK;
+}
+
+const TcCommand tc_command_map = {
+    .name = "map",
+    .args = "URI",
+    .summary = "Shows which parts of a disk are provisioned, or dirty in a bitmap",
+    .details = "URI names an export of any NBD server, for example nbd://localhost/disk0 or\n"
+               "nbd+unix:///disk0?socket=/run/tidemark/nbd.sock.\n",
+    .min_args = 1,
+    .max_args = 1,
+    .options = options,
+    .run = run,
+};

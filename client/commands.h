@@ -1,0 +1,23 @@
+/* client/commands.h: the subcommands, a file each. Threads: main. */
+#pragma once
+#include "client/cli.h"
+
+extern const TcCommand tc_command_bitmap;
+extern const TcCommand tc_command_copy;
+extern const TcCommand tc_command_info;
+extern const TcCommand tc_command_map;
+extern const TcCommand tc_command_qmp;
+
+/* Reports @error (taken) as "tidemark: message" on standard error and returns TC_EXIT_FAILED. */
+int tc_fail(GError *error);
+/* The same for misuse: also says where the help is; returns TC_EXIT_USAGE. */
+int tc_fail_usage(const TcInvocation *invocation, GError *error);
+
+#define TC_SOCKET_OPTION                                                                           \
+    {                                                                                              \
+        "socket", "PATH", "the daemon's QMP socket (default: see TIDEMARK_SOCKET in tidemark(1))"  \
+    }
+#define TC_JSON_OPTION                                                                             \
+    {                                                                                              \
+        "json", NULL, "print JSON for programs"                                                    \
+    }

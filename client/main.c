@@ -1,0 +1,65 @@
+/* client/main.c: the tidemark command: finds the subcommand and runs it. */
+#include "client/commands.h"
+#include "util/log.h"
+#include <locale.h>
+
+static const TcCommand *const commands[] = {
+    &tc_command_info, &tc_command_bitmap, &tc_command_map, &tc_command_copy, &tc_command_qmp, NULL,
+};
+
+static const TcCommand root = {
+    .name = "tidemark",
+    .args = "",
+    .summary = "Steers tidemarkd and copies and maps disks that are served over NBD",
+    .subcommands = commands,
+};
+
+int tc_fail(GError *error)
+{
+    tm_log(TM_LOG_ERROR, "%s", error->message);
+    g_error_free(error);
+    return TC_EXIT_FAILED;
+}
+
+int tc_fail_usage(const TcInvocation *invocation, GError *error)
+{
+    if (strstr(error->message, "--help") || strstr(error->message, "usage is"))
+        tm_log(TM_LOG_ERROR, "%s", error->message);
+    else
+        tm_log(TM_LOG_ERROR, "%s (see '%s --help')", error->message, invocation->path);
+    g_error_free(error);
+    return TC_EXIT_USAGE;
+}
+
+static int run(const TcInvocation *invocation)
+{
+    if (invocation->version) {
+        printf("tidemark %s\n", TM_VERSION);
+        return TC_EXIT_OK;
+    }
+    if (invocation->help) {
+        tc_cli_help(invocation, stdout);
+        return TC_EXIT_OK;
+    }
+    return invocation->command->run(invocation);
+}
+
+int main(int argc, char **argv)
+{
+    g_autoptr(GError) error = NULL;
+    TcInvocation invocation;
+    int status;
+
+    setlocale(LC_CTYPE, "");
+    g_set_prgname("tidemark");
+    if (tc_cli_parse(&root, argc, argv, &invocation, &error))
+        status = run(&invocation);
+    else
+        status = tc_fail_usage(&invocation, g_steal_pointer(&error));
+    tc_invocation_clear(&invocation);
+    if (fflush(stdout) || ferror(stdout)) {
+        tm_log(TM_LOG_ERROR, "standard output: write failed");
+        return TC_EXIT_FAILED;
+    }
+    return status;
+}

@@ -1,0 +1,38 @@
+/* client/picture.h: a whole disk as a rectangle of characters, one cell a range.
+ *
+ * A cell shows the most important state that occurs anywhere in its range, so a single dirty
+ * granule can't hide; the totals, in bytes, are exact. Extents are taken as they come and not kept.
+ * Threads: a picture belongs to one. */
+#pragma once
+#include <glib.h>
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stdio.h>
+
+/* The more important, the greater. */
+typedef enum { TC_HOLE, TC_ZERO, TC_DATA, TC_DIRTY, TC_STATES } TcState;
+
+typedef struct TcPicture TcPicture;
+
+/* @columns and @rows bound the rectangle with the offsets at its left (legend and scale not
+ * counted); @dirty says whether there is a bitmap, so that the legend knows. Returned. */
+TcPicture *tc_picture_new(uint64_t size, unsigned columns, unsigned rows, bool dirty);
+/* [@offset, @offset + @length) is in @state; @state_below is what a dirty range would be without
+ * its bitmap, else the same. The range lies in the disk. */
+void tc_picture_add(TcPicture *picture, uint64_t offset, uint64_t length, TcState state,
+                    TcState state_below);
+void tc_picture_print(const TcPicture *picture, FILE *out, bool colors, bool utf8);
+void tc_picture_free(TcPicture *picture);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(TcPicture, tc_picture_free)
+
+/* What it was drawn with, for whoever checks it: bytes a cell (a power of two), cells a row, cells
+ * in all, and the state of one. */
+uint64_t tc_picture_cell_size(const TcPicture *picture);
+unsigned tc_picture_columns(const TcPicture *picture);
+uint64_t tc_picture_cells(const TcPicture *picture);
+TcState tc_picture_cell(const TcPicture *picture, uint64_t cell);
+uint64_t tc_picture_total(const TcPicture *picture, TcState state);
+
+/* base:allocation's flags (TM_STATE_*) as a state. */
+TcState tc_state_of_allocation(uint32_t flags);
+const char *tc_state_name(TcState state);

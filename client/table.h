@@ -1,0 +1,20 @@
+/* client/table.h: rows in columns as wide as their widest cell, two spaces apart.
+ *
+ * Cells are cleaned with tc_printable, so that a server's names can't steer the terminal.
+ * Threads: a table belongs to one. */
+#pragma once
+#include <glib.h>
+#include <stdbool.h>
+#include <stdio.h>
+
+typedef struct TcTable TcTable;
+
+/* @title (borrowed for the call, may be NULL) goes over the table; @headers are separated by '|',
+ * one that begins with '>' is right-aligned. Returned. */
+TcTable *tc_table_new(const char *title, const char *headers);
+/* Adds one row: as many strings (copied; NULL shows as "-") as there are headers. */
+void tc_table_add(TcTable *table, ...);
+/* The table, or the title and "none" if it has no rows. */
+void tc_table_print(const TcTable *table, FILE *out, bool colors);
+void tc_table_free(TcTable *table);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(TcTable, tc_table_free)

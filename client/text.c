@@ -1,0 +1,180 @@
+/* client/text.c: see text.h. */
+#include "client/text.h"
+#include <errno.h>
+#include <langinfo.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+static const char size_letters[] = "KMGTPE";
+
+char *tc_human_size(uint64_t bytes)
+{
+    unsigned unit = 0;
+    double scaled = (double)bytes;
+
+    /* 1023.95 would be printed as 1024.0 of the smaller unit */
+    while (scaled >= 1023.95 && size_letters[unit]) {
+        scaled /= 1024;
+        unit++;
+    }
+    if (!unit)
+        return g_strdup_printf("%" PRIu64 " B", bytes);
+    if (!(bytes & ((UINT64_C(1) << (10 * unit)) - 1)))
+        return g_strdup_printf("%" PRIu64 " %ciB", bytes >> (10 * unit), size_letters[unit - 1]);
+    return g_strdup_printf("%.1f %ciB", scaled, size_letters[unit - 1]);
+}
+
+char *tc_percent(uint64_t part, uint64_t whole)
+{
+    double percent = whole ? 100.0 * (double)part / (double)whole : 0;
+
+    if (!part)
+        return g_strdup("0 %");
+    if (part >= whole)
+        return g_strdup("100 %");
+    if (percent < 0.1)
+        return g_strdup("<0.1 %");
+    return g_strdup_printf("%.1f %%", MIN(percent, 99.9));
+}
+
+char *tc_clock(double seconds)
+{
+    uint64_t s = seconds < 0 ? 0 : seconds > 1e9 ? 1000000000 : (uint64_t)seconds;
+
+    if (s < 3600)
+        return g_strdup_printf("%u:%02u", (unsigned)(s / 60), (unsigned)(s % 60));
+    return g_strdup_printf("%u:%02u:%02u", (unsigned)(s / 3600), (unsigned)(s / 60 % 60),
+                           (unsigned)(s % 60));
+}
+
+bool tc_parse_size(const char *text, uint64_t *bytes)
+{
+    unsigned shift = 0;
+    uint64_t value;
+    char *end;
+
+    if (!g_ascii_isdigit(text[0]))
+        return false;
+    errno = 0;
+    value = g_ascii_strtoull(text, &end, text[0] == '0' && (text[1] | 32) == 'x' ? 16 : 10);
+    if (errno)
+        return false;
+    if (*end) {
+        const char *letter = strchr(size_letters, g_ascii_toupper(*end));
+
+        if (letter) {
+            shift = 10 * (unsigned)(letter - size_letters + 1);
+            end++;
+            if (*end == 'i' && end[1] == 'B')
+                end++;
+        }
+        if (*end == 'B' || (*end == 'b' && !shift))
+            end++;
+    }
+    if (*end || (shift && value >> (64 - shift)))
+        return false;
+    *bytes = value << shift;
+    return true;
+}
+
+unsigned tc_edit_distance(const char *a, const char *b)
+{
+    size_t la = strlen(a), lb = strlen(b);
+    g_autofree unsigned *rows = g_new(unsigned, 3 * (lb + 1));
+    unsigned *before = rows, *last = rows + lb + 1, *now = last + lb + 1;
+
+    for (size_t j = 0; j <= lb; j++)
+        last[j] = (unsigned)j;
+    for (size_t i = 1; i <= la; i++) {
+        unsigned *reuse = before;
+
+        now[0] = (unsigned)i;
+        for (size_t j = 1; j <= lb; j++) {
+            now[j] = MIN(last[j], now[j - 1]) + 1;
+            now[j] = MIN(now[j], last[j - 1] + (a[i - 1] != b[j - 1]));
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+                now[j] = MIN(now[j], before[j - 2] + 1);
+        }
+        before = last;
+        last = now;
+        now = reuse;
+    }
+    return last[lb];
+}
+
+const char *tc_closest(const char *word, const char *const *candidates)
+{
+    size_t length = strlen(word);
+    unsigned best = (unsigned)(length < 3 ? 1 : length / 3) + 1;
+    const char *closest = NULL;
+
+    /* what nobody typed by hand is not worth a quadratic comparison */
+    if (!length || length > 128)
+        return NULL;
+    for (; *candidates; candidates++) {
+        size_t other = strlen(*candidates);
+        unsigned distance;
+
+        if (other > length + best || length > other + best)
+            distance = G_MAXUINT;
+        else
+            distance = tc_edit_distance(word, *candidates);
+        if (length >= 3 && g_str_has_prefix(*candidates, word))
+            distance = 1;
+        if (distance < best) {
+            best = distance;
+            closest = *candidates;
+        }
+    }
+    return closest;
+}
+
+char *tc_printable(const char *text)
+{
+    char *valid = g_utf8_make_valid(text, -1);
+
+    /* C1 controls are two bytes in UTF-8: C2 80 to C2 9F */
+    for (unsigned char *p = (unsigned char *)valid; *p; p++) {
+        if (*p < 0x20 || *p == 0x7f)
+            *p = '?';
+        else if (*p == 0xc2 && p[1] < 0xa0)
+            p[0] = p[1] = '?';
+    }
+    return valid;
+}
+
+bool tc_terminal_colors(FILE *stream)
+{
+    const char *no_color = g_getenv("NO_COLOR"), *term = g_getenv("TERM");
+
+    return isatty(fileno(stream)) && !(no_color && *no_color) && term && strcmp(term, "dumb");
+}
+
+bool tc_terminal_utf8(void)
+{
+    return !strcmp(nl_langinfo(CODESET), "UTF-8");
+}
+
+static unsigned from_environment(const char *name, unsigned otherwise)
+{
+    const char *text = g_getenv(name);
+    guint64 value;
+
+    return text && g_ascii_string_to_unsigned(text, 10, 1, 10000, &value, NULL) ? (unsigned)value
+                                                                                : otherwise;
+}
+
+void tc_terminal_size(FILE *stream, unsigned *columns, unsigned *rows)
+{
+    struct winsize size;
+
+    if (!ioctl(fileno(stream), TIOCGWINSZ, &size) && size.ws_col && size.ws_row) {
+        *columns = size.ws_col;
+        *rows = size.ws_row;
+        return;
+    }
+    *columns = from_environment("COLUMNS", 80);
+    *rows = from_environment("LINES", 24);
+}

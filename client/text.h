@@ -1,0 +1,38 @@
+/* client/text.h: sizes, percentages and words as people read and write them, and what the terminal
+ * can show.
+ *
+ * Pure functions but for the tc_terminal_* ones, which look at the environment. Threads: any. */
+#pragma once
+#include <glib.h>
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stdio.h>
+
+/* "0 B", "512 B", "64 KiB", "1.5 GiB": powers of 1024, one decimal unless exact. Returned. */
+char *tc_human_size(uint64_t bytes);
+/* "0 %", "<0.1 %", "12.3 %", "100 %"; only all of @whole is 100 %. Returned. */
+char *tc_percent(uint64_t part, uint64_t whole);
+/* "0:07", "12:34", "1:02:03". Returned. */
+char *tc_clock(double seconds);
+
+/* A decimal or 0x number with an optional suffix B, k, M, G, T, P or E (powers of 1024, either
+ * case, "KiB" and "kB" mean the same). False, and *bytes untouched, for anything else or past 2^64
+ * - 1. */
+bool tc_parse_size(const char *text, uint64_t *bytes);
+
+/* The candidate that @word is most likely a misspelling of: borrowed from the NULL-terminated
+ * @candidates; NULL if none is close. */
+const char *tc_closest(const char *word, const char *const *candidates);
+/* Edits (insert, delete, replace, swap of neighbours) between two words, in bytes. */
+unsigned tc_edit_distance(const char *a, const char *b);
+
+/* @text with control characters and invalid UTF-8 replaced, fit for a terminal. Returned. */
+char *tc_printable(const char *text);
+
+/* Whether to colour what goes to @stream: a terminal that is not "dumb", and no NO_COLOR
+ * (https://no-color.org). */
+bool tc_terminal_colors(FILE *stream);
+/* Whether the locale can show block characters. */
+bool tc_terminal_utf8(void);
+/* Columns and rows of the terminal behind @stream, else of COLUMNS and LINES, else 80 by 24. */
+void tc_terminal_size(FILE *stream, unsigned *columns, unsigned *rows);
