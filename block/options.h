@@ -20,13 +20,21 @@ extern const struct tidemark_option blk_common_options[];
  * "Invalid parameter type for 'size', expected: integer", "Parameter 'x' is unexpected", ...). */
 BlkOptions *blk_options_parse(const struct tidemark_driver *driver, json_object *object,
                               GError **error);
+/* The same for an object nested in another: @prefix ("file.", "" for none) goes before each name in
+ * messages. */
+BlkOptions *blk_options_parse_at(const struct tidemark_driver *driver, json_object *object,
+                                 const char *prefix, GError **error);
 void blk_options_free(BlkOptions *options); /* NULL is fine */
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(BlkOptions, blk_options_free)
 
 /* Getters; borrowed. The option's existence is the caller's promise (asserted). */
-bool blk_options_is_set(const BlkOptions *options, const char *name);
+bool blk_options_is_set(const BlkOptions *options, const char *name);   /* given or defaulted */
+bool blk_options_is_given(const BlkOptions *options, const char *name); /* in the object itself */
 const char *blk_options_string(const BlkOptions *options, const char *name);
 uint64_t blk_options_uint(const BlkOptions *options, const char *name);
 bool blk_options_bool(const BlkOptions *options, const char *name);
 /* What stands under a child role: a string, an object, JSON null (explicitly none), or NULL. */
 bool blk_options_child(const BlkOptions *options, const char *role, json_object **value);
+
+/* Whether @text, as a table's default is written, is a value of @option. Any thread. */
+bool blk_option_accepts(const struct tidemark_option *option, const char *text);

@@ -1,12 +1,12 @@
 /* block/drivers/file.c: the file driver: a disk that is a regular file or a block device.
  *
- * map gives out the descriptor for reads and writes without looking anything up, so the fast lane does
- * page-cache I/O itself; for block status it answers from file_extents.c. The file's other parts are
- * listed in file.h.
+ * map gives out the descriptor for reads and writes without looking anything up, so the fast lane
+ * does page-cache I/O itself; for block status it answers from file_extents.c. The file's other
+ * parts are listed in file.h.
  *
  * Options and messages as QEMU's (qapi BlockdevOptionsFile). What differs:
- *  - the driver "file" takes block devices too; "host_device" is there for QEMU's command lines, and
- *    takes nothing else;
+ *  - the driver "file" takes block devices too; "host_device" is there for QEMU's command lines,
+ * and takes nothing else;
  *  - a disk presents its exact size, not one rounded up to sectors;
  *  - the write lock is taken when the node is opened, see file_lock.c;
  *  - aio=native is io_uring. */
@@ -74,8 +74,7 @@ static int open_file(FileDisk *file)
         ret = open_once(file);
     }
     if (ret == -EINVAL && file->direct)
-        blk_host.error(file->node,
-                       "Could not open '%s': the file system does not support O_DIRECT",
+        blk_host.error(file->node, "Could not open '%s': the file system does not support O_DIRECT",
                        file->path);
     else if (ret < 0)
         blk_host.error(file->node, "Could not open '%s': %s", file->path, g_strerror(-ret));
@@ -95,9 +94,8 @@ static int find_size(FileDisk *file, bool device_only)
         return ret;
     }
     file->device = S_ISBLK(st.st_mode);
-    file->block = st.st_blksize > 0 && tm_is_pow2((uint64_t)st.st_blksize)
-                      ? (uint32_t)st.st_blksize
-                      : 0;
+    file->block =
+        st.st_blksize > 0 && tm_is_pow2((uint64_t)st.st_blksize) ? (uint32_t)st.st_blksize : 0;
     if (!file->device && (device_only || !S_ISREG(st.st_mode))) {
         blk_host.error(file->node, "'%s' driver requires '%s' to be %s",
                        device_only ? "host_device" : "file", file->path,
@@ -167,7 +165,7 @@ static int lock_file(FileDisk *file)
     const char *locking = blk_host.option_string(file->node, "locking");
     int ret;
 
-    if (g_str_equal(locking, "off") || file->device)
+    if (g_str_equal(locking, "off"))
         return 0;
     ret = blk_file_lock(file, blk_host.option_bool(file->node, "force-share"));
     return ret == -ENOTSUP && g_str_equal(locking, "auto") ? 0 : ret;
@@ -262,19 +260,18 @@ static int file_get_info(void *handle, struct tidemark_info *info)
     const FileDisk *file = handle;
     struct stat st;
 
-    info->flags = TIDEMARK_INFO_FAST_ZERO | (file->read_only ? TIDEMARK_INFO_READ_ONLY : 0) |
+    info->flags = TIDEMARK_INFO_FAST_ZERO | TIDEMARK_INFO_FUA |
+                  (file->read_only ? TIDEMARK_INFO_READ_ONLY : 0) |
                   (file->nowait ? TIDEMARK_INFO_WOULD_BLOCK : 0) |
                   (file->uring ? TIDEMARK_INFO_IO_URING : 0) |
                   (file->unmap ? TIDEMARK_INFO_DISCARD : 0);
-#ifdef TIDEMARK_INFO_FUA
-    info->flags |= TIDEMARK_INFO_FUA;
-#endif
+
     info->size = file->size;
     info->request_alignment = file->align;
     info->preferred_block = file->block;
     info->cluster_size = 0;
-    info->allocated = file->sys->fstat(file->fd, &st) < 0 ? UINT64_MAX
-                                                          : (uint64_t)st.st_blocks * 512;
+    info->allocated =
+        file->sys->fstat(file->fd, &st) < 0 ? UINT64_MAX : (uint64_t)st.st_blocks * 512;
     return 0;
 }
 
@@ -333,7 +330,10 @@ static const char *const aio_choices[] = { "threads", "native", "io_uring", NULL
 static const char *const locking_choices[] = { "auto", "on", "off", NULL };
 
 static const struct tidemark_option file_options[] = {
-    { .name = "filename", .type = TIDEMARK_OPTION_STRING, .required = 1, .help = "path of the image" },
+    { .name = "filename",
+      .type = TIDEMARK_OPTION_STRING,
+      .required = 1,
+      .help = "path of the image" },
     { .name = "aio",
       .type = TIDEMARK_OPTION_ENUM,
       .choices = aio_choices,

@@ -6,8 +6,8 @@
  *   file_space.c    zeroing, discarding, caching, resizing
  *   file_extents.c  what is data and what is hole, remembered
  *
- * Everything but the atomics is set while opening and changed by resize only, both of which run with
- * no I/O under way. */
+ * Everything but the atomics is set while opening and changed by resize only, both of which run
+ * with no I/O under way. */
 #pragma once
 #include "block/drivers/file_extents.h"
 #include "include/tidemark/driver.h"
@@ -29,21 +29,22 @@ typedef struct FileDisk {
     int tail_fd; /* direct: buffered descriptor for the odd bytes at the end; -1 until needed */
     bool device; /* a block device, not a regular file */
     bool read_only, direct, unmap, no_flush, uring;
-    bool nowait;       /* RWF_NOWAIT works */
-    bool locked;       /* holds the bytes of file_lock.h */
-    uint64_t size;     /* bytes */
-    uint32_t align;    /* direct: of offset, length and memory; else 1 */
-    uint32_t sector;   /* device: its logical block; else 1 */
-    uint32_t block;    /* a good I/O size, or 0 */
-    unsigned lacks;    /* atomic */
-    int sync_error;    /* atomic; a positive errno once an fdatasync failed */
+    bool nowait;                 /* RWF_NOWAIT works */
+    bool locked;                 /* holds the bytes of file_lock.h */
+    uint64_t size;               /* bytes */
+    uint32_t align;              /* direct: of offset, length and memory; else 1 */
+    uint32_t sector;             /* device: its logical block; else 1 */
+    uint32_t block;              /* a good I/O size, or 0 */
+    unsigned lacks;              /* atomic */
+    int sync_error;              /* atomic; a positive errno once an fdatasync failed */
     pthread_mutex_t bounce_lock; /* serialises read-modify-write; a leaf, held over I/O */
     FileExtents extents;
 } FileDisk;
 
 /* ---- file_lock.c */
-/* Takes QEMU's permission bytes for a reader or a writer (@file->read_only), shared or not. Describes
- * a failure through the host. 0 or -errno; -ENOTSUP if the file system has no such locks. */
+/* Takes QEMU's permission bytes for a reader or a writer (@file->read_only), shared or not.
+ * Describes a failure through the host. 0 or -errno; -ENOTSUP if the file system has no such locks.
+ */
 int blk_file_lock(FileDisk *file, bool force_share);
 /* Takes and gives back the permission to resize. */
 int blk_file_lock_resize(FileDisk *file);

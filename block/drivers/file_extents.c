@@ -1,18 +1,19 @@
 /* block/drivers/file_extents.c: remembered data and holes; see the header.
  *
  * The file is divided into windows of equal size, a power of two. Each remembers one segment of
- * itself, from where a look-up began to as far as look-ups have followed on, as a list of runs. A walk
- * from the beginning thus fills one window after the other with no more questions than there are runs.
+ * itself, from where a look-up began to as far as look-ups have followed on, as a list of runs. A
+ * walk from the beginning thus fills one window after the other with no more questions than there
+ * are runs.
  *
  * Two races matter.
- * A look-up asks the kernel and remembers the answer, while a write makes it wrong. So a change that
- * finds a look-up asking, or something remembered, counts itself under the lock (sequence) and notes
- * that in its windows (changed); the look-up reads the count before it asks, and doesn't remember
- * anything of windows that changed since. The look-up raises `asking` before it asks and the change
- * reads it after it is done; the kernel orders the two by the inode's own lock: if the answer was too
- * early to have the change, the change sees `asking`, or what came of it.
- * A write into data changes nothing that we remember. Each window has 64 bits for its 64 equal parts:
- * set where a part is remembered and all data. A write into such parts is done after reading them.
+ * A look-up asks the kernel and remembers the answer, while a write makes it wrong. So a change
+ * that finds a look-up asking, or something remembered, counts itself under the lock (sequence) and
+ * notes that in its windows (changed); the look-up reads the count before it asks, and doesn't
+ * remember anything of windows that changed since. The look-up raises `asking` before it asks and
+ * the change reads it after it is done; the kernel orders the two by the inode's own lock: if the
+ * answer was too early to have the change, the change sees `asking`, or what came of it. A write
+ * into data changes nothing that we remember. Each window has 64 bits for its 64 equal parts: set
+ * where a part is remembered and all data. A write into such parts is done after reading them.
  *
  * Invariants, under the lock:
  *  - start <= end; the runs' ends increase, the last is `end`, neighbours differ in kind;

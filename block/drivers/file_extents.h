@@ -3,8 +3,8 @@
  *
  * Right only as long as every change goes through here: the driver's own zeroing, discarding and
  * resizing say so with forget() and resize(), data written through the descriptor with wrote(). The
- * driver's locks keep other programs that respect them from writing; what one that doesn't changes is
- * seen when the file is opened again.
+ * driver's locks keep other programs that respect them from writing; what one that doesn't changes
+ * is seen when the file is opened again.
  *
  * Memory is bounded: a table that is made at the first look-up (at most 256 KiB) and at most
  * FILE_EXTENTS_MAX runs of 8 bytes, beyond which the longest remembered goes.
@@ -27,9 +27,9 @@ typedef struct FileExtents {
     int fd;           /* borrowed */
     bool opaque;      /* atomic: the file system can't tell: all is data */
     uint64_t size;
-    unsigned shift;      /* a window is 1 << shift bytes */
-    unsigned asking;     /* atomic: look-ups that are asking the kernel now */
-    FileWindow *windows; /* atomic; NULL until the first look-up */
+    unsigned shift;       /* a window is 1 << shift bytes */
+    unsigned asking;      /* atomic: look-ups that are asking the kernel now */
+    FileWindow *windows;  /* atomic; NULL until the first look-up */
     pthread_mutex_t lock; /* guards all below and the windows' runs; a leaf, no I/O under it */
     uint64_t sequence;    /* counts changes */
     size_t runs, hand;    /* remembered in all; the next window to give way */

@@ -5,12 +5,12 @@
  *
  * Invariants:
  *  - reads beyond the end of the file, which another program may have truncated, give zeroes;
- *  - read-modify-writes exclude each other (bounce_lock); that an aligned write to the same block isn't
- *    under way is the core's part, which counts unaligned writes by request_alignment;
- *  - O_DIRECT can't write a part of a block, so the bytes behind the last whole block of a file of odd
- *    size go through a second, buffered descriptor, and nothing else does: the file never grows;
- *  - once an fdatasync has failed, all later ones fail: the kernel has dropped the dirty pages, and a
- *    second call would claim that they are safe. */
+ *  - read-modify-writes exclude each other (bounce_lock); that an aligned write to the same block
+ * isn't under way is the core's part, which counts unaligned writes by request_alignment;
+ *  - O_DIRECT can't write a part of a block, so the bytes behind the last whole block of a file of
+ * odd size go through a second, buffered descriptor, and nothing else does: the file never grows;
+ *  - once an fdatasync has failed, all later ones fail: the kernel has dropped the dirty pages, and
+ * a second call would claim that they are safe. */
 #include "block/drivers/file.h"
 #include "util/range.h"
 
@@ -176,8 +176,7 @@ int blk_file_pread(void *handle, void *buf, uint64_t offset, uint64_t length, ui
     return ret;
 }
 
-int blk_file_pwrite(void *handle, const void *buf, uint64_t offset, uint64_t length,
-                    uint32_t flags)
+int blk_file_pwrite(void *handle, const void *buf, uint64_t offset, uint64_t length, uint32_t flags)
 {
     FileDisk *file = handle;
     int rw_flags = flags & TIDEMARK_FUA && !file->no_flush ? RWF_DSYNC : 0;
@@ -190,8 +189,8 @@ int blk_file_pwrite(void *handle, const void *buf, uint64_t offset, uint64_t len
     else if (body)
         ret = write_bounced(file, buf, offset, body, rw_flags);
     if (ret == 0 && length > body)
-        ret = write_all(file, file->tail_fd, (const char *)buf + body, offset + body,
-                        length - body, rw_flags);
+        ret = write_all(file, file->tail_fd, (const char *)buf + body, offset + body, length - body,
+                        rw_flags);
     return ret;
 }
 

@@ -1,18 +1,19 @@
 /* block/drivers/file_lock.c: who else may have the image open: QEMU's byte locks.
  *
  * QEMU (block/file-posix.c) gives each permission two bytes of the file: a process that uses a
- * permission holds a shared lock on byte 100 + permission, one that won't share it with others holds
- * a shared lock on byte 200 + permission. Whoever wants to use a permission checks that nobody else
- * holds its 200 byte, whoever won't share it that nobody holds its 100 byte. Locks belong to the open
- * file description, so two nodes of one process exclude each other too.
+ * permission holds a shared lock on byte 100 + permission, one that won't share it with others
+ * holds a shared lock on byte 200 + permission. Whoever wants to use a permission checks that
+ * nobody else holds its 200 byte, whoever won't share it that nobody holds its 100 byte. Locks
+ * belong to the open file description, so two nodes of one process exclude each other too.
  *
  * What we take, when the node is opened:
  *   reader  uses consistent-read; doesn't share resize
  *   writer  uses consistent-read and write; doesn't share write and resize
  *   force-share (readers only)  uses consistent-read, shares everything
  * So there is one writer, ours or QEMU's, and any number of readers that put up with a writer.
- * Unlike QEMU, where an NBD export shares its disk with other writers, nobody else can change a disk
- * under us: bitmaps and remembered extents rest on that. resize() is used for the length of one call. */
+ * Unlike QEMU, where an NBD export shares its disk with other writers, nobody else can change a
+ * disk under us: bitmaps and remembered extents rest on that. resize() is used for the length of
+ * one call. */
 #include "block/drivers/file.h"
 #include "block/registry.h"
 
@@ -21,8 +22,8 @@
 
 enum { PERM_CONSISTENT_READ, PERM_WRITE, PERM_WRITE_UNCHANGED, PERM_RESIZE, PERM_COUNT };
 
-#define BIT(perm)  (1u << (perm))
-#define USED_BASE   100
+#define BIT(perm)     (1u << (perm))
+#define USED_BASE     100
 #define UNSHARED_BASE 200
 
 static const char *const perm_name[PERM_COUNT] = {
@@ -74,7 +75,8 @@ static int check(FileDisk *file, unsigned perms, int base)
 
         if (held == 0)
             continue;
-        blk_host.error(file->node, "Failed to get %s\"%s\" lock. Is another process using the image [%s]?",
+        blk_host.error(file->node,
+                       "Failed to get %s\"%s\" lock. Is another process using the image [%s]?",
                        base == USED_BASE ? "shared " : "", perm_name[i], file->path);
         return held < 0 ? held : -EAGAIN;
     }

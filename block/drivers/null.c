@@ -1,8 +1,8 @@
 /* block/drivers/null.c: a disk that stores nothing, to measure everything above it.
  *
  * Writes are dropped. Reads give zero bytes even with read-zeroes=off: that option only decides
- * whether the disk *promises* zeroes in block status; memory that is not the client's never leaves the
- * process. Without latency-ns nothing here blocks, so the fast lane may call straight in.
+ * whether the disk *promises* zeroes in block status; memory that is not the client's never leaves
+ * the process. Without latency-ns nothing here blocks, so the fast lane may call straight in.
  * Immutable after open: no locks. */
 #include "block/drivers/drivers.h"
 #include "block/registry.h"
@@ -53,7 +53,7 @@ static int null_get_info(void *handle, struct tidemark_info *info)
 {
     const NullDisk *disk = handle;
 
-    info->flags = TIDEMARK_INFO_FAST_ZERO;
+    info->flags = TIDEMARK_INFO_FAST_ZERO | TIDEMARK_INFO_FUA;
     info->size = disk->size;
     info->request_alignment = 1;
     info->preferred_block = 0;

@@ -3,16 +3,16 @@
  * Everything is a mapping to the child: offset is added, size limits. There is nothing to do in a
  * blocking callback, so there are none but resize.
  *
- * Invariants: offset + size <= INT64_MAX; size changes by resize only. Immutable otherwise: no locks.
- * Options and messages as QEMU's qapi BlockdevOptionsRaw. */
+ * Invariants: offset + size <= INT64_MAX; size changes by resize only. Immutable otherwise: no
+ * locks. Options and messages as QEMU's qapi BlockdevOptionsRaw. */
 #include "block/drivers/drivers.h"
 #include "block/registry.h"
 #include "util/range.h"
 
 #include <errno.h>
 #include <glib.h>
-#include <stdbool.h>
 #include <inttypes.h>
+#include <stdbool.h>
 #include <string.h>
 
 #define RAW_CHILD  0u

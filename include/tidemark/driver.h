@@ -122,7 +122,7 @@ struct tidemark_info {
 struct tidemark_driver {
     uint32_t abi;         /* TIDEMARK_ABI */
     uint32_t struct_size; /* sizeof(struct tidemark_driver) */
-    const char *name;     /* what driver= says: letters, digits, '-' */
+    const char *name;     /* what driver= says: letters, digits, '-', '_'; a letter first */
     const char *help;     /* one line */
     uint32_t flags;
     const struct tidemark_option *options;      /* ends with a NULL name; NULL: none */

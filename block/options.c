@@ -1,0 +1,419 @@
+/* block/options.c: one node's options, parsed from JSON against tables. See the header.
+ *
+ * Names and messages are QEMU's (qapi/block-core.json, BlockdevOptions). As there, what is known is
+ * checked first, the common options before the driver's, and members nobody knows are found last.
+ * Immutable once parsed. */
+#include "block/options.h"
+
+#include "util/error.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const discard_choices[] = { "ignore", "unmap", NULL };
+static const char *const detect_choices[] = { "off", "on", "unmap", NULL };
+
+const struct tidemark_option blk_common_options[] = {
+    { .name = "driver",
+      .type = TIDEMARK_OPTION_STRING,
+      .required = 1,
+      .help = "block driver name" },
+    { .name = "node-name", .type = TIDEMARK_OPTION_STRING, .help = "the name of the node" },
+    { .name = "discard",
+      .type = TIDEMARK_OPTION_ENUM,
+      .choices = discard_choices,
+      .default_value = "ignore",
+      .help = "whether discards free space: unmap, or ignore" },
+    { .name = "cache.direct",
+      .type = TIDEMARK_OPTION_BOOL,
+      .default_value = "off",
+      .help = "bypass the page cache" },
+    { .name = "cache.no-flush",
+      .type = TIDEMARK_OPTION_BOOL,
+      .default_value = "off",
+      .help = "ignore flushes" },
+    { .name = "read-only",
+      .type = TIDEMARK_OPTION_BOOL,
+      .default_value = "off",
+      .help = "refuse writes" },
+    { .name = "auto-read-only",
+      .type = TIDEMARK_OPTION_BOOL,
+      .default_value = "off",
+      .help = "become read-only where writing is not possible" },
+    { .name = "force-share",
+      .type = TIDEMARK_OPTION_BOOL,
+      .default_value = "off",
+      .help = "put up with every other user of the image; needs read-only=on" },
+    { .name = "detect-zeroes",
+      .type = TIDEMARK_OPTION_ENUM,
+      .choices = detect_choices,
+      .default_value = "off",
+      .help = "detect zeroes written as data: only off for now" },
+    { 0 },
+};
+
+typedef struct Value {
+    const struct tidemark_option *option; /* borrowed, static */
+    bool set, given;
+    char *text;      /* STRING, ENUM */
+    uint64_t number; /* UINT, SIZE; BOOL: 0 or 1 */
+} Value;
+
+typedef struct Child {
+    const char *role;   /* borrowed, static */
+    json_object *value; /* reference; JSON null is NULL */
+    bool given;
+} Child;
+
+struct BlkOptions {
+    GArray *values;   /* Value */
+    GArray *children; /* Child */
+};
+
+static void value_clear(void *data)
+{
+    g_free(((Value *)data)->text);
+}
+
+static void child_clear(void *data)
+{
+    json_object_put(((Child *)data)->value);
+}
+
+void blk_options_free(BlkOptions *options)
+{
+    if (!options)
+        return;
+    g_array_unref(options->values);
+    g_array_unref(options->children);
+    g_free(options);
+}
+
+/* ---- values */
+
+/* What a parse knows: where the object stands ("file." for a nested one), for the messages. */
+typedef struct Context {
+    json_object *object;
+    const char *prefix;
+    GError **error;
+} Context;
+
+static bool mistyped(const Context *c, const char *name, const char *expected)
+{
+    return tm_error_set(c->error, "Invalid parameter type for '%s%s', expected: %s", c->prefix,
+                        name, expected);
+}
+
+static bool is_choice(const struct tidemark_option *option, const char *text)
+{
+    return g_strv_contains(option->choices, text);
+}
+
+static bool in_range(const struct tidemark_option *option, uint64_t number)
+{
+    return number >= option->min && (!option->max || number <= option->max);
+}
+
+static bool parse_number(const Context *c, Value *v, json_object *json)
+{
+    const struct tidemark_option *o = v->option;
+    uint64_t number = json_object_get_uint64(json);
+
+    if (!json_object_is_type(json, json_type_int))
+        return mistyped(c, o->name, "integer");
+    if (json_object_get_int64(json) < 0)
+        return tm_error_set(c->error, "Parameter '%s%s' expects a non-negative number below 2^64",
+                            c->prefix, o->name);
+    if (number > INT64_MAX)
+        return mistyped(c, o->name, "integer");
+    if (!in_range(o, number) && o->max)
+        return tm_error_set(c->error,
+                            "Parameter '%s%s' expects a value from %" PRIu64 " to %" PRIu64
+                            ", not %" PRIu64,
+                            c->prefix, o->name, o->min, o->max, number);
+    if (!in_range(o, number))
+        return tm_error_set(
+            c->error, "Parameter '%s%s' expects a value of at least %" PRIu64 ", not %" PRIu64,
+            c->prefix, o->name, o->min, number);
+    v->number = number;
+    return true;
+}
+
+static bool parse_text(const Context *c, Value *v, json_object *json)
+{
+    const struct tidemark_option *o = v->option;
+    const char *text = json_object_get_string(json);
+
+    if (!json_object_is_type(json, json_type_string))
+        return mistyped(c, o->name, "string");
+    if (o->type == TIDEMARK_OPTION_ENUM && !is_choice(o, text))
+        return tm_error_set(c->error, "Parameter '%s%s' does not accept value '%s'", c->prefix,
+                            o->name, text);
+    if (strlen(text) != (size_t)json_object_get_string_len(json))
+        return tm_error_set(c->error, "Parameter '%s%s' must not contain a zero byte", c->prefix,
+                            o->name);
+    v->text = g_strdup(text);
+    return true;
+}
+
+static bool parse_value(const Context *c, Value *v, json_object *json)
+{
+    v->set = v->given = true;
+    switch (v->option->type) {
+    case TIDEMARK_OPTION_BOOL:
+        if (!json_object_is_type(json, json_type_boolean))
+            return mistyped(c, v->option->name, "boolean");
+        v->number = (uint64_t)json_object_get_boolean(json);
+        return true;
+    case TIDEMARK_OPTION_UINT:
+    case TIDEMARK_OPTION_SIZE:
+        return parse_number(c, v, json);
+    case TIDEMARK_OPTION_STRING:
+    case TIDEMARK_OPTION_ENUM:
+        return parse_text(c, v, json);
+    }
+    return false;
+}
+
+/* Reads a table's own text; false if it isn't of the option's type. */
+static bool read_default(const struct tidemark_option *option, const char *text, uint64_t *number)
+{
+    static const char *const on[] = { "on", "yes", "true", "y", NULL };
+    static const char *const off[] = { "off", "no", "false", "n", NULL };
+
+    *number = 0;
+    switch (option->type) {
+    case TIDEMARK_OPTION_BOOL:
+        *number = g_strv_contains(on, text);
+        return *number || g_strv_contains(off, text);
+    case TIDEMARK_OPTION_UINT:
+    case TIDEMARK_OPTION_SIZE:
+        return g_ascii_string_to_unsigned(text, 10, 0, INT64_MAX, number, NULL) &&
+               in_range(option, *number);
+    case TIDEMARK_OPTION_ENUM:
+        return is_choice(option, text);
+    case TIDEMARK_OPTION_STRING:
+        return true;
+    }
+    return false;
+}
+
+bool blk_option_accepts(const struct tidemark_option *option, const char *text)
+{
+    uint64_t number;
+
+    return read_default(option, text, &number);
+}
+
+static void set_default(Value *v)
+{
+    const char *text = v->option->default_value;
+
+    if (!text)
+        return;
+    v->set = true;
+    read_default(v->option, text, &v->number); /* checked when the driver was registered */
+    if (v->option->type == TIDEMARK_OPTION_STRING || v->option->type == TIDEMARK_OPTION_ENUM)
+        v->text = g_strdup(text);
+}
+
+/* ---- the object */
+
+/* Finds the member @name, "a.b" being member b of object a. *found may be NULL (JSON null) with
+ * true in *present. */
+static bool find_member(const Context *c, const char *name, bool *present, json_object **found)
+{
+    g_auto(GStrv) parts = g_strsplit(name, ".", -1);
+    g_autoptr(GString) path = g_string_new(NULL);
+    json_object *at = c->object;
+
+    *present = false;
+    for (size_t i = 0; parts[i]; i++) {
+        if (i && !json_object_is_type(at, json_type_object))
+            return mistyped(c, path->str, "object");
+        if (!json_object_object_get_ex(at, parts[i], &at))
+            return true;
+        g_string_append_printf(path, "%s%s", i ? "." : "", parts[i]);
+    }
+    *present = true;
+    *found = at;
+    return true;
+}
+
+static bool parse_table(const Context *c, const struct tidemark_option *table, GArray *values)
+{
+    for (const struct tidemark_option *o = table; o && o->name; o++) {
+        json_object *json = NULL;
+        bool present;
+        Value *v;
+
+        g_array_append_vals(values, &(Value){ .option = o }, 1);
+        v = &g_array_index(values, Value, values->len - 1);
+        if (!find_member(c, o->name, &present, &json))
+            return false;
+        if (!present && o->required)
+            return tm_error_set(c->error, "Parameter '%s%s' is missing", c->prefix, o->name);
+        if (!present)
+            set_default(v);
+        else if (!parse_value(c, v, json))
+            return false;
+    }
+    return true;
+}
+
+static bool parse_children(const Context *c, const struct tidemark_child_role *roles,
+                           GArray *children)
+{
+    for (const struct tidemark_child_role *r = roles; r && r->name; r++) {
+        Child child = { .role = r->name };
+
+        child.given = json_object_object_get_ex(c->object, r->name, &child.value);
+        if (!child.given && r->required)
+            return tm_error_set(c->error, "Parameter '%s%s' is missing", c->prefix, r->name);
+        if (child.given && !(child.value == NULL && !r->required) &&
+            !json_object_is_type(child.value, json_type_string) &&
+            !json_object_is_type(child.value, json_type_object))
+            return mistyped(c, r->name, r->required ? "BlockdevRef" : "BlockdevRefOrNull");
+        json_object_get(child.value);
+        g_array_append_val(children, child);
+    }
+    return true;
+}
+
+static bool known(const BlkOptions *options, const char *path, bool *group)
+{
+    size_t length = strlen(path);
+
+    *group = false;
+    for (guint i = 0; i < options->values->len; i++) {
+        const char *name = g_array_index(options->values, Value, i).option->name;
+
+        if (g_str_equal(name, path))
+            return true;
+        if (g_str_has_prefix(name, path) && name[length] == '.')
+            *group = true;
+    }
+    for (guint i = 0; i < options->children->len; i++)
+        if (g_str_equal(g_array_index(options->children, Child, i).role, path))
+            return true;
+    return *group;
+}
+
+/* Members of @object, which stands at @path, that nobody asked for. */
+static bool check_unexpected(const Context *c, const BlkOptions *options, json_object *object,
+                             const char *path)
+{
+    json_object_object_foreach(object, name, value)
+    {
+        g_autofree char *member = g_strconcat(path, name, NULL);
+        g_autofree char *inside = g_strconcat(member, ".", NULL);
+        bool group;
+
+        if (!known(options, member, &group))
+            return tm_error_set(c->error, "Parameter '%s%s' is unexpected", c->prefix, member);
+        if (group && !json_object_is_type(value, json_type_object))
+            return mistyped(c, member, "object");
+        if (group && !check_unexpected(c, options, value, inside))
+            return false;
+    }
+    return true;
+}
+
+/* What single options can't say. */
+static bool check_together(const Context *c, const BlkOptions *options)
+{
+    const char *detect = blk_options_string(options, "detect-zeroes");
+
+    if (blk_options_bool(options, "force-share") && !blk_options_bool(options, "read-only"))
+        return tm_error_set(c->error, "force-share=on can only be used with read-only images");
+    if (g_str_equal(detect, "unmap") &&
+        !g_str_equal(blk_options_string(options, "discard"), "unmap"))
+        return tm_error_set(c->error, "setting detect-zeroes to unmap is not allowed without "
+                                      "setting discard operation to unmap");
+    if (!g_str_equal(detect, "off"))
+        return tm_error_set(c->error,
+                            "Parameter '%sdetect-zeroes' is '%s', but only 'off' is supported",
+                            c->prefix, detect);
+    return true;
+}
+
+BlkOptions *blk_options_parse_at(const struct tidemark_driver *driver, json_object *object,
+                                 const char *prefix, GError **error)
+{
+    Context c = { .object = object, .prefix = prefix, .error = error };
+    g_autoptr(BlkOptions) options = g_new0(BlkOptions, 1);
+
+    options->values = g_array_new(FALSE, TRUE, sizeof(Value));
+    g_array_set_clear_func(options->values, value_clear);
+    options->children = g_array_new(FALSE, TRUE, sizeof(Child));
+    g_array_set_clear_func(options->children, child_clear);
+    if (!json_object_is_type(object, json_type_object)) {
+        tm_error_set(error, "Invalid parameter type for '%s', expected: object",
+                     *prefix ? prefix : "options");
+        return NULL;
+    }
+    if (!parse_table(&c, blk_common_options, options->values) ||
+        !parse_table(&c, driver->options, options->values) ||
+        !parse_children(&c, driver->children, options->children) ||
+        !check_unexpected(&c, options, object, "") || !check_together(&c, options))
+        return NULL;
+    return g_steal_pointer(&options);
+}
+
+BlkOptions *blk_options_parse(const struct tidemark_driver *driver, json_object *object,
+                              GError **error)
+{
+    return blk_options_parse_at(driver, object, "", error);
+}
+
+/* ---- getters */
+
+static const Value *find_value(const BlkOptions *options, const char *name)
+{
+    for (guint i = 0; i < options->values->len; i++) {
+        const Value *v = &g_array_index(options->values, Value, i);
+
+        if (g_str_equal(v->option->name, name))
+            return v;
+    }
+    g_assert_not_reached();
+}
+
+bool blk_options_is_set(const BlkOptions *options, const char *name)
+{
+    return find_value(options, name)->set;
+}
+
+bool blk_options_is_given(const BlkOptions *options, const char *name)
+{
+    return find_value(options, name)->given;
+}
+
+const char *blk_options_string(const BlkOptions *options, const char *name)
+{
+    return find_value(options, name)->text;
+}
+
+uint64_t blk_options_uint(const BlkOptions *options, const char *name)
+{
+    return find_value(options, name)->number;
+}
+
+bool blk_options_bool(const BlkOptions *options, const char *name)
+{
+    return find_value(options, name)->number != 0;
+}
+
+bool blk_options_child(const BlkOptions *options, const char *role, json_object **value)
+{
+    for (guint i = 0; i < options->children->len; i++) {
+        const Child *child = &g_array_index(options->children, Child, i);
+
+        if (g_str_equal(child->role, role)) {
+            *value = child->value;
+            return child->given;
+        }
+    }
+    g_assert_not_reached();
+}
