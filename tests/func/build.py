@@ -1,0 +1,96 @@
+#!/usr/bin/python3
+"""The front doors: configure in another directory, what it refuses, and what gets installed."""
+import re
+import json
+import os
+
+from harness import *
+
+CONFIGURE = os.path.join(SRCDIR, "configure")
+
+
+@test
+def out_of_tree(tmp):
+    "configure in another directory leaves a Makefile there, and takes prefix and sanitizers"
+    run(CONFIGURE, "--prefix=/opt/tide mark", "--mandir=/opt/man", "--enable-sanitizers=address,undefined",
+        cwd=tmp)
+    options = {o["name"]: o["value"] for o in json.loads(
+        run("meson", "introspect", "--buildoptions", "build", cwd=tmp).stdout)}
+    equal(options["prefix"], "/opt/tide mark")
+    equal(options["mandir"], "/opt/man")
+    equal(options["b_sanitize"], "address,undefined")
+    matches(run("make", "-n", cwd=tmp).stdout, "ninja -C build")
+    equal(os.path.exists(os.path.join(tmp, "build", "build.ninja")), True)
+
+
+@test
+def configure_again(tmp):
+    "configuring again forgets the options of the last time"
+    run(CONFIGURE, "--enable-werror", cwd=tmp)
+    run(CONFIGURE, cwd=tmp)
+    options = {o["name"]: o["value"] for o in json.loads(
+        run("meson", "introspect", "--buildoptions", "build", cwd=tmp).stdout)}
+    equal(options["werror"], False)
+
+
+@test
+def configure_refuses(tmp):
+    "configure says in one line what is wrong"
+    os.mkdir(os.path.join(tmp, "build"))
+    for args, message in ((["--enable-sanitisers=x"], "unknown option '--enable-sanitisers=x'"),
+                          (["--enable-sanitizers=memory"], "unknown sanitizer 'memory'"),
+                          (["--enable-sanitizers=address,thread"], "can't be combined"),
+                          (["CC=no-such-compiler"], "no-such-compiler is missing"),
+                          ([], "is not a build directory")):
+        done = run(CONFIGURE, *args, check=False, cwd=tmp)
+        equal(done.returncode, 1)
+        equal(len(done.stderr.splitlines()), 1, done.stderr)
+        matches(done.stderr, re.escape(message))
+
+
+@test
+def configure_help(tmp):
+    "configure --help lists the options and touches nothing"
+    matches(run(CONFIGURE, "--help", cwd=tmp).stdout, "--enable-sanitizers")
+    equal(os.listdir(tmp), [])
+
+
+@test
+def install(tmp):
+    "what make install puts where, under DESTDIR"
+    run("make", "-f", os.path.join(SRCDIR, "Makefile"), "install", "BUILD=" + BUILDDIR, "DESTDIR=" + tmp,
+        cwd=os.path.dirname(BUILDDIR))
+    options = {o["name"]: o["value"] for o in json.loads(
+        run("meson", "introspect", "--buildoptions", BUILDDIR).stdout)}
+    top = tmp + options["prefix"]
+    for path in ("%(bindir)s/tidemarkd", "%(bindir)s/tidemark", "%(includedir)s/tidemark/driver.h",
+                 "%(libdir)s/pkgconfig/tidemark.pc", "%(mandir)s/man1/tidemark.1",
+                 "%(mandir)s/man8/tidemarkd.8", "lib/systemd/system/tidemarkd.service",
+                 "%(datadir)s/doc/tidemark/README.md"):
+        if not os.path.exists(os.path.join(top, path % options)):
+            fail("%s was not installed" % (path % options))
+    matches(run(os.path.join(top, options["bindir"], "tidemarkd"), "--version").stdout, r"\d+\.\d+")
+    matches(run(os.path.join(top, options["bindir"], "tidemark"), "--version").stdout, r"\d+\.\d+")
+    with open(os.path.join(top, "lib/systemd/system/tidemarkd.service")) as f:
+        matches(f.read(), "ExecStart=%s/%s/tidemarkd" % (options["prefix"], options["bindir"]))
+    env = {"PKG_CONFIG_PATH": os.path.join(top, options["libdir"], "pkgconfig")}
+    equal(run("pkg-config", "--variable=moduledir", "tidemark", env=env).stdout.strip(),
+          os.path.join(options["prefix"], options["libdir"], "tidemark/modules"))
+    # A plug-in has the header and nothing else.
+    for language, standard in (("c", "c99"), ("c++", "c++11")):
+        if have("c++") or language == "c":
+            run("cc", "-x", language, "-std=" + standard, "-pedantic-errors", "-Wall", "-Wextra", "-Werror",
+                "-fsyntax-only", "-I" + os.path.join(top, options["includedir"]), "-",
+                input="#include <tidemark/driver.h>\n")
+
+
+@test(needs=["mkfs.ext4", "debugfs", "e2fsck"])
+def demo(tmp):
+    "the demo runs to its happy end"
+    said = run(os.path.join(SRCDIR, "scripts", "demo"), "--build", BUILDDIR, "--size", "64",
+               timeout=100).stdout
+    matches(said, r"(?s)8\. Is the copy right.*word for word")
+    matches(said, r"So \S+ \S+ were read instead of the")
+
+
+main()
