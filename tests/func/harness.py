@@ -117,6 +117,7 @@ def main():
     chosen = [c for c in _cases if not sys.argv[1:] or any(
         a in c[0] or a in c[1].__name__ for a in sys.argv[1:])]
     bad = 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that daemons are killed on the way out
     print("1..%d" % len(chosen), flush=True)
     for number, (name, function, needs) in enumerate(chosen, 1):
         verdict, tail = "ok", ""
