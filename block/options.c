@@ -310,7 +310,7 @@ static bool check_unexpected(const Context *c, const BlkOptions *options, json_o
         g_autofree char *inside = g_strconcat(member, ".", NULL);
         bool group;
 
-        if (!known(options, member, &group))
+        if (strchr(name, '.') || !known(options, member, &group))
             return tm_error_set(c->error, "Parameter '%s%s' is unexpected", c->prefix, member);
         if (group && !json_object_is_type(value, json_type_object))
             return mistyped(c, member, "object");

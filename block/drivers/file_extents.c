@@ -323,7 +323,7 @@ static int ask_and_remember(FileExtents *x, uint64_t offset, bool *data, uint64_
 int blk_file_extents_look_up(FileExtents *x, uint64_t offset, uint64_t length, bool *data,
                              uint64_t *run)
 {
-    uint64_t end;
+    uint64_t end = offset;
     bool known;
     int ret;
 

@@ -1,0 +1,308 @@
+/* tests/unit/test_options.c: parsing a node's options, and what the registry refuses. */
+#include "block/options.h"
+#include "block/registry.h"
+
+#include <check.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const colours[] = { "red", "blue", NULL };
+
+static const struct tidemark_option table[] = {
+    { .name = "path", .type = TIDEMARK_OPTION_STRING, .required = 1 },
+    { .name = "count", .type = TIDEMARK_OPTION_UINT, .min = 2, .max = 10, .default_value = "3" },
+    { .name = "least", .type = TIDEMARK_OPTION_UINT, .min = 5 },
+    { .name = "size", .type = TIDEMARK_OPTION_SIZE },
+    { .name = "flag", .type = TIDEMARK_OPTION_BOOL, .default_value = "on" },
+    { .name = "colour", .type = TIDEMARK_OPTION_ENUM, .choices = colours, .default_value = "red" },
+    { .name = "server.host", .type = TIDEMARK_OPTION_STRING },
+    { .name = "server.port.number", .type = TIDEMARK_OPTION_UINT },
+    { 0 },
+};
+
+static const struct tidemark_child_role roles[] = { { "file", 0 }, { "backing", 0 }, { 0 } };
+static const struct tidemark_child_role needed[] = { { "file", 1 }, { 0 } };
+
+static const struct tidemark_driver driver = {
+    .abi = TIDEMARK_ABI,
+    .struct_size = sizeof(driver),
+    .name = "test",
+    .options = table,
+    .children = roles,
+};
+
+static BlkOptions *parse_with(const struct tidemark_driver *d, const char *text, GError **error)
+{
+    json_object *object = json_tokener_parse(text);
+    BlkOptions *options;
+
+    ck_assert_msg(object != NULL, "test's own JSON: %s", text);
+    options = blk_options_parse(d, object, error);
+    json_object_put(object); /* what is kept must be kept by reference */
+    return options;
+}
+
+static BlkOptions *good(const char *members)
+{
+    g_autofree char *text = g_strdup_printf("{\"driver\":\"test\",\"path\":\"p\"%s}", members);
+    g_autoptr(GError) error = NULL;
+    BlkOptions *options = parse_with(&driver, text, &error);
+
+    ck_assert_msg(options != NULL, "%s: %s", text, error ? error->message : "no error set");
+    return options;
+}
+
+static void bad(const char *text, const char *message)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(BlkOptions) options = parse_with(&driver, text, &error);
+
+    ck_assert_msg(options == NULL, "accepted: %s", text);
+    ck_assert_ptr_nonnull(error);
+    ck_assert_str_eq(error->message, message);
+}
+
+#define TEST_NODE "\"driver\":\"test\",\"path\":\"p\""
+
+START_TEST(values_and_defaults)
+{
+    g_autoptr(BlkOptions) o = good(",\"size\":9223372036854775807,\"count\":10");
+
+    ck_assert_str_eq(blk_options_string(o, "path"), "p");
+    ck_assert_uint_eq(blk_options_uint(o, "size"), INT64_MAX);
+    ck_assert_uint_eq(blk_options_uint(o, "count"), 10);
+    ck_assert(blk_options_is_given(o, "count"));
+    ck_assert(blk_options_bool(o, "flag"));
+    ck_assert(blk_options_is_set(o, "flag"));
+    ck_assert(!blk_options_is_given(o, "flag"));
+    ck_assert_str_eq(blk_options_string(o, "colour"), "red");
+    ck_assert(!blk_options_is_set(o, "least"));
+    ck_assert_uint_eq(blk_options_uint(o, "least"), 0);
+    ck_assert(!blk_options_is_set(o, "node-name"));
+    ck_assert_ptr_null(blk_options_string(o, "node-name"));
+    ck_assert_str_eq(blk_options_string(o, "discard"), "ignore");
+    ck_assert_str_eq(blk_options_string(o, "detect-zeroes"), "off");
+    ck_assert(!blk_options_bool(o, "cache.direct"));
+}
+END_TEST
+
+START_TEST(groups)
+{
+    g_autoptr(BlkOptions) o =
+        good(",\"cache\":{\"direct\":true},\"server\":{\"host\":\"h\",\"port\":{\"number\":7}}");
+
+    ck_assert(blk_options_bool(o, "cache.direct"));
+    ck_assert(!blk_options_bool(o, "cache.no-flush"));
+    ck_assert_str_eq(blk_options_string(o, "server.host"), "h");
+    ck_assert_uint_eq(blk_options_uint(o, "server.port.number"), 7);
+}
+END_TEST
+
+START_TEST(children)
+{
+    g_autoptr(BlkOptions) o = good(",\"file\":{\"driver\":\"x\"},\"backing\":null");
+    g_autoptr(BlkOptions) none = good("");
+    json_object *value;
+
+    ck_assert(blk_options_child(o, "file", &value));
+    ck_assert_str_eq(json_object_get_string(json_object_object_get(value, "driver")), "x");
+    ck_assert(blk_options_child(o, "backing", &value));
+    ck_assert_ptr_null(value);
+    ck_assert(!blk_options_child(none, "file", &value));
+    ck_assert_ptr_null(value);
+}
+END_TEST
+
+START_TEST(refusals)
+{
+    bad("{\"path\":\"p\"}", "Parameter 'driver' is missing");
+    bad("{\"driver\":\"test\"}", "Parameter 'path' is missing");
+    bad("{\"driver\":3,\"path\":\"p\"}", "Invalid parameter type for 'driver', expected: string");
+    bad("{\"driver\":\"test\",\"path\":3}", "Invalid parameter type for 'path', expected: string");
+    bad("{\"driver\":\"test\",\"path\":null}",
+        "Invalid parameter type for 'path', expected: string");
+    bad("{\"driver\":\"test\",\"path\":\"a\\u0000b\"}",
+        "Parameter 'path' must not contain a zero byte");
+    bad("{" TEST_NODE ",\"node-name\":5}",
+        "Invalid parameter type for 'node-name', expected: string");
+    bad("{" TEST_NODE ",\"read-only\":\"on\"}",
+        "Invalid parameter type for 'read-only', expected: boolean");
+    bad("{" TEST_NODE ",\"size\":\"1k\"}", "Invalid parameter type for 'size', expected: integer");
+    bad("{" TEST_NODE ",\"size\":1.5}", "Invalid parameter type for 'size', expected: integer");
+    bad("{" TEST_NODE ",\"size\":9223372036854775808}",
+        "Invalid parameter type for 'size', expected: integer");
+    bad("{" TEST_NODE ",\"size\":-1}", "Parameter 'size' expects a non-negative number below 2^64");
+    bad("{" TEST_NODE ",\"count\":1}", "Parameter 'count' expects a value from 2 to 10, not 1");
+    bad("{" TEST_NODE ",\"count\":11}", "Parameter 'count' expects a value from 2 to 10, not 11");
+    bad("{" TEST_NODE ",\"least\":4}", "Parameter 'least' expects a value of at least 5, not 4");
+    bad("{" TEST_NODE ",\"colour\":\"green\"}", "Parameter 'colour' does not accept value 'green'");
+    bad("{" TEST_NODE ",\"discard\":null}",
+        "Invalid parameter type for 'discard', expected: string");
+    bad("{" TEST_NODE ",\"foo\":1}", "Parameter 'foo' is unexpected");
+    bad("{" TEST_NODE ",\"cache\":true}", "Invalid parameter type for 'cache', expected: object");
+    bad("{" TEST_NODE ",\"cache\":{\"direct\":\"x\"}}",
+        "Invalid parameter type for 'cache.direct', expected: boolean");
+    bad("{" TEST_NODE ",\"cache\":{\"foo\":true}}", "Parameter 'cache.foo' is unexpected");
+    bad("{" TEST_NODE ",\"cache.direct\":true}", "Parameter 'cache.direct' is unexpected");
+    bad("{" TEST_NODE ",\"server\":{\"port\":5}}",
+        "Invalid parameter type for 'server.port', expected: object");
+    bad("{" TEST_NODE ",\"file\":3}",
+        "Invalid parameter type for 'file', expected: BlockdevRefOrNull");
+    bad("{" TEST_NODE ",\"force-share\":true}",
+        "force-share=on can only be used with read-only images");
+    bad("{" TEST_NODE ",\"detect-zeroes\":\"unmap\"}",
+        "setting detect-zeroes to unmap is not allowed without setting discard operation to unmap");
+    bad("{" TEST_NODE ",\"detect-zeroes\":\"on\"}",
+        "Parameter 'detect-zeroes' is 'on', but only 'off' is supported");
+    bad("{" TEST_NODE ",\"detect-zeroes\":\"maybe\"}",
+        "Parameter 'detect-zeroes' does not accept value 'maybe'");
+}
+END_TEST
+
+START_TEST(nested_prefix)
+{
+    json_object *object = json_tokener_parse("{" TEST_NODE ",\"foo\":1}");
+    g_autoptr(GError) error = NULL;
+
+    ck_assert_ptr_null(blk_options_parse_at(&driver, object, "file.", &error));
+    ck_assert_str_eq(error->message, "Parameter 'file.foo' is unexpected");
+    json_object_put(object);
+}
+END_TEST
+
+START_TEST(required_child)
+{
+    struct tidemark_driver d = driver;
+    g_autoptr(GError) missing = NULL;
+    g_autoptr(GError) null = NULL;
+
+    d.children = needed;
+    ck_assert_ptr_null(parse_with(&d, "{" TEST_NODE "}", &missing));
+    ck_assert_str_eq(missing->message, "Parameter 'file' is missing");
+    ck_assert_ptr_null(parse_with(&d, "{" TEST_NODE ",\"file\":null}", &null));
+    ck_assert_str_eq(null->message, "Invalid parameter type for 'file', expected: BlockdevRef");
+}
+END_TEST
+
+START_TEST(not_an_object)
+{
+    g_autoptr(GError) error = NULL;
+
+    ck_assert_ptr_null(parse_with(&driver, "[1]", &error));
+    ck_assert_ptr_nonnull(error);
+}
+END_TEST
+
+/* ---- the registry's table and plug-ins */
+
+START_TEST(builtin_drivers)
+{
+    BlkRegistry *registry = blk_registry_new(&tm_sys_kernel);
+    g_autofree const struct tidemark_driver **list = blk_registry_list(registry);
+    const char *last = "";
+    size_t n = 0;
+
+    for (; list[n]; n++) {
+        ck_assert_str_lt(last, list[n]->name);
+        last = list[n]->name;
+        ck_assert_ptr_eq(blk_registry_find(registry, last), list[n]);
+        for (const struct tidemark_option *o = list[n]->options; o && o->name; o++)
+            ck_assert_msg(!o->default_value || blk_option_accepts(o, o->default_value), "%s %s",
+                          last, o->name);
+    }
+    ck_assert_uint_ge(n, 4);
+    ck_assert_ptr_nonnull(blk_registry_find(registry, "file"));
+    ck_assert_ptr_nonnull(blk_registry_find(registry, "raw"));
+    ck_assert_ptr_nonnull(blk_registry_find(registry, "null-co"));
+    ck_assert_ptr_null(blk_registry_find(registry, "zzz"));
+    blk_registry_free(registry);
+}
+END_TEST
+
+/* The variants that meson builds from tests/plugin/refused.c, and what is said of each. */
+static const struct {
+    const char *module, *says;
+} refused[] = {
+    { "refused-abi.so", "is built for driver ABI 99, expected 1" },
+    { "refused-size.so", "it was built with another tidemark/driver.h" },
+    { "refused-name.so", "malformed driver name 'not a name'" },
+    { "refused-taken.so", "there is already a driver 'file'" },
+    { "refused-callback.so", "lacks the required callback 'get_info'" },
+    { "refused-option.so", "option 'read-only' of driver 'refused' is one that every driver has" },
+    { "refused-default.so", "does not accept its own default 'purple'" },
+    { "refused-null.so", "refuses to be loaded" },
+    { "refused-symbol.so", "has no function 'tidemark_driver_init'" },
+};
+
+START_TEST(refused_plugin)
+{
+    BlkRegistry *registry = blk_registry_new(&tm_sys_kernel);
+    g_autofree char *path = g_build_filename(TEST_PLUGIN_DIR, refused[_i].module, NULL);
+    g_autoptr(GError) error = NULL;
+
+    ck_assert(!blk_registry_load(registry, path, &error));
+    ck_assert_ptr_nonnull(error);
+    ck_assert_ptr_nonnull(strstr(error->message, path));
+    ck_assert_msg(strstr(error->message, refused[_i].says) != NULL, "%s", error->message);
+    ck_assert_ptr_null(blk_registry_find(registry, "refused"));
+    blk_registry_free(registry);
+}
+END_TEST
+
+START_TEST(unloadable_plugin)
+{
+    BlkRegistry *registry = blk_registry_new(&tm_sys_kernel);
+    g_autoptr(GError) missing = NULL;
+    g_autoptr(GError) no_module = NULL;
+
+    ck_assert(!blk_registry_load(registry, "/nonexistent/x.so", &missing));
+    ck_assert_ptr_nonnull(strstr(missing->message, "Could not load module '/nonexistent/x.so'"));
+    ck_assert(!blk_registry_load(registry, "/dev/null", &no_module));
+    ck_assert_ptr_nonnull(strstr(no_module->message, "/dev/null"));
+    blk_registry_free(registry);
+}
+END_TEST
+
+START_TEST(module_directory)
+{
+    BlkRegistry *registry = blk_registry_new(&tm_sys_kernel);
+    g_autofree char *dir = g_build_filename(TEST_PLUGIN_DIR, "modules", NULL);
+    g_autoptr(GError) error = NULL;
+
+    ck_assert(blk_registry_load_dir(registry, "/nonexistent", &error));
+    ck_assert_msg(blk_registry_load_dir(registry, dir, &error), "%s", error ? error->message : "");
+    ck_assert_ptr_nonnull(blk_registry_find(registry, "ramdisk"));
+    ck_assert_ptr_nonnull(blk_registry_find(registry, "reverse"));
+    /* twice is a name taken */
+    ck_assert(!blk_registry_load_dir(registry, dir, &error));
+    ck_assert_ptr_nonnull(strstr(error->message, "there is already a driver"));
+    blk_registry_free(registry);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("options");
+    TCase *options = tcase_create("options");
+    TCase *plugins = tcase_create("registry");
+    SRunner *runner = srunner_create(suite);
+    int failed;
+
+    tcase_add_test(options, values_and_defaults);
+    tcase_add_test(options, groups);
+    tcase_add_test(options, children);
+    tcase_add_test(options, refusals);
+    tcase_add_test(options, nested_prefix);
+    tcase_add_test(options, required_child);
+    tcase_add_test(options, not_an_object);
+    suite_add_tcase(suite, options);
+    tcase_add_test(plugins, builtin_drivers);
+    tcase_add_loop_test(plugins, refused_plugin, 0, G_N_ELEMENTS(refused));
+    tcase_add_test(plugins, unloadable_plugin);
+    tcase_add_test(plugins, module_directory);
+    suite_add_tcase(suite, plugins);
+    srunner_run_all(runner, CK_ENV);
+    failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
