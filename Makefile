@@ -41,7 +41,7 @@ bench:
 	@$(PYTHON) $(SRCDIR)/bench/run --build $(BUILD) $(BENCH_ARGS)
 
 install: all
-	@DESTDIR="$(DESTDIR)" meson install -C $(BUILD) --no-rebuild
+	@DESTDIR="$(abspath $(DESTDIR))" meson install -C $(BUILD) --no-rebuild
 
 uninstall:
 	@$(NINJA) uninstall
