@@ -240,7 +240,12 @@ int blk_node_pwrite(BlkNode *node, const void *buf, uint64_t offset, uint64_t le
                     uint32_t flags)
 {
     Change c = { .node = node, .offset = offset, .length = length };
-    int ret = change_begin(&c);
+    int ret;
+
+    /* A driver reads, modifies and writes the blocks at both ends: nothing else may be writing
+     * them. With alignments up to a region of block/inflight.h they lie in the same stripes. */
+    c.exclusive = ((offset | length) & (node->request_alignment - 1)) != 0;
+    ret = change_begin(&c);
 
     if (ret < 0)
         return ret;

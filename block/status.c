@@ -53,7 +53,7 @@ static int first_run(BlkNode *node, uint64_t offset, uint64_t length, unsigned l
         return ret;
     }
     default:
-        *run = (Run){ m.length, 0, 1 };
+        *run = (Run){ m.length, m.flags & TIDEMARK_MAPPED_HOLE ? TM_STATE_HOLE : 0, 1 };
         return 0;
     }
 }

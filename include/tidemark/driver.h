@@ -75,7 +75,7 @@ enum tidemark_map_kind {
 #define TIDEMARK_MAP_FOR_STATUS 4u /* data, zero and hole are wanted exactly */
 
 /* Flags of an answer. */
-#define TIDEMARK_MAPPED_HOLE   1u /* occupies no space on the medium (FOR_STATUS) */
+#define TIDEMARK_MAPPED_HOLE   1u /* occupies no space on the medium (FOR_STATUS, any kind) */
 #define TIDEMARK_MAPPED_DIRECT 2u /* FD: O_DIRECT, I/O must be aligned to request_alignment */
 #define TIDEMARK_MAPPED_INLINE 4u /* SELF: the callbacks do not block for this range */
 
@@ -102,12 +102,11 @@ struct tidemark_mapping {
 struct tidemark_info {
     uint32_t struct_size; /* set by the host */
     uint32_t flags;
-    uint64_t size; /* bytes of the disk presented */
-    uint32_t
-        request_alignment;    /* I/O below it costs a read-modify-write; power of two, 1 if none */
-    uint32_t preferred_block; /* a good I/O size, power of two; 0: no opinion */
-    uint64_t allocated;       /* bytes occupied on the medium; UINT64_MAX: unknown */
-    uint32_t cluster_size;    /* allocation unit of a format; 0: none */
+    uint64_t size;              /* bytes of the disk presented */
+    uint32_t request_alignment; /* I/O below it is read-modify-write; power of two, 1: none */
+    uint32_t preferred_block;   /* a good I/O size, power of two; 0: no opinion */
+    uint64_t allocated;         /* bytes occupied on the medium; UINT64_MAX: unknown */
+    uint32_t cluster_size;      /* allocation unit of a format; 0: none */
 };
 
 /* Flags of the I/O callbacks */
