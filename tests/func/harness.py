@@ -189,7 +189,11 @@ class QMP:
     def __init__(self, path, negotiate=True):
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(PATIENCE)
-        self.sock.connect(path)
+        try:
+            self.sock.connect(path)
+        except OSError:
+            self.sock.close()
+            raise
         self.buffer = b""
         self.events = []
         self.greeting = self.read()
@@ -270,20 +274,24 @@ def _alive(path):
 
 class Daemon:
     """tidemarkd, or with binary=QSD its peer, with an NBD server on .nbd_path and a monitor on
-    .qmp_path, each unless switched off. The arguments follow; see disk()."""
+    .qmp_path, each unless switched off. The arguments follow; see disk().
+
+    qmp() has a monitor of its own, because QSD's serve one client at a time."""
 
     def __init__(self, tmp, *args, binary=None, nbd=True, qmp=True, env=None, name="d",
                  max_connections=None):
         self.nbd_path = os.path.join(tmp, name + ".nbd") if nbd else None
         self.qmp_path = os.path.join(tmp, name + ".qmp") if qmp else None
+        self.own_path = os.path.join(tmp, name + ".own")
         self.log_path = os.path.join(tmp, name + ".log")
         command = [binary or TIDEMARKD]
         if nbd:
             more = ",max-connections=%d" % max_connections if max_connections is not None else ""
             command += ["--nbd-server", "addr.type=unix,addr.path=" + self.nbd_path + more]
         if qmp:
-            command += ["--chardev", "socket,id=c0,server=on,wait=off,path=" + self.qmp_path,
-                        "--monitor", "chardev=c0"]
+            for i, path in enumerate((self.qmp_path, self.own_path)):
+                command += ["--chardev", "socket,id=c%d,server=on,wait=off,path=%s" % (i, path),
+                            "--monitor", "chardev=c%d" % i]
         self.command = command + [str(a) for a in args]
         self._qmp = None
         with open(self.log_path, "ab") as out:
@@ -309,11 +317,9 @@ class Daemon:
 
     def _answers(self):
         self._running()
-        if not _alive(self.qmp_path):
-            return False
         try:
-            self._qmp = QMP(self.qmp_path)
-        except (OSError, TypeError, Failure):
+            self._qmp = QMP(self.own_path)
+        except OSError:  # not there yet
             return False
         return True
 
