@@ -1,4 +1,5 @@
-/* daemon/pidfile.c: see the header. The lock is what tells a live daemon from a file left by a killed one. */
+/* daemon/pidfile.c: see the header. The lock is what tells a live daemon from a file left by a
+ * killed one. */
 #include "daemon/pidfile.h"
 
 #include "util/error.h"
@@ -21,9 +22,11 @@ static bool fill(int fd, const char *path, GError **error)
     int n = snprintf(text, sizeof(text), "%ld\n", (long)getpid());
 
     if (fcntl(fd, F_SETLK, &lock) < 0)
-        return tm_error_set(error, "cannot create PID file: '%s' is locked by another process", path);
+        return tm_error_set(error, "cannot create PID file: '%s' is locked by another process",
+                            path);
     if (ftruncate(fd, 0) < 0 || pwrite(fd, text, (size_t)n, 0) != n)
-        return tm_error_set_errno(error, errno, "cannot create PID file: Could not write '%s'", path);
+        return tm_error_set_errno(error, errno, "cannot create PID file: Could not write '%s'",
+                                  path);
     return true;
 }
 

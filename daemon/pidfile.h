@@ -1,4 +1,5 @@
-/* daemon/pidfile.h: --pidfile: the process id in a file that stays locked while the daemon lives. */
+/* daemon/pidfile.h: --pidfile: the process id in a file that stays locked while the daemon lives.
+ */
 #pragma once
 #include <glib.h>
 #include <stdbool.h>

@@ -1,0 +1,250 @@
+/* daemon/daemon.c: what the options do, and the order in which things begin and end.
+ *
+ * Ending goes from the outside in: monitors, the NBD server with its sessions, exports, a flush,
+ * then nodes, threads and drivers. */
+#include "daemon/daemon.h"
+
+#include "daemon/chardev.h"
+#include "qmp/keyval.h"
+#include "util/error.h"
+#include "util/log.h"
+
+#include <string.h>
+#include <unistd.h>
+
+/* ---- beginning */
+
+static void quit(void *opaque)
+{
+    g_main_loop_quit(opaque);
+}
+
+static bool engine_options(const GArray *options, BlkEngineOptions *engine, GError **error)
+{
+    static const char *const names[] = {
+        [BLK_IO_AUTO] = "auto", [BLK_IO_URING] = "io_uring", [BLK_IO_THREADS] = "threads"
+    };
+
+    for (guint i = 0; i < options->len; i++) {
+        const CmdOption *option = &g_array_index(options, CmdOption, i);
+        size_t k = 0;
+
+        if (option->kind != CMD_IO_ENGINE)
+            continue;
+        while (k < G_N_ELEMENTS(names) && strcmp(names[k], option->value))
+            k++;
+        if (k == G_N_ELEMENTS(names))
+            return tm_error_set(error, "--io-engine %s: expected auto, io_uring or threads",
+                                option->value);
+        engine->io = (BlkIoEngine)k;
+    }
+    return true;
+}
+
+static bool load_modules(BlkRegistry *registry, const GArray *options, GError **error)
+{
+    bool dir_given = false;
+
+    for (guint i = 0; i < options->len; i++) {
+        const CmdOption *option = &g_array_index(options, CmdOption, i);
+        bool ok = true;
+
+        if (option->kind == CMD_MODULE)
+            ok = blk_registry_load(registry, option->value, error);
+        if (option->kind == CMD_MODULE_DIR) {
+            dir_given = true;
+            ok = blk_registry_load_dir(registry, option->value, error);
+        }
+        if (!ok) {
+            g_prefix_error(error, "--%s %s: ", option->name, option->value);
+            return false;
+        }
+    }
+    return dir_given || blk_registry_load_dir(registry, TM_MODULE_DIR, error);
+}
+
+bool daemon_init(Daemon *d, const GArray *options, GError **error)
+{
+    BlkEngineOptions engine = { 0 };
+    QmpContextOptions qmp = { .quit = quit };
+
+    d->loop = g_main_loop_new(NULL, FALSE);
+    d->chardevs =
+        g_hash_table_new_full(g_str_hash, g_str_equal, NULL, (GDestroyNotify)chardev_free);
+    d->monitors = g_ptr_array_new_with_free_func((GDestroyNotify)qmp_monitor_free);
+    d->registry = blk_registry_new(&tm_sys_kernel);
+    if (!engine_options(options, &engine, error) || !load_modules(d->registry, options, error))
+        return false;
+    d->engine = blk_engine_new(&engine, error);
+    if (!d->engine)
+        return false;
+    d->graph = blk_graph_new(d->registry, d->engine, &tm_sys_kernel);
+    d->exports = blk_exports_new(d->graph);
+    d->server = nbds_server_new(d->exports);
+    qmp.graph = d->graph;
+    qmp.exports = d->exports;
+    qmp.opaque = d->loop;
+    d->qmp = qmp_context_new(&qmp);
+    return true;
+}
+
+/* ---- the options */
+
+/* An option that is a command of QMP: the same arguments, the same checks, the same handler. */
+static bool apply_command(Daemon *d, const CmdOption *option, const char *command,
+                          const QmpType *type, const char *implied_key, GError **error)
+{
+    json_object *args =
+        qmp_option_parse(qmp_context_types(d->qmp), type, option->value, implied_key, error);
+    bool ok = args && qmp_dispatch(d->qmp, command, args, NULL, error);
+
+    json_object_put(args);
+    return ok;
+}
+
+/* The option flattens what nbd-server-start has under addr.data (SocketAddress and its legacy
+ * form). */
+static bool apply_nbd_server(Daemon *d, const CmdOption *option, GError **error)
+{
+    json_object *flat = qmp_option_parse(qmp_context_types(d->qmp), &qmp_type_nbd_server_option,
+                                         option->value, NULL, error);
+    json_object *addr, *args, *legacy, *data;
+    bool ok;
+
+    if (!flat)
+        return false;
+    args = json_object_new_object();
+    legacy = json_object_new_object();
+    data = json_object_new_object();
+    json_object_object_foreach(flat, key, value)
+    {
+        if (strcmp(key, "addr"))
+            json_object_object_add(args, key, json_object_get(value));
+    }
+    if (json_object_object_get_ex(flat, "addr", &addr)) {
+        json_object_object_foreach(addr, member, value2) json_object_object_add(
+            strcmp(member, "type") ? data : legacy, member, json_object_get(value2));
+    }
+    json_object_object_add(legacy, "data", data);
+    json_object_object_add(args, "addr", legacy);
+    ok = qmp_dispatch(d->qmp, "nbd-server-start", args, NULL, error);
+    json_object_put(args);
+    json_object_put(flat);
+    return ok;
+}
+
+static bool apply_chardev(Daemon *d, const CmdOption *option, GError **error)
+{
+    Chardev *chardev = chardev_parse(option->value, error);
+
+    if (!chardev)
+        return false;
+    if (g_hash_table_contains(d->chardevs, chardev->id)) {
+        tm_error_set(error, "Chardev with id '%s' already exists", chardev->id);
+        chardev_free(chardev);
+        return false;
+    }
+    g_hash_table_insert(d->chardevs, chardev->id, chardev);
+    return true;
+}
+
+static void log_monitor(void *opaque, const char *message)
+{
+    tm_log(TM_LOG_INFO, "monitor: %s", message);
+}
+
+static bool start_monitor(Daemon *d, json_object *args, GError **error)
+{
+    const char *id = qmp_arg_str(args, "chardev"), *mode = qmp_arg_str(args, "mode");
+    QmpMonitorOptions options = { .pretty = qmp_arg_bool(args, "pretty", false),
+                                  .log = log_monitor };
+    Chardev *chardev = g_hash_table_lookup(d->chardevs, id);
+    QmpMonitor *monitor;
+
+    if (!chardev)
+        return tm_error_set(error, "chardev \"%s\" not found", id);
+    if (mode && strcmp(mode, "control"))
+        return tm_error_set(error, "Parameter 'mode' does not accept value '%s', only 'control'",
+                            mode);
+    if (chardev->in_use)
+        return tm_error_set(error, "Device '%s' is in use", id);
+    monitor = chardev->path ? qmp_monitor_new_unix(d->qmp, chardev->path, &options, error)
+                            : qmp_monitor_new_stdio(d->qmp, STDIN_FILENO, STDOUT_FILENO, &options);
+    if (!monitor)
+        return false;
+    chardev->in_use = true;
+    g_ptr_array_add(d->monitors, monitor);
+    return true;
+}
+
+static bool apply_monitor(Daemon *d, const CmdOption *option, GError **error)
+{
+    static const QmpMember members[] = {
+        { "chardev", &qmp_type_str, false, NULL },
+        { "mode", &qmp_type_str, true, NULL },
+        { "pretty", &qmp_type_bool, true, NULL },
+        { NULL },
+    };
+    static const QmpType type = { .kind = QMP_KIND_OBJECT,
+                                  .name = "MonitorOptions",
+                                  .members = members };
+    json_object *args =
+        qmp_option_parse(qmp_context_types(d->qmp), &type, option->value, "chardev", error);
+    bool ok = args && start_monitor(d, args, error);
+
+    json_object_put(args);
+    return ok;
+}
+
+bool daemon_apply(Daemon *d, const CmdOption *option, GError **error)
+{
+    bool ok = true;
+
+    switch (option->kind) {
+    case CMD_BLOCKDEV:
+        ok = apply_command(d, option, "blockdev-add", &qmp_type_blockdev_options, "driver", error);
+        break;
+    case CMD_EXPORT:
+        ok = apply_command(d, option, "block-export-add", &qmp_type_export_options, "type", error);
+        break;
+    case CMD_NBD_SERVER:
+        ok = apply_nbd_server(d, option, error);
+        break;
+    case CMD_CHARDEV:
+        ok = apply_chardev(d, option, error);
+        break;
+    case CMD_MONITOR:
+        ok = apply_monitor(d, option, error);
+        break;
+    default:
+        break; /* done by daemon_init() and main() */
+    }
+    if (!ok)
+        g_prefix_error(error, "--%s %s: ", option->name, option->value);
+    return ok;
+}
+
+/* ---- ending */
+
+bool daemon_finish(Daemon *d, GError **error)
+{
+    int ret = 0;
+
+    if (d->monitors)
+        g_ptr_array_unref(d->monitors);
+    if (d->exports && blk_exports_server_running(d->exports))
+        blk_exports_server_stop(d->exports, NULL);
+    nbds_server_free(d->server);
+    if (d->exports)
+        blk_exports_del_all(d->exports);
+    if (d->graph)
+        ret = blk_graph_flush_all(d->graph);
+    qmp_context_free(d->qmp);
+    blk_exports_free(d->exports);
+    blk_graph_free(d->graph);
+    blk_engine_free(d->engine);
+    blk_registry_free(d->registry);
+    g_clear_pointer(&d->chardevs, g_hash_table_unref);
+    g_clear_pointer(&d->loop, g_main_loop_unref);
+    return ret == 0 || tm_error_set_errno(error, -ret, "the last flush failed, data may be lost");
+}

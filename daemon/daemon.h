@@ -1,0 +1,28 @@
+/* daemon/daemon.h: everything that one tidemarkd is made of, made and unmade in order. Main thread.
+ */
+#pragma once
+#include "daemon/cmdline.h"
+#include "qmp/monitor.h"
+#include "server/server.h"
+
+typedef struct Daemon {
+    GMainLoop *loop;
+    BlkRegistry *registry;
+    BlkEngine *engine;
+    BlkGraph *graph;
+    BlkExports *exports;
+    NbdServer *server;
+    QmpContext *qmp;
+    GHashTable *chardevs; /* id -> Chardev, see chardev.h */
+    GPtrArray *monitors;  /* QmpMonitor */
+} Daemon;
+
+/* The drivers and plug-ins that @options name, the I/O threads, the servers; nothing is open yet.
+ */
+bool daemon_init(Daemon *daemon, const GArray *options, GError **error);
+/* Carries out one option, in the order of the command line; the ones of daemon_init() are passed
+ * over. */
+bool daemon_apply(Daemon *daemon, const CmdOption *option, GError **error);
+/* Ends in order: no new clients, what is in flight finished, everything flushed and closed. Whether
+ * the flush succeeded. */
+bool daemon_finish(Daemon *daemon, GError **error);

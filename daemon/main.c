@@ -1,0 +1,101 @@
+/* daemon/main.c: tidemarkd: start up, run until told to stop, end in order. */
+#include "daemon/background.h"
+#include "daemon/cmdline.h"
+#include "daemon/daemon.h"
+#include "daemon/pidfile.h"
+#include "util/log.h"
+
+#include <glib-unix.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+
+static gboolean on_signal(gpointer loop)
+{
+    g_main_loop_quit(loop);
+    return G_SOURCE_CONTINUE;
+}
+
+/* The last option of a kind, or NULL. */
+static const CmdOption *last_of(const GArray *options, CmdKind kind)
+{
+    for (guint i = options->len; i-- > 0;) {
+        if (g_array_index(options, CmdOption, i).kind == kind)
+            return &g_array_index(options, CmdOption, i);
+    }
+    return NULL;
+}
+
+/* A connection is a descriptor: take as many as the system lets us have. */
+static void raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
+static bool start(Daemon *daemon, const GArray *options, GError **error)
+{
+    if (!daemon_init(daemon, options, error))
+        return false;
+    g_unix_signal_add(SIGTERM, on_signal, daemon->loop);
+    g_unix_signal_add(SIGINT, on_signal, daemon->loop);
+    g_unix_signal_add(SIGHUP, on_signal, daemon->loop);
+    for (guint i = 0; i < options->len; i++) {
+        if (!daemon_apply(daemon, &g_array_index(options, CmdOption, i), error))
+            return false;
+    }
+    return true;
+}
+
+static int run(const GArray *options, GError **error)
+{
+    const CmdOption *pidfile_option = last_of(options, CMD_PIDFILE);
+    Daemon daemon = { 0 };
+    Pidfile *pidfile = NULL;
+    int background = -1;
+    bool ok;
+
+    if (last_of(options, CMD_DAEMONIZE) && (background = background_start(error)) < 0)
+        return EXIT_FAILURE;
+    ok = start(&daemon, options, error);
+    if (ok && pidfile_option)
+        ok = (pidfile = pidfile_create(pidfile_option->value, error)) != NULL;
+    if (ok && background >= 0)
+        ok = background_ready(background, error);
+    if (ok)
+        g_main_loop_run(daemon.loop);
+    ok = daemon_finish(&daemon, ok ? error : NULL) && ok;
+    pidfile_remove(pidfile);
+    return ok ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+int main(int argc, char **argv)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(GArray) options = NULL;
+    int status = EXIT_FAILURE;
+
+    g_set_prgname("tidemarkd");
+    signal(SIGPIPE, SIG_IGN);
+    options = cmd_parse(argc, argv, &error);
+    if (options && last_of(options, CMD_HELP)) {
+        cmd_print_help();
+        return EXIT_SUCCESS;
+    }
+    if (options && last_of(options, CMD_VERSION)) {
+        printf("tidemarkd version %s\n", TM_VERSION);
+        return EXIT_SUCCESS;
+    }
+    if (options) {
+        raise_descriptor_limit();
+        status = run(options, &error);
+    }
+    if (error)
+        tm_log(TM_LOG_ERROR, "%s", error->message);
+    return status;
+}
