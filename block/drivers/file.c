@@ -149,13 +149,16 @@ static int probe_alignment(FileDisk *file)
     return 0;
 }
 
+/* Asked at the end of the file, so that nothing is read: pages in the cache make reserved space
+ * count as data. */
 static int probe_nowait(FileDisk *file)
 {
+    off_t end = (off_t)tm_align_up(file->size, file->align);
     struct iovec iov = { .iov_len = file->align };
 
     if (posix_memalign(&iov.iov_base, MAX(file->align, sizeof(void *)), file->align))
         return -ENOMEM;
-    file->nowait = file->sys->preadv2(file->fd, &iov, 1, 0, RWF_NOWAIT) >= 0 || errno == EAGAIN;
+    file->nowait = file->sys->preadv2(file->fd, &iov, 1, end, RWF_NOWAIT) >= 0 || errno == EAGAIN;
     free(iov.iov_base);
     return 0;
 }

@@ -31,6 +31,7 @@
 #define WINDOW_SHIFT_MIN 20u
 #define PARTS            64u
 #define WINDOW_RUNS_MAX  (FILE_EXTENTS_MAX / 4)
+#define ASK_MAX          1000
 
 struct FileWindow {
     uint64_t parts; /* atomic */
@@ -280,26 +281,27 @@ static void remember(FileExtents *x, uint64_t from, uint64_t to, bool data, uint
 
 /* ---- asking */
 
-/* Asks the kernel what is at @offset: [offset, *end) is *data or not. */
+/* Asks the kernel what is at @offset: [offset, *end) is *data or not. The two questions are not
+ * one: if the data has gone in between, or the file has been cut off, they don't fit and are put
+ * again. */
 static int ask(FileExtents *x, uint64_t offset, bool *data, uint64_t *end)
 {
-    off_t at = x->sys->lseek(x->fd, (off_t)offset, SEEK_DATA);
+    for (int tries = 0; tries < ASK_MAX; tries++) {
+        off_t at = x->sys->lseek(x->fd, (off_t)offset, SEEK_DATA);
 
-    if (at < 0 && errno != ENXIO)
-        return -errno;
-    *data = at >= 0 && (uint64_t)at == offset;
-    if (*data) {
-        at = x->sys->lseek(x->fd, (off_t)offset, SEEK_HOLE);
         if (at < 0 && errno != ENXIO)
             return -errno;
-        /* the file shrank meanwhile: what is gone reads as zeroes */
-        if (at < 0 || (uint64_t)at <= offset) {
-            *data = false;
-            at = -1;
-        }
+        *data = at >= 0 && (uint64_t)at == offset;
+        if (*data)
+            at = x->sys->lseek(x->fd, (off_t)offset, SEEK_HOLE);
+        if (*data && at < 0 && errno != ENXIO)
+            return -errno;
+        if (*data && (at < 0 || (uint64_t)at <= offset))
+            continue;
+        *end = at < 0 ? x->size : tm_min((uint64_t)at, x->size); /* nothing more: hole to the end */
+        return 0;
     }
-    *end = at < 0 ? x->size : tm_min((uint64_t)at, x->size);
-    return 0;
+    return -EINVAL; /* it makes no sense of the question */
 }
 
 static int ask_and_remember(FileExtents *x, uint64_t offset, bool *data, uint64_t *end)

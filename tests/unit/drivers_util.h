@@ -118,7 +118,7 @@ static void close_graph(void)
     g_clear_pointer(&dir, g_free);
 }
 
-static void open_on_disk(void)
+G_GNUC_UNUSED static void open_on_disk(void)
 {
     open_graph("/var/tmp");
 }
@@ -128,7 +128,7 @@ static char *path_of(const char *name)
     return name[0] == '/' ? g_strdup(name) : g_build_filename(dir, name, NULL);
 }
 
-static void make_file(const char *name, uint64_t size)
+G_GNUC_UNUSED static void make_file(const char *name, uint64_t size)
 {
     g_autofree char *path = path_of(name);
     int fd = open(path, O_CREAT | O_RDWR | O_TRUNC, 0600);
@@ -138,7 +138,7 @@ static void make_file(const char *name, uint64_t size)
     close(fd);
 }
 
-static struct stat stat_of(const char *name)
+G_GNUC_UNUSED static struct stat stat_of(const char *name)
 {
     g_autofree char *path = path_of(name);
     struct stat st;
@@ -162,7 +162,7 @@ G_GNUC_PRINTF(2, 0) static BlkNode *try_add_v(GError **error, const char *format
     return node;
 }
 
-G_GNUC_PRINTF(1, 2) static BlkNode *add(const char *format, ...)
+G_GNUC_UNUSED G_GNUC_PRINTF(1, 2) static BlkNode *add(const char *format, ...)
 {
     g_autoptr(GError) error = NULL;
     BlkNode *node;
@@ -176,7 +176,7 @@ G_GNUC_PRINTF(1, 2) static BlkNode *add(const char *format, ...)
 }
 
 /* The message of a node that must not open: returned (g_free). */
-G_GNUC_PRINTF(1, 2) static char *refusal(const char *format, ...)
+G_GNUC_UNUSED G_GNUC_PRINTF(1, 2) static char *refusal(const char *format, ...)
 {
     g_autoptr(GError) error = NULL;
     BlkNode *node;
@@ -196,7 +196,7 @@ G_GNUC_PRINTF(1, 2) static char *refusal(const char *format, ...)
         ck_assert_str_eq(says_, message);                                                          \
     } while (0)
 
-static void del(const char *name)
+G_GNUC_UNUSED static void del(const char *name)
 {
     g_autoptr(GError) error = NULL;
 
@@ -205,7 +205,7 @@ static void del(const char *name)
 
 /* A file node named @name on the file of that name in the directory; @more options begin with ','.
  */
-static BlkNode *add_file(const char *name, const char *more)
+G_GNUC_UNUSED static BlkNode *add_file(const char *name, const char *more)
 {
     g_autofree char *path = path_of(name);
 
@@ -227,7 +227,8 @@ static bool all_zero(const char *buf, uint64_t length)
     return true;
 }
 
-static void write_pattern(BlkNode *node, uint64_t offset, uint64_t length, unsigned seed)
+G_GNUC_UNUSED static void write_pattern(BlkNode *node, uint64_t offset, uint64_t length,
+                                        unsigned seed)
 {
     g_autofree char *buf = g_malloc(length);
 
@@ -235,7 +236,8 @@ static void write_pattern(BlkNode *node, uint64_t offset, uint64_t length, unsig
     ck_assert_int_eq(blk_node_pwrite(node, buf, offset, length, 0), 0);
 }
 
-static bool reads_pattern(BlkNode *node, uint64_t offset, uint64_t length, unsigned seed)
+G_GNUC_UNUSED static bool reads_pattern(BlkNode *node, uint64_t offset, uint64_t length,
+                                        unsigned seed)
 {
     g_autofree char *want = g_malloc(length);
     g_autofree char *got = g_malloc(length);
@@ -245,7 +247,7 @@ static bool reads_pattern(BlkNode *node, uint64_t offset, uint64_t length, unsig
     return !memcmp(want, got, length);
 }
 
-static bool reads_zero(BlkNode *node, uint64_t offset, uint64_t length)
+G_GNUC_UNUSED static bool reads_zero(BlkNode *node, uint64_t offset, uint64_t length)
 {
     g_autofree char *got = g_malloc(length);
 
@@ -255,7 +257,7 @@ static bool reads_zero(BlkNode *node, uint64_t offset, uint64_t length)
 }
 
 /* The node's whole status as text: "data 4096, hole,zero 8192". */
-static char *status_text(BlkNode *node)
+G_GNUC_UNUSED static char *status_text(BlkNode *node)
 {
     static const char *const words[] = { "data", "hole", "zero", "hole,zero" };
     static TmExtent list[300000];
