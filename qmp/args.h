@@ -1,0 +1,8 @@
+/* qmp/args.h: arguments of shapes that several commands take; internal to qmp/. */
+#pragma once
+#include "block/export.h"
+#include <json-c/json.h>
+
+/* An array of bitmaps, each a name or {node, name}: returned (g_free), its strings borrowed from
+ * @args. Absent: NULL and *n 0. */
+BlkBitmapName *qmp_arg_bitmaps(json_object *args, const char *name, size_t *n);

@@ -1,0 +1,103 @@
+/* qmp/cmd_bitmap.c: the dirty bitmaps. Each command is a transaction of the one action of its name.
+ */
+#include "qmp/context.h"
+#include "qmp/families.h"
+#include "qmp/transaction.h"
+#include "util/error.h"
+
+static bool run_add(QmpCall *call, GError **error)
+{
+    return qmp_transaction_run_one(call->ctx, "block-dirty-bitmap-add", call->args, error);
+}
+
+static bool run_remove(QmpCall *call, GError **error)
+{
+    return qmp_transaction_run_one(call->ctx, "block-dirty-bitmap-remove", call->args, error);
+}
+
+static bool run_clear(QmpCall *call, GError **error)
+{
+    return qmp_transaction_run_one(call->ctx, "block-dirty-bitmap-clear", call->args, error);
+}
+
+static bool run_enable(QmpCall *call, GError **error)
+{
+    return qmp_transaction_run_one(call->ctx, "block-dirty-bitmap-enable", call->args, error);
+}
+
+static bool run_disable(QmpCall *call, GError **error)
+{
+    return qmp_transaction_run_one(call->ctx, "block-dirty-bitmap-disable", call->args, error);
+}
+
+static bool run_merge(QmpCall *call, GError **error)
+{
+    return qmp_transaction_run_one(call->ctx, "block-dirty-bitmap-merge", call->args, error);
+}
+
+static bool run_sha256(QmpCall *call, GError **error)
+{
+    const char *node_name = qmp_arg_str(call->args, "node");
+    BlkNode *node = blk_graph_find(qmp_context_graph(call->ctx), node_name, NULL);
+    g_autoptr(BmpBitmap) bitmap = NULL;
+    g_autofree char *digest = NULL;
+
+    if (!node)
+        return tm_error_set(error, "Node '%s' not found", node_name);
+    bitmap = bmp_set_find(blk_node_bitmaps(node), qmp_arg_str(call->args, "name"), error);
+    if (!bitmap)
+        return false;
+    digest = bmp_bitmap_sha256(bitmap);
+    call->result = json_object_new_object();
+    json_object_object_add(call->result, "sha256", json_object_new_string(digest));
+    return true;
+}
+
+static const QmpMember add_members[] = {
+    { "node", &qmp_type_str, false, "name of the node to record" },
+    { "name", &qmp_type_str, false, "name of the bitmap, unique in the node" },
+    { "granularity", &qmp_type_uint32, true,
+      "bytes that one bit stands for, a power of two from 512 (default: 64 KiB, or the image's "
+      "cluster size from 4 KiB to 64 KiB)" },
+    { "persistent", &qmp_type_bool, true, "keep it over a restart" },
+    { "disabled", &qmp_type_bool, true, "do not record yet" },
+    { NULL },
+};
+const QmpType qmp_type_bitmap_add = { .kind = QMP_KIND_OBJECT,
+                                      .name = "BlockDirtyBitmapAdd",
+                                      .members = add_members };
+
+static const QmpMember merge_members[] = {
+    { "node", &qmp_type_str, false, "the target's node" },
+    { "target", &qmp_type_str, false, "name of the bitmap to merge into" },
+    { "bitmaps", &qmp_type_bitmaps, false, "the bitmaps to merge, also of other nodes" },
+    { NULL },
+};
+const QmpType qmp_type_bitmap_merge = { .kind = QMP_KIND_OBJECT,
+                                        .name = "BlockDirtyBitmapMerge",
+                                        .members = merge_members };
+
+static const QmpMember sha256_members[] = { { "sha256", &qmp_type_str }, { NULL } };
+static const QmpType sha256_type = { .kind = QMP_KIND_OBJECT,
+                                     .name = "BlockDirtyBitmapSha256",
+                                     .members = sha256_members };
+
+static const QmpCommand commands[] = {
+    { "block-dirty-bitmap-add", "begin to record writes in a new bitmap", &qmp_type_bitmap_add,
+      &qmp_type_empty, run_add },
+    { "block-dirty-bitmap-remove", "remove a bitmap", &qmp_type_bitmap, &qmp_type_empty,
+      run_remove },
+    { "block-dirty-bitmap-clear", "make a bitmap clean", &qmp_type_bitmap, &qmp_type_empty,
+      run_clear },
+    { "block-dirty-bitmap-enable", "record writes again", &qmp_type_bitmap, &qmp_type_empty,
+      run_enable },
+    { "block-dirty-bitmap-disable", "record no more writes", &qmp_type_bitmap, &qmp_type_empty,
+      run_disable },
+    { "block-dirty-bitmap-merge", "add the dirt of other bitmaps to a bitmap",
+      &qmp_type_bitmap_merge, &qmp_type_empty, run_merge },
+    { "x-debug-block-dirty-bitmap-sha256", "the SHA-256 of a bitmap's content", &qmp_type_bitmap,
+      &sha256_type, run_sha256, QMP_COMMAND_UNSTABLE },
+    { NULL },
+};
+
+const QmpFamily qmp_family_bitmap = { "Dirty bitmaps", commands };

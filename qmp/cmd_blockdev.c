@@ -1,0 +1,56 @@
+/* qmp/cmd_blockdev.c: nodes come, change size and go. The work is the block layer's. */
+#include "qmp/context.h"
+#include "qmp/families.h"
+#include "util/error.h"
+
+static bool run_add(QmpCall *call, GError **error)
+{
+    return blk_graph_add(qmp_context_graph(call->ctx), call->args, error) != NULL;
+}
+
+static bool run_del(QmpCall *call, GError **error)
+{
+    return blk_graph_del(qmp_context_graph(call->ctx), qmp_arg_str(call->args, "node-name"), error);
+}
+
+static bool run_resize(QmpCall *call, GError **error)
+{
+    /* "device" names a guest's device in QEMU; a storage daemon has none. */
+    BlkNode *node = qmp_find_node(call->ctx, qmp_arg_str(call->args, "device"),
+                                  qmp_arg_str(call->args, "node-name"), error);
+    json_object *size = qmp_arg(call->args, "size");
+
+    if (!node)
+        return false;
+    if (json_object_get_int64(size) < 0)
+        return tm_error_set(error, "Parameter 'size' expects a >0 size");
+    return blk_graph_resize(qmp_context_graph(call->ctx), node, json_object_get_uint64(size),
+                            error);
+}
+
+static const QmpMember del_members[] = {
+    { "node-name", &qmp_type_str, false, "name of the node" },
+    { NULL },
+};
+static const QmpType del_args = { .kind = QMP_KIND_OBJECT,
+                                  .name = "q_obj_blockdev-del-arg",
+                                  .members = del_members };
+
+static const QmpMember resize_members[] = {
+    { "device", &qmp_type_str, true, "for compatibility; names no node" },
+    { "node-name", &qmp_type_str, true, "name of the node" },
+    { "size", &qmp_type_int, false, "new size in bytes" },
+    { NULL },
+};
+static const QmpType resize_args = { .kind = QMP_KIND_OBJECT,
+                                     .name = "q_obj_block_resize-arg",
+                                     .members = resize_members };
+
+static const QmpCommand commands[] = {
+    { "blockdev-add", "open a node", &qmp_type_blockdev_options, &qmp_type_empty, run_add },
+    { "blockdev-del", "close a node that nothing uses", &del_args, &qmp_type_empty, run_del },
+    { "block_resize", "change the size of a node", &resize_args, &qmp_type_empty, run_resize },
+    { NULL },
+};
+
+const QmpFamily qmp_family_blockdev = { "Block nodes", commands };

@@ -1,0 +1,254 @@
+/* qmp/cmd_export.c: the NBD server and the exports. The work is block/export's and the server's. */
+#include "qmp/args.h"
+#include "qmp/context.h"
+#include "qmp/families.h"
+#include "util/error.h"
+#include <string.h>
+
+/* ---- the server ---- */
+
+static bool run_start(QmpCall *call, GError **error)
+{
+    json_object *data = qmp_arg(call->args, "addr.data");
+    const char *type = qmp_arg_str(call->args, "addr.type");
+    BlkServerOptions options = {
+        .type = strcmp(type, "unix") ? BLK_ADDRESS_INET : BLK_ADDRESS_UNIX,
+        .path = qmp_arg_str(data, "path"),
+        .host = qmp_arg_str(data, "host"),
+        .port = qmp_arg_str(data, "port"),
+        .has_ipv4 = qmp_arg(data, "ipv4") != NULL,
+        .ipv4 = qmp_arg_bool(data, "ipv4", false),
+        .has_ipv6 = qmp_arg(data, "ipv6") != NULL,
+        .ipv6 = qmp_arg_bool(data, "ipv6", false),
+        .max_connections = (uint32_t)qmp_arg_uint(call->args, "max-connections", 0),
+    };
+
+    return blk_exports_server_start(qmp_context_exports(call->ctx), &options, error);
+}
+
+static bool run_stop(QmpCall *call, GError **error)
+{
+    return blk_exports_server_stop(qmp_context_exports(call->ctx), error);
+}
+
+static bool run_nbd_add(QmpCall *call, GError **error)
+{
+    const char *device = qmp_arg_str(call->args, "device");
+    const char *name = qmp_arg_str(call->args, "name"), *bitmap = qmp_arg_str(call->args, "bitmap");
+    BlkBitmapName bitmap_name = { NULL, bitmap };
+    BlkNode *node = qmp_find_node(call->ctx, device, device, error);
+    BlkExportOptions options = {
+        .id = name ? name : device,
+        .type = "nbd",
+        .node_name = device,
+        .name = name ? name : device,
+        .description = qmp_arg_str(call->args, "description"),
+        .bitmaps = &bitmap_name,
+        .n_bitmaps = bitmap ? 1 : 0,
+    };
+
+    if (!node)
+        return false;
+    /* This old command never refused a read-only node: the export was read-only then. */
+    options.writable = qmp_arg_bool(call->args, "writable", false) && !blk_node_read_only(node);
+    return blk_exports_add(qmp_context_exports(call->ctx), &options, error) != NULL;
+}
+
+static bool is_hard(json_object *args)
+{
+    const char *mode = qmp_arg_str(args, "mode");
+
+    return mode && !strcmp(mode, "hard");
+}
+
+static bool run_nbd_remove(QmpCall *call, GError **error)
+{
+    BlkExports *exports = qmp_context_exports(call->ctx);
+    const char *name = qmp_arg_str(call->args, "name");
+    BlkExport *export_ = blk_exports_find_id(exports, name);
+
+    if (export_ && strcmp(blk_export_type(export_), "nbd"))
+        return tm_error_set(error, "Block export '%s' is not an NBD export", name);
+    return blk_exports_del(exports, name, is_hard(call->args), error);
+}
+
+/* ---- exports ---- */
+
+static bool run_add(QmpCall *call, GError **error)
+{
+    json_object *a = call->args;
+    g_autofree BlkBitmapName *bitmaps = NULL;
+    BlkExportOptions options = {
+        .id = qmp_arg_str(a, "id"),
+        .type = qmp_arg_str(a, "type"),
+        .node_name = qmp_arg_str(a, "node-name"),
+        .name = qmp_arg_str(a, "name"),
+        .description = qmp_arg_str(a, "description"),
+        .writable = qmp_arg_bool(a, "writable", false),
+        .writethrough = qmp_arg_bool(a, "writethrough", false),
+        .allocation_depth = qmp_arg_bool(a, "allocation-depth", false),
+    };
+
+    bitmaps = qmp_arg_bitmaps(a, "bitmaps", &options.n_bitmaps);
+    options.bitmaps = bitmaps;
+    return blk_exports_add(qmp_context_exports(call->ctx), &options, error) != NULL;
+}
+
+static bool run_del(QmpCall *call, GError **error)
+{
+    return blk_exports_del(qmp_context_exports(call->ctx), qmp_arg_str(call->args, "id"),
+                           is_hard(call->args), error);
+}
+
+static bool run_select(QmpCall *call, GError **error)
+{
+    size_t n;
+    g_autofree BlkBitmapName *bitmaps = qmp_arg_bitmaps(call->args, "bitmaps", &n);
+
+    return blk_exports_select(qmp_context_exports(call->ctx), qmp_arg_str(call->args, "id"),
+                              bitmaps, n, error);
+}
+
+static json_object *export_info(BlkExport *export_)
+{
+    json_object *info = json_object_new_object();
+    BlkNode *node = blk_export_node(export_);
+
+    json_object_object_add(info, "node-name", json_object_new_string(blk_node_name(node)));
+    json_object_object_add(info, "shutting-down",
+                           json_object_new_boolean(blk_export_shutting_down(export_)));
+    json_object_object_add(info, "type", json_object_new_string(blk_export_type(export_)));
+    json_object_object_add(info, "id", json_object_new_string(blk_export_id(export_)));
+    return info;
+}
+
+/* Newest first, as QEMU. */
+static bool run_query(QmpCall *call, GError **error)
+{
+    g_autoptr(GPtrArray) exports = blk_exports_list(qmp_context_exports(call->ctx));
+
+    call->result = json_object_new_array();
+    for (guint n = exports->len; n > 0; n--)
+        json_object_array_add(call->result, export_info(g_ptr_array_index(exports, n - 1)));
+    return true;
+}
+
+/* ---- types ---- */
+
+static const char *const mode_values[] = { "safe", "hard", NULL };
+static const QmpType mode_type = { .kind = QMP_KIND_ENUM,
+                                   .name = "BlockExportRemoveMode",
+                                   .values = mode_values };
+static const char *const export_values[] = { "nbd", NULL };
+static const QmpType export_type = { .kind = QMP_KIND_ENUM,
+                                     .name = "BlockExportType",
+                                     .values = export_values };
+
+static const QmpMember nbd_add_members[] = {
+    { "name", &qmp_type_str, true, "export name, and id (default: the node name)" },
+    { "description", &qmp_type_str, true, "free text, shown to clients that list the exports" },
+    { "device", &qmp_type_str, false, "the node to export" },
+    { "writable", &qmp_type_bool, true, "clients may write (default: off)" },
+    { "bitmap", &qmp_type_str, true, "a dirty bitmap to offer" },
+    { NULL },
+};
+static const QmpType nbd_add_args = { .kind = QMP_KIND_OBJECT,
+                                      .name = "NbdServerAddOptions",
+                                      .members = nbd_add_members };
+static const QmpMember nbd_remove_members[] = {
+    { "name", &qmp_type_str, false, "the id of the export" },
+    { "mode", &mode_type, true, "safe: not while it has clients (default); hard: cut them off" },
+    { NULL },
+};
+static const QmpType nbd_remove_args = { .kind = QMP_KIND_OBJECT,
+                                         .name = "q_obj_nbd-server-remove-arg",
+                                         .members = nbd_remove_members };
+static const QmpMember del_members[] = {
+    { "id", &qmp_type_str, false, "the id of the export" },
+    { "mode", &mode_type, true, "safe: not while it has clients (default); hard: cut them off" },
+    { NULL },
+};
+static const QmpType del_args = { .kind = QMP_KIND_OBJECT,
+                                  .name = "q_obj_block-export-del-arg",
+                                  .members = del_members };
+static const QmpMember select_members[] = {
+    { "id", &qmp_type_str, false, "the id of the export" },
+    { "bitmaps", &qmp_type_bitmaps, false,
+      "the dirty bitmaps to offer instead of the present ones" },
+    { NULL },
+};
+static const QmpType select_args = { .kind = QMP_KIND_OBJECT,
+                                     .name = "q_obj_block-export-dirty-bitmap-arg",
+                                     .members = select_members };
+
+static const QmpMember info_members[] = {
+    { "id", &qmp_type_str },
+    { "type", &export_type },
+    { "node-name", &qmp_type_str },
+    { "shutting-down", &qmp_type_bool },
+    { NULL },
+};
+static const QmpType info_type = { .kind = QMP_KIND_OBJECT,
+                                   .name = "BlockExportInfo",
+                                   .members = info_members };
+static const QmpType info_array = { .kind = QMP_KIND_ARRAY,
+                                    .name = "array",
+                                    .element = &info_type };
+
+static const QmpCommand commands[] = {
+    { "nbd-server-start", "start listening for NBD clients", &qmp_type_nbd_server_args,
+      &qmp_type_empty, run_start },
+    { "nbd-server-stop", "remove all exports, end their sessions, stop listening", &qmp_type_empty,
+      &qmp_type_empty, run_stop },
+    { "nbd-server-add", "export a node over NBD; use block-export-add", &nbd_add_args,
+      &qmp_type_empty, run_nbd_add, QMP_COMMAND_DEPRECATED },
+    { "nbd-server-remove", "remove an NBD export; use block-export-del", &nbd_remove_args,
+      &qmp_type_empty, run_nbd_remove, QMP_COMMAND_DEPRECATED },
+    { "block-export-add", "export a node", &qmp_type_export_options, &qmp_type_empty, run_add },
+    { "block-export-del", "remove an export", &del_args, &qmp_type_empty, run_del },
+    { "block-export-dirty-bitmap",
+      "select the dirty bitmaps that an export offers to clients from now on", &select_args,
+      &qmp_type_empty, run_select },
+    { "query-block-exports", "the exports", &qmp_type_empty, &info_array, run_query },
+    { NULL },
+};
+
+/* ---- events ---- */
+
+static const QmpMember deleted_members[] = {
+    { "id", &qmp_type_str, false, "the id that it had" },
+    { NULL },
+};
+static const QmpType deleted_data = { .kind = QMP_KIND_OBJECT,
+                                      .name = "q_obj_BLOCK_EXPORT_DELETED-arg",
+                                      .members = deleted_members };
+
+static const char *const operation_values[] = { "read", "write", NULL };
+static const QmpType operation_type = { .kind = QMP_KIND_ENUM,
+                                        .name = "IoOperationType",
+                                        .values = operation_values };
+static const char *const action_values[] = { "ignore", "report", "stop", NULL };
+static const QmpType action_type = { .kind = QMP_KIND_ENUM,
+                                     .name = "BlockErrorAction",
+                                     .values = action_values };
+static const QmpMember io_error_members[] = {
+    { "device", &qmp_type_str, false, "empty, or the id of the export" },
+    { "node-name", &qmp_type_str, true, "the node" },
+    { "operation", &operation_type, false, "what failed" },
+    { "action", &action_type, false, "what was done about it" },
+    { "nospace", &qmp_type_bool, true, "for want of space" },
+    { "reason", &qmp_type_str, false, "the error, for people" },
+    { NULL },
+};
+static const QmpType io_error_data = { .kind = QMP_KIND_OBJECT,
+                                       .name = "q_obj_BLOCK_IO_ERROR-arg",
+                                       .members = io_error_members };
+
+static const QmpEvent events[] = {
+    { "BLOCK_EXPORT_DELETED", "an export is gone, and so are its sessions", &deleted_data },
+    { "BLOCK_IO_ERROR", "a client's request failed; at most one a second for an export",
+      &io_error_data },
+    { NULL },
+};
+
+const QmpFamily qmp_family_export = { "Exports", commands, events };

@@ -1,0 +1,243 @@
+/* qmp/cmd_nodes.c: query-named-block-nodes.
+ *
+ * The members are QEMU's BlockDeviceInfo; figures of features that do not exist here (I/O limits,
+ * write thresholds, encryption) have the values that QEMU gives when they are off. Newest node
+ * first, as there. */
+#include "qmp/context.h"
+#include "qmp/families.h"
+#include <string.h>
+
+static void add_uint(json_object *object, const char *key, uint64_t value)
+{
+    json_object_object_add(object, key, json_object_new_uint64(value));
+}
+
+static void add_bool(json_object *object, const char *key, bool value)
+{
+    json_object_object_add(object, key, json_object_new_boolean(value));
+}
+
+static void add_string(json_object *object, const char *key, const char *value)
+{
+    json_object_object_add(object, key, json_object_new_string(value));
+}
+
+/* Whether the node keeps its data on a medium, itself or below: then there is such a thing as an
+ * image, with a dirty flag (always clear here). */
+static bool has_image(BlkNode *node)
+{
+    const struct tidemark_driver *driver = blk_node_driver(node);
+
+    if (blk_node_child(node, 0))
+        return true;
+    for (const struct tidemark_option *o = driver->options; o && o->name; o++)
+        if (!strcmp(o->name, "filename"))
+            return true;
+    return false;
+}
+
+static json_object *image_info(BlkNode *node, const char *filename)
+{
+    json_object *image = json_object_new_object();
+    struct tidemark_info info = { .struct_size = sizeof(info) };
+
+    blk_node_info(node, &info);
+    add_uint(image, "virtual-size", blk_node_size(node));
+    add_string(image, "filename", filename);
+    add_string(image, "format", blk_node_driver(node)->name);
+    if (info.allocated != UINT64_MAX)
+        add_uint(image, "actual-size", info.allocated);
+    if (info.cluster_size)
+        add_uint(image, "cluster-size", info.cluster_size);
+    if (has_image(node))
+        add_bool(image, "dirty-flag", false);
+    return image;
+}
+
+static json_object *cache_info(BlkNode *node)
+{
+    json_object *cache = json_object_new_object();
+
+    add_bool(cache, "no-flush", blk_node_option_bool(node, "cache.no-flush"));
+    add_bool(cache, "direct", blk_node_option_bool(node, "cache.direct"));
+    add_bool(cache, "writeback", true);
+    return cache;
+}
+
+static json_object *bitmap_info(BmpBitmap *bitmap)
+{
+    json_object *info = json_object_new_object();
+
+    add_string(info, "name", bmp_bitmap_name(bitmap));
+    add_bool(info, "recording", bmp_bitmap_enabled(bitmap));
+    add_bool(info, "persistent", bmp_bitmap_persistent(bitmap));
+    add_bool(info, "busy", bmp_bitmap_busy(bitmap));
+    add_uint(info, "granularity", bmp_bitmap_granularity(bitmap));
+    add_uint(info, "count", bmp_bitmap_count(bitmap));
+    if (bmp_bitmap_inconsistent(bitmap))
+        add_bool(info, "inconsistent", true);
+    return info;
+}
+
+/* Newest first, as QEMU. */
+static json_object *bitmap_list(BlkNode *node)
+{
+    json_object *list = json_object_new_array();
+    BmpSet *set = blk_node_bitmaps(node);
+
+    for (size_t n = bmp_set_length(set); n > 0; n--) {
+        g_autoptr(BmpBitmap) bitmap = bmp_set_nth(set, n - 1);
+
+        json_object_array_add(list, bitmap_info(bitmap));
+    }
+    return list;
+}
+
+static void add_limits(json_object *info)
+{
+    static const char *const limits[] = { "bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr" };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(limits); i++)
+        add_uint(info, limits[i], 0);
+}
+
+static BlkNode *backing_of(BlkNode *node)
+{
+    const struct tidemark_child_role *role = blk_node_driver(node)->children;
+
+    for (unsigned i = 0; role && role[i].name; i++)
+        if (!strcmp(role[i].name, "backing"))
+            return blk_node_child(node, i);
+    return NULL;
+}
+
+/* How many images are below the node through "backing". */
+static unsigned backing_depth(BlkNode *node)
+{
+    unsigned depth = 0;
+
+    while ((node = backing_of(node)))
+        depth++;
+    return depth;
+}
+
+static json_object *node_info(BlkNode *node)
+{
+    json_object *info = json_object_new_object();
+    g_autofree char *filename = blk_node_filename(node);
+    const char *detect = blk_node_option_string(node, "detect-zeroes");
+
+    add_string(info, "detect_zeroes", detect ? detect : "off");
+    json_object_object_add(info, "image", image_info(node, filename));
+    add_bool(info, "ro", blk_node_read_only(node));
+    add_string(info, "node-name", blk_node_name(node));
+    add_uint(info, "backing_file_depth", backing_depth(node));
+    add_string(info, "drv", blk_node_driver(node)->name);
+    add_limits(info);
+    add_uint(info, "write_threshold", 0);
+    if (bmp_set_length(blk_node_bitmaps(node)))
+        json_object_object_add(info, "dirty-bitmaps", bitmap_list(node));
+    add_bool(info, "encrypted", false);
+    json_object_object_add(info, "cache", cache_info(node));
+    add_string(info, "file", filename);
+    return info;
+}
+
+static bool run_query(QmpCall *call, GError **error)
+{
+    g_autoptr(GPtrArray) nodes = blk_graph_nodes(qmp_context_graph(call->ctx));
+
+    call->result = json_object_new_array();
+    for (guint n = nodes->len; n > 0; n--)
+        json_object_array_add(call->result, node_info(g_ptr_array_index(nodes, n - 1)));
+    return true;
+}
+
+/* ---- types ---- */
+
+static const QmpMember query_members[] = {
+    { "flat", &qmp_type_bool, true, "do not nest backing images" },
+    { NULL },
+};
+static const QmpType query_args = { .kind = QMP_KIND_OBJECT,
+                                    .name = "q_obj_query-named-block-nodes-arg",
+                                    .members = query_members };
+
+static const QmpMember image_members[] = {
+    { "filename", &qmp_type_str, false, "name of the image file" },
+    { "format", &qmp_type_str, false, "the driver" },
+    { "dirty-flag", &qmp_type_bool, true, "the image was not closed cleanly" },
+    { "actual-size", &qmp_type_int, true, "bytes occupied on the medium" },
+    { "virtual-size", &qmp_type_int, false, "bytes of the disk" },
+    { "cluster-size", &qmp_type_int, true, "bytes of an allocation unit" },
+    { NULL },
+};
+static const QmpType image_type = { .kind = QMP_KIND_OBJECT,
+                                    .name = "ImageInfo",
+                                    .members = image_members };
+
+static const QmpMember cache_members[] = { { "writeback", &qmp_type_bool },
+                                           { "direct", &qmp_type_bool },
+                                           { "no-flush", &qmp_type_bool },
+                                           { NULL } };
+static const QmpType cache_type = { .kind = QMP_KIND_OBJECT,
+                                    .name = "BlockdevCacheInfo",
+                                    .members = cache_members };
+
+static const QmpMember bitmap_members[] = {
+    { "name", &qmp_type_str, true, "name of the bitmap" },
+    { "count", &qmp_type_int, false, "dirty bytes" },
+    { "granularity", &qmp_type_int, false, "bytes that one bit stands for" },
+    { "recording", &qmp_type_bool, false, "writes are recorded" },
+    { "busy", &qmp_type_bool, false, "in use by an export or a job" },
+    { "persistent", &qmp_type_bool, false, "kept over a restart" },
+    { "inconsistent", &qmp_type_bool, true, "was not stored properly: may only be removed" },
+    { NULL },
+};
+static const QmpType bitmap_type = { .kind = QMP_KIND_OBJECT,
+                                     .name = "BlockDirtyInfo",
+                                     .members = bitmap_members };
+static const QmpType bitmap_array = { .kind = QMP_KIND_ARRAY,
+                                      .name = "array",
+                                      .element = &bitmap_type };
+
+static const char *const detect_values[] = { "off", "on", "unmap", NULL };
+static const QmpType detect_type = { .kind = QMP_KIND_ENUM,
+                                     .name = "BlockdevDetectZeroesOptions",
+                                     .values = detect_values };
+
+static const QmpMember node_members[] = {
+    { "file", &qmp_type_str },
+    { "node-name", &qmp_type_str, true },
+    { "ro", &qmp_type_bool },
+    { "drv", &qmp_type_str },
+    { "backing_file", &qmp_type_str, true },
+    { "backing_file_depth", &qmp_type_int },
+    { "encrypted", &qmp_type_bool },
+    { "detect_zeroes", &detect_type },
+    { "bps", &qmp_type_int },
+    { "bps_rd", &qmp_type_int },
+    { "bps_wr", &qmp_type_int },
+    { "iops", &qmp_type_int },
+    { "iops_rd", &qmp_type_int },
+    { "iops_wr", &qmp_type_int },
+    { "image", &image_type },
+    { "cache", &cache_type },
+    { "write_threshold", &qmp_type_int },
+    { "dirty-bitmaps", &bitmap_array, true },
+    { NULL },
+};
+static const QmpType node_type = { .kind = QMP_KIND_OBJECT,
+                                   .name = "BlockDeviceInfo",
+                                   .members = node_members };
+static const QmpType node_array = { .kind = QMP_KIND_ARRAY,
+                                    .name = "array",
+                                    .element = &node_type };
+
+static const QmpCommand commands[] = {
+    { "query-named-block-nodes", "the nodes, with their images and dirty bitmaps", &query_args,
+      &node_array, run_query },
+    { NULL },
+};
+
+const QmpFamily qmp_family_nodes = { "Queries of nodes", commands };

@@ -1,0 +1,76 @@
+/* qmp/context.h: what commands work on, and how one is run.
+ *
+ * One QmpContext for a daemon. Monitors run the commands of their clients through it, and the
+ * daemon those of its command line.
+ *
+ * Threads: the main thread, except qmp_context_emit(). */
+#pragma once
+#include "block/export.h"
+#include "block/graph.h"
+#include "qmp/table.h"
+
+typedef struct QmpContext QmpContext;
+
+/* The version of QEMU's QMP that we speak, which clients look for in the greeting's "qemu"; our own
+ * version is in "package". */
+#define QMP_QEMU_MAJOR 7
+#define QMP_QEMU_MINOR 2
+#define QMP_QEMU_MICRO 0
+
+typedef struct QmpContextOptions {
+    BlkGraph *graph;     /* borrowed, outlives the context */
+    BlkExports *exports; /* borrowed, outlives the context */
+    GMainContext *main;  /* borrowed; NULL: the default one */
+    /* The command quit: to make the main loop return, not to exit at once, so that the reply goes
+     * out. */
+    void (*quit)(void *opaque);
+    void *opaque;
+} QmpContextOptions;
+
+/* The drivers known to the graph's registry now are those that blockdev-add knows. Takes the
+ * graph's events. */
+QmpContext *qmp_context_new(const QmpContextOptions *options);
+/* All monitors are freed before. Events that are still under way are dropped. NULL is fine. */
+void qmp_context_free(QmpContext *ctx);
+
+BlkGraph *qmp_context_graph(QmpContext *ctx);
+BlkExports *qmp_context_exports(QmpContext *ctx);
+const QmpTypes *qmp_context_types(QmpContext *ctx);
+GMainContext *qmp_context_main(QmpContext *ctx);
+void qmp_context_quit(QmpContext *ctx);
+/* {"qemu": {...}, "package": ...}: a reference */
+json_object *qmp_context_version(void);
+
+/* Runs a command as the command line does. @args (borrowed) may be NULL for none. *result, if not
+ * NULL, is a reference. false and an error with its class, if the command is unknown, the arguments
+ * do not fit, or it fails. */
+bool qmp_dispatch(QmpContext *ctx, const char *command, json_object *args, json_object **result,
+                  GError **error);
+
+/* ---- for handlers */
+struct QmpCall {
+    QmpContext *ctx;
+    json_object *args;   /* borrowed, checked; never NULL */
+    json_object *result; /* a reference; NULL: {} */
+};
+
+/* Arguments by name; a dotted path ("addr.type") goes down. Absent: NULL or the default. Borrowed.
+ */
+json_object *qmp_arg(json_object *args, const char *path);
+const char *qmp_arg_str(json_object *args, const char *path);
+bool qmp_arg_bool(json_object *args, const char *path, bool otherwise);
+uint64_t qmp_arg_uint(json_object *args, const char *path, uint64_t otherwise);
+
+/* The node of that name, borrowed; else NULL and "Cannot find device='X' nor node-name='Y'". */
+BlkNode *qmp_find_node(QmpContext *ctx, const char *device, const char *node_name, GError **error);
+
+/* ---- events */
+/* Sends an event to every listener. Takes @data (NULL: none). Any thread: it is sent on the main
+ * one, at once if this is it. Its type matches BlkEventFn. */
+void qmp_context_emit(void *ctx, const char *name, json_object *data);
+
+/* @event is the whole message, borrowed. */
+typedef void (*QmpListenFn)(void *opaque, json_object *event);
+typedef struct QmpListener QmpListener;
+QmpListener *qmp_context_listen(QmpContext *ctx, QmpListenFn fn, void *opaque);
+void qmp_listener_free(QmpListener *listener); /* also from within a callback; NULL is fine */

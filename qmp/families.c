@@ -1,0 +1,13 @@
+/* qmp/families.c: the list of all families of commands. A new one is entered here and nowhere else.
+ */
+#include "qmp/families.h"
+
+const QmpFamily *const qmp_families[] = {
+    &qmp_family_core,
+    &qmp_family_blockdev,
+    &qmp_family_nodes,
+    &qmp_family_export,
+    &qmp_family_bitmap,
+    &qmp_family_transaction,
+    NULL,
+};

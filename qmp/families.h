@@ -1,0 +1,6 @@
+/* qmp/families.h: the families of commands, a file cmd_NAME.c each. Constant. */
+#pragma once
+#include "qmp/table.h"
+
+extern const QmpFamily qmp_family_core, qmp_family_blockdev, qmp_family_nodes, qmp_family_export,
+    qmp_family_bitmap, qmp_family_transaction;

@@ -1,0 +1,344 @@
+/* qmp/session.c: the conversation with one client.
+ *
+ * Input is read when it is there and while not too much output waits; each value is answered before
+ * the next one is looked at, so replies are in order. Output waits in a buffer that is written when
+ * the descriptor takes more; both directions use poll and calls that cannot block, without
+ * O_NONBLOCK, which on standard input would change the terminal for everybody else on it.
+ *
+ * Invariant: the session ends (and is freed) only from a source of its own, never while a message
+ * is being handled or an event sent. */
+#include "qmp/session.h"
+#include "qmp/json.h"
+#include "util/error.h"
+#include <errno.h>
+#include <glib-unix.h>
+#include <limits.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define PAUSE_AT ((size_t)1 << 20)
+#define CUT_AT   ((size_t)64 << 20)
+
+struct QmpSession {
+    QmpContext *ctx;
+    QmpSessionOptions options;
+    QmpStream *stream;
+    QmpListener *listener;
+    bool negotiated;
+    bool socket;
+    bool ended;  /* no more input */
+    bool broken; /* the client is to be cut off */
+    char input[16384];
+    size_t input_length, input_used;
+    GString *output;
+    size_t sent;                         /* of output */
+    GSource *reading, *writing, *ending; /* NULL: not watched */
+};
+
+static void update(QmpSession *s);
+
+static size_t waiting(const QmpSession *s)
+{
+    return s->output->len - s->sent;
+}
+
+/* ---- output ---- */
+
+/* Writes what the descriptor takes without blocking. A pipe or terminal that polls writable takes
+ * PIPE_BUF bytes. */
+static bool write_some(QmpSession *s)
+{
+    const char *at = s->output->str + s->sent;
+    size_t n = waiting(s);
+    ssize_t r = s->socket ? send(s->options.out, at, n, MSG_DONTWAIT | MSG_NOSIGNAL)
+                          : write(s->options.out, at, MIN(n, PIPE_BUF));
+
+    if (r < 0)
+        return errno == EAGAIN || errno == EINTR;
+    s->sent += (size_t)r;
+    if (s->sent == s->output->len) {
+        g_string_free(s->output, TRUE);
+        s->output = g_string_new(NULL);
+        s->sent = 0;
+    } else if (s->sent >= PAUSE_AT) {
+        g_string_erase(s->output, 0, (gssize)s->sent);
+        s->sent = 0;
+    }
+    return true;
+}
+
+static void say(QmpSession *s, json_object *message)
+{
+    if (s->broken)
+        return;
+    if (waiting(s) >= CUT_AT) {
+        s->broken = true;
+        if (s->options.log)
+            s->options.log(s->options.opaque, "a QMP client does not read; it is cut off");
+    } else {
+        qmp_json_write(s->output, message, s->options.pretty);
+        g_string_append(s->output, "\r\n");
+        /* Most replies go out at once; an error shows again when the rest is written. */
+        if (s->socket)
+            write_some(s);
+    }
+    update(s);
+}
+
+void qmp_session_flush(QmpSession *s, gint64 until)
+{
+    while (waiting(s) && !s->broken) {
+        struct pollfd p = { s->options.out, POLLOUT, 0 };
+        gint64 left = (until - g_get_monotonic_time()) / 1000;
+        int r = poll(&p, 1, left > 0 ? (int)left : 0);
+
+        if (r == 0 || (r < 0 && errno != EINTR))
+            return;
+        if (r > 0 && !write_some(s))
+            return;
+    }
+}
+
+static void send_event(void *opaque, json_object *event)
+{
+    QmpSession *s = opaque;
+
+    if (s->negotiated)
+        say(s, event);
+}
+
+static void greet(QmpSession *s)
+{
+    json_object *greeting = json_object_new_object(), *body = json_object_new_object();
+
+    json_object_object_add(body, "version", qmp_context_version());
+    json_object_object_add(body, "capabilities", json_object_new_array());
+    json_object_object_add(greeting, "QMP", body);
+    say(s, greeting);
+    json_object_put(greeting);
+}
+
+/* ---- requests ---- */
+
+static bool check_member(const char *key, json_object *value, const char **command,
+                         json_object **args, GError **error)
+{
+    if (!strcmp(key, "execute")) {
+        if (!json_object_is_type(value, json_type_string))
+            return tm_error_set(error, "QMP input member '%s' must be a string", key);
+        *command = json_object_get_string(value);
+    } else if (!strcmp(key, "arguments")) {
+        if (!json_object_is_type(value, json_type_object))
+            return tm_error_set(error, "QMP input member 'arguments' must be an object");
+        *args = value;
+    } else if (strcmp(key, "id")) {
+        return tm_error_set(error, "QMP input member '%s' is unexpected", key);
+    }
+    return true;
+}
+
+static bool take_apart(json_object *request, const char **command, json_object **args,
+                       GError **error)
+{
+    if (!json_object_is_type(request, json_type_object))
+        return tm_error_set(error, "QMP input must be a JSON object");
+    json_object_object_foreach(request, key, value)
+    {
+        if (!check_member(key, value, command, args, error))
+            return false;
+    }
+    return *command || tm_error_set(error, "QMP input lacks member 'execute'");
+}
+
+/* qmp_capabilities is the session's own: its table entry is for introspection. */
+static bool negotiate(QmpSession *s, json_object *args, GError **error)
+{
+    g_autoptr(GError) mistake = NULL;
+    const QmpCommand *c = qmp_table_command("qmp_capabilities");
+    json_object *none = json_object_new_object(), *enable;
+    bool ok = qmp_check(qmp_context_types(s->ctx), c->args, args ? args : none, error);
+
+    json_object_put(none);
+    if (!ok)
+        return false;
+    enable = args ? qmp_arg(args, "enable") : NULL;
+    if (enable && json_object_array_length(enable))
+        return tm_error_set(error, "Capability %s not available",
+                            json_object_get_string(json_object_array_get_idx(enable, 0)));
+    s->negotiated = true;
+    return true;
+}
+
+static bool answer(QmpSession *s, json_object *request, json_object **result, GError **error)
+{
+    const char *command = NULL;
+    json_object *args = NULL;
+
+    if (!take_apart(request, &command, &args, error))
+        return false;
+    if (!s->negotiated) {
+        if (!strcmp(command, "qmp_capabilities"))
+            return negotiate(s, args, error);
+        return tm_error_set_class(error, TM_ERROR_COMMAND_NOT_FOUND,
+                                  "Expecting capabilities negotiation with 'qmp_capabilities'");
+    }
+    return qmp_dispatch(s->ctx, command, args, result, error);
+}
+
+static json_object *error_body(const GError *error)
+{
+    json_object *body = json_object_new_object();
+
+    json_object_object_add(body, "class", json_object_new_string(tm_error_class_name(error)));
+    json_object_object_add(body, "desc", json_object_new_string(error->message));
+    return body;
+}
+
+static void handle_input(void *opaque, json_object *request, const GError *malformed)
+{
+    QmpSession *s = opaque;
+    json_object *reply = json_object_new_object(), *result = NULL, *id = NULL;
+    g_autoptr(GError) error = malformed ? g_error_copy(malformed) : NULL;
+
+    if (!error)
+        answer(s, request, &result, &error);
+    if (error)
+        json_object_object_add(reply, "error", error_body(error));
+    else
+        json_object_object_add(reply, "return", result ? result : json_object_new_object());
+    if (json_object_is_type(request, json_type_object) &&
+        json_object_object_get_ex(request, "id", &id))
+        json_object_object_add(reply, "id", json_object_get(id));
+    say(s, reply);
+    json_object_put(reply);
+}
+
+/* ---- sources ---- */
+
+static void stop_watching(GSource **source)
+{
+    if (*source) {
+        g_source_destroy(*source);
+        g_source_unref(*source);
+        *source = NULL;
+    }
+}
+
+/* From a source only; returns what that returns. */
+static gboolean end(void *opaque)
+{
+    QmpSession *s = opaque;
+
+    s->options.ended(s->options.owner, s);
+    return G_SOURCE_REMOVE;
+}
+
+/* Handles what has been read, as far as the output has room. */
+static void consume(QmpSession *s)
+{
+    while (s->input_used < s->input_length && waiting(s) < PAUSE_AT && !s->broken)
+        qmp_stream_feed(s->stream, s->input + s->input_used++, 1);
+}
+
+static gboolean readable(int fd, GIOCondition condition, void *opaque)
+{
+    QmpSession *s = opaque;
+    ssize_t n;
+
+    if (s->input_used == s->input_length) {
+        n = s->socket ? recv(fd, s->input, sizeof(s->input), MSG_DONTWAIT)
+                      : read(fd, s->input, sizeof(s->input));
+        if (n < 0 && (errno == EAGAIN || errno == EINTR))
+            return G_SOURCE_CONTINUE;
+        s->ended = n <= 0;
+        s->input_used = 0;
+        s->input_length = n > 0 ? (size_t)n : 0;
+    }
+    consume(s);
+    if (s->ended && !waiting(s))
+        return end(s);
+    update(s);
+    return G_SOURCE_CONTINUE;
+}
+
+static gboolean writable(int fd, GIOCondition condition, void *opaque)
+{
+    QmpSession *s = opaque;
+
+    if (!write_some(s))
+        return end(s);
+    consume(s);
+    if (s->ended && !waiting(s))
+        return end(s);
+    update(s);
+    return G_SOURCE_CONTINUE;
+}
+
+static void watch(QmpSession *s, GSource **source, bool wanted, int fd, GIOCondition condition,
+                  GUnixFDSourceFunc fn)
+{
+    if (!wanted) {
+        stop_watching(source);
+    } else if (!*source) {
+        *source = g_unix_fd_source_new(fd, condition);
+        g_source_set_callback(*source, G_SOURCE_FUNC(fn), s, NULL);
+        g_source_attach(*source, qmp_context_main(s->ctx));
+    }
+}
+
+/* Watches for what the session can do now. */
+static void update(QmpSession *s)
+{
+    watch(s, &s->reading, waiting(s) < PAUSE_AT && !s->broken && !s->ended, s->options.in,
+          G_IO_IN | G_IO_HUP | G_IO_ERR, readable);
+    watch(s, &s->writing, waiting(s) > 0 && !s->broken, s->options.out,
+          G_IO_OUT | G_IO_HUP | G_IO_ERR, writable);
+    if (s->broken && !s->ending) {
+        s->ending = g_idle_source_new();
+        g_source_set_callback(s->ending, end, s, NULL);
+        g_source_attach(s->ending, qmp_context_main(s->ctx));
+    }
+}
+
+static bool is_socket(int fd)
+{
+    int type;
+    socklen_t length = sizeof(type);
+
+    return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length) == 0;
+}
+
+QmpSession *qmp_session_new(QmpContext *ctx, const QmpSessionOptions *options)
+{
+    QmpSession *s = g_new0(QmpSession, 1);
+
+    s->ctx = ctx;
+    s->options = *options;
+    s->socket = is_socket(options->in) && is_socket(options->out);
+    s->output = g_string_new(NULL);
+    s->stream = qmp_stream_new(handle_input, s);
+    s->listener = qmp_context_listen(ctx, send_event, s);
+    greet(s);
+    update(s);
+    return s;
+}
+
+void qmp_session_free(QmpSession *s)
+{
+    if (!s)
+        return;
+    stop_watching(&s->reading);
+    stop_watching(&s->writing);
+    stop_watching(&s->ending);
+    qmp_listener_free(s->listener);
+    qmp_stream_free(s->stream);
+    g_string_free(s->output, TRUE);
+    if (s->options.owned) {
+        close(s->options.in);
+        if (s->options.out != s->options.in)
+            close(s->options.out);
+    }
+    g_free(s);
+}

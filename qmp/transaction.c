@@ -1,0 +1,277 @@
+/* qmp/transaction.c: see the header.
+ *
+ * All disks that the actions name are sealed together, so that what the actions do takes effect at
+ * one instant of the write stream of each. Then each action is done in turn and noted; at the first
+ * that fails, those before it are taken back in reverse order, still within the seal: nobody has
+ * seen them. */
+#include "qmp/transaction.h"
+#include "qmp/args.h"
+#include "util/error.h"
+#include <string.h>
+
+/* How to take back one step. */
+typedef struct Undo {
+    enum { UNDO_ADD, UNDO_REMOVE, UNDO_CHANGE } kind;
+    BmpBitmap *bitmap; /* a reference */
+    BmpBackup *backup; /* UNDO_CHANGE */
+} Undo;
+
+typedef struct Transaction {
+    QmpContext *ctx;
+    GPtrArray *nodes; /* BlkNode references, each once */
+    GPtrArray *sets;  /* their BmpSets, borrowed */
+    GArray *undo;
+    bool grouped;
+} Transaction;
+
+typedef bool (*ActionFn)(Transaction *t, json_object *data, GError **error);
+
+static void note(Transaction *t, int kind, BmpBitmap *bitmap, BmpBackup *backup)
+{
+    Undo undo = { kind, bmp_bitmap_ref(bitmap), backup };
+
+    g_array_append_val(t->undo, undo);
+}
+
+static void take_back(Undo *undo)
+{
+    switch (undo->kind) {
+    case UNDO_ADD:
+        bmp_bitmap_remove(undo->bitmap, NULL);
+        break;
+    case UNDO_REMOVE:
+        bmp_bitmap_unremove(undo->bitmap);
+        break;
+    case UNDO_CHANGE:
+        bmp_bitmap_restore(undo->bitmap, g_steal_pointer(&undo->backup));
+        break;
+    }
+}
+
+static void undo_clear(void *opaque)
+{
+    Undo *undo = opaque;
+
+    bmp_backup_free(undo->backup);
+    bmp_bitmap_unref(undo->bitmap);
+}
+
+/* ---- what actions name ---- */
+
+static void involve(Transaction *t, const char *node_name)
+{
+    BlkNode *node = node_name ? blk_graph_find(qmp_context_graph(t->ctx), node_name, NULL) : NULL;
+
+    /* A node that does not exist is for its action to complain of, in its turn. */
+    if (!node || g_ptr_array_find(t->nodes, node, NULL))
+        return;
+    g_ptr_array_add(t->nodes, blk_node_ref(node));
+    g_ptr_array_add(t->sets, blk_node_bitmaps(node));
+}
+
+static void involve_action(Transaction *t, json_object *data)
+{
+    size_t n;
+    g_autofree BlkBitmapName *bitmaps = qmp_arg_bitmaps(data, "bitmaps", &n);
+
+    involve(t, qmp_arg_str(data, "node"));
+    for (size_t i = 0; i < n; i++)
+        involve(t, bitmaps[i].node);
+}
+
+static BmpBitmap *find(Transaction *t, const char *node_name, const char *name, GError **error)
+{
+    BlkNode *node = blk_graph_find(qmp_context_graph(t->ctx), node_name, NULL);
+
+    if (node)
+        return bmp_set_find(blk_node_bitmaps(node), name, error);
+    tm_error_set(error, "Node '%s' not found", node_name);
+    return NULL;
+}
+
+static BmpBitmap *find_target(Transaction *t, json_object *data, const char *key, GError **error)
+{
+    return find(t, qmp_arg_str(data, "node"), qmp_arg_str(data, key), error);
+}
+
+/* ---- the actions ---- */
+
+static uint64_t default_granularity(BlkNode *node)
+{
+    struct tidemark_info info = { .struct_size = sizeof(info) };
+
+    blk_node_info(node, &info);
+    return bmp_default_granularity(info.cluster_size);
+}
+
+static bool act_add(Transaction *t, json_object *data, GError **error)
+{
+    const char *node_name = qmp_arg_str(data, "node"), *name = qmp_arg_str(data, "name");
+    BmpAddOptions options = { .granularity = qmp_arg_uint(data, "granularity", 0),
+                              .persistent = qmp_arg_bool(data, "persistent", false),
+                              .disabled = qmp_arg_bool(data, "disabled", false) };
+    BlkNode *node = qmp_find_node(t->ctx, node_name, node_name, error);
+    g_autoptr(BmpBitmap) bitmap = NULL;
+
+    if (!node)
+        return false;
+    if (!*name)
+        return tm_error_set(error, "Bitmap name cannot be empty");
+    /* To the set 0 means the default; a given 0 is a mistake. */
+    if (qmp_arg(data, "granularity") && options.granularity == 0)
+        return tm_error_set(error, "Granularity must be power of 2 and at least 512");
+    if (options.granularity == 0)
+        options.granularity = default_granularity(node);
+    bitmap = bmp_set_add(blk_node_bitmaps(node), name, &options, error);
+    if (bitmap)
+        note(t, UNDO_ADD, bitmap, NULL);
+    return bitmap != NULL;
+}
+
+static bool act_remove(Transaction *t, json_object *data, GError **error)
+{
+    g_autoptr(BmpBitmap) bitmap = find_target(t, data, "name", error);
+
+    if (!bitmap || !bmp_bitmap_remove(bitmap, error))
+        return false;
+    note(t, UNDO_REMOVE, bitmap, NULL);
+    return true;
+}
+
+static bool change(Transaction *t, json_object *data, bool (*fn)(BmpBitmap *, GError **),
+                   GError **error)
+{
+    g_autoptr(BmpBitmap) bitmap = find_target(t, data, "name", error);
+
+    if (!bitmap || !bmp_bitmap_check_usable(bitmap, error))
+        return false;
+    note(t, UNDO_CHANGE, bitmap, bmp_bitmap_backup(bitmap));
+    return fn(bitmap, error);
+}
+
+static bool act_clear(Transaction *t, json_object *data, GError **error)
+{
+    return change(t, data, bmp_bitmap_clear, error);
+}
+
+static bool act_enable(Transaction *t, json_object *data, GError **error)
+{
+    return change(t, data, bmp_bitmap_enable, error);
+}
+
+static bool act_disable(Transaction *t, json_object *data, GError **error)
+{
+    return change(t, data, bmp_bitmap_disable, error);
+}
+
+static bool merge_one(Transaction *t, BmpBitmap *target, const char *node_name, const char *name,
+                      GError **error)
+{
+    g_autoptr(BmpBitmap) source = find(t, node_name, name, error);
+
+    return source && bmp_bitmap_check_usable(source, error) &&
+           bmp_bitmap_merge(target, source, error);
+}
+
+static bool act_merge(Transaction *t, json_object *data, GError **error)
+{
+    g_autoptr(BmpBitmap) target = find_target(t, data, "target", error);
+    size_t n;
+    g_autofree BlkBitmapName *sources = qmp_arg_bitmaps(data, "bitmaps", &n);
+
+    if (!target || !bmp_bitmap_check_usable(target, error))
+        return false;
+    note(t, UNDO_CHANGE, target, bmp_bitmap_backup(target));
+    for (size_t i = 0; i < n; i++) {
+        const char *node = sources[i].node ? sources[i].node : qmp_arg_str(data, "node");
+
+        if (!merge_one(t, target, node, sources[i].name, error))
+            return false;
+    }
+    return true;
+}
+
+static bool act_abort(Transaction *t, json_object *data, GError **error)
+{
+    return tm_error_set(error, "Transaction aborted using Abort action");
+}
+
+static const struct {
+    const char *type;
+    ActionFn act;
+} actions_table[] = {
+    { "abort", act_abort },
+    { "block-dirty-bitmap-add", act_add },
+    { "block-dirty-bitmap-remove", act_remove },
+    { "block-dirty-bitmap-clear", act_clear },
+    { "block-dirty-bitmap-enable", act_enable },
+    { "block-dirty-bitmap-disable", act_disable },
+    { "block-dirty-bitmap-merge", act_merge },
+};
+
+static bool act(Transaction *t, json_object *action, GError **error)
+{
+    const char *type = qmp_arg_str(action, "type");
+
+    for (size_t i = 0; i < G_N_ELEMENTS(actions_table); i++) {
+        if (strcmp(actions_table[i].type, type))
+            continue;
+        if (t->grouped && actions_table[i].act != act_abort)
+            return tm_error_set(error,
+                                "Action '%s' does not support Transaction property "
+                                "completion-mode = grouped",
+                                type);
+        return actions_table[i].act(t, qmp_arg(action, "data"), error);
+    }
+    return tm_error_set(error, "Parameter 'type' does not accept value '%s'", type);
+}
+
+/* ---- the whole ---- */
+
+static bool perform(Transaction *t, json_object *actions, GError **error)
+{
+    size_t n = json_object_array_length(actions);
+
+    for (size_t i = 0; i < n; i++)
+        if (!act(t, json_object_array_get_idx(actions, i), error))
+            goto fail;
+    return true;
+fail:
+    for (guint i = t->undo->len; i > 0; i--)
+        take_back(&g_array_index(t->undo, Undo, i - 1));
+    return false;
+}
+
+bool qmp_transaction_run(QmpContext *ctx, json_object *actions, bool grouped, GError **error)
+{
+    Transaction t = { .ctx = ctx, .grouped = grouped };
+    size_t n = json_object_array_length(actions);
+    bool ok;
+
+    t.nodes = g_ptr_array_new_with_free_func((GDestroyNotify)blk_node_unref);
+    t.sets = g_ptr_array_new();
+    t.undo = g_array_new(FALSE, FALSE, sizeof(Undo));
+    g_array_set_clear_func(t.undo, undo_clear);
+    for (size_t i = 0; i < n; i++)
+        involve_action(&t, qmp_arg(json_object_array_get_idx(actions, i), "data"));
+    bmp_set_change_begin((BmpSet *const *)t.sets->pdata, t.sets->len);
+    ok = perform(&t, actions, error);
+    bmp_set_change_end((BmpSet *const *)t.sets->pdata, t.sets->len);
+    g_array_unref(t.undo);
+    g_ptr_array_unref(t.sets);
+    g_ptr_array_unref(t.nodes);
+    return ok;
+}
+
+bool qmp_transaction_run_one(QmpContext *ctx, const char *type, json_object *data, GError **error)
+{
+    json_object *actions = json_object_new_array(), *action = json_object_new_object();
+    bool ok;
+
+    json_object_object_add(action, "type", json_object_new_string(type));
+    json_object_object_add(action, "data", json_object_get(data));
+    json_object_array_add(actions, action);
+    ok = qmp_transaction_run(ctx, actions, false, error);
+    json_object_put(actions);
+    return ok;
+}
