@@ -1,0 +1,293 @@
+/* server/internal.h: what the files of server/ share.
+ *
+ * A session is one connection. Its input belongs to one thread at a time, the owner: whoever runs
+ * the ready handler of its source. Its output is a queue that any thread may append to; one thread
+ * at a time sends.
+ *
+ * How the owner answers: everything that has arrived is received at once into a chunk; each request
+ * is tried inline, and the replies gather in a batch, which is sent with one call when the input is
+ * used up. A request that completes later becomes an output item of its own.
+ *
+ * Invariants:
+ *  N1  The source is armed only by its owner, or by who takes it out of the paused state.
+ *  N2  The second descriptor (the writer) is armed only while the socket is full; then it holds
+ *      a reference and owns the sending.
+ *  N3  A session is freed when its reader has ended and every request has been answered: refs is 0.
+ *  N4  Requests and held bytes of a session are bounded (NBDS_REQUESTS_MAX, NBDS_HELD_MAX): above
+ *      them, or while the socket is full, nothing more is received.
+ *
+ * Locks, all leaves: server->lock (sessions, listeners), server->pool_lock (free lists),
+ * session->lock (output queue, paused). Nothing is called under them but epoll_ctl and shutdown. */
+#pragma once
+#include "block/engine.h"
+#include "block/export.h"
+#include "block/request.h"
+#include "server/proto.h"
+#include "server/server.h"
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#define NBDS_CHUNK        (512u << 10) /* bytes of a usual chunk */
+#define NBDS_CHUNK_LARGE  (2u << 20)   /* of one for large requests; beyond it they fit exactly */
+#define NBDS_IOV          512u
+#define NBDS_STASH        32u          /* of a beginning that an idle session keeps */
+#define NBDS_REQUESTS_MAX 1024u        /* a session's, not answered yet */
+#define NBDS_HELD_MAX     (64u << 20)  /* bytes of chunks that they keep */
+#define NBDS_OPTION_MAX   (256u << 10) /* bytes of an option's data */
+#define NBDS_OPTIONS_MAX  4096u        /* options of one handshake */
+#define NBDS_QUERIES_MAX  4096u        /* queries of one metadata option */
+#define NBDS_SPARSE_MIN   (64u << 10)  /* bytes of a read from which holes are looked for */
+
+typedef struct NbdsSession NbdsSession;
+typedef struct NbdsRequest NbdsRequest;
+typedef struct NbdsListener NbdsListener;
+
+/* ---- buffer.c: memory of the wire */
+
+/* A page-aligned buffer. Who takes one out of the pool owns it and holds two references, its own
+ * and a spare one: a request lent a part of it takes the spare before it is submitted, at no cost,
+ * and only if it does not complete at once the owner replaces the spare. */
+typedef struct NbdsChunk NbdsChunk;
+struct NbdsChunk {
+    NbdsChunk *next; /* in the pool */
+    int refs;        /* atomic */
+    size_t cap;
+    NbdsSession *holder; /* whose held bytes it counts for, once a request holds it */
+    uint8_t *data;
+};
+NbdsChunk *nbds_chunk_get(NbdServer *server, size_t min); /* NULL: no memory */
+void nbds_chunk_put(NbdServer *server, NbdsChunk *chunk); /* the owner's; NULL is fine */
+void nbds_chunk_unref(NbdServer *server, NbdsChunk *chunk);
+/* A request of @s keeps the spare: replaces it. */
+void nbds_chunk_lent(NbdsChunk *chunk, NbdsSession *s);
+static inline bool nbds_chunk_shared(const NbdsChunk *chunk)
+{
+    return __atomic_load_n(&chunk->refs, __ATOMIC_ACQUIRE) > 2;
+}
+
+/* An item of output. */
+typedef struct NbdsOut NbdsOut;
+struct NbdsOut {
+    NbdsOut *next;
+    struct iovec *iov; /* consumed as it is sent */
+    unsigned n;
+    void (*release)(NbdsSession *s, NbdsOut *out); /* sent, or dropped with the session */
+};
+
+/* The replies of one run over the input. Their bytes are in its chunk, mostly contiguous. */
+typedef struct NbdsBatch NbdsBatch;
+struct NbdsBatch {
+    NbdsOut out;
+    NbdsBatch *next; /* in the pool */
+    NbdsChunk *chunk;
+    size_t used;
+    struct iovec iov[NBDS_IOV];
+};
+NbdsBatch *nbds_batch_get(NbdServer *server); /* NULL: no memory */
+void nbds_batch_put(NbdServer *server, NbdsBatch *batch);
+/* Appends the @length bytes at @data, which lie in the chunk at or behind what is used. There is an
+ * iovec free (nbds_batch_has_room). */
+void nbds_batch_add(NbdsBatch *batch, const uint8_t *data, size_t length);
+static inline bool nbds_batch_has_room(const NbdsBatch *batch, size_t length)
+{
+    return batch->chunk->cap - batch->used >= length && batch->out.n < NBDS_IOV;
+}
+
+/* ---- the session */
+
+typedef enum { NBDS_FLAGS, NBDS_OPTIONS, NBDS_TRANSMISSION } NbdsPhase;
+
+/* What a run over the input came to. */
+typedef enum {
+    NBDS_MORE,  /* everything there has been used; more is needed */
+    NBDS_PAUSE, /* the output or the bounds must relax first */
+    NBDS_END,   /* no more input wanted: what is under way is finished, then the session ends */
+    NBDS_CUT,   /* the connection is to be cut off at once */
+} NbdsVerdict;
+
+/* A metadata context that was selected. */
+typedef struct NbdsContext {
+    uint32_t id;
+    BmpBitmap *bitmap; /* borrowed from the selection; NULL: the two below */
+    bool depth;        /* qemu:allocation-depth, else base:allocation */
+} NbdsContext;
+
+/* A set of them and what they belong to. */
+typedef struct NbdsMeta {
+    BlkExport *export_;
+    BlkSelection *selection;
+    NbdsContext *contexts;
+    unsigned count;
+} NbdsMeta;
+
+struct NbdsSession {
+    BlkSource source;
+    NbdServer *server; /* borrowed; waits for its sessions */
+    NbdsSession *prev, *next;
+    /* atomic: 2 for the reader (one is a spare, as a chunk's), 1 for each request that is under way
+     * or waits to be sent, 1 for the armed writer, 1 for who is sending */
+    int refs;
+    int64_t held; /* atomic: bytes of chunks that requests keep */
+
+    /* the owner's */
+    NbdsPhase phase;
+    bool no_zeroes, fixed, structured, linked;
+    unsigned options;   /* seen so far */
+    uint32_t skip_kind; /* handshake: the error reply to send after skipping, 0: none */
+    NbdsMeta meta;
+    BlkExport *export_; /* also read under server->lock; set once, under it */
+    BlkNode *node;
+    uint64_t size;
+    bool writable, writethrough, began;
+    uint64_t align; /* of read buffers */
+
+    NbdsChunk *rx;
+    size_t begin, end; /* of what is received and not used, in rx */
+    size_t need;       /* bytes from begin that the next message takes, as far as known */
+    bool large;        /* the client sends large payloads */
+    uint8_t stash[NBDS_STASH];
+    unsigned stashed;
+    uint64_t skip; /* bytes to throw away before the next message */
+    struct {
+        uint64_t cookie;
+        uint32_t command, error; /* command: or option; error 0: none */
+        const char *message;
+    } skipped;
+    NbdsBatch *batch;     /* while in ready() */
+    NbdsRequest *request; /* a fresh one, not submitted yet */
+
+    pthread_mutex_t lock; /* guards the rest */
+    NbdsOut *queue, **tail;
+    bool sending; /* a thread sends, or the writer is armed */
+    bool blocked; /* atomic: the writer is armed */
+    bool paused;  /* the source is not armed and nobody owns it */
+    bool dead;    /* atomic: the connection is lost: output is dropped */
+
+    BlkSource writer; /* fd -1 until the socket is full for the first time */
+};
+
+/* A request that needs an object: it is under way in the block layer, or its reply is queued. */
+struct NbdsRequest {
+    NbdsOut out;
+    BlkRequest blk;
+    NbdsSession *session;
+    NbdsChunk *chunk; /* where data are, or NULL */
+    uint64_t cookie, offset;
+    uint32_t length;
+    uint16_t command, flags;
+    uint8_t *data; /* READ */
+    struct NbdsSparse *sparse;
+    uint8_t head[160]; /* of the reply */
+    struct iovec iov[2];
+};
+
+/* session.c */
+void nbds_session_new(NbdServer *server, int fd); /* takes @fd */
+void nbds_session_unref(NbdsSession *s, int n);
+/* Cuts the connection off: what is queued is dropped, the reader wakes up. Any thread. */
+void nbds_session_kill(NbdsSession *s);
+/* Sends what has gathered; false if the session should not go on producing output for now. */
+bool nbds_session_flush(NbdsSession *s);
+/* Appends bytes to the output, at once or by way of further batches. */
+void nbds_session_put(NbdsSession *s, const void *data, size_t length);
+static inline size_t nbds_session_available(const NbdsSession *s)
+{
+    return s->end - s->begin;
+}
+static inline const uint8_t *nbds_session_bytes(const NbdsSession *s)
+{
+    return s->rx->data + s->begin;
+}
+/* Whether bounds or a full socket say to stop. */
+bool nbds_session_over(NbdsSession *s);
+
+/* out.c */
+void nbds_out_push(NbdsSession *s, NbdsOut *out); /* the caller holds a reference to @s */
+void nbds_out_ready(BlkSource *writer, uint32_t events);
+
+/* handshake.c, options.c, meta.c */
+void nbds_handshake_greet(NbdsSession *s);
+NbdsVerdict nbds_handshake_input(NbdsSession *s);
+void nbds_option_reply(NbdsSession *s, uint32_t option, uint32_t type, const void *data,
+                       size_t length);
+void nbds_option_error(NbdsSession *s, uint32_t option, uint32_t type, const char *format, ...)
+    G_GNUC_PRINTF(4, 5);
+/* An option's complete data. */
+NbdsVerdict nbds_option_run(NbdsSession *s, uint32_t option, const uint8_t *data, uint32_t length);
+bool nbds_option_known(uint32_t option);
+NbdsVerdict nbds_meta_option(NbdsSession *s, uint32_t option, const uint8_t *data, uint32_t length);
+void nbds_meta_clear(NbdsMeta *meta);
+/* A string of the client's: NULL if it is none (too long, contains NUL). Returned (g_free). */
+char *nbds_option_string(const uint8_t *data, uint32_t length);
+
+/* transmission.c, read.c, status.c, reply.c */
+NbdsVerdict nbds_transmission_input(NbdsSession *s);
+/* It was submitted, with data in @chunk (or NULL), and may be under way or even done. */
+void nbds_request_taken(NbdsSession *s, NbdsChunk *chunk);
+/* The session's fresh request object, filled but for buf and flags of blk. */
+NbdsRequest *nbds_request_fill(NbdsSession *s, BlkOp op, uint16_t command, uint64_t cookie,
+                               uint16_t flags, uint64_t offset, uint32_t length);
+/* Queues the reply of a request that was taken. Any thread. */
+void nbds_request_done(NbdsRequest *r, int result);
+/* Answers one that failed inline with -errno. */
+void nbds_request_failed(NbdsSession *s, uint16_t command, uint16_t flags, uint64_t cookie,
+                         int result);
+void nbds_read(NbdsSession *s, uint64_t cookie, uint16_t flags, uint64_t offset, uint32_t length);
+void nbds_sparse_free(struct NbdsSparse *sparse);
+void nbds_sparse_format(NbdsRequest *r);
+void nbds_block_status(NbdsSession *s, uint64_t cookie, uint16_t flags, uint64_t offset,
+                       uint32_t length);
+uint32_t nbds_error(int err, bool fast_zero); /* an errno, positive, as NBD has it */
+/* Writes a whole reply without payload into @to (160 bytes); returns its length. @error 0: success.
+ */
+size_t nbds_reply_format(const NbdsSession *s, uint8_t *to, uint16_t command, uint64_t cookie,
+                         uint32_t error, const char *message);
+void nbds_reply(NbdsSession *s, uint16_t command, uint64_t cookie, uint32_t error,
+                const char *message);
+/* The head of a chunk. */
+void nbds_chunk_format(uint8_t *to, uint16_t flags, uint16_t type, uint64_t cookie,
+                       uint32_t length);
+/* The head of a read's data, NBD_DATA_HEAD or NBD_SIMPLE_HEAD bytes. */
+size_t nbds_data_format(const NbdsSession *s, uint8_t *to, bool last, uint64_t cookie,
+                        uint64_t offset, uint32_t length);
+static inline size_t nbds_data_head(const NbdsSession *s)
+{
+    return s->structured ? NBD_DATA_HEAD : NBD_SIMPLE_HEAD;
+}
+
+/* ---- the server */
+
+struct NbdServer {
+    BlkExports *exports;
+    BlkEngine *engine;
+
+    pthread_mutex_t lock;
+    pthread_cond_t changed; /* a session or a listener is gone */
+    NbdsSession *sessions;
+    unsigned n_sessions; /* not yet freed */
+    uint32_t max_sessions;
+    NbdsListener *listeners;
+    bool running;
+
+    pthread_mutex_t pool_lock;
+    struct {
+        NbdsChunk *first;
+        unsigned n;
+    } chunks[2]; /* usual, large */
+    NbdsBatch *batches;
+    unsigned n_batches;
+};
+
+/* server.c */
+void nbds_server_link(NbdServer *server, NbdsSession *s);
+void nbds_server_unlink(NbdServer *server, NbdsSession *s);
+void nbds_server_gone(NbdServer *server); /* the last touch of a session */
+
+/* listen.c */
+bool nbds_listen(NbdServer *server, const BlkServerOptions *options, GError **error);
+void nbds_listen_stop(NbdServer *server);   /* waits until no listener is left */
+void nbds_listen_resume(NbdServer *server); /* under server->lock: a connection has ended */

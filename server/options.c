@@ -1,0 +1,250 @@
+/* server/options.c: the options of the handshake, a table of them.
+ *
+ * An option's data are complete and bounded when it runs. A mistake in them is answered and the
+ * session lives, but for EXPORT_NAME, which has no error reply.
+ *
+ * Source: the NBD specification, "Option types" and "Option reply types". */
+#include "server/internal.h"
+
+#include "util/endian.h"
+#include "util/range.h"
+
+#include <string.h>
+
+typedef NbdsVerdict (*OptionFn)(NbdsSession *s, uint32_t option, const uint8_t *data,
+                                uint32_t length);
+
+char *nbds_option_string(const uint8_t *data, uint32_t length)
+{
+    return length <= NBD_STRING_MAX && !memchr(data, 0, length)
+               ? g_strndup((const char *)data, length)
+               : NULL;
+}
+
+static NbdsVerdict invalid(NbdsSession *s, uint32_t option, const char *what)
+{
+    nbds_option_error(s, option, NBD_REP_ERR_INVALID, "option %u: %s", option, what);
+    return NBDS_MORE;
+}
+
+static BlkExport *lookup(NbdsSession *s, const char *name)
+{
+    return blk_exports_lookup(s->server->exports, "nbd", name);
+}
+
+/* "Transmission flags" of an export as this session would use it. */
+static uint16_t flags_of(const NbdsSession *s, const BlkExport *x)
+{
+    uint16_t flags = NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_FUA |
+                     NBD_FLAG_SEND_CACHE | NBD_FLAG_CAN_MULTI_CONN;
+
+    if (blk_export_writable(x))
+        flags |= NBD_FLAG_SEND_TRIM | NBD_FLAG_SEND_WRITE_ZEROES | NBD_FLAG_SEND_FAST_ZERO;
+    else
+        flags |= NBD_FLAG_READ_ONLY;
+    if (s->structured)
+        flags |= NBD_FLAG_SEND_DF;
+    return flags;
+}
+
+/* Enters transmission on @x (taken). false: it is shutting down. */
+static bool enter(NbdsSession *s, BlkExport *x)
+{
+    struct tidemark_info info = { .struct_size = sizeof(info) };
+
+    /* Visible to disconnect before the session begins, so that none slips through. */
+    pthread_mutex_lock(&s->server->lock);
+    s->export_ = x;
+    pthread_mutex_unlock(&s->server->lock);
+    s->began = blk_export_session_begin(x);
+    if (!s->began) {
+        pthread_mutex_lock(&s->server->lock);
+        s->export_ = NULL;
+        pthread_mutex_unlock(&s->server->lock);
+        blk_export_unref(x);
+        return false;
+    }
+    if (s->meta.export_ != x)
+        nbds_meta_clear(&s->meta);
+    s->node = blk_export_node(x);
+    s->size = blk_node_size(s->node);
+    s->writable = blk_export_writable(x);
+    s->writethrough = blk_export_writethrough(x);
+    blk_node_info(s->node, &info);
+    s->align = tm_max(s->align, info.request_alignment);
+    s->phase = NBDS_TRANSMISSION;
+    return true;
+}
+
+static NbdsVerdict export_name(NbdsSession *s, uint32_t option, const uint8_t *data,
+                               uint32_t length)
+{
+    g_autofree char *name = nbds_option_string(data, length);
+    BlkExport *x = name ? lookup(s, name) : NULL;
+    uint8_t reply[8 + 2 + 124] = { 0 };
+
+    if (!x)
+        return NBDS_CUT;
+    tm_put_be16(reply + 8, flags_of(s, x));
+    if (!enter(s, x))
+        return NBDS_CUT;
+    tm_put_be64(reply, s->size);
+    nbds_session_put(s, reply, s->no_zeroes ? 10 : sizeof(reply));
+    return NBDS_MORE;
+}
+
+static NbdsVerdict abort_(NbdsSession *s, uint32_t option, const uint8_t *data, uint32_t length)
+{
+    nbds_option_reply(s, option, NBD_REP_ACK, NULL, 0);
+    return NBDS_END;
+}
+
+static void list_one(NbdsSession *s, uint32_t option, const BlkExport *x)
+{
+    const char *name = blk_export_name(x), *description = blk_export_description(x);
+    g_autoptr(GByteArray) data = g_byte_array_new();
+    uint8_t length[4];
+
+    tm_put_be32(length, (uint32_t)strlen(name));
+    g_byte_array_append(data, length, sizeof(length));
+    g_byte_array_append(data, (const guint8 *)name, (guint)strlen(name));
+    if (description)
+        g_byte_array_append(data, (const guint8 *)description, (guint)strlen(description));
+    nbds_option_reply(s, option, NBD_REP_SERVER, data->data, data->len);
+}
+
+static NbdsVerdict list(NbdsSession *s, uint32_t option, const uint8_t *data, uint32_t length)
+{
+    g_autoptr(GPtrArray) all = NULL;
+
+    if (length)
+        return invalid(s, option, "takes no data");
+    all = blk_exports_lookup_all(s->server->exports, "nbd");
+    for (guint i = 0; i < all->len; i++)
+        list_one(s, option, all->pdata[i]);
+    nbds_option_reply(s, option, NBD_REP_ACK, NULL, 0);
+    return NBDS_MORE;
+}
+
+/* ---- INFO and GO */
+
+static void info_text(NbdsSession *s, uint32_t option, uint16_t type, const char *text)
+{
+    uint8_t data[2 + NBD_STRING_MAX];
+    size_t length = MIN(strlen(text), NBD_STRING_MAX);
+
+    tm_put_be16(data, type);
+    memcpy(data + 2, text, length);
+    nbds_option_reply(s, option, NBD_REP_INFO, data, 2 + length);
+}
+
+/* "Size constraints": any request works, aligned ones work best. */
+static void info_block_size(NbdsSession *s, uint32_t option, const BlkExport *x)
+{
+    struct tidemark_info info = { .struct_size = sizeof(info) };
+    uint8_t data[14];
+    uint64_t preferred;
+
+    blk_node_info(blk_export_node(x), &info);
+    preferred = tm_max(4096, tm_max(info.request_alignment, info.preferred_block));
+    tm_put_be16(data, NBD_INFO_BLOCK_SIZE);
+    tm_put_be32(data + 2, 1);
+    tm_put_be32(data + 6, (uint32_t)tm_min(preferred, NBD_PAYLOAD_MAX));
+    tm_put_be32(data + 10, NBD_PAYLOAD_MAX);
+    nbds_option_reply(s, option, NBD_REP_INFO, data, sizeof(data));
+}
+
+static void info_export(NbdsSession *s, uint32_t option, const BlkExport *x)
+{
+    uint8_t data[12];
+
+    tm_put_be16(data, NBD_INFO_EXPORT);
+    tm_put_be64(data + 2, blk_node_size(blk_export_node(x)));
+    tm_put_be16(data + 10, flags_of(s, x));
+    nbds_option_reply(s, option, NBD_REP_INFO, data, sizeof(data));
+}
+
+static NbdsVerdict info_or_go(NbdsSession *s, uint32_t option, const uint8_t *data, uint32_t length)
+{
+    g_autofree char *name = NULL;
+    g_autoptr(BlkExport) x = NULL;
+    bool named = false;
+    uint32_t n;
+
+    if (length < 6 || tm_get_be32(data) > length - 6)
+        return invalid(s, option, "the name is longer than the option");
+    n = tm_get_be32(data);
+    name = nbds_option_string(data + 4, n);
+    if (!name)
+        return invalid(s, option, "malformed name");
+    data += 4 + n;
+    length -= 4 + n + 2;
+    if (length != 2u * tm_get_be16(data))
+        return invalid(s, option, "the count of information requests does not fit the length");
+    for (uint32_t i = 0; i < length; i += 2)
+        named = named || tm_get_be16(data + 2 + i) == NBD_INFO_NAME;
+
+    x = lookup(s, name);
+    if (!x) {
+        nbds_option_error(s, option, NBD_REP_ERR_UNKNOWN, "export '%s' not present", name);
+        return NBDS_MORE;
+    }
+    if (named)
+        info_text(s, option, NBD_INFO_NAME, blk_export_name(x));
+    if (blk_export_description(x))
+        info_text(s, option, NBD_INFO_DESCRIPTION, blk_export_description(x));
+    info_block_size(s, option, x);
+    info_export(s, option, x);
+    if (option == NBD_OPT_GO && !enter(s, blk_export_ref(x))) {
+        nbds_option_error(s, option, NBD_REP_ERR_SHUTDOWN, "export '%s' is shutting down", name);
+        return NBDS_MORE;
+    }
+    nbds_option_reply(s, option, NBD_REP_ACK, NULL, 0);
+    return NBDS_MORE;
+}
+
+static NbdsVerdict structured_reply(NbdsSession *s, uint32_t option, const uint8_t *data,
+                                    uint32_t length)
+{
+    if (length)
+        return invalid(s, option, "takes no data");
+    if (s->structured)
+        return invalid(s, option, "structured replies are already agreed on");
+    s->structured = true;
+    nbds_option_reply(s, option, NBD_REP_ACK, NULL, 0);
+    return NBDS_MORE;
+}
+
+/* STARTTLS and EXTENDED_HEADERS take their places here. */
+static const struct {
+    uint32_t option;
+    OptionFn run;
+} table[] = {
+    { NBD_OPT_EXPORT_NAME, export_name },
+    { NBD_OPT_ABORT, abort_ },
+    { NBD_OPT_LIST, list },
+    { NBD_OPT_INFO, info_or_go },
+    { NBD_OPT_GO, info_or_go },
+    { NBD_OPT_STRUCTURED_REPLY, structured_reply },
+    { NBD_OPT_LIST_META_CONTEXT, nbds_meta_option },
+    { NBD_OPT_SET_META_CONTEXT, nbds_meta_option },
+};
+
+static OptionFn find(uint32_t option)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(table); i++) {
+        if (table[i].option == option)
+            return table[i].run;
+    }
+    return NULL;
+}
+
+bool nbds_option_known(uint32_t option)
+{
+    return find(option) != NULL;
+}
+
+NbdsVerdict nbds_option_run(NbdsSession *s, uint32_t option, const uint8_t *data, uint32_t length)
+{
+    return find(option)(s, option, data, length);
+}

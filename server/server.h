@@ -1,0 +1,14 @@
+/* server/server.h: the NBD server, as the daemon sees it.
+ *
+ * It serves the exports of a registry (block/export.h) of type "nbd" on unix and TCP sockets. The
+ * registry starts and stops it. Main thread. */
+#pragma once
+#include "block/export.h"
+
+typedef struct NbdServer NbdServer;
+
+/* Registers itself with @exports (borrowed, outlives the server) as the server of type "nbd". */
+NbdServer *nbds_server_new(BlkExports *exports);
+/* Stops listening, ends the sessions that are left and waits until they are gone. The engine must
+ * still run. NULL is fine. */
+void nbds_server_free(NbdServer *server);

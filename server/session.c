@@ -1,0 +1,259 @@
+/* server/session.c: the life of a connection, and its input.
+ *
+ * See internal.h for who owns what. */
+#include "server/internal.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static void session_ready(BlkSource *source, uint32_t events);
+
+void nbds_session_new(NbdServer *server, int fd)
+{
+    NbdsSession *s = g_new0(NbdsSession, 1);
+
+    s->source = (BlkSource){ .fd = fd, .ready = session_ready };
+    s->writer = (BlkSource){ .fd = -1, .ready = nbds_out_ready };
+    s->server = server;
+    s->refs = 2;
+    s->tail = &s->queue;
+    s->align = 64; /* of data read: a cache line */
+    pthread_mutex_init(&s->lock, NULL);
+    nbds_server_link(server, s);
+    /* An empty socket is writable: ready() greets, as the owner. */
+    if (blk_engine_add(server->engine, &s->source, EPOLLIN | EPOLLOUT) < 0)
+        nbds_session_unref(s, 2);
+}
+
+static void session_free(NbdsSession *s)
+{
+    NbdServer *server = s->server;
+
+    nbds_server_unlink(server, s);
+    blk_engine_remove(server->engine, &s->source);
+    if (s->writer.fd >= 0) {
+        blk_engine_remove(server->engine, &s->writer);
+        close(s->writer.fd);
+    }
+    close(s->source.fd);
+    nbds_chunk_put(server, s->rx);
+    g_free(s->request);
+    nbds_meta_clear(&s->meta);
+    if (s->began)
+        blk_export_session_end(s->export_);
+    blk_export_unref(s->export_);
+    pthread_mutex_destroy(&s->lock);
+    g_free(s);
+    nbds_server_gone(server);
+}
+
+void nbds_session_unref(NbdsSession *s, int n)
+{
+    if (__atomic_sub_fetch(&s->refs, n, __ATOMIC_ACQ_REL) == 0)
+        session_free(s);
+}
+
+void nbds_session_kill(NbdsSession *s)
+{
+    __atomic_store_n(&s->dead, true, __ATOMIC_RELEASE);
+    shutdown(s->source.fd, SHUT_RDWR);
+}
+
+/* ---- output of the owner */
+
+bool nbds_session_over(NbdsSession *s)
+{
+    return __atomic_load_n(&s->blocked, __ATOMIC_RELAXED) ||
+           __atomic_load_n(&s->refs, __ATOMIC_RELAXED) > (int)NBDS_REQUESTS_MAX ||
+           __atomic_load_n(&s->held, __ATOMIC_RELAXED) > (int64_t)NBDS_HELD_MAX;
+}
+
+bool nbds_session_flush(NbdsSession *s)
+{
+    if (s->batch && s->batch->out.n) {
+        nbds_out_push(s, &s->batch->out);
+        s->batch = nbds_batch_get(s->server);
+    }
+    return s->batch && !nbds_session_over(s) && !__atomic_load_n(&s->dead, __ATOMIC_ACQUIRE);
+}
+
+void nbds_session_put(NbdsSession *s, const void *data, size_t length)
+{
+    while (length) {
+        size_t n;
+        uint8_t *to;
+
+        if (s->batch && !nbds_batch_has_room(s->batch, 1))
+            nbds_session_flush(s);
+        if (!s->batch) { /* no memory: the stream can't go on */
+            nbds_session_kill(s);
+            return;
+        }
+        to = s->batch->chunk->data + s->batch->used;
+        n = MIN(length, s->batch->chunk->cap - s->batch->used);
+        memcpy(to, data, n);
+        nbds_batch_add(s->batch, to, n);
+        data = (const char *)data + n;
+        length -= n;
+    }
+}
+
+/* ---- input */
+
+/* Makes room in the receive chunk for the rest of the next message, and more. */
+static bool make_room(NbdsSession *s)
+{
+    size_t have = nbds_session_available(s), min = MAX(s->need, s->large ? NBDS_CHUNK_LARGE : 1);
+    NbdsChunk *old = s->rx;
+
+    if (old && have == 0 && !nbds_chunk_shared(old))
+        s->begin = s->end = 0;
+    if (old && old->cap - s->begin >= MAX(s->need, 4096) && old->cap - s->end >= 4096)
+        return true;
+    if (old && old->cap >= min && !nbds_chunk_shared(old)) {
+        memmove(old->data, old->data + s->begin, have);
+    } else {
+        s->rx = nbds_chunk_get(s->server, min);
+        if (s->rx && have)
+            memcpy(s->rx->data, old->data + s->begin, have);
+        nbds_chunk_put(s->server, old);
+        if (!s->rx)
+            return false;
+        if (s->stashed) {
+            memcpy(s->rx->data, s->stash, s->stashed);
+            have = s->stashed;
+            s->stashed = 0;
+        }
+    }
+    s->begin = 0;
+    s->end = have;
+    return true;
+}
+
+/* 1: something came; 0: nothing for now; -1: the end of the stream or an error. */
+static int receive(NbdsSession *s, bool *drained)
+{
+    size_t room, have;
+    ssize_t n;
+
+    if (!make_room(s))
+        return -1;
+    have = nbds_session_available(s);
+    room = s->rx->cap - s->end;
+    /* What follows a large payload is better received into a fresh chunk than moved there. */
+    if (s->need > have + NBDS_CHUNK / 8)
+        room = MIN(room, s->need - have);
+    n = recv(s->source.fd, s->rx->data + s->end, room, MSG_DONTWAIT);
+    *drained = n < (ssize_t)room;
+    if (n > 0) {
+        s->end += (size_t)n;
+        return 1;
+    }
+    if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
+        return 0;
+    return -1;
+}
+
+static NbdsVerdict use_input(NbdsSession *s)
+{
+    NbdsVerdict verdict = NBDS_MORE;
+
+    s->need = 1;
+    if (s->skip && s->rx) {
+        size_t n = MIN(s->skip, nbds_session_available(s));
+
+        s->begin += n;
+        s->skip -= n;
+    }
+    if (s->skip || !s->rx)
+        return NBDS_MORE;
+    if (s->phase != NBDS_TRANSMISSION)
+        verdict = nbds_handshake_input(s);
+    if (verdict == NBDS_MORE && s->phase == NBDS_TRANSMISSION)
+        verdict = nbds_transmission_input(s);
+    return verdict;
+}
+
+/* Takes what has arrived until it is used up. */
+static NbdsVerdict run(NbdsSession *s)
+{
+    NbdsVerdict verdict = use_input(s);
+    bool drained = false;
+
+    while (verdict == NBDS_MORE && !drained) {
+        int got = receive(s, &drained);
+
+        if (got < 0)
+            return NBDS_END;
+        if (got)
+            verdict = use_input(s);
+        /* A payload that is arriving is waited for by the kernel's measure, not by epoll's. */
+        if (got && verdict == NBDS_MORE && s->need > NBDS_CHUNK / 8)
+            drained = false;
+    }
+    return verdict;
+}
+
+/* An idle session keeps no buffer. */
+static void park(NbdsSession *s)
+{
+    size_t have = s->rx ? nbds_session_available(s) : 0;
+
+    if (!s->rx || have > NBDS_STASH)
+        return;
+    memcpy(s->stash, s->rx->data + s->begin, have);
+    s->stashed = (unsigned)have;
+    nbds_chunk_put(s->server, g_steal_pointer(&s->rx));
+    s->begin = s->end = 0;
+}
+
+/* Gives the source back; from then on another thread may run. @unused: there may be whole messages
+ * in the buffer, for which a writable socket wakes it. */
+static void leave(NbdsSession *s, bool unused)
+{
+    bool bad = false;
+
+    pthread_mutex_lock(&s->lock);
+    if (nbds_session_over(s)) /* who sends next, or sends now, will resume */
+        s->paused = true;
+    else
+        bad = blk_engine_arm(s->server->engine, &s->source,
+                             EPOLLIN | (unused ? (uint32_t)EPOLLOUT : 0)) < 0;
+    pthread_mutex_unlock(&s->lock);
+    if (bad)
+        nbds_session_unref(s, 2);
+}
+
+static void session_ready(BlkSource *source, uint32_t events)
+{
+    NbdsSession *s = (NbdsSession *)source;
+    NbdServer *server = s->server;
+    NbdsVerdict verdict = NBDS_CUT;
+
+    s->batch = nbds_batch_get(server);
+    if (s->batch) {
+        if (s->phase == NBDS_FLAGS && !s->options)
+            nbds_handshake_greet(s);
+        verdict = run(s);
+    }
+    blk_engine_kick(server->engine);
+    if (s->batch) {
+        if (s->batch->out.n)
+            nbds_out_push(s, &s->batch->out);
+        else
+            nbds_batch_put(server, s->batch);
+        s->batch = NULL;
+    }
+    if (verdict == NBDS_MORE || verdict == NBDS_PAUSE) {
+        if (verdict == NBDS_MORE)
+            park(s);
+        leave(s, verdict == NBDS_PAUSE);
+        return;
+    }
+    if (verdict == NBDS_CUT)
+        nbds_session_kill(s);
+    nbds_session_unref(s, 2);
+}
