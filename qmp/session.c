@@ -155,7 +155,6 @@ static bool take_apart(json_object *request, const char **command, json_object *
 /* qmp_capabilities is the session's own: its table entry is for introspection. */
 static bool negotiate(QmpSession *s, json_object *args, GError **error)
 {
-    g_autoptr(GError) mistake = NULL;
     const QmpCommand *c = qmp_table_command("qmp_capabilities");
     json_object *none = json_object_new_object(), *enable;
     bool ok = qmp_check(qmp_context_types(s->ctx), c->args, args ? args : none, error);
