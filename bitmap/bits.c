@@ -174,8 +174,12 @@ static uint64_t count_below(const BmpBits *bits, BmpPage *page, unsigned level, 
 
         return page == BMP_FULL ? limit : bmp_page_count(page, limit);
     }
+    n = __atomic_load_n(&page->counted, __ATOMIC_RELAXED);
+    if (n)
+        return n - 1;
     for (unsigned i = 0; i < page->n; i++)
         n += count_below(bits, bmp_page_slots(page)[i], level - 1, base + i * span);
+    __atomic_store_n(&page->counted, n + 1, __ATOMIC_RELAXED);
     return n;
 }
 
@@ -191,7 +195,12 @@ static BmpPage *child(BmpPage *node, unsigned i)
     return !node || node == BMP_FULL ? node : bmp_page_slots(node)[i];
 }
 
-static void or_below(BmpPage **slot, BmpPage *from, BmpPage *base, BmpPage *result, unsigned level)
+/* What the slots of one position were at the last OR, and what came of it. */
+typedef struct Last {
+    BmpPage *to, *from, *result;
+} Last;
+
+static void or_below(BmpPage **slot, BmpPage *from, Last last, unsigned level)
 {
     BmpPage *node;
 
@@ -201,8 +210,8 @@ static void or_below(BmpPage **slot, BmpPage *from, BmpPage *base, BmpPage *resu
         bmp_page_replace(slot, bmp_page_ref(from));
         return;
     }
-    if (*slot == base && result) {
-        bmp_page_replace(slot, bmp_page_ref(result));
+    if (*slot == last.to && from == last.from) {
+        bmp_page_replace(slot, bmp_page_ref(last.result));
         return;
     }
     if (!level) {
@@ -214,15 +223,33 @@ static void or_below(BmpPage **slot, BmpPage *from, BmpPage *base, BmpPage *resu
         bmp_page_replace(slot, BMP_FULL);
         return;
     }
-    for (unsigned i = 0; i < node->n; i++)
-        or_below(&bmp_page_slots(node)[i], bmp_page_slots(from)[i], child(base, i),
-                 child(result, i), level - 1);
+    for (unsigned i = 0; i < node->n; i++) {
+        Last below = { child(last.to, i), child(last.from, i), child(last.result, i) };
+
+        or_below(&bmp_page_slots(node)[i], bmp_page_slots(from)[i], below, level - 1);
+    }
 }
 
-void bmp_bits_or_memo(BmpBits *to, const BmpBits *from, const BmpBits *base, const BmpBits *result)
+void bmp_memo_forget(BmpMemo *memo)
 {
-    or_below(&to->root, from->root, base ? base->root : NULL, result ? result->root : NULL,
+    bmp_bits_clear_all(&memo->to);
+    bmp_bits_clear_all(&memo->from);
+    bmp_bits_clear_all(&memo->result);
+}
+
+void bmp_bits_or_memo(BmpBits *to, const BmpBits *from, BmpMemo *memo)
+{
+    bool usable = bmp_bits_same_geometry(&memo->to, to);
+    BmpBits before;
+
+    bmp_bits_clone(&before, to);
+    or_below(&to->root, from->root,
+             usable ? (Last){ memo->to.root, memo->from.root, memo->result.root } : (Last){ 0 },
              to->height);
+    bmp_memo_forget(memo);
+    memo->to = before;
+    bmp_bits_clone(&memo->from, from);
+    bmp_bits_clone(&memo->result, to);
 }
 
 /* Both outward: a granule of @from covers many of @to, or lies in one. */
@@ -244,7 +271,7 @@ static void or_converted(BmpBits *to, const BmpBits *from)
 void bmp_bits_or(BmpBits *to, const BmpBits *from)
 {
     if (bmp_bits_same_geometry(to, from))
-        bmp_bits_or_memo(to, from, NULL, NULL);
+        or_below(&to->root, from->root, (Last){ 0 }, to->height);
     else
         or_converted(to, from);
 }
@@ -335,16 +362,39 @@ static uint64_t next_clear(BmpBitsIter *iter, uint64_t from, uint64_t limit)
     return limit;
 }
 
+/* A run that begins and ends in the word that @from is in: most of a badly fragmented set. */
+static bool next_in_word(const BmpBitsIter *iter, uint64_t from, uint64_t *first, uint64_t *end)
+{
+    unsigned bit = from % BMP_PAGE_BITS, start;
+    uint64_t word;
+
+    if (from < iter->base || from >= iter->end || !iter->page || iter->page->kind != BMP_WORDS)
+        return false;
+    word = bmp_page_words(iter->page)[bit / 64] & (UINT64_MAX << (bit % 64));
+    if (!word)
+        return false;
+    start = __builtin_ctzll(word);
+    word = ~word & (UINT64_MAX << start);
+    if (!word)
+        return false;
+    *first = from - bit % 64 + start;
+    *end = from - bit % 64 + __builtin_ctzll(word);
+    return true;
+}
+
 bool bmp_bits_next(BmpBitsIter *iter, uint64_t from, uint64_t limit, uint64_t *first, uint64_t *end)
 {
-    uint64_t found;
+    uint64_t start, stop;
 
     limit = tm_min(limit, iter->bits->nbits);
-    found = next_set(iter, from, limit);
-    if (found >= limit)
+    if (!next_in_word(iter, from, &start, &stop)) {
+        start = next_set(iter, from, limit);
+        stop = next_clear(iter, start + 1, limit);
+    }
+    if (start >= limit)
         return false;
-    *first = found;
-    *end = tm_min(next_clear(iter, found + 1, limit), limit);
+    *first = start;
+    *end = tm_min(stop, limit);
     return true;
 }
 

@@ -47,9 +47,14 @@ uint64_t bmp_bits_count(const BmpBits *bits);
 /* @to |= @from. Granules of different sizes convert outward: whatever a set granule of @from
  * touches. With equal geometry pages are shared. */
 void bmp_bits_or(BmpBits *to, const BmpBits *from);
-/* The same for equal geometry, with a remembered result: where @to is what @base was, the result is
- * what @result is, and is shared. */
-void bmp_bits_or_memo(BmpBits *to, const BmpBits *from, const BmpBits *base, const BmpBits *result);
+/* The same, remembering. Bitmaps with much in common fold the same marks one after the other: where
+ * @to and @from are now what they were last time, the result is last time's, and is shared. */
+typedef struct BmpMemo {
+    BmpBits to, from, result; /* of the last OR; empty sets at first */
+} BmpMemo;
+void bmp_bits_or_memo(BmpBits *to, const BmpBits *from, BmpMemo *memo);
+void bmp_memo_forget(BmpMemo *memo);
+
 static inline bool bmp_bits_same_geometry(const BmpBits *a, const BmpBits *b)
 {
     return a->shift == b->shift && a->nbits == b->nbits;

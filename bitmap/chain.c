@@ -9,8 +9,6 @@ static void views_free(BmpDelta *delta)
     for (BmpView *view = delta->views; view; view = next) {
         next = view->next;
         bmp_bits_clear_all(&view->bits);
-        bmp_bits_clear_all(&view->base);
-        bmp_bits_clear_all(&view->result);
         g_free(view);
     }
     delta->views = NULL;
@@ -110,69 +108,61 @@ void bmp_chain_release(BmpSet *set, BmpDelta *at)
     g_assert(!next || next == set->tail || next->holders);
 }
 
-static BmpView *delta_view(BmpDelta *delta, const BmpBits *like)
+/* *bits |= @delta. A conversion is kept if others may ask for it. */
+static void delta_or(BmpDelta *delta, BmpBits *bits, bool keep)
 {
     BmpView *view = delta->views;
 
-    while (view && !bmp_bits_same_geometry(&view->bits, like))
-        view = view->next;
-    if (view)
-        return view;
-    view = g_new0(BmpView, 1);
-    if (bmp_bits_same_geometry(&delta->bits, like)) {
-        bmp_bits_clone(&view->bits, &delta->bits);
-    } else {
-        view->bits =
-            (BmpBits){ .nbits = like->nbits, .shift = like->shift, .height = like->height };
-        bmp_bits_or(&view->bits, &delta->bits);
+    if (!keep || bmp_bits_same_geometry(&delta->bits, bits)) {
+        bmp_bits_or(bits, &delta->bits);
+        return;
     }
-    view->next = delta->views;
-    delta->views = view;
-    return view;
+    while (view && !bmp_bits_same_geometry(&view->bits, bits))
+        view = view->next;
+    if (!view) {
+        view = g_new0(BmpView, 1);
+        view->bits = *bits;
+        view->bits.root = NULL;
+        bmp_bits_or(&view->bits, &delta->bits);
+        view->next = delta->views;
+        delta->views = view;
+    }
+    bmp_bits_or(bits, &view->bits);
 }
 
-/* Many bitmaps with the same content fold the same delta in turn: the second takes the first one's
- * result, page by page, and they go on sharing. */
-static void fold_shared(BmpDelta *delta, BmpBits *bits)
-{
-    BmpView *view = delta_view(delta, bits);
-    BmpBits before;
-
-    bmp_bits_clone(&before, bits);
-    bmp_bits_or_memo(bits, &view->bits, &view->base, &view->result);
-    bmp_bits_clear_all(&view->base);
-    bmp_bits_clear_all(&view->result);
-    view->base = before;
-    bmp_bits_clone(&view->result, bits);
-}
-
+/* The deltas are put together first: that costs what is in them, and not, a delta, a copy of the
+ * pages that the bitmap shares with others. */
 void bmp_chain_fold(BmpSet *set, BmpDelta *at, BmpBits *bits)
 {
     unsigned holders = 0;
+    BmpBits together = *bits;
 
-    if (!at)
+    if (!at || at == set->tail)
         return;
-    for (BmpDelta *delta = set->head; delta != at; delta = delta->next)
+    together.root = NULL;
+    for (BmpDelta *delta = set->head; delta != set->tail; delta = delta->next)
         holders += delta->holders;
-    for (BmpDelta *delta = at; delta != set->tail; delta = delta->next) {
-        holders += delta->holders;
-        if (holders > 1)
-            fold_shared(delta, bits);
-        else
-            bmp_bits_or(bits, &delta->bits);
+    for (BmpDelta *delta = at; delta != set->tail; delta = delta->next)
+        delta_or(delta, &together, holders > 1);
+    if (holders > 1) {
+        bmp_bits_or_memo(bits, &together, &set->memo);
+    } else {
+        bmp_memo_forget(&set->memo);
+        bmp_bits_or(bits, &together);
     }
+    bmp_bits_clear_all(&together);
 }
 
 size_t bmp_chain_memory(BmpSet *set, GHashTable *seen)
 {
-    size_t n = 0;
+    size_t n = bmp_page_tree_memory(set->memo.to.root, seen) +
+               bmp_page_tree_memory(set->memo.from.root, seen) +
+               bmp_page_tree_memory(set->memo.result.root, seen);
 
     for (BmpDelta *delta = set->head; delta; delta = delta->next) {
         n += sizeof(*delta) + bmp_page_tree_memory(delta->bits.root, seen);
         for (BmpView *view = delta->views; view; view = view->next)
-            n += sizeof(*view) + bmp_page_tree_memory(view->bits.root, seen) +
-                 bmp_page_tree_memory(view->base.root, seen) +
-                 bmp_page_tree_memory(view->result.root, seen);
+            n += sizeof(*view) + bmp_page_tree_memory(view->bits.root, seen);
     }
     return n;
 }
@@ -186,4 +176,5 @@ void bmp_chain_free(BmpSet *set)
         delta_free(delta);
     }
     set->head = set->tail = NULL;
+    bmp_memo_forget(&set->memo);
 }

@@ -96,8 +96,7 @@ BmpPage *bmp_page_own(BmpPage **slot)
     size_t size = bmp_page_size(page);
 
     if (__atomic_load_n(&page->refs, __ATOMIC_ACQUIRE) == 1) {
-        if (page->kind == BMP_WORDS)
-            page->counted = 0;
+        page->counted = 0;
         return page;
     }
     copy = page_new(page->kind, size - sizeof(BmpPage));

@@ -1,7 +1,7 @@
 /* bitmap/page.h: the pieces that a set of bits is made of (inside bitmap/ only).
  *
  * A set is a radix tree (bits.h). Its leaves are pages of 65,536 bits: a sorted list of the set
- * bits while there are few, words when there are more. Inner nodes have up to 512 slots. A slot
+ * bits while there are few, words when there are more. Inner nodes have up to 64 slots. A slot
  * holds NULL        nothing below is set, BMP_FULL    everything below is set, at any level (one
  * static object, never counted or freed), a page      a reference to it.
  *
@@ -23,7 +23,7 @@
 #define BMP_PAGE_SHIFT 16u
 #define BMP_PAGE_BITS  (1u << BMP_PAGE_SHIFT)
 #define BMP_PAGE_WORDS (BMP_PAGE_BITS / 64)
-#define BMP_NODE_SHIFT 9u
+#define BMP_NODE_SHIFT 6u
 #define BMP_NODE_SLOTS (1u << BMP_NODE_SHIFT)
 #define BMP_LIST_MAX   56u /* entries of the longest list: 128 bytes; then words, 8 KiB */
 
@@ -37,7 +37,7 @@ struct BmpPage {
     uint16_t n;    /* BMP_LIST: entries in use; BMP_NODE: slots, constant */
     union {
         BmpPage *retired; /* while the tracker owns it: the next one to free after the seal */
-        uint64_t counted; /* BMP_WORDS at rest: bits set + 1, or 0 when not counted yet (atomic) */
+        uint64_t counted; /* words and nodes at rest: bits below + 1, or 0: not counted (atomic) */
     };
 };
 G_STATIC_ASSERT(sizeof(BmpPage) == 16);
@@ -76,8 +76,8 @@ BmpPage *bmp_page_ref(BmpPage *page);
 void bmp_page_unref(BmpPage *page);
 /* *slot = @page (taken), dropping what was there. */
 void bmp_page_replace(BmpPage **slot, BmpPage *page);
-/* The page in *slot (not NULL, not BMP_FULL), copied first if somebody else holds it too. NULL
- * without memory: *slot is then unchanged. */
+/* The page in *slot (not NULL, not BMP_FULL), to be changed: copied first if somebody else holds it
+ * too. NULL without memory: *slot is then unchanged. */
 BmpPage *bmp_page_own(BmpPage **slot);
 
 /* Bytes of memory of the page itself. */
@@ -105,5 +105,5 @@ void bmp_page_or(BmpPage **slot, BmpPage *src);
 /* The first set (clear) bit >= @from of a list or of words, or BMP_PAGE_BITS. */
 unsigned bmp_page_next_set(const BmpPage *page, unsigned from);
 unsigned bmp_page_next_clear(const BmpPage *page, unsigned from);
-/* Bits set among the first @limit. */
+/* Bits set among the first @limit of a leaf. */
 unsigned bmp_page_count(BmpPage *page, unsigned limit);

@@ -21,11 +21,10 @@
 #include "bitmap/bitmap.h"
 #include "bitmap/tracker.h"
 
-/* A delta as bitmaps of one granularity need it, made when more than one may ask. */
+/* A delta as bitmaps of another granularity need it, made when more than one may ask. */
 typedef struct BmpView {
     struct BmpView *next;
     BmpBits bits;
-    BmpBits base, result; /* the last fold: content before and after, to be shared by the next */
 } BmpView;
 
 typedef struct BmpDelta {
@@ -45,6 +44,7 @@ struct BmpSet {
     unsigned shift; /* of the running epoch outside of changes */
     bool changing;
     BmpDelta *head, *tail;
+    BmpMemo memo;       /* the last fold, for the next bitmap to share */
     GPtrArray *bitmaps; /* BmpBitmap, a reference each, in order of creation */
     GPtrArray *removed; /* within a change: what may be put back, a reference each */
 };

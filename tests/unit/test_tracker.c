@@ -23,14 +23,16 @@ typedef struct Disk {
     BmpSet *set;
     uint32_t content[GRANULES]; /* atomic */
     uint32_t copy[GRANULES];
-    uint64_t writes; /* atomic: done so far */
-    bool stop;       /* atomic */
+    uint64_t writes;      /* atomic: done so far */
+    uint64_t checkpoints; /* atomic: done so far */
+    bool stop;            /* atomic */
 } Disk;
 
 typedef struct Writer {
     Disk *disk;
     uint32_t seed;
     unsigned spread; /* granules among which it writes: few makes threads meet */
+    bool straddle;   /* let checkpoints happen between begin and end */
     pthread_t thread;
 } Writer;
 
@@ -40,6 +42,16 @@ static uint32_t next_random(uint32_t *state)
     *state ^= *state >> 17;
     *state ^= *state << 5;
     return *state;
+}
+
+/* Some writes are in flight across a checkpoint and the copying that follows it. */
+static void wait_for_checkpoint(Disk *disk)
+{
+    uint64_t from = __atomic_load_n(&disk->checkpoints, __ATOMIC_RELAXED);
+
+    while (__atomic_load_n(&disk->checkpoints, __ATOMIC_RELAXED) == from &&
+           !__atomic_load_n(&disk->stop, __ATOMIC_RELAXED))
+        sched_yield();
 }
 
 static void *write_on(void *opaque)
@@ -54,6 +66,8 @@ static void *write_on(void *opaque)
 
         n = MIN(n, GRANULES - first);
         epoch = bmp_set_mark_begin(disk->set, first * GRANULE, n * GRANULE);
+        if (w->straddle && next_random(&w->seed) % 64 == 0)
+            wait_for_checkpoint(disk);
         for (unsigned i = first; i < first + n; i++)
             __atomic_fetch_add(&disk->content[i], 1, __ATOMIC_RELAXED);
         bmp_set_mark_end(disk->set, first * GRANULE, n * GRANULE, epoch);
@@ -83,12 +97,13 @@ static Disk *disk_new(void)
     return disk;
 }
 
-static void writers_start(Writer *writers, Disk *disk, unsigned spread)
+static void writers_start(Writer *writers, Disk *disk, unsigned spread, bool straddle)
 {
     const char *seed = g_getenv("TM_TEST_SEED");
 
     for (unsigned i = 0; i < WRITERS; i++) {
-        writers[i] = (Writer){ .disk = disk, .spread = spread };
+        /* one goes on, so that the rounds can wait for writes */
+        writers[i] = (Writer){ .disk = disk, .spread = spread, .straddle = straddle && i };
         writers[i].seed = (seed ? atoi(seed) : 1) * 1000 + i + 1;
         ck_assert_int_eq(pthread_create(&writers[i].thread, NULL, write_on, &writers[i]), 0);
     }
@@ -150,6 +165,7 @@ static void round_checkpoint(Disk *disk, BmpBitmap *live, uint64_t granularity)
     ck_assert(bmp_bitmap_clear(live, NULL));
     bmp_set_change_end(&disk->set, 1);
     copy_dirty(disk, snap);
+    __atomic_fetch_add(&disk->checkpoints, 1, __ATOMIC_RELAXED);
     bmp_set_change_begin(&disk->set, 1);
     ck_assert(bmp_bitmap_remove(snap, NULL));
     bmp_set_change_end(&disk->set, 1);
@@ -226,7 +242,7 @@ static void backup_rounds(unsigned spread, uint64_t granularity, bool disturbed)
     BmpBitmap *live = NULL;
     uint32_t seed = 99;
 
-    writers_start(writers, disk, spread);
+    writers_start(writers, disk, spread, true);
     if (disturbed)
         ck_assert_int_eq(pthread_create(&query, NULL, query_on, disk), 0);
     for (int round = 0; round < 60; round++) {
@@ -283,7 +299,7 @@ START_TEST(a_sealed_delta_never_changes)
     bmp_set_change_begin(&disk->set, 1);
     live = add_within(disk->set, "live", GRANULE, false);
     bmp_set_change_end(&disk->set, 1);
-    writers_start(writers, disk, GRANULES);
+    writers_start(writers, disk, GRANULES, false);
     for (int round = 0; round < 100; round++) {
         g_autofree char *before = NULL, *after = NULL;
         BmpDelta *delta;
@@ -317,7 +333,7 @@ START_TEST(concurrent_marks_add_up)
     bmp_set_change_begin(&disk->set, 1);
     live = add_within(disk->set, "live", GRANULE, false);
     bmp_set_change_end(&disk->set, 1);
-    writers_start(writers, disk, _i ? GRANULES : 300);
+    writers_start(writers, disk, _i ? GRANULES : 300, false);
     wait_for_writes(disk, 20000);
     writers_stop(writers, disk);
     for (unsigned i = 0; i < GRANULES; i++)
@@ -325,6 +341,55 @@ START_TEST(concurrent_marks_add_up)
     ck_assert_uint_eq(bmp_bitmap_count(live), touched * GRANULE);
     bmp_bitmap_unref(live);
     disk_free(disk);
+}
+END_TEST
+
+typedef struct Neighbour {
+    BmpSet *set;
+    unsigned nth;
+    pthread_barrier_t *barrier;
+    pthread_t thread;
+} Neighbour;
+
+static void *mark_every_other(void *opaque)
+{
+    Neighbour *n = opaque;
+
+    /* Page by page together, so that the same words are changed at the same time. */
+    for (unsigned i = 0; i < GRANULES; i += 2) {
+        uint64_t offset = (i + n->nth) * GRANULE, epoch;
+
+        if (i % 2048 == 0)
+            pthread_barrier_wait(n->barrier);
+        epoch = bmp_set_mark_begin(n->set, offset, GRANULE);
+        bmp_set_mark_end(n->set, offset, GRANULE, epoch);
+    }
+    return NULL;
+}
+
+START_TEST(neighbours_in_one_word)
+{
+    for (int round = 0; round < 10; round++) {
+        Disk *disk = disk_new();
+        Neighbour two[2];
+        pthread_barrier_t barrier;
+        BmpBitmap *live;
+
+        pthread_barrier_init(&barrier, NULL, 2);
+        bmp_set_change_begin(&disk->set, 1);
+        live = add_within(disk->set, "live", GRANULE, false);
+        bmp_set_change_end(&disk->set, 1);
+        for (unsigned i = 0; i < 2; i++) {
+            two[i] = (Neighbour){ .set = disk->set, .nth = i, .barrier = &barrier };
+            ck_assert_int_eq(pthread_create(&two[i].thread, NULL, mark_every_other, &two[i]), 0);
+        }
+        for (unsigned i = 0; i < 2; i++)
+            pthread_join(two[i].thread, NULL);
+        ck_assert_uint_eq(bmp_bitmap_count(live), SIZE);
+        pthread_barrier_destroy(&barrier);
+        bmp_bitmap_unref(live);
+        disk_free(disk);
+    }
 }
 END_TEST
 
@@ -339,6 +404,7 @@ int main(void)
     tcase_add_loop_test(tc, no_mark_is_lost, 0, G_N_ELEMENTS(RUNS));
     tcase_add_test(tc, a_sealed_delta_never_changes);
     tcase_add_loop_test(tc, concurrent_marks_add_up, 0, 2);
+    tcase_add_test(tc, neighbours_in_one_word);
     suite_add_tcase(suite, tc);
     srunner_run_all(runner, CK_ENV);
     failed = srunner_ntests_failed(runner);
