@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 /* A reply longer than this is a broken server: query-qmp-schema is some hundred kilobytes. */
-enum { REPLY_MAX = 256 << 20, JSON_DEPTH = 128, READ_SIZE = 65536 };
+enum { REPLY_MAX = 256 << 20, JSON_DEPTH = 128, READ_SIZE = 65536, GREETING_SECONDS = 10 };
 
 struct TcQmp {
     int fd;
@@ -66,7 +66,13 @@ static json_object *receive(TcQmp *qmp, GError **error)
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0) {
-            tm_error_set_errno(error, errno, "socket '%s'", qmp->path);
+            if (errno == EAGAIN)
+                tm_error_set(error,
+                             "socket '%s': no greeting within %d seconds: it may serve one client "
+                             "at a time and have one",
+                             qmp->path, GREETING_SECONDS);
+            else
+                tm_error_set_errno(error, errno, "socket '%s'", qmp->path);
             return NULL;
         }
         if (!got) {
@@ -145,6 +151,14 @@ json_object *tc_qmp_execute(TcQmp *qmp, const char *command, json_object *argume
     }
 }
 
+/* 0: none. */
+static void set_timeout(int fd, int seconds)
+{
+    struct timeval limit = { .tv_sec = seconds };
+
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+}
+
 TcQmp *tc_qmp_open(const char *path, GError **error)
 {
     g_autoptr(TcQmp) qmp = g_new0(TcQmp, 1);
@@ -171,9 +185,12 @@ TcQmp *tc_qmp_open(const char *path, GError **error)
                            path);
         return NULL;
     }
+    /* commands may take as long as they need, but who listens also greets */
+    set_timeout(qmp->fd, GREETING_SECONDS);
     qmp->greeting = receive(qmp, error);
     if (!qmp->greeting)
         return NULL;
+    set_timeout(qmp->fd, 0);
     if (!tc_json_get(qmp->greeting, "QMP", NULL)) {
         tm_error_set(error, "socket '%s': this is not QMP: no greeting", path);
         return NULL;
@@ -238,5 +255,8 @@ void tc_json_print(json_object *object, FILE *out)
 {
     int flags = JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED | JSON_C_TO_STRING_NOSLASHESCAPE;
 
+    /* json-c takes two lines for an object without members */
+    if (json_object_is_type(object, json_type_object) && !json_object_object_length(object))
+        flags = JSON_C_TO_STRING_PLAIN;
     fprintf(out, "%s\n", json_object_to_json_string_ext(object, flags));
 }

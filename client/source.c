@@ -132,7 +132,9 @@ TcSource *tc_source_open(const char *uri, const char *const *contexts, GError **
         g_assert(source->contexts < TC_CONTEXTS_MAX);
         source->names[source->contexts] = g_strdup(contexts[source->contexts]);
         source->answers[source->contexts].entries = g_array_new(FALSE, FALSE, sizeof(Entry));
-        if (nbd_add_meta_context(source->nbd, contexts[source->contexts]) == -1) {
+        /* the oldest protocol negotiates nothing: then the disk is open already */
+        if (nbd_aio_is_negotiating(source->nbd) == 1 &&
+            nbd_add_meta_context(source->nbd, contexts[source->contexts]) == -1) {
             fail_nbd(error, uri);
             return NULL;
         }

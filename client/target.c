@@ -129,6 +129,8 @@ TcTarget *tc_target_open(const TmSys *sys, const char *path, const TcTargetLook 
     if (!look->is_block && look->size != size && sys->ftruncate(target->fd, (off_t)size)) {
         tm_error_set_errno(error, errno, "target '%s': setting its size to %" PRIu64 " bytes", path,
                            size);
+        if (target->created)
+            sys->unlink(path); /* nothing is in it yet */
         return NULL;
     }
     return g_steal_pointer(&target);

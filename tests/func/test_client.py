@@ -1,0 +1,452 @@
+#!/usr/bin/python3
+"""The tidemark command against a daemon: TIDEMARKD, which can be qemu-storage-daemon too; and its
+copies from another server, nbdkit."""
+import fcntl
+import json
+import os
+import pty
+import random
+import signal
+import struct
+import subprocess
+import sys
+import termios
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from harness import *
+
+MIB = 1 << 20
+
+
+def content(length, seed=1):
+    return random.Random(seed).randbytes(length)
+
+
+class Disk:
+    """A daemon with one disk, and its bitmaps in the export from the start."""
+
+    def __init__(self, tmp, size=8 * MIB, data=((0, MIB), (3 * MIB, MIB)), bitmaps=("b0",)):
+        self.path = image(os.path.join(tmp, "disk0.img"), size,
+                          [(offset, content(length, offset + 1)) for offset, length in data])
+        self.daemon = Daemon(tmp, *disk(tmp, "disk0", path=self.path, export=False,
+                                        discard="unmap"))
+        self.socket = {"TIDEMARK_SOCKET": self.daemon.qmp_path}
+        for name in bitmaps:
+            self.client("bitmap", "add", "disk0", name, "--granularity", "64k")
+        self.client("qmp", "block-export-add", "id=e0", "type=nbd", "node-name=disk0",
+                    "name=disk0", "writable=on", *["bitmaps=" + name for name in bitmaps])
+        self.uri = self.daemon.uri()
+
+    def client(self, *args, **kwargs):
+        return tidemark(*args, env=self.socket, **kwargs)
+
+    def change(self):
+        """Data over data, data into a hole, zeroes over data: what is dirty then, in 64 KiB steps."""
+        h = self.daemon.nbd()
+        h.pwrite(content(70000, 7), 100)
+        h.pwrite(content(65536, 8), 6 * MIB)
+        h.zero(131072, 3 * MIB, 0)
+        h.shutdown()
+        return [(0, 131072), (3 * MIB, 131072), (6 * MIB, 65536)]
+
+    def same(self, path):
+        with open(self.path, "rb") as a, open(path, "rb") as b:
+            equal(a.read() == b.read(), True, "the copy differs from the disk")
+
+
+def refused(status, pattern, *args, **kwargs):
+    """Runs the client; it has to end with that status and one line on standard error."""
+    p = tidemark(*args, check=False, **kwargs)
+    equal(p.returncode, status, "status of %s: %s%s" % (args, p.stdout, p.stderr))
+    equal(p.stdout, "")
+    equal(p.stderr.count("\n"), 1, p.stderr)
+    matches(p.stderr, "^tidemark: ")
+    matches(p.stderr, pattern)
+
+
+@test
+def usage():
+    "help and version go to standard output, misuse is one line and status 2"
+    matches(tidemark("--version").stdout, r"^tidemark \d+\.\d+")
+    help = tidemark("--help").stdout
+    for command in ("info", "bitmap", "map", "copy", "qmp"):
+        matches(help, r"\n  %s +\S" % command)
+        matches(tidemark(command, "--help").stdout, "^Usage: tidemark " + command)
+    matches(tidemark("bitmap", "add", "--help").stdout, "--granularity SIZE")
+    refused(2, "missing command")
+    refused(2, "unknown command 'cpoy': did you mean 'copy'", "cpoy")
+    refused(2, "unknown command 'lst': did you mean 'list'", "bitmap", "lst")
+    refused(2, "unknown option '--jsno': did you mean '--json'", "map", "--jsno", "nbd://h")
+    refused(2, "unexpected argument 'c'", "copy", "a", "b", "c")
+    refused(2, "missing argument", "copy", "a")
+    refused(2, "--bitmap needs a value", "copy", "a", "b", "--bitmap")
+    refused(2, "--json takes no value", "map", "a", "--json=yes")
+    refused(2, "not a number from 1 to 64", "copy", "a", "b", "--connections", "65")
+    refused(2, "1000 is not a power of two", "bitmap", "add", "n", "b", "--granularity", "1000")
+    refused(2, "exclude each other", "map", "a", "--json", "--picture")
+    refused(2, "exclude each other", "map", "a", "--bitmap=b", "--context=c")
+
+
+@test
+def no_daemon(tmp):
+    "without a daemon the error names the socket and how to name another"
+    path = os.path.join(tmp, "none")
+    refused(1, path + ".*TIDEMARK_SOCKET", "bitmap", "list", "--socket", path)
+    refused(1, path, "qmp", "query-version", env={"TIDEMARK_SOCKET": path})
+    refused(1, "longer than", "info", "--socket", "/" + "x" * 200)
+    refused(1, "No such file", "map", "nbd+unix:///x?socket=" + path)
+
+
+@test
+def qmp_types(tmp):
+    "qmp types its arguments by the server's schema"
+    d = Disk(tmp, bitmaps=())
+    d.client("qmp", "block-dirty-bitmap-add", "node=disk0", "name=123", "granularity=4k",
+             "disabled=on")
+    bitmap = d.daemon.bitmap("disk0", "123")
+    equal((bitmap["granularity"], bitmap["recording"]), (4096, False))
+    for name in ("true", "b1"):
+        d.client("qmp", "block-dirty-bitmap-add", "node=disk0", "name=" + name)
+    d.client("qmp", "block-dirty-bitmap-merge", "node=disk0", "target=123", "bitmaps=true",
+             "bitmaps.1.node=disk0", "bitmaps.1.name=b1")
+    d.client("qmp", "block-dirty-bitmap-remove", 'node:="disk0"', 'name:="true"')
+    equal(d.daemon.bitmap("disk0", "true"), None)
+    nodes = json.loads(d.client("qmp", "query-named-block-nodes", "flat=true").stdout)
+    equal([n["node-name"] for n in nodes], ["disk0"])
+    equal(d.client("qmp", "block-dirty-bitmap-clear", "node=disk0", "name=b1").stdout, "{}\n")
+    d.client("qmp", "blockdev-add", "driver=raw", "node-name=sub", "size=1M", "offset=0",
+             "file.driver=null-co", "file.size=2M", "file.read-zeroes=on")
+    sub = [n for n in json.loads(d.client("qmp", "query-named-block-nodes").stdout)
+           if n["node-name"] == "sub"]
+    equal(sub[0]["image"]["virtual-size"], MIB)
+
+
+@test
+def qmp_errors(tmp):
+    "qmp prints an error in one line with its class, and a guess at a misspelt command"
+    d = Disk(tmp, bitmaps=())
+    refused(1, "block-dirty-bitmap-add: GenericError: .*'nope'", "qmp", "block-dirty-bitmap-add",
+            "node=nope", "name=b", env=d.socket)
+    refused(1, "CommandNotFound: .*did you mean 'query-version'", "qmp", "query-versoin",
+            env=d.socket)
+    refused(2, "'x' is not of the form", "qmp", "block-dirty-bitmap-add", "x", env=d.socket)
+    refused(2, "'name' is given twice", "qmp", "block-dirty-bitmap-add", "name=a", "name=b",
+            env=d.socket)
+    refused(2, "argument 'granularity': 'big' is not a number", "qmp", "block-dirty-bitmap-add",
+            "node=disk0", "name=b", "granularity=big", env=d.socket)
+    refused(2, "argument 'disabled': 'maybe' is not on or off", "qmp", "block-dirty-bitmap-add",
+            "node=disk0", "name=b", "disabled=maybe", env=d.socket)
+    refused(2, r"argument 'node': '\{' is not JSON", "qmp", "block-dirty-bitmap-add", "node:={",
+            env=d.socket)
+
+
+@test
+def bitmaps(tmp):
+    "bitmap adds, lists, disables, enables, merges, clears and removes"
+    d = Disk(tmp, bitmaps=())
+    d.client("bitmap", "add", "disk0", "b0", "--granularity=32k")
+    d.client("bitmap", "add", "disk0", "b1", "--disabled", "--granularity", "64K")
+    d.client("qmp", "block-export-add", "id=e0-2", "type=nbd", "node-name=disk0", "name=rw",
+             "writable=on")
+    h = d.daemon.nbd("rw")
+    h.pwrite(b"x" * 65536, 0)
+    listed = {b["name"]: b for b in json.loads(d.client("bitmap", "list", "--json").stdout)}
+    equal((listed["b0"]["count"], listed["b0"]["granularity"], listed["b0"]["size"],
+           listed["b0"]["node"]), (65536, 32768, 8 * MIB, "disk0"))
+    equal((listed["b1"]["count"], listed["b1"]["recording"]), (0, False))
+    table = d.client("bitmap", "list", "disk0").stdout
+    matches(table, r"NODE +BITMAP +GRANULARITY +DIRTY +OF DISK +STATE\n")
+    matches(table, r"disk0 +b0 +32 KiB +64 KiB +0\.8 % +recording\n")
+    matches(table, r"disk0 +b1 +64 KiB +0 B +0 % +disabled\n")
+    equal(d.client("bitmap", "list", "disk0", "b1").stdout.count("\n"), 2)
+    d.client("bitmap", "merge", "disk0", "b1", "b0")
+    equal(d.daemon.bitmap("disk0", "b1")["count"], 65536)
+    d.client("bitmap", "disable", "disk0", "b0")
+    h.pwrite(b"x", 4 * MIB)
+    equal(d.daemon.bitmap("disk0", "b0")["count"], 65536)
+    d.client("bitmap", "enable", "disk0", "b0")
+    equal(d.daemon.bitmap("disk0", "b0")["recording"], True)
+    d.client("bitmap", "clear", "disk0", "b0")
+    equal(d.daemon.bitmap("disk0", "b0")["count"], 0)
+    d.client("bitmap", "remove", "disk0", "b0")
+    equal(d.daemon.bitmap("disk0", "b0"), None)
+    refused(1, "no node 'dsk0': did you mean 'disk0'", "bitmap", "list", "dsk0", env=d.socket)
+    refused(1, "no bitmap 'b2': did you mean 'b1'", "bitmap", "list", "disk0", "b2", env=d.socket)
+    refused(1, "disk0|b9", "bitmap", "remove", "disk0", "b9", env=d.socket)
+    h.shutdown()
+
+
+@test
+def info(tmp):
+    "info shows a daemon's nodes, bitmaps and exports, and an NBD export"
+    d = Disk(tmp)
+    text = d.client("info").stdout
+    matches(text, r"disk0 +file +8 MiB +rw +1 ")
+    matches(text, r"disk0 +b0 +64 KiB +0 B +0 % +recording")
+    matches(text, r"e0 +nbd +disk0 +running")
+    all = json.loads(d.client("info", "--json").stdout)
+    equal([n["node-name"] for n in all["nodes"]], ["disk0"])
+    equal([e["id"] for e in all["exports"]], ["e0"])
+    equal([b["name"] for b in all["bitmaps"]], ["b0"])
+    matches(tidemark("info", d.uri).stdout, r"size +8 MiB \(8388608 bytes\)\n")
+    export = json.loads(tidemark("info", d.uri, "--json").stdout)
+    equal(export["size"], 8 * MIB)
+    equal((export["flags"]["multi-conn"], export["flags"]["read-only"]), (True, False))
+    equal(sorted(export["contexts"]), ["base:allocation", "qemu:dirty-bitmap:b0"])
+    equal(json.loads(tidemark("info", "--list", "--json", d.uri).stdout)[0]["export"], "disk0")
+    refused(1, "the server has the export 'disk0'", "info", d.daemon.uri("other"))
+
+
+@test(needs=["nbdinfo"])
+def map_as_nbdinfo(tmp):
+    "map --json is what nbdinfo --map --json says, for allocation and bitmap"
+    d = Disk(tmp)
+    d.change()
+    for context in ("base:allocation", "qemu:dirty-bitmap:b0"):
+        expected = json.loads(run("nbdinfo", "--map=" + context, "--json", d.uri).stdout)
+        equal(json.loads(tidemark("map", "--context", context, "--json", d.uri).stdout), expected)
+    equal(json.loads(tidemark("map", "--bitmap", "b0", "--json", d.uri).stdout), expected)
+
+
+@test
+def map_table(tmp):
+    "map lists extents with totals; a missing context is an error that names those there are"
+    d = Disk(tmp)
+    dirty_ranges = d.change()
+    table = tidemark("map", d.uri, "--bitmap", "b0").stdout
+    rows = re.findall(r"^ *(\d+) +(\d+) .* dirty$", table, re.M)
+    equal([(int(a), int(b)) for a, b in rows], dirty_ranges)
+    matches(table, r"total +327680 +320 KiB +dirty \(3\.9 %\)")
+    refused(1, "no bitmap 'b1': the export offers 'b0'; did you mean 'b0'", "map", d.uri,
+            "--bitmap", "b1")
+    refused(1, "no metadata context 'x:y': the export offers 'base:allocation'", "map", d.uri,
+            "--context", "x:y")
+
+
+@test
+def map_picture(tmp):
+    "the picture shows the most important state of each cell, and exact totals"
+    d = Disk(tmp)
+    d.change()
+    lines = tidemark("map", d.uri, "--bitmap=b0", "--picture", "--width=42",
+                     env={"LC_ALL": "C", "LINES": "12"}).stdout.splitlines()
+    cells = "".join(line[10:] for line in lines[:lines.index("")])
+    matches("\n".join(lines), r"one character is 64 KiB")
+    at = lambda offset: cells[offset // 65536]
+    equal(len(cells), 128)
+    equal("".join(sorted(set(cells))), "#.=")
+    equal([i * 65536 for i, c in enumerate(cells) if c == "#"],
+          [0, 65536, 3 * MIB, 3 * MIB + 65536, 6 * MIB])
+    equal((at(2 * 65536), at(MIB), at(4 * MIB - 1), at(4 * MIB)), ("=", ".", "=", "."))
+    matches("\n".join(lines), r"# dirty +320 KiB +3\.9 % +\(192 KiB to read, 128 KiB of zeroes\)")
+    matches("\n".join(lines), r"= data +1\.8 MiB")
+
+
+def on_terminal(*args, env=None):
+    """Runs the client with standard output and error on a terminal of 100 columns."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+    p = subprocess.Popen([TIDEMARK, *args], stdout=slave, stderr=slave, stdin=slave,
+                         env=dict({k: v for k, v in os.environ.items() if k != "NO_COLOR"},
+                                  TERM="xterm", LC_ALL="C", **(env or {})))
+    os.close(slave)
+    out = b""
+    while True:
+        try:
+            data = os.read(master, 65536)
+        except OSError:
+            break
+        if not data:
+            break
+        out += data
+    os.close(master)
+    equal(p.wait(), 0, out)
+    return out.decode().replace("\r\n", "\n")
+
+
+@test
+def colors(tmp):
+    "colours are for terminals, and not with NO_COLOR or --no-color"
+    d = Disk(tmp)
+    d.change()
+    command = ("map", d.uri, "--bitmap=b0", "--picture")
+    drawn = on_terminal(*command)
+    matches(drawn, r"\033\[1;31m#")
+    equal(max(len(line) for line in re.sub(r"\033\[[0-9;]*m", "", drawn).splitlines()) <= 100, True)
+    equal("\033[" in on_terminal(*command, env={"NO_COLOR": "1"}), False)
+    equal("\033[" in on_terminal(*command, "--no-color"), False)
+    equal("\033[" in tidemark(*command).stdout, False)
+
+
+@test
+def copy_full(tmp):
+    "a full copy is equal, sparse, and says what it read"
+    d = Disk(tmp)
+    target = os.path.join(tmp, "copy.img")
+    said = json.loads(tidemark("copy", d.uri, target, "--json").stdout)
+    d.same(target)
+    equal((said["size"], said["read"], said["extents"], said["bitmap"]),
+          (8 * MIB, 2 * MIB, 2, None))
+    equal(os.stat(target).st_blocks * 512 <= 3 * MIB, True, "the copy is not sparse")
+    matches(tidemark("copy", d.uri, target).stdout, r"read +2 MiB +25\.0 % of the disk, in ")
+    d.same(target)
+
+
+@test
+def copy_over(tmp):
+    "a copy over an old file leaves nothing of it, and gives it the size"
+    d = Disk(tmp)
+    for size in (3 * MIB + 5, 20 * MIB):
+        target = image(os.path.join(tmp, "copy%d.img" % size), size, [(0, b"\xee" * size)])
+        tidemark("copy", d.uri, target, "--connections=1", "--requests=1")
+        d.same(target)
+
+
+@test
+def copy_dirty(tmp):
+    "copy --bitmap reads what is dirty and not zero, and makes the copy equal again"
+    d = Disk(tmp)
+    target = os.path.join(tmp, "copy.img")
+    tidemark("copy", d.uri, target)
+    d.change()
+    with open(target, "r+b") as f:  # clean in the bitmap, so it has to survive
+        f.seek(5 * MIB)
+        f.write(b"mark")
+    said = json.loads(tidemark("copy", d.uri, target, "--bitmap", "b0", "--json").stdout)
+    equal((said["read"], said["zeroed"], said["bitmap"]), (196608, 131072, "b0"))
+    with open(target, "r+b") as f:
+        f.seek(5 * MIB)
+        equal(f.read(4), b"mark")
+        f.seek(5 * MIB)
+        f.write(bytes(4))
+    d.same(target)
+    d.client("qmp", "block-export-del", "id=e0")
+    d.client("bitmap", "clear", "disk0", "b0")
+    d.client("qmp", "block-export-add", "id=e1", "type=nbd", "node-name=disk0", "name=disk0",
+             "writable=on", "bitmaps=b0")
+    matches(tidemark("copy", d.uri, target, "--bitmap", "b0").stdout, r"read +0 B +0 % of the disk")
+
+
+@test
+def copy_dirty_refused(tmp):
+    "copy --bitmap without the bitmap, or a target of the size, touches nothing"
+    d = Disk(tmp)
+    target = os.path.join(tmp, "copy.img")
+    refused(1, "'%s' does not exist" % target, "copy", d.uri, target, "--bitmap=b0")
+    equal(os.path.exists(target), False)
+    image(target, MIB, [(0, b"old")])
+    refused(1, "1048576 bytes and the source 8388608", "copy", d.uri, target, "--bitmap=b0")
+    refused(1, "no bitmap 'c0': the export offers 'b0'", "copy", d.uri, target, "--bitmap=c0")
+    refused(1, "is a directory", "copy", d.uri, tmp)
+    refused(1, "is something else", "copy", d.uri, "/dev/null")
+    with open(target, "rb") as f:
+        equal((f.read(3), os.path.getsize(target)), (b"old", MIB))
+
+
+@test
+def copy_target_in_use(tmp):
+    "a target that a daemon has open is refused: also the disk itself"
+    d = Disk(tmp)
+    refused(1, "in use by another program", "copy", d.uri, d.path)
+    tidemark("copy", d.uri, os.path.join(tmp, "copy.img"))
+    d.same(os.path.join(tmp, "copy.img"))
+
+
+class Nbdkit:
+    """nbdkit, killed in the end."""
+
+    def __init__(self, tmp, *args):
+        self.socket = os.path.join(tmp, "k.sock")
+        if os.path.exists(self.socket):
+            os.unlink(self.socket)
+        self.uri = "nbd+unix:///?socket=" + self.socket
+        self.process = subprocess.Popen(["nbdkit", "-f", "-U", self.socket, *args],
+                                        stderr=subprocess.DEVNULL)
+        wait_until(lambda: os.path.exists(self.socket), "nbdkit's socket")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *unused):
+        self.process.kill()
+        self.process.wait()
+
+
+@test(needs=["nbdkit"])
+def copy_from_nbdkit(tmp):
+    "copies come from any server: with multi-conn and without, odd sizes, no structured replies"
+    path = image(os.path.join(tmp, "odd.img"), 3 * MIB + 12345, [(MIB - 7, content(300000))])
+    for number, args in enumerate((["file", path], ["--filter=noparallel", "file", path],
+                                   ["--no-sr", "file", path], ["--filter=noextents", "file", path],
+                                   ["-o", "file", path])):
+        target = os.path.join(tmp, "copy%d.img" % number)
+        with Nbdkit(tmp, *args) as kit:
+            tidemark("copy", kit.uri, target)
+        run("cmp", path, target)
+        equal(os.stat(target).st_blocks * 512 < 2 * MIB, True, "zeroes were written")
+
+
+@test(needs=["nbdkit"])
+def copy_failing(tmp):
+    "a failing read ends the copy, which says what state the target is in"
+    target = os.path.join(tmp, "copy.img")
+    path = image(os.path.join(tmp, "disk.img"), 4 * MIB, [(0, content(4 * MIB))])
+    with Nbdkit(tmp, "--filter=error", "file", path, "error-pread=EIO", "error-pread-rate=1") as kit:
+        refused(1, r"reading nbd.* at offset \d+: Input/output error: target '%s' is incomplete: "
+                   r"0 of 4194304 bytes were copied; run the same command again" % target,
+                "copy", kit.uri, target)
+
+
+@test(needs=["nbdkit"])
+def copy_interrupted(tmp):
+    "SIGINT and SIGTERM end a copy with 130 and 143 and the state of the target; again completes it"
+    path = image(os.path.join(tmp, "disk.img"), 4 * MIB, [(0, content(4 * MIB))])
+    for signum, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        target = os.path.join(tmp, "copy%d.img" % status)
+        with Nbdkit(tmp, "--filter=rate", "file", path, "rate=8M") as kit:
+            p = subprocess.Popen([TIDEMARK, "copy", kit.uri, target, "--requests=1"],
+                                 stderr=subprocess.PIPE, text=True)
+            wait_until(lambda: os.path.exists(target) and os.stat(target).st_blocks, "some bytes")
+            p.send_signal(signum)
+            said = p.communicate(timeout=PATIENCE)[1]
+        equal(p.returncode, status, said)
+        m = re.search(r"^tidemark: interrupted: target '%s' is incomplete: (\d+) of 4194304 bytes "
+                      r"were copied; run the same command again to complete it\n$" % target, said)
+        equal(bool(m), True, said)
+        equal(0 < int(m.group(1)) < 4 * MIB, True, said)
+        with Nbdkit(tmp, "file", path) as kit:
+            tidemark("copy", kit.uri, target)
+        run("cmp", path, target)
+
+
+@test(needs=["nbdkit"])
+def copy_server_dies(tmp):
+    "a server that dies in the middle ends the copy, with the state of the target"
+    target = os.path.join(tmp, "copy.img")
+    path = image(os.path.join(tmp, "disk.img"), 4 * MIB, [(0, content(4 * MIB))])
+    with Nbdkit(tmp, "--filter=rate", "file", path, "rate=8M") as kit:
+        p = subprocess.Popen([TIDEMARK, "copy", kit.uri, target, "--requests=1"],
+                             stderr=subprocess.PIPE, text=True)
+        wait_until(lambda: os.path.exists(target) and os.stat(target).st_blocks, "some bytes")
+        kit.process.kill()
+        said = p.communicate(timeout=PATIENCE)[1]
+    equal(p.returncode, 1, said)
+    matches(said, r"^tidemark: .*target '%s' is incomplete: \d+ of 4194304 bytes" % target)
+    equal(said.count("\n"), 1, said)
+
+
+@test(needs=["nbdkit"])
+def copy_progress(tmp):
+    "progress is one line that is rewritten on a terminal, and nothing elsewhere"
+    path = image(os.path.join(tmp, "disk.img"), 4 * MIB, [(0, content(4 * MIB))])
+    with Nbdkit(tmp, "--filter=rate", "file", path, "rate=10M") as kit:
+        shown = on_terminal("copy", kit.uri, os.path.join(tmp, "a.img"))
+        matches(shown, r"\rcopying +\d+ % \[[#.]+\] .* of 4 MiB .*/s +0:\d\d left\033\[K")
+        equal(shown.split("\r")[-1].startswith("\033[KCopied the disk"), True, shown)
+        quiet = on_terminal("copy", kit.uri, os.path.join(tmp, "b.img"), "--no-progress")
+        equal("\r" in quiet, False)
+    with Nbdkit(tmp, "--filter=rate", "file", path, "rate=10M") as kit:
+        equal(tidemark("copy", kit.uri, os.path.join(tmp, "c.img")).stderr, "")
+
+
+main()

@@ -1,0 +1,511 @@
+/* tests/unit/test_client.c: what the client works out by itself: sizes and words, the cells of a
+ * picture, the plan of a copy, the command line, arguments typed by a schema, and a target on a
+ * file system that can't do everything. */
+#include "client/arguments.h"
+#include "client/cli.h"
+#include "client/picture.h"
+#include "client/plan.h"
+#include "client/progress.h"
+#include "client/target.h"
+#include "client/text.h"
+#include "util/extent.h"
+
+#include <check.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define MIB (UINT64_C(1) << 20)
+
+static void same_text(char *got, const char *expected)
+{
+    ck_assert_str_eq(got, expected);
+    g_free(got);
+}
+
+START_TEST(sizes_are_written)
+{
+    same_text(tc_human_size(0), "0 B");
+    same_text(tc_human_size(1023), "1023 B");
+    same_text(tc_human_size(1024), "1 KiB");
+    same_text(tc_human_size(1536), "1.5 KiB");
+    same_text(tc_human_size(1025), "1.0 KiB");
+    same_text(tc_human_size(MIB - 1), "1.0 MiB");
+    same_text(tc_human_size(MIB), "1 MiB");
+    same_text(tc_human_size(UINT64_MAX), "16.0 EiB");
+    same_text(tc_human_size(UINT64_C(1) << 63), "8 EiB");
+    same_text(tc_percent(0, 0), "0 %");
+    same_text(tc_percent(1, MIB), "<0.1 %");
+    same_text(tc_percent(MIB - 1, MIB), "99.9 %");
+    same_text(tc_percent(MIB, MIB), "100 %");
+    same_text(tc_clock(59.9), "0:59");
+    same_text(tc_clock(3723), "1:02:03");
+}
+END_TEST
+
+START_TEST(sizes_are_read)
+{
+    static const struct {
+        const char *text;
+        uint64_t value;
+    } good[] = {
+        { "0", 0 },
+        { "512", 512 },
+        { "64k", 65536 },
+        { "64K", 65536 },
+        { "64KiB", 65536 },
+        { "64kB", 65536 },
+        { "2G", UINT64_C(2) << 30 },
+        { "7b", 7 },
+        { "0x10", 16 },
+        { "15E", UINT64_C(15) << 60 },
+        { "18446744073709551615", UINT64_MAX },
+    };
+    static const char *const bad[] = {
+        "", "k", "-1", " 1", "1 k", "1.5k", "1ki", "1x", "1kk", "16E", "18446744073709551616", "0x"
+    };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(good); i++) {
+        uint64_t value = 42;
+
+        ck_assert_msg(tc_parse_size(good[i].text, &value), "%s", good[i].text);
+        ck_assert_uint_eq(value, good[i].value);
+    }
+    for (unsigned i = 0; i < G_N_ELEMENTS(bad); i++) {
+        uint64_t value = 42;
+
+        ck_assert_msg(!tc_parse_size(bad[i], &value), "%s", bad[i]);
+        ck_assert_uint_eq(value, 42);
+    }
+}
+END_TEST
+
+START_TEST(words_are_guessed)
+{
+    static const char *const words[] = { "add", "remove", "clear", "list", "--granularity", NULL };
+
+    ck_assert_uint_eq(tc_edit_distance("", "abc"), 3);
+    ck_assert_uint_eq(tc_edit_distance("abcd", "acbd"), 1);
+    ck_assert_uint_eq(tc_edit_distance("kitten", "sitting"), 3);
+    ck_assert_str_eq(tc_closest("remvoe", words), "remove");
+    ck_assert_str_eq(tc_closest("lsit", words), "list");
+    ck_assert_str_eq(tc_closest("--gran", words), "--granularity");
+    ck_assert_ptr_null(tc_closest("zebra", words));
+    ck_assert_ptr_null(tc_closest("", words));
+    same_text(tc_printable("a\033[2Jb\x7f\xc2\x9b\n"), "a?[2Jb????");
+}
+END_TEST
+
+START_TEST(picture_shows_the_most_important)
+{
+    /* 64 cells of 512 bytes in 4 rows of 16 */
+    g_autoptr(TcPicture) p = tc_picture_new(64 * 512, 26, 4, true);
+
+    ck_assert_uint_eq(tc_picture_cell_size(p), 512);
+    ck_assert_uint_eq(tc_picture_columns(p), 16);
+    ck_assert_uint_eq(tc_picture_cells(p), 64);
+    tc_picture_add(p, 0, 100, TC_HOLE, TC_HOLE);
+    tc_picture_add(p, 100, 1, TC_DIRTY, TC_DATA);
+    tc_picture_add(p, 101, 512 * 3 - 101, TC_ZERO, TC_ZERO);
+    tc_picture_add(p, 512 * 3, 512, TC_DATA, TC_DATA);
+    tc_picture_add(p, 512 * 4, 512 * 60, TC_HOLE, TC_HOLE);
+    ck_assert_int_eq(tc_picture_cell(p, 0), TC_DIRTY);
+    ck_assert_int_eq(tc_picture_cell(p, 1), TC_ZERO);
+    ck_assert_int_eq(tc_picture_cell(p, 2), TC_ZERO);
+    ck_assert_int_eq(tc_picture_cell(p, 3), TC_DATA);
+    ck_assert_int_eq(tc_picture_cell(p, 4), TC_HOLE);
+    ck_assert_int_eq(tc_picture_cell(p, 63), TC_HOLE);
+    ck_assert_uint_eq(tc_picture_total(p, TC_DIRTY), 1);
+    ck_assert_uint_eq(tc_picture_total(p, TC_HOLE), 100 + 512 * 60);
+    /* what a server could make up does no harm */
+    tc_picture_add(p, 512 * 63, 1024, TC_DIRTY, TC_DATA);
+    tc_picture_add(p, UINT64_MAX, 2, TC_DIRTY, TC_DATA);
+    ck_assert_int_eq(tc_picture_cell(p, 63), TC_HOLE);
+}
+END_TEST
+
+START_TEST(picture_fits)
+{
+    static const uint64_t sizes[] = { 0,        1,       511,          512,
+                                      513,      5 * MIB, 64 * MIB + 1, UINT64_C(3) << 40,
+                                      INT64_MAX };
+    static const unsigned widths[] = { 1, 11, 20, 80, 213 };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(sizes); i++) {
+        for (unsigned j = 0; j < G_N_ELEMENTS(widths); j++) {
+            g_autoptr(TcPicture) p = tc_picture_new(sizes[i], widths[j], 16, false);
+            uint64_t cells = tc_picture_cells(p), cell = tc_picture_cell_size(p);
+
+            ck_assert_uint_le(cells, 16 * (uint64_t)tc_picture_columns(p));
+            ck_assert_uint_eq(cell & (cell - 1), 0);
+            ck_assert(cells * cell >= sizes[i]);
+            /* no coarser than it has to be */
+            if (cell > 512)
+                ck_assert_uint_gt(sizes[i] / (cell / 2) + 1, 16 * tc_picture_columns(p));
+            tc_picture_add(p, 0, sizes[i], TC_DATA, TC_DATA);
+            if (cells)
+                ck_assert_int_eq(tc_picture_cell(p, cells - 1), TC_DATA);
+        }
+    }
+}
+END_TEST
+
+static void add(TcPlan *plan, uint64_t offset, uint64_t length, uint32_t allocation, uint32_t dirty)
+{
+    ck_assert(tc_plan_add(plan, offset, length, allocation, dirty, NULL));
+}
+
+static void next_is(TcPlan *plan, uint64_t offset, uint64_t length, TcAction action)
+{
+    TcTask task;
+
+    ck_assert(tc_plan_next(plan, 65536, MIB, &task));
+    ck_assert_uint_eq(task.offset, offset);
+    ck_assert_uint_eq(task.length, length);
+    ck_assert_int_eq(task.action, action);
+}
+
+START_TEST(plan_of_a_bitmap)
+{
+    g_autoptr(TcPlan) plan = tc_plan_new(true, false);
+    TcTask task;
+
+    add(plan, 0, 1000, 0, 0);
+    add(plan, 1000, 1000, 0, TM_STATE_DIRTY);
+    add(plan, 2000, 100000, TM_STATE_HOLE, TM_STATE_DIRTY); /* may read as anything */
+    add(plan, 102000, 3 * MIB, TM_STATE_HOLE | TM_STATE_ZERO, TM_STATE_DIRTY);
+    add(plan, 102000 + 3 * MIB, 10, TM_STATE_ZERO, TM_STATE_DIRTY);
+    add(plan, 102010 + 3 * MIB, 10, TM_STATE_ZERO, 0);
+    ck_assert_uint_eq(tc_plan_bytes(plan), 101010 + 3 * MIB);
+    ck_assert_uint_eq(tc_plan_ranges(plan), 3);
+    next_is(plan, 1000, 64536, TC_DO_READ); /* up to a multiple */
+    next_is(plan, 65536, 102000 - 65536, TC_DO_READ);
+    next_is(plan, 102000, MIB, TC_DO_HOLE);
+    next_is(plan, 102000 + MIB, MIB, TC_DO_HOLE);
+    next_is(plan, 102000 + 2 * MIB, MIB, TC_DO_HOLE);
+    next_is(plan, 102000 + 3 * MIB, 10, TC_DO_ZERO);
+    ck_assert(!tc_plan_next(plan, 65536, MIB, &task));
+}
+END_TEST
+
+START_TEST(plan_of_a_fresh_copy)
+{
+    g_autoptr(TcPlan) plan = tc_plan_new(false, true);
+
+    add(plan, 0, 512, TM_STATE_ZERO, 0);
+    add(plan, 512, 512, 0, 0);
+    add(plan, 1024, 512, TM_STATE_HOLE | TM_STATE_ZERO, 0);
+    ck_assert_uint_eq(tc_plan_bytes(plan), 512);
+    next_is(plan, 512, 512, TC_DO_READ);
+}
+END_TEST
+
+START_TEST(plan_has_a_limit)
+{
+    g_autoptr(TcPlan) plan = tc_plan_new(true, false);
+
+    tc_plan_set_limit(plan, 2);
+    add(plan, 0, 512, TM_STATE_ZERO | TM_STATE_HOLE, 1);
+    add(plan, 1024, 512, TM_STATE_ZERO | TM_STATE_HOLE, 1);
+    add(plan, 4096, 512, TM_STATE_ZERO | TM_STATE_HOLE, 1);
+    add(plan, 8192, 512, 0, 1);
+    ck_assert_uint_eq(tc_plan_ranges(plan), 2);
+    ck_assert_uint_eq(tc_plan_bytes(plan), 512 + 8704 - 1024);
+    next_is(plan, 0, 512, TC_DO_HOLE);
+    next_is(plan, 1024, 8704 - 1024, TC_DO_READ);
+}
+END_TEST
+
+static const TcOption leaf_options[] = { { "size", "SIZE", "a size" },
+                                         { "flag", NULL, "" },
+                                         { 0 } };
+static const TcCommand leaf = {
+    .name = "leaf", .args = "ARG...", .min_args = 1, .max_args = 3, .options = leaf_options
+};
+static const TcCommand *const children[] = { &leaf, NULL };
+static const TcCommand branch = { .name = "branch", .args = "", .subcommands = children };
+static const TcCommand *const branches[] = { &branch, NULL };
+static const TcCommand root = { .name = "tidemark", .args = "", .subcommands = branches };
+
+/* Parses up to 8 words. */
+static bool parse(TcInvocation *inv, GError **error, const char *words)
+{
+    static char *argv[16];
+    g_auto(GStrv) split = g_strsplit(words, " ", 8);
+    int argc = 1;
+
+    argv[0] = (char *)"tidemark";
+    for (char **word = split; *word && **word; word++)
+        argv[argc++] = (char *)g_intern_string(*word);
+    return tc_cli_parse(&root, argc, argv, inv, error);
+}
+
+START_TEST(command_line_is_taken)
+{
+    TcInvocation inv;
+    uint64_t size = 7;
+
+    ck_assert(parse(&inv, NULL, "branch leaf a --size=2k --flag - -- --b"));
+    ck_assert_str_eq(inv.path, "tidemark branch leaf");
+    ck_assert(tc_flag(&inv, "flag"));
+    ck_assert(tc_option_number(&inv, "size", 1, 2048, &size, NULL));
+    ck_assert_uint_eq(size, 2048);
+    ck_assert(!tc_option_number(&inv, "size", 1, 2047, &size, NULL));
+    ck_assert_str_eq(tc_arg(&inv, 1), "-");
+    ck_assert_str_eq(tc_arg(&inv, 2), "--b");
+    ck_assert_ptr_null(tc_arg(&inv, 3));
+    tc_invocation_clear(&inv);
+    ck_assert(parse(&inv, NULL, "branch leaf --help"));
+    ck_assert(inv.help);
+    tc_invocation_clear(&inv);
+    ck_assert(parse(&inv, NULL, "--version"));
+    ck_assert(inv.version);
+    tc_invocation_clear(&inv);
+}
+END_TEST
+
+START_TEST(command_line_is_refused)
+{
+    static const char *const cases[][2] = {
+        { "", "missing command: see 'tidemark --help'" },
+        { "brnch", "unknown command 'brnch': did you mean 'branch'?" },
+        { "branch xyz", "unknown command 'xyz': see 'tidemark branch --help'" },
+        { "branch leaf", "missing argument: usage is 'tidemark branch leaf ARG...'" },
+        { "branch leaf a b c d", "unexpected argument 'd'" },
+        { "branch leaf a --siez 3", "unknown option '--siez': did you mean '--size'?" },
+        { "branch leaf a --size", "option --size needs a value: SIZE" },
+        { "branch leaf a --flag=1", "option --flag takes no value" },
+        { "branch leaf a -x", "unknown option '-x'" },
+        { "--nope", "unknown option '--nope'" },
+    };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autoptr(GError) error = NULL;
+        TcInvocation inv;
+
+        ck_assert(!parse(&inv, &error, cases[i][0]));
+        ck_assert_msg(g_str_has_prefix(error->message, cases[i][1]), "%s", error->message);
+        tc_invocation_clear(&inv);
+    }
+}
+END_TEST
+
+/* A schema as servers write it, with types by number. */
+static const char schema_text[] =
+    "[{'name':'add','meta-type':'command','arg-type':'1','ret-type':'0'},"
+    "{'name':'0','meta-type':'object','members':[]},"
+    "{'name':'1','meta-type':'object','members':[{'name':'driver','type':'2'},"
+    "{'name':'size','type':'int'},{'name':'on','type':'bool'},{'name':'name','type':'str'},"
+    "{'name':'list','type':'[str]'},{'name':'any','type':'any'},{'name':'ref','type':'3'}],"
+    "'tag':'driver','variants':[{'case':'a','type':'4'},{'case':'b','type':'5'}]},"
+    "{'name':'2','meta-type':'enum','values':['a','b']},"
+    "{'name':'3','meta-type':'alternate','members':[{'type':'str'},{'type':'1'}]},"
+    "{'name':'4','meta-type':'object','members':[{'name':'x','type':'int'}]},"
+    "{'name':'5','meta-type':'object','members':[{'name':'x','type':'str'}]},"
+    "{'name':'[str]','meta-type':'array','element-type':'str'},"
+    "{'name':'int','meta-type':'builtin','json-type':'int'},"
+    "{'name':'bool','meta-type':'builtin','json-type':'boolean'},"
+    "{'name':'any','meta-type':'builtin','json-type':'value'},"
+    "{'name':'str','meta-type':'builtin','json-type':'string'}]";
+
+static TcSchema *make_schema(void)
+{
+    g_autofree char *text = g_strdelimit(g_strdup(schema_text), "'", '"');
+    g_autoptr(json_object) array = json_tokener_parse(text);
+
+    ck_assert_ptr_nonnull(array);
+    return tc_schema_new(array);
+}
+
+/* Builds from words separated by spaces. */
+static char *build(const TcSchema *schema, const char *words)
+{
+    g_auto(GStrv) split = g_strsplit(words, " ", -1);
+    g_autoptr(GError) error = NULL;
+    g_autoptr(json_object) object =
+        tc_arguments_build(schema, "add", (const char *const *)split, &error);
+
+    return g_strdup(object ? json_object_to_json_string_ext(object, JSON_C_TO_STRING_PLAIN)
+                           : error->message);
+}
+
+START_TEST(arguments_follow_the_schema)
+{
+    g_autoptr(TcSchema) schema = make_schema();
+
+    same_text(build(schema, "name=12 size=12 on=on"), "{\"name\":\"12\",\"size\":12,\"on\":true}");
+    same_text(build(schema, "size=64k any=64k"), "{\"size\":65536,\"any\":\"64k\"}");
+    same_text(build(schema, "size=-3"), "{\"size\":-3}");
+    same_text(build(schema, "list=a list=b list.2=c"), "{\"list\":[\"a\",\"b\",\"c\"]}");
+    same_text(build(schema, "list=[\"x\"]"), "{\"list\":[\"x\"]}");
+    same_text(build(schema, "driver=a x=1"), "{\"driver\":\"a\",\"x\":1}");
+    same_text(build(schema, "driver=b x=1"), "{\"driver\":\"b\",\"x\":\"1\"}");
+    same_text(build(schema, "ref=5 name:=null"), "{\"ref\":\"5\",\"name\":null}");
+    same_text(build(schema, "ref.driver=b ref.x=7 ref.ref.size=1"),
+              "{\"ref\":{\"driver\":\"b\",\"x\":\"7\",\"ref\":{\"size\":1}}}");
+    same_text(build(schema, "any=true new=\"q\" new2=1.5 other=x"),
+              "{\"any\":true,\"new\":\"q\",\"new2\":1.5,\"other\":\"x\"}");
+    same_text(build(NULL, "a.0.b=1 a.0.c=x a.1=2"), "{\"a\":[{\"b\":1,\"c\":\"x\"},2]}");
+    same_text(build(NULL, "a=b=c"), "{\"a\":\"b=c\"}");
+}
+END_TEST
+
+START_TEST(arguments_are_refused)
+{
+    g_autoptr(TcSchema) schema = make_schema();
+
+    same_text(build(schema, "size=x"), "argument 'size': 'x' is not a number");
+    same_text(build(schema, "on=x"), "argument 'on': 'x' is not on or off");
+    same_text(build(schema, "name=a name=b"), "argument 'name' is given twice");
+    same_text(build(schema, "list.1=a"), "argument 'list.1': element 0 has to come first");
+    same_text(build(schema, "ref=a ref.size=1"), "argument 'ref.size' contradicts an earlier one");
+    same_text(build(schema, "=a"), "'=a' is not of the form KEY=VALUE or KEY:=JSON");
+    same_text(build(schema, "a"), "'a' is not of the form KEY=VALUE or KEY:=JSON");
+    same_text(build(schema, ":=1"), "':=1' is not of the form KEY=VALUE or KEY:=JSON");
+    same_text(build(schema, "a..b=1"), "argument 'a..b': a part of the key is empty");
+    same_text(build(schema, "a:=[1"), "argument 'a': '[1' is not JSON");
+    ck_assert_str_eq(tc_schema_closest(schema, "ad"), "add");
+}
+END_TEST
+
+START_TEST(progress_fits)
+{
+    for (unsigned columns = 1; columns < 200; columns++) {
+        g_autofree char *line =
+            tc_progress_line("copying", 3 * MIB, 8 * MIB, 1e6, columns, columns % 2);
+
+        ck_assert_int_lt(g_utf8_strlen(line, -1), MAX(columns, 1));
+    }
+    same_text(tc_progress_line("copying", 4 * MIB, 8 * MIB, (double)MIB, 74, false),
+              "copying  50 % [###########...........] 4 MiB of 8 MiB  1 MiB/s  0:04 left");
+}
+END_TEST
+
+/* A file system that can punch but not zero ranges, and writes in short pieces. */
+static int fallocate_punch_only(int fd, int mode, off_t offset, off_t length)
+{
+    if (!(mode & FALLOC_FL_PUNCH_HOLE)) {
+        errno = EOPNOTSUPP;
+        return -1;
+    }
+    return fallocate(fd, mode, offset, length);
+}
+
+static int fallocate_none(int fd, int mode, off_t offset, off_t length)
+{
+    errno = EOPNOTSUPP;
+    return -1;
+}
+
+static ssize_t pwritev2_short(int fd, const struct iovec *iov, int count, off_t offset, int flags)
+{
+    return pwrite(fd, iov->iov_base, MIN(iov->iov_len, 1000), offset);
+}
+
+static ssize_t pwritev2_full(int fd, const struct iovec *iov, int count, off_t offset, int flags)
+{
+    errno = ENOSPC;
+    return -1;
+}
+
+static TcTarget *open_target(const TmSys *sys, const char *path, uint64_t size)
+{
+    g_autoptr(GError) error = NULL;
+    TcTargetLook look;
+    TcTarget *target;
+
+    ck_assert(tc_target_look(path, &look, NULL));
+    target = tc_target_open(sys, path, &look, size, &error);
+    ck_assert_msg(target != NULL, "%s", error ? error->message : "");
+    return target;
+}
+
+START_TEST(target_zeroes_by_any_means)
+{
+    g_autofree char *path = g_strdup("/tmp/tm-target-XXXXXX");
+    g_autofree char *ones = g_malloc(3 * MIB), *back = g_malloc(3 * MIB);
+    g_autofree char *expected = g_malloc(3 * MIB);
+    int fd = g_mkstemp(path);
+    TmSys sys = tm_sys_kernel;
+
+    memset(ones, 1, 3 * MIB);
+    memset(expected, 1, 3 * MIB);
+    memset(expected + 5, 0, 7);
+    memset(expected + MIB + 1, 0, MIB + 77777);
+    sys.pwritev2 = pwritev2_short;
+    for (unsigned i = 0; i < 3; i++) {
+        TcTarget *target;
+
+        sys.fallocate = i == 0   ? tm_sys_kernel.fallocate
+                        : i == 1 ? fallocate_punch_only
+                                 : fallocate_none;
+        target = open_target(&sys, path, 3 * MIB);
+        ck_assert_int_eq(tc_target_write(target, 0, ones, 3 * MIB), 0);
+        ck_assert_int_eq(tc_target_zero(target, 5, 7, false), 0);
+        ck_assert_int_eq(tc_target_zero(target, MIB + 1, MIB + 77777, true), 0);
+        ck_assert(tc_target_sync(target, NULL));
+        tc_target_free(target);
+        ck_assert_int_eq(pread(fd, back, 3 * MIB, 0), 3 * MIB);
+        ck_assert_int_eq(memcmp(back, expected, 3 * MIB), 0);
+    }
+    close(fd);
+    unlink(path);
+}
+END_TEST
+
+START_TEST(target_failures)
+{
+    g_autofree char *path = g_strdup("/tmp/tm-target-XXXXXX");
+    g_autoptr(GError) error = NULL;
+    TmSys sys = tm_sys_kernel;
+    TcTargetLook look;
+    TcTarget *first;
+
+    close(g_mkstemp(path));
+    sys.pwritev2 = pwritev2_full;
+    sys.fallocate = fallocate_none;
+    first = open_target(&sys, path, 4096);
+    ck_assert_int_eq(tc_target_write(first, 0, "x", 1), -ENOSPC);
+    ck_assert_int_eq(tc_target_zero(first, 0, 512, true), -ENOSPC);
+    /* the second to open it is told of the first */
+    ck_assert(tc_target_look(path, &look, NULL));
+    ck_assert_ptr_null(tc_target_open(&sys, path, &look, 4096, &error));
+    ck_assert_ptr_nonnull(strstr(error->message, "in use by another program"));
+    tc_target_free(first);
+    tc_target_free(open_target(&sys, path, 4096));
+    unlink(path);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("client");
+    TCase *tcase = tcase_create("client");
+    SRunner *runner;
+    int failed;
+
+    tcase_add_test(tcase, sizes_are_written);
+    tcase_add_test(tcase, sizes_are_read);
+    tcase_add_test(tcase, words_are_guessed);
+    tcase_add_test(tcase, picture_shows_the_most_important);
+    tcase_add_test(tcase, picture_fits);
+    tcase_add_test(tcase, plan_of_a_bitmap);
+    tcase_add_test(tcase, plan_of_a_fresh_copy);
+    tcase_add_test(tcase, plan_has_a_limit);
+    tcase_add_test(tcase, command_line_is_taken);
+    tcase_add_test(tcase, command_line_is_refused);
+    tcase_add_test(tcase, arguments_follow_the_schema);
+    tcase_add_test(tcase, arguments_are_refused);
+    tcase_add_test(tcase, progress_fits);
+    tcase_add_test(tcase, target_zeroes_by_any_means);
+    tcase_add_test(tcase, target_failures);
+    suite_add_tcase(suite, tcase);
+    runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
