@@ -48,8 +48,7 @@ char *tc_progress_line(const char *what, uint64_t done, uint64_t total, double r
     used = (unsigned)(line->len + tail->len) + 3;
     if (used + BAR_MIN < columns)
         append_bar(line, done, total, MIN(columns - used - 1, BAR_MAX), utf8);
-    if (line->len < columns)
-        g_string_append(line, tail->str);
+    g_string_append(line, tail->str);
     if (g_utf8_strlen(line->str, -1) > (glong)columns - 1)
         g_string_truncate(line, g_utf8_offset_to_pointer(line->str, columns - 1) - line->str);
     return g_string_free(g_steal_pointer(&line), FALSE);
