@@ -168,20 +168,19 @@ int blk_file_cache(void *handle, uint64_t offset, uint64_t length)
 
 /* ---- resizing */
 
+/* A device has the size that it has. Asking for less changes nothing, as in QEMU; either way a size
+ * that changed outside is noticed. */
 static int resize_device(FileDisk *file, uint64_t size)
 {
     uint64_t actual;
 
     if (file->sys->ioctl(file->fd, BLKGETSIZE64, &actual) < 0)
         return -errno;
-    if (size != actual) {
-        if (size > actual)
-            blk_host.error(file->node, "Cannot grow device files");
-        else
-            blk_host.error(file->node, "Cannot resize device files");
-        return size > actual ? -EINVAL : -ENOTSUP;
+    if (size > actual) {
+        blk_host.error(file->node, "Cannot grow device files");
+        return -EINVAL;
     }
-    file->size = size; /* the device was resized outside: follow */
+    file->size = actual;
     return 0;
 }
 

@@ -455,7 +455,8 @@ static void device_io(const char *path, const char *more)
     assert_status(node, "data 4194304");
     ck_assert(!blk_graph_resize(graph, node, 8 * MIB, &error));
     ck_assert_str_eq(error->message, "Cannot grow device files");
-    ck_assert(blk_graph_resize(graph, node, 4 * MIB, NULL));
+    ck_assert(blk_graph_resize(graph, node, 2 * MIB, NULL)); /* a device stays as it is */
+    ck_assert_uint_eq(blk_node_size(node), 4 * MIB);
     del("d");
 }
 
