@@ -57,11 +57,13 @@ void bmp_set_mark_end(BmpSet *set, uint64_t offset, uint64_t length, uint64_t ep
 void bmp_set_change_begin(BmpSet *const *sets, size_t n);
 void bmp_set_change_end(BmpSet *const *sets, size_t n);
 
-/* The disk's size has become @size; within a change. A grown part is dirty in every bitmap, as in
- * QEMU. */
+/* The disk's size has become @size; within a change. A grown part is dirty in every bitmap. (QEMU
+ * 7.2 leaves it clean: whoever copies what is dirty would miss what was in the file there before.)
+ */
 void bmp_set_resize(BmpSet *set, uint64_t size);
 
-/* How many bitmaps; and each in order of creation, a reference returned (bmp_bitmap_unref). */
+/* How many bitmaps; and each in order of creation (QEMU lists the newest first), a reference
+ * returned (bmp_bitmap_unref), NULL beyond the last. */
 size_t bmp_set_length(BmpSet *set);
 BmpBitmap *bmp_set_nth(BmpSet *set, size_t n);
 /* A new reference, or NULL: then *error, DeviceNotFound-free as QEMU's: "Dirty bitmap 'X' not
@@ -105,7 +107,8 @@ bool bmp_bitmap_disable(BmpBitmap *bitmap, GError **error); /* errors: busy */
 /* A bitmap's content and enabled state before a change, to take it back (a transaction's abort). */
 typedef struct BmpBackup BmpBackup;
 BmpBackup *bmp_bitmap_backup(BmpBitmap *bitmap);
-/* Takes back everything since the backup, within the same change; consumes @backup. (What
+/* Takes back everything since the backup, within the same change and without a resize in between;
+ * consumes @backup. (What
  * bmp_bitmap_remove() did is taken back by bmp_bitmap_unremove(), before or after.) */
 void bmp_bitmap_restore(BmpBitmap *bitmap, BmpBackup *backup);
 void bmp_backup_free(BmpBackup *backup); /* keep the change; NULL is fine */

@@ -2,6 +2,7 @@
 #include "bitmap/set.h"
 #include "util/error.h"
 #include "util/range.h"
+#include <stdlib.h>
 #include <string.h>
 
 #define SHIFT_MIN     9u /* BMP_GRANULARITY_MIN */
@@ -172,8 +173,7 @@ void bmp_set_resize(BmpSet *set, uint64_t size)
 
     g_assert(set->changing);
     bmp_chain_seal(set, SHIFT_MIN, true);
-    for (guint i = 0; i < set->bitmaps->len; i++)
-        bmp_bitmap_fold(set->bitmaps->pdata[i]);
+    bmp_chain_fold_all(set);
     set->size = size;
     for (guint i = 0; i < set->bitmaps->len; i++) {
         BmpBitmap *bitmap = set->bitmaps->pdata[i];
@@ -231,12 +231,12 @@ size_t bmp_set_count_all(BmpSet *set, BmpCounted **out)
 
     bmp_set_lock(set);
     bmp_chain_seal_marks(set);
+    bmp_chain_fold_all(set);
     n = set->bitmaps->len;
     *out = g_new0(BmpCounted, n + 1);
     for (size_t i = 0; i < n; i++) {
         BmpBitmap *bitmap = set->bitmaps->pdata[i];
 
-        bmp_bitmap_fold(bitmap);
         (*out)[i].bitmap = bmp_bitmap_ref(bitmap);
         (*out)[i].count = bmp_bits_count(&bitmap->bits) << bitmap->bits.shift;
     }

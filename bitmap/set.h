@@ -31,6 +31,7 @@ typedef struct BmpDelta {
     struct BmpDelta *prev, *next;
     BmpBits bits; /* empty in the tail */
     BmpView *views;
+    uint64_t serial;  /* grows along the chain */
     unsigned holders; /* positions here */
 } BmpDelta;
 
@@ -88,6 +89,8 @@ BmpDelta *bmp_chain_hold(BmpDelta *at);
 void bmp_chain_release(BmpSet *set, BmpDelta *at);
 /* *bits |= the deltas from @at to the tail. */
 void bmp_chain_fold(BmpSet *set, BmpDelta *at, BmpBits *bits);
+/* Folds every bitmap. */
+void bmp_chain_fold_all(BmpSet *set);
 size_t bmp_chain_memory(BmpSet *set, GHashTable *seen);
 void bmp_chain_free(BmpSet *set);
 
