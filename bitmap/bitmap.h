@@ -108,8 +108,8 @@ bool bmp_bitmap_disable(BmpBitmap *bitmap, GError **error); /* errors: busy */
 typedef struct BmpBackup BmpBackup;
 BmpBackup *bmp_bitmap_backup(BmpBitmap *bitmap);
 /* Takes back everything since the backup, within the same change and without a resize in between;
- * consumes @backup. (What
- * bmp_bitmap_remove() did is taken back by bmp_bitmap_unremove(), before or after.) */
+ * consumes @backup. (bmp_bitmap_remove() is taken back by bmp_bitmap_unremove(), before or after.)
+ */
 void bmp_bitmap_restore(BmpBitmap *bitmap, BmpBackup *backup);
 void bmp_backup_free(BmpBackup *backup); /* keep the change; NULL is fine */
 

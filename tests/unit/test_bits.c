@@ -3,6 +3,7 @@
  * Random operations, seeded (TM_TEST_SEED, default 1), on sizes around every boundary that the
  * representation has: words, lists, pages, nodes, 2^32. Allocation failures are made here, by a
  * g_try_malloc of our own. */
+#include "bitmap/bitmap.h"
 #include "bitmap/bits.h"
 
 #include <check.h>
@@ -483,6 +484,46 @@ START_TEST(without_memory_it_over_reports)
 }
 END_TEST
 
+/* The same for what writes mark, and for what a query makes of it. */
+START_TEST(without_memory_no_mark_is_lost)
+{
+    GRand *rand = rand_new();
+    uint64_t size = UINT64_C(1) << 44;
+    BmpAddOptions options = { .granularity = 4096 };
+
+    for (int round = 0; round < 300; round++) {
+        BmpSet *set = bmp_set_new("n", size);
+        uint64_t offsets[200];
+        BmpBitmap *a;
+
+        bmp_set_change_begin(&set, 1);
+        a = bmp_set_add(set, "a", &options, NULL);
+        bmp_set_change_end(&set, 1);
+        allocations_left = round % 100;
+        for (unsigned i = 0; i < G_N_ELEMENTS(offsets); i++) {
+            uint64_t epoch;
+
+            offsets[i] = i % 4 ? (i % 100) << 12 << 16 << (i % 3) : rand_below(rand, size);
+            epoch = bmp_set_mark_begin(set, offsets[i], 1);
+            bmp_set_mark_end(set, offsets[i], 1, epoch);
+            if (i % 64 == 0)
+                ck_assert_uint_ge(bmp_bitmap_count(a), 4096);
+        }
+        for (unsigned i = 0; i < G_N_ELEMENTS(offsets); i++) {
+            TmExtent extent = { 0 };
+            TmExtents out = { .list = &extent, .max = 1 };
+
+            ck_assert_uint_eq(bmp_bitmap_extents(a, offsets[i], 1, &out), 1);
+            ck_assert_uint_eq(extent.flags, TM_STATE_DIRTY);
+        }
+        allocations_left = -1;
+        bmp_bitmap_unref(a);
+        bmp_set_free(set);
+    }
+    g_rand_free(rand);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("bits");
@@ -502,6 +543,7 @@ int main(void)
     tcase_add_test(tc, nothing_for_no_disk);
     tcase_add_test(tc, memory_follows_what_is_set);
     tcase_add_test(tc, without_memory_it_over_reports);
+    tcase_add_test(tc, without_memory_no_mark_is_lost);
     suite_add_tcase(suite, tc);
     srunner_run_all(runner, CK_ENV);
     failed = srunner_ntests_failed(runner);
