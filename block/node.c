@@ -94,8 +94,8 @@ static bool open_child(BlkNode *node, unsigned index, json_object *options, GErr
     if (json_object_is_type(value, json_type_string)) {
         child = blk_graph_find(node->graph, json_object_get_string(value), NULL);
         if (!child)
-            return tm_error_set(error, "Cannot find device='' nor node-name='%s'",
-                                json_object_get_string(value));
+            return tm_error_set(error, "Cannot find device='%s' nor node-name='%s'",
+                                json_object_get_string(value), json_object_get_string(value));
     } else {
         json_object *nested = child_options(options, value);
 

@@ -170,7 +170,8 @@ static int self_io(BlkRequest *r, BlkNode *node, uint64_t offset)
 
     if (r->op == BLK_OP_READ)
         return driver->pread ? driver->pread(node->handle, r->buf, offset, r->length, 0) : CONTINUE;
-    if (!driver->pwrite || (r->flags & TIDEMARK_FUA))
+    if (!driver->pwrite || (r->flags & TIDEMARK_FUA) ||
+        (offset | r->length) & (node->request_alignment - 1)) /* io.c excludes the neighbours */
         return CONTINUE;
     return driver->pwrite(node->handle, r->buf, offset, r->length, 0);
 }
