@@ -174,6 +174,25 @@ void tc_source_free(TcSource *source)
     g_free(source);
 }
 
+struct nbd_handle *tc_source_another(const TcSource *source, int timeout_ms)
+{
+    gint64 end = g_get_monotonic_time() + 1000 * (gint64)timeout_ms;
+    struct nbd_handle *nbd = nbd_create();
+
+    if (!nbd)
+        return NULL;
+    if (nbd_set_uri_allow_local_file(nbd, true) == 0 && nbd_set_pread_initialize(nbd, false) == 0 &&
+        nbd_aio_connect_uri(nbd, source->uri) == 0) {
+        while (nbd_aio_is_connecting(nbd) == 1 && g_get_monotonic_time() < end)
+            if (nbd_poll(nbd, timeout_ms) == -1)
+                break;
+        if (nbd_aio_is_ready(nbd) == 1 && nbd_get_size(nbd) == (int64_t)source->size)
+            return nbd;
+    }
+    nbd_close(nbd);
+    return NULL;
+}
+
 struct nbd_handle *tc_source_handle(TcSource *source)
 {
     return source->nbd;

@@ -22,6 +22,11 @@ TcSource *tc_source_open(const char *uri, const char *const *contexts, GError **
 void tc_source_free(TcSource *source);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(TcSource, tc_source_free)
 
+/* One more connection to the same disk, without metadata contexts, whose reads don't clear their
+ * buffers first: the caller's to nbd_close. NULL if there is none to be had within @timeout_ms: a
+ * server that has all the clients that it takes may just not answer. */
+struct nbd_handle *tc_source_another(const TcSource *source, int timeout_ms);
+
 struct nbd_handle *tc_source_handle(TcSource *source); /* borrowed */
 const char *tc_source_uri(const TcSource *source);     /* borrowed */
 uint64_t tc_source_size(const TcSource *source);

@@ -6,6 +6,7 @@
 #include "util/range.h"
 #include <errno.h>
 #include <poll.h>
+#include <stdarg.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -15,6 +16,9 @@
 #define ZERO_SIZE (UINT64_C(256) << 20)
 
 typedef enum { SLOT_FREE, SLOT_IN_FLIGHT, SLOT_ARRIVED } SlotState;
+
+/* As long as a connection more is waited for. */
+enum { CONNECT_MS = 2000 };
 
 /* One request. */
 typedef struct Slot {
@@ -27,8 +31,7 @@ typedef struct Slot {
 /* One connection and its thread. */
 typedef struct Worker {
     TcTransfer *transfer;
-    TcSource *own; /* NULL for the first, which uses the caller's */
-    struct nbd_handle *nbd;
+    struct nbd_handle *nbd; /* borrowed from the source by the first, owned by the others */
     GThread *thread;
     Slot *slots;
     char *bufs;
@@ -79,33 +82,38 @@ void tc_transfer_cancel(TcTransfer *t)
         return; /* full: it is readable already */
 }
 
-/* Keeps the first error and stops everybody. Takes @error. */
-static void fail(TcTransfer *t, GError *error)
+/* Keeps the first error, with the meaning of @errnum if it is not 0, and stops everybody. The error
+ * is made under the lock: GLib's bookkeeping of errors is nothing that thread sanitizers see. */
+static void G_GNUC_PRINTF(3, 4) fail(TcTransfer *t, int errnum, const char *format, ...)
 {
+    va_list ap;
+
+    va_start(ap, format);
     g_mutex_lock(&t->lock);
-    if (!t->error)
-        t->error = g_steal_pointer(&error);
+    if (!t->error) {
+        g_autofree char *text = g_strdup_vprintf(format, ap);
+
+        if (errnum)
+            tm_error_set_errno(&t->error, errnum, "%s", text);
+        else
+            tm_error_set(&t->error, "%s", text);
+    }
     g_mutex_unlock(&t->lock);
-    g_clear_error(&error);
+    va_end(ap);
     tc_transfer_cancel(t);
 }
 
 static void fail_at(TcTransfer *t, const char *doing, const char *name, const TcTask *task,
                     int errnum)
 {
-    GError *error = NULL;
-
-    tm_error_set_errno(&error, errnum, "%s %s at offset %" PRIu64, doing, name, task->offset);
-    fail(t, error);
+    fail(t, errnum, "%s %s at offset %" PRIu64, doing, name, task->offset);
 }
 
 static void fail_connection(Worker *w)
 {
     g_autofree char *why = tc_nbd_error();
-    GError *error = NULL;
 
-    tm_error_set(&error, "%s: connection lost: %s", tc_source_uri(w->transfer->source), why);
-    fail(w->transfer, error);
+    fail(w->transfer, 0, "%s: connection lost: %s", tc_source_uri(w->transfer->source), why);
 }
 
 static bool next_task(TcTransfer *t, TcTask *task)
@@ -241,17 +249,6 @@ static void *work(void *opaque)
     Worker *w = opaque;
     TcTransfer *t = w->transfer;
 
-    if (!w->nbd) {
-        GError *error = NULL;
-
-        w->own = tc_source_open(tc_source_uri(t->source), NULL, &error);
-        if (!w->own) {
-            fail(t, error);
-            return NULL;
-        }
-        w->nbd = tc_source_handle(w->own);
-        nbd_set_pread_initialize(w->nbd, false);
-    }
     while (!atomic_load(&t->stop)) {
         if (!start_reads(w) && !w->busy)
             break;
@@ -275,13 +272,29 @@ static bool prepare_worker(TcTransfer *t, Worker *w, GError **error)
     return true;
 }
 
+/* Connects as many workers as are wanted, useful and to be had; at least the first is. */
+static void connect_workers(TcTransfer *t)
+{
+    uint64_t pieces = tc_plan_bytes(t->plan) / t->read_size + 1;
+    unsigned wanted = (unsigned)tm_min(t->connections, pieces), have = 1;
+
+    t->workers[0].nbd = tc_source_handle(t->source);
+    while (have < wanted && !atomic_load(&t->stop)) {
+        t->workers[have].nbd = tc_source_another(t->source, CONNECT_MS);
+        if (!t->workers[have].nbd)
+            break;
+        have++;
+    }
+    t->connections = have;
+}
+
 bool tc_transfer_run(TcTransfer *t, TcTarget *target, GError **error)
 {
     t->target = target;
+    connect_workers(t);
     for (unsigned i = 0; i < t->connections; i++)
         if (!prepare_worker(t, &t->workers[i], error))
             return false;
-    t->workers[0].nbd = tc_source_handle(t->source);
     for (unsigned i = 0; i < t->connections; i++)
         t->workers[i].thread = g_thread_new("copy", work, &t->workers[i]);
     for (unsigned i = 0; i < t->connections; i++)
@@ -313,8 +326,11 @@ void tc_transfer_free(TcTransfer *t)
         Worker *w = &t->workers[i];
 
         /* Reads may still be in flight: nothing arrives any more once nobody turns the handle.
-         * The first worker's belongs to the caller, who may only close it from now on. */
-        tc_source_free(w->own);
+         * The first worker's belongs to the source, which may only be freed from now on. */
+        if (i && w->nbd && nbd_aio_is_ready(w->nbd) == 1 && !nbd_aio_in_flight(w->nbd))
+            nbd_shutdown(w->nbd, 0);
+        if (i)
+            nbd_close(w->nbd);
         g_free(w->slots);
         g_free(w->bufs);
     }

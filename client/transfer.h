@@ -20,8 +20,9 @@ typedef struct TcTransferCounts {
 enum { TC_CONNECTIONS_MAX = 64, TC_REQUESTS_MAX = 1024 };
 #define TC_READ_SIZE (UINT64_C(256) << 10)
 
-/* All are borrowed and outlive the transfer. @source's connection is used too; @connections - 1
- * more are made, if the server allows that. @fresh: reading zeroes needs no writing. */
+/* All are borrowed and outlive the transfer. @source's connection is used too; up to
+ * @connections - 1 more are made, if the server allows that. @fresh: reading zeroes needs no
+ * writing. */
 TcTransfer *tc_transfer_new(TcSource *source, TcPlan *plan, unsigned connections, unsigned requests,
                             bool fresh);
 /* False with @error set when something failed, or without one when it was cancelled. @target is
@@ -30,7 +31,7 @@ bool tc_transfer_run(TcTransfer *transfer, TcTarget *target, GError **error);
 /* Threads: any, at any time between new and free. */
 void tc_transfer_cancel(TcTransfer *transfer);
 void tc_transfer_counts(TcTransfer *transfer, TcTransferCounts *counts);
-/* Connections in use, once it runs. */
+/* Connections that were used: to be asked when it has run. */
 unsigned tc_transfer_connections(const TcTransfer *transfer);
 void tc_transfer_free(TcTransfer *transfer);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(TcTransfer, tc_transfer_free)
