@@ -1,0 +1,179 @@
+#!/usr/bin/python3
+"""Listening: unix and TCP sockets, limits (nbd-server-start; design of the daemon's --nbd-server)."""
+import resource
+import stat
+
+from wire import *
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def bare(tmp):
+    return Daemon(tmp, *disk(tmp, "disk0", 1 << 20, export=False), nbd=False)
+
+
+def start(d, addr, **more):
+    d.qmp("nbd-server-start", {"addr": addr, **more})
+    d.qmp("block-export-add", {"type": "nbd", "id": "e", "node-name": "disk0"})
+
+
+def unix_at(path):
+    return {"type": "unix", "data": {"path": path}}
+
+
+@test
+def mode(tmp):
+    "a unix socket is its owner's alone"
+    with serve(tmp) as d:
+        equal(stat.S_IMODE(os.stat(d.nbd_path).st_mode), 0o600)
+
+
+@test
+def stale(tmp):
+    "a socket left behind is replaced, a live one and other files are not"
+    path = os.path.join(tmp, "n")
+    with bare(tmp) as d:
+        with socket.socket(socket.AF_UNIX) as s:
+            s.bind(path)
+        start(d, unix_at(path))
+        equal(Wire(path).go().size, 1 << 20)
+        d.qmp("nbd-server-stop")
+        equal(os.path.exists(path), False)
+        with socket.socket(socket.AF_UNIX) as s:
+            s.bind(path)
+            s.listen()
+            matches(raises(QMPError, start, d, unix_at(path)).desc, "in use")
+            equal(os.path.exists(path), True)
+        os.unlink(path)
+        with open(path, "w") as f:
+            f.write("precious")
+        raises(QMPError, start, d, unix_at(path))
+        equal(open(path).read(), "precious")
+        raises(QMPError, start, d, unix_at("/" + "x" * 200))
+        raises(QMPError, start, d, unix_at(os.path.join(tmp, "no", "such", "dir")))
+
+
+@test
+def replaced(tmp):
+    "a socket file that somebody else has put in place is not removed"
+    with serve(tmp) as d:
+        os.unlink(d.nbd_path)
+        open(d.nbd_path, "w").close()
+        d.qmp("nbd-server-stop")
+        equal(os.path.exists(d.nbd_path), True)
+
+
+@test
+def tcp(tmp):
+    "TCP: serves, restarts at once on the same port, tells who has it"
+    port = free_port()
+    addr = {"type": "inet", "data": {"host": "127.0.0.1", "port": str(port)}}
+    with bare(tmp) as d:
+        for _ in range(3):
+            start(d, addr)
+            w = Wire(("127.0.0.1", port)).go()
+            equal(w.pread(0, 512), bytes(512))
+            d.qmp("nbd-server-stop")
+            w.ended()
+            raises(OSError, Wire, ("127.0.0.1", port))
+        with socket.socket() as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            s.bind(("127.0.0.1", port))
+            s.listen()
+            matches(raises(QMPError, start, d, addr).desc, "127.0.0.1:%d.*in use" % port)
+        raises(QMPError, start, d, {"type": "inet", "data": {"host": "no.such.host.invalid",
+                                                           "port": "10809"}})
+
+
+@test
+def tcp_families(tmp):
+    "ipv4 and ipv6 choose the families"
+    port = free_port()
+    with bare(tmp) as d:
+        start(d, {"type": "inet", "data": {"host": "", "port": str(port), "ipv6": False}})
+        equal(Wire(("127.0.0.1", port)).go().size, 1 << 20)
+        d.qmp("nbd-server-stop")
+        raises(QMPError, start, d, {"type": "inet", "data": {
+            "host": "", "port": str(port), "ipv4": False, "ipv6": False}})
+
+
+@test
+def twice(tmp):
+    "one server at a time, and none to stop twice"
+    with serve(tmp) as d:
+        matches(raises(QMPError, d.qmp, "nbd-server-start",
+                       {"addr": unix_at(os.path.join(tmp, "o"))}).desc, "already running")
+        d.qmp("nbd-server-stop")
+        matches(raises(QMPError, d.qmp, "nbd-server-stop").desc, "not running")
+
+
+@test
+def max_connections(tmp):
+    "with max-connections the next client waits until one leaves"
+    with serve(tmp, max_connections=2) as d:
+        a, b = Wire(d.nbd_path).go(), Wire(d.nbd_path)
+        c = Wire(d.nbd_path, flags=3, greet=False)
+        c.s.settimeout(0.2)
+        raises(socket.timeout, c.s.recv, 1)
+        c.s.settimeout(PATIENCE)
+        b.close()
+        equal(c.read(18)[:8], b"NBDMAGIC")
+        equal(a.pread(0, 512), bytes(512))
+        a.close()
+        equal(c.verdict(OPT_LIST), REP_ACK)
+
+
+@test
+def out_of_descriptors(tmp):
+    "without descriptors nobody spins and nobody is lost"
+    with serve(tmp) as d:
+        held = [Wire(d.nbd_path).go()]
+        used = len(os.listdir("/proc/%d/fd" % d.pid))
+        resource.prlimit(d.pid, resource.RLIMIT_NOFILE, (used + 1, used + 1))
+        held.append(Wire(d.nbd_path).go())
+        late = Wire(d.nbd_path, flags=3, greet=False)
+        late.s.settimeout(0.3)
+
+        def cpu():
+            with open("/proc/%d/stat" % d.pid) as f:
+                return sum(map(int, f.read().rsplit(")", 1)[1].split()[11:13]))
+        before = cpu()
+        raises(socket.timeout, late.s.recv, 1)
+        if cpu() - before > 10:
+            fail("the daemon spins")
+        equal(held[1].pread(0, 512), bytes(512))
+        held[1].close()
+        late.s.settimeout(PATIENCE)
+        equal(late.read(18)[:8], b"NBDMAGIC")
+
+
+@test
+def idle_memory(tmp):
+    "an idle connection costs little memory"
+    n = 200
+    with serve(tmp) as d:
+        def rss():
+            with open("/proc/%d/status" % d.pid) as f:
+                return int(re.search(r"RssAnon:\s+(\d+)", f.read()).group(1))
+
+        def connect():
+            w = Wire(d.nbd_path).go(contexts=["base:allocation"])
+            w.pread(0, 1 << 20, DF)
+            w.do(WRITE, 0, data=bytes(300000))
+            return w
+        held = [connect() for _ in range(20)]
+        before = rss()
+        held += [connect() for _ in range(n)]
+        each = (rss() - before) / n
+        sanitized = b"__asan_init" in open(TIDEMARKD, "rb").read() or \
+            b"__tsan_init" in open(TIDEMARKD, "rb").read()
+        if each > 16 and not sanitized:
+            fail("%.1f KiB a connection" % each)
+        equal(held[0].pread(0, 512), bytes(512))
+
+
+main()

@@ -1,0 +1,248 @@
+#!/usr/bin/python3
+"""Metadata contexts: negotiation and block status ("Metadata querying" of the NBD specification, and
+QEMU's docs/interop/nbd.txt for its namespace)."""
+from wire import *
+
+BASE, DEPTH, BITMAP = "base:allocation", "qemu:allocation-depth", "qemu:dirty-bitmap:"
+
+
+def names(found):
+    """The context names of replies that end with ACK."""
+    equal(found[-1], (REP_ACK, b""))
+    equal({kind for kind, _ in found[:-1]} - {REP_META}, set())
+    return [data[4:].decode() for _, data in found[:-1]]
+
+
+def ready(d):
+    w = Wire(d.nbd_path)
+    equal(w.verdict(OPT_STRUCTURED), REP_ACK)
+    return w
+
+
+def with_bitmaps(tmp, *bitmaps, size=1 << 20, more=""):
+    """A daemon whose export disk0 offers these bitmaps."""
+    d = Daemon(tmp, *disk(tmp, "disk0", size, export=False))
+    for b in bitmaps:
+        d.qmp("block-dirty-bitmap-add", node="disk0", name=b, granularity=4096)
+    d.qmp("block-export-add", {"type": "nbd", "id": "e", "node-name": "disk0", "name": "disk0",
+                               "writable": True, "bitmaps": list(bitmaps),
+                               "allocation-depth": True})
+    return d
+
+
+@test
+def needs_structured(tmp):
+    "both options need structured replies (NBD_OPT_SET_META_CONTEXT)"
+    with serve(tmp) as d:
+        w = Wire(d.nbd_path)
+        for number in (OPT_LIST_META, OPT_SET_META):
+            equal(w.verdict(number, meta_data("disk0", BASE)), ERR_INVALID)
+        w.go()
+
+
+@test
+def listing(tmp):
+    "LIST_META_CONTEXT: everything, wildcards and names (The base: metadata namespace)"
+    with with_bitmaps(tmp, "b0", "b1") as d:
+        w = ready(d)
+        dirty_all = [BITMAP + "b0", BITMAP + "b1"]
+        for queries, expected in (
+                ((), [BASE, DEPTH] + dirty_all), (("base:",), [BASE]), ((BASE,), [BASE]),
+                (("qemu:",), [DEPTH] + dirty_all), ((BITMAP,), dirty_all),
+                ((BITMAP + "b1",), dirty_all[1:]), ((DEPTH,), [DEPTH]),
+                ((BASE, BASE, "base:"), [BASE]), (("qemu:", "base:"), [BASE, DEPTH] + dirty_all),
+                ((BITMAP + "b",), []), (("x-foo:", "x-foo:bar"), []), (("base:nope",), []),
+                (("base",), []), (("",), []), ((BITMAP + "b0", BITMAP + "b2"), dirty_all[:1])):
+            found = w.opt(OPT_LIST_META, meta_data("disk0", *queries))
+            equal(names(found), expected, repr(queries))
+            equal({data[:4] for kind, data in found if kind == REP_META} - {bytes(4)}, set(),
+                  "ids are zero")
+        equal(names(w.opt(OPT_SET_META, meta_data("disk0"))), [], "SET without queries")
+
+
+@test
+def setting(tmp):
+    "SET_META_CONTEXT: names select, wildcards don't, ids are unique"
+    with with_bitmaps(tmp, "b0", "b1") as d:
+        w = ready(d)
+        for queries, expected in (
+                ((BASE,), [BASE]), (("base:", "qemu:", BITMAP), []), ((), []),
+                ((BITMAP + "b1", BASE, BITMAP + "nope", "x-y:z", DEPTH), [BASE, DEPTH, BITMAP + "b1"]),
+                ((BITMAP + "b0", BITMAP + "b0"), [BITMAP + "b0"])):
+            found = w.opt(OPT_SET_META, meta_data("disk0", *queries))
+            equal(names(found), expected, repr(queries))
+            ids = [data[:4] for kind, data in found if kind == REP_META]
+            equal(len(set(ids)), len(ids), "ids")
+
+
+@test
+def malformed(tmp):
+    "malformed data: ERR_INVALID; too many queries: ERR_TOO_BIG; the session lives"
+    bad = [b"", b"\0\0", text("disk0"), text("disk0") + b"\0\0\0", struct.pack(">I", 9) + b"disk0",
+           text("disk0") + struct.pack(">I", 1), text("disk0") + struct.pack(">I", 2) + text(BASE),
+           text("disk0") + struct.pack(">I", 1) + text(BASE) + b"x",
+           text("disk0") + struct.pack(">II", 1, 0xffffffff) + b"base:",
+           text("disk0") + struct.pack(">I", 0) + text(BASE),
+           meta_data("n" * 4097, BASE), meta_data("disk0", "q" * 4097), meta_data("disk0", "base:\0x")]
+    with serve(tmp) as d:
+        w = ready(d)
+        for number in (OPT_LIST_META, OPT_SET_META):
+            for data in bad:
+                equal(w.verdict(number, data), ERR_INVALID, "%d %r" % (number, data[:30]))
+            equal(w.verdict(number, text("disk0") + struct.pack(">I", 0xffffffff)), ERR_TOO_BIG)
+            equal(w.verdict(number, meta_data("disk0", *["x-a:b"] * 5000)), ERR_TOO_BIG)
+            equal(w.verdict(number, meta_data("nope", BASE)), ERR_UNKNOWN)
+            equal(names(w.opt(number, meta_data("disk0", "q" * 4096))), [], "the longest query")
+        w.go(structured=False)
+
+
+@test
+def last_one_wins(tmp):
+    "the last SET counts, also when it fails"
+    with with_bitmaps(tmp, "b0") as d:
+        for data, expected in ((meta_data("disk0", BITMAP + "b0"), 1), (meta_data("disk0"), 0),
+                               (meta_data("nope", BASE), 0), (b"", 0)):
+            w = ready(d)
+            equal(names(w.opt(OPT_SET_META, meta_data("disk0", BASE, DEPTH))), [BASE, DEPTH])
+            w.verdict(OPT_SET_META, data)
+            w.go(structured=False)
+            w.structured = True
+            if expected:
+                equal(len(w.status(0, 4096)), 1)
+            else:
+                equal(w.do(STATUS, 0, 4096), EINVAL)
+
+
+@test
+def other_export(tmp):
+    "contexts selected for one export don't count for another"
+    with serve(tmp, *disk(tmp, "disk1", 4096)) as d:
+        w = ready(d)
+        w.verdict(OPT_SET_META, meta_data("disk0", BASE))
+        w.go("disk1", structured=False)
+        w.structured = True
+        equal(w.do(STATUS, 0, 4096), EINVAL)
+        w = ready(d)
+        w.verdict(OPT_SET_META, meta_data("disk0", BASE))
+        w.verdict(OPT_INFO, info_data("disk1"))
+        w.go("disk0", structured=False)
+        w.structured = True
+        equal(sum(n for n, _ in w.status(0, 4096)[0]), 4096)
+
+
+@test
+def no_contexts(tmp):
+    "BLOCK_STATUS without contexts: EINVAL (Metadata querying)"
+    with serve(tmp) as d:
+        equal(Wire(d.nbd_path).go(structured=False).do(STATUS, 0, 4096), EINVAL)
+        equal(Wire(d.nbd_path).go().do(STATUS, 0, 4096), EINVAL)
+
+
+@test
+def extents_of_all(tmp):
+    "a chunk per context, merged extents, cut at the range (NBD_CMD_BLOCK_STATUS)"
+    with with_bitmaps(tmp, "b0") as d:
+        w = Wire(d.nbd_path).go(contexts=[BASE, DEPTH, BITMAP + "b0"])
+        ids = {name: i for i, name in w.contexts.items()}
+        for at in (65536, 69632, 262144):
+            equal(w.do(WRITE, at, data=b"d" * 4096), 0)
+        got = w.status(0, 1 << 20)
+        equal(got[ids[BASE]], [(65536, 3), (8192, 0), (188416, 3), (4096, 0), (782336, 3)])
+        equal(got[ids[BITMAP + "b0"]], [(65536, 0), (8192, 1), (188416, 0), (4096, 1), (782336, 0)])
+        equal(sum(n for n, _ in got[ids[DEPTH]]), 1 << 20)
+        got = w.status(66000, 10)
+        equal((got[ids[BASE]], got[ids[BITMAP + "b0"]]), ([(10, 0)], [(10, 1)]))
+        got = w.status(65535, 4098)
+        equal(got[ids[BITMAP + "b0"]], [(1, 0), (4097, 1)])
+
+
+@test
+def req_one(tmp):
+    "REQ_ONE: exactly one extent, not beyond the request (NBD_CMD_FLAG_REQ_ONE)"
+    with with_bitmaps(tmp, "b0") as d:
+        w = Wire(d.nbd_path).go(contexts=[BASE, BITMAP + "b0"])
+        w.do(WRITE, 8192, data=b"d" * 4096)
+        equal(w.status(0, 1 << 20, REQ_ONE), {0: [(8192, 3)], 2: [(8192, 0)]})
+        equal(w.status(8192, 100, REQ_ONE), {0: [(100, 0)], 2: [(100, 1)]})
+        equal(w.status(8192, 100, REQ_ONE | FUA), {0: [(100, 0)], 2: [(100, 1)]})
+
+
+@test
+def ranges_and_flags(tmp):
+    "bad ranges and flags of BLOCK_STATUS: EINVAL"
+    with serve(tmp) as d:
+        w = Wire(d.nbd_path).go(contexts=[BASE])
+        for offset, length, flags in ((0, (1 << 20) + 1, 0), (1 << 20, 1, 0), (1 << 63, 1, 0),
+                                      (2**64 - 1, 2, 0), (0, 0, 0), (0, 512, DF), (0, 512, 1 << 15)):
+            equal(w.do(STATUS, offset, length, flags), EINVAL, "%x+%d" % (offset, length))
+        equal(w.status((1 << 20) - 1, 1), {0: [(1, 3)]})
+
+
+@test
+def long_lists(tmp):
+    "a bitmap with many runs is told in full by bounded answers"
+    size, step = 256 << 20, 8192
+    with with_bitmaps(tmp, "b0", size=size) as d:
+        w = Wire(d.nbd_path).go(contexts=[BITMAP + "b0"])
+        batch = 512
+        for first in range(0, size // step, batch):
+            w.send(b"".join(request(WRITE, i, i * step, 1, 0, b"x")
+                            for i in range(first, first + batch)))
+            for _ in range(batch):
+                equal(w.answer()[1], 0)
+        at, runs, answers = 0, [], 0
+        while at < size:
+            got = w.status(at, size - at)[2]
+            if len(got) > 1 << 20:
+                fail("%d extents in a chunk" % len(got))
+            if not all(n for n, _ in got):
+                fail("an extent of length 0")
+            runs += got
+            at += sum(n for n, _ in got)
+            answers += 1
+        equal(runs, [(4096, 1), (4096, 0)] * (size // step))
+        if answers < 2:
+            fail("the bound was not reached")
+
+
+@test
+def many_contexts(tmp):
+    "three hundred contexts at once"
+    bitmaps = ["bitmap%03d" % i for i in range(300)]
+    with with_bitmaps(tmp, *bitmaps) as d:
+        w = Wire(d.nbd_path).go(contexts=[BASE] + [BITMAP + b for b in bitmaps])
+        equal(len(w.contexts), 301)
+        w.do(WRITE, 4096, data=b"x")
+        for _ in range(3):
+            got = w.status(0, 1 << 20)
+            equal(len(got), 301)
+            equal([e for i, e in got.items() if i >= 2],
+                  [[(4096, 0), (4096, 1), ((1 << 20) - 8192, 0)]] * 300)
+
+
+@test
+def selection_is_kept(tmp):
+    "a client keeps the bitmaps that it negotiated; a new one sees the new set"
+    with with_bitmaps(tmp, "b0", "b1") as d:
+        d.qmp("block-export-dirty-bitmap", id="e", bitmaps=["b0"])
+        w = Wire(d.nbd_path).go(contexts=[BITMAP + "b0", BITMAP + "b1"])
+        equal(list(w.contexts.values()), [BITMAP + "b0"])
+        d.qmp("block-export-dirty-bitmap", id="e", bitmaps=["b1"])
+        equal(list(w.status(0, 4096).values()), [[(4096, 0)]])
+        equal(list(Wire(d.nbd_path).go(contexts=[BITMAP + "b0", BITMAP + "b1"]).contexts.values()),
+              [BITMAP + "b1"])
+        w.do(WRITE, 0, data=b"x")
+        equal(list(w.status(0, 4096).values()), [[(4096, 1)]])
+        raises(QMPError, d.qmp, "block-dirty-bitmap-remove", node="disk0", name="b0")
+        w.close()
+
+        def removed():
+            try:
+                d.qmp("block-dirty-bitmap-remove", node="disk0", name="b0")
+            except QMPError:
+                return False
+            return True
+        wait_until(removed, "the bitmap to be free once its last client is gone")
+
+
+main()
