@@ -394,6 +394,47 @@ START_TEST(direct)
 }
 END_TEST
 
+/* Neighbours within one block, each read-modify-write: none may put back what another one wrote. */
+typedef struct Neighbour {
+    BlkNode *node;
+    uint64_t offset, length;
+} Neighbour;
+
+static void *write_and_look(void *data)
+{
+    const Neighbour *n = data;
+
+    for (unsigned i = 0; i < 300; i++) {
+        write_pattern(n->node, n->offset, n->length, i);
+        if (!reads_pattern(n->node, n->offset, n->length, i))
+            return (void *)"a write was lost";
+    }
+    return NULL;
+}
+
+START_TEST(direct_neighbours)
+{
+    Neighbour neighbours[] = {
+        { .offset = 0, .length = 100 },    { .offset = 100, .length = 311 },
+        { .offset = 411, .length = 512 }, /* over the end of the sector */
+        { .offset = 923, .length = 3173 }, { .offset = 4096, .length = 4096 },
+    };
+    GThread *threads[G_N_ELEMENTS(neighbours)];
+    BlkNode *node;
+
+    open_on_disk();
+    make_file("a", MIB);
+    node = add_file("a", ",'cache':{'direct':true}");
+    for (size_t i = 0; i < G_N_ELEMENTS(threads); i++) {
+        neighbours[i].node = node;
+        threads[i] = g_thread_new("neighbour", write_and_look, &neighbours[i]);
+    }
+    for (size_t i = 0; i < G_N_ELEMENTS(threads); i++)
+        ck_assert_pstr_eq(g_thread_join(threads[i]), NULL);
+    close_graph();
+}
+END_TEST
+
 /* ---- file: block devices */
 
 typedef struct Loop {
@@ -503,6 +544,7 @@ int main(void)
     tcase_add_test(cases, file_durability);
     tcase_add_loop_test(cases, file_resize, 0, 2);
     tcase_add_test(cases, direct);
+    tcase_add_test(cases, direct_neighbours);
     tcase_add_test(cases, loop_device);
     suite_add_tcase(suite, cases);
     srunner_run_all(runner, CK_ENV);
