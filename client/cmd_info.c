@@ -202,10 +202,11 @@ static void print_daemon(json_object *greeting, json_object *nodes, json_object 
     g_autoptr(TcTable) bitmap_table = tc_view_bitmap_table(bitmaps, "Bitmaps");
     const char *package =
         json_object_get_string(tc_json_get(greeting, "QMP", "version", "package", NULL));
-    g_autofree char *clean = tc_printable(package && *package ? package : "QMP");
+    g_autofree char *clean = tc_printable(package ? package : "");
 
-    printf("Daemon at %s: %s %d.%d.%d\n\n", path, clean, (int)tc_json_number(version, "major"),
-           (int)tc_json_number(version, "minor"), (int)tc_json_number(version, "micro"));
+    printf("Daemon at %s: %s%sQMP of QEMU %d.%d.%d\n\n", path, clean, *clean ? ", " : "",
+           (int)tc_json_number(version, "major"), (int)tc_json_number(version, "minor"),
+           (int)tc_json_number(version, "micro"));
     tc_table_print(node_table, stdout, colors);
     putchar('\n');
     tc_table_print(bitmap_table, stdout, colors);

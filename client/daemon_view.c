@@ -59,6 +59,14 @@ static void collect_bitmaps(json_object *node, const char *name, json_object *fo
     }
 }
 
+static int compare_bitmaps(const void *a, const void *b)
+{
+    json_object *const *x = a, *const *y = b;
+    int order = g_strcmp0(tc_json_string(*x, "node"), tc_json_string(*y, "node"));
+
+    return order ? order : g_strcmp0(tc_json_string(*x, "name"), tc_json_string(*y, "name"));
+}
+
 json_object *tc_view_bitmaps(json_object *nodes, const char *node, const char *name, GError **error)
 {
     g_autoptr(json_object) found = json_object_new_array();
@@ -85,6 +93,7 @@ json_object *tc_view_bitmaps(json_object *nodes, const char *node, const char *n
         fail_name("bitmap", name, bitmap_names, error);
         return NULL;
     }
+    json_object_array_sort(found, compare_bitmaps);
     return g_steal_pointer(&found);
 }
 

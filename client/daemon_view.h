@@ -12,8 +12,8 @@ json_object *tc_view_nodes(TcQmp *qmp, GError **error);
 json_object *tc_view_exports(TcQmp *qmp, GError **error);
 
 /* The bitmaps of @nodes, or of the one called @node, or the one of those called @name (NULL: any)
- * as an array of objects: the daemon's own with "node" and "size" (of the disk) added. A new
- * reference. False names in @node or @name are errors with a suggestion. */
+ * as an array of objects: the daemon's own with "node" and "size" (of the disk) added, by node and
+ * name. A new reference. False names in @node or @name are errors with a suggestion. */
 json_object *tc_view_bitmaps(json_object *nodes, const char *node, const char *name,
                              GError **error);
 

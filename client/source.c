@@ -5,8 +5,8 @@
 #include <errno.h>
 #include <string.h>
 
-/* Half of what 32 bits hold, so that requests stay aligned whatever the server's block size. */
-#define STATUS_LENGTH (UINT64_C(1) << 31)
+/* The most that 32 bits hold and that is a multiple of any block size that a server may ask for. */
+#define STATUS_LENGTH UINT64_C(0xffff0000)
 /* Answers beyond this are cut; the walk goes on behind them. */
 enum { ANSWER_ENTRIES = 1 << 20 };
 

@@ -352,6 +352,17 @@ def copy_target_in_use(tmp):
     d.same(os.path.join(tmp, "copy.img"))
 
 
+@test
+def copy_few_connections(tmp):
+    "a server that takes fewer clients than connections were asked for holds no copy up"
+    path = image(os.path.join(tmp, "disk0.img"), 4 * MIB, [(0, content(4 * MIB))])
+    d = Daemon(tmp, *disk(tmp, "disk0", path=path), max_connections=2)
+    target = os.path.join(tmp, "copy.img")
+    said = json.loads(tidemark("copy", d.uri(), target, "--connections=4", "--json").stdout)
+    equal(1 <= said["connections"] <= 2, True, said)
+    run("cmp", path, target)
+
+
 class Nbdkit:
     """nbdkit, killed in the end."""
 
