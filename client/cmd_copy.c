@@ -235,9 +235,10 @@ static void print_summary(const Copy *copy, const TcTransferCounts *counts, doub
         printf("Updated '%s' with what is dirty in bitmap '%s'.\n", copy->path, copy->bitmap);
     else
         printf("Copied the disk to '%s'.\n", copy->path);
-    printf("  disk    %10s\n  read    %10s  %7s of the disk, in %zu extent%s\n", disk, read,
-           read_share, copy->ranges, copy->ranges == 1 ? "" : "s");
-    printf("  zeroed  %10s  %7s of the disk\n", zeroed, zero_share);
+    printf("  disk    %10s  %zu extent%s to copy\n", disk, copy->ranges,
+           copy->ranges == 1 ? "" : "s");
+    printf("  read    %10s  %s of the disk\n", read, read_share);
+    printf("  zeroed  %10s  %s of the disk\n", zeroed, zero_share);
     printf("  time    %8.2f s  %s/s, %u connection%s\n", seconds, rate,
            tc_transfer_connections(copy->transfer),
            tc_transfer_connections(copy->transfer) == 1 ? "" : "s");
