@@ -35,18 +35,18 @@ typedef struct FileExtents {
     size_t runs, hand;    /* remembered in all; the next window to give way */
 } FileExtents;
 
-void blk_file_extents_init(FileExtents *extents, const TmSys *sys, int fd, uint64_t size);
-void blk_file_extents_free(FileExtents *extents);
+void blk_file_extents_init(FileExtents *x, const TmSys *sys, int fd, uint64_t size);
+void blk_file_extents_free(FileExtents *x);
 /* The file has a new size: all is forgotten. */
-void blk_file_extents_resize(FileExtents *extents, uint64_t size);
+void blk_file_extents_resize(FileExtents *x, uint64_t size);
 
 /* What @offset, below the size, lies in: *data, and how far that goes on, at most @length. 0 or
  * -errno. May ask the kernel, which doesn't wait for the medium for long. */
-int blk_file_extents_look_up(FileExtents *extents, uint64_t offset, uint64_t length, bool *data,
+int blk_file_extents_look_up(FileExtents *x, uint64_t offset, uint64_t length, bool *data,
                              uint64_t *run);
 
 /* Data is written to the range: call before and after. Where data was known to be, or nothing is
  * remembered, it costs a few loads. */
-void blk_file_extents_wrote(FileExtents *extents, uint64_t offset, uint64_t length);
+void blk_file_extents_wrote(FileExtents *x, uint64_t offset, uint64_t length);
 /* The range is zeroed or freed: call before and after. */
-void blk_file_extents_forget(FileExtents *extents, uint64_t offset, uint64_t length);
+void blk_file_extents_forget(FileExtents *x, uint64_t offset, uint64_t length);
