@@ -7,7 +7,7 @@
  * is seen when the file is opened again.
  *
  * Memory is bounded: a table that is made at the first look-up (at most 256 KiB) and at most
- * FILE_EXTENTS_MAX runs of 8 bytes, beyond which the longest remembered goes.
+ * FILE_EXTENTS_MAX runs of 8 bytes, beyond which windows give way in turn.
  *
  * Threads: init, free and resize on the main thread with no I/O under way; the rest from any. */
 #pragma once
