@@ -224,6 +224,23 @@ static bool has_filename(const BlkNode *node)
     return false;
 }
 
+/* A node without a file, as QEMU names one: what it takes to open it again. */
+static char *pseudo_filename(const BlkNode *node)
+{
+    g_autoptr(GString) json = g_string_new(NULL);
+
+    for (const struct tidemark_option *o = node->driver->options; o && o->name; o++) {
+        /* Sizes are what tells such disks apart; how they behave is not part of their name. */
+        if (o->type != TIDEMARK_OPTION_SIZE || !blk_options_is_set(node->options, o->name))
+            continue;
+        uint64_t value = blk_options_uint(node->options, o->name);
+        if (!o->default_value || value != g_ascii_strtoull(o->default_value, NULL, 10))
+            g_string_append_printf(json, ", \"%s\": %" G_GUINT64_FORMAT, o->name, value);
+    }
+    return json->len ? g_strdup_printf("json:{\"driver\": \"%s\"%s}", node->driver->name, json->str)
+                     : g_strdup_printf("%s://", node->driver->name);
+}
+
 char *blk_node_filename(const BlkNode *node)
 {
     if (has_filename(node) && blk_options_is_set(node->options, "filename"))
@@ -232,7 +249,7 @@ char *blk_node_filename(const BlkNode *node)
         if (node->children[i] && (int)i != node->backing)
             return blk_node_filename(node->children[i]->node);
     }
-    return g_strdup_printf("%s://", node->driver->name);
+    return pseudo_filename(node);
 }
 
 static int driver_info(BlkNode *node, struct tidemark_info *info)
