@@ -58,7 +58,9 @@ static bool server_start(void *opaque, const BlkServerOptions *options, GError *
 {
     NbdServer *server = opaque;
 
+    pthread_mutex_lock(&server->lock);
     server->max_sessions = options->max_connections;
+    pthread_mutex_unlock(&server->lock);
     if (!nbds_listen(server, options, error))
         return false;
     server->running = true;

@@ -210,20 +210,19 @@ static void park(NbdsSession *s)
     s->begin = s->end = 0;
 }
 
-/* Gives the source back; from then on another thread may run. @unused: there may be whole messages
- * in the buffer, for which a writable socket wakes it. */
+/* Gives the source back; from then on another thread may run, and @s may be gone. @unused: there
+ * may be whole messages in the buffer, for which a writable socket wakes it. */
 static void leave(NbdsSession *s, bool unused)
 {
-    bool bad = false;
+    BlkEngine *engine = s->server->engine;
+    bool over;
 
     pthread_mutex_lock(&s->lock);
-    if (nbds_session_over(s)) /* who sends next, or sends now, will resume */
-        s->paused = true;
-    else
-        bad = blk_engine_arm(s->server->engine, &s->source,
-                             EPOLLIN | (unused ? (uint32_t)EPOLLOUT : 0)) < 0;
+    over = nbds_session_over(s);
+    s->paused = over; /* who sends next, or sends now, will resume */
     pthread_mutex_unlock(&s->lock);
-    if (bad)
+    if (!over &&
+        blk_engine_arm(engine, &s->source, EPOLLIN | (unused ? (uint32_t)EPOLLOUT : 0)) < 0)
         nbds_session_unref(s, 2);
 }
 
