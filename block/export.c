@@ -91,8 +91,7 @@ static BmpBitmap *find_bitmap(BlkNode *node, const BlkBitmapName *name, GError *
     if (name->node) {
         node = blk_graph_find(blk_node_graph(node), name->node, NULL);
         if (!node) {
-            tm_error_set(error, "Cannot find device='%s' nor node-name='%s'", name->node,
-                         name->node);
+            tm_error_set(error, "Node '%s' not found", name->node);
             return NULL;
         }
         return bmp_set_find(blk_node_bitmaps(node), name->name, error);
@@ -114,15 +113,15 @@ static BlkSelection *selection_make(BlkNode *node, bool writable, const BlkBitma
 
         if (!bitmap)
             goto fail;
+        if (!writable && !blk_node_read_only(node) && bmp_bitmap_enabled(bitmap)) {
+            tm_error_set(error, "Enabled bitmap '%s' incompatible with readonly export",
+                         names[i].name);
+            goto fail;
+        }
         if (exclusive && !bmp_bitmap_check_usable(bitmap, error))
             goto fail;
         if (bmp_bitmap_inconsistent(bitmap)) {
             tm_error_set(error, "Bitmap '%s' is inconsistent and cannot be used", names[i].name);
-            goto fail;
-        }
-        if (!writable && !blk_node_read_only(node) && bmp_bitmap_enabled(bitmap)) {
-            tm_error_set(error, "Enabled bitmap '%s' incompatible with readonly export",
-                         names[i].name);
             goto fail;
         }
         for (size_t k = 0; k < selection->count; k++) {

@@ -65,7 +65,7 @@ static bool run_nbd_remove(QmpCall *call, GError **error)
 {
     BlkExports *exports = qmp_context_exports(call->ctx);
     const char *name = qmp_arg_str(call->args, "name");
-    BlkExport *export_ = blk_exports_find_id(exports, name);
+    g_autoptr(BlkExport) export_ = blk_exports_find_id(exports, name);
 
     if (export_ && strcmp(blk_export_type(export_), "nbd"))
         return tm_error_set(error, "Block export '%s' is not an NBD export", name);

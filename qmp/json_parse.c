@@ -57,7 +57,7 @@ static bool unescape_unicode(Parser *p, const char **s, const char *end, GString
     gunichar c, low;
 
     if (!hex4(*s, end, &c))
-        return fail(p, "invalid hex escape sequence in string");
+        return fail(p, "%.*s is not a valid Unicode character", (int)MIN(end - begin, 6), begin);
     *s += 4;
     if (c >= 0xd800 && c <= 0xdbff && end - *s >= 6 && (*s)[0] == '\\' && (*s)[1] == 'u' &&
         hex4(*s + 2, end, &low)) {

@@ -69,6 +69,18 @@ static bool write_some(QmpSession *s)
     return true;
 }
 
+/* Lines end as on a terminal, in pretty output too. */
+static void write_message(QmpSession *s, json_object *message)
+{
+    g_autofree char *text = qmp_json_text(message, s->options.pretty);
+
+    for (const char *line = text, *end; line; line = end ? end + 1 : NULL) {
+        end = strchr(line, '\n');
+        g_string_append_len(s->output, line, end ? end - line : -1);
+        g_string_append(s->output, "\r\n");
+    }
+}
+
 static void say(QmpSession *s, json_object *message)
 {
     if (s->broken)
@@ -78,8 +90,7 @@ static void say(QmpSession *s, json_object *message)
         if (s->options.log)
             s->options.log(s->options.opaque, "a QMP client does not read; it is cut off");
     } else {
-        qmp_json_write(s->output, message, s->options.pretty);
-        g_string_append(s->output, "\r\n");
+        write_message(s, message);
         /* Most replies go out at once; an error shows again when the rest is written. */
         if (s->socket)
             write_some(s);

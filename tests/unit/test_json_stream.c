@@ -64,7 +64,7 @@ static const struct {
     { "[1,2,}", "e JSON parse error, expecting value\n" },
     { "nul ", "e JSON parse error, invalid keyword 'nul'\n" },
     { "'\\x'", "e JSON parse error, invalid escape sequence in string\n" },
-    { "'\\u12g4'", "e JSON parse error, invalid hex escape sequence in string\n" },
+    { "'\\u12g4'", "e JSON parse error, \\u12g4 is not a valid Unicode character\n" },
     { "'\\ud800'", "e JSON parse error, \\ud800 is not a valid Unicode character\n" },
     { "'\\ud800\\u0041'", "e JSON parse error, \\ud800\\u0041 is not a valid Unicode character\n" },
     { "'\xc3'", "e JSON parse error, invalid UTF-8 sequence in string\n" },
