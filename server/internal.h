@@ -135,7 +135,7 @@ struct NbdsSession {
 
     /* the owner's */
     NbdsPhase phase;
-    bool no_zeroes, fixed, structured, linked;
+    bool no_zeroes, fixed, structured;
     unsigned options;   /* seen so far */
     uint32_t skip_kind; /* handshake: the error reply to send after skipping, 0: none */
     NbdsMeta meta;
@@ -156,7 +156,7 @@ struct NbdsSession {
         uint64_t cookie;
         uint32_t command, error; /* command: or option; error 0: none */
         const char *message;
-    } skipped;
+    } skipped;            /* what the error reply answers once the bytes have passed */
     NbdsBatch *batch;     /* while in ready() */
     NbdsRequest *request; /* a fresh one, not submitted yet */
 

@@ -13,7 +13,6 @@ void nbds_server_link(NbdServer *server, NbdsSession *s)
     if (s->next)
         s->next->prev = s;
     server->sessions = s;
-    s->linked = true;
     server->n_sessions++;
     pthread_mutex_unlock(&server->lock);
 }
@@ -27,7 +26,6 @@ void nbds_server_unlink(NbdServer *server, NbdsSession *s)
         s->prev->next = s->next;
     else
         server->sessions = s->next;
-    s->linked = false;
     pthread_mutex_unlock(&server->lock);
 }
 

@@ -339,6 +339,28 @@ def deep_pipeline(tmp):
 
 
 @test
+def waiting_for_the_medium(tmp):
+    "pipelined reads that all wait for the medium keep their data apart"
+    data = content(8 << 20)
+    path = image(os.path.join(tmp, "d"), 8 << 20, [(0, data)])
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_DIRECT))
+    except OSError:
+        skip("no direct I/O in %s" % tmp)
+    with Daemon(tmp, *disk(tmp, "disk0", path=path, cache__direct="on")) as d:
+        w = Wire(d.nbd_path).go()
+        n, step = 128, 65536
+        w.send(b"".join(request(READ, i, i * step, step, DF) for i in range(n)))
+        got = {}
+        for _ in range(n):
+            flags, kind, cookie, payload = w.chunk()
+            equal((flags, kind), (1, T_DATA))
+            got[cookie] = payload[8:]
+        for i in range(n):
+            equal(got[i] == data[i * step:(i + 1) * step], True, "read %d" % i)
+
+
+@test
 def out_of_sight(tmp):
     "block-export-del: refused with a client, hard cuts it off (block-export-del)"
     with serve(tmp) as d:
