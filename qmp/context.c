@@ -1,18 +1,25 @@
 /* qmp/context.c: see the header.
  *
- * Events come from any thread and leave on the main one. The context is counted: an event on its
- * way holds it, and finds it closed if it was freed meanwhile. */
+ * Events come from any thread and leave on the main one: others put them in a queue and ring, so
+ * that each listener sees them in one order. */
 #include "qmp/context.h"
 #include "util/error.h"
+#include <glib-unix.h>
+#include <pthread.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 struct QmpContext {
-    gatomicrefcount refs;
     QmpContextOptions options;
     QmpTypes *types;
     GPtrArray *listeners; /* QmpListener; a freed one is NULL until nobody walks the array */
     unsigned walking;
-    bool closed;
+    GThread *thread; /* the main one */
+    int bell;        /* an eventfd: the queue is not empty */
+    GSource *ringing;
+    pthread_mutex_t lock; /* guards queue; a leaf */
+    GQueue queue;         /* json_object: events to be sent, oldest first */
 };
 
 struct QmpListener {
@@ -21,26 +28,86 @@ struct QmpListener {
     void *opaque;
 };
 
+/* ---- events on their way ---- */
+
+static void put_event(void *event)
+{
+    json_object_put(event);
+}
+
+static void forget_freed(QmpContext *ctx)
+{
+    while (g_ptr_array_remove(ctx->listeners, NULL))
+        continue;
+}
+
+static void send_event(QmpContext *ctx, json_object *event)
+{
+    ctx->walking++;
+    for (guint i = 0; i < ctx->listeners->len; i++) {
+        QmpListener *l = g_ptr_array_index(ctx->listeners, i);
+
+        if (l)
+            l->fn(l->opaque, event);
+    }
+    if (--ctx->walking == 0)
+        forget_freed(ctx);
+}
+
+static json_object *next_event(QmpContext *ctx)
+{
+    json_object *event;
+
+    pthread_mutex_lock(&ctx->lock);
+    event = g_queue_pop_head(&ctx->queue);
+    pthread_mutex_unlock(&ctx->lock);
+    return event;
+}
+
+static void send_queued(QmpContext *ctx)
+{
+    json_object *event;
+
+    while ((event = next_event(ctx))) {
+        send_event(ctx, event);
+        json_object_put(event);
+    }
+}
+
+static gboolean rung(int fd, GIOCondition condition, void *opaque)
+{
+    eventfd_t count;
+
+    eventfd_read(fd, &count);
+    send_queued(opaque);
+    return G_SOURCE_CONTINUE;
+}
+
+static void watch_bell(QmpContext *ctx)
+{
+    ctx->thread = g_thread_self();
+    ctx->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    ctx->ringing = g_unix_fd_source_new(ctx->bell, G_IO_IN);
+    g_source_set_callback(ctx->ringing, G_SOURCE_FUNC(rung), ctx, NULL);
+    g_source_attach(ctx->ringing, ctx->options.main);
+}
+
+/* ---- the context ---- */
+
 QmpContext *qmp_context_new(const QmpContextOptions *options)
 {
     QmpContext *ctx = g_new0(QmpContext, 1);
 
-    g_atomic_ref_count_init(&ctx->refs);
     ctx->options = *options;
     if (!ctx->options.main)
         ctx->options.main = g_main_context_default();
     ctx->types = qmp_types_new(blk_graph_registry(options->graph));
     ctx->listeners = g_ptr_array_new();
+    pthread_mutex_init(&ctx->lock, NULL);
+    g_queue_init(&ctx->queue);
+    watch_bell(ctx);
     blk_graph_set_events(options->graph, qmp_context_emit, ctx);
     return ctx;
-}
-
-static void context_unref(QmpContext *ctx)
-{
-    if (!g_atomic_ref_count_dec(&ctx->refs))
-        return;
-    g_ptr_array_unref(ctx->listeners);
-    g_free(ctx);
 }
 
 void qmp_context_free(QmpContext *ctx)
@@ -48,9 +115,14 @@ void qmp_context_free(QmpContext *ctx)
     if (!ctx)
         return;
     blk_graph_set_events(ctx->options.graph, NULL, NULL);
-    ctx->closed = true;
+    g_source_destroy(ctx->ringing);
+    g_source_unref(ctx->ringing);
+    close(ctx->bell);
+    g_queue_clear_full(&ctx->queue, put_event);
+    pthread_mutex_destroy(&ctx->lock);
     qmp_types_free(ctx->types);
-    context_unref(ctx);
+    g_ptr_array_unref(ctx->listeners);
+    g_free(ctx);
 }
 
 BlkGraph *qmp_context_graph(QmpContext *ctx)
@@ -157,46 +229,7 @@ BlkNode *qmp_find_node(QmpContext *ctx, const char *device, const char *node_nam
     return node;
 }
 
-/* ---- events ---- */
-
-typedef struct Event {
-    QmpContext *ctx; /* a reference */
-    json_object *message;
-} Event;
-
-static void event_free(void *opaque)
-{
-    Event *event = opaque;
-
-    json_object_put(event->message);
-    context_unref(event->ctx);
-    g_free(event);
-}
-
-static void forget_freed(QmpContext *ctx)
-{
-    while (g_ptr_array_remove(ctx->listeners, NULL))
-        continue;
-}
-
-static gboolean event_send(void *opaque)
-{
-    Event *event = opaque;
-    QmpContext *ctx = event->ctx;
-
-    if (ctx->closed)
-        return G_SOURCE_REMOVE;
-    ctx->walking++;
-    for (guint i = 0; i < ctx->listeners->len; i++) {
-        QmpListener *l = g_ptr_array_index(ctx->listeners, i);
-
-        if (l)
-            l->fn(l->opaque, event->message);
-    }
-    if (--ctx->walking == 0)
-        forget_freed(ctx);
-    return G_SOURCE_REMOVE;
-}
+/* ---- events and who listens ---- */
 
 static json_object *event_message(const char *name, json_object *data)
 {
@@ -215,13 +248,15 @@ static json_object *event_message(const char *name, json_object *data)
 void qmp_context_emit(void *opaque, const char *name, json_object *data)
 {
     QmpContext *ctx = opaque;
-    Event *event = g_new(Event, 1);
+    json_object *event = event_message(name, data);
 
-    g_atomic_ref_count_inc(&ctx->refs);
-    event->ctx = ctx;
-    event->message = event_message(name, data);
-    g_main_context_invoke_full(ctx->options.main, G_PRIORITY_DEFAULT, event_send, event,
-                               event_free);
+    pthread_mutex_lock(&ctx->lock);
+    g_queue_push_tail(&ctx->queue, event);
+    pthread_mutex_unlock(&ctx->lock);
+    if (g_thread_self() == ctx->thread)
+        send_queued(ctx);
+    else
+        eventfd_write(ctx->bell, 1);
 }
 
 QmpListener *qmp_context_listen(QmpContext *ctx, QmpListenFn fn, void *opaque)

@@ -28,9 +28,9 @@ typedef struct QmpContextOptions {
 } QmpContextOptions;
 
 /* The drivers known to the graph's registry now are those that blockdev-add knows. Takes the
- * graph's events. */
+ * graph's events. The thread that calls it is the main one. */
 QmpContext *qmp_context_new(const QmpContextOptions *options);
-/* All monitors are freed before. Events that are still under way are dropped. NULL is fine. */
+/* All monitors are freed before, and no thread emits any more. NULL is fine. */
 void qmp_context_free(QmpContext *ctx);
 
 BlkGraph *qmp_context_graph(QmpContext *ctx);
