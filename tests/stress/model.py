@@ -1,0 +1,409 @@
+#!/usr/bin/python3
+# timeout: 240
+"""Disks and their dirty bitmaps against a naive model, from several connections.
+
+A round has a seed. It picks disks, granularities and an engine, and then alternates batches of
+requests on several connections with operations on bitmaps. After each batch the disks are at rest, and
+everything visible must equal the model, which is one byte a byte of the disk and one byte a granule:
+extents of qemu:dirty-bitmap:*, counts in query-named-block-nodes, contents, and base:allocation, whose
+zeroes must read as zeroes.
+
+A race keeps writing while bitmaps are swapped, cleared and merged, copies what each checkpoint says is
+dirty, and must end with a copy that equals the disk.
+
+Options: --seconds N in all (or STRESS_SECONDS), --seed N for one round and one race (or STRESS_SEED).
+A failure names the seed of its round.
+"""
+import argparse
+import copy
+import random
+import select as io_select
+
+import nbd
+
+from harness import *
+
+GRANULARITIES = [1 << n for n in range(9, 22)]
+SIZES = [513, 4096, 65536 + 1, (1 << 20) - 512, (1 << 20) + 511, 3 * (1 << 20) + 12345, 8 << 20]
+CONNECTIONS = 3
+NAMES = ["a", "b", "c", "d", "e"]
+
+
+class Bits:
+    """A bitmap as the model sees it."""
+
+    def __init__(self, size, granularity, enabled):
+        self.size, self.granularity, self.enabled = size, granularity, enabled
+        self.bits = bytearray((size + granularity - 1) // granularity)
+
+    def mark(self, offset, length):
+        first, last = offset // self.granularity, (offset + length - 1) // self.granularity
+        self.bits[first:last + 1] = b"\1" * (last + 1 - first)
+
+    def count(self):
+        return sum(self.bits) * self.granularity
+
+    def runs(self):
+        """The dirty extents as (offset, length)."""
+        found, at = [], 0
+        while (first := self.bits.find(1, at)) >= 0:
+            at = self.bits.find(0, first)
+            at = len(self.bits) if at < 0 else at
+            start, end = first * self.granularity, min(at * self.granularity, self.size)
+            found.append((start, end - start))
+        return found
+
+
+def simulate(state, kind, data):
+    """Does what a QMP command does to {node: {name: Bits}}; False if it has to fail."""
+    if kind == "abort":
+        return False
+    bitmaps = state[data["node"]]
+    name = data.get("target") or data["name"]
+    if kind == "block-dirty-bitmap-add":
+        if name in bitmaps:
+            return False
+        bitmaps[name] = Bits(state["size"], data["granularity"], not data.get("disabled"))
+        return True
+    if name not in bitmaps:
+        return False
+    bitmap = bitmaps[name]
+    if kind == "block-dirty-bitmap-remove":
+        del bitmaps[name]
+    elif kind == "block-dirty-bitmap-clear":
+        bitmap.bits = bytearray(len(bitmap.bits))
+    elif kind == "block-dirty-bitmap-enable":
+        bitmap.enabled = True
+    elif kind == "block-dirty-bitmap-disable":
+        bitmap.enabled = False
+    else:
+        sources = []
+        for source in data["bitmaps"]:
+            node, other = (data["node"], source) if isinstance(source, str) else (
+                source["node"], source["name"])
+            if other not in state[node]:
+                return False
+            sources += state[node][other].runs()
+        for run_ in sources:
+            bitmap.mark(*run_)
+    return True
+
+
+def pick_operation(rnd, nodes):
+    """A random bitmap command and its arguments, which may well have to fail."""
+    node = rnd.choice(nodes)
+    name = rnd.choice(NAMES)
+    kind = rnd.choice(["add", "add", "add", "remove", "clear", "enable", "disable", "merge", "merge"])
+    data = {"node": node, "name": name}
+    if kind == "add":
+        data["granularity"] = rnd.choice(GRANULARITIES)
+        if rnd.random() < 0.2:
+            data["disabled"] = True
+    elif kind == "merge":
+        del data["name"]
+        data["target"] = name
+        data["bitmaps"] = [rnd.choice([other, {"node": rnd.choice(nodes), "name": other}])
+                           for other in rnd.sample(NAMES, rnd.randint(1, 3))]
+    return "block-dirty-bitmap-" + kind, data
+
+
+class Disk:
+    """One exported file and what it should contain."""
+
+    def __init__(self, daemon, node, size):
+        self.daemon, self.node, self.size = daemon, node, size
+        self.content = bytearray(size)
+        self.handles = [daemon.nbd(node) for _ in range(CONNECTIONS)]
+        equal(self.handles[0].get_size(), size)
+
+    def batch(self, rnd, bitmaps, trims):
+        """Random changes of disjoint ranges, in flight together; then the model follows."""
+        cuts = sorted(rnd.sample(range(self.size + 1), min(self.size + 1, 2 * rnd.randint(1, 8))))
+        ranges = [(a, b - a) for a, b in zip(cuts[::2], cuts[1::2])]
+        if rnd.random() < 0.7:  # mostly small ones, so that bitmaps don't fill up at once
+            ranges = [(a, min(n, rnd.choice([1, 512, 700, 4096, 65536, 200000]))) for a, n in ranges]
+        if rnd.random() < 0.3:
+            ranges = [(a & ~511, max(512, n & ~511)) for a, n in ranges]
+            ranges = [(a, n) for i, (a, n) in enumerate(ranges) if a + n <= self.size
+                      and (i + 1 == len(ranges) or a + n <= ranges[i + 1][0])]
+        pending, touched = [], []
+        for offset, length in ranges:
+            h = rnd.choice(self.handles)
+            kind = rnd.choice(["write", "write", "zero"] + trims)
+            fua = nbd.CMD_FLAG_FUA if rnd.random() < 0.1 else 0
+            if kind == "write":
+                data = b"\0" * length if rnd.random() < 0.1 else rnd.randbytes(length)
+                pending.append((h, h.aio_pwrite(nbd.Buffer.from_bytearray(bytearray(data)), offset,
+                                                flags=fua)))
+                self.content[offset:offset + length] = data
+            elif kind == "zero":
+                flags = fua | rnd.choice([0, nbd.CMD_FLAG_NO_HOLE])
+                pending.append((h, h.aio_zero(length, offset, flags=flags)))
+                self.content[offset:offset + length] = bytes(length)
+            else:
+                pending.append((h, h.aio_trim(length, offset, flags=fua)))
+                touched.append((offset, length))
+            for bitmap in bitmaps.values():
+                if bitmap.enabled:
+                    bitmap.mark(offset, length)
+        for h, cookie in pending:
+            while not h.aio_command_completed(cookie):
+                h.poll(-1)
+        for offset, length in touched:  # a trimmed byte is zero or what it was
+            now = self.handles[0].pread(length, offset)
+            was = self.content[offset:offset + length]
+            if now != was and any(n and n != w for n, w in zip(now, was)):
+                fail("trim of %d at %d made up data" % (length, offset))
+            self.content[offset:offset + length] = now
+
+    def check_content(self, rnd):
+        h = rnd.choice(self.handles)
+        if h.pread(self.size, 0) != self.content:
+            fail("%s: content differs" % self.node)
+
+    def check_bitmaps(self, bitmaps):
+        """The contexts of a fresh client."""
+        contexts = ["qemu:dirty-bitmap:" + name for name in bitmaps] + ["base:allocation"]
+        h = self.daemon.nbd(self.node, contexts=contexts)
+        for name, bitmap in bitmaps.items():
+            equal(dirty(h, name), bitmap.runs(), "%s/%s (%d)" % (self.node, name, bitmap.granularity))
+        for offset, length, flags in extents(h, "base:allocation"):
+            if flags & nbd.STATE_ZERO and any(self.content[offset:offset + length]):
+                fail("%s: %d+%d is said to be zero" % (self.node, offset, length))
+        h.shutdown()
+
+    def close(self):
+        for h in self.handles:
+            h.shutdown()
+
+
+def listed(daemon, nodes):
+    """{(node, name): (count, granularity, recording)} as QMP lists it."""
+    return {(n["node-name"], b["name"]): (b["count"], b["granularity"], b["recording"])
+            for n in daemon.qmp("query-named-block-nodes", flat=True) if n["node-name"] in nodes
+            for b in n.get("dirty-bitmaps", [])}
+
+
+def select(daemon, node, names):
+    daemon.qmp("block-export-dirty-bitmap", id="exp-" + node, bitmaps=list(names))
+
+
+def release(daemon, node, bitmaps):
+    """No export offers the bitmaps any more, and no client that had them is left."""
+    select(daemon, node, [])
+    wait_until(lambda: not any(daemon.bitmap(node, name)["busy"] for name in bitmaps),
+               "bitmaps to be free")
+
+
+def operate(rnd, daemon, state, nodes):
+    """One command, or a transaction, on the daemon and on the model. Returns the new state."""
+    new = copy.deepcopy(state)
+    if rnd.random() < 0.5:
+        kind, data = pick_operation(rnd, nodes)
+        works = simulate(new, kind, data)
+        command, arguments = kind, data
+    else:
+        actions = [pick_operation(rnd, nodes) for _ in range(rnd.randint(1, 5))]
+        # A bitmap that is removed in a transaction is in nobody's reach from then on, also not its name.
+        removals = [i for i, (kind, _) in enumerate(actions) if kind.endswith("remove")]
+        actions = actions[:removals[0] + 1] if removals else actions
+        if rnd.random() < 0.15:
+            actions.insert(rnd.randint(0, len(actions)), ("abort", {}))
+        works = all(simulate(new, kind, data) for kind, data in actions)
+        command = "transaction"
+        arguments = {"actions": [{"type": kind, "data": data} for kind, data in actions]}
+    try:
+        daemon.qmp(command, arguments)
+    except QMPError as error:
+        if works:
+            fail("%s %s: %s" % (command, arguments, error))
+        return state
+    if not works:
+        fail("%s %s: an error was expected" % (command, arguments))
+    return new
+
+
+def start(tmp, rnd, nodes, size):
+    args = []
+    options = {"discard": rnd.choice(["ignore", "unmap"])}
+    for node in nodes:
+        args += disk(tmp, node, size, **options)
+    if TIDEMARKD != QSD:
+        args = ["--io-engine", rnd.choice(["threads", "auto"])] + args
+    return Daemon(tmp, *args), ["trim", "trim"] if options["discard"] == "unmap" else []
+
+
+def model_round(tmp, seed, deadline):
+    rnd = random.Random(seed)
+    nodes = ["disk0", "disk1"][:rnd.randint(1, 2)]
+    size = rnd.choice(SIZES) if rnd.random() < 0.7 else rnd.randint(1, 1 << 20)
+    daemon, trims = start(tmp, rnd, nodes, size)
+    with daemon:
+        disks = [Disk(daemon, node, size) for node in nodes]
+        state = dict({node: {} for node in nodes}, size=size)
+        for step in range(rnd.randint(10, 40)):
+            for _ in range(rnd.randint(0, 4)):
+                state = operate(rnd, daemon, state, nodes)
+            for d in disks:
+                d.batch(rnd, state[d.node], trims)
+                d.check_content(rnd)
+            equal(listed(daemon, nodes), {
+                (node, name): (b.count(), b.granularity, b.enabled)
+                for node in nodes for name, b in state[node].items()}, "query-named-block-nodes")
+            for d in disks:
+                select(daemon, d.node, state[d.node])
+                if rnd.random() < 0.3:  # exported bitmaps record as well
+                    d.batch(rnd, state[d.node], trims)
+                d.check_bitmaps(state[d.node])
+                release(daemon, d.node, state[d.node])
+            if time.monotonic() > deadline:
+                break
+        for d in disks:
+            d.close()
+
+
+def has_input(sock):
+    return io_select.select([sock], [], [], 0)[0]
+
+
+class Writers:
+    """Keeps requests in flight on several connections, also while a monitor is waited for."""
+
+    def __init__(self, daemon, node, rnd, size):
+        self.daemon, self.rnd, self.size = daemon, rnd, size
+        self.handles = [daemon.nbd(node) for _ in range(CONNECTIONS)]
+        self.cookies = [[] for _ in self.handles]
+        self.writes = 0
+
+    def pump(self):
+        """Fills the connections up and moves them along without waiting."""
+        for h, cookies in zip(self.handles, self.cookies):
+            while len(cookies) < 8:
+                offset = self.rnd.randrange(self.size)
+                length = min(self.rnd.choice([512, 4096, 4096, 20000]), self.size - offset)
+                if self.rnd.random() < 0.1:
+                    cookies.append(h.aio_zero(length, offset))
+                else:
+                    data = nbd.Buffer.from_bytearray(bytearray(self.rnd.randbytes(length)))
+                    cookies.append(h.aio_pwrite(data, offset))
+                self.writes += 1
+            self.move(h, cookies, 0)
+
+    @staticmethod
+    def move(h, cookies, timeout):
+        h.poll(timeout)
+        cookies[:] = [cookie for cookie in cookies if not h.aio_command_completed(cookie)]
+
+    def qmp(self, command, arguments):
+        """A command while writes go on. Its reply, or an exception."""
+        monitor = self.daemon.monitor
+        monitor.send({"execute": command, "arguments": arguments})
+        while b"\n" not in monitor.buffer and not has_input(monitor.sock):
+            self.pump()
+        reply = monitor.reply()
+        if "error" in reply:
+            raise QMPError(reply["error"])
+        return reply["return"]
+
+    def settle(self):
+        for h, cookies in zip(self.handles, self.cookies):
+            while cookies:
+                self.move(h, cookies, -1)
+
+    def close(self):
+        self.settle()
+        for h in self.handles:
+            h.shutdown()
+
+
+def pull(daemon, node, name, target):
+    """Copies what a bitmap says is dirty."""
+    select(daemon, node, [name])
+    h = daemon.nbd(node, contexts=["qemu:dirty-bitmap:" + name])
+    for offset, length in dirty(h, name):
+        target[offset:offset + length] = h.pread(length, offset)
+    h.shutdown()
+    release(daemon, node, [name])
+
+
+def act(kind, **data):
+    return {"type": "block-dirty-bitmap-" + kind, "data": dict(data, node="disk0")}
+
+
+def race(tmp, seed, deadline):
+    rnd = random.Random(seed)
+    size = rnd.choice([s for s in SIZES if s > 4096])
+    granularity = rnd.choice(GRANULARITIES[:8])
+    daemon, _ = start(tmp, rnd, ["disk0"], size)
+    with daemon:
+        target = bytearray(size)
+        w = Writers(daemon, "disk0", rnd, size)
+        daemon.qmp("block-dirty-bitmap-add", node="disk0", name="n0", granularity=granularity)
+        for step in range(rnd.randint(5, 25)):
+            for _ in range(rnd.randint(1, 30)):
+                w.pump()
+            old, new = "n%d" % step, "n%d" % (step + 1)
+            fresh = act("add", name=new, granularity=granularity)
+            if rnd.random() < 0.5:
+                # The old bitmap stops where the new one begins.
+                w.qmp("transaction", {"actions": [fresh, act("disable", name=old)]})
+                frozen, left = old, new
+            else:
+                # The one bitmap's content moves over into a disabled one, and it starts afresh.
+                fresh["data"]["disabled"] = True
+                fresh["data"]["granularity"] = rnd.choice(GRANULARITIES)
+                w.qmp("transaction", {"actions": [
+                    fresh, act("merge", target=new, bitmaps=[old]), act("clear", name=old)]})
+                frozen, left = new, old
+            w.pump()
+            pull(daemon, "disk0", frozen, target)
+            w.qmp("block-dirty-bitmap-remove", {"node": "disk0", "name": frozen})
+            if left == old:  # its name is the next step's old
+                w.qmp("transaction", {"actions": [
+                    act("add", name=new, granularity=granularity),
+                    act("disable", name=old), act("merge", target=new, bitmaps=[old]),
+                    act("remove", name=old)]})
+            if time.monotonic() > deadline:
+                break
+        w.settle()
+        pull(daemon, "disk0", "n%d" % (step + 1), target)
+        if w.handles[0].pread(size, 0) != target:
+            fail("the copy differs from the disk after %d writes and %d checkpoints" % (w.writes, step + 1))
+        w.close()
+
+
+def repeat(function, tmp, seconds):
+    """Rounds with fresh seeds until the time is over, at least one."""
+    deadline = time.monotonic() + seconds
+    rounds = 0
+    while not rounds or (OPTIONS.seed is None and time.monotonic() < deadline):
+        seed = OPTIONS.seed if OPTIONS.seed is not None else random.SystemRandom().getrandbits(32)
+        place = os.path.join(tmp, str(rounds))
+        os.mkdir(place)
+        try:
+            function(place, seed, deadline if OPTIONS.seed is None else float("inf"))
+        except Exception:
+            print("# --seed %d" % seed, flush=True)
+            raise
+        shutil.rmtree(place)
+        rounds += 1
+    print("# %d rounds" % rounds, flush=True)
+
+
+@test
+def model(tmp):
+    "at rest, extents, counts and contents are the model's"
+    repeat(model_round, tmp, OPTIONS.seconds * 0.6)
+
+
+@test
+def races(tmp):
+    "increments taken while writers race with checkpoints add up to the disk"
+    repeat(race, tmp, OPTIONS.seconds * 0.4)
+
+
+parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+parser.add_argument("--seconds", type=float, default=float(os.environ.get("STRESS_SECONDS") or 20))
+parser.add_argument("--seed", type=int, default=os.environ.get("STRESS_SEED"))
+OPTIONS, sys.argv[1:] = parser.parse_known_args()
+main()
