@@ -230,8 +230,6 @@ bool daemon_finish(Daemon *d, GError **error)
 {
     int ret = 0;
 
-    if (d->monitors)
-        g_ptr_array_unref(d->monitors);
     if (d->exports && blk_exports_server_running(d->exports))
         blk_exports_server_stop(d->exports, NULL);
     nbds_server_free(d->server);
@@ -239,6 +237,9 @@ bool daemon_finish(Daemon *d, GError **error)
         blk_exports_del_all(d->exports);
     if (d->graph)
         ret = blk_graph_flush_all(d->graph);
+    /* Only now: clients are told that the exports are gone. */
+    if (d->monitors)
+        g_ptr_array_unref(d->monitors);
     qmp_context_free(d->qmp);
     blk_exports_free(d->exports);
     blk_graph_free(d->graph);
