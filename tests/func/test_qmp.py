@@ -439,6 +439,47 @@ def same_exports(tmp):
     same(tmp, EXPORTS)
 
 
+OPTIONS = [
+    ("--blockdev", ""),
+    ("--blockdev", "null-co,size=1024"),
+    ("--blockdev", "driver=null-co,node-name=x,foo=1"),
+    ("--blockdev", '{"driver":"null-co","node-name":1}'),
+    ("--blockdev", '{"driver":"null-co",'),
+    ("--blockdev", "driver=null-co,driver"),
+    ("--blockdev", "foo,bar"),
+    ("--blockdev", "a..b=1"),
+    ("--blockdev", "driver.x=1,driver=2"),
+    ("--blockdev", "driver=raw,node-name=a,file.0=x"),
+    ("--blockdev", "driver=raw,node-name=a,file.driver=file,file.filename=/nope,,x"),
+    ("--blockdev", "driver=raw,node-name=a,file=nope"),
+    ("--blockdev", "driver=null-co,node-name=a,cache.direct=foo"),
+    ("--blockdev", "driver=null-co,node-name=a,cache=foo"),
+    ("--blockdev", "driver=null-co,node-name.x=a"),
+    ("--export", "nbd,id=e"),
+    ("--export", "nbd,id=e,node-name=x,bitmaps.1=a"),
+    ("--export", "nbd,id=e,node-name=x,bitmaps=a"),
+    ("--export", "nbd,id=e,node-name=x,bitmaps.0=a"),
+    ("--export", "nbd,id=e,node-name=x,bitmaps.0.node=x"),
+    ("--nbd-server", "addr.type=unix"),
+    ("--nbd-server", "addr.type=foo"),
+    ("--nbd-server", "type=foo"),
+    ("--nbd-server", "addr.type=inet,addr.host=localhost,addr.port=x,max-connections=x"),
+    ("--nbd-server", "addr.type=inet,addr.host=localhost,addr.port=x,max-connections=-1"),
+    ("--monitor", "c"),
+    ("--monitor", "chardev=c,pretty=x"),
+]
+
+
+@test(needs=NEEDS)
+def same_options(tmp):
+    "mistakes on the command line are told as by QSD"
+    for option in OPTIONS:
+        said = [run(binary, *option, check=False) for binary in (QSD, TIDEMARKD)]
+        equal([done.returncode for done in said], [1, 1], str(option))
+        texts = [done.stderr.split(": ", 1)[1] for done in said]
+        equal(texts[1], texts[0], str(option))
+
+
 # ---- ours
 
 
