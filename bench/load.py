@@ -1,0 +1,74 @@
+"""What is done to a server, and what it costs: one measurement a function, each returns figures.
+
+Figures: iops, gib_s, extents_s (a second); p50_us, p99_us; cpu (the server's CPU, by `per`)."""
+import json
+import os
+import subprocess
+
+GIB = 1 << 30
+TIMEOUT = 120
+
+
+def run_json(command, what):
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                          timeout=TIMEOUT)
+    start = done.stdout.find("{")
+    if done.returncode != 0 or start < 0:
+        said = (done.stderr + done.stdout).strip().splitlines()
+        raise RuntimeError("%s: %s" % (what, said[-1] if said else "failed"))
+    return json.loads(done.stdout[start:])
+
+
+def fio(server, rw, block, depth, connections, seconds):
+    """One round of fio, which is libnbd: a connection for each job. @rw: randread, write, ..."""
+    before = server.cpu()
+    result = run_json(
+        ["fio", "--name=x", "--ioengine=nbd", "--uri=" + server.uri, "--rw=" + rw,
+         "--bs=%d" % block, "--iodepth=%d" % depth, "--numjobs=%d" % connections, "--thread",
+         "--time_based", "--runtime=%dms" % (seconds * 1000), "--randrepeat=0", "--norandommap",
+         "--group_reporting", "--output-format=json"], "fio on " + server.name)
+    cpu = server.cpu() - before
+    job = result["jobs"][0]
+    side = job["read" if "read" in rw else "write"]
+    if job["error"] or not side["total_ios"]:
+        raise RuntimeError("fio on %s: error %d" % (server.name, job["error"]))
+    latency = side["clat_ns"].get("percentile", {})
+    figures = {"iops": side["iops"], "gib_s": side["bw_bytes"] / GIB,
+               "p50_us": latency.get("50.000000", 0) / 1e3,
+               "p99_us": latency.get("99.000000", 0) / 1e3}
+    figures["cpu"] = (cpu / (side["total_ios"] / 1e6) if block < 65536
+                      else cpu / (side["io_bytes"] / GIB))
+    return figures
+
+
+def walk(program, server, *arguments):
+    """One run of bench/walk.c: its figures and the server's CPU seconds."""
+    before = server.cpu()
+    result = run_json([program, arguments[0], server.uri, *map(str, arguments[1:])],
+                      "walk on " + server.name)
+    result["cpu_s"] = server.cpu() - before
+    return result
+
+
+def walk_extents(program, server, context, times):
+    result = walk(program, server, "extents", context, times)
+    return {"extents_s": result["extents"] / result["seconds"], "extents": result["extents"],
+            "cpu": result["cpu_s"] / (result["extents"] / 1e6)}
+
+
+def fill(path, size):
+    """A file full of data, in the page cache."""
+    block = os.urandom(1 << 20)
+    with open(path, "wb") as file:
+        for _ in range(size >> 20):
+            file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def fragment(path, extents):
+    """A file of @extents extents: data and holes of 4 KiB by turns."""
+    with open(path, "wb", buffering=0) as file:
+        for offset in range(0, extents * 4096, 8192):
+            os.pwrite(file.fileno(), b"x" * 4096, offset)
+        file.truncate(extents * 4096)
