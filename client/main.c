@@ -2,6 +2,7 @@
 #include "client/commands.h"
 #include "util/log.h"
 #include <locale.h>
+#include <string.h>
 
 static const TcCommand *const commands[] = {
     &tc_command_info, &tc_command_bitmap, &tc_command_map, &tc_command_copy, &tc_command_qmp, NULL,
@@ -44,6 +45,17 @@ static int run(const TcInvocation *invocation)
     return invocation->command->run(invocation);
 }
 
+/* "tidemark help copy" is "tidemark copy --help". */
+static void help_as_option(int argc, char **argv)
+{
+    static char help[] = "--help";
+
+    if (argc < 2 || strcmp(argv[1], "help"))
+        return;
+    memmove(argv + 1, argv + 2, (size_t)(argc - 2) * sizeof(*argv));
+    argv[argc - 1] = help;
+}
+
 int main(int argc, char **argv)
 {
     g_autoptr(GError) error = NULL;
@@ -52,6 +64,7 @@ int main(int argc, char **argv)
 
     setlocale(LC_CTYPE, "");
     g_set_prgname("tidemark");
+    help_as_option(argc, argv);
     if (tc_cli_parse(&root, argc, argv, &invocation, &error))
         status = run(&invocation);
     else

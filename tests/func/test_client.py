@@ -72,6 +72,8 @@ def usage():
     for command in ("info", "bitmap", "map", "copy", "qmp"):
         matches(help, r"\n  %s +\S" % command)
         matches(tidemark(command, "--help").stdout, "^Usage: tidemark " + command)
+        equal(tidemark("help", command).stdout, tidemark(command, "--help").stdout)
+    equal(tidemark("help").stdout, help)
     matches(tidemark("bitmap", "add", "--help").stdout, "--granularity SIZE")
     refused(2, "missing command")
     refused(2, "unknown command 'cpoy': did you mean 'copy'", "cpoy")
