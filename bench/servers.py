@@ -120,6 +120,10 @@ class Server:
             self.add_bitmaps(bitmaps)
         return self
 
+    @property
+    def pid(self):
+        return self.process.pid
+
     def await_greeting(self):
         end = time.monotonic() + PATIENCE
         while True:
@@ -131,7 +135,7 @@ class Server:
                         return
             except OSError:
                 pass
-            if self.process.poll() is not None or time.monotonic() > end:
+            if self.process.poll() or time.monotonic() > end:
                 with open(os.path.join(self.dir, "log")) as log:
                     why = log.read().strip().splitlines()
                 self.stop()
@@ -161,7 +165,7 @@ class Server:
 
     def processes(self):
         """The server's process and all below it: nbd-server forks for each connection."""
-        found = [self.process.pid]
+        found = [self.pid]
         for pid in found:
             try:
                 with open("/proc/%d/task/%d/children" % (pid, pid)) as children:
@@ -203,8 +207,8 @@ class Qsd(Server):
     def command(self, node, connections=None):
         # As it comes it takes 100 connections.
         limit = {"max-connections": connections} if connections else {}
-        if node["driver"] == "file":
-            node = dict(node, **self.file_options)
+        if node["driver"] == "file":  # all servers have the same image open
+            node = dict(node, locking="off", **self.file_options)
         return [self.binary,
                 "--chardev", "socket,id=c0,path=%s/qmp.sock,server=on,wait=off" % self.dir,
                 "--monitor", "chardev=c0",
@@ -248,8 +252,9 @@ class QemuNbd(Server):
     name = "qemu-nbd"
 
     def command(self, node):
-        return [self.binary, "-k", self.sock, "-x", "disk", "-f", "raw", "--persistent",
-                "--shared=0", node["filename"]]
+        return [self.binary, "-k", self.sock, "-x", "disk", "--persistent", "--shared=0",
+                "--image-opts", "driver=raw,file." + keyval(
+                    {"driver": "file", "file.filename": node["filename"], "file.locking": "off"})]
 
 
 class Nbdkit(Server):
@@ -270,7 +275,23 @@ class NbdServer(Server):
         with open(path, "w") as config:
             config.write("[generic]\nunixsock = %s\nlistenaddr = 127.0.0.1\nport = %d\n"
                          "[disk]\nexportname = %s\n" % (self.sock, port, node["filename"]))
-        return [self.binary, "-n", "-C", path]
+        return [self.binary, "-C", path, "-p", os.path.join(self.dir, "pid")]
+
+    @property
+    def pid(self):
+        """Debian's goes to the background, come what may."""
+        path = os.path.join(self.dir, "pid")
+        wait_until(lambda: os.path.exists(path) and os.path.getsize(path), "no " + path)
+        with open(path) as file:
+            return int(file.read())
+
+    def stop(self):
+        if self.process:
+            try:
+                os.kill(self.pid, signal.SIGTERM)
+            except (OSError, RuntimeError):
+                pass
+        super().stop()
 
 
 class Floor(Server):
