@@ -77,9 +77,9 @@ def install(tmp):
     equal(run("pkg-config", "--variable=moduledir", "tidemark", env=env).stdout.strip(),
           os.path.join(options["prefix"], options["libdir"], "tidemark/modules"))
     # A plug-in has the header and nothing else.
-    for language, standard in (("c", "c99"), ("c++", "c++11")):
-        if have("c++") or language == "c":
-            run("cc", "-x", language, "-std=" + standard, "-pedantic-errors", "-Wall", "-Wextra", "-Werror",
+    for compiler, language, standard in (("cc", "c", "c99"), ("c++", "c++", "c++11")):
+        if have(compiler):
+            run(compiler, "-x", language, "-std=" + standard, "-pedantic-errors", "-Wall", "-Wextra", "-Werror",
                 "-fsyntax-only", "-I" + os.path.join(top, options["includedir"]), "-",
                 input="#include <tidemark/driver.h>\n")
 
