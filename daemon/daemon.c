@@ -53,7 +53,9 @@ static bool load_modules(BlkRegistry *registry, const GArray *options, GError **
             ok = blk_registry_load(registry, option->value, error);
         if (option->kind == CMD_MODULE_DIR) {
             dir_given = true;
-            ok = blk_registry_load_dir(registry, option->value, error);
+            ok = g_file_test(option->value, G_FILE_TEST_IS_DIR)
+                     ? blk_registry_load_dir(registry, option->value, error)
+                     : tm_error_set(error, "not a directory");
         }
         if (!ok) {
             g_prefix_error(error, "--%s %s: ", option->name, option->value);

@@ -282,6 +282,13 @@ static int family_of(const BlkServerOptions *o)
     return four == six ? AF_UNSPEC : four ? AF_INET : AF_INET6;
 }
 
+static bool port_in_range(const char *port)
+{
+    guint64 number;
+
+    return g_ascii_string_to_unsigned(port, 10, 0, UINT16_MAX, &number, NULL);
+}
+
 static NbdsListener *listen_inet(NbdServer *server, const BlkServerOptions *o, GError **error)
 {
     struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE }, *all = NULL;
@@ -291,6 +298,11 @@ static NbdsListener *listen_inet(NbdServer *server, const BlkServerOptions *o, G
 
     if (o->has_ipv4 && o->has_ipv6 && !o->ipv4 && !o->ipv6) {
         tm_error_set(error, "Cannot disable IPv4 and IPv6 at same time");
+        return NULL;
+    }
+    if (g_ascii_isdigit(o->port[0]) && !port_in_range(o->port)) {
+        /* The resolver would take it modulo 65536. */
+        tm_error_set(error, "Parameter 'port' is '%s', expected 0 to 65535", o->port);
         return NULL;
     }
     hints.ai_family = family_of(o);
