@@ -144,6 +144,7 @@ def run(*command, timeout=None, check=True, input=None, env=None, cwd=None, text
     command = [str(c) for c in command]
     p = subprocess.Popen(command, stdin=subprocess.PIPE if input is not None else subprocess.DEVNULL,
                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=text, cwd=cwd,
+                         errors="replace" if text else None,
                          env=dict(os.environ, **env) if env else None)
     try:
         out, err = p.communicate(input, timeout or PATIENCE * 2)
