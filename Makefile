@@ -12,7 +12,7 @@ JOBS = 2
 RUN_TESTS = $(PYTHON) $(SRCDIR)/tests/run-tests --build $(BUILD) -j $(JOBS)
 SOURCES = $(filter-out $(SRCDIR)/build%,$(wildcard $(addprefix $(SRCDIR)/,*/*.[ch] */*/*.[ch] */*/*/*.[ch])))
 
-.PHONY: all check demo bench install uninstall clean distclean format tidy help
+.PHONY: all check demo bench fuzz stress install uninstall clean distclean format tidy help
 
 all: $(BUILD)/build.ninja
 	@$(NINJA)
@@ -40,6 +40,16 @@ bench:
 	@$(MAKE) --no-print-directory all
 	@$(PYTHON) $(SRCDIR)/bench/run --build $(BUILD) $(BENCH_ARGS)
 
+# FUZZ_SECONDS for each fuzzer; STRESS_SECONDS and STRESS_SEED for the model.
+fuzz:
+	@$(SETUP) build test ci
+	@$(SRCDIR)/scripts/fuzz build-fuzz
+
+stress:
+	@$(SETUP) build test
+	@$(MAKE) --no-print-directory all
+	@STRESS_SECONDS=$${STRESS_SECONDS:-120} TEST_TIMEOUT_MULTIPLIER=10 $(RUN_TESTS) --suite stress
+
 install: all
 	@DESTDIR="$(abspath $(DESTDIR))" meson install -C $(BUILD) --no-rebuild
 
@@ -63,6 +73,7 @@ help:
 	@echo 'make check      set up what is missing, build, run all tests;'
 	@echo '                SUITES="unit func" or TESTS=tests/func/x.py chooses; make check-SUITE'
 	@echo 'make demo       set up what is missing, build, show an incremental backup'
+	@echo 'make stress     the model test for longer (STRESS_SECONDS); make fuzz: FUZZ_SECONDS each'
 	@echo 'make bench      compare with the peers; BENCH_ARGS=--help'
 	@echo 'make install    DESTDIR=DIR is honoured; make uninstall'
 	@echo 'make clean | distclean | format | tidy        V=1 shows the commands'

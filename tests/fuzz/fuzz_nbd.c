@@ -1,0 +1,110 @@
+/* tests/fuzz/fuzz_nbd.c: a client's bytes, from the handshake on, to a real session over a
+ * socketpair: the real server, engine and block layer on a file in memory. A session that doesn't
+ * end once its client has said everything is a bug too. */
+#include "block/graph.h"
+#include "block/registry.h"
+#include "qmp/context.h"
+#include "qmp/json.h"
+#include "server/internal.h"
+#include "server/server.h"
+#include "util/sys.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define DISK_SIZE ((1 << 20) + 777)
+#define PATIENCE  20000 /* ms without any progress */
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void command(QmpContext *qmp, const char *name, const char *arguments)
+{
+    g_autoptr(GError) error = NULL;
+    json_object *args = NULL;
+
+    if (!qmp_json_parse(arguments, &args, &error) || !qmp_dispatch(qmp, name, args, NULL, &error))
+        g_error("%s: %s", name, error->message);
+    json_object_put(args);
+}
+
+/* The disk, with a bitmap that is exported; the server also listens, because exports ask for it. */
+static NbdServer *start(void)
+{
+    BlkEngineOptions engine_options = { .io = BLK_IO_THREADS };
+    BlkRegistry *registry = blk_registry_new(&tm_sys_kernel);
+    BlkEngine *engine = blk_engine_new(&engine_options, NULL);
+    BlkGraph *graph = blk_graph_new(registry, engine, &tm_sys_kernel);
+    BlkExports *exports = blk_exports_new(graph);
+    NbdServer *server = nbds_server_new(exports);
+    QmpContextOptions options = { .graph = graph, .exports = exports };
+    QmpContext *qmp = qmp_context_new(&options);
+    int fd = memfd_create("disk", 0);
+    g_autofree char *node =
+        g_strdup_printf("{'driver': 'file', 'node-name': 'd', 'discard': 'unmap', 'locking': 'off',"
+                        " 'filename': '/proc/self/fd/%d'}",
+                        fd);
+    g_autofree char *addr =
+        g_strdup_printf("{'addr': {'type': 'inet', 'data': {'host': '127.0.0.1', 'port': '0'}}}");
+
+    if (fd < 0 || ftruncate(fd, DISK_SIZE) < 0)
+        abort();
+    command(qmp, "blockdev-add", node);
+    command(qmp, "block-dirty-bitmap-add", "{'node': 'd', 'name': 'b', 'granularity': 4096}");
+    command(qmp, "nbd-server-start", addr);
+    command(qmp, "block-export-add",
+            "{'type': 'nbd', 'id': 'e', 'node-name': 'd', 'writable': true, 'bitmaps': ['b'],"
+            " 'allocation-depth': true}");
+    return server;
+}
+
+/* Sends everything and reads until the session ends. */
+static void converse(int fd, const uint8_t *data, size_t size)
+{
+    uint8_t sink[65536];
+    bool sent = false;
+
+    for (;;) {
+        struct pollfd p = { .fd = fd, .events = POLLIN | (sent ? 0 : POLLOUT) };
+        ssize_t n;
+
+        if (poll(&p, 1, PATIENCE) == 0)
+            abort();
+        if (p.revents & (POLLIN | POLLHUP | POLLERR)) {
+            n = recv(fd, sink, sizeof(sink), MSG_DONTWAIT);
+            if (n == 0 || (n < 0 && errno != EAGAIN))
+                return;
+        }
+        if (!sent && (p.revents & POLLOUT)) {
+            n = size ? send(fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL) : 0;
+            if (n < 0 && errno != EAGAIN)
+                n = (ssize_t)size; /* it has ended; what it said is still there */
+            if (n > 0) {
+                data += n;
+                size -= (size_t)n;
+            }
+            if (!size) {
+                shutdown(fd, SHUT_WR);
+                sent = true;
+            }
+        }
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static NbdServer *server;
+    int fds[2];
+
+    if (!server)
+        server = start();
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) < 0)
+        abort();
+    nbds_session_new(server, fds[0]);
+    converse(fds[1], data, size);
+    close(fds[1]);
+    return 0;
+}

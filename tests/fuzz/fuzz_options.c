@@ -1,0 +1,54 @@
+/* tests/fuzz/fuzz_options.c: what --blockdev and --export take, dotted or JSON, up to their types.
+ */
+#include "block/registry.h"
+#include "qmp/json.h"
+#include "qmp/keyval.h"
+#include "util/sys.h"
+
+#include <stdint.h>
+#include <stdlib.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+/* Made once; the process keeps it. */
+static const QmpTypes *types(void)
+{
+    static QmpTypes *made;
+
+    if (!made)
+        made = qmp_types_new(blk_registry_new(&tm_sys_kernel));
+    return made;
+}
+
+static void parse(const char *text, const QmpType *type, const char *implied_key)
+{
+    g_autoptr(GError) error = NULL;
+    json_object *object = qmp_option_parse(types(), type, text, implied_key, &error);
+
+    /* Either a result or a reason. */
+    if (!object == !error)
+        abort();
+    if (object) {
+        g_autofree char *again = qmp_json_text(object, false);
+
+        json_object_put(object);
+        object = NULL;
+        if (!qmp_json_parse(again, &object, NULL))
+            abort();
+    }
+    json_object_put(object);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    g_autofree char *text = NULL;
+
+    if (size > 8192)
+        return 0;
+    text = g_strndup((const char *)data, size);
+    json_object_put(qmp_keyval_parse(text, NULL, NULL));
+    parse(text, &qmp_type_blockdev_options, "driver");
+    parse(text, &qmp_type_export_options, "type");
+    parse(text, &qmp_type_nbd_server_option, NULL);
+    return 0;
+}

@@ -1,0 +1,76 @@
+"""Writes the hand-made inputs of the fuzzers' corpora: /usr/bin/python3 tests/fuzz/seeds.py"""
+import os
+import struct
+
+HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "corpus")
+
+
+def save(fuzzer, name, data):
+    with open(os.path.join(HERE, fuzzer, name), "wb") as f:
+        f.write(data)
+
+
+JSON = {
+    "command": b'{"execute":"query-version","id":{"a":[1,2.5,null,true]}}\n[1,2]\n',
+    "quotes": b"{'a':'\\x', 'b': 'it\\'s'} \"\\ud83d\\ude00\\u0000\" ",
+    "malformed": b'}{"a":}\n[1,,2] tRue nul 01 1. -\n{"a":1,"a":2}{"ok":1}',
+    "utf8": b'"\xc3\xa9" "\xc3" "\xf4\x90\x80\x80" \xff{"a":1}',
+    "numbers": b"[0,-0,1e400,9223372036854775808,18446744073709551616,-9223372036854775809,0.1e-5]",
+    "deep": b"[" * 1030 + b"]" * 1030 + b"{}",
+    "open": b'{"a":[1,{"b":"c',
+}
+OPTIONS = {
+    "file": b"driver=file,node-name=n,filename=/a,,b,cache.direct=on",
+    "implied": b"null-co,node-name=n,size=1k,read-zeroes=on",
+    "nested": b"driver=raw,node-name=r,file.driver=file,file.filename=x,offset=512,size=4096",
+    "json": b'{"driver":"raw","node-name":"r","file":{"driver":"null-co","size":1}}',
+    "export": b"nbd,id=e,node-name=n,bitmaps.0=a,bitmaps.1.node=n,bitmaps.1.name=b,writable=on",
+    "server": b"addr.type=inet,addr.host=::1,addr.port=10809,max-connections=2",
+    "odd": b"a.0=1,a.2=3,=x,a..b=c,.=,b.c.d.e.f=,,,size=99999999999E",
+}
+
+
+def option(number, data=b""):
+    return b"IHAVEOPT" + struct.pack(">II", number, len(data)) + data
+
+
+def meta(number, *queries, export=b"d"):
+    data = struct.pack(">I", len(export)) + export + struct.pack(">I", len(queries))
+    return option(number, data + b"".join(struct.pack(">I", len(q)) + q for q in queries))
+
+
+def go(number=7, *infos, export=b"d"):
+    return option(number, struct.pack(">I", len(export)) + export + struct.pack(
+        ">H%dH" % len(infos), len(infos), *infos))
+
+
+def request(kind, offset=0, length=512, flags=0, data=b""):
+    return struct.pack(">IHHQQI", 0x25609513, flags, kind, 0x1122334455667788 + kind, offset, length) + data
+
+
+FLAGS = struct.pack(">I", 3)
+READ, WRITE, DISC, FLUSH, TRIM, CACHE, ZERO, STATUS = range(8)
+EVERY = (request(READ) + request(WRITE, 100, 6, 1, b"abcdef") + request(FLUSH, 0, 0) + request(TRIM, 4096, 4096)
+         + request(CACHE) + request(ZERO, 8192, 8192, 2) + request(ZERO, 0, 4096, 16)
+         + request(STATUS, 0, 1 << 20) + request(STATUS, 0, 1 << 20, 8) + request(READ, 0, 200000)
+         + request(READ, 0, 200000, 4) + request(99) + request(READ, 1 << 60) + request(WRITE, 1 << 20, 1024, 0,
+                                                                                     b"x" * 1024))
+CONTEXTS = meta(10, b"base:allocation", b"qemu:dirty-bitmap:b", b"qemu:allocation-depth")
+NBD = {
+    "plain": FLAGS + go(7, 0, 1, 2, 3) + EVERY + request(DISC, 0, 0),
+    "structured": FLAGS + option(8) + CONTEXTS + go() + EVERY + request(DISC, 0, 0),
+    "export-name": FLAGS + option(1, b"d") + EVERY,
+    "old-flags": struct.pack(">I", 0) + option(1, b"d") + request(READ),
+    "list": FLAGS + option(8) + option(3) + meta(9) + meta(9, b"qemu:") + meta(9, b"base:", b"x:y") + option(2),
+    "info": FLAGS + go(6, 3) + go(6, export=b"nope") + go(6, export=b"") + option(42, b"abc") + option(2),
+    "bad-lengths": FLAGS + option(7, b"\xff\xff\xff\xffd\0\0") + meta(10) + option(10, b"\0") + option(
+        10, b"\0\0\0\1d\xff\xff\xff\xff") + option(8, b"x"),
+    "bad-magic": FLAGS + go() + b"\0" * 28,
+    "huge-option": FLAGS + b"IHAVEOPT" + struct.pack(">II", 7, 0xffffffff) + b"x" * 100,
+    "cut": FLAGS + go() + request(WRITE, 0, 4096, 0, b"half"),
+}
+
+for fuzzer, inputs, prefix in (("json", JSON, b"\2"), ("options", OPTIONS, b""), ("nbd", NBD, b"")):
+    os.makedirs(os.path.join(HERE, fuzzer), exist_ok=True)
+    for name_, data_ in inputs.items():
+        save(fuzzer, name_, prefix + data_)

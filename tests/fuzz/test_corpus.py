@@ -1,0 +1,35 @@
+#!/usr/bin/python3
+"""Every kept input of every fuzzer, through the same entry point."""
+from harness import *
+
+FUZZ = os.path.join(SRCDIR, "tests", "fuzz")
+
+
+def replay(name):
+    program = os.path.join(BUILDDIR, "tests", "fuzz", "fuzz_" + name)
+    corpus = os.path.join(FUZZ, "corpus", name)
+    files = sorted(os.path.join(corpus, f) for f in os.listdir(corpus))
+    equal(len(files) > 5, True, "inputs in %s" % corpus)
+    done = run(program, *files)
+    equal(done.stdout.splitlines(), files)
+
+
+@test
+def json_():
+    "JSON streams"
+    replay("json")
+
+
+@test
+def options():
+    "options"
+    replay("options")
+
+
+@test
+def nbd_():
+    "NBD sessions"
+    replay("nbd")
+
+
+main()
