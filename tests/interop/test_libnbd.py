@@ -242,7 +242,7 @@ def fio(d, *options, size="32M"):
         skip("fio has no nbd engine")
     p = run("fio", "--name=v", "--ioengine=nbd", "--uri=" + d.uri(), "--size=" + size,
             "--rw=randrw", "--verify=crc32c", "--verify_fatal=1", "--randrepeat=1",
-            "--output-format=json", *options, timeout=60)
+            "--output-format=json", *options, timeout=60, cwd=os.path.dirname(d.own_path))
     job = json.loads(p.stdout[p.stdout.index("{"):])["jobs"][0]
     equal(job["error"], 0)
     equal(job["write"]["total_ios"] > 0, True)
