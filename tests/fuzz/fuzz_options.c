@@ -13,10 +13,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 /* Made once; the process keeps it. */
 static const QmpTypes *types(void)
 {
+    static BlkRegistry *registry;
     static QmpTypes *made;
 
-    if (!made)
-        made = qmp_types_new(blk_registry_new(&tm_sys_kernel));
+    if (!made) {
+        registry = blk_registry_new(&tm_sys_kernel);
+        made = qmp_types_new(registry);
+    }
     return made;
 }
 
