@@ -220,7 +220,7 @@ void nbds_option_error(NbdsSession *s, uint32_t option, uint32_t type, const cha
 NbdsVerdict nbds_option_run(NbdsSession *s, uint32_t option, const uint8_t *data, uint32_t length);
 bool nbds_option_known(uint32_t option);
 NbdsVerdict nbds_meta_option(NbdsSession *s, uint32_t option, const uint8_t *data, uint32_t length);
-void nbds_meta_clear(NbdsMeta *meta);
+void nbds_meta_clear(NbdsSession *s);
 /* A string of the client's: NULL if it is none (too long, contains NUL). Returned (g_free). */
 char *nbds_option_string(const uint8_t *data, uint32_t length);
 

@@ -31,12 +31,27 @@ typedef struct Query {
     bool all, all_qemu, all_dirty; /* wildcards of LIST */
 } Query;
 
-void nbds_meta_clear(NbdsMeta *meta)
+void nbds_meta_clear(NbdsSession *s)
 {
-    blk_export_unref(meta->export_);
-    blk_selection_unref(meta->selection);
-    g_free(meta->contexts);
-    memset(meta, 0, sizeof(*meta));
+    NbdsMeta meta = s->meta;
+
+    pthread_mutex_lock(&s->server->lock);
+    memset(&s->meta, 0, sizeof(s->meta));
+    pthread_mutex_unlock(&s->server->lock);
+    blk_export_unref(meta.export_);
+    blk_selection_unref(meta.selection);
+    g_free(meta.contexts);
+}
+
+/* From here on whoever disconnects the export sees that this session holds it. One that has begun
+ * to shut down before is let go by the session itself. */
+static void hold(NbdsSession *s, NbdsMeta *meta)
+{
+    pthread_mutex_lock(&s->server->lock);
+    s->meta = *meta;
+    pthread_mutex_unlock(&s->server->lock);
+    if (blk_export_shutting_down(meta->export_))
+        nbds_meta_clear(s);
 }
 
 /* ---- parsing */
@@ -127,16 +142,17 @@ static void answer_all(Query *q, GArray *found)
 
 static void run(Query *q)
 {
-    NbdsMeta *meta = &q->session->meta;
     GArray *found = g_array_new(FALSE, FALSE, sizeof(NbdsContext));
 
     q->selection = blk_export_selection(q->export_);
     answer_all(q, found);
     if (q->option == NBD_OPT_SET_META_CONTEXT && found->len) {
-        meta->export_ = blk_export_ref(q->export_);
-        meta->selection = g_steal_pointer(&q->selection);
-        meta->count = found->len;
-        meta->contexts = (NbdsContext *)g_array_free(found, FALSE);
+        NbdsMeta meta = { .export_ = blk_export_ref(q->export_),
+                          .selection = g_steal_pointer(&q->selection),
+                          .count = found->len };
+
+        meta.contexts = (NbdsContext *)g_array_free(found, FALSE);
+        hold(q->session, &meta);
     } else {
         g_array_free(found, TRUE);
     }
@@ -157,7 +173,7 @@ NbdsVerdict nbds_meta_option(NbdsSession *s, uint32_t option, const uint8_t *dat
     Query q = { .session = s, .option = option, .wanted = wanted };
 
     if (option == NBD_OPT_SET_META_CONTEXT)
-        nbds_meta_clear(&s->meta); /* "including when this command fails" */
+        nbds_meta_clear(s); /* "including when this command fails" */
     if (!s->structured)
         return invalid(s, option, "structured replies must be agreed on first");
     name = take_string(&data, &length);

@@ -65,7 +65,7 @@ static bool enter(NbdsSession *s, BlkExport *x)
         return false;
     }
     if (s->meta.export_ != x)
-        nbds_meta_clear(&s->meta);
+        nbds_meta_clear(s);
     s->node = blk_export_node(x);
     s->size = blk_node_size(s->node);
     s->writable = blk_export_writable(x);

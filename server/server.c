@@ -38,13 +38,14 @@ void nbds_server_gone(NbdServer *server)
     pthread_mutex_unlock(&server->lock);
 }
 
-/* Cuts off the sessions on @x, or with NULL those that are not on any export yet. Their sockets are
- * open as long as they are in the list. */
+/* Cuts off the sessions on @x, and those that have negotiated contexts of it and not gone on; or
+ * with NULL those that are not on any export yet. Their sockets are open as long as they are in the
+ * list. */
 static void cut(NbdServer *server, BlkExport *x)
 {
     pthread_mutex_lock(&server->lock);
     for (NbdsSession *s = server->sessions; s; s = s->next) {
-        if (s->export_ == x)
+        if (s->export_ == x || (x && s->meta.export_ == x))
             shutdown(s->source.fd, SHUT_RDWR);
     }
     pthread_mutex_unlock(&server->lock);

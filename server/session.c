@@ -41,7 +41,7 @@ static void session_free(NbdsSession *s)
     close(s->source.fd);
     nbds_chunk_put(server, s->rx);
     g_free(s->request);
-    nbds_meta_clear(&s->meta);
+    nbds_meta_clear(s);
     if (s->began)
         blk_export_session_end(s->export_);
     blk_export_unref(s->export_);

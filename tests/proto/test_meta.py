@@ -41,6 +41,20 @@ def needs_structured(tmp):
 
 
 @test
+def idle_negotiation(tmp):
+    "who negotiates contexts and stays there does not keep an export that is removed"
+    for mode in ("safe", "hard"):
+        with with_bitmaps(tmp, "b0") as d:
+            w = ready(d)
+            equal(names(w.opt(OPT_SET_META, meta_data("disk0", BITMAP + "b0"))), [BITMAP + "b0"])
+            d.qmp("block-export-del", id="e", mode=mode)
+            w.ended()
+            wait_until(lambda: not d.qmp("query-block-exports"), "the export to go")
+            d.qmp("block-dirty-bitmap-remove", node="disk0", name="b0")
+            d.qmp("blockdev-del", {"node-name": "disk0"})
+
+
+@test
 def listing(tmp):
     "LIST_META_CONTEXT: everything, wildcards and names (The base: metadata namespace)"
     with with_bitmaps(tmp, "b0", "b1") as d:
