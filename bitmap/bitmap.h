@@ -42,7 +42,7 @@ typedef struct BmpBitmap BmpBitmap;
 /* A set without bitmaps for a disk of @size bytes. @node_name (copied) is for error messages. */
 BmpSet *bmp_set_new(const char *node_name, uint64_t size);
 /* Drops the set's bitmaps. No marking and no change may be under way. References to bitmaps stay
- * valid but report no dirt. NULL is fine. */
+ * valid: a busy one keeps what it has recorded, others report no dirt. NULL is fine. */
 void bmp_set_free(BmpSet *set);
 
 /* Marks [offset, offset + length) dirty and returns the epoch to hand to mark_end(). The range must
@@ -65,6 +65,9 @@ void bmp_set_resize(BmpSet *set, uint64_t size);
 /* How many bitmaps; and each in order of creation (QEMU lists the newest first), a reference
  * returned (bmp_bitmap_unref), NULL beyond the last. */
 size_t bmp_set_length(BmpSet *set);
+
+/* Whether one of them is busy. */
+bool bmp_set_busy(BmpSet *set);
 BmpBitmap *bmp_set_nth(BmpSet *set, size_t n);
 /* A new reference, or NULL: then *error, DeviceNotFound-free as QEMU's: "Dirty bitmap 'X' not
  * found". */

@@ -57,8 +57,12 @@ void bmp_set_free(BmpSet *set)
     for (guint i = 0; i < set->bitmaps->len; i++) {
         BmpBitmap *bitmap = set->bitmaps->pdata[i];
 
+        /* Who still holds it must not take it for clean. */
+        if (bmp_bitmap_busy(bitmap))
+            bmp_bitmap_refresh(bitmap);
         bmp_bitmap_detach(bitmap);
-        bmp_bits_clear_all(&bitmap->bits);
+        if (!bmp_bitmap_busy(bitmap))
+            bmp_bits_clear_all(&bitmap->bits);
     }
     g_ptr_array_set_size(set->bitmaps, 0);
     bmp_set_unlock(set);
@@ -195,6 +199,17 @@ size_t bmp_set_length(BmpSet *set)
     n = set->bitmaps->len;
     bmp_set_unlock(set);
     return n;
+}
+
+bool bmp_set_busy(BmpSet *set)
+{
+    bool busy = false;
+
+    bmp_set_lock(set);
+    for (guint i = 0; i < set->bitmaps->len; i++)
+        busy = busy || bmp_bitmap_busy(set->bitmaps->pdata[i]);
+    bmp_set_unlock(set);
+    return busy;
 }
 
 BmpBitmap *bmp_set_nth(BmpSet *set, size_t n)

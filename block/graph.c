@@ -198,7 +198,8 @@ bool blk_graph_del(BlkGraph *graph, const char *node_name, GError **error)
     pthread_mutex_lock(&node->users_lock);
     guint users = node->users->len;
     pthread_mutex_unlock(&node->users_lock);
-    if (users)
+    /* An export of another node may offer a bitmap of this one. */
+    if (users || bmp_set_busy(node->bitmaps))
         return tm_error_set(error, "Node %s is in use", node_name);
     g_ptr_array_remove(graph->nodes, node);
     blk_inflight_drain(&node->inflight);

@@ -55,6 +55,24 @@ def idle_negotiation(tmp):
 
 
 @test
+def bitmap_of_another_node(tmp):
+    "a node whose bitmap an export of another one offers stays, and so does what is dirty"
+    with with_bitmaps(tmp, "b0") as d:
+        w = Wire(d.nbd_path)
+        w.go()
+        equal(w.do(WRITE, 0, 4096, data=bytes(4096)), 0)
+        w.close()
+        d.qmp("block-export-del", id="e", mode="hard")
+        wait_until(lambda: not d.qmp("query-block-exports"), "the export to go")
+        d.qmp("blockdev-add", {"driver": "null-co", "node-name": "n", "size": 1 << 20})
+        d.qmp("block-export-add", {"type": "nbd", "id": "e", "node-name": "n", "name": "n",
+                                   "writable": True, "bitmaps": [{"node": "disk0", "name": "b0"}]})
+        w = Wire(d.nbd_path).go("n", contexts=(BITMAP + "b0",))
+        raises(QMPError, d.qmp, "blockdev-del", {"node-name": "disk0"}, match="in use")
+        equal(list(w.status(0, 8192).values()), [[(4096, 1), (4096, 0)]])
+
+
+@test
 def listing(tmp):
     "LIST_META_CONTEXT: everything, wildcards and names (The base: metadata namespace)"
     with with_bitmaps(tmp, "b0", "b1") as d:
