@@ -33,7 +33,7 @@ struct BlkEngine {
     pthread_mutex_t lock; /* guards the rest; a leaf: nothing is called under it */
     pthread_cond_t wake;
     BlkWork *first, **last;
-    unsigned idle, n_workers, max_workers;
+    unsigned idle, queued, n_workers, max_workers;
     bool stopping;
     pthread_t workers[WORKERS_MAX];
 };
@@ -107,6 +107,7 @@ static void *worker_main(void *arg)
         if (!work)
             break;
         engine->first = work->next;
+        engine->queued--;
         if (!engine->first)
             engine->last = &engine->first;
         pthread_mutex_unlock(&engine->lock);
@@ -124,10 +125,12 @@ void blk_engine_work(BlkEngine *engine, BlkWork *work)
     work->next = NULL;
     *engine->last = work;
     engine->last = &work->next;
+    engine->queued++;
     if (engine->idle)
         pthread_cond_signal(&engine->wake);
-    else if (engine->n_workers < engine->max_workers &&
-             !pthread_create(&engine->workers[engine->n_workers], NULL, worker_main, engine))
+    /* An idle worker that was woken for the work before counts until it runs. */
+    if (engine->idle < engine->queued && engine->n_workers < engine->max_workers &&
+        !pthread_create(&engine->workers[engine->n_workers], NULL, worker_main, engine))
         engine->n_workers++; /* the first was made by _new(): work never waits for nobody */
 }
 

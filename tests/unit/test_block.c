@@ -381,6 +381,57 @@ START_TEST(test_inflight_race)
 }
 END_TEST
 
+/* ---- workers */
+
+typedef struct Meeting {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    unsigned here, met;
+} Meeting;
+
+typedef struct Guest {
+    BlkWork work;
+    Meeting *meeting;
+} Guest;
+
+/* Blocks until the other one runs too. */
+static void meet(BlkWork *work)
+{
+    Meeting *m = ((Guest *)work)->meeting;
+    struct timespec until;
+    int err = 0;
+
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += 10;
+    pthread_mutex_lock(&m->lock);
+    m->here++;
+    pthread_cond_broadcast(&m->changed);
+    while (m->here < 2 && !err)
+        err = pthread_cond_timedwait(&m->changed, &m->lock, &until);
+    if (!err)
+        m->met++;
+    pthread_mutex_unlock(&m->lock);
+}
+
+/* Work that comes in a burst does not wait behind work that blocks while there may be more workers,
+ * whether the first one is idle by then (often) or not. */
+START_TEST(test_burst_of_work)
+{
+    for (int round = 0; round < 20; round++) {
+        BlkEngineOptions options = { .io = BLK_IO_THREADS, .loops = 1 };
+        BlkEngine *fresh = blk_engine_new(&options, NULL);
+        Meeting m = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
+        Guest guests[2] = { { { .run = meet }, &m }, { { .run = meet }, &m } };
+
+        ck_assert_ptr_nonnull(fresh);
+        blk_engine_work(fresh, &guests[0].work);
+        blk_engine_work(fresh, &guests[1].work);
+        blk_engine_free(fresh);
+        ck_assert_uint_eq(m.met, 2);
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("block");
@@ -398,6 +449,7 @@ int main(void)
     tcase_add_test(tcase, test_graph_names);
     tcase_add_test(tcase, test_inflight_excludes);
     tcase_add_test(tcase, test_inflight_race);
+    tcase_add_test(tcase, test_burst_of_work);
     suite_add_tcase(suite, tcase);
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
