@@ -80,7 +80,7 @@ def negotiate(path, export=b"disk"):
     """A connection in the transmission phase (fixed newstyle, NBD_OPT_GO)."""
     sock = connect(path)
     body = struct.pack(">I", len(export)) + export + struct.pack(">H", 0)
-    sock.sendall(struct.pack(">I", 3) + struct.pack(">QII", 0x49484156454F5054, 7, len(body)) + body)
+    sock.sendall(struct.pack(">IQII", 3, 0x49484156454F5054, 7, len(body)) + body)
     while True:
         _, _, kind, length = struct.unpack(">QIII", receive(sock, 20))
         receive(sock, length)
@@ -105,7 +105,7 @@ class Server:
         self.process = self.qmp = None
 
     def start(self, node, bitmaps=0, **settings):
-        """Serves @node: {"driver": "file", "filename": PATH} or {"driver": "null-co", "size": N}."""
+        """Serves @node, as blockdev-add would be given it."""
         shutil.rmtree(self.dir, ignore_errors=True)
         os.makedirs(self.dir)
         command = self.command(node, **settings)
