@@ -189,8 +189,12 @@ class Server:
         """Bytes of memory: proportional set size, all processes."""
         total = 0
         for pid in self.processes():
-            with open("/proc/%d/smaps_rollup" % pid) as rollup:
-                total += sum(int(line.split()[1]) for line in rollup if line.startswith("Pss:"))
+            try:
+                with open("/proc/%d/smaps_rollup" % pid) as rollup:
+                    total += sum(int(line.split()[1]) for line in rollup
+                                 if line.startswith("Pss:"))
+            except OSError:  # a child that has just ended
+                pass
         return total * 1024
 
 
