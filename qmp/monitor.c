@@ -94,7 +94,7 @@ static bool listen_unix(QmpMonitor *m, const char *path, GError **error)
      */
     if (fchmod(m->fd, 0600) || bind(m->fd, (struct sockaddr *)&address, sizeof(address)))
         return tm_error_set_errno(error, errno, "Failed to bind socket to %s", path);
-    m->path = g_strdup(path);
+    m->path = g_canonicalize_filename(path, NULL); /* --daemonize changes directory */
     if (lstat(path, &m->identity) || listen(m->fd, BACKLOG))
         return tm_error_set_errno(error, errno, "Failed to listen on socket %s", path);
     return true;

@@ -249,7 +249,7 @@ static NbdsListener *listen_unix(NbdServer *server, const char *path, GError **e
         return NULL;
     }
     l = listener_new(server, fd);
-    l->path = g_strdup(path);
+    l->path = g_canonicalize_filename(path, NULL); /* --daemonize changes directory */
     l->dev = st.st_dev;
     l->ino = st.st_ino;
     return l;

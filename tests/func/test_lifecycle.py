@@ -1,0 +1,220 @@
+#!/usr/bin/python3
+"""What happens while clients are there: exports that change or go, errors, engines, signals, the background."""
+import os
+import signal
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from harness import *
+
+MIB = 1 << 20
+
+
+def refused(message, *args):
+    """tidemarkd must not start, for that reason, said in one line."""
+    p = run(TIDEMARKD, *args, check=False)
+    equal((p.returncode, p.stdout), (1, ""), str(args))
+    equal(p.stderr.count("\n"), 1, p.stderr)
+    matches(p.stderr, "^tidemarkd: .*" + message)
+
+
+def contents(path, offset, length):
+    with open(path, "rb") as f:
+        f.seek(offset)
+        return f.read(length)
+
+
+@test
+def monitors(tmp):
+    "several monitors and several clients of one work side by side; quit ends all"
+    with Daemon(tmp, *disk(tmp, "disk0", MIB)) as d:
+        clients = [d.new_monitor() for _ in range(5)]
+        for i, c in enumerate(clients):
+            c("block-dirty-bitmap-add", node="disk0", name="b%d" % i)
+        equal(len(d.qmp("query-named-block-nodes")[0]["dirty-bitmaps"]), 5)
+        d.qmp("block-export-del", id="exp-disk0")
+        for c in clients:
+            equal(c.wait_event("BLOCK_EXPORT_DELETED")["data"], {"id": "exp-disk0"})
+        clients[0]("quit")
+        for c in clients[1:]:
+            while c.read() is not None:
+                pass
+        d.wait(0)
+        equal([n for n in os.listdir(tmp) if not n.endswith((".img", ".log"))], [])
+
+
+@test
+def pidfile(tmp):
+    "--pidfile holds the process id, is locked, is removed at the end; a stale one is taken over"
+    path = os.path.join(tmp, "pid")
+    with open(path, "w") as f:
+        f.write("999999999999999\n")
+    with Daemon(tmp, "--pidfile", path) as d:
+        with open(path) as f:
+            equal(f.read(), "%d\n" % d.pid)
+        refused("is locked by another process", "--pidfile", path)
+    equal(os.path.exists(path), False)
+    with Daemon(tmp, "--pidfile", path) as d:
+        d.kill()
+    equal(os.path.exists(path), True)
+    with Daemon(tmp, "--pidfile", path):
+        pass
+
+
+@test
+def daemonize(tmp):
+    "--daemonize returns when the sockets are up; relative paths are removed at the end"
+    image(os.path.join(tmp, "a.img"), MIB)
+    p = run(TIDEMARKD, "--blockdev", "driver=file,node-name=disk0,filename=a.img",
+            "--nbd-server", "addr.type=unix,addr.path=n", "--export", "nbd,id=e,node-name=disk0",
+            "--chardev", "socket,id=c,path=q,server=on,wait=off", "--monitor", "c",
+            "--daemonize", "--pidfile", "pid", cwd=tmp)
+    equal(p.stdout + p.stderr, "")
+    q = QMP(os.path.join(tmp, "q"))
+    with open(os.path.join(tmp, "pid")) as f:
+        pid = int(f.read())
+    equal(os.readlink("/proc/%d/cwd" % pid), "/")
+    equal(os.getsid(pid), pid)
+    q.close()
+    os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: os.listdir(tmp) == ["a.img"], "the sockets' and the pidfile's removal")
+    wait_until(lambda: not os.path.exists("/proc/%d/maps" % pid) or not contents(
+        "/proc/%d/cmdline" % pid, 0, 9), "the end")
+    refused("No such file", "--daemonize", "--blockdev",
+            "driver=file,node-name=a,filename=%s/none" % tmp)
+
+
+@test
+def engines(tmp):
+    "io_uring and threads, buffered and O_DIRECT, leave the same bytes"
+    results = []
+    for n, (engine, direct) in enumerate((e, c) for e in ("auto", "io_uring", "threads")
+                                         for c in ("off", "on")):
+        path = os.path.join(tmp, "d%d.img" % n)
+        with Daemon(tmp, "--io-engine", engine, *disk(
+                tmp, "disk0", path=image(path, 4 * MIB), cache__direct=direct, discard="unmap")) as d:
+            h = d.nbd()
+            h.pwrite(b"a" * 2 * MIB, 0)
+            h.pwrite(b"b" * 1001, 777)
+            h.zero(100000, 12345)
+            h.zero(65536, 262144, 1 << 1)
+            h.trim(65536, MIB)
+            h.pwrite(b"c" * 4097, 3 * MIB - 5, 1)
+            h.flush()
+            seen = bytes(h.pread(4 * MIB, 0))
+            h.shutdown()
+        equal(contents(path, 0, 4 * MIB) == seen, True, "%s %s: file and export" % (engine, direct))
+        results.append(seen)
+    equal([r == results[0] for r in results], [True] * len(results))
+
+
+@test
+def signals(tmp):
+    "SIGTERM, SIGINT and SIGHUP end it with open sessions; acknowledged writes are there, sockets not"
+    for n, signum in enumerate((signal.SIGTERM, signal.SIGINT, signal.SIGHUP)):
+        path = image(os.path.join(tmp, "%d.img" % n), 8 * MIB)
+        with Daemon(tmp, *disk(tmp, "disk0", path=path)) as d:
+            import nbd
+            idle, h = d.nbd(), d.nbd()
+            h.pwrite(b"x" * 4096, 0)
+            acknowledged = set()
+
+            def done(at):
+                return lambda error: acknowledged.add(at) if not error else 0
+
+            for at in range(MIB, 7 * MIB, 65536):
+                h.aio_pwrite(nbd.Buffer.from_bytearray(bytearray(b"y" * 65536)), at, completion=done(at))
+            os.kill(d.pid, signum)
+            try:
+                while h.aio_in_flight():
+                    h.poll(-1)
+            except nbd.Error:
+                pass
+            d.wait(0)
+            equal([n for n in os.listdir(tmp) if not n.endswith((".img", ".log"))], [])
+        equal(contents(path, 0, 4096), b"x" * 4096)
+        for at in acknowledged:
+            equal(contents(path, at, 65536) == b"y" * 65536, True, "acknowledged and lost: %d" % at)
+        del idle
+
+
+@test
+def live_bitmaps(tmp):
+    "block-export-dirty-bitmap: clients keep what they negotiated, new ones see the new choice"
+    with Daemon(tmp, *disk(tmp, "disk0", MIB)) as d:
+        for name in ("a", "b"):
+            d.qmp("block-dirty-bitmap-add", node="disk0", name=name)
+        d.qmp("block-export-dirty-bitmap", id="exp-disk0", bitmaps=["a"])
+        contexts = ["qemu:dirty-bitmap:a", "qemu:dirty-bitmap:b"]
+        old = d.nbd(contexts=contexts)
+        equal([old.can_meta_context(c) for c in contexts], [True, False])
+        d.qmp("block-export-dirty-bitmap", id="exp-disk0", bitmaps=["b"])
+        new = d.nbd(contexts=contexts)
+        equal([new.can_meta_context(c) for c in contexts], [False, True])
+        new.pwrite(b"x", 70000)
+        equal(dirty(old, "a"), [(65536, 65536)])
+        equal(dirty(new, "b"), [(65536, 65536)])
+        raises(QMPError, d.qmp, "block-export-dirty-bitmap", id="exp-disk0", bitmaps=["none"],
+               match="none")
+        raises(QMPError, d.qmp, "block-dirty-bitmap-remove", node="disk0", name="b", match="busy|use")
+
+
+@test
+def deleting(tmp):
+    "block-export-del: safe refuses while a client is there, hard does not and tells by event"
+    with Daemon(tmp, *disk(tmp, "disk0", MIB)) as d:
+        import nbd
+        h = d.nbd()
+        raises(QMPError, d.qmp, "block-export-del", id="exp-disk0", match="still in use")
+        h.pwrite(b"x", 0)
+        d.qmp("block-export-del", id="exp-disk0", mode="hard")
+        d.monitor.wait_event("BLOCK_EXPORT_DELETED", id="exp-disk0")
+        raises(nbd.Error, h.pread, 512, 0)
+        raises(nbd.Error, d.nbd)
+        equal(d.qmp("query-block-exports"), [])
+        d.qmp("blockdev-del", node_name="disk0")
+
+
+@test
+def server_stop(tmp):
+    "nbd-server-stop ends sessions and exports, and the server can start anew"
+    with Daemon(tmp, *disk(tmp, "disk0", MIB)) as d:
+        import nbd
+        h = d.nbd()
+        h.pwrite(b"x" * 512, 0)
+        d.qmp("nbd-server-stop")
+        raises(nbd.Error, h.pread, 512, 0)
+        d.monitor.wait_event("BLOCK_EXPORT_DELETED", id="exp-disk0")
+        equal(os.path.exists(d.nbd_path), False)
+        raises(QMPError, d.qmp, "nbd-server-stop", match="not running")
+        d.qmp("nbd-server-start", {"addr": {"type": "unix", "data": {"path": d.nbd_path}}})
+        d.qmp("block-export-add", {"type": "nbd", "id": "n", "node-name": "disk0"})
+        equal(bytes(d.nbd().pread(512, 0)), b"x" * 512)
+
+
+@test
+def no_space(tmp):
+    "a full file system is ENOSPC to the client and an event to the monitor; the export lives on"
+    full = os.path.join(tmp, "full")
+    os.mkdir(full)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", full],
+                      stderr=subprocess.DEVNULL).returncode:
+        skip("tmpfs can't be mounted here")
+    try:
+        with Daemon(tmp, *disk(tmp, "disk0", path=image(os.path.join(full, "a"), 8 * MIB))) as d:
+            import nbd
+            h = d.nbd()
+            h.pwrite(b"x" * 4096, 0)
+            error = raises(nbd.Error, h.pwrite, b"y" * 4 * MIB, 2 * MIB)
+            equal(error.errno, "ENOSPC")
+            event = d.monitor.wait_event("BLOCK_IO_ERROR")["data"]
+            equal((event["node-name"], event["operation"], event["nospace"], event["action"]),
+                  ("disk0", "write", True, "report"))
+            equal(bytes(h.pread(4096, 0)), b"x" * 4096)
+            h.shutdown()
+    finally:
+        subprocess.run(["umount", "-l", full], stderr=subprocess.DEVNULL)
+
+
+main()
