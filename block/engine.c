@@ -18,7 +18,8 @@
 #include <sys/sysinfo.h>
 #include <unistd.h>
 
-#define LOOPS_MIN   4
+#define LOOPS_MIN   9
+#define LOOPS_SPARE 2 /* that never linger */
 #define LOOPS_MAX   64
 #define WORKERS     16
 #define WORKERS_MAX 256
@@ -27,6 +28,7 @@ struct BlkEngine {
     int epoll;
     BlkSource stop; /* an eventfd that stays readable once the engine ends */
     unsigned n_loops;
+    int may_linger; /* atomic: how many more loops may */
     pthread_t *loops;
     BlkRing *ring; /* NULL: no io_uring */
 
@@ -66,6 +68,19 @@ int blk_engine_arm(BlkEngine *engine, BlkSource *source, uint32_t events)
 void blk_engine_remove(BlkEngine *engine, BlkSource *source)
 {
     control(engine, EPOLL_CTL_DEL, source, 0);
+}
+
+bool blk_engine_linger(BlkEngine *engine)
+{
+    if (__atomic_sub_fetch(&engine->may_linger, 1, __ATOMIC_RELAXED) >= 0)
+        return true;
+    blk_engine_linger_end(engine);
+    return false;
+}
+
+void blk_engine_linger_end(BlkEngine *engine)
+{
+    __atomic_add_fetch(&engine->may_linger, 1, __ATOMIC_RELAXED);
 }
 
 static void *loop_main(void *arg)
@@ -185,20 +200,20 @@ static bool open_ring(BlkEngine *engine, BlkIoEngine io, GError **error)
 BlkEngine *blk_engine_new(const BlkEngineOptions *options, GError **error)
 {
     BlkEngine *engine = g_new0(BlkEngine, 1);
-    unsigned loops =
-        options->loops ? options->loops : CLAMP((unsigned)get_nprocs(), LOOPS_MIN, LOOPS_MAX);
+    unsigned loops = MIN(
+        options->loops ? options->loops : MAX(2 * (unsigned)get_nprocs(), LOOPS_MIN), LOOPS_MAX);
 
     pthread_mutex_init(&engine->lock, NULL);
     pthread_cond_init(&engine->wake, NULL);
     engine->last = &engine->first;
     engine->max_workers = CLAMP(options->workers ? options->workers : WORKERS, 1, WORKERS_MAX);
+    engine->may_linger = MAX((int)loops - LOOPS_SPARE, 0);
     engine->stop.fd = eventfd(0, EFD_CLOEXEC);
     engine->epoll = epoll_create1(EPOLL_CLOEXEC);
     if (engine->stop.fd < 0 || engine->epoll < 0) {
         tm_error_set_errno(error, errno, "cannot make the I/O event queue");
     } else if (control(engine, EPOLL_CTL_ADD, &engine->stop, EPOLLIN) == 0 &&
-               open_ring(engine, options->io, error) &&
-               start_threads(engine, MIN(loops, LOOPS_MAX), error)) {
+               open_ring(engine, options->io, error) && start_threads(engine, loops, error)) {
         return engine;
     }
     blk_engine_free(engine);

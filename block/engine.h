@@ -45,6 +45,12 @@ int blk_engine_arm(BlkEngine *engine, BlkSource *source, uint32_t events);
  */
 void blk_engine_remove(BlkEngine *engine, BlkSource *source);
 
+/* For a ready() that would rather wait a moment for its own descriptor than arm it, which saves the
+ * way through epoll: whether enough other loops are left to take events meanwhile. If so, call
+ * blk_engine_linger_end() after the wait. Loop threads only. */
+bool blk_engine_linger(BlkEngine *engine);
+void blk_engine_linger_end(BlkEngine *engine);
+
 /* ---- the slow lane */
 typedef struct BlkWork BlkWork;
 struct BlkWork {

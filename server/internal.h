@@ -8,6 +8,10 @@
  * is tried inline, and the replies gather in a batch, which is sent with one call when the input is
  * used up. A request that completes later becomes an output item of its own.
  *
+ * A busy session stays on its thread for a while: instead of arming its source, the owner waits a
+ * few milliseconds in recv for what comes next, as long as the engine has loops to spare. The
+ * descriptor is therefore a blocking one, and every other call on it says MSG_DONTWAIT.
+ *
  * Invariants:
  *  N1  The source is armed only by its owner, or by who takes it out of the paused state.
  *  N2  The second descriptor (the writer) is armed only while the socket is full; then it holds

@@ -70,7 +70,7 @@ static bool accept_some(NbdsListener *l)
         pthread_mutex_unlock(&l->server->lock);
         if (!room)
             return true;
-        fd = accept4(l->source.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        fd = accept4(l->source.fd, NULL, NULL, SOCK_CLOEXEC);
         if (fd < 0)
             return errno != EMFILE && errno != ENFILE && errno != ENOBUFS && errno != ENOMEM;
         configure(l, fd);
