@@ -71,7 +71,8 @@ static bool enter(NbdsSession *s, BlkExport *x)
     s->writable = blk_export_writable(x);
     s->writethrough = blk_export_writethrough(x);
     blk_node_info(s->node, &info);
-    s->align = tm_max(s->align, info.request_alignment);
+    /* Of memory no medium wants more than a page; a driver's blocks may be larger than a batch. */
+    s->align = tm_max(s->align, tm_min(info.request_alignment, 4096));
     s->phase = NBDS_TRANSMISSION;
     return true;
 }
