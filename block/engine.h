@@ -2,7 +2,8 @@
  *
  * Loop threads share one epoll set. A source is armed one-shot: whichever thread wakes owns the
  * source until it arms it again, so a source's handler never runs twice at once. A handler may do
- * page-cache I/O but must not wait for a client or for another request. Workers are a bounded pool
+ * page-cache I/O but must not wait for another request, nor, except by blk_engine_linger(), for a
+ * client. Workers are a bounded pool
  * for blocking, thread-safe code: the slow lane. What would wait for the medium goes to io_uring
  * where the kernel allows it, else to the workers. */
 #pragma once
