@@ -62,12 +62,11 @@ struct BlkWork {
 void blk_engine_work(BlkEngine *engine, BlkWork *work);
 
 /* ---- the medium: descriptor I/O that completes later */
-typedef enum { BLK_AIO_READ, BLK_AIO_WRITE, BLK_AIO_DATASYNC } BlkAioOp;
+typedef enum { BLK_AIO_READ, BLK_AIO_WRITE } BlkAioOp;
 typedef struct BlkAio BlkAio;
 struct BlkAio {
     BlkAioOp op;
     int fd;
-    int rw_flags; /* RWF_* */
     void *buf;
     uint64_t offset, length;
     void (*done)(BlkAio *aio, int64_t result); /* bytes or -errno; on any engine thread */

@@ -38,14 +38,13 @@ int blk_fd_pread(const TmSys *sys, int fd, void *buf, uint64_t offset, uint64_t 
     return 0;
 }
 
-int blk_fd_pwrite(const TmSys *sys, int fd, const void *buf, uint64_t offset, uint64_t length,
-                  int rw_flags)
+int blk_fd_pwrite(const TmSys *sys, int fd, const void *buf, uint64_t offset, uint64_t length)
 {
     const char *at = buf;
 
     while (length) {
         struct iovec iov = { (void *)at, tm_min(length, 1u << 30) };
-        ssize_t n = sys->pwritev2(fd, &iov, 1, (off_t)offset, rw_flags);
+        ssize_t n = sys->pwritev2(fd, &iov, 1, (off_t)offset, 0);
 
         if (n < 0 && errno == EINTR)
             continue;
@@ -169,9 +168,12 @@ static int write_piece(BlkNode *node, const char *buf, uint64_t offset, struct t
 {
     if (m->kind == TIDEMARK_MAP_CHILD)
         return blk_node_pwrite(blk_node_child_at(node, m->child), buf, m->offset, m->length, flags);
-    if (m->kind == TIDEMARK_MAP_FD && direct_fits(node, m, buf, m->length))
-        return blk_fd_pwrite(blk_graph_sys(node->graph), m->fd, buf, m->offset, m->length,
-                             flags & TIDEMARK_FUA ? RWF_DSYNC : 0);
+    if (m->kind == TIDEMARK_MAP_FD && direct_fits(node, m, buf, m->length)) {
+        int ret = blk_fd_pwrite(blk_graph_sys(node->graph), m->fd, buf, m->offset, m->length);
+
+        /* Not RWF_DSYNC: its failure would use up the error that later flushes must tell. */
+        return ret == 0 && (flags & TIDEMARK_FUA) ? blk_node_flush(node) : ret;
+    }
     return write_self(node, buf, offset, m->length, flags);
 }
 

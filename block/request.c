@@ -127,7 +127,6 @@ static int to_medium(BlkRequest *r, BlkNode *node, const struct tidemark_mapping
     r->aio = (BlkAio){
         .op = r->op == BLK_OP_READ ? BLK_AIO_READ : BLK_AIO_WRITE,
         .fd = m->fd,
-        .rw_flags = r->flags & TIDEMARK_FUA ? RWF_DSYNC : 0,
         .buf = r->buf,
         .offset = m->offset,
         .length = r->length,
@@ -144,6 +143,8 @@ static int descriptor_io(BlkRequest *r, BlkNode *node, const struct tidemark_map
     struct iovec iov = { r->buf, r->length };
     ssize_t n;
 
+    if (r->flags & TIDEMARK_FUA)
+        return CONTINUE; /* the slow lane writes, then syncs as a flush does */
     if (m->flags & TIDEMARK_MAPPED_DIRECT) {
         uint64_t mask = node->request_alignment - 1;
 
@@ -157,8 +158,6 @@ static int descriptor_io(BlkRequest *r, BlkNode *node, const struct tidemark_map
             return 0;
         return n < 0 && errno == EAGAIN ? to_medium(r, node, m) : CONTINUE;
     }
-    if (r->flags & TIDEMARK_FUA)
-        return to_medium(r, node, m);
     n = sys->pwritev2(m->fd, &iov, 1, (off_t)m->offset, 0);
     return n == (ssize_t)r->length ? 0
                                    : CONTINUE; /* errors too: the slow lane tells them exactly */

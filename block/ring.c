@@ -66,14 +66,9 @@ static void prepare(struct io_uring_sqe *sqe, BlkAio *aio)
     switch (aio->op) {
     case BLK_AIO_READ:
         io_uring_prep_read(sqe, aio->fd, aio->buf, (unsigned)aio->length, aio->offset);
-        sqe->rw_flags = aio->rw_flags;
         break;
     case BLK_AIO_WRITE:
         io_uring_prep_write(sqe, aio->fd, aio->buf, (unsigned)aio->length, aio->offset);
-        sqe->rw_flags = aio->rw_flags;
-        break;
-    case BLK_AIO_DATASYNC:
-        io_uring_prep_fsync(sqe, aio->fd, IORING_FSYNC_DATASYNC);
         break;
     }
     io_uring_sqe_set_data(sqe, aio);

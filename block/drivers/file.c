@@ -201,6 +201,8 @@ static void destroy(FileDisk *file)
     if (file->fd >= 0)
         file->sys->close(file->fd);
     pthread_mutex_destroy(&file->bounce_lock);
+    pthread_mutex_destroy(&file->sync_lock);
+    pthread_cond_destroy(&file->synced);
     g_free(file->path);
     g_free(file);
 }
@@ -228,6 +230,8 @@ static int open_kind(struct tidemark_node *node, void **handle, bool device_only
     file->unmap = !g_strcmp0(blk_host.option_string(node, "discard"), "unmap");
     file->uring = !aio || !g_str_equal(aio, "threads");
     pthread_mutex_init(&file->bounce_lock, NULL);
+    pthread_mutex_init(&file->sync_lock, NULL);
+    pthread_cond_init(&file->synced, NULL);
     ret = set_up(file, device_only);
     if (ret < 0) {
         destroy(file);
@@ -263,8 +267,7 @@ static int file_get_info(void *handle, struct tidemark_info *info)
     const FileDisk *file = handle;
     struct stat st;
 
-    info->flags = TIDEMARK_INFO_FAST_ZERO | TIDEMARK_INFO_FUA |
-                  (file->read_only ? TIDEMARK_INFO_READ_ONLY : 0) |
+    info->flags = TIDEMARK_INFO_FAST_ZERO | (file->read_only ? TIDEMARK_INFO_READ_ONLY : 0) |
                   (file->nowait ? TIDEMARK_INFO_WOULD_BLOCK : 0) |
                   (file->uring ? TIDEMARK_INFO_IO_URING : 0) |
                   (file->unmap ? TIDEMARK_INFO_DISCARD : 0);

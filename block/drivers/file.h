@@ -29,14 +29,19 @@ typedef struct FileDisk {
     int tail_fd; /* direct: buffered descriptor for the odd bytes at the end; -1 until needed */
     bool device; /* a block device, not a regular file */
     bool read_only, direct, unmap, no_flush, uring;
-    bool nowait;                 /* RWF_NOWAIT works */
-    bool locked;                 /* holds the bytes of file_lock.h */
-    uint64_t size;               /* bytes */
-    uint32_t align;              /* direct: of offset, length and memory; else 1 */
-    uint32_t sector;             /* device: its logical block; else 1 */
-    uint32_t block;              /* a good I/O size, or 0 */
-    unsigned lacks;              /* atomic */
-    int sync_error;              /* atomic; a positive errno once an fdatasync failed */
+    bool nowait;               /* RWF_NOWAIT works */
+    bool locked;               /* holds the bytes of file_lock.h */
+    uint64_t size;             /* bytes */
+    uint32_t align;            /* direct: of offset, length and memory; else 1 */
+    uint32_t sector;           /* device: its logical block; else 1 */
+    uint32_t block;            /* a good I/O size, or 0 */
+    unsigned lacks;            /* atomic */
+    pthread_mutex_t sync_lock; /* guards the five below; a leaf */
+    pthread_cond_t synced;     /* one sync has ended */
+    uint64_t sync_wanted;      /* flushes that have begun */
+    uint64_t sync_done;        /* of these, how many the syncs that succeeded have served */
+    bool syncing;
+    int sync_error;              /* a positive errno once a sync failed */
     pthread_mutex_t bounce_lock; /* serialises read-modify-write; a leaf, held over I/O */
     FileExtents extents;
 } FileDisk;

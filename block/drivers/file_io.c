@@ -45,13 +45,13 @@ static int read_all(const FileDisk *file, int fd, void *buf, uint64_t offset, ui
 }
 
 static int write_all(const FileDisk *file, int fd, const void *buf, uint64_t offset,
-                     uint64_t length, int rw_flags)
+                     uint64_t length)
 {
     const char *at = buf;
 
     while (length) {
         struct iovec iov = { (char *)at, tm_min(length, 1u << 30) };
-        ssize_t n = file->sys->pwritev2(fd, &iov, 1, (off_t)offset, rw_flags);
+        ssize_t n = file->sys->pwritev2(fd, &iov, 1, (off_t)offset, 0);
 
         if (n < 0 && errno == EINTR)
             continue;
@@ -125,7 +125,7 @@ static int read_bounced(const FileDisk *file, char *buf, uint64_t offset, uint64
     return 0;
 }
 
-static int write_one_bounced(FileDisk *file, const char *buf, Bounce *b, int rw_flags)
+static int write_one_bounced(FileDisk *file, const char *buf, Bounce *b)
 {
     bool whole = b->skip == 0 && b->take == b->length;
     int ret = 0;
@@ -135,11 +135,10 @@ static int write_one_bounced(FileDisk *file, const char *buf, Bounce *b, int rw_
     if (ret < 0)
         return ret;
     memcpy(b->memory + b->skip, buf, b->take);
-    return write_all(file, file->fd, b->memory, b->start, b->length, rw_flags);
+    return write_all(file, file->fd, b->memory, b->start, b->length);
 }
 
-static int write_bounced(FileDisk *file, const char *buf, uint64_t offset, uint64_t length,
-                         int rw_flags)
+static int write_bounced(FileDisk *file, const char *buf, uint64_t offset, uint64_t length)
 {
     while (length) {
         Bounce b;
@@ -148,7 +147,7 @@ static int write_bounced(FileDisk *file, const char *buf, uint64_t offset, uint6
         if (ret < 0)
             return ret;
         pthread_mutex_lock(&file->bounce_lock);
-        ret = write_one_bounced(file, buf, &b, rw_flags);
+        ret = write_one_bounced(file, buf, &b);
         pthread_mutex_unlock(&file->bounce_lock);
         free(b.memory);
         if (ret < 0)
@@ -179,36 +178,63 @@ int blk_file_pread(void *handle, void *buf, uint64_t offset, uint64_t length, ui
 int blk_file_pwrite(void *handle, const void *buf, uint64_t offset, uint64_t length, uint32_t flags)
 {
     FileDisk *file = handle;
-    int rw_flags = flags & TIDEMARK_FUA && !file->no_flush ? RWF_DSYNC : 0;
     uint64_t end = blk_file_direct_end(file);
     uint64_t body = offset < end ? tm_min(length, end - offset) : 0;
     int ret = 0;
 
     if (body && fits(file, buf, offset, body))
-        ret = write_all(file, file->fd, buf, offset, body, rw_flags);
+        ret = write_all(file, file->fd, buf, offset, body);
     else if (body)
-        ret = write_bounced(file, buf, offset, body, rw_flags);
+        ret = write_bounced(file, buf, offset, body);
     if (ret == 0 && length > body)
-        ret = write_all(file, file->tail_fd, (const char *)buf + body, offset + body, length - body,
-                        rw_flags);
+        ret =
+            write_all(file, file->tail_fd, (const char *)buf + body, offset + body, length - body);
     return ret;
 }
 
+/* Under the lock, which is let go of meanwhile: one fdatasync for everybody who waits now. */
+static void sync_for_all(FileDisk *file)
+{
+    uint64_t wanted = file->sync_wanted;
+    int err = 0;
+
+    file->syncing = true;
+    pthread_mutex_unlock(&file->sync_lock);
+    while (file->sys->fdatasync(file->fd) < 0) {
+        err = errno;
+        if (err != EINTR)
+            break;
+        err = 0;
+    }
+    pthread_mutex_lock(&file->sync_lock);
+    file->syncing = false;
+    if (err)
+        file->sync_error = err;
+    else
+        file->sync_done = wanted;
+    pthread_cond_broadcast(&file->synced);
+}
+
+/* The kernel reports a failed writeback once to a descriptor and then forgets the pages. All
+ * syncing of the file is therefore done here, one sync at a time, and after a failure every flush
+ * fails. */
 int blk_file_flush(void *handle)
 {
     FileDisk *file = handle;
-    int failed = __atomic_load_n(&file->sync_error, __ATOMIC_RELAXED);
+    uint64_t mine;
+    int ret;
 
     if (file->no_flush || file->read_only)
         return 0;
-    if (failed)
-        return -failed;
-    while (file->sys->fdatasync(file->fd) < 0) {
-        failed = errno;
-        if (failed == EINTR)
-            continue;
-        __atomic_store_n(&file->sync_error, failed, __ATOMIC_RELAXED);
-        return -failed;
+    pthread_mutex_lock(&file->sync_lock);
+    mine = ++file->sync_wanted;
+    while (!file->sync_error && file->sync_done < mine) {
+        if (file->syncing)
+            pthread_cond_wait(&file->synced, &file->sync_lock);
+        else
+            sync_for_all(file);
     }
-    return 0;
+    ret = -file->sync_error;
+    pthread_mutex_unlock(&file->sync_lock);
+    return ret;
 }

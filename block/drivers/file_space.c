@@ -123,8 +123,6 @@ int blk_file_write_zeroes(void *handle, uint64_t offset, uint64_t length, uint32
     ret = file->device ? zero_device(file, offset, length, flags)
                        : zero_file(file, offset, length, flags);
     blk_file_extents_forget(&file->extents, offset, length);
-    if (ret == 0 && (flags & TIDEMARK_FUA))
-        ret = blk_file_flush(file);
     return ret;
 }
 

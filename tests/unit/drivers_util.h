@@ -18,7 +18,7 @@
 
 /* ---- the table: what the next calls do. Reset by open_graph(). */
 static struct {
-    int lseeks, syncs, dsync_writes;                                  /* atomic counts */
+    int lseeks, syncs;                                                /* atomic counts */
     int read_error, write_error, sync_error, zero_error, punch_error; /* errno, 0: none */
     bool refuse_write_open;
     void (*before_lseek)(void);
@@ -47,8 +47,6 @@ static ssize_t fake_preadv2(int fd, const struct iovec *iov, int n, off_t offset
 
 static ssize_t fake_pwritev2(int fd, const struct iovec *iov, int n, off_t offset, int flags)
 {
-    if (flags & RWF_DSYNC)
-        __atomic_add_fetch(&fake.dsync_writes, 1, __ATOMIC_RELAXED);
     return fails(fake.write_error) ? -1 : tm_sys_kernel.pwritev2(fd, iov, n, offset, flags);
 }
 
