@@ -35,8 +35,10 @@ static void reap(BlkRing *ring)
         } ready[REAP];
         unsigned n = io_uring_peek_batch_cqe(&ring->uring, cqes, REAP);
 
-        if (!n)
+        if (!n) {
+            blk_ring_submit(ring);
             return;
+        }
         /* What the submitters wrote happened before: say so to the language, the kernel's way of
          * ordering it is not visible to it. */
         pthread_mutex_lock(&ring->lock);
@@ -74,6 +76,8 @@ static void prepare(struct io_uring_sqe *sqe, BlkAio *aio)
     io_uring_sqe_set_data(sqe, aio);
 }
 
+/* Hands over what is held, or what the kernel takes of it: full of completions that nobody has
+ * reaped yet (EBUSY), it takes none, and reap() tries again. */
 static void submit_locked(BlkRing *ring)
 {
     while (ring->held) {
@@ -82,7 +86,9 @@ static void submit_locked(BlkRing *ring)
         if (n > 0)
             __atomic_store_n(&ring->held, ring->held - MIN(ring->held, (unsigned)n),
                              __ATOMIC_RELAXED);
-        else if (n != -EINTR && n != -EAGAIN && n != -EBUSY)
+        else if (n == -EBUSY)
+            return;
+        else if (n != -EINTR && n != -EAGAIN)
             g_error("io_uring_submit: %s", g_strerror(-n)); /* the ring itself is broken */
     }
 }
