@@ -252,9 +252,9 @@ static bool check_name(BlkExports *exports, const BlkExportOptions *o, const cha
     if (!exports->server.type || !g_str_equal(o->type, exports->server.type))
         return tm_error_set(error, "Parameter 'type' does not accept value '%s'", o->type);
     if (strlen(name) > NAME_MAX_NBD)
-        return tm_error_set(error, "export name '%.40s...' too long", name);
+        return tm_error_set(error, "export name '%s' too long", name);
     if (o->description && strlen(o->description) > NAME_MAX_NBD)
-        return tm_error_set(error, "description '%.40s...' too long", o->description);
+        return tm_error_set(error, "description '%s' too long", o->description);
     if (find_name(exports, o->type, name))
         return tm_error_set(error, "NBD server already has export named '%s'", name);
     return true;

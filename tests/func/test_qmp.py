@@ -338,8 +338,7 @@ def normal(value, directory):
     if isinstance(value, list):
         return [normal(v, directory) for v in value]
     if isinstance(value, str):
-        # Of a name that is too long we show the beginning only.
-        return re.sub(r"x{40,}(\.\.\.)?", "x...", value.replace(directory, "@"))
+        return value.replace(directory, "@")
     return value
 
 
