@@ -4,7 +4,6 @@
 The scripts below are sent to both; every reply and event must be equal but for versions, time stamps
 and the directory."""
 import os
-import re
 import socket
 import stat
 import threading
