@@ -3,7 +3,7 @@
  * A BmpSet belongs to one disk (one block node). It holds the tracker, the one recorder that writes
  * mark, and the named bitmaps that draw on it.
  *
- * How a write becomes a dirty bit (design section 5):
+ * How a write becomes a dirty bit:
  *  - The data path calls bmp_set_mark_begin() before a write is issued and bmp_set_mark_end() when
  *    it has completed. Both touch the tracker only, whatever the number of bitmaps.
  *  - The time between two seals is an epoch. The set of enabled bitmaps does not change within an
