@@ -1,4 +1,4 @@
-/* block/export.c: the registry of exports and the bitmaps that they offer.
+/* block/export.c: the registry of exports. What bitmaps they offer is selection.c's.
  *
  * Invariants:
  *  - an export leaves the list when its last reference goes; from block-export-del on it is
@@ -6,6 +6,7 @@
  *  - BLOCK_EXPORT_DELETED is sent once, after the node has been released. */
 #include "block/export.h"
 
+#include "block/selection.h"
 #include "util/error.h"
 #include "util/sync.h"
 
@@ -35,108 +36,6 @@ struct BlkExport {
     BlkSelection *selection;
     int64_t last_error; /* atomic: monotonic seconds of the last BLOCK_IO_ERROR */
 };
-
-/* ---- selections */
-
-static BlkSelection *selection_new(size_t max)
-{
-    BlkSelection *selection = g_new0(BlkSelection, 1);
-
-    selection->bitmaps = g_new0(BmpBitmap *, max);
-    selection->refs = 1;
-    return selection;
-}
-
-/* Takes the reference. */
-static void selection_add(BlkSelection *selection, BmpBitmap *bitmap)
-{
-    bmp_bitmap_busy_begin(bitmap);
-    selection->bitmaps[selection->count++] = bitmap;
-}
-
-BlkSelection *blk_selection_ref(BlkSelection *selection)
-{
-    tm_ref(&selection->refs);
-    return selection;
-}
-
-void blk_selection_unref(BlkSelection *selection)
-{
-    if (!selection || !tm_unref(&selection->refs))
-        return;
-    for (size_t i = 0; i < selection->count; i++) {
-        bmp_bitmap_busy_end(selection->bitmaps[i]);
-        bmp_bitmap_unref(selection->bitmaps[i]);
-    }
-    g_free(selection->bitmaps);
-    g_free(selection);
-}
-
-/* The bitmap in @node or, as in QEMU, in a node below it. */
-static BmpBitmap *find_below(BlkNode *node, const char *name)
-{
-    for (; node; node = blk_node_child(node, 0)) {
-        BmpBitmap *bitmap = bmp_set_find(blk_node_bitmaps(node), name, NULL);
-
-        if (bitmap)
-            return bitmap;
-    }
-    return NULL;
-}
-
-static BmpBitmap *find_bitmap(BlkNode *node, const BlkBitmapName *name, GError **error)
-{
-    BmpBitmap *bitmap;
-
-    if (name->node) {
-        node = blk_graph_find(blk_node_graph(node), name->node, NULL);
-        if (!node) {
-            tm_error_set(error, "Node '%s' not found", name->node);
-            return NULL;
-        }
-        return bmp_set_find(blk_node_bitmaps(node), name->name, error);
-    }
-    bitmap = find_below(node, name->name);
-    if (!bitmap)
-        tm_error_set(error, "Bitmap '%s' is not found", name->name);
-    return bitmap;
-}
-
-/* @exclusive: a bitmap that is busy elsewhere is refused, as QEMU does. */
-static BlkSelection *selection_make(BlkNode *node, bool writable, const BlkBitmapName *names,
-                                    size_t n, bool exclusive, GError **error)
-{
-    BlkSelection *selection = selection_new(n);
-
-    for (size_t i = 0; i < n; i++) {
-        g_autoptr(BmpBitmap) bitmap = find_bitmap(node, &names[i], error);
-
-        if (!bitmap)
-            goto fail;
-        if (!writable && !blk_node_read_only(node) && bmp_bitmap_enabled(bitmap)) {
-            tm_error_set(error, "Enabled bitmap '%s' incompatible with readonly export",
-                         names[i].name);
-            goto fail;
-        }
-        if (exclusive && !bmp_bitmap_check_usable(bitmap, error))
-            goto fail;
-        if (bmp_bitmap_inconsistent(bitmap)) {
-            tm_error_set(error, "Bitmap '%s' is inconsistent and cannot be used", names[i].name);
-            goto fail;
-        }
-        for (size_t k = 0; k < selection->count; k++) {
-            if (g_str_equal(bmp_bitmap_name(selection->bitmaps[k]), names[i].name)) {
-                tm_error_set(error, "Bitmap '%s' is named twice", names[i].name);
-                goto fail;
-            }
-        }
-        selection_add(selection, g_steal_pointer(&bitmap));
-    }
-    return selection;
-fail:
-    blk_selection_unref(selection);
-    return NULL;
-}
 
 /* ---- the registry */
 
@@ -284,7 +183,7 @@ BlkExport *blk_exports_add(BlkExports *exports, const BlkExportOptions *o, GErro
     }
     if (!check_name(exports, o, name, error))
         return NULL;
-    selection = selection_make(node, o->writable, o->bitmaps, o->n_bitmaps, true, error);
+    selection = blk_selection_make(node, o->writable, o->bitmaps, o->n_bitmaps, true, error);
     if (!selection)
         return NULL;
 
@@ -363,7 +262,7 @@ bool blk_exports_select(BlkExports *exports, const char *id, const BlkBitmapName
 
     if (!x || blk_export_shutting_down(x))
         return tm_error_set(error, "Export '%s' is not found", id);
-    selection = selection_make(blk_export_node(x), x->writable, bitmaps, n, false, error);
+    selection = blk_selection_make(blk_export_node(x), x->writable, bitmaps, n, false, error);
     if (!selection)
         return false;
     pthread_mutex_lock(&exports->lock);
