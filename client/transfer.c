@@ -220,6 +220,11 @@ static void finish_reads(Worker *w)
     }
 }
 
+static bool is_lost(const Worker *w)
+{
+    return nbd_aio_is_dead(w->nbd) == 1 || nbd_aio_is_closed(w->nbd) == 1;
+}
+
 /* Waits for the connection and moves it on. */
 static void turn(Worker *w)
 {
@@ -230,6 +235,12 @@ static void turn(Worker *w)
     };
     int r = 0;
 
+    /* Issuing a command may meet the end of the connection without saying so; then there is no
+     * descriptor left to wait for. */
+    if (is_lost(w)) {
+        fail_connection(w);
+        return;
+    }
     if (direction & LIBNBD_AIO_DIRECTION_READ)
         fds[0].events |= POLLIN;
     if (direction & LIBNBD_AIO_DIRECTION_WRITE)
@@ -240,7 +251,7 @@ static void turn(Worker *w)
         r = nbd_aio_notify_read(w->nbd);
     else if (direction & LIBNBD_AIO_DIRECTION_WRITE && fds[0].revents & (POLLOUT | POLLERR))
         r = nbd_aio_notify_write(w->nbd);
-    if (r == -1 || nbd_aio_is_dead(w->nbd) == 1 || nbd_aio_is_closed(w->nbd) == 1)
+    if (r == -1 || is_lost(w))
         fail_connection(w);
 }
 

@@ -7,10 +7,12 @@ import os
 import pty
 import random
 import signal
+import socket
 import struct
 import subprocess
 import sys
 import termios
+import threading
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from harness import *
@@ -449,6 +451,46 @@ def copy_server_dies(tmp):
     equal(p.returncode, 1, said)
     matches(said, r"^tidemark: .*target '%s' is incomplete: \d+ of 4194304 bytes" % target)
     equal(said.count("\n"), 1, said)
+
+
+def short_lived_server(path):
+    """Listens, agrees on an export of 1 MiB, and is gone: a thread to join."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen(1)
+
+    def serve():
+        peer = listener.accept()[0]
+        peer.sendall(b"NBDMAGICIHAVEOPT" + struct.pack(">H", 3))
+        stream = peer.makefile("rb")
+        stream.read(4)
+        option = None
+        while option != 7:  # NBD_OPT_GO
+            option, length = struct.unpack(">8xII", stream.read(16))
+            stream.read(length)
+            reply = struct.pack(">QI", 0x3e889045565a9, option)
+            if option == 7:
+                peer.sendall(reply + struct.pack(">II", 3, 12) + struct.pack(">HQH", 0, MIB, 1) +
+                             reply + struct.pack(">II", 1, 0))
+            else:
+                peer.sendall(reply + struct.pack(">II", 0x80000001, 0))
+        peer.shutdown(socket.SHUT_RDWR)
+        listener.close()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    return thread
+
+
+@test
+def copy_server_gone(tmp):
+    "a server that is gone before the first read ends the copy too"
+    path, target = os.path.join(tmp, "n"), os.path.join(tmp, "copy.img")
+    thread = short_lived_server(path)
+    p = tidemark("copy", "nbd+unix:///?socket=" + path, target, check=False, timeout=PATIENCE)
+    thread.join()
+    equal(p.returncode, 1, p.stderr)
+    matches(p.stderr, "^tidemark: .*target '%s' is incomplete: 0 of %d bytes" % (target, MIB))
 
 
 @test(needs=["nbdkit"])
