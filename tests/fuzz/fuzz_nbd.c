@@ -1,5 +1,6 @@
-/* tests/fuzz/fuzz_nbd.c: a client's bytes, from the handshake on, to a real session over a
- * socketpair: the real server, engine and block layer on a file in memory. A session that doesn't
+/* tests/fuzz/fuzz_nbd.c: a client's bytes to a real session over a socketpair: the real server,
+ * engine and block layer on a file in memory. Bytes that begin as a request does follow a handshake
+ * that negotiates all there is; others are the handshake and what follows. A session that doesn't
  * end once its client has said everything is a bug too. */
 #include "block/graph.h"
 #include "block/registry.h"
@@ -7,6 +8,7 @@
 #include "qmp/json.h"
 #include "server/internal.h"
 #include "server/server.h"
+#include "util/endian.h"
 #include "util/sys.h"
 
 #include <errno.h>
@@ -18,6 +20,15 @@
 
 #define DISK_SIZE ((1 << 20) + 777)
 #define PATIENCE  20000 /* ms without any progress */
+
+/* Flags, STRUCTURED_REPLY, SET_META_CONTEXT, GO. */
+static const char handshake[] = "\0\0\0\3"
+                                "IHAVEOPT\0\0\0\10\0\0\0\0"
+                                "IHAVEOPT\0\0\0\12\0\0\0\114\0\0\0\1d\0\0\0\3"
+                                "\0\0\0\17base:allocation"
+                                "\0\0\0\23qemu:dirty-bitmap:b"
+                                "\0\0\0\25qemu:allocation-depth"
+                                "IHAVEOPT\0\0\0\7\0\0\0\7\0\0\0\1d\0\0";
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -97,14 +108,18 @@ static void converse(int fd, const uint8_t *data, size_t size)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static NbdServer *server;
+    g_autoptr(GByteArray) all = g_byte_array_new();
     int fds[2];
 
     if (!server)
         server = start();
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) < 0)
         abort();
+    if (size >= 4 && tm_get_be32(data) == NBD_MAGIC_REQUEST)
+        g_byte_array_append(all, (const uint8_t *)handshake, sizeof(handshake) - 1);
+    g_byte_array_append(all, data, (guint)size);
     nbds_session_new(server, fds[0]);
-    converse(fds[1], data, size);
+    converse(fds[1], all->data, all->len);
     close(fds[1]);
     return 0;
 }

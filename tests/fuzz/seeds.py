@@ -67,6 +67,9 @@ NBD = {
         10, b"\0\0\0\1d\xff\xff\xff\xff") + option(8, b"x"),
     "bad-magic": FLAGS + go() + b"\0" * 28,
     "huge-option": FLAGS + b"IHAVEOPT" + struct.pack(">II", 7, 0xffffffff) + b"x" * 100,
+    "transmission": EVERY + request(DISC, 0, 0),
+    "one-write": request(WRITE, 1000, 6, 0, b"abcdef"),
+    "status": request(STATUS, 0, (1 << 20) + 777) + request(STATUS, 4095, 2, 8),
     "cut": FLAGS + go() + request(WRITE, 0, 4096, 0, b"half"),
 }
 
