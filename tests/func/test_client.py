@@ -487,7 +487,7 @@ def copy_server_gone(tmp):
     "a server that is gone before the first read ends the copy too"
     path, target = os.path.join(tmp, "n"), os.path.join(tmp, "copy.img")
     thread = short_lived_server(path)
-    p = tidemark("copy", "nbd+unix:///?socket=" + path, target, check=False, timeout=PATIENCE)
+    p = tidemark("copy", "nbd+unix:///?socket=" + path, target, "--requests=1", check=False)
     thread.join()
     equal(p.returncode, 1, p.stderr)
     matches(p.stderr, "^tidemark: .*target '%s' is incomplete: 0 of %d bytes" % (target, MIB))
