@@ -3,6 +3,7 @@
  * Invariants:
  *  - an export leaves the list when its last reference goes; from block-export-del on it is
  *    "shutting down": shown by queries, found by no client;
+ *  - an export that a query no longer shows keeps no bitmap busy and no node in use;
  *  - BLOCK_EXPORT_DELETED is sent once, after the node has been released. */
 #include "block/export.h"
 
@@ -281,6 +282,9 @@ static gpointer ref_each(gconstpointer x, gpointer unused)
 GPtrArray *blk_exports_list(BlkExports *exports)
 {
     TM_GUARD(&exports->lock);
+
+    while (exports->alive > exports->list->len)
+        pthread_cond_wait(&exports->gone, &exports->lock);
     GPtrArray *all = g_ptr_array_copy(exports->list, ref_each, NULL);
 
     g_ptr_array_set_free_func(all, (GDestroyNotify)blk_export_unref);

@@ -83,7 +83,8 @@ void blk_exports_del_all(BlkExports *exports);
 /* block-export-dirty-bitmap: what sessions negotiate from now on. All or nothing. */
 bool blk_exports_select(BlkExports *exports, const char *id, const BlkBitmapName *bitmaps, size_t n,
                         GError **error);
-/* References to all, in order of creation, the ones shutting down too (g_ptr_array_unref). */
+/* References to all, in order of creation, the ones shutting down too (g_ptr_array_unref). Waits
+ * for those whose last reference has gone to have let go of node and bitmaps. Main thread. */
 GPtrArray *blk_exports_list(BlkExports *exports);
 BlkExport *blk_exports_find_id(BlkExports *exports, const char *id); /* a reference or NULL */
 

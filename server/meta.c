@@ -38,8 +38,8 @@ void nbds_meta_clear(NbdsSession *s)
     pthread_mutex_lock(&s->server->lock);
     memset(&s->meta, 0, sizeof(s->meta));
     pthread_mutex_unlock(&s->server->lock);
+    blk_selection_unref(meta.selection); /* first: when the export is gone, its bitmaps are free */
     blk_export_unref(meta.export_);
-    blk_selection_unref(meta.selection);
     g_free(meta.contexts);
 }
 
