@@ -41,6 +41,13 @@ class Bits:
         first, last = offset // self.granularity, (offset + length - 1) // self.granularity
         self.bits[first:last + 1] = b"\1" * (last + 1 - first)
 
+    def resize(self, size):
+        old, self.size = self.size, size
+        granules = (size + self.granularity - 1) // self.granularity
+        self.bits = self.bits[:granules] + bytes(max(0, granules - len(self.bits)))
+        if size > old:
+            self.mark(old, size - old)
+
     def count(self):
         return sum(self.bits) * self.granularity
 
@@ -114,8 +121,25 @@ class Disk:
     def __init__(self, daemon, node, size):
         self.daemon, self.node, self.size = daemon, node, size
         self.content = bytearray(size)
-        self.handles = [daemon.nbd(node) for _ in range(CONNECTIONS)]
-        equal(self.handles[0].get_size(), size)
+        self.connect()
+
+    def connect(self):
+        self.handles = [self.daemon.nbd(self.node) for _ in range(CONNECTIONS)]
+        equal(self.handles[0].get_size(), self.size)
+
+    def resize(self, size, bitmaps):
+        """Takes the export away, because what is exported keeps its size, and gives it back."""
+        self.close()
+        self.daemon.qmp("block-export-del", id="exp-" + self.node, mode="hard")
+        self.daemon.monitor.wait_event("BLOCK_EXPORT_DELETED", id="exp-" + self.node)
+        self.daemon.qmp("block_resize", {"node-name": self.node, "size": size})
+        self.daemon.qmp("block-export-add", {"type": "nbd", "id": "exp-" + self.node, "node-name": self.node,
+                                             "name": self.node, "writable": True})
+        self.content = self.content[:size] + bytes(max(0, size - self.size))
+        self.size = size
+        for bitmap in bitmaps.values():
+            bitmap.resize(size)
+        self.connect()
 
     def batch(self, rnd, bitmaps, trims):
         """Random changes of disjoint ranges, in flight together; then the model follows."""
@@ -234,6 +258,14 @@ def start(tmp, rnd, nodes, size):
     return Daemon(tmp, *args), ["trim", "trim"] if options["discard"] == "unmap" else []
 
 
+def resized(rnd, size):
+    """Another size, mostly one that is near a multiple of some granularity."""
+    if rnd.random() < 0.3:
+        return rnd.choice(SIZES)
+    step = rnd.choice(GRANULARITIES)
+    return min(max(1, (size // step + rnd.choice([-1, 0, 1, 2])) * step + rnd.choice([-1, 0, 1, 511])), 8 << 20)
+
+
 def model_round(tmp, seed, deadline):
     rnd = random.Random(seed)
     nodes = ["disk0", "disk1"][:rnd.randint(1, 2)]
@@ -245,6 +277,10 @@ def model_round(tmp, seed, deadline):
         for step in range(rnd.randint(10, 40)):
             for _ in range(rnd.randint(0, 4)):
                 state = operate(rnd, daemon, state, nodes)
+            if TIDEMARKD != QSD and rnd.random() < 0.08:  # QSD 7.2 leaves what has grown clean
+                size = state["size"] = resized(rnd, size)
+                for d in disks:
+                    d.resize(size, state[d.node])
             for d in disks:
                 d.batch(rnd, state[d.node], trims)
                 d.check_content(rnd)
