@@ -46,9 +46,12 @@ BmpSet *bmp_set_new(const char *node_name, uint64_t size);
 void bmp_set_free(BmpSet *set);
 
 /* Marks [offset, offset + length) dirty and returns the epoch to hand to mark_end(). The range must
- * be within the disk. With no enabled bitmap it costs one load. Cannot fail: without memory for the
- * mark a whole larger region becomes dirty. */
+ * be within the disk. With no enabled bitmap it costs one load. May wait for a sync of the store
+ * (bitmap/store.h). Cannot fail: without memory for the mark a whole larger region becomes dirty.
+ */
 uint64_t bmp_set_mark_begin(BmpSet *set, uint64_t offset, uint64_t length);
+/* The same where waiting is not allowed: false if it would have to; nothing is marked then. */
+bool bmp_set_mark_try_begin(BmpSet *set, uint64_t offset, uint64_t length, uint64_t *epoch);
 void bmp_set_mark_end(BmpSet *set, uint64_t offset, uint64_t length, uint64_t epoch);
 
 /* Opens and closes a change over @n sets (any order, no duplicates): takes their locks in address
@@ -89,7 +92,7 @@ uint64_t bmp_default_granularity(uint64_t cluster_size);
 
 typedef struct BmpAddOptions {
     uint64_t granularity; /* bytes; 0 is the default (bmp_default_granularity(0)) */
-    bool persistent;      /* refused for now, with a message */
+    bool persistent;      /* kept in the set's store; refused without one (bitmap/store.h) */
     bool disabled;
 } BmpAddOptions;
 
@@ -133,7 +136,13 @@ const char *bmp_bitmap_name(const BmpBitmap *bitmap); /* borrowed */
 uint64_t bmp_bitmap_granularity(const BmpBitmap *bitmap);
 bool bmp_bitmap_enabled(const BmpBitmap *bitmap);
 bool bmp_bitmap_persistent(const BmpBitmap *bitmap);
+/* It can't be used, only removed. */
 bool bmp_bitmap_inconsistent(const BmpBitmap *bitmap);
+/* Why it is inconsistent or says more than was written; NULL if neither. Returned (g_free). Cleared
+ * with the bitmap. Any thread. */
+char *bmp_bitmap_reason(BmpBitmap *bitmap);
+/* Bytes that are dirty only because a recovery could not know better, since it was cleared last. */
+uint64_t bmp_bitmap_recovered(BmpBitmap *bitmap);
 
 /* Busy: in use by an export or a job; counted. A busy bitmap refuses changes. Any thread. */
 void bmp_bitmap_busy_begin(BmpBitmap *bitmap);

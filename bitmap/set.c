@@ -81,13 +81,26 @@ void bmp_set_unlock(BmpSet *set)
 
 /* ---- marking -------------------------------------------------------------------------------- */
 
-uint64_t bmp_set_mark_begin(BmpSet *set, uint64_t offset, uint64_t length)
+bool bmp_set_mark_try_begin(BmpSet *set, uint64_t offset, uint64_t length, uint64_t *epoch)
 {
     uint64_t state = bmp_tracker_state(&set->tracker);
+    uint32_t *section;
 
+    *epoch = state;
     if (!(state & BMP_STATE_ACTIVE))
-        return state;
-    return bmp_tracker_mark(&set->tracker, offset, length);
+        return true;
+    section = bmp_tracker_enter(&set->tracker);
+    *epoch = bmp_tracker_mark(&set->tracker, offset, length);
+    bmp_tracker_leave(section);
+    return true;
+}
+
+uint64_t bmp_set_mark_begin(BmpSet *set, uint64_t offset, uint64_t length)
+{
+    uint64_t epoch;
+
+    bmp_set_mark_try_begin(set, offset, length, &epoch);
+    return epoch;
 }
 
 /* A bitmap that was enabled after the write began and disabled before it ended is in no epoch that
@@ -110,8 +123,12 @@ void bmp_set_mark_end(BmpSet *set, uint64_t offset, uint64_t length, uint64_t ep
 
     if (state == epoch)
         return;
-    if (state & BMP_STATE_ACTIVE)
+    if (state & BMP_STATE_ACTIVE) {
+        uint32_t *section = bmp_tracker_enter(&set->tracker);
+
         bmp_tracker_mark(&set->tracker, offset, length);
+        bmp_tracker_leave(section);
+    }
     if (__atomic_load_n(&set->disabled_at, __ATOMIC_SEQ_CST) > epoch)
         mark_disabled(set, offset, length, epoch);
 }

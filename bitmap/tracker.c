@@ -1,6 +1,7 @@
 /* bitmap/tracker.c: concurrent marking and the swap of epochs. How both work is in tracker.h. */
 #include "bitmap/tracker.h"
 #include "util/range.h"
+#include "util/sync.h"
 #include <sched.h>
 
 static BmpEpoch *epoch_new(uint64_t state, uint64_t size, unsigned shift)
@@ -27,6 +28,7 @@ void bmp_tracker_init(BmpTracker *tracker, uint64_t size, unsigned shift)
 {
     *tracker = (BmpTracker){ .state = 0 };
     tracker->live = epoch_new(0, size, shift);
+    pthread_mutex_init(&tracker->turning, NULL);
     for (unsigned i = 0; i < BMP_STRIPES; i++)
         pthread_mutex_init(&tracker->stripes[i], NULL);
 }
@@ -35,6 +37,7 @@ void bmp_tracker_destroy(BmpTracker *tracker)
 {
     bmp_bits_clear_all(&tracker->live->bits);
     epoch_free(tracker->live);
+    pthread_mutex_destroy(&tracker->turning);
     for (unsigned i = 0; i < BMP_STRIPES; i++)
         pthread_mutex_destroy(&tracker->stripes[i]);
 }
@@ -215,19 +218,26 @@ static BmpReaders *own_readers(BmpTracker *tracker)
     return &tracker->readers[(id * UINT64_C(0x9e3779b97f4a7c15)) >> 60];
 }
 
-uint64_t bmp_tracker_mark(BmpTracker *tracker, uint64_t offset, uint64_t length)
+uint32_t *bmp_tracker_enter(BmpTracker *tracker)
 {
     uint32_t *in = &own_readers(tracker)->in[__atomic_load_n(&tracker->parity, __ATOMIC_RELAXED)];
-    BmpEpoch *epoch;
-    uint64_t state;
 
-    /* The count must be seen before the tree is looked up: see wait_for_readers(). */
+    /* The count must be seen before the tree is looked up: see bmp_tracker_quiesce(). */
     __atomic_fetch_add(in, 1, __ATOMIC_SEQ_CST);
-    epoch = __atomic_load_n(&tracker->live, __ATOMIC_SEQ_CST);
+    return in;
+}
+
+void bmp_tracker_leave(uint32_t *section)
+{
+    __atomic_fetch_sub(section, 1, __ATOMIC_RELEASE);
+}
+
+uint64_t bmp_tracker_mark(BmpTracker *tracker, uint64_t offset, uint64_t length)
+{
+    BmpEpoch *epoch = __atomic_load_n(&tracker->live, __ATOMIC_SEQ_CST);
+
     mark(tracker, epoch, offset, length);
-    state = epoch->state;
-    __atomic_fetch_sub(in, 1, __ATOMIC_RELEASE);
-    return state;
+    return epoch->state;
 }
 
 bool bmp_tracker_empty(const BmpTracker *tracker)
@@ -237,8 +247,10 @@ bool bmp_tracker_empty(const BmpTracker *tracker)
     return !__atomic_load_n(&live->bits.root, __ATOMIC_SEQ_CST);
 }
 
-static void wait_for_readers(BmpTracker *tracker)
+void bmp_tracker_quiesce(BmpTracker *tracker)
 {
+    TM_GUARD(&tracker->turning);
+
     for (unsigned turn = 0; turn < 2; turn++) {
         unsigned old = __atomic_load_n(&tracker->parity, __ATOMIC_RELAXED);
 
@@ -259,7 +271,7 @@ void bmp_tracker_swap(BmpTracker *tracker, uint64_t size, unsigned shift, bool a
 
     __atomic_store_n(&tracker->live, epoch_new(state, size, shift), __ATOMIC_SEQ_CST);
     __atomic_store_n(&tracker->state, state, __ATOMIC_SEQ_CST);
-    wait_for_readers(tracker);
+    bmp_tracker_quiesce(tracker);
     *sealed = old->bits;
     epoch_free(old);
 }

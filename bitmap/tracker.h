@@ -43,6 +43,7 @@ typedef struct BmpTracker {
     BmpEpoch *live;  /* atomic */
     uint32_t parity; /* atomic */
     BmpReaders readers[BMP_READERS];
+    pthread_mutex_t turning; /* guards turning the parity; a leaf but for the stripes */
     pthread_mutex_t stripes[BMP_STRIPES]; /* guard adding to lists of the leaves of that stripe */
 } BmpTracker;
 
@@ -58,8 +59,15 @@ static inline uint64_t bmp_tracker_state(const BmpTracker *tracker)
     return __atomic_load_n(&tracker->state, __ATOMIC_SEQ_CST);
 }
 
-/* Marks the granules that a range of bytes touches, cut at the end of the disk. Returns the state
- * of the epoch that has them. */
+/* A reader section: what marks is within one. Returned: for bmp_tracker_leave(). */
+uint32_t *bmp_tracker_enter(BmpTracker *tracker);
+void bmp_tracker_leave(uint32_t *section);
+/* Returns when every section that was entered before has been left. Any thread, not in a section.
+ */
+void bmp_tracker_quiesce(BmpTracker *tracker);
+
+/* Marks the granules that a range of bytes touches, cut at the end of the disk. Within a section.
+ * Returns the state of the epoch that has them. */
 uint64_t bmp_tracker_mark(BmpTracker *tracker, uint64_t offset, uint64_t length);
 
 /* Whether nothing is marked in the running epoch; under the set's lock. */

@@ -76,14 +76,19 @@ static bool hop_enter(BlkRequest *r, BlkNode *node, uint64_t offset)
         blk_inflight_shared_end(&node->inflight, offset, r->length);
         return false;
     }
-    r->n_hops = i + 1;
     r->hop[i].node = node;
     r->hop[i].offset = offset;
-    if (r->op == BLK_OP_WRITE) {
-        r->hop[i].epoch = bmp_set_mark_begin(node->bitmaps, offset, r->length);
-        if (node->driver->wrote)
-            node->driver->wrote(node->handle, offset, r->length);
+    if (r->op != BLK_OP_WRITE) {
+        r->n_hops = i + 1;
+        return true;
     }
+    if (!bmp_set_mark_try_begin(node->bitmaps, offset, r->length, &r->hop[i].epoch)) {
+        blk_inflight_shared_end(&node->inflight, offset, r->length);
+        return false;
+    }
+    if (node->driver->wrote)
+        node->driver->wrote(node->handle, offset, r->length);
+    r->n_hops = i + 1;
     return true;
 }
 

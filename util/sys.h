@@ -27,6 +27,13 @@ typedef struct TmSys {
     int (*ioctl)(int fd, unsigned long request, void *arg);
     int (*lock)(int fd, int cmd, struct flock *lock); /* fcntl(2): F_OFD_SETLK, F_OFD_GETLK */
     ssize_t (*readahead)(int fd, off_t offset, size_t count);
+    /* A shared mapping of [offset, offset + length) for reading and writing; NULL, not MAP_FAILED.
+     */
+    void *(*mmap)(int fd, off_t offset, size_t length);
+    int (*munmap)(void *address, size_t length);
+    ssize_t (*fgetxattr)(int fd, const char *name, void *value, size_t size);
+    int (*fsetxattr)(int fd, const char *name, const void *value, size_t size);
+    int (*fremovexattr)(int fd, const char *name);
 } TmSys;
 
 /* The real ones. */

@@ -1,0 +1,110 @@
+/* bitmap/store.h: where the persistent bitmaps of a disk live: one file (format.h) beside a raw
+ * disk, for one BmpSet.
+ *
+ * A set with a store behaves as before, and besides:
+ *  - bitmaps with persistent=true are in the store, which is created with the first and removed
+ * with the last;
+ *  - bmp_set_mark_begin() marks the store's map, too;
+ *  - a change that touches persistent bitmaps ends with bmp_set_commit(), which writes the new
+ * state so that a crash leaves the state before it or after it.
+ *
+ * RAM is the truth while the set lives; the store is what an opening starts from. When the store
+ * fails, writes go on, the persistent bitmaps are "degraded", the store is marked distrusted if
+ * that can still be written and removed if not, and bmp_set_wants_commit() asks for a change with a
+ * commit, which writes everything anew and heals.
+ *
+ * What an opening finds (R names are the tests'):
+ *  R1  closed cleanly, disk unchanged since: the bitmaps as they were.
+ *  R2  not closed, the page cache has survived (same boot, same file): catalogue and map: exact.
+ *  R3  not closed, power lost: the same, and OPEN regions dirty; with BMP_DURABLE_PROCESS
+ * everything dirty in enabled bitmaps. R4  closed cleanly, but size or modification time of the
+ * disk (regular files) differ, or the disk has another store's mark: enabled bitmaps inconsistent,
+ * unless accepted; disabled ones are a record of the past and stay. R5  not closed, and the disk's
+ * size differs: a resize was cut short: grown part dirty, or cut. Not closed, and it is not the
+ * same disk: as R4. R6  damage: what can't be believed is dirty, or, where nothing can, the bitmap
+ * is inconsistent or, with its name lost, gone; each is reported. The disk opens all the same. R7
+ * distrusted: enabled bitmaps all dirty.
+ *
+ * The disk carries the store's uuid in the extended attribute BMP_STORE_XATTR, where its file
+ * system has such: so a store that is missing or another disk's is noticed.
+ *
+ * Exclusive: a writable set holds an OFD write lock on the store's file, a read-only one a read
+ * lock.
+ *
+ * Threads: main, with the disk's requests drained, but for what says otherwise. bmp_set_commit()
+ * and opening do blocking I/O, under the set's lock. */
+#pragma once
+#include "bitmap/bitmap.h"
+#include "bitmap/format.h"
+#include "util/sys.h"
+
+#define BMP_STORE_SUFFIX ".bitmaps"
+#define BMP_STORE_XATTR  "user.tidemark.bitmaps" /* the store's uuid, 32 hex digits */
+
+/* What happened to persistent bitmaps. @bitmap: its name, NULL: all of the node. Called on the
+ * thread that noticed, possibly under the set's lock: must not call into the set. */
+typedef struct BmpReport {
+    bool healed;        /* all is well again; else degraded */
+    const char *bitmap; /* borrowed */
+    const char *reason; /* borrowed; one line */
+    uint64_t recovered; /* bytes dirty only because of it, if known; 0 else */
+    bool inconsistent;  /* the bitmap can't be used */
+} BmpReport;
+typedef void (*BmpReportFn)(void *opaque, const BmpReport *report);
+
+typedef struct BmpStoreOptions {
+    const TmSys *sys;    /* borrowed */
+    const char *path;    /* of the store's file; copied */
+    int disk_fd;         /* of the disk, for identity and xattr; dup'ed; -1: unknown */
+    const char *layer;   /* name of the node's driver; a store of another layer is left alone */
+    uint8_t boot_id[16]; /* of this boot */
+    BmpDurability durability;
+    bool read_only;            /* the node is: nothing is written */
+    bool accept_changed;       /* R4: trust the bitmaps although the disk has changed */
+    unsigned region_shift_min; /* 0: BMP_REGION_SHIFT_MIN; tests use smaller ones */
+    BmpReportFn report;
+    void *opaque;
+} BmpStoreOptions;
+
+/* Gives a set without bitmaps a place for persistent ones, and brings back those that are there.
+ * false only if the set may not go on without: the store is locked by somebody else, or lies where
+ * nothing can be opened though the disk is marked as having one there and is opened for writing
+ * (any error but ENOENT). Everything else is reported and survived. Without this call
+ * persistent=true is refused. */
+bool bmp_set_open_store(BmpSet *set, const BmpStoreOptions *options, GError **error);
+/* Writes the clean end: after the last write has completed and the disk was flushed; call before
+ * bmp_set_free() (which without it leaves the store as a crash would). */
+void bmp_set_close_store(BmpSet *set);
+
+/* Path of the store, borrowed, or NULL; whether it holds bitmaps now. */
+const char *bmp_set_store_path(BmpSet *set);
+bool bmp_set_store_exists(BmpSet *set);
+
+/* Within a change of these sets, after all is done and before bmp_set_change_end(): makes it
+ * durable, if persistent bitmaps were touched (else returns at once). For several sets all or none,
+ * also after a crash. false: nothing has changed in any store; take the change back. */
+bool bmp_set_commit(BmpSet *const *sets, size_t n, GError **error);
+/* Whether an empty change with a commit should be made (healing; any thread). */
+bool bmp_set_wants_commit(BmpSet *set);
+/* Time passes: retires cold regions. A worker, about once a second; harmless without a store. */
+void bmp_set_tick(BmpSet *set);
+
+/* ---- without a daemon: what a store's file holds */
+typedef struct BmpStoreInfo {
+    BmpSuper super;
+    bool usable;         /* super and at least a catalogue that says what bitmaps there are */
+    bool in_use;         /* locked by a writer */
+    GPtrArray *records;  /* BmpRecord, as an opening would find them */
+    GPtrArray *problems; /* char *: one line each, as an opening would report them */
+    uint64_t file_size;
+} BmpStoreInfo;
+
+/* Reads the store at @path as an opening would, changing nothing. @disk: the image, to compare
+ * with, or NULL. false: the file can't be read at all or is no store. */
+bool bmp_store_inspect(const TmSys *sys, const char *path, const char *disk,
+                       const uint8_t boot_id[16], BmpStoreInfo *info, GError **error);
+/* Makes the safest usable state of it, closed and with the disk's identity as it is now: the file
+ * is replaced as a whole. Errors: in use; nothing can be told. */
+bool bmp_store_repair(const TmSys *sys, const char *path, const char *disk,
+                      const uint8_t boot_id[16], GError **error);
+void bmp_store_info_clear(BmpStoreInfo *info);
