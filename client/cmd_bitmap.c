@@ -10,7 +10,8 @@ static const TcOption add_options[] = {
     TC_SOCKET_OPTION,
     { "granularity", "SIZE", "bytes that one bit stands for, a power of two from 512 to 2G" },
     { "disabled", NULL, "don't record writes yet" },
-    { "persistent", NULL, "keep it when the node is closed" },
+    { "persistent", NULL,
+      "keep it beside the disk: it survives the daemon, crashes and power loss" },
     { 0 },
 };
 static const TcOption merge_options[] = {
@@ -139,6 +140,7 @@ static int run_list(const TcInvocation *inv)
     }
     table = tc_view_bitmap_table(bitmaps, NULL);
     tc_table_print(table, stdout, tc_terminal_colors(stdout));
+    tc_view_print_reasons(bitmaps, stdout);
     return TC_EXIT_OK;
 }
 

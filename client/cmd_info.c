@@ -210,6 +210,7 @@ static void print_daemon(json_object *greeting, json_object *nodes, json_object 
     tc_table_print(node_table, stdout, colors);
     putchar('\n');
     tc_table_print(bitmap_table, stdout, colors);
+    tc_view_print_reasons(bitmaps, stdout);
     putchar('\n');
     tc_table_print(export_table, stdout, colors);
 }

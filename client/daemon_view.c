@@ -144,12 +144,16 @@ static char *bitmap_states(json_object *bitmap)
     } flags[] = { { "inconsistent", "INCONSISTENT" },
                   { "busy", "busy" },
                   { "persistent", "persistent" } };
+    uint64_t recovered = tc_json_number(bitmap, "recovered");
+    g_autofree char *size = tc_human_size(recovered);
     g_autoptr(GString) states =
         g_string_new(tc_json_true(bitmap, "recording") ? "recording" : "disabled");
 
     for (unsigned i = 0; i < G_N_ELEMENTS(flags); i++)
         if (tc_json_true(bitmap, flags[i].key))
             g_string_append_printf(states, ", %s", flags[i].word);
+    if (recovered)
+        g_string_append_printf(states, ", recovered %s", size);
     return g_string_free(g_steal_pointer(&states), FALSE);
 }
 
@@ -169,4 +173,23 @@ TcTable *tc_view_bitmap_table(json_object *bitmaps, const char *title)
                      granularity, bytes, share, states);
     }
     return table;
+}
+
+void tc_view_print_reasons(json_object *bitmaps, FILE *out)
+{
+    bool any = false;
+
+    for (size_t i = 0; i < length(bitmaps); i++) {
+        json_object *bitmap = json_object_array_get_idx(bitmaps, i);
+        const char *reason = tc_json_string(bitmap, "reason");
+        g_autofree char *line =
+            g_strdup_printf("%s on %s: %s", tc_json_string(bitmap, "name"),
+                            tc_json_string(bitmap, "node"), reason ? reason : "");
+
+        if (!reason)
+            continue;
+        fputs(any ? "" : "\n", out);
+        tc_print_wrapped(out, 0, 2, line);
+        any = true;
+    }
 }

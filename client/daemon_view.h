@@ -20,3 +20,5 @@ json_object *tc_view_bitmaps(json_object *nodes, const char *node, const char *n
 TcTable *tc_view_node_table(json_object *nodes, const char *title);
 TcTable *tc_view_export_table(json_object *exports, const char *title);
 TcTable *tc_view_bitmap_table(json_object *bitmaps, const char *title);
+/* A line for each bitmap that has a reason for its state; nothing if there is none. */
+void tc_view_print_reasons(json_object *bitmaps, FILE *out);

@@ -145,6 +145,42 @@ char *tc_printable(const char *text)
     return valid;
 }
 
+char *tc_wrapped(unsigned indent, unsigned hang, const char *text, unsigned columns)
+{
+    g_autofree char *clean = tc_printable(text);
+    g_auto(GStrv) words = g_strsplit(clean, " ", -1);
+    g_autoptr(GString) out = g_string_new(NULL);
+    glong at = indent;
+
+    g_string_append_printf(out, "%*s", (int)indent, "");
+    for (unsigned i = 0; words[i]; i++) {
+        glong width = g_utf8_strlen(words[i], -1);
+
+        if (i && columns && at + 1 + width >= (glong)columns) {
+            g_string_append_printf(out, "\n%*s", (int)hang, "");
+            at = hang;
+        } else if (i) {
+            g_string_append_c(out, ' ');
+            at++;
+        }
+        g_string_append(out, words[i]);
+        at += width;
+    }
+    g_string_append_c(out, '\n');
+    return g_string_free(g_steal_pointer(&out), FALSE);
+}
+
+void tc_print_wrapped(FILE *out, unsigned indent, unsigned hang, const char *text)
+{
+    unsigned columns = 0, rows;
+    g_autofree char *lines = NULL;
+
+    if (isatty(fileno(out)))
+        tc_terminal_size(out, &columns, &rows);
+    lines = tc_wrapped(indent, hang, text, columns);
+    fputs(lines, out);
+}
+
 bool tc_terminal_colors(FILE *stream)
 {
     const char *no_color = g_getenv("NO_COLOR"), *term = g_getenv("TERM");

@@ -29,6 +29,12 @@ unsigned tc_edit_distance(const char *a, const char *b);
 /* @text with control characters and invalid UTF-8 replaced, fit for a terminal. Returned. */
 char *tc_printable(const char *text);
 
+/* Prints @text, cleaned, as a line that begins with @indent spaces; on a terminal, broken between
+ * words where its width asks for that, further lines beginning with @hang spaces. */
+void tc_print_wrapped(FILE *out, unsigned indent, unsigned hang, const char *text);
+/* The same, for tests: broken before @columns (0: never). Returned. */
+char *tc_wrapped(unsigned indent, unsigned hang, const char *text, unsigned columns);
+
 /* Whether to colour what goes to @stream: a terminal that is not "dumb", and no NO_COLOR
  * (https://no-color.org). */
 bool tc_terminal_colors(FILE *stream);

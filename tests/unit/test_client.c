@@ -46,6 +46,20 @@ START_TEST(sizes_are_written)
 }
 END_TEST
 
+START_TEST(lines_are_broken)
+{
+    same_text(tc_wrapped(0, 2, "a line", 0), "a line\n");
+    same_text(tc_wrapped(2, 4, "ab cd ef gh", 9), "  ab cd\n    ef\n    gh\n");
+    same_text(tc_wrapped(0, 2, "ab cd ef", 9), "ab cd ef\n");
+    same_text(tc_wrapped(0, 2, "ab cd ef", 8), "ab cd\n  ef\n");
+    /* characters, not bytes */
+    same_text(tc_wrapped(0, 2, "\xc3\xa4\xc3\xa4 cd ef", 9), "\xc3\xa4\xc3\xa4 cd ef\n");
+    /* what is too long stays whole */
+    same_text(tc_wrapped(0, 2, "abcdefghijkl mn", 8), "abcdefghijkl\n  mn\n");
+    same_text(tc_wrapped(0, 2, "\033[2J", 0), "?[2J\n");
+}
+END_TEST
+
 START_TEST(sizes_are_read)
 {
     static const struct {
@@ -489,6 +503,7 @@ int main(void)
     int failed;
 
     tcase_add_test(tcase, sizes_are_written);
+    tcase_add_test(tcase, lines_are_broken);
     tcase_add_test(tcase, sizes_are_read);
     tcase_add_test(tcase, words_are_guessed);
     tcase_add_test(tcase, picture_shows_the_most_important);
