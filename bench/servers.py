@@ -225,9 +225,14 @@ class Qsd(Server):
             self.qmp = Qmp(os.path.join(self.dir, "qmp.sock"))
         return self.qmp
 
+    def transaction(self, action, count, **arguments):
+        """One action on each of the bitmaps b0, b1..."""
+        self.monitor().run("transaction", actions=[
+            {"type": action, "data": dict(arguments, node="disk", name="b%d" % i)}
+            for i in range(count)])
+
     def add_bitmaps(self, count, **arguments):
-        for i in range(count):
-            self.monitor().run("block-dirty-bitmap-add", node="disk", name="b%d" % i, **arguments)
+        self.transaction("block-dirty-bitmap-add", count, **arguments)
 
     def export_bitmap(self, name):
         """Deletes the export and adds it again, with the bitmap readable."""

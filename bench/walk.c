@@ -2,7 +2,10 @@
  * walking over a metadata context.
  *
  *   walk dirty URI RUNS STEP      dirties RUNS runs: one block every STEP bytes, pipelined
- *   walk scatter URI COUNT        COUNT writes of a block at random places of the whole disk
+ *   walk trim URI RUNS STEP       the same by trimming, which takes no room
+ *   walk scatter URI COUNT [DEPTH [SEED]]
+ *                                 COUNT writes of a block at random places of the whole disk
+ *   walk sprinkle URI COUNT       the same by trimming
  *   walk extents URI CONTEXT [N]  walks over CONTEXT from end to end, N times
  *
  * Prints one JSON object. Places come from a fixed seed: every server meets the same ones. */
@@ -14,9 +17,18 @@
 #include <string.h>
 #include <time.h>
 
-enum { BLOCK = 4096, DEPTH = 64 };
+enum { BLOCK = 4096 };
 
 static const uint64_t max_request = 1 << 30; /* multiple of every block size; within 32 bits */
+
+/* What is done to how many blocks. */
+typedef struct Work {
+    uint64_t count;
+    uint64_t step; /* between blocks; 0: anywhere */
+    uint64_t seed;
+    int depth;
+    int trim;
+} Work;
 
 /* What a walk has seen: @next is where it goes on, as far as the last reply's extents led. */
 typedef struct Walk {
@@ -77,28 +89,33 @@ static int written(void *opaque, int *error)
     return 1; /* retire */
 }
 
-/* @step: between blocks; 0: anywhere. */
-static void write_blocks(struct nbd_handle *nbd, uint64_t count, uint64_t step)
+static int touch(struct nbd_handle *nbd, const Work *work, uint64_t offset, uint64_t *failed)
 {
     static const char block[BLOCK] = "dirty";
-    uint64_t blocks = (uint64_t)nbd_get_size(nbd) / BLOCK, seed = 88172645463325252u, failed = 0;
+    nbd_completion_callback done = { .callback = written, .user_data = failed };
+
+    return work->trim ? nbd_aio_trim(nbd, BLOCK, offset, done, 0) < 0
+                      : nbd_aio_pwrite(nbd, block, BLOCK, offset, done, 0) < 0;
+}
+
+static void touch_blocks(struct nbd_handle *nbd, const Work *work)
+{
+    uint64_t blocks = (uint64_t)nbd_get_size(nbd) / BLOCK, seed = work->seed, failed = 0;
     double began = now();
 
-    for (uint64_t i = 0; i < count; i++) {
-        uint64_t offset = step ? i * step : random_next(&seed) % blocks * BLOCK;
+    for (uint64_t i = 0; i < work->count; i++) {
+        uint64_t offset = work->step ? i * work->step : random_next(&seed) % blocks * BLOCK;
 
-        if (nbd_aio_pwrite(nbd, block, BLOCK, offset,
-                           (nbd_completion_callback){ .callback = written, .user_data = &failed },
-                           0) < 0)
+        if (touch(nbd, work, offset, &failed))
             die("write");
-        drain(nbd, DEPTH - 1);
+        drain(nbd, work->depth - 1);
     }
     drain(nbd, 0);
     if (failed) {
-        fprintf(stderr, "walk: %" PRIu64 " of %" PRIu64 " writes failed\n", failed, count);
+        fprintf(stderr, "walk: %" PRIu64 " of %" PRIu64 " writes failed\n", failed, work->count);
         exit(1);
     }
-    printf("{\"writes\": %" PRIu64 ", \"seconds\": %.6f}\n", count, now() - began);
+    printf("{\"writes\": %" PRIu64 ", \"seconds\": %.6f}\n", work->count, now() - began);
 }
 
 /* ---- extents */
@@ -145,19 +162,26 @@ static void walk_extents(struct nbd_handle *nbd, const char *context, uint64_t t
            walk.extents, walk.replies, now() - began);
 }
 
+static int usage(void)
+{
+    fprintf(stderr, "usage: walk dirty|trim URI RUNS STEP | scatter URI COUNT [DEPTH [SEED]] | "
+                    "sprinkle URI COUNT | extents URI CONTEXT [TIMES]\n");
+    return 2;
+}
+
 int main(int argc, char **argv)
 {
     struct nbd_handle *nbd = nbd_create();
     const char *mode = argc > 1 ? argv[1] : "";
-    int extents = !strcmp(mode, "extents");
+    int extents = !strcmp(mode, "extents"), scatter = !strcmp(mode, "scatter");
+    int sprinkle = !strcmp(mode, "sprinkle"), trim = !strcmp(mode, "trim");
+    Work work = { .seed = 88172645463325252u, .depth = 64, .trim = trim || sprinkle };
 
-    if ((extents && argc != 4 && argc != 5) || (!strcmp(mode, "dirty") && argc != 5) ||
-        (!strcmp(mode, "scatter") && argc != 4) ||
-        (!extents && strcmp(mode, "dirty") && strcmp(mode, "scatter"))) {
-        fprintf(stderr, "usage: walk dirty URI RUNS STEP | scatter URI COUNT | "
-                        "extents URI CONTEXT [TIMES]\n");
-        return 2;
-    }
+    if (extents    ? argc != 4 && argc != 5
+        : scatter  ? argc < 4 || argc > 6
+        : sprinkle ? argc != 4
+                   : (!trim && strcmp(mode, "dirty")) || argc != 5)
+        return usage();
     if (!nbd || (extents && nbd_add_meta_context(nbd, argv[3]) < 0) ||
         nbd_connect_uri(nbd, argv[2]) < 0)
         die(argv[2]);
@@ -167,10 +191,15 @@ int main(int argc, char **argv)
             return 1;
         }
         walk_extents(nbd, argv[3], argc == 5 ? number(argv[4]) : 1);
-    } else if (!strcmp(mode, "dirty")) {
-        write_blocks(nbd, number(argv[3]), number(argv[4]));
     } else {
-        write_blocks(nbd, number(argv[3]), 0);
+        work.count = number(argv[3]);
+        if (scatter) {
+            work.depth = argc > 4 ? (int)number(argv[4]) : work.depth;
+            work.seed += argc > 5 ? number(argv[5]) : 0;
+        } else if (!sprinkle) {
+            work.step = number(argv[4]);
+        }
+        touch_blocks(nbd, &work);
     }
     nbd_shutdown(nbd, 0);
     nbd_close(nbd);
