@@ -10,8 +10,7 @@ static const TcOption add_options[] = {
     TC_SOCKET_OPTION,
     { "granularity", "SIZE", "bytes that one bit stands for, a power of two from 512 to 2G" },
     { "disabled", NULL, "don't record writes yet" },
-    { "persistent", NULL,
-      "keep it beside the disk: it survives the daemon, crashes and power loss" },
+    { "persistent", NULL, "keep it beside the disk, over restarts and crashes" },
     { 0 },
 };
 static const TcOption merge_options[] = {
