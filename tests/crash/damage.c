@@ -1,0 +1,93 @@
+/* tests/crash/damage.c: bytes of a store at rest that are not what was written. */
+#include "bitmap/format.h"
+#include "tests/crash/run.h"
+
+#include <string.h>
+
+#define TRIES 6
+
+typedef enum { FLIP, OLD_SUPER, MILD, ZERO = MILD, CUT, NOISE, TWO, KINDS } Kind;
+
+static char *spoil(Run *run, unsigned d, Image *image, Kind kind, Rng *rng)
+{
+    uint64_t at = rng_below(rng, image->size), length;
+    unsigned copy = rng_below(rng, BMP_SUPER_COPIES), bit = rng_below(rng, 8);
+
+    switch (kind) {
+    case OLD_SUPER:
+        if (run->have_old_super[d]) {
+            memcpy(image->data + copy * BMP_STORE_ALIGN, run->old_super[d], SECTOR);
+            return g_strdup_printf("copy %u of the superblock is an older one", copy);
+        } /* fall through */
+    case FLIP:
+        /* Most of it is superblocks' padding and free space: where there is something. */
+        for (int i = 0; i < 20 && !image->data[at]; i++)
+            at = rng_below(rng, image->size);
+        image->data[at] ^= 1u << bit;
+        return g_strdup_printf("bit %u of byte %" G_GUINT64_FORMAT " is flipped", bit, at);
+    case ZERO:
+        at = at / SECTOR * SECTOR;
+        memset(image->data + at, 0, MIN(SECTOR, image->size - at));
+        return g_strdup_printf("the sector at %" G_GUINT64_FORMAT " is zero", at);
+    case CUT:
+        memset(image->data + at, 0, image->high > at ? image->high - at : 0);
+        image->high = MIN(image->high, at);
+        image->size = at;
+        return g_strdup_printf("the file ends at %" G_GUINT64_FORMAT, at);
+    case NOISE:
+        length = MIN(1 + rng_below(rng, 300), image->size - at);
+        for (uint64_t i = 0; i < length; i++)
+            image->data[at + i] = rng_next(rng);
+        return g_strdup_printf("%" G_GUINT64_FORMAT " bytes at %" G_GUINT64_FORMAT " are noise",
+                               length, at);
+    default:
+        g_free(spoil(run, d, image, FLIP, rng));
+        return spoil(run, d, image, rng_below(rng, TWO), rng);
+    }
+}
+
+static void damage(Run *run, unsigned d, Rng *rng)
+{
+    Kind kind = rng_below(rng, KINDS);
+    bool power = rng_chance(rng, 2);
+    g_autofree Found *found = g_new(Found, 1);
+    g_autofree char *what = NULL, *wrong = NULL;
+    Image *image;
+
+    medium_cut(run->scratch, run->medium, NULL);
+    image = medium_file(run->scratch, run->disks[d].path + strlen("/m/"));
+    if (!image || !image->size || !image->data)
+        return;
+    what = spoil(run, d, image, kind, rng);
+    run->damaged++;
+    for (int round = 0; round < 2 && !run->failure; round++) {
+        /* The second time it is what the first has made of it: quietly. */
+        recover(run, run->scratch, d, power, round == 0 && rng_chance(rng, 4), found);
+        found->degraded += round;
+        wrong = check_damaged(&run->disks[d].model, found, kind < MILD);
+        if (wrong && !run->failure)
+            run_fail(run,
+                     "--seed %" G_GUINT64_FORMAT " step %u event %u: disk %u, %s, %s%s: %s (%s)",
+                     run->seed, run->step, run->medium->event, d, what,
+                     power               ? "power lost"
+                     : run->disks[d].set ? "killed"
+                                         : "closed",
+                     round ? ", opened again" : "", wrong, found->report);
+    }
+}
+
+void damage_at_rest(Run *run)
+{
+    for (unsigned d = 0; d < run->n_disks; d++) {
+        const Image *image = medium_file(run->medium, run->disks[d].path + strlen("/m/"));
+        Rng rng = { run->seed * 31 + run->step };
+
+        if (run->disks[d].looseness != STRICT || run->faulted)
+            continue;
+        for (int i = 0; i < TRIES && !run->failure; i++)
+            damage(run, d, &rng);
+        run->have_old_super[d] = image && image->size > SECTOR;
+        if (run->have_old_super[d])
+            memcpy(run->old_super[d], image->data, SECTOR);
+    }
+}

@@ -1,0 +1,64 @@
+/* tests/crash/model.h: what the bitmaps of a disk have to say, as arrays of bits.
+ *
+ * Of each bitmap two sets are kept: what must be dirty (P1), and what may be at most, but for
+ * regions in doubt (P2). They differ while a write is being marked and after a loss of power.
+ *
+ * A ModelDisk is a value: copy it by assignment. */
+#pragma once
+#include "bitmap/bitmap.h"
+#include <stdbool.h>
+#include <stdint.h>
+
+#define MODEL_SIZE_MAX (UINT64_C(8) << 20)
+#define MODEL_WORDS    (MODEL_SIZE_MAX / 512 / 64)
+#define MODEL_BITMAPS  8u
+
+typedef struct ModelBits {
+    uint64_t words[MODEL_WORDS];
+} ModelBits;
+
+typedef struct ModelBitmap {
+    char name[24];
+    uint8_t shift;
+    bool persistent, enabled;
+    bool inconsistent;
+    bool exact; /* nothing in it ever came from a recovery: recovered is 0 */
+    ModelBits must, may;
+} ModelBitmap;
+
+typedef struct ModelDisk {
+    uint64_t size;
+    unsigned n;
+    ModelBitmap bitmaps[MODEL_BITMAPS];
+} ModelDisk;
+
+static inline bool model_test(const ModelBits *bits, uint64_t granule)
+{
+    return bits->words[granule / 64] >> (granule % 64) & 1;
+}
+
+/* The granules of 2^@shift bytes that the range touches. */
+void model_set(ModelBits *bits, unsigned shift, uint64_t offset, uint64_t length);
+/* *to |= @from, outward. */
+void model_or(ModelBits *to, unsigned shift, const ModelBits *from, unsigned from_shift,
+              uint64_t size);
+bool model_subset(const ModelBits *small, const ModelBits *big);
+
+/* A write to the range is being marked: it may be dirty. */
+void model_marking(ModelDisk *disk, uint64_t offset, uint64_t length);
+/* It may have reached the disk: it must be. */
+void model_written(ModelDisk *disk, uint64_t offset, uint64_t length);
+
+ModelBitmap *model_find(ModelDisk *disk, const char *name);
+ModelBitmap *model_add(ModelDisk *disk, const char *name, unsigned shift, bool persistent,
+                       bool enabled);
+void model_remove(ModelDisk *disk, ModelBitmap *bitmap);
+void model_clear(ModelBitmap *bitmap);
+void model_merge(ModelDisk *disk, ModelBitmap *to, const ModelBitmap *from);
+void model_resize(ModelDisk *disk, uint64_t size);
+/* What a power loss that leaves the disk with @size bytes makes of it. */
+void model_found_with_size(ModelDisk *disk, uint64_t size);
+void model_drop_transient(ModelDisk *disk);
+
+/* The content of a bitmap of a disk of @size bytes. */
+void model_read(BmpBitmap *bitmap, uint64_t size, ModelBits *bits);

@@ -1,0 +1,144 @@
+/* tests/crash/run.h: one seeded workload on a simulated medium, and what is known of it.
+ *
+ * Everything that happens follows from the seed: the workload from its generator, the states of an
+ * event from one made of seed, event and state, so that a single one can be had again. */
+#pragma once
+#include "bitmap/store.h"
+#include "tests/crash/medium.h"
+#include "tests/crash/model.h"
+
+/* ---- numbers at random */
+typedef struct Rng {
+    uint64_t state;
+} Rng;
+
+static inline uint64_t rng_next(Rng *rng)
+{
+    uint64_t z = rng->state += UINT64_C(0x9e3779b97f4a7c15);
+
+    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return z ^ (z >> 31);
+}
+
+static inline uint64_t rng_below(Rng *rng, uint64_t n)
+{
+    return rng_next(rng) % n;
+}
+
+static inline bool rng_chance(Rng *rng, unsigned one_in)
+{
+    return !rng_below(rng, one_in);
+}
+
+/* ---- what an opening found */
+typedef struct FoundBitmap {
+    char name[24];
+    uint8_t shift;
+    bool persistent, enabled, inconsistent, reason;
+    uint64_t recovered;
+    ModelBits bits;
+} FoundBitmap;
+
+typedef struct Found {
+    bool opened;
+    uint64_t size; /* of the disk */
+    unsigned n, degraded;
+    FoundBitmap bitmaps[MODEL_BITMAPS + 2];
+    char report[160]; /* the last */
+} Found;
+
+/* How far a state may be from what the model says. */
+typedef enum {
+    STRICT,
+    LOOSE_BITS,   /* a failure: more may be dirty in enabled bitmaps, nothing may be missing */
+    LOOSE_STATES, /* many: bitmaps may be gone, too, but not wrong */
+} Looseness;
+
+typedef struct Disk {
+    unsigned index;
+    char path[24];          /* of its store */
+    BmpSet *set;            /* NULL: not open */
+    ModelDisk model, after; /* before the operation in flight, and after it */
+    BmpDurability durability;
+    unsigned region_shift;
+    bool accept_changed, changed;
+    Looseness looseness;
+    unsigned degraded, healed; /* reports */
+} Disk;
+
+#define ANY_STATE UINT32_MAX
+
+typedef struct Options {
+    bool verbose;
+    bool one_state; /* only that one, or those of an event: */
+    uint32_t event, state;
+    unsigned states; /* at most, an event */
+    const char *keep;
+    bool faults, damage;
+} Options;
+
+typedef struct Run {
+    const Options *options;
+    uint64_t seed;
+    Rng rng;
+    Medium *medium, *spare; /* the spare takes what is adopted */
+    Medium *scratch, *scratch2;
+    Disk disks[MEDIUM_DISKS];
+    unsigned n_disks;
+    bool in_flight;
+    uint8_t boot;
+    uint64_t version; /* of the models */
+    GHashTable *seen; /* states that were recovered with these models */
+    uint64_t seen_version;
+    unsigned shifts[3]; /* granularities in use */
+    unsigned step;
+    uint32_t state; /* being recovered now */
+    /* A crash that the workload goes on from. */
+    int adopt_in; /* events until then, -1: no */
+    bool adopted;
+    bool adopted_power;
+    bool faulted; /* something has been made to fail */
+    Found found[MEDIUM_DISKS];
+    uint8_t old_super[MEDIUM_DISKS][SECTOR]; /* as it was some time ago */
+    bool have_old_super[MEDIUM_DISKS];
+    /* Counted. */
+    uint64_t events, states, recovered, damaged;
+    char *failure;
+} Run;
+
+Run *run_new(const Options *options);
+void run_free(Run *run);
+/* Goes through the workload of a seed; false: run->failure says what is wrong. */
+bool run_seed(Run *run, uint64_t seed, unsigned steps);
+void run_fail(Run *run, const char *format, ...) G_GNUC_PRINTF(2, 3);
+
+/* ---- recover.c */
+/* Opens what is on @m, in a boot of its own if @power, reads it, and dies. */
+void recover(Run *run, Medium *m, unsigned disk, bool power, bool read_only, Found *found);
+/* The set of a disk, opened; NULL: refused. */
+BmpSet *recover_open(Run *run, Medium *m, unsigned disk, uint8_t boot, bool read_only,
+                     BmpReportFn report, void *opaque);
+void recover_read(BmpSet *set, Found *found);
+
+/* What a store's table says is in doubt after a power loss. */
+typedef struct Doubt {
+    bool everything;
+    unsigned open;  /* regions */
+    ModelBits bits; /* granules of 512 bytes */
+} Doubt;
+void doubt_read(Run *run, Medium *m, unsigned disk, Doubt *doubt);
+
+/* Why @found is not what @model says; NULL: it is. @power, and then @doubt: what may be dirty
+ * besides. Returned (g_free). */
+char *check_found(const ModelDisk *model, const Found *found, bool power, const Doubt *doubt,
+                  Looseness looseness);
+/* The same of damage. @mild: nothing may be missing. */
+char *check_damaged(const ModelDisk *model, const Found *found, bool mild);
+
+/* ---- states.c */
+/* The power may be cut: forms states and recovers them. */
+void states_event(void *run, const char *what);
+
+/* ---- damage.c: at rest */
+void damage_at_rest(Run *run);
