@@ -62,7 +62,8 @@ static void damage(Run *run, unsigned d, Rng *rng)
     run->damaged++;
     for (int round = 0; round < 2 && !run->failure; round++) {
         /* The second time it is what the first has made of it: quietly. */
-        recover(run, run->scratch, d, power, round == 0 && rng_chance(rng, 4), found);
+        recover(run, run->scratch, d, power,
+                round == 0 && rng_chance(rng, 4) ? READ_ONLY : THEN_DIE, found);
         found->degraded += round;
         wrong = check_damaged(&run->disks[d].model, found, kind < MILD);
         if (wrong && !run->failure)

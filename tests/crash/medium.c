@@ -138,7 +138,7 @@ void medium_reset(Medium *m)
     g_array_set_size(m->changes, 0);
     g_clear_pointer(&m->violation, g_free);
     m->fault = (MediumFault){ 0 };
-    m->mappings = m->event = m->writes = 0;
+    m->mappings = m->event = m->writes = m->syncs = 0;
     m->serials = 1;
     m->clock = UINT64_C(1700000000) * 1000000000;
 }

@@ -109,6 +109,7 @@ typedef struct Medium {
     uint64_t clock;
     uint32_t serials;
     unsigned writes; /* calls that changed something */
+    unsigned syncs;
     MediumFault fault;
     char *violation; /* the first rule of the medium that was broken */
     /* The power may be cut here; @what names the call. */

@@ -211,6 +211,7 @@ static int sync_file(int fd, bool all)
 
     if (n == -1)
         return fail(EBADF);
+    m->syncs++;
     medium_absorb(m, true);
     medium_event(m, "sync begins");
     if (faulty(m, CALL_SYNC)) {

@@ -71,7 +71,19 @@ void recover_read(BmpSet *set, Found *found)
     }
 }
 
-void recover(Run *run, Medium *m, unsigned n, bool power, bool read_only, Found *found)
+static void add_one(BmpSet *set)
+{
+    BmpAddOptions options = { .persistent = true };
+    g_autoptr(BmpBitmap) bitmap = NULL;
+
+    bmp_set_change_begin(&set, 1);
+    bitmap = bmp_set_add(set, "late", &options, NULL);
+    if (bitmap && !bmp_set_commit(&set, 1, NULL))
+        bmp_bitmap_remove(bitmap, NULL);
+    bmp_set_change_end(&set, 1);
+}
+
+void recover(Run *run, Medium *m, unsigned n, bool power, How how, Found *found)
 {
     Medium *before = medium_use(m);
     unsigned writes = m->writes;
@@ -80,15 +92,19 @@ void recover(Run *run, Medium *m, unsigned n, bool power, bool read_only, Found 
     found->degraded = found->n = 0;
     found->report[0] = 0;
     found->size = medium_disk_size(m, n);
-    set = recover_open(run, m, n, run->boot + power, read_only, heard, found);
+    set = recover_open(run, m, n, run->boot + power, how == READ_ONLY, heard, found);
     found->opened = set;
     if (set) {
         recover_read(set, found);
-        writes = read_only ? writes : m->writes;
+        if (how == THEN_CLOSE)
+            bmp_set_close_store(set);
+        else if (how == THEN_ADD)
+            add_one(set);
+        writes = how == READ_ONLY ? writes : m->writes;
         bmp_set_free(set);
         if (m->writes != writes)
             run_fail(run, "a set that was %s wrote to the store",
-                     read_only ? "opened read-only" : "freed without being closed");
+                     how == READ_ONLY ? "opened read-only" : "freed without being closed");
     }
     if (medium_open_count(m))
         run_fail(run, "%u descriptors or mappings left behind", medium_open_count(m));
@@ -271,6 +287,26 @@ char *check_found(const ModelDisk *expected, const Found *found, bool power, con
     if (!wrong && looseness != LOOSE_STATES)
         wrong = check_unexpected(model, found);
     return wrong;
+}
+
+char *check_same(const Found *a, const Found *b)
+{
+    if (a->opened != b->opened || a->n != b->n)
+        return g_strdup_printf("%u bitmaps and then %u", a->n, b->n);
+    for (unsigned i = 0; i < a->n; i++) {
+        const FoundBitmap *x = &a->bitmaps[i], *y = &b->bitmaps[i];
+
+        if (strcmp(x->name, y->name) || x->shift != y->shift || x->enabled != y->enabled ||
+            x->inconsistent != y->inconsistent)
+            return g_strdup_printf("%s is another", x->name);
+        if (!x->inconsistent && memcmp(&x->bits, &y->bits, sizeof(x->bits)))
+            return g_strdup_printf("%s has another content", x->name);
+        if (!x->inconsistent && x->recovered != y->recovered)
+            return g_strdup_printf("%s: recovered was %" G_GUINT64_FORMAT
+                                   " and is %" G_GUINT64_FORMAT,
+                                   x->name, x->recovered, y->recovered);
+    }
+    return NULL;
 }
 
 char *check_damaged(const ModelDisk *model, const Found *found, bool mild)

@@ -114,8 +114,9 @@ bool run_seed(Run *run, uint64_t seed, unsigned steps);
 void run_fail(Run *run, const char *format, ...) G_GNUC_PRINTF(2, 3);
 
 /* ---- recover.c */
-/* Opens what is on @m, in a boot of its own if @power, reads it, and dies. */
-void recover(Run *run, Medium *m, unsigned disk, bool power, bool read_only, Found *found);
+typedef enum { THEN_DIE, THEN_CLOSE, READ_ONLY, THEN_ADD } How;
+/* Opens what is on @m, in a boot of its own if @power, and reads it. */
+void recover(Run *run, Medium *m, unsigned disk, bool power, How how, Found *found);
 /* The set of a disk, opened; NULL: refused. */
 BmpSet *recover_open(Run *run, Medium *m, unsigned disk, uint8_t boot, bool read_only,
                      BmpReportFn report, void *opaque);
@@ -133,12 +134,31 @@ void doubt_read(Run *run, Medium *m, unsigned disk, Doubt *doubt);
  * besides. Returned (g_free). */
 char *check_found(const ModelDisk *model, const Found *found, bool power, const Doubt *doubt,
                   Looseness looseness);
+/* Where two openings differ; NULL: nowhere. Returned (g_free). */
+char *check_same(const Found *a, const Found *b);
 /* The same of damage. @mild: nothing may be missing. */
 char *check_damaged(const ModelDisk *model, const Found *found, bool mild);
 
 /* ---- states.c */
 /* The power may be cut: forms states and recovers them. */
 void states_event(void *run, const char *what);
+
+/* ---- again.c: what else has to hold of a state; each of the functions may do nothing */
+typedef struct State {
+    const char *what;
+    const uint8_t *kept;
+    bool power;
+} State;
+/* Fails with the state's name. */
+void again_fail(Run *run, const State *state, const char *what, const char *wrong);
+/* The scratch medium has been recovered: it is found again, whatever happens next. */
+void again_durable(Run *run, const State *state, const Found *found, Rng *rng);
+/* An opening that may only read finds the same. */
+void again_read_only(Run *run, const State *state, const Found *found);
+/* One disk of two goes on before the other is opened, which then reports no less. */
+void again_late(Run *run, const State *state, const Found *found, Rng *rng);
+/* A read that fails is no wrong answer. */
+void again_unreadable(Run *run, const State *state, const Found *found, Rng *rng);
 
 /* ---- damage.c: at rest */
 void damage_at_rest(Run *run);

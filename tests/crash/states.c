@@ -165,31 +165,6 @@ static int match(Run *run, const Found *found, const uint8_t *kept, bool power, 
     return matched;
 }
 
-/* What was recovered is durable: it is found again, whatever happens next. */
-static void again(Run *run, const Found *found, const char *what, Rng *rng)
-{
-    g_autofree Found *second = g_new(Found, 1);
-    unsigned d = rng_below(rng, run->n_disks);
-    bool read_only = rng_chance(rng, 3);
-
-    run->boot += 1;
-    recover(run, run->scratch, d, false, read_only, second);
-    run->boot -= 1;
-    for (unsigned i = 0; i < found[d].n || i < second->n; i++) {
-        const FoundBitmap *a = &found[d].bitmaps[i], *b = &second->bitmaps[i];
-
-        if (second->n != found[d].n || strcmp(a->name, b->name) || a->enabled != b->enabled ||
-            a->inconsistent != b->inconsistent || a->recovered != b->recovered ||
-            memcmp(&a->bits, &b->bits, sizeof(a->bits))) {
-            run_fail(run,
-                     "--seed %" G_GUINT64_FORMAT " --event %u --state %u: %s: opened again, %s is "
-                     "another",
-                     run->seed, run->medium->event, run->state, what, a->name);
-            return;
-        }
-    }
-}
-
 static void keep_files(const Run *run, const Medium *state)
 {
     g_autofree char *path = NULL;
@@ -241,6 +216,7 @@ static void recover_state(Run *run, const char *what, const uint8_t *kept, bool 
     bool backwards = rng_chance(rng, 2), adopting;
     uint64_t hash;
     int which;
+    const State state = { what, kept, power };
 
     adopting = !run->adopted && run->adopt_in == 0 && rng_chance(rng, 3);
     medium_cut(run->scratch, run->medium, kept);
@@ -249,12 +225,18 @@ static void recover_state(Run *run, const char *what, const uint8_t *kept, bool 
         !g_hash_table_add(run->seen, GSIZE_TO_POINTER(hash)))
         return;
     for (unsigned i = 0; i < run->n_disks; i++)
-        recover(run, run->scratch, backwards ? run->n_disks - 1 - i : i, power, false,
+        recover(run, run->scratch, backwards ? run->n_disks - 1 - i : i, power, THEN_DIE,
                 &found[backwards ? run->n_disks - 1 - i : i]);
     run->recovered++;
     which = run->failure ? 0 : match(run, found, kept, power, what);
-    if (!run->failure && power && rng_chance(rng, 8))
-        again(run, found, what, rng);
+    if (!run->failure && rng_chance(rng, 8))
+        again_durable(run, &state, found, rng);
+    if (!run->failure && rng_chance(rng, 16))
+        again_read_only(run, &state, found);
+    if (!run->failure && rng_chance(rng, 6))
+        again_late(run, &state, found, rng);
+    if (!run->failure && rng_chance(rng, 32))
+        again_unreadable(run, &state, found, rng);
     if (run->failure) {
         medium_cut(run->scratch, run->medium, kept);
         keep_files(run, run->scratch);

@@ -104,7 +104,7 @@ void session_check(Run *run, Disk *disk)
         const ModelBitmap *b = &disk->model.bitmaps[i];
         g_autoptr(BmpBitmap) bitmap = bmp_set_find(disk->set, b->name, NULL);
 
-        if (!bitmap || bmp_bitmap_enabled(bitmap) != b->enabled) {
+        if (!bitmap || (!b->inconsistent && bmp_bitmap_enabled(bitmap) != b->enabled)) {
             run_fail(run, "step %u: %s in memory is not as expected", run->step, b->name);
             return;
         }
@@ -116,28 +116,59 @@ void session_check(Run *run, Disk *disk)
 
 /* ---- writing -------------------------------------------------------------------------------- */
 
-static void write_some(Run *run, Disk *disk)
+static void choose_range(Run *run, const Disk *disk, uint64_t *offset, uint64_t *length)
 {
-    uint64_t size = disk->model.size, offset, length, epoch;
     static const uint32_t most[] = { 512, 512, 4096, 4096, 65536, 300000, 2000000 };
+    uint64_t size = disk->model.size;
 
     /* Often where it is warm already. */
-    offset = rng_chance(&run->rng, 3) ? rng_below(&run->rng, size)
-                                      : rng_below(&run->rng, MIN(size, 200000));
+    *offset = rng_chance(&run->rng, 3) ? rng_below(&run->rng, size)
+                                       : rng_below(&run->rng, MIN(size, 200000));
     if (!rng_chance(&run->rng, 6))
-        offset = offset / 512 * 512;
-    length = 1 + rng_below(&run->rng, most[rng_below(&run->rng, G_N_ELEMENTS(most))]);
-    length = MIN(length, size - offset);
+        *offset = *offset / 512 * 512;
+    *length = 1 + rng_below(&run->rng, most[rng_below(&run->rng, G_N_ELEMENTS(most))]);
+    *length = MIN(*length, size - *offset);
+}
+
+/* What is marked costs nothing, and who may not wait does not. */
+static void check_cost(Run *run, Disk *disk, uint64_t offset, uint64_t length)
+{
+    unsigned syncs = run->medium->syncs, writes = run->medium->writes;
+    uint64_t epoch;
+
+    if (run->adopted || run->faulted)
+        return;
+    if (!bmp_set_mark_try_begin(disk->set, offset, length, &epoch))
+        run_fail(run, "step %u: what is marked has to wait", run->step);
+    else
+        bmp_set_mark_end(disk->set, offset, length, epoch);
+    if (run->medium->syncs != syncs || run->medium->writes != writes)
+        run_fail(run, "step %u: marking what is marked calls the system", run->step);
+}
+
+static void write_some(Run *run, Disk *disk)
+{
+    uint64_t offset, length, epoch;
+    unsigned syncs = run->medium->syncs;
+    bool marked;
+
+    choose_range(run, disk, &offset, &length);
     model_marking(&disk->model, offset, length);
     run->version++;
-    if (rng_chance(&run->rng, 4) || !bmp_set_mark_try_begin(disk->set, offset, length, &epoch))
+    marked = !rng_chance(&run->rng, 4) && bmp_set_mark_try_begin(disk->set, offset, length, &epoch);
+    if (run->medium->syncs != syncs)
+        run_fail(run, "step %u: who must not wait has waited for a sync", run->step);
+    if (!marked)
         epoch = bmp_set_mark_begin(disk->set, offset, length);
+    if (disk->durability == BMP_DURABLE_PROCESS && run->medium->syncs != syncs && !run->faulted)
+        run_fail(run, "step %u: a write has waited for a sync", run->step);
     model_written(&disk->model, offset, length);
     run->version++;
     if (!run->adopted) {
         medium_disk_written(run->medium, disk->index);
         medium_look(run->medium, "a write is issued");
     }
+    check_cost(run, disk, offset, length);
     bmp_set_mark_end(disk->set, offset, length, epoch);
 }
 
@@ -261,11 +292,27 @@ static void go_on(Run *run)
     }
 }
 
+/* Another program writes to the closed disk (R4). */
+static void change_unseen(Run *run, Disk *disk)
+{
+    flight_begin(run);
+    for (unsigned i = 0; i < disk->after.n && !disk->accept_changed; i++)
+        disk->after.bitmaps[i].inconsistent |= disk->after.bitmaps[i].enabled;
+    medium_disk_written(run->medium, disk->index);
+    medium_sys.fsync(medium_disk_fd(disk->index));
+    flight_end(run, true);
+}
+
 /* The disks are closed, and somebody may write to one. */
 static void reopen(Run *run)
 {
     for (unsigned d = 0; d < run->n_disks; d++) {
         session_close(run, &run->disks[d]);
+        if (run->adopted || run->failure)
+            return;
+        run->disks[d].accept_changed = rng_chance(&run->rng, 2);
+        if (run->disks[d].looseness == STRICT && rng_chance(&run->rng, 6))
+            change_unseen(run, &run->disks[d]);
         if (run->adopted || run->failure)
             return;
     }
