@@ -1,0 +1,151 @@
+/* bitmap/map_recover.c: what the map of a store says that nobody has open: reading only. */
+#include "bitmap/map.h"
+
+#include "util/range.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define CHUNK (UINT64_C(1) << 20)
+
+typedef struct Reader {
+    const TmSys *sys;
+    int fd;
+    uint64_t offset; /* of the map */
+    const BmpGeometry *g;
+    BmpMapFound *found;
+    uint64_t buffer[CHUNK / 8];
+} Reader;
+
+/* What can't be read is zeroes, which are not valid anywhere. */
+static void read_or_zero(Reader *r, void *data, uint64_t length, uint64_t offset)
+{
+    char *at = data;
+
+    while (length) {
+        struct iovec iov = { at, length };
+        ssize_t n = r->sys->preadv2(r->fd, &iov, 1, (off_t)offset, 0);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            break;
+        at += n;
+        offset += (uint64_t)n;
+        length -= (uint64_t)n;
+    }
+    memset(at, 0, length);
+}
+
+static void set_region(BmpBits *bits, const BmpGeometry *g, uint32_t region)
+{
+    uint64_t start = (uint64_t)region << g->region_shift;
+
+    bmp_bits_set_bytes(bits, start, tm_min(UINT64_C(1) << g->region_shift, g->size - start));
+}
+
+/* The runs of set bits of one word, whose first granule is @base. */
+static void set_word(BmpBits *bits, uint64_t base, uint32_t word)
+{
+    while (word) {
+        unsigned first = __builtin_ctz(word);
+        uint32_t rest = ~(word >> first);
+        unsigned n = MIN(rest ? (unsigned)__builtin_ctz(rest) : 32, 32 - first);
+
+        bmp_bits_set(bits, base + first, base + first + n - 1);
+        word &= ~(((n == 32 ? 0 : UINT32_C(1) << n) - 1) << first);
+    }
+}
+
+static void add_words(Reader *r, uint64_t first_granule, uint64_t granules, const uint64_t *words,
+                      uint64_t n)
+{
+    BmpMapFound *found = r->found;
+
+    for (uint64_t i = 0; i < n && i * BMP_WORD_GRANULES < granules; i++) {
+        uint64_t word = GUINT64_FROM_LE(words[i]), base = first_granule + i * BMP_WORD_GRANULES;
+
+        if (word == BMP_WORD_CLEAN)
+            continue;
+        if (bmp_word_valid(word)) {
+            set_word(&found->marked, base, (uint32_t)word);
+        } else {
+            found->damaged_words++;
+            bmp_bits_set(&found->uncertain, base, base + BMP_WORD_GRANULES - 1);
+        }
+    }
+}
+
+static void read_words(Reader *r, uint32_t region)
+{
+    const BmpGeometry *g = r->g;
+    uint64_t at = r->offset + g->words_offset + g->block * region;
+    uint64_t granules = UINT64_C(1) << (g->region_shift - g->map_shift);
+
+    for (uint64_t done = 0; done < g->block; done += CHUNK) {
+        uint64_t n = tm_min(CHUNK, g->block - done), skip = done / 8 * BMP_WORD_GRANULES;
+
+        read_or_zero(r, r->buffer, n, at + done);
+        add_words(r, region * granules + skip, granules - skip, r->buffer, n / 8);
+    }
+}
+
+/* @marked and @uncertain must be disjoint: certain is certain. */
+static void subtract(BmpBits *bits, const BmpBits *what)
+{
+    BmpBitsIter iter = bmp_bits_iter(what);
+    uint64_t from = 0, first, end;
+
+    while (bmp_bits_next(&iter, from, what->nbits, &first, &end)) {
+        bmp_bits_clear(bits, first, end - 1);
+        from = end;
+    }
+}
+
+static void read_region(Reader *r, uint32_t region, BmpRegionState state, bool power_lost)
+{
+    if (state == BMP_REGION_CLEAN)
+        return;
+    if (state == BMP_REGION_FULL) {
+        set_region(&r->found->marked, r->g, region);
+        return;
+    }
+    if (state == BMP_REGION_OPEN && power_lost) {
+        r->found->open_regions++;
+        set_region(&r->found->uncertain, r->g, region);
+        return;
+    }
+    read_words(r, region);
+}
+
+void bmp_map_recover(const TmSys *sys, int fd, uint64_t offset, const BmpGeometry *geometry,
+                     uint64_t seed, uint64_t epoch, bool power_lost, BmpMapFound *found)
+{
+    uint64_t n = (uint64_t)geometry->regions * 8;
+    g_autofree Reader *r = g_new(Reader, 1);
+    g_autofree uint64_t *table = g_malloc(n + 8);
+
+    *r = (Reader){ .sys = sys, .fd = fd, .offset = offset, .g = geometry, .found = found };
+    *found = (BmpMapFound){ 0 };
+    bmp_bits_init(&found->marked, geometry->size, geometry->map_shift);
+    bmp_bits_init(&found->uncertain, geometry->size, geometry->map_shift);
+    read_or_zero(r, table, n, offset);
+    for (uint32_t i = 0; i < geometry->regions; i++) {
+        BmpRegionState state;
+        uint64_t stamp;
+
+        if (!bmp_entry_read(seed, i, GUINT64_FROM_LE(table[i]), &stamp, &state) || stamp > epoch) {
+            found->damaged_entries++;
+            set_region(&found->uncertain, geometry, i);
+        } else if (stamp == epoch) {
+            read_region(r, i, state, power_lost);
+        }
+    }
+    subtract(&found->uncertain, &found->marked);
+}
+
+void bmp_map_found_clear(BmpMapFound *found)
+{
+    bmp_bits_clear_all(&found->marked);
+    bmp_bits_clear_all(&found->uncertain);
+}

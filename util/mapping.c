@@ -1,0 +1,101 @@
+/* util/mapping.c: the guarded mappings and the handler of SIGBUS.
+ *
+ * A signal handler is given nothing but an address, so the table of mappings is the one global
+ * here. The handler takes no lock: a slot is published by its address, last, and taken back by it,
+ * first. */
+#include "util/mapping.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdint.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define SLOTS 1024
+
+static struct {
+    uintptr_t address; /* atomic; 0: free; 1: being made or closed */
+    size_t length;     /* atomic */
+    int broken;        /* atomic */
+} guarded[SLOTS];
+
+static bool replace_page(uintptr_t at)
+{
+    uintptr_t page_size = (uintptr_t)sysconf(_SC_PAGESIZE);
+
+    for (int i = 0; i < SLOTS; i++) {
+        uintptr_t address = __atomic_load_n(&guarded[i].address, __ATOMIC_ACQUIRE);
+
+        if (address <= 1 || at < address ||
+            at - address >= __atomic_load_n(&guarded[i].length, __ATOMIC_RELAXED))
+            continue;
+        __atomic_store_n(&guarded[i].broken, 1, __ATOMIC_RELEASE);
+        return mmap((void *)(at & ~(page_size - 1)), page_size, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED;
+    }
+    return false;
+}
+
+static void on_sigbus(int number, siginfo_t *info, void *context)
+{
+    int saved = errno;
+
+    if (!replace_page((uintptr_t)info->si_addr))
+        signal(SIGBUS, SIG_DFL); /* the access is repeated, and ends the process */
+    errno = saved;
+    (void)number;
+    (void)context;
+}
+
+void tm_mapping_guard_install(void)
+{
+    struct sigaction action = { .sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO };
+
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGBUS, &action, NULL);
+}
+
+static int take_slot(void *address, size_t length)
+{
+    for (int i = 0; i < SLOTS; i++) {
+        uintptr_t none = 0;
+
+        if (!__atomic_compare_exchange_n(&guarded[i].address, &none, 1, false, __ATOMIC_ACQ_REL,
+                                         __ATOMIC_RELAXED))
+            continue;
+        __atomic_store_n(&guarded[i].length, length, __ATOMIC_RELAXED);
+        __atomic_store_n(&guarded[i].broken, 0, __ATOMIC_RELAXED);
+        __atomic_store_n(&guarded[i].address, (uintptr_t)address, __ATOMIC_RELEASE);
+        return i;
+    }
+    return -1;
+}
+
+int tm_mapping_open(TmMapping *mapping, const TmSys *sys, int fd, uint64_t offset, size_t length)
+{
+    void *address = sys->mmap(fd, (off_t)offset, length);
+
+    if (!address)
+        return -errno;
+    *mapping = (TmMapping){ .sys = sys, .address = address, .length = length };
+    mapping->slot = take_slot(address, length);
+    return 0;
+}
+
+void tm_mapping_close(TmMapping *mapping)
+{
+    if (!mapping->address)
+        return;
+    if (mapping->slot >= 0)
+        __atomic_store_n(&guarded[mapping->slot].address, 1, __ATOMIC_RELEASE);
+    mapping->sys->munmap(mapping->address, mapping->length);
+    if (mapping->slot >= 0)
+        __atomic_store_n(&guarded[mapping->slot].address, 0, __ATOMIC_RELEASE);
+    mapping->address = NULL;
+}
+
+bool tm_mapping_broken(const TmMapping *mapping)
+{
+    return mapping->address && mapping->slot >= 0 &&
+           __atomic_load_n(&guarded[mapping->slot].broken, __ATOMIC_ACQUIRE);
+}
