@@ -3,8 +3,9 @@
  *
  *   walk dirty URI RUNS STEP      dirties RUNS runs: one block every STEP bytes, pipelined
  *   walk trim URI RUNS STEP       the same by trimming, which takes no room
- *   walk scatter URI COUNT [DEPTH [SEED]]
- *                                 COUNT writes of a block at random places of the whole disk
+ *   walk scatter URI COUNT [DEPTH [SEED [SECONDS]]]
+ *                                 COUNT writes of a block at random places of the whole disk, or
+ *                                 fewer when the time is up
  *   walk sprinkle URI COUNT       the same by trimming
  *   walk extents URI CONTEXT [N]  walks over CONTEXT from end to end, N times
  *
@@ -26,6 +27,7 @@ typedef struct Work {
     uint64_t count;
     uint64_t step; /* between blocks; 0: anywhere */
     uint64_t seed;
+    uint64_t seconds; /* 0: as long as it takes */
     int depth;
     int trim;
 } Work;
@@ -101,21 +103,24 @@ static int touch(struct nbd_handle *nbd, const Work *work, uint64_t offset, uint
 static void touch_blocks(struct nbd_handle *nbd, const Work *work)
 {
     uint64_t blocks = (uint64_t)nbd_get_size(nbd) / BLOCK, seed = work->seed, failed = 0;
+    uint64_t done = 0;
     double began = now();
 
-    for (uint64_t i = 0; i < work->count; i++) {
-        uint64_t offset = work->step ? i * work->step : random_next(&seed) % blocks * BLOCK;
+    for (; done < work->count; done++) {
+        uint64_t offset = work->step ? done * work->step : random_next(&seed) % blocks * BLOCK;
 
         if (touch(nbd, work, offset, &failed))
             die("write");
         drain(nbd, work->depth - 1);
+        if (work->seconds && now() - began > (double)work->seconds)
+            break;
     }
     drain(nbd, 0);
     if (failed) {
-        fprintf(stderr, "walk: %" PRIu64 " of %" PRIu64 " writes failed\n", failed, work->count);
+        fprintf(stderr, "walk: %" PRIu64 " of %" PRIu64 " writes failed\n", failed, done);
         exit(1);
     }
-    printf("{\"writes\": %" PRIu64 ", \"seconds\": %.6f}\n", work->count, now() - began);
+    printf("{\"writes\": %" PRIu64 ", \"seconds\": %.6f}\n", done, now() - began);
 }
 
 /* ---- extents */
@@ -164,8 +169,9 @@ static void walk_extents(struct nbd_handle *nbd, const char *context, uint64_t t
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: walk dirty|trim URI RUNS STEP | scatter URI COUNT [DEPTH [SEED]] | "
-                    "sprinkle URI COUNT | extents URI CONTEXT [TIMES]\n");
+    fprintf(stderr,
+            "usage: walk dirty|trim URI RUNS STEP | scatter URI COUNT [DEPTH [SEED [SECONDS]]] | "
+            "sprinkle URI COUNT | extents URI CONTEXT [TIMES]\n");
     return 2;
 }
 
@@ -178,7 +184,7 @@ int main(int argc, char **argv)
     Work work = { .seed = 88172645463325252u, .depth = 64, .trim = trim || sprinkle };
 
     if (extents    ? argc != 4 && argc != 5
-        : scatter  ? argc < 4 || argc > 6
+        : scatter  ? argc < 4 || argc > 7
         : sprinkle ? argc != 4
                    : (!trim && strcmp(mode, "dirty")) || argc != 5)
         return usage();
@@ -196,6 +202,7 @@ int main(int argc, char **argv)
         if (scatter) {
             work.depth = argc > 4 ? (int)number(argv[4]) : work.depth;
             work.seed += argc > 5 ? number(argv[5]) : 0;
+            work.seconds = argc > 6 ? number(argv[6]) : 0;
         } else if (!sprinkle) {
             work.step = number(argv[4]);
         }
