@@ -12,10 +12,14 @@
  *
  * States change under the lock; marking only loads them. Why that is enough:
  *  - A marker that sees OPEN is in a reader section. Retiring sets RETIRING, then waits for all
- *    sections, then syncs: the bits of whoever saw OPEN are in that sync (M2). Who comes later sees
- *    RETIRING and asks for an intent, which sets OPEN again without a sync, because the OPEN entry
- *    is still what is on the medium; the retiring then finds the region no more RETIRING and lets
- * it be.
+ *    sections, then syncs: the bits of whoever saw OPEN are in that sync (M2). Entering a section,
+ *    loading a state, storing one and waiting for sections are sequentially consistent, so a marker
+ *    is waited for or sees RETIRING. Who comes later and lacks a bit sees RETIRING and asks for an
+ *    intent, which sets OPEN again without a sync, because the OPEN entry is still what is on the
+ *    medium; the retiring then finds the region no more RETIRING and lets it be. It can't be
+ *    RETIRING anew by then: ticks are one at a time.
+ *  - Bits found set in OPEN, RETIRING or EXACT need nothing: whoever set them saw OPEN, so they are
+ *    covered by the entry, or were by the sync that ended RETIRING.
  *  - PENDING and FILLING become OPEN and FULL when a sync that began after the entry was written
  * has ended (M1). Entries are written by whoever holds @syncing, one at a time, outside the lock;
  * or, when retiring, under the lock for a region that is RETIRING, which nobody has in a batch.
@@ -35,7 +39,7 @@
 enum { NONE, PENDING, OPEN, RETIRING, EXACT, FILLING, FULL };
 
 #define IDLE_TICKS   3u  /* without a new mark before a region is retired */
-#define SPREAD_BATCH 8u  /* regions asked for in one batch that make the next one spread */
+#define SPREAD_BATCH 8u  /* runs of regions asked for in one batch that make it spread */
 #define MARK_WORDS   64u /* more words than this of one region: better FULL */
 #define INIT_MAX     (UINT64_C(1) << 20) /* bytes of words initialised by one call */
 
@@ -51,8 +55,9 @@ struct BmpMap {
     TmMapping mapping;
     uint64_t *table, *words; /* in the mapping */
     Region *regions;
-    int failed;   /* atomic: errno */
-    bool no_room; /* atomic: M5 has happened */
+    int failed;    /* atomic: errno */
+    bool given_up; /* atomic: marks don't matter any more */
+    bool no_room;  /* atomic: M5 has happened */
 
     pthread_mutex_t lock;
     pthread_cond_t changed; /* @syncing has ended */
@@ -87,12 +92,12 @@ static uint64_t region_end(const BmpMap *map, uint32_t r)
 
 static unsigned state_get(const BmpMap *map, uint32_t r)
 {
-    return __atomic_load_n(&map->regions[r].state, __ATOMIC_ACQUIRE);
+    return __atomic_load_n(&map->regions[r].state, __ATOMIC_SEQ_CST);
 }
 
 static void state_set(BmpMap *map, uint32_t r, unsigned state)
 {
-    __atomic_store_n(&map->regions[r].state, (uint8_t)state, __ATOMIC_RELEASE);
+    __atomic_store_n(&map->regions[r].state, (uint8_t)state, __ATOMIC_SEQ_CST);
 }
 
 static void entry_set(BmpMap *map, uint32_t r, BmpRegionState state)
@@ -192,11 +197,25 @@ void bmp_map_close(BmpMap *map)
 
 void bmp_map_restart(BmpMap *map, uint64_t epoch)
 {
+    TM_GUARD(&map->lock);
+
+    while (map->syncing) /* a tick's last */
+        pthread_cond_wait(&map->changed, &map->lock);
     map->o.epoch = epoch;
+    map->entries_newer = false;
     memset(map->regions, 0, sizeof(Region) * map->o.geometry.regions);
     g_array_set_size(map->asked, 0);
     map->spread = 1;
     __atomic_store_n(&map->no_room, false, __ATOMIC_RELAXED);
+}
+
+bool bmp_map_untouched(const BmpMap *map)
+{
+    for (uint32_t r = 0; r < map->o.geometry.regions; r++) {
+        if (state_get(map, r) != NONE)
+            return false;
+    }
+    return true;
 }
 
 int bmp_map_failed(const BmpMap *map)
@@ -209,6 +228,11 @@ int bmp_map_failed(const BmpMap *map)
 bool bmp_map_full(const BmpMap *map)
 {
     return __atomic_load_n(&map->no_room, __ATOMIC_RELAXED);
+}
+
+void bmp_map_give_up(BmpMap *map)
+{
+    __atomic_store_n(&map->given_up, true, __ATOMIC_RELEASE);
 }
 
 static void fail(BmpMap *map, int err)
@@ -244,20 +268,24 @@ static uint32_t word_bits(uint64_t first, uint64_t last)
     return (UINT32_MAX << first) & (UINT32_MAX >> (BMP_WORD_GRANULES - 1 - last));
 }
 
+/* Whether the range covers a region whole that has so many words that FULL is cheaper: marking and
+ * intending must agree on it. */
+static bool fills(const BmpMap *map, uint32_t r, uint64_t offset, uint64_t end)
+{
+    return map->o.geometry.block > MARK_WORDS * 8 && offset <= region_start(map, r) &&
+           end >= region_end(map, r);
+}
+
 /* Granules @first to @last of one region, counted from its start. */
-static bool mark_region(BmpMap *map, uint32_t r, uint64_t first, uint64_t last)
+static bool mark_region(BmpMap *map, uint32_t r, uint64_t first, uint64_t last, bool better_full)
 {
     uint64_t *words = region_words(map, r);
     unsigned state = state_get(map, r);
 
     if (state == FULL)
         return true;
-    if (state != OPEN && state != EXACT)
+    if ((state != OPEN && state != EXACT && state != RETIRING) || better_full)
         return false;
-    if (last / BMP_WORD_GRANULES - first / BMP_WORD_GRANULES > MARK_WORDS &&
-        (last - first + 1) << map->o.geometry.map_shift >=
-            region_end(map, r) - region_start(map, r))
-        return false; /* one entry says it, too */
     for (uint64_t w = first / BMP_WORD_GRANULES; w <= last / BMP_WORD_GRANULES; w++) {
         uint64_t base = w * BMP_WORD_GRANULES;
 
@@ -273,17 +301,18 @@ bool bmp_map_mark(BmpMap *map, uint64_t offset, uint64_t length)
 {
     uint64_t end = offset + length;
 
-    if (!length || __atomic_load_n(&map->failed, __ATOMIC_RELAXED))
+    if (!length || __atomic_load_n(&map->given_up, __ATOMIC_ACQUIRE))
         return true;
     for (uint32_t r = region_of(map, offset); r <= region_of(map, end - 1); r++) {
         uint64_t start = region_start(map, r);
         unsigned shift = map->o.geometry.map_shift;
 
         if (!mark_region(map, r, (tm_max(offset, start) - start) >> shift,
-                         (tm_min(end, region_end(map, r)) - 1 - start) >> shift))
-            return bmp_map_failed(map) != 0;
+                         (tm_min(end, region_end(map, r)) - 1 - start) >> shift,
+                         fills(map, r, offset, end)))
+            return false;
     }
-    return true;
+    return !tm_mapping_broken(&map->mapping); /* else the marks went nowhere */
 }
 
 /* ---- intents */
@@ -323,7 +352,7 @@ static bool ask_range(BmpMap *map, uint64_t offset, uint64_t end)
         case RETIRING:
             state_set(map, r, OPEN); /* the entry on the medium still says so */
             map->regions[r].idle = 0;
-            if (whole)
+            if (fills(map, r, offset, end))
                 ask(map, r, FILLING);
             break;
         case NONE:
@@ -332,7 +361,7 @@ static bool ask_range(BmpMap *map, uint64_t offset, uint64_t end)
             break;
         case OPEN:
         case PENDING:
-            if (whole && map->o.geometry.block > MARK_WORDS * 8)
+            if (fills(map, r, offset, end))
                 ask(map, r, FILLING);
             break;
         default:
@@ -343,13 +372,31 @@ static bool ask_range(BmpMap *map, uint64_t offset, uint64_t end)
     return wait;
 }
 
-/* Under the lock: many regions at once come from a writer all over the disk; its next regions are
- * likely any. */
+static int by_number(gconstpointer a, gconstpointer b)
+{
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+    return x < y ? -1 : x > y;
+}
+
+/* Sorts; how many runs of adjacent regions there are. */
+static guint count_runs(GArray *asked)
+{
+    guint runs = asked->len ? 1 : 0;
+
+    g_array_sort(asked, by_number);
+    for (guint i = 1; i < asked->len; i++)
+        runs += g_array_index(asked, uint32_t, i) > g_array_index(asked, uint32_t, i - 1) + 1;
+    return runs;
+}
+
+/* Under the lock: many places at once come from a writer all over the disk, whose next regions are
+ * likely any. One that writes in order, however deep, is in one place. */
 static void ask_neighbours(BmpMap *map)
 {
     guint n = map->asked->len;
 
-    if (n < SPREAD_BATCH) {
+    if (count_runs(map->asked) < SPREAD_BATCH) {
         map->spread = MAX(map->spread / 2, 1);
         return;
     }
@@ -363,13 +410,6 @@ static void ask_neighbours(BmpMap *map)
                 ask(map, k, PENDING);
         }
     }
-}
-
-static int by_number(gconstpointer a, gconstpointer b)
-{
-    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
-
-    return x < y ? -1 : x > y;
 }
 
 /* Initialises the words of @n regions that lie one after the other. */

@@ -18,8 +18,8 @@
  * (ENOSPC) becomes FULL, which takes an entry only.
  *
  * Concurrent first touches share one sync: whoever finds none under way runs it for all that wait.
- * When many regions are opened in one batch, neighbours are opened with them, twice as many each
- * time (at most 1/8 of the disk): a random writer soon waits no more.
+ * When regions in many places are opened in one batch, neighbours are opened with them, twice as
+ * many each time (at most 1/8 of the disk): a random writer soon waits no more.
  *
  * Threads: mark from any, within a reader section of the set's tracker; tick from one worker at a
  * time; the rest when nobody marks. */
@@ -54,9 +54,13 @@ void bmp_map_close(BmpMap *map); /* NULL is fine */
 /* A new epoch in the same place: everything is clean again. Nobody marks. */
 void bmp_map_restart(BmpMap *map, uint64_t epoch);
 
+/* Whether nothing was marked and no region asked for in this epoch. Nobody marks. */
+bool bmp_map_untouched(const BmpMap *map);
+
 /* Marks the granules that [offset, offset + length) touches, within the disk. true: done, the data
  * may be written. false: a region must be opened first; leave the reader section, call
- * bmp_map_intend(), begin again. Lock-free where it is marked already. Once failed always true. */
+ * bmp_map_intend(), begin again. Lock-free where it is marked already. After
+ * bmp_map_give_up() always true. */
 bool bmp_map_mark(BmpMap *map, uint64_t offset, uint64_t length);
 /* Whether bmp_map_intend() would wait for a sync (else it is quick enough for a loop thread). */
 bool bmp_map_intend_waits(const BmpMap *map);
@@ -64,12 +68,15 @@ bool bmp_map_intend_waits(const BmpMap *map);
  * failed, now or before. Not within a reader section. Waits for a sync with BMP_DURABLE_POWER. */
 int bmp_map_intend(BmpMap *map, uint64_t offset, uint64_t length);
 
-/* Retires regions without new marks since the tick before, and syncs entries retired earlier. Syncs
+/* Retires regions without new marks for three ticks, and syncs entries retired earlier. Syncs
  * only if there is something to sync. 0 or -errno as intend. A worker; not in a reader section. */
 int bmp_map_tick(BmpMap *map);
 
-/* Why nothing is recorded any more: -errno of the first sync or access that failed, or 0. */
+/* Why nothing new is recorded any more: -errno of the first sync or access that failed, or 0. Marks
+ * that need an intent are held back from then on until somebody gives up. */
 int bmp_map_failed(const BmpMap *map);
+/* The store has been distrusted, as far as that is possible: marks don't matter any more. */
+void bmp_map_give_up(BmpMap *map);
 /* Whether regions are FULL for want of room (M5). */
 bool bmp_map_full(const BmpMap *map);
 

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #define CHUNK (UINT64_C(1) << 20)
+#define PAGE  UINT64_C(4096)
 
 typedef struct Reader {
     const TmSys *sys;
@@ -14,10 +15,12 @@ typedef struct Reader {
     uint64_t offset; /* of the map */
     const BmpGeometry *g;
     BmpMapFound *found;
+    uint64_t from, length; /* of the map: what @buffer holds */
     uint64_t buffer[CHUNK / 8];
 } Reader;
 
-/* What can't be read is zeroes, which are not valid anywhere. */
+/* What can't be read is zeroes, which are not valid anywhere; after a bad page the next is tried.
+ */
 static void read_or_zero(Reader *r, void *data, uint64_t length, uint64_t offset)
 {
     char *at = data;
@@ -28,7 +31,11 @@ static void read_or_zero(Reader *r, void *data, uint64_t length, uint64_t offset
 
         if (n < 0 && errno == EINTR)
             continue;
-        if (n <= 0)
+        if (n < 0) {
+            n = (ssize_t)tm_min(length, PAGE - offset % PAGE);
+            memset(at, 0, (size_t)n);
+        }
+        if (n == 0)
             break;
         at += n;
         offset += (uint64_t)n;
@@ -71,22 +78,33 @@ static void add_words(Reader *r, uint64_t first_granule, uint64_t granules, cons
             set_word(&found->marked, base, (uint32_t)word);
         } else {
             found->damaged_words++;
-            bmp_bits_set(&found->uncertain, base, base + BMP_WORD_GRANULES - 1);
+            bmp_bits_set(&found->uncertain, base,
+                         base + tm_min(BMP_WORD_GRANULES, granules - i * BMP_WORD_GRANULES) - 1);
         }
     }
+}
+
+/* @n bytes of the map, at most CHUNK; what follows them is likely wanted next. */
+static const uint64_t *words_at(Reader *r, uint64_t at, uint64_t n)
+{
+    if (at < r->from || at + n > r->from + r->length) {
+        r->from = at;
+        r->length = tm_min(CHUNK, r->g->length - at);
+        read_or_zero(r, r->buffer, r->length, r->offset + at);
+    }
+    return r->buffer + (at - r->from) / 8;
 }
 
 static void read_words(Reader *r, uint32_t region)
 {
     const BmpGeometry *g = r->g;
-    uint64_t at = r->offset + g->words_offset + g->block * region;
+    uint64_t at = g->words_offset + g->block * region;
     uint64_t granules = UINT64_C(1) << (g->region_shift - g->map_shift);
 
     for (uint64_t done = 0; done < g->block; done += CHUNK) {
         uint64_t n = tm_min(CHUNK, g->block - done), skip = done / 8 * BMP_WORD_GRANULES;
 
-        read_or_zero(r, r->buffer, n, at + done);
-        add_words(r, region * granules + skip, granules - skip, r->buffer, n / 8);
+        add_words(r, region * granules + skip, granules - skip, words_at(r, at + done, n), n / 8);
     }
 }
 
@@ -125,7 +143,12 @@ void bmp_map_recover(const TmSys *sys, int fd, uint64_t offset, const BmpGeometr
     g_autofree Reader *r = g_new(Reader, 1);
     g_autofree uint64_t *table = g_malloc(n + 8);
 
-    *r = (Reader){ .sys = sys, .fd = fd, .offset = offset, .g = geometry, .found = found };
+    r->sys = sys;
+    r->fd = fd;
+    r->offset = offset;
+    r->g = geometry;
+    r->found = found;
+    r->from = r->length = 0;
     *found = (BmpMapFound){ 0 };
     bmp_bits_init(&found->marked, geometry->size, geometry->map_shift);
     bmp_bits_init(&found->uncertain, geometry->size, geometry->map_shift);
