@@ -1,0 +1,898 @@
+/* tests/unit/test_map.c: the live map of a store: marks, intents, retiring, recovery, failure.
+ *
+ * The file is real; its system calls go through a table that counts and blocks syncs, copies the
+ * file as a sync ends (what a power loss would leave at best) and makes calls fail. M1 to M5 are
+ * the invariants of bitmap/map.h. */
+#include "bitmap/map.h"
+#include "bitmap/tracker.h"
+#include "util/mapping.h"
+
+#include <check.h>
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define SHIFT  16u
+#define MIB    (UINT64_C(1) << 20)
+#define REGION (4 * MIB) /* 64 granules: two words */
+#define SEED   UINT64_C(0x1234567)
+#define AT     UINT64_C(8192) /* of the map in the file */
+
+/* What a table of calls can't be given as an argument. */
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    unsigned syncs, running; /* begun so far; in the kernel now */
+    bool blocked;            /* syncs wait */
+    unsigned medium_us;      /* what a sync takes */
+    int sync_error, write_error;
+    void (*after_sync)(int fd);
+} io = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
+
+static int test_fdatasync(int fd)
+{
+    int err;
+
+    pthread_mutex_lock(&io.lock);
+    io.syncs++;
+    io.running++;
+    pthread_cond_broadcast(&io.changed);
+    while (io.blocked)
+        pthread_cond_wait(&io.changed, &io.lock);
+    io.running--;
+    err = io.sync_error;
+    pthread_mutex_unlock(&io.lock);
+    if (err) {
+        errno = err;
+        return -1;
+    }
+    if (io.medium_us)
+        usleep(io.medium_us);
+    if (io.after_sync)
+        io.after_sync(fd);
+    return 0;
+}
+
+static ssize_t test_pwritev2(int fd, const struct iovec *iov, int iovcnt, off_t offset, int flags)
+{
+    if (__atomic_load_n(&io.write_error, __ATOMIC_RELAXED)) {
+        errno = io.write_error;
+        return -1;
+    }
+    return pwritev2(fd, iov, iovcnt, offset, flags);
+}
+
+static void block_syncs(bool blocked)
+{
+    pthread_mutex_lock(&io.lock);
+    io.blocked = blocked;
+    pthread_cond_broadcast(&io.changed);
+    pthread_mutex_unlock(&io.lock);
+}
+
+static void wait_for_sync(void)
+{
+    pthread_mutex_lock(&io.lock);
+    while (!io.running)
+        pthread_cond_wait(&io.changed, &io.lock);
+    pthread_mutex_unlock(&io.lock);
+}
+
+static unsigned syncs_now(void)
+{
+    pthread_mutex_lock(&io.lock);
+    unsigned n = io.syncs;
+    pthread_mutex_unlock(&io.lock);
+    return n;
+}
+
+typedef struct Fix {
+    TmSys sys;
+    BmpTracker tracker; /* for its reader sections */
+    BmpMap *map;
+    BmpGeometry g;
+    int fd;
+    uint64_t epoch;
+} Fix;
+
+static int temp_file(void)
+{
+    g_autofree char *path = NULL;
+    int fd = g_file_open_tmp("test-map-XXXXXX", &path, NULL);
+
+    ck_assert_int_ge(fd, 0);
+    unlink(path);
+    return fd;
+}
+
+static void fix_open(Fix *f, uint64_t size, unsigned shift, BmpDurability durability)
+{
+    int err = 0;
+
+    *f = (Fix){ .sys = tm_sys_kernel, .fd = temp_file(), .epoch = 7 };
+    f->sys.fdatasync = test_fdatasync;
+    f->sys.pwritev2 = test_pwritev2;
+    bmp_tracker_init(&f->tracker, size, shift);
+    bmp_geometry_choose(&f->g, size, shift, BMP_REGION_SHIFT_MIN);
+    ck_assert_int_eq(bmp_map_create(&f->sys, f->fd, AT, &f->g, SEED), 0);
+    f->map = bmp_map_open(
+        &(BmpMapOptions){
+            .sys = &f->sys,
+            .fd = f->fd,
+            .geometry = f->g,
+            .offset = AT,
+            .seed = SEED,
+            .epoch = f->epoch,
+            .durability = durability,
+            .quiesce = (void (*)(void *))bmp_tracker_quiesce,
+            .opaque = &f->tracker,
+        },
+        &err);
+    ck_assert_msg(f->map != NULL, "bmp_map_open: %s", strerror(-err));
+}
+
+static void fix_close(Fix *f)
+{
+    bmp_map_close(f->map);
+    bmp_tracker_destroy(&f->tracker);
+    close(f->fd);
+}
+
+static bool try_mark(Fix *f, uint64_t offset, uint64_t length)
+{
+    uint32_t *section = bmp_tracker_enter(&f->tracker);
+    bool done = bmp_map_mark(f->map, offset, length);
+
+    bmp_tracker_leave(section);
+    return done;
+}
+
+/* As a writer does it. */
+static int mark(Fix *f, uint64_t offset, uint64_t length)
+{
+    int ret = 0;
+
+    while (ret == 0 && !try_mark(f, offset, length))
+        ret = bmp_map_intend(f->map, offset, length);
+    return ret;
+}
+
+static void recover_fd(Fix *f, int fd, bool power_lost, BmpMapFound *found)
+{
+    bmp_map_recover(&tm_sys_kernel, fd, AT, &f->g, SEED, f->epoch, power_lost, found);
+}
+
+static bool bits_equal(const BmpBits *a, const BmpBits *b)
+{
+    BmpBitsIter i = bmp_bits_iter(a), j = bmp_bits_iter(b);
+    uint64_t at = 0, first[2], end[2] = { 0 };
+
+    while (bmp_bits_next(&i, at, a->nbits, &first[0], &end[0])) {
+        if (!bmp_bits_next(&j, at, b->nbits, &first[1], &end[1]) || first[0] != first[1] ||
+            end[0] != end[1])
+            return false;
+        at = end[0];
+    }
+    return !bmp_bits_next(&j, at, b->nbits, &first[1], &end[1]);
+}
+
+static void expect_found(Fix *f, bool power_lost, const BmpBits *marked, uint64_t uncertain)
+{
+    BmpMapFound found;
+
+    recover_fd(f, f->fd, power_lost, &found);
+    ck_assert(bits_equal(&found.marked, marked));
+    ck_assert_uint_eq(bmp_bits_count(&found.uncertain), uncertain);
+    bmp_map_found_clear(&found);
+}
+
+static void ticks(Fix *f, unsigned n)
+{
+    while (n--)
+        ck_assert_int_eq(bmp_map_tick(f->map), 0);
+}
+
+static uint64_t entry_of(int fd, uint32_t r, BmpRegionState *state)
+{
+    uint64_t entry, epoch;
+
+    ck_assert_int_eq(pread(fd, &entry, 8, (off_t)(AT + 8 * r)), 8);
+    ck_assert(bmp_entry_read(SEED, r, GUINT64_FROM_LE(entry), &epoch, state));
+    return epoch;
+}
+
+/* How many regions have this epoch's stamp. */
+static uint32_t stamped(Fix *f)
+{
+    BmpRegionState state;
+    uint32_t n = 0;
+
+    for (uint32_t r = 0; r < f->g.regions; r++)
+        n += entry_of(f->fd, r, &state) == f->epoch;
+    return n;
+}
+
+START_TEST(marks_are_recovered)
+{
+    static const uint64_t ranges[][2] = {
+        { 0, 1 },
+        { 65535, 2 },
+        { 31 * 65536, 65536 },
+        { 32 * 65536 - 1, 2 },
+        { 63 * 65536, 131072 },       /* over two regions */
+        { 3 * REGION - 5, REGION },   /* over two regions, neither whole */
+        { 6 * REGION + 512, REGION }, /* all granules of one, not its first bytes */
+        { 12 * REGION, 3 * REGION },  /* whole ones */
+        { 20 * REGION + 100, 1 },     /* the last, which is partial */
+    };
+    Fix f;
+    BmpBits model;
+
+    fix_open(&f, 20 * REGION + 1000, SHIFT, BMP_DURABLE_POWER);
+    bmp_bits_init(&model, f.g.size, SHIFT);
+    expect_found(&f, false, &model, 0);
+    for (unsigned i = 0; i < G_N_ELEMENTS(ranges); i++) {
+        ck_assert(!try_mark(&f, ranges[i][0], ranges[i][1]) || i == 1 || i == 2 || i == 3);
+        ck_assert_int_eq(mark(&f, ranges[i][0], ranges[i][1]), 0);
+        ck_assert(try_mark(&f, ranges[i][0], ranges[i][1]));
+        bmp_bits_set_bytes(&model, ranges[i][0], ranges[i][1]);
+        expect_found(&f, false, &model, 0);
+    }
+    ticks(&f, 5);
+    expect_found(&f, true, &model, 0); /* all retired: exact after a power loss, too */
+
+    /* A new epoch: all clean, and words of before are not believed. */
+    f.epoch++;
+    bmp_map_restart(f.map, f.epoch);
+    bmp_bits_clear_all(&model);
+    expect_found(&f, false, &model, 0);
+    ck_assert(!try_mark(&f, 0, 1));
+    ck_assert_int_eq(mark(&f, 40 * 65536, 1), 0);
+    bmp_bits_set(&model, 40, 40);
+    expect_found(&f, false, &model, 0);
+    bmp_bits_clear_all(&model);
+    fix_close(&f);
+}
+END_TEST
+
+/* With regions of so many words that FULL is preferred, ranges that cover all granules of an open
+ * region but not all bytes must come to an end, too. */
+START_TEST(nearly_whole_regions)
+{
+    Fix f;
+    BmpBits model;
+    BmpRegionState state;
+
+    fix_open(&f, 8 * REGION, 9, BMP_DURABLE_POWER);
+    ck_assert_uint_gt(f.g.block, 64 * 8);
+    bmp_bits_init(&model, f.g.size, 9);
+    ck_assert_int_eq(mark(&f, 0, 1), 0);
+    ck_assert_int_eq(mark(&f, 1, REGION - 2), 0);
+    bmp_bits_set_bytes(&model, 0, REGION);
+    expect_found(&f, false, &model, 0);
+    entry_of(f.fd, 0, &state);
+    ck_assert_int_eq(state, BMP_REGION_OPEN);
+    ck_assert_int_eq(mark(&f, 0, REGION), 0);
+    entry_of(f.fd, 0, &state);
+    ck_assert_int_eq(state, BMP_REGION_FULL);
+    expect_found(&f, true, &model, 0);
+    bmp_bits_clear_all(&model);
+    fix_close(&f);
+}
+END_TEST
+
+typedef struct Marker {
+    Fix *f;
+    BmpBits model;
+    uint32_t seed;
+    unsigned n;
+    uint64_t offset, length; /* for one mark */
+    int ret;
+    bool done; /* atomic */
+    pthread_t thread;
+} Marker;
+
+static uint32_t next_random(uint32_t *state)
+{
+    *state ^= *state << 13;
+    *state ^= *state >> 17;
+    *state ^= *state << 5;
+    return *state;
+}
+
+static void *mark_random(void *opaque)
+{
+    Marker *m = opaque;
+
+    for (unsigned i = 0; i < m->n; i++) {
+        uint64_t offset = next_random(&m->seed) % (m->f->g.size / 4096) * 4096;
+        uint64_t length = next_random(&m->seed) % 64 ? 4096 : 2 * REGION;
+
+        length = MIN(length, m->f->g.size - offset);
+        ck_assert_int_eq(mark(m->f, offset, length), 0);
+        bmp_bits_set_bytes(&m->model, offset, length);
+    }
+    __atomic_store_n(&m->done, true, __ATOMIC_RELEASE);
+    return NULL;
+}
+
+static void *mark_once(void *opaque)
+{
+    Marker *m = opaque;
+
+    m->ret = mark(m->f, m->offset, m->length);
+    __atomic_store_n(&m->done, true, __ATOMIC_RELEASE);
+    return NULL;
+}
+
+/* Many markers, and a ticker that retires what it can: nothing more and nothing less is found. */
+START_TEST(many_threads)
+{
+    enum { THREADS = 6 };
+    Marker m[THREADS];
+    Fix f;
+    BmpBits model;
+    bool busy = true;
+
+    fix_open(&f, 200 * REGION, SHIFT, BMP_DURABLE_POWER);
+    bmp_bits_init(&model, f.g.size, SHIFT);
+    for (unsigned i = 0; i < THREADS; i++) {
+        m[i] = (Marker){ .f = &f, .seed = 77 + i, .n = 1500 };
+        bmp_bits_init(&m[i].model, f.g.size, SHIFT);
+        ck_assert_int_eq(pthread_create(&m[i].thread, NULL, mark_random, &m[i]), 0);
+    }
+    while (busy) {
+        ck_assert_int_eq(bmp_map_tick(f.map), 0);
+        busy = false;
+        for (unsigned i = 0; i < THREADS; i++)
+            busy |= !__atomic_load_n(&m[i].done, __ATOMIC_ACQUIRE);
+    }
+    for (unsigned i = 0; i < THREADS; i++) {
+        pthread_join(m[i].thread, NULL);
+        bmp_bits_or(&model, &m[i].model);
+        bmp_bits_clear_all(&m[i].model);
+    }
+    expect_found(&f, false, &model, 0);
+    ticks(&f, 5);
+    expect_found(&f, true, &model, 0);
+    bmp_bits_clear_all(&model);
+    fix_close(&f);
+}
+END_TEST
+
+/* M1: while the sync of the entry runs, no bit is set and nobody has returned. M3: the words were
+ * clean when the entry was stamped. */
+START_TEST(m1_nothing_before_the_sync)
+{
+    Fix f;
+    Marker m = { .f = &f, .offset = 5 * 65536, .length = 4096 };
+    BmpMapFound found;
+    BmpRegionState state;
+
+    fix_open(&f, 64 * REGION, SHIFT, BMP_DURABLE_POWER);
+    ck_assert(bmp_map_intend_waits(f.map));
+    block_syncs(true);
+    ck_assert_int_eq(pthread_create(&m.thread, NULL, mark_once, &m), 0);
+    wait_for_sync();
+    ck_assert_uint_eq(entry_of(f.fd, 0, &state), f.epoch); /* part of what is being synced */
+    ck_assert_int_eq(state, BMP_REGION_OPEN);
+    ck_assert(!try_mark(&f, 0, 1)); /* PENDING lets nobody */
+    recover_fd(&f, f.fd, false, &found);
+    ck_assert(bmp_bits_empty(&found.marked) && bmp_bits_empty(&found.uncertain));
+    bmp_map_found_clear(&found);
+    ck_assert(!__atomic_load_n(&m.done, __ATOMIC_ACQUIRE));
+    block_syncs(false);
+    pthread_join(m.thread, NULL);
+    ck_assert_int_eq(m.ret, 0);
+    ck_assert(try_mark(&f, 0, 1));
+    ck_assert_uint_eq(syncs_now(), 1);
+    fix_close(&f);
+}
+END_TEST
+
+START_TEST(syncs_are_shared)
+{
+    enum { THREADS = 32 };
+    Marker m[THREADS];
+    Fix f;
+    BmpBits model;
+
+    fix_open(&f, 640 * REGION, SHIFT, BMP_DURABLE_POWER);
+    bmp_bits_init(&model, f.g.size, SHIFT);
+    block_syncs(true);
+    for (unsigned i = 0; i < THREADS; i++) {
+        m[i] = (Marker){ .f = &f, .offset = 20 * i * REGION, .length = 4096 };
+        bmp_bits_set_bytes(&model, m[i].offset, m[i].length);
+        ck_assert_int_eq(pthread_create(&m[i].thread, NULL, mark_once, &m[i]), 0);
+    }
+    wait_for_sync();
+    block_syncs(false);
+    for (unsigned i = 0; i < THREADS; i++)
+        pthread_join(m[i].thread, NULL);
+    /* Not all need to have come in time for the second; but nobody needs one of his own. */
+    ck_assert_uint_lt(syncs_now(), THREADS);
+    expect_found(&f, false, &model, 0);
+    bmp_bits_clear_all(&model);
+    fix_close(&f);
+}
+END_TEST
+
+/* ---- M2: copies at the end of every sync, checked against what had been marked by then */
+
+static struct {
+    Fix *f;
+    BmpBits acknowledged; /* marks that had returned when the sync ended */
+    pthread_mutex_t lock;
+    unsigned copies;
+} crash = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+/* A file that has what @fd has now. */
+static int copy_file(int fd)
+{
+    struct stat st;
+    g_autofree char *data = NULL;
+    int copy = temp_file();
+
+    ck_assert_int_eq(fstat(fd, &st), 0);
+    data = g_malloc((gsize)st.st_size);
+    ck_assert_int_eq(pread(fd, data, (size_t)st.st_size, 0), st.st_size);
+    ck_assert_int_eq(pwrite(copy, data, (size_t)st.st_size, 0), st.st_size);
+    return copy;
+}
+
+static void check_crash(int fd)
+{
+    BmpMapFound found;
+    int copy;
+
+    pthread_mutex_lock(&crash.lock);
+    copy = copy_file(fd);
+    recover_fd(crash.f, copy, true, &found);
+    for (uint64_t at = 0, first, end; at < crash.acknowledged.nbits; at = end) {
+        BmpBitsIter iter = bmp_bits_iter(&crash.acknowledged);
+
+        if (!bmp_bits_next(&iter, at, crash.acknowledged.nbits, &first, &end))
+            break;
+        for (uint64_t bit = first; bit < end; bit++)
+            ck_assert_msg(bmp_bits_test(&found.marked, bit) || bmp_bits_test(&found.uncertain, bit),
+                          "granule %" G_GUINT64_FORMAT " is lost", bit);
+    }
+    crash.copies++;
+    pthread_mutex_unlock(&crash.lock);
+    close(copy);
+    bmp_map_found_clear(&found);
+}
+
+static void *mark_acknowledged(void *opaque)
+{
+    Marker *m = opaque;
+
+    for (unsigned i = 0; i < m->n; i++) {
+        uint64_t offset = next_random(&m->seed) % (m->f->g.size >> SHIFT) << SHIFT;
+
+        ck_assert_int_eq(mark(m->f, offset, 4096), 0);
+        pthread_mutex_lock(&crash.lock);
+        bmp_bits_set_bytes(&crash.acknowledged, offset, 4096);
+        pthread_mutex_unlock(&crash.lock);
+        if (i % 8 == 0)
+            sched_yield();
+    }
+    __atomic_store_n(&m->done, true, __ATOMIC_RELEASE);
+    return NULL;
+}
+
+START_TEST(m2_a_crash_at_every_sync)
+{
+    Fix f;
+    Marker m[2];
+
+    fix_open(&f, 40 * REGION, SHIFT, BMP_DURABLE_POWER);
+    crash.f = &f;
+    bmp_bits_init(&crash.acknowledged, f.g.size, SHIFT);
+    io.after_sync = check_crash;
+    for (unsigned i = 0; i < 2; i++) {
+        m[i] = (Marker){ .f = &f, .seed = 5 + i, .n = 400 };
+        ck_assert_int_eq(pthread_create(&m[i].thread, NULL, mark_acknowledged, &m[i]), 0);
+    }
+    while (!__atomic_load_n(&m[0].done, __ATOMIC_ACQUIRE) ||
+           !__atomic_load_n(&m[1].done, __ATOMIC_ACQUIRE))
+        ck_assert_int_eq(bmp_map_tick(f.map), 0);
+    for (unsigned i = 0; i < 2; i++)
+        pthread_join(m[i].thread, NULL);
+    ticks(&f, 5);
+    ck_assert_uint_gt(crash.copies, 2);
+    expect_found(&f, true, &crash.acknowledged, 0);
+    bmp_bits_clear_all(&crash.acknowledged);
+    fix_close(&f);
+}
+END_TEST
+
+static void *tick_once(void *opaque)
+{
+    Marker *m = opaque;
+
+    m->ret = bmp_map_tick(m->f->map);
+    return NULL;
+}
+
+/* M2: a mark that comes while its region is being retired keeps it OPEN; one that is there already
+ * needs nothing; neither waits for the sync. */
+START_TEST(m2_marks_while_retiring)
+{
+    Fix f;
+    Marker m = { .f = &f };
+    BmpRegionState state;
+
+    fix_open(&f, 8 * REGION, SHIFT, BMP_DURABLE_POWER);
+    ck_assert_int_eq(mark(&f, 0, 1), 0);
+    ck_assert_int_eq(mark(&f, REGION, 1), 0);
+    ticks(&f, 3);
+    block_syncs(true);
+    ck_assert_int_eq(pthread_create(&m.thread, NULL, tick_once, &m), 0);
+    wait_for_sync();
+    ck_assert(try_mark(&f, 0, 1));
+    ck_assert(try_mark(&f, REGION, 1));
+    ck_assert(!try_mark(&f, 65536, 1));
+    ck_assert_int_eq(bmp_map_intend(f.map, 65536, 1), 0);
+    ck_assert(try_mark(&f, 65536, 1));
+    block_syncs(false);
+    pthread_join(m.thread, NULL);
+    ck_assert_int_eq(m.ret, 0);
+    entry_of(f.fd, 0, &state);
+    ck_assert_int_eq(state, BMP_REGION_OPEN);
+    entry_of(f.fd, 1, &state);
+    ck_assert_int_eq(state, BMP_REGION_EXACT);
+    fix_close(&f);
+}
+END_TEST
+
+START_TEST(ticks_sync_only_what_there_is)
+{
+    Fix f;
+    unsigned n;
+
+    fix_open(&f, 8 * REGION, SHIFT, BMP_DURABLE_POWER);
+    ticks(&f, 4);
+    ck_assert_uint_eq(syncs_now(), 0);
+    ck_assert_int_eq(mark(&f, 0, 1), 0);
+    ticks(&f, 8);
+    n = syncs_now();
+    ck_assert_uint_eq(n, 3); /* the intent, the words, the entry that says EXACT */
+    ticks(&f, 4);
+    ck_assert_uint_eq(syncs_now(), n);
+    ck_assert(try_mark(&f, 0, 1)); /* EXACT, and there already: no intent */
+    ck_assert(!try_mark(&f, 65536, 1));
+    fix_close(&f);
+}
+END_TEST
+
+/* M4, M5. */
+START_TEST(m5_no_room_makes_full)
+{
+    Fix f;
+    BmpBits model;
+
+    fix_open(&f, 64 * REGION, SHIFT, BMP_DURABLE_POWER);
+    bmp_bits_init(&model, f.g.size, SHIFT);
+    ck_assert_int_eq(mark(&f, 0, 1), 0);
+    bmp_bits_set(&model, 0, 0);
+    io.write_error = ENOSPC;
+    ck_assert_int_eq(mark(&f, 9 * REGION + 5, 1), 0);
+    ck_assert(try_mark(&f, 10 * REGION - 1, 1));
+    ck_assert(bmp_map_full(f.map));
+    ck_assert_int_eq(bmp_map_failed(f.map), 0);
+    bmp_bits_set_bytes(&model, 9 * REGION, REGION);
+    io.write_error = 0;
+    expect_found(&f, false, &model, 0);
+    bmp_bits_clear(&model, 0, 0);
+    expect_found(&f, true, &model, 64); /* region 0 is OPEN */
+    bmp_bits_clear_all(&model);
+    fix_close(&f);
+}
+END_TEST
+
+START_TEST(a_failed_sync_is_for_ever)
+{
+    Fix f;
+
+    fix_open(&f, 64 * REGION, SHIFT, BMP_DURABLE_POWER);
+    ck_assert_int_eq(mark(&f, 0, 1), 0);
+    io.sync_error = EIO;
+    ck_assert_int_eq(bmp_map_failed(f.map), 0);
+    ck_assert_int_eq(mark(&f, REGION, 1), -EIO);
+    io.sync_error = 0;
+    ck_assert_int_eq(bmp_map_failed(f.map), -EIO);
+    ck_assert_int_eq(bmp_map_intend(f.map, REGION, 1), -EIO);
+    ck_assert_int_eq(bmp_map_tick(f.map), -EIO);
+    ck_assert(!try_mark(&f, REGION, 1)); /* held back until somebody gives up */
+    bmp_map_give_up(f.map);
+    ck_assert(try_mark(&f, REGION, 1));
+    ck_assert(try_mark(&f, 5 * REGION, 9 * REGION));
+    fix_close(&f);
+}
+END_TEST
+
+START_TEST(a_failed_sync_lets_waiters_go)
+{
+    enum { THREADS = 8 };
+    Marker m[THREADS];
+    Fix f;
+
+    fix_open(&f, 64 * REGION, SHIFT, BMP_DURABLE_POWER);
+    block_syncs(true);
+    for (unsigned i = 0; i < THREADS; i++) {
+        m[i] = (Marker){ .f = &f, .offset = i * REGION, .length = 1 };
+        ck_assert_int_eq(pthread_create(&m[i].thread, NULL, mark_once, &m[i]), 0);
+    }
+    wait_for_sync();
+    io.sync_error = EIO;
+    block_syncs(false);
+    for (unsigned i = 0; i < THREADS; i++) {
+        pthread_join(m[i].thread, NULL);
+        ck_assert_int_eq(m[i].ret, -EIO);
+    }
+    fix_close(&f);
+}
+END_TEST
+
+START_TEST(durable_process_never_syncs)
+{
+    Fix f;
+    BmpBits model;
+
+    fix_open(&f, 64 * REGION, SHIFT, BMP_DURABLE_PROCESS);
+    bmp_bits_init(&model, f.g.size, SHIFT);
+    ck_assert(!bmp_map_intend_waits(f.map));
+    for (uint64_t at = 0; at < f.g.size; at += 3 * REGION) {
+        ck_assert_int_eq(mark(&f, at, 70000), 0);
+        bmp_bits_set_bytes(&model, at, 70000);
+    }
+    ck_assert_int_eq(mark(&f, REGION, REGION), 0);
+    bmp_bits_set_bytes(&model, REGION, REGION);
+    ticks(&f, 6);
+    ck_assert_uint_eq(syncs_now(), 0);
+    expect_found(&f, false, &model, 0);
+    bmp_bits_clear_all(&model);
+    fix_close(&f);
+}
+END_TEST
+
+/* ---- spreading */
+
+START_TEST(local_writers_do_not_spread)
+{
+    enum { DEEP = 16 };
+    Marker m[DEEP];
+    Fix f;
+
+    fix_open(&f, 16384 * REGION, SHIFT, BMP_DURABLE_POWER);
+    ck_assert_int_eq(mark(&f, 8000 * REGION, 1), 0);
+    ck_assert_uint_eq(stamped(&f), 1);
+    for (unsigned i = 0; i < 32; i++)
+        ck_assert_int_eq(mark(&f, i * REGION, 1), 0);
+    ck_assert_uint_eq(stamped(&f), 33);
+    /* One after the other, but deep: the first is in its sync while the others ask. */
+    for (unsigned i = 0; i < DEEP; i++) {
+        m[i] = (Marker){ .f = &f, .offset = (100 + i) * REGION, .length = 1 };
+        ck_assert_int_eq(pthread_create(&m[i].thread, NULL, mark_once, &m[i]), 0);
+    }
+    for (unsigned i = 0; i < DEEP; i++)
+        pthread_join(m[i].thread, NULL);
+    ck_assert_uint_le(stamped(&f), 33 + DEEP + 8);
+    fix_close(&f);
+}
+END_TEST
+
+static void *mark_often(void *opaque)
+{
+    Marker *m = opaque;
+
+    for (unsigned i = 0; i < m->n; i++)
+        ck_assert_int_eq(mark(m->f, next_random(&m->seed) % m->f->g.regions * REGION, 1), 0);
+    return NULL;
+}
+
+/* Thirty-two writers all over the disk have soon opened it; what nobody marked is retired. */
+START_TEST(random_writers_spread)
+{
+    enum { DEEP = 32, EACH = 64 };
+    Marker m[DEEP];
+    BmpMapFound found;
+    Fix f;
+
+    fix_open(&f, 16384 * REGION, SHIFT, BMP_DURABLE_POWER);
+    io.medium_us = 2000;
+    for (unsigned i = 0; i < DEEP; i++) {
+        m[i] = (Marker){ .f = &f, .seed = 1000 + 7 * i, .n = EACH };
+        ck_assert_int_eq(pthread_create(&m[i].thread, NULL, mark_often, &m[i]), 0);
+    }
+    for (unsigned i = 0; i < DEEP; i++)
+        pthread_join(m[i].thread, NULL);
+    io.medium_us = 0;
+    ck_assert_uint_gt(stamped(&f), DEEP * EACH);
+    ck_assert_uint_lt(syncs_now(), DEEP * EACH / 8);
+    ticks(&f, 5);
+    recover_fd(&f, f.fd, true, &found);
+    ck_assert_uint_eq(found.open_regions, 0);
+    ck_assert_uint_le(bmp_bits_count(&found.marked), DEEP * EACH);
+    bmp_map_found_clear(&found);
+    fix_close(&f);
+}
+END_TEST
+
+/* ---- damage */
+
+static void put(int fd, uint64_t value, uint64_t offset)
+{
+    ck_assert_int_eq(pwrite(fd, &value, 8, (off_t)offset), 8);
+}
+
+START_TEST(damage_costs_what_it_hits)
+{
+    Fix f;
+    BmpMapFound found;
+
+    fix_open(&f, 16 * REGION, SHIFT, BMP_DURABLE_POWER);
+    for (unsigned r = 0; r < 16; r++)
+        ck_assert_int_eq(mark(&f, r * REGION, 1), 0);
+    ticks(&f, 5);
+    put(f.fd, 42, AT + 8 * 3);                                             /* an entry */
+    put(f.fd, GUINT64_TO_LE(UINT64_C(1)), AT + f.g.words_offset + 8 * 10); /* region 5's first */
+    recover_fd(&f, f.fd, false, &found);
+    ck_assert_uint_eq(found.damaged_entries, 1);
+    ck_assert_uint_eq(found.damaged_words, 1);
+    ck_assert_uint_eq(bmp_bits_count(&found.marked), 14);
+    ck_assert_uint_eq(bmp_bits_count(&found.uncertain), 64 + 32);
+    ck_assert(bmp_bits_test(&found.uncertain, 3 * 64) &&
+              bmp_bits_test(&found.uncertain, 4 * 64 - 1));
+    ck_assert(bmp_bits_test(&found.uncertain, 5 * 64 + 31));
+    ck_assert(!bmp_bits_test(&found.uncertain, 5 * 64 + 32));
+    bmp_map_found_clear(&found);
+
+    /* Cut within the words: what is there is believed. */
+    ck_assert_int_eq(ftruncate(f.fd, (off_t)(AT + f.g.words_offset + 8 * 2 * 15)), 0);
+    recover_fd(&f, f.fd, false, &found);
+    ck_assert_uint_eq(found.damaged_words, 1 + 2);
+    ck_assert(bmp_bits_test(&found.marked, 14 * 64));
+    ck_assert(bmp_bits_test(&found.uncertain, 15 * 64 + 63));
+    bmp_map_found_clear(&found);
+
+    /* Nothing there. */
+    ck_assert_int_eq(ftruncate(f.fd, 0), 0);
+    recover_fd(&f, f.fd, false, &found);
+    ck_assert_uint_eq(found.damaged_entries, 16);
+    ck_assert_uint_eq(bmp_bits_count(&found.uncertain), 16 * 64);
+    bmp_map_found_clear(&found);
+    fix_close(&f);
+}
+END_TEST
+
+static ssize_t bad_page(int fd, const struct iovec *iov, int iovcnt, off_t offset, int flags)
+{
+    off_t bad = AT + 4096 + 4096; /* the second page of words, if the table has one */
+
+    if (offset < bad + 4096 && offset + (off_t)iov->iov_len > bad) {
+        struct iovec before = { iov->iov_base, (size_t)(bad - offset) };
+
+        if (offset < bad)
+            return preadv2(fd, &before, 1, offset, flags);
+        errno = EIO;
+        return -1;
+    }
+    return preadv2(fd, iov, iovcnt, offset, flags);
+}
+
+START_TEST(a_bad_page_costs_a_page)
+{
+    Fix f;
+    BmpMapFound found;
+    TmSys sys = tm_sys_kernel;
+
+    sys.preadv2 = bad_page;
+    fix_open(&f, 512 * REGION, 12,
+             BMP_DURABLE_PROCESS); /* 256 bytes of words a region: 16 a page */
+    ck_assert_uint_eq(f.g.words_offset, 4096);
+    for (unsigned r = 0; r < 64; r++)
+        ck_assert_int_eq(mark(&f, r * REGION, 1), 0);
+    bmp_map_recover(&sys, f.fd, AT, &f.g, SEED, f.epoch, false, &found);
+    ck_assert_uint_eq(found.damaged_words, 512);
+    ck_assert_uint_eq(bmp_bits_count(&found.marked), 48);
+    ck_assert_uint_eq(bmp_bits_count(&found.uncertain), 16 * 1024);
+    bmp_map_found_clear(&found);
+    fix_close(&f);
+}
+END_TEST
+
+/* ---- a file that somebody cuts */
+
+START_TEST(a_cut_file_is_a_failure_not_the_end)
+{
+    Fix f;
+
+    tm_mapping_guard_install();
+    fix_open(&f, 64 * REGION, SHIFT, BMP_DURABLE_POWER);
+    ck_assert_int_eq(mark(&f, 0, 1), 0);
+    ck_assert_int_eq(ftruncate(f.fd, 0), 0);
+    ck_assert_int_eq(bmp_map_failed(f.map), 0);
+    ck_assert(!try_mark(&f, 65536, 1)); /* it went nowhere */
+    ck_assert_int_eq(bmp_map_failed(f.map), -EIO);
+    ck_assert_int_eq(mark(&f, 65536, 1), -EIO);
+    ck_assert_int_eq(mark(&f, REGION, 1), -EIO);
+    ck_assert_int_eq(bmp_map_tick(f.map), -EIO);
+    bmp_map_give_up(f.map);
+    ck_assert(try_mark(&f, 65536, 1));
+    fix_close(&f);
+}
+END_TEST
+
+/* The same while the entry is stamped, and another map is not concerned. */
+START_TEST(a_cut_file_at_an_intent)
+{
+    Fix f, other;
+
+    tm_mapping_guard_install();
+    fix_open(&f, 64 * REGION, SHIFT, BMP_DURABLE_POWER);
+    fix_open(&other, 64 * REGION, SHIFT, BMP_DURABLE_POWER);
+    io.write_error = ENOSPC; /* else initialising makes the file longer again */
+    ck_assert_int_eq(ftruncate(f.fd, 0), 0);
+    ck_assert_int_eq(mark(&f, 3 * REGION, 1), -EIO);
+    io.write_error = 0;
+    ck_assert_int_eq(mark(&other, 3 * REGION, 1), 0);
+    ck_assert_int_eq(bmp_map_failed(other.map), 0);
+    fix_close(&f);
+    fix_close(&other);
+}
+END_TEST
+
+START_TEST(other_bus_errors_end_the_process)
+{
+    TmSys sys = tm_sys_kernel;
+    int fd = temp_file();
+    volatile char *at;
+
+    tm_mapping_guard_install();
+    ck_assert_int_eq(ftruncate(fd, 4096), 0);
+    at = sys.mmap(fd, 0, 4096);
+    ck_assert(at != NULL);
+    ck_assert_int_eq(ftruncate(fd, 0), 0);
+    at[0] = 1;
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("map");
+    TCase *tc = tcase_create("map");
+    SRunner *runner = srunner_create(suite);
+    int failed;
+
+    tcase_set_timeout(tc, 60);
+    tcase_add_test(tc, marks_are_recovered);
+    tcase_add_test(tc, nearly_whole_regions);
+    tcase_add_test(tc, many_threads);
+    tcase_add_test(tc, m1_nothing_before_the_sync);
+    tcase_add_test(tc, syncs_are_shared);
+    tcase_add_test(tc, m2_a_crash_at_every_sync);
+    tcase_add_test(tc, m2_marks_while_retiring);
+    tcase_add_test(tc, ticks_sync_only_what_there_is);
+    tcase_add_test(tc, m5_no_room_makes_full);
+    tcase_add_test(tc, a_failed_sync_is_for_ever);
+    tcase_add_test(tc, a_failed_sync_lets_waiters_go);
+    tcase_add_test(tc, durable_process_never_syncs);
+    tcase_add_test(tc, local_writers_do_not_spread);
+    tcase_add_test(tc, random_writers_spread);
+    tcase_add_test(tc, damage_costs_what_it_hits);
+    tcase_add_test(tc, a_bad_page_costs_a_page);
+    tcase_add_test(tc, a_cut_file_is_a_failure_not_the_end);
+    tcase_add_test(tc, a_cut_file_at_an_intent);
+    tcase_add_test_raise_signal(tc, other_bus_errors_end_the_process, SIGBUS);
+    suite_add_tcase(suite, tc);
+    srunner_run_all(runner, CK_ENV);
+    failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
