@@ -52,7 +52,7 @@ static const struct {
     { "crashed", "left by a crash of the machine: what was being written then counts as dirty" },
     { "distrusted", "given up by a daemon that could not write it any more: enabled bitmaps are "
                     "all dirty" },
-    { "damaged", "damaged: what bitmaps there were can't be told" },
+    { "damaged", "damaged: what was dirty can't be told" },
 };
 
 static const char *state_words(const char *state, const char *durability)
@@ -156,7 +156,8 @@ static char *meaning(json_object *bitmap)
     g_autofree char *size = tc_human_size(recovered);
 
     if (tc_json_true(bitmap, "inconsistent"))
-        return g_strdup("can't be used any more: remove it, and begin anew with a full copy");
+        return g_strdup("can't be used: remove it and begin anew with a full copy; a repair makes "
+                        "all of it dirty");
     if (recovered)
         return g_strdup_printf("usable; %s may be clean and count as dirty: the next copy takes "
                                "that much more than it had to, and is right",
@@ -166,30 +167,37 @@ static char *meaning(json_object *bitmap)
     return NULL;
 }
 
-static size_t print_meanings(json_object *bitmaps, FILE *out, bool colors)
+/* Whether one of @problems says so already. */
+static bool told(json_object *problems, const char *reason)
+{
+    for (size_t i = 0; i < json_object_array_length(problems); i++)
+        if (strstr(json_object_get_string(json_object_array_get_idx(problems, i)), reason))
+            return true;
+    return false;
+}
+
+static void print_meanings(json_object *bitmaps, json_object *problems, FILE *out, bool colors)
 {
     size_t touched = 0, n = json_object_array_length(bitmaps);
 
     for (size_t i = 0; i < n; i++) {
         json_object *bitmap = json_object_array_get_idx(bitmaps, i);
-        const char *name = tc_json_string(bitmap, "name");
         const char *reason = tc_json_string(bitmap, "reason");
-        g_autofree char *what = meaning(bitmap);
-        g_autofree char *line =
-            what ? g_strdup_printf("%s: %s%s%s%s", name, what, reason ? " (" : "",
-                                   reason ? reason : "", reason ? ")" : "")
-                 : NULL;
+        g_autofree char *what = meaning(bitmap), *line = NULL;
 
         if (!what)
             continue;
         if (!touched++)
             print_title(out, colors, "39m", "What that means");
+        if (reason && told(problems, reason))
+            reason = NULL;
+        line = g_strdup_printf("%s: %s%s%s%s", tc_json_string(bitmap, "name"), what,
+                               reason ? " (" : "", reason ? reason : "", reason ? ")" : "");
         tc_print_wrapped(out, 2, 4, line);
     }
     if (touched && touched < n)
         fprintf(out, "  %zu other%s: as %s\n", n - touched, n - touched > 1 ? "s" : "",
                 n - touched > 1 ? "they were" : "it was");
-    return touched;
 }
 
 void tc_store_print_verdict(json_object *store, FILE *out, bool colors)
@@ -205,7 +213,7 @@ void tc_store_print_verdict(json_object *store, FILE *out, bool colors)
     print_title(out, colors, bad ? "31m" : "32m", title);
     for (size_t i = 0; i < n; i++)
         tc_print_wrapped(out, 2, 4, json_object_get_string(json_object_array_get_idx(problems, i)));
-    print_meanings(bitmaps, out, colors);
+    print_meanings(bitmaps, problems, out, colors);
     if (n && !json_object_array_length(bitmaps))
         tc_print_wrapped(out, 2, 4,
                          "No bitmap is left. The disk is not touched by this: begin anew with a "

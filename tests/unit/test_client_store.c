@@ -104,6 +104,8 @@ START_TEST(verdicts)
         "\n  r: usable; 64 KiB may be clean and count as dirty");
     has(verdict_of(BITMAPS(RECOVERED "," SOUND "," SOUND, "\"one\"")),
         "(so)\n  2 others: as they were\n");
+    has(verdict_of(BITMAPS(DEGRADED, "\"bitmap 'g': so\"")),
+        "  g: usable; it may say more than was written, never less\n");
     has(verdict_of(BITMAPS(DEGRADED, "\"one\"")),
         "  g: usable; it may say more than was written, never less (so)\n");
 }
