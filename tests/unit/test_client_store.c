@@ -97,8 +97,8 @@ START_TEST(verdicts)
         "\n2 problems\n  one\n  two\n  No bitmap is left.");
     has(verdict_of(BITMAPS(SOUND "," INCONSISTENT, "")), "\nThe store is sound, but not every");
     has(verdict_of(BITMAPS(SOUND "," INCONSISTENT, "")),
-        "\nWhat that means\n  i: can't be used any more: remove it, and begin anew with a full "
-        "copy\n"
+        "\nWhat that means\n  i: can't be used: remove it and begin anew with a full copy; "
+        "a repair makes all of it dirty\n"
         "  1 other: as it was\n");
     has(verdict_of(BITMAPS(RECOVERED "," SOUND "," SOUND, "\"one\"")),
         "\n  r: usable; 64 KiB may be clean and count as dirty");
