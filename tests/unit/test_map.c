@@ -91,6 +91,8 @@ static unsigned syncs_now(void)
 }
 
 typedef struct Fix {
+    unsigned quiesced, syncs_before; /* how often; syncs begun by then */
+    bool retiring;                   /* by then granule 1 could not be marked */
     TmSys sys;
     BmpTracker tracker; /* for its reader sections */
     BmpMap *map;
@@ -107,6 +109,16 @@ static int temp_file(void)
     ck_assert_int_ge(fd, 0);
     unlink(path);
     return fd;
+}
+
+static void quiesce(void *opaque)
+{
+    Fix *f = opaque;
+
+    f->quiesced++;
+    f->syncs_before = syncs_now();
+    f->retiring = !bmp_map_mark(f->map, 65536, 1);
+    bmp_tracker_quiesce(&f->tracker);
 }
 
 static void fix_open(Fix *f, uint64_t size, unsigned shift, BmpDurability durability)
@@ -128,8 +140,8 @@ static void fix_open(Fix *f, uint64_t size, unsigned shift, BmpDurability durabi
             .seed = SEED,
             .epoch = f->epoch,
             .durability = durability,
-            .quiesce = (void (*)(void *))bmp_tracker_quiesce,
-            .opaque = &f->tracker,
+            .quiesce = quiesce,
+            .opaque = f,
         },
         &err);
     ck_assert_msg(f->map != NULL, "bmp_map_open: %s", strerror(-err));
@@ -550,6 +562,26 @@ START_TEST(m2_marks_while_retiring)
 }
 END_TEST
 
+/* M2: who saw OPEN has set his bits before the sync begins. */
+START_TEST(m2_retiring_waits_for_markers)
+{
+    Fix f;
+    unsigned before;
+
+    fix_open(&f, 8 * REGION, SHIFT, BMP_DURABLE_POWER);
+    ck_assert_int_eq(mark(&f, 0, 1), 0);
+    ticks(&f, 3);
+    before = syncs_now();
+    f.quiesced = 0;
+    ticks(&f, 1);
+    ck_assert_uint_eq(f.quiesced, 1);
+    ck_assert(f.retiring); /* nobody could begin to add a mark any more */
+    ck_assert_uint_eq(f.syncs_before, before);
+    ck_assert_uint_eq(syncs_now(), before + 1);
+    fix_close(&f);
+}
+END_TEST
+
 START_TEST(ticks_sync_only_what_there_is)
 {
     Fix f;
@@ -771,6 +803,28 @@ START_TEST(damage_costs_what_it_hits)
 }
 END_TEST
 
+/* A word that is mostly unused does not reach into the next regions. */
+START_TEST(damage_of_tiny_regions)
+{
+    Fix f;
+    BmpMapFound found;
+
+    fix_open(&f, 16 * REGION, 22, BMP_DURABLE_POWER);
+    ck_assert_uint_eq(f.g.block, 8);
+    ck_assert_int_eq(mark(&f, 3 * REGION, 1), 0);
+    ck_assert_int_eq(mark(&f, 5 * REGION + 9, 1), 0);
+    put(f.fd, 0, AT + f.g.words_offset + 8 * 3);
+    recover_fd(&f, f.fd, false, &found);
+    ck_assert_uint_eq(found.damaged_words, 1);
+    ck_assert_uint_eq(bmp_bits_count(&found.uncertain), 1);
+    ck_assert(bmp_bits_test(&found.uncertain, 3));
+    ck_assert_uint_eq(bmp_bits_count(&found.marked), 1);
+    ck_assert(bmp_bits_test(&found.marked, 5));
+    bmp_map_found_clear(&found);
+    fix_close(&f);
+}
+END_TEST
+
 static ssize_t bad_page(int fd, const struct iovec *iov, int iovcnt, off_t offset, int flags)
 {
     off_t bad = AT + 4096 + 4096; /* the second page of words, if the table has one */
@@ -878,6 +932,7 @@ int main(void)
     tcase_add_test(tc, syncs_are_shared);
     tcase_add_test(tc, m2_a_crash_at_every_sync);
     tcase_add_test(tc, m2_marks_while_retiring);
+    tcase_add_test(tc, m2_retiring_waits_for_markers);
     tcase_add_test(tc, ticks_sync_only_what_there_is);
     tcase_add_test(tc, m5_no_room_makes_full);
     tcase_add_test(tc, a_failed_sync_is_for_ever);
@@ -886,6 +941,7 @@ int main(void)
     tcase_add_test(tc, local_writers_do_not_spread);
     tcase_add_test(tc, random_writers_spread);
     tcase_add_test(tc, damage_costs_what_it_hits);
+    tcase_add_test(tc, damage_of_tiny_regions);
     tcase_add_test(tc, a_bad_page_costs_a_page);
     tcase_add_test(tc, a_cut_file_is_a_failure_not_the_end);
     tcase_add_test(tc, a_cut_file_at_an_intent);
