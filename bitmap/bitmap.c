@@ -2,9 +2,10 @@
  *
  * The names of errors are QEMU's (block/dirty-bitmap.c and block/monitor/bitmap-qmp-cmds.c, version
  * 7.2): management tools match on them. See set.h for how content and chain fit together. */
-#include "bitmap/set.h"
+#include "bitmap/store_int.h"
 #include "util/error.h"
 #include "util/range.h"
+#include "util/sync.h"
 #include <string.h>
 
 /* ---- life ----------------------------------------------------------------------------------- */
@@ -33,6 +34,7 @@ void bmp_bitmap_unref(BmpBitmap *bitmap)
         return;
     bmp_bits_clear_all(&bitmap->bits);
     bmp_set_unref(bitmap->set);
+    g_free(bitmap->reason);
     g_free(bitmap->name);
     g_free(bitmap);
 }
@@ -60,6 +62,31 @@ bool bmp_bitmap_persistent(const BmpBitmap *bitmap)
 bool bmp_bitmap_inconsistent(const BmpBitmap *bitmap)
 {
     return bitmap->inconsistent;
+}
+
+char *bmp_bitmap_reason(BmpBitmap *bitmap)
+{
+    BmpStore *store = bitmap->set->store;
+    char *reason;
+
+    bmp_set_lock(bitmap->set);
+    reason = g_strdup(bitmap->reason);
+    bmp_set_unlock(bitmap->set);
+    if (!reason && bitmap->persistent && store) {
+        TM_GUARD(&store->lock);
+        reason = g_strdup(store->failure);
+    }
+    return reason;
+}
+
+uint64_t bmp_bitmap_recovered(BmpBitmap *bitmap)
+{
+    uint64_t recovered;
+
+    bmp_set_lock(bitmap->set);
+    recovered = bitmap->recovered;
+    bmp_set_unlock(bitmap->set);
+    return recovered;
 }
 
 void bmp_bitmap_busy_begin(BmpBitmap *bitmap)
@@ -90,7 +117,10 @@ bool bmp_bitmap_check_usable(const BmpBitmap *bitmap, GError **error)
     if (!check_not_busy(bitmap, error))
         return false;
     return !bitmap->inconsistent ||
-           tm_error_set(error, "Bitmap '%s' is inconsistent and cannot be used", bitmap->name);
+           tm_error_set(error,
+                        "Bitmap '%s' is inconsistent and cannot be used (%s); try "
+                        "block-dirty-bitmap-remove to delete this bitmap from disk",
+                        bitmap->name, bitmap->reason ? bitmap->reason : "reason unknown");
 }
 
 /* ---- recording ------------------------------------------------------------------------------ */
@@ -154,6 +184,12 @@ static void stop_recording(BmpBitmap *bitmap)
     __atomic_store_n(&set->disabled_at, bmp_tracker_state(&set->tracker), __ATOMIC_SEQ_CST);
 }
 
+/* What the store says must follow. */
+static void touch(BmpBitmap *bitmap)
+{
+    bitmap->set->touched |= bitmap->persistent;
+}
+
 /* ---- changes -------------------------------------------------------------------------------- */
 
 static bool check_add(BmpSet *set, const char *name, const BmpAddOptions *options, GError **error)
@@ -166,7 +202,7 @@ static bool check_add(BmpSet *set, const char *name, const BmpAddOptions *option
         (options->granularity < BMP_GRANULARITY_MIN || options->granularity > BMP_GRANULARITY_MAX ||
          !tm_is_pow2(options->granularity)))
         return tm_error_set(error, "Granularity must be power of 2 and at least 512");
-    if (options->persistent)
+    if (options->persistent && (!set->store || set->store->o.read_only))
         return tm_error_set(error, "Can't store persistent bitmaps to %s: Operation not supported",
                             set->node_name);
     taken = bmp_set_find(set, name, NULL);
@@ -187,10 +223,40 @@ BmpBitmap *bmp_set_add(BmpSet *set, const char *name, const BmpAddOptions *optio
         return NULL;
     bitmap = bitmap_new(set, name, granularity ? granularity : bmp_default_granularity(0));
     bitmap->attached = true;
+    bitmap->persistent = options->persistent;
     g_ptr_array_add(set->bitmaps, bmp_bitmap_ref(bitmap));
     if (!options->disabled)
         start_recording(bitmap);
+    touch(bitmap);
     return bitmap;
+}
+
+void bmp_bitmap_load(BmpSet *set, BmpRecord *record)
+{
+    g_autoptr(BmpBitmap) bitmap = bitmap_new(set, record->name, UINT64_C(1) << record->shift);
+
+    bmp_bits_clear_all(&bitmap->bits);
+    bitmap->bits = record->bits;
+    record->bits.root = NULL;
+    bitmap->reason = g_steal_pointer(&record->reason);
+    bitmap->recovered = record->recovered;
+    bitmap->attached = true;
+    bitmap->persistent = true;
+    bitmap->inconsistent = record->inconsistent;
+    g_ptr_array_add(set->bitmaps, bmp_bitmap_ref(bitmap));
+    if (record->enabled && !record->inconsistent)
+        start_recording(bitmap);
+}
+
+void bmp_bitmap_save(BmpBitmap *bitmap, BmpRecord *record)
+{
+    *record = (BmpRecord){ .name = g_strdup(bitmap->name),
+                           .shift = bitmap->shift,
+                           .enabled = bitmap->enabled,
+                           .inconsistent = bitmap->inconsistent,
+                           .reason = g_strdup(bitmap->reason),
+                           .recovered = bitmap->recovered };
+    bmp_bits_clone(&record->bits, &bitmap->bits);
 }
 
 /* It stays in the chain until the change ends, in case it is put back. */
@@ -205,6 +271,7 @@ bool bmp_bitmap_remove(BmpBitmap *bitmap, GError **error)
     if (!g_ptr_array_find(set->bitmaps, bitmap, &place))
         return tm_error_set(error, "Dirty bitmap '%s' not found", bitmap->name);
     bmp_bitmap_fold(bitmap);
+    touch(bitmap);
     bitmap->place = place;
     bitmap->attached = false;
     g_ptr_array_add(set->removed, g_ptr_array_steal_index(set->bitmaps, place));
@@ -231,8 +298,10 @@ bool bmp_bitmap_enable(BmpBitmap *bitmap, GError **error)
         return false;
     if (!bitmap->attached)
         return tm_error_set(error, "Dirty bitmap '%s' not found", bitmap->name);
-    if (!bitmap->enabled)
+    if (!bitmap->enabled) {
         start_recording(bitmap);
+        touch(bitmap);
+    }
     return true;
 }
 
@@ -241,8 +310,10 @@ bool bmp_bitmap_disable(BmpBitmap *bitmap, GError **error)
     g_assert(bitmap->set->changing);
     if (!bmp_bitmap_check_usable(bitmap, error))
         return false;
-    if (bitmap->enabled)
+    if (bitmap->enabled) {
         stop_recording(bitmap);
+        touch(bitmap);
+    }
     return true;
 }
 
@@ -254,6 +325,9 @@ bool bmp_bitmap_clear(BmpBitmap *bitmap, GError **error)
     bmp_bits_clear_all(&bitmap->bits);
     if (bitmap->at)
         move_to_tail(bitmap);
+    g_clear_pointer(&bitmap->reason, g_free);
+    bitmap->recovered = 0;
+    touch(bitmap);
     return true;
 }
 
@@ -271,6 +345,7 @@ bool bmp_bitmap_merge(BmpBitmap *target, BmpBitmap *source, GError **error)
         return false;
     bmp_bitmap_fold(source);
     bmp_bits_or(&target->bits, &source->bits);
+    touch(target);
     return true;
 }
 
@@ -286,6 +361,8 @@ BmpBackup *bmp_bitmap_backup(BmpBitmap *bitmap)
     backup->since = bitmap->since;
     backup->at = bmp_chain_hold(bitmap->at);
     bmp_bits_clone(&backup->bits, &bitmap->bits);
+    backup->reason = g_strdup(bitmap->reason);
+    backup->recovered = bitmap->recovered;
     return backup;
 }
 
@@ -299,6 +376,9 @@ void bmp_bitmap_restore(BmpBitmap *bitmap, BmpBackup *backup)
     bitmap->bits = backup->bits;
     bitmap->since = backup->since;
     set_enabled(bitmap, backup->enabled);
+    g_free(bitmap->reason);
+    bitmap->reason = g_steal_pointer(&backup->reason);
+    bitmap->recovered = backup->recovered;
     backup->at = at;
     backup->bits = bits;
     bmp_backup_free(backup);
@@ -313,6 +393,7 @@ void bmp_backup_free(BmpBackup *backup)
     bmp_set_unlock(backup->bitmap->set);
     bmp_bits_clear_all(&backup->bits);
     bmp_bitmap_unref(backup->bitmap);
+    g_free(backup->reason);
     g_free(backup);
 }
 

@@ -18,6 +18,8 @@
 #include "bitmap/bits.h"
 #include <glib.h>
 
+#define BMP_CATALOGUE_MAGIC "TMINDEX1" /* the first 8 bytes */
+
 /* What is known of one bitmap. */
 typedef struct BmpRecord {
     char *name;

@@ -1,5 +1,5 @@
 /* bitmap/set.c: the bitmaps of one disk as a whole: marking, changes, resize, look-up. */
-#include "bitmap/set.h"
+#include "bitmap/store_int.h"
 #include "util/error.h"
 #include "util/range.h"
 #include <stdlib.h>
@@ -40,6 +40,7 @@ void bmp_set_unref(BmpSet *set)
 {
     if (__atomic_sub_fetch(&set->refs, 1, __ATOMIC_ACQ_REL))
         return;
+    bmp_store_free(set->store);
     bmp_tracker_destroy(&set->tracker);
     bmp_chain_free(set);
     g_ptr_array_unref(set->bitmaps);
@@ -81,25 +82,52 @@ void bmp_set_unlock(BmpSet *set)
 
 /* ---- marking -------------------------------------------------------------------------------- */
 
-bool bmp_set_mark_try_begin(BmpSet *set, uint64_t offset, uint64_t length, uint64_t *epoch)
+/* The road of a mark whose region of the store's map must be opened first. */
+static bool open_region(BmpSet *set, BmpMap *map, uint64_t offset, uint64_t length, bool may_wait)
+{
+    int ret;
+
+    if (!may_wait && bmp_map_intend_waits(map))
+        return false;
+    ret = bmp_map_intend(map, offset, length);
+    if (ret < 0) /* from here on the data is written without; the store must not be believed */
+        bmp_store_fail(set->store, -ret, "it could not be synced");
+    return true;
+}
+
+static bool mark(BmpSet *set, uint64_t offset, uint64_t length, bool may_wait, uint64_t *epoch)
 {
     uint64_t state = bmp_tracker_state(&set->tracker);
-    uint32_t *section;
+    BmpMap *map;
 
     *epoch = state;
     if (!(state & BMP_STATE_ACTIVE))
         return true;
-    section = bmp_tracker_enter(&set->tracker);
-    *epoch = bmp_tracker_mark(&set->tracker, offset, length);
-    bmp_tracker_leave(section);
-    return true;
+    map = __atomic_load_n(&set->map, __ATOMIC_ACQUIRE);
+    for (;;) {
+        uint32_t *section = bmp_tracker_enter(&set->tracker);
+        bool marked = !map || bmp_map_mark(map, offset, length);
+
+        if (marked)
+            *epoch = bmp_tracker_mark(&set->tracker, offset, length);
+        bmp_tracker_leave(section);
+        if (marked)
+            return true;
+        if (!open_region(set, map, offset, length, may_wait))
+            return false;
+    }
+}
+
+bool bmp_set_mark_try_begin(BmpSet *set, uint64_t offset, uint64_t length, uint64_t *epoch)
+{
+    return mark(set, offset, length, false, epoch);
 }
 
 uint64_t bmp_set_mark_begin(BmpSet *set, uint64_t offset, uint64_t length)
 {
     uint64_t epoch;
 
-    bmp_set_mark_try_begin(set, offset, length, &epoch);
+    mark(set, offset, length, true, &epoch);
     return epoch;
 }
 
@@ -199,6 +227,7 @@ void bmp_set_resize(BmpSet *set, uint64_t size)
     for (guint i = 0; i < set->bitmaps->len; i++) {
         BmpBitmap *bitmap = set->bitmaps->pdata[i];
 
+        set->touched |= bitmap->persistent;
         bmp_bits_resize(&bitmap->bits, size);
         if (size > old)
             bmp_bits_set_bytes(&bitmap->bits, old, size - old);

@@ -45,9 +45,12 @@ struct BmpSet {
     unsigned shift; /* of the running epoch outside of changes */
     bool changing;
     BmpDelta *head, *tail;
-    BmpMemo memo;       /* the last fold, for the next bitmap to share */
-    GPtrArray *bitmaps; /* BmpBitmap, a reference each, in order of creation */
-    GPtrArray *removed; /* within a change: what may be put back, a reference each */
+    BmpMemo memo;           /* the last fold, for the next bitmap to share */
+    GPtrArray *bitmaps;     /* BmpBitmap, a reference each, in order of creation */
+    GPtrArray *removed;     /* within a change: what may be put back, a reference each */
+    struct BmpStore *store; /* or NULL */
+    struct BmpMap *map;     /* atomic: the store's, or NULL; changes when nobody marks */
+    bool touched;           /* persistent bitmaps have changed since the last commit */
 };
 
 struct BmpBitmap {
@@ -63,6 +66,8 @@ struct BmpBitmap {
     uint64_t since; /* the tracker's state when it was last enabled; 0: never */
     BmpDelta *at;   /* position; NULL while disabled or out of the set */
     BmpBits bits;   /* what it has folded */
+    char *reason;   /* why it is inconsistent, or dirtier than was written; or NULL */
+    uint64_t recovered;
 };
 
 struct BmpBackup {
@@ -71,6 +76,8 @@ struct BmpBackup {
     uint64_t since;
     BmpDelta *at;
     BmpBits bits;
+    char *reason;
+    uint64_t recovered;
 };
 
 BmpSet *bmp_set_ref(BmpSet *set);

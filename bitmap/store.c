@@ -1,0 +1,322 @@
+/* bitmap/store.c: the life of a store: opened with a disk, failing, ticking, closed. */
+#include "bitmap/store_int.h"
+
+#include "util/error.h"
+#include "util/sync.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+/* ---- life */
+
+static BmpStore *store_new(BmpSet *set, const BmpStoreOptions *options)
+{
+    BmpStore *store = g_new0(BmpStore, 1);
+
+    store->o = *options;
+    store->o.path = store->path = g_strdup(options->path);
+    store->o.layer = store->layer = g_strdup(options->layer);
+    store->fd = -1;
+    store->disk_fd = options->disk_fd < 0 ? -1 : fcntl(options->disk_fd, F_DUPFD_CLOEXEC, 0);
+    store->o.disk_fd = store->disk_fd;
+    store->set = set;
+    pthread_mutex_init(&store->ticking, NULL);
+    pthread_mutex_init(&store->lock, NULL);
+    return store;
+}
+
+void bmp_store_free(BmpStore *store)
+{
+    if (!store)
+        return;
+    bmp_store_set_map(store, NULL);
+    if (store->fd >= 0)
+        store->o.sys->close(store->fd);
+    if (store->disk_fd >= 0)
+        close(store->disk_fd);
+    pthread_mutex_destroy(&store->ticking);
+    pthread_mutex_destroy(&store->lock);
+    g_free(store->failure);
+    g_free(store->path);
+    g_free(store->layer);
+    g_free(store);
+}
+
+void bmp_store_set_map(BmpStore *store, BmpMap *map)
+{
+    BmpMap *old;
+
+    if (!store->set)
+        return;
+    old = __atomic_exchange_n(&store->set->map, map, __ATOMIC_ACQ_REL);
+    bmp_map_close(old);
+}
+
+void bmp_store_report(BmpStore *store, const BmpReport *report)
+{
+    if (store->o.report)
+        store->o.report(store->o.opaque, report);
+}
+
+static void report_all(BmpStore *store, const BmpRecovered *found)
+{
+    for (guint i = 0; i < found->reports->len; i++) {
+        const BmpProblem *problem = found->reports->pdata[i];
+
+        bmp_store_report(store, &(BmpReport){ .bitmap = problem->bitmap,
+                                              .reason = problem->reason,
+                                              .recovered = problem->recovered,
+                                              .inconsistent = problem->inconsistent });
+    }
+}
+
+/* ---- failing */
+
+bool bmp_store_has_failed(BmpStore *store)
+{
+    return __atomic_load_n(&store->failed, __ATOMIC_ACQUIRE);
+}
+
+bool bmp_store_forget_failure(BmpStore *store)
+{
+    TM_GUARD(&store->lock);
+
+    g_clear_pointer(&store->failure, g_free);
+    return __atomic_exchange_n(&store->failed, false, __ATOMIC_ACQ_REL);
+}
+
+/* Leaves word for the next opening that the store is behind the disk. */
+static bool leave_word(BmpStore *store)
+{
+    const TmSys *sys = store->o.sys;
+    BmpSuper super = store->super;
+    int ret = 0;
+
+    if (store->fd < 0)
+        return true;
+    super.state = BMP_STORE_DISTRUSTED;
+    super.generation += 3; /* newer than whatever a failed commit has left */
+    for (unsigned copy = 0; ret == 0 && copy < BMP_SUPER_COPIES; copy++) {
+        ret = bmp_store_write_super(sys, store->fd, copy, &super);
+        if (ret == 0)
+            ret = bmp_store_sync(sys, store->fd);
+    }
+    store->super.generation = super.generation;
+    return ret == 0 || bmp_store_file_remove(sys, store->path, NULL);
+}
+
+void bmp_store_fail(BmpStore *store, int err, const char *what)
+{
+    BmpMap *map = store->set ? __atomic_load_n(&store->set->map, __ATOMIC_ACQUIRE) : NULL;
+    bool word;
+
+    TM_GUARD(&store->lock);
+    if (!store->failed) {
+        __atomic_store_n(&store->failed, true, __ATOMIC_RELEASE);
+        word = leave_word(store);
+        store->failure =
+            g_strdup_printf("bitmap store '%s': %s: %s; what is written from now on is recorded in "
+                            "memory only%s",
+                            store->path, what, g_strerror(err),
+                            word ? "" : ", and the store on the medium can't be marked as behind");
+        bmp_store_report(store, &(BmpReport){ .reason = store->failure });
+    }
+    if (map)
+        bmp_map_give_up(map);
+}
+
+/* ---- opening */
+
+static void report_missing(BmpStore *store, const BmpIdentity *disk)
+{
+    g_autofree char *uuid = bmp_uuid_text(disk->uuid);
+    g_autofree char *reason = g_strdup_printf("the disk had a bitmap store (%s), which is not at "
+                                              "'%s': its bitmaps are missing",
+                                              uuid, store->path);
+
+    bmp_store_report(store, &(BmpReport){ .reason = reason });
+}
+
+/* false: the disk may not be opened. *writable false: what is there can be read at most. */
+static bool find_file(BmpStore *store, const BmpIdentity *disk, bool *writable, GError **error)
+{
+    const TmSys *sys = store->o.sys;
+    g_autoptr(GError) problem = NULL;
+    int fd;
+
+    *writable = true;
+    if (bmp_store_file_open(sys, store->path, store->o.read_only, &fd, &problem)) {
+        store->fd = fd;
+        if (fd < 0 && disk->marked)
+            report_missing(store, disk);
+        return true;
+    }
+    if (fd == -EAGAIN) {
+        g_propagate_error(error, g_steal_pointer(&problem));
+        return false;
+    }
+    *writable = false;
+    store->barred = true;
+    bmp_store_report(store, &(BmpReport){ .reason = problem->message });
+    if (bmp_store_file_open(sys, store->path, true, &fd, NULL) && fd >= 0)
+        store->fd = fd;
+    return true;
+}
+
+static void load(BmpStore *store, BmpRecovered *found)
+{
+    for (guint i = 0; i < found->records->len; i++)
+        bmp_bitmap_load(store->set, &g_array_index(found->records, BmpRecord, i));
+}
+
+static void recover(BmpStore *store, const BmpIdentity *disk, BmpRecovered *found)
+{
+    BmpRecoverOptions options = {
+        .sys = store->o.sys,
+        .path = store->path,
+        .fd = store->fd,
+        .layer = store->layer,
+        .disk = disk,
+        .disk_size = store->set->size,
+        .size_known = true,
+        .boot_id = store->o.boot_id,
+        .accept_changed = store->o.accept_changed,
+    };
+
+    bmp_recover(&options, found);
+    report_all(store, found);
+    store->catalogue_good = found->verdict == BMP_FOUND_STORE && found->as_stored;
+    store->map_sound = store->catalogue_good; /* and nothing was marked */
+    store->barred = found->verdict == BMP_FOUND_NOTHING;
+    if (found->verdict == BMP_FOUND_STORE) {
+        store->super = found->super;
+        store->stale_copy = found->stale_copy;
+        store->last_epoch = found->super.map_epoch;
+    }
+}
+
+/* What was found is in the set; from now on the store says that somebody has it open. */
+static void take_over(BmpStore *store, BmpRecovered *found)
+{
+    g_autoptr(GError) error = NULL;
+
+    load(store, found);
+    if (found->verdict == BMP_FOUND_NOTHING || store->o.read_only) {
+        if (store->fd >= 0 && found->verdict == BMP_FOUND_NOTHING) {
+            store->o.sys->close(store->fd);
+            store->fd = -1;
+        }
+        store->set->touched = false;
+        return;
+    }
+    if (found->verdict == BMP_FOUND_DAMAGED) { /* to be written anew */
+        store->o.sys->close(store->fd);
+        store->fd = -1;
+    }
+    if (found->verdict == BMP_FOUND_DAMAGED && !found->records->len) {
+        store->replace = true;
+        store->set->touched = false;
+        return;
+    }
+    store->replace = found->verdict == BMP_FOUND_DAMAGED;
+    if (!bmp_store_commit(store, BMP_STORE_OPEN, &error))
+        bmp_store_fail(store, EIO, error->message);
+}
+
+static bool open_file(BmpStore *store, GError **error)
+{
+    BmpIdentity disk;
+    BmpRecovered found;
+    bool writable;
+
+    bmp_identity_read(store->o.sys, store->disk_fd, &disk);
+    if (!find_file(store, &disk, &writable, error))
+        return false;
+    if (store->fd < 0)
+        return true;
+    recover(store, &disk, &found);
+    if (writable) {
+        take_over(store, &found);
+    } else {
+        load(store, &found);
+        bmp_store_fail(store, EROFS, "it can't be opened for writing");
+    }
+    bmp_recovered_clear(&found);
+    return true;
+}
+
+bool bmp_set_open_store(BmpSet *set, const BmpStoreOptions *options, GError **error)
+{
+    BmpStore *store = store_new(set, options);
+    bool ok;
+
+    g_assert(!set->store && !bmp_set_length(set));
+    bmp_set_change_begin(&set, 1);
+    set->store = store;
+    ok = open_file(store, error);
+    if (!ok) {
+        set->store = NULL;
+        bmp_store_free(store);
+    }
+    bmp_set_change_end(&set, 1);
+    return ok;
+}
+
+/* ---- closing */
+
+static bool clean_end(BmpStore *store, GError **error)
+{
+    if (store->disk_fd >= 0 && store->o.sys->fsync(store->disk_fd) < 0)
+        return tm_error_set_errno(error, errno, "Could not sync the disk");
+    return bmp_store_commit(store, BMP_STORE_CLOSED, error);
+}
+
+void bmp_set_close_store(BmpSet *set)
+{
+    BmpStore *store = set->store;
+    g_autoptr(GError) error = NULL;
+
+    if (!store || store->o.read_only || (store->fd < 0 && !bmp_store_has_failed(store)))
+        return;
+    bmp_set_change_begin(&set, 1);
+    if (!clean_end(store, &error))
+        bmp_store_report(store, &(BmpReport){ .reason = error->message });
+    bmp_store_set_map(store, NULL);
+    bmp_set_change_end(&set, 1);
+}
+
+/* ---- meanwhile */
+
+const char *bmp_set_store_path(BmpSet *set)
+{
+    return set->store ? set->store->path : NULL;
+}
+
+bool bmp_set_store_exists(BmpSet *set)
+{
+    return set->store && set->store->fd >= 0;
+}
+
+bool bmp_set_wants_commit(BmpSet *set)
+{
+    BmpMap *map = __atomic_load_n(&set->map, __ATOMIC_ACQUIRE);
+
+    if (!set->store || set->store->o.read_only)
+        return false;
+    return bmp_store_has_failed(set->store) || (map && bmp_map_full(map));
+}
+
+void bmp_set_tick(BmpSet *set)
+{
+    BmpMap *map;
+    int ret;
+
+    if (!set->store)
+        return;
+    TM_GUARD(&set->store->ticking);
+    map = __atomic_load_n(&set->map, __ATOMIC_ACQUIRE);
+    ret = map ? bmp_map_tick(map) : 0;
+    if (ret < 0)
+        bmp_store_fail(set->store, -ret, "it could not be synced");
+}

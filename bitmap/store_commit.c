@@ -1,0 +1,613 @@
+/* bitmap/store_commit.c: how a new state gets into a store: all of it or none, whatever happens.
+ *
+ * One store: write the new catalogue, and the table of a new map, where nothing lies; sync; write
+ * the superblock over its stale copy; sync; the same over the other; sync (F3). Only then is the
+ * old state's space free and the new epoch in use. Where writing a superblock fails nobody knows
+ * which one is on the medium: a third, of a newer generation, with the old state settles it; if
+ * that fails too, the store has.
+ *
+ * A store that is not there yet, or has failed, is written as a whole under another name.
+ *
+ * Several stores (F9): each gets the new state as pending first. What the first one, the leader,
+ * says in its other copy then decides for all. */
+#include "bitmap/store_int.h"
+
+#include "util/error.h"
+#include "util/range.h"
+#include "util/sync.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/random.h>
+
+/* One store's part in a commit. */
+typedef struct Part {
+    BmpStore *store;
+    BmpStoreState state;
+    const char *leader; /* NULL: alone, or the leader */
+    bool grouped;
+    BmpRecord *records;
+    size_t n;
+    BmpSuper next;
+    BmpGeometry geometry;
+    bool new_map;  /* a table is written */
+    bool open_map; /* it, or the one that is there, is mapped */
+    bool new_catalogue;
+    bool create;    /* the file is written anew */
+    bool vanish;    /* there is nothing left to keep */
+    bool published; /* a file that was created has its name */
+    int fd;         /* where it is written */
+    uint64_t old_size;
+} Part;
+
+/* ---- what is to be written */
+
+static void collect(Part *part)
+{
+    BmpSet *set = part->store->set;
+    guint n = set->bitmaps->len;
+
+    bmp_chain_fold_all(set);
+    part->records = g_new0(BmpRecord, n + 1);
+    for (guint i = 0; i < n; i++) {
+        BmpBitmap *bitmap = set->bitmaps->pdata[i];
+
+        if (bitmap->persistent)
+            bmp_bitmap_save(bitmap, &part->records[part->n++]);
+    }
+}
+
+/* The finest granules among those that record; 0: none does. */
+static unsigned finest(const Part *part)
+{
+    unsigned shift = 0;
+
+    for (size_t i = 0; i < part->n; i++) {
+        const BmpRecord *record = &part->records[i];
+
+        if (record->enabled && !record->inconsistent && (!shift || record->shift < shift))
+            shift = record->shift;
+    }
+    return shift;
+}
+
+static bool same_map(const Part *part)
+{
+    const BmpSuper *old = &part->store->super;
+    BmpGeometry now;
+
+    return !part->create && old->map_shift && part->store->map_sound &&
+           bmp_geometry_of(&now, old) && now.size == part->geometry.size &&
+           now.map_shift == part->geometry.map_shift &&
+           now.region_shift == part->geometry.region_shift;
+}
+
+/* The lowest place for @length bytes that overlaps none of the @n extents. */
+static uint64_t find_room(const uint64_t (*extents)[2], size_t n, uint64_t length)
+{
+    uint64_t at = BMP_SUPER_COPIES * BMP_STORE_ALIGN;
+
+    for (bool moved = true; moved;) {
+        moved = false;
+        for (size_t i = 0; i < n; i++) {
+            if (extents[i][1] && tm_range_overlaps(at, length, extents[i][0], extents[i][1])) {
+                at = tm_align_up(extents[i][0] + extents[i][1], BMP_STORE_ALIGN);
+                moved = true;
+            }
+        }
+    }
+    return at;
+}
+
+static void place(Part *part, uint64_t catalogue_length)
+{
+    const BmpSuper *old = &part->store->super;
+    BmpSuper *next = &part->next;
+    uint64_t extents[3][2] = { { 0 } };
+
+    if (!part->create) {
+        extents[0][0] = old->map_offset, extents[0][1] = old->map_length;
+        extents[1][0] = old->catalogue_offset, extents[1][1] = old->catalogue_length;
+    }
+    if (!part->geometry.map_shift) {
+        next->map_offset = next->map_length = 0;
+    } else if (part->new_map) {
+        next->map_length = part->geometry.length;
+        next->map_offset = find_room(extents, 2, next->map_length);
+    }
+    if (part->new_catalogue) {
+        extents[2][0] = next->map_offset, extents[2][1] = next->map_length;
+        next->catalogue_length = catalogue_length;
+        next->catalogue_offset = find_room(extents, 3, catalogue_length);
+    }
+}
+
+static void fill_super(Part *part)
+{
+    BmpStore *store = part->store;
+    BmpSuper *next = &part->next;
+    BmpIdentity disk;
+    struct stat st;
+
+    bmp_identity_read(store->o.sys, store->disk_fd, &disk);
+    next->generation = store->super.generation + 1;
+    next->disk_size = store->set ? store->set->size : store->super.disk_size;
+    next->state = part->state;
+    next->durability = store->o.durability;
+    next->map_shift = part->geometry.map_shift;
+    next->region_shift = part->geometry.region_shift;
+    next->map_epoch = next->map_shift ? store->last_epoch + 1 : 0;
+    next->disk_mtime_sec = disk.mtime_sec;
+    next->disk_mtime_nsec = disk.mtime_nsec;
+    next->disk_dev = disk.dev;
+    next->disk_ino = disk.ino;
+    memcpy(next->boot_id, store->o.boot_id, sizeof(next->boot_id));
+    if (store->o.sys->fstat(part->fd, &st) == 0) {
+        next->store_dev = st.st_dev;
+        next->store_ino = st.st_ino;
+    }
+    g_strlcpy(next->layer, store->layer, sizeof(next->layer));
+}
+
+static void random_bytes(uint8_t bytes[16])
+{
+    if (getrandom(bytes, 16, 0) != 16) {
+        for (unsigned i = 0; i < 16; i++)
+            bytes[i] = (uint8_t)g_random_int();
+    }
+}
+
+/* ---- the first phase: the new state is on the medium, and nothing names it */
+
+static int write_content(Part *part, const GByteArray *catalogue)
+{
+    const TmSys *sys = part->store->o.sys;
+    const BmpSuper *next = &part->next;
+    int ret = 0;
+
+    if (part->new_catalogue)
+        ret =
+            bmp_store_write(sys, part->fd, catalogue->data, catalogue->len, next->catalogue_offset);
+    if (ret == 0 && part->new_map)
+        ret = bmp_map_create(sys, part->fd, next->map_offset, &part->geometry,
+                             bmp_entry_seed(next->uuid));
+    if (ret == 0 && (part->new_catalogue || part->new_map))
+        ret = bmp_store_sync(sys, part->fd);
+    return ret;
+}
+
+static void quiesce(void *tracker)
+{
+    bmp_tracker_quiesce(tracker);
+}
+
+/* The new map is ready before there is no way back. */
+static BmpMap *open_map(Part *part, int *err)
+{
+    BmpStore *store = part->store;
+    BmpMapOptions options = {
+        .sys = store->o.sys,
+        .fd = part->fd,
+        .geometry = part->geometry,
+        .offset = part->next.map_offset,
+        .seed = bmp_entry_seed(part->next.uuid),
+        .epoch = part->next.map_epoch,
+        .durability = store->o.durability,
+        .quiesce = quiesce,
+        .opaque = &store->set->tracker,
+    };
+
+    return bmp_map_open(&options, err);
+}
+
+static bool prepare_file(Part *part, GError **error)
+{
+    BmpStore *store = part->store;
+    struct stat st;
+
+    if (store->barred && part->create)
+        return tm_error_set(error,
+                            "'%s' is in the way: it is not a bitmap store that this disk can use",
+                            store->path);
+    if (part->create)
+        return bmp_store_file_create(store->o.sys, store->path, &part->fd, error);
+    part->fd = store->fd;
+    part->old_size = store->o.sys->fstat(part->fd, &st) == 0 ? (uint64_t)st.st_size : 0;
+    return true;
+}
+
+/* Takes back what was written. */
+static void discard(Part *part)
+{
+    BmpStore *store = part->store;
+
+    if (part->create) {
+        g_autofree char *name = g_strconcat(store->path, ".tmp", NULL);
+
+        if (part->published) {
+            bmp_store_file_remove(store->o.sys, store->path, NULL);
+            bmp_identity_unmark(store->o.sys, store->disk_fd);
+        } else if (part->fd >= 0) {
+            store->o.sys->unlink(name);
+        }
+        if (part->fd >= 0)
+            store->o.sys->close(part->fd);
+    } else if (part->fd >= 0 && part->old_size) {
+        if (store->o.sys->ftruncate(part->fd, (off_t)part->old_size) < 0)
+            part->old_size = 0; /* what is too long only takes room */
+    }
+    part->fd = -1;
+}
+
+/* Whether the map has something that a new epoch would drop. */
+static bool marked_since(BmpSet *set)
+{
+    BmpMap *map = __atomic_load_n(&set->map, __ATOMIC_RELAXED);
+
+    return map && !bmp_map_untouched(map);
+}
+
+static bool prepare(Part *part, GError **error)
+{
+    BmpStore *store = part->store;
+    uint64_t size = store->set ? store->set->size : store->super.disk_size;
+    g_autoptr(GByteArray) catalogue = NULL;
+    unsigned shift = finest(part);
+    int ret;
+
+    part->fd = -1;
+    part->vanish = !part->n;
+    if (part->vanish && (store->fd < 0 || !part->grouped))
+        return true;
+    part->create = store->fd < 0 || (bmp_store_has_failed(store) && !part->vanish);
+    part->next = store->super;
+    if (part->create)
+        random_bytes(part->next.uuid);
+    if (shift && store->set)
+        bmp_geometry_choose(&part->geometry, size, shift,
+                            store->o.region_shift_min ? store->o.region_shift_min
+                                                      : BMP_REGION_SHIFT_MIN);
+    part->new_map = shift && store->set && !same_map(part);
+    part->open_map = part->new_map ||
+                     (shift && store->set && !__atomic_load_n(&store->set->map, __ATOMIC_RELAXED));
+    part->new_catalogue = part->create || !store->catalogue_good || part->grouped ||
+                          (store->set && (store->set->touched || marked_since(store->set)));
+    if (!prepare_file(part, error))
+        return false;
+    if (part->new_catalogue) {
+        catalogue = bmp_catalogue_build(part->records, part->n, part->leader);
+        if (!catalogue) {
+            discard(part);
+            return tm_error_set(error, "Not enough memory to store the bitmaps in '%s'",
+                                store->path);
+        }
+    }
+    place(part, catalogue ? catalogue->len : 0);
+    fill_super(part);
+    ret = write_content(part, catalogue);
+    if (ret == 0)
+        return true;
+    discard(part);
+    return tm_error_set_errno(error, -ret, "Could not write bitmap store '%s'", store->path);
+}
+
+/* ---- the second phase: superblocks */
+
+static int write_copy(const Part *part, unsigned copy, const BmpSuper *super)
+{
+    int ret = bmp_store_write_super(part->store->o.sys, part->fd, copy, super);
+
+    return ret < 0 ? ret : bmp_store_sync(part->store->o.sys, part->fd);
+}
+
+/* Says again, louder, what was in force. */
+static bool abort_supers(Part *part)
+{
+    BmpStore *store = part->store;
+    BmpSuper old = store->super;
+
+    old.generation = part->next.generation + 1;
+    if (write_copy(part, store->stale_copy, &old) < 0 ||
+        write_copy(part, !store->stale_copy, &old) < 0)
+        return false;
+    store->super = old;
+    return true;
+}
+
+static void undo_supers(Part *part, int err)
+{
+    if (!part->create && part->fd >= 0 && !abort_supers(part))
+        bmp_store_fail(part->store, err, "its superblock could not be written");
+}
+
+static int publish_new(Part *part, GError **error)
+{
+    const TmSys *sys = part->store->o.sys;
+    BmpSuper *next = &part->next;
+    int ret = bmp_store_write_super(sys, part->fd, 0, next);
+
+    if (ret == 0 && !next->group_pending)
+        ret = bmp_store_write_super(sys, part->fd, 1, next);
+    if (ret == 0)
+        ret = sys->fsync(part->fd) < 0 ? -errno : 0;
+    if (ret < 0) {
+        tm_error_set_errno(error, -ret, "Could not write bitmap store '%s'", part->store->path);
+        return ret;
+    }
+    if (part->store->fd < 0 && !part->store->replace &&
+        !bmp_store_file_absent(sys, part->store->path, error))
+        return -EEXIST;
+    part->published = true;
+    if (!bmp_store_file_publish(sys, part->store->path, error))
+        return -EIO;
+    bmp_identity_mark(sys, part->store->disk_fd, next->uuid);
+    return 0;
+}
+
+/* The new state is in force, on the medium and here. */
+static void settle(Part *part, BmpMap *map)
+{
+    BmpStore *store = part->store;
+    BmpSuper *next = &part->next;
+    uint64_t end =
+        MAX(next->map_offset + next->map_length, next->catalogue_offset + next->catalogue_length);
+    struct stat st;
+
+    if (part->create && store->fd >= 0)
+        store->o.sys->close(store->fd);
+    store->fd = part->fd;
+    store->super = *next;
+    store->stale_copy = 0;
+    store->catalogue_good = true;
+    store->replace = false;
+    store->map_sound = true;
+    if (next->map_epoch)
+        store->last_epoch = next->map_epoch;
+    if (store->set) {
+        BmpMap *old = __atomic_load_n(&store->set->map, __ATOMIC_RELAXED);
+
+        if (part->open_map || !next->map_shift)
+            bmp_store_set_map(store, map);
+        else if (old)
+            bmp_map_restart(old, next->map_epoch);
+        store->set->touched = false;
+    }
+    if (!part->create && store->o.sys->fstat(store->fd, &st) == 0 && (uint64_t)st.st_size > end &&
+        store->o.sys->ftruncate(store->fd, (off_t)end) < 0)
+        return; /* it is only longer than need be */
+    if (part->create && bmp_store_forget_failure(store))
+        bmp_store_report(store, &(BmpReport){ .healed = true, .reason = "stored again" });
+}
+
+static void part_clear(Part *part)
+{
+    for (size_t i = 0; i < part->n; i++)
+        bmp_record_clear(&part->records[i]);
+    g_free(part->records);
+}
+
+/* ---- one store */
+
+static bool vanish(Part *part, GError **error)
+{
+    BmpStore *store = part->store;
+
+    if (store->fd >= 0) {
+        if (!bmp_store_file_remove(store->o.sys, store->path, error))
+            return false;
+        bmp_identity_unmark(store->o.sys, store->disk_fd);
+        bmp_store_set_map(store, NULL);
+        store->o.sys->close(store->fd);
+        store->fd = -1;
+        store->super = (BmpSuper){ .disk_size = store->super.disk_size };
+        store->last_epoch = 0;
+        bmp_store_forget_failure(store);
+    }
+    store->set->touched = false;
+    return true;
+}
+
+static bool publish_alone(Part *part, GError **error)
+{
+    BmpStore *store = part->store;
+    unsigned first = store->stale_copy;
+    int ret;
+
+    if (part->create)
+        return publish_new(part, error) == 0;
+    ret = write_copy(part, first, &part->next);
+    if (ret == 0)
+        ret = write_copy(part, !first, &part->next);
+    if (ret == 0)
+        return true;
+    undo_supers(part, -ret);
+    return tm_error_set_errno(error, -ret, "Could not write bitmap store '%s'", store->path);
+}
+
+static bool commit_part(Part *part, GError **error)
+{
+    BmpMap *map = NULL;
+    int err = 0;
+
+    if (!prepare(part, error))
+        return false;
+    if (part->vanish)
+        return vanish(part, error);
+    if (part->open_map)
+        map = open_map(part, &err);
+    if (err == 0 && publish_alone(part, error)) {
+        settle(part, map);
+        return true;
+    }
+    bmp_map_close(map);
+    if (err)
+        tm_error_set_errno(error, -err, "Could not map bitmap store '%s'", part->store->path);
+    discard(part);
+    return false;
+}
+
+bool bmp_store_commit(BmpStore *store, BmpStoreState state, GError **error)
+{
+    Part part = { .store = store, .state = state };
+    bool ok;
+
+    TM_GUARD(&store->ticking);
+    collect(&part);
+    ok = commit_part(&part, error);
+    part_clear(&part);
+    return ok;
+}
+
+bool bmp_store_write_new(BmpStore *store, const BmpRecord *records, size_t n, BmpStoreState state,
+                         GError **error)
+{
+    Part part = { .store = store, .state = state, .n = n };
+    bool ok;
+
+    part.records = (BmpRecord *)records;
+    ok = commit_part(&part, error);
+    return ok;
+}
+
+/* ---- several stores */
+
+/* One copy of each says what will be, if the leader says so. */
+static bool publish_pending(Part *part, GError **error)
+{
+    BmpStore *store = part->store;
+    int ret;
+
+    part->next.group_pending = 1;
+    if (part->create)
+        return publish_new(part, error) == 0;
+    ret = write_copy(part, store->stale_copy, &part->next);
+    if (ret == 0)
+        return true;
+    return tm_error_set_errno(error, -ret, "Could not write bitmap store '%s'", store->path);
+}
+
+/* The state of before, where the new one was pending. */
+static void take_back(Part *part)
+{
+    undo_supers(part, EIO);
+    discard(part);
+}
+
+/* After the decision: what fails now leaves a store that finds out from the leader. */
+static void complete(Part *part, BmpMap *map, unsigned copies)
+{
+    BmpStore *store = part->store;
+    unsigned stale = part->create ? 0 : store->stale_copy;
+    int ret = 0;
+
+    part->next.group_pending = 0;
+    if (copies > 1)
+        ret = write_copy(part, !stale, &part->next);
+    if (ret == 0)
+        ret = write_copy(part, stale, &part->next);
+    settle(part, map);
+    if (ret < 0)
+        bmp_store_fail(store, -ret, "its superblock could not be written");
+    else if (part->vanish)
+        vanish(part, NULL);
+}
+
+static bool decide(Part *leader, GError **error)
+{
+    unsigned stale = leader->create ? 0 : leader->store->stale_copy;
+    int ret;
+
+    leader->next.group_pending = 0;
+    ret = write_copy(leader, !stale, &leader->next);
+    if (ret == 0)
+        return true;
+    return tm_error_set_errno(error, -ret, "Could not write bitmap store '%s'",
+                              leader->store->path);
+}
+
+/* Everything that may fail, up to the decision. */
+static bool publish_group(Part *parts, BmpMap **maps, size_t n, GError **error)
+{
+    uint8_t group[16];
+    int err = 0;
+
+    random_bytes(group);
+    for (size_t i = 0; i < n; i++) {
+        memcpy(parts[i].next.group, group, sizeof(group));
+        if (parts[i].open_map)
+            maps[i] = open_map(&parts[i], &err);
+        if (err)
+            return tm_error_set_errno(error, -err, "Could not map bitmap store '%s'",
+                                      parts[i].store->path);
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (!publish_pending(&parts[i], error))
+            return false;
+    }
+    return decide(&parts[0], error);
+}
+
+static bool commit_group(BmpStore **stores, size_t n, GError **error)
+{
+    g_autofree Part *parts = g_new0(Part, n);
+    g_autofree BmpMap **maps = g_new0(BmpMap *, n);
+    size_t prepared = 0;
+    bool ok = true;
+
+    for (size_t i = 0; i < n; i++) {
+        pthread_mutex_lock(&stores[i]->ticking);
+        parts[i] = (Part){ .store = stores[i], .state = BMP_STORE_OPEN, .grouped = true, .fd = -1 };
+        parts[i].leader = i ? stores[0]->path : NULL;
+        collect(&parts[i]);
+    }
+    while (ok && prepared < n)
+        ok = prepare(&parts[prepared], error) && ++prepared;
+    ok = ok && publish_group(parts, maps, n, error);
+    for (size_t i = 0; i < n; i++) {
+        if (ok) {
+            complete(&parts[i], g_steal_pointer(&maps[i]), i ? 2 : 1);
+        } else {
+            bmp_map_close(maps[i]);
+            if (i < prepared)
+                take_back(&parts[i]);
+        }
+        part_clear(&parts[i]);
+        pthread_mutex_unlock(&stores[i]->ticking);
+    }
+    return ok;
+}
+
+/* Not part of a group: nothing persistent was there, nothing is. */
+static bool idle(BmpStore *store)
+{
+    for (guint i = 0; store->fd < 0 && i < store->set->bitmaps->len; i++) {
+        BmpBitmap *bitmap = store->set->bitmaps->pdata[i];
+
+        if (bitmap->persistent)
+            return false;
+    }
+    return store->fd < 0;
+}
+
+bool bmp_set_commit(BmpSet *const *sets, size_t n, GError **error)
+{
+    g_autofree BmpStore **stores = g_new(BmpStore *, n + 1);
+    size_t count = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        BmpStore *store = sets[i]->store;
+
+        g_assert(sets[i]->changing);
+        if (!store || !(sets[i]->touched || bmp_set_wants_commit(sets[i])))
+            continue;
+        if (!idle(store)) {
+            stores[count++] = store;
+            continue;
+        }
+        sets[i]->touched = false;
+        bmp_store_forget_failure(store);
+    }
+    if (count > 1)
+        return commit_group(stores, count, error);
+    return !count || bmp_store_commit(stores[0], BMP_STORE_OPEN, error);
+}

@@ -1,0 +1,136 @@
+/* bitmap/store_int.h: what a store is made of (inside bitmap/ only); store.h is for users.
+ *
+ * Invariants:
+ *  - @super is in force: at least one copy on the medium is equal to it, and no valid one is newer
+ *    (else the store has failed);
+ *  - nothing within an extent that @super names is written, but for the map's marks and entries;
+ *  - @fd is locked as long as it is open.
+ *
+ * Locks: the set's, which main holds through changes; store->lock guards failing, which may happen
+ * on any thread. It ranks below the set's and is held over I/O: who comes meanwhile has to wait for
+ * exactly that. */
+#pragma once
+#include "bitmap/catalogue.h"
+#include "bitmap/map.h"
+#include "bitmap/set.h"
+#include "bitmap/store.h"
+
+typedef struct BmpStore {
+    BmpStoreOptions o;
+    char *path, *layer; /* owned; o points to them */
+    int fd;             /* -1: there is no file */
+    int disk_fd;
+    BmpSuper super;
+    unsigned stale_copy; /* the copy to be written first */
+    uint64_t last_epoch; /* no entry of the file has a newer stamp */
+    BmpSet *set;         /* the one that has it; borrowed */
+    bool catalogue_good; /* what super names is what the bitmaps were after the last commit */
+    bool map_sound;      /* the map that super names has a table without damage */
+    bool barred;         /* something that isn't ours lies at the path */
+    bool replace;        /* a ruin lies at the path, to be replaced */
+
+    pthread_mutex_t ticking; /* held by a tick, and by commits, which change the map */
+    pthread_mutex_t lock;
+    bool failed;   /* atomic; under the lock */
+    char *failure; /* under the lock */
+} BmpStore;
+
+/* ---- store_file.c: the file. All: true or *error */
+
+/* Opens, locks, and checks that the path still names what was locked. *fd is -1 and the result true
+ * if there is no file; on failure *fd is -errno, -EAGAIN for a lock. */
+bool bmp_store_file_open(const TmSys *sys, const char *path, bool read_only, int *fd,
+                         GError **error);
+/* A new file under PATH.tmp, locked. */
+bool bmp_store_file_create(const TmSys *sys, const char *path, int *fd, GError **error);
+/* Whether the path is free. */
+bool bmp_store_file_absent(const TmSys *sys, const char *path, GError **error);
+/* Gives the file its name, for good. */
+bool bmp_store_file_publish(const TmSys *sys, const char *path, GError **error);
+bool bmp_store_file_remove(const TmSys *sys, const char *path, GError **error);
+/* 0 or -errno */
+int bmp_store_write(const TmSys *sys, int fd, const void *data, uint64_t length, uint64_t offset);
+int bmp_store_sync(const TmSys *sys, int fd);
+int bmp_store_write_super(const TmSys *sys, int fd, unsigned copy, const BmpSuper *super);
+/* Reads up to @length; the bytes read. */
+uint64_t bmp_store_read(const TmSys *sys, int fd, void *data, uint64_t length, uint64_t offset);
+
+/* ---- store_identity.c: which disk it is */
+typedef struct BmpIdentity {
+    bool known;  /* there is a descriptor */
+    bool device; /* a block device: it has no times, and numbers that change */
+    bool marked; /* the attribute is there */
+    uint8_t uuid[16];
+    uint64_t dev, ino, size;
+    int64_t mtime_sec;
+    uint32_t mtime_nsec;
+} BmpIdentity;
+
+void bmp_identity_read(const TmSys *sys, int disk_fd, BmpIdentity *identity);
+void bmp_identity_mark(const TmSys *sys, int disk_fd, const uint8_t uuid[16]); /* if it can be */
+void bmp_identity_unmark(const TmSys *sys, int disk_fd);
+char *bmp_uuid_text(const uint8_t uuid[16]); /* 32 hex digits; g_free */
+/* Whether the disk is not what the store was left with, and why (g_free); R4, R5. */
+char *bmp_identity_differs(const BmpSuper *super, const BmpIdentity *disk, uint64_t disk_size);
+
+/* ---- store_recover.c: what a file says; reading only */
+typedef struct BmpRecovered {
+    enum {
+        BMP_FOUND_NOTHING, /* no store, or one of another layer or version: leave it alone */
+        BMP_FOUND_DAMAGED, /* it was a store; nothing can be told but what is in records */
+        BMP_FOUND_STORE,
+    } verdict;
+    bool other_layer;
+    BmpSuper super;      /* FOUND_STORE */
+    unsigned stale_copy; /* the one that is not equal to super */
+    bool as_stored;      /* the records are what the catalogue on the medium says */
+    GArray *records;     /* BmpRecord */
+    GPtrArray *reports;  /* Problem */
+} BmpRecovered;
+
+typedef struct BmpProblem {
+    char *bitmap; /* or NULL */
+    char *reason;
+    uint64_t recovered;
+    bool inconsistent;
+} BmpProblem;
+
+typedef struct BmpRecoverOptions {
+    const TmSys *sys;
+    const char *path;
+    int fd;
+    const char *layer; /* NULL: any */
+    const BmpIdentity *disk;
+    uint64_t disk_size;
+    bool size_known;
+    const uint8_t *boot_id;
+    bool accept_changed;
+} BmpRecoverOptions;
+
+void bmp_recover(const BmpRecoverOptions *options, BmpRecovered *out);
+void bmp_recovered_clear(BmpRecovered *out);
+void bmp_recovered_problem(BmpRecovered *out, const char *bitmap, uint64_t recovered,
+                           bool inconsistent, const char *format, ...) G_GNUC_PRINTF(5, 6);
+
+/* ---- store_commit.c */
+
+/* Writes the set's persistent bitmaps; within a change. @state: what the superblock is to say. */
+bool bmp_store_commit(BmpStore *store, BmpStoreState state, GError **error);
+/* The same for records that no set has: a file at @path, which may be there already. */
+bool bmp_store_write_new(BmpStore *store, const BmpRecord *records, size_t n, BmpStoreState state,
+                         GError **error);
+
+/* ---- store.c */
+bool bmp_store_has_failed(BmpStore *store);
+/* It is well again; whether it had failed. */
+bool bmp_store_forget_failure(BmpStore *store);
+/* Once: distrusts or removes the file, reports, and lets marks pass. Any thread. */
+void bmp_store_fail(BmpStore *store, int err, const char *what);
+void bmp_store_report(BmpStore *store, const BmpReport *report);
+/* Within the set's life, nobody marking: what marks go to. Takes the map; closes the old one. */
+void bmp_store_set_map(BmpStore *store, BmpMap *map);
+void bmp_store_free(BmpStore *store);
+
+/* ---- what set.c and bitmap.c do for the store, with the set's lock held, within a change */
+void bmp_bitmap_load(BmpSet *set, BmpRecord *record); /* takes what it holds */
+void bmp_bitmap_save(BmpBitmap *bitmap, BmpRecord *record);

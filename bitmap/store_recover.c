@@ -1,0 +1,500 @@
+/* bitmap/store_recover.c: what the file of a store says about a disk: R1 to R7 of store.h. Reads
+ * only; an opening, `tidemark bitmap list` and a repair all see the same. */
+#include "bitmap/store_int.h"
+
+#include "util/range.h"
+
+#include <stdarg.h>
+#include <string.h>
+
+#define CATALOGUE_MAX (UINT64_C(4) << 30)
+
+typedef struct Reader {
+    const BmpRecoverOptions *o;
+    BmpRecovered *out;
+    uint64_t file_size;
+} Reader;
+
+static void problem_free(void *opaque)
+{
+    BmpProblem *problem = opaque;
+
+    g_free(problem->bitmap);
+    g_free(problem->reason);
+    g_free(problem);
+}
+
+void bmp_recovered_problem(BmpRecovered *out, const char *bitmap, uint64_t recovered,
+                           bool inconsistent, const char *format, ...)
+{
+    BmpProblem *problem = g_new0(BmpProblem, 1);
+    va_list arguments;
+
+    va_start(arguments, format);
+    problem->reason = g_strdup_vprintf(format, arguments);
+    va_end(arguments);
+    problem->bitmap = g_strdup(bitmap);
+    problem->recovered = recovered;
+    problem->inconsistent = inconsistent;
+    g_ptr_array_add(out->reports, problem);
+}
+
+static void record_clear(void *record)
+{
+    bmp_record_clear(record);
+}
+
+void bmp_recovered_clear(BmpRecovered *out)
+{
+    if (out->records)
+        g_array_unref(out->records);
+    if (out->reports)
+        g_ptr_array_unref(out->reports);
+    *out = (BmpRecovered){ 0 };
+}
+
+static GArray *records_new(void)
+{
+    GArray *records = g_array_new(FALSE, FALSE, sizeof(BmpRecord));
+
+    g_array_set_clear_func(records, record_clear);
+    return records;
+}
+
+static BmpRecord *nth(GArray *records, guint i)
+{
+    return &g_array_index(records, BmpRecord, i);
+}
+
+/* ---- catalogues */
+
+/* The records of what a superblock names are appended; false: none can be told. */
+static bool read_catalogue(Reader *r, const BmpSuper *super, GArray *records, char **leader)
+{
+    uint64_t length = super->catalogue_length, got;
+    BmpCatalogue catalogue;
+    g_autofree char *data = NULL;
+
+    if (length > CATALOGUE_MAX || super->catalogue_offset > r->file_size)
+        return false;
+    data = g_try_malloc0(length);
+    if (!data)
+        return false;
+    got = bmp_store_read(r->o->sys, r->o->fd, data, length, super->catalogue_offset);
+    if (!bmp_catalogue_parse(data, length, super->disk_size, &catalogue))
+        return false;
+    if (got < length)
+        bmp_recovered_problem(r->out, NULL, 0, false, "the store '%s' is cut short", r->o->path);
+    if (catalogue.damaged_index || catalogue.damaged_pages) {
+        r->out->as_stored = false;
+        bmp_recovered_problem(r->out, NULL, 0, false, "the catalogue of the store '%s' is damaged",
+                              r->o->path);
+    }
+    for (size_t i = 0; i < catalogue.n; i++)
+        g_array_append_val(records, catalogue.records[i]);
+    if (leader)
+        *leader = g_steal_pointer(&catalogue.leader);
+    catalogue.n = 0; /* the records have moved */
+    bmp_catalogue_clear(&catalogue);
+    return true;
+}
+
+static void degrade(BmpRecord *record, char *reason)
+{
+    if (record->reason)
+        g_free(reason);
+    else
+        record->reason = reason;
+}
+
+/* ---- what the map adds */
+
+static void add_bits(BmpRecord *record, const BmpBits *marked, const BmpBits *uncertain,
+                     BmpMemo *memo_marked, BmpMemo *memo_uncertain, const char *reason)
+{
+    uint64_t certain, all;
+
+    bmp_bits_or_memo(&record->bits, marked, memo_marked);
+    if (bmp_bits_empty(uncertain))
+        return;
+    certain = bmp_bits_count(&record->bits);
+    bmp_bits_or_memo(&record->bits, uncertain, memo_uncertain);
+    all = bmp_bits_count(&record->bits);
+    record->recovered += (all - certain) << record->shift;
+    if (all > certain)
+        degrade(record, g_strdup(reason));
+}
+
+static void add_found(Reader *r, GArray *records, const BmpMapFound *found, const char *reason)
+{
+    BmpMemo marked = { 0 }, uncertain = { 0 };
+
+    for (guint i = 0; i < records->len; i++) {
+        BmpRecord *record = nth(records, i);
+
+        if (record->enabled && !record->inconsistent)
+            add_bits(record, &found->marked, &found->uncertain, &marked, &uncertain, reason);
+    }
+    bmp_memo_forget(&marked);
+    bmp_memo_forget(&uncertain);
+    (void)r;
+}
+
+static void add_everything(Reader *r, GArray *records, const BmpSuper *super, const char *reason)
+{
+    BmpMapFound found = { 0 };
+
+    bmp_bits_init(&found.marked, super->disk_size, BMP_REGION_SHIFT_MIN);
+    bmp_bits_init(&found.uncertain, super->disk_size, BMP_REGION_SHIFT_MIN);
+    bmp_bits_set_bytes(&found.uncertain, 0, super->disk_size);
+    add_found(r, records, &found, reason);
+    bmp_map_found_clear(&found);
+}
+
+static char *map_reason(const BmpMapFound *found)
+{
+    GString *text = g_string_new(NULL);
+
+    if (found->open_regions)
+        g_string_append_printf(text, "power was lost: %zu regions count as dirty",
+                               found->open_regions);
+    if (found->damaged_entries || found->damaged_words)
+        g_string_append_printf(
+            text, "%sthe store is damaged: %zu regions and %zu words of its map count as dirty",
+            text->len ? "; " : "", found->damaged_entries, found->damaged_words);
+    return g_string_free(text, FALSE);
+}
+
+static void add_map(Reader *r, GArray *records, const BmpSuper *super)
+{
+    const BmpRecoverOptions *o = r->o;
+    g_autofree char *reason = NULL;
+    BmpGeometry geometry;
+    BmpMapFound found;
+    struct stat st;
+    bool power_lost;
+
+    if (!super->map_shift || super->state == BMP_STORE_CLOSED || !super->disk_size)
+        return;
+    r->out->as_stored = false;
+    if (super->state == BMP_STORE_DISTRUSTED) {
+        add_everything(r, records, super, "the store could not be written while the disk was");
+        return;
+    }
+    power_lost = memcmp(super->boot_id, o->boot_id, sizeof(super->boot_id)) ||
+                 o->sys->fstat(o->fd, &st) < 0 || st.st_dev != super->store_dev ||
+                 st.st_ino != super->store_ino;
+    if (power_lost && super->durability == BMP_DURABLE_PROCESS) {
+        add_everything(r, records, super,
+                       "power was lost, and the durability was process-death: all counts as dirty");
+        return;
+    }
+    bmp_geometry_of(&geometry, super); /* the superblock was checked for it */
+    bmp_map_recover(o->sys, o->fd, super->map_offset, &geometry, bmp_entry_seed(super->uuid),
+                    super->map_epoch, power_lost, &found);
+    reason = map_reason(&found);
+    add_found(r, records, &found, reason);
+    bmp_map_found_clear(&found);
+}
+
+/* ---- the state that a superblock stands for */
+
+static bool read_state(Reader *r, const BmpSuper *super, GArray *records, char **leader)
+{
+    if (!read_catalogue(r, super, records, leader))
+        return false;
+    add_map(r, records, super);
+    return true;
+}
+
+/* The record of the same name, or NULL. */
+static BmpRecord *same_name(GArray *records, const char *name)
+{
+    for (guint i = 0; i < records->len; i++) {
+        if (g_str_equal(nth(records, i)->name, name))
+            return nth(records, i);
+    }
+    return NULL;
+}
+
+/* @into |= @from: of two states of which either may be the true one. */
+static void unite(GArray *into, GArray *from)
+{
+    while (from->len) {
+        BmpRecord *a = nth(from, 0), *b = same_name(into, a->name);
+
+        if (b && b->shift == a->shift) {
+            bmp_bits_or(&b->bits, &a->bits);
+            b->enabled |= a->enabled;
+            b->inconsistent |= a->inconsistent;
+            b->recovered = MAX(b->recovered, a->recovered);
+            degrade(b, g_strdup("a change over several disks was cut short, and how it ended can't "
+                                "be told: both outcomes count"));
+            g_array_remove_index(from, 0);
+        } else if (!b) {
+            BmpRecord moved = *a;
+
+            *a = (BmpRecord){ 0 };
+            g_array_remove_index(from, 0);
+            g_array_append_val(into, moved);
+        } else { /* removed and added again with another granularity */
+            b->inconsistent = true;
+            degrade(b, g_strdup("a change over several disks was cut short"));
+            g_array_remove_index(from, 0);
+        }
+    }
+}
+
+/* Whether the group of a pending superblock was decided by its leader (F9). 1, 0, -1: can't tell.
+ */
+static int group_decided(Reader *r, const BmpSuper *pending, const char *leader)
+{
+    bool readable = false;
+    int fd;
+
+    if (!leader)
+        return 0; /* it is the leader itself */
+    fd = r->o->sys->open(leader, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW, 0);
+    if (fd < 0)
+        return -1;
+    for (unsigned copy = 0; copy < BMP_SUPER_COPIES; copy++) {
+        uint8_t bytes[BMP_SUPER_SIZE] = { 0 };
+        uint32_t version;
+        BmpSuper super;
+
+        bmp_store_read(r->o->sys, fd, bytes, sizeof(bytes), copy * BMP_STORE_ALIGN);
+        if (bmp_super_decode(bytes, &super, &version) != BMP_SUPER_OK)
+            continue;
+        readable = true;
+        if (!memcmp(super.group, pending->group, sizeof(super.group)) && !super.group_pending) {
+            r->o->sys->close(fd);
+            return 1;
+        }
+    }
+    r->o->sys->close(fd);
+    return readable ? 0 : -1;
+}
+
+/* ---- superblocks */
+
+typedef struct Copies {
+    BmpSuper super[BMP_SUPER_COPIES];
+    BmpSuperVerdict verdict[BMP_SUPER_COPIES];
+    uint32_t version;
+    unsigned newest; /* of the valid ones */
+    bool any;
+} Copies;
+
+static void read_copies(Reader *r, Copies *c)
+{
+    *c = (Copies){ .newest = 0 };
+    for (unsigned i = 0; i < BMP_SUPER_COPIES; i++) {
+        uint8_t bytes[BMP_SUPER_SIZE] = { 0 };
+
+        bmp_store_read(r->o->sys, r->o->fd, bytes, sizeof(bytes), i * BMP_STORE_ALIGN);
+        c->verdict[i] = bmp_super_decode(bytes, &c->super[i], &c->version);
+        if (c->verdict[i] != BMP_SUPER_OK)
+            continue;
+        if (!c->any || c->super[i].generation > c->super[c->newest].generation)
+            c->newest = i;
+        c->any = true;
+    }
+}
+
+/* Names are all that is left: they come back for a management tool to see and remove. */
+static void salvage(Reader *r)
+{
+    BmpRecovered *out = r->out;
+
+    out->verdict = BMP_FOUND_DAMAGED;
+    for (uint64_t at = BMP_SUPER_COPIES * BMP_STORE_ALIGN;
+         at < r->file_size && r->file_size <= CATALOGUE_MAX && !out->records->len;
+         at += BMP_STORE_ALIGN) {
+        BmpSuper super = { .disk_size = r->o->disk_size,
+                           .catalogue_offset = at,
+                           .catalogue_length = r->file_size - at };
+        char magic[8];
+
+        if (bmp_store_read(r->o->sys, r->o->fd, magic, 8, at) == 8 &&
+            !memcmp(magic, BMP_CATALOGUE_MAGIC, 8))
+            read_catalogue(r, &super, out->records, NULL);
+    }
+    for (guint i = 0; i < out->records->len; i++) {
+        BmpRecord *record = nth(out->records, i);
+
+        record->inconsistent = true;
+        bmp_bits_clear_all(&record->bits);
+        degrade(record, g_strdup("both superblocks of its store are damaged"));
+    }
+    bmp_recovered_problem(out, NULL, 0, false, "both superblocks of the store '%s' are damaged",
+                          r->o->path);
+}
+
+static void no_copy(Reader *r, const Copies *c)
+{
+    bool ours = false;
+
+    for (unsigned i = 0; i < BMP_SUPER_COPIES; i++) {
+        if (c->verdict[i] == BMP_SUPER_VERSION) {
+            bmp_recovered_problem(r->out, NULL, 0, false,
+                                  "the store '%s' is of version %u, this program knows version %u",
+                                  r->o->path, c->version, BMP_STORE_VERSION);
+            return;
+        }
+        ours |= c->verdict[i] == BMP_SUPER_DAMAGED;
+    }
+    if (!ours && c->verdict[0] == BMP_SUPER_FOREIGN && c->verdict[1] != BMP_SUPER_EMPTY)
+        salvage(r);
+    else if (!ours && c->verdict[0] == BMP_SUPER_FOREIGN)
+        bmp_recovered_problem(r->out, NULL, 0, false, "'%s' is not a bitmap store", r->o->path);
+    else
+        salvage(r);
+    if (r->out->verdict == BMP_FOUND_DAMAGED && !ours && !r->out->records->len &&
+        c->verdict[0] == BMP_SUPER_FOREIGN)
+        r->out->verdict = BMP_FOUND_NOTHING; /* nothing of it looks like ours */
+}
+
+/* ---- the disk */
+
+static void distrust(Reader *r, const char *why)
+{
+    GArray *records = r->out->records;
+
+    for (guint i = 0; i < records->len; i++) {
+        BmpRecord *record = nth(records, i);
+
+        if (!record->enabled || record->inconsistent)
+            continue;
+        record->inconsistent = true;
+        g_clear_pointer(&record->reason, g_free);
+        record->reason = g_strdup(why);
+        bmp_recovered_problem(r->out, record->name, 0, true, "%s", why);
+        r->out->as_stored = false;
+    }
+}
+
+static void fit_size(Reader *r)
+{
+    uint64_t old = r->out->super.disk_size, size = r->o->disk_size;
+
+    if (!r->o->size_known || old == size)
+        return;
+    r->out->as_stored = false;
+    for (guint i = 0; i < r->out->records->len; i++) {
+        BmpRecord *record = nth(r->out->records, i);
+
+        bmp_bits_resize(&record->bits, size);
+        if (size > old)
+            bmp_bits_set_bytes(&record->bits, old, size - old);
+    }
+    bmp_recovered_problem(r->out, NULL, 0, false,
+                          "the disk has %" G_GUINT64_FORMAT
+                          " bytes, its store was made for %" G_GUINT64_FORMAT
+                          ": what is new counts as dirty",
+                          size, old);
+}
+
+static void check_disk(Reader *r)
+{
+    g_autofree char *why = bmp_identity_differs(
+        &r->out->super, r->o->disk, r->o->size_known ? r->o->disk_size : r->out->super.disk_size);
+
+    if (why && !r->o->accept_changed)
+        distrust(r, why);
+    fit_size(r);
+}
+
+static void report_records(Reader *r)
+{
+    for (guint i = 0; i < r->out->records->len; i++) {
+        BmpRecord *record = nth(r->out->records, i);
+
+        if (record->reason && !record->inconsistent && !r->out->as_stored)
+            bmp_recovered_problem(r->out, record->name, record->recovered, false, "%s",
+                                  record->reason);
+    }
+}
+
+/* Settles which of two states counts, when the newest is one that was not decided. */
+static bool read_pending(Reader *r, const Copies *c)
+{
+    const BmpSuper *pending = &c->super[c->newest], *old = &c->super[!c->newest];
+    bool have_old = c->verdict[!c->newest] == BMP_SUPER_OK;
+    g_autoptr(GArray) after = records_new();
+    g_autofree char *leader = NULL;
+    bool known = read_state(r, pending, after, &leader);
+    int decided = known ? group_decided(r, pending, leader) : 0;
+
+    r->out->as_stored = false;
+    if (!have_old || decided == 1) {
+        r->out->super = *pending;
+        if (decided == 0 && c->verdict[!c->newest] == BMP_SUPER_EMPTY)
+            return true; /* it was being made: there is nothing */
+        unite(r->out->records, after);
+        for (guint i = 0; decided != 1 && i < r->out->records->len; i++)
+            nth(r->out->records, i)->inconsistent = true; /* what was before is lost */
+        return known;
+    }
+    r->out->super = *old;
+    r->out->super.generation = pending->generation; /* newer than both */
+    known = read_state(r, old, r->out->records, NULL);
+    if (decided < 0)
+        unite(r->out->records, after);
+    return known;
+}
+
+static void read_store(Reader *r, const Copies *c)
+{
+    BmpRecovered *out = r->out;
+    const BmpSuper *super = &c->super[c->newest];
+    bool known;
+
+    if (r->o->layer && strcmp(super->layer, r->o->layer)) {
+        out->other_layer = true;
+        bmp_recovered_problem(out, NULL, 0, false,
+                              "the store '%s' keeps the bitmaps of a node of driver '%s'",
+                              r->o->path, super->layer);
+        return;
+    }
+    out->verdict = BMP_FOUND_STORE;
+    out->as_stored = true;
+    out->stale_copy = c->newest == 0;
+    if (c->verdict[!c->newest] != BMP_SUPER_OK) {
+        bmp_recovered_problem(out, NULL, 0, false,
+                              "a superblock of the store '%s' is damaged; its copy is used",
+                              r->o->path);
+        out->as_stored = false;
+    }
+    if (super->group_pending) {
+        known = read_pending(r, c);
+    } else {
+        out->super = *super;
+        known = read_state(r, super, out->records, NULL);
+    }
+    if (!known) {
+        out->as_stored = false;
+        bmp_recovered_problem(out, NULL, 0, false,
+                              "the catalogue of the store '%s' is damaged: what bitmaps there were "
+                              "can't be told",
+                              r->o->path);
+    }
+    check_disk(r);
+    report_records(r);
+}
+
+void bmp_recover(const BmpRecoverOptions *options, BmpRecovered *out)
+{
+    Reader r = { .o = options, .out = out };
+    struct stat st;
+    Copies copies;
+
+    *out = (BmpRecovered){ .verdict = BMP_FOUND_NOTHING };
+    out->records = records_new();
+    out->reports = g_ptr_array_new_with_free_func(problem_free);
+    r.file_size = options->sys->fstat(options->fd, &st) < 0 ? 0 : (uint64_t)st.st_size;
+    read_copies(&r, &copies);
+    if (copies.any)
+        read_store(&r, &copies);
+    else
+        no_copy(&r, &copies);
+}
