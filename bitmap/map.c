@@ -182,9 +182,9 @@ static bool mark_region(BmpMap *map, uint32_t r, uint64_t first, uint64_t last, 
 
 bool bmp_map_mark(BmpMap *map, uint64_t offset, uint64_t length)
 {
-    uint64_t end = offset + length;
+    uint64_t end = cut_end(map, offset, length);
 
-    if (!length || __atomic_load_n(&map->given_up, __ATOMIC_ACQUIRE))
+    if (offset >= end || __atomic_load_n(&map->given_up, __ATOMIC_ACQUIRE))
         return true;
     for (uint32_t r = region_of(map, offset); r <= region_of(map, end - 1); r++) {
         uint64_t start = region_start(map, r);

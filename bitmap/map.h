@@ -57,10 +57,10 @@ void bmp_map_restart(BmpMap *map, uint64_t epoch);
 /* Whether nothing was marked and no region asked for in this epoch. Nobody marks. */
 bool bmp_map_untouched(const BmpMap *map);
 
-/* Marks the granules that [offset, offset + length) touches, within the disk. true: done, the data
- * may be written. false: a region must be opened first; leave the reader section, call
- * bmp_map_intend(), begin again. Lock-free where it is marked already. After
- * bmp_map_give_up() always true. */
+/* Marks the granules that [offset, offset + length) touches, cut at the end of the disk. true:
+ * done, the data may be written. false: a region must be opened first; leave the reader section,
+ * call bmp_map_intend(), begin again. Lock-free where it is marked already. After bmp_map_give_up()
+ * always true. */
 bool bmp_map_mark(BmpMap *map, uint64_t offset, uint64_t length);
 /* Whether bmp_map_intend() would wait for a sync (else it is quick enough for a loop thread). */
 bool bmp_map_intend_waits(const BmpMap *map);

@@ -83,6 +83,14 @@ static inline uint64_t region_end(const BmpMap *map, uint32_t r)
                   map->o.geometry.size);
 }
 
+/* Where a range ends within the disk; not behind @offset if there is nothing of it. */
+static inline uint64_t cut_end(const BmpMap *map, uint64_t offset, uint64_t length)
+{
+    uint64_t size = map->o.geometry.size;
+
+    return offset >= size ? offset : offset + tm_min(length, size - offset);
+}
+
 static inline unsigned state_get(const BmpMap *map, uint32_t r)
 {
     return __atomic_load_n(&map->regions[r].state, __ATOMIC_SEQ_CST);

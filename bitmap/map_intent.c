@@ -226,9 +226,10 @@ static void lead(BmpMap *map)
 
 int bmp_map_intend(BmpMap *map, uint64_t offset, uint64_t length)
 {
-    TM_GUARD(&map->lock);
+    uint64_t end = cut_end(map, offset, length);
 
-    while (length && !bmp_map_failed(map) && ask_range(map, offset, offset + length)) {
+    TM_GUARD(&map->lock);
+    while (offset < end && !bmp_map_failed(map) && ask_range(map, offset, end)) {
         if (map->syncing)
             pthread_cond_wait(&map->changed, &map->lock);
         else

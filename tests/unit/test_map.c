@@ -254,12 +254,18 @@ START_TEST(marks_are_recovered)
         bmp_bits_set_bytes(&model, ranges[i][0], ranges[i][1]);
         expect_found(&f, false, &model, 0);
     }
+    ck_assert_int_eq(mark(&f, f.g.size, MIB), 0); /* nothing of it is in the disk */
+    ck_assert_int_eq(mark(&f, 90 * REGION, 50 * REGION), 0);
+    ck_assert_int_eq(mark(&f, f.g.size - 1, 50 * REGION), 0);
+    expect_found(&f, false, &model, 0);
     ticks(&f, 5);
     expect_found(&f, true, &model, 0); /* all retired: exact after a power loss, too */
 
     /* A new epoch: all clean, and words of before are not believed. */
     f.epoch++;
+    ck_assert(!bmp_map_untouched(f.map));
     bmp_map_restart(f.map, f.epoch);
+    ck_assert(bmp_map_untouched(f.map));
     bmp_bits_clear_all(&model);
     expect_found(&f, false, &model, 0);
     ck_assert(!try_mark(&f, 0, 1));
