@@ -9,7 +9,7 @@
 #include <stdio.h>
 
 /* Exit status of the command, as documented in tidemark(1). */
-enum { TC_EXIT_OK = 0, TC_EXIT_FAILED = 1, TC_EXIT_USAGE = 2 };
+enum { TC_EXIT_OK = 0, TC_EXIT_FAILED = 1, TC_EXIT_USAGE = 2, TC_EXIT_PROBLEMS = 3 };
 
 typedef struct TcOption {
     const char *name; /* without dashes; NULL ends a table */

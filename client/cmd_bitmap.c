@@ -1,11 +1,12 @@
-/* client/cmd_bitmap.c: "tidemark bitmap": the dirty bitmaps of a daemon's nodes. */
+/* client/cmd_bitmap.c: "tidemark bitmap": the dirty bitmaps of a daemon's nodes. What works on
+ * files is in cmd_store.c. */
 #include "client/commands.h"
 #include "client/daemon_view.h"
 #include "client/text.h"
 #include "util/range.h"
 
 static const TcOption plain_options[] = { TC_SOCKET_OPTION, { 0 } };
-static const TcOption list_options[] = { TC_SOCKET_OPTION, TC_JSON_OPTION, { 0 } };
+static const TcOption list_options[] = { TC_SOCKET_OPTION, TC_DISK_OPTION, TC_JSON_OPTION, { 0 } };
 static const TcOption add_options[] = {
     TC_SOCKET_OPTION,
     { "granularity", "SIZE", "bytes that one bit stands for, a power of two from 512 to 2G" },
@@ -122,7 +123,17 @@ static int run_merge(const TcInvocation *inv)
     return execute(inv, "block-dirty-bitmap-merge", arguments);
 }
 
-static int run_list(const TcInvocation *inv)
+/* Who asks for a node that isn't there may have meant a file of that name. Takes and returns. */
+static GError *with_hint(const TcInvocation *inv, GError *error)
+{
+    const char *word = tc_arg(inv, 0);
+
+    if (word && g_file_test(word, G_FILE_TEST_EXISTS))
+        g_prefix_error(&error, "'%s' is taken as a node (the file is './%s'): ", word, word);
+    return error;
+}
+
+static int list_nodes(const TcInvocation *inv)
 {
     g_autoptr(GError) error = NULL;
     g_autoptr(TcQmp) qmp = open_daemon(inv, &error);
@@ -132,7 +143,7 @@ static int run_list(const TcInvocation *inv)
     g_autoptr(TcTable) table = NULL;
 
     if (!bitmaps)
-        return tc_fail(g_steal_pointer(&error));
+        return tc_fail(with_hint(inv, g_steal_pointer(&error)));
     if (tc_flag(inv, "json")) {
         tc_json_print(bitmaps, stdout);
         return TC_EXIT_OK;
@@ -141,6 +152,11 @@ static int run_list(const TcInvocation *inv)
     tc_table_print(table, stdout, tc_terminal_colors(stdout));
     tc_view_print_reasons(bitmaps, stdout);
     return TC_EXIT_OK;
+}
+
+static int run_list(const TcInvocation *inv)
+{
+    return tc_means_file(inv) ? tc_run_list_file(inv) : list_nodes(inv);
 }
 
 static const TcCommand add = {
@@ -199,19 +215,23 @@ static const TcCommand merge = {
 };
 static const TcCommand list = {
     .name = "list",
-    .args = "[NODE [NAME]]",
+    .args = "[NODE|FILE [NAME]]",
     .summary = "Lists bitmaps, and how much is dirty in each",
+    .details = "Without an argument those of all nodes of the daemon. What has a slash or a\n"
+               "dot in it is a FILE, unless --socket is given: an image, or the store of one,\n"
+               "whose persistent bitmaps are listed without a daemon. A file in the current\n"
+               "directory is always './NAME'.\n",
     .max_args = 2,
     .options = list_options,
     .run = run_list,
 };
 static const TcCommand *const subcommands[] = {
-    &add, &remove_bitmap, &clear, &enable, &disable, &merge, &list, NULL,
+    &add, &remove_bitmap, &clear, &enable, &disable, &merge, &list, &tc_command_bitmap_check, NULL,
 };
 
 const TcCommand tc_command_bitmap = {
     .name = "bitmap",
     .args = "",
-    .summary = "Manages and lists the dirty bitmaps of a daemon",
+    .summary = "Manages and lists dirty bitmaps, of a daemon or in a file",
     .subcommands = subcommands,
 };

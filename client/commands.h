@@ -3,10 +3,16 @@
 #include "client/cli.h"
 
 extern const TcCommand tc_command_bitmap;
+extern const TcCommand tc_command_bitmap_check; /* "tidemark bitmap check" */
 extern const TcCommand tc_command_copy;
 extern const TcCommand tc_command_info;
 extern const TcCommand tc_command_map;
 extern const TcCommand tc_command_qmp;
+
+/* "tidemark bitmap list FILE [NAME]": cmd_store.c. */
+int tc_run_list_file(const TcInvocation *inv);
+/* Whether that is what was meant, not a daemon's node. */
+bool tc_means_file(const TcInvocation *inv);
 
 /* Reports @error (taken) as "tidemark: message" on standard error and returns TC_EXIT_FAILED. */
 int tc_fail(GError *error);
@@ -16,6 +22,10 @@ int tc_fail_usage(const TcInvocation *invocation, GError *error);
 #define TC_SOCKET_OPTION                                                                           \
     {                                                                                              \
         "socket", "PATH", "the daemon's QMP socket (default: see TIDEMARK_SOCKET in tidemark(1))"  \
+    }
+#define TC_DISK_OPTION                                                                             \
+    {                                                                                              \
+        "disk", "IMAGE", "FILE is the store of this disk"                                          \
     }
 #define TC_JSON_OPTION                                                                             \
     {                                                                                              \

@@ -35,8 +35,8 @@ G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(TcStorePlace, tc_store_place_clear)
 
 /* All that is known of it. Changes nothing. A new reference. */
 json_object *tc_store_describe(const TmSys *sys, const TcStorePlace *place, GError **error);
-/* Makes the safest usable state of it, as bmp_store_repair does. */
-bool tc_store_repair(const TmSys *sys, const TcStorePlace *place, GError **error);
+/* Makes the safest usable state of it, as bmp_store_repair does; without bitmaps it is gone. */
+bool tc_store_repair(const TmSys *sys, TcStorePlace *place, GError **error);
 
 /* ---- in words: store_text.c */
 
