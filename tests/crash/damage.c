@@ -8,6 +8,17 @@
 
 typedef enum { FLIP, OLD_SUPER, MILD, ZERO = MILD, CUT, NOISE, TWO, KINDS } Kind;
 
+/* Whether it is an older superblock of the same store. */
+static bool older(const uint8_t *super, const uint8_t *than)
+{
+    BmpSuper a, b;
+    uint32_t version;
+
+    return bmp_super_decode(super, &a, &version) == BMP_SUPER_OK &&
+           bmp_super_decode(than, &b, &version) == BMP_SUPER_OK &&
+           !memcmp(a.uuid, b.uuid, sizeof(a.uuid)) && a.generation < b.generation;
+}
+
 static char *spoil(Run *run, unsigned d, Image *image, Kind kind, Rng *rng)
 {
     uint64_t at = rng_below(rng, image->size), length;
@@ -15,7 +26,7 @@ static char *spoil(Run *run, unsigned d, Image *image, Kind kind, Rng *rng)
 
     switch (kind) {
     case OLD_SUPER:
-        if (run->have_old_super[d]) {
+        if (older(run->old_super[d], image->data)) {
             memcpy(image->data + copy * BMP_STORE_ALIGN, run->old_super[d], SECTOR);
             return g_strdup_printf("copy %u of the superblock is an older one", copy);
         } /* fall through */
@@ -87,8 +98,7 @@ void damage_at_rest(Run *run)
             continue;
         for (int i = 0; i < TRIES && !run->failure; i++)
             damage(run, d, &rng);
-        run->have_old_super[d] = image && image->size > SECTOR;
-        if (run->have_old_super[d])
+        if (image && image->size > SECTOR)
             memcpy(run->old_super[d], image->data, SECTOR);
     }
 }

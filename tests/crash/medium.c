@@ -280,7 +280,7 @@ static Change *change_add(Medium *m, ChangeKind kind, int inode)
     g_array_set_size(m->changes, n + 1);
     change = &g_array_index(m->changes, Change, n);
     change->kind = kind;
-    change->lost = false;
+    change->lost = change->mapped = false;
     change->event = m->event;
     change->inode = inode;
     change->sector = 0;
@@ -289,12 +289,13 @@ static Change *change_add(Medium *m, ChangeKind kind, int inode)
     return change;
 }
 
-static void changed_sector(Medium *m, int n, uint32_t sector)
+static void changed_sector(Medium *m, int n, uint32_t sector, bool mapped)
 {
     Inode *inode = &m->inodes[n];
     Change *change = change_add(m, CHANGE_SECTOR, n);
 
     change->sector = sector;
+    change->mapped = mapped;
     memcpy(change->bytes, inode->now.data + sector * SECTOR, SECTOR);
     memcpy(inode->seen + sector * SECTOR, change->bytes, SECTOR);
 }
@@ -324,7 +325,7 @@ void medium_absorb(Medium *m, bool mapped)
             for (size_t at = page; at < page + MEDIUM_PAGE; at += SECTOR) {
                 if (memcmp(inode->now.data + at, inode->seen + at, SECTOR)) {
                     inode->now.high = MAX(inode->now.high, at + SECTOR);
-                    changed_sector(m, n, at / SECTOR);
+                    changed_sector(m, n, at / SECTOR, mapped);
                 }
             }
         }
@@ -341,7 +342,7 @@ void medium_wrote(Medium *m, int n, uint64_t from, uint64_t to)
     if (!inode->seen)
         inode->seen = g_malloc0(MEDIUM_FILE_MAX);
     for (uint64_t sector = from / SECTOR; sector <= (to - 1) / SECTOR; sector++)
-        changed_sector(m, n, sector);
+        changed_sector(m, n, sector, false);
 }
 
 void medium_changed_length(Medium *m, int n)

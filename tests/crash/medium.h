@@ -45,6 +45,7 @@ typedef enum {
 typedef struct Change {
     ChangeKind kind;
     bool lost;       /* its sync has failed */
+    bool mapped;     /* made through a mapping, not by a call */
     uint32_t event;  /* when it was made */
     int inode;       /* of what; ENTRY: what the name stands for then, -1 nothing */
     uint32_t sector; /* SECTOR: which; ENTRY: the name */
@@ -80,10 +81,10 @@ typedef struct MediumFd {
 
 typedef enum { /* calls that can be made to fail */
                CALL_WRITE = 1,
-               CALL_SYNC = 2,
+               CALL_SYNC = 2,     /* of files; of the directory: CALL_DIRECTORY */
                CALL_ALLOCATE = 4, /* fallocate, ftruncate beyond the end */
                CALL_OPEN = 8,
-               CALL_DIRECTORY = 16, /* unlink, rename */
+               CALL_DIRECTORY = 16, /* unlink, rename, its sync */
                CALL_READ = 32,
                CALL_MMAP = 64,
 } MediumCall;

@@ -214,7 +214,7 @@ static int sync_file(int fd, bool all)
     m->syncs++;
     medium_absorb(m, true);
     medium_event(m, "sync begins");
-    if (faulty(m, CALL_SYNC)) {
+    if (faulty(m, n == DIRECTORY ? CALL_DIRECTORY : CALL_SYNC)) {
         medium_sync_failed(m, n, all);
         return fail(m->fault.error);
     }

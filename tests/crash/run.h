@@ -101,7 +101,6 @@ typedef struct Run {
     bool faulted; /* something has been made to fail */
     Found found[MEDIUM_DISKS];
     uint8_t old_super[MEDIUM_DISKS][SECTOR]; /* as it was some time ago */
-    bool have_old_super[MEDIUM_DISKS];
     /* Counted. */
     uint64_t events, states, recovered, damaged;
     char *failure;

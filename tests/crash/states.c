@@ -37,7 +37,7 @@ static bool choose(const Run *run, uint32_t j, Rng *rng, uint8_t *kept, bool *po
     guint n = m->changes->len, pick = n ? rng_below(rng, n) : 0;
     const Change *changes = (const Change *)(void *)m->changes->data;
     Cut cut = j < 4 ? (Cut)j : (Cut)(4 + rng_below(rng, CUT_KINDS - 4));
-    bool calls = n && changes[n - 1].event == m->event;
+    bool calls = n && changes[n - 1].event == m->event && !changes[n - 1].mapped;
 
     *power = cut != CUT_KILLED && cut != CUT_KILLED_TORN;
     if ((cut == CUT_NONE && !n) || (cut == CUT_KILLED_TORN && !calls))
@@ -48,7 +48,7 @@ static bool choose(const Run *run, uint32_t j, Rng *rng, uint8_t *kept, bool *po
         return j < 4 + (1u << n);
     }
     for (guint i = 0; i < n; i++) {
-        bool call = changes[i].event == m->event;
+        bool call = changes[i].event == m->event && !changes[i].mapped;
         bool torn = cut == CUT_KILLED_TORN ? changes[i].sector / 8 < changes[pick].sector / 8
                                            : rng_chance(rng, 2);
 
@@ -103,6 +103,50 @@ static bool choose(const Run *run, uint32_t j, Rng *rng, uint8_t *kept, bool *po
 
 /* ---- recovering one ------------------------------------------------------------------------- */
 
+static void explain_bits(GString *text, const char *what, const ModelBits *bits)
+{
+    bool last = false;
+
+    g_string_append_printf(text, "    %s:", what);
+    for (uint64_t i = 0; i <= MODEL_WORDS * 64; i++) {
+        bool set = i < MODEL_WORDS * 64 && model_test(bits, i);
+
+        if (set && !last)
+            g_string_append_printf(text, " %" G_GUINT64_FORMAT, i);
+        else if (!set && last)
+            g_string_append_printf(text, "-%" G_GUINT64_FORMAT, i - 1);
+        last = set;
+    }
+    g_string_append_c(text, '\n');
+}
+
+static void explain_found(const Run *run, GString *text)
+{
+    for (unsigned d = 0; d < run->n_disks; d++) {
+        const Found *found = &run->found[d];
+        const ModelDisk *model = &run->disks[d].model;
+
+        for (unsigned i = 0; i < model->n; i++) {
+            const ModelBitmap *b = &model->bitmaps[i];
+
+            g_string_append_printf(text, "  disk %u model %s shift %u%s%s\n", d, b->name, b->shift,
+                                   b->persistent ? " persistent" : "",
+                                   b->enabled ? " enabled" : "");
+            explain_bits(text, "must", &b->must);
+            explain_bits(text, "may", &b->may);
+        }
+        for (unsigned i = 0; i < found->n; i++) {
+            const FoundBitmap *f = &found->bitmaps[i];
+
+            g_string_append_printf(
+                text, "  disk %u found %s shift %u%s%s recovered %" G_GUINT64_FORMAT "\n", d,
+                f->name, f->shift, f->persistent ? " persistent" : "", f->enabled ? " enabled" : "",
+                f->recovered);
+            explain_bits(text, "bits", &f->bits);
+        }
+    }
+}
+
 static void explain(Run *run, const char *what, const uint8_t *kept, bool power, char *const *wrong)
 {
     GString *text = g_string_new(NULL);
@@ -124,6 +168,7 @@ static void explain(Run *run, const char *what, const uint8_t *kept, bool power,
                                kept[i] ? "kept   " : "dropped", c->event, kinds[c->kind], c->inode,
                                c->sector, c->value, c->lost ? " (lost)" : "");
     }
+    explain_found(run, text);
     run_fail(run, "%s", text->str);
     g_string_free(text, true);
 }
