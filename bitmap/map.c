@@ -105,6 +105,7 @@ void bmp_map_restart(BmpMap *map, uint64_t epoch)
     memset(map->regions, 0, sizeof(Region) * map->o.geometry.regions);
     g_array_set_size(map->asked, 0);
     map->spread = 1;
+    map->calm = 0;
     __atomic_store_n(&map->no_room, false, __ATOMIC_RELAXED);
 }
 

@@ -8,6 +8,7 @@
 
 #define IDLE_TICKS   3u /* without a new mark before a region is retired */
 #define SPREAD_BATCH 8u /* runs of regions asked for in one batch that make it spread */
+#define CALM_BATCHES 8u /* smaller ones before it spreads less: whoever leads is often alone */
 #define INIT_MAX     (UINT64_C(1) << 20) /* bytes of words initialised by one call */
 
 static void entry_set(BmpMap *map, uint32_t r, BmpRegionState state)
@@ -107,9 +108,13 @@ static void ask_neighbours(BmpMap *map)
     guint n = map->asked->len;
 
     if (count_runs(map->asked) < SPREAD_BATCH) {
-        map->spread = MAX(map->spread / 2, 1);
+        if (++map->calm >= CALM_BATCHES) {
+            map->spread = MAX(map->spread / 2, 1);
+            map->calm = 0;
+        }
         return;
     }
+    map->calm = 0;
     map->spread = MAX(MIN(map->spread * 2, map->o.geometry.regions / 8), 1);
     for (guint i = 0; i < n; i++) {
         uint32_t r = g_array_index(map->asked, uint32_t, i);
