@@ -72,10 +72,21 @@ static TcStorePlace place_by_name(const char *file)
     return place_of(file, look(disk, &kind, NULL) && kind == A_FILE ? disk : NULL);
 }
 
+/* The path of the store that the daemon would give the disk @file: links are followed. Returned. */
+static char *store_beside(const char *file)
+{
+    struct stat st;
+    char *real = lstat(file, &st) == 0 && S_ISLNK(st.st_mode) ? realpath(file, NULL) : NULL;
+    char *store = g_strconcat(real ? real : file, BMP_STORE_SUFFIX, NULL);
+
+    free(real);
+    return store;
+}
+
 bool tc_store_find(const TmSys *sys, const char *file, const char *disk, TcStorePlace *place,
                    GError **error)
 {
-    g_autofree char *beside = g_strconcat(file, BMP_STORE_SUFFIX, NULL);
+    g_autofree char *beside = store_beside(file);
     Kind file_kind, beside_kind, disk_kind = A_FILE;
 
     if (!look(file, &file_kind, error) || !look(beside, &beside_kind, error) ||
