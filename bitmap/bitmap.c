@@ -5,7 +5,6 @@
 #include "bitmap/store_int.h"
 #include "util/error.h"
 #include "util/range.h"
-#include "util/sync.h"
 #include <string.h>
 
 /* ---- life ----------------------------------------------------------------------------------- */
@@ -66,16 +65,18 @@ bool bmp_bitmap_inconsistent(const BmpBitmap *bitmap)
 
 char *bmp_bitmap_reason(BmpBitmap *bitmap)
 {
-    BmpStore *store = bitmap->set->store;
+    BmpStore *store;
     char *reason;
 
     bmp_set_lock(bitmap->set);
+    store = bitmap->set->store;
     reason = g_strdup(bitmap->reason);
-    bmp_set_unlock(bitmap->set);
     if (!reason && bitmap->persistent && store) {
-        TM_GUARD(&store->lock);
+        pthread_mutex_lock(&store->lock);
         reason = g_strdup(store->failure);
+        pthread_mutex_unlock(&store->lock);
     }
+    bmp_set_unlock(bitmap->set);
     return reason;
 }
 
@@ -244,6 +245,7 @@ void bmp_bitmap_load(BmpSet *set, BmpRecord *record)
     bitmap->persistent = true;
     bitmap->inconsistent = record->inconsistent;
     g_ptr_array_add(set->bitmaps, bmp_bitmap_ref(bitmap));
+    bitmap->was_enabled = record->enabled && record->inconsistent;
     if (record->enabled && !record->inconsistent)
         start_recording(bitmap);
 }
@@ -252,7 +254,7 @@ void bmp_bitmap_save(BmpBitmap *bitmap, BmpRecord *record)
 {
     *record = (BmpRecord){ .name = g_strdup(bitmap->name),
                            .shift = bitmap->shift,
-                           .enabled = bitmap->enabled,
+                           .enabled = bitmap->enabled || bitmap->was_enabled,
                            .inconsistent = bitmap->inconsistent,
                            .reason = g_strdup(bitmap->reason),
                            .recovered = bitmap->recovered };

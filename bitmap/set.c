@@ -40,7 +40,6 @@ void bmp_set_unref(BmpSet *set)
 {
     if (__atomic_sub_fetch(&set->refs, 1, __ATOMIC_ACQ_REL))
         return;
-    bmp_store_free(set->store);
     bmp_tracker_destroy(&set->tracker);
     bmp_chain_free(set);
     g_ptr_array_unref(set->bitmaps);
@@ -66,6 +65,8 @@ void bmp_set_free(BmpSet *set)
             bmp_bits_clear_all(&bitmap->bits);
     }
     g_ptr_array_set_size(set->bitmaps, 0);
+    bmp_store_free(set->store); /* whoever still holds a bitmap does not keep the file */
+    set->store = NULL;
     bmp_set_unlock(set);
     bmp_set_unref(set);
 }
@@ -204,6 +205,7 @@ static void change_end(BmpSet *set)
     }
     set->shift = active ? shift : SHIFT_DEFAULT;
     set->changing = false;
+    set->touched = false; /* committed or taken back */
     bmp_chain_seal(set, set->shift, active);
 }
 

@@ -60,13 +60,14 @@ struct BmpBitmap {
     char *name;
     uint8_t shift; /* the granularity; constant */
     bool persistent, inconsistent;
-    bool enabled;   /* atomic: written under the lock, asked from any thread */
-    bool attached;  /* among the set's bitmaps */
-    unsigned place; /* index among them when it was removed */
-    uint64_t since; /* the tracker's state when it was last enabled; 0: never */
-    BmpDelta *at;   /* position; NULL while disabled or out of the set */
-    BmpBits bits;   /* what it has folded */
-    char *reason;   /* why it is inconsistent, or dirtier than was written; or NULL */
+    bool was_enabled; /* an inconsistent one, before it was: for a repair */
+    bool enabled;     /* atomic: written under the lock, asked from any thread */
+    bool attached;    /* among the set's bitmaps */
+    unsigned place;   /* index among them when it was removed */
+    uint64_t since;   /* the tracker's state when it was last enabled; 0: never */
+    BmpDelta *at;     /* position; NULL while disabled or out of the set */
+    BmpBits bits;     /* what it has folded */
+    char *reason;     /* why it is inconsistent, or dirtier than was written; or NULL */
     uint64_t recovered;
 };
 

@@ -138,29 +138,24 @@ static void report_missing(BmpStore *store, const BmpIdentity *disk)
     bmp_store_report(store, &(BmpReport){ .reason = reason });
 }
 
-/* false: the disk may not be opened. *writable false: what is there can be read at most. */
-static bool find_file(BmpStore *store, const BmpIdentity *disk, bool *writable, GError **error)
+/* false: the disk may not be opened. */
+static bool find_file(BmpStore *store, const BmpIdentity *disk, GError **error)
 {
     const TmSys *sys = store->o.sys;
     g_autoptr(GError) problem = NULL;
     int fd;
 
-    *writable = true;
     if (bmp_store_file_open(sys, store->path, store->o.read_only, &fd, &problem)) {
         store->fd = fd;
         if (fd < 0 && disk->marked)
             report_missing(store, disk);
         return true;
     }
-    if (fd == -EAGAIN) {
+    if (!store->o.read_only) {
         g_propagate_error(error, g_steal_pointer(&problem));
-        return false;
+        return false; /* else the disk would change and its store would not know */
     }
-    *writable = false;
-    store->barred = true;
     bmp_store_report(store, &(BmpReport){ .reason = problem->message });
-    if (bmp_store_file_open(sys, store->path, true, &fd, NULL) && fd >= 0)
-        store->fd = fd;
     return true;
 }
 
@@ -228,20 +223,14 @@ static bool open_file(BmpStore *store, GError **error)
 {
     BmpIdentity disk;
     BmpRecovered found;
-    bool writable;
 
     bmp_identity_read(store->o.sys, store->disk_fd, &disk);
-    if (!find_file(store, &disk, &writable, error))
+    if (!find_file(store, &disk, error))
         return false;
     if (store->fd < 0)
         return true;
     recover(store, &disk, &found);
-    if (writable) {
-        take_over(store, &found);
-    } else {
-        load(store, &found);
-        bmp_store_fail(store, EROFS, "it can't be opened for writing");
-    }
+    take_over(store, &found);
     bmp_recovered_clear(&found);
     return true;
 }
@@ -282,7 +271,9 @@ void bmp_set_close_store(BmpSet *set)
     bmp_set_change_begin(&set, 1);
     if (!clean_end(store, &error))
         bmp_store_report(store, &(BmpReport){ .reason = error->message });
+    pthread_mutex_lock(&store->ticking);
     bmp_store_set_map(store, NULL);
+    pthread_mutex_unlock(&store->ticking);
     bmp_set_change_end(&set, 1);
 }
 
@@ -298,6 +289,12 @@ bool bmp_set_store_exists(BmpSet *set)
     return set->store && set->store->fd >= 0;
 }
 
+void bmp_set_distrust_store(BmpSet *set, const char *why)
+{
+    if (set->store)
+        bmp_store_fail(set->store, EIO, why);
+}
+
 bool bmp_set_wants_commit(BmpSet *set)
 {
     BmpMap *map = __atomic_load_n(&set->map, __ATOMIC_ACQUIRE);
@@ -305,6 +302,14 @@ bool bmp_set_wants_commit(BmpSet *set)
     if (!set->store || set->store->o.read_only)
         return false;
     return bmp_store_has_failed(set->store) || (map && bmp_map_full(map));
+}
+
+static void tell_full(BmpStore *store)
+{
+    g_autofree char *reason = g_strdup_printf(
+        "bitmap store '%s': no room for marks: whole regions count as dirty", store->path);
+
+    bmp_store_report(store, &(BmpReport){ .reason = reason });
 }
 
 void bmp_set_tick(BmpSet *set)
@@ -317,6 +322,10 @@ void bmp_set_tick(BmpSet *set)
     TM_GUARD(&set->store->ticking);
     map = __atomic_load_n(&set->map, __ATOMIC_ACQUIRE);
     ret = map ? bmp_map_tick(map) : 0;
+    if (map && bmp_map_full(map) && !set->store->full_told) {
+        set->store->full_told = true;
+        tell_full(set->store);
+    }
     if (ret < 0)
         bmp_store_fail(set->store, -ret, "it could not be synced");
 }

@@ -84,6 +84,8 @@ bool bmp_set_store_exists(BmpSet *set);
  * durable, if persistent bitmaps were touched (else returns at once). For several sets all or none,
  * also after a crash. false: nothing has changed in any store; take the change back. */
 bool bmp_set_commit(BmpSet *const *sets, size_t n, GError **error);
+/* Within a change that can't be taken back and could not be committed: the store is behind. */
+void bmp_set_distrust_store(BmpSet *set, const char *why);
 /* Whether an empty change with a commit should be made (healing; any thread). */
 bool bmp_set_wants_commit(BmpSet *set);
 /* Time passes: retires cold regions. A worker, about once a second; harmless without a store. */

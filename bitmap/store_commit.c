@@ -131,6 +131,7 @@ static void fill_super(Part *part)
 
     bmp_identity_read(store->o.sys, store->disk_fd, &disk);
     next->generation = store->super.generation + 1;
+    next->group_pending = 0;
     next->disk_size = store->set ? store->set->size : store->super.disk_size;
     next->state = part->state;
     next->durability = store->o.durability;
@@ -226,7 +227,8 @@ static void discard(Part *part)
 
         if (part->published) {
             bmp_store_file_remove(store->o.sys, store->path, NULL);
-            bmp_identity_unmark(store->o.sys, store->disk_fd);
+            if (store->fd < 0) /* else the disk has lost its store, which is to be noticed */
+                bmp_identity_unmark(store->o.sys, store->disk_fd);
         } else if (part->fd >= 0) {
             store->o.sys->unlink(name);
         }
@@ -261,7 +263,7 @@ static bool prepare(Part *part, GError **error)
         return true;
     part->create = store->fd < 0 || (bmp_store_has_failed(store) && !part->vanish);
     part->next = store->super;
-    if (part->create)
+    if (part->create && !memcmp(part->next.uuid, (uint8_t[16]){ 0 }, 16))
         random_bytes(part->next.uuid);
     if (shift && store->set)
         bmp_geometry_choose(&part->geometry, size, shift,
@@ -307,8 +309,9 @@ static bool abort_supers(Part *part)
     BmpSuper old = store->super;
 
     old.generation = part->next.generation + 1;
-    if (write_copy(part, store->stale_copy, &old) < 0 ||
-        write_copy(part, !store->stale_copy, &old) < 0)
+    /* First over what a leader may have decided with: nobody must read that any more. */
+    if (write_copy(part, !store->stale_copy, &old) < 0 ||
+        write_copy(part, store->stale_copy, &old) < 0)
         return false;
     store->super = old;
     return true;
@@ -337,11 +340,9 @@ static int publish_new(Part *part, GError **error)
     if (part->store->fd < 0 && !part->store->replace &&
         !bmp_store_file_absent(sys, part->store->path, error))
         return -EEXIST;
-    part->published = true;
-    if (!bmp_store_file_publish(sys, part->store->path, error))
-        return -EIO;
     bmp_identity_mark(sys, part->store->disk_fd, next->uuid);
-    return 0;
+    part->published = true;
+    return bmp_store_file_publish(sys, part->store->path, error) ? 0 : -EIO;
 }
 
 /* The new state is in force, on the medium and here. */
@@ -375,7 +376,9 @@ static void settle(Part *part, BmpMap *map)
     if (!part->create && store->o.sys->fstat(store->fd, &st) == 0 && (uint64_t)st.st_size > end &&
         store->o.sys->ftruncate(store->fd, (off_t)end) < 0)
         return; /* it is only longer than need be */
-    if (part->create && bmp_store_forget_failure(store))
+    bool full = store->full_told;
+    store->full_told = false;
+    if ((part->create && bmp_store_forget_failure(store)) || full)
         bmp_store_report(store, &(BmpReport){ .healed = true, .reason = "stored again" });
 }
 
@@ -592,6 +595,7 @@ static bool idle(BmpStore *store)
 bool bmp_set_commit(BmpSet *const *sets, size_t n, GError **error)
 {
     g_autofree BmpStore **stores = g_new(BmpStore *, n + 1);
+    bool touched = false;
     size_t count = 0;
 
     for (size_t i = 0; i < n; i++) {
@@ -600,6 +604,7 @@ bool bmp_set_commit(BmpSet *const *sets, size_t n, GError **error)
         g_assert(sets[i]->changing);
         if (!store || !(sets[i]->touched || bmp_set_wants_commit(sets[i])))
             continue;
+        touched |= sets[i]->touched;
         if (!idle(store)) {
             stores[count++] = store;
             continue;
@@ -607,7 +612,11 @@ bool bmp_set_commit(BmpSet *const *sets, size_t n, GError **error)
         sets[i]->touched = false;
         bmp_store_forget_failure(store);
     }
-    if (count > 1)
-        return commit_group(stores, count, error);
-    return !count || bmp_store_commit(stores[0], BMP_STORE_OPEN, error);
+    if (!touched) { /* healing: each on its own, and if it does not work, another time */
+        for (size_t i = 0; i < count; i++)
+            bmp_store_commit(stores[i], BMP_STORE_OPEN, NULL);
+        return true;
+    }
+    return count > 1 ? commit_group(stores, count, error)
+                     : !count || bmp_store_commit(stores[0], BMP_STORE_OPEN, error);
 }

@@ -52,18 +52,24 @@ void bmp_identity_read(const TmSys *sys, int disk_fd, BmpIdentity *identity)
         identity->marked = uuid_parse(text, identity->uuid);
 }
 
+/* The attribute is synced where it changes: an old one that came back would make the store that of
+ * another disk. */
 void bmp_identity_mark(const TmSys *sys, int disk_fd, const uint8_t uuid[16])
 {
     g_autofree char *text = bmp_uuid_text(uuid);
+    BmpIdentity disk;
 
-    if (disk_fd >= 0)
-        sys->fsetxattr(disk_fd, BMP_STORE_XATTR, text, 32);
+    bmp_identity_read(sys, disk_fd, &disk);
+    if (!disk.known || disk.device || (disk.marked && !memcmp(disk.uuid, uuid, 16)))
+        return;
+    if (sys->fsetxattr(disk_fd, BMP_STORE_XATTR, text, 32) == 0)
+        sys->fsync(disk_fd);
 }
 
 void bmp_identity_unmark(const TmSys *sys, int disk_fd)
 {
-    if (disk_fd >= 0)
-        sys->fremovexattr(disk_fd, BMP_STORE_XATTR);
+    if (disk_fd >= 0 && sys->fremovexattr(disk_fd, BMP_STORE_XATTR) == 0)
+        sys->fsync(disk_fd);
 }
 
 static bool same_file(const BmpSuper *s, const BmpIdentity *disk)

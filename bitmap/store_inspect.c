@@ -179,8 +179,12 @@ static bool repair(const TmSys *sys, const char *path, const uint8_t boot_id[16]
     if (o->disk.known)
         o->found.super.disk_size = disk_size(sys, o);
     make_safe(o->found.records, o->found.super.disk_size);
-    if (!o->found.records->len)
-        return bmp_store_file_remove(sys, path, error);
+    if (!o->found.records->len) {
+        if (!bmp_store_file_remove(sys, path, error))
+            return false;
+        bmp_identity_unmark(sys, o->disk_fd);
+        return true;
+    }
     return write_safe(sys, path, boot_id, o, error);
 }
 

@@ -26,6 +26,7 @@ typedef struct BmpStore {
     BmpSet *set;         /* the one that has it; borrowed */
     bool catalogue_good; /* what super names is what the bitmaps were after the last commit */
     bool map_sound;      /* the map that super names has a table without damage */
+    bool full_told;      /* that the map has no room (under ticking) */
     bool barred;         /* something that isn't ours lies at the path */
     bool replace;        /* a ruin lies at the path, to be replaced */
 

@@ -109,16 +109,25 @@ static void degrade(BmpRecord *record, char *reason)
 
 /* ---- what the map adds */
 
+/* Bitmaps of the map's granularity share what comes out. */
+static void add(BmpBits *to, const BmpBits *from, BmpMemo *memo)
+{
+    if (bmp_bits_same_geometry(to, from))
+        bmp_bits_or_memo(to, from, memo);
+    else
+        bmp_bits_or(to, from);
+}
+
 static void add_bits(BmpRecord *record, const BmpBits *marked, const BmpBits *uncertain,
                      BmpMemo *memo_marked, BmpMemo *memo_uncertain, const char *reason)
 {
     uint64_t certain, all;
 
-    bmp_bits_or_memo(&record->bits, marked, memo_marked);
+    add(&record->bits, marked, memo_marked);
     if (bmp_bits_empty(uncertain))
         return;
     certain = bmp_bits_count(&record->bits);
-    bmp_bits_or_memo(&record->bits, uncertain, memo_uncertain);
+    add(&record->bits, uncertain, memo_uncertain);
     all = bmp_bits_count(&record->bits);
     record->recovered += (all - certain) << record->shift;
     if (all > certain)
@@ -207,72 +216,30 @@ static bool read_state(Reader *r, const BmpSuper *super, GArray *records, char *
     return true;
 }
 
-/* The record of the same name, or NULL. */
-static BmpRecord *same_name(GArray *records, const char *name)
-{
-    for (guint i = 0; i < records->len; i++) {
-        if (g_str_equal(nth(records, i)->name, name))
-            return nth(records, i);
-    }
-    return NULL;
-}
-
-/* @into |= @from: of two states of which either may be the true one. */
-static void unite(GArray *into, GArray *from)
-{
-    while (from->len) {
-        BmpRecord *a = nth(from, 0), *b = same_name(into, a->name);
-
-        if (b && b->shift == a->shift) {
-            bmp_bits_or(&b->bits, &a->bits);
-            b->enabled |= a->enabled;
-            b->inconsistent |= a->inconsistent;
-            b->recovered = MAX(b->recovered, a->recovered);
-            degrade(b, g_strdup("a change over several disks was cut short, and how it ended can't "
-                                "be told: both outcomes count"));
-            g_array_remove_index(from, 0);
-        } else if (!b) {
-            BmpRecord moved = *a;
-
-            *a = (BmpRecord){ 0 };
-            g_array_remove_index(from, 0);
-            g_array_append_val(into, moved);
-        } else { /* removed and added again with another granularity */
-            b->inconsistent = true;
-            degrade(b, g_strdup("a change over several disks was cut short"));
-            g_array_remove_index(from, 0);
-        }
-    }
-}
-
 /* Whether the group of a pending superblock was decided by its leader (F9). 1, 0, -1: can't tell.
  */
 static int group_decided(Reader *r, const BmpSuper *pending, const char *leader)
 {
-    bool readable = false;
+    bool decided = false;
     int fd;
 
     if (!leader)
-        return 0; /* it is the leader itself */
+        return false; /* it is the leader itself */
     fd = r->o->sys->open(leader, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW, 0);
     if (fd < 0)
-        return -1;
+        return false;
     for (unsigned copy = 0; copy < BMP_SUPER_COPIES; copy++) {
         uint8_t bytes[BMP_SUPER_SIZE] = { 0 };
         uint32_t version;
         BmpSuper super;
 
         bmp_store_read(r->o->sys, fd, bytes, sizeof(bytes), copy * BMP_STORE_ALIGN);
-        if (bmp_super_decode(bytes, &super, &version) != BMP_SUPER_OK)
-            continue;
-        readable = true;
-        if (!memcmp(super.group, pending->group, sizeof(super.group)) && !super.group_pending) {
-            r->o->sys->close(fd);
-            return 1;
-        }
+        decided |= bmp_super_decode(bytes, &super, &version) == BMP_SUPER_OK &&
+                   !memcmp(super.group, pending->group, sizeof(super.group)) &&
+                   !super.group_pending;
     }
     r->o->sys->close(fd);
-    return readable ? 0 : -1;
+    return decided;
 }
 
 /* ---- superblocks */
@@ -415,31 +382,34 @@ static void report_records(Reader *r)
     }
 }
 
-/* Settles which of two states counts, when the newest is one that was not decided. */
+/* Settles which of two states counts, when the newest is one that may not have been decided. */
 static bool read_pending(Reader *r, const Copies *c)
 {
     const BmpSuper *pending = &c->super[c->newest], *old = &c->super[!c->newest];
-    bool have_old = c->verdict[!c->newest] == BMP_SUPER_OK;
-    g_autoptr(GArray) after = records_new();
+    BmpRecovered *out = r->out;
     g_autofree char *leader = NULL;
-    bool known = read_state(r, pending, after, &leader);
-    int decided = known ? group_decided(r, pending, leader) : 0;
+    bool known = read_state(r, pending, out->records, &leader);
+    bool decided = known && group_decided(r, pending, leader);
 
-    r->out->as_stored = false;
-    if (!have_old || decided == 1) {
-        r->out->super = *pending;
-        if (decided == 0 && c->verdict[!c->newest] == BMP_SUPER_EMPTY)
-            return true; /* it was being made: there is nothing */
-        unite(r->out->records, after);
-        for (guint i = 0; decided != 1 && i < r->out->records->len; i++)
-            nth(r->out->records, i)->inconsistent = true; /* what was before is lost */
-        return known;
+    out->as_stored = false;
+    out->super = *pending;
+    out->super.group_pending = 0;
+    if (decided)
+        return true;
+    memset(out->super.group, 0, sizeof(out->super.group)); /* or it would be taken for decided */
+    if (c->verdict[!c->newest] == BMP_SUPER_OK) {
+        out->super = *old;
+        out->super.generation = pending->generation; /* the next one is newer than both */
+        out->stale_copy = c->newest;
+        g_array_set_size(out->records, 0);
+        return read_state(r, old, out->records, NULL);
     }
-    r->out->super = *old;
-    r->out->super.generation = pending->generation; /* newer than both */
-    known = read_state(r, old, r->out->records, NULL);
-    if (decided < 0)
-        unite(r->out->records, after);
+    if (c->verdict[!c->newest] == BMP_SUPER_EMPTY) { /* the store was being made */
+        g_array_set_size(out->records, 0);
+        return true;
+    }
+    for (guint i = 0; i < out->records->len; i++)
+        nth(out->records, i)->inconsistent = true; /* what was before is lost */
     return known;
 }
 
@@ -458,7 +428,7 @@ static void read_store(Reader *r, const Copies *c)
     }
     out->verdict = BMP_FOUND_STORE;
     out->as_stored = true;
-    out->stale_copy = c->newest == 0;
+    out->stale_copy = !c->newest;
     if (c->verdict[!c->newest] != BMP_SUPER_OK) {
         bmp_recovered_problem(out, NULL, 0, false,
                               "a superblock of the store '%s' is damaged; its copy is used",

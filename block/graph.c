@@ -4,6 +4,7 @@
  *  - names are unique; nodes made by blockdev-add are owned by the monitor, nested ones by their
  * users: they go with the last of these;
  *  - the list is in order of creation, so children stand before their parents. */
+#include "block/bitmaps.h"
 #include "block/node_int.h"
 
 #include "util/error.h"
@@ -21,6 +22,8 @@ struct BlkGraph {
     unsigned auto_names;
     BlkEventFn emit;
     void *emit_opaque;
+    void (*log)(void *opaque, const char *line);
+    void *log_opaque;
 };
 
 BlkGraph *blk_graph_new(BlkRegistry *registry, BlkEngine *engine, const TmSys *sys)
@@ -38,6 +41,8 @@ void blk_graph_free(BlkGraph *graph)
 {
     if (!graph)
         return;
+    for (guint i = graph->nodes->len; i-- > 0;)
+        blk_bitmaps_close(graph->nodes->pdata[i]);
     while (graph->nodes->len)
         blk_node_unref(g_ptr_array_remove_index(graph->nodes, graph->nodes->len - 1));
     g_ptr_array_unref(graph->nodes);
@@ -56,6 +61,25 @@ void blk_graph_emit(BlkGraph *graph, const char *name, json_object *data)
         graph->emit(graph->emit_opaque, name, data);
     else
         json_object_put(data);
+}
+
+void blk_graph_set_log(BlkGraph *graph, void (*log)(void *opaque, const char *line), void *opaque)
+{
+    graph->log = log;
+    graph->log_opaque = opaque;
+}
+
+void blk_graph_log(BlkGraph *graph, const char *format, ...)
+{
+    g_autofree char *line = NULL;
+    va_list arguments;
+
+    if (!graph->log)
+        return;
+    va_start(arguments, format);
+    line = g_strdup_vprintf(format, arguments);
+    va_end(arguments);
+    graph->log(graph->log_opaque, line);
 }
 
 BlkEngine *blk_graph_engine(BlkGraph *graph)
@@ -135,6 +159,7 @@ static void drop_orphans(BlkGraph *graph)
 
         if (!node->monitor_owned && node->users->len == 0) {
             g_ptr_array_remove_index(graph->nodes, i);
+            blk_bitmaps_close(node);
             blk_node_unref(node);
         }
     }
@@ -157,6 +182,10 @@ static BlkNode *open_listed(BlkGraph *graph, json_object *options, bool monitor_
         return NULL;
     if (find(graph, node->name)) { /* a nested child took the name meanwhile */
         tm_error_set(error, "Duplicate nodes with node-name='%s'", node->name);
+        blk_node_unref(node);
+        return NULL;
+    }
+    if (!blk_bitmaps_open(node, monitor_owned, error)) {
         blk_node_unref(node);
         return NULL;
     }
@@ -204,6 +233,7 @@ bool blk_graph_del(BlkGraph *graph, const char *node_name, GError **error)
     g_ptr_array_remove(graph->nodes, node);
     blk_inflight_drain(&node->inflight);
     blk_inflight_drain_end(&node->inflight);
+    blk_bitmaps_close(node);
     blk_node_unref(node);
     drop_orphans(graph);
     return true;

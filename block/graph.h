@@ -1,6 +1,6 @@
 /* block/graph.h: the nodes by name, and what happens to all of them.
  *
- * Main thread, except blk_graph_engine() and blk_graph_emit(). */
+ * Main thread, except blk_graph_engine(), blk_graph_emit() and blk_graph_log(). */
 #pragma once
 #include "block/engine.h"
 #include "block/node.h"
@@ -17,6 +17,9 @@ BlkGraph *blk_graph_new(BlkRegistry *registry, BlkEngine *engine, const TmSys *s
 void blk_graph_free(BlkGraph *graph);
 void blk_graph_set_events(BlkGraph *graph, BlkEventFn emit, void *opaque);
 void blk_graph_emit(BlkGraph *graph, const char *name, json_object *data);
+/* Lines for the daemon's log, from any thread. */
+void blk_graph_set_log(BlkGraph *graph, void (*log)(void *opaque, const char *line), void *opaque);
+void blk_graph_log(BlkGraph *graph, const char *format, ...) G_GNUC_PRINTF(2, 3);
 BlkEngine *blk_graph_engine(BlkGraph *graph);
 BlkRegistry *blk_graph_registry(BlkGraph *graph);
 const TmSys *blk_graph_sys(BlkGraph *graph);

@@ -1,6 +1,8 @@
 /* block/node.c: a node's life: opening from options, children, users, facts, resizing. */
 #include "block/node_int.h"
 
+#include "bitmap/store.h"
+
 #include "util/error.h"
 #include "util/range.h"
 #include "util/sync.h"
@@ -364,6 +366,7 @@ const char *blk_node_resize_forbidden(BlkNode *node)
 
 int blk_node_resize(BlkNode *node, uint64_t size)
 {
+    g_autoptr(GError) error = NULL;
     int ret;
 
     g_clear_pointer(&node->error, g_free);
@@ -379,6 +382,9 @@ int blk_node_resize(BlkNode *node, uint64_t size)
         return ret;
     bmp_set_change_begin(&node->bitmaps, 1);
     bmp_set_resize(node->bitmaps, node->size);
+    /* The disk has its new size, whether its store can follow or not. */
+    if (!bmp_set_commit(&node->bitmaps, 1, &error))
+        bmp_set_distrust_store(node->bitmaps, error->message);
     bmp_set_change_end(&node->bitmaps, 1);
     return 0;
 }

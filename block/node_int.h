@@ -5,6 +5,8 @@
 #include "block/node.h"
 #include "block/options.h"
 
+typedef struct BlkBitmaps BlkBitmaps;
+
 struct BlkUser {
     BlkNode *node;
     char *what;
@@ -32,6 +34,7 @@ struct tidemark_node {
     int backing;        /* index of the role "backing", or -1 */
 
     BmpSet *bitmaps;
+    struct BlkBitmaps *store; /* block/bitmaps.c: set while bitmaps may persist */
     BlkInflight inflight;
     pthread_mutex_t serial; /* held around callbacks of a TIDEMARK_DRIVER_SERIALIZED driver */
 

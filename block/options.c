@@ -12,6 +12,7 @@
 #include <string.h>
 
 static const char *const discard_choices[] = { "ignore", "unmap", NULL };
+static const char *const durability_choices[] = { "power-loss", "process-death", NULL };
 static const char *const detect_choices[] = { "off", "on", "unmap", NULL };
 
 const struct tidemark_option blk_common_options[] = {
@@ -50,6 +51,18 @@ const struct tidemark_option blk_common_options[] = {
       .choices = detect_choices,
       .default_value = "off",
       .help = "detect zeroes written as data: only off for now" },
+    { .name = "bitmap-store",
+      .type = TIDEMARK_OPTION_STRING,
+      .help = "the file that keeps persistent bitmaps (default: the image's name and .bitmaps)" },
+    { .name = "bitmap-durability",
+      .type = TIDEMARK_OPTION_ENUM,
+      .choices = durability_choices,
+      .default_value = "power-loss",
+      .help = "what persistent bitmaps survive: power-loss, or process-death only" },
+    { .name = "bitmap-accept-changed",
+      .type = TIDEMARK_OPTION_BOOL,
+      .default_value = "off",
+      .help = "trust persistent bitmaps although the disk was changed by somebody else" },
     { 0 },
 };
 

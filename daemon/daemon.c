@@ -4,10 +4,12 @@
  * then nodes, threads and drivers. */
 #include "daemon/daemon.h"
 
+#include "block/bitmaps.h"
 #include "daemon/chardev.h"
 #include "qmp/keyval.h"
 #include "util/error.h"
 #include "util/log.h"
+#include "util/mapping.h"
 
 #include <string.h>
 #include <unistd.h>
@@ -65,6 +67,17 @@ static bool load_modules(BlkRegistry *registry, const GArray *options, GError **
     return dir_given || blk_registry_load_dir(registry, TM_MODULE_DIR, error);
 }
 
+static void log_line(void *opaque, const char *line)
+{
+    tm_log(TM_LOG_WARNING, "%s", line);
+}
+
+static gboolean tick(void *opaque)
+{
+    blk_bitmaps_tick(opaque);
+    return G_SOURCE_CONTINUE;
+}
+
 bool daemon_init(Daemon *d, const GArray *options, GError **error)
 {
     BlkEngineOptions engine = { 0 };
@@ -81,6 +94,9 @@ bool daemon_init(Daemon *d, const GArray *options, GError **error)
     if (!d->engine)
         return false;
     d->graph = blk_graph_new(d->registry, d->engine, &tm_sys_kernel);
+    blk_graph_set_log(d->graph, log_line, NULL);
+    d->tick = g_timeout_add_seconds(1, tick, d->graph);
+    tm_mapping_guard_install();
     d->exports = blk_exports_new(d->graph);
     d->server = nbds_server_new(d->exports);
     qmp.graph = d->graph;
@@ -237,6 +253,8 @@ bool daemon_finish(Daemon *d, GError **error)
     nbds_server_free(d->server);
     if (d->exports)
         blk_exports_del_all(d->exports);
+    if (d->tick)
+        g_source_remove(d->tick);
     if (d->graph)
         ret = blk_graph_flush_all(d->graph);
     /* Only now: clients are told that the exports are gone. */

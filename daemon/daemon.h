@@ -15,6 +15,7 @@ typedef struct Daemon {
     QmpContext *qmp;
     GHashTable *chardevs; /* id -> Chardev, see chardev.h */
     GPtrArray *monitors;  /* QmpMonitor */
+    guint tick;           /* the timer that lets time pass for the nodes' bitmaps */
 } Daemon;
 
 /* The drivers and plug-ins that @options name, the I/O threads, the servers; nothing is open yet.

@@ -82,6 +82,32 @@ static const QmpType sha256_type = { .kind = QMP_KIND_OBJECT,
                                      .name = "BlockDirtyBitmapSha256",
                                      .members = sha256_members };
 
+static const QmpMember degraded_members[] = {
+    { "node-name", &qmp_type_str, false, "the node" },
+    { "bitmap", &qmp_type_str, true, "the bitmap; absent: all persistent ones of the node" },
+    { "reason", &qmp_type_str, false, "what happened, for people" },
+    { "recovered", &qmp_type_uint64, true, "bytes that are dirty only because of it" },
+    { "inconsistent", &qmp_type_bool, false, "the bitmap can't be used, only removed" },
+    { NULL },
+};
+static const QmpType degraded_data = { .kind = QMP_KIND_OBJECT,
+                                       .name = "q_obj_BITMAP_DEGRADED-arg",
+                                       .members = degraded_members };
+static const QmpMember healed_members[] = {
+    { "node-name", &qmp_type_str, false, "the node" },
+    { NULL },
+};
+static const QmpType healed_data = { .kind = QMP_KIND_OBJECT,
+                                     .name = "q_obj_BITMAP_HEALED-arg",
+                                     .members = healed_members };
+
+static const QmpEvent events[] = {
+    { "BITMAP_DEGRADED", "persistent bitmaps say more than was written, or are not stored",
+      &degraded_data },
+    { "BITMAP_HEALED", "the persistent bitmaps of a node are stored again", &healed_data },
+    { NULL },
+};
+
 static const QmpCommand commands[] = {
     { "block-dirty-bitmap-add", "begin to record writes in a new bitmap", &qmp_type_bitmap_add,
       &qmp_type_empty, run_add },
@@ -100,4 +126,4 @@ static const QmpCommand commands[] = {
     { NULL },
 };
 
-const QmpFamily qmp_family_bitmap = { "Dirty bitmaps", commands };
+const QmpFamily qmp_family_bitmap = { "Dirty bitmaps", commands, events };

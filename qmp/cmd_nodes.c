@@ -66,6 +66,7 @@ static json_object *cache_info(BlkNode *node)
 
 static json_object *bitmap_info(BmpBitmap *bitmap)
 {
+    g_autofree char *reason = bmp_bitmap_reason(bitmap);
     json_object *info = json_object_new_object();
 
     add_string(info, "name", bmp_bitmap_name(bitmap));
@@ -76,6 +77,10 @@ static json_object *bitmap_info(BmpBitmap *bitmap)
     add_uint(info, "count", bmp_bitmap_count(bitmap));
     if (bmp_bitmap_inconsistent(bitmap))
         add_bool(info, "inconsistent", true);
+    if (bmp_bitmap_recovered(bitmap))
+        add_uint(info, "recovered", bmp_bitmap_recovered(bitmap));
+    if (reason)
+        add_string(info, "reason", reason);
     return info;
 }
 
@@ -192,6 +197,9 @@ static const QmpMember bitmap_members[] = {
     { "busy", &qmp_type_bool, false, "in use by an export or a job" },
     { "persistent", &qmp_type_bool, false, "kept over a restart" },
     { "inconsistent", &qmp_type_bool, true, "was not stored properly: may only be removed" },
+    { "recovered", &qmp_type_uint64, true,
+      "bytes dirty only because a recovery can't know better" },
+    { "reason", &qmp_type_str, true, "why it is inconsistent, or dirtier than was written" },
     { NULL },
 };
 static const QmpType bitmap_type = { .kind = QMP_KIND_OBJECT,

@@ -1,10 +1,11 @@
 /* qmp/transaction.c: see the header.
  *
  * All disks that the actions name are sealed together, so that what the actions do takes effect at
- * one instant of the write stream of each. Then each action is done in turn and noted; at the first
- * that fails, those before it are taken back in reverse order, still within the seal: nobody has
- * seen them. */
+ * one instant of the write stream of each, and stored together. Then each action is done in turn
+ * and noted; at the first that fails, those before it are taken back in reverse order, still within
+ * the seal: nobody has seen them. */
 #include "qmp/transaction.h"
+#include "block/bitmaps.h"
 #include "qmp/args.h"
 #include "util/error.h"
 #include <string.h>
@@ -19,7 +20,6 @@ typedef struct Undo {
 typedef struct Transaction {
     QmpContext *ctx;
     GPtrArray *nodes; /* BlkNode references, each once */
-    GPtrArray *sets;  /* their BmpSets, borrowed */
     GArray *undo;
     bool grouped;
 } Transaction;
@@ -66,7 +66,6 @@ static void involve(Transaction *t, const char *node_name)
     if (!node || g_ptr_array_find(t->nodes, node, NULL))
         return;
     g_ptr_array_add(t->nodes, blk_node_ref(node));
-    g_ptr_array_add(t->sets, blk_node_bitmaps(node));
 }
 
 static void involve_action(Transaction *t, json_object *data)
@@ -235,7 +234,8 @@ static bool perform(Transaction *t, json_object *actions, GError **error)
     for (size_t i = 0; i < n; i++)
         if (!act(t, json_object_array_get_idx(actions, i), error))
             goto fail;
-    return true;
+    if (blk_bitmaps_commit((BlkNode *const *)t->nodes->pdata, t->nodes->len, error))
+        return true;
 fail:
     for (guint i = t->undo->len; i > 0; i--)
         take_back(&g_array_index(t->undo, Undo, i - 1));
@@ -249,16 +249,14 @@ bool qmp_transaction_run(QmpContext *ctx, json_object *actions, bool grouped, GE
     bool ok;
 
     t.nodes = g_ptr_array_new_with_free_func((GDestroyNotify)blk_node_unref);
-    t.sets = g_ptr_array_new();
     t.undo = g_array_new(FALSE, FALSE, sizeof(Undo));
     g_array_set_clear_func(t.undo, undo_clear);
     for (size_t i = 0; i < n; i++)
         involve_action(&t, qmp_arg(json_object_array_get_idx(actions, i), "data"));
-    bmp_set_change_begin((BmpSet *const *)t.sets->pdata, t.sets->len);
+    blk_bitmaps_change_begin((BlkNode *const *)t.nodes->pdata, t.nodes->len);
     ok = perform(&t, actions, error);
-    bmp_set_change_end((BmpSet *const *)t.sets->pdata, t.sets->len);
+    blk_bitmaps_change_end((BlkNode *const *)t.nodes->pdata, t.nodes->len);
     g_array_unref(t.undo);
-    g_ptr_array_unref(t.sets);
     g_ptr_array_unref(t.nodes);
     return ok;
 }

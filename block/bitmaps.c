@@ -1,0 +1,279 @@
+/* block/bitmaps.c: nodes and their stores of bitmaps; see the header.
+ *
+ * A node is drained parents first: a request in the parent may be waiting for its child. */
+#include "block/bitmaps.h"
+
+#include "bitmap/store.h"
+#include "block/node_int.h"
+#include "util/boot.h"
+#include "util/error.h"
+#include "util/sync.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define HEAL_MAX 60u /* seconds between attempts, at most */
+
+struct BlkBitmaps {
+    BlkNode *node; /* borrowed */
+    BlkWork work;
+    pthread_mutex_t lock; /* guards ticking; a leaf */
+    pthread_cond_t ticked;
+    bool ticking;            /* bmp_set_tick() is queued or running */
+    unsigned wait, interval; /* seconds to the next attempt to heal; and after it */
+};
+
+/* ---- where */
+
+/* The file that the node's data is in, borrowed; NULL: none. */
+static const char *data_file(BlkNode *node)
+{
+    while (node) {
+        const struct tidemark_option *o = node->driver->options;
+
+        for (; o && o->name; o++) {
+            if (g_str_equal(o->name, "filename") && o->type == TIDEMARK_OPTION_STRING &&
+                blk_options_is_set(node->options, "filename"))
+                return blk_options_string(node->options, "filename");
+        }
+        for (unsigned i = 0; i <= node->n_children; i++) {
+            if (i == node->n_children)
+                return NULL;
+            if (node->children[i] && (int)i != node->backing) {
+                node = node->children[i]->node;
+                break;
+            }
+        }
+    }
+    return NULL;
+}
+
+static int open_disk(BlkNode *node, const char *path, bool *regular)
+{
+    int fd = path ? node->graph_sys->open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0) : -1;
+    struct stat st;
+
+    *regular = fd >= 0 && node->graph_sys->fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
+    return fd;
+}
+
+/* g_free; NULL: the node has no place for a store. */
+static char *store_path(BlkNode *node, const char *disk, bool regular, bool by_default)
+{
+    g_autofree char *real = NULL;
+    char *resolved;
+
+    if (blk_options_is_set(node->options, "bitmap-store"))
+        return g_strdup(blk_options_string(node->options, "bitmap-store"));
+    if (!by_default || !regular)
+        return NULL;
+    resolved = realpath(disk, NULL);
+    real = g_strdup(resolved ? resolved : disk);
+    free(resolved);
+    return g_strconcat(real, BMP_STORE_SUFFIX, NULL);
+}
+
+/* ---- reports */
+
+static void report(void *opaque, const BmpReport *r)
+{
+    BlkNode *node = opaque;
+    json_object *data = json_object_new_object();
+    g_autofree char *line = NULL;
+
+    json_object_object_add(data, "node-name", json_object_new_string(node->name));
+    if (r->healed) {
+        blk_graph_log(node->graph, "the bitmaps of node '%s' are stored again", node->name);
+        blk_graph_emit(node->graph, "BITMAP_HEALED", data);
+        return;
+    }
+    if (r->bitmap)
+        json_object_object_add(data, "bitmap", json_object_new_string(r->bitmap));
+    json_object_object_add(data, "reason", json_object_new_string(r->reason));
+    if (r->recovered)
+        json_object_object_add(data, "recovered", json_object_new_int64((int64_t)r->recovered));
+    json_object_object_add(data, "inconsistent", json_object_new_boolean(r->inconsistent));
+    blk_graph_log(node->graph, "node '%s'%s%s%s: %s%s", node->name, r->bitmap ? ", bitmap '" : "",
+                  r->bitmap ? r->bitmap : "", r->bitmap ? "'" : "", r->reason,
+                  r->inconsistent ? "; it is inconsistent" : "");
+    blk_graph_emit(node->graph, "BITMAP_DEGRADED", data);
+}
+
+/* ---- opening and closing */
+
+static void tick_run(BlkWork *work)
+{
+    BlkBitmaps *b = (BlkBitmaps *)((char *)work - offsetof(BlkBitmaps, work));
+
+    bmp_set_tick(b->node->bitmaps);
+    TM_GUARD(&b->lock);
+    b->ticking = false;
+    pthread_cond_broadcast(&b->ticked);
+}
+
+static BlkBitmaps *bitmaps_new(BlkNode *node)
+{
+    BlkBitmaps *b = g_new0(BlkBitmaps, 1);
+
+    b->node = node;
+    b->work.run = tick_run;
+    b->interval = 1;
+    pthread_mutex_init(&b->lock, NULL);
+    pthread_cond_init(&b->ticked, NULL);
+    return b;
+}
+
+static BmpDurability durability(BlkNode *node)
+{
+    return g_str_equal(blk_options_string(node->options, "bitmap-durability"), "process-death")
+               ? BMP_DURABLE_PROCESS
+               : BMP_DURABLE_POWER;
+}
+
+bool blk_bitmaps_open(BlkNode *node, bool by_default, GError **error)
+{
+    const char *disk = data_file(node);
+    BmpStoreOptions options = { .sys = node->graph_sys,
+                                .layer = node->driver->name,
+                                .durability = durability(node),
+                                .read_only = node->read_only,
+                                .report = report,
+                                .opaque = node };
+    g_autofree char *path = NULL;
+    bool regular, ok;
+
+    options.disk_fd = open_disk(node, disk, &regular);
+    options.path = path = store_path(node, disk, regular, by_default);
+    options.accept_changed = blk_options_bool(node->options, "bitmap-accept-changed");
+    tm_boot_id(options.boot_id);
+    ok = !path || bmp_set_open_store(node->bitmaps, &options, error);
+    if (options.disk_fd >= 0)
+        node->graph_sys->close(options.disk_fd);
+    if (ok && path)
+        node->store = bitmaps_new(node);
+    return ok;
+}
+
+void blk_bitmaps_close(BlkNode *node)
+{
+    BlkBitmaps *b = node->store;
+
+    if (!b)
+        return;
+    pthread_mutex_lock(&b->lock);
+    while (b->ticking)
+        pthread_cond_wait(&b->ticked, &b->lock);
+    pthread_mutex_unlock(&b->lock);
+    if (!node->read_only && bmp_set_store_exists(node->bitmaps))
+        blk_node_flush(node); /* whether it worked or not: its failure has been reported */
+    bmp_set_close_store(node->bitmaps);
+    node->store = NULL;
+    pthread_mutex_destroy(&b->lock);
+    pthread_cond_destroy(&b->ticked);
+    g_free(b);
+}
+
+/* ---- changes */
+
+/* Those with a store, parents before children. */
+static GPtrArray *to_drain(BlkNode *const *nodes, size_t n)
+{
+    GPtrArray *found = g_ptr_array_new();
+    g_autoptr(GPtrArray) all = NULL;
+
+    if (!n)
+        return found;
+    all = blk_graph_nodes(nodes[0]->graph);
+    for (guint i = all->len; i-- > 0;) {
+        for (size_t k = 0; k < n; k++) {
+            if (all->pdata[i] == nodes[k] && nodes[k]->store)
+                g_ptr_array_add(found, nodes[k]);
+        }
+    }
+    return found;
+}
+
+static BmpSet **sets_of(BlkNode *const *nodes, size_t n)
+{
+    BmpSet **sets = g_new(BmpSet *, n + 1);
+
+    for (size_t i = 0; i < n; i++)
+        sets[i] = nodes[i]->bitmaps;
+    return sets;
+}
+
+void blk_bitmaps_change_begin(BlkNode *const *nodes, size_t n)
+{
+    g_autoptr(GPtrArray) drained = to_drain(nodes, n);
+    g_autofree BmpSet **sets = sets_of(nodes, n);
+
+    for (guint i = 0; i < drained->len; i++)
+        blk_inflight_drain(&((BlkNode *)drained->pdata[i])->inflight);
+    bmp_set_change_begin(sets, n);
+}
+
+bool blk_bitmaps_commit(BlkNode *const *nodes, size_t n, GError **error)
+{
+    g_autofree BmpSet **sets = sets_of(nodes, n);
+
+    return bmp_set_commit(sets, n, error);
+}
+
+void blk_bitmaps_change_end(BlkNode *const *nodes, size_t n)
+{
+    g_autoptr(GPtrArray) drained = to_drain(nodes, n);
+    g_autofree BmpSet **sets = sets_of(nodes, n);
+
+    bmp_set_change_end(sets, n);
+    for (guint i = 0; i < drained->len; i++)
+        blk_inflight_drain_end(&((BlkNode *)drained->pdata[i])->inflight);
+}
+
+/* ---- time */
+
+static void heal(BlkNode *node)
+{
+    BlkBitmaps *b = node->store;
+
+    if (!bmp_set_wants_commit(node->bitmaps)) {
+        b->wait = 0;
+        b->interval = 1;
+        return;
+    }
+    if (b->wait) {
+        b->wait--;
+        return;
+    }
+    b->wait = b->interval;
+    b->interval = MIN(b->interval * 2, HEAL_MAX);
+    blk_bitmaps_change_begin(&node, 1);
+    blk_bitmaps_commit(&node, 1, NULL);
+    blk_bitmaps_change_end(&node, 1);
+}
+
+static void tick(BlkNode *node)
+{
+    BlkBitmaps *b = node->store;
+
+    heal(node);
+    TM_GUARD(&b->lock);
+    if (b->ticking)
+        return;
+    b->ticking = true;
+    blk_engine_work(blk_graph_engine(node->graph), &b->work);
+}
+
+void blk_bitmaps_tick(BlkGraph *graph)
+{
+    g_autoptr(GPtrArray) nodes = blk_graph_nodes(graph);
+
+    for (guint i = 0; i < nodes->len; i++) {
+        BlkNode *node = nodes->pdata[i];
+
+        if (node->store && !node->read_only && bmp_set_store_path(node->bitmaps))
+            tick(node);
+    }
+}

@@ -1,0 +1,27 @@
+/* block/bitmaps.h: the persistent bitmaps of nodes: which store a node has, changes that a crash
+ * can't cut in two, and time passing.
+ *
+ * Main thread, but for what says otherwise. */
+#pragma once
+#include "block/graph.h"
+
+/* Brings back the bitmaps of a node that was just opened and gives it a place for new ones: the
+ * file that its option bitmap-store names, else, where @by_default and the node stands on a regular
+ * file, that file's path with BMP_STORE_SUFFIX. Reports go out as events BITMAP_DEGRADED and
+ * BITMAP_HEALED and to the log of the graph (blk_graph_set_log). Errors: as bmp_set_open_store().
+ */
+bool blk_bitmaps_open(BlkNode *node, bool by_default, GError **error);
+/* The clean end: no request is in flight and none will come. Flushes the node. */
+void blk_bitmaps_close(BlkNode *node);
+
+/* A change of the bitmaps of @n nodes (no duplicates): nodes with a store are drained, so that what
+ * is stored is what was there at one instant. Everything of bitmap.h that is "within a change" goes
+ * in between. Do not nest. */
+void blk_bitmaps_change_begin(BlkNode *const *nodes, size_t n);
+/* Makes the change durable in all stores or in none. false: take it back before the end. */
+bool blk_bitmaps_commit(BlkNode *const *nodes, size_t n, GError **error);
+void blk_bitmaps_change_end(BlkNode *const *nodes, size_t n);
+
+/* About once a second: lets cold regions retire (on a worker), and heals stores that have failed,
+ * less and less often. Cheap if no node has a store. */
+void blk_bitmaps_tick(BlkGraph *graph);
