@@ -78,19 +78,33 @@ void again_late(Run *run, const State *state, const Found *found, Rng *rng)
         again_fail(run, state, "another disk went on first", wrong);
 }
 
+/* Whether either of the states before and after is there, more or less. */
+static char *check_either(Run *run, unsigned d, const Found *found)
+{
+    char *wrong = check_damaged(&run->disks[d].model, found, false);
+
+    if (!wrong || !run->in_flight)
+        return wrong;
+    g_free(wrong);
+    return check_damaged(&run->disks[d].after, found, false);
+}
+
 void again_unreadable(Run *run, const State *state, const Found *found, Rng *rng)
 {
     g_autofree Found *second = g_new(Found, 1);
     unsigned d = rng_below(rng, run->n_disks);
-    const char *wrong;
+    g_autofree char *wrong = NULL;
 
+    if (run->disks[d].looseness != STRICT || run->n_disks > 1)
+        return;
     medium_cut(run->scratch, run->medium, state->kept);
     run->scratch->fault = (MediumFault){
         .calls = CALL_READ, .after = rng_below(rng, 6), .times = 1 + rng_below(rng, 3), .error = EIO
     };
     recover(run, run->scratch, d, state->power, rng_below(rng, 3), second);
     run->scratch->fault.times = 0;
-    wrong = second->opened ? check_no_less(&found[d], second) : NULL;
+    if (second->opened)
+        wrong = check_either(run, d, second);
     if (wrong)
         again_fail(run, state, "a read fails", wrong);
 }

@@ -44,7 +44,7 @@ typedef struct Arguments {
     gboolean tap, verbose;
     gint64 states, seconds, seed, event, state, per_event, steps, first;
     char *keep;
-    gboolean no_faults, no_damage;
+    gboolean no_faults, no_damage, alone, go_on;
 } Arguments;
 
 static bool parse(int argc, char **argv, Arguments *a)
@@ -63,6 +63,8 @@ static bool parse(int argc, char **argv, Arguments *a)
         { "keep", 0, 0, G_OPTION_ARG_FILENAME, &a->keep, "files of a wrong state", "DIRECTORY" },
         { "no-faults", 0, 0, G_OPTION_ARG_NONE, &a->no_faults, "no call fails", NULL },
         { "no-damage", 0, 0, G_OPTION_ARG_NONE, &a->no_damage, "no byte is spoiled", NULL },
+        { "go-on", 0, 0, G_OPTION_ARG_NONE, &a->go_on, "also after a failure, in short", NULL },
+        { "alone", 0, 0, G_OPTION_ARG_NONE, &a->alone, "never two disks", NULL },
         { 0 },
     };
     g_autoptr(GOptionContext) context = g_option_context_new(NULL);
@@ -89,9 +91,9 @@ static bool run_all(Run *run, const Arguments *a, uint64_t *seeds)
 {
     gint64 started = g_get_monotonic_time(), told = started;
     uint64_t seed = a->seed >= 0 ? a->seed : a->first;
-    bool good = true;
+    bool good = true, kept;
 
-    for (*seeds = 0; good; seed++) {
+    for (*seeds = 0; good || a->go_on; seed++) {
         gint64 now = g_get_monotonic_time();
 
         if (a->seed >= 0 ? *seeds > 0
@@ -103,10 +105,13 @@ static bool run_all(Run *run, const Arguments *a, uint64_t *seeds)
             told = now;
         }
         alarm(HANG_SECONDS);
-        good = run_seed(run, seed, a->steps);
+        kept = run_seed(run, seed, a->steps);
         alarm(0);
         ++*seeds;
-        if (!good)
+        good &= kept;
+        if (!kept && a->go_on)
+            printf("seed %llu: %.300s\n", (unsigned long long)seed, run->failure);
+        else if (!kept)
             printf("# %s%s\n", g_strchomp(run->failure), a->tap ? "" : "\n");
     }
     tell(run, *seeds, started);
@@ -139,6 +144,7 @@ int main(int argc, char **argv)
     options.keep = a.keep;
     options.faults = !a.no_faults;
     options.damage = !a.no_damage;
+    options.alone = a.alone;
     run = run_new(&options);
     running = run;
     signal(SIGALRM, last_words);

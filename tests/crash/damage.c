@@ -53,7 +53,7 @@ static char *spoil(Run *run, unsigned d, Image *image, Kind kind, Rng *rng)
                                length, at);
     default:
         g_free(spoil(run, d, image, FLIP, rng));
-        return spoil(run, d, image, rng_below(rng, TWO), rng);
+        return spoil(run, d, image, MILD + rng_below(rng, TWO - MILD), rng);
     }
 }
 

@@ -115,7 +115,8 @@ void medium_free(Medium *m)
 static void inode_reset(Inode *inode)
 {
     if (inode->seen)
-        memset(inode->seen, 0, MAX(inode->now.high, inode->base.high));
+        memset(inode->seen, 0, MEDIUM_FILE_MAX);
+    inode->seen_high = 0;
     image_reset(&inode->now);
     image_reset(&inode->base);
     inode->used = inode->disk = false;
@@ -125,8 +126,6 @@ static void inode_reset(Inode *inode)
 void medium_reset(Medium *m)
 {
     for (unsigned i = 0; i < MEDIUM_INODES; i++) {
-        if (m->inodes[i].seen)
-            memset(m->inodes[i].seen, 0, MEDIUM_FILE_MAX);
         inode_reset(&m->inodes[i]);
     }
     for (unsigned i = 0; i < MEDIUM_NAMES; i++) {
@@ -298,6 +297,7 @@ static void changed_sector(Medium *m, int n, uint32_t sector, bool mapped)
     change->mapped = mapped;
     memcpy(change->bytes, inode->now.data + sector * SECTOR, SECTOR);
     memcpy(inode->seen + sector * SECTOR, change->bytes, SECTOR);
+    inode->seen_high = MAX(inode->seen_high, (sector + 1) * SECTOR);
 }
 
 /* Notices what changed since the last look. @mapped: through mappings. */
@@ -314,8 +314,9 @@ void medium_absorb(Medium *m, bool mapped)
         if (!inode->seen)
             inode->seen = g_malloc0(MEDIUM_FILE_MAX);
         /* Pages of a mapping are whole, the file's last one too. */
-        end = (MAX(inode->now.size, MAX(inode->now.high, inode->base.high)) + MEDIUM_PAGE - 1) /
-              MEDIUM_PAGE * MEDIUM_PAGE;
+        end = MAX(inode->now.size, inode->now.high);
+        end = (MAX(end, inode->seen_high) + MEDIUM_PAGE - 1) / MEDIUM_PAGE * MEDIUM_PAGE;
+        inode->seen_high = end;
         for (size_t page = 0; page < end; page += MEDIUM_PAGE) {
             if (!memcmp(inode->now.data + page, inode->seen + page, MEDIUM_PAGE))
                 continue;
@@ -496,7 +497,8 @@ void medium_synced(Medium *m, int n, bool all)
         Image *base = &m->inodes[n].base;
 
         image_set_size(base, base->size);
-        for (unsigned page = 0; page < base->size / MEDIUM_PAGE && !m->inodes[n].disk; page++)
+        for (unsigned page = 0;
+             page < (base->size + MEDIUM_PAGE - 1) / MEDIUM_PAGE && !m->inodes[n].disk; page++)
             base->allocated[page] |= m->inodes[n].now.allocated[page];
     }
     g_array_unref(changes);
@@ -564,6 +566,7 @@ static void settle(Medium *m)
             continue;
         if (inode->seen)
             memset(inode->seen, 0, MEDIUM_FILE_MAX);
+        inode->seen_high = inode->now.high;
         if (inode->now.high) {
             inode->seen = inode->seen ? inode->seen : g_malloc0(MEDIUM_FILE_MAX);
             memcpy(inode->seen, inode->now.data, inode->now.high);

@@ -71,6 +71,7 @@ typedef struct Inode {
     uint32_t serial;
     Image now, base;
     uint8_t *seen; /* now.data at the last look */
+    size_t seen_high;
 } Inode;
 
 typedef struct MediumFd {

@@ -121,17 +121,24 @@ void model_resize(ModelDisk *disk, uint64_t size)
     disk->size = size;
 }
 
-/* As a resize, and the granule at an end of the disk that was not the last one may be dirty. */
+/* As a resize. Where the disk ends, a granule may be dirty for a part that is not there any more,
+ * or that never was. */
 void model_found_with_size(ModelDisk *disk, uint64_t size)
 {
     uint64_t end = MIN(size, disk->size);
-    bool other = size != disk->size;
+    bool shorter = size < disk->size;
 
-    if (!other)
+    if (size == disk->size)
         return;
     model_resize(disk, size);
-    for (unsigned i = 0; end && i < disk->n; i++)
-        model_set(&disk->bitmaps[i].may, disk->bitmaps[i].shift, end - 1, 1);
+    for (unsigned i = 0; end && i < disk->n; i++) {
+        ModelBitmap *b = &disk->bitmaps[i];
+        uint64_t granule = (end - 1) >> b->shift;
+
+        model_set(&b->may, b->shift, end - 1, 1);
+        if (shorter && end & ((UINT64_C(1) << b->shift) - 1))
+            b->must.words[granule / 64] &= ~(UINT64_C(1) << (granule % 64));
+    }
 }
 
 void model_drop_transient(ModelDisk *disk)

@@ -257,12 +257,13 @@ static char *check_bitmap(const ModelBitmap *b, const FoundBitmap *f, uint64_t s
     return check_content(b, f, size, power, doubt, looseness);
 }
 
-static char *check_unexpected(const ModelDisk *model, const Found *found)
+/* @salvaged: old names may have come back, to be removed. */
+static char *check_unexpected(const ModelDisk *model, const Found *found, bool salvaged)
 {
     for (unsigned i = 0; i < found->n; i++) {
         const ModelBitmap *b = model_find((ModelDisk *)model, found->bitmaps[i].name);
 
-        if (!b || !b->persistent)
+        if ((!b || !b->persistent) && !(salvaged && found->bitmaps[i].inconsistent))
             return g_strdup_printf("P3: %s should not exist", found->bitmaps[i].name);
     }
     return NULL;
@@ -285,7 +286,7 @@ char *check_found(const ModelDisk *expected, const Found *found, bool power, con
                 check_bitmap(b, found_find(found, b->name), found->size, power, doubt, looseness);
     }
     if (!wrong && looseness != LOOSE_STATES)
-        wrong = check_unexpected(model, found);
+        wrong = check_unexpected(model, found, false);
     return wrong;
 }
 
@@ -309,10 +310,13 @@ char *check_same(const Found *a, const Found *b)
     return NULL;
 }
 
-char *check_damaged(const ModelDisk *model, const Found *found, bool mild)
+char *check_damaged(const ModelDisk *expected, const Found *found, bool mild)
 {
+    g_autofree ModelDisk *model = g_memdup2(expected, sizeof(*expected));
+
     if (!found->opened)
         return g_strdup("R6: the disk does not open");
+    model_found_with_size(model, found->size);
     for (unsigned i = 0; i < model->n; i++) {
         const ModelBitmap *b = &model->bitmaps[i];
         const FoundBitmap *f = b->persistent ? found_find(found, b->name) : NULL;
@@ -328,5 +332,5 @@ char *check_damaged(const ModelDisk *model, const Found *found, bool mild)
             return g_strdup_printf("P1: %s: granule %" G_GUINT64_FORMAT " is not dirty", b->name,
                                    first_beyond(&b->must, &f->bits));
     }
-    return check_unexpected(model, found);
+    return check_unexpected(model, found, !mild);
 }

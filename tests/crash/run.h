@@ -76,6 +76,7 @@ typedef struct Options {
     unsigned states; /* at most, an event */
     const char *keep;
     bool faults, damage;
+    bool alone; /* one disk only */
 } Options;
 
 typedef struct Run {

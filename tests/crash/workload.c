@@ -59,6 +59,7 @@ static void take_over(Run *run, Disk *disk)
         if (!b)
             b = model_add(&disk->model, f->name, f->shift, true, f->enabled);
         b->must = b->may = f->bits;
+        b->exact &= !f->recovered;
         b->inconsistent = f->inconsistent;
     }
     run->version++;
@@ -198,6 +199,15 @@ static void cold(Run *run, Disk *disk)
 }
 
 /* ---- failures ------------------------------------------------------------------------------- */
+
+static bool all_is_well(const Run *run)
+{
+    for (unsigned d = 0; d < run->n_disks; d++) {
+        if (run->disks[d].looseness != STRICT)
+            return false;
+    }
+    return true;
+}
 
 static void fail_begin(Run *run)
 {
@@ -355,7 +365,7 @@ static void step(Run *run)
         run->adopt_in = run->adopt_in < 0 ? (int)rng_below(&run->rng, 30) : run->adopt_in;
     else if (what < 98 && run->options->damage)
         damage_at_rest(run);
-    else if (run->options->faults && run->seed % 3 == 0)
+    else if (run->options->faults && run->seed % 3 == 0 && all_is_well(run))
         fail_begin(run);
 }
 
@@ -369,7 +379,7 @@ static void start(Run *run, uint64_t seed)
     medium_reset(run->spare);
     g_clear_pointer(&run->failure, g_free);
     g_hash_table_remove_all(run->seen);
-    run->n_disks = rng_chance(&run->rng, 4) ? 2 : 1;
+    run->n_disks = rng_chance(&run->rng, 4) && !run->options->alone ? 2 : 1;
     run->in_flight = run->adopted = run->faulted = false;
     run->adopt_in = -1;
     run->boot = 1;
