@@ -214,8 +214,10 @@ void tc_store_print_verdict(json_object *store, FILE *out, bool colors)
     for (size_t i = 0; i < n; i++)
         tc_print_wrapped(out, 2, 4, json_object_get_string(json_object_array_get_idx(problems, i)));
     print_meanings(bitmaps, problems, out, colors);
-    if (n && !json_object_array_length(bitmaps))
+    if (n && !json_object_array_length(bitmaps)) {
+        print_title(out, colors, "39m", "What that means");
         tc_print_wrapped(out, 2, 4,
                          "No bitmap is left. The disk is not touched by this: begin anew with a "
                          "full copy.");
+    }
 }

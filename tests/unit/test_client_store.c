@@ -94,7 +94,7 @@ START_TEST(verdicts)
     has(verdict_of(BITMAPS(SOUND, "")), "\nNo problems\n");
     has(verdict_of(BITMAPS(SOUND, "\"one\"")), "\n1 problem\n  one\n");
     has(verdict_of(BITMAPS("", "\"one\", \"two\"")),
-        "\n2 problems\n  one\n  two\n  No bitmap is left.");
+        "\n2 problems\n  one\n  two\n\nWhat that means\n  No bitmap is left.");
     has(verdict_of(BITMAPS(SOUND "," INCONSISTENT, "")), "\nThe store is sound, but not every");
     has(verdict_of(BITMAPS(SOUND "," INCONSISTENT, "")),
         "\nWhat that means\n  i: can't be used: remove it and begin anew with a full copy; "
