@@ -93,6 +93,8 @@ static bool open_region(BmpSet *set, BmpMap *map, uint64_t offset, uint64_t leng
     ret = bmp_map_intend(map, offset, length);
     if (ret < 0) /* from here on the data is written without; the store must not be believed */
         bmp_store_fail(set->store, -ret, "it could not be synced");
+    else if (bmp_map_full(map))
+        bmp_store_tell_full(set->store);
     return true;
 }
 

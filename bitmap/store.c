@@ -322,10 +322,6 @@ void bmp_set_tick(BmpSet *set)
     TM_GUARD(&set->store->ticking);
     map = __atomic_load_n(&set->map, __ATOMIC_ACQUIRE);
     ret = map ? bmp_map_tick(map) : 0;
-    if (map && bmp_map_full(map) && !set->store->full_told) {
-        set->store->full_told = true;
-        tell_full(set->store);
-    }
     if (ret < 0)
         bmp_store_fail(set->store, -ret, "it could not be synced");
 }

@@ -226,7 +226,8 @@ static void discard(Part *part)
         g_autofree char *name = g_strconcat(store->path, ".tmp", NULL);
 
         if (part->published) {
-            bmp_store_file_remove(store->o.sys, store->path, NULL);
+            if (!bmp_store_file_remove(store->o.sys, store->path, NULL))
+                store->replace = true; /* what is left there is ours, and says nothing */
             if (store->fd < 0) /* else the disk has lost its store, which is to be noticed */
                 bmp_identity_unmark(store->o.sys, store->disk_fd);
         } else if (part->fd >= 0) {
@@ -376,8 +377,7 @@ static void settle(Part *part, BmpMap *map)
     if (!part->create && store->o.sys->fstat(store->fd, &st) == 0 && (uint64_t)st.st_size > end &&
         store->o.sys->ftruncate(store->fd, (off_t)end) < 0)
         return; /* it is only longer than need be */
-    bool full = store->full_told;
-    store->full_told = false;
+    bool full = __atomic_exchange_n(&store->full_told, false, __ATOMIC_RELAXED);
     if ((part->create && bmp_store_forget_failure(store)) || full)
         bmp_store_report(store, &(BmpReport){ .healed = true, .reason = "stored again" });
 }
@@ -566,7 +566,8 @@ static bool commit_group(BmpStore **stores, size_t n, GError **error)
     while (ok && prepared < n)
         ok = prepare(&parts[prepared], error) && ++prepared;
     ok = ok && publish_group(parts, maps, n, error);
-    for (size_t i = 0; i < n; i++) {
+    /* The leader last: it is asked as long as there are followers. */
+    for (size_t i = n; i-- > 0;) {
         if (ok) {
             complete(&parts[i], g_steal_pointer(&maps[i]), i ? 2 : 1);
         } else {

@@ -26,7 +26,7 @@ typedef struct BmpStore {
     BmpSet *set;         /* the one that has it; borrowed */
     bool catalogue_good; /* what super names is what the bitmaps were after the last commit */
     bool map_sound;      /* the map that super names has a table without damage */
-    bool full_told;      /* that the map has no room (under ticking) */
+    bool full_told;      /* that the map has no room (atomic) */
     bool barred;         /* something that isn't ours lies at the path */
     bool replace;        /* a ruin lies at the path, to be replaced */
 
@@ -127,6 +127,8 @@ bool bmp_store_has_failed(BmpStore *store);
 bool bmp_store_forget_failure(BmpStore *store);
 /* Once: distrusts or removes the file, reports, and lets marks pass. Any thread. */
 void bmp_store_fail(BmpStore *store, int err, const char *what);
+/* Once: regions are FULL for want of room. Any thread. */
+void bmp_store_tell_full(BmpStore *store);
 void bmp_store_report(BmpStore *store, const BmpReport *report);
 /* Within the set's life, nobody marking: what marks go to. Takes the map; closes the old one. */
 void bmp_store_set_map(BmpStore *store, BmpMap *map);
