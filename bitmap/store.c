@@ -304,11 +304,15 @@ bool bmp_set_wants_commit(BmpSet *set)
     return bmp_store_has_failed(set->store) || (map && bmp_map_full(map));
 }
 
-static void tell_full(BmpStore *store)
+void bmp_store_tell_full(BmpStore *store)
 {
-    g_autofree char *reason = g_strdup_printf(
-        "bitmap store '%s': no room for marks: whole regions count as dirty", store->path);
+    g_autofree char *reason = NULL;
 
+    if (__atomic_exchange_n(&store->full_told, true, __ATOMIC_RELAXED))
+        return;
+    reason = g_strdup_printf("bitmap store '%s': there is no room for marks: whole regions count "
+                             "as dirty",
+                             store->path);
     bmp_store_report(store, &(BmpReport){ .reason = reason });
 }
 
