@@ -188,6 +188,8 @@ static void recover(BmpStore *store, const BmpIdentity *disk, BmpRecovered *foun
         store->super = found->super;
         store->stale_copy = found->stale_copy;
         store->last_epoch = found->super.map_epoch;
+        store->keep_empty = !found->records->len && memcmp(found->super.group, (uint8_t[16]){ 0 },
+                                                           sizeof(found->super.group));
     }
 }
 

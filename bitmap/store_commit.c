@@ -259,7 +259,7 @@ static bool prepare(Part *part, GError **error)
     int ret;
 
     part->fd = -1;
-    part->vanish = !part->n;
+    part->vanish = !part->n && (store->fd < 0 || !store->keep_empty);
     if (part->vanish && (store->fd < 0 || !part->grouped))
         return true;
     part->create = store->fd < 0 || (bmp_store_has_failed(store) && !part->vanish);
@@ -362,6 +362,7 @@ static void settle(Part *part, BmpMap *map)
     store->stale_copy = 0;
     store->catalogue_good = true;
     store->replace = false;
+    store->keep_empty = store->keep_empty && !part->n;
     store->map_sound = true;
     if (next->map_epoch)
         store->last_epoch = next->map_epoch;
@@ -566,8 +567,11 @@ static bool commit_group(BmpStore **stores, size_t n, GError **error)
     while (ok && prepared < n)
         ok = prepare(&parts[prepared], error) && ++prepared;
     ok = ok && publish_group(parts, maps, n, error);
-    /* The leader last: it is asked as long as there are followers. */
-    for (size_t i = n; i-- > 0;) {
+    /* Followers ask the leader as long as they are pending: it is the last to move on, and the
+     * first to be taken back. */
+    for (size_t k = 0; k < n; k++) {
+        size_t i = ok ? (k + 1) % n : k;
+
         if (ok) {
             complete(&parts[i], g_steal_pointer(&maps[i]), i ? 2 : 1);
         } else {

@@ -29,6 +29,7 @@ typedef struct BmpStore {
     bool full_told;      /* that the map has no room (atomic) */
     bool barred;         /* something that isn't ours lies at the path */
     bool replace;        /* a ruin lies at the path, to be replaced */
+    bool keep_empty;     /* others may still have to ask it how a group ended (F9) */
 
     pthread_mutex_t ticking; /* held by a tick, and by commits, which change the map */
     pthread_mutex_t lock;
