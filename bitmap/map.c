@@ -6,6 +6,9 @@
 #include <errno.h>
 #include <string.h>
 
+#define ROOM_MAX   (UINT64_C(16) << 20) /* bytes of words that are written when a map is made */
+#define ROOM_CHUNK (UINT64_C(1) << 20)
+
 /* ---- life */
 
 int bmp_map_write_all(const TmSys *sys, int fd, const void *data, uint64_t length, uint64_t offset)
@@ -27,6 +30,20 @@ int bmp_map_write_all(const TmSys *sys, int fd, const void *data, uint64_t lengt
     return 0;
 }
 
+/* Words that take little are given their room at once, so that an intent overwrites blocks and need
+ * not allocate any, which on most file systems takes several times as long. Without room for them
+ * that is as it was. */
+static void make_room(const TmSys *sys, int fd, uint64_t offset, const BmpGeometry *geometry)
+{
+    uint64_t length = geometry->length - geometry->words_offset, chunk = tm_min(length, ROOM_CHUNK);
+    g_autofree char *zeroes = length <= ROOM_MAX ? g_try_malloc0(MAX(chunk, 1)) : NULL;
+    int ret = zeroes ? 0 : -ENOMEM;
+
+    for (uint64_t done = 0; ret == 0 && done < length; done += chunk)
+        ret = bmp_map_write_all(sys, fd, zeroes, tm_min(chunk, length - done),
+                                offset + geometry->words_offset + done);
+}
+
 int bmp_map_create(const TmSys *sys, int fd, uint64_t offset, const BmpGeometry *geometry,
                    uint64_t seed)
 {
@@ -46,6 +63,7 @@ int bmp_map_create(const TmSys *sys, int fd, uint64_t offset, const BmpGeometry 
     if ((uint64_t)st.st_size < offset + geometry->length &&
         sys->ftruncate(fd, (off_t)(offset + geometry->length)) < 0)
         return -errno;
+    make_room(sys, fd, offset, geometry);
     return 0;
 }
 
@@ -105,7 +123,7 @@ void bmp_map_restart(BmpMap *map, uint64_t epoch)
     memset(map->regions, 0, sizeof(Region) * map->o.geometry.regions);
     g_array_set_size(map->asked, 0);
     map->spread = 1;
-    map->calm = 0;
+    map->places = 0;
     __atomic_store_n(&map->no_room, false, __ATOMIC_RELAXED);
 }
 

@@ -60,7 +60,9 @@ struct BmpMap {
     bool entries_newer;     /* entries were written after the last sync */
     GArray *asked;          /* uint32_t: regions that became PENDING or FILLING since */
     uint32_t spread;        /* how many neighbours are opened together; a power of two */
-    uint32_t calm;          /* batches since one that made it spread */
+    uint32_t places;        /* new ones asked for since it grew */
+    uint32_t last_asked;    /* the last region of the batch before */
+    bool calm;              /* it has not grown since the tick */
 };
 
 static inline uint32_t region_of(const BmpMap *map, uint64_t offset)

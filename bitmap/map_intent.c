@@ -6,10 +6,9 @@
 
 #include <errno.h>
 
-#define IDLE_TICKS   3u /* without a new mark before a region is retired */
-#define SPREAD_BATCH 8u /* runs of regions asked for in one batch that make it spread */
-#define CALM_BATCHES 8u /* smaller ones before it spreads less: whoever leads is often alone */
-#define INIT_MAX     (UINT64_C(1) << 20) /* bytes of words initialised by one call */
+#define IDLE_TICKS    3u /* without a new mark before a region is retired */
+#define SPREAD_PLACES 8u /* asked for, one soon after the other: then it spreads more */
+#define INIT_MAX      (UINT64_C(1) << 20) /* bytes of words initialised by one call */
 
 static void entry_set(BmpMap *map, uint32_t r, BmpRegionState state)
 {
@@ -101,21 +100,33 @@ static guint count_runs(GArray *asked)
     return runs;
 }
 
-/* Under the lock: many places at once come from a writer all over the disk, whose next regions are
- * likely any. One that writes in order, however deep, is in one place. */
+/* How many new places the batch is: going on where the one before ended is none. */
+static guint count_places(BmpMap *map)
+{
+    guint runs = count_runs(map->asked);
+    uint32_t first = g_array_index(map->asked, uint32_t, 0);
+    uint32_t last = g_array_index(map->asked, uint32_t, map->asked->len - 1);
+    bool goes_on = first == map->last_asked || first == map->last_asked + 1;
+
+    map->last_asked = last;
+    return runs - goes_on;
+}
+
+/* Under the lock: many places soon after one another come from a writer all over the disk, however
+ * deep its queue, whose next regions are likely any. One that writes in order is in one place. */
 static void ask_neighbours(BmpMap *map)
 {
     guint n = map->asked->len;
 
-    if (count_runs(map->asked) < SPREAD_BATCH) {
-        if (++map->calm >= CALM_BATCHES) {
-            map->spread = MAX(map->spread / 2, 1);
-            map->calm = 0;
-        }
-        return;
+    map->places += count_places(map);
+    if (map->places >= SPREAD_PLACES) {
+        map->spread *= map->places >= 2 * SPREAD_PLACES ? 4 : 2;
+        map->spread = MAX(MIN(map->spread, map->o.geometry.regions / 8), 1);
+        map->places = 0;
+        map->calm = false;
     }
-    map->calm = 0;
-    map->spread = MAX(MIN(map->spread * 2, map->o.geometry.regions / 8), 1);
+    if (map->spread == 1)
+        return;
     for (guint i = 0; i < n; i++) {
         uint32_t r = g_array_index(map->asked, uint32_t, i);
         uint32_t first = r - r % map->spread;
@@ -289,6 +300,11 @@ int bmp_map_tick(BmpMap *map)
         pthread_cond_wait(&map->changed, &map->lock);
     if (bmp_map_failed(map) || !bmp_map_intend_waits(map))
         return bmp_map_failed(map);
+    if (map->calm) { /* nobody has been all over the disk since the tick before */
+        map->spread = MAX(map->spread / 4, 1);
+        map->places = 0;
+    }
+    map->calm = true;
     cold = take_cold(map);
     if (!cold->len && !map->entries_newer)
         return 0;
