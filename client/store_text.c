@@ -159,8 +159,8 @@ static char *meaning(json_object *bitmap)
         return g_strdup("can't be used: remove it and begin anew with a full copy; a repair makes "
                         "all of it dirty");
     if (recovered)
-        return g_strdup_printf("usable; %s may be clean and count as dirty: the next copy takes "
-                               "that much more than it had to, and is right",
+        return g_strdup_printf("usable; up to %s more than was written will be copied, nothing is "
+                               "missed",
                                size);
     if (tc_json_string(bitmap, "reason"))
         return g_strdup("usable; it may say more than was written, never less");

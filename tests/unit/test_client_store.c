@@ -101,7 +101,7 @@ START_TEST(verdicts)
         "a repair makes all of it dirty\n"
         "  1 other: as it was\n");
     has(verdict_of(BITMAPS(RECOVERED "," SOUND "," SOUND, "\"one\"")),
-        "\n  r: usable; 64 KiB may be clean and count as dirty");
+        "\n  r: usable; up to 64 KiB more than was written will be copied");
     has(verdict_of(BITMAPS(RECOVERED "," SOUND "," SOUND, "\"one\"")),
         "(so)\n  2 others: as they were\n");
     has(verdict_of(BITMAPS(DEGRADED, "\"bitmap 'g': so\"")),
