@@ -551,6 +551,19 @@ static bool publish_group(Part *parts, BmpMap **maps, size_t n, GError **error)
     return decide(&parts[0], error);
 }
 
+/* What a failed store says can't be kept while it is written anew, which a group needs. */
+static bool all_well(BmpStore **stores, size_t n, GError **error)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (bmp_store_has_failed(stores[i]))
+            return tm_error_set(error,
+                                "Bitmap store '%s' has failed and can't take part in a change of "
+                                "several disks until it is healed",
+                                stores[i]->path);
+    }
+    return true;
+}
+
 static bool commit_group(BmpStore **stores, size_t n, GError **error)
 {
     g_autofree Part *parts = g_new0(Part, n);
@@ -558,6 +571,8 @@ static bool commit_group(BmpStore **stores, size_t n, GError **error)
     size_t prepared = 0;
     bool ok = true;
 
+    if (!all_well(stores, n, error))
+        return false;
     for (size_t i = 0; i < n; i++) {
         pthread_mutex_lock(&stores[i]->ticking);
         parts[i] = (Part){ .store = stores[i], .state = BMP_STORE_OPEN, .grouped = true, .fd = -1 };
