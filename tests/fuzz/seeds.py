@@ -73,7 +73,46 @@ NBD = {
     "cut": FLAGS + go() + request(WRITE, 0, 4096, 0, b"half"),
 }
 
-for fuzzer, inputs, prefix in (("json", JSON, b"\2"), ("options", OPTIONS, b""), ("nbd", NBD, b"")):
+# fuzz_store.c: flags, a good store's number, edits of 14 bytes (operation, argument, offset, value).
+WHOLE, FORGED, POWER, ACCEPT, READONLY, REPAIR, PROCESS = (1 << i for i in range(7))
+
+
+def edits(flags, variant, *some):
+    return bytes([flags, variant]) + b"".join(struct.pack("<BBIQ", *edit) for edit in some)
+
+
+XOR, ZEROES, ONES, CUT = range(4)
+FIELD, ENTRY, WORD, CATALOGUE, MOVE, SEALED = range(6)
+STORE = {
+    "good-%d" % i: edits(0, i) for i in range(4)
+}
+STORE.update({
+    "power-lost": edits(POWER, 0),
+    "process-power-lost": edits(POWER | PROCESS, 2),
+    "read-only": edits(READONLY, 0, (XOR, 1, 8300, 0)),
+    "no-super": edits(0, 1, (ZEROES, 0, 0, 1023)),
+    "one-super": edits(0, 0, (ZEROES, 0, 0, 511)),
+    "no-superblocks-repaired": edits(REPAIR, 1, (ONES, 0, 0, 63), (ONES, 0, 4096, 63)),
+    "cut": edits(0, 0, (CUT, 0, 9000, 0)),
+    "empty": edits(0, 2, (CUT, 0, 0, 0)),
+    "bytes": edits(0, 0, *((XOR, i + 1, 700 * i, 0) for i in range(40))),
+    "bytes-power-lost": edits(POWER, 2, *((XOR, i + 1, 8192 + 500 * i, 0) for i in range(40))),
+    "repaired": edits(REPAIR, 0, *((XOR, i + 1, 8192 + 300 * i, 0) for i in range(30))),
+    "fields": edits(FORGED, 0, *((FIELD, i << 1 | 1, 0, 0xffff) for i in range(23))),
+    "epoch": edits(FORGED, 0, (FIELD, 9, 0, 5), (FIELD, 8, 0, 5)),
+    "size": edits(FORGED, 1, (FIELD, 5, 0, 1 << 20), (FIELD, 4, 0, 1 << 20)),
+    "bigger": edits(FORGED | POWER, 0, (FIELD, 5, 0, 1 << 29), (FIELD, 4, 0, 1 << 29)),
+    "entries": edits(FORGED, 0, *((ENTRY, i, i, (i // 4 - 2) & 0xff) for i in range(20))),
+    "words": edits(FORGED, 2, *((WORD, 0, 7 * i, (0xff00ff << i) & 0xffffffff) for i in range(20))),
+    "catalogue": edits(FORGED, 1, *((CATALOGUE, 1 << (i % 8), 9 * i, 0) for i in range(40))),
+    "moved": edits(FORGED, 0, (MOVE, 255, 4096, 0), (MOVE, 64, 8192, 12288)),
+    "sealed": edits(FORGED, 3, *((SEALED, 3, 64 * i, 8) for i in range(30))),
+    "garbage": edits(WHOLE, 0) + b"TIDEMARK" + b"\1\0\0\0\0\2\0\0" + b"x" * 9000,
+    "garbage-sealed": edits(WHOLE | FORGED, 0) + b"TIDEMARK" + b"\1\0\0\0\0\2\0\0" + b"\1" * 9000,
+})
+
+for fuzzer, inputs, prefix in (("json", JSON, b"\2"), ("options", OPTIONS, b""), ("nbd", NBD, b""),
+                               ("store", STORE, b"")):
     os.makedirs(os.path.join(HERE, fuzzer), exist_ok=True)
     for name_, data_ in inputs.items():
         save(fuzzer, name_, prefix + data_)

@@ -32,4 +32,10 @@ def nbd_():
     replay("nbd")
 
 
+@test
+def store():
+    "stores of bitmaps"
+    replay("store")
+
+
 main()
