@@ -233,18 +233,22 @@ static void describe_nothing(json_object *store, const TcStorePlace *place)
     json_object_object_add(store, "problems", problems);
 }
 
-/* Inspects; what looks wrong in a store that a daemon is writing is looked at again, for it may
- * just have been changing. */
+/* Inspects. What looks wrong in a store that a daemon is writing is looked at again, for it may
+ * just have been changing, until it stands still. */
 static bool inspect(const TmSys *sys, const TcStorePlace *place, const uint8_t boot_id[16],
                     BmpStoreInfo *info, GError **error)
 {
-    for (unsigned tries = 3;; tries--) {
+    uint64_t generation = 0; /* which no store has */
+
+    for (unsigned tries = 20;; tries--) {
         if (!bmp_store_inspect(sys, place->store, place->disk, boot_id, info, error))
             return false;
-        if (!info->in_use || !info->problems->len || tries == 1)
+        if (!info->in_use || !info->problems->len || !tries ||
+            (info->usable && info->super.generation == generation))
             return true;
+        generation = info->super.generation;
         bmp_store_info_clear(info);
-        g_usleep(50000);
+        g_usleep(20000);
     }
 }
 

@@ -7,6 +7,7 @@ import os
 import random
 import struct
 import sys
+import threading
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from harness import *
@@ -204,6 +205,29 @@ def in_use(tmp):
     refused(1, "in use by a daemon", "check", s.disk, "--repair")
     s.daemon.stop()
     s.right()
+
+
+@test
+def changing(tmp):
+    "a store that a daemon commits to all the time is never said to be damaged"
+    s = Story(tmp)
+    done = threading.Event()
+
+    def commit():
+        while not done.is_set():
+            s.daemon.qmp("block-dirty-bitmap-add", node="disk0", name="more", persistent=True)
+            s.daemon.qmp("block-dirty-bitmap-remove", node="disk0", name="more")
+
+    def check():
+        try:
+            for _ in range(30):
+                store = look(s.disk)
+                equal((store["state"], store["problems"]), ("in-use", []))
+                equal({k: v for k, v in counts(store).items() if k != "more"}, s.counts())
+        finally:
+            done.set()
+
+    in_threads(commit, check)
 
 
 @test
