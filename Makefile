@@ -12,7 +12,7 @@ JOBS = 2
 RUN_TESTS = $(PYTHON) $(SRCDIR)/tests/run-tests --build $(BUILD) -j $(JOBS)
 SOURCES = $(filter-out $(SRCDIR)/build%,$(wildcard $(addprefix $(SRCDIR)/,*/*.[ch] */*/*.[ch] */*/*/*.[ch])))
 
-.PHONY: all check demo bench fuzz stress install uninstall clean distclean format tidy help
+.PHONY: all check demo bench crash fuzz stress install uninstall clean distclean format tidy help
 
 all: $(BUILD)/build.ninja
 	@$(NINJA)
@@ -50,6 +50,14 @@ stress:
 	@$(MAKE) --no-print-directory all
 	@STRESS_SECONDS=$${STRESS_SECONDS:-120} TEST_TIMEOUT_MULTIPLIER=10 $(RUN_TESTS) --suite stress
 
+# CRASH_SECONDS of states that a power loss may leave, and CRASH_KILLS daemons killed under load; both
+# begin with CRASH_SEED, or at random.
+crash:
+	@$(SETUP) build test
+	@$(MAKE) --no-print-directory all
+	@CRASH_SECONDS=$${CRASH_SECONDS:-300} CRASH_KILLS=$${CRASH_KILLS:-200} TEST_TIMEOUT_MULTIPLIER=20 \
+		$(RUN_TESTS) --suite crash
+
 install: all
 	@DESTDIR="$(abspath $(DESTDIR))" meson install -C $(BUILD) --no-rebuild
 
@@ -74,6 +82,7 @@ help:
 	@echo '                SUITES="unit func" or TESTS=tests/func/x.py chooses; make check-SUITE'
 	@echo 'make demo       set up what is missing, build, show an incremental backup'
 	@echo 'make stress     the model test for longer (STRESS_SECONDS); make fuzz: FUZZ_SECONDS each'
+	@echo 'make crash      power losses and kills for longer (CRASH_SECONDS, CRASH_KILLS, CRASH_SEED)'
 	@echo 'make bench      compare with the peers; BENCH_ARGS=--help'
 	@echo 'make install    DESTDIR=DIR is honoured; make uninstall'
 	@echo 'make clean | distclean | format | tidy        V=1 shows the commands'

@@ -95,7 +95,8 @@ void again_unreadable(Run *run, const State *state, const Found *found, Rng *rng
     unsigned d = rng_below(rng, run->n_disks);
     g_autofree char *wrong = NULL;
 
-    if (run->disks[d].looseness != STRICT || run->n_disks > 1)
+    /* While it is being opened, what a crash before has cut short may still end either way. */
+    if (run->disks[d].looseness != STRICT || run->n_disks > 1 || !run->disks[d].set)
         return;
     medium_cut(run->scratch, run->medium, state->kept);
     run->scratch->fault = (MediumFault){

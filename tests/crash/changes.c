@@ -178,8 +178,10 @@ void workload_resize(Run *run, Disk *disk)
     begin(&disk, 1, false);
     bmp_set_resize(disk->set, size);
     /* The disk is what it is, also if the store could not be told. */
-    if (!workload_commit(run, &disk, 1))
+    if (!workload_commit(run, &disk, 1)) {
         disk->looseness = MAX(disk->looseness, LOOSE_BITS);
+        bmp_set_distrust_store(disk->set, "a resize");
+    }
     begin(&disk, 1, true);
     flight_end(run, true);
 }

@@ -395,6 +395,7 @@ void medium_changed_mtime(Medium *m, int n)
     if (have < 2)
         last = change_add(m, CHANGE_MTIME, n);
     last->value = m->inodes[n].now.mtime;
+    last->lost = false;
 }
 
 void medium_disk_written(Medium *m, unsigned n)

@@ -1,6 +1,8 @@
 /* tests/crash/model.c: see the header. */
 #include "tests/crash/model.h"
 
+#include "util/range.h"
+
 #include <string.h>
 
 void model_set(ModelBits *bits, unsigned shift, uint64_t offset, uint64_t length)
@@ -123,7 +125,7 @@ void model_resize(ModelDisk *disk, uint64_t size)
 
 /* As a resize. Where the disk ends, a granule may be dirty for a part that is not there any more,
  * or that never was. */
-void model_found_with_size(ModelDisk *disk, uint64_t size)
+void model_found_with_size(ModelDisk *disk, uint64_t size, bool unsure)
 {
     uint64_t end = MIN(size, disk->size);
     bool shorter = size < disk->size;
@@ -136,6 +138,8 @@ void model_found_with_size(ModelDisk *disk, uint64_t size)
         uint64_t granule = (end - 1) >> b->shift;
 
         model_set(&b->may, b->shift, end - 1, 1);
+        if (!shorter && unsure)
+            cut(&b->must, b->shift, tm_align_down(end, UINT64_C(1) << b->shift));
         if (shorter && end & ((UINT64_C(1) << b->shift) - 1))
             b->must.words[granule / 64] &= ~(UINT64_C(1) << (granule % 64));
     }

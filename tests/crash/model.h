@@ -56,8 +56,9 @@ void model_remove(ModelDisk *disk, ModelBitmap *bitmap);
 void model_clear(ModelBitmap *bitmap);
 void model_merge(ModelDisk *disk, ModelBitmap *to, const ModelBitmap *from);
 void model_resize(ModelDisk *disk, uint64_t size);
-/* What a power loss that leaves the disk with @size bytes makes of it. */
-void model_found_with_size(ModelDisk *disk, uint64_t size);
+/* What a power loss that leaves the disk with @size bytes makes of it. @unsure: the store may not
+ * know of the last resize, and then neither of a part that came back. */
+void model_found_with_size(ModelDisk *disk, uint64_t size, bool unsure);
 void model_drop_transient(ModelDisk *disk);
 
 /* The content of a bitmap of a disk of @size bytes. */

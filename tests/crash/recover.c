@@ -277,7 +277,7 @@ char *check_found(const ModelDisk *expected, const Found *found, bool power, con
 
     if (!found->opened)
         return g_strdup("R6: the store could not be opened");
-    model_found_with_size(model, found->size);
+    model_found_with_size(model, found->size, looseness != STRICT);
     for (unsigned i = 0; i < model->n && !wrong; i++) {
         const ModelBitmap *b = &model->bitmaps[i];
 
@@ -316,7 +316,7 @@ char *check_damaged(const ModelDisk *expected, const Found *found, bool mild)
 
     if (!found->opened)
         return g_strdup("R6: the disk does not open");
-    model_found_with_size(model, found->size);
+    model_found_with_size(model, found->size, false);
     for (unsigned i = 0; i < model->n; i++) {
         const ModelBitmap *b = &model->bitmaps[i];
         const FoundBitmap *f = b->persistent ? found_find(found, b->name) : NULL;

@@ -236,7 +236,7 @@ static void adopt(Run *run, const uint8_t *kept, bool power, int which, const Fo
 
         *model = *candidate(run, d, which);
         model_drop_transient(model);
-        model_found_with_size(model, found[d].size);
+        model_found_with_size(model, found[d].size, run->disks[d].looseness != STRICT);
         /* After a failure what is found may be another of the states there were. */
         if (run->disks[d].looseness == LOOSE_STATES)
             model->n = 0;
