@@ -612,31 +612,31 @@ static bool idle(BmpStore *store)
     return store->fd < 0;
 }
 
+/* Whether the set's part in a change is to be stored. */
+static bool takes_part(BmpSet *set)
+{
+    if (!set->store || !set->touched)
+        return false;
+    if (!idle(set->store))
+        return true;
+    set->touched = false;
+    bmp_store_forget_failure(set->store);
+    return false;
+}
+
 bool bmp_set_commit(BmpSet *const *sets, size_t n, GError **error)
 {
     g_autofree BmpStore **stores = g_new(BmpStore *, n + 1);
-    bool touched = false;
     size_t count = 0;
 
     for (size_t i = 0; i < n; i++) {
-        BmpStore *store = sets[i]->store;
-
         g_assert(sets[i]->changing);
-        if (!store || !(sets[i]->touched || bmp_set_wants_commit(sets[i])))
-            continue;
-        touched |= sets[i]->touched;
-        if (!idle(store)) {
-            stores[count++] = store;
-            continue;
-        }
-        sets[i]->touched = false;
-        bmp_store_forget_failure(store);
+        if (takes_part(sets[i]))
+            stores[count++] = sets[i]->store;
+        else if (bmp_set_wants_commit(sets[i])) /* healing; if it does not work, another time */
+            bmp_store_commit(sets[i]->store, BMP_STORE_OPEN, NULL);
     }
-    if (!touched) { /* healing: each on its own, and if it does not work, another time */
-        for (size_t i = 0; i < count; i++)
-            bmp_store_commit(stores[i], BMP_STORE_OPEN, NULL);
-        return true;
-    }
-    return count > 1 ? commit_group(stores, count, error)
-                     : !count || bmp_store_commit(stores[0], BMP_STORE_OPEN, error);
+    if (count > 1)
+        return commit_group(stores, count, error);
+    return !count || bmp_store_commit(stores[0], BMP_STORE_OPEN, error);
 }
