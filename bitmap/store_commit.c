@@ -405,8 +405,8 @@ static bool vanish(Part *part, GError **error)
         store->fd = -1;
         store->super = (BmpSuper){ .disk_size = store->super.disk_size };
         store->last_epoch = 0;
-        bmp_store_forget_failure(store);
     }
+    bmp_store_forget_failure(store);
     store->set->touched = false;
     return true;
 }
