@@ -1,6 +1,7 @@
 /* tests/unit/test_util.c: checked ranges, byte order, extents, errors and the system-call table.
  *
  * The edges are where these are wrong when they are wrong: 0, the last byte, and 2^64 - 1. */
+#include "util/boot.h"
 #include "util/endian.h"
 #include "util/error.h"
 #include "util/extent.h"
@@ -205,6 +206,18 @@ START_TEST(glib_locks_are_locks)
 }
 END_TEST
 
+START_TEST(one_boot_has_one_identity)
+{
+    uint8_t a[16] = { 0 }, b[16] = { 0 }, zero[16] = { 0 };
+
+    tm_boot_id(a);
+    tm_boot_id(b);
+    ck_assert_mem_ne(a, zero, sizeof(a));
+    if (!access("/proc/sys/kernel/random/boot_id", R_OK))
+        ck_assert_mem_eq(a, b, sizeof(a));
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("util");
@@ -221,6 +234,7 @@ int main(void)
     tcase_add_test(tc, errors_have_a_class);
     tcase_add_test(tc, kernel_table_does_io);
     tcase_add_test(tc, glib_locks_are_locks);
+    tcase_add_test(tc, one_boot_has_one_identity);
     suite_add_tcase(suite, tc);
     srunner_run_all(runner, CK_ENV);
     failed = srunner_ntests_failed(runner);
