@@ -204,8 +204,11 @@ static bool check_add(BmpSet *set, const char *name, const BmpAddOptions *option
          !tm_is_pow2(options->granularity)))
         return tm_error_set(error, "Granularity must be power of 2 and at least 512");
     if (options->persistent && (!set->store || set->store->o.read_only))
-        return tm_error_set(error, "Can't store persistent bitmaps to %s: Operation not supported",
-                            set->node_name);
+        return tm_error_set(error,
+                            "Can't store persistent bitmaps to %s: Operation not supported (%s)",
+                            set->node_name,
+                            set->store ? "it is read-only"
+                                       : "it has no place for them: see the option bitmap-store");
     taken = bmp_set_find(set, name, NULL);
     if (taken)
         return tm_error_set(error, "Bitmap already exists: %s", name);

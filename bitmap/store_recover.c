@@ -273,7 +273,6 @@ static void salvage(Reader *r)
 {
     BmpRecovered *out = r->out;
 
-    out->verdict = BMP_FOUND_DAMAGED;
     for (uint64_t at = BMP_SUPER_COPIES * BMP_STORE_ALIGN;
          at < r->file_size && r->file_size <= CATALOGUE_MAX && !out->records->len;
          at += BMP_STORE_ALIGN) {
@@ -293,13 +292,11 @@ static void salvage(Reader *r)
         bmp_bits_clear_all(&record->bits);
         degrade(record, g_strdup("both superblocks of its store are damaged"));
     }
-    bmp_recovered_problem(out, NULL, 0, false, "both superblocks of the store '%s' are damaged",
-                          r->o->path);
 }
 
 static void no_copy(Reader *r, const Copies *c)
 {
-    bool ours = false;
+    bool ours = c->verdict[0] == BMP_SUPER_EMPTY && c->verdict[1] == BMP_SUPER_EMPTY;
 
     for (unsigned i = 0; i < BMP_SUPER_COPIES; i++) {
         if (c->verdict[i] == BMP_SUPER_VERSION) {
@@ -310,15 +307,14 @@ static void no_copy(Reader *r, const Copies *c)
         }
         ours |= c->verdict[i] == BMP_SUPER_DAMAGED;
     }
-    if (!ours && c->verdict[0] == BMP_SUPER_FOREIGN && c->verdict[1] != BMP_SUPER_EMPTY)
-        salvage(r);
-    else if (!ours && c->verdict[0] == BMP_SUPER_FOREIGN)
+    salvage(r);
+    if (!ours && !r->out->records->len) {
         bmp_recovered_problem(r->out, NULL, 0, false, "'%s' is not a bitmap store", r->o->path);
-    else
-        salvage(r);
-    if (r->out->verdict == BMP_FOUND_DAMAGED && !ours && !r->out->records->len &&
-        c->verdict[0] == BMP_SUPER_FOREIGN)
-        r->out->verdict = BMP_FOUND_NOTHING; /* nothing of it looks like ours */
+        return;
+    }
+    r->out->verdict = BMP_FOUND_DAMAGED;
+    bmp_recovered_problem(r->out, NULL, 0, false, "both superblocks of the store '%s' are damaged",
+                          r->o->path);
 }
 
 /* ---- the disk */

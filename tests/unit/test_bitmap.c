@@ -112,7 +112,8 @@ START_TEST(messages_are_qemus)
     assert_add_fails(set, "g", (BmpAddOptions){ .granularity = 256 }, granularity);
     assert_add_fails(set, "g", (BmpAddOptions){ .granularity = UINT64_C(1) << 32 }, granularity);
     assert_add_fails(set, "p", (BmpAddOptions){ .persistent = true },
-                     "Can't store persistent bitmaps to n: Operation not supported");
+                     "Can't store persistent bitmaps to n: Operation not supported (it has no "
+                     "place for them: see the option bitmap-store)");
     ck_assert_ptr_null(bmp_set_find(set, "nope", &error));
     ck_assert_str_eq(error->message, "Dirty bitmap 'nope' not found");
     g_clear_error(&error);

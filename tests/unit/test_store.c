@@ -19,7 +19,8 @@ START_TEST(no_store_no_persistence)
     d.set = bmp_set_new("disk", size);
     ck_assert(!disk_add(&d, "a", 65536, false, &error));
     ck_assert_str_eq(error->message,
-                     "Can't store persistent bitmaps to disk: Operation not supported");
+                     "Can't store persistent bitmaps to disk: Operation not supported (it has no "
+                     "place for them: see the option bitmap-store)");
     disk_fini(&d);
 }
 END_TEST
