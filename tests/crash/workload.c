@@ -347,26 +347,26 @@ static void step(Run *run)
     Disk *disk = &run->disks[rng_below(&run->rng, run->n_disks)];
     unsigned what = rng_below(&run->rng, 100);
 
-    if (what < 55)
-        write_some(run, disk);
-    else if (what < 65)
-        tick(run, disk);
-    else if (what < 68)
-        cold(run, disk);
-    else if (what < 86)
-        workload_change(run);
-    else if (what < 89)
-        workload_resize(run, disk);
-    else if (what < 92)
-        reopen(run);
-    else if (what < 93)
-        kill_process(run);
-    else if (what < 96)
-        run->adopt_in = run->adopt_in < 0 ? (int)rng_below(&run->rng, 30) : run->adopt_in;
-    else if (what < 98 && run->options->damage)
-        damage_at_rest(run);
-    else if (run->options->faults && run->seed % 3 == 0 && all_is_well(run))
+    if (run->options->faults && run->seed % 3 == 0 && all_is_well(run) && rng_chance(&run->rng, 12))
         fail_begin(run);
+    if (what < 57)
+        write_some(run, disk);
+    else if (what < 67)
+        tick(run, disk);
+    else if (what < 70)
+        cold(run, disk);
+    else if (what < 88)
+        workload_change(run);
+    else if (what < 91)
+        workload_resize(run, disk);
+    else if (what < 94)
+        reopen(run);
+    else if (what < 95)
+        kill_process(run);
+    else if (what < 98)
+        run->adopt_in = run->adopt_in < 0 ? (int)rng_below(&run->rng, 30) : run->adopt_in;
+    else if (run->options->damage)
+        damage_at_rest(run);
 }
 
 static void start(Run *run, uint64_t seed)
