@@ -77,13 +77,14 @@ static bool read_catalogue(Reader *r, const BmpSuper *super, GArray *records, ch
 
     if (length > CATALOGUE_MAX || super->catalogue_offset > r->file_size)
         return false;
+    length = MIN(length, r->file_size - super->catalogue_offset); /* whatever it says */
     data = g_try_malloc0(length);
     if (!data)
         return false;
     got = bmp_store_read(r->o->sys, r->o->fd, data, length, super->catalogue_offset);
     if (!bmp_catalogue_parse(data, length, super->disk_size, &catalogue))
         return false;
-    if (got < length)
+    if (got < super->catalogue_length)
         bmp_recovered_problem(r->out, NULL, 0, false, "the store '%s' is cut short", r->o->path);
     if (catalogue.damaged_index || catalogue.damaged_pages) {
         r->out->as_stored = false;
