@@ -88,6 +88,39 @@ static void damage(Run *run, unsigned d, Rng *rng)
     }
 }
 
+/* Without a daemon: looked at and repaired, it has all that was dirty, or says that it has not. */
+static void offline(Run *run, unsigned d, Rng *rng)
+{
+    g_autofree Found *found = g_new(Found, 1);
+    g_autofree char *disk = g_strdup_printf("/m/disk%u", d), *what = NULL, *wrong = NULL;
+    uint8_t boot[16];
+    Medium *before = medium_use(run->scratch);
+    BmpStoreInfo info = { 0 };
+    Image *image;
+    bool known, repaired;
+
+    memset(boot, run->boot, sizeof(boot));
+    medium_cut(run->scratch, run->medium, NULL);
+    image = medium_file(run->scratch, run->disks[d].path + strlen("/m/"));
+    if (image && image->size && image->data) {
+        what = spoil(run, d, image, rng_below(rng, KINDS), rng);
+        known = bmp_store_inspect(&medium_sys, run->disks[d].path, disk, boot, &info, NULL);
+        if (known)
+            bmp_store_info_clear(&info);
+        repaired = bmp_store_repair(&medium_sys, run->disks[d].path, disk, boot, NULL);
+        if (medium_open_count(run->scratch))
+            run_fail(run, "a repair left descriptors behind");
+        recover(run, run->scratch, d, true, THEN_DIE, found);
+        found->degraded++; /* the repair has said it */
+        wrong = check_damaged(&run->disks[d].model, found, false);
+        if (wrong)
+            run_fail(run, "--seed %" G_GUINT64_FORMAT " step %u event %u: disk %u, %s, %s: %s",
+                     run->seed, run->step, run->medium->event, d, what,
+                     repaired ? "repaired" : "beyond repair", wrong);
+    }
+    medium_use(before);
+}
+
 void damage_at_rest(Run *run)
 {
     for (unsigned d = 0; d < run->n_disks; d++) {
@@ -98,6 +131,8 @@ void damage_at_rest(Run *run)
             continue;
         for (int i = 0; i < TRIES && !run->failure; i++)
             damage(run, d, &rng);
+        if (!run->failure)
+            offline(run, d, &rng);
         if (image && image->size > SECTOR)
             memcpy(run->old_super[d], image->data, SECTOR);
     }
