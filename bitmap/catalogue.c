@@ -11,6 +11,7 @@ typedef struct Builder {
     GByteArray *directory, *pages;
     GHashTable *ordinals; /* BmpPage -> its ordinal + 1 */
     uint64_t n;
+    bool too_big; /* for an array of bytes */
 } Builder;
 
 void bmp_record_clear(BmpRecord *record)
@@ -83,6 +84,10 @@ static uint64_t add_page(Builder *b, const BmpPage *page, unsigned level)
 
     if (known)
         return known;
+    if (b->pages->len > PAGES_MAX) {
+        b->too_big = true;
+        return REF_FULL;
+    }
     for (unsigned i = 0; page->kind == BMP_NODE && i < page->n; i++)
         slots[i] = reference(b, bmp_page_slots(page)[i], level - 1);
     start = b->pages->len;
@@ -103,23 +108,32 @@ static uint64_t add_page(Builder *b, const BmpPage *page, unsigned level)
 
 /* ---- the index */
 
+/* What a reader takes: valid, and not longer than it allows; g_free. */
+static char *fit_reason(const char *reason)
+{
+    g_autofree char *valid = g_utf8_make_valid(reason ? reason : "", -1);
+    const char *end = valid;
+
+    while (*end && g_utf8_next_char(end) - valid <= (long)REASON_MAX)
+        end = g_utf8_next_char(end);
+    return g_strndup(valid, (gsize)(end - valid));
+}
+
 static void put_record(GByteArray *to, const BmpRecord *record, uint64_t root)
 {
-    size_t name = strlen(record->name), reason = record->reason ? strlen(record->reason) : 0;
+    g_autofree char *reason = fit_reason(record->reason);
     uint8_t shift = record->shift;
     uint8_t flags =
         (record->enabled ? RECORD_ENABLED : 0) | (record->inconsistent ? RECORD_INCONSISTENT : 0);
 
-    reason = MIN(reason, REASON_MAX);
-    put16(to, (uint16_t)name);
+    put16(to, (uint16_t)strlen(record->name));
     g_byte_array_append(to, &shift, 1);
     g_byte_array_append(to, &flags, 1);
-    put32(to, (uint32_t)reason);
+    put32(to, (uint32_t)strlen(reason));
     put64(to, record->recovered);
     put64(to, root);
-    g_byte_array_append(to, (const uint8_t *)record->name, (guint)name);
-    if (reason)
-        g_byte_array_append(to, (const uint8_t *)record->reason, (guint)reason);
+    g_byte_array_append(to, (const uint8_t *)record->name, (guint)strlen(record->name));
+    g_byte_array_append(to, (const uint8_t *)reason, (guint)strlen(reason));
 }
 
 static GByteArray *make_index(const Builder *b, const BmpRecord *records, size_t n,
@@ -170,8 +184,8 @@ GByteArray *bmp_catalogue_build(const BmpRecord *records, size_t n, const char *
     for (size_t i = 0; i < n; i++)
         roots[i] = reference(&b, records[i].bits.root, records[i].bits.height);
     index = make_index(&b, records, n, roots, leader);
-    if ((uint64_t)index->len * 2 + directory->len + pages->len + INDEX_TRAILER > G_MAXUINT / 2)
-        return NULL; /* more than a byte array holds */
+    if (b.too_big || index->len > PAGES_MAX)
+        return NULL;
     out = g_byte_array_sized_new(index->len * 2 + directory->len + pages->len + INDEX_TRAILER);
     g_byte_array_append(out, index->data, index->len);
     g_byte_array_append(out, directory->data, directory->len);

@@ -7,6 +7,7 @@
 #define RECORD_FIXED    24u
 #define DIRECTORY_ENTRY 32u
 #define REASON_MAX      1000u
+#define PAGES_MAX       (1u << 30) /* bytes; a catalogue is less than 4 times that */
 
 #define RECORD_ENABLED      1u
 #define RECORD_INCONSISTENT 2u

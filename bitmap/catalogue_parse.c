@@ -136,13 +136,10 @@ static BmpPage *slot_page(Parser *p, uint64_t ordinal, unsigned level, uint64_t 
         return NULL;
     if (ref == REF_FULL)
         return BMP_FULL;
-    if (ref - 1 >= ordinal) {
+    child = ref - 1 < ordinal ? &p->built[ref - 1] : NULL;
+    if (!child || (child->page != BMP_FULL && child->level != level - 1)) {
         into->tainted = true;
-        return BMP_FULL;
-    }
-    child = &p->built[ref - 1];
-    if (child->page != BMP_FULL && child->level != level - 1) {
-        into->tainted = true;
+        p->out->damaged_pages++;
         return BMP_FULL;
     }
     into->tainted |= child->tainted;
@@ -251,9 +248,7 @@ static bool edge_fits(Parser *p, GHashTable *regular, const BmpBits *bits, const
 static void damaged(Parser *p, BmpRecord *record)
 {
     if (!record->reason)
-        record->reason =
-            g_strdup_printf("the store is damaged: %zu pages of its catalogue count as dirty",
-                            MAX(p->out->damaged_pages, 1));
+        record->reason = g_strdup("the store is damaged: pages of its catalogue count as dirty");
 }
 
 static void set_root(Parser *p, GHashTable *regular, BmpRecord *record, uint64_t ref)
@@ -296,7 +291,15 @@ static GHashTable *regular_pages(Parser *p)
     return set;
 }
 
-/* The record at *at, which moves behind it; false: there is none that makes sense. */
+static char *take_text(const uint8_t *text, uint64_t length)
+{
+    if (memchr(text, 0, length) || !g_utf8_validate((const char *)text, (gssize)length, NULL))
+        return NULL;
+    return g_strndup((const char *)text, length);
+}
+
+/* The record at *at, which moves behind it; false: it does not end within the index. One that makes
+ * no sense is passed over. */
 static bool take_record(Parser *p, GHashTable *names, GHashTable *regular, uint64_t *at,
                         uint64_t end)
 {
@@ -312,16 +315,15 @@ static bool take_record(Parser *p, GHashTable *names, GHashTable *regular, uint6
         return false;
     *at += RECORD_FIXED + name + reason;
     record.shift = fixed[2];
-    if (!name || name > BMP_NAME_MAX || record.shift < 9 || record.shift > 31 ||
-        reason > REASON_MAX || memchr(fixed + RECORD_FIXED, 0, name + reason) ||
-        !g_utf8_validate((const char *)fixed + RECORD_FIXED, (gssize)(name + reason), NULL))
-        return false;
-    record.name = g_strndup((const char *)fixed + RECORD_FIXED, name);
-    if (!g_hash_table_add(names, g_strdup(record.name))) {
+    if (name && name <= BMP_NAME_MAX && record.shift >= 9 && record.shift <= 31)
+        record.name = take_text(fixed + RECORD_FIXED, name);
+    if (!record.name || !g_hash_table_add(names, g_strdup(record.name))) {
+        p->out->damaged_index = true;
         g_free(record.name);
-        return false;
+        return true;
     }
-    record.reason = reason ? g_strndup((const char *)fixed + RECORD_FIXED + name, reason) : NULL;
+    if (reason && reason <= REASON_MAX)
+        record.reason = take_text(fixed + RECORD_FIXED + name, reason);
     record.enabled = fixed[3] & RECORD_ENABLED;
     record.inconsistent = fixed[3] & RECORD_INCONSISTENT;
     record.recovered = tm_get_le64(fixed + 8);

@@ -204,7 +204,8 @@ static uint64_t entry_check(uint64_t seed, uint32_t index, uint64_t low)
 
     tm_put_le64(bytes, low);
     tm_put_le32(bytes + 8, index);
-    return bmp_checksum(bytes, sizeof(bytes), seed) >> ENTRY_BITS;
+    /* Never 0: a new entry would be zero, which is not valid. */
+    return MAX(bmp_checksum(bytes, sizeof(bytes), seed) >> ENTRY_BITS, 1);
 }
 
 uint64_t bmp_entry_make(uint64_t seed, uint32_t index, uint64_t epoch, BmpRegionState state)
