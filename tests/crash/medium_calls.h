@@ -1,4 +1,4 @@
-/* tests/crash/medium_calls.h: between the medium and its calls. */
+/* tests/crash/medium_calls.h: between the parts of the medium. */
 #pragma once
 #include "tests/crash/medium.h"
 
@@ -11,6 +11,7 @@ uint8_t *image_touch(Image *image, size_t from, size_t to);
 void image_allocate(Image *image, uint64_t from, uint64_t to);
 void image_set_size(Image *image, uint64_t size);
 
+void change_apply(const Change *change, Image *image, int *entries);
 void medium_absorb(Medium *m, bool mapped);
 void medium_event(Medium *m, const char *what);
 void medium_wrote(Medium *m, int n, uint64_t from, uint64_t to);

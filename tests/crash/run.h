@@ -53,6 +53,7 @@ typedef enum {
     STRICT,
     LOOSE_BITS,   /* a failure: more may be dirty in enabled bitmaps, nothing may be missing */
     LOOSE_STATES, /* many: bitmaps may be gone, too, but not wrong */
+    LOOSE_ALL,    /* nothing can be written or removed: only that it goes on */
 } Looseness;
 
 typedef struct Disk {

@@ -238,7 +238,7 @@ static void adopt(Run *run, const uint8_t *kept, bool power, int which, const Fo
         model_drop_transient(model);
         model_found_with_size(model, found[d].size, run->disks[d].looseness != STRICT);
         /* After a failure what is found may be another of the states there were. */
-        if (run->disks[d].looseness == LOOSE_STATES)
+        if (run->disks[d].looseness >= LOOSE_STATES)
             model->n = 0;
         for (unsigned i = 0; i < found[d].n; i++) {
             const FoundBitmap *f = &found[d].bitmaps[i];
@@ -246,7 +246,7 @@ static void adopt(Run *run, const uint8_t *kept, bool power, int which, const Fo
 
             if (!b)
                 b = model_add(model, f->name, f->shift, true, f->enabled);
-            if (run->disks[d].looseness == LOOSE_STATES)
+            if (run->disks[d].looseness >= LOOSE_STATES)
                 b->must = f->bits;
             b->inconsistent = f->inconsistent;
             b->may = f->bits;

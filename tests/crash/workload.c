@@ -50,7 +50,7 @@ static void take_over(Run *run, Disk *disk)
     if (wrong)
         run_fail(run, "step %u: opened: %s", run->step, wrong);
     g_free(wrong);
-    if (disk->looseness == LOOSE_STATES)
+    if (disk->looseness >= LOOSE_STATES)
         disk->model.n = 0;
     for (unsigned i = 0; i < found->n; i++) {
         const FoundBitmap *f = &found->bitmaps[i];
@@ -216,7 +216,8 @@ static void fail_begin(Run *run)
                                       CALL_WRITE | CALL_ALLOCATE,
                                       CALL_ALLOCATE,
                                       CALL_WRITE | CALL_ALLOCATE | CALL_SYNC | CALL_OPEN,
-                                      CALL_WRITE | CALL_ALLOCATE | CALL_SYNC | CALL_MMAP };
+                                      CALL_WRITE | CALL_ALLOCATE | CALL_SYNC | CALL_MMAP,
+                                      CALL_WRITE | CALL_SYNC | CALL_DIRECTORY };
     MediumFault *fault = &run->medium->fault;
     bool once = rng_chance(&run->rng, 2);
 
@@ -228,7 +229,9 @@ static void fail_begin(Run *run)
     fault->hits = 0;
     run->faulted = true;
     for (unsigned d = 0; d < run->n_disks; d++)
-        run->disks[d].looseness = once ? LOOSE_BITS : LOOSE_STATES;
+        run->disks[d].looseness = fault->calls & CALL_DIRECTORY ? LOOSE_ALL
+                                  : once                        ? LOOSE_BITS
+                                                                : LOOSE_STATES;
     run->version++;
     if (run->options->verbose)
         g_printerr("step %u: from now calls %#x fail, after %u, %u times, error %d\n", run->step,
