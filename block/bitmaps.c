@@ -82,7 +82,6 @@ static void report(void *opaque, const BmpReport *r)
 {
     BlkNode *node = opaque;
     json_object *data = json_object_new_object();
-    g_autofree char *line = NULL;
 
     json_object_object_add(data, "node-name", json_object_new_string(node->name));
     if (r->healed) {
