@@ -67,7 +67,7 @@ static int collect(NbdsSession *s, const NbdsContext *c, uint64_t offset, uint64
         if (ret < 0)
             return ret;
         for (size_t i = 0; i < x.count; i++) {
-            if (!writer_add(w, list[i].length, list[i].flags))
+            if (!writer_add(w, list[i].length, (uint32_t)list[i].flags))
                 return 0;
         }
         offset += described;

@@ -7,7 +7,7 @@
 
 typedef struct TmExtent {
     uint64_t length; /* bytes, never 0 */
-    uint32_t flags;  /* the values of the metadata context that it belongs to, see below */
+    uint64_t flags;  /* the values of the metadata context that it belongs to, see below */
 } TmExtent;
 
 /* base:allocation, the NBD specification's "base:allocation metadata context" */
@@ -24,7 +24,7 @@ typedef struct TmExtents {
 } TmExtents;
 
 /* Appends a run; false if the list is full and it could not be merged. */
-static inline _Bool tm_extents_add(TmExtents *x, uint64_t length, uint32_t flags)
+static inline _Bool tm_extents_add(TmExtents *x, uint64_t length, uint64_t flags)
 {
     if (x->count && x->list[x->count - 1].flags == flags) {
         x->list[x->count - 1].length += length;
