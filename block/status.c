@@ -5,7 +5,8 @@
 
 #include <errno.h>
 
-#define DEPTH_MAX 256 /* layers of a graph that status looks through */
+#define DEPTH_MAX 256  /* layers of a graph that status looks through */
+#define STEPS_MAX 1024 /* looks at the graph for one answer, however few runs they make */
 
 typedef struct Run {
     uint64_t length;
@@ -65,7 +66,7 @@ static int describe(BlkNode *node, uint64_t offset, uint64_t length, bool depth,
 
     if (!length || !tm_range_within(offset, length, blk_node_size(node)))
         return -EINVAL;
-    while (done < length) {
+    for (unsigned steps = 0; done < length && steps < STEPS_MAX; steps++) {
         Run run;
         int ret = first_run(node, offset + done, length - done, 0, &run);
 

@@ -71,7 +71,7 @@ static NbdsVerdict skip_option(NbdsSession *s, uint32_t option, uint32_t length)
 {
     if (option == NBD_OPT_EXPORT_NAME)
         return NBDS_CUT; /* it has no error reply */
-    s->skipped.command = option;
+    s->skipped.option = option;
     s->skip_kind = nbds_option_known(option) ? NBD_REP_ERR_TOO_BIG : NBD_REP_ERR_UNSUP;
     s->begin += NBD_OPTION_HEAD;
     s->skip = length;
@@ -80,7 +80,7 @@ static NbdsVerdict skip_option(NbdsSession *s, uint32_t option, uint32_t length)
 
 static void skipped(NbdsSession *s)
 {
-    uint32_t option = s->skipped.command, kind = s->skip_kind;
+    uint32_t option = s->skipped.option, kind = s->skip_kind;
 
     s->skip_kind = 0;
     if (kind == NBD_REP_ERR_TOO_BIG)

@@ -38,8 +38,10 @@
 #define NBDS_CHUNK        (512u << 10) /* bytes of a usual chunk */
 #define NBDS_CHUNK_LARGE  (2u << 20)   /* of one for large requests; beyond it they fit exactly */
 #define NBDS_IOV          512u
-#define NBDS_STASH        32u          /* of a beginning that an idle session keeps */
-#define NBDS_REQUESTS_MAX 1024u        /* a session's, not answered yet */
+#define NBDS_STASH        32u   /* of a beginning that an idle session keeps */
+#define NBDS_EFFORT       64u   /* of block status before others have their turn, see status.c */
+#define NBDS_REPLY_MAX    192u  /* bytes of a reply without payload, but for a message */
+#define NBDS_REQUESTS_MAX 1024u /* a session's, not answered yet */
 #define NBDS_HELD_MAX     (64u << 20)  /* bytes of chunks that they keep */
 #define NBDS_OPTION_MAX   (256u << 10) /* bytes of an option's data */
 #define NBDS_OPTIONS_MAX  4096u        /* options of one handshake */
@@ -128,6 +130,14 @@ typedef struct NbdsMeta {
     unsigned count;
 } NbdsMeta;
 
+/* What a request says before its payload, in whichever form. */
+typedef struct NbdsHead {
+    uint64_t cookie, offset;
+    uint64_t length;  /* of the range of the export: the "effect length" */
+    uint64_t payload; /* bytes that follow */
+    uint16_t command, flags;
+} NbdsHead;
+
 struct NbdsSession {
     BlkSource source;
     NbdServer *server; /* borrowed; waits for its sessions */
@@ -139,7 +149,9 @@ struct NbdsSession {
 
     /* the owner's */
     NbdsPhase phase;
-    bool no_zeroes, fixed, structured;
+    bool no_zeroes, fixed;
+    bool structured;    /* replies are chunks, of one kind or the other */
+    bool extended;      /* extended headers; structured is true then */
     unsigned options;   /* seen so far */
     uint32_t skip_kind; /* handshake: the error reply to send after skipping, 0: none */
     NbdsMeta meta;
@@ -147,7 +159,11 @@ struct NbdsSession {
     BlkNode *node;
     uint64_t size;
     bool writable, writethrough, began;
-    uint64_t align; /* of read buffers */
+    unsigned effort; /* of block status since others had their turn */
+    uint64_t align;  /* of read buffers */
+    /* in transmission, as negotiated */
+    uint32_t request_magic;
+    uint32_t request_head, reply_head, data_head; /* bytes; of a chunk; of a read's reply */
 
     NbdsChunk *rx;
     size_t begin, end; /* of what is received and not used, in rx */
@@ -157,8 +173,8 @@ struct NbdsSession {
     unsigned stashed;
     uint64_t skip; /* bytes to throw away before the next message */
     struct {
-        uint64_t cookie;
-        uint32_t command, error; /* command: or option; error 0: none */
+        NbdsHead head;
+        uint32_t option, error; /* error 0: none */
         const char *message;
     } skipped;            /* what the error reply answers once the bytes have passed */
     NbdsBatch *batch;     /* while in ready() */
@@ -180,12 +196,10 @@ struct NbdsRequest {
     BlkRequest blk;
     NbdsSession *session;
     NbdsChunk *chunk; /* where data are, or NULL */
-    uint64_t cookie, offset;
-    uint32_t length;
-    uint16_t command, flags;
+    NbdsHead h;
     uint8_t *data; /* READ */
     struct NbdsSparse *sparse;
-    uint8_t head[160]; /* of the reply */
+    uint8_t head[NBDS_REPLY_MAX]; /* of the reply */
     struct iovec iov[2];
 };
 
@@ -233,35 +247,33 @@ NbdsVerdict nbds_transmission_input(NbdsSession *s);
 /* It was submitted, with data in @chunk (or NULL), and may be under way or even done. */
 void nbds_request_taken(NbdsSession *s, NbdsChunk *chunk);
 /* The session's fresh request object, filled but for buf and flags of blk. */
-NbdsRequest *nbds_request_fill(NbdsSession *s, BlkOp op, uint16_t command, uint64_t cookie,
-                               uint16_t flags, uint64_t offset, uint32_t length);
+NbdsRequest *nbds_request_fill(NbdsSession *s, BlkOp op, const NbdsHead *h);
 /* Queues the reply of a request that was taken. Any thread. */
 void nbds_request_done(NbdsRequest *r, int result);
 /* Answers one that failed inline with -errno. */
-void nbds_request_failed(NbdsSession *s, uint16_t command, uint16_t flags, uint64_t cookie,
-                         int result);
-void nbds_read(NbdsSession *s, uint64_t cookie, uint16_t flags, uint64_t offset, uint32_t length);
+void nbds_request_failed(NbdsSession *s, const NbdsHead *h, int result);
+/* What the block layer failed with (positive), as the client is told; tells the management. */
+uint32_t nbds_request_error(NbdsSession *s, const NbdsHead *h, int err);
+void nbds_read(NbdsSession *s, const NbdsHead *h);
 void nbds_sparse_free(struct NbdsSparse *sparse);
 void nbds_sparse_format(NbdsRequest *r);
-void nbds_block_status(NbdsSession *s, uint64_t cookie, uint16_t flags, uint64_t offset,
-                       uint32_t length);
+/* @payload: h->payload bytes, a choice of contexts. */
+void nbds_block_status(NbdsSession *s, const NbdsHead *h, const uint8_t *payload);
 uint32_t nbds_error(int err, bool fast_zero); /* an errno, positive, as NBD has it */
-/* Writes a whole reply without payload into @to (160 bytes); returns its length. @error 0: success.
- */
-size_t nbds_reply_format(const NbdsSession *s, uint8_t *to, uint16_t command, uint64_t cookie,
-                         uint32_t error, const char *message);
-void nbds_reply(NbdsSession *s, uint16_t command, uint64_t cookie, uint32_t error,
-                const char *message);
-/* The head of a chunk. */
-void nbds_chunk_format(uint8_t *to, uint16_t flags, uint16_t type, uint64_t cookie,
-                       uint32_t length);
-/* The head of a read's data, NBD_DATA_HEAD or NBD_SIMPLE_HEAD bytes. */
-size_t nbds_data_format(const NbdsSession *s, uint8_t *to, bool last, uint64_t cookie,
-                        uint64_t offset, uint32_t length);
-static inline size_t nbds_data_head(const NbdsSession *s)
-{
-    return s->structured ? NBD_DATA_HEAD : NBD_SIMPLE_HEAD;
-}
+/* Writes a whole reply without payload into @to (NBDS_REPLY_MAX bytes); returns its length. @error
+ * 0: success. */
+size_t nbds_reply_format(const NbdsSession *s, uint8_t *to, const NbdsHead *h, uint32_t error,
+                         const char *message);
+void nbds_reply(NbdsSession *s, const NbdsHead *h, uint32_t error, const char *message);
+/* A whole ERROR_OFFSET chunk, as above. @offset: absolute, within the request. */
+size_t nbds_error_offset_format(const NbdsSession *s, uint8_t *to, bool last, const NbdsHead *h,
+                                uint64_t offset, uint32_t error, const char *message);
+/* The head of a chunk of the reply to @h, s->reply_head bytes; @length of the payload. */
+void nbds_chunk_format(const NbdsSession *s, uint8_t *to, uint16_t flags, uint16_t type,
+                       const NbdsHead *h, uint32_t length);
+/* The head of a read's data, s->data_head bytes. */
+void nbds_data_format(const NbdsSession *s, uint8_t *to, bool last, const NbdsHead *h,
+                      uint64_t offset, uint32_t length);
 
 /* ---- the server */
 

@@ -44,6 +44,8 @@ static uint16_t flags_of(const NbdsSession *s, const BlkExport *x)
         flags |= NBD_FLAG_READ_ONLY;
     if (s->structured)
         flags |= NBD_FLAG_SEND_DF;
+    if (s->extended && s->meta.count && s->meta.export_ == x)
+        flags |= NBD_FLAG_BLOCK_STATUS_PAYLOAD;
     return flags;
 }
 
@@ -73,6 +75,10 @@ static bool enter(NbdsSession *s, BlkExport *x)
     blk_node_info(s->node, &info);
     /* Of memory no medium wants more than a page; a driver's blocks may be larger than a batch. */
     s->align = tm_max(s->align, tm_min(info.request_alignment, 4096));
+    s->request_magic = s->extended ? NBD_MAGIC_EXTENDED_REQUEST : NBD_MAGIC_REQUEST;
+    s->request_head = s->extended ? NBD_EXTENDED_REQUEST : NBD_REQUEST_HEAD;
+    s->reply_head = s->extended ? NBD_EXTENDED_HEAD : NBD_STRUCTURED_HEAD;
+    s->data_head = s->structured ? s->reply_head + 8 : NBD_SIMPLE_HEAD;
     s->phase = NBDS_TRANSMISSION;
     return true;
 }
@@ -84,8 +90,11 @@ static NbdsVerdict export_name(NbdsSession *s, uint32_t option, const uint8_t *d
     BlkExport *x = name ? lookup(s, name) : NULL;
     uint8_t reply[8 + 2 + 124] = { 0 };
 
-    if (!x)
+    /* "a client MUST NOT use" it with extended headers */
+    if (!x || s->extended) {
+        blk_export_unref(x);
         return NBDS_CUT;
+    }
     tm_put_be16(reply + 8, flags_of(s, x));
     if (!enter(s, x))
         return NBDS_CUT;
@@ -209,6 +218,11 @@ static NbdsVerdict structured_reply(NbdsSession *s, uint32_t option, const uint8
 {
     if (length)
         return invalid(s, option, "takes no data");
+    if (s->extended) {
+        nbds_option_error(s, option, NBD_REP_ERR_EXT_HEADER_REQD,
+                          "option %u: extended headers are already agreed on", option);
+        return NBDS_MORE;
+    }
     if (s->structured)
         return invalid(s, option, "structured replies are already agreed on");
     s->structured = true;
@@ -216,7 +230,19 @@ static NbdsVerdict structured_reply(NbdsSession *s, uint32_t option, const uint8
     return NBDS_MORE;
 }
 
-/* STARTTLS and EXTENDED_HEADERS take their places here. */
+static NbdsVerdict extended_headers(NbdsSession *s, uint32_t option, const uint8_t *data,
+                                    uint32_t length)
+{
+    if (length)
+        return invalid(s, option, "takes no data");
+    if (s->extended)
+        return invalid(s, option, "extended headers are already agreed on");
+    s->structured = s->extended = true;
+    nbds_option_reply(s, option, NBD_REP_ACK, NULL, 0);
+    return NBDS_MORE;
+}
+
+/* STARTTLS takes its place here. */
 static const struct {
     uint32_t option;
     OptionFn run;
@@ -229,6 +255,7 @@ static const struct {
     { NBD_OPT_STRUCTURED_REPLY, structured_reply },
     { NBD_OPT_LIST_META_CONTEXT, nbds_meta_option },
     { NBD_OPT_SET_META_CONTEXT, nbds_meta_option },
+    { NBD_OPT_EXTENDED_HEADERS, extended_headers },
 };
 
 static OptionFn find(uint32_t option)

@@ -12,17 +12,17 @@
 #define RUNS_MAX 16u /* of a sparse reply; what comes behind them is read as data */
 
 /* A read that is answered in pieces: holes, and runs of data read by a request each. All are sent
- * together when the last one has been read, so that no chunk is sent that an error could follow. */
+ * together when the last one has been read: first what is known, then where it is not. */
 typedef struct NbdsSparse {
-    int left;  /* atomic: parts not read yet, and 1 while they are being submitted */
-    int error; /* atomic: -errno of one that failed */
+    int left; /* atomic: parts not read yet, and 1 while they are being submitted */
     unsigned n;
     TmExtent runs[RUNS_MAX]; /* flags: TM_STATE_ZERO or 0 */
     struct iovec iov[2 * RUNS_MAX];
-    uint8_t heads[RUNS_MAX][NBD_HOLE_SIZE];
+    uint8_t heads[RUNS_MAX][NBDS_REPLY_MAX];
     struct Part {
         BlkRequest blk;
         NbdsRequest *request;
+        int error; /* -errno, once read */
     } parts[RUNS_MAX];
 } NbdsSparse;
 
@@ -31,11 +31,15 @@ static uint8_t *aligned(const NbdsSession *s, uint8_t *p)
     return (uint8_t *)(uintptr_t)tm_align_up((uintptr_t)p, s->align);
 }
 
-static void hole_format(uint8_t *to, bool last, uint64_t cookie, uint64_t offset, uint32_t length)
+static size_t hole_format(const NbdsSession *s, uint8_t *to, bool last, const NbdsHead *h,
+                          uint64_t offset, uint32_t length)
 {
-    nbds_chunk_format(to, last ? NBD_REPLY_FLAG_DONE : 0, NBD_REPLY_TYPE_OFFSET_HOLE, cookie, 12);
-    tm_put_be64(to + 20, offset);
-    tm_put_be32(to + 28, length);
+    uint8_t *at = to + s->reply_head;
+
+    nbds_chunk_format(s, to, last ? NBD_REPLY_FLAG_DONE : 0, NBD_REPLY_TYPE_OFFSET_HOLE, h, 12);
+    tm_put_be64(at, offset);
+    tm_put_be32(at + 8, length);
+    return s->reply_head + 12;
 }
 
 /* ---- sparse */
@@ -45,57 +49,79 @@ void nbds_sparse_free(struct NbdsSparse *sparse)
     g_free(sparse);
 }
 
+/* Appends run @i, which is at @offset; a failed one with its error. */
+static unsigned run_format(NbdsRequest *r, unsigned i, uint64_t offset, bool last,
+                           struct iovec *iov)
+{
+    const NbdsSession *s = r->session;
+    NbdsSparse *sparse = r->sparse;
+    uint32_t length = (uint32_t)sparse->runs[i].length;
+    uint8_t *head = sparse->heads[i];
+    int error = sparse->parts[i].error;
+
+    if (error) {
+        iov[0] =
+            (struct iovec){ head,
+                            nbds_error_offset_format(s, head, last, &r->h, offset,
+                                                     nbds_request_error(r->session, &r->h, -error),
+                                                     g_strerror(-error)) };
+        return 1;
+    }
+    if (sparse->runs[i].flags) {
+        iov[0] = (struct iovec){ head, hole_format(s, head, last, &r->h, offset, length) };
+        return 1;
+    }
+    nbds_data_format(s, head, last, &r->h, offset, length);
+    iov[0] = (struct iovec){ head, s->data_head };
+    iov[1] = (struct iovec){ r->data + (offset - r->h.offset), length };
+    return 2;
+}
+
 void nbds_sparse_format(NbdsRequest *r)
 {
     NbdsSparse *sparse = r->sparse;
-    uint64_t at = 0;
-    unsigned n = 0;
+    unsigned n = 0, left = sparse->n;
 
-    for (unsigned i = 0; i < sparse->n; i++) {
-        uint32_t length = (uint32_t)sparse->runs[i].length;
-        bool last = i == sparse->n - 1;
-        uint8_t *head = sparse->heads[i];
+    for (int failed = 0; failed <= 1; failed++) {
+        uint64_t at = r->h.offset;
 
-        if (sparse->runs[i].flags) {
-            hole_format(head, last, r->cookie, r->offset + at, length);
-            sparse->iov[n++] = (struct iovec){ head, NBD_HOLE_SIZE };
-        } else {
-            nbds_data_format(r->session, head, last, r->cookie, r->offset + at, length);
-            sparse->iov[n++] = (struct iovec){ head, NBD_DATA_HEAD };
-            sparse->iov[n++] = (struct iovec){ r->data + at, length };
+        for (unsigned i = 0; i < sparse->n; i++) {
+            if ((sparse->parts[i].error != 0) == failed)
+                n += run_format(r, i, at, --left == 0, sparse->iov + n);
+            at += sparse->runs[i].length;
         }
-        at += length;
     }
     r->out.iov = sparse->iov;
     r->out.n = n;
 }
 
-static void part_finish(NbdsRequest *r, int result)
+static void finish(NbdsRequest *r)
 {
-    if (result < 0)
-        __atomic_store_n(&r->sparse->error, result, __ATOMIC_RELAXED);
     if (__atomic_sub_fetch(&r->sparse->left, 1, __ATOMIC_ACQ_REL) == 0)
-        nbds_request_done(r, __atomic_load_n(&r->sparse->error, __ATOMIC_RELAXED));
+        nbds_request_done(r, 0);
 }
 
 static void part_done(BlkRequest *blk, int result)
 {
-    part_finish(((struct Part *)((char *)blk - offsetof(struct Part, blk)))->request, result);
+    struct Part *part = (struct Part *)((char *)blk - offsetof(struct Part, blk));
+
+    part->error = result;
+    finish(part->request);
 }
 
 /* Zero and other runs of the range; false if that is not known or all of it is data. */
-static bool look(NbdsSession *s, uint64_t offset, uint32_t length, TmExtents *runs)
+static bool look(NbdsSession *s, const NbdsHead *h, TmExtents *runs)
 {
     TmExtent list[RUNS_MAX - 1];
     TmExtents x = { .list = list, .max = G_N_ELEMENTS(list) };
     uint64_t described = 0;
 
-    if (blk_node_status(s->node, offset, length, &x, &described) < 0)
+    if (blk_node_status(s->node, h->offset, h->length, &x, &described) < 0)
         return false;
     for (size_t i = 0; i < x.count; i++)
         tm_extents_add(runs, list[i].length, list[i].flags & TM_STATE_ZERO);
-    if (described < length)
-        tm_extents_add(runs, length - described, 0);
+    if (described < h->length)
+        tm_extents_add(runs, h->length - described, 0);
     return runs->count > 1 || list[0].flags & TM_STATE_ZERO;
 }
 
@@ -113,21 +139,21 @@ static void submit_parts(NbdsSession *s, NbdsRequest *r)
 
             part->request = r;
             part->blk.op = BLK_OP_READ;
-            part->blk.offset = r->offset + at;
+            part->blk.offset = r->h.offset + at;
             part->blk.length = length;
             part->blk.buf = r->data + at;
             part->blk.done = part_done;
             __atomic_add_fetch(&sparse->left, 1, __ATOMIC_RELAXED);
             ret = blk_submit(s->node, &part->blk);
             if (ret != -EINPROGRESS)
-                part_finish(r, ret);
+                part_done(&part->blk, ret);
         }
         at += length;
     }
 }
 
 /* false: to be read whole. */
-static bool read_sparse(NbdsSession *s, uint64_t cookie, uint64_t offset, uint32_t length)
+static bool read_sparse(NbdsSession *s, const NbdsHead *h)
 {
     TmExtent list[RUNS_MAX];
     TmExtents runs = { .list = list, .max = G_N_ELEMENTS(list) };
@@ -135,16 +161,15 @@ static bool read_sparse(NbdsSession *s, uint64_t cookie, uint64_t offset, uint32
     NbdsSparse *sparse;
     NbdsRequest *r;
 
-    if (!look(s, offset, length, &runs))
+    if (!look(s, h, &runs))
         return false;
     if (runs.count == 1) {
-        uint8_t hole[NBD_HOLE_SIZE];
+        uint8_t hole[NBD_HOLE_MAX];
 
-        hole_format(hole, true, cookie, offset, length);
-        nbds_session_put(s, hole, sizeof(hole));
+        nbds_session_put(s, hole, hole_format(s, hole, true, h, h->offset, (uint32_t)h->length));
         return true;
     }
-    chunk = nbds_chunk_get(s->server, length);
+    chunk = nbds_chunk_get(s->server, h->length);
     if (!chunk)
         return false;
     sparse = g_new0(NbdsSparse, 1);
@@ -152,31 +177,30 @@ static bool read_sparse(NbdsSession *s, uint64_t cookie, uint64_t offset, uint32
     sparse->n = (unsigned)runs.count;
     for (unsigned i = 0; i < sparse->n; i++)
         sparse->runs[i] = list[i];
-    r = nbds_request_fill(s, BLK_OP_READ, NBD_CMD_READ, cookie, 0, offset, length);
+    r = nbds_request_fill(s, BLK_OP_READ, h);
     r->chunk = chunk;
     r->data = chunk->data;
     r->sparse = sparse;
     submit_parts(s, r);
     nbds_request_taken(s, chunk);
     nbds_chunk_put(s->server, chunk);
-    part_finish(r, 0);
+    finish(r);
     return true;
 }
 
 /* ---- whole */
 
-static void read_large(NbdsSession *s, uint64_t cookie, uint16_t flags, uint64_t offset,
-                       uint32_t length)
+static void read_large(NbdsSession *s, const NbdsHead *h)
 {
-    NbdsChunk *chunk = nbds_chunk_get(s->server, length);
+    NbdsChunk *chunk = nbds_chunk_get(s->server, h->length);
     NbdsRequest *r;
     int ret;
 
     if (!chunk) {
-        nbds_reply(s, NBD_CMD_READ, cookie, NBD_ENOMEM, "no memory for the data");
+        nbds_reply(s, h, NBD_ENOMEM, "no memory for the data");
         return;
     }
-    r = nbds_request_fill(s, BLK_OP_READ, NBD_CMD_READ, cookie, flags, offset, length);
+    r = nbds_request_fill(s, BLK_OP_READ, h);
     r->chunk = chunk;
     r->data = r->blk.buf = chunk->data;
     ret = blk_submit(s->node, &r->blk);
@@ -186,38 +210,37 @@ static void read_large(NbdsSession *s, uint64_t cookie, uint16_t flags, uint64_t
         nbds_request_done(r, ret);
 }
 
-static void read_small(NbdsSession *s, uint64_t cookie, uint16_t flags, uint64_t offset,
-                       uint32_t length)
+static void read_small(NbdsSession *s, const NbdsHead *h)
 {
     NbdsBatch *batch = s->batch;
-    size_t head = nbds_data_head(s);
+    size_t head = s->data_head;
     uint8_t *data = aligned(s, batch->chunk->data + batch->used + head);
-    NbdsRequest *r = nbds_request_fill(s, BLK_OP_READ, NBD_CMD_READ, cookie, flags, offset, length);
+    NbdsRequest *r = nbds_request_fill(s, BLK_OP_READ, h);
     int ret;
 
     r->chunk = batch->chunk;
     r->data = r->blk.buf = data;
     ret = blk_submit(s->node, &r->blk);
     if (ret == -EINPROGRESS) {
-        batch->used = (size_t)(data - batch->chunk->data) + length;
+        batch->used = (size_t)(data - batch->chunk->data) + h->length;
         nbds_request_taken(s, batch->chunk);
     } else if (ret < 0) {
-        nbds_request_failed(s, NBD_CMD_READ, flags, cookie, ret);
+        nbds_request_failed(s, h, ret);
     } else {
-        nbds_data_format(s, data - head, true, cookie, offset, length);
-        nbds_batch_add(batch, data - head, head + length);
+        nbds_data_format(s, data - head, true, h, h->offset, (uint32_t)h->length);
+        nbds_batch_add(batch, data - head, head + h->length);
     }
 }
 
-void nbds_read(NbdsSession *s, uint64_t cookie, uint16_t flags, uint64_t offset, uint32_t length)
+void nbds_read(NbdsSession *s, const NbdsHead *h)
 {
-    if (!length)
-        nbds_reply(s, NBD_CMD_READ, cookie, 0, "");
-    else if (s->structured && !(flags & NBD_CMD_FLAG_DF) && length >= NBDS_SPARSE_MIN &&
-             read_sparse(s, cookie, offset, length))
+    if (!h->length)
+        nbds_reply(s, h, 0, "");
+    else if (s->structured && !(h->flags & NBD_CMD_FLAG_DF) && h->length >= NBDS_SPARSE_MIN &&
+             read_sparse(s, h))
         return;
-    else if (length <= NBDS_CHUNK / 2)
-        read_small(s, cookie, flags, offset, length);
+    else if (h->length <= NBDS_CHUNK / 2)
+        read_small(s, h);
     else
-        read_large(s, cookie, flags, offset, length);
+        read_large(s, h);
 }

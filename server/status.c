@@ -1,44 +1,63 @@
-/* server/status.c: NBD_CMD_BLOCK_STATUS: extents of every context that was selected.
+/* server/status.c: NBD_CMD_BLOCK_STATUS: extents of the contexts that were selected, or of those
+ * that the request's payload chooses among them.
  *
  * The extents are written straight into the batch, equal neighbours merged, cut at the end of the
- * range asked for. A reply is bounded: the contexts of a request share EXTENTS_MAX, and each has at
- * least EXTENTS_MIN, so that an answer may be shorter than the range.
+ * range asked for. A reply is bounded, and so is the work for it, so that an answer may be shorter
+ * than the range: the contexts of a request share EXTENTS_MAX, each having at least EXTENTS_MIN,
+ * and what is looked up in the graph is asked for ASKS_MAX times. After so much work (effort) a
+ * session lets others go first, however many requests it has sent.
  *
- * Source: the NBD specification, NBD_CMD_BLOCK_STATUS and NBD_REPLY_TYPE_BLOCK_STATUS. */
+ * Source: the NBD specification, NBD_CMD_BLOCK_STATUS, NBD_REPLY_TYPE_BLOCK_STATUS and
+ * NBD_REPLY_TYPE_BLOCK_STATUS_EXT. */
 #include "server/internal.h"
 
 #include "util/endian.h"
 #include "util/range.h"
 
+#include <errno.h>
+#include <string.h>
+
 #define EXTENTS_MAX (128u << 10)
 #define EXTENTS_MIN 16u
 #define ASK         512u /* extents asked of the block layer at a time */
-#define CHUNK_HEAD  (NBD_STRUCTURED_HEAD + 4u)
+#define ASKS_MAX    16u  /* of a context that the graph answers */
+#define EFFORT_MAP  8u   /* an ask of the graph, in asks of a bitmap */
 
 /* One context's extents being written: one more than max is never there. */
 typedef struct Writer {
     uint8_t *to;
     size_t max, n;
-    uint32_t length, flags; /* of the last one, not written yet; length 0: none */
+    uint64_t length, flags; /* of the last one, not written yet; length 0: none */
+    bool extended;
 } Writer;
+
+static size_t descriptor_size(const NbdsSession *s)
+{
+    return s->extended ? 16 : 8;
+}
 
 static bool writer_put(Writer *w)
 {
     if (!w->length)
         return true;
-    tm_put_be32(w->to + 8 * w->n, w->length);
-    tm_put_be32(w->to + 8 * w->n + 4, w->flags);
+    if (w->extended) {
+        tm_put_be64(w->to + 16 * w->n, w->length);
+        tm_put_be64(w->to + 16 * w->n + 8, w->flags);
+    } else {
+        tm_put_be32(w->to + 8 * w->n, (uint32_t)w->length); /* within the request's 32 bits */
+        tm_put_be32(w->to + 8 * w->n + 4, (uint32_t)w->flags);
+    }
     w->n++;
     w->length = 0;
     return w->n < w->max;
 }
 
 /* false: full. */
-static bool writer_add(Writer *w, uint64_t length, uint32_t flags)
+static bool writer_add(Writer *w, uint64_t length, uint64_t flags)
 {
     if (w->length && w->flags != flags && !writer_put(w))
         return false;
-    w->length += (uint32_t)length; /* within the request's 32 bits */
+    w->length += length;
     w->flags = flags;
     return true;
 }
@@ -53,21 +72,31 @@ static int ask(NbdsSession *s, const NbdsContext *c, uint64_t offset, uint64_t l
     return *described ? 0 : -EIO;
 }
 
-/* Fills @w; 0 or -errno. */
+/* Whether the graph is asked, which takes longer than a bitmap. */
+static bool mapped(const NbdsContext *c)
+{
+    return !c->bitmap;
+}
+
+/* Fills @w; 0 or -errno. An error behind something known is left for the next request to meet. */
 static int collect(NbdsSession *s, const NbdsContext *c, uint64_t offset, uint64_t length,
                    Writer *w)
 {
     TmExtent list[ASK];
+    unsigned asks = mapped(c) ? ASKS_MAX : UINT_MAX;
 
-    while (length) {
+    while (length && asks--) {
         TmExtents x = { .list = list, .max = MIN(ASK, w->max - w->n + 1) };
         uint64_t described = 0;
         int ret = ask(s, c, offset, length, &x, &described);
 
-        if (ret < 0)
+        s->effort += mapped(c) ? EFFORT_MAP : 1;
+        if (ret < 0 && !w->length)
             return ret;
+        if (ret < 0)
+            break;
         for (size_t i = 0; i < x.count; i++) {
-            if (!writer_add(w, list[i].length, (uint32_t)list[i].flags))
+            if (!writer_add(w, list[i].length, list[i].flags))
                 return 0;
         }
         offset += described;
@@ -77,36 +106,92 @@ static int collect(NbdsSession *s, const NbdsContext *c, uint64_t offset, uint64
     return 0;
 }
 
-void nbds_block_status(NbdsSession *s, uint64_t cookie, uint16_t flags, uint64_t offset,
-                       uint32_t length)
+/* The chunk of one context, with at most @share extents; false: an error was answered instead, or
+ * the session is at its end. */
+static bool answer(NbdsSession *s, const NbdsHead *h, const NbdsContext *c, size_t share, bool last)
+{
+    const size_t each = descriptor_size(s), head = s->reply_head + (s->extended ? 8 : 4);
+    uint8_t *to;
+    Writer w = { .extended = s->extended };
+    int ret;
+
+    if (!nbds_batch_has_room(s->batch, head + MIN(each * share, NBDS_CHUNK / 4)))
+        nbds_session_flush(s);
+    if (!s->batch)
+        return false;
+    to = s->batch->chunk->data + s->batch->used;
+    w.to = to + head;
+    w.max = MIN(share, (s->batch->chunk->cap - s->batch->used - head) / each);
+    ret = collect(s, c, h->offset, h->length, &w);
+    if (ret < 0) {
+        nbds_request_failed(s, h, ret);
+        return false;
+    }
+    nbds_chunk_format(s, to, last ? NBD_REPLY_FLAG_DONE : 0,
+                      s->extended ? NBD_REPLY_TYPE_BLOCK_STATUS_EXT : NBD_REPLY_TYPE_BLOCK_STATUS,
+                      h, (uint32_t)(head - s->reply_head + each * w.n));
+    tm_put_be32(to + s->reply_head, c->id);
+    if (s->extended)
+        tm_put_be32(to + s->reply_head + 4, (uint32_t)w.n);
+    nbds_batch_add(s->batch, to, head + each * w.n);
+    return true;
+}
+
+/* ---- the choice of a payload */
+
+static int by_id(const void *id, const void *context)
+{
+    uint32_t a = *(const uint32_t *)id, b = ((const NbdsContext *)context)->id;
+
+    return a < b ? -1 : a > b;
+}
+
+/* Marks in @chosen the contexts of the @n ids at @ids; false if one is unknown or there twice. */
+static bool choose(const NbdsMeta *meta, const uint8_t *ids, unsigned n, bool *chosen)
+{
+    for (unsigned i = 0; i < n; i++) {
+        uint32_t id = tm_get_be32(ids + 4 * i);
+        const NbdsContext *c = bsearch(&id, meta->contexts, meta->count, sizeof(*c), by_id);
+
+        if (!c || chosen[c - meta->contexts])
+            return false;
+        chosen[c - meta->contexts] = true;
+    }
+    return true;
+}
+
+/* The request's range and contexts, out of its payload. An error was answered if it fails. */
+static bool *take_payload(NbdsSession *s, NbdsHead *h, const uint8_t *payload, unsigned *n)
+{
+    g_autofree bool *chosen = g_new0(bool, s->meta.count);
+
+    h->length = tm_get_be64(payload);
+    *n = (unsigned)(h->payload - 8) / 4;
+    if (!h->length || !tm_range_within(h->offset, h->length, s->size))
+        nbds_reply(s, h, NBD_EINVAL, "the range is empty or not within the export");
+    else if (!choose(&s->meta, payload + 8, *n, chosen))
+        nbds_reply(s, h, NBD_EINVAL, "a context that was not selected, or one named twice");
+    else
+        return g_steal_pointer(&chosen);
+    return NULL;
+}
+
+void nbds_block_status(NbdsSession *s, const NbdsHead *request, const uint8_t *payload)
 {
     const NbdsMeta *meta = &s->meta;
-    bool one = flags & NBD_CMD_FLAG_REQ_ONE;
-    size_t share = one ? 1 : MAX(EXTENTS_MAX / meta->count, EXTENTS_MIN);
+    g_autofree bool *chosen = NULL;
+    unsigned left = meta->count;
+    NbdsHead h = *request;
+    size_t share;
 
-    for (unsigned i = 0; i < meta->count; i++) {
-        const NbdsContext *c = &meta->contexts[i];
-        bool last = i == meta->count - 1;
-        size_t room;
-        uint8_t *to;
-        Writer w;
-        int ret;
-
-        if (!nbds_batch_has_room(s->batch, CHUNK_HEAD + 8 * MIN(share, NBDS_CHUNK / 32)))
-            nbds_session_flush(s);
-        if (!s->batch)
+    if (h.payload) {
+        chosen = take_payload(s, &h, payload, &left);
+        if (!chosen)
             return;
-        to = s->batch->chunk->data + s->batch->used;
-        room = (s->batch->chunk->cap - s->batch->used - CHUNK_HEAD) / 8;
-        w = (Writer){ .to = to + CHUNK_HEAD, .max = MIN(share, room) };
-        ret = collect(s, c, offset, length, &w);
-        if (ret < 0) {
-            nbds_request_failed(s, NBD_CMD_BLOCK_STATUS, flags, cookie, ret);
+    }
+    share = h.flags & NBD_CMD_FLAG_REQ_ONE ? 1 : MAX(EXTENTS_MAX / left, EXTENTS_MIN);
+    for (unsigned i = 0; left; i++) {
+        if ((!chosen || chosen[i]) && !answer(s, &h, &meta->contexts[i], share, --left == 0))
             return;
-        }
-        nbds_chunk_format(to, last ? NBD_REPLY_FLAG_DONE : 0, NBD_REPLY_TYPE_BLOCK_STATUS, cookie,
-                          (uint32_t)(4 + 8 * w.n));
-        tm_put_be32(to + NBD_STRUCTURED_HEAD, c->id);
-        nbds_batch_add(s->batch, to, CHUNK_HEAD + 8 * w.n);
     }
 }

@@ -1,12 +1,14 @@
 /* server/transmission.c: requests: parsing, checking, and handing them to the block layer.
  *
- * What is wrong with a request is answered and the session lives, a write's payload being thrown
- * away; only a wrong magic ends it, since then nothing that follows can be told apart.
+ * What is wrong with a request is answered and the session lives, its payload being thrown away;
+ * only a wrong magic ends it, since then nothing that follows can be told apart, and a payload of
+ * an extended request that is announced larger than any may be.
  *
  * A request object is prepared before each submission because a request may complete, on another
  * thread, before blk_submit() returns. One that completes inline leaves the object for the next.
  *
- * Source: the NBD specification, "Request message", "Request types", "Command flags". */
+ * Source: the NBD specification, "Request message", "Request types", "Command flags", "Size
+ * constraints". */
 #include "server/internal.h"
 
 #include "util/endian.h"
@@ -14,12 +16,6 @@
 
 #include <errno.h>
 #include <string.h>
-
-typedef struct Head {
-    uint16_t flags, command;
-    uint64_t cookie, offset;
-    uint32_t length;
-} Head;
 
 /* ---- request objects */
 
@@ -60,13 +56,12 @@ static bool writes(uint16_t command)
     return command == NBD_CMD_WRITE || command == NBD_CMD_TRIM || command == NBD_CMD_WRITE_ZEROES;
 }
 
-/* What the block layer failed with, as the client is told; and the management. */
-static uint32_t failure(NbdsSession *s, uint16_t command, uint16_t flags, int err)
+uint32_t nbds_request_error(NbdsSession *s, const NbdsHead *h, int err)
 {
-    bool fast = flags & NBD_CMD_FLAG_FAST_ZERO;
+    bool fast = h->flags & NBD_CMD_FLAG_FAST_ZERO;
 
     if (!(err == ENOTSUP && fast))
-        blk_export_io_error(s->export_, writes(command), err);
+        blk_export_io_error(s->export_, writes(h->command), err);
     return nbds_error(err, fast);
 }
 
@@ -74,17 +69,18 @@ void nbds_request_done(NbdsRequest *r, int result)
 {
     NbdsSession *s = r->session;
 
-    if (!result && r->sparse) {
+    if (r->sparse) {
         nbds_sparse_format(r);
-    } else if (!result && r->command == NBD_CMD_READ) {
-        r->iov[0].iov_len = nbds_data_format(s, r->head, true, r->cookie, r->offset, r->length);
-        r->iov[1] = (struct iovec){ r->data, r->length };
+    } else if (!result && r->h.command == NBD_CMD_READ) {
+        nbds_data_format(s, r->head, true, &r->h, r->h.offset, (uint32_t)r->h.length);
+        r->iov[0].iov_len = s->data_head;
+        r->iov[1] = (struct iovec){ r->data, r->h.length };
         r->out.n = 2;
     } else {
-        uint32_t error = result ? failure(s, r->command, r->flags, -result) : 0;
+        uint32_t error = result ? nbds_request_error(s, &r->h, -result) : 0;
 
-        r->iov[0].iov_len = nbds_reply_format(s, r->head, r->command, r->cookie, error,
-                                              error ? g_strerror(-result) : "");
+        r->iov[0].iov_len =
+            nbds_reply_format(s, r->head, &r->h, error, error ? g_strerror(-result) : "");
         r->out.n = 1;
     }
     if (!r->out.iov) {
@@ -99,33 +95,27 @@ static void blk_done(BlkRequest *blk, int result)
     nbds_request_done((NbdsRequest *)((char *)blk - offsetof(NbdsRequest, blk)), result);
 }
 
-NbdsRequest *nbds_request_fill(NbdsSession *s, BlkOp op, uint16_t command, uint64_t cookie,
-                               uint16_t flags, uint64_t offset, uint32_t length)
+NbdsRequest *nbds_request_fill(NbdsSession *s, BlkOp op, const NbdsHead *h)
 {
     NbdsRequest *r = prepare(s);
 
-    r->command = command;
-    r->flags = flags;
-    r->cookie = cookie;
-    r->offset = offset;
-    r->length = length;
+    r->h = *h;
     r->blk.op = op;
     r->blk.flags = 0;
-    r->blk.offset = offset;
-    r->blk.length = length;
+    r->blk.offset = h->offset;
+    r->blk.length = h->length;
     r->blk.done = blk_done;
     return r;
 }
 
-void nbds_request_failed(NbdsSession *s, uint16_t command, uint16_t flags, uint64_t cookie,
-                         int result)
+void nbds_request_failed(NbdsSession *s, const NbdsHead *h, int result)
 {
-    nbds_reply(s, command, cookie, failure(s, command, flags, -result), g_strerror(-result));
+    nbds_reply(s, h, nbds_request_error(s, h, -result), g_strerror(-result));
 }
 
 /* ---- commands */
 
-static uint32_t block_flags(const NbdsSession *s, const Head *h)
+static uint32_t block_flags(const NbdsSession *s, const NbdsHead *h)
 {
     uint32_t flags = 0;
 
@@ -141,10 +131,9 @@ static uint32_t block_flags(const NbdsSession *s, const Head *h)
 }
 
 /* @chunk: where the payload at @buf is, owned by the caller. */
-static void submit(NbdsSession *s, BlkOp op, const Head *h, NbdsChunk *chunk, void *buf)
+static void submit(NbdsSession *s, BlkOp op, const NbdsHead *h, NbdsChunk *chunk, void *buf)
 {
-    NbdsRequest *r =
-        nbds_request_fill(s, op, h->command, h->cookie, h->flags, h->offset, h->length);
+    NbdsRequest *r = nbds_request_fill(s, op, h);
     int ret;
 
     r->blk.flags = block_flags(s, h);
@@ -154,12 +143,12 @@ static void submit(NbdsSession *s, BlkOp op, const Head *h, NbdsChunk *chunk, vo
     if (ret == -EINPROGRESS)
         nbds_request_taken(s, chunk);
     else if (ret < 0)
-        nbds_request_failed(s, h->command, h->flags, h->cookie, ret);
+        nbds_request_failed(s, h, ret);
     else
-        nbds_reply(s, h->command, h->cookie, 0, "");
+        nbds_reply(s, h, 0, "");
 }
 
-static void write_(NbdsSession *s, const Head *h, uint8_t *payload)
+static void write_(NbdsSession *s, const NbdsHead *h, uint8_t *payload)
 {
     NbdsChunk *copy;
 
@@ -170,7 +159,7 @@ static void write_(NbdsSession *s, const Head *h, uint8_t *payload)
     }
     copy = nbds_chunk_get(s->server, h->length);
     if (!copy) {
-        nbds_reply(s, h->command, h->cookie, NBD_ENOMEM, "no memory for the payload");
+        nbds_reply(s, h, NBD_ENOMEM, "no memory for the payload");
         return;
     }
     memcpy(copy->data, payload, h->length);
@@ -181,26 +170,48 @@ static void write_(NbdsSession *s, const Head *h, uint8_t *payload)
 /* The command's flags; FUA is "valid for all commands". -1: no such command. */
 static int flags_allowed(const NbdsSession *s, uint16_t command)
 {
+    unsigned payload = s->extended ? NBD_CMD_FLAG_PAYLOAD_LEN : 0;
+
     switch (command) {
     case NBD_CMD_READ:
         return NBD_CMD_FLAG_FUA | (s->structured ? NBD_CMD_FLAG_DF : 0);
     case NBD_CMD_WRITE:
+        return (int)(NBD_CMD_FLAG_FUA | payload);
     case NBD_CMD_FLUSH:
     case NBD_CMD_TRIM:
     case NBD_CMD_CACHE:
-    case NBD_CMD_DISC:
         return NBD_CMD_FLAG_FUA;
+    case NBD_CMD_DISC:
+        return 0xffff; /* "There is no reply", so none with an error either */
     case NBD_CMD_WRITE_ZEROES:
         return NBD_CMD_FLAG_FUA | NBD_CMD_FLAG_NO_HOLE | NBD_CMD_FLAG_FAST_ZERO;
     case NBD_CMD_BLOCK_STATUS:
-        return NBD_CMD_FLAG_FUA | NBD_CMD_FLAG_REQ_ONE;
+        return (int)(NBD_CMD_FLAG_FUA | NBD_CMD_FLAG_REQ_ONE | (s->meta.count ? payload : 0));
     default:
         return -1;
     }
 }
 
+/* With a payload, the range is in there: nbds_block_status() checks it. */
+static uint32_t check_status(const NbdsSession *s, const NbdsHead *h, const char **why)
+{
+    *why = "no metadata context was selected";
+    if (!s->meta.count)
+        return NBD_EINVAL;
+    *why = "the payload is not a length and some of the contexts selected";
+    if (h->payload)
+        return h->payload < 12 || h->payload % 4 || h->payload > 8 + 4ull * s->meta.count
+                   ? NBD_EINVAL
+                   : 0;
+    *why = "the length is 0";
+    if (!h->length)
+        return NBD_EINVAL;
+    *why = "the range is not within the export";
+    return tm_range_within(h->offset, h->length, s->size) ? 0 : NBD_EINVAL;
+}
+
 /* 0, or the error and why. */
-static uint32_t check(const NbdsSession *s, const Head *h, const char **why)
+static uint32_t check(const NbdsSession *s, const NbdsHead *h, const char **why)
 {
     int allowed = flags_allowed(s, h->command);
 
@@ -210,11 +221,19 @@ static uint32_t check(const NbdsSession *s, const Head *h, const char **why)
     *why = "a flag that this command does not take";
     if (h->flags & ~allowed)
         return NBD_EINVAL;
-    if (h->command == NBD_CMD_FLUSH || h->command == NBD_CMD_DISC)
+    if (h->command == NBD_CMD_DISC)
         return 0;
+    if (h->command == NBD_CMD_BLOCK_STATUS)
+        return check_status(s, h, why);
+    *why = "the offset and the length of a flush are to be 0";
+    if (h->command == NBD_CMD_FLUSH)
+        return h->offset || h->length ? NBD_EINVAL : 0;
     *why = "the export is read-only";
     if (writes(h->command) && !s->writable)
         return NBD_EPERM;
+    *why = "a write without the flag that announces its payload";
+    if (h->command == NBD_CMD_WRITE && s->extended && !(h->flags & NBD_CMD_FLAG_PAYLOAD_LEN))
+        return NBD_EINVAL;
     *why = "the range is not within the export";
     if (!tm_range_within(h->offset, h->length, s->size))
         return h->command == NBD_CMD_WRITE || h->command == NBD_CMD_WRITE_ZEROES ? NBD_ENOSPC
@@ -224,20 +243,14 @@ static uint32_t check(const NbdsSession *s, const Head *h, const char **why)
         return s->structured ? NBD_EOVERFLOW : NBD_EINVAL;
     if (h->length > NBD_PAYLOAD_MAX && h->command == NBD_CMD_WRITE)
         return NBD_EINVAL;
-    *why = "no metadata context was selected";
-    if (h->command == NBD_CMD_BLOCK_STATUS && !s->meta.count)
-        return NBD_EINVAL;
-    *why = "the length is 0";
-    if (h->command == NBD_CMD_BLOCK_STATUS && !h->length)
-        return NBD_EINVAL;
     return 0;
 }
 
-static void execute(NbdsSession *s, const Head *h, uint8_t *payload)
+static void execute(NbdsSession *s, const NbdsHead *h, uint8_t *payload)
 {
     switch (h->command) {
     case NBD_CMD_READ:
-        nbds_read(s, h->cookie, h->flags, h->offset, h->length);
+        nbds_read(s, h);
         break;
     case NBD_CMD_WRITE:
         write_(s, h, payload);
@@ -255,42 +268,46 @@ static void execute(NbdsSession *s, const Head *h, uint8_t *payload)
         submit(s, BLK_OP_WRITE_ZEROES, h, NULL, NULL);
         break;
     case NBD_CMD_BLOCK_STATUS:
-        nbds_block_status(s, h->cookie, h->flags, h->offset, h->length);
+        nbds_block_status(s, h, payload);
         break;
     }
 }
 
 /* ---- the stream */
 
-static void parse(const uint8_t *at, Head *h)
+static void parse(const NbdsSession *s, const uint8_t *at, NbdsHead *h)
 {
     h->flags = tm_get_be16(at + 4);
     h->command = tm_get_be16(at + 6);
     h->cookie = tm_get_be64(at + 8);
     h->offset = tm_get_be64(at + 16);
-    h->length = tm_get_be32(at + 24);
+    if (s->extended) {
+        h->length = tm_get_be64(at + 24);
+        h->payload = h->flags & NBD_CMD_FLAG_PAYLOAD_LEN ? h->length : 0;
+    } else {
+        h->length = tm_get_be32(at + 24);
+        h->payload = h->command == NBD_CMD_WRITE ? h->length : 0;
+    }
 }
 
 /* Answers at once, or after the payload has passed by: a client that is still sending it may not
  * expect an answer. */
-static void refuse(NbdsSession *s, const Head *h, uint32_t error, const char *why)
+static void refuse(NbdsSession *s, const NbdsHead *h, uint32_t error, const char *why)
 {
-    s->skip = h->command == NBD_CMD_WRITE ? h->length : 0;
-    s->skipped.command = h->command;
-    s->skipped.cookie = h->cookie;
+    s->skip = h->payload;
+    s->skipped.head = *h;
     s->skipped.error = error;
     s->skipped.message = why;
 }
 
 static void refused(NbdsSession *s)
 {
-    nbds_reply(s, (uint16_t)s->skipped.command, s->skipped.cookie, s->skipped.error,
-               s->skipped.message);
+    nbds_reply(s, &s->skipped.head, s->skipped.error, s->skipped.message);
     s->skipped.error = 0;
 }
 
 /* Whether the batch has room for the reply; sends it if not. */
-static bool make_room(NbdsSession *s, const Head *h)
+static bool make_room(NbdsSession *s, const NbdsHead *h)
 {
     size_t room = 256;
 
@@ -310,14 +327,31 @@ static bool skip(NbdsSession *s)
     return s->skip == 0;
 }
 
+/* "A server SHOULD initiate hard disconnect if a client [...] uses a length larger than" the
+ * maximum payload; without extended headers, such payloads pass by. */
+static bool denial(const NbdsSession *s, const NbdsHead *h)
+{
+    return s->extended && h->payload > NBD_PAYLOAD_MAX;
+}
+
+/* Block status is computed here and now: after so much of it others have their turn. */
+static bool tired(NbdsSession *s)
+{
+    if (s->effort < NBDS_EFFORT)
+        return false;
+    s->effort = 0;
+    return true;
+}
+
 NbdsVerdict nbds_transmission_input(NbdsSession *s)
 {
+    const size_t head = s->request_head;
+
     for (;;) {
         const uint8_t *at = nbds_session_bytes(s);
         uint32_t error;
         const char *why;
-        size_t whole = NBD_REQUEST_HEAD;
-        Head h;
+        NbdsHead h;
 
         if (s->skipped.error) {
             if (!skip(s))
@@ -325,32 +359,33 @@ NbdsVerdict nbds_transmission_input(NbdsSession *s)
             refused(s);
             continue;
         }
-        s->need = NBD_REQUEST_HEAD;
-        if (nbds_session_available(s) < NBD_REQUEST_HEAD)
+        s->need = head;
+        if (nbds_session_available(s) < head)
             return NBDS_MORE;
-        if (tm_get_be32(at) != NBD_MAGIC_REQUEST)
+        if (tm_get_be32(at) != s->request_magic)
             return NBDS_CUT;
-        parse(at, &h);
+        parse(s, at, &h);
         if (nbds_session_over(s) || !make_room(s, &h))
             return NBDS_PAUSE;
         error = check(s, &h, &why);
         if (error) {
-            s->begin += NBD_REQUEST_HEAD;
+            if (denial(s, &h))
+                return NBDS_CUT;
+            s->begin += head;
             refuse(s, &h, error, why);
             continue;
         }
         if (h.command == NBD_CMD_DISC)
             return NBDS_END;
-        if (h.command == NBD_CMD_WRITE) {
-            whole += h.length;
-            s->need = whole;
-            s->large = h.length > NBDS_CHUNK / 4;
-            if (nbds_session_available(s) < whole)
+        if (h.payload) {
+            s->need = head + h.payload;
+            s->large = h.payload > NBDS_CHUNK / 4;
+            if (nbds_session_available(s) < s->need)
                 return NBDS_MORE;
         }
-        s->begin += whole;
-        execute(s, &h, (uint8_t *)at + NBD_REQUEST_HEAD);
-        if (!s->batch)
+        s->begin += head + h.payload;
+        execute(s, &h, (uint8_t *)at + head);
+        if (!s->batch || (h.command == NBD_CMD_BLOCK_STATUS && tired(s)))
             return NBDS_PAUSE;
     }
 }

@@ -13,19 +13,22 @@ from harness import *  # noqa: F401,F403
 
 INIT, IHAVEOPT, REPLY = 0x4e42444d41474943, 0x49484156454f5054, 0x3e889045565a9
 REQUEST, SIMPLE, STRUCTURED = 0x25609513, 0x67446698, 0x668e33ef
+EXT_REQUEST, EXT_REPLY = 0x21e41c71, 0x6e8a278c
 
 (OPT_EXPORT_NAME, OPT_ABORT, OPT_LIST, OPT_PEEK, OPT_STARTTLS, OPT_INFO, OPT_GO, OPT_STRUCTURED,
  OPT_LIST_META, OPT_SET_META, OPT_EXTENDED) = range(1, 12)
 REP_ACK, REP_SERVER, REP_INFO, REP_META = 1, 2, 3, 4
 ERR_UNSUP, ERR_POLICY, ERR_INVALID, ERR_PLATFORM, ERR_TLS, ERR_UNKNOWN, ERR_SHUTDOWN, \
-    ERR_BLOCK_SIZE, ERR_TOO_BIG = (0x80000000 + i for i in range(1, 10))
+    ERR_BLOCK_SIZE, ERR_TOO_BIG, ERR_EXT_HEADER = (0x80000000 + i for i in range(1, 11))
 INFO_EXPORT, INFO_NAME, INFO_DESCRIPTION, INFO_BLOCK_SIZE = range(4)
 READ, WRITE, DISC, FLUSH, TRIM, CACHE, ZEROES, STATUS = range(8)
-FUA, NO_HOLE, DF, REQ_ONE, FAST_ZERO = (1 << i for i in range(5))
+FUA, NO_HOLE, DF, REQ_ONE, FAST_ZERO, PAYLOAD_LEN = (1 << i for i in range(6))
 EPERM, EIO, ENOMEM, EINVAL, ENOSPC, EOVERFLOW, ENOTSUP = 1, 5, 12, 22, 28, 75, 95
-T_NONE, T_DATA, T_HOLE, T_STATUS, T_ERROR = 0, 1, 2, 5, 0x8001
+T_NONE, T_DATA, T_HOLE, T_STATUS, T_STATUS_EXT, T_ERROR, T_ERROR_OFFSET = \
+    0, 1, 2, 5, 6, 0x8001, 0x8002
 HAS_FLAGS, READ_ONLY, SEND_FLUSH, SEND_FUA, SEND_TRIM, SEND_ZEROES, SEND_DF, MULTI_CONN, \
-    SEND_CACHE, SEND_FAST_ZERO = (1 << i for i in (0, 1, 2, 3, 5, 6, 7, 8, 10, 11))
+    SEND_CACHE, SEND_FAST_ZERO, STATUS_PAYLOAD = \
+    (1 << i for i in (0, 1, 2, 3, 5, 6, 7, 8, 10, 11, 12))
 MAX = 32 << 20
 
 
@@ -47,6 +50,14 @@ def request(command, cookie, offset=0, length=0, flags=0, data=b"", magic=REQUES
     return struct.pack(">IHHQQI", magic, flags, command, cookie, offset, length) + data
 
 
+def extended(command, cookie, offset=0, length=0, flags=0, data=b"", magic=EXT_REQUEST):
+    """An extended request. With data, the flag and the length of the payload are added."""
+    if data:
+        flags |= PAYLOAD_LEN
+        length = length or len(data)
+    return struct.pack(">IHHQQQ", magic, flags, command, cookie, offset, length) + data
+
+
 def info_data(name, *infos):
     return text(name) + struct.pack(">H%dH" % len(infos), len(infos), *infos)
 
@@ -65,7 +76,8 @@ class Wire:
             self.s = socket.socket(socket.AF_UNIX)
             self.s.connect(where)
         self.s.settimeout(PATIENCE)
-        self.structured = False
+        self.structured = self.extended = False
+        self.offsets = {}
         if greet:
             equal(self.unpack(">QQH"), (INIT, IHAVEOPT, 3), "greeting")
         if flags is not None:
@@ -128,9 +140,12 @@ class Wire:
         """The type of the final reply."""
         return self.opt(number, data, length)[-1][0]
 
-    def go(self, name="disk0", structured=True, contexts=()):
+    def go(self, name="disk0", structured=True, contexts=(), extended=False):
         """Into transmission. Returns self; .size, .flags and .contexts are set."""
-        if structured:
+        if extended:
+            equal(self.verdict(OPT_EXTENDED), REP_ACK, "extended headers")
+            self.structured = self.extended = True
+        elif structured:
             equal(self.verdict(OPT_STRUCTURED), REP_ACK, "structured replies")
             self.structured = True
         self.contexts = {}
@@ -147,6 +162,14 @@ class Wire:
 
     # -- transmission
 
+    def request(self, command, cookie, offset=0, length=0, flags=0, data=b""):
+        """Sends a request of the form negotiated. A payload belongs to it."""
+        self.offsets[cookie] = offset
+        form = extended if self.extended else request
+        if self.extended and command == WRITE:
+            flags |= PAYLOAD_LEN
+        self.send(form(command, cookie, offset, length, flags, data))
+
     def simple(self, cookie, length=0):
         """A simple reply: (error, data)."""
         magic, error, got = self.unpack(">IIQ")
@@ -155,6 +178,12 @@ class Wire:
 
     def chunk(self):
         """A chunk: (flags, type, cookie, payload)."""
+        if self.extended:
+            magic, flags, kind, cookie, offset, length = self.unpack(">IHHQQQ")
+            equal(hex(magic), hex(EXT_REPLY), "chunk")
+            if cookie in self.offsets:
+                equal(offset, self.offsets[cookie], "the request's offset")
+            return flags, kind, cookie, self.read(length)
         magic, flags, kind, cookie, length = self.unpack(">IHHQI")
         equal(hex(magic), hex(STRUCTURED), "chunk")
         return flags, kind, cookie, self.read(length)
@@ -172,16 +201,19 @@ class Wire:
 
     def answer(self):
         """Any reply without payload: (cookie, error, message)."""
-        magic, = self.unpack(">I")
-        if magic == SIMPLE:
-            error, cookie = self.unpack(">IQ")
-            return cookie, error, ""
-        equal(hex(magic), hex(STRUCTURED), "reply")
-        flags, kind, cookie, length = self.unpack(">HHQI")
-        payload = self.read(length)
+        if not self.extended:
+            magic, = self.unpack(">I")
+            if magic == SIMPLE:
+                error, cookie = self.unpack(">IQ")
+                return cookie, error, ""
+            equal(hex(magic), hex(STRUCTURED), "reply")
+            flags, kind, cookie, length = self.unpack(">HHQI")
+            payload = self.read(length)
+        else:
+            flags, kind, cookie, payload = self.chunk()
         equal(flags, 1, "the only chunk")
         if kind == T_NONE:
-            equal(length, 0)
+            equal(payload, b"")
             return cookie, 0, ""
         equal(kind, T_ERROR, "chunk type")
         error, n = struct.unpack(">IH", payload[:6])
@@ -190,7 +222,7 @@ class Wire:
 
     def do(self, command, offset=0, length=0, flags=0, data=b"", cookie=0x1122334455667788):
         """A command without payload in its reply: its error."""
-        self.send(request(command, cookie, offset, length or len(data), flags, data))
+        self.request(command, cookie, offset, length or len(data), flags, data)
         got, error, message = self.answer()
         equal(got, cookie, "cookie")
         if error and self.structured and not message:
@@ -199,7 +231,7 @@ class Wire:
 
     def pread(self, offset, length, flags=0, cookie=7):
         """The bytes of a successful read, holes filled in."""
-        self.send(request(READ, cookie, offset, length, flags))
+        self.request(READ, cookie, offset, length, flags)
         return self.read_reply(offset, length, cookie)
 
     def read_reply(self, offset, length, cookie):
@@ -225,16 +257,29 @@ class Wire:
         equal(covered, length, "bytes described")
         return bytes(out)
 
-    def status(self, offset, length, flags=0, cookie=9):
-        """{context id: [(length, flags)]}"""
-        self.send(request(STATUS, cookie, offset, length, flags))
+    def status(self, offset, length, flags=0, cookie=9, ids=None):
+        """{context id: [(length, flags)]}; ids: a payload that chooses among the contexts."""
+        data = b"" if ids is None else struct.pack(">Q%dI" % len(ids), length, *ids)
+        if ids is not None:
+            flags, length = flags | PAYLOAD_LEN, len(data)
+        self.request(STATUS, cookie, offset, length, flags, data)
+        return self.status_reply(cookie)
+
+    def status_reply(self, cookie):
         found = {}
         for kind, payload in self.chunks(cookie):
-            equal(kind, T_STATUS, "chunk type")
-            words = struct.unpack(">%dI" % (len(payload) // 4), payload)
-            if words[0] in found:
-                fail("two chunks for context %d" % words[0])
-            found[words[0]] = list(zip(words[1::2], words[2::2]))
+            equal(kind, T_STATUS_EXT if self.extended else T_STATUS, "chunk type")
+            if self.extended:
+                context, n = struct.unpack(">II", payload[:8])
+                words = struct.unpack(">%dQ" % ((len(payload) - 8) // 8), payload[8:])
+                equal(n, len(words) // 2, "the count of descriptors")
+            else:
+                context, *words = struct.unpack(">%dI" % (len(payload) // 4), payload)
+            if context in found:
+                fail("two chunks for context %d" % context)
+            found[context] = list(zip(words[0::2], words[1::2]))
+            if not found[context] or 0 in words[0::2]:
+                fail("no extent, or an empty one")
         return found
 
 
