@@ -37,6 +37,10 @@ static const struct {
       "load every plug-in there; the default is " TM_MODULE_DIR },
     { "io-engine", 0, CMD_IO_ENGINE, "auto|io_uring|threads",
       "what waits for the medium (default: io_uring where the kernel allows it)" },
+    { "sandbox", 0, CMD_SANDBOX, "auto|on|off[,files=given|any][,paths.0=PATH...]",
+      "what the daemon can't do even if it is taken over; auto: as far as the kernel can" },
+    { "user", 0, CMD_USER, "USER[:GROUP]",
+      "give up root's rights for these once everything is open" },
     { "daemonize", 0, CMD_DAEMONIZE, NULL, "go to the background once everything is up" },
     { "pidfile", 0, CMD_PIDFILE, "FILE", "write the process id there, and lock it" },
 };

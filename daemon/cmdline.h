@@ -17,6 +17,8 @@ typedef enum {
     CMD_MONITOR,
     CMD_NBD_SERVER,
     CMD_PIDFILE,
+    CMD_SANDBOX,
+    CMD_USER,
     CMD_VERSION,
 } CmdKind;
 

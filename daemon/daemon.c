@@ -78,7 +78,7 @@ static gboolean tick(void *opaque)
     return G_SOURCE_CONTINUE;
 }
 
-bool daemon_init(Daemon *d, const GArray *options, GError **error)
+bool daemon_init(Daemon *d, const GArray *options, const char *hint, GError **error)
 {
     BlkEngineOptions engine = { 0 };
     QmpContextOptions qmp = { .quit = quit };
@@ -102,6 +102,7 @@ bool daemon_init(Daemon *d, const GArray *options, GError **error)
     qmp.graph = d->graph;
     qmp.exports = d->exports;
     qmp.opaque = d->loop;
+    qmp.not_permitted = hint;
     d->qmp = qmp_context_new(&qmp);
     return true;
 }

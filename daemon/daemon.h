@@ -19,8 +19,8 @@ typedef struct Daemon {
 } Daemon;
 
 /* The drivers and plug-ins that @options name, the I/O threads, the servers; nothing is open yet.
- */
-bool daemon_init(Daemon *daemon, const GArray *options, GError **error);
+ * @hint (borrowed, outlives the daemon) goes with errors of permission, or NULL. */
+bool daemon_init(Daemon *daemon, const GArray *options, const char *hint, GError **error);
 /* Carries out one option, in the order of the command line; the ones of daemon_init() are passed
  * over. */
 bool daemon_apply(Daemon *daemon, const CmdOption *option, GError **error);

@@ -3,6 +3,7 @@
 #include "daemon/cmdline.h"
 #include "daemon/daemon.h"
 #include "daemon/pidfile.h"
+#include "daemon/sandbox.h"
 #include "util/log.h"
 
 #include <glib-unix.h>
@@ -38,9 +39,10 @@ static void raise_descriptor_limit(void)
     }
 }
 
-static bool start(Daemon *daemon, const GArray *options, GError **error)
+static bool start(Daemon *daemon, Sandbox *sandbox, const GArray *options, GError **error)
 {
-    if (!daemon_init(daemon, options, error))
+    if (!sandbox_files(sandbox, error) ||
+        !daemon_init(daemon, options, sandbox_hint(sandbox), error))
         return false;
     g_unix_signal_add(SIGTERM, on_signal, daemon->loop);
     g_unix_signal_add(SIGINT, on_signal, daemon->loop);
@@ -55,22 +57,28 @@ static bool start(Daemon *daemon, const GArray *options, GError **error)
 static int run(const GArray *options, GError **error)
 {
     const CmdOption *pidfile_option = last_of(options, CMD_PIDFILE);
+    Sandbox *sandbox = sandbox_new(options, error);
     Daemon daemon = { 0 };
     Pidfile *pidfile = NULL;
     int background = -1;
     bool ok;
 
-    if (last_of(options, CMD_DAEMONIZE) && (background = background_start(error)) < 0)
+    if (!sandbox ||
+        (last_of(options, CMD_DAEMONIZE) && (background = background_start(error)) < 0)) {
+        sandbox_free(sandbox);
         return EXIT_FAILURE;
-    ok = start(&daemon, options, error);
+    }
+    ok = start(&daemon, sandbox, options, error);
     if (ok && pidfile_option)
         ok = (pidfile = pidfile_create(pidfile_option->value, error)) != NULL;
+    ok = ok && sandbox_calls(sandbox, options, error);
     if (ok && background >= 0)
         ok = background_ready(background, error);
     if (ok)
         g_main_loop_run(daemon.loop);
     ok = daemon_finish(&daemon, ok ? error : NULL) && ok;
     pidfile_remove(pidfile);
+    sandbox_free(sandbox);
     return ok ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 

@@ -4,6 +4,7 @@
  * that each listener sees them in one order. */
 #include "qmp/context.h"
 #include "util/error.h"
+#include <errno.h>
 #include <glib-unix.h>
 #include <pthread.h>
 #include <string.h>
@@ -165,6 +166,19 @@ json_object *qmp_context_version(void)
 
 /* ---- commands ---- */
 
+/* Messages end in the cause (util/error.h). */
+static void add_hint(const QmpContext *ctx, GError **error)
+{
+    g_autofree char *text = NULL;
+
+    if (!ctx->options.not_permitted || !error || !*error ||
+        !g_str_has_suffix((*error)->message, g_strerror(EACCES)))
+        return;
+    text = g_strdup_printf("%s (%s)", (*error)->message, ctx->options.not_permitted);
+    g_free((*error)->message);
+    (*error)->message = g_steal_pointer(&text);
+}
+
 bool qmp_dispatch(QmpContext *ctx, const char *command, json_object *args, json_object **result,
                   GError **error)
 {
@@ -177,6 +191,8 @@ bool qmp_dispatch(QmpContext *ctx, const char *command, json_object *args, json_
                                   "The command %s has not been found", command);
     call.args = args ? json_object_get(args) : json_object_new_object();
     ok = qmp_check(ctx->types, c->args, call.args, error) && c->run(&call, error);
+    if (!ok)
+        add_hint(ctx, error);
     json_object_put(call.args);
     if (ok && result)
         *result = call.result ? call.result : json_object_new_object();

@@ -25,6 +25,9 @@ typedef struct QmpContextOptions {
      * out. */
     void (*quit)(void *opaque);
     void *opaque;
+    /* What else may be to blame where an error ends in "Permission denied"; it is added in brackets.
+     * Borrowed, outlives the context; or NULL. */
+    const char *not_permitted;
 } QmpContextOptions;
 
 /* The drivers known to the graph's registry now are those that blockdev-add knows. Takes the

@@ -1,0 +1,274 @@
+/* daemon/sandbox.c: what the command line names, and which fences stand; see the header. */
+#include "daemon/sandbox.h"
+
+#include "daemon/fences.h"
+#include "qmp/context.h"
+#include "qmp/keyval.h"
+#include "util/error.h"
+#include "util/log.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+typedef enum { MODE_OFF, MODE_AUTO, MODE_ON } Mode;
+
+struct Sandbox {
+    Mode mode;
+    bool given;       /* only the files given */
+    GPtrArray *paths; /* strings; "r:": for reading only */
+    char *hint;
+};
+
+/* What the C library and the libraries that it loads read: resolving names, plug-ins, time, TLS. */
+static const char *const system_paths[] = { "r:/usr",
+                                            "r:/lib",
+                                            "r:/lib64",
+                                            "r:/proc",
+                                            "r:/sys",
+                                            "r:/etc/ld.so.cache",
+                                            "r:/etc/hosts",
+                                            "r:/etc/host.conf",
+                                            "r:/etc/resolv.conf",
+                                            "r:/etc/nsswitch.conf",
+                                            "r:/etc/gai.conf",
+                                            "r:/etc/services",
+                                            "r:/etc/protocols",
+                                            "r:/etc/passwd",
+                                            "r:/etc/group",
+                                            "r:/etc/localtime",
+                                            "r:/etc/gnutls",
+                                            "r:/etc/ssl",
+                                            "r:/etc/pkcs11",
+                                            "r:/etc/crypto-policies",
+                                            "r:/run/systemd",
+                                            "r:" TM_MODULE_DIR,
+                                            "/dev/null",
+                                            "r:/dev/urandom" };
+
+/* Members of options, at any depth, that name files. (A node's "file" is another node.) */
+static const char *const path_members[] = { "filename", "bitmap-store", "path", "dir" };
+
+/* ---- what is given */
+
+static void add(Sandbox *x, const char *prefix, const char *path)
+{
+    g_ptr_array_add(x->paths, g_strconcat(prefix, path, NULL));
+}
+
+/* A file, and, for what is made and renamed beside it, its directory; but a device's directory
+ * holds other devices. Directories that are named hold certificates. */
+static void add_file(Sandbox *x, const char *path)
+{
+    char *resolved = realpath(path, NULL);
+    const char *real = resolved ? resolved : path;
+    g_autofree char *dir = g_path_get_dirname(real);
+    struct stat st = { 0 };
+
+    if (resolved && stat(real, &st) == 0 && S_ISDIR(st.st_mode)) {
+        add(x, "r:", real);
+    } else {
+        add(x, "", real);
+        if (!S_ISBLK(st.st_mode) && !S_ISCHR(st.st_mode))
+            add(x, "", dir);
+    }
+    free(resolved);
+}
+
+static bool names_path(const char *member)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(path_members); i++) {
+        if (!strcmp(path_members[i], member))
+            return true;
+    }
+    return false;
+}
+
+static void collect(Sandbox *x, json_object *value)
+{
+    if (json_object_is_type(value, json_type_array)) {
+        for (size_t i = 0; i < json_object_array_length(value); i++)
+            collect(x, json_object_array_get_idx(value, i));
+    }
+    if (!json_object_is_type(value, json_type_object))
+        return;
+    json_object_object_foreach(value, member, child)
+    {
+        if (json_object_is_type(child, json_type_string) && names_path(member))
+            add_file(x, json_object_get_string(child));
+        collect(x, child);
+    }
+}
+
+/* Mistakes in the text are for who carries the option out to tell. */
+static void collect_option(Sandbox *x, const char *text)
+{
+    json_object *value =
+        *text == '{' ? json_tokener_parse(text) : qmp_keyval_parse(text, "type", NULL);
+
+    collect(x, value);
+    json_object_put(value);
+}
+
+static void collect_all(Sandbox *x, const GArray *options)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(system_paths); i++)
+        add(x, "", system_paths[i]);
+    for (guint i = 0; i < options->len; i++) {
+        const CmdOption *option = &g_array_index(options, CmdOption, i);
+
+        if (option->kind == CMD_PIDFILE)
+            add_file(x, option->value);
+        else if (option->kind == CMD_MODULE || option->kind == CMD_MODULE_DIR)
+            add(x, "r:", option->value);
+        else if (option->value)
+            collect_option(x, option->value);
+    }
+}
+
+/* ---- --sandbox */
+
+static const char *const mode_values[] = { "off", "auto", "on", NULL };
+static const QmpType mode_type = { .kind = QMP_KIND_ENUM,
+                                   .name = "SandboxMode",
+                                   .values = mode_values };
+static const char *const files_values[] = { "any", "given", NULL };
+static const QmpType files_type = { .kind = QMP_KIND_ENUM,
+                                    .name = "SandboxFiles",
+                                    .values = files_values };
+static const QmpMember members[] = {
+    { "mode", &mode_type, false, NULL },
+    { "files", &files_type, true, NULL },
+    { "paths", &qmp_type_str_array, true, NULL },
+    { NULL },
+};
+static const QmpType type = { .kind = QMP_KIND_OBJECT,
+                              .name = "SandboxOptions",
+                              .members = members };
+
+static int index_of(const char *const *values, const char *value)
+{
+    int i = 0;
+
+    while (strcmp(values[i], value))
+        i++;
+    return i;
+}
+
+static bool parse_paths(Sandbox *x, json_object *paths, GError **error)
+{
+    for (size_t i = 0; paths && i < json_object_array_length(paths); i++) {
+        const char *path = json_object_get_string(json_object_array_get_idx(paths, i));
+
+        if (!g_file_test(path, G_FILE_TEST_EXISTS))
+            return tm_error_set(error, "Parameter 'paths': '%s' does not exist", path);
+        add(x, "", path);
+    }
+    return true;
+}
+
+static bool parse(Sandbox *x, const char *text, GError **error)
+{
+    json_object *args = qmp_option_parse(NULL, &type, text, "mode", error);
+    const char *files = args ? qmp_arg_str(args, "files") : NULL;
+    json_object *paths = args ? qmp_arg(args, "paths") : NULL;
+    bool ok = args && parse_paths(x, paths, error);
+
+    if (ok) {
+        x->mode = (Mode)index_of(mode_values, qmp_arg_str(args, "mode"));
+        x->given = files ? index_of(files_values, files) : x->given || paths;
+    }
+    json_object_put(args);
+    return ok;
+}
+
+Sandbox *sandbox_new(const GArray *options, GError **error)
+{
+    Sandbox *x = g_new0(Sandbox, 1);
+
+    x->mode = MODE_AUTO;
+    x->given = true;
+    x->paths = g_ptr_array_new_with_free_func(g_free);
+    collect_all(x, options);
+    for (guint i = 0; i < options->len; i++) {
+        if (g_array_index(options, CmdOption, i).kind == CMD_MONITOR)
+            x->given = false;
+    }
+    for (guint i = 0; i < options->len; i++) {
+        const CmdOption *option = &g_array_index(options, CmdOption, i);
+
+        if (option->kind == CMD_SANDBOX && !parse(x, option->value, error)) {
+            g_prefix_error(error, "--sandbox %s: ", option->value);
+            sandbox_free(x);
+            return NULL;
+        }
+    }
+    g_ptr_array_add(x->paths, NULL);
+    return x;
+}
+
+void sandbox_free(Sandbox *x)
+{
+    if (!x)
+        return;
+    g_ptr_array_unref(x->paths);
+    g_free(x->hint);
+    g_free(x);
+}
+
+const char *sandbox_hint(const Sandbox *x)
+{
+    return x->hint;
+}
+
+/* ---- the fences */
+
+/* A fence that does not stand: an error where it was demanded, else told. */
+static bool missing(const Sandbox *x, const char *what, int err, GError **error)
+{
+    if (x->mode == MODE_ON)
+        return tm_error_set_errno(error, err, "--sandbox on: %s", what);
+    tm_log(TM_LOG_INFO, "sandbox: %s: %s", what, g_strerror(err));
+    return true;
+}
+
+bool sandbox_files(Sandbox *x, GError **error)
+{
+    int version = x->mode == MODE_OFF ? 0 : landlock_version(), err;
+
+    if (x->mode == MODE_OFF)
+        return true;
+    if (!version)
+        return missing(x, "this kernel has no Landlock: files are not restricted", ENOSYS, error);
+    err = landlock_restrict(version, x->given ? (char **)x->paths->pdata : NULL);
+    if (err)
+        return missing(x, "files can't be restricted", -err, error);
+    if (x->given)
+        x->hint = g_strdup("the sandbox allows only what the command line names; "
+                           "--sandbox paths.0=DIR adds to it, --sandbox off ends it");
+    return true;
+}
+
+bool sandbox_calls(Sandbox *x, const GArray *options, GError **error)
+{
+    int err;
+
+    for (guint i = options->len; i-- > 0;) {
+        const CmdOption *option = &g_array_index(options, CmdOption, i);
+
+        if (option->kind != CMD_USER)
+            continue;
+        if (!identity_drop(option->value, error)) {
+            g_prefix_error(error, "--user %s: ", option->value);
+            return false;
+        }
+        break;
+    }
+#if defined(__SANITIZE_ADDRESS__)
+    return true; /* the leak checker is a process of its own that traces this one */
+#endif
+    if (x->mode == MODE_OFF)
+        return true;
+    err = seccomp_restrict();
+    return !err || missing(x, "system calls can't be restricted", -err, error);
+}

@@ -1,0 +1,30 @@
+/* daemon/sandbox.h: what a daemon that has been taken over can't do: --sandbox and --user.
+ *
+ * A hostile client or image that finds a way to run code in this process still has only what the
+ * kernel lets the process do. Three fences, each of which stands alone:
+ *  - files (Landlock): a daemon without a monitor reaches the files and directories that its
+ *    command line names, and what the C library reads. With a monitor, whose client may name any
+ *    file, every file can be reached unless the option says `files=given`; in either case no
+ *    program can be executed and no device, directory or symbolic link be made.
+ *  - calls (seccomp): no new processes and programs, no tracing, mounting, namespaces, kernel
+ *    modules, keys, clocks, other identities.
+ *  - identity: --user gives up root's once everything that the command line names is open.
+ *
+ * Threads: the main one. */
+#pragma once
+#include "daemon/cmdline.h"
+
+typedef struct Sandbox Sandbox;
+
+/* Reads --sandbox among @options and collects what the others name. NULL: an error in it.
+ * Returned: sandbox_free. */
+Sandbox *sandbox_new(const GArray *options, GError **error);
+void sandbox_free(Sandbox *sandbox); /* NULL is fine */
+/* Restricts files. Before the first thread is started: the kernel restricts the calling thread and
+ * those that it starts. Errors: `on` was asked for and the kernel has no Landlock. */
+bool sandbox_files(Sandbox *sandbox, GError **error);
+/* Gives up the identity that --user says, and then restricts calls, of all threads. Once everything
+ * is up. Errors: no such user, not root; `on` and no seccomp. */
+bool sandbox_calls(Sandbox *sandbox, const GArray *options, GError **error);
+/* What to add to an error that says that something is not permitted, or NULL. Borrowed. */
+const char *sandbox_hint(const Sandbox *sandbox);

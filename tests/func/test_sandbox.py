@@ -1,0 +1,157 @@
+#!/usr/bin/python3
+"""What tidemarkd can't do, whoever steers it: --sandbox and --user."""
+import ctypes
+import os
+import tempfile
+
+import nbd
+
+from harness import *
+
+M = 1 << 20
+
+
+def landlock():
+    """Its version, 0 without it."""
+    return max(0, ctypes.CDLL(None).syscall(444, None, ctypes.c_size_t(0), 1))
+
+
+def status(daemon, field):
+    """What the kernel says of each of its threads, as a set."""
+    found = set()
+    for task in os.listdir("/proc/%d/task" % daemon.pid):
+        with open("/proc/%d/task/%s/status" % (daemon.pid, task)) as f:
+            found |= {line.split(":", 1)[1].strip() for line in f if line.startswith(field + ":")}
+    return found
+
+
+def image(directory, name="disk.img"):
+    path = os.path.join(directory, name)
+    with open(path, "wb") as f:
+        f.truncate(M)
+    return path
+
+
+def other_dir(tmp):
+    path = os.path.join(tmp, "other")
+    os.mkdir(path)
+    return path
+
+
+def write_a_byte(daemon, export):
+    h = nbd.NBD()
+    h.connect_uri("nbd+unix:///%s?socket=%s" % (export, daemon.nbd_path))
+    h.pwrite(b"x", 0)
+    h.shutdown()
+
+
+@test
+def calls(tmp):
+    "system calls are restricted in every thread, unless the sandbox is off"
+    with Daemon(tmp) as d:
+        restricted = status(d, "Seccomp")
+    with Daemon(tmp, "--sandbox", "off") as d:
+        equal(status(d, "Seccomp"), {"0"})
+        equal(status(d, "NoNewPrivs"), {"0"})
+    if restricted != {"2"} and b"__asan_init" in open(TIDEMARKD, "rb").read():
+        skip("built with a sanitizer that traces")
+    equal(restricted, {"2"})
+
+
+@test
+def any_file(tmp):
+    "with a monitor every file can be opened"
+    with Daemon(tmp) as d:
+        d.qmp("blockdev-add", driver="file", node_name="n", filename=image(other_dir(tmp)))
+
+
+@test
+def given_files(tmp):
+    "what the command line names can be used, with all that belongs to it, and nothing else"
+    if not landlock():
+        skip("this kernel has no Landlock")
+    mine = image(tmp)
+    with tempfile.TemporaryDirectory() as elsewhere, Daemon(
+            tmp, "--sandbox", "on,files=given", "--blockdev",
+            "driver=file,node-name=n,filename=" + mine, "--export",
+            "nbd,id=e,node-name=n,writable=on") as d:
+        other = image(elsewhere)
+        e = raises(QMPError, d.qmp, "blockdev-add", driver="file", node_name="o", filename=other)
+        equal(e.desc, "Could not open '%s': Permission denied (the sandbox allows only what the "
+              "command line names; --sandbox paths.0=DIR adds to it, --sandbox off ends it)" % other)
+        raises(QMPError, d.qmp, "blockdev-add", driver="file", node_name="o", read_only=True,
+               filename="/etc/shadow", match="Permission denied|No such file")
+        # its store is made, written, removed; and its sockets are removed at the end
+        d.qmp("block-dirty-bitmap-add", node="n", name="b", persistent=True)
+        write_a_byte(d, "n")
+        equal(os.path.exists(mine + ".bitmaps"), True)
+        d.qmp("block-dirty-bitmap-remove", node="n", name="b")
+        equal(os.path.exists(mine + ".bitmaps"), False)
+        socket_path = d.nbd_path
+    equal(os.path.exists(socket_path), False)
+
+
+@test
+def more_paths(tmp):
+    "--sandbox paths adds to what is given"
+    if not landlock():
+        skip("this kernel has no Landlock")
+    other = other_dir(tmp)
+    with Daemon(tmp, "--sandbox", "on,paths.0=" + other) as d:
+        d.qmp("blockdev-add", driver="file", node_name="n", filename=image(other))
+        raises(QMPError, d.qmp, "blockdev-add", driver="file", node_name="o", read_only=True,
+               filename="/etc/hostname", match="the sandbox allows")
+
+
+@test
+def without_monitor(tmp):
+    "without a monitor a disk is served inside the fence, also one that a link leads to"
+    other = image(other_dir(tmp))
+    link = os.path.join(tmp, "link.img")
+    os.symlink(other, link)
+    with Daemon(tmp, "--blockdev", "driver=file,node-name=n,filename=" + link, "--export",
+                "nbd,id=e,node-name=n,writable=on", "--pidfile", os.path.join(tmp, "pid"),
+                qmp=False) as d:
+        wait_until(lambda: os.path.exists(os.path.join(tmp, "pid")), "the PID file")
+        write_a_byte(d, "n")
+    equal(open(other, "rb").read(1), b"x")
+    equal(os.path.exists(os.path.join(tmp, "pid")), False)
+
+
+@test
+def mistakes(tmp):
+    "mistakes in --sandbox and --user are told in one line"
+    for args, match in (
+            (["--sandbox", "yes"], "--sandbox yes: Parameter 'mode' does not accept value 'yes'"),
+            (["--sandbox", "on,files=some"], "Parameter 'files' does not accept value 'some'"),
+            (["--sandbox", "on,paths.0=/no/such"], "'/no/such' does not exist"),
+            (["--user", "no such user"], "--user no such user: there is no user 'no such user'"),
+            (["--user", "0:no such group"], "there is no group 'no such group'"),
+            (["--user", ""], "expected NAME or NAME:GROUP")):
+        done = run(TIDEMARKD, *args, check=False)
+        equal(done.returncode, 1)
+        equal(done.stderr.count("\n"), 1, done.stderr)
+        matches(done.stderr, match)
+
+
+@test
+def another_user(tmp):
+    "--user: root's rights are given up in every thread, what was opened before stays open"
+    if os.getuid():
+        skip("only root can give up its rights")
+    os.chmod(tmp, 0o755)
+    mine = image(tmp)
+    os.chmod(mine, 0o600)
+    secret = image(other_dir(tmp))
+    os.chmod(secret, 0o600)
+    with Daemon(tmp, "--user", "12345:54321", "--blockdev", "driver=file,node-name=n,filename=" + mine,
+                "--export", "nbd,id=e,node-name=n,writable=on") as d:
+        wait_until(lambda: status(d, "Uid") == {"\t".join(["12345"] * 4)}, "the other user")
+        equal(status(d, "Gid"), {"\t".join(["54321"] * 4)})
+        equal(status(d, "CapEff"), {"0" * 16})
+        write_a_byte(d, "n")
+        raises(QMPError, d.qmp, "blockdev-add", driver="file", node_name="o", filename=secret,
+               match="Permission denied")
+
+
+main()
