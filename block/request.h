@@ -4,6 +4,10 @@
  * I/O on the caller's thread. What would wait goes to io_uring or to the workers and completes
  * later.
  *
+ * A discard, zeroing or caching may span the whole disk, however large. It is done in slices, of
+ * about as much as takes a few milliseconds, and goes behind what else is queued in between, so
+ * that neither the workers nor other requests of the disk wait long for it.
+ *
  * Every request counts on its node as in flight from submission to completion, by guest range:
  * reads and writes shared, discards and zeroing exclusive where they overlap. */
 #pragma once
@@ -33,6 +37,8 @@ struct BlkRequest {
     /* Called once, on any engine thread, if and only if blk_submit() returned -EINPROGRESS; it may
      * run before blk_submit() returns. 0 or -errno. */
     void (*done)(BlkRequest *request, int result);
+    /* Atomic, or NULL: if it becomes true, a request done in slices ends with -ESHUTDOWN. */
+    const bool *cancel;
 
     /* the block layer's own */
     struct {
@@ -42,6 +48,7 @@ struct BlkRequest {
     } hop[BLK_HOPS];     /* from the node submitted to down to the one that has the descriptor */
     unsigned n_hops;
     BlkNode *node;
+    uint64_t sliced, slice; /* bytes done so far; of the next slice */
     BlkWork work;
     BlkAio aio;
 };

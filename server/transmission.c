@@ -17,6 +17,8 @@
 #include <errno.h>
 #include <string.h>
 
+#define CACHE_MAX ((uint64_t)1 << 30) /* of a request to cache, what is done about it */
+
 /* ---- request objects */
 
 static void request_release(NbdsSession *s, NbdsOut *out)
@@ -60,7 +62,7 @@ uint32_t nbds_request_error(NbdsSession *s, const NbdsHead *h, int err)
 {
     bool fast = h->flags & NBD_CMD_FLAG_FAST_ZERO;
 
-    if (!(err == ENOTSUP && fast))
+    if (!(err == ENOTSUP && fast) && err != ESHUTDOWN)
         blk_export_io_error(s->export_, writes(h->command), err);
     return nbds_error(err, fast);
 }
@@ -105,6 +107,7 @@ NbdsRequest *nbds_request_fill(NbdsSession *s, BlkOp op, const NbdsHead *h)
     r->blk.offset = h->offset;
     r->blk.length = h->length;
     r->blk.done = blk_done;
+    r->blk.cancel = &s->dead;
     return r;
 }
 
@@ -165,6 +168,16 @@ static void write_(NbdsSession *s, const NbdsHead *h, uint8_t *payload)
     memcpy(copy->data, payload, h->length);
     submit(s, BLK_OP_WRITE, h, copy, copy->data);
     nbds_chunk_put(s->server, copy);
+}
+
+/* "there is no guarantee of an actual performance gain": one request does not push everything else
+ * out of the page cache. */
+static void cache(NbdsSession *s, const NbdsHead *request)
+{
+    NbdsHead h = *request;
+
+    h.length = tm_min(h.length, CACHE_MAX);
+    submit(s, BLK_OP_CACHE, &h, NULL, NULL);
 }
 
 /* The command's flags; FUA is "valid for all commands". -1: no such command. */
@@ -262,7 +275,7 @@ static void execute(NbdsSession *s, const NbdsHead *h, uint8_t *payload)
         submit(s, BLK_OP_DISCARD, h, NULL, NULL);
         break;
     case NBD_CMD_CACHE:
-        submit(s, BLK_OP_CACHE, h, NULL, NULL);
+        cache(s, h);
         break;
     case NBD_CMD_WRITE_ZEROES:
         submit(s, BLK_OP_WRITE_ZEROES, h, NULL, NULL);

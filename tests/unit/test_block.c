@@ -20,15 +20,20 @@ static BlkRegistry *registry;
 static BlkEngine *engine;
 static BlkGraph *graph;
 
+static void open_with(const BlkEngineOptions *options, const TmSys *sys)
+{
+    dir = g_dir_make_tmp("tm-block-XXXXXX", NULL);
+    registry = blk_registry_new(sys);
+    engine = blk_engine_new(options, NULL);
+    ck_assert_ptr_nonnull(engine);
+    graph = blk_graph_new(registry, engine, sys);
+}
+
 static void open_all(BlkIoEngine io)
 {
     BlkEngineOptions options = { .io = io };
 
-    dir = g_dir_make_tmp("tm-block-XXXXXX", NULL);
-    registry = blk_registry_new(&tm_sys_kernel);
-    engine = blk_engine_new(&options, NULL);
-    ck_assert_ptr_nonnull(engine);
-    graph = blk_graph_new(registry, engine, &tm_sys_kernel);
+    open_with(&options, &tm_sys_kernel);
 }
 
 static void close_all(void)
@@ -96,26 +101,36 @@ static void waited_done(BlkRequest *request, int result)
     pthread_mutex_unlock(&w->lock);
 }
 
+static Waited waited(BlkOp op, void *buf, uint64_t offset, uint64_t length, uint32_t flags)
+{
+    return (Waited){ .request = { .op = op,
+                                  .flags = flags,
+                                  .offset = offset,
+                                  .length = length,
+                                  .buf = buf,
+                                  .done = waited_done },
+                     .lock = PTHREAD_MUTEX_INITIALIZER,
+                     .changed = PTHREAD_COND_INITIALIZER };
+}
+
+static int result_of(Waited *w)
+{
+    pthread_mutex_lock(&w->lock);
+    while (!w->done)
+        pthread_cond_wait(&w->changed, &w->lock);
+    pthread_mutex_unlock(&w->lock);
+    return w->result;
+}
+
 static int run(BlkNode *node, BlkOp op, void *buf, uint64_t offset, uint64_t length, uint32_t flags)
 {
-    Waited w = { .request = { .op = op,
-                              .flags = flags,
-                              .offset = offset,
-                              .length = length,
-                              .buf = buf,
-                              .done = waited_done },
-                 .lock = PTHREAD_MUTEX_INITIALIZER,
-                 .changed = PTHREAD_COND_INITIALIZER };
+    Waited w = waited(op, buf, offset, length, flags);
     int ret = blk_submit(node, &w.request);
 
     if (ret != -EINPROGRESS)
         return ret;
     blk_engine_kick(engine);
-    pthread_mutex_lock(&w.lock);
-    while (!w.done)
-        pthread_cond_wait(&w.changed, &w.lock);
-    pthread_mutex_unlock(&w.lock);
-    return w.result;
+    return result_of(&w);
 }
 
 static BmpBitmap *add_bitmap(BlkNode *node, const char *name, uint64_t granularity)
@@ -415,6 +430,103 @@ static void meet(BlkWork *work)
 
 /* Work that comes in a burst does not wait behind work that blocks while there may be more workers,
  * whether the first one is idle by then (often) or not. */
+/* ---- slices */
+
+static struct {
+    pthread_mutex_t lock; /* held: the next slice waits */
+    useconds_t each;      /* what a slice takes */
+    uint64_t next;        /* where it is to begin */
+    uint64_t longest, at_sync;
+    unsigned calls, cancel_after;
+    bool cancel;
+} slices = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+static int slice(int fd, int mode, off_t offset, off_t length)
+{
+    pthread_mutex_lock(&slices.lock);
+    ck_assert_uint_eq((uint64_t)offset, slices.next);
+    slices.next += (uint64_t)length;
+    slices.longest = tm_max(slices.longest, (uint64_t)length);
+    if (++slices.calls == slices.cancel_after)
+        __atomic_store_n(&slices.cancel, true, __ATOMIC_RELAXED);
+    pthread_mutex_unlock(&slices.lock);
+    usleep(slices.each);
+    return 0;
+}
+
+static int slices_sync(int fd)
+{
+    pthread_mutex_lock(&slices.lock);
+    slices.at_sync = slices.next;
+    pthread_mutex_unlock(&slices.lock);
+    return 0;
+}
+
+static void expect_slices(uint64_t offset, useconds_t each, unsigned cancel_after)
+{
+    slices.each = each;
+    slices.next = offset;
+    slices.longest = slices.calls = 0;
+    slices.cancel_after = cancel_after;
+    slices.cancel = false;
+}
+
+/* What spans a large disk is done in slices, in order: larger ones if they take no time. Another
+ * request comes between them though there is one worker, and they can be given up. */
+START_TEST(test_slices)
+{
+    BlkEngineOptions options = { .io = BLK_IO_THREADS, .workers = 1 };
+    const uint64_t size = 1024 * 1024 * MIB;
+    g_autofree char *path = NULL;
+    TmSys sys = tm_sys_kernel;
+    Waited trim, flush;
+    BlkNode *node;
+
+    sys.fallocate = slice;
+    sys.fdatasync = slices_sync;
+    open_with(&options, &sys);
+    make_file("disk", size);
+    path = g_build_filename(dir, "disk", NULL);
+    node = add("{\"driver\":\"file\",\"node-name\":\"f\",\"filename\":\"%s\","
+               "\"discard\":\"unmap\"}",
+               path);
+    ck_assert_ptr_nonnull(node);
+
+    expect_slices(4096, 0, 0);
+    ck_assert_int_eq(run(node, BLK_OP_DISCARD, NULL, 4096, size - 8192, TIDEMARK_FUA), 0);
+    ck_assert_uint_eq(slices.next, size - 4096);
+    ck_assert_uint_gt(slices.longest, 64 * MIB);
+    ck_assert_uint_gt(slices.calls, 1);
+    ck_assert_uint_eq(slices.at_sync, slices.next);
+
+    expect_slices(0, 25000, 0);
+    ck_assert_int_eq(run(node, BLK_OP_WRITE_ZEROES, NULL, 0, 320 * MIB, TIDEMARK_MAY_UNMAP), 0);
+    ck_assert_uint_eq(slices.next, 320 * MIB);
+    ck_assert_uint_eq(slices.calls, 5);
+    ck_assert_uint_eq(slices.longest, 64 * MIB);
+
+    expect_slices(0, 1000, 0);
+    trim = waited(BLK_OP_DISCARD, NULL, 0, size, 0);
+    flush = waited(BLK_OP_FLUSH, NULL, 0, 0, 0);
+    pthread_mutex_lock(&slices.lock);
+    ck_assert_int_eq(blk_submit(node, &trim.request), -EINPROGRESS);
+    ck_assert_int_eq(blk_submit(node, &flush.request), -EINPROGRESS);
+    pthread_mutex_unlock(&slices.lock);
+    ck_assert_int_eq(result_of(&flush), 0);
+    ck_assert_int_eq(result_of(&trim), 0);
+    ck_assert_uint_lt(slices.at_sync, size);
+    ck_assert_uint_eq(slices.next, size);
+
+    expect_slices(0, 0, 3);
+    trim = waited(BLK_OP_DISCARD, NULL, 0, size, 0);
+    trim.request.cancel = &slices.cancel;
+    ck_assert_int_eq(blk_submit(node, &trim.request), -EINPROGRESS);
+    ck_assert_int_eq(result_of(&trim), -ESHUTDOWN);
+    ck_assert_uint_eq(slices.calls, 3);
+    close_all();
+}
+END_TEST
+
 START_TEST(test_burst_of_work)
 {
     for (int round = 0; round < 20; round++) {
@@ -449,6 +561,7 @@ int main(void)
     tcase_add_test(tcase, test_graph_names);
     tcase_add_test(tcase, test_inflight_excludes);
     tcase_add_test(tcase, test_inflight_race);
+    tcase_add_test(tcase, test_slices);
     tcase_add_test(tcase, test_burst_of_work);
     suite_add_tcase(suite, tcase);
     runner = srunner_create(suite);
