@@ -12,7 +12,7 @@ JOBS = 2
 RUN_TESTS = $(PYTHON) $(SRCDIR)/tests/run-tests --build $(BUILD) -j $(JOBS)
 SOURCES = $(filter-out $(SRCDIR)/build%,$(wildcard $(addprefix $(SRCDIR)/,*/*.[ch] */*/*.[ch] */*/*/*.[ch])))
 
-.PHONY: all check demo bench crash fuzz stress install uninstall clean distclean format tidy help
+.PHONY: all check demo bench crash fuzz stress trixie install uninstall clean distclean format tidy help
 
 all: $(BUILD)/build.ninja
 	@$(NINJA)
@@ -76,6 +76,11 @@ format:
 tidy: all
 	run-clang-tidy -quiet -p $(BUILD) $(filter %.c,$(SOURCES))
 
+# The newer peers of Debian 13; tests/interop/test_trixie.py and make bench use them where they are.
+trixie:
+	@$(SRCDIR)/scripts/trixie build-trixie
+	@$(MAKE) --no-print-directory check TESTS=$(SRCDIR)/tests/interop/test_trixie.py
+
 help:
 	@echo 'make            build (after ./configure, or with its defaults)'
 	@echo 'make check      set up what is missing, build, run all tests;'
@@ -83,6 +88,7 @@ help:
 	@echo 'make demo       set up what is missing, build, show an incremental backup'
 	@echo 'make stress     the model test for longer (STRESS_SECONDS); make fuzz: FUZZ_SECONDS each'
 	@echo 'make crash      power losses and kills for longer (CRASH_SECONDS, CRASH_KILLS, CRASH_SEED)'
+	@echo 'make trixie     QEMU 10 and libnbd 1.22 in build-trixie, and the tests with them (root)'
 	@echo 'make bench      compare with the peers; BENCH_ARGS=--help'
 	@echo 'make install    DESTDIR=DIR is honoured; make uninstall'
 	@echo 'make clean | distclean | format | tidy        V=1 shows the commands'
