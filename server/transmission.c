@@ -244,9 +244,6 @@ static uint32_t check(const NbdsSession *s, const NbdsHead *h, const char **why)
     *why = "the export is read-only";
     if (writes(h->command) && !s->writable)
         return NBD_EPERM;
-    *why = "a write without the flag that announces its payload";
-    if (h->command == NBD_CMD_WRITE && s->extended && !(h->flags & NBD_CMD_FLAG_PAYLOAD_LEN))
-        return NBD_EINVAL;
     *why = "the range is not within the export";
     if (!tm_range_within(h->offset, h->length, s->size))
         return h->command == NBD_CMD_WRITE || h->command == NBD_CMD_WRITE_ZEROES ? NBD_ENOSPC
@@ -294,13 +291,13 @@ static void parse(const NbdsSession *s, const uint8_t *at, NbdsHead *h)
     h->command = tm_get_be16(at + 6);
     h->cookie = tm_get_be64(at + 8);
     h->offset = tm_get_be64(at + 16);
-    if (s->extended) {
-        h->length = tm_get_be64(at + 24);
-        h->payload = h->flags & NBD_CMD_FLAG_PAYLOAD_LEN ? h->length : 0;
-    } else {
-        h->length = tm_get_be32(at + 24);
-        h->payload = h->command == NBD_CMD_WRITE ? h->length : 0;
-    }
+    h->length = s->extended ? tm_get_be64(at + 24) : tm_get_be32(at + 24);
+    /* With extended headers a flag is to say that there is a payload; QEMU 10's client leaves it
+     * out, and its server does without. */
+    if (h->command == NBD_CMD_WRITE || (s->extended && h->flags & NBD_CMD_FLAG_PAYLOAD_LEN))
+        h->payload = h->length;
+    else
+        h->payload = 0;
 }
 
 /* Answers at once, or after the payload has passed by: a client that is still sending it may not
