@@ -39,12 +39,14 @@ void nbds_option_reply(NbdsSession *s, uint32_t option, uint32_t type, const voi
 void nbds_option_error(NbdsSession *s, uint32_t option, uint32_t type, const char *format, ...)
 {
     char message[256];
+    const char *end;
     va_list args;
 
     va_start(args, format);
     g_vsnprintf(message, sizeof(message), format, args);
     va_end(args);
-    nbds_option_reply(s, option, type, message, strlen(message));
+    g_utf8_validate(message, -1, &end); /* it may have been cut within a character */
+    nbds_option_reply(s, option, type, message, (size_t)(end - message));
 }
 
 /* "Client flags": unknown ones end the session. */

@@ -239,7 +239,7 @@ NbdsVerdict nbds_option_run(NbdsSession *s, uint32_t option, const uint8_t *data
 bool nbds_option_known(uint32_t option);
 NbdsVerdict nbds_meta_option(NbdsSession *s, uint32_t option, const uint8_t *data, uint32_t length);
 void nbds_meta_clear(NbdsSession *s);
-/* A string of the client's: NULL if it is none (too long, contains NUL). Returned (g_free). */
+/* A string of the client's: NULL if it is none (too long, not UTF-8, contains NUL). Returned. */
 char *nbds_option_string(const uint8_t *data, uint32_t length);
 
 /* transmission.c, read.c, status.c, reply.c */

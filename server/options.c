@@ -16,7 +16,8 @@ typedef NbdsVerdict (*OptionFn)(NbdsSession *s, uint32_t option, const uint8_t *
 
 char *nbds_option_string(const uint8_t *data, uint32_t length)
 {
-    return length <= NBD_STRING_MAX && !memchr(data, 0, length)
+    return length <= NBD_STRING_MAX && g_utf8_validate((const char *)data, length, NULL) &&
+                   !memchr(data, 0, length)
                ? g_strndup((const char *)data, length)
                : NULL;
 }

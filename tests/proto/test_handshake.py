@@ -129,7 +129,8 @@ def malformed_info(tmp):
     bad = [b"", b"\0", b"\0\0\0\0", b"\0\0\0\0\0", struct.pack(">I", 5) + b"disk0",
            struct.pack(">I", 6) + b"disk0\0\0", struct.pack(">I", 0xffffffff) + b"disk0\0\0",
            text("disk0") + b"\0\1", text("disk0") + b"\0\1\0\0\0", text("disk0") + b"\0\0\0\0",
-           text("disk0") + b"\xff\xff\0\0", info_data("disk0\0x"), info_data("z" * 4097)]
+           text("disk0") + b"\xff\xff\0\0", info_data("disk0\0x"), info_data("z" * 4097),
+           info_data(b"disk\xff"), info_data(b"\xc3")]
     with serve(tmp) as d:
         w = Wire(d.nbd_path)
         for number in (OPT_INFO, OPT_GO):
@@ -137,6 +138,28 @@ def malformed_info(tmp):
                 equal(w.verdict(number, data), ERR_INVALID, "%d %r" % (number, data[:20]))
         equal(w.verdict(OPT_INFO, info_data("z" * 4096)), ERR_UNKNOWN, "the longest name")
         w.go()
+
+
+@test
+def error_messages(tmp):
+    "the texts of errors are strings: UTF-8, not too long (Conventions, NBD_REP_ERR_UNKNOWN)"
+    with serve(tmp) as d:
+        w = Wire(d.nbd_path)
+        for name in ("nope", "ü" * 2048, "x" + "ü" * 2000, "€" * 1365, "xx" + "€" * 300):
+            (kind, message), = w.opt(OPT_INFO, info_data(name))
+            equal(kind, ERR_UNKNOWN)
+            equal(0 < len(message) <= 256, True, "a short message")
+            matches(message.decode(), name[:50])
+
+
+@test
+def repeated_requests(tmp):
+    "information asked for twice is told once (NBD_REP_INFO)"
+    with serve(tmp) as d:
+        w = Wire(d.nbd_path)
+        found = w.opt(OPT_INFO, info_data("disk0", *[INFO_NAME, INFO_BLOCK_SIZE] * 1000))
+        equal(sorted(data[:2] for kind, data in found if kind == REP_INFO),
+              [b"\0\0", b"\0\1", b"\0\3"])
 
 
 @test
