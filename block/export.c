@@ -31,7 +31,9 @@ struct BlkExport {
     BlkExports *exports; /* borrowed */
     char *id, *type, *name, *description;
     BlkUser *user;
-    bool writable, writethrough, allocation_depth;
+    bool writable, writethrough, allocation_depth, draft_2016;
+    unsigned draft_dirty_flag;
+    char *draft_bitmap;
     bool shutting_down; /* atomic */
     unsigned sessions;
     BlkSelection *selection;
@@ -160,6 +162,21 @@ static bool check_name(BlkExports *exports, const BlkExportOptions *o, const cha
     return true;
 }
 
+static bool check_draft(const BlkExportOptions *o, const BlkSelection *selection, GError **error)
+{
+    if (!o->draft_bitmap)
+        return true;
+    if (!o->draft_dirty_flag)
+        return tm_error_set(error, "Bitmap '%s' of block-status-2016 needs a dirty-flag",
+                            o->draft_bitmap);
+    for (size_t i = 0; i < selection->count; i++) {
+        if (g_str_equal(bmp_bitmap_name(selection->bitmaps[i]), o->draft_bitmap))
+            return true;
+    }
+    return tm_error_set(error, "Bitmap '%s' of block-status-2016 is not among those of export '%s'",
+                        o->draft_bitmap, o->id);
+}
+
 BlkExport *blk_exports_add(BlkExports *exports, const BlkExportOptions *o, GError **error)
 {
     const char *name = o->name ? o->name : o->node_name;
@@ -187,6 +204,10 @@ BlkExport *blk_exports_add(BlkExports *exports, const BlkExportOptions *o, GErro
     selection = blk_selection_make(node, o->writable, o->bitmaps, o->n_bitmaps, true, error);
     if (!selection)
         return NULL;
+    if (!check_draft(o, selection, error)) {
+        blk_selection_unref(selection);
+        return NULL;
+    }
 
     x = g_new0(BlkExport, 1);
     x->refs = 1;
@@ -198,6 +219,9 @@ BlkExport *blk_exports_add(BlkExports *exports, const BlkExportOptions *o, GErro
     x->writable = o->writable;
     x->writethrough = o->writethrough;
     x->allocation_depth = o->allocation_depth;
+    x->draft_2016 = o->draft_2016;
+    x->draft_dirty_flag = o->draft_dirty_flag;
+    x->draft_bitmap = g_strdup(o->draft_bitmap);
     x->selection = selection;
     x->last_error = INT64_MIN;
     x->user = blk_node_use(node, "an unnamed block device", false); /* QEMU's name for it */
@@ -327,6 +351,7 @@ static void export_free(BlkExport *x)
     g_free(x->type);
     g_free(x->name);
     g_free(x->description);
+    g_free(x->draft_bitmap);
     g_free(x);
 }
 
@@ -426,6 +451,21 @@ bool blk_export_writethrough(const BlkExport *x)
 bool blk_export_allocation_depth(const BlkExport *x)
 {
     return x->allocation_depth;
+}
+
+bool blk_export_draft_2016(const BlkExport *x)
+{
+    return x->draft_2016;
+}
+
+unsigned blk_export_draft_dirty_flag(const BlkExport *x)
+{
+    return x->draft_dirty_flag;
+}
+
+const char *blk_export_draft_bitmap(const BlkExport *x)
+{
+    return x->draft_bitmap;
 }
 
 bool blk_export_shutting_down(const BlkExport *x)

@@ -41,6 +41,12 @@ typedef struct BlkExportOptions {
     bool writable, writethrough, allocation_depth;
     const BlkBitmapName *bitmaps;
     size_t n_bitmaps;
+    /* Clients that select no metadata context are given block status in the form of the draft of
+     * 2016, which differs from the protocol of today. */
+    bool draft_2016;
+    unsigned
+        draft_dirty_flag; /* the command flag that asks for dirtiness, a power of two; 0: none */
+    const char *draft_bitmap; /* which of the bitmaps that is; NULL: the first one */
 } BlkExportOptions;
 
 /* ---- what a server implements */
@@ -112,6 +118,9 @@ BlkNode *blk_export_node(const BlkExport *export_);
 bool blk_export_writable(const BlkExport *export_);
 bool blk_export_writethrough(const BlkExport *export_);
 bool blk_export_allocation_depth(const BlkExport *export_);
+bool blk_export_draft_2016(const BlkExport *export_);
+unsigned blk_export_draft_dirty_flag(const BlkExport *export_);
+const char *blk_export_draft_bitmap(const BlkExport *export_); /* or NULL */
 bool blk_export_shutting_down(const BlkExport *export_);
 /* Tells the management about an I/O error of a client's request: event BLOCK_IO_ERROR, at most one
  * a second for an export. @errnum positive. */

@@ -76,7 +76,7 @@ static bool run_nbd_remove(QmpCall *call, GError **error)
 
 static bool run_add(QmpCall *call, GError **error)
 {
-    json_object *a = call->args;
+    json_object *a = call->args, *draft = qmp_arg(a, "block-status-2016");
     g_autofree BlkBitmapName *bitmaps = NULL;
     BlkExportOptions options = {
         .id = qmp_arg_str(a, "id"),
@@ -91,6 +91,10 @@ static bool run_add(QmpCall *call, GError **error)
 
     bitmaps = qmp_arg_bitmaps(a, "bitmaps", &options.n_bitmaps);
     options.bitmaps = bitmaps;
+    options.draft_2016 = draft != NULL;
+    if (qmp_arg(draft, "dirty-flag"))
+        options.draft_dirty_flag = 1u << qmp_arg_uint(draft, "dirty-flag", 0);
+    options.draft_bitmap = qmp_arg_str(draft, "bitmap");
     return blk_exports_add(qmp_context_exports(call->ctx), &options, error) != NULL;
 }
 

@@ -64,11 +64,24 @@ static const QmpType export_type = { .kind = QMP_KIND_ENUM,
                                      .name = "BlockExportType",
                                      .values = export_types };
 
+static const QmpType flag_bit = { .kind = QMP_KIND_INT, .name = "int", .min = 1, .max = 15 };
+static const QmpMember draft_members[] = {
+    { "dirty-flag", &flag_bit, true,
+      "the bit of the command flags that asks for dirtiness (default: none)" },
+    { "bitmap", &qmp_type_str, true, "the dirty bitmap that it asks for (default: the first one)" },
+    { NULL },
+};
+static const QmpType draft = { .kind = QMP_KIND_OBJECT,
+                               .name = "NbdBlockStatus2016",
+                               .members = draft_members };
+
 static const QmpMember nbd_export_members[] = {
     { "name", &qmp_type_str, true, "export name (default: the node name)" },
     { "description", &qmp_type_str, true, "free text, shown to clients that list the exports" },
     { "bitmaps", &qmp_type_bitmaps, true, "dirty bitmaps to offer as qemu:dirty-bitmap:NAME" },
     { "allocation-depth", &qmp_type_bool, true, "offer the context qemu:allocation-depth" },
+    { "block-status-2016", &draft, true,
+      "speak the draft of 2016 for block status with clients that select no contexts" },
     { NULL },
 };
 static const QmpType nbd_export = { .kind = QMP_KIND_OBJECT,

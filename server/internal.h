@@ -150,10 +150,13 @@ struct NbdsSession {
     /* the owner's */
     NbdsPhase phase;
     bool no_zeroes, fixed;
-    bool structured;    /* replies are chunks, of one kind or the other */
-    bool extended;      /* extended headers; structured is true then */
-    unsigned options;   /* seen so far */
-    uint32_t skip_kind; /* handshake: the error reply to send after skipping, 0: none */
+    bool structured;         /* replies are chunks, of one kind or the other */
+    bool extended;           /* extended headers; structured is true then */
+    bool draft;              /* block status is the draft of 2016's, and no context is selected */
+    uint16_t draft_flag;     /* its STATUS_DIRTY; 0: none */
+    BmpBitmap *draft_bitmap; /* borrowed from the selection, or NULL */
+    unsigned options;        /* seen so far */
+    uint32_t skip_kind;      /* handshake: the error reply to send after skipping, 0: none */
     NbdsMeta meta;
     BlkExport *export_; /* also read under server->lock; set once, under it */
     BlkNode *node;
@@ -239,6 +242,9 @@ NbdsVerdict nbds_option_run(NbdsSession *s, uint32_t option, const uint8_t *data
 bool nbds_option_known(uint32_t option);
 NbdsVerdict nbds_meta_option(NbdsSession *s, uint32_t option, const uint8_t *data, uint32_t length);
 void nbds_meta_clear(NbdsSession *s);
+/* draft.c: whether @s would speak the draft of 2016 on @x; and, in transmission, its beginning. */
+bool nbds_draft_spoken(const NbdsSession *s, const BlkExport *x);
+void nbds_draft_begin(NbdsSession *s);
 /* A string of the client's: NULL if it is none (too long, not UTF-8, contains NUL). Returned. */
 char *nbds_option_string(const uint8_t *data, uint32_t length);
 

@@ -47,6 +47,8 @@ static uint16_t flags_of(const NbdsSession *s, const BlkExport *x)
         flags |= NBD_FLAG_SEND_DF;
     if (s->extended && s->meta.count && s->meta.export_ == x)
         flags |= NBD_FLAG_BLOCK_STATUS_PAYLOAD;
+    if (nbds_draft_spoken(s, x))
+        flags |= NBD_DRAFT_FLAG_SEND_BLOCK_STATUS;
     return flags;
 }
 
@@ -69,6 +71,7 @@ static bool enter(NbdsSession *s, BlkExport *x)
     }
     if (s->meta.export_ != x)
         nbds_meta_clear(s);
+    nbds_draft_begin(s);
     s->node = blk_export_node(x);
     s->size = blk_node_size(s->node);
     s->writable = blk_export_writable(x);

@@ -29,12 +29,8 @@ typedef struct Writer {
     size_t max, n;
     uint64_t length, flags; /* of the last one, not written yet; length 0: none */
     bool extended;
+    bool clean; /* told is what is not dirty, in the form of the draft */
 } Writer;
-
-static size_t descriptor_size(const NbdsSession *s)
-{
-    return s->extended ? 16 : 8;
-}
 
 static bool writer_put(Writer *w)
 {
@@ -55,6 +51,8 @@ static bool writer_put(Writer *w)
 /* false: full. */
 static bool writer_add(Writer *w, uint64_t length, uint64_t flags)
 {
+    if (w->clean)
+        flags = flags & TM_STATE_DIRTY ? 0 : NBD_DRAFT_STATE_CLEAN;
     if (w->length && w->flags != flags && !writer_put(w))
         return false;
     w->length += length;
@@ -106,15 +104,23 @@ static int collect(NbdsSession *s, const NbdsContext *c, uint64_t offset, uint64
     return 0;
 }
 
+/* How big the parts of a chunk are: what stands before the extents, and an extent. */
+static void layout(const NbdsSession *s, size_t *head, size_t *each)
+{
+    *head = s->reply_head + (s->extended ? 8 : s->draft ? 0 : 4);
+    *each = s->extended ? 16 : 8;
+}
+
 /* The chunk of one context, with at most @share extents; false: an error was answered instead, or
  * the session is at its end. */
 static bool answer(NbdsSession *s, const NbdsHead *h, const NbdsContext *c, size_t share, bool last)
 {
-    const size_t each = descriptor_size(s), head = s->reply_head + (s->extended ? 8 : 4);
+    Writer w = { .extended = s->extended, .clean = s->draft && c->bitmap };
+    size_t head, each;
     uint8_t *to;
-    Writer w = { .extended = s->extended };
     int ret;
 
+    layout(s, &head, &each);
     if (!nbds_batch_has_room(s->batch, head + MIN(each * share, NBDS_CHUNK / 4)))
         nbds_session_flush(s);
     if (!s->batch)
@@ -130,11 +136,20 @@ static bool answer(NbdsSession *s, const NbdsHead *h, const NbdsContext *c, size
     nbds_chunk_format(s, to, last ? NBD_REPLY_FLAG_DONE : 0,
                       s->extended ? NBD_REPLY_TYPE_BLOCK_STATUS_EXT : NBD_REPLY_TYPE_BLOCK_STATUS,
                       h, (uint32_t)(head - s->reply_head + each * w.n));
-    tm_put_be32(to + s->reply_head, c->id);
+    if (!s->draft)
+        tm_put_be32(to + s->reply_head, c->id);
     if (s->extended)
         tm_put_be32(to + s->reply_head + 4, (uint32_t)w.n);
     nbds_batch_add(s->batch, to, head + each * w.n);
     return true;
+}
+
+/* Provisioning or, if the request says so, dirtiness. */
+static void answer_draft(NbdsSession *s, const NbdsHead *h)
+{
+    NbdsContext c = { .bitmap = h->flags & s->draft_flag ? s->draft_bitmap : NULL };
+
+    answer(s, h, &c, EXTENTS_MAX, true);
 }
 
 /* ---- the choice of a payload */
@@ -184,6 +199,10 @@ void nbds_block_status(NbdsSession *s, const NbdsHead *request, const uint8_t *p
     NbdsHead h = *request;
     size_t share;
 
+    if (s->draft) {
+        answer_draft(s, &h);
+        return;
+    }
     if (h.payload) {
         chosen = take_payload(s, &h, payload, &left);
         if (!chosen)

@@ -199,6 +199,8 @@ static int flags_allowed(const NbdsSession *s, uint16_t command)
     case NBD_CMD_WRITE_ZEROES:
         return NBD_CMD_FLAG_FUA | NBD_CMD_FLAG_NO_HOLE | NBD_CMD_FLAG_FAST_ZERO;
     case NBD_CMD_BLOCK_STATUS:
+        if (s->draft)
+            return NBD_CMD_FLAG_FUA | s->draft_flag;
         return (int)(NBD_CMD_FLAG_FUA | NBD_CMD_FLAG_REQ_ONE | (s->meta.count ? payload : 0));
     default:
         return -1;
@@ -209,7 +211,10 @@ static int flags_allowed(const NbdsSession *s, uint16_t command)
 static uint32_t check_status(const NbdsSession *s, const NbdsHead *h, const char **why)
 {
     *why = "no metadata context was selected";
-    if (!s->meta.count)
+    if (!s->meta.count && !s->draft)
+        return NBD_EINVAL;
+    *why = "no dirty bitmap is offered";
+    if (h->flags & s->draft_flag && !s->draft_bitmap)
         return NBD_EINVAL;
     *why = "the payload is not a length and some of the contexts selected";
     if (h->payload)
