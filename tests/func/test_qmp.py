@@ -613,8 +613,8 @@ def schema_like_theirs(tmp):
                 if kind in e:
                     more += missing(shape(ours, e[kind]), shape(theirs, theirs[name][kind]), name)
     equal(sorted(more), [
-        "BITMAP_DEGRADED", "BITMAP_HEALED", "block-export-dirty-bitmap",
-        "blockdev-add.bitmap-accept-changed", "blockdev-add.bitmap-durability",
+        "BITMAP_DEGRADED", "BITMAP_HEALED", "block-export-add.=nbd.block-status-2016",
+        "block-export-dirty-bitmap", "blockdev-add.bitmap-accept-changed", "blockdev-add.bitmap-durability",
         "blockdev-add.bitmap-store", "query-named-block-nodes.dirty-bitmaps.reason",
         "query-named-block-nodes.dirty-bitmaps.recovered"])
 
