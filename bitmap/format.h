@@ -104,7 +104,9 @@ bool bmp_geometry_of(BmpGeometry *g, const BmpSuper *super);
 
 /* ---- entries of the table: one atomic 64-bit word each */
 typedef enum {
-    BMP_REGION_CLEAN = 0, /* nothing marked; stamp 0 in a new table */
+    BMP_REGION_CLEAN = 0, /* with stamp 0, in a new table: nothing marked */
+    BMP_REGION_CROWDED =
+        0,                /* with an epoch: there was no room for its words, all counts as dirty */
     BMP_REGION_OPEN = 1,  /* the intent: marks may be newer than what is on the medium */
     BMP_REGION_EXACT = 2, /* the words were synced after the last mark */
     BMP_REGION_FULL = 3,  /* all of it is marked, its words say nothing */

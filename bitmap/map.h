@@ -86,7 +86,8 @@ typedef struct BmpMapFound {
     BmpBits uncertain; /* dirty only because of recovery: OPEN regions after a power loss, damage;
                         * disjoint from @marked */
     size_t damaged_entries, damaged_words;
-    size_t open_regions; /* after a power loss: taken as dirty */
+    size_t open_regions;    /* after a power loss: taken as dirty */
+    size_t crowded_regions; /* there was no room for their marks: the same */
 } BmpMapFound;
 
 /* Reads table and words of a file with pread, never through a mapping. What can't be read counts as

@@ -43,6 +43,7 @@ typedef struct Region {
     uint8_t marked; /* atomic: a mark was added since the last tick */
     uint8_t idle;   /* ticks without one */
     uint8_t ready;  /* the words are initialised in this epoch */
+    uint8_t wanted; /* somebody waits for it; else a neighbour does */
 } Region;
 
 struct BmpMap {

@@ -77,6 +77,7 @@ static bool ask_range(BmpMap *map, uint64_t offset, uint64_t end)
         default:
             break;
         }
+        map->regions[r].wanted = 1;
         wait |= state_get(map, r) == PENDING || state_get(map, r) == FILLING;
     }
     return wait;
@@ -132,8 +133,10 @@ static void ask_neighbours(BmpMap *map)
         uint32_t first = r - r % map->spread;
 
         for (uint32_t k = first; k < MIN(first + map->spread, map->o.geometry.regions); k++) {
-            if (state_get(map, k) == NONE || state_get(map, k) == EXACT)
-                ask(map, k, PENDING);
+            if (state_get(map, k) != NONE && state_get(map, k) != EXACT)
+                continue;
+            map->regions[k].wanted = 0;
+            ask(map, k, PENDING);
         }
     }
 }
@@ -161,7 +164,8 @@ static bool wants_words(const BmpMap *map, uint32_t r)
     return !map->regions[r].ready && state_get(map, r) == PENDING;
 }
 
-/* Makes the words of a sorted batch ready; without room for them regions are to be FULL. */
+/* Makes the words of a sorted batch ready; without room for them regions are to be FULL, if
+ * somebody waits for them. */
 static void make_ready(BmpMap *map, const uint32_t *batch, guint n)
 {
     for (guint i = 0; i < n;) {
@@ -191,8 +195,15 @@ static void write_entries(BmpMap *map, const uint32_t *batch, guint n, uint8_t *
         becomes[i] = NONE;
         if (state != PENDING && state != FILLING)
             continue;
+        if (state == PENDING && !map->regions[batch[i]].ready && !map->regions[batch[i]].wanted) {
+            state_set(map, batch[i], NONE);
+            continue;
+        }
         becomes[i] = state == PENDING && map->regions[batch[i]].ready ? OPEN : FULL;
-        entry_set(map, batch[i], becomes[i] == OPEN ? BMP_REGION_OPEN : BMP_REGION_FULL);
+        entry_set(map, batch[i],
+                  becomes[i] == OPEN ? BMP_REGION_OPEN
+                  : state == PENDING ? BMP_REGION_CROWDED
+                                     : BMP_REGION_FULL);
     }
 }
 

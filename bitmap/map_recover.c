@@ -122,10 +122,13 @@ static void subtract(BmpBits *bits, const BmpBits *what)
 
 static void read_region(Reader *r, uint32_t region, BmpRegionState state, bool power_lost)
 {
-    if (state == BMP_REGION_CLEAN)
-        return;
     if (state == BMP_REGION_FULL) {
         set_region(&r->found->marked, r->g, region);
+        return;
+    }
+    if (state == BMP_REGION_CROWDED) {
+        r->found->crowded_regions++;
+        set_region(&r->found->uncertain, r->g, region);
         return;
     }
     if (state == BMP_REGION_OPEN && power_lost) {

@@ -116,9 +116,9 @@ void bmp_store_fail(BmpStore *store, int err, const char *what)
         __atomic_store_n(&store->failed, true, __ATOMIC_RELEASE);
         word = leave_word(store);
         store->failure =
-            g_strdup_printf("bitmap store '%s': %s: %s; what is written from now on is recorded in "
+            g_strdup_printf("bitmap store '%s': %s%s%s; what is written from now on is recorded in "
                             "memory only%s",
-                            store->path, what, g_strerror(err),
+                            store->path, what, err ? ": " : "", err ? g_strerror(err) : "",
                             word ? "" : ", and the store on the medium can't be marked as behind");
         bmp_store_report(store, &(BmpReport){ .reason = store->failure });
     }
@@ -218,7 +218,7 @@ static void take_over(BmpStore *store, BmpRecovered *found)
     }
     store->replace = found->verdict == BMP_FOUND_DAMAGED;
     if (!bmp_store_commit(store, BMP_STORE_OPEN, &error))
-        bmp_store_fail(store, EIO, error->message);
+        bmp_store_fail(store, 0, error->message);
 }
 
 static bool open_file(BmpStore *store, GError **error)
@@ -294,7 +294,7 @@ bool bmp_set_store_exists(BmpSet *set)
 void bmp_set_distrust_store(BmpSet *set, const char *why)
 {
     if (set->store)
-        bmp_store_fail(set->store, EIO, why);
+        bmp_store_fail(set->store, 0, why);
 }
 
 bool bmp_set_wants_commit(BmpSet *set)
@@ -318,6 +318,15 @@ void bmp_store_tell_full(BmpStore *store)
     bmp_store_report(store, &(BmpReport){ .reason = reason });
 }
 
+/* Deleted while it is open: what is written to it is lost with the process. (One that was moved is
+ * not: it may have moved with the image.) */
+static bool deleted(const BmpStore *store)
+{
+    struct stat st;
+
+    return store->fd >= 0 && store->o.sys->fstat(store->fd, &st) == 0 && st.st_nlink == 0;
+}
+
 void bmp_set_tick(BmpSet *set)
 {
     BmpMap *map;
@@ -330,4 +339,6 @@ void bmp_set_tick(BmpSet *set)
     ret = map ? bmp_map_tick(map) : 0;
     if (ret < 0)
         bmp_store_fail(set->store, -ret, "it could not be synced");
+    else if (!set->store->o.read_only && deleted(set->store))
+        bmp_store_fail(set->store, 0, "it was deleted");
 }

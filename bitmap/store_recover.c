@@ -168,6 +168,9 @@ static char *map_reason(const BmpMapFound *found)
     if (found->open_regions)
         g_string_append_printf(text, "power was lost: %zu regions count as dirty",
                                found->open_regions);
+    if (found->crowded_regions)
+        g_string_append_printf(text, "%sthere was no room for marks: %zu regions count as dirty",
+                               text->len ? "; " : "", found->crowded_regions);
     if (found->damaged_entries || found->damaged_words)
         g_string_append_printf(
             text, "%sthe store is damaged: %zu regions and %zu words of its map count as dirty",

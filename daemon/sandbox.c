@@ -42,7 +42,7 @@ static const char *const system_paths[] = { "r:/usr",
                                             "r:/etc/pkcs11",
                                             "r:/etc/crypto-policies",
                                             "r:/run/systemd",
-                                            "r:" TM_MODULE_DIR,
+                                            ("r:" TM_MODULE_DIR),
                                             "/dev/null",
                                             "r:/dev/urandom" };
 

@@ -130,7 +130,8 @@ static void doubt_of_map(const BmpSuper *super, const Image *image, bool full, D
         if (!bmp_entry_read(seed, i, GUINT64_FROM_LE(entry), &epoch, &state) ||
             epoch != super->map_epoch)
             continue;
-        if (state == BMP_REGION_OPEN || (full && state == BMP_REGION_FULL)) {
+        if (state == BMP_REGION_OPEN || state == BMP_REGION_CROWDED ||
+            (full && state == BMP_REGION_FULL)) {
             doubt->open++;
             model_set(&doubt->bits, 9, at, MIN(UINT64_C(1) << g.region_shift, g.size - at));
         }
