@@ -105,19 +105,34 @@ static char *temporary(const char *path)
     return g_strconcat(path, ".tmp", NULL);
 }
 
+/* What a crash has left under that name is emptied, but nothing that has another name, too: not
+ * what is a link to something else, nor what another process has just made a store of. */
+static bool take_temporary(const TmSys *sys, int fd, const char *name, const char *path,
+                           GError **error)
+{
+    struct stat st;
+
+    if (sys->fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_nlink > 1)
+        return tm_error_set(error, "'%s' is in the way: it is not what a bitmap store has left",
+                            name);
+    if (lock(sys, fd, false, path, error) < 0)
+        return false;
+    if (!still_named(sys, fd, name)) {
+        in_use(path, error);
+        return false;
+    }
+    return sys->ftruncate(fd, 0) == 0 ||
+           tm_error_set_errno(error, errno, "Could not create bitmap store '%s'", name);
+}
+
 bool bmp_store_file_create(const TmSys *sys, const char *path, int *fd, GError **error)
 {
     g_autofree char *name = temporary(path);
-    int opened = sys->open(name, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+    int opened = sys->open(name, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
 
     if (opened < 0)
         return tm_error_set_errno(error, errno, "Could not create bitmap store '%s'", name);
-    if (lock(sys, opened, false, path, error) < 0) {
-        close_fd(sys, &opened);
-        return false;
-    }
-    if (sys->ftruncate(opened, 0) < 0) {
-        tm_error_set_errno(error, errno, "Could not create bitmap store '%s'", name);
+    if (!take_temporary(sys, opened, name, path, error)) {
         close_fd(sys, &opened);
         return false;
     }

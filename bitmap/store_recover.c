@@ -8,6 +8,7 @@
 #include <string.h>
 
 #define CATALOGUE_MAX (UINT64_C(4) << 30)
+#define SALVAGE_TRIES 16u /* each reads the rest of the file */
 
 typedef struct Reader {
     const BmpRecoverOptions *o;
@@ -276,9 +277,10 @@ static void read_copies(Reader *r, Copies *c)
 static void salvage(Reader *r)
 {
     BmpRecovered *out = r->out;
+    unsigned tries = SALVAGE_TRIES;
 
     for (uint64_t at = BMP_SUPER_COPIES * BMP_STORE_ALIGN;
-         at < r->file_size && r->file_size <= CATALOGUE_MAX && !out->records->len;
+         at < r->file_size && r->file_size <= CATALOGUE_MAX && !out->records->len && tries;
          at += BMP_STORE_ALIGN) {
         BmpSuper super = { .disk_size = r->o->disk_size,
                            .catalogue_offset = at,
@@ -286,8 +288,10 @@ static void salvage(Reader *r)
         char magic[8];
 
         if (bmp_store_read(r->o->sys, r->o->fd, magic, 8, at) == 8 &&
-            !memcmp(magic, BMP_CATALOGUE_MAGIC, 8))
+            !memcmp(magic, BMP_CATALOGUE_MAGIC, 8)) {
             read_catalogue(r, &super, out->records, NULL);
+            tries--;
+        }
     }
     for (guint i = 0; i < out->records->len; i++) {
         BmpRecord *record = nth(out->records, i);
@@ -298,9 +302,17 @@ static void salvage(Reader *r)
     }
 }
 
+/* A file of zeroes may be a store that was wiped, which is replaced. Or a disk, where the option
+ * that says where the store is names the wrong file. */
+static bool wiped(const Reader *r, const Copies *c)
+{
+    return c->verdict[0] == BMP_SUPER_EMPTY && c->verdict[1] == BMP_SUPER_EMPTY &&
+           (!r->file_size || g_str_has_suffix(r->o->path, BMP_STORE_SUFFIX));
+}
+
 static void no_copy(Reader *r, const Copies *c)
 {
-    bool ours = c->verdict[0] == BMP_SUPER_EMPTY && c->verdict[1] == BMP_SUPER_EMPTY;
+    bool ours = wiped(r, c);
 
     for (unsigned i = 0; i < BMP_SUPER_COPIES; i++) {
         if (c->verdict[i] == BMP_SUPER_VERSION) {

@@ -124,6 +124,75 @@ START_TEST(a_foreign_file_is_left_alone)
 }
 END_TEST
 
+/* 0: a disk of zeroes that the option names by mistake. 1: a store that was wiped. */
+START_TEST(zeroes_are_a_store_by_name_only)
+{
+    struct stat before, after;
+    g_autofree char *other = NULL;
+    Disk d;
+
+    disk_init(&d, size);
+    other = g_build_filename(d.dir, "other.img", NULL);
+    if (!_i) {
+        g_free(d.store);
+        d.store = g_strdup(other);
+    }
+    int fd = open(d.store, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+    ck_assert_int_eq(ftruncate(fd, (off_t)size), 0);
+    ck_assert_int_eq(fstat(fd, &before), 0);
+    close(fd);
+    disk_open(&d);
+    ck_assert_uint_gt(d.degraded, 0);
+    ck_assert_int_eq(disk_add(&d, "a", 65536, false, NULL), _i);
+    disk_close(&d);
+    ck_assert_int_eq(stat(d.store, &after), 0);
+    ck_assert_int_eq(before.st_ino == after.st_ino && before.st_size == after.st_size, !_i);
+    disk_fini(&d);
+}
+END_TEST
+
+START_TEST(what_else_is_called_tmp_is_left_alone)
+{
+    g_autofree char *tmp = NULL, *victim = NULL, *after = NULL;
+    Disk d;
+
+    disk_init(&d, size);
+    tmp = g_strconcat(d.store, ".tmp", NULL);
+    victim = g_build_filename(d.dir, "victim", NULL);
+    ck_assert(g_file_set_contents(victim, "my diary", -1, NULL));
+    ck_assert_int_eq(link(victim, tmp), 0);
+    disk_open(&d);
+    ck_assert(!disk_add(&d, "a", 65536, false, NULL));
+    ck_assert(g_file_get_contents(victim, &after, NULL, NULL));
+    ck_assert_str_eq(after, "my diary");
+    unlink(victim); /* what a crash has left has one name */
+    disk_must_add(&d, "a", 65536, false);
+    disk_close(&d);
+    disk_fini(&d);
+}
+END_TEST
+
+/* Each page of the file looks like the beginning of a catalogue that goes on to the end. */
+START_TEST(a_ruin_is_searched_in_no_time)
+{
+    g_autofree char *bytes = g_malloc0(64 * MIB);
+    gint64 start;
+    Disk d;
+
+    disk_init(&d, size);
+    for (size_t at = 0; at < 64 * MIB; at += 4096)
+        memcpy(bytes + at, at < 8192 ? "TIDEMARK" : "TMINDEX1", 8);
+    ck_assert(g_file_set_contents(d.store, bytes, 64 * MIB, NULL));
+    start = g_get_monotonic_time();
+    disk_open(&d);
+    ck_assert_int_lt(g_get_monotonic_time() - start, 30 * G_USEC_PER_SEC);
+    ck_assert_uint_gt(d.degraded, 0);
+    disk_close(&d);
+    disk_fini(&d);
+}
+END_TEST
+
 START_TEST(another_version_is_left_alone)
 {
     g_autofree char *before = NULL, *after = NULL;
@@ -272,6 +341,9 @@ int main(void)
     tcase_add_test(tc, r6_both_superblocks);
     tcase_add_test(tc, r6_any_byte);
     tcase_add_test(tc, a_foreign_file_is_left_alone);
+    tcase_add_loop_test(tc, zeroes_are_a_store_by_name_only, 0, 2);
+    tcase_add_test(tc, what_else_is_called_tmp_is_left_alone);
+    tcase_add_test(tc, a_ruin_is_searched_in_no_time);
     tcase_add_test(tc, another_version_is_left_alone);
     tcase_add_test(tc, what_cannot_be_opened_cannot_be_passed);
     tcase_add_test(tc, a_reference_holds_no_lock);
