@@ -60,20 +60,76 @@ static int open_disk(BlkNode *node, const char *path, bool *regular)
     return fd;
 }
 
+/* Absolute, as other stores may refer to it; g_free. */
+static char *real_path(const char *path)
+{
+    char *resolved = realpath(path, NULL);
+    char *real = resolved ? g_strdup(resolved) : g_canonicalize_filename(path, NULL);
+
+    free(resolved);
+    return real;
+}
+
+/* Whether the bitmaps of another node are there: those of the file below, or of another part. */
+static bool taken(BlkNode *node, const char *path)
+{
+    g_autoptr(GPtrArray) nodes = blk_graph_nodes(node->graph);
+
+    for (guint i = 0; i < nodes->len; i++) {
+        BlkNode *other = nodes->pdata[i];
+
+        if (other != node && other->store && bmp_set_store_exists(other->bitmaps) &&
+            g_str_equal(bmp_set_store_path(other->bitmaps), path))
+            return true;
+    }
+    return false;
+}
+
 /* g_free; NULL: the node has no place for a store. */
 static char *store_path(BlkNode *node, const char *disk, bool regular, bool by_default)
 {
-    g_autofree char *real = NULL;
-    char *resolved;
+    g_autofree char *real = NULL, *path = NULL;
 
     if (blk_options_is_set(node->options, "bitmap-store"))
-        return g_strdup(blk_options_string(node->options, "bitmap-store"));
+        return real_path(blk_options_string(node->options, "bitmap-store"));
     if (!by_default || !regular)
         return NULL;
-    resolved = realpath(disk, NULL);
-    real = g_strdup(resolved ? resolved : disk);
-    free(resolved);
-    return g_strconcat(real, BMP_STORE_SUFFIX, NULL);
+    real = real_path(disk);
+    path = g_strconcat(real, BMP_STORE_SUFFIX, NULL);
+    return taken(node, path) ? NULL : g_steal_pointer(&path);
+}
+
+/* Where the node's data begins in the file. */
+static uint64_t data_offset(BlkNode *node)
+{
+    uint64_t offset = 0;
+
+    while (node) {
+        const struct tidemark_option *o = node->driver->options;
+        BlkNode *below = NULL;
+
+        for (; o && o->name; o++) {
+            if (g_str_equal(o->name, "offset") && o->type == TIDEMARK_OPTION_SIZE &&
+                blk_options_is_set(node->options, "offset"))
+                offset += blk_options_uint(node->options, "offset");
+        }
+        for (unsigned i = 0; i < node->n_children && !below; i++) {
+            if (node->children[i] && (int)i != node->backing)
+                below = node->children[i]->node;
+        }
+        node = below;
+    }
+    return offset;
+}
+
+/* What the bitmaps are of: of another part of the same file they say nothing. At most 31 bytes;
+ * g_free. */
+static char *layer_name(BlkNode *node)
+{
+    uint64_t offset = data_offset(node);
+
+    return offset ? g_strdup_printf("%.14s+%" G_GINT64_MODIFIER "x", node->driver->name, offset)
+                  : g_strndup(node->driver->name, 31);
 }
 
 /* ---- reports */
@@ -136,14 +192,14 @@ bool blk_bitmaps_open(BlkNode *node, bool by_default, GError **error)
 {
     const char *disk = data_file(node);
     BmpStoreOptions options = { .sys = node->graph_sys,
-                                .layer = node->driver->name,
                                 .durability = durability(node),
                                 .read_only = node->read_only,
                                 .report = report,
                                 .opaque = node };
-    g_autofree char *path = NULL;
+    g_autofree char *path = NULL, *layer = NULL;
     bool regular, ok;
 
+    options.layer = layer = layer_name(node);
     options.disk_fd = open_disk(node, disk, &regular);
     options.path = path = store_path(node, disk, regular, by_default);
     options.accept_changed = blk_options_bool(node->options, "bitmap-accept-changed");

@@ -466,6 +466,30 @@ def damage(tmp):
 
 
 @test
+def parts_of_a_file():
+    "nodes over one file: the store is one node's, the others open without; of another part it is not"
+    with tempfile.TemporaryDirectory() as tmp:
+        path = image(os.path.join(tmp, "disk0.img"), SIZE)
+        file = "driver=file,node-name=f,filename=" + path
+        low = "driver=raw,file=f,node-name=low,offset=0,size=%d" % (SIZE // 2)
+        high = "driver=raw,file=f,node-name=high,offset=%d,size=%d" % (SIZE // 2, SIZE // 2)
+
+        def bitmaps(*blockdevs):
+            with Daemon(tmp, *(a for b in blockdevs for a in ("--blockdev", b))) as d:
+                return {n: d.bitmap(n, "b") is not None for n in ("f", "low", "high")
+                        if "node-name=" + n in ",".join(blockdevs)}
+
+        with Daemon(tmp, "--blockdev", file, "--blockdev", low, "--blockdev", high) as d:
+            d.qmp("block-dirty-bitmap-add", node="low", name="b", persistent=True)
+        equal(bitmaps(file, high), {"f": False, "high": False})
+        equal(bitmaps(file, low, high), {"f": False, "low": True, "high": False})
+        os.unlink(path + ".bitmaps")
+        with Daemon(tmp, "--blockdev", file) as d:
+            d.qmp("block-dirty-bitmap-add", node="f", name="b", persistent=True)
+        equal(bitmaps(file, low, high), {"f": True, "low": False, "high": False})
+
+
+@test
 def schema():
     "the options, fields and events are in query-qmp-schema"
     with tempfile.TemporaryDirectory() as tmp, Daemon(tmp) as d:
