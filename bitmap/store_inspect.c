@@ -176,7 +176,7 @@ static bool repair(const TmSys *sys, const char *path, const uint8_t boot_id[16]
                             "Bitmap store '%s' can't be repaired: nothing of it can be trusted; "
                             "remove it to start again",
                             path);
-    if (o->disk.known)
+    if (o->disk.known && bmp_layer_is_whole_file(o->found.super.layer))
         o->found.super.disk_size = disk_size(sys, o);
     make_safe(o->found.records, o->found.super.disk_size);
     if (!o->found.records->len) {

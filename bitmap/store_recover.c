@@ -352,11 +352,22 @@ static void distrust(Reader *r, const char *why)
     }
 }
 
+bool bmp_layer_is_whole_file(const char *layer)
+{
+    return g_str_equal(layer, "file") || g_str_equal(layer, "host_device");
+}
+
+/* Without a node the disk is what the file is, which other drivers show a part of, or decode. */
+static bool size_known(const Reader *r)
+{
+    return r->o->size_known && (r->o->layer || bmp_layer_is_whole_file(r->out->super.layer));
+}
+
 static void fit_size(Reader *r)
 {
     uint64_t old = r->out->super.disk_size, size = r->o->disk_size;
 
-    if (!r->o->size_known || old == size)
+    if (!size_known(r) || old == size)
         return;
     r->out->as_stored = false;
     for (guint i = 0; i < r->out->records->len; i++) {
@@ -376,7 +387,7 @@ static void fit_size(Reader *r)
 static void check_disk(Reader *r)
 {
     g_autofree char *why = bmp_identity_differs(
-        &r->out->super, r->o->disk, r->o->size_known ? r->o->disk_size : r->out->super.disk_size);
+        &r->out->super, r->o->disk, size_known(r) ? r->o->disk_size : r->out->super.disk_size);
 
     if (why && !r->o->accept_changed)
         distrust(r, why);

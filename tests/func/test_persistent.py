@@ -483,6 +483,12 @@ def parts_of_a_file():
             d.qmp("block-dirty-bitmap-add", node="low", name="b", persistent=True)
         equal(bitmaps(file, high), {"f": False, "high": False})
         equal(bitmaps(file, low, high), {"f": False, "low": True, "high": False})
+        for _ in range(2):
+            run(TIDEMARK, "bitmap", "check", path)
+            run(TIDEMARK, "bitmap", "check", "--repair", path)
+        with Daemon(tmp, "--blockdev", file, "--blockdev", low) as d:
+            equal(d.bitmap("low", "b").get("inconsistent", False), False)
+            equal(d.bitmap("low", "b")["count"], 0)
         os.unlink(path + ".bitmaps")
         with Daemon(tmp, "--blockdev", file) as d:
             d.qmp("block-dirty-bitmap-add", node="f", name="b", persistent=True)
