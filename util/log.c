@@ -11,6 +11,15 @@ void tm_log_set_level(TmLogLevel level)
     g_atomic_int_set(&log_level, (int)level);
 }
 
+/* Names that are told may come from an image or a client: none makes a line of its own. */
+static void one_line(char *text)
+{
+    for (; *text; text++) {
+        if (g_ascii_iscntrl(*text) && *text != '\t')
+            *text = '?';
+    }
+}
+
 void tm_log(TmLogLevel level, const char *format, ...)
 {
     static const char *const prefix[] = { "", "warning: ", "", "debug: " };
@@ -23,6 +32,7 @@ void tm_log(TmLogLevel level, const char *format, ...)
     va_start(ap, format);
     text = g_strdup_vprintf(format, ap);
     va_end(ap);
+    one_line(text);
     line = g_strdup_printf("%s: %s%s\n", g_get_prgname() ? g_get_prgname() : "tidemark",
                            prefix[level], text);
     if (write(STDERR_FILENO, line, strlen(line)) < 0)

@@ -9,5 +9,6 @@ typedef enum { TM_LOG_ERROR, TM_LOG_WARNING, TM_LOG_INFO, TM_LOG_DEBUG } TmLogLe
 
 /* The one mutable global of the project. The default is TM_LOG_WARNING. */
 void tm_log_set_level(TmLogLevel level);
-/* "PROGRAM: [warning: ]message\n", where PROGRAM is g_get_prgname(). */
+/* "PROGRAM: [warning: ]message\n", where PROGRAM is g_get_prgname(), and control characters in the
+ * message are question marks. */
 void tm_log(TmLogLevel level, const char *format, ...) G_GNUC_PRINTF(2, 3);

@@ -5,6 +5,7 @@
 #include "util/endian.h"
 #include "util/error.h"
 #include "util/extent.h"
+#include "util/log.h"
 #include "util/range.h"
 #include "util/sys.h"
 
@@ -12,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 START_TEST(range_end_refuses_overflow)
@@ -218,6 +220,23 @@ START_TEST(one_boot_has_one_identity)
 }
 END_TEST
 
+START_TEST(a_log_line_is_one_line)
+{
+    char line[100] = "";
+    int pipe_fds[2], old = dup(STDERR_FILENO);
+
+    ck_assert_int_eq(pipe(pipe_fds), 0);
+    dup2(pipe_fds[1], STDERR_FILENO);
+    tm_log(TM_LOG_ERROR, "bitmap '%s'", "a\nb\033[2J\xc3\xa4");
+    dup2(old, STDERR_FILENO);
+    ck_assert_int_gt(read(pipe_fds[0], line, sizeof(line) - 1), 0);
+    ck_assert_ptr_nonnull(strstr(line, ": bitmap 'a?b?[2J\xc3\xa4'\n"));
+    close(pipe_fds[0]);
+    close(pipe_fds[1]);
+    close(old);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("util");
@@ -235,6 +254,7 @@ int main(void)
     tcase_add_test(tc, kernel_table_does_io);
     tcase_add_test(tc, glib_locks_are_locks);
     tcase_add_test(tc, one_boot_has_one_identity);
+    tcase_add_test(tc, a_log_line_is_one_line);
     suite_add_tcase(suite, tc);
     srunner_run_all(runner, CK_ENV);
     failed = srunner_ntests_failed(runner);
