@@ -11,7 +11,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define SLOTS 1024
+#define SLOTS 65536 /* Linux has fewer mappings for a process, unless it is told otherwise */
 
 static struct {
     uintptr_t address; /* atomic; 0: free; 1: being made or closed */
@@ -79,7 +79,10 @@ int tm_mapping_open(TmMapping *mapping, const TmSys *sys, int fd, uint64_t offse
         return -errno;
     *mapping = (TmMapping){ .sys = sys, .address = address, .length = length };
     mapping->slot = take_slot(address, length);
-    return 0;
+    if (mapping->slot >= 0)
+        return 0;
+    tm_mapping_close(mapping); /* one that is not guarded could end the process */
+    return -EMFILE;
 }
 
 void tm_mapping_close(TmMapping *mapping)

@@ -16,7 +16,7 @@ typedef struct TmMapping {
     const TmSys *sys; /* borrowed */
     void *address;
     size_t length;
-    int slot; /* in the table of guarded mappings; -1: none was free */
+    int slot; /* in the table of guarded mappings */
 } TmMapping;
 
 /* Installs the handler for SIGBUS; without it SIGBUS ends the process. Once, at the start. */

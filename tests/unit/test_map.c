@@ -907,6 +907,26 @@ START_TEST(a_cut_file_at_an_intent)
 }
 END_TEST
 
+START_TEST(each_of_many_mappings_is_guarded)
+{
+    g_autofree TmMapping *mappings = g_new0(TmMapping, 3000);
+    TmSys sys = tm_sys_kernel;
+    int fd = temp_file();
+
+    tm_mapping_guard_install();
+    ck_assert_int_eq(ftruncate(fd, 4096), 0);
+    for (int i = 0; i < 3000; i++)
+        ck_assert_int_eq(tm_mapping_open(&mappings[i], &sys, fd, 0, 4096), 0);
+    ck_assert_int_eq(ftruncate(fd, 0), 0);
+    *(volatile char *)mappings[2999].address = 1;
+    ck_assert(tm_mapping_broken(&mappings[2999]));
+    ck_assert(!tm_mapping_broken(&mappings[0]));
+    for (int i = 0; i < 3000; i++)
+        tm_mapping_close(&mappings[i]);
+    close(fd);
+}
+END_TEST
+
 START_TEST(other_bus_errors_end_the_process)
 {
     TmSys sys = tm_sys_kernel;
@@ -930,6 +950,7 @@ int main(void)
     int failed;
 
     tcase_set_timeout(tc, 60);
+    tcase_add_test(tc, each_of_many_mappings_is_guarded);
     tcase_add_test(tc, marks_are_recovered);
     tcase_add_test(tc, nearly_whole_regions);
     tcase_add_test(tc, many_threads);
