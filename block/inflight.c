@@ -70,9 +70,19 @@ bool blk_inflight_try_shared(BlkInflight *x, uint64_t offset, uint64_t length)
     return true;
 }
 
+static void waited_enough(BlkInflight *x)
+{
+    TM_GUARD(&x->lock);
+
+    x->waiting--;
+    if (x->first && --x->first == 0)
+        pthread_cond_broadcast(&x->changed);
+}
+
 void blk_inflight_shared(BlkInflight *x, uint64_t offset, uint64_t length)
 {
     Span span = span_of(offset, length);
+    bool waited = false;
 
     for (unsigned i = 0; i < BLK_STRIPES; i++) {
         if (!in_span(span, i))
@@ -80,10 +90,14 @@ void blk_inflight_shared(BlkInflight *x, uint64_t offset, uint64_t length)
         while (!try_enter(x, i)) {
             TM_GUARD(&x->lock);
 
+            x->waiting += !waited;
+            waited = true;
             while (__atomic_load_n(&x->stripe[i].state, __ATOMIC_ACQUIRE) & EXCLUSIVE)
                 pthread_cond_wait(&x->changed, &x->lock);
         }
     }
+    if (waited)
+        waited_enough(x);
 }
 
 void blk_inflight_shared_end(BlkInflight *x, uint64_t offset, uint64_t length)
@@ -104,6 +118,8 @@ static void span_exclusive(BlkInflight *x, Span span)
 {
     TM_GUARD(&x->lock);
 
+    while (x->first)
+        pthread_cond_wait(&x->changed, &x->lock);
     for (unsigned i = 0; i < BLK_STRIPES; i++) {
         uint32_t *state = &x->stripe[i].state;
 
@@ -124,6 +140,7 @@ static void span_exclusive_end(BlkInflight *x, Span span)
         if (in_span(span, i))
             __atomic_fetch_and(&x->stripe[i].state, ~EXCLUSIVE, __ATOMIC_RELEASE);
     }
+    x->first = x->waiting;
     pthread_cond_broadcast(&x->changed);
 }
 
@@ -151,6 +168,7 @@ void blk_inflight_init(BlkInflight *x)
 {
     for (unsigned i = 0; i < BLK_STRIPES; i++)
         x->stripe[i].state = 0;
+    x->waiting = x->first = 0;
     pthread_mutex_init(&x->lock, NULL);
     pthread_cond_init(&x->changed, NULL);
 }

@@ -5,7 +5,8 @@
  * their stripes shared: one atomic addition each. Discards and zeroing hold theirs exclusively. A
  * drain holds all of them exclusively. Stripes are taken in ascending order and, through the graph,
  * parents first, so waiting cannot become circular; whoever waits is a worker or the main thread
- * and never holds up a loop.
+ * and never holds up a loop. Who waits to hold a stripe shared when an exclusive holder lets go has
+ * it before the next exclusive one: a long discard comes back again and again.
  *
  * Threads: any. */
 #pragma once
@@ -19,8 +20,10 @@ typedef struct BlkInflight {
     struct {
         _Alignas(64) uint32_t state; /* how many hold it shared | EXCLUSIVE */
     } stripe[BLK_STRIPES];
-    pthread_mutex_t lock; /* guards waiting only; a leaf */
+    pthread_mutex_t lock; /* guards waiting only, and the counts; a leaf */
     pthread_cond_t changed;
+    unsigned waiting; /* who want to hold stripes shared */
+    unsigned first;   /* so many of them go before the next exclusive holder; <= waiting */
 } BlkInflight;
 
 void blk_inflight_init(BlkInflight *inflight);

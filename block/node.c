@@ -28,6 +28,7 @@ void blk_node_unref(BlkNode *node)
         blk_node_release(node->children[i]);
     bmp_set_free(node->bitmaps);
     blk_inflight_destroy(&node->inflight);
+    blk_slices_destroy(&node->slices);
     pthread_mutex_destroy(&node->serial);
     pthread_mutex_destroy(&node->users_lock);
     g_ptr_array_unref(node->users);
@@ -56,6 +57,7 @@ static BlkNode *node_new(BlkGraph *graph, const struct tidemark_driver *driver, 
     node->unmap = blk_options_is_set(options, "discard") &&
                   g_str_equal(blk_options_string(options, "discard"), "unmap");
     blk_inflight_init(&node->inflight);
+    blk_slices_init(&node->slices);
     pthread_mutex_init(&node->serial, NULL);
     pthread_mutex_init(&node->users_lock, NULL);
     return node;

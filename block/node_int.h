@@ -4,6 +4,7 @@
 #include "block/inflight.h"
 #include "block/node.h"
 #include "block/options.h"
+#include "block/slices.h"
 
 typedef struct BlkBitmaps BlkBitmaps;
 
@@ -36,6 +37,7 @@ struct tidemark_node {
     BmpSet *bitmaps;
     struct BlkBitmaps *store; /* block/bitmaps.c: set while bitmaps may persist */
     BlkInflight inflight;
+    BlkSlices slices;
     pthread_mutex_t serial; /* held around callbacks of a TIDEMARK_DRIVER_SERIALIZED driver */
 
     pthread_mutex_t users_lock; /* guards users; a leaf */

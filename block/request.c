@@ -17,9 +17,7 @@
 #include <errno.h>
 #include <string.h>
 
-#define CONTINUE  1 /* of the fast lane: neither done nor failed, take the slow one */
-#define SLICE_MIN ((uint64_t)64 << 20)
-#define SLICE_US  20000 /* a slice is to take less */
+#define CONTINUE 1 /* of the fast lane: neither done nor failed, take the slow one */
 
 static BlkRequest *from_work(BlkWork *work)
 {
@@ -59,65 +57,13 @@ static void work_run(BlkWork *work)
     r->done(r, run_blocking(r));
 }
 
-/* ---- slices */
-
-/* Where the next slice ends: at a round offset, lest there be blocks to split at every end. */
-static uint64_t slice_end(const BlkRequest *r)
-{
-    uint64_t left = r->length - r->sliced, at = r->offset + r->sliced;
-
-    return left <= r->slice ? r->offset + r->length : tm_align_down(at + r->slice, SLICE_MIN);
-}
-
-static int run_slice(BlkRequest *r, uint64_t offset, uint64_t length)
-{
-    uint32_t flags = r->flags & ~TIDEMARK_FUA; /* one flush at the end is enough */
-
-    switch (r->op) {
-    case BLK_OP_DISCARD:
-        return blk_node_discard(r->node, offset, length, flags);
-    case BLK_OP_WRITE_ZEROES:
-        return blk_node_write_zeroes(r->node, offset, length, flags);
-    default:
-        return blk_node_cache(r->node, offset, length);
-    }
-}
-
-static void slice_run(BlkWork *work)
-{
-    BlkRequest *r = from_work(work);
-    uint64_t at = r->offset + r->sliced, end = slice_end(r);
-    int64_t began = g_get_monotonic_time(), took;
-    int ret = r->cancel && __atomic_load_n(r->cancel, __ATOMIC_RELAXED) ? -ESHUTDOWN : 0;
-
-    if (ret == 0)
-        ret = run_slice(r, at, end - at);
-    r->sliced += end - at;
-    if (ret == 0 && r->sliced < r->length) {
-        took = g_get_monotonic_time() - began;
-        if (took < SLICE_US / 4 && r->slice < TM_SIZE_MAX / 8)
-            r->slice *= 4;
-        else if (took > SLICE_US)
-            r->slice = tm_max(r->slice / 4, SLICE_MIN);
-        blk_engine_work(blk_graph_engine(r->node->graph), &r->work);
-        return;
-    }
-    if (ret == 0 && (r->flags & TIDEMARK_FUA))
-        ret = blk_node_flush(r->node);
-    r->done(r, ret);
-}
-
-static bool in_slices(const BlkRequest *r)
-{
-    return r->length > SLICE_MIN && r->op != BLK_OP_READ && r->op != BLK_OP_WRITE &&
-           r->op != BLK_OP_FLUSH;
-}
-
 static int to_worker(BlkRequest *r)
 {
-    r->work.run = in_slices(r) ? slice_run : work_run;
-    r->sliced = 0;
-    r->slice = SLICE_MIN;
+    if (blk_slices_wanted(r)) {
+        blk_slices_add(r);
+        return -EINPROGRESS;
+    }
+    r->work.run = work_run;
     blk_engine_work(blk_graph_engine(r->node->graph), &r->work);
     return -EINPROGRESS;
 }

@@ -4,9 +4,7 @@
  * I/O on the caller's thread. What would wait goes to io_uring or to the workers and completes
  * later.
  *
- * A discard, zeroing or caching may span the whole disk, however large. It is done in slices, of
- * about as much as takes a few milliseconds, and goes behind what else is queued in between, so
- * that neither the workers nor other requests of the disk wait long for it.
+ * What spans a large part of a disk is done in slices (block/slices.h).
  *
  * Every request counts on its node as in flight from submission to completion, by guest range:
  * reads and writes shared, discards and zeroing exclusive where they overlap. */
@@ -48,7 +46,10 @@ struct BlkRequest {
     } hop[BLK_HOPS];     /* from the node submitted to down to the one that has the descriptor */
     unsigned n_hops;
     BlkNode *node;
-    uint64_t sliced, slice; /* bytes done so far; of the next slice */
+    struct {
+        uint64_t done, size; /* bytes so far; of the next slice */
+        BlkRequest *next;
+    } slices;
     BlkWork work;
     BlkAio aio;
 };

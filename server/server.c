@@ -46,7 +46,7 @@ static void cut(NbdServer *server, BlkExport *x)
     pthread_mutex_lock(&server->lock);
     for (NbdsSession *s = server->sessions; s; s = s->next) {
         if (s->export_ == x || (x && s->meta.export_ == x))
-            shutdown(s->source.fd, SHUT_RDWR);
+            nbds_session_kill(s);
     }
     pthread_mutex_unlock(&server->lock);
 }

@@ -178,6 +178,26 @@ def long_ranges(tmp):
 
 
 @test
+def huge_and_slow(tmp):
+    "zeroing a disk that takes forever holds up no other request, and ends with its session"
+    slow = ["--blockdev", "driver=null-co,node-name=n,size=%d,latency-ns=30000000" % PIB,
+            "--export", "type=nbd,id=e,node-name=n,name=disk0,writable=on"]
+    with Daemon(tmp, *slow) as d:
+        w = Wire(d.nbd_path).go(extended=True)
+        others = [Wire(d.nbd_path).go(extended=True) for _ in range(4)]
+        w.send(extended(ZEROES, 1, 0, PIB) + extended(READ, 2, 5, 512))
+        equal(w.read_reply(5, 512, 2), bytes(512))
+        for other in others:
+            equal(other.do(WRITE, PIB // 2, data=b"x"), 0)
+            equal(other.pread(PIB - 512, 512), bytes(512))
+        others[0].send(b"".join(extended(ZEROES, i, 0, PIB) for i in range(100)))
+        equal(others[1].pread(0, 512), bytes(512), "with a hundred of them as well")
+        d.qmp("block-export-del", id="e", mode="hard")
+        w.ended()
+        d.monitor.wait_event("BLOCK_EXPORT_DELETED", id="e")
+
+
+@test
 def huge_status(tmp):
     "a clean bitmap of 1 PiB: one extent in one round trip (NBD_REPLY_TYPE_BLOCK_STATUS_EXT)"
     with huge(tmp, "b0", "b1") as d:

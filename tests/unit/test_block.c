@@ -378,6 +378,42 @@ static void *race(void *arg)
     return NULL;
 }
 
+typedef struct Turns {
+    BlkInflight x;
+    bool stop; /* atomic */
+} Turns;
+
+static void *come_again(void *opaque)
+{
+    Turns *t = opaque;
+
+    while (!__atomic_load_n(&t->stop, __ATOMIC_RELAXED)) {
+        blk_inflight_exclusive(&t->x, 0, 1000 * MIB);
+        usleep(1000);
+        blk_inflight_exclusive_end(&t->x, 0, 1000 * MIB);
+    }
+    return NULL;
+}
+
+/* An exclusive holder that comes back at once does not keep the others out. */
+START_TEST(test_inflight_turns)
+{
+    Turns t = { .stop = false };
+    pthread_t thread;
+
+    blk_inflight_init(&t.x);
+    ck_assert_int_eq(pthread_create(&thread, NULL, come_again, &t), 0);
+    for (int i = 0; i < 200; i++) {
+        blk_inflight_shared(&t.x, MIB / 2, 3 * MIB);
+        blk_inflight_shared_end(&t.x, MIB / 2, 3 * MIB);
+    }
+    __atomic_store_n(&t.stop, true, __ATOMIC_RELAXED);
+    pthread_join(thread, NULL);
+    ck_assert_uint_eq(t.x.waiting + t.x.first, 0);
+    blk_inflight_destroy(&t.x);
+}
+END_TEST
+
 START_TEST(test_inflight_race)
 {
     BlkInflight x;
@@ -560,6 +596,7 @@ int main(void)
     tcase_add_test(tcase, test_resize_marks_growth);
     tcase_add_test(tcase, test_graph_names);
     tcase_add_test(tcase, test_inflight_excludes);
+    tcase_add_test(tcase, test_inflight_turns);
     tcase_add_test(tcase, test_inflight_race);
     tcase_add_test(tcase, test_slices);
     tcase_add_test(tcase, test_burst_of_work);
