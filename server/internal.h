@@ -40,7 +40,7 @@
 #define NBDS_IOV          512u
 #define NBDS_STASH        32u   /* of a beginning that an idle session keeps */
 #define NBDS_EFFORT       64u   /* of block status before others have their turn, see status.c */
-#define NBDS_REPLY_MAX    192u  /* bytes of a reply without payload, but for a message */
+#define NBDS_REPLY_MAX    192u  /* bytes of a reply without data */
 #define NBDS_REQUESTS_MAX 1024u /* a session's, not answered yet */
 #define NBDS_HELD_MAX     (64u << 20)  /* bytes of chunks that they keep */
 #define NBDS_OPTION_MAX   (256u << 10) /* bytes of an option's data */

@@ -177,6 +177,10 @@ def options(tmp):
     more = ["--export", "type=nbd,id=x,node-name=disk0,name=y,block-status-2016.dirty-flag=6"]
     with serve(tmp, *more) as d:
         equal(Wire(d.nbd_path).go("y").flags & SEND_STATUS, SEND_STATUS)
+    more = ["--export", '{"type": "nbd", "id": "x", "node-name": "disk0", "name": "y", '
+            '"block-status-2016": {}}']
+    with serve(tmp, *more, name="e") as d:
+        equal(Wire(d.nbd_path).go("y").flags & SEND_STATUS, SEND_STATUS, "provisioning alone")
 
 
 main()

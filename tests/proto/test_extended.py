@@ -336,6 +336,56 @@ def fragmented(tmp):
 
 
 @test
+def model(tmp):
+    "random requests in flight together: data, holes and dirtiness are a model's"
+    size, step, r = 1 << 22, 1 << 16, random.Random(11)
+    with Daemon(tmp, *disk(tmp, "disk0", size, export=False)) as d:
+        d.qmp("block-dirty-bitmap-add", node="disk0", name="b", granularity=step)
+        d.qmp("block-export-add", {"type": "nbd", "id": "e", "node-name": "disk0", "writable": True,
+                                   "name": "disk0", "bitmaps": ["b"]})
+        w = Wire(d.nbd_path).go(extended=True, contexts=["base:allocation", "qemu:dirty-bitmap:b"])
+        allocation, bitmap = sorted(w.contexts)
+        data, dirty = bytearray(size), bytearray(size // step)
+        for round_ in range(60):
+            cells, expected = r.sample(range(size // step), 12), {}
+            for cookie, cell in enumerate(cells):  # in flight together: none touches another's cell
+                at = cell * step + r.randrange(0, step // 2)
+                n = r.randrange(1, step // 2)
+                kind = r.choice((WRITE, WRITE, ZEROES, READ, READ))
+                expected[cookie] = kind, at, n
+                if kind == READ:
+                    w.request(READ, cookie, at, n, r.choice((0, DF)))
+                    continue
+                piece = r.randbytes(n) if kind == WRITE else b""
+                w.request(kind, cookie, at, n, r.choice((0, FUA)), piece)
+                data[at:at + n] = piece or bytes(n)
+                dirty[cell] = 1
+            while expected:
+                flags, kind, cookie, payload = w.chunk()
+                command, at, n = expected.pop(cookie)
+                equal(flags, 1)
+                if command == READ:
+                    equal((kind, payload == struct.pack(">Q", at) + data[at:at + n]), (T_DATA, True))
+                else:
+                    equal((kind, payload), (T_NONE, b""))
+            at = r.randrange(size)
+            n = r.randrange(1, size - at + 1)
+            found = w.status(at, n, ids=r.choice(([bitmap], [bitmap, allocation])))
+            position = at
+            for length, flag in found[bitmap]:
+                equal({dirty[i // step] for i in range(position, position + length, 512)} |
+                      {dirty[(position + length - 1) // step]}, {flag}, "dirtiness")
+                position += length
+            equal(position, at + n, "the whole range")
+            position = at
+            for length, flag in found.get(allocation, []):
+                if flag & 2 and data.count(0, position, position + length) != length:
+                    fail("not zero: %d+%d" % (position, length))
+                position += length
+        equal(w.pread(0, size) == bytes(data), True, "the disk's content")
+
+
+@test
 def disc(tmp):
     "DISC ends the session after what is in flight, without a reply (NBD_CMD_DISC)"
     with serve(tmp) as d:
