@@ -324,6 +324,13 @@ static void undo_supers(Part *part, int err)
         bmp_store_fail(part->store, err, "its superblock could not be written");
 }
 
+/* What lies at the path may have come there after the store was deleted or moved away. */
+static bool ours_to_replace(const BmpStore *store)
+{
+    return store->replace ||
+           (store->fd >= 0 && bmp_store_file_named(store->o.sys, store->fd, store->path));
+}
+
 static int publish_new(Part *part, GError **error)
 {
     const TmSys *sys = part->store->o.sys;
@@ -338,8 +345,7 @@ static int publish_new(Part *part, GError **error)
         tm_error_set_errno(error, -ret, "Could not write bitmap store '%s'", part->store->path);
         return ret;
     }
-    if (part->store->fd < 0 && !part->store->replace &&
-        !bmp_store_file_absent(sys, part->store->path, error))
+    if (!ours_to_replace(part->store) && !bmp_store_file_absent(sys, part->store->path, error))
         return -EEXIST;
     bmp_identity_mark(sys, part->store->disk_fd, next->uuid);
     part->published = true;

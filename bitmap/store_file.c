@@ -39,8 +39,7 @@ static int lock(const TmSys *sys, int fd, bool read_only, const char *path, GErr
     return -err;
 }
 
-/* Whether the path still names the file that is open. */
-static bool still_named(const TmSys *sys, int fd, const char *path)
+bool bmp_store_file_named(const TmSys *sys, int fd, const char *path)
 {
     struct stat mine, there;
     int other = sys->open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0);
@@ -68,7 +67,7 @@ static int open_once(const TmSys *sys, const char *path, bool read_only, int *fd
     } else {
         ret = lock(sys, opened, read_only, path, error);
         if (ret == 0)
-            ret = still_named(sys, opened, path);
+            ret = bmp_store_file_named(sys, opened, path);
     }
     if (ret == 1)
         *fd = opened;
@@ -117,7 +116,7 @@ static bool take_temporary(const TmSys *sys, int fd, const char *name, const cha
                             name);
     if (lock(sys, fd, false, path, error) < 0)
         return false;
-    if (!still_named(sys, fd, name)) {
+    if (!bmp_store_file_named(sys, fd, name)) {
         in_use(path, error);
         return false;
     }

@@ -45,6 +45,8 @@ bool bmp_store_file_open(const TmSys *sys, const char *path, bool read_only, int
                          GError **error);
 /* A new file under PATH.tmp, locked. */
 bool bmp_store_file_create(const TmSys *sys, const char *path, int *fd, GError **error);
+/* Whether @path names the file that is open as @fd. */
+bool bmp_store_file_named(const TmSys *sys, int fd, const char *path);
 /* Whether the path is free. */
 bool bmp_store_file_absent(const TmSys *sys, const char *path, GError **error);
 /* Gives the file its name, for good. */

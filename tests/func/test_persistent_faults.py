@@ -2,6 +2,7 @@
 """A store that the daemon can't write, or that is taken from under it: writes to the disk go on, the bitmap
 degrades honestly and is told, heals once it can, and never calls clean what was written."""
 import os
+import time
 
 from harness import *
 
@@ -165,6 +166,28 @@ def deleted_under_it(tmp):
         d.kill()
     with start(tmp, store) as d:
         equal(granules(d, "b"), {1, 2, 3})
+
+
+@test
+def foreign_file_over_it(tmp):
+    "a file that was moved over an open store is somebody's: it is kept, and healing waits for the path"
+    store = os.path.join(tmp, "b")
+    with start(tmp, store, SIZE) as d:
+        add(d, "b")
+        write(d, 1)
+        with open(store + ".letter", "w") as f:
+            f.write("a letter\n" * 2000)
+        os.rename(store + ".letter", store)
+        matches(d.monitor.wait_event("BITMAP_DEGRADED")["data"]["reason"], "it was deleted")
+        write(d, 2)
+        time.sleep(3)
+        equal(open(store).read(8), "a letter", "somebody's file was overwritten")
+        os.unlink(store)
+        d.monitor.wait_event("BITMAP_HEALED")
+        equal(granules(d, "b"), {1, 2})
+        d.kill()
+    with start(tmp, store) as d:
+        equal(granules(d, "b"), {1, 2})
 
 
 @test

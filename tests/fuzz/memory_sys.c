@@ -88,6 +88,7 @@ static int sys_fstat(int fd, struct stat *st)
         if (files[i].fd >= 0 && files[i].kernel_ino == st->st_ino) {
             st->st_ino = files[i].ino;
             st->st_dev = 1;
+            st->st_nlink = 1;
             st->st_mtim = st->st_ctim = (struct timespec){ .tv_sec = 1 };
         }
     }
