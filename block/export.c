@@ -1,44 +1,20 @@
-/* block/export.c: the registry of exports. What bitmaps they offer is selection.c's.
+/* block/export.c: the registry of exports and the servers that show them. What an export says of
+ * itself is export_facts.c's, what bitmaps it offers selection.c's.
  *
  * Invariants:
  *  - an export leaves the list when its last reference goes; from block-export-del on it is
  *    "shutting down": shown by queries, found by no client;
+ *  - an export that is not shutting down is shown by a running server;
  *  - an export that a query no longer shows keeps no bitmap busy and no node in use;
  *  - BLOCK_EXPORT_DELETED is sent once, after the node has been released. */
-#include "block/export.h"
+#include "block/export_int.h"
 
 #include "block/selection.h"
 #include "util/error.h"
-#include "util/sync.h"
 
-#include <errno.h>
 #include <string.h>
-#include <time.h>
 
 #define NAME_MAX_NBD 4096 /* NBD_MAX_STRING_SIZE: names and descriptions */
-
-struct BlkExports {
-    BlkGraph *graph; /* borrowed */
-    BlkServer server;
-    pthread_mutex_t lock; /* guards the list, and selection and sessions of every export; a leaf */
-    pthread_cond_t gone;  /* an export has been freed */
-    GPtrArray *list;      /* BlkExport, borrowed: they take themselves out; every refs is > 0 */
-    unsigned alive;       /* exports not yet freed, the listed ones among them */
-};
-
-struct BlkExport {
-    int refs;            /* atomic; drops to 0 only under the registry's lock */
-    BlkExports *exports; /* borrowed */
-    char *id, *type, *name, *description;
-    BlkUser *user;
-    bool writable, writethrough, allocation_depth, draft_2016;
-    unsigned draft_dirty_flag;
-    char *draft_bitmap;
-    bool shutting_down; /* atomic */
-    unsigned sessions;
-    BlkSelection *selection;
-    int64_t last_error; /* atomic: monotonic seconds of the last BLOCK_IO_ERROR */
-};
 
 /* ---- the registry */
 
@@ -73,27 +49,67 @@ BlkGraph *blk_exports_graph(BlkExports *exports)
     return exports->graph;
 }
 
-bool blk_exports_server_running(BlkExports *exports)
+const BlkServer *blk_exports_server(const BlkExports *exports)
 {
-    return exports->server.running && exports->server.running(exports->server.opaque);
+    return &exports->server;
+}
+
+static bool id_well_formed(const char *id)
+{
+    return g_ascii_isalpha(id[0]) &&
+           id[strspn(id, G_CSET_A_2_Z G_CSET_a_2_z G_CSET_DIGITS "-._")] == '\0';
+}
+
+/* @id NULL: any of them. */
+static bool running(const BlkExports *exports, const char *id)
+{
+    return exports->server.running && exports->server.running(exports->server.opaque, id);
+}
+
+static bool not_running(const char *id, GError **error)
+{
+    return g_str_equal(id, BLK_SERVER_DEFAULT)
+               ? tm_error_set(error, "NBD server not running")
+               : tm_error_set(error, "NBD server '%s' not running", id);
 }
 
 bool blk_exports_server_start(BlkExports *exports, const BlkServerOptions *options, GError **error)
 {
+    BlkServerOptions o = *options;
+
     if (!exports->server.start)
         return tm_error_set(error, "This daemon has no NBD server");
-    if (blk_exports_server_running(exports))
+    if (!o.id)
+        o.id = BLK_SERVER_DEFAULT;
+    if (running(exports, o.id) && g_str_equal(o.id, BLK_SERVER_DEFAULT))
         return tm_error_set(error, "NBD server already running");
-    return exports->server.start(exports->server.opaque, options, error);
+    if (running(exports, o.id))
+        return tm_error_set(error, "NBD server '%s' already running", o.id);
+    if (!id_well_formed(o.id))
+        return tm_error_set(error, "Invalid NBD server id '%s'", o.id);
+    return exports->server.start(exports->server.opaque, &o, error);
 }
 
-bool blk_exports_server_stop(BlkExports *exports, GError **error)
+/* Whether a running server shows it. */
+static bool shown(const BlkExports *exports, const BlkExport *x)
 {
-    if (!blk_exports_server_running(exports))
-        return tm_error_set(error, "NBD server not running");
-    exports->server.stop(exports->server.opaque);
-    blk_exports_del_all(exports);
-    return true;
+    if (!x->servers)
+        return running(exports, NULL);
+    for (char **id = x->servers; *id; id++) {
+        if (running(exports, *id))
+            return true;
+    }
+    return false;
+}
+
+/* Under the lock. */
+static bool any_orphan(const BlkExports *exports)
+{
+    for (guint i = 0; i < exports->list->len; i++) {
+        if (((BlkExport *)exports->list->pdata[i])->orphaned)
+            return true;
+    }
+    return false;
 }
 
 /* Under the lock. */
@@ -108,30 +124,12 @@ static BlkExport *find_id(BlkExports *exports, const char *id)
     return NULL;
 }
 
-static BlkExport *find_name(BlkExports *exports, const char *type, const char *name)
-{
-    for (guint i = 0; i < exports->list->len; i++) {
-        BlkExport *x = exports->list->pdata[i];
-
-        if (g_str_equal(x->type, type) && g_str_equal(x->name, name) &&
-            !blk_export_shutting_down(x))
-            return x;
-    }
-    return NULL;
-}
-
 BlkExport *blk_exports_find_id(BlkExports *exports, const char *id)
 {
     TM_GUARD(&exports->lock);
     BlkExport *x = find_id(exports, id);
 
     return x ? blk_export_ref(x) : NULL;
-}
-
-static bool id_well_formed(const char *id)
-{
-    return g_ascii_isalpha(id[0]) &&
-           id[strspn(id, G_CSET_A_2_Z G_CSET_a_2_z G_CSET_DIGITS "-._")] == '\0';
 }
 
 static bool check_id(BlkExports *exports, const char *id, GError **error)
@@ -146,19 +144,64 @@ static bool check_id(BlkExports *exports, const char *id, GError **error)
     return true;
 }
 
+static bool listed(const char *const *ids, size_t n, const char *id)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (g_str_equal(ids[i], id))
+            return true;
+    }
+    return false;
+}
+
+/* Whether a server could show both. */
+static bool meet(const BlkExportOptions *o, const BlkExport *x)
+{
+    if (!o->servers || !x->servers)
+        return true;
+    for (char **id = x->servers; *id; id++) {
+        if (listed(o->servers, o->n_servers, *id))
+            return true;
+    }
+    return false;
+}
+
+static bool check_servers(BlkExports *exports, const BlkExportOptions *o, GError **error)
+{
+    if (!exports->server.type || !g_str_equal(o->type, exports->server.type))
+        return tm_error_set(error, "Parameter 'type' does not accept value '%s'", o->type);
+    if (!running(exports, NULL))
+        return not_running(BLK_SERVER_DEFAULT, error);
+    if (o->servers && !o->n_servers)
+        return tm_error_set(error, "Parameter 'servers' expects at least one server");
+    for (size_t i = 0; i < o->n_servers; i++) {
+        if (!running(exports, o->servers[i]))
+            return not_running(o->servers[i], error);
+        if (listed(o->servers, i, o->servers[i]))
+            return tm_error_set(error, "Parameter 'servers' names server '%s' twice",
+                                o->servers[i]);
+    }
+    return true;
+}
+
 static bool check_name(BlkExports *exports, const BlkExportOptions *o, const char *name,
                        GError **error)
 {
     TM_GUARD(&exports->lock);
 
-    if (!exports->server.type || !g_str_equal(o->type, exports->server.type))
-        return tm_error_set(error, "Parameter 'type' does not accept value '%s'", o->type);
     if (strlen(name) > NAME_MAX_NBD)
         return tm_error_set(error, "export name '%s' too long", name);
     if (o->description && strlen(o->description) > NAME_MAX_NBD)
         return tm_error_set(error, "description '%s' too long", o->description);
-    if (find_name(exports, o->type, name))
-        return tm_error_set(error, "NBD server already has export named '%s'", name);
+    for (guint i = 0; i < exports->list->len; i++) {
+        const BlkExport *x = exports->list->pdata[i];
+
+        if (!g_str_equal(x->type, o->type) || blk_export_shutting_down(x) || !meet(o, x))
+            continue;
+        if (g_str_equal(x->name, name))
+            return tm_error_set(error, "NBD server already has export named '%s'", name);
+        if (x->is_default && o->is_default)
+            return tm_error_set(error, "NBD server already has a default export: '%s'", x->id);
+    }
     return true;
 }
 
@@ -175,6 +218,43 @@ static bool check_draft(const BlkExportOptions *o, const BlkSelection *selection
     }
     return tm_error_set(error, "Bitmap '%s' of block-status-2016 is not among those of export '%s'",
                         o->draft_bitmap, o->id);
+}
+
+static char **strings(const char *const *list, size_t n)
+{
+    char **copy = g_new0(char *, n + 1);
+
+    for (size_t i = 0; i < n; i++)
+        copy[i] = g_strdup(list[i]);
+    return copy;
+}
+
+/* What the options say. */
+static BlkExport *export_new(BlkExports *exports, const BlkExportOptions *o, const char *name)
+{
+    BlkExport *x = g_new0(BlkExport, 1);
+
+    x->refs = 1;
+    x->exports = exports;
+    x->id = g_strdup(o->id);
+    x->type = g_strdup(o->type);
+    x->name = g_strdup(name);
+    x->description = g_strdup(o->description);
+    x->writable = o->writable;
+    x->writethrough = o->writethrough;
+    x->allocation_depth = o->allocation_depth;
+    x->draft_2016 = o->draft_2016;
+    x->draft_dirty_flag = o->draft_dirty_flag;
+    x->draft_bitmap = g_strdup(o->draft_bitmap);
+    x->last_error = INT64_MIN;
+    x->servers = o->servers ? strings(o->servers, o->n_servers) : NULL;
+    x->hidden = o->hidden;
+    x->is_default = o->is_default;
+    x->max_connections = o->max_connections;
+    x->allow_list = g_strdup(o->allow_list);
+    x->allow_open = g_strdup(o->allow_open);
+    x->allow_write = g_strdup(o->allow_write);
+    return x;
 }
 
 BlkExport *blk_exports_add(BlkExports *exports, const BlkExportOptions *o, GError **error)
@@ -195,11 +275,7 @@ BlkExport *blk_exports_add(BlkExports *exports, const BlkExportOptions *o, GErro
         tm_error_set(error, "Cannot export read-only node as writable");
         return NULL;
     }
-    if (!blk_exports_server_running(exports)) {
-        tm_error_set(error, "NBD server not running");
-        return NULL;
-    }
-    if (!check_name(exports, o, name, error))
+    if (!check_servers(exports, o, error) || !check_name(exports, o, name, error))
         return NULL;
     selection = blk_selection_make(node, o->writable, o->bitmaps, o->n_bitmaps, true, error);
     if (!selection)
@@ -209,21 +285,8 @@ BlkExport *blk_exports_add(BlkExports *exports, const BlkExportOptions *o, GErro
         return NULL;
     }
 
-    x = g_new0(BlkExport, 1);
-    x->refs = 1;
-    x->exports = exports;
-    x->id = g_strdup(o->id);
-    x->type = g_strdup(o->type);
-    x->name = g_strdup(name);
-    x->description = g_strdup(o->description);
-    x->writable = o->writable;
-    x->writethrough = o->writethrough;
-    x->allocation_depth = o->allocation_depth;
-    x->draft_2016 = o->draft_2016;
-    x->draft_dirty_flag = o->draft_dirty_flag;
-    x->draft_bitmap = g_strdup(o->draft_bitmap);
+    x = export_new(exports, o, name);
     x->selection = selection;
-    x->last_error = INT64_MIN;
     x->user = blk_node_use(node, "an unnamed block device", false); /* QEMU's name for it */
     TM_GUARD(&exports->lock);
     g_ptr_array_add(exports->list, x);
@@ -231,52 +294,107 @@ BlkExport *blk_exports_add(BlkExports *exports, const BlkExportOptions *o, GErro
     return x;
 }
 
-/* Takes it out of sight and gives up the registry's reference. */
-static void shut_down(BlkExports *exports, BlkExport *x)
+/* Takes it out of sight and gives up the registry's reference. Under no lock; @x stays valid as the
+ * caller has a reference. */
+static void shut_down(BlkExport *x, bool orphaned)
 {
-    exports->server.disconnect(exports->server.opaque, x);
-    blk_export_unref(x);
+    bool mine;
+
+    pthread_mutex_lock(&x->exports->lock);
+    x->orphaned = x->orphaned || orphaned;
+    mine = !__atomic_exchange_n(&x->shutting_down, true, __ATOMIC_ACQ_REL);
+    pthread_mutex_unlock(&x->exports->lock);
+    if (mine)
+        blk_export_unref(x);
 }
 
-/* Whether it was this call that marked it. */
-static bool mark_shutting_down(BlkExports *exports, BlkExport *x)
+static void cut(BlkExport *x)
 {
-    TM_GUARD(&exports->lock);
-
-    return !__atomic_exchange_n(&x->shutting_down, true, __ATOMIC_ACQ_REL);
+    x->waits = false;
+    if (x->exports->server.disconnect)
+        x->exports->server.disconnect(x->exports->server.opaque, x);
 }
 
-bool blk_exports_del(BlkExports *exports, const char *id, bool hard, GError **error)
+static void set_wait(BlkExport *x, uint32_t seconds)
+{
+    x->waits = true;
+    x->cut_at = seconds ? g_get_monotonic_time() + seconds * G_USEC_PER_SEC : INT64_MAX;
+}
+
+bool blk_exports_del(BlkExports *exports, const char *id, BlkDelMode mode, uint32_t seconds,
+                     GError **error)
 {
     g_autoptr(BlkExport) x = blk_exports_find_id(exports, id);
 
     if (!x)
         return tm_error_set(error, "Export '%s' is not found", id);
-    if (blk_export_shutting_down(x))
+    if (blk_export_shutting_down(x) && (mode == BLK_DEL_SAFE || !x->waits))
         return tm_error_set(error, "Export '%s' is already shutting down", id);
-    pthread_mutex_lock(&exports->lock);
-    bool busy = !hard && x->sessions;
-    if (!busy)
-        __atomic_store_n(&x->shutting_down, true, __ATOMIC_RELEASE);
-    pthread_mutex_unlock(&exports->lock);
-    if (busy)
-        return tm_error_set(error, "export '%s' still in use", id);
-    shut_down(exports, x);
+    if (mode == BLK_DEL_SAFE) {
+        pthread_mutex_lock(&exports->lock);
+        bool busy = x->sessions;
+        if (!busy) /* in one step: no session may begin in between */
+            __atomic_store_n(&x->shutting_down, true, __ATOMIC_RELEASE);
+        pthread_mutex_unlock(&exports->lock);
+        if (busy)
+            return tm_error_set(error, "export '%s' still in use", id);
+        blk_export_unref(x);
+    }
+    shut_down(x, false);
+    if (mode == BLK_DEL_WAIT)
+        set_wait(x, seconds);
+    else
+        cut(x);
     return true;
 }
 
-void blk_exports_del_all(BlkExports *exports)
+/* Deletes those of which @but is not true (NULL: all), and waits until they are gone. */
+static void del_which(BlkExports *exports,
+                      bool (*but)(const BlkExports *exports, const BlkExport *x))
 {
     g_autoptr(GPtrArray) all = blk_exports_list(exports);
 
     for (guint i = 0; i < all->len; i++) {
-        if (mark_shutting_down(exports, all->pdata[i]))
-            shut_down(exports, all->pdata[i]);
+        BlkExport *x = all->pdata[i];
+
+        if (but && but(exports, x))
+            continue;
+        shut_down(x, true);
+        cut(x);
     }
     g_ptr_array_set_size(all, 0);
     TM_GUARD(&exports->lock);
-    while (exports->alive)
+    while (any_orphan(exports) || exports->alive > exports->list->len)
         pthread_cond_wait(&exports->gone, &exports->lock);
+}
+
+void blk_exports_del_all(BlkExports *exports)
+{
+    del_which(exports, NULL);
+}
+
+void blk_exports_tick(BlkExports *exports)
+{
+    g_autoptr(GPtrArray) all = blk_exports_list(exports);
+    int64_t now = g_get_monotonic_time();
+
+    for (guint i = 0; i < all->len; i++) {
+        BlkExport *x = all->pdata[i];
+
+        if (x->waits && x->cut_at <= now)
+            cut(x);
+    }
+}
+
+bool blk_exports_server_stop(BlkExports *exports, const char *id, GError **error)
+{
+    if (!id)
+        id = BLK_SERVER_DEFAULT;
+    if (!running(exports, id))
+        return not_running(id, error);
+    exports->server.stop(exports->server.opaque, id);
+    del_which(exports, shown);
+    return true;
 }
 
 bool blk_exports_select(BlkExports *exports, const char *id, const BlkBitmapName *bitmaps, size_t n,
@@ -317,15 +435,33 @@ GPtrArray *blk_exports_list(BlkExports *exports)
 
 /* ---- for servers */
 
-BlkExport *blk_exports_lookup(BlkExports *exports, const char *type, const char *name)
+/* Under the lock. */
+static bool offers(const BlkExport *x, const char *type, const char *server)
 {
-    TM_GUARD(&exports->lock);
-    BlkExport *x = find_name(exports, type, name);
-
-    return x ? blk_export_ref(x) : NULL;
+    return g_str_equal(x->type, type) && !blk_export_shutting_down(x) &&
+           blk_export_shown_by(x, server);
 }
 
-GPtrArray *blk_exports_lookup_all(BlkExports *exports, const char *type)
+BlkExport *blk_exports_lookup(BlkExports *exports, const char *type, const char *server,
+                              const char *name)
+{
+    BlkExport *found = NULL;
+    TM_GUARD(&exports->lock);
+
+    for (guint i = 0; i < exports->list->len; i++) {
+        BlkExport *x = exports->list->pdata[i];
+
+        if (!offers(x, type, server))
+            continue;
+        if (g_str_equal(x->name, name))
+            return blk_export_ref(x);
+        if (x->is_default && !*name)
+            found = x;
+    }
+    return found ? blk_export_ref(found) : NULL;
+}
+
+GPtrArray *blk_exports_lookup_all(BlkExports *exports, const char *type, const char *server)
 {
     GPtrArray *found = g_ptr_array_new_with_free_func((GDestroyNotify)blk_export_unref);
     TM_GUARD(&exports->lock);
@@ -333,7 +469,7 @@ GPtrArray *blk_exports_lookup_all(BlkExports *exports, const char *type)
     for (guint i = 0; i < exports->list->len; i++) {
         BlkExport *x = exports->list->pdata[i];
 
-        if (g_str_equal(x->type, type) && !blk_export_shutting_down(x))
+        if (offers(x, type, server) && !x->hidden)
             g_ptr_array_add(found, blk_export_ref(x));
     }
     return found;
@@ -352,6 +488,10 @@ static void export_free(BlkExport *x)
     g_free(x->name);
     g_free(x->description);
     g_free(x->draft_bitmap);
+    g_strfreev(x->servers);
+    g_free(x->allow_list);
+    g_free(x->allow_open);
+    g_free(x->allow_write);
     g_free(x);
 }
 
@@ -385,113 +525,4 @@ void blk_export_unref(BlkExport *x)
     TM_GUARD(&exports->lock);
     exports->alive--;
     pthread_cond_broadcast(&exports->gone);
-}
-
-bool blk_export_session_begin(BlkExport *x)
-{
-    TM_GUARD(&x->exports->lock);
-
-    if (blk_export_shutting_down(x))
-        return false;
-    x->sessions++;
-    return true;
-}
-
-void blk_export_session_end(BlkExport *x)
-{
-    TM_GUARD(&x->exports->lock);
-
-    x->sessions--;
-}
-
-BlkSelection *blk_export_selection(BlkExport *x)
-{
-    TM_GUARD(&x->exports->lock);
-
-    return blk_selection_ref(x->selection);
-}
-
-/* ---- facts */
-
-const char *blk_export_id(const BlkExport *x)
-{
-    return x->id;
-}
-
-const char *blk_export_type(const BlkExport *x)
-{
-    return x->type;
-}
-
-const char *blk_export_name(const BlkExport *x)
-{
-    return x->name;
-}
-
-const char *blk_export_description(const BlkExport *x)
-{
-    return x->description;
-}
-
-BlkNode *blk_export_node(const BlkExport *x)
-{
-    return blk_user_node(x->user);
-}
-
-bool blk_export_writable(const BlkExport *x)
-{
-    return x->writable;
-}
-
-bool blk_export_writethrough(const BlkExport *x)
-{
-    return x->writethrough;
-}
-
-bool blk_export_allocation_depth(const BlkExport *x)
-{
-    return x->allocation_depth;
-}
-
-bool blk_export_draft_2016(const BlkExport *x)
-{
-    return x->draft_2016;
-}
-
-unsigned blk_export_draft_dirty_flag(const BlkExport *x)
-{
-    return x->draft_dirty_flag;
-}
-
-const char *blk_export_draft_bitmap(const BlkExport *x)
-{
-    return x->draft_bitmap;
-}
-
-bool blk_export_shutting_down(const BlkExport *x)
-{
-    return __atomic_load_n(&x->shutting_down, __ATOMIC_ACQUIRE);
-}
-
-void blk_export_io_error(BlkExport *x, bool write, int errnum)
-{
-    struct timespec now;
-    int64_t last = __atomic_load_n(&x->last_error, __ATOMIC_RELAXED);
-    json_object *data;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    if (last != INT64_MIN && now.tv_sec - last < 1)
-        return;
-    if (!__atomic_compare_exchange_n(&x->last_error, &last, now.tv_sec, false, __ATOMIC_RELAXED,
-                                     __ATOMIC_RELAXED))
-        return;
-    data = json_object_new_object();
-    json_object_object_add(data, "device", json_object_new_string(x->id));
-    json_object_object_add(data, "node-name",
-                           json_object_new_string(blk_node_name(blk_export_node(x))));
-    json_object_object_add(data, "operation", json_object_new_string(write ? "write" : "read"));
-    json_object_object_add(data, "action", json_object_new_string("report"));
-    json_object_object_add(data, "nospace", json_object_new_boolean(errnum == ENOSPC));
-    json_object_object_add(data, "reason", json_object_new_string(g_strerror(errnum)));
-    blk_graph_emit(x->exports->graph, "BLOCK_IO_ERROR", data);
 }

@@ -74,7 +74,10 @@ static void log_line(void *opaque, const char *line)
 
 static gboolean tick(void *opaque)
 {
-    blk_bitmaps_tick(opaque);
+    Daemon *d = opaque;
+
+    blk_bitmaps_tick(d->graph);
+    blk_exports_tick(d->exports);
     return G_SOURCE_CONTINUE;
 }
 
@@ -95,10 +98,10 @@ bool daemon_init(Daemon *d, const GArray *options, const char *hint, GError **er
         return false;
     d->graph = blk_graph_new(d->registry, d->engine, &tm_sys_kernel);
     blk_graph_set_log(d->graph, log_line, NULL);
-    d->tick = g_timeout_add_seconds(1, tick, d->graph);
     tm_mapping_guard_install();
     d->exports = blk_exports_new(d->graph);
     d->server = nbds_server_new(d->exports);
+    d->tick = g_timeout_add_seconds(1, tick, d);
     qmp.graph = d->graph;
     qmp.exports = d->exports;
     qmp.opaque = d->loop;
@@ -249,8 +252,6 @@ bool daemon_finish(Daemon *d, GError **error)
 {
     int ret = 0;
 
-    if (d->exports && blk_exports_server_running(d->exports))
-        blk_exports_server_stop(d->exports, NULL);
     nbds_server_free(d->server);
     if (d->exports)
         blk_exports_del_all(d->exports);

@@ -19,3 +19,15 @@ BlkBitmapName *qmp_arg_bitmaps(json_object *args, const char *name, size_t *n)
     }
     return names;
 }
+
+const char **qmp_arg_strings(json_object *args, const char *name, size_t *n)
+{
+    json_object *array = qmp_arg(args, name);
+    const char **strings;
+
+    *n = array ? json_object_array_length(array) : 0;
+    strings = array ? g_new0(const char *, *n + 1) : NULL;
+    for (size_t i = 0; i < *n; i++)
+        strings[i] = json_object_get_string(json_object_array_get_idx(array, i));
+    return strings;
+}

@@ -20,15 +20,20 @@ static bool run_start(QmpCall *call, GError **error)
         .ipv4 = qmp_arg_bool(data, "ipv4", false),
         .has_ipv6 = qmp_arg(data, "ipv6") != NULL,
         .ipv6 = qmp_arg_bool(data, "ipv6", false),
-        .max_connections = (uint32_t)qmp_arg_uint(call->args, "max-connections", 0),
+        .tls_creds = qmp_arg_str(call->args, "tls-creds"),
+        .tls_authz = qmp_arg_str(call->args, "tls-authz"),
+        .tls_required = qmp_arg_bool(call->args, "tls-required", true),
+        .limits = BLK_SERVER_LIMITS,
     };
+
+    options.limits.max_connections = (uint32_t)qmp_arg_uint(call->args, "max-connections", 0);
 
     return blk_exports_server_start(qmp_context_exports(call->ctx), &options, error);
 }
 
 static bool run_stop(QmpCall *call, GError **error)
 {
-    return blk_exports_server_stop(qmp_context_exports(call->ctx), error);
+    return blk_exports_server_stop(qmp_context_exports(call->ctx), NULL, error);
 }
 
 static bool run_nbd_add(QmpCall *call, GError **error)
@@ -54,11 +59,13 @@ static bool run_nbd_add(QmpCall *call, GError **error)
     return blk_exports_add(qmp_context_exports(call->ctx), &options, error) != NULL;
 }
 
-static bool is_hard(json_object *args)
+static BlkDelMode del_mode(json_object *args)
 {
     const char *mode = qmp_arg_str(args, "mode");
 
-    return mode && !strcmp(mode, "hard");
+    if (mode && !strcmp(mode, "wait"))
+        return BLK_DEL_WAIT;
+    return mode && !strcmp(mode, "hard") ? BLK_DEL_HARD : BLK_DEL_SAFE;
 }
 
 static bool run_nbd_remove(QmpCall *call, GError **error)
@@ -69,7 +76,7 @@ static bool run_nbd_remove(QmpCall *call, GError **error)
 
     if (export_ && strcmp(blk_export_type(export_), "nbd"))
         return tm_error_set(error, "Block export '%s' is not an NBD export", name);
-    return blk_exports_del(exports, name, is_hard(call->args), error);
+    return blk_exports_del(exports, name, del_mode(call->args), 0, error);
 }
 
 /* ---- exports ---- */
@@ -78,6 +85,7 @@ static bool run_add(QmpCall *call, GError **error)
 {
     json_object *a = call->args, *draft = qmp_arg(a, "block-status-2016");
     g_autofree BlkBitmapName *bitmaps = NULL;
+    g_autofree const char **servers = NULL;
     BlkExportOptions options = {
         .id = qmp_arg_str(a, "id"),
         .type = qmp_arg_str(a, "type"),
@@ -89,6 +97,11 @@ static bool run_add(QmpCall *call, GError **error)
         .allocation_depth = qmp_arg_bool(a, "allocation-depth", false),
     };
 
+    servers = qmp_arg_strings(a, "servers", &options.n_servers);
+    options.servers = servers;
+    options.hidden = qmp_arg_bool(a, "hidden", false);
+    options.is_default = qmp_arg_bool(a, "default", false);
+    options.max_connections = (uint32_t)qmp_arg_uint(a, "max-connections", 0);
     bitmaps = qmp_arg_bitmaps(a, "bitmaps", &options.n_bitmaps);
     options.bitmaps = bitmaps;
     options.draft_2016 = draft != NULL;
@@ -100,8 +113,12 @@ static bool run_add(QmpCall *call, GError **error)
 
 static bool run_del(QmpCall *call, GError **error)
 {
-    return blk_exports_del(qmp_context_exports(call->ctx), qmp_arg_str(call->args, "id"),
-                           is_hard(call->args), error);
+    BlkDelMode mode = del_mode(call->args);
+
+    if (qmp_arg(call->args, "seconds") && mode != BLK_DEL_WAIT)
+        return tm_error_set(error, "Parameter 'seconds' needs 'mode' to be 'wait'");
+    return blk_exports_del(qmp_context_exports(call->ctx), qmp_arg_str(call->args, "id"), mode,
+                           (uint32_t)qmp_arg_uint(call->args, "seconds", 0), error);
 }
 
 static bool run_select(QmpCall *call, GError **error)
@@ -139,7 +156,7 @@ static bool run_query(QmpCall *call, GError **error)
 
 /* ---- types ---- */
 
-static const char *const mode_values[] = { "safe", "hard", NULL };
+static const char *const mode_values[] = { "safe", "hard", "wait", NULL };
 static const QmpType mode_type = { .kind = QMP_KIND_ENUM,
                                    .name = "BlockExportRemoveMode",
                                    .values = mode_values };
@@ -161,7 +178,8 @@ static const QmpType nbd_add_args = { .kind = QMP_KIND_OBJECT,
                                       .members = nbd_add_members };
 static const QmpMember nbd_remove_members[] = {
     { "name", &qmp_type_str, false, "the id of the export" },
-    { "mode", &mode_type, true, "safe: not while it has clients (default); hard: cut them off" },
+    { "mode", &mode_type, true,
+      "safe: not while it has clients (default); hard: cut them off; wait: no new ones" },
     { NULL },
 };
 static const QmpType nbd_remove_args = { .kind = QMP_KIND_OBJECT,
@@ -169,7 +187,10 @@ static const QmpType nbd_remove_args = { .kind = QMP_KIND_OBJECT,
                                          .members = nbd_remove_members };
 static const QmpMember del_members[] = {
     { "id", &qmp_type_str, false, "the id of the export" },
-    { "mode", &mode_type, true, "safe: not while it has clients (default); hard: cut them off" },
+    { "mode", &mode_type, true,
+      "safe: not while it has clients (default); hard: cut them off; wait: no new ones" },
+    { "seconds", &qmp_type_uint32, true,
+      "of wait: then those that are left are cut off (default: 0, never)" },
     { NULL },
 };
 static const QmpType del_args = { .kind = QMP_KIND_OBJECT,

@@ -80,6 +80,13 @@ static const QmpMember nbd_export_members[] = {
     { "description", &qmp_type_str, true, "free text, shown to clients that list the exports" },
     { "bitmaps", &qmp_type_bitmaps, true, "dirty bitmaps to offer as qemu:dirty-bitmap:NAME" },
     { "allocation-depth", &qmp_type_bool, true, "offer the context qemu:allocation-depth" },
+    { "servers", &qmp_type_str_array, true,
+      "the NBD servers that show it (default: all, also later ones)" },
+    { "hidden", &qmp_type_bool, true, "clients that list the exports don't see it (default: off)" },
+    { "default", &qmp_type_bool, true,
+      "it is what clients get that ask for the name '' (default: off)" },
+    { "max-connections", &qmp_type_uint32, true,
+      "most clients at a time, 0 for any number (default: 0)" },
     { "block-status-2016", &draft, true,
       "speak the draft of 2016 for block status with clients that select no contexts" },
     { NULL },
@@ -167,6 +174,10 @@ static const QmpType legacy_address = {
 
 static const QmpMember server_members[] = {
     { "addr", &legacy_address, false, "address to listen on" },
+    { "tls-creds", &qmp_type_str, true, "id of the TLS credentials, an object" },
+    { "tls-authz", &qmp_type_str, true, "id of the authorisation that clients must pass" },
+    { "tls-required", &qmp_type_bool, true,
+      "with tls-creds: clients that don't start TLS get nothing (default: on)" },
     { "max-connections", &qmp_type_uint32, true, "most clients at a time, 0 for any number" },
     { NULL },
 };
@@ -176,6 +187,10 @@ const QmpType qmp_type_nbd_server_args = { .kind = QMP_KIND_OBJECT,
 
 static const QmpMember server_option_members[] = {
     { "addr", &address, false, "address to listen on" },
+    { "tls-creds", &qmp_type_str, true, "id of the TLS credentials, an object" },
+    { "tls-authz", &qmp_type_str, true, "id of the authorisation that clients must pass" },
+    { "tls-required", &qmp_type_bool, true,
+      "with tls-creds: clients that don't start TLS get nothing (default: on)" },
     { "max-connections", &qmp_type_uint32, true, "most clients at a time, 0 for any number" },
     { NULL },
 };

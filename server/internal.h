@@ -240,6 +240,8 @@ void nbds_option_error(NbdsSession *s, uint32_t option, uint32_t type, const cha
 /* An option's complete data. */
 NbdsVerdict nbds_option_run(NbdsSession *s, uint32_t option, const uint8_t *data, uint32_t length);
 bool nbds_option_known(uint32_t option);
+/* A reference to the export that the client means by @name and may know of, or NULL. */
+BlkExport *nbds_lookup(NbdsSession *s, const char *name);
 NbdsVerdict nbds_meta_option(NbdsSession *s, uint32_t option, const uint8_t *data, uint32_t length);
 void nbds_meta_clear(NbdsSession *s);
 /* draft.c: whether @s would speak the draft of 2016 on @x; and, in transmission, its beginning. */

@@ -187,7 +187,7 @@ NbdsVerdict nbds_meta_option(NbdsSession *s, uint32_t option, const uint8_t *dat
     }
     if (!take_queries(&q, data + 4, length - 4))
         return invalid(s, option, "the queries don't fit the option's length");
-    x = q.export_ = blk_exports_lookup(s->server->exports, "nbd", name);
+    x = q.export_ = nbds_lookup(s, name);
     if (!x) {
         nbds_option_error(s, option, NBD_REP_ERR_UNKNOWN, "export '%s' not present", name);
         return NBDS_MORE;

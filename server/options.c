@@ -9,6 +9,7 @@
 #include "util/endian.h"
 #include "util/range.h"
 
+#include <errno.h>
 #include <string.h>
 
 typedef NbdsVerdict (*OptionFn)(NbdsSession *s, uint32_t option, const uint8_t *data,
@@ -28,9 +29,9 @@ static NbdsVerdict invalid(NbdsSession *s, uint32_t option, const char *what)
     return NBDS_MORE;
 }
 
-static BlkExport *lookup(NbdsSession *s, const char *name)
+BlkExport *nbds_lookup(NbdsSession *s, const char *name)
 {
-    return blk_exports_lookup(s->server->exports, "nbd", name);
+    return blk_exports_lookup(s->server->exports, "nbd", BLK_SERVER_DEFAULT, name);
 }
 
 /* "Transmission flags" of an export as this session would use it. */
@@ -52,22 +53,24 @@ static uint16_t flags_of(const NbdsSession *s, const BlkExport *x)
     return flags;
 }
 
-/* Enters transmission on @x (taken). false: it is shutting down. */
-static bool enter(NbdsSession *s, BlkExport *x)
+/* Enters transmission on @x (taken). 0, or as blk_export_session_begin(). */
+static int enter(NbdsSession *s, BlkExport *x)
 {
     struct tidemark_info info = { .struct_size = sizeof(info) };
+    int err;
 
     /* Visible to disconnect before the session begins, so that none slips through. */
     pthread_mutex_lock(&s->server->lock);
     s->export_ = x;
     pthread_mutex_unlock(&s->server->lock);
-    s->began = blk_export_session_begin(x);
-    if (!s->began) {
+    err = blk_export_session_begin(x);
+    s->began = !err;
+    if (err) {
         pthread_mutex_lock(&s->server->lock);
         s->export_ = NULL;
         pthread_mutex_unlock(&s->server->lock);
         blk_export_unref(x);
-        return false;
+        return err;
     }
     if (s->meta.export_ != x)
         nbds_meta_clear(s);
@@ -84,14 +87,14 @@ static bool enter(NbdsSession *s, BlkExport *x)
     s->reply_head = s->extended ? NBD_EXTENDED_HEAD : NBD_STRUCTURED_HEAD;
     s->data_head = s->structured ? s->reply_head + 8 : NBD_SIMPLE_HEAD;
     s->phase = NBDS_TRANSMISSION;
-    return true;
+    return 0;
 }
 
 static NbdsVerdict export_name(NbdsSession *s, uint32_t option, const uint8_t *data,
                                uint32_t length)
 {
     g_autofree char *name = nbds_option_string(data, length);
-    BlkExport *x = name ? lookup(s, name) : NULL;
+    BlkExport *x = name ? nbds_lookup(s, name) : NULL;
     uint8_t reply[8 + 2 + 124] = { 0 };
 
     /* "a client MUST NOT use" it with extended headers */
@@ -100,7 +103,7 @@ static NbdsVerdict export_name(NbdsSession *s, uint32_t option, const uint8_t *d
         return NBDS_CUT;
     }
     tm_put_be16(reply + 8, flags_of(s, x));
-    if (!enter(s, x))
+    if (enter(s, x) < 0)
         return NBDS_CUT;
     tm_put_be64(reply, s->size);
     nbds_session_put(s, reply, s->no_zeroes ? 10 : sizeof(reply));
@@ -133,7 +136,7 @@ static NbdsVerdict list(NbdsSession *s, uint32_t option, const uint8_t *data, ui
 
     if (length)
         return invalid(s, option, "takes no data");
-    all = blk_exports_lookup_all(s->server->exports, "nbd");
+    all = blk_exports_lookup_all(s->server->exports, "nbd", BLK_SERVER_DEFAULT);
     for (guint i = 0; i < all->len; i++)
         list_one(s, option, all->pdata[i]);
     nbds_option_reply(s, option, NBD_REP_ACK, NULL, 0);
@@ -184,6 +187,7 @@ static NbdsVerdict info_or_go(NbdsSession *s, uint32_t option, const uint8_t *da
     g_autoptr(BlkExport) x = NULL;
     bool named = false;
     uint32_t n;
+    int err;
 
     if (length < 6 || tm_get_be32(data) > length - 6)
         return invalid(s, option, "the name is longer than the option");
@@ -198,21 +202,25 @@ static NbdsVerdict info_or_go(NbdsSession *s, uint32_t option, const uint8_t *da
     for (uint32_t i = 0; i < length; i += 2)
         named = named || tm_get_be16(data + 2 + i) == NBD_INFO_NAME;
 
-    x = lookup(s, name);
+    x = nbds_lookup(s, name);
     if (!x) {
         nbds_option_error(s, option, NBD_REP_ERR_UNKNOWN, "export '%s' not present", name);
         return NBDS_MORE;
     }
+    err = option == NBD_OPT_GO ? enter(s, blk_export_ref(x)) : 0;
+    if (err == -EUSERS)
+        nbds_option_error(s, option, NBD_REP_ERR_POLICY, "export '%s' has its %u clients", name,
+                          blk_export_max_connections(x));
+    else if (err)
+        nbds_option_error(s, option, NBD_REP_ERR_SHUTDOWN, "export '%s' is shutting down", name);
+    if (err)
+        return NBDS_MORE;
     if (named)
         info_text(s, option, NBD_INFO_NAME, blk_export_name(x));
     if (blk_export_description(x))
         info_text(s, option, NBD_INFO_DESCRIPTION, blk_export_description(x));
     info_block_size(s, option, x);
     info_export(s, option, x);
-    if (option == NBD_OPT_GO && !enter(s, blk_export_ref(x))) {
-        nbds_option_error(s, option, NBD_REP_ERR_SHUTDOWN, "export '%s' is shutting down", name);
-        return NBDS_MORE;
-    }
     nbds_option_reply(s, option, NBD_REP_ACK, NULL, 0);
     return NBDS_MORE;
 }

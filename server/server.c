@@ -3,6 +3,7 @@
 
 #include "util/error.h"
 
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 
@@ -57,8 +58,14 @@ static bool server_start(void *opaque, const BlkServerOptions *options, GError *
 {
     NbdServer *server = opaque;
 
+    if (strcmp(options->id, BLK_SERVER_DEFAULT))
+        return tm_error_set(error, "only one NBD server can run");
+    if (options->tls_creds || options->tls_authz)
+        return tm_error_set(error, "The NBD server has no TLS: tls-%s '%s' can't be used",
+                            options->tls_creds ? "creds" : "authz",
+                            options->tls_creds ? options->tls_creds : options->tls_authz);
     pthread_mutex_lock(&server->lock);
-    server->max_sessions = options->max_connections;
+    server->max_sessions = options->limits.max_connections;
     pthread_mutex_unlock(&server->lock);
     if (!nbds_listen(server, options, error))
         return false;
@@ -66,7 +73,7 @@ static bool server_start(void *opaque, const BlkServerOptions *options, GError *
     return true;
 }
 
-static void server_stop(void *opaque)
+static void server_stop(void *opaque, const char *id)
 {
     NbdServer *server = opaque;
 
@@ -75,11 +82,11 @@ static void server_stop(void *opaque)
     cut(server, NULL);
 }
 
-static bool server_running(void *opaque)
+static bool server_running(void *opaque, const char *id)
 {
     NbdServer *server = opaque;
 
-    return server->running;
+    return server->running && (!id || !strcmp(id, BLK_SERVER_DEFAULT));
 }
 
 static void server_disconnect(void *opaque, BlkExport *x)
@@ -139,7 +146,7 @@ void nbds_server_free(NbdServer *server)
 
     if (!server)
         return;
-    server_stop(server);
+    server_stop(server, NULL);
     pthread_mutex_lock(&server->lock);
     for (NbdsSession *s = server->sessions; s; s = s->next)
         shutdown(s->source.fd, SHUT_RDWR);

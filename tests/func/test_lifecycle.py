@@ -177,6 +177,67 @@ def deleting(tmp):
 
 
 @test
+def deleting_waits(tmp):
+    "block-export-del, mode wait: no new clients, those there go on; the export ends with the last one"
+    with Daemon(tmp, *disk(tmp, "disk0", MIB)) as d:
+        import nbd
+
+        def shutting_down():
+            return [e["shutting-down"] for e in d.qmp("query-block-exports")]
+
+        raises(QMPError, d.qmp, "block-export-del", id="exp-disk0", seconds=1, match="seconds.*wait")
+        a, b = d.nbd(), d.nbd()
+        d.qmp("block-export-del", id="exp-disk0", mode="wait")
+        equal(shutting_down(), [True])
+        raises(nbd.Error, d.nbd)
+        raises(QMPError, d.qmp, "block-export-del", id="exp-disk0", match="already shutting down")
+        a.pwrite(b"x" * 512, 0)
+        a.shutdown()
+        equal(bytes(b.pread(512, 0)), b"x" * 512)
+        d.qmp("blockdev-add", {"driver": "null-co", "node-name": "n"})
+        d.qmp("block-export-add", {"type": "nbd", "id": "n", "node-name": "n", "name": "disk0"})
+        equal(d.nbd().get_size(), 1 << 30)
+        b.shutdown()
+        d.monitor.wait_event("BLOCK_EXPORT_DELETED", id="exp-disk0")
+        equal(shutting_down(), [False])
+        d.qmp("block-export-del", id="n", mode="wait")
+        d.monitor.wait_event("BLOCK_EXPORT_DELETED", id="n")
+
+
+@test
+def deleting_waits_so_long(tmp):
+    "block-export-del, mode wait with seconds: then it cuts; and a wait can be cut short"
+    with Daemon(tmp, *disk(tmp, "disk0", MIB), *disk(tmp, "disk1", MIB)) as d:
+        import nbd
+        a, b = d.nbd("disk0"), d.nbd("disk1")
+        d.qmp("block-export-del", id="exp-disk0", mode="wait", seconds=1)
+        a.pwrite(b"x", 0)
+        d.qmp("block-export-del", id="exp-disk1", mode="wait", seconds=1000)
+        b.pwrite(b"x", 0)
+        d.qmp("block-export-del", id="exp-disk1", mode="hard")
+        d.monitor.wait_event("BLOCK_EXPORT_DELETED", id="exp-disk1")
+        raises(nbd.Error, b.pread, 512, 0)
+        d.monitor.wait_event("BLOCK_EXPORT_DELETED", id="exp-disk0")
+        raises(nbd.Error, a.pread, 512, 0)
+
+
+@test
+def waiting_ends_with_the_server(tmp):
+    "nbd-server-stop and the daemon's end cut off what block-export-del waits for"
+    with Daemon(tmp, *disk(tmp, "disk0", MIB)) as d:
+        import nbd
+        h = d.nbd()
+        d.qmp("block-export-del", id="exp-disk0", mode="wait")
+        d.qmp("nbd-server-stop")
+        raises(nbd.Error, h.pread, 512, 0)
+        d.monitor.wait_event("BLOCK_EXPORT_DELETED", id="exp-disk0")
+        d.qmp("nbd-server-start", {"addr": {"type": "unix", "data": {"path": d.nbd_path}}})
+        d.qmp("block-export-add", {"type": "nbd", "id": "n", "node-name": "disk0"})
+        h = d.nbd()
+        d.qmp("block-export-del", id="n", mode="wait")
+
+
+@test
 def server_stop(tmp):
     "nbd-server-stop ends sessions and exports, and the server can start anew"
     with Daemon(tmp, *disk(tmp, "disk0", MIB)) as d:

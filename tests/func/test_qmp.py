@@ -613,9 +613,13 @@ def schema_like_theirs(tmp):
                 if kind in e:
                     more += missing(shape(ours, e[kind]), shape(theirs, theirs[name][kind]), name)
     equal(sorted(more), [
-        "BITMAP_DEGRADED", "BITMAP_HEALED", "block-export-add.=nbd.block-status-2016",
+        "BITMAP_DEGRADED", "BITMAP_HEALED",
+        *("block-export-add.=nbd." + k for k in ("block-status-2016", "default", "hidden",
+                                                 "max-connections", "servers")),
+        "block-export-del.mode wait", "block-export-del.seconds",
         "block-export-dirty-bitmap", "blockdev-add.bitmap-accept-changed", "blockdev-add.bitmap-durability",
-        "blockdev-add.bitmap-store", "query-named-block-nodes.dirty-bitmaps.reason",
+        "blockdev-add.bitmap-store", "nbd-server-remove.mode wait", "nbd-server-start.tls-required",
+        "query-named-block-nodes.dirty-bitmaps.reason",
         "query-named-block-nodes.dirty-bitmaps.recovered"])
 
 

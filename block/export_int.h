@@ -1,0 +1,33 @@
+/* block/export_int.h: what the files about exports share. Private to block/. */
+#pragma once
+#include "block/export.h"
+#include "util/sync.h"
+
+struct BlkExports {
+    BlkGraph *graph; /* borrowed */
+    BlkServer server;
+    pthread_mutex_t lock; /* guards the list, and selection and sessions of every export; a leaf */
+    pthread_cond_t gone;  /* an export has been freed */
+    GPtrArray *list;      /* BlkExport, borrowed: they take themselves out; every refs is > 0 */
+    unsigned alive;       /* exports not yet freed, the listed ones among them */
+};
+
+struct BlkExport {
+    int refs;            /* atomic; drops to 0 only under the registry's lock */
+    BlkExports *exports; /* borrowed */
+    char *id, *type, *name, *description;
+    BlkUser *user;
+    bool writable, writethrough, allocation_depth, hidden, is_default, draft_2016;
+    char **servers; /* NULL: all */
+    uint32_t max_connections;
+    char *allow_list, *allow_open, *allow_write;
+    unsigned draft_dirty_flag;
+    char *draft_bitmap;
+    bool shutting_down; /* atomic */
+    bool orphaned;      /* no running server shows it; written by the main thread under the lock */
+    bool waits;         /* shutting down, its clients may go on; the main thread's, as the next */
+    int64_t cut_at;     /* monotonic us: till then; INT64_MAX: for ever */
+    unsigned sessions;
+    BlkSelection *selection;
+    int64_t last_error; /* atomic: monotonic seconds of the last BLOCK_IO_ERROR */
+};
