@@ -11,6 +11,7 @@
 
 #include "block/selection.h"
 #include "util/error.h"
+#include "util/identifier.h"
 
 #include <string.h>
 
@@ -23,6 +24,7 @@ BlkExports *blk_exports_new(BlkGraph *graph)
     BlkExports *exports = g_new0(BlkExports, 1);
 
     exports->graph = graph;
+    exports->objects = blk_objects_new();
     exports->list = g_ptr_array_new();
     pthread_mutex_init(&exports->lock, NULL);
     pthread_cond_init(&exports->gone, NULL);
@@ -34,6 +36,7 @@ void blk_exports_free(BlkExports *exports)
     if (!exports)
         return;
     g_ptr_array_unref(exports->list);
+    blk_objects_free(exports->objects);
     pthread_cond_destroy(&exports->gone);
     pthread_mutex_destroy(&exports->lock);
     g_free(exports);
@@ -49,15 +52,14 @@ BlkGraph *blk_exports_graph(BlkExports *exports)
     return exports->graph;
 }
 
+BlkObjects *blk_exports_objects(BlkExports *exports)
+{
+    return exports->objects;
+}
+
 const BlkServer *blk_exports_server(const BlkExports *exports)
 {
     return &exports->server;
-}
-
-static bool id_well_formed(const char *id)
-{
-    return g_ascii_isalpha(id[0]) &&
-           id[strspn(id, G_CSET_A_2_Z G_CSET_a_2_z G_CSET_DIGITS "-._")] == '\0';
 }
 
 /* @id NULL: any of them. */
@@ -85,7 +87,7 @@ bool blk_exports_server_start(BlkExports *exports, const BlkServerOptions *optio
         return tm_error_set(error, "NBD server already running");
     if (running(exports, o.id))
         return tm_error_set(error, "NBD server '%s' already running", o.id);
-    if (!id_well_formed(o.id))
+    if (!tm_identifier(o.id))
         return tm_error_set(error, "Invalid NBD server id '%s'", o.id);
     return exports->server.start(exports->server.opaque, &o, error);
 }
@@ -136,7 +138,7 @@ static bool check_id(BlkExports *exports, const char *id, GError **error)
 {
     g_autoptr(BlkExport) other = NULL;
 
-    if (!id_well_formed(id))
+    if (!tm_identifier(id))
         return tm_error_set(error, "Invalid block export id");
     other = blk_exports_find_id(exports, id);
     if (other)

@@ -15,6 +15,7 @@
 #include "bitmap/bitmap.h"
 #include "block/graph.h"
 #include "block/node.h"
+#include "block/objects.h"
 
 #include <json-c/json.h>
 
@@ -127,6 +128,8 @@ BlkExports *blk_exports_new(BlkGraph *graph);
 void blk_exports_free(BlkExports *exports); /* all deleted before; NULL is fine */
 void blk_exports_set_server(BlkExports *exports, const BlkServer *server); /* copied */
 BlkGraph *blk_exports_graph(BlkExports *exports);
+/* What servers and exports name: credentials, lists. Borrowed. */
+BlkObjects *blk_exports_objects(BlkExports *exports);
 
 /* Borrowed. Before one is set, all of its operations are NULL. */
 const BlkServer *blk_exports_server(const BlkExports *exports);

@@ -5,6 +5,7 @@
 
 struct BlkExports {
     BlkGraph *graph; /* borrowed */
+    BlkObjects *objects;
     BlkServer server;
     pthread_mutex_t lock; /* guards the list, and selection and sessions of every export; a leaf */
     pthread_cond_t gone;  /* an export has been freed */

@@ -8,6 +8,7 @@
 #include "block/node_int.h"
 
 #include "util/error.h"
+#include "util/identifier.h"
 
 #include <errno.h>
 #include <string.h>
@@ -124,12 +125,6 @@ GPtrArray *blk_graph_nodes(BlkGraph *graph)
     return g_ptr_array_copy(graph->nodes, NULL, NULL);
 }
 
-static bool name_well_formed(const char *name)
-{
-    return g_ascii_isalpha(name[0]) &&
-           name[strspn(name, G_CSET_A_2_Z G_CSET_a_2_z G_CSET_DIGITS "-._")] == '\0';
-}
-
 /* The name that @options ask for: free and well-formed. NULL in *name if they ask for none. */
 static bool check_name(BlkGraph *graph, json_object *options, const char **name, GError **error)
 {
@@ -140,7 +135,7 @@ static bool check_name(BlkGraph *graph, json_object *options, const char **name,
         !json_object_is_type(value, json_type_string))
         return true;
     *name = json_object_get_string(value);
-    if (!name_well_formed(*name))
+    if (!tm_identifier(*name))
         return tm_error_set(error, "Invalid node-name: '%s'", *name);
     if (strlen(*name) > NODE_NAME_MAX)
         return tm_error_set(error, "Node name too long");

@@ -20,6 +20,15 @@ static const struct {
       "[,cache.direct=on|off][,cache.no-flush=on|off][,discard=ignore|unmap]\n"
       "[,force-share=on|off][,driver's own...]",
       "open a block node; also as JSON: --blockdev '{\"driver\": ...}'" },
+    { "object", 0, CMD_OBJECT,
+      "secret,id=ID,file=FILE|data=TEXT[,format=raw|base64][,keyid=ID,iv=IV]\n"
+      "tls-creds-x509,id=ID,dir=DIR,endpoint=server[,verify-peer=on|off]\n"
+      "[,passwordid=ID][,priority=TEXT][,sanity-check=on|off]\n"
+      "tls-creds-psk,id=ID,dir=DIR,endpoint=server[,priority=TEXT]\n"
+      "authz-simple,id=ID,identity=NAME\n"
+      "authz-list,id=ID[,policy=deny|allow][,rules.0.match=NAME,rules.0.policy=allow...]\n"
+      "authz-list-file,id=ID,filename=FILE[,refresh=on|off]",
+      "make a secret, TLS credentials, or a list of who may" },
     { "nbd-server", 0, CMD_NBD_SERVER,
       "addr.type=unix,addr.path=PATH[,max-connections=N]\n"
       "addr.type=inet,addr.host=HOST,addr.port=PORT[,max-connections=N]",

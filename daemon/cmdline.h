@@ -16,6 +16,7 @@ typedef enum {
     CMD_MODULE_DIR,
     CMD_MONITOR,
     CMD_NBD_SERVER,
+    CMD_OBJECT,
     CMD_PIDFILE,
     CMD_SANDBOX,
     CMD_USER,

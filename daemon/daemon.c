@@ -226,6 +226,9 @@ bool daemon_apply(Daemon *d, const CmdOption *option, GError **error)
     case CMD_BLOCKDEV:
         ok = apply_command(d, option, "blockdev-add", &qmp_type_blockdev_options, "driver", error);
         break;
+    case CMD_OBJECT:
+        ok = apply_command(d, option, "object-add", &qmp_type_object_options, "qom-type", error);
+        break;
     case CMD_EXPORT:
         ok = apply_command(d, option, "block-export-add", &qmp_type_export_options, "type", error);
         break;

@@ -46,7 +46,7 @@ static const char *const system_paths[] = { "r:/usr",
                                             "/dev/null",
                                             "r:/dev/urandom" };
 
-/* Members of options, at any depth, that name files. (A node's "file" is another node.) */
+/* Members of options, at any depth, that name files. */
 static const char *const path_members[] = { "filename", "bitmap-store", "path", "dir" };
 
 /* ---- what is given */
@@ -75,38 +75,39 @@ static void add_file(Sandbox *x, const char *path)
     free(resolved);
 }
 
-static bool names_path(const char *member)
+/* A secret's "file" is one; a node's is another node. */
+static bool names_path(CmdKind kind, const char *member)
 {
     for (size_t i = 0; i < G_N_ELEMENTS(path_members); i++) {
         if (!strcmp(path_members[i], member))
             return true;
     }
-    return false;
+    return kind == CMD_OBJECT && !strcmp(member, "file");
 }
 
-static void collect(Sandbox *x, json_object *value)
+static void collect(Sandbox *x, CmdKind kind, json_object *value)
 {
     if (json_object_is_type(value, json_type_array)) {
         for (size_t i = 0; i < json_object_array_length(value); i++)
-            collect(x, json_object_array_get_idx(value, i));
+            collect(x, kind, json_object_array_get_idx(value, i));
     }
     if (!json_object_is_type(value, json_type_object))
         return;
     json_object_object_foreach(value, member, child)
     {
-        if (json_object_is_type(child, json_type_string) && names_path(member))
+        if (json_object_is_type(child, json_type_string) && names_path(kind, member))
             add_file(x, json_object_get_string(child));
-        collect(x, child);
+        collect(x, kind, child);
     }
 }
 
 /* Mistakes in the text are for who carries the option out to tell. */
-static void collect_option(Sandbox *x, const char *text)
+static void collect_option(Sandbox *x, CmdKind kind, const char *text)
 {
     json_object *value =
         *text == '{' ? json_tokener_parse(text) : qmp_keyval_parse(text, "type", NULL);
 
-    collect(x, value);
+    collect(x, kind, value);
     json_object_put(value);
 }
 
@@ -122,7 +123,7 @@ static void collect_all(Sandbox *x, const GArray *options)
         else if (option->kind == CMD_MODULE || option->kind == CMD_MODULE_DIR)
             add(x, "r:", option->value);
         else if (option->value)
-            collect_option(x, option->value);
+            collect_option(x, option->kind, option->value);
     }
 }
 

@@ -1,0 +1,25 @@
+/* block/tls_creds.h: TLS sessions with the credentials of a tls-creds object (tls-creds-x509,
+ * tls-creds-psk). Files are named as QEMU names them: ca-cert.pem, ca-crl.pem, server-cert.pem,
+ * server-key.pem; keys.psk.
+ *
+ * Threads: any; a session by one at a time. */
+#pragma once
+#include "block/objects.h"
+#include <gnutls/gnutls.h>
+
+/* A session and the credentials that it began with: those are kept, whatever is loaded later. */
+typedef struct BlkTlsSession {
+    gnutls_session_t handle;
+    struct BlkTlsLoaded *loaded;
+    bool psk, verify;
+} BlkTlsSession;
+
+/* Whether they are a server's. */
+bool blk_tls_creds_server(const BlkObject *creds, GError **error);
+/* A server's side, without a transport yet, as @s. The peer's certificate is verified within the
+ * handshake, unless verify-peer is off. */
+bool blk_tls_session_init(BlkTlsSession *s, BlkObject *creds, GError **error);
+void blk_tls_session_clear(BlkTlsSession *s); /* a zeroed one is fine */
+/* After the handshake: the verified distinguished name (RFC 4514) or the PSK identity; NULL: nobody
+ * verified it. Returned. */
+char *blk_tls_session_identity(BlkTlsSession *s);

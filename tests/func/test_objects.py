@@ -1,0 +1,131 @@
+#!/usr/bin/python3
+"""Objects that users create: object-add, object-del, object-reload, query-objects, --object."""
+import base64
+import os
+import shutil
+
+from harness import *
+from tls import *
+
+
+def refused(d, match, **kwargs):
+    raises(QMPError, d.qmp, "object-add", match=match, **kwargs)
+
+
+@test
+def secrets(tmp):
+    "secrets come from text or a file, raw or in base64, and errors name what is wrong"
+    path = os.path.join(tmp, "password")
+    with open(path, "w") as f:
+        f.write("letmein")
+    with Daemon(tmp, "--object", "secret,id=s0,file=%s" % path) as d:
+        d.qmp("object-add", **{"qom-type": "secret"}, id="s1", data="letmein")
+        d.qmp("object-add", **{"qom-type": "secret"}, id="s2", format="base64",
+              data=base64.b64encode(b"\0\xff").decode())
+        equal(d.qmp("query-objects"), [
+            {"qom-type": "secret", "id": "s%d" % i, "in-use": False} for i in range(3)])
+        refused(d, "Either 'file' or 'data' must be provided", **{"qom-type": "secret"}, id="x")
+        refused(d, "mutually exclusive", **{"qom-type": "secret"}, id="x", data="a", file=path)
+        refused(d, "Unable to read .*/none", **{"qom-type": "secret"}, id="x",
+                file=os.path.join(tmp, "none"))
+        refused(d, "'x' is not valid base64", **{"qom-type": "secret"}, id="x", format="base64",
+                data="no base64!")
+        refused(d, "duplicate property 's0'", **{"qom-type": "secret"}, id="s0", data="a")
+        refused(d, "'id' expects an identifier", **{"qom-type": "secret"}, id="0s", data="a")
+        refused(d, "'qom-type' does not accept value 'nonsense'", **{"qom-type": "nonsense"}, id="x")
+        d.qmp("object-del", id="s1")
+        raises(QMPError, d.qmp, "object-del", match="object 's1' not found", id="s1")
+        equal([o["id"] for o in d.qmp("query-objects")], ["s0", "s2"])
+
+
+@test(needs=["openssl"])
+def encrypted(tmp):
+    "a secret is decrypted with another one, as QEMU's manual shows it"
+    key, iv = os.urandom(32), os.urandom(16)
+    text = run("openssl", "enc", "-aes-256-cbc", "-K", key.hex(), "-iv", iv.hex(), "-a", "-A",
+               input="letmein").stdout.strip()
+    more = {"qom-type": "secret", "format": "base64", "iv": base64.b64encode(iv).decode()}
+    with Daemon(tmp) as d:
+        d.qmp("object-add", **{"qom-type": "secret"}, id="master", format="base64",
+              data=base64.b64encode(key).decode())
+        d.qmp("object-add", **{"qom-type": "secret"}, id="wrong", format="base64",
+              data=base64.b64encode(bytes(32)).decode())
+        d.qmp("object-add", **{"qom-type": "secret"}, id="short", data="x")
+        d.qmp("object-add", **more, id="good", keyid="master", data=text)
+        refused(d, "'x' can't be decrypted with key 'wrong'", **more, id="x", keyid="wrong", data=text)
+        refused(d, "Key 'short' has 1 bytes, decrypting takes 32", **more, id="x", keyid="short", data=text)
+        refused(d, "No secret with id 'none'", **more, id="x", keyid="none", data=text)
+        refused(d, "is not encrypted data", **more, id="x", keyid="master", data="AAAA")
+
+
+@test
+def lists(tmp):
+    "lists of who may are checked when they are made"
+    path = os.path.join(tmp, "list")
+    with open(path, "w") as f:
+        f.write('{"rules": [{"match": "*", "policy": "allow", "format": "glob"}]}')
+    with Daemon(tmp, "--object", "authz-simple,id=a0,identity=CN=one",
+                "--object", "authz-list,id=a1,policy=deny,rules.0.match=CN=*,rules.0.policy=allow,"
+                "rules.0.format=glob", "--object", "authz-list-file,id=a2,filename=%s" % path) as d:
+        equal([o["qom-type"] for o in d.qmp("query-objects")],
+              ["authz-simple", "authz-list", "authz-list-file"])
+        d.qmp("object-reload", id="a2")
+        with open(path, "w") as f:
+            f.write('{"rules": [{"match": "x"}]}')
+        raises(QMPError, d.qmp, "object-reload", match="list: Parameter 'policy' of a rule is missing",
+               id="a2")
+        with open(path, "w") as f:
+            f.write("[")
+        raises(QMPError, d.qmp, "object-reload", match="is not a JSON object", id="a2")
+        raises(QMPError, d.qmp, "object-reload", match="'a0' of type 'authz-simple' is not made of",
+               id="a0")
+        refused(d, "Parameter 'identity' is missing", **{"qom-type": "authz-simple"}, id="x")
+        refused(d, "does not accept value 'perhaps'", **{"qom-type": "authz-list"}, id="x", policy="perhaps")
+
+
+@test(needs=["certtool"])
+def credentials(tmp):
+    "TLS credentials are read when they are made, and what is wrong with them is said"
+    ca = Authority(os.path.join(tmp, "ca"))
+    good = ca.issue(os.path.join(tmp, "good"), "server")
+    keys, _ = psk(os.path.join(tmp, "psk"), "alice")
+    x509 = {"qom-type": "tls-creds-x509", "endpoint": "server"}
+
+    def broken(name, **kwargs):
+        directory = os.path.join(tmp, name)
+        shutil.copytree(good, directory)
+        return directory
+
+    with Daemon(tmp) as d:
+        d.qmp("object-add", **x509, id="t0", dir=good)
+        d.qmp("object-add", **{"qom-type": "tls-creds-psk"}, endpoint="server", id="t1", dir=keys)
+        d.qmp("object-reload", id="t0")
+        refused(d, "Missing 'dir' property", **x509, id="x")
+        refused(d, "Unable to access credentials .*/none/ca-cert.pem: No such file", **x509, id="x",
+                dir=os.path.join(tmp, "none"))
+        refused(d, "keys.psk: No such file", **{"qom-type": "tls-creds-psk"}, endpoint="server", id="x", dir=good)
+        refused(d, "Unable to set TLS session priority 'nonsense'", **x509, id="x", dir=good,
+                priority="nonsense")
+        lacks = broken("lacks")
+        os.unlink(os.path.join(lacks, "server-key.pem"))
+        refused(d, "server-key.pem: No such file", **x509, id="x", dir=lacks)
+        other = Authority(os.path.join(tmp, "other"))
+        strange = broken("strange")
+        shutil.copy(other.cert, os.path.join(strange, "ca-cert.pem"))
+        refused(d, "Our own certificate .*server-cert.pem failed validation", **x509, id="x", dir=strange)
+        d.qmp("object-add", **x509, id="t2", dir=strange, **{"sanity-check": False})
+        client = ca.issue(os.path.join(tmp, "client"), "client")
+        for kind in ("key", "cert"):
+            shutil.copy(os.path.join(client, "client-%s.pem" % kind),
+                        os.path.join(client, "server-%s.pem" % kind))
+        refused(d, "failed validation", **x509, id="x", dir=client)
+        no_ca = broken("no-ca")
+        shutil.copy(os.path.join(good, "server-cert.pem"), os.path.join(no_ca, "ca-cert.pem"))
+        refused(d, "basic constraints do not show a CA", **x509, id="x", dir=no_ca)
+        with open(os.path.join(good, "server-cert.pem"), "w") as f:
+            f.write("no certificate")
+        raises(QMPError, d.qmp, "object-reload", match="server-cert.pem", id="t0")
+        equal([o["id"] for o in d.qmp("query-objects")], ["t0", "t1", "t2"])
+
+
+main()
