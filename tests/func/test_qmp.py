@@ -618,10 +618,10 @@ def schema_like_theirs(tmp):
                                                  "max-connections", "servers")),
         "block-export-del.mode wait", "block-export-del.seconds",
         "block-export-dirty-bitmap", "blockdev-add.bitmap-accept-changed", "blockdev-add.bitmap-durability",
-        "blockdev-add.bitmap-store", "nbd-server-remove.mode wait", "nbd-server-start.tls-required", "object-add.=authz-list-file",
-        "object-add.qom-type authz-list-file", "object-reload", "query-objects",
+        "blockdev-add.bitmap-store", "nbd-server-remove.mode wait", "nbd-server-start.tls-required",
+        "object-add.=authz-list-file", "object-add.qom-type authz-list-file", "object-reload",
         "query-named-block-nodes.dirty-bitmaps.reason",
-        "query-named-block-nodes.dirty-bitmaps.recovered"])
+        "query-named-block-nodes.dirty-bitmaps.recovered", "query-objects"])
 
 
 @test
