@@ -6,6 +6,7 @@ const QmpFamily *const qmp_families[] = {
     &qmp_family_core,
     &qmp_family_blockdev,
     &qmp_family_nodes,
+    &qmp_family_server,
     &qmp_family_export,
     &qmp_family_object,
     &qmp_family_bitmap,
