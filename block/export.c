@@ -289,6 +289,7 @@ BlkExport *blk_exports_add(BlkExports *exports, const BlkExportOptions *o, GErro
 
     x = export_new(exports, o, name);
     x->selection = selection;
+    x->contexts = blk_contexts_new();
     x->user = blk_node_use(node, "an unnamed block device", false); /* QEMU's name for it */
     TM_GUARD(&exports->lock);
     g_ptr_array_add(exports->list, x);
@@ -490,6 +491,7 @@ static void export_free(BlkExport *x)
     g_free(x->name);
     g_free(x->description);
     g_free(x->draft_bitmap);
+    blk_contexts_free(x->contexts);
     g_strfreev(x->servers);
     g_free(x->allow_list);
     g_free(x->allow_open);

@@ -13,6 +13,7 @@
  * Threads: functions that say so from any thread, the rest on the main thread. */
 #pragma once
 #include "bitmap/bitmap.h"
+#include "block/contexts.h"
 #include "block/graph.h"
 #include "block/node.h"
 #include "block/objects.h"
@@ -73,9 +74,9 @@ typedef struct BlkServerLimits {
     uint32_t idle_seconds;      /* without a byte in either direction nor a request under way */
     uint64_t bytes_in_flight;   /* of one connection, that requests keep: then no more are taken */
     uint64_t bytes_in_flight_total; /* of all: then one request at a time of each */
-    uint64_t option_size;           /* bytes of an option's data; never 0 */
-    uint64_t option_count;          /* options of a handshake; never 0 */
-    uint64_t request_size;          /* bytes of a payload; never 0 */
+    uint32_t option_size;           /* bytes of an option's data; never 0 */
+    uint32_t option_count;          /* options of a handshake; never 0 */
+    uint32_t request_size;          /* bytes of a payload; never 0 */
 } BlkServerLimits;
 /* The defaults. */
 #define BLK_SERVER_LIMITS                                                                          \
@@ -175,6 +176,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(BlkExport, blk_export_unref)
 int blk_export_session_begin(BlkExport *export_);
 void blk_export_session_end(BlkExport *export_);
 BlkSelection *blk_export_selection(BlkExport *export_); /* a reference */
+BlkContexts *blk_export_contexts(const BlkExport *export_); /* borrowed */
 
 /* ---- facts, borrowed; any thread */
 const char *blk_export_id(const BlkExport *export_);

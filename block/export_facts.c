@@ -32,6 +32,11 @@ BlkSelection *blk_export_selection(BlkExport *x)
     return blk_selection_ref(x->selection);
 }
 
+BlkContexts *blk_export_contexts(const BlkExport *x)
+{
+    return x->contexts;
+}
+
 /* ---- facts */
 
 const char *blk_export_id(const BlkExport *x)

@@ -30,5 +30,6 @@ struct BlkExport {
     int64_t cut_at;     /* monotonic us: till then; INT64_MAX: for ever */
     unsigned sessions;
     BlkSelection *selection;
+    BlkContexts *contexts;
     int64_t last_error; /* atomic: monotonic seconds of the last BLOCK_IO_ERROR */
 };

@@ -55,6 +55,11 @@ int blk_node_status(BlkNode *node, uint64_t offset, uint64_t length, TmExtents *
 /* The same with qemu:allocation-depth values: 0 unallocated, 1 in this layer, 2 in the next, ... */
 int blk_node_depth(BlkNode *node, uint64_t offset, uint64_t length, TmExtents *out,
                    uint64_t *described);
+/* What a backup has to do: the runs of @bitmap, with the dirty ones as TM_BACKUP_DIRTY and, where
+ * they read as zeroes, TM_BACKUP_ZERO. Clean ones are not looked at and so not split. *lookups is
+ * how often the graph was asked; what it fails to tell is data. Else as blk_node_status(). */
+int blk_node_backup(BlkNode *node, BmpBitmap *bitmap, uint64_t offset, uint64_t length,
+                    TmExtents *out, uint64_t *described, unsigned *lookups);
 
 /* ---- blocking I/O, for worker threads and jobs; never on a loop thread
  * --------------------------- */

@@ -1,12 +1,14 @@
-/* block/status.c: block status and allocation depth, both from map. */
+/* block/status.c: block status and allocation depth, both from map, and what a backup asks. */
 #include "block/node_int.h"
 
+#include "bitmap/bitmap.h"
 #include "util/range.h"
 
 #include <errno.h>
 
-#define DEPTH_MAX 256  /* layers of a graph that status looks through */
-#define STEPS_MAX 1024 /* looks at the graph for one answer, however few runs they make */
+#define DEPTH_MAX  256  /* layers of a graph that status looks through */
+#define STEPS_MAX  1024 /* looks at the graph for one answer, however few runs they make */
+#define DIRTY_RUNS 256  /* of a bitmap, asked for at a time */
 
 typedef struct Run {
     uint64_t length;
@@ -93,4 +95,77 @@ int blk_node_depth(BlkNode *node, uint64_t offset, uint64_t length, TmExtents *o
                    uint64_t *described)
 {
     return describe(node, offset, length, true, out, described);
+}
+
+/* ---- dirty, and what of it */
+
+typedef struct Backup {
+    BlkNode *node;
+    TmExtents *out;
+    uint64_t end;     /* of the range asked about */
+    uint64_t known;   /* up to here zero says what there is, if it is beyond where we are */
+    uint32_t zero;    /* TM_BACKUP_ZERO or 0 */
+    unsigned lookups; /* looks at the graph */
+} Backup;
+
+/* Looks at what is at @offset of a dirty run that ends at @stop. What the graph can't tell is to be
+ * read: then its error is met. */
+static void look(Backup *b, uint64_t offset, uint64_t stop)
+{
+    Run run;
+
+    b->lookups++;
+    if (first_run(b->node, offset, b->end - offset, 0, &run) < 0)
+        run = (Run){ stop - offset, 0, 0 };
+    b->known = offset + run.length;
+    b->zero = run.flags & TM_STATE_ZERO ? TM_BACKUP_ZERO : 0;
+}
+
+/* Appends the dirty run [offset, stop). Returns where that ended. */
+static uint64_t add_dirty(Backup *b, uint64_t offset, uint64_t stop)
+{
+    while (offset < stop) {
+        uint64_t end;
+
+        if (offset >= b->known && b->lookups == STEPS_MAX)
+            break;
+        if (offset >= b->known)
+            look(b, offset, stop);
+        end = tm_min(b->known, stop);
+        if (!tm_extents_add(b->out, end - offset, TM_BACKUP_DIRTY | b->zero))
+            break;
+        offset = end;
+    }
+    return offset;
+}
+
+/* Every look is later than the answer of the bitmap that it is for, so that an extent was both
+ * dirty and zero when its look was made. Many dirty runs in one stretch of data need one look. */
+int blk_node_backup(BlkNode *node, BmpBitmap *bitmap, uint64_t offset, uint64_t length,
+                    TmExtents *out, uint64_t *described, unsigned *lookups)
+{
+    Backup b = { .node = node, .out = out, .end = offset + length };
+    TmExtent runs[DIRTY_RUNS];
+    uint64_t at = offset, stop = offset;
+
+    if (!length || !tm_range_within(offset, length, blk_node_size(node)))
+        return -EINVAL;
+    while (at == stop && at < b.end) {
+        TmExtents dirty = { .list = runs, .max = DIRTY_RUNS };
+
+        bmp_bitmap_extents(bitmap, at, b.end - at, &dirty);
+        b.known = 0;
+        for (size_t i = 0; at == stop && i < dirty.count; i++) {
+            stop = at + runs[i].length;
+            if (runs[i].flags & TM_STATE_DIRTY)
+                at = add_dirty(&b, at, stop);
+            else if (tm_extents_add(out, stop - at, 0))
+                at = stop;
+        }
+        if (!dirty.count)
+            break;
+    }
+    *lookups = b.lookups;
+    *described = at - offset;
+    return at > offset ? 0 : -EIO;
 }

@@ -1,35 +1,48 @@
 /* server/meta.c: which metadata contexts there are and which a client selects.
  *
- * The contexts of an export are base:allocation, qemu:allocation-depth if it offers it, and
- * qemu:dirty-bitmap:NAME for each bitmap of its selection. A session keeps the selection that it
- * negotiated with, whatever the export offers later.
+ * The contexts of an export are base:allocation, qemu:allocation-depth if it offers it, for each
+ * bitmap of its selection qemu:dirty-bitmap:NAME and x-tidemark:backup:NAME, and those that the
+ * management attached to it, as x-tidemark:user:NAME. A session keeps what it negotiated, whatever
+ * the export offers later. Values of 64 bits need extended headers: without them such a context is
+ * neither listed nor selected.
  *
  * Invariant: session->meta is what the last SET_META_CONTEXT selected, empty if that failed.
  *
  * Source: the NBD specification, "Metadata querying" and the two options; QEMU docs/interop/nbd.txt
- * for the qemu: namespace. */
+ * for the qemu: namespace, docs/nbd.md for x-tidemark:. */
 #include "server/internal.h"
 
 #include "util/endian.h"
 
 #include <string.h>
 
-#define BASE_ALLOCATION "base:allocation"
-#define DEPTH           "qemu:allocation-depth"
-#define BITMAP          "qemu:dirty-bitmap:"
-
-enum { ID_BASE, ID_DEPTH, ID_BITMAPS };
+/* Of a context's name: the namespace, which is a wildcard of LIST, and what stands before the name
+ * of the bitmap or map, which is another, or all of it. */
+static const struct {
+    const char *namespace, *prefix;
+} kinds[] = {
+    [NBDS_CONTEXT_BASE] = { "base:", "base:allocation" },
+    [NBDS_CONTEXT_DEPTH] = { "qemu:", "qemu:allocation-depth" },
+    [NBDS_CONTEXT_BITMAP] = { "qemu:", "qemu:dirty-bitmap:" },
+    [NBDS_CONTEXT_BACKUP] = { "x-tidemark:", "x-tidemark:backup:" },
+    [NBDS_CONTEXT_USER] = { "x-tidemark:", "x-tidemark:user:" },
+};
 
 typedef struct Query {
     NbdsSession *session;
     uint32_t option;
     BlkExport *export_;
     BlkSelection *selection;
-    const uint8_t *data; /* the queries, checked */
-    uint32_t n;
-    GHashTable *wanted;            /* whole names asked for, borrowed keys */
-    bool all, all_qemu, all_dirty; /* wildcards of LIST */
+    uint32_t n;         /* queries */
+    GHashTable *wanted; /* them */
+    uint32_t seen;      /* contexts */
+    GArray *found;      /* those of them that are wanted, in the order of their ids */
 } Query;
+
+static void clear_context(void *context)
+{
+    blk_context_unref(((NbdsContext *)context)->user);
+}
 
 void nbds_meta_clear(NbdsSession *s)
 {
@@ -38,9 +51,20 @@ void nbds_meta_clear(NbdsSession *s)
     pthread_mutex_lock(&s->server->lock);
     memset(&s->meta, 0, sizeof(s->meta));
     pthread_mutex_unlock(&s->server->lock);
+    for (unsigned i = 0; i < meta.count; i++)
+        clear_context(&meta.contexts[i]);
     blk_selection_unref(meta.selection); /* first: when the export is gone, its bitmaps are free */
     blk_export_unref(meta.export_);
     g_free(meta.contexts);
+}
+
+char *nbds_context_name(const NbdsContext *c)
+{
+    const char *name = c->user     ? blk_context_name(c->user)
+                       : c->bitmap ? bmp_bitmap_name(c->bitmap)
+                                   : NULL;
+
+    return g_strconcat(kinds[c->kind].prefix, name, NULL);
 }
 
 /* From here on whoever disconnects the export sees that this session holds it. One that has begun
@@ -76,20 +100,11 @@ static char *take_string(const uint8_t **data, uint32_t *length)
 /* All queries into @q; false if they don't fill the option exactly. */
 static bool take_queries(Query *q, const uint8_t *data, uint32_t length)
 {
-    bool listing = q->option == NBD_OPT_LIST_META_CONTEXT;
-
-    q->all = listing && q->n == 0;
     for (uint32_t i = 0; i < q->n; i++) {
         char *text = take_string(&data, &length);
 
         if (!text)
             return false;
-        q->all_qemu |= listing && g_str_equal(text, "qemu:");
-        q->all_dirty |= listing && g_str_equal(text, BITMAP);
-        if (listing && g_str_equal(text, "base:")) {
-            g_free(text);
-            text = g_strdup(BASE_ALLOCATION);
-        }
         g_hash_table_add(q->wanted, text);
     }
     return length == 0;
@@ -97,64 +112,69 @@ static bool take_queries(Query *q, const uint8_t *data, uint32_t length)
 
 /* ---- answering */
 
-static void answer(Query *q, uint32_t id, const char *name)
+static bool wants(const Query *q, const NbdsContext *c, const char *name)
 {
-    g_autofree uint8_t *data = g_malloc(4 + strlen(name));
+    if (c->user && blk_context_wide(c->user) && !q->session->extended)
+        return false;
+    if (g_hash_table_contains(q->wanted, name))
+        return true;
+    return q->option == NBD_OPT_LIST_META_CONTEXT &&
+           (!q->n || g_hash_table_contains(q->wanted, kinds[c->kind].namespace) ||
+            g_hash_table_contains(q->wanted, kinds[c->kind].prefix));
+}
 
+/* The next context there is: sent and found, if it is asked for. */
+static void meet(Query *q, NbdsContext c)
+{
+    g_autofree char *name = nbds_context_name(&c);
+    g_autofree uint8_t *data = NULL;
+    size_t length = strlen(name);
+
+    c.id = q->seen++;
+    if (!wants(q, &c, name))
+        return;
+    data = g_malloc(4 + length);
     /* "The metadata context ID in these replies is reserved and SHOULD be set to zero" of LIST */
-    tm_put_be32(data, q->option == NBD_OPT_SET_META_CONTEXT ? id : 0);
-    memcpy(data + 4, name, strlen(name));
-    nbds_option_reply(q->session, q->option, NBD_REP_META_CONTEXT, data, 4 + strlen(name));
+    tm_put_be32(data, q->option == NBD_OPT_SET_META_CONTEXT ? c.id : 0);
+    memcpy(data + 4, name, length);
+    nbds_option_reply(q->session, q->option, NBD_REP_META_CONTEXT, data, 4 + length);
+    if (c.user)
+        blk_context_ref(c.user);
+    g_array_append_val(q->found, c);
 }
 
-static bool wants(const Query *q, const char *name, bool wildcard)
+static void meet_all(Query *q)
 {
-    return q->all || wildcard || g_hash_table_contains(q->wanted, name);
-}
+    g_autoptr(GPtrArray) users = blk_contexts_list(blk_export_contexts(q->export_));
+    const BlkSelection *selection = q->selection;
 
-/* Sends every context asked for, and appends it to @found. */
-static void answer_all(Query *q, GArray *found)
-{
-    if (wants(q, BASE_ALLOCATION, false)) {
-        NbdsContext context = { .id = ID_BASE };
-
-        answer(q, context.id, BASE_ALLOCATION);
-        g_array_append_val(found, context);
-    }
-    if (blk_export_allocation_depth(q->export_) && wants(q, DEPTH, q->all_qemu)) {
-        NbdsContext context = { .id = ID_DEPTH, .depth = true };
-
-        answer(q, context.id, DEPTH);
-        g_array_append_val(found, context);
-    }
-    for (size_t i = 0; i < q->selection->count; i++) {
-        BmpBitmap *bitmap = q->selection->bitmaps[i];
-        g_autofree char *name = g_strconcat(BITMAP, bmp_bitmap_name(bitmap), NULL);
-        NbdsContext context = { .id = ID_BITMAPS + (uint32_t)i, .bitmap = bitmap };
-
-        if (!wants(q, name, q->all_qemu || q->all_dirty))
-            continue;
-        answer(q, context.id, name);
-        g_array_append_val(found, context);
-    }
+    meet(q, (NbdsContext){ .kind = NBDS_CONTEXT_BASE });
+    if (blk_export_allocation_depth(q->export_))
+        meet(q, (NbdsContext){ .kind = NBDS_CONTEXT_DEPTH });
+    for (size_t i = 0; i < selection->count; i++)
+        meet(q, (NbdsContext){ .kind = NBDS_CONTEXT_BITMAP, .bitmap = selection->bitmaps[i] });
+    for (size_t i = 0; i < selection->count; i++)
+        meet(q, (NbdsContext){ .kind = NBDS_CONTEXT_BACKUP, .bitmap = selection->bitmaps[i] });
+    for (guint i = 0; i < users->len; i++)
+        meet(q, (NbdsContext){ .kind = NBDS_CONTEXT_USER, .user = users->pdata[i] });
     nbds_option_reply(q->session, q->option, NBD_REP_ACK, NULL, 0);
 }
 
 static void run(Query *q)
 {
-    GArray *found = g_array_new(FALSE, FALSE, sizeof(NbdsContext));
-
+    q->found = g_array_new(FALSE, FALSE, sizeof(NbdsContext));
     q->selection = blk_export_selection(q->export_);
-    answer_all(q, found);
-    if (q->option == NBD_OPT_SET_META_CONTEXT && found->len) {
+    meet_all(q);
+    if (q->option == NBD_OPT_SET_META_CONTEXT && q->found->len) {
         NbdsMeta meta = { .export_ = blk_export_ref(q->export_),
                           .selection = g_steal_pointer(&q->selection),
-                          .count = found->len };
+                          .count = q->found->len };
 
-        meta.contexts = (NbdsContext *)g_array_free(found, FALSE);
+        meta.contexts = (NbdsContext *)g_array_free(q->found, FALSE);
         hold(q->session, &meta);
     } else {
-        g_array_free(found, TRUE);
+        g_array_set_clear_func(q->found, clear_context);
+        g_array_free(q->found, TRUE);
     }
     blk_selection_unref(q->selection);
 }

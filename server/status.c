@@ -4,8 +4,8 @@
  * The extents are written straight into the batch, equal neighbours merged, cut at the end of the
  * range asked for. A reply is bounded, and so is the work for it, so that an answer may be shorter
  * than the range: the contexts of a request share EXTENTS_MAX, each having at least EXTENTS_MIN,
- * and what is looked up in the graph is asked for ASKS_MAX times. After so much work (effort) a
- * session lets others go first, however many requests it has sent.
+ * and the graph is looked at LOOKS_MAX times. After so much work (effort) a session lets others go
+ * first, however many requests it has sent.
  *
  * Source: the NBD specification, NBD_CMD_BLOCK_STATUS, NBD_REPLY_TYPE_BLOCK_STATUS and
  * NBD_REPLY_TYPE_BLOCK_STATUS_EXT. */
@@ -19,9 +19,9 @@
 
 #define EXTENTS_MAX (128u << 10)
 #define EXTENTS_MIN 16u
-#define ASK         512u /* extents asked of the block layer at a time */
-#define ASKS_MAX    16u  /* of a context that the graph answers */
-#define EFFORT_MAP  8u   /* an ask of the graph, in asks of a bitmap */
+#define ASK         512u        /* extents asked of the block layer at a time */
+#define LOOKS_MAX   (16u * ASK) /* at the graph, for one context */
+#define EFFORT_MAP  8u          /* of ASK looks at the graph, in asks of a bitmap */
 
 /* One context's extents being written: one more than max is never there. */
 typedef struct Writer {
@@ -60,35 +60,54 @@ static bool writer_add(Writer *w, uint64_t length, uint64_t flags)
     return true;
 }
 
-static int ask(NbdsSession *s, const NbdsContext *c, uint64_t offset, uint64_t length, TmExtents *x,
-               uint64_t *described)
-{
-    if (!c->bitmap)
-        return c->depth ? blk_node_depth(s->node, offset, length, x, described)
-                        : blk_node_status(s->node, offset, length, x, described);
-    *described = bmp_bitmap_extents(c->bitmap, offset, length, x);
-    return *described ? 0 : -EIO;
-}
+/* What one context's extents are asked of, for the time of one answer. */
+typedef struct Walk {
+    NbdsSession *s;
+    const NbdsContext *c;
+    const BlkContextMap *map; /* USER: one map, whatever replaces it meanwhile */
+    unsigned looks;           /* at the graph, which take longer than those at a bitmap or a map */
+} Walk;
 
-/* Whether the graph is asked, which takes longer than a bitmap. */
-static bool mapped(const NbdsContext *c)
+static int ask(Walk *walk, uint64_t offset, uint64_t length, TmExtents *x, uint64_t *described)
 {
-    return !c->bitmap;
+    BlkNode *node = walk->s->node;
+    unsigned looks = 0;
+    int ret = 0;
+
+    switch (walk->c->kind) {
+    case NBDS_CONTEXT_BASE:
+        looks = ASK;
+        ret = blk_node_status(node, offset, length, x, described);
+        break;
+    case NBDS_CONTEXT_DEPTH:
+        looks = ASK;
+        ret = blk_node_depth(node, offset, length, x, described);
+        break;
+    case NBDS_CONTEXT_BACKUP:
+        ret = blk_node_backup(node, walk->c->bitmap, offset, length, x, described, &looks);
+        break;
+    case NBDS_CONTEXT_BITMAP:
+        *described = bmp_bitmap_extents(walk->c->bitmap, offset, length, x);
+        break;
+    case NBDS_CONTEXT_USER:
+        *described = blk_context_map_extents(walk->map, offset, length, x);
+        break;
+    }
+    walk->looks += looks;
+    walk->s->effort += looks ? (looks + ASK / EFFORT_MAP - 1) / (ASK / EFFORT_MAP) : 1;
+    return ret == 0 && !*described ? -EIO : ret;
 }
 
 /* Fills @w; 0 or -errno. An error behind something known is left for the next request to meet. */
-static int collect(NbdsSession *s, const NbdsContext *c, uint64_t offset, uint64_t length,
-                   Writer *w)
+static int collect(Walk *walk, uint64_t offset, uint64_t length, Writer *w)
 {
     TmExtent list[ASK];
-    unsigned asks = mapped(c) ? ASKS_MAX : UINT_MAX;
 
-    while (length && asks--) {
+    while (length && walk->looks < LOOKS_MAX) {
         TmExtents x = { .list = list, .max = MIN(ASK, w->max - w->n + 1) };
         uint64_t described = 0;
-        int ret = ask(s, c, offset, length, &x, &described);
+        int ret = ask(walk, offset, length, &x, &described);
 
-        s->effort += mapped(c) ? EFFORT_MAP : 1;
         if (ret < 0 && !w->length)
             return ret;
         if (ret < 0)
@@ -116,6 +135,7 @@ static void layout(const NbdsSession *s, size_t *head, size_t *each)
 static bool answer(NbdsSession *s, const NbdsHead *h, const NbdsContext *c, size_t share, bool last)
 {
     Writer w = { .extended = s->extended, .clean = s->draft && c->bitmap };
+    BlkContextMap *map = NULL;
     size_t head, each;
     uint8_t *to;
     int ret;
@@ -128,7 +148,10 @@ static bool answer(NbdsSession *s, const NbdsHead *h, const NbdsContext *c, size
     to = s->batch->chunk->data + s->batch->used;
     w.to = to + head;
     w.max = MIN(share, (s->batch->chunk->cap - s->batch->used - head) / each);
-    ret = collect(s, c, h->offset, h->length, &w);
+    if (c->kind == NBDS_CONTEXT_USER)
+        map = blk_context_map(c->user);
+    ret = collect(&(Walk){ .s = s, .c = c, .map = map }, h->offset, h->length, &w);
+    blk_context_map_unref(map);
     if (ret < 0) {
         nbds_request_failed(s, h, ret);
         return false;
@@ -147,8 +170,10 @@ static bool answer(NbdsSession *s, const NbdsHead *h, const NbdsContext *c, size
 /* Provisioning or, if the request says so, dirtiness. */
 static void answer_draft(NbdsSession *s, const NbdsHead *h)
 {
-    NbdsContext c = { .bitmap = h->flags & s->draft_flag ? s->draft_bitmap : NULL };
+    NbdsContext c = { .kind = NBDS_CONTEXT_BASE };
 
+    if (h->flags & s->draft_flag)
+        c = (NbdsContext){ .kind = NBDS_CONTEXT_BITMAP, .bitmap = s->draft_bitmap };
     answer(s, h, &c, EXTENTS_MAX, true);
 }
 

@@ -15,6 +15,9 @@ typedef struct TmExtent {
 #define TM_STATE_ZERO 2u
 /* qemu:dirty-bitmap:NAME, QEMU docs/interop/nbd.txt */
 #define TM_STATE_DIRTY 1u
+/* x-tidemark:backup:NAME, docs/nbd.md: the latter only together with the former */
+#define TM_BACKUP_DIRTY 1u
+#define TM_BACKUP_ZERO  2u
 
 /* An array being filled by runs in order. Equal neighbours merge. */
 typedef struct TmExtents {

@@ -196,7 +196,8 @@ def info(tmp):
     export = json.loads(tidemark("info", d.uri, "--json").stdout)
     equal(export["size"], 8 * MIB)
     equal((export["flags"]["multi-conn"], export["flags"]["read-only"]), (True, False))
-    equal(sorted(export["contexts"]), ["base:allocation", "qemu:dirty-bitmap:b0"])
+    equal(sorted(export["contexts"]), ["base:allocation", "qemu:dirty-bitmap:b0",
+                                         "x-tidemark:backup:b0"])
     equal(json.loads(tidemark("info", "--list", "--json", d.uri).stdout)[0]["export"], "disk0")
     refused(1, "the server has the export 'disk0'", "info", d.daemon.uri("other"))
 

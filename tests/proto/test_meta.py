@@ -4,6 +4,7 @@ QEMU's docs/interop/nbd.txt for its namespace)."""
 from wire import *
 
 BASE, DEPTH, BITMAP = "base:allocation", "qemu:allocation-depth", "qemu:dirty-bitmap:"
+BACKUP = "x-tidemark:backup:"
 
 
 def names(found):
@@ -78,9 +79,12 @@ def listing(tmp):
     with with_bitmaps(tmp, "b0", "b1") as d:
         w = ready(d)
         dirty_all = [BITMAP + "b0", BITMAP + "b1"]
+        backup_all = [BACKUP + "b0", BACKUP + "b1"]
         for queries, expected in (
-                ((), [BASE, DEPTH] + dirty_all), (("base:",), [BASE]), ((BASE,), [BASE]),
+                ((), [BASE, DEPTH] + dirty_all + backup_all), (("base:",), [BASE]), ((BASE,), [BASE]),
                 (("qemu:",), [DEPTH] + dirty_all), ((BITMAP,), dirty_all),
+                (("x-tidemark:",), backup_all), ((BACKUP,), backup_all),
+                (("x-tidemark:backup",), []), (("x-tidemark:user:",), []),
                 ((BITMAP + "b1",), dirty_all[1:]), ((DEPTH,), [DEPTH]),
                 ((BASE, BASE, "base:"), [BASE]), (("qemu:", "base:"), [BASE, DEPTH] + dirty_all),
                 ((BITMAP + "b",), []), (("x-foo:", "x-foo:bar"), []), (("base:nope",), []),
