@@ -74,9 +74,9 @@ typedef struct BlkServerLimits {
     uint32_t idle_seconds;      /* without a byte in either direction nor a request under way */
     uint64_t bytes_in_flight;   /* of one connection, that requests keep: then no more are taken */
     uint64_t bytes_in_flight_total; /* of all: then one request at a time of each */
-    uint32_t option_size;           /* bytes of an option's data; never 0 */
-    uint32_t option_count;          /* options of a handshake; never 0 */
-    uint32_t request_size;          /* bytes of a payload; never 0 */
+    uint64_t option_size;           /* bytes of an option's data; never 0 */
+    uint64_t option_count;          /* options of a handshake; never 0 */
+    uint64_t request_size;          /* bytes of a payload; never 0 */
 } BlkServerLimits;
 /* The defaults. */
 #define BLK_SERVER_LIMITS                                                                          \

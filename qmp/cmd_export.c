@@ -1,40 +1,9 @@
-/* qmp/cmd_export.c: the NBD server and the exports. The work is block/export's and the server's. */
+/* qmp/cmd_export.c: the exports. The work is block/export's and the server's. */
 #include "qmp/args.h"
 #include "qmp/context.h"
 #include "qmp/families.h"
 #include "util/error.h"
 #include <string.h>
-
-/* ---- the server ---- */
-
-static bool run_start(QmpCall *call, GError **error)
-{
-    json_object *data = qmp_arg(call->args, "addr.data");
-    const char *type = qmp_arg_str(call->args, "addr.type");
-    BlkServerOptions options = {
-        .type = strcmp(type, "unix") ? BLK_ADDRESS_INET : BLK_ADDRESS_UNIX,
-        .path = qmp_arg_str(data, "path"),
-        .host = qmp_arg_str(data, "host"),
-        .port = qmp_arg_str(data, "port"),
-        .has_ipv4 = qmp_arg(data, "ipv4") != NULL,
-        .ipv4 = qmp_arg_bool(data, "ipv4", false),
-        .has_ipv6 = qmp_arg(data, "ipv6") != NULL,
-        .ipv6 = qmp_arg_bool(data, "ipv6", false),
-        .tls_creds = qmp_arg_str(call->args, "tls-creds"),
-        .tls_authz = qmp_arg_str(call->args, "tls-authz"),
-        .tls_required = qmp_arg_bool(call->args, "tls-required", true),
-        .limits = BLK_SERVER_LIMITS,
-    };
-
-    options.limits.max_connections = (uint32_t)qmp_arg_uint(call->args, "max-connections", 0);
-
-    return blk_exports_server_start(qmp_context_exports(call->ctx), &options, error);
-}
-
-static bool run_stop(QmpCall *call, GError **error)
-{
-    return blk_exports_server_stop(qmp_context_exports(call->ctx), NULL, error);
-}
 
 static bool run_nbd_add(QmpCall *call, GError **error)
 {
@@ -221,10 +190,6 @@ static const QmpType info_array = { .kind = QMP_KIND_ARRAY,
                                     .element = &info_type };
 
 static const QmpCommand commands[] = {
-    { "nbd-server-start", "start listening for NBD clients", &qmp_type_nbd_server_args,
-      &qmp_type_empty, run_start },
-    { "nbd-server-stop", "remove all exports, end their sessions, stop listening", &qmp_type_empty,
-      &qmp_type_empty, run_stop },
     { "nbd-server-add", "export a node over NBD; use block-export-add", &nbd_add_args,
       &qmp_type_empty, run_nbd_add, QMP_COMMAND_DEPRECATED },
     { "nbd-server-remove", "remove an NBD export; use block-export-del", &nbd_remove_args,

@@ -3,7 +3,14 @@
 #include "qmp/families.h"
 
 const QmpFamily *const qmp_families[] = {
-    &qmp_family_core,   &qmp_family_blockdev,    &qmp_family_nodes,
-    &qmp_family_export, &qmp_family_context,     &qmp_family_object,
-    &qmp_family_bitmap, &qmp_family_transaction, NULL,
+    &qmp_family_core,
+    &qmp_family_blockdev,
+    &qmp_family_nodes,
+    &qmp_family_server,
+    &qmp_family_export,
+    &qmp_family_context,
+    &qmp_family_object,
+    &qmp_family_bitmap,
+    &qmp_family_transaction,
+    NULL,
 };

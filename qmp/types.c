@@ -115,7 +115,7 @@ const QmpType qmp_type_export_options = {
 /* ---- where the NBD server listens: on the wire the variants are under "data", on the command line
  * they are not ---- */
 
-static const char *const address_types[] = { "inet", "unix", NULL };
+static const char *const address_types[] = { "inet", "unix", "vsock", "fd", NULL };
 static const QmpType address_type = { .kind = QMP_KIND_ENUM,
                                       .name = "SocketAddressType",
                                       .values = address_types };
@@ -131,21 +131,45 @@ static const QmpMember unix_members[] = {
     { "path", &qmp_type_str, false, "path of the socket" },
     { NULL },
 };
+static const QmpMember vsock_members[] = {
+    { "cid", &qmp_type_str, false, "context id, 4294967295 for any" },
+    { "port", &qmp_type_str, false, "port number" },
+    { NULL },
+};
+static const QmpMember fd_members[] = {
+    { "str", &qmp_type_str, false,
+      "number of a descriptor that the process was started with, or its name for systemd" },
+    { NULL },
+};
 static const QmpType inet_address = { .kind = QMP_KIND_OBJECT,
                                       .name = "InetSocketAddress",
                                       .members = inet_members };
 static const QmpType unix_address = { .kind = QMP_KIND_OBJECT,
                                       .name = "UnixSocketAddress",
                                       .members = unix_members };
+static const QmpType vsock_address = { .kind = QMP_KIND_OBJECT,
+                                       .name = "VsockSocketAddress",
+                                       .members = vsock_members };
+static const QmpType fd_address = { .kind = QMP_KIND_OBJECT,
+                                    .name = "FdSocketAddress",
+                                    .members = fd_members };
 
 static const QmpMember inet_wrapper_members[] = { { "data", &inet_address }, { NULL } };
 static const QmpMember unix_wrapper_members[] = { { "data", &unix_address }, { NULL } };
+static const QmpMember vsock_wrapper_members[] = { { "data", &vsock_address }, { NULL } };
+static const QmpMember fd_wrapper_members[] = { { "data", &fd_address }, { NULL } };
 static const QmpType inet_wrapper = { .kind = QMP_KIND_OBJECT,
                                       .name = "InetSocketAddressWrapper",
                                       .members = inet_wrapper_members };
 static const QmpType unix_wrapper = { .kind = QMP_KIND_OBJECT,
                                       .name = "UnixSocketAddressWrapper",
                                       .members = unix_wrapper_members };
+static const QmpType vsock_wrapper = { .kind = QMP_KIND_OBJECT,
+                                       .name = "VsockSocketAddressWrapper",
+                                       .members = vsock_wrapper_members };
+static const QmpType fd_wrapper = { .kind = QMP_KIND_OBJECT,
+                                    .name = "FdSocketAddressWrapper",
+                                    .members = fd_wrapper_members };
 
 static const QmpMember address_members[] = {
     { "type", &address_type, false, "kind of the address" },
@@ -153,11 +177,15 @@ static const QmpMember address_members[] = {
 };
 static const QmpVariant address_variants[] = { { "inet", &inet_address },
                                                { "unix", &unix_address },
+                                               { "vsock", &vsock_address },
+                                               { "fd", &fd_address },
                                                { NULL } };
 static const QmpVariant legacy_variants[] = { { "inet", &inet_wrapper },
                                               { "unix", &unix_wrapper },
+                                              { "vsock", &vsock_wrapper },
+                                              { "fd", &fd_wrapper },
                                               { NULL } };
-static const QmpType address = {
+const QmpType qmp_type_socket_address = {
     .kind = QMP_KIND_OBJECT,
     .name = "SocketAddress",
     .members = address_members,
@@ -172,13 +200,34 @@ static const QmpType legacy_address = {
     .variants = legacy_variants,
 };
 
+/* clang-format off */
+#define SERVER_MEMBERS                                                                             \
+    { "id", &qmp_type_str, true, "name of the server (default: 'default')" },                      \
+    { "tls-creds", &qmp_type_str, true, "id of the TLS credentials, an object" },                  \
+    { "tls-authz", &qmp_type_str, true, "id of the authorisation that clients must pass" },        \
+    { "tls-required", &qmp_type_bool, true,                                                        \
+      "with tls-creds: clients that don't start TLS get nothing (default: on)" },                  \
+    { "max-connections", &qmp_type_uint32, true,                                                   \
+      "most clients at a time, 0 for any number (default: 0)" },                                   \
+    { "handshake-max-seconds", &qmp_type_uint32, true,                                             \
+      "by then a client has opened an export, 0 for any time (default: 10)" },                     \
+    { "idle-max-seconds", &qmp_type_uint32, true,                                                  \
+      "how long a client may send and take nothing, 0 for any time (default: 0)" },                \
+    { "max-bytes-in-flight", &qmp_type_size, true,                                                 \
+      "of a client's requests, then it waits; 0 for any number (default: 64M)" },                  \
+    { "max-bytes-in-flight-total", &qmp_type_size, true,                                           \
+      "of all clients, then each has one request at a time; 0 for any number (default: 1G)" },     \
+    { "max-request-size", &qmp_type_size, true,                                                    \
+      "largest payload of a read or write, 64k to 64M (default: 32M)" },                           \
+    { "max-option-size", &qmp_type_size, true,                                                     \
+      "largest option of a handshake, 16k to 64M (default: 256k)" },                               \
+    { "max-options", &qmp_type_uint32, true,                                                       \
+      "most options of a handshake, 16 to 1048576 (default: 4096)" }
+/* clang-format on */
+
 static const QmpMember server_members[] = {
     { "addr", &legacy_address, false, "address to listen on" },
-    { "tls-creds", &qmp_type_str, true, "id of the TLS credentials, an object" },
-    { "tls-authz", &qmp_type_str, true, "id of the authorisation that clients must pass" },
-    { "tls-required", &qmp_type_bool, true,
-      "with tls-creds: clients that don't start TLS get nothing (default: on)" },
-    { "max-connections", &qmp_type_uint32, true, "most clients at a time, 0 for any number" },
+    SERVER_MEMBERS,
     { NULL },
 };
 const QmpType qmp_type_nbd_server_args = { .kind = QMP_KIND_OBJECT,
@@ -186,12 +235,8 @@ const QmpType qmp_type_nbd_server_args = { .kind = QMP_KIND_OBJECT,
                                            .members = server_members };
 
 static const QmpMember server_option_members[] = {
-    { "addr", &address, false, "address to listen on" },
-    { "tls-creds", &qmp_type_str, true, "id of the TLS credentials, an object" },
-    { "tls-authz", &qmp_type_str, true, "id of the authorisation that clients must pass" },
-    { "tls-required", &qmp_type_bool, true,
-      "with tls-creds: clients that don't start TLS get nothing (default: on)" },
-    { "max-connections", &qmp_type_uint32, true, "most clients at a time, 0 for any number" },
+    { "addr", &qmp_type_socket_address, false, "address to listen on" },
+    SERVER_MEMBERS,
     { NULL },
 };
 const QmpType qmp_type_nbd_server_option = { .kind = QMP_KIND_OBJECT,

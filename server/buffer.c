@@ -67,6 +67,7 @@ static void chunk_retire(NbdServer *server, NbdsChunk *chunk)
     bool kept = false;
 
     if (chunk->holder) {
+        __atomic_sub_fetch(&chunk->holder->service->held, (int64_t)chunk->cap, __ATOMIC_RELAXED);
         __atomic_sub_fetch(&chunk->holder->held, (int64_t)chunk->cap, __ATOMIC_ACQ_REL);
         chunk->holder = NULL;
     }
@@ -96,12 +97,18 @@ void nbds_chunk_unref(NbdServer *server, NbdsChunk *chunk)
         chunk_retire(server, chunk);
 }
 
+void nbds_chunk_hold(NbdsChunk *chunk, NbdsSession *s)
+{
+    if (chunk->holder)
+        return;
+    chunk->holder = s;
+    __atomic_add_fetch(&s->held, (int64_t)chunk->cap, __ATOMIC_RELAXED);
+    __atomic_add_fetch(&s->service->held, (int64_t)chunk->cap, __ATOMIC_RELAXED);
+}
+
 void nbds_chunk_lent(NbdsChunk *chunk, NbdsSession *s)
 {
-    if (!chunk->holder) {
-        chunk->holder = s;
-        __atomic_add_fetch(&s->held, (int64_t)chunk->cap, __ATOMIC_RELAXED);
-    }
+    nbds_chunk_hold(chunk, s);
     __atomic_add_fetch(&chunk->refs, 1, __ATOMIC_RELAXED);
 }
 

@@ -86,8 +86,9 @@ static void skipped(NbdsSession *s)
 
     s->skip_kind = 0;
     if (kind == NBD_REP_ERR_TOO_BIG)
-        nbds_option_error(s, option, kind, "option %u: more than %u bytes of data", option,
-                          NBDS_OPTION_MAX);
+        nbds_option_error(s, option, kind,
+                          "option %u: more than %" G_GUINT64_FORMAT " bytes of data", option,
+                          s->service->limits.option_size);
     else
         nbds_option_error(s, option, kind, "option %u is not supported", option);
 }
@@ -103,9 +104,9 @@ static NbdsVerdict next_option(NbdsSession *s)
     option = tm_get_be32(head + 8);
     length = tm_get_be32(head + 12);
     if (tm_get_be64(head) != NBD_MAGIC_OPTION || (!s->fixed && option != NBD_OPT_EXPORT_NAME) ||
-        s->options > NBDS_OPTIONS_MAX)
+        s->options > s->service->limits.option_count)
         return NBDS_CUT;
-    if (!nbds_option_known(option) || length > NBDS_OPTION_MAX) {
+    if (!nbds_option_known(option) || length > s->service->limits.option_size) {
         s->options++;
         return skip_option(s, option, length);
     }

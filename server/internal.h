@@ -15,12 +15,12 @@
  * Invariants:
  *  N1  The source is armed only by its owner, or by who takes it out of the paused state.
  *  N2  The second descriptor (the writer) is armed only while the socket is full; then it holds
- *      a reference and owns the sending.
+ *      a reference and owns the sending. If there is none, the clock runs it (session->retry).
  *  N3  A session is freed when its reader has ended and every request has been answered: refs is 0.
- *  N4  Requests and held bytes of a session are bounded (NBDS_REQUESTS_MAX, NBDS_HELD_MAX): above
- *      them, or while the socket is full, nothing more is received.
+ *  N4  Requests and held bytes of a session are bounded (NBDS_REQUESTS_MAX, nbds_limits_over()):
+ *      above them, or while the socket is full, nothing more is received.
  *
- * Locks, all leaves: server->lock (sessions, listeners), server->pool_lock (free lists),
+ * Locks, all leaves: server->lock (services, sessions, listeners), server->pool_lock (free lists),
  * session->lock (output queue, paused). Nothing is called under them but epoll_ctl and shutdown. */
 #pragma once
 #include "block/engine.h"
@@ -28,11 +28,13 @@
 #include "block/request.h"
 #include "server/proto.h"
 #include "server/server.h"
+#include "util/sync.h"
 
 #include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 
 #define NBDS_CHUNK        (512u << 10) /* bytes of a usual chunk */
@@ -42,15 +44,13 @@
 #define NBDS_EFFORT       64u   /* of block status before others have their turn, see status.c */
 #define NBDS_REPLY_MAX    192u  /* bytes of a reply without data */
 #define NBDS_REQUESTS_MAX 1024u /* a session's, not answered yet */
-#define NBDS_HELD_MAX     (64u << 20)  /* bytes of chunks that they keep */
-#define NBDS_OPTION_MAX   (256u << 10) /* bytes of an option's data */
-#define NBDS_OPTIONS_MAX  4096u        /* options of one handshake */
-#define NBDS_QUERIES_MAX  4096u        /* queries of one metadata option */
-#define NBDS_SPARSE_MIN   (64u << 10)  /* bytes of a read from which holes are looked for */
+#define NBDS_QUERIES_MAX  4096u /* queries of one metadata option */
+#define NBDS_SPARSE_MIN   (64u << 10) /* bytes of a read from which holes are looked for */
 
 typedef struct NbdsSession NbdsSession;
 typedef struct NbdsRequest NbdsRequest;
 typedef struct NbdsListener NbdsListener;
+typedef struct NbdsService NbdsService;
 
 /* ---- buffer.c: memory of the wire */
 
@@ -68,6 +68,8 @@ struct NbdsChunk {
 NbdsChunk *nbds_chunk_get(NbdServer *server, size_t min); /* NULL: no memory */
 void nbds_chunk_put(NbdServer *server, NbdsChunk *chunk); /* the owner's; NULL is fine */
 void nbds_chunk_unref(NbdServer *server, NbdsChunk *chunk);
+/* From now on it counts for @s. */
+void nbds_chunk_hold(NbdsChunk *chunk, NbdsSession *s);
 /* A request of @s keeps the spare: replaces it. */
 void nbds_chunk_lent(NbdsChunk *chunk, NbdsSession *s);
 static inline bool nbds_chunk_shared(const NbdsChunk *chunk)
@@ -115,6 +117,19 @@ typedef enum {
     NBDS_CUT,   /* the connection is to be cut off at once */
 } NbdsVerdict;
 
+/* Why a session ended; the first one that is told counts. */
+typedef enum {
+    NBDS_REASON_CLOSED,    /* by the client */
+    NBDS_REASON_LOST,      /* the connection broke */
+    NBDS_REASON_ERROR,     /* what the client sent makes no sense, or there is no memory */
+    NBDS_REASON_HANDSHAKE, /* it took too long */
+    NBDS_REASON_IDLE,
+    NBDS_REASON_STALLED,   /* the client stood still in others' way */
+    NBDS_REASON_EXPORT,    /* is removed */
+    NBDS_REASON_SERVER,    /* is stopped */
+    NBDS_REASON_REQUESTED, /* by the management */
+} NbdsReason;
+
 /* What a metadata context tells; meta.c has their names, status.c asks each for its extents. */
 typedef enum {
     NBDS_CONTEXT_BASE,   /* base:allocation */
@@ -150,12 +165,15 @@ typedef struct NbdsHead {
 
 struct NbdsSession {
     BlkSource source;
-    NbdServer *server; /* borrowed; waits for its sessions */
+    NbdServer *server;    /* borrowed; waits for its sessions */
+    NbdsService *service; /* that it came by: a reference */
     NbdsSession *prev, *next;
     /* atomic: 2 for the reader (one is a spare, as a chunk's), 1 for each request that is under way
      * or waits to be sent, 1 for the armed writer, 1 for who is sending */
     int refs;
-    int64_t held; /* atomic: bytes of chunks that requests keep */
+    int64_t held; /* atomic: bytes of chunks that requests keep, and of large payloads */
+    /* atomic, each written by one thread at a time, the owner, and who is sending: bytes */
+    uint64_t received, sent;
 
     /* the owner's */
     NbdsPhase phase;
@@ -174,6 +192,7 @@ struct NbdsSession {
     bool writable, writethrough, began;
     unsigned effort; /* of block status since others had their turn */
     uint64_t align;  /* of read buffers */
+    uint64_t payload_max;
     /* in transmission, as negotiated */
     uint32_t request_magic;
     uint32_t request_head, reply_head, data_head; /* bytes; of a chunk; of a read's reply */
@@ -198,7 +217,16 @@ struct NbdsSession {
     bool sending; /* a thread sends, or the writer is armed */
     bool blocked; /* atomic: the writer is armed */
     bool paused;  /* the source is not armed and nobody owns it */
+    bool retry;   /* atomic: the writer could not be armed: the clock runs it */
     bool dead;    /* atomic: the connection is lost: output is dropped */
+    bool ended;   /* atomic: the reader has */
+
+    int reason;   /* atomic: NbdsReason */
+    int64_t born; /* monotonic us */
+    /* under server->lock */
+    bool open;      /* the handshake is over: what it agreed on stays as it is */
+    uint64_t moved; /* the clock's: bytes at the last change, and when that was */
+    int64_t moved_at;
 
     BlkSource writer; /* fd -1 until the socket is full for the first time */
 };
@@ -217,14 +245,20 @@ struct NbdsRequest {
 };
 
 /* session.c */
-void nbds_session_new(NbdServer *server, int fd); /* takes @fd */
+/* Takes @fd, and a place of @service (nbds_service_enter). */
+void nbds_session_new(NbdsService *service, int fd);
 void nbds_session_unref(NbdsSession *s, int n);
 /* Cuts the connection off: what is queued is dropped, the reader wakes up. Any thread. */
-void nbds_session_kill(NbdsSession *s);
+void nbds_session_cut(NbdsSession *s, NbdsReason reason);
 /* Sends what has gathered; false if the session should not go on producing output for now. */
 bool nbds_session_flush(NbdsSession *s);
 /* Appends bytes to the output, at once or by way of further batches. */
 void nbds_session_put(NbdsSession *s, const void *data, size_t length);
+/* Adds to a counter that this thread alone writes now and any may read. */
+static inline void nbds_count(uint64_t *counter, uint64_t n)
+{
+    __atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED);
+}
 static inline size_t nbds_session_available(const NbdsSession *s)
 {
     return s->end - s->begin;
@@ -294,7 +328,20 @@ void nbds_chunk_format(const NbdsSession *s, uint8_t *to, uint16_t flags, uint16
 void nbds_data_format(const NbdsSession *s, uint8_t *to, bool last, const NbdsHead *h,
                       uint64_t offset, uint32_t length);
 
-/* ---- the server */
+/* ---- one of the servers that clients see: what nbd-server-start makes and nbd-server-stop ends.
+ * It is there until its last session has gone. All of it is constant, or under server->lock. */
+struct NbdsService {
+    NbdServer *server; /* borrowed */
+    NbdsService *next; /* of those that run */
+    int refs;          /* the list's and each session's */
+    char *id;
+    BlkServerLimits limits;
+    unsigned n_sessions; /* places taken: sessions not yet freed, and who is being accepted */
+    NbdsListener *listeners;
+    int64_t held; /* atomic: what its sessions hold */
+};
+
+/* ---- all of them */
 
 struct NbdServer {
     BlkExports *exports;
@@ -303,10 +350,11 @@ struct NbdServer {
     pthread_mutex_t lock;
     pthread_cond_t changed; /* a session or a listener is gone */
     NbdsSession *sessions;
-    unsigned n_sessions; /* not yet freed */
-    uint32_t max_sessions;
-    NbdsListener *listeners;
-    bool running;
+    unsigned n_sessions; /* places taken, of all services */
+    NbdsService *services;
+    GArray *inherited; /* address.c's */
+    BlkSource clock;   /* fd -1: it does not go */
+    bool clock_stopping;
 
     pthread_mutex_t pool_lock;
     struct {
@@ -320,9 +368,61 @@ struct NbdServer {
 /* server.c */
 void nbds_server_link(NbdServer *server, NbdsSession *s);
 void nbds_server_unlink(NbdServer *server, NbdsSession *s);
-void nbds_server_gone(NbdServer *server); /* the last touch of a session */
+/* Cuts off the sessions that came by @service, and with @x those that are on that export or have
+ * negotiated contexts of it. NULL: any. */
+void nbds_server_cut(NbdServer *server, const NbdsService *service, const BlkExport *x,
+                     NbdsReason reason);
+
+/* limits.c; main thread, but for over */
+bool nbds_limits_check(const BlkServerLimits *limits, GError **error);
+/* Whether @s, holding @held > 0 bytes, is to take no more. Any thread. */
+bool nbds_limits_over(const NbdsSession *s, int64_t held);
+bool nbds_clock_start(NbdServer *server, GError **error);
+void nbds_clock_stop(NbdServer *server); /* waits until it has */
+
+/* service.c; main thread, but where it says other */
+bool nbds_service_start(NbdServer *server, const BlkServerOptions *options, GError **error);
+void nbds_service_stop(NbdServer *server, const char *id); /* @id NULL: all of them */
+/* One that runs, borrowed; @id NULL: any. */
+NbdsService *nbds_service_find(NbdServer *server, const char *id);
+json_object *nbds_service_query(NbdServer *server);
+/* A place for one more connection, if there is one. Any thread. */
+typedef enum {
+    NBDS_PLACE,
+    NBDS_FULL,    /* the service has as many as it may */
+    NBDS_CROWDED, /* there are no descriptors to spare */
+} NbdsPlace;
+NbdsPlace nbds_service_enter(NbdsService *service);
+/* Gives it back, and if @session, a session's reference: the last touch of that. Any thread. */
+void nbds_service_leave(NbdsService *service, bool session);
+static inline bool nbds_service_full(const NbdsService *service) /* under server->lock */
+{
+    return service->limits.max_connections &&
+           service->n_sessions >= service->limits.max_connections;
+}
 
 /* listen.c */
-bool nbds_listen(NbdServer *server, const BlkServerOptions *options, GError **error);
-void nbds_listen_stop(NbdServer *server);   /* waits until no listener is left */
-void nbds_listen_resume(NbdServer *server); /* under server->lock: a connection has ended */
+bool nbds_listen(NbdsService *service, const BlkServerOptions *options, GError **error);
+void nbds_listen_stop(NbdsService *service); /* waits until no listener is left */
+/* Under server->lock: there may be room again. */
+void nbds_listen_resume(NbdServer *server);
+/* Under server->lock: where it listens, an array of SocketAddress. */
+json_object *nbds_listen_addresses(const NbdsService *service);
+
+/* address.c: a listening socket. */
+typedef struct NbdsSocket {
+    int fd;
+    bool shared; /* others have it too: it is not to be shut down */
+    char *path;  /* unix: to unlink, if it is still ours */
+    dev_t dev;
+    ino_t ino;
+} NbdsSocket;
+/* Appends those that @options name to @sockets (of NbdsSocket), at least one; or none and fails. */
+bool nbds_address_listen(NbdServer *server, const BlkServerOptions *options, GArray *sockets,
+                         GError **error);
+void nbds_socket_close(NbdsSocket *socket);
+/* What a socket is bound to, a SocketAddress; and who is at the other end, returned. */
+json_object *nbds_address_bound(int fd);
+char *nbds_address_peer(int fd);
+/* Of NbdsInherited: the listening sockets that this process was started with. */
+GArray *nbds_inherited_new(void);

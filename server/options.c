@@ -31,7 +31,7 @@ static NbdsVerdict invalid(NbdsSession *s, uint32_t option, const char *what)
 
 BlkExport *nbds_lookup(NbdsSession *s, const char *name)
 {
-    return blk_exports_lookup(s->server->exports, "nbd", BLK_SERVER_DEFAULT, name);
+    return blk_exports_lookup(s->server->exports, "nbd", s->service->id, name);
 }
 
 /* "Transmission flags" of an export as this session would use it. */
@@ -87,6 +87,9 @@ static int enter(NbdsSession *s, BlkExport *x)
     s->reply_head = s->extended ? NBD_EXTENDED_HEAD : NBD_STRUCTURED_HEAD;
     s->data_head = s->structured ? s->reply_head + 8 : NBD_SIMPLE_HEAD;
     s->phase = NBDS_TRANSMISSION;
+    pthread_mutex_lock(&s->server->lock);
+    s->open = true;
+    pthread_mutex_unlock(&s->server->lock);
     return 0;
 }
 
@@ -136,7 +139,7 @@ static NbdsVerdict list(NbdsSession *s, uint32_t option, const uint8_t *data, ui
 
     if (length)
         return invalid(s, option, "takes no data");
-    all = blk_exports_lookup_all(s->server->exports, "nbd", BLK_SERVER_DEFAULT);
+    all = blk_exports_lookup_all(s->server->exports, "nbd", s->service->id);
     for (guint i = 0; i < all->len; i++)
         list_one(s, option, all->pdata[i]);
     nbds_option_reply(s, option, NBD_REP_ACK, NULL, 0);
@@ -166,8 +169,8 @@ static void info_block_size(NbdsSession *s, uint32_t option, const BlkExport *x)
     preferred = tm_max(4096, tm_max(info.request_alignment, info.preferred_block));
     tm_put_be16(data, NBD_INFO_BLOCK_SIZE);
     tm_put_be32(data + 2, 1);
-    tm_put_be32(data + 6, (uint32_t)tm_min(preferred, NBD_PAYLOAD_MAX));
-    tm_put_be32(data + 10, NBD_PAYLOAD_MAX);
+    tm_put_be32(data + 6, (uint32_t)tm_min(preferred, s->payload_max));
+    tm_put_be32(data + 10, (uint32_t)s->payload_max);
     nbds_option_reply(s, option, NBD_REP_INFO, data, sizeof(data));
 }
 

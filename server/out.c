@@ -64,12 +64,13 @@ static bool send_list(NbdsSession *s, NbdsOut **list)
         ssize_t sent = dead ? -1 : send_some(s, *list);
 
         if (sent >= 0) {
+            nbds_count(&s->sent, (uint64_t)sent);
             consume(s, list, (size_t)sent);
         } else if (!dead && (errno == EAGAIN || errno == EWOULDBLOCK)) {
             return false;
         } else if (dead || errno != EINTR) {
             if (!dead)
-                nbds_session_kill(s); /* the reader sees it */
+                nbds_session_cut(s, NBDS_REASON_LOST); /* the reader sees it */
             while (*list)
                 drop_first(s, list);
         }
@@ -77,16 +78,29 @@ static bool send_list(NbdsSession *s, NbdsOut **list)
     return true;
 }
 
-/* The unsent rest goes back to the front and the writer waits for room. Takes over the reference of
- * who is sending. */
-static bool wait_for_room(NbdsSession *s, NbdsOut *list)
+/* Has the writer wait for room; false if there is no descriptor or no memory for that. */
+static bool arm_writer(NbdsSession *s)
 {
     BlkEngine *engine = s->server->engine;
-    NbdsOut **end = &list;
-    bool fresh = s->writer.fd < 0;
 
-    if (fresh)
-        s->writer.fd = fcntl(s->source.fd, F_DUPFD_CLOEXEC, 0);
+    if (s->writer.fd >= 0)
+        return !blk_engine_arm(engine, &s->writer, EPOLLOUT);
+    s->writer.fd = fcntl(s->source.fd, F_DUPFD_CLOEXEC, 0);
+    if (s->writer.fd < 0)
+        return false;
+    if (!blk_engine_add(engine, &s->writer, EPOLLOUT))
+        return true;
+    close(s->writer.fd);
+    s->writer.fd = -1;
+    return false;
+}
+
+/* The unsent rest goes back to the front and the writer waits for room, or, if it can't, the clock
+ * tries again. Takes over the reference of who is sending. */
+static void wait_for_room(NbdsSession *s, NbdsOut *list)
+{
+    NbdsOut **end = &list;
+
     pthread_mutex_lock(&s->lock);
     while (*end)
         end = &(*end)->next;
@@ -96,14 +110,8 @@ static bool wait_for_room(NbdsSession *s, NbdsOut *list)
     s->queue = list;
     __atomic_store_n(&s->blocked, true, __ATOMIC_RELAXED);
     pthread_mutex_unlock(&s->lock);
-    if (s->writer.fd >= 0 && !(fresh ? blk_engine_add(engine, &s->writer, EPOLLOUT)
-                                     : blk_engine_arm(engine, &s->writer, EPOLLOUT)))
-        return true;
-    if (fresh && s->writer.fd >= 0) {
-        close(s->writer.fd);
-        s->writer.fd = -1;
-    }
-    return false;
+    if (!arm_writer(s))
+        __atomic_store_n(&s->retry, true, __ATOMIC_RELEASE);
 }
 
 /* Under the lock: lets the reader go on if the bounds allow it. */
@@ -134,13 +142,8 @@ static void send_all(NbdsSession *s)
             break;
         if (send_list(s, &list))
             continue;
-        if (wait_for_room(s, list))
-            return;
-        /* no descriptor left to wait with: this connection is lost */
-        pthread_mutex_lock(&s->lock);
-        __atomic_store_n(&s->blocked, false, __ATOMIC_RELAXED);
-        pthread_mutex_unlock(&s->lock);
-        nbds_session_kill(s);
+        wait_for_room(s, list);
+        return;
     }
     nbds_session_unref(s, 1);
 }

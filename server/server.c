@@ -1,20 +1,16 @@
 /* server/server.c: the server object: its sessions, and its place in the registry of exports. */
 #include "server/internal.h"
 
-#include "util/error.h"
-
-#include <string.h>
 #include <sys/mman.h>
-#include <sys/socket.h>
 
 void nbds_server_link(NbdServer *server, NbdsSession *s)
 {
     pthread_mutex_lock(&server->lock);
+    s->service->refs++;
     s->next = server->sessions;
     if (s->next)
         s->next->prev = s;
     server->sessions = s;
-    server->n_sessions++;
     pthread_mutex_unlock(&server->lock);
 }
 
@@ -30,24 +26,14 @@ void nbds_server_unlink(NbdServer *server, NbdsSession *s)
     pthread_mutex_unlock(&server->lock);
 }
 
-void nbds_server_gone(NbdServer *server)
-{
-    pthread_mutex_lock(&server->lock);
-    server->n_sessions--;
-    nbds_listen_resume(server);
-    pthread_cond_broadcast(&server->changed);
-    pthread_mutex_unlock(&server->lock);
-}
-
-/* Cuts off the sessions on @x, and those that have negotiated contexts of it and not gone on; or
- * with NULL those that are not on any export yet. Their sockets are open as long as they are in the
- * list. */
-static void cut(NbdServer *server, BlkExport *x)
+/* Their sockets are open as long as they are in the list. */
+void nbds_server_cut(NbdServer *server, const NbdsService *service, const BlkExport *x,
+                     NbdsReason reason)
 {
     pthread_mutex_lock(&server->lock);
     for (NbdsSession *s = server->sessions; s; s = s->next) {
-        if (s->export_ == x || (x && s->meta.export_ == x))
-            nbds_session_kill(s);
+        if ((!service || s->service == service) && (!x || s->export_ == x || s->meta.export_ == x))
+            nbds_session_cut(s, reason);
     }
     pthread_mutex_unlock(&server->lock);
 }
@@ -56,42 +42,27 @@ static void cut(NbdServer *server, BlkExport *x)
 
 static bool server_start(void *opaque, const BlkServerOptions *options, GError **error)
 {
-    NbdServer *server = opaque;
-
-    if (strcmp(options->id, BLK_SERVER_DEFAULT))
-        return tm_error_set(error, "only one NBD server can run");
-    if (options->tls_creds || options->tls_authz)
-        return tm_error_set(error, "The NBD server has no TLS: tls-%s '%s' can't be used",
-                            options->tls_creds ? "creds" : "authz",
-                            options->tls_creds ? options->tls_creds : options->tls_authz);
-    pthread_mutex_lock(&server->lock);
-    server->max_sessions = options->limits.max_connections;
-    pthread_mutex_unlock(&server->lock);
-    if (!nbds_listen(server, options, error))
-        return false;
-    server->running = true;
-    return true;
+    return nbds_service_start(opaque, options, error);
 }
 
 static void server_stop(void *opaque, const char *id)
 {
-    NbdServer *server = opaque;
-
-    server->running = false;
-    nbds_listen_stop(server);
-    cut(server, NULL);
+    nbds_service_stop(opaque, id);
 }
 
 static bool server_running(void *opaque, const char *id)
 {
-    NbdServer *server = opaque;
-
-    return server->running && (!id || !strcmp(id, BLK_SERVER_DEFAULT));
+    return nbds_service_find(opaque, id) != NULL;
 }
 
 static void server_disconnect(void *opaque, BlkExport *x)
 {
-    cut(opaque, x);
+    nbds_server_cut(opaque, NULL, x, NBDS_REASON_EXPORT);
+}
+
+static json_object *server_query(void *opaque)
+{
+    return nbds_service_query(opaque);
 }
 
 /* ---- life */
@@ -105,6 +76,7 @@ NbdServer *nbds_server_new(BlkExports *exports)
         .stop = server_stop,
         .running = server_running,
         .disconnect = server_disconnect,
+        .query_servers = server_query,
         .opaque = server,
     };
 
@@ -113,6 +85,8 @@ NbdServer *nbds_server_new(BlkExports *exports)
     pthread_mutex_init(&server->lock, NULL);
     pthread_mutex_init(&server->pool_lock, NULL);
     pthread_cond_init(&server->changed, NULL);
+    server->clock.fd = -1;
+    server->inherited = nbds_inherited_new();
     blk_exports_set_server(exports, &operations);
     return server;
 }
@@ -146,15 +120,15 @@ void nbds_server_free(NbdServer *server)
 
     if (!server)
         return;
-    server_stop(server, NULL);
+    nbds_service_stop(server, NULL);
     pthread_mutex_lock(&server->lock);
-    for (NbdsSession *s = server->sessions; s; s = s->next)
-        shutdown(s->source.fd, SHUT_RDWR);
     while (server->n_sessions)
         pthread_cond_wait(&server->changed, &server->lock);
     pthread_mutex_unlock(&server->lock);
+    nbds_clock_stop(server); /* only now: sessions may need it to end */
     blk_exports_set_server(server->exports, &none);
     free_pools(server);
+    g_array_unref(server->inherited);
     pthread_cond_destroy(&server->changed);
     pthread_mutex_destroy(&server->pool_lock);
     pthread_mutex_destroy(&server->lock);

@@ -15,17 +15,21 @@
 
 static void session_ready(BlkSource *source, uint32_t events);
 
-void nbds_session_new(NbdServer *server, int fd)
+void nbds_session_new(NbdsService *service, int fd)
 {
+    NbdServer *server = service->server;
     NbdsSession *s = g_new0(NbdsSession, 1);
     struct timeval wait = { .tv_usec = LINGER_US };
 
     s->source = (BlkSource){ .fd = fd, .ready = session_ready };
     s->writer = (BlkSource){ .fd = -1, .ready = nbds_out_ready };
     s->server = server;
+    s->service = service;
     s->refs = 2;
     s->tail = &s->queue;
     s->align = 64; /* of data read: a cache line */
+    s->payload_max = service->limits.request_size;
+    s->born = s->moved_at = g_get_monotonic_time();
     pthread_mutex_init(&s->lock, NULL);
     /* The descriptor blocks; whatever must not says so (MSG_DONTWAIT). */
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait));
@@ -38,6 +42,7 @@ void nbds_session_new(NbdServer *server, int fd)
 static void session_free(NbdsSession *s)
 {
     NbdServer *server = s->server;
+    NbdsService *service = s->service;
 
     nbds_server_unlink(server, s);
     blk_engine_remove(server->engine, &s->source);
@@ -54,7 +59,7 @@ static void session_free(NbdsSession *s)
     blk_export_unref(s->export_);
     pthread_mutex_destroy(&s->lock);
     g_free(s);
-    nbds_server_gone(server);
+    nbds_service_leave(service, true);
 }
 
 void nbds_session_unref(NbdsSession *s, int n)
@@ -63,8 +68,17 @@ void nbds_session_unref(NbdsSession *s, int n)
         session_free(s);
 }
 
-void nbds_session_kill(NbdsSession *s)
+static void note_reason(NbdsSession *s, NbdsReason reason)
 {
+    int none = NBDS_REASON_CLOSED;
+
+    __atomic_compare_exchange_n(&s->reason, &none, reason, false, __ATOMIC_RELAXED,
+                                __ATOMIC_RELAXED);
+}
+
+void nbds_session_cut(NbdsSession *s, NbdsReason reason)
+{
+    note_reason(s, reason);
     __atomic_store_n(&s->dead, true, __ATOMIC_RELEASE);
     shutdown(s->source.fd, SHUT_RDWR);
 }
@@ -73,9 +87,11 @@ void nbds_session_kill(NbdsSession *s)
 
 bool nbds_session_over(NbdsSession *s)
 {
+    int64_t held = __atomic_load_n(&s->held, __ATOMIC_RELAXED);
+
     return __atomic_load_n(&s->blocked, __ATOMIC_RELAXED) ||
            __atomic_load_n(&s->refs, __ATOMIC_RELAXED) > (int)NBDS_REQUESTS_MAX ||
-           __atomic_load_n(&s->held, __ATOMIC_RELAXED) > (int64_t)NBDS_HELD_MAX;
+           (held && nbds_limits_over(s, held));
 }
 
 bool nbds_session_flush(NbdsSession *s)
@@ -99,7 +115,7 @@ void nbds_session_put(NbdsSession *s, const void *data, size_t length)
         if (s->batch && !nbds_batch_has_room(s->batch, 1))
             nbds_session_flush(s);
         if (!s->batch) { /* no memory: the stream can't go on */
-            nbds_session_kill(s);
+            nbds_session_cut(s, NBDS_REASON_ERROR);
             return;
         }
         to = s->batch->chunk->data + s->batch->used;
@@ -132,6 +148,8 @@ static bool make_room(NbdsSession *s)
         nbds_chunk_put(s->server, old);
         if (!s->rx)
             return false;
+        if (s->rx->cap > NBDS_CHUNK) /* the client may take its time */
+            nbds_chunk_hold(s->rx, s);
         if (s->stashed) {
             memcpy(s->rx->data, s->stash, s->stashed);
             have = s->stashed;
@@ -163,11 +181,14 @@ static int receive(NbdsSession *s, bool wait, bool *drained)
     n = recv(s->source.fd, s->rx->data + s->end, room, flags);
     *drained = n < (ssize_t)room;
     if (n > 0) {
+        nbds_count(&s->received, (uint64_t)n);
         s->end += (size_t)n;
         return 1;
     }
     if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
         return 0;
+    if (n < 0)
+        note_reason(s, NBDS_REASON_LOST);
     return -1;
 }
 
@@ -299,6 +320,7 @@ static void session_ready(BlkSource *source, uint32_t events)
         return;
     }
     if (verdict == NBDS_CUT)
-        nbds_session_kill(s);
+        nbds_session_cut(s, NBDS_REASON_ERROR);
+    __atomic_store_n(&s->ended, true, __ATOMIC_RELAXED);
     nbds_session_unref(s, 2);
 }

@@ -253,10 +253,10 @@ static uint32_t check(const NbdsSession *s, const NbdsHead *h, const char **why)
     if (!tm_range_within(h->offset, h->length, s->size))
         return h->command == NBD_CMD_WRITE || h->command == NBD_CMD_WRITE_ZEROES ? NBD_ENOSPC
                                                                                  : NBD_EINVAL;
-    *why = "more than 32 MiB in one request";
-    if (h->length > NBD_PAYLOAD_MAX && h->command == NBD_CMD_READ)
+    *why = "more in one request than the server takes";
+    if (h->length > s->payload_max && h->command == NBD_CMD_READ)
         return s->structured ? NBD_EOVERFLOW : NBD_EINVAL;
-    if (h->length > NBD_PAYLOAD_MAX && h->command == NBD_CMD_WRITE)
+    if (h->length > s->payload_max && h->command == NBD_CMD_WRITE)
         return NBD_EINVAL;
     return 0;
 }
@@ -346,7 +346,7 @@ static bool skip(NbdsSession *s)
  * maximum payload; without extended headers, such payloads pass by. */
 static bool denial(const NbdsSession *s, const NbdsHead *h)
 {
-    return s->extended && h->payload > NBD_PAYLOAD_MAX;
+    return s->extended && h->payload > s->payload_max;
 }
 
 /* Block status is computed here and now: after so much of it others have their turn. */

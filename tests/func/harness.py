@@ -277,10 +277,10 @@ class Daemon:
     """tidemarkd, or with binary=QSD its peer, with an NBD server on .nbd_path and a monitor on
     .qmp_path, each unless switched off. The arguments follow; see disk().
 
-    qmp() has a monitor of its own, because QSD's serve one client at a time."""
+    server: further options of that server. qmp() has a monitor of its own, because QSD's serve one client at a time."""
 
     def __init__(self, tmp, *args, binary=None, nbd=True, qmp=True, env=None, name="d",
-                 max_connections=None):
+                 max_connections=None, server="", pass_fds=()):
         self.nbd_path = os.path.join(tmp, name + ".nbd") if nbd else None
         self.qmp_path = os.path.join(tmp, name + ".qmp") if qmp else None
         self.own_path = os.path.join(tmp, name + ".own")
@@ -288,6 +288,7 @@ class Daemon:
         command = [binary or TIDEMARKD]
         if nbd:
             more = ",max-connections=%d" % max_connections if max_connections is not None else ""
+            more += "," + server if server else ""
             command += ["--nbd-server", "addr.type=unix,addr.path=" + self.nbd_path + more]
         if qmp:
             for i, path in enumerate((self.qmp_path, self.own_path)):
@@ -297,7 +298,8 @@ class Daemon:
         self._qmp = None
         with open(self.log_path, "ab") as out:
             self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=out,
-                                            stderr=out, env=dict(os.environ, **env) if env else None)
+                                            stderr=out, env=dict(os.environ, **env) if env else None,
+                                            pass_fds=pass_fds)
         self.pid = self.process.pid
         _daemons.append(self)
         try:

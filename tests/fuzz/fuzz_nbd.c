@@ -118,7 +118,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size >= 4 && tm_get_be32(data) == NBD_MAGIC_REQUEST)
         g_byte_array_append(all, (const uint8_t *)handshake, sizeof(handshake) - 1);
     g_byte_array_append(all, data, (guint)size);
-    nbds_session_new(server, fds[0]);
+    nbds_service_enter(server->services);
+    nbds_session_new(server->services, fds[0]);
     converse(fds[1], all->data, all->len);
     close(fds[1]);
     return 0;

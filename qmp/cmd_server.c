@@ -1,0 +1,117 @@
+/* qmp/cmd_server.c: the NBD servers. The work is the server's, by way of block/export. */
+#include "qmp/args.h"
+#include "qmp/context.h"
+#include "qmp/families.h"
+#include "util/error.h"
+#include <string.h>
+
+/* ---- starting and stopping ---- */
+
+static BlkAddressType address_type(const char *type)
+{
+    if (!strcmp(type, "unix"))
+        return BLK_ADDRESS_UNIX;
+    if (!strcmp(type, "vsock"))
+        return BLK_ADDRESS_VSOCK;
+    return strcmp(type, "fd") ? BLK_ADDRESS_INET : BLK_ADDRESS_FD;
+}
+
+/* What is not given stays as it is. */
+static void take_limits(json_object *a, BlkServerLimits *l)
+{
+    l->max_connections = (uint32_t)qmp_arg_uint(a, "max-connections", l->max_connections);
+    l->handshake_seconds = (uint32_t)qmp_arg_uint(a, "handshake-max-seconds", l->handshake_seconds);
+    l->idle_seconds = (uint32_t)qmp_arg_uint(a, "idle-max-seconds", l->idle_seconds);
+    l->bytes_in_flight = qmp_arg_uint(a, "max-bytes-in-flight", l->bytes_in_flight);
+    l->bytes_in_flight_total =
+        qmp_arg_uint(a, "max-bytes-in-flight-total", l->bytes_in_flight_total);
+    l->request_size = qmp_arg_uint(a, "max-request-size", l->request_size);
+    l->option_size = qmp_arg_uint(a, "max-option-size", l->option_size);
+    l->option_count = qmp_arg_uint(a, "max-options", l->option_count);
+}
+
+static bool run_start(QmpCall *call, GError **error)
+{
+    json_object *a = call->args, *data = qmp_arg(a, "addr.data");
+    BlkServerOptions options = {
+        .id = qmp_arg_str(a, "id"),
+        .type = address_type(qmp_arg_str(a, "addr.type")),
+        .path = qmp_arg_str(data, "path"),
+        .host = qmp_arg_str(data, "host"),
+        .port = qmp_arg_str(data, "port"),
+        .cid = qmp_arg_str(data, "cid"),
+        .fd = qmp_arg_str(data, "str"),
+        .has_ipv4 = qmp_arg(data, "ipv4") != NULL,
+        .ipv4 = qmp_arg_bool(data, "ipv4", false),
+        .has_ipv6 = qmp_arg(data, "ipv6") != NULL,
+        .ipv6 = qmp_arg_bool(data, "ipv6", false),
+        .tls_creds = qmp_arg_str(a, "tls-creds"),
+        .tls_authz = qmp_arg_str(a, "tls-authz"),
+        .tls_required = qmp_arg_bool(a, "tls-required", true),
+        .limits = BLK_SERVER_LIMITS,
+    };
+
+    take_limits(a, &options.limits);
+    return blk_exports_server_start(qmp_context_exports(call->ctx), &options, error);
+}
+
+static bool run_stop(QmpCall *call, GError **error)
+{
+    return blk_exports_server_stop(qmp_context_exports(call->ctx), qmp_arg_str(call->args, "id"),
+                                   error);
+}
+
+static const QmpMember stop_members[] = {
+    { "id", &qmp_type_str, true, "the id of the server (default: 'default')" },
+    { NULL },
+};
+static const QmpType stop_args = { .kind = QMP_KIND_OBJECT,
+                                   .name = "q_obj_nbd-server-stop-arg",
+                                   .members = stop_members };
+
+/* ---- asking ---- */
+
+static bool run_query(QmpCall *call, GError **error)
+{
+    const BlkServer *server = blk_exports_server(qmp_context_exports(call->ctx));
+
+    call->result =
+        server->query_servers ? server->query_servers(server->opaque) : json_object_new_array();
+    return true;
+}
+
+static const QmpType address_array = { .kind = QMP_KIND_ARRAY,
+                                       .name = "array",
+                                       .element = &qmp_type_socket_address };
+static const QmpMember info_members[] = {
+    { "id", &qmp_type_str, false, "its id" },
+    { "addresses", &address_array, false, "where it listens" },
+    { "connections", &qmp_type_uint32, false, "how many clients it has" },
+    { "max-connections", &qmp_type_uint32, false, "how many it takes, 0 for any number" },
+    { "handshake-max-seconds", &qmp_type_uint32, false, "as given, as the rest" },
+    { "idle-max-seconds", &qmp_type_uint32, false, NULL },
+    { "max-bytes-in-flight", &qmp_type_size, false, NULL },
+    { "max-bytes-in-flight-total", &qmp_type_size, false, NULL },
+    { "max-request-size", &qmp_type_size, false, NULL },
+    { "max-option-size", &qmp_type_size, false, NULL },
+    { "max-options", &qmp_type_uint32, false, NULL },
+    { NULL },
+};
+static const QmpType info_type = { .kind = QMP_KIND_OBJECT,
+                                   .name = "NbdServerInfo",
+                                   .members = info_members };
+static const QmpType info_array = { .kind = QMP_KIND_ARRAY,
+                                    .name = "array",
+                                    .element = &info_type };
+
+static const QmpCommand commands[] = {
+    { "nbd-server-start", "start listening for NBD clients", &qmp_type_nbd_server_args,
+      &qmp_type_empty, run_start },
+    { "nbd-server-stop",
+      "stop listening, end the sessions, and remove the exports that no other server shows",
+      &stop_args, &qmp_type_empty, run_stop },
+    { "query-nbd-servers", "the NBD servers that run", &qmp_type_empty, &info_array, run_query },
+    { NULL },
+};
+
+const QmpFamily qmp_family_server = { "NBD servers", commands, NULL };

@@ -1,0 +1,403 @@
+/* server/address.c: addresses: opening the sockets that a server listens on, and telling which they
+ * are and who is at their other end.
+ *
+ * Sockets that the process was started with, by systemd or another supervisor, are found before any
+ * other is opened, so that a number never means one of the daemon's own. Their names are as
+ * sd_listen_fds_with_names(3) has them. They stay open for a server that is started anew. */
+#include "server/internal.h"
+
+#include "util/error.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/vm_sockets.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define BACKLOG         SOMAXCONN
+#define INHERITED_FIRST 3 /* SD_LISTEN_FDS_START */
+#define INHERITED_END   256
+
+static void append(GArray *sockets, int fd)
+{
+    NbdsSocket s = { .fd = fd };
+
+    g_array_append_val(sockets, s);
+}
+
+void nbds_socket_close(NbdsSocket *s)
+{
+    struct stat st;
+
+    if (s->path && !lstat(s->path, &st) && st.st_dev == s->dev && st.st_ino == s->ino)
+        unlink(s->path);
+    g_clear_pointer(&s->path, g_free);
+    close(s->fd);
+}
+
+static bool in_range(const char *number, uint32_t max)
+{
+    guint64 value;
+
+    return g_ascii_string_to_unsigned(number, 10, 0, max, &value, NULL);
+}
+
+/* ---- unix */
+
+/* Whether a server accepts there. */
+static bool in_use(const struct sockaddr_un *address)
+{
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    bool used;
+
+    if (fd < 0)
+        return false;
+    used = connect(fd, (const struct sockaddr *)address, sizeof(*address)) == 0 || errno == EAGAIN;
+    close(fd);
+    return used;
+}
+
+/* A socket that nobody listens on any more is in the way of its successor. */
+static void remove_stale(const struct sockaddr_un *address)
+{
+    struct stat st;
+
+    if (!lstat(address->sun_path, &st) && S_ISSOCK(st.st_mode) && !in_use(address))
+        unlink(address->sun_path);
+}
+
+static bool listen_unix(const char *path, GArray *sockets, GError **error)
+{
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    NbdsSocket s = { 0 };
+    struct stat st;
+
+    if (!*path || strlen(path) >= sizeof(address.sun_path))
+        return tm_error_set(error,
+                            "UNIX socket path '%s' is too %s: it has %zu bytes, at most %zu are "
+                            "allowed",
+                            path, *path ? "long" : "short", strlen(path),
+                            sizeof(address.sun_path) - 1);
+    strcpy(address.sun_path, path);
+    s.fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (s.fd < 0)
+        return tm_error_set_errno(error, errno, "Failed to create Unix socket");
+    remove_stale(&address);
+    /* The socket's own mode is what the file gets: no window in which others could connect. */
+    if (fchmod(s.fd, 0600) < 0 || bind(s.fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
+        tm_error_set_errno(error, errno, "Failed to bind socket to %s", path);
+        close(s.fd);
+        return false;
+    }
+    if (listen(s.fd, BACKLOG) < 0 || lstat(path, &st) < 0) {
+        tm_error_set_errno(error, errno, "Failed to listen on socket %s", path);
+        unlink(path);
+        close(s.fd);
+        return false;
+    }
+    s.path = g_canonicalize_filename(path, NULL); /* --daemonize changes directory */
+    s.dev = st.st_dev;
+    s.ino = st.st_ino;
+    g_array_append_val(sockets, s);
+    return true;
+}
+
+/* ---- TCP */
+
+/* -1 and errno on failure. */
+static int listen_address(int family, int protocol, const void *address, socklen_t length)
+{
+    int on = 1, err;
+    int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, protocol);
+
+    if (fd < 0)
+        return -1;
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+    if (family == AF_INET6)
+        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on)); /* IPv4 has its own socket */
+    if (!bind(fd, address, length) && !listen(fd, BACKLOG))
+        return fd;
+    err = errno;
+    close(fd);
+    errno = err;
+    return -1;
+}
+
+static int family_of(const BlkServerOptions *o)
+{
+    bool four = o->has_ipv4 ? o->ipv4 : !(o->has_ipv6 && o->ipv6);
+    bool six = o->has_ipv6 ? o->ipv6 : !(o->has_ipv4 && o->ipv4);
+
+    return four == six ? AF_UNSPEC : four ? AF_INET : AF_INET6;
+}
+
+static struct addrinfo *resolve(const BlkServerOptions *o, GError **error)
+{
+    struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE }, *all = NULL;
+    int err;
+
+    if (o->has_ipv4 && o->has_ipv6 && !o->ipv4 && !o->ipv6) {
+        tm_error_set(error, "Cannot disable IPv4 and IPv6 at same time");
+        return NULL;
+    }
+    if (g_ascii_isdigit(o->port[0]) && !in_range(o->port, UINT16_MAX)) {
+        /* The resolver would take it modulo 65536. */
+        tm_error_set(error, "Parameter 'port' is '%s', expected 0 to 65535", o->port);
+        return NULL;
+    }
+    hints.ai_family = family_of(o);
+    err = getaddrinfo(o->host && *o->host ? o->host : NULL, o->port, &hints, &all);
+    if (err)
+        tm_error_set(error, "address resolution failed for %s:%s: %s", o->host ? o->host : "",
+                     o->port, gai_strerror(err));
+    return all;
+}
+
+static bool listen_inet(const BlkServerOptions *o, GArray *sockets, GError **error)
+{
+    struct addrinfo *all = resolve(o, error);
+    int err = 0;
+
+    if (!all)
+        return false;
+    for (struct addrinfo *ai = all; ai; ai = ai->ai_next) {
+        int fd = listen_address(ai->ai_family, ai->ai_protocol, ai->ai_addr, ai->ai_addrlen);
+
+        if (fd >= 0) {
+            append(sockets, fd);
+            continue;
+        }
+        err = errno;
+        /* A family that the system lacks is no obstacle if another one works. */
+        if (err != EAFNOSUPPORT && err != EADDRNOTAVAIL)
+            break;
+        if (sockets->len)
+            err = 0;
+    }
+    freeaddrinfo(all);
+    if (sockets->len && (!err || err == EAFNOSUPPORT || err == EADDRNOTAVAIL))
+        return true;
+    return tm_error_set_errno(error, err, "Failed to bind socket to %s:%s", o->host ? o->host : "",
+                              o->port);
+}
+
+/* ---- vsock: a virtual machine and its host */
+
+static bool listen_vsock(const BlkServerOptions *o, GArray *sockets, GError **error)
+{
+    struct sockaddr_vm address = { .svm_family = AF_VSOCK };
+    int fd;
+
+    if (!in_range(o->cid, UINT32_MAX))
+        return tm_error_set(error, "Parameter 'cid' is '%s', expected 0 to 4294967295 (any)",
+                            o->cid);
+    if (!in_range(o->port, UINT32_MAX))
+        return tm_error_set(error, "Parameter 'port' is '%s', expected 0 to 4294967295 (any)",
+                            o->port);
+    address.svm_cid = (unsigned)strtoul(o->cid, NULL, 10);
+    address.svm_port = (unsigned)strtoul(o->port, NULL, 10);
+    fd = listen_address(AF_VSOCK, 0, &address, sizeof(address));
+    if (fd < 0 && errno == EAFNOSUPPORT)
+        return tm_error_set_errno(error, errno, "This system has no vsock");
+    if (fd < 0)
+        return tm_error_set_errno(error, errno, "Failed to bind socket to vsock:%s:%s", o->cid,
+                                  o->port);
+    append(sockets, fd);
+    return true;
+}
+
+/* ---- sockets that the process was started with */
+
+typedef struct NbdsInherited {
+    int fd;
+    char *name; /* or NULL */
+} NbdsInherited;
+
+static void inherited_clear(void *opaque)
+{
+    g_free(((NbdsInherited *)opaque)->name);
+}
+
+static bool listens(int fd)
+{
+    int on = 0, type = 0;
+    socklen_t length = sizeof(on), type_length = sizeof(type);
+
+    return !getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &on, &length) && on &&
+           !getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &type_length) && type == SOCK_STREAM;
+}
+
+/* The names are for this process only if the variables say so. NULL: none. */
+static char **names(void)
+{
+    const char *pid = g_getenv("LISTEN_PID"), *list = g_getenv("LISTEN_FDNAMES");
+    guint64 number;
+
+    return pid && list && g_ascii_string_to_unsigned(pid, 10, 1, G_MAXINT, &number, NULL) &&
+                   (pid_t)number == getpid()
+               ? g_strsplit(list, ":", -1)
+               : NULL;
+}
+
+GArray *nbds_inherited_new(void)
+{
+    GArray *all = g_array_new(FALSE, FALSE, sizeof(NbdsInherited));
+    g_auto(GStrv) given = names();
+    guint n = given ? g_strv_length(given) : 0;
+
+    g_array_set_clear_func(all, inherited_clear);
+    for (int fd = INHERITED_FIRST; fd < INHERITED_END; fd++) {
+        NbdsInherited entry = { .fd = fd };
+        guint index = (guint)(fd - INHERITED_FIRST);
+
+        if (!listens(fd))
+            continue;
+        fcntl(fd, F_SETFD, FD_CLOEXEC);
+        entry.name = index < n ? g_strdup(given[index]) : NULL;
+        g_array_append_val(all, entry);
+    }
+    return all;
+}
+
+static bool listen_fd(const NbdServer *server, const char *which, GArray *sockets, GError **error)
+{
+    for (guint i = 0; i < server->inherited->len; i++) {
+        const NbdsInherited *x = &g_array_index(server->inherited, NbdsInherited, i);
+        g_autofree char *number = g_strdup_printf("%d", x->fd);
+        NbdsSocket s = { .shared = true };
+
+        if (!g_str_equal(which, number) && g_strcmp0(which, x->name))
+            continue;
+        s.fd = fcntl(x->fd, F_DUPFD_CLOEXEC, 0);
+        if (s.fd < 0 || fcntl(s.fd, F_SETFL, O_NONBLOCK) < 0) {
+            tm_error_set_errno(error, errno, "Failed to use socket '%s'", which);
+            if (s.fd >= 0)
+                close(s.fd);
+            return false;
+        }
+        g_array_append_val(sockets, s);
+        return true;
+    }
+    return tm_error_set(error,
+                        "This process was not started with a listening socket '%s' (expected a "
+                        "descriptor's number, or a name of LISTEN_FDNAMES)",
+                        which);
+}
+
+/* ---- all */
+
+bool nbds_address_listen(NbdServer *server, const BlkServerOptions *o, GArray *sockets,
+                         GError **error)
+{
+    bool ok = false;
+
+    switch (o->type) {
+    case BLK_ADDRESS_UNIX:
+        ok = listen_unix(o->path, sockets, error);
+        break;
+    case BLK_ADDRESS_INET:
+        ok = listen_inet(o, sockets, error);
+        break;
+    case BLK_ADDRESS_VSOCK:
+        ok = listen_vsock(o, sockets, error);
+        break;
+    case BLK_ADDRESS_FD:
+        ok = listen_fd(server, o->fd, sockets, error);
+        break;
+    }
+    for (guint i = 0; !ok && i < sockets->len; i++)
+        nbds_socket_close(&g_array_index(sockets, NbdsSocket, i));
+    if (!ok)
+        g_array_set_size(sockets, 0);
+    return ok;
+}
+
+/* ---- telling */
+
+typedef union Address {
+    struct sockaddr any;
+    struct sockaddr_un un;
+    struct sockaddr_vm vm;
+    struct sockaddr_storage room;
+} Address;
+
+/* A unix socket's own path, "@" before an abstract one; returned. */
+static char *path_of(const struct sockaddr_un *address, socklen_t length)
+{
+    size_t n = length > offsetof(struct sockaddr_un, sun_path)
+                   ? length - offsetof(struct sockaddr_un, sun_path)
+                   : 0;
+    bool abstract = n && !address->sun_path[0];
+    g_autofree char *raw = abstract ? g_strdup_printf("@%.*s", (int)n - 1, address->sun_path + 1)
+                                    : g_strndup(address->sun_path, n);
+
+    return g_utf8_make_valid(raw, -1);
+}
+
+static bool host_and_port(const Address *address, socklen_t length, char host[static NI_MAXHOST],
+                          char port[static NI_MAXSERV])
+{
+    return !getnameinfo(&address->any, length, host, NI_MAXHOST, port, NI_MAXSERV,
+                        NI_NUMERICHOST | NI_NUMERICSERV);
+}
+
+static void add(json_object *to, const char *member, const char *value)
+{
+    json_object_object_add(to, member, json_object_new_string(value));
+}
+
+json_object *nbds_address_bound(int fd)
+{
+    json_object *info = json_object_new_object();
+    char host[NI_MAXHOST] = "", port[NI_MAXSERV] = "";
+    Address address = { 0 };
+    socklen_t length = sizeof(address);
+
+    getsockname(fd, &address.any, &length);
+    if (address.any.sa_family == AF_UNIX) {
+        g_autofree char *path = path_of(&address.un, length);
+
+        add(info, "type", "unix");
+        add(info, "path", path);
+    } else if (address.any.sa_family == AF_VSOCK) {
+        snprintf(host, sizeof(host), "%u", address.vm.svm_cid);
+        snprintf(port, sizeof(port), "%u", address.vm.svm_port);
+        add(info, "type", "vsock");
+        add(info, "cid", host);
+        add(info, "port", port);
+    } else {
+        host_and_port(&address, length, host, port);
+        add(info, "type", "inet");
+        add(info, "host", host);
+        add(info, "port", port);
+    }
+    return info;
+}
+
+char *nbds_address_peer(int fd)
+{
+    char host[NI_MAXHOST], port[NI_MAXSERV];
+    struct ucred peer = { 0 };
+    socklen_t peer_length = sizeof(peer);
+    Address address = { 0 };
+    socklen_t length = sizeof(address);
+
+    if (getpeername(fd, &address.any, &length) < 0)
+        return g_strdup("unknown"); /* it has gone already */
+    if (address.any.sa_family == AF_UNIX) {
+        getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &peer_length);
+        return g_strdup_printf("unix:pid=%d,uid=%u", (int)peer.pid, peer.uid);
+    }
+    if (address.any.sa_family == AF_VSOCK)
+        return g_strdup_printf("vsock:%u:%u", address.vm.svm_cid, address.vm.svm_port);
+    if (!host_and_port(&address, length, host, port))
+        return g_strdup("unknown");
+    return g_strdup_printf(address.any.sa_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
+}

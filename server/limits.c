@@ -1,0 +1,194 @@
+/* server/limits.c: what a server's clients may take, and the clock that tells when they took too
+ * long.
+ *
+ * The clock is a source of the engine, once a second, so that it goes on whatever the main thread
+ * waits for. It reads what sessions count anyway: a session that neither received nor sent a byte
+ * since the last time, and is not waiting for a disk, has been quiet.
+ *
+ * A client that holds much and does not move costs no other one: each has bounds of its own, and
+ * where all of them together hold more than the server may, those that are quiet are cut off. */
+#include "server/internal.h"
+
+#include "util/error.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+/* How long a client may stand still where it is in the way (it said goodbye but leaves its replies
+ * unread, or the server's memory is used up): as long as for a handshake, or if that has no end
+ * this long. */
+#define PATIENCE_SECONDS 10
+
+/* ---- options */
+
+static bool within(uint64_t value, uint64_t min, uint64_t max, const char *name, GError **error)
+{
+    return (value >= min && value <= max) ||
+           tm_error_set(error,
+                        "Parameter '%s' is %" G_GUINT64_FORMAT ", expected %" G_GUINT64_FORMAT
+                        " to %" G_GUINT64_FORMAT,
+                        name, value, min, max);
+}
+
+bool nbds_limits_check(const BlkServerLimits *l, GError **error)
+{
+    return within(l->request_size, 64 << 10, 64 << 20, "max-request-size", error) &&
+           within(l->option_size, 16 << 10, 64 << 20, "max-option-size", error) &&
+           within(l->option_count, 16, 1 << 20, "max-options", error) &&
+           within(l->bytes_in_flight, 0, INT64_MAX, "max-bytes-in-flight", error) &&
+           within(l->bytes_in_flight_total, 0, INT64_MAX, "max-bytes-in-flight-total", error);
+}
+
+/* ---- bytes in flight */
+
+/* With no more under way than one request (two references are the reader's, one may be the
+ * sender's) another one is always taken: whoever pauses is woken by a reply of its own. */
+bool nbds_limits_over(const NbdsSession *s, int64_t held)
+{
+    const BlkServerLimits *l = &s->service->limits;
+
+    return __atomic_load_n(&s->refs, __ATOMIC_RELAXED) > 3 &&
+           ((l->bytes_in_flight && held > (int64_t)l->bytes_in_flight) ||
+            (l->bytes_in_flight_total && __atomic_load_n(&s->service->held, __ATOMIC_RELAXED) >
+                                             (int64_t)l->bytes_in_flight_total));
+}
+
+/* ---- the clock */
+
+/* Whether requests of @s are with the disk. */
+static bool working(const NbdsSession *s, bool ended)
+{
+    return __atomic_load_n(&s->refs, __ATOMIC_RELAXED) > (ended ? 0 : 2) &&
+           !__atomic_load_n(&s->blocked, __ATOMIC_RELAXED);
+}
+
+static bool crammed(const NbdsSession *s)
+{
+    const BlkServerLimits *l = &s->service->limits;
+
+    return l->bytes_in_flight_total && __atomic_load_n(&s->held, __ATOMIC_RELAXED) &&
+           __atomic_load_n(&s->service->held, __ATOMIC_RELAXED) > (int64_t)l->bytes_in_flight_total;
+}
+
+static int64_t patience(const BlkServerLimits *l)
+{
+    return (l->handshake_seconds ? l->handshake_seconds : PATIENCE_SECONDS) * G_USEC_PER_SEC;
+}
+
+/* A session that waits for room in its socket does not see the end of its input. */
+static bool hung_up(const NbdsSession *s)
+{
+    struct pollfd p = { .fd = s->source.fd, .events = POLLRDHUP };
+
+    return __atomic_load_n(&s->blocked, __ATOMIC_RELAXED) && poll(&p, 1, 0) > 0;
+}
+
+/* Under the lock. */
+static void check(NbdsSession *s, int64_t now)
+{
+    const BlkServerLimits *l = &s->service->limits;
+    bool ended = __atomic_load_n(&s->ended, __ATOMIC_RELAXED);
+    uint64_t moved = __atomic_load_n(&s->received, __ATOMIC_RELAXED) +
+                     __atomic_load_n(&s->sent, __ATOMIC_RELAXED);
+    int64_t quiet;
+
+    if (__atomic_load_n(&s->dead, __ATOMIC_RELAXED))
+        return;
+    if (moved != s->moved || working(s, ended)) {
+        s->moved = moved;
+        s->moved_at = now;
+    }
+    quiet = now - s->moved_at;
+    if (!s->open && l->handshake_seconds && now - s->born >= l->handshake_seconds * G_USEC_PER_SEC)
+        nbds_session_cut(s, NBDS_REASON_HANDSHAKE);
+    else if (l->idle_seconds && quiet >= l->idle_seconds * G_USEC_PER_SEC)
+        nbds_session_cut(s, NBDS_REASON_IDLE);
+    else if (quiet >= patience(l) && (ended || crammed(s) || hung_up(s)))
+        nbds_session_cut(s, NBDS_REASON_STALLED);
+}
+
+/* Under the lock: those that wait for room in their sockets and have no descriptor for it. They
+ * stay alive, as they hold the writer's reference. */
+static GPtrArray *writers(NbdServer *server)
+{
+    GPtrArray *found = g_ptr_array_new();
+
+    for (NbdsSession *s = server->sessions; s; s = s->next) {
+        if (__atomic_exchange_n(&s->retry, false, __ATOMIC_ACQUIRE))
+            g_ptr_array_add(found, s);
+    }
+    return found;
+}
+
+static void clock_ready(BlkSource *source, uint32_t events)
+{
+    NbdServer *server = (NbdServer *)((char *)source - offsetof(NbdServer, clock));
+    int64_t now = g_get_monotonic_time();
+    g_autoptr(GPtrArray) again = NULL;
+    bool stopping;
+    uint64_t n;
+
+    if (read(source->fd, &n, sizeof(n)) < 0 && errno != EAGAIN)
+        return; /* not with a timer */
+    pthread_mutex_lock(&server->lock);
+    for (NbdsSession *s = server->sessions; s; s = s->next)
+        check(s, now);
+    nbds_listen_resume(server);
+    again = writers(server);
+    pthread_mutex_unlock(&server->lock);
+    for (guint i = 0; i < again->len; i++) {
+        NbdsSession *s = again->pdata[i];
+
+        nbds_out_ready(&s->writer, EPOLLOUT);
+    }
+    pthread_mutex_lock(&server->lock);
+    stopping = server->clock_stopping;
+    if (!stopping)
+        blk_engine_arm(server->engine, source, EPOLLIN);
+    pthread_mutex_unlock(&server->lock);
+    if (!stopping)
+        return;
+    blk_engine_remove(server->engine, source);
+    pthread_mutex_lock(&server->lock);
+    close(source->fd);
+    source->fd = -1;
+    pthread_cond_broadcast(&server->changed);
+    pthread_mutex_unlock(&server->lock);
+}
+
+bool nbds_clock_start(NbdServer *server, GError **error)
+{
+    const struct itimerspec second = { { 1, 0 }, { 1, 0 } };
+    int err = 0;
+
+    if (server->clock.fd >= 0)
+        return true;
+    server->clock.ready = clock_ready;
+    server->clock.fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    if (server->clock.fd < 0 || timerfd_settime(server->clock.fd, 0, &second, NULL) < 0)
+        err = -errno;
+    if (!err)
+        err = blk_engine_add(server->engine, &server->clock, EPOLLIN);
+    if (!err)
+        return true;
+    if (server->clock.fd >= 0)
+        close(server->clock.fd);
+    server->clock.fd = -1;
+    return tm_error_set_errno(error, -err, "cannot make a timer");
+}
+
+void nbds_clock_stop(NbdServer *server)
+{
+    const struct itimerspec now = { .it_value = { 0, 1 } };
+    TM_GUARD(&server->lock);
+
+    if (server->clock.fd < 0)
+        return;
+    server->clock_stopping = true;
+    timerfd_settime(server->clock.fd, 0, &now, NULL);
+    while (server->clock.fd >= 0)
+        pthread_cond_wait(&server->changed, &server->lock);
+}

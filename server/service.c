@@ -1,0 +1,165 @@
+/* server/service.c: the servers that clients see, each with an id, sockets and limits.
+ *
+ * They share threads, buffers and the exports' registry; an export says which of them show it. A
+ * connection takes a place of its service before it is accepted, so that there are never more than
+ * max-connections.
+ *
+ * Descriptors: a session may need two (its socket, and a second one to wait for room in it), and
+ * images and monitors need some too. No more connections are taken than leave enough for that. */
+#include "server/internal.h"
+
+#include "util/error.h"
+#include "util/sync.h"
+
+#include <sys/resource.h>
+
+#define DESCRIPTORS_KEPT 8 /* an eighth of them is for others */
+
+/* ---- places */
+
+/* Under the lock. */
+static bool crowded(const NbdServer *server)
+{
+    struct rlimit limit;
+
+    return !getrlimit(RLIMIT_NOFILE, &limit) && limit.rlim_cur != RLIM_INFINITY &&
+           2 * ((rlim_t)server->n_sessions + 1) >
+               limit.rlim_cur - limit.rlim_cur / DESCRIPTORS_KEPT;
+}
+
+NbdsPlace nbds_service_enter(NbdsService *service)
+{
+    TM_GUARD(&service->server->lock);
+
+    if (nbds_service_full(service))
+        return NBDS_FULL;
+    if (crowded(service->server))
+        return NBDS_CROWDED;
+    service->n_sessions++;
+    service->server->n_sessions++;
+    return NBDS_PLACE;
+}
+
+/* Under the lock. */
+static void unref(NbdsService *service)
+{
+    if (--service->refs)
+        return;
+    g_free(service->id);
+    g_free(service);
+}
+
+void nbds_service_leave(NbdsService *service, bool session)
+{
+    NbdServer *server = service->server;
+    TM_GUARD(&server->lock);
+
+    service->n_sessions--;
+    server->n_sessions--;
+    if (session) {
+        nbds_listen_resume(server);
+        unref(service);
+    }
+    pthread_cond_broadcast(&server->changed);
+}
+
+/* ---- life */
+
+NbdsService *nbds_service_find(NbdServer *server, const char *id)
+{
+    NbdsService *service = server->services;
+
+    while (service && id && !g_str_equal(service->id, id))
+        service = service->next;
+    return service;
+}
+
+/* Takes it out of the list and ends its sessions, soon. */
+static void stop(NbdsService *service)
+{
+    NbdServer *server = service->server;
+    NbdsService **at = &server->services;
+
+    pthread_mutex_lock(&server->lock);
+    while (*at != service)
+        at = &(*at)->next;
+    *at = service->next;
+    pthread_mutex_unlock(&server->lock);
+    nbds_listen_stop(service);
+    nbds_server_cut(server, service, NULL, NBDS_REASON_SERVER);
+    TM_GUARD(&server->lock);
+    unref(service);
+}
+
+bool nbds_service_start(NbdServer *server, const BlkServerOptions *options, GError **error)
+{
+    NbdsService *service, **end = &server->services;
+
+    if (options->tls_creds || options->tls_authz)
+        return tm_error_set(error, "The NBD server has no TLS: tls-%s '%s' can't be used",
+                            options->tls_creds ? "creds" : "authz",
+                            options->tls_creds ? options->tls_creds : options->tls_authz);
+    if (!nbds_limits_check(&options->limits, error) || !nbds_clock_start(server, error))
+        return false;
+    service = g_new0(NbdsService, 1);
+    service->server = server;
+    service->refs = 1;
+    service->id = g_strdup(options->id);
+    service->limits = options->limits;
+    pthread_mutex_lock(&server->lock);
+    while (*end)
+        end = &(*end)->next;
+    *end = service;
+    pthread_mutex_unlock(&server->lock);
+    if (nbds_listen(service, options, error))
+        return true;
+    stop(service);
+    return false;
+}
+
+void nbds_service_stop(NbdServer *server, const char *id)
+{
+    NbdsService *service;
+
+    while ((service = nbds_service_find(server, id))) {
+        stop(service);
+        if (id)
+            break;
+    }
+}
+
+/* ---- telling */
+
+static void add(json_object *to, const char *member, uint64_t value)
+{
+    json_object_object_add(to, member, json_object_new_uint64(value));
+}
+
+static json_object *describe(const NbdsService *service)
+{
+    json_object *info = json_object_new_object();
+    const BlkServerLimits *l = &service->limits;
+
+    json_object_object_add(info, "id", json_object_new_string(service->id));
+    json_object_object_add(info, "addresses", nbds_listen_addresses(service));
+    add(info, "connections", service->n_sessions);
+    add(info, "max-connections", l->max_connections);
+    add(info, "handshake-max-seconds", l->handshake_seconds);
+    add(info, "idle-max-seconds", l->idle_seconds);
+    add(info, "max-bytes-in-flight", l->bytes_in_flight);
+    add(info, "max-bytes-in-flight-total", l->bytes_in_flight_total);
+    add(info, "max-request-size", l->request_size);
+    add(info, "max-option-size", l->option_size);
+    add(info, "max-options", l->option_count);
+    return info;
+}
+
+json_object *nbds_service_query(NbdServer *server)
+{
+    json_object *all = json_object_new_array();
+    TM_GUARD(&server->lock);
+
+    for (NbdsService *service = server->services; service; service = service->next)
+        json_object_array_add(all, describe(service));
+    return all;
+}

@@ -1,0 +1,248 @@
+#!/usr/bin/python3
+"""Several NBD servers at once: ids, addresses, which exports they show, starting and stopping."""
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "proto"))
+from wire import *
+
+MIB = 1 << 20
+
+
+def unix(path):
+    return {"type": "unix", "data": {"path": path}}
+
+
+def inet(**more):
+    return {"type": "inet", "data": dict({"host": "127.0.0.1", "port": "0"}, **more)}
+
+
+def start(d, id, addr, **more):
+    d.qmp("nbd-server-start", dict({"id": id, "addr": addr}, **more))
+
+
+def export(d, id, node="disk0", **more):
+    d.qmp("block-export-add", dict({"type": "nbd", "id": id, "node-name": node},
+                                   **{k.replace("_", "-"): v for k, v in more.items()}))
+
+
+def servers(d):
+    return {s["id"]: s for s in d.qmp("query-nbd-servers")}
+
+
+def names(where):
+    w = Wire(where)
+    found = sorted(data[4:].decode() for kind, data in w.opt(OPT_LIST) if kind == REP_SERVER)
+    w.close()
+    return found
+
+
+def ids(d):
+    return sorted(e["id"] for e in d.qmp("query-block-exports"))
+
+
+@test
+def several(tmp):
+    "each server shows its exports; names are unique on each; they are told where they listen"
+    a, b = tmp + "/a", tmp + "/b"
+    with Daemon(tmp, *disk(tmp, "disk0", MIB), *disk(tmp, "disk1", 2 * MIB, export=False)) as d:
+        start(d, "a", unix(a), **{"max-connections": 7})
+        start(d, "b", unix(b))
+        start(d, "t", inet())
+        equal(list(servers(d)), ["default", "a", "b", "t"])
+        equal(servers(d)["a"]["addresses"], [{"type": "unix", "path": a}])
+        equal(servers(d)["a"]["max-connections"], 7)
+        port = servers(d)["t"]["addresses"][0]["port"]
+        equal(servers(d)["t"]["addresses"], [{"type": "inet", "host": "127.0.0.1", "port": port}])
+        export(d, "xa", name="x", servers=["a"])
+        export(d, "xb", "disk1", name="x", servers=["b", "t"])
+        raises(QMPError, export, d, "xc", name="x", servers=["b"], match="already has export named 'x'")
+        raises(QMPError, export, d, "xc", name="x", match="already has export named 'x'")
+        raises(QMPError, export, d, "xc", name="disk0", servers=["a"], match="already has export named")
+        equal([names(w) for w in (d.nbd_path, a, b, ("127.0.0.1", int(port)))],
+              [["disk0"], ["disk0", "x"], ["disk0", "x"], ["disk0", "x"]])
+        equal(Wire(a).go("x").size, MIB)
+        equal(Wire(b).go("x", contexts=["base:allocation"]).size, 2 * MIB)
+        equal(Wire(("127.0.0.1", int(port))).go("x").size, 2 * MIB)
+        w = Wire(d.nbd_path)
+        equal([w.verdict(o, info_data("x")) for o in (OPT_INFO, OPT_GO)], [ERR_UNKNOWN] * 2)
+        w.verdict(OPT_STRUCTURED)
+        equal(w.verdict(OPT_SET_META, meta_data("x", "base:allocation")), ERR_UNKNOWN)
+        w.send(option(OPT_EXPORT_NAME, b"x"))
+        w.ended()
+
+
+@test
+def mistakes(tmp):
+    "errors name the server and the cause"
+    with Daemon(tmp, *disk(tmp, "disk0", MIB)) as d:
+        start(d, "a", unix(tmp + "/a"))
+        for call, match in (
+                (lambda: start(d, "a", unix(tmp + "/b")), "NBD server 'a' already running"),
+                (lambda: start(d, "default", unix(tmp + "/b")), "NBD server already running"),
+                (lambda: start(d, "9", unix(tmp + "/b")), "Invalid NBD server id '9'"),
+                (lambda: start(d, "b", unix(tmp + "/a")), "/a.*in use"),
+                (lambda: start(d, "b", unix("")), "''.*short"),
+                (lambda: start(d, "b", unix(tmp + "/b"), **{"tls-creds": "t"}), "tls-creds.*'t'|'t'"),
+                (lambda: start(d, "b", inet(port="70000")), "70000"),
+                (lambda: d.qmp("nbd-server-stop", id="b"), "NBD server 'b' not running"),
+                (lambda: export(d, "e", name="e", servers=["a", "b"]), "NBD server 'b' not running"),
+                (lambda: export(d, "e", name="e", servers=[]), "at least one"),
+                (lambda: export(d, "e", name="e", servers=["a", "a"]), "'a' twice")):
+            matches(raises(QMPError, call).desc, match)
+        equal(list(servers(d)), ["default", "a"])
+        equal(ids(d), ["exp-disk0"])
+
+
+def two(tmp):
+    """A daemon with the servers a and b."""
+    server = [s for n in "ab" for s in ("--nbd-server", "id=%s,addr.type=unix,addr.path=%s/%s" % (n, tmp, n))]
+    return Daemon(tmp, *server, *disk(tmp, "disk0", MIB), nbd=False)
+
+
+@test
+def stopping(tmp):
+    "stopping one cuts its clients, also on exports that others show; exports go with their last server"
+    a, b = tmp + "/a", tmp + "/b"
+    with two(tmp) as d:
+        export(d, "only-a", name="only-a", servers=["a"])
+        on_a, shared_a, shared_b = Wire(a).go("only-a"), Wire(a).go(), Wire(b).go()
+        waiting = Wire(a)
+        d.qmp("nbd-server-stop", id="a")
+        for w in (on_a, shared_a, waiting):
+            w.ended()
+        equal(shared_b.pread(0, 512), bytes(512))
+        d.monitor.wait_event("BLOCK_EXPORT_DELETED", id="only-a")
+        equal(ids(d), ["exp-disk0"])
+        equal(os.path.exists(a), False)
+        start(d, "a", unix(a))
+        equal(Wire(a).go().size, MIB)
+        d.qmp("nbd-server-stop", id="b")
+        shared_b.ended()
+        equal(ids(d), ["exp-disk0"])
+        d.qmp("nbd-server-stop", id="a")
+        equal(ids(d), [])
+        equal(servers(d), {})
+        raises(QMPError, export, d, "e", match="NBD server not running")
+
+
+@test
+def stop_while_busy(tmp):
+    "servers that start and stop under clients that come and write: nothing is lost, nothing left"
+    with two(tmp) as d:
+        done = []
+
+        def client():
+            while not done:
+                try:
+                    w = Wire(tmp + "/b").go()
+                    for i in range(20):
+                        equal(w.do(WRITE, 0, data=b"x" * 512), 0)
+                    w.close()
+                except (Closed, OSError):
+                    pass
+                except Failure:
+                    if not done:
+                        raise
+
+        def stop_and_start():
+            try:
+                for _ in range(30):
+                    d.qmp("nbd-server-stop", id="b")
+                    start(d, "b", unix(tmp + "/b"))
+            finally:
+                done.append(1)
+        in_threads(stop_and_start, client, client, client)
+        equal(Wire(tmp + "/b").go().pread(0, 512), b"x" * 512)
+        wait_until(lambda: servers(d)["b"]["connections"] == 0, "the end of all sessions")
+
+
+@test
+def limits_apart(tmp):
+    "connections count for their server"
+    with two(tmp) as d:
+        start(d, "c", unix(tmp + "/c"), **{"max-connections": 1})
+        held = Wire(tmp + "/c").go()
+        late = Wire(tmp + "/c", greet=False)
+        others = [Wire(tmp + "/a").go() for _ in range(3)]
+        equal([servers(d)[s]["connections"] for s in "abc"], [3, 0, 1])
+        held.close()
+        equal(late.read(18)[:8], b"NBDMAGIC")
+        others[0].close()
+
+
+def listening(path):
+    s = socket.socket(socket.AF_UNIX)
+    s.bind(path)
+    s.listen()
+    return s
+
+
+@test
+def inherited(tmp):
+    "addr.type=fd: a listening socket that the process was started with; it outlives the server"
+    with listening(tmp + "/l") as s, socket.socket() as other, Daemon(
+            tmp, "--nbd-server", "addr.type=fd,addr.str=%d" % s.fileno(), *disk(tmp, "disk0", MIB),
+            nbd=False, pass_fds=(s.fileno(), other.fileno())) as d:
+        equal(servers(d)["default"]["addresses"], [{"type": "unix", "path": tmp + "/l"}])
+        w = Wire(tmp + "/l").go()
+        d.qmp("nbd-server-stop")
+        w.ended()
+        w = Wire(tmp + "/l", greet=False)  # waits for the next server
+        d.qmp("nbd-server-start", {"addr": {"type": "fd", "data": {"str": str(s.fileno())}}})
+        export(d, "e")
+        equal(w.read(18)[:8], b"NBDMAGIC")
+        equal(w.go().size, MIB)
+        for which in ("0", str(other.fileno()), "200", "nobody", "-1", ""):
+            raises(QMPError, start, d, "x", {"type": "fd", "data": {"str": which}},
+                   match="not started with a listening socket '%s'" % which)
+        mine = [fd for fd in os.listdir("/proc/%d/fd" % d.pid) if int(fd) != s.fileno()]
+        for fd in mine:  # the daemon's own sockets, the monitor's among them, are not to be had
+            raises(QMPError, start, d, "x", {"type": "fd", "data": {"str": fd}}, match="not started with")
+
+
+@test
+def activated(tmp):
+    "systemd's socket activation: sockets by name and by number (sd_listen_fds)"
+    with listening(tmp + "/a") as a, listening(tmp + "/b") as b:
+        wrapper = tmp + "/wrapper"
+        with open(wrapper, "w") as f:
+            f.write("#!/bin/bash\nexec 13<&%d 14<&%d\nexec 3<&13 4<&14 13<&- 14<&-\n"
+                    "export LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=first:second\n"
+                    "exec %s \"$@\"\n" % (a.fileno(), b.fileno(), TIDEMARKD))
+        os.chmod(wrapper, 0o755)
+        with Daemon(tmp, "--nbd-server", "addr.type=fd,addr.str=second",
+                    "--nbd-server", "id=x,addr.type=fd,addr.str=3", *disk(tmp, "disk0", MIB),
+                    nbd=False, binary=wrapper, pass_fds=(a.fileno(), b.fileno())) as d:
+            equal([servers(d)[i]["addresses"][0]["path"] for i in ("default", "x")],
+                  [tmp + "/b", tmp + "/a"])
+            equal(Wire(tmp + "/a").go().size, MIB)
+        a.settimeout(PATIENCE)
+        late = socket.socket(socket.AF_UNIX)
+        late.connect(tmp + "/a")  # the socket is as it was
+        a.accept()[0].close()
+
+
+@test
+def vsock(tmp):
+    "vsock, where the system has it; where not, the error says so"
+    with Daemon(tmp, *disk(tmp, "disk0", MIB)) as d:
+        for data, match in (({"cid": "x", "port": "1"}, "'cid' is 'x'"),
+                            ({"cid": "1", "port": "-1"}, "'port' is '-1'")):
+            raises(QMPError, start, d, "v", {"type": "vsock", "data": data}, match=match)
+        try:
+            start(d, "v", {"type": "vsock", "data": {"cid": "4294967295", "port": "4294967295"}})
+        except QMPError as e:
+            matches(e.desc, "has no vsock|vsock:")
+            skip(e.desc)
+        address = servers(d)["v"]["addresses"][0]
+        equal(address["type"], "vsock")
+        s = socket.socket(socket.AF_VSOCK)
+        try:
+            s.connect((1, int(address["port"])))
+        except OSError as e:
+            skip("no loopback: %s" % e)
+        equal(s.recv(8), b"NBDMAGIC")
+
+
+main()
