@@ -253,11 +253,23 @@ static BlkExport *export_new(BlkExports *exports, const BlkExportOptions *o, con
     x->hidden = o->hidden;
     x->is_default = o->is_default;
     x->max_connections = o->max_connections;
-    x->allow_list = g_strdup(o->allow_list);
-    x->allow_open = g_strdup(o->allow_open);
-    x->allow_write = g_strdup(o->allow_write);
     return x;
 }
+
+/* The objects that say who may. */
+static bool find_allowed(BlkExport *x, const BlkExportOptions *o, GError **error)
+{
+    for (int i = 0; i < BLK_ACCESSES; i++) {
+        if (!o->allow[i])
+            continue;
+        x->allow[i] = blk_objects_get(x->exports->objects, o->allow[i], BLK_OBJECT_AUTHZ, error);
+        if (!x->allow[i])
+            return false;
+    }
+    return true;
+}
+
+static void export_free(BlkExport *x);
 
 BlkExport *blk_exports_add(BlkExports *exports, const BlkExportOptions *o, GError **error)
 {
@@ -288,6 +300,11 @@ BlkExport *blk_exports_add(BlkExports *exports, const BlkExportOptions *o, GErro
     }
 
     x = export_new(exports, o, name);
+    if (!find_allowed(x, o, error)) {
+        blk_selection_unref(selection);
+        export_free(x);
+        return NULL;
+    }
     x->selection = selection;
     x->contexts = blk_contexts_new();
     x->user = blk_node_use(node, "an unnamed block device", false); /* QEMU's name for it */
@@ -493,9 +510,8 @@ static void export_free(BlkExport *x)
     g_free(x->draft_bitmap);
     blk_contexts_free(x->contexts);
     g_strfreev(x->servers);
-    g_free(x->allow_list);
-    g_free(x->allow_open);
-    g_free(x->allow_write);
+    for (int i = 0; i < BLK_ACCESSES; i++)
+        blk_object_unref(x->allow[i]);
     g_free(x);
 }
 

@@ -39,6 +39,9 @@ typedef struct BlkBitmapName {
     const char *name;
 } BlkBitmapName;
 
+/* What a client may be allowed to do with an export. */
+typedef enum { BLK_LIST, BLK_OPEN, BLK_WRITE, BLK_ACCESSES } BlkAccess;
+
 /* Strings are copied. */
 typedef struct BlkExportOptions {
     const char *id;
@@ -55,7 +58,7 @@ typedef struct BlkExportOptions {
     bool is_default;          /* what the name "" means, unless an export has that name */
     uint32_t max_connections; /* clients at a time; 0: no limit but the server's */
     /* Ids of authorisation objects: who may see, open, write it; NULL: everybody. */
-    const char *allow_list, *allow_open, *allow_write;
+    const char *allow[BLK_ACCESSES];
     /* Clients that select no metadata context are given block status in the form of the draft of
      * 2016, which differs from the protocol of today. */
     bool draft_2016;
@@ -192,10 +195,10 @@ const char *const *blk_export_servers(const BlkExport *export_); /* NULL-termina
 bool blk_export_hidden(const BlkExport *export_);
 bool blk_export_is_default(const BlkExport *export_);
 uint32_t blk_export_max_connections(const BlkExport *export_);
-unsigned blk_export_sessions(BlkExport *export_);            /* how many there are now */
-const char *blk_export_allow_list(const BlkExport *export_); /* or NULL, as the next two */
-const char *blk_export_allow_open(const BlkExport *export_);
-const char *blk_export_allow_write(const BlkExport *export_);
+unsigned blk_export_sessions(BlkExport *export_); /* how many there are now */
+/* Whether a client of that identity (blk_authz_allowed()) may do that with it: see it in a list,
+ * open it, write to it. */
+bool blk_export_allows(const BlkExport *export_, BlkAccess access, const char *identity);
 bool blk_export_draft_2016(const BlkExport *export_);
 unsigned blk_export_draft_dirty_flag(const BlkExport *export_);
 const char *blk_export_draft_bitmap(const BlkExport *export_); /* or NULL */

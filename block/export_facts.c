@@ -111,19 +111,9 @@ unsigned blk_export_sessions(BlkExport *x)
     return x->sessions;
 }
 
-const char *blk_export_allow_list(const BlkExport *x)
+bool blk_export_allows(const BlkExport *x, BlkAccess access, const char *identity)
 {
-    return x->allow_list;
-}
-
-const char *blk_export_allow_open(const BlkExport *x)
-{
-    return x->allow_open;
-}
-
-const char *blk_export_allow_write(const BlkExport *x)
-{
-    return x->allow_write;
+    return !x->allow[access] || blk_authz_allowed(x->allow[access], identity);
 }
 
 bool blk_export_draft_2016(const BlkExport *x)

@@ -21,7 +21,7 @@ struct BlkExport {
     bool writable, writethrough, allocation_depth, hidden, is_default, draft_2016;
     char **servers; /* NULL: all */
     uint32_t max_connections;
-    char *allow_list, *allow_open, *allow_write;
+    BlkObject *allow[BLK_ACCESSES]; /* NULL: everybody */
     unsigned draft_dirty_flag;
     char *draft_bitmap;
     bool shutting_down; /* atomic */

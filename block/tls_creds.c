@@ -372,20 +372,23 @@ void blk_tls_session_clear(BlkTlsSession *s)
     *s = (BlkTlsSession){ 0 };
 }
 
+/* Written as QEMU writes it, for lists that were made for it. */
 static char *distinguished_name(gnutls_session_t handle)
 {
     unsigned n = 0;
     const gnutls_datum_t *peers = gnutls_certificate_get_peers(handle, &n);
-    gnutls_datum_t dn = { 0 };
     gnutls_x509_crt_t cert;
+    size_t length = 0;
     char *name = NULL;
 
     if (!n || gnutls_x509_crt_init(&cert) < 0)
         return NULL;
     if (gnutls_x509_crt_import(cert, &peers[0], GNUTLS_X509_FMT_DER) == 0 &&
-        gnutls_x509_crt_get_dn3(cert, &dn, GNUTLS_X509_DN_FLAG_COMPAT) == 0)
-        name = g_strndup((const char *)dn.data, dn.size);
-    gnutls_free(dn.data);
+        gnutls_x509_crt_get_dn(cert, NULL, &length) == GNUTLS_E_SHORT_MEMORY_BUFFER) {
+        name = g_malloc0(length + 1);
+        if (gnutls_x509_crt_get_dn(cert, name, &length) < 0)
+            g_clear_pointer(&name, g_free);
+    }
     gnutls_x509_crt_deinit(cert);
     return name;
 }

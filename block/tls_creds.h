@@ -20,6 +20,6 @@ bool blk_tls_creds_server(const BlkObject *creds, GError **error);
  * handshake, unless verify-peer is off. */
 bool blk_tls_session_init(BlkTlsSession *s, BlkObject *creds, GError **error);
 void blk_tls_session_clear(BlkTlsSession *s); /* a zeroed one is fine */
-/* After the handshake: the verified distinguished name (RFC 4514) or the PSK identity; NULL: nobody
+/* After the handshake: the verified distinguished name or the PSK identity; NULL: nobody
  * verified it. Returned. */
 char *blk_tls_session_identity(BlkTlsSession *s);

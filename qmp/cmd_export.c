@@ -71,6 +71,9 @@ static bool run_add(QmpCall *call, GError **error)
     options.hidden = qmp_arg_bool(a, "hidden", false);
     options.is_default = qmp_arg_bool(a, "default", false);
     options.max_connections = (uint32_t)qmp_arg_uint(a, "max-connections", 0);
+    options.allow[BLK_LIST] = qmp_arg_str(a, "allow-list");
+    options.allow[BLK_OPEN] = qmp_arg_str(a, "allow-open");
+    options.allow[BLK_WRITE] = qmp_arg_str(a, "allow-write");
     bitmaps = qmp_arg_bitmaps(a, "bitmaps", &options.n_bitmaps);
     options.bitmaps = bitmaps;
     options.draft_2016 = draft != NULL;

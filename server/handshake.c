@@ -68,13 +68,17 @@ static NbdsVerdict client_flags(NbdsSession *s)
     return NBDS_MORE;
 }
 
-/* The data of an option that is unknown or too large pass by; then comes the error. */
+/* The data of an option that is unknown, too large or not allowed yet pass by; then comes the
+ * error.
+ */
 static NbdsVerdict skip_option(NbdsSession *s, uint32_t option, uint32_t length)
 {
     if (option == NBD_OPT_EXPORT_NAME)
         return NBDS_CUT; /* it has no error reply */
     s->skipped.option = option;
-    s->skip_kind = nbds_option_known(option) ? NBD_REP_ERR_TOO_BIG : NBD_REP_ERR_UNSUP;
+    s->skip_kind = nbds_option_needs_tls(s, option) ? NBD_REP_ERR_TLS_REQD
+                   : nbds_option_known(option)      ? NBD_REP_ERR_TOO_BIG
+                                                    : NBD_REP_ERR_UNSUP;
     s->begin += NBD_OPTION_HEAD;
     s->skip = length;
     return NBDS_MORE;
@@ -89,6 +93,8 @@ static void skipped(NbdsSession *s)
         nbds_option_error(s, option, kind,
                           "option %u: more than %" G_GUINT64_FORMAT " bytes of data", option,
                           s->service->limits.option_size);
+    else if (kind == NBD_REP_ERR_TLS_REQD)
+        nbds_option_error(s, option, kind, "option %u needs TLS first (STARTTLS)", option);
     else
         nbds_option_error(s, option, kind, "option %u is not supported", option);
 }
@@ -106,7 +112,8 @@ static NbdsVerdict next_option(NbdsSession *s)
     if (tm_get_be64(head) != NBD_MAGIC_OPTION || (!s->fixed && option != NBD_OPT_EXPORT_NAME) ||
         s->options > s->service->limits.option_count)
         return NBDS_CUT;
-    if (!nbds_option_known(option) || length > s->service->limits.option_size) {
+    if (!nbds_option_known(option) || length > s->service->limits.option_size ||
+        nbds_option_needs_tls(s, option)) {
         s->options++;
         return skip_option(s, option, length);
     }

@@ -51,6 +51,7 @@ typedef struct NbdsSession NbdsSession;
 typedef struct NbdsRequest NbdsRequest;
 typedef struct NbdsListener NbdsListener;
 typedef struct NbdsService NbdsService;
+typedef struct NbdsTls NbdsTls;
 
 /* ---- buffer.c: memory of the wire */
 
@@ -212,6 +213,9 @@ struct NbdsSession {
     NbdsBatch *batch;     /* while in ready() */
     NbdsRequest *request; /* a fresh one, not submitted yet */
 
+    NbdsTls *tls;   /* NULL: the connection is in the clear; set once, under the lock */
+    char *identity; /* of the client, NULL: unknown; changes under server->lock */
+
     pthread_mutex_t lock; /* guards the rest */
     NbdsOut *queue, **tail;
     bool sending; /* a thread sends, or the writer is armed */
@@ -274,6 +278,15 @@ bool nbds_session_over(NbdsSession *s);
 void nbds_out_push(NbdsSession *s, NbdsOut *out); /* the caller holds a reference to @s */
 void nbds_out_ready(BlkSource *writer, uint32_t events);
 
+/* tls.c */
+/* From here on all goes through TLS, whose handshake is to come. false: what came before is not
+ * sent, or there is no memory. */
+bool nbds_tls_begin(NbdsSession *s);
+void nbds_tls_end(NbdsSession *s);
+/* As recv() and sendmsg(), of what is in the clear. */
+ssize_t nbds_tls_recv(NbdsSession *s, void *data, size_t length, int flags);
+ssize_t nbds_tls_send(NbdsSession *s, const NbdsOut *list);
+
 /* handshake.c, options.c, meta.c */
 void nbds_handshake_greet(NbdsSession *s);
 NbdsVerdict nbds_handshake_input(NbdsSession *s);
@@ -284,8 +297,10 @@ void nbds_option_error(NbdsSession *s, uint32_t option, uint32_t type, const cha
 /* An option's complete data. */
 NbdsVerdict nbds_option_run(NbdsSession *s, uint32_t option, const uint8_t *data, uint32_t length);
 bool nbds_option_known(uint32_t option);
+/* Whether it is refused because there is no TLS yet. */
+bool nbds_option_needs_tls(const NbdsSession *s, uint32_t option);
 /* A reference to the export that the client means by @name and may know of, or NULL. */
-BlkExport *nbds_lookup(NbdsSession *s, const char *name);
+BlkExport *nbds_lookup(NbdsSession *s, uint32_t option, const char *name);
 NbdsVerdict nbds_meta_option(NbdsSession *s, uint32_t option, const uint8_t *data, uint32_t length);
 void nbds_meta_clear(NbdsSession *s);
 char *nbds_context_name(const NbdsContext *context); /* as on the wire; returned */
@@ -339,6 +354,8 @@ struct NbdsService {
     unsigned n_sessions; /* places taken: sessions not yet freed, and who is being accepted */
     NbdsListener *listeners;
     int64_t held; /* atomic: what its sessions hold */
+    bool tls, tls_required;
+    BlkObject *tls_creds, *tls_authz; /* references, given up when it is stopped; or NULL */
 };
 
 /* ---- all of them */

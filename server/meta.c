@@ -207,11 +207,9 @@ NbdsVerdict nbds_meta_option(NbdsSession *s, uint32_t option, const uint8_t *dat
     }
     if (!take_queries(&q, data + 4, length - 4))
         return invalid(s, option, "the queries don't fit the option's length");
-    x = q.export_ = nbds_lookup(s, name);
-    if (!x) {
-        nbds_option_error(s, option, NBD_REP_ERR_UNKNOWN, "export '%s' not present", name);
+    x = q.export_ = nbds_lookup(s, option, name);
+    if (!x)
         return NBDS_MORE;
-    }
     run(&q);
     return NBDS_MORE;
 }

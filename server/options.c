@@ -29,9 +29,35 @@ static NbdsVerdict invalid(NbdsSession *s, uint32_t option, const char *what)
     return NBDS_MORE;
 }
 
-BlkExport *nbds_lookup(NbdsSession *s, const char *name)
+/* Why a client that may not open @x is told so. Who may not see it either learns nothing. */
+static void refuse(NbdsSession *s, uint32_t option, const BlkExport *x, const char *name)
 {
-    return blk_exports_lookup(s->server->exports, "nbd", s->service->id, name);
+    if (!x || (!blk_export_allows(x, BLK_LIST, s->identity) && (s->tls || !s->service->tls)))
+        nbds_option_error(s, option, NBD_REP_ERR_UNKNOWN, "export '%s' not present", name);
+    else if (!s->tls && s->service->tls)
+        nbds_option_error(s, option, NBD_REP_ERR_TLS_REQD, "export '%s' needs TLS", name);
+    else
+        nbds_option_error(s, option, NBD_REP_ERR_POLICY, "export '%s' is not for you", name);
+}
+
+BlkExport *nbds_lookup(NbdsSession *s, uint32_t option, const char *name)
+{
+    BlkExport *x = blk_exports_lookup(s->server->exports, "nbd", s->service->id, name);
+
+    if (x && blk_export_allows(x, BLK_OPEN, s->identity))
+        return x;
+    if (option != NBD_OPT_EXPORT_NAME) /* which has no error reply */
+        refuse(s, option, x, name);
+    blk_export_unref(x);
+    return NULL;
+}
+
+/* The same answer for all of a session, once it is on the export. */
+static bool may_write(const NbdsSession *s, const BlkExport *x)
+{
+    if (s->phase == NBDS_TRANSMISSION)
+        return s->writable;
+    return blk_export_writable(x) && blk_export_allows(x, BLK_WRITE, s->identity);
 }
 
 /* "Transmission flags" of an export as this session would use it. */
@@ -40,7 +66,7 @@ static uint16_t flags_of(const NbdsSession *s, const BlkExport *x)
     uint16_t flags = NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_FUA |
                      NBD_FLAG_SEND_CACHE | NBD_FLAG_CAN_MULTI_CONN;
 
-    if (blk_export_writable(x))
+    if (may_write(s, x))
         flags |= NBD_FLAG_SEND_TRIM | NBD_FLAG_SEND_WRITE_ZEROES | NBD_FLAG_SEND_FAST_ZERO;
     else
         flags |= NBD_FLAG_READ_ONLY;
@@ -77,7 +103,7 @@ static int enter(NbdsSession *s, BlkExport *x)
     nbds_draft_begin(s);
     s->node = blk_export_node(x);
     s->size = blk_node_size(s->node);
-    s->writable = blk_export_writable(x);
+    s->writable = may_write(s, x);
     s->writethrough = blk_export_writethrough(x);
     blk_node_info(s->node, &info);
     /* Of memory no medium wants more than a page; a driver's blocks may be larger than a batch. */
@@ -97,7 +123,7 @@ static NbdsVerdict export_name(NbdsSession *s, uint32_t option, const uint8_t *d
                                uint32_t length)
 {
     g_autofree char *name = nbds_option_string(data, length);
-    BlkExport *x = name ? nbds_lookup(s, name) : NULL;
+    BlkExport *x = name ? nbds_lookup(s, option, name) : NULL;
     uint8_t reply[8 + 2 + 124] = { 0 };
 
     /* "a client MUST NOT use" it with extended headers */
@@ -105,9 +131,9 @@ static NbdsVerdict export_name(NbdsSession *s, uint32_t option, const uint8_t *d
         blk_export_unref(x);
         return NBDS_CUT;
     }
-    tm_put_be16(reply + 8, flags_of(s, x));
     if (enter(s, x) < 0)
         return NBDS_CUT;
+    tm_put_be16(reply + 8, flags_of(s, x));
     tm_put_be64(reply, s->size);
     nbds_session_put(s, reply, s->no_zeroes ? 10 : sizeof(reply));
     return NBDS_MORE;
@@ -139,9 +165,11 @@ static NbdsVerdict list(NbdsSession *s, uint32_t option, const uint8_t *data, ui
 
     if (length)
         return invalid(s, option, "takes no data");
-    all = blk_exports_lookup_all(s->server->exports, "nbd", s->service->id);
-    for (guint i = 0; i < all->len; i++)
-        list_one(s, option, all->pdata[i]);
+    all = blk_exports_lookup_all(s->server->exports, "nbd", BLK_SERVER_DEFAULT);
+    for (guint i = 0; i < all->len; i++) {
+        if (blk_export_allows(all->pdata[i], BLK_LIST, s->identity))
+            list_one(s, option, all->pdata[i]);
+    }
     nbds_option_reply(s, option, NBD_REP_ACK, NULL, 0);
     return NBDS_MORE;
 }
@@ -205,11 +233,9 @@ static NbdsVerdict info_or_go(NbdsSession *s, uint32_t option, const uint8_t *da
     for (uint32_t i = 0; i < length; i += 2)
         named = named || tm_get_be16(data + 2 + i) == NBD_INFO_NAME;
 
-    x = nbds_lookup(s, name);
-    if (!x) {
-        nbds_option_error(s, option, NBD_REP_ERR_UNKNOWN, "export '%s' not present", name);
+    x = nbds_lookup(s, option, name);
+    if (!x)
         return NBDS_MORE;
-    }
     err = option == NBD_OPT_GO ? enter(s, blk_export_ref(x)) : 0;
     if (err == -EUSERS)
         nbds_option_error(s, option, NBD_REP_ERR_POLICY, "export '%s' has its %u clients", name,
@@ -257,7 +283,32 @@ static NbdsVerdict extended_headers(NbdsSession *s, uint32_t option, const uint8
     return NBDS_MORE;
 }
 
-/* STARTTLS takes its place here. */
+/* What went before was not protected: it is forgotten, and what is there already was not sent by
+ * somebody who waited for the answer, as they must. */
+static NbdsVerdict starttls(NbdsSession *s, uint32_t option, const uint8_t *data, uint32_t length)
+{
+    if (length)
+        return invalid(s, option, "takes no data");
+    if (s->tls)
+        return invalid(s, option, "TLS is in use already");
+    if (!s->service->tls) {
+        nbds_option_error(s, option, NBD_REP_ERR_POLICY, "this server has no TLS");
+        return NBDS_MORE;
+    }
+    if (nbds_session_available(s))
+        return NBDS_CUT;
+    s->structured = s->extended = false;
+    nbds_meta_clear(s);
+    nbds_option_reply(s, option, NBD_REP_ACK, NULL, 0);
+    return nbds_session_flush(s) && nbds_tls_begin(s) ? NBDS_MORE : NBDS_CUT;
+}
+
+bool nbds_option_needs_tls(const NbdsSession *s, uint32_t option)
+{
+    return !s->tls && s->service->tls_required && option != NBD_OPT_STARTTLS &&
+           option != NBD_OPT_ABORT;
+}
+
 static const struct {
     uint32_t option;
     OptionFn run;
@@ -265,6 +316,7 @@ static const struct {
     { NBD_OPT_EXPORT_NAME, export_name },
     { NBD_OPT_ABORT, abort_ },
     { NBD_OPT_LIST, list },
+    { NBD_OPT_STARTTLS, starttls },
     { NBD_OPT_INFO, info_or_go },
     { NBD_OPT_GO, info_or_go },
     { NBD_OPT_STRUCTURED_REPLY, structured_reply },

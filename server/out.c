@@ -47,6 +47,8 @@ static ssize_t send_some(NbdsSession *s, NbdsOut *list)
     struct iovec iov[IOV_BATCH];
     struct msghdr msg = { .msg_iov = iov };
 
+    if (s->tls)
+        return nbds_tls_send(s, list);
     for (NbdsOut *out = list; out && msg.msg_iovlen < IOV_BATCH; out = out->next) {
         size_t n = MIN(out->n, IOV_BATCH - msg.msg_iovlen);
 

@@ -8,6 +8,7 @@
  * images and monitors need some too. No more connections are taken than leave enough for that. */
 #include "server/internal.h"
 
+#include "block/tls_creds.h"
 #include "util/error.h"
 #include "util/sync.h"
 
@@ -74,6 +75,32 @@ NbdsService *nbds_service_find(NbdServer *server, const char *id)
     return service;
 }
 
+/* Under the lock, once others know it: so that the objects can be deleted at once. */
+static void drop_tls(NbdsService *service)
+{
+    g_clear_pointer(&service->tls_creds, blk_object_unref);
+    g_clear_pointer(&service->tls_authz, blk_object_unref);
+}
+
+static bool find_tls(NbdsService *service, const BlkServerOptions *o, GError **error)
+{
+    BlkObjects *objects = blk_exports_objects(service->server->exports);
+
+    service->tls = o->tls_creds != NULL;
+    service->tls_required = service->tls && o->tls_required;
+    if (o->tls_authz && !service->tls_required)
+        return tm_error_set(error, "tls-authz '%s' takes tls-creds, and tls-required=on",
+                            o->tls_authz);
+    if (o->tls_creds) {
+        service->tls_creds = blk_objects_get(objects, o->tls_creds, BLK_OBJECT_TLS_CREDS, error);
+        if (!service->tls_creds || !blk_tls_creds_server(service->tls_creds, error))
+            return false;
+    }
+    if (o->tls_authz)
+        service->tls_authz = blk_objects_get(objects, o->tls_authz, BLK_OBJECT_AUTHZ, error);
+    return !o->tls_authz || service->tls_authz;
+}
+
 /* Takes it out of the list and ends its sessions, soon. */
 static void stop(NbdsService *service)
 {
@@ -84,6 +111,7 @@ static void stop(NbdsService *service)
     while (*at != service)
         at = &(*at)->next;
     *at = service->next;
+    drop_tls(service);
     pthread_mutex_unlock(&server->lock);
     nbds_listen_stop(service);
     nbds_server_cut(server, service, NULL, NBDS_REASON_SERVER);
@@ -95,10 +123,6 @@ bool nbds_service_start(NbdServer *server, const BlkServerOptions *options, GErr
 {
     NbdsService *service, **end = &server->services;
 
-    if (options->tls_creds || options->tls_authz)
-        return tm_error_set(error, "The NBD server has no TLS: tls-%s '%s' can't be used",
-                            options->tls_creds ? "creds" : "authz",
-                            options->tls_creds ? options->tls_creds : options->tls_authz);
     if (!nbds_limits_check(&options->limits, error) || !nbds_clock_start(server, error))
         return false;
     service = g_new0(NbdsService, 1);
@@ -106,6 +130,11 @@ bool nbds_service_start(NbdServer *server, const BlkServerOptions *options, GErr
     service->refs = 1;
     service->id = g_strdup(options->id);
     service->limits = options->limits;
+    if (!find_tls(service, options, error)) {
+        drop_tls(service);
+        unref(service);
+        return false;
+    }
     pthread_mutex_lock(&server->lock);
     while (*end)
         end = &(*end)->next;

@@ -45,6 +45,8 @@ static void session_free(NbdsSession *s)
     NbdsService *service = s->service;
 
     nbds_server_unlink(server, s);
+    nbds_tls_end(s);
+    g_free(s->identity);
     blk_engine_remove(server->engine, &s->source);
     if (s->writer.fd >= 0) {
         blk_engine_remove(server->engine, &s->writer);
@@ -178,7 +180,8 @@ static int receive(NbdsSession *s, bool wait, bool *drained)
         room = MIN(room, s->need - have);
         flags = wait ? MSG_WAITALL : MSG_DONTWAIT;
     }
-    n = recv(s->source.fd, s->rx->data + s->end, room, flags);
+    n = s->tls ? nbds_tls_recv(s, s->rx->data + s->end, room, flags)
+               : recv(s->source.fd, s->rx->data + s->end, room, flags);
     *drained = n < (ssize_t)room;
     if (n > 0) {
         nbds_count(&s->received, (uint64_t)n);

@@ -63,3 +63,22 @@ def psk(directory, *names):
         for name in names:
             f.write("%s:%s\n" % (name, os.urandom(32).hex()))
     return directory, path
+
+
+def tls_server(tmp, *objects, more="tls-creds=t0", node="disk0", size=1 << 20, export="", **options):
+    """A Daemon whose NBD server is told @more, with the --object options given; it serves a disk.
+    .nbd_path is set."""
+    path = os.path.join(tmp, "d.nbd")
+    args = [a for o in objects for a in ("--object", o)]
+    nodes = disk(tmp, node, size, **options)
+    nodes[-1] += export
+    d = Daemon(tmp, *args, "--nbd-server", "addr.type=unix,addr.path=%s%s" % (path, more and "," + more),
+               *nodes, nbd=False)
+    d.nbd_path = path
+    return d
+
+
+def x509(directory, name="t0", **more):
+    """The --object of a server's certificates."""
+    return "tls-creds-x509,id=%s,endpoint=server,dir=%s%s" % (
+        name, directory, "".join(",%s=%s" % (k.replace("_", "-"), v) for k, v in more.items()))

@@ -183,14 +183,6 @@ def unknown_options(tmp):
         w.go()
 
 
-@test
-def not_offered_yet(tmp):
-    "STARTTLS without support: ERR_UNSUP"
-    with serve(tmp) as d:
-        w = Wire(d.nbd_path)
-        equal(w.verdict(OPT_STARTTLS), ERR_UNSUP)
-        w.go()
-
 
 @test
 def oversized_options(tmp):
