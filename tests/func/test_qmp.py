@@ -614,7 +614,8 @@ def schema_like_theirs(tmp):
                     more += missing(shape(ours, e[kind]), shape(theirs, theirs[name][kind]), name)
     equal(sorted(more), sorted([
         "BITMAP_DEGRADED", "BITMAP_HEALED",
-        *("block-export-add.=nbd." + k for k in ("block-status-2016", "default", "hidden",
+        *("block-export-add.=nbd." + k for k in ("allow-list", "allow-open", "allow-write",
+                                                 "block-status-2016", "default", "hidden",
                                                  "max-connections", "servers")),
         "block-export-context-remove", "block-export-context-set", "query-block-export-contexts",
         "block-export-del.mode wait", "block-export-del.seconds",
