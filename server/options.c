@@ -165,7 +165,7 @@ static NbdsVerdict list(NbdsSession *s, uint32_t option, const uint8_t *data, ui
 
     if (length)
         return invalid(s, option, "takes no data");
-    all = blk_exports_lookup_all(s->server->exports, "nbd", BLK_SERVER_DEFAULT);
+    all = blk_exports_lookup_all(s->server->exports, "nbd", s->service->id);
     for (guint i = 0; i < all->len; i++) {
         if (blk_export_allows(all->pdata[i], BLK_LIST, s->identity))
             list_one(s, option, all->pdata[i]);
