@@ -8,6 +8,7 @@ extern const TcCommand tc_command_copy;
 extern const TcCommand tc_command_info;
 extern const TcCommand tc_command_map;
 extern const TcCommand tc_command_qmp;
+extern const TcCommand tc_command_sessions;
 
 /* "tidemark bitmap list FILE [NAME]": cmd_store.c. */
 int tc_run_list_file(const TcInvocation *inv);

@@ -5,7 +5,8 @@
 #include <string.h>
 
 static const TcCommand *const commands[] = {
-    &tc_command_info, &tc_command_bitmap, &tc_command_map, &tc_command_copy, &tc_command_qmp, NULL,
+    &tc_command_info, &tc_command_bitmap,   &tc_command_map, &tc_command_copy,
+    &tc_command_qmp,  &tc_command_sessions, NULL,
 };
 
 static const TcCommand root = {

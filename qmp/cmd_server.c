@@ -86,6 +86,7 @@ static const QmpType address_array = { .kind = QMP_KIND_ARRAY,
 static const QmpMember info_members[] = {
     { "id", &qmp_type_str, false, "its id" },
     { "addresses", &address_array, false, "where it listens" },
+    { "tls", &qmp_type_bool, false, "clients can start TLS" },
     { "connections", &qmp_type_uint32, false, "how many clients it has" },
     { "max-connections", &qmp_type_uint32, false, "how many it takes, 0 for any number" },
     { "handshake-max-seconds", &qmp_type_uint32, false, "as given, as the rest" },
@@ -104,14 +105,124 @@ static const QmpType info_array = { .kind = QMP_KIND_ARRAY,
                                     .name = "array",
                                     .element = &info_type };
 
+/* ---- sessions ---- */
+
+static bool run_query_sessions(QmpCall *call, GError **error)
+{
+    const BlkServer *server = blk_exports_server(qmp_context_exports(call->ctx));
+
+    call->result =
+        server->query_sessions ? server->query_sessions(server->opaque) : json_object_new_array();
+    return true;
+}
+
+static bool run_disconnect(QmpCall *call, GError **error)
+{
+    const BlkServer *server = blk_exports_server(qmp_context_exports(call->ctx));
+
+    if (!server->session_disconnect)
+        return tm_error_set(error, "This daemon has no NBD server");
+    return server->session_disconnect(server->opaque, qmp_arg_uint(call->args, "id", 0), error);
+}
+
+static const QmpMember disconnect_members[] = {
+    { "id", &qmp_type_uint64, false, "the id of the session" },
+    { NULL },
+};
+static const QmpType disconnect_args = { .kind = QMP_KIND_OBJECT,
+                                         .name = "q_obj_nbd-session-disconnect-arg",
+                                         .members = disconnect_members };
+
+static const QmpMember request_members[] = {
+    { "read", &qmp_type_uint64 },         { "write", &qmp_type_uint64 },
+    { "flush", &qmp_type_uint64 },        { "trim", &qmp_type_uint64 },
+    { "cache", &qmp_type_uint64 },        { "write-zeroes", &qmp_type_uint64 },
+    { "block-status", &qmp_type_uint64 }, { NULL },
+};
+static const QmpType requests = { .kind = QMP_KIND_OBJECT,
+                                  .name = "NbdSessionRequests",
+                                  .members = request_members };
+static const char *const replies_values[] = { "simple", "structured", "extended", NULL };
+static const QmpType replies = { .kind = QMP_KIND_ENUM,
+                                 .name = "NbdReplies",
+                                 .values = replies_values };
+static const QmpMember session_members[] = {
+    { "id", &qmp_type_uint64, false, "its id, never used again" },
+    { "server", &qmp_type_str, false, "the id of the server that it came by" },
+    { "peer", &qmp_type_str, false, "the other end of the connection" },
+    { "tls", &qmp_type_bool, false, "it is encrypted" },
+    { "identity", &qmp_type_str, true, "who it is: name in the certificate, of the key, or uid=N" },
+    { "export", &qmp_type_str, true, "the id of the export that it has opened" },
+    { "replies", &replies, true, "what was agreed on then" },
+    { "writable", &qmp_type_bool, false, "it may write" },
+    { "contexts", &qmp_type_str_array, false, "the metadata contexts that it selected" },
+    { "requests", &requests, false, "how many it made" },
+    { "bytes-read", &qmp_type_uint64, false, "of read requests" },
+    { "bytes-written", &qmp_type_uint64, false, "of write requests" },
+    { "errors", &qmp_type_uint64, false, "how many requests were answered by an error" },
+    { "age", &qmp_type_uint64, false, "seconds since it came" },
+    { "idle", &qmp_type_uint64, false, "seconds since a byte went in either direction" },
+    { NULL },
+};
+static const QmpType session = { .kind = QMP_KIND_OBJECT,
+                                 .name = "NbdSessionInfo",
+                                 .members = session_members };
+static const QmpType session_array = { .kind = QMP_KIND_ARRAY,
+                                       .name = "array",
+                                       .element = &session };
+
 static const QmpCommand commands[] = {
     { "nbd-server-start", "start listening for NBD clients", &qmp_type_nbd_server_args,
       &qmp_type_empty, run_start },
     { "nbd-server-stop",
       "stop listening, end the sessions, and remove the exports that no other server shows",
       &stop_args, &qmp_type_empty, run_stop },
+    { "query-nbd-sessions", "the clients of the NBD servers", &qmp_type_empty, &session_array,
+      run_query_sessions },
+    { "nbd-session-disconnect", "cut a client off", &disconnect_args, &qmp_type_empty,
+      run_disconnect },
     { "query-nbd-servers", "the NBD servers that run", &qmp_type_empty, &info_array, run_query },
     { NULL },
 };
 
-const QmpFamily qmp_family_server = { "NBD servers", commands, NULL };
+/* ---- events ---- */
+
+static const QmpMember connected_members[] = {
+    { "id", &qmp_type_uint64, false, "the id of the session" },
+    { "server", &qmp_type_str, false, "the id of the server" },
+    { "peer", &qmp_type_str, false, "the other end of the connection" },
+    { "export", &qmp_type_str, false, "the id of the export" },
+    { "tls", &qmp_type_bool, false, "it is encrypted" },
+    { "identity", &qmp_type_str, true, "as in query-nbd-sessions" },
+    { "writable", &qmp_type_bool, false, "it may write" },
+    { NULL },
+};
+static const QmpType connected_data = { .kind = QMP_KIND_OBJECT,
+                                        .name = "q_obj_NBD_CLIENT_CONNECTED-arg",
+                                        .members = connected_members };
+static const char *const reason_values[] = {
+    "closed",  "lost",           "error",          "handshake", "idle",
+    "stalled", "export-removed", "server-stopped", "requested", NULL
+};
+static const QmpType reason = { .kind = QMP_KIND_ENUM,
+                                .name = "NbdDisconnectReason",
+                                .values = reason_values };
+static const QmpMember disconnected_members[] = {
+    { "id", &qmp_type_uint64, false, "the id that the session had" },
+    { "server", &qmp_type_str, false, "the id of the server" },
+    { "peer", &qmp_type_str, false, "the other end of the connection" },
+    { "export", &qmp_type_str, false, "the id of the export" },
+    { "reason", &reason, false, "why it ended" },
+    { NULL },
+};
+static const QmpType disconnected_data = { .kind = QMP_KIND_OBJECT,
+                                           .name = "q_obj_NBD_CLIENT_DISCONNECTED-arg",
+                                           .members = disconnected_members };
+
+static const QmpEvent events[] = {
+    { "NBD_CLIENT_CONNECTED", "a client has opened an export", &connected_data },
+    { "NBD_CLIENT_DISCONNECTED", "such a client is gone", &disconnected_data },
+    { NULL },
+};
+
+const QmpFamily qmp_family_server = { "NBD servers", commands, events };

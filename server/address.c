@@ -381,20 +381,34 @@ json_object *nbds_address_bound(int fd)
     return info;
 }
 
+/* Of a unix socket. */
+static bool credentials(int fd, struct ucred *peer)
+{
+    socklen_t length = sizeof(*peer);
+
+    return !getsockopt(fd, SOL_SOCKET, SO_PEERCRED, peer, &length) && peer->uid != (uid_t)-1;
+}
+
+char *nbds_address_uid(int fd)
+{
+    struct ucred peer;
+
+    return credentials(fd, &peer) ? g_strdup_printf("uid=%u", peer.uid) : NULL;
+}
+
 char *nbds_address_peer(int fd)
 {
     char host[NI_MAXHOST], port[NI_MAXSERV];
-    struct ucred peer = { 0 };
-    socklen_t peer_length = sizeof(peer);
+    struct ucred peer;
     Address address = { 0 };
     socklen_t length = sizeof(address);
 
     if (getpeername(fd, &address.any, &length) < 0)
         return g_strdup("unknown"); /* it has gone already */
-    if (address.any.sa_family == AF_UNIX) {
-        getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &peer_length);
-        return g_strdup_printf("unix:pid=%d,uid=%u", (int)peer.pid, peer.uid);
-    }
+    if (address.any.sa_family == AF_UNIX)
+        return credentials(fd, &peer)
+                   ? g_strdup_printf("unix:pid=%d,uid=%u", (int)peer.pid, peer.uid)
+                   : g_strdup("unix");
     if (address.any.sa_family == AF_VSOCK)
         return g_strdup_printf("vsock:%u:%u", address.vm.svm_cid, address.vm.svm_port);
     if (!host_and_port(&address, length, host, port))

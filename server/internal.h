@@ -44,6 +44,7 @@
 #define NBDS_EFFORT       64u   /* of block status before others have their turn, see status.c */
 #define NBDS_REPLY_MAX    192u  /* bytes of a reply without data */
 #define NBDS_REQUESTS_MAX 1024u /* a session's, not answered yet */
+#define NBDS_COMMANDS     8u    /* those that there are, from 0 on */
 #define NBDS_QUERIES_MAX  4096u /* queries of one metadata option */
 #define NBDS_SPARSE_MIN   (64u << 10) /* bytes of a read from which holes are looked for */
 
@@ -168,6 +169,8 @@ struct NbdsSession {
     BlkSource source;
     NbdServer *server;    /* borrowed; waits for its sessions */
     NbdsService *service; /* that it came by: a reference */
+    uint64_t id;          /* never used again */
+    char *peer;           /* the other end, for people */
     NbdsSession *prev, *next;
     /* atomic: 2 for the reader (one is a spare, as a chunk's), 1 for each request that is under way
      * or waits to be sent, 1 for the armed writer, 1 for who is sending */
@@ -193,6 +196,8 @@ struct NbdsSession {
     bool writable, writethrough, began;
     unsigned effort; /* of block status since others had their turn */
     uint64_t align;  /* of read buffers */
+    /* atomic, written by the owner: by command, requests that were accepted, and their bytes */
+    uint64_t requests[NBDS_COMMANDS], bytes[2];
     uint64_t payload_max;
     /* in transmission, as negotiated */
     uint32_t request_magic;
@@ -225,8 +230,9 @@ struct NbdsSession {
     bool dead;    /* atomic: the connection is lost: output is dropped */
     bool ended;   /* atomic: the reader has */
 
-    int reason;   /* atomic: NbdsReason */
-    int64_t born; /* monotonic us */
+    uint64_t errors; /* atomic: requests that failed */
+    int reason;      /* atomic: NbdsReason */
+    int64_t born;    /* monotonic us */
     /* under server->lock */
     bool open;      /* the handshake is over: what it agreed on stays as it is */
     uint64_t moved; /* the clock's: bytes at the last change, and when that was */
@@ -262,6 +268,12 @@ void nbds_session_put(NbdsSession *s, const void *data, size_t length);
 static inline void nbds_count(uint64_t *counter, uint64_t n)
 {
     __atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED);
+}
+/* Any thread. @error 0: nothing. */
+static inline void nbds_count_error(NbdsSession *s, uint32_t error)
+{
+    if (error)
+        __atomic_add_fetch(&s->errors, 1, __ATOMIC_RELAXED);
 }
 static inline size_t nbds_session_available(const NbdsSession *s)
 {
@@ -368,6 +380,7 @@ struct NbdServer {
     pthread_cond_t changed; /* a session or a listener is gone */
     NbdsSession *sessions;
     unsigned n_sessions; /* places taken, of all services */
+    uint64_t next_id;    /* of a session */
     NbdsService *services;
     GArray *inherited; /* address.c's */
     BlkSource clock;   /* fd -1: it does not go */
@@ -389,6 +402,12 @@ void nbds_server_unlink(NbdServer *server, NbdsSession *s);
  * negotiated contexts of it. NULL: any. */
 void nbds_server_cut(NbdServer *server, const NbdsService *service, const BlkExport *x,
                      NbdsReason reason);
+
+/* sessions.c: events of an open session's beginning and end. The owner; who frees it. */
+void nbds_sessions_opened(NbdsSession *s);
+void nbds_sessions_closed(NbdsSession *s);
+json_object *nbds_sessions_query(NbdServer *server);
+bool nbds_sessions_disconnect(NbdServer *server, uint64_t id, GError **error);
 
 /* limits.c; main thread, but for over */
 bool nbds_limits_check(const BlkServerLimits *limits, GError **error);
@@ -441,5 +460,7 @@ void nbds_socket_close(NbdsSocket *socket);
 /* What a socket is bound to, a SocketAddress; and who is at the other end, returned. */
 json_object *nbds_address_bound(int fd);
 char *nbds_address_peer(int fd);
+/* "uid=N" of the process at the other end of a unix socket, returned, or NULL. */
+char *nbds_address_uid(int fd);
 /* Of NbdsInherited: the listening sockets that this process was started with. */
 GArray *nbds_inherited_new(void);

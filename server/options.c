@@ -116,6 +116,7 @@ static int enter(NbdsSession *s, BlkExport *x)
     pthread_mutex_lock(&s->server->lock);
     s->open = true;
     pthread_mutex_unlock(&s->server->lock);
+    nbds_sessions_opened(s);
     return 0;
 }
 

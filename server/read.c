@@ -60,6 +60,7 @@ static unsigned run_format(NbdsRequest *r, unsigned i, uint64_t offset, bool las
     int error = sparse->parts[i].error;
 
     if (error) {
+        nbds_count_error(r->session, last);
         iov[0] =
             (struct iovec){ head,
                             nbds_error_offset_format(s, head, last, &r->h, offset,

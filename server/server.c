@@ -7,6 +7,7 @@ void nbds_server_link(NbdServer *server, NbdsSession *s)
 {
     pthread_mutex_lock(&server->lock);
     s->service->refs++;
+    s->id = ++server->next_id;
     s->next = server->sessions;
     if (s->next)
         s->next->prev = s;
@@ -65,6 +66,16 @@ static json_object *server_query(void *opaque)
     return nbds_service_query(opaque);
 }
 
+static json_object *server_query_sessions(void *opaque)
+{
+    return nbds_sessions_query(opaque);
+}
+
+static bool server_session_disconnect(void *opaque, uint64_t id, GError **error)
+{
+    return nbds_sessions_disconnect(opaque, id, error);
+}
+
 /* ---- life */
 
 NbdServer *nbds_server_new(BlkExports *exports)
@@ -77,6 +88,8 @@ NbdServer *nbds_server_new(BlkExports *exports)
         .running = server_running,
         .disconnect = server_disconnect,
         .query_servers = server_query,
+        .query_sessions = server_query_sessions,
+        .session_disconnect = server_session_disconnect,
         .opaque = server,
     };
 

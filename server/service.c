@@ -171,6 +171,7 @@ static json_object *describe(const NbdsService *service)
 
     json_object_object_add(info, "id", json_object_new_string(service->id));
     json_object_object_add(info, "addresses", nbds_listen_addresses(service));
+    json_object_object_add(info, "tls", json_object_new_boolean(service->tls));
     add(info, "connections", service->n_sessions);
     add(info, "max-connections", l->max_connections);
     add(info, "handshake-max-seconds", l->handshake_seconds);

@@ -28,6 +28,8 @@ void nbds_session_new(NbdsService *service, int fd)
     s->refs = 2;
     s->tail = &s->queue;
     s->align = 64; /* of data read: a cache line */
+    s->peer = nbds_address_peer(fd);
+    s->identity = nbds_address_uid(fd);
     s->payload_max = service->limits.request_size;
     s->born = s->moved_at = g_get_monotonic_time();
     pthread_mutex_init(&s->lock, NULL);
@@ -44,6 +46,7 @@ static void session_free(NbdsSession *s)
     NbdServer *server = s->server;
     NbdsService *service = s->service;
 
+    nbds_sessions_closed(s);
     nbds_server_unlink(server, s);
     nbds_tls_end(s);
     g_free(s->identity);
@@ -60,6 +63,7 @@ static void session_free(NbdsSession *s)
         blk_export_session_end(s->export_);
     blk_export_unref(s->export_);
     pthread_mutex_destroy(&s->lock);
+    g_free(s->peer);
     g_free(s);
     nbds_service_leave(service, true);
 }

@@ -81,6 +81,7 @@ void nbds_request_done(NbdsRequest *r, int result)
     } else {
         uint32_t error = result ? nbds_request_error(s, &r->h, -result) : 0;
 
+        nbds_count_error(s, error);
         r->iov[0].iov_len =
             nbds_reply_format(s, r->head, &r->h, error, error ? g_strerror(-result) : "");
         r->out.n = 1;
@@ -263,6 +264,9 @@ static uint32_t check(const NbdsSession *s, const NbdsHead *h, const char **why)
 
 static void execute(NbdsSession *s, const NbdsHead *h, uint8_t *payload)
 {
+    nbds_count(&s->requests[h->command], 1);
+    if (h->command <= NBD_CMD_WRITE)
+        nbds_count(&s->bytes[h->command], h->length);
     switch (h->command) {
     case NBD_CMD_READ:
         nbds_read(s, h);

@@ -1,0 +1,176 @@
+/* server/sessions.c: what the management sees of clients, and does with them.
+ *
+ * A session counts for itself, each counter written by one thread. What it negotiated is constant
+ * once it is open, so that others may read it then, under server->lock. Clients that have not
+ * opened an export are shown, but make no events: whoever can connect could make any number of
+ * those. */
+#include "server/internal.h"
+
+#include "util/error.h"
+
+static void add(json_object *to, const char *member, const char *value)
+{
+    json_object_object_add(to, member, json_object_new_string(value));
+}
+
+static void add_number(json_object *to, const char *member, uint64_t value)
+{
+    json_object_object_add(to, member, json_object_new_uint64(value));
+}
+
+static void add_bool(json_object *to, const char *member, bool value)
+{
+    json_object_object_add(to, member, json_object_new_boolean(value));
+}
+
+/* ---- events */
+
+/* What both have. */
+static json_object *event(const NbdsSession *s)
+{
+    json_object *data = json_object_new_object();
+
+    add_number(data, "id", s->id);
+    add(data, "server", s->service->id);
+    add(data, "peer", s->peer);
+    add(data, "export", blk_export_id(s->export_));
+    return data;
+}
+
+static void emit(const NbdsSession *s, const char *name, json_object *data)
+{
+    blk_graph_emit(blk_exports_graph(s->server->exports), name, data);
+}
+
+void nbds_sessions_opened(NbdsSession *s)
+{
+    json_object *data = event(s);
+
+    add_bool(data, "tls", s->tls != NULL);
+    if (s->identity)
+        add(data, "identity", s->identity);
+    add_bool(data, "writable", s->writable);
+    emit(s, "NBD_CLIENT_CONNECTED", data);
+}
+
+void nbds_sessions_closed(NbdsSession *s)
+{
+    static const char *const reasons[] = {
+        [NBDS_REASON_CLOSED] = "closed",
+        [NBDS_REASON_LOST] = "lost",
+        [NBDS_REASON_ERROR] = "error",
+        [NBDS_REASON_HANDSHAKE] = "handshake",
+        [NBDS_REASON_IDLE] = "idle",
+        [NBDS_REASON_STALLED] = "stalled",
+        [NBDS_REASON_EXPORT] = "export-removed",
+        [NBDS_REASON_SERVER] = "server-stopped",
+        [NBDS_REASON_REQUESTED] = "requested",
+    };
+    json_object *data;
+
+    if (!s->open)
+        return;
+    data = event(s);
+    add(data, "reason", reasons[__atomic_load_n(&s->reason, __ATOMIC_RELAXED)]);
+    emit(s, "NBD_CLIENT_DISCONNECTED", data);
+}
+
+/* ---- query-nbd-sessions; under the lock */
+
+static uint64_t read_counter(const uint64_t *counter)
+{
+    return __atomic_load_n(counter, __ATOMIC_RELAXED);
+}
+
+static json_object *describe_requests(const NbdsSession *s)
+{
+    static const char *const names[NBDS_COMMANDS] = {
+        [NBD_CMD_READ] = "read",
+        [NBD_CMD_WRITE] = "write",
+        [NBD_CMD_FLUSH] = "flush",
+        [NBD_CMD_TRIM] = "trim",
+        [NBD_CMD_CACHE] = "cache",
+        [NBD_CMD_WRITE_ZEROES] = "write-zeroes",
+        [NBD_CMD_BLOCK_STATUS] = "block-status",
+    };
+    json_object *requests = json_object_new_object();
+
+    for (size_t i = 0; i < NBDS_COMMANDS; i++) {
+        if (names[i])
+            add_number(requests, names[i], read_counter(&s->requests[i]));
+    }
+    return requests;
+}
+
+static json_object *describe_contexts(const NbdsSession *s)
+{
+    json_object *names = json_object_new_array();
+
+    for (unsigned i = 0; s->open && i < s->meta.count; i++) {
+        g_autofree char *name = nbds_context_name(&s->meta.contexts[i]);
+
+        json_object_array_add(names, json_object_new_string(name));
+    }
+    return names;
+}
+
+static json_object *describe(const NbdsSession *s, int64_t now)
+{
+    json_object *info = json_object_new_object();
+    bool moved = read_counter(&s->received) + read_counter(&s->sent) != s->moved;
+
+    add_number(info, "id", s->id);
+    add(info, "server", s->service->id);
+    add(info, "peer", s->peer);
+    add_bool(info, "tls", s->open && s->tls);
+    if (s->identity)
+        add(info, "identity", s->identity);
+    if (s->open) {
+        add(info, "export", blk_export_id(s->export_));
+        add(info, "replies", s->extended ? "extended" : s->structured ? "structured" : "simple");
+    }
+    add_bool(info, "writable", s->open && s->writable);
+    json_object_object_add(info, "contexts", describe_contexts(s));
+    json_object_object_add(info, "requests", describe_requests(s));
+    add_number(info, "bytes-read", read_counter(&s->bytes[NBD_CMD_READ]));
+    add_number(info, "bytes-written", read_counter(&s->bytes[NBD_CMD_WRITE]));
+    add_number(info, "errors", read_counter(&s->errors));
+    add_number(info, "age", (uint64_t)(now - s->born) / G_USEC_PER_SEC);
+    add_number(info, "idle", moved ? 0 : (uint64_t)(now - s->moved_at) / G_USEC_PER_SEC);
+    return info;
+}
+
+static int by_id(const void *a, const void *b)
+{
+    const NbdsSession *x = *(NbdsSession *const *)a, *y = *(NbdsSession *const *)b;
+
+    return (x->id > y->id) - (x->id < y->id);
+}
+
+json_object *nbds_sessions_query(NbdServer *server)
+{
+    json_object *all = json_object_new_array();
+    g_autoptr(GPtrArray) sessions = g_ptr_array_new();
+    int64_t now = g_get_monotonic_time();
+    TM_GUARD(&server->lock);
+
+    for (NbdsSession *s = server->sessions; s; s = s->next)
+        g_ptr_array_add(sessions, s);
+    g_ptr_array_sort(sessions, by_id);
+    for (guint i = 0; i < sessions->len; i++)
+        json_object_array_add(all, describe(sessions->pdata[i], now));
+    return all;
+}
+
+bool nbds_sessions_disconnect(NbdServer *server, uint64_t id, GError **error)
+{
+    TM_GUARD(&server->lock);
+
+    for (NbdsSession *s = server->sessions; s; s = s->next) {
+        if (s->id == id) {
+            nbds_session_cut(s, NBDS_REASON_REQUESTED);
+            return true;
+        }
+    }
+    return tm_error_set(error, "NBD session %" G_GUINT64_FORMAT " is not found", id);
+}
