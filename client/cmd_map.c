@@ -37,11 +37,14 @@ typedef struct Map {
 static char *describe(const char *context, uint32_t value)
 {
     static const char *const allocation[] = { "data", "hole", "zero", "hole,zero" };
+    static const char *const backup[] = { "clean", "dirty", NULL, "dirty,zero" };
 
     if (!strcmp(context, TC_CONTEXT_ALLOCATION) && value < G_N_ELEMENTS(allocation))
         return g_strdup(allocation[value]);
     if (g_str_has_prefix(context, TC_CONTEXT_BITMAP_PREFIX) && value <= TM_STATE_DIRTY)
         return g_strdup(value ? "dirty" : "clean");
+    if (g_str_has_prefix(context, TC_CONTEXT_BACKUP_PREFIX) && value < G_N_ELEMENTS(backup))
+        return g_strdup(backup[value]);
     if (!strcmp(context, "qemu:allocation-depth"))
         return value == 0   ? g_strdup("unallocated")
                : value == 1 ? g_strdup("local")

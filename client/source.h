@@ -10,6 +10,7 @@
 
 #define TC_CONTEXT_ALLOCATION    "base:allocation"
 #define TC_CONTEXT_BITMAP_PREFIX "qemu:dirty-bitmap:"
+#define TC_CONTEXT_BACKUP_PREFIX "x-tidemark:backup:"
 enum { TC_CONTEXTS_MAX = 2 };
 
 typedef struct TcSource TcSource;

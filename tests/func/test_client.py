@@ -214,6 +214,23 @@ def map_as_nbdinfo(tmp):
 
 
 @test
+def map_of_own_contexts(tmp):
+    "map shows the joint context for backups by words, and what the management attached by numbers"
+    d = Disk(tmp)
+    d.change()
+    mine = [{"offset": 0, "length": 512, "value": 7}, {"offset": 4 * MIB, "length": MIB, "value": 1 << 31}]
+    d.client("qmp", "block-export-context-set", "id=e0", "name=tier", "ranges:=" + json.dumps(mine))
+    rows = json.loads(tidemark("map", "--context", "x-tidemark:user:tier", "--json", d.uri).stdout)
+    equal([(r["offset"], r["length"], r["type"]) for r in rows], [
+        (0, 512, 7), (512, 4 * MIB - 512, 0), (4 * MIB, MIB, 1 << 31), (5 * MIB, 3 * MIB, 0)])
+    rows = json.loads(tidemark("map", "--context", "x-tidemark:backup:b0", "--json", d.uri).stdout)
+    totals = {}
+    for r in rows:
+        totals[r["description"]] = totals.get(r["description"], 0) + r["length"]
+    equal(totals, {"clean": 8 * MIB - 320 * 1024, "dirty": 192 * 1024, "dirty,zero": 128 * 1024})
+
+
+@test
 def map_table(tmp):
     "map lists extents with totals; a missing context is an error that names those there are"
     d = Disk(tmp)

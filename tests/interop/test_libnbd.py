@@ -65,7 +65,8 @@ def info_json(tmp):
                "can_fua": True, "can_trim": True, "can_zero": True, "can_df": True,
                "can_multi_conn": True, "can_cache": True, "is_rotational": False})
         equal(sorted(e["contexts"]), ["base:allocation", "qemu:allocation-depth",
-                                      "qemu:dirty-bitmap:b0", "qemu:dirty-bitmap:b1"])
+                                      "qemu:dirty-bitmap:b0", "qemu:dirty-bitmap:b1",
+                                      "x-tidemark:backup:b0", "x-tidemark:backup:b1"])
         equal(e["block_size_minimum"], 1)
         equal(e["block_size_preferred"] % 4096, 0)
         equal(e["block_size_maximum"], 32 * MIB)
@@ -105,6 +106,30 @@ def can(tmp):
                 ("ro", ("--can", "multi-conn"), True), ("none", ("--can", "connect"), False)):
             p = run("nbdinfo", *question, d.uri(name), check=False)
             equal(p.returncode == 0, expected, "%s %s: %s" % (name, question, p.stderr))
+
+
+@test(needs=["nbdinfo"])
+def own_contexts(tmp):
+    "contexts that the management attaches, and the joint one for backups, as libnbd lists and tells them"
+    with Daemon(tmp, *disk(tmp, "disk0", 8 * GIB, export=False, discard="unmap")) as d:
+        with_bitmaps(d, "b0")
+        d.qmp("block-export-context-set", {"id": "e0", "name": "tier", "ranges": [
+            {"offset": 5 * GIB, "length": GIB, "value": 0xffffffff},
+            {"offset": 512, "length": 1, "value": 7}]})
+        d.qmp("block-export-context-set", {"id": "e0", "name": "wide", "width": 64, "ranges": []})
+        user, backup = "x-tidemark:user:tier", "x-tidemark:backup:b0"
+        contexts = json.loads(run("nbdinfo", "--json", d.uri()).stdout)["exports"][0]["contexts"]
+        equal(contexts, ["base:allocation", "qemu:dirty-bitmap:b0", backup, user])
+        equal(info_map(d.uri(), user), [
+            (0, 512, 0), (512, 1, 7), (513, 5 * GIB - 513, 0), (5 * GIB, GIB, 0xffffffff),
+            (6 * GIB, 2 * GIB, 0)])
+        equal(info_map(d.uri(), backup), [(0, 8 * GIB, 0)])
+        h = d.nbd()
+        h.pwrite(noise(65536), 0)
+        h.zero(MIB, MIB)
+        h.shutdown()
+        equal(info_map(d.uri(), backup), [(0, 65536, 1), (65536, MIB - 65536, 0), (MIB, MIB, 3),
+                                          (2 * MIB, 8 * GIB - 2 * MIB, 0)])
 
 
 @test(needs=["nbdinfo"])

@@ -79,6 +79,31 @@ h.block_status_64(h.get_size(), 0, lambda c, o, e, err: print(c, o, e[0][0], e[0
 
 
 @test
+def wide_contexts(tmp):
+    "a user context with values of 64 bits is listed, selected and told; libnbd's old API leaves it out"
+    with exported(tmp, sparse(tmp, 9 * TIB), "b0") as d:
+        d.qmp("block-export-context-set", {"id": "e", "name": "stamp", "width": 64, "ranges": [
+            {"offset": 0, "length": 5 * TIB, "value": 0xfedcba9876543210},
+            {"offset": 5 * TIB, "length": 512, "value": 1}]})
+        name = "x-tidemark:user:stamp"
+        about = json.loads(newer("nbdinfo", "--json", uri(d)).stdout)["exports"][0]
+        equal(about["contexts"], ["base:allocation", "qemu:dirty-bitmap:b0",
+                                  "x-tidemark:backup:b0", name])
+        rows = json.loads(newer("nbdinfo", "--map=" + name, "--json", uri(d)).stdout)
+        equal([(r["offset"], r["length"], r["type"]) for r in rows], [
+            (0, 5 * TIB, 0xfedcba9876543210), (5 * TIB, 512, 1), (5 * TIB + 512, 4 * TIB - 512, 0)])
+        rows = json.loads(newer("nbdinfo", "--map=x-tidemark:backup:b0", "--json", uri(d)).stdout)
+        equal([(r["offset"], r["length"], r["type"]) for r in rows], [(0, 9 * TIB, 0)])
+        got = python(uri(d), """
+h.add_meta_context("%s")
+h.set_request_extended_headers(False)
+CONNECT
+print(h.can_meta_context("%s"))
+""" % (name, name))
+        equal(got, ["False"])
+
+
+@test
 def large_ranges(tmp):
     "zeroing, trimming and caching ranges of more than 4 GiB in one request"
     path = sparse(tmp, 20 * GIB)

@@ -1,6 +1,8 @@
 #!/usr/bin/python3
 """The contexts of the namespace x-tidemark: maps that the management attaches to exports, and what a
 backup asks ("Metadata querying" and NBD_CMD_BLOCK_STATUS of the NBD specification; docs/nbd.md)."""
+import threading
+
 from wire import *
 
 USER, BACKUP, BITMAP = "x-tidemark:user:", "x-tidemark:backup:", "qemu:dirty-bitmap:"
@@ -219,14 +221,26 @@ def backup(tmp):
 
 @test
 def backup_of_an_error(tmp):
-    "where what is allocated can't be told, dirty extents are data: reading meets the error"
-    with Daemon(tmp, "--blockdev", "driver=null-co,node-name=disk0,size=%d" % SIZE) as d:
-        d.qmp("block-dirty-bitmap-add", node="disk0", name="b", granularity=4096)
-        d.qmp("block-export-add", {"type": "nbd", "id": "disk0", "node-name": "disk0",
-                                   "writable": True, "bitmaps": ["b"]})
-        w = Wire(d.nbd_path).go(contexts=(BACKUP + "b",))
-        equal(w.do(WRITE, 4096, 4096, data=bytes(4096)), 0)
-        equal(told(w), [(4096, 0), (4096, 1), (SIZE - 8192, 0)])
+    "where it can't be told what is allocated, dirty extents are to be read, which meets the error"
+    module = os.path.join(BUILDDIR, "tests", "plugin", "faulty.so")
+    if not os.path.exists(module):
+        skip("the tests' plug-ins are not built")
+    M, K = 1 << 20, 65536
+    for extended in (False, True):
+        with Daemon(tmp, "--module", module, "--blockdev", "driver=faulty,node-name=disk0,"
+                    "discard=unmap,size=8M,bad-offset=2M,bad-length=512,status=on") as d:
+            d.qmp("block-dirty-bitmap-add", node="disk0", name="b", granularity=K)
+            d.qmp("block-export-add", {"type": "nbd", "id": "exp-disk0", "node-name": "disk0",
+                                       "writable": True, "bitmaps": ["b"]})
+            w = Wire(d.nbd_path).go(contexts=(BACKUP + "b",), extended=extended)
+            for at in (0, 1, 4, 5):  # even ones are holes
+                equal(w.do(WRITE, at * M, M, data=bytes(M)), 0)
+            equal(told(w, length=8 * M), [(M, 3), (M, 1), (2 * M, 0), (M, 3), (M, 1), (2 * M, 0)])
+            equal(w.do(WRITE, 3 * M - K, 2 * K, data=bytes(2 * K)), 0)
+            equal(told(w, M, 3 * M), [(M, 1), (M - K, 0), (K, 3), (K, 1), (M - K, 0)])
+            equal(w.do(ZEROES, 2 * M + 512, 512), 0)
+            equal(told(w, M, 3 * M), [(M + K, 1), (M - 2 * K, 0), (K, 3), (K, 1), (M - K, 0)])
+            equal(w.do(STATUS, 9 * M, 512), EINVAL)
 
 
 @test
@@ -259,6 +273,56 @@ def backup_walk(tmp):
                                                                    flat[ids[BASE]])]
         equal(flat[ids[BACKUP + "b"]] == expected, True, "the joint context")
         equal(set(expected), {0, 1, 3})
+
+
+@test
+def backup_of_a_selection(tmp):
+    "a session keeps the backup contexts that it selected, others see what the export offers now"
+    with Daemon(tmp, *disk(tmp, "disk0", SIZE, export=False)) as d:
+        for b in ("b0", "b1"):
+            d.qmp("block-dirty-bitmap-add", node="disk0", name=b)
+        d.qmp("block-export-add", {"type": "nbd", "id": "e", "node-name": "disk0", "writable": True,
+                                   "bitmaps": ["b0"]})
+        w = Wire(d.nbd_path).go(contexts=(BACKUP + "b0",))
+        d.qmp("block-export-dirty-bitmap", id="e", bitmaps=["b1"])
+        equal(names(ready(d).opt(OPT_LIST_META, meta_data("disk0", BACKUP))), [BACKUP + "b1"])
+        equal(w.do(WRITE, 0, 512, data=b"x" * 512), 0)
+        equal(told(w), [(4096, 1), (61440, 3), (SIZE - 65536, 0)])
+        raises(QMPError, d.qmp, "block-dirty-bitmap-remove", node="disk0", name="b0")
+
+
+@test
+def while_they_change(tmp):
+    "each answer is out of one map, whatever is set and removed while clients walk"
+    with serve(tmp) as d:
+        attach(d, "m", *((i * 4096, 2048, 1) for i in range(256)))
+        stop, failures = threading.Event(), []
+
+        def walk(extended):
+            try:
+                while not stop.is_set():
+                    w = Wire(d.nbd_path).go(contexts=(USER + "m",), extended=extended)
+                    for _ in range(20 if w.contexts else 0):
+                        values = [value for _, value in told(w)]
+                        if values != [values[0], 0] * 256:
+                            fail("two maps in one answer: %r" % values)
+                    w.close()
+            except BaseException as e:
+                failures.append(e)
+
+        threads = [threading.Thread(target=walk, args=(e,)) for e in (False, True)]
+        for t in threads:
+            t.start()
+        for n in range(2, 150):
+            attach(d, "m", *((i * 4096, 2048, n << 32 * (n % 3 == 0)) for i in range(256)),
+                   width=64 if n % 3 == 0 else 32)
+            if n % 7 == 0:
+                d.qmp("block-export-context-remove", id="exp-disk0", name="m")
+        stop.set()
+        for t in threads:
+            t.join()
+        if failures:
+            raise failures[0]
 
 
 main()
