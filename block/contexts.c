@@ -320,6 +320,7 @@ static BlkContextRange *take_ranges(const BlkContextChange *change, uint64_t siz
                                     GError **error)
 {
     g_autofree BlkContextRange *ranges = g_try_new(BlkContextRange, MAX(change->n, 1));
+    bool sorted = true;
 
     if (!ranges) {
         tm_error_set(error, "out of memory for %zu ranges", change->n);
@@ -329,8 +330,10 @@ static BlkContextRange *take_ranges(const BlkContextChange *change, uint64_t siz
         ranges[i] = change->ranges[i];
         if (!check_range(&ranges[i], size, wide, error))
             return NULL;
+        sorted = sorted && (!i || ranges[i - 1].offset <= ranges[i].offset);
     }
-    qsort(ranges, change->n, sizeof(*ranges), by_offset);
+    if (!sorted)
+        qsort(ranges, change->n, sizeof(*ranges), by_offset);
     for (size_t i = 1; i < change->n; i++) {
         if (ranges[i - 1].offset + ranges[i - 1].length > ranges[i].offset) {
             tm_error_set(error, "the ranges at offsets %" PRIu64 " and %" PRIu64 " overlap",

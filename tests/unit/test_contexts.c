@@ -152,7 +152,7 @@ START_TEST(model)
     const char *seed = g_getenv("TM_TEST_SEED");
     GRand *rand = g_rand_new_with_seed(seed ? (guint32)atoi(seed) : 1);
 
-    for (int i = 0; i < 3000; i++) {
+    for (int i = 0; i < 1000; i++) {
         uint64_t values[SIZE] = { 0 };
 
         for (int k = 0; k < 4; k++) {
@@ -341,7 +341,7 @@ START_TEST(concurrent)
 
     for (int i = 0; i < 2; i++)
         ck_assert_int_eq(pthread_create(&threads[i], NULL, walk, &w), 0);
-    for (unsigned round = 1; round < 2000 || __atomic_load_n(&w.walks, __ATOMIC_RELAXED) < 1000;
+    for (unsigned round = 1; round < 500 || __atomic_load_n(&w.walks, __ATOMIC_RELAXED) < 1000;
          round++) {
         unsigned width = round % 3 ? 32 : 64;
 
