@@ -395,15 +395,19 @@ void blk_exports_del_all(BlkExports *exports)
 
 void blk_exports_tick(BlkExports *exports)
 {
-    g_autoptr(GPtrArray) all = blk_exports_list(exports);
+    g_autoptr(GPtrArray) due = g_ptr_array_new_with_free_func((GDestroyNotify)blk_export_unref);
     int64_t now = g_get_monotonic_time();
 
-    for (guint i = 0; i < all->len; i++) {
-        BlkExport *x = all->pdata[i];
+    pthread_mutex_lock(&exports->lock);
+    for (guint i = 0; i < exports->list->len; i++) {
+        BlkExport *x = exports->list->pdata[i];
 
         if (x->waits && x->cut_at <= now)
-            cut(x);
+            g_ptr_array_add(due, blk_export_ref(x));
     }
+    pthread_mutex_unlock(&exports->lock);
+    for (guint i = 0; i < due->len; i++)
+        cut(due->pdata[i]);
 }
 
 bool blk_exports_server_stop(BlkExports *exports, const char *id, GError **error)

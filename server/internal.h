@@ -228,6 +228,7 @@ struct NbdsSession {
     bool paused;  /* the source is not armed and nobody owns it */
     bool retry;   /* atomic: the writer could not be armed: the clock runs it */
     bool dead;    /* atomic: the connection is lost: output is dropped */
+    bool active;  /* atomic: it has an owner, who may be with the disk */
     bool ended;   /* atomic: the reader has */
 
     uint64_t errors; /* atomic: requests that failed */

@@ -61,8 +61,9 @@ bool nbds_limits_over(const NbdsSession *s, int64_t held)
 /* Whether requests of @s are with the disk. */
 static bool working(const NbdsSession *s, bool ended)
 {
-    return __atomic_load_n(&s->refs, __ATOMIC_RELAXED) > (ended ? 0 : 2) &&
-           !__atomic_load_n(&s->blocked, __ATOMIC_RELAXED);
+    return __atomic_load_n(&s->active, __ATOMIC_RELAXED) ||
+           (__atomic_load_n(&s->refs, __ATOMIC_RELAXED) > (ended ? 0 : 2) &&
+            !__atomic_load_n(&s->blocked, __ATOMIC_RELAXED));
 }
 
 static bool crammed(const NbdsSession *s)
@@ -106,6 +107,8 @@ static void check(NbdsSession *s, int64_t now)
         nbds_session_cut(s, NBDS_REASON_HANDSHAKE);
     else if (l->idle_seconds && quiet >= l->idle_seconds * G_USEC_PER_SEC)
         nbds_session_cut(s, NBDS_REASON_IDLE);
+    else if (!s->open && crammed(s)) /* a stranger does not get the last of the memory */
+        nbds_session_cut(s, NBDS_REASON_STALLED);
     else if (quiet >= patience(l) && (ended || crammed(s) || hung_up(s)))
         nbds_session_cut(s, NBDS_REASON_STALLED);
 }

@@ -154,8 +154,6 @@ static bool make_room(NbdsSession *s)
         nbds_chunk_put(s->server, old);
         if (!s->rx)
             return false;
-        if (s->rx->cap > NBDS_CHUNK) /* the client may take its time */
-            nbds_chunk_hold(s->rx, s);
         if (s->stashed) {
             memcpy(s->rx->data, s->stash, s->stashed);
             have = s->stashed;
@@ -244,8 +242,12 @@ static void park(NbdsSession *s)
 {
     size_t have = s->rx ? nbds_session_available(s) : 0;
 
-    if (!s->rx || have > NBDS_STASH)
+    if (!s->rx)
         return;
+    if (have > NBDS_STASH) { /* and the client may take its time */
+        nbds_chunk_hold(s->rx, s);
+        return;
+    }
     memcpy(s->stash, s->rx->data + s->begin, have);
     s->stashed = (unsigned)have;
     nbds_chunk_put(s->server, g_steal_pointer(&s->rx));
@@ -259,6 +261,7 @@ static void leave(NbdsSession *s, bool unused)
     BlkEngine *engine = s->server->engine;
     bool over;
 
+    __atomic_store_n(&s->active, false, __ATOMIC_RELAXED);
     pthread_mutex_lock(&s->lock);
     over = nbds_session_over(s);
     s->paused = over; /* who sends next, or sends now, will resume */
@@ -317,6 +320,7 @@ static void session_ready(BlkSource *source, uint32_t events)
     unsigned turns = 0;
     bool drained = false;
 
+    __atomic_store_n(&s->active, true, __ATOMIC_RELAXED);
     do
         verdict = take_turn(s, drained);
     while (verdict == NBDS_MORE && ++turns < TURNS && linger(s, &drained));
@@ -328,6 +332,7 @@ static void session_ready(BlkSource *source, uint32_t events)
     }
     if (verdict == NBDS_CUT)
         nbds_session_cut(s, NBDS_REASON_ERROR);
+    __atomic_store_n(&s->active, false, __ATOMIC_RELAXED);
     __atomic_store_n(&s->ended, true, __ATOMIC_RELAXED);
     nbds_session_unref(s, 2);
 }

@@ -130,7 +130,7 @@ def stopping(tmp):
 def stop_while_busy(tmp):
     "servers that start and stop under clients that come and write: nothing is lost, nothing left"
     with two(tmp) as d:
-        done = []
+        done, written = [], []
 
         def client():
             while not done:
@@ -138,6 +138,7 @@ def stop_while_busy(tmp):
                     w = Wire(tmp + "/b").go()
                     for i in range(20):
                         equal(w.do(WRITE, 0, data=b"x" * 512), 0)
+                        written.append(i)
                     w.close()
                 except (Closed, OSError):
                     pass
@@ -147,9 +148,12 @@ def stop_while_busy(tmp):
 
         def stop_and_start():
             try:
-                for _ in range(30):
+                until = time.monotonic() + PATIENCE
+                for i in range(1000):
                     d.qmp("nbd-server-stop", id="b")
                     start(d, "b", unix(tmp + "/b"))
+                    if i >= 30 and len(written) > 20 or time.monotonic() > until:
+                        break
             finally:
                 done.append(1)
         in_threads(stop_and_start, client, client, client)

@@ -187,6 +187,19 @@ def stalled(tmp):
 
 
 @test
+def strangers(tmp):
+    "who has opened nothing and fills the memory with half an option is cut off, at once"
+    with serve(tmp, server="max-bytes-in-flight-total=4M,handshake-max-seconds=1000") as d:
+        good = Wire(d.nbd_path).go()
+        bad = [Wire(d.nbd_path) for _ in range(12)]
+        for w in bad:
+            w.send(option(OPT_LIST_META, bytes(200 * KIB), 250 * KIB))
+        wait_until(lambda: connections(d) < 12, "the end of some")
+        works(good)
+        works(Wire(d.nbd_path).go())
+
+
+@test
 def half_closed(tmp):
     "a client that sends no more gets its replies and the end; one that leaves them unread is let go"
     with serve(tmp, size=64 * MIB, server="handshake-max-seconds=1") as d:

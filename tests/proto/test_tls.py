@@ -210,4 +210,60 @@ def large(tmp):
                 equal(w.chunks(i)[0][1][8:] == data[i * 512:(i + 1) * 512], True)
 
 
+@test(needs=NEEDS)
+def known(tmp):
+    "query-nbd-sessions and the event tell that it is TLS, and the name in the certificate"
+    pki = Pki(tmp)
+    with tls_server(tmp, x509(pki.server)) as d:
+        w = upgrade(Wire(d.nbd_path), pki)
+        equal(w.verdict(OPT_LIST), REP_ACK)
+        w.go()
+        session, = d.qmp("query-nbd-sessions")
+        equal((session["tls"], session["identity"]), (True, "O=Tests,CN=alice"))
+        event = d.monitor.wait_event("NBD_CLIENT_CONNECTED")["data"]
+        equal((event["tls"], event["identity"]), (True, "O=Tests,CN=alice"))
+        equal(d.qmp("query-nbd-servers")[0]["tls"], True)
+        d.qmp("nbd-session-disconnect", id=session["id"])
+        equal(d.monitor.wait_event("NBD_CLIENT_DISCONNECTED")["data"]["reason"], "requested")
+
+
+@test(needs=NEEDS)
+def slow_to_shake_hands(tmp):
+    "handshake-max-seconds holds for TLS, begun or not, and idle-max-seconds within it"
+    pki = Pki(tmp)
+    with tls_server(tmp, x509(pki.server),
+                    more="tls-creds=t0,handshake-max-seconds=1,idle-max-seconds=2") as d:
+        begun, half, within = Wire(d.nbd_path), Wire(d.nbd_path), Wire(d.nbd_path)
+        for w in (begun, half):
+            equal(w.opt(OPT_STARTTLS), [(REP_ACK, b"")])
+        half.send(bytes.fromhex("160301020001"))  # a record that does not go on
+        upgrade(within, pki)
+        idle, busy = (upgrade(Wire(d.nbd_path), pki).go() for _ in range(2))
+        for w in (begun, half):
+            w.ended()
+        try:
+            within.read(1)
+            fail("not cut off")
+        except (Closed, ssl.SSLError):
+            pass
+        until = time.monotonic() + 3.5
+        while time.monotonic() < until:
+            equal(busy.do(FLUSH), 0)
+            time.sleep(0.05)
+        equal([s["requests"]["flush"] > 0 for s in d.qmp("query-nbd-sessions")], [True])
+        equal(d.monitor.wait_event("NBD_CLIENT_DISCONNECTED")["data"]["reason"], "idle")
+
+
+@test(needs=NEEDS)
+def apart(tmp):
+    "one server with TLS and one without, on the same exports"
+    pki = Pki(tmp)
+    with tls_server(tmp, x509(pki.server)) as d:
+        d.qmp("nbd-server-start", {"id": "plain", "addr": {"type": "unix", "data": {"path": tmp + "/p"}}})
+        equal(Wire(tmp + "/p").go().do(FLUSH), 0)
+        equal(Wire(tmp + "/p").verdict(OPT_STARTTLS), ERR_POLICY)
+        equal(Wire(d.nbd_path).verdict(OPT_LIST), ERR_TLS)
+        equal(upgrade(Wire(d.nbd_path), pki).go().do(FLUSH), 0)
+
+
 main()
