@@ -46,6 +46,8 @@ static int run_blocking(BlkRequest *r)
         return blk_node_write_zeroes(r->node, r->offset, r->length, r->flags);
     case BLK_OP_CACHE:
         return blk_node_cache(r->node, r->offset, r->length);
+    case BLK_OP_SEND:
+        break;
     }
     return -EINVAL;
 }
@@ -146,12 +148,32 @@ static int to_medium(BlkRequest *r, BlkNode *node, const struct tidemark_mapping
 
 /* ---- the fast lane: each returns 0 or -errno when done, -EINPROGRESS or CONTINUE */
 
+static int send_range(BlkRequest *r, BlkNode *node, const struct tidemark_mapping *m)
+{
+    const TmSys *sys = node->graph_sys;
+    ssize_t n;
+
+    if (!sys->sendfile || m->flags & TIDEMARK_MAPPED_DIRECT)
+        return CONTINUE;
+    if (node->info_flags & TIDEMARK_INFO_WOULD_BLOCK &&
+        (!sys->cached || sys->cached(m->fd, (off_t)m->offset, r->length) <= 0))
+        return CONTINUE;
+    if (r->socket < 0)
+        return 0;
+    n = sys->sendfile(r->socket, m->fd, (off_t)m->offset, r->length);
+    if (n > 0)
+        r->sent = (size_t)n;
+    return n > 0 ? 0 : n < 0 && errno == EAGAIN ? -EAGAIN : CONTINUE;
+}
+
 static int descriptor_io(BlkRequest *r, BlkNode *node, const struct tidemark_mapping *m)
 {
     const TmSys *sys = node->graph_sys;
     struct iovec iov = { r->buf, r->length };
     ssize_t n;
 
+    if (r->op == BLK_OP_SEND)
+        return send_range(r, node, m);
     if (r->flags & TIDEMARK_FUA)
         return CONTINUE; /* the slow lane writes, then syncs as a flush does */
     if (m->flags & TIDEMARK_MAPPED_DIRECT) {
@@ -188,7 +210,7 @@ static int fast_lane(BlkRequest *r)
 {
     BlkNode *node = r->node;
     uint64_t offset = r->offset;
-    uint32_t purpose = r->op == BLK_OP_READ ? TIDEMARK_MAP_FOR_READ : TIDEMARK_MAP_FOR_WRITE;
+    uint32_t purpose = r->op == BLK_OP_WRITE ? TIDEMARK_MAP_FOR_WRITE : TIDEMARK_MAP_FOR_READ;
 
     for (;;) {
         struct tidemark_mapping m;
@@ -204,6 +226,8 @@ static int fast_lane(BlkRequest *r)
             offset = m.offset;
             break;
         case TIDEMARK_MAP_ZERO:
+            if (r->op == BLK_OP_SEND)
+                return CONTINUE;
             memset(r->buf, 0, r->length);
             return 0;
         case TIDEMARK_MAP_BACKING:
@@ -212,7 +236,9 @@ static int fast_lane(BlkRequest *r)
                 return CONTINUE;
             break;
         default:
-            return m.flags & TIDEMARK_MAPPED_INLINE ? self_io(r, node, offset) : CONTINUE;
+            return m.flags & TIDEMARK_MAPPED_INLINE && r->op != BLK_OP_SEND
+                       ? self_io(r, node, offset)
+                       : CONTINUE;
         }
     }
 }
@@ -240,4 +266,31 @@ int blk_submit(BlkNode *node, BlkRequest *r)
         return 0;
     }
     return to_worker(r);
+}
+
+static int send_or_look(BlkRequest *r, BlkNode *node)
+{
+    int ret = -EINVAL;
+
+    r->node = node;
+    if (tm_range_within(r->offset, r->length, blk_node_size(node))) {
+        ret = fast_lane(r);
+        hops_leave(r, false);
+    }
+    return ret;
+}
+
+ssize_t blk_send(BlkNode *node, int socket, uint64_t offset, uint64_t length)
+{
+    BlkRequest r = { .op = BLK_OP_SEND, .offset = offset, .length = length, .socket = socket };
+    int ret = send_or_look(&r, node);
+
+    return ret == 0 ? (ssize_t)r.sent : ret == -EAGAIN ? -EAGAIN : -ENOTSUP;
+}
+
+bool blk_can_send(BlkNode *node, uint64_t offset, uint64_t length)
+{
+    BlkRequest r = { .op = BLK_OP_SEND, .offset = offset, .length = length, .socket = -1 };
+
+    return send_or_look(&r, node) == 0;
 }

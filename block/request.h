@@ -20,6 +20,7 @@ typedef enum {
     BLK_OP_DISCARD,
     BLK_OP_WRITE_ZEROES,
     BLK_OP_CACHE,
+    BLK_OP_SEND, /* blk_send()'s own */
 } BlkOp;
 
 /* A request that passes more nodes than this takes the slow lane. */
@@ -46,6 +47,8 @@ struct BlkRequest {
     } hop[BLK_HOPS];     /* from the node submitted to down to the one that has the descriptor */
     unsigned n_hops;
     BlkNode *node;
+    int socket;  /* SEND: -1: only whether it would do */
+    size_t sent; /* SEND */
     struct {
         uint64_t done, size; /* bytes so far; of the next slice */
         BlkRequest *next;
@@ -59,3 +62,12 @@ struct BlkRequest {
  * Errors: as the blocking calls of block/node.h. Any thread. Call blk_engine_kick() after a batch.
  */
 int blk_submit(BlkNode *node, BlkRequest *request);
+
+/* Sends of a range as much as @socket takes, from the page cache to the socket. Never waits for the
+ * medium; for the socket only if that blocks. Returns bytes, more than none, or
+ * -EAGAIN   the socket is full;
+ * -ENOTSUP  not that way: read it and send it.
+ * Any thread. */
+ssize_t blk_send(BlkNode *node, int socket, uint64_t offset, uint64_t length);
+/* Whether that can be expected to work now. Any thread. */
+bool blk_can_send(BlkNode *node, uint64_t offset, uint64_t length);

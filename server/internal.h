@@ -9,8 +9,9 @@
  * used up. A request that completes later becomes an output item of its own.
  *
  * A busy session stays on its thread for a while: instead of arming its source, the owner waits a
- * few milliseconds in recv for what comes next, as long as the engine has loops to spare. The
- * descriptor is therefore a blocking one, and every other call on it says MSG_DONTWAIT.
+ * few milliseconds in recv for what comes next, as long as the engine has loops to spare.  The
+ * descriptor is therefore a blocking one, and every other call on it says MSG_DONTWAIT; but that of
+ * a session with large reads is not, as sendfile can't be told so.
  *
  * Invariants:
  *  N1  The source is armed only by its owner, or by who takes it out of the paused state.
@@ -47,6 +48,8 @@
 #define NBDS_COMMANDS     8u    /* those that there are, from 0 on */
 #define NBDS_QUERIES_MAX  4096u /* queries of one metadata option */
 #define NBDS_SPARSE_MIN   (64u << 10) /* bytes of a read from which holes are looked for */
+#define NBDS_LENT_MIN     (64u << 10) /* bytes of a read from which its data don't pass through here \
+                                       */
 
 typedef struct NbdsSession NbdsSession;
 typedef struct NbdsRequest NbdsRequest;
@@ -85,6 +88,8 @@ struct NbdsOut {
     NbdsOut *next;
     struct iovec *iov; /* consumed as it is sent */
     unsigned n;
+    /* What follows them straight from the disk, and where; only of a request's. */
+    uint64_t lent, lent_at;
     void (*release)(NbdsSession *s, NbdsOut *out); /* sent, or dropped with the session */
 };
 
@@ -207,6 +212,7 @@ struct NbdsSession {
     size_t begin, end; /* of what is received and not used, in rx */
     size_t need;       /* bytes from begin that the next message takes, as far as known */
     bool large;        /* the client sends large payloads */
+    bool nonblocking;  /* the descriptor is: it waits in poll */
     uint8_t stash[NBDS_STASH];
     unsigned stashed;
     uint64_t skip; /* bytes to throw away before the next message */

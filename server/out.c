@@ -5,6 +5,8 @@
  * descriptor of it (the writer) waits for room: the source itself belongs to the reader (N1). */
 #include "server/internal.h"
 
+#include "util/sync.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -36,40 +38,63 @@ static void consume(NbdsSession *s, NbdsOut **list, size_t sent)
         if (out->n) {
             out->iov->iov_base = (char *)out->iov->iov_base + sent;
             out->iov->iov_len -= sent;
-            return;
         }
+        if (out->n || out->lent)
+            return;
         drop_first(s, list);
     }
+}
+
+/* What the first item has lent. -1 and errno; ENOTSUP: it must be read. */
+static ssize_t send_lent(NbdsSession *s, NbdsOut **list)
+{
+    NbdsOut *out = *list;
+    ssize_t n = blk_send(s->node, s->source.fd, out->lent_at, out->lent);
+
+    if (n < 0) {
+        errno = (int)-n;
+        return -1;
+    }
+    out->lent_at += (uint64_t)n;
+    out->lent -= (uint64_t)n;
+    if (!out->lent)
+        drop_first(s, list);
+    return n;
 }
 
 static ssize_t send_some(NbdsSession *s, NbdsOut *list)
 {
     struct iovec iov[IOV_BATCH];
     struct msghdr msg = { .msg_iov = iov };
+    bool more = false;
 
     if (s->tls)
         return nbds_tls_send(s, list);
-    for (NbdsOut *out = list; out && msg.msg_iovlen < IOV_BATCH; out = out->next) {
+    for (NbdsOut *out = list; out && !more && msg.msg_iovlen < IOV_BATCH; out = out->next) {
         size_t n = MIN(out->n, IOV_BATCH - msg.msg_iovlen);
 
         memcpy(iov + msg.msg_iovlen, out->iov, n * sizeof(*iov));
         msg.msg_iovlen += n;
+        more = out->lent;
     }
-    return sendmsg(s->source.fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+    return sendmsg(s->source.fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT | (more ? MSG_MORE : 0));
 }
 
-/* Sends the list as far as the socket takes it; whether all of it is gone. */
-static bool send_list(NbdsSession *s, NbdsOut **list)
+/* Sends the list as far as the socket takes it. 0: all of it is gone; EAGAIN: the socket is full;
+ * ENOTSUP: what the first item has lent must be read. */
+static int send_list(NbdsSession *s, NbdsOut **list)
 {
     while (*list) {
         bool dead = __atomic_load_n(&s->dead, __ATOMIC_ACQUIRE);
-        ssize_t sent = dead ? -1 : send_some(s, *list);
+        bool lent = !(*list)->n && (*list)->lent;
+        ssize_t sent = dead ? -1 : lent ? send_lent(s, list) : send_some(s, *list);
 
         if (sent >= 0) {
             nbds_count(&s->sent, (uint64_t)sent);
-            consume(s, list, (size_t)sent);
-        } else if (!dead && (errno == EAGAIN || errno == EWOULDBLOCK)) {
-            return false;
+            if (!lent)
+                consume(s, list, (size_t)sent);
+        } else if (!dead && (errno == EAGAIN || (lent && errno == ENOTSUP))) {
+            return errno;
         } else if (dead || errno != EINTR) {
             if (!dead)
                 nbds_session_cut(s, NBDS_REASON_LOST); /* the reader sees it */
@@ -77,7 +102,7 @@ static bool send_list(NbdsSession *s, NbdsOut **list)
                 drop_first(s, list);
         }
     }
-    return true;
+    return 0;
 }
 
 /* Has the writer wait for room; false if there is no descriptor or no memory for that. */
@@ -97,21 +122,26 @@ static bool arm_writer(NbdsSession *s)
     return false;
 }
 
-/* The unsent rest goes back to the front and the writer waits for room, or, if it can't, the clock
- * tries again. Takes over the reference of who is sending. */
-static void wait_for_room(NbdsSession *s, NbdsOut *list)
+/* The unsent rest goes back to the front. */
+static void put_back(NbdsSession *s, NbdsOut *list, bool blocked)
 {
     NbdsOut **end = &list;
+    TM_GUARD(&s->lock);
 
-    pthread_mutex_lock(&s->lock);
     while (*end)
         end = &(*end)->next;
     *end = s->queue;
     if (!s->queue)
         s->tail = end;
     s->queue = list;
-    __atomic_store_n(&s->blocked, true, __ATOMIC_RELAXED);
-    pthread_mutex_unlock(&s->lock);
+    __atomic_store_n(&s->blocked, blocked, __ATOMIC_RELAXED);
+}
+
+/* The writer waits for room, or, if it can't, the clock tries again. Takes over the reference of
+ * who is sending. */
+static void wait_for_room(NbdsSession *s, NbdsOut *list)
+{
+    put_back(s, list, true);
     if (!arm_writer(s))
         __atomic_store_n(&s->retry, true, __ATOMIC_RELEASE);
 }
@@ -126,11 +156,47 @@ static void resume(NbdsSession *s)
     blk_engine_arm(s->server->engine, &s->source, EPOLLIN | EPOLLOUT);
 }
 
+static void send_all(NbdsSession *s);
+
+/* On a worker, which is who sends from here on: its request is the first in the queue. */
+static void fetch_run(BlkWork *work)
+{
+    NbdsRequest *r = (NbdsRequest *)((char *)work - offsetof(NbdsRequest, blk.work));
+    NbdsSession *s = r->session;
+    NbdsChunk *chunk = nbds_chunk_get(s->server, r->out.lent);
+
+    if (chunk && blk_node_pread(s->node, chunk->data, r->out.lent_at, r->out.lent) == 0) {
+        r->chunk = chunk;
+        r->iov[0] = (struct iovec){ chunk->data, r->out.lent };
+        r->out.iov = r->iov;
+        r->out.n = 1;
+        r->out.lent = 0;
+        nbds_chunk_unref(s->server, chunk); /* the spare one */
+    } else {
+        nbds_chunk_put(s->server, chunk);
+        nbds_session_cut(s, NBDS_REASON_LOST); /* the reply has begun: it can't become an error */
+    }
+    send_all(s);
+}
+
+/* What was to be sent from the page cache is not there any more. Takes over the reference, as
+ * above.
+ */
+static void fetch(NbdsSession *s, NbdsOut *list)
+{
+    NbdsRequest *r = (NbdsRequest *)list;
+
+    put_back(s, list, false);
+    r->blk.work.run = fetch_run;
+    blk_engine_work(s->server->engine, &r->blk.work);
+}
+
 /* The caller has set sending and gives up a reference. */
 static void send_all(NbdsSession *s)
 {
     for (;;) {
         NbdsOut *list;
+        int err;
 
         pthread_mutex_lock(&s->lock);
         list = g_steal_pointer(&s->queue);
@@ -142,9 +208,13 @@ static void send_all(NbdsSession *s)
         pthread_mutex_unlock(&s->lock);
         if (!list)
             break;
-        if (send_list(s, &list))
+        err = send_list(s, &list);
+        if (!err)
             continue;
-        wait_for_room(s, list);
+        if (err == EAGAIN)
+            wait_for_room(s, list);
+        else
+            fetch(s, list);
         return;
     }
     nbds_session_unref(s, 1);

@@ -4,6 +4,7 @@
 #include "server/internal.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -181,6 +182,12 @@ static int receive(NbdsSession *s, bool wait, bool *drained)
     if (s->need > have + NBDS_CHUNK / 8) {
         room = MIN(room, s->need - have);
         flags = wait ? MSG_WAITALL : MSG_DONTWAIT;
+    }
+    if (wait && s->nonblocking) {
+        struct pollfd p = { .fd = s->source.fd, .events = POLLIN };
+
+        if (poll(&p, 1, LINGER_US / 1000) == 0)
+            return 0;
     }
     n = s->tls ? nbds_tls_recv(s, s->rx->data + s->end, room, flags)
                : recv(s->source.fd, s->rx->data + s->end, room, flags);

@@ -77,7 +77,7 @@ void nbds_request_done(NbdsRequest *r, int result)
         nbds_data_format(s, r->head, true, &r->h, r->h.offset, (uint32_t)r->h.length);
         r->iov[0].iov_len = s->data_head;
         r->iov[1] = (struct iovec){ r->data, r->h.length };
-        r->out.n = 2;
+        r->out.n = r->out.lent ? 1 : 2;
     } else {
         uint32_t error = result ? nbds_request_error(s, &r->h, -result) : 0;
 

@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/sendfile.h>
+#include <sys/syscall.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -30,6 +32,31 @@ static void *sys_mmap(int fd, off_t offset, size_t length)
     return address == MAP_FAILED ? NULL : address;
 }
 
+static ssize_t sys_sendfile(int socket, int fd, off_t offset, size_t count)
+{
+    return sendfile(socket, fd, &offset, count);
+}
+
+#ifndef SYS_cachestat
+#define SYS_cachestat 451
+#endif
+
+static int sys_cached(int fd, off_t offset, size_t count)
+{
+    const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    struct {
+        uint64_t offset, length;
+    } range = { (uint64_t)offset, count };
+    struct {
+        uint64_t cached, dirty, writeback, evicted, recently_evicted;
+    } found = { 0 };
+    uint64_t pages = ((uint64_t)offset + count - 1) / page - (uint64_t)offset / page + 1;
+
+    if (syscall(SYS_cachestat, fd, &range, &found, 0) < 0)
+        return -1;
+    return found.cached >= pages;
+}
+
 static int sys_fsetxattr(int fd, const char *name, const void *value, size_t size)
 {
     return fsetxattr(fd, name, value, size, 0);
@@ -51,6 +78,8 @@ const TmSys tm_sys_kernel = {
     .ioctl = sys_ioctl,
     .lock = sys_lock,
     .readahead = readahead,
+    .sendfile = sys_sendfile,
+    .cached = sys_cached,
     .mmap = sys_mmap,
     .munmap = munmap,
     .fgetxattr = fgetxattr,

@@ -27,6 +27,11 @@ typedef struct TmSys {
     int (*ioctl)(int fd, unsigned long request, void *arg);
     int (*lock)(int fd, int cmd, struct flock *lock); /* fcntl(2): F_OFD_SETLK, F_OFD_GETLK */
     ssize_t (*readahead)(int fd, off_t offset, size_t count);
+    /* sendfile(2) to a socket from @offset of a file. These two may be NULL: not supported. */
+    ssize_t (*sendfile)(int socket, int fd, off_t offset, size_t count);
+    /* Whether the range of a file is in the page cache whole (cachestat(2), Linux 6.5): 1, 0, or -1
+     * and errno. */
+    int (*cached)(int fd, off_t offset, size_t count);
     /* A shared mapping of [offset, offset + length) for reading and writing; NULL, not MAP_FAILED.
      */
     void *(*mmap)(int fd, off_t offset, size_t length);
