@@ -21,13 +21,18 @@
 #define DISK_SIZE ((1 << 20) + 777)
 #define PATIENCE  20000 /* ms without any progress */
 
-/* Flags, STRUCTURED_REPLY, SET_META_CONTEXT, GO. */
+/* Flags, STRUCTURED_REPLY, SET_META_CONTEXT, GO. The user context w is only selected when the
+ * second one is EXTENDED_HEADERS instead. */
+#define AGREED 15 /* the byte that tells the two apart */
 static const char handshake[] = "\0\0\0\3"
                                 "IHAVEOPT\0\0\0\10\0\0\0\0"
-                                "IHAVEOPT\0\0\0\12\0\0\0\114\0\0\0\1d\0\0\0\3"
+                                "IHAVEOPT\0\0\0\12\0\0\0\215\0\0\0\1d\0\0\0\6"
                                 "\0\0\0\17base:allocation"
                                 "\0\0\0\23qemu:dirty-bitmap:b"
                                 "\0\0\0\25qemu:allocation-depth"
+                                "\0\0\0\23x-tidemark:backup:b"
+                                "\0\0\0\21x-tidemark:user:u"
+                                "\0\0\0\21x-tidemark:user:w"
                                 "IHAVEOPT\0\0\0\7\0\0\0\7\0\0\0\1d\0\0";
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -69,6 +74,12 @@ static NbdServer *start(void)
     command(qmp, "block-export-add",
             "{'type': 'nbd', 'id': 'e', 'node-name': 'd', 'writable': true, 'bitmaps': ['b'],"
             " 'allocation-depth': true}");
+    command(qmp, "block-export-context-set",
+            "{'id': 'e', 'name': 'u', 'ranges': [{'offset': 0, 'length': 4096, 'value': 1},"
+            " {'offset': 5000, 'length': 1, 'value': 4294967295}]}");
+    command(qmp, "block-export-context-set",
+            "{'id': 'e', 'name': 'w', 'width': 64, 'ranges': [{'offset': 100000, 'length': 9000,"
+            " 'value': 18446744073709551615}]}");
     return server;
 }
 
@@ -115,8 +126,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         server = start();
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) < 0)
         abort();
-    if (size >= 4 && tm_get_be32(data) == NBD_MAGIC_REQUEST)
+    if (size >= 4 &&
+        (tm_get_be32(data) == NBD_MAGIC_REQUEST || tm_get_be32(data) == NBD_MAGIC_EXTENDED_REQUEST))
         g_byte_array_append(all, (const uint8_t *)handshake, sizeof(handshake) - 1);
+    if (all->len && tm_get_be32(data) == NBD_MAGIC_EXTENDED_REQUEST)
+        all->data[AGREED] = NBD_OPT_EXTENDED_HEADERS;
     g_byte_array_append(all, data, (guint)size);
     nbds_service_enter(server->services);
     nbds_session_new(server->services, fds[0]);

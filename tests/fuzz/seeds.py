@@ -48,6 +48,15 @@ def request(kind, offset=0, length=512, flags=0, data=b""):
     return struct.pack(">IHHQQI", 0x25609513, flags, kind, 0x1122334455667788 + kind, offset, length) + data
 
 
+def extended(kind, offset=0, length=512, flags=0, data=b""):
+    return struct.pack(">IHHQQQ", 0x21e41c71, flags | (32 if data else 0), kind, 0x8877665544332211 + kind, offset,
+                       len(data) or length) + data
+
+
+def chosen(length, *ids):
+    return struct.pack(">Q%dI" % len(ids), length, *ids)
+
+
 FLAGS = struct.pack(">I", 3)
 READ, WRITE, DISC, FLUSH, TRIM, CACHE, ZERO, STATUS = range(8)
 EVERY = (request(READ) + request(WRITE, 100, 6, 1, b"abcdef") + request(FLUSH, 0, 0) + request(TRIM, 4096, 4096)
@@ -56,11 +65,20 @@ EVERY = (request(READ) + request(WRITE, 100, 6, 1, b"abcdef") + request(FLUSH, 0
          + request(READ, 0, 200000, 4) + request(99) + request(READ, 1 << 60) + request(WRITE, 1 << 20, 1024, 0,
                                                                                      b"x" * 1024))
 CONTEXTS = meta(10, b"base:allocation", b"qemu:dirty-bitmap:b", b"qemu:allocation-depth")
+OWN = meta(10, b"x-tidemark:backup:b", b"x-tidemark:user:w", b"x-tidemark:user:u")
+WIDE = (extended(READ) + extended(WRITE, 100, data=b"abcdef") + extended(FLUSH, 0, 0) + extended(TRIM, 4096, 1 << 19)
+        + extended(ZERO, 0, (1 << 20) + 777) + extended(CACHE, 0, 1 << 40) + extended(STATUS, 0, (1 << 20) + 777)
+        + extended(STATUS, 4096, data=chosen(1 << 20, 3, 5)) + extended(STATUS, 0, data=chosen(9, 1, 1))
+        + extended(STATUS, 0, data=chosen(9)) + extended(STATUS, 7, 1 << 60) + extended(READ, 0, 64, 0, b"wrong"))
 NBD = {
     "plain": FLAGS + go(7, 0, 1, 2, 3) + EVERY + request(DISC, 0, 0),
     "structured": FLAGS + option(8) + CONTEXTS + go() + EVERY + request(DISC, 0, 0),
     "export-name": FLAGS + option(1, b"d") + EVERY,
     "old-flags": struct.pack(">I", 0) + option(1, b"d") + request(READ),
+    "extended": FLAGS + option(11) + CONTEXTS + go() + WIDE + extended(DISC, 0, 0),
+    "extended-transmission": WIDE + extended(DISC, 0, 0),
+    "own": FLAGS + option(8) + meta(9, b"x-tidemark:") + meta(9, b"x-tidemark:user:") + OWN + go() + EVERY,
+    "own-wide": FLAGS + option(11) + meta(9, b"x-tidemark:") + OWN + option(8) + option(11) + go() + WIDE,
     "list": FLAGS + option(8) + option(3) + meta(9) + meta(9, b"qemu:") + meta(9, b"base:", b"x:y") + option(2),
     "info": FLAGS + go(6, 3) + go(6, export=b"nope") + go(6, export=b"") + option(42, b"abc") + option(2),
     "bad-lengths": FLAGS + option(7, b"\xff\xff\xff\xffd\0\0") + meta(10) + option(10, b"\0") + option(
