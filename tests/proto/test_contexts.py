@@ -138,6 +138,7 @@ def removed(tmp):
         d.qmp("block-export-context-remove", id="exp-disk0", name="m")
         for session, value in ((w, 1), (x, BIG), (y, 2)):
             equal(told(session), [(10, value), (SIZE - 10, 0)])
+        equal([c["contexts"] for c in d.qmp("query-nbd-sessions")], [[USER + "m"]] * 3)
         z = ready(d)
         equal(names(z.opt(OPT_SET_META, meta_data("disk0", USER + "m"))), [])
         d.qmp("block-export-del", id="exp-disk0", mode="hard")
@@ -316,6 +317,8 @@ def while_they_change(tmp):
         for n in range(2, 80):
             attach(d, "m", *((i * 4096, 2048, n << 32 * (n % 3 == 0)) for i in range(256)),
                    width=64 if n % 3 == 0 else 32)
+            for session in d.qmp("query-nbd-sessions"):
+                equal(session["contexts"] in ([], [USER + "m"]), True, session)
             if n % 7 == 0:
                 d.qmp("block-export-context-remove", id="exp-disk0", name="m")
         stop.set()
