@@ -30,9 +30,13 @@ static const struct {
       "authz-list-file,id=ID,filename=FILE[,refresh=on|off]",
       "make a secret, TLS credentials, or a list of who may" },
     { "nbd-server", 0, CMD_NBD_SERVER,
-      "addr.type=unix,addr.path=PATH[,max-connections=N]\n"
-      "addr.type=inet,addr.host=HOST,addr.port=PORT[,max-connections=N]",
-      "start the NBD server" },
+      "addr.type=unix,addr.path=PATH[,...]\n"
+      "addr.type=inet,addr.host=HOST,addr.port=PORT[,...]\n"
+      "addr.type=vsock,addr.cid=CID,addr.port=PORT[,...]\n"
+      "addr.type=fd,addr.str=NUMBER|NAME[,...]\n"
+      "[,id=ID][,tls-creds=ID][,tls-authz=ID][,max-connections=N]\n"
+      "[,handshake-max-seconds=N][,idle-max-seconds=N]...",
+      "start an NBD server" },
     { "export", 0, CMD_EXPORT,
       "[type=]nbd,id=ID,node-name=NODE[,name=NAME][,writable=on|off]\n"
       "[,description=TEXT][,bitmaps.0=BITMAP...][,allocation-depth=on|off]",

@@ -200,10 +200,9 @@ static const QmpMember connected_members[] = {
 static const QmpType connected_data = { .kind = QMP_KIND_OBJECT,
                                         .name = "q_obj_NBD_CLIENT_CONNECTED-arg",
                                         .members = connected_members };
-static const char *const reason_values[] = {
-    "closed",  "lost",           "error",          "handshake", "idle",
-    "stalled", "export-removed", "server-stopped", "requested", NULL
-};
+static const char *const reason_values[] = { "closed",         "lost",      "error",
+                                             "idle",           "stalled",   "export-removed",
+                                             "server-stopped", "requested", NULL };
 static const QmpType reason = { .kind = QMP_KIND_ENUM,
                                 .name = "NbdDisconnectReason",
                                 .values = reason_values };

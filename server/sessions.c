@@ -56,15 +56,10 @@ void nbds_sessions_opened(NbdsSession *s)
 void nbds_sessions_closed(NbdsSession *s)
 {
     static const char *const reasons[] = {
-        [NBDS_REASON_CLOSED] = "closed",
-        [NBDS_REASON_LOST] = "lost",
-        [NBDS_REASON_ERROR] = "error",
-        [NBDS_REASON_HANDSHAKE] = "handshake",
-        [NBDS_REASON_IDLE] = "idle",
-        [NBDS_REASON_STALLED] = "stalled",
-        [NBDS_REASON_EXPORT] = "export-removed",
-        [NBDS_REASON_SERVER] = "server-stopped",
-        [NBDS_REASON_REQUESTED] = "requested",
+        [NBDS_REASON_CLOSED] = "closed",         [NBDS_REASON_LOST] = "lost",
+        [NBDS_REASON_ERROR] = "error",           [NBDS_REASON_IDLE] = "idle",
+        [NBDS_REASON_STALLED] = "stalled",       [NBDS_REASON_EXPORT] = "export-removed",
+        [NBDS_REASON_SERVER] = "server-stopped", [NBDS_REASON_REQUESTED] = "requested",
     };
     json_object *data;
 
