@@ -48,8 +48,9 @@
 #define NBDS_COMMANDS     8u    /* those that there are, from 0 on */
 #define NBDS_QUERIES_MAX  4096u /* queries of one metadata option */
 #define NBDS_SPARSE_MIN   (64u << 10) /* bytes of a read from which holes are looked for */
-#define NBDS_LENT_MIN     (64u << 10) /* bytes of a read from which its data don't pass through here \
-                                       */
+#define NBDS_LENT_MIN                                                                              \
+    (64u << 10) /* bytes of a read from which its data don't pass through here                     \
+                 */
 
 typedef struct NbdsSession NbdsSession;
 typedef struct NbdsRequest NbdsRequest;
@@ -212,6 +213,7 @@ struct NbdsSession {
     size_t begin, end; /* of what is received and not used, in rx */
     size_t need;       /* bytes from begin that the next message takes, as far as known */
     bool large;        /* the client sends large payloads */
+    bool grown;        /* the socket's buffer is */
     bool nonblocking;  /* the descriptor is: it waits in poll */
     uint8_t stash[NBDS_STASH];
     unsigned stashed;

@@ -217,22 +217,28 @@ static void read_large(NbdsSession *s, const NbdsHead *h)
         nbds_request_done(r, ret);
 }
 
-/* Once, for a session with large reads. Half a megabyte in the socket at a time doubles what goes
+/* Once, for a session with large reads: half a megabyte in the socket at a time doubles what goes
  * through a unix socket; TCP finds its own measure. Root may exceed the system's limit. */
-static bool make_nonblocking(NbdsSession *s)
+static void grow_socket(NbdsSession *s)
 {
-    int fd = s->source.fd, flags = fcntl(fd, F_GETFL), domain = 0, size = SEND_BUFFER;
+    int fd = s->source.fd, domain = 0, size = SEND_BUFFER;
     socklen_t length = sizeof(domain);
 
-    if (s->nonblocking)
-        return true;
-    if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
-        return false;
-    s->nonblocking = true;
+    if (s->grown)
+        return;
+    s->grown = true;
     if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length) == 0 && domain == AF_UNIX &&
         setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size)) < 0)
         setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
-    return true;
+}
+
+static bool make_nonblocking(NbdsSession *s)
+{
+    int flags = s->nonblocking ? 0 : fcntl(s->source.fd, F_GETFL);
+
+    if (!s->nonblocking && flags >= 0)
+        s->nonblocking = fcntl(s->source.fd, F_SETFL, flags | O_NONBLOCK) == 0;
+    return s->nonblocking;
 }
 
 /* From the page cache to the socket, as the reply is sent. */
@@ -274,6 +280,8 @@ static void read_small(NbdsSession *s, const NbdsHead *h)
 
 void nbds_read(NbdsSession *s, const NbdsHead *h)
 {
+    if (h->length >= NBDS_LENT_MIN)
+        grow_socket(s);
     if (!h->length)
         nbds_reply(s, h, 0, "");
     else if (s->structured && !(h->flags & NBD_CMD_FLAG_DF) && h->length >= NBDS_SPARSE_MIN &&
