@@ -438,6 +438,8 @@ typedef enum {
     NBDS_CROWDED, /* there are no descriptors to spare */
 } NbdsPlace;
 NbdsPlace nbds_service_enter(NbdsService *service);
+/* Whether @fd, a new one, leaves enough to others. Any thread. */
+bool nbds_descriptor_spare(int fd);
 /* Gives it back, and if @session, a session's reference: the last touch of that. Any thread. */
 void nbds_service_leave(NbdsService *service, bool session);
 static inline bool nbds_service_full(const NbdsService *service) /* under server->lock */

@@ -13,6 +13,7 @@
 #include "util/error.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
@@ -46,11 +47,22 @@ static void configure(int fd)
     setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
 }
 
+/* Whether the next descriptor leaves enough to others. */
+static bool descriptor_to_spare(const NbdsListener *l)
+{
+    int fd = fcntl(l->socket.fd, F_DUPFD_CLOEXEC, 0);
+    bool spare = fd >= 0 && nbds_descriptor_spare(fd);
+
+    if (fd >= 0)
+        close(fd);
+    return spare;
+}
+
 /* Takes what is waiting: NBDS_PLACE if that is all, else what is lacking. */
 static NbdsPlace accept_some(NbdsListener *l)
 {
     for (int i = 0; i < ACCEPT_MAX; i++) {
-        NbdsPlace place = nbds_service_enter(l->service);
+        NbdsPlace place = descriptor_to_spare(l) ? nbds_service_enter(l->service) : NBDS_CROWDED;
         int fd;
 
         if (place != NBDS_PLACE)

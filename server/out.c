@@ -115,7 +115,7 @@ static bool arm_writer(NbdsSession *s)
     s->writer.fd = fcntl(s->source.fd, F_DUPFD_CLOEXEC, 0);
     if (s->writer.fd < 0)
         return false;
-    if (!blk_engine_add(engine, &s->writer, EPOLLOUT))
+    if (nbds_descriptor_spare(s->writer.fd) && !blk_engine_add(engine, &s->writer, EPOLLOUT))
         return true;
     close(s->writer.fd);
     s->writer.fd = -1;

@@ -18,14 +18,26 @@
 
 /* ---- places */
 
-/* Under the lock. */
-static bool crowded(const NbdServer *server)
+/* How many there are for connections. */
+static rlim_t descriptors(void)
 {
     struct rlimit limit;
 
-    return !getrlimit(RLIMIT_NOFILE, &limit) && limit.rlim_cur != RLIM_INFINITY &&
-           2 * ((rlim_t)server->n_sessions + 1) >
-               limit.rlim_cur - limit.rlim_cur / DESCRIPTORS_KEPT;
+    return getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY
+               ? RLIM_INFINITY
+               : limit.rlim_cur - limit.rlim_cur / DESCRIPTORS_KEPT;
+}
+
+/* Under the lock. */
+static bool crowded(const NbdServer *server)
+{
+    return 2 * ((rlim_t)server->n_sessions + 1) > descriptors();
+}
+
+/* New ones are the lowest that are free. */
+bool nbds_descriptor_spare(int fd)
+{
+    return (rlim_t)fd < descriptors();
 }
 
 NbdsPlace nbds_service_enter(NbdsService *service)

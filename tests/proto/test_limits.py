@@ -257,19 +257,19 @@ def out_of_descriptors(tmp):
         if not 10 < len(held) < used + 20:
             fail("%d connections with %d descriptors" % (len(held), used + 40))
         before = cpu(d)
-        for i in range(20):
-            good.request(READ, i, 0, 1 * MIB, DF)
+        for i in range(3):
+            good.request(READ, i, 0, 400 * KIB, DF)
         for w in held:
             w.go(structured=False)
         for w in held:
-            w.send(request(READ, 1, 0, 1 * MIB) + request(READ, 2, 0, 512))
+            w.send(request(READ, 1, 0, 400 * KIB) + request(READ, 2, 0, 512))
         d.new_monitor().close()
         time.sleep(1)
         if cpu(d) - before > 60:
             fail("the daemon spins: %d ticks" % (cpu(d) - before))
-        for i in range(20):
-            equal(len(good.chunk()[3]), 8 + 1 * MIB)
-        in_threads(*(lambda w=w: (equal(w.simple(1, 1 * MIB)[0], 0), equal(w.simple(2, 512)[0], 0))
+        for i in range(3):
+            equal(len(good.chunk()[3]), 8 + 400 * KIB)
+        in_threads(*(lambda w=w: (equal(w.simple(1, 400 * KIB)[0], 0), equal(w.simple(2, 512)[0], 0))
                      for w in held[1:]))
         held[0].close()
         held[1].close()

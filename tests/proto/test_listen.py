@@ -133,7 +133,8 @@ def out_of_descriptors(tmp):
     with serve(tmp) as d:
         held = [Wire(d.nbd_path).go()]
         used = len(os.listdir("/proc/%d/fd" % d.pid))
-        resource.prlimit(d.pid, resource.RLIMIT_NOFILE, (used + 1, used + 1))
+        limit = next(n for n in range(used, 3 * used) if n - n // 8 > used)  # an eighth is for others
+        resource.prlimit(d.pid, resource.RLIMIT_NOFILE, (limit, limit))
         held.append(Wire(d.nbd_path).go())
         late = Wire(d.nbd_path, flags=3, greet=False)
         late.s.settimeout(0.3)
