@@ -46,6 +46,7 @@
 #define NBDS_REPLY_MAX    192u  /* bytes of a reply without data */
 #define NBDS_REQUESTS_MAX 1024u /* a session's, not answered yet */
 #define NBDS_COMMANDS     8u    /* those that there are, from 0 on */
+#define NBDS_EVENTS_MAX   500u  /* clients a second that make events */
 #define NBDS_QUERIES_MAX  4096u /* queries of one metadata option */
 #define NBDS_SPARSE_MIN   (64u << 10) /* bytes of a read from which holes are looked for */
 #define NBDS_LENT_MIN                                                                              \
@@ -243,6 +244,7 @@ struct NbdsSession {
     int reason;      /* atomic: NbdsReason */
     int64_t born;    /* monotonic us */
     /* under server->lock */
+    bool told;      /* the management knows of it: it will hear of its end */
     bool open;      /* the handshake is over: what it agreed on stays as it is */
     uint64_t moved; /* the clock's: bytes at the last change, and when that was */
     int64_t moved_at;
@@ -394,6 +396,7 @@ struct NbdServer {
     GArray *inherited; /* address.c's */
     BlkSource clock;   /* fd -1: it does not go */
     bool clock_stopping;
+    unsigned events_left; /* until the clock's next second */
 
     pthread_mutex_t pool_lock;
     struct {

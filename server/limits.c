@@ -140,6 +140,7 @@ static void clock_ready(BlkSource *source, uint32_t events)
     for (NbdsSession *s = server->sessions; s; s = s->next)
         check(s, now);
     nbds_listen_resume(server);
+    server->events_left = NBDS_EVENTS_MAX;
     again = writers(server);
     pthread_mutex_unlock(&server->lock);
     for (guint i = 0; i < again->len; i++) {
@@ -169,6 +170,7 @@ bool nbds_clock_start(NbdServer *server, GError **error)
 
     if (server->clock.fd >= 0)
         return true;
+    server->events_left = NBDS_EVENTS_MAX;
     server->clock.ready = clock_ready;
     server->clock.fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
     if (server->clock.fd < 0 || timerfd_settime(server->clock.fd, 0, &second, NULL) < 0)

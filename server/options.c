@@ -115,6 +115,8 @@ static int enter(NbdsSession *s, BlkExport *x)
     s->phase = NBDS_TRANSMISSION;
     pthread_mutex_lock(&s->server->lock);
     s->open = true;
+    s->told = s->server->events_left > 0;
+    s->server->events_left -= s->told;
     pthread_mutex_unlock(&s->server->lock);
     nbds_sessions_opened(s);
     return 0;

@@ -1,9 +1,11 @@
 /* server/sessions.c: what the management sees of clients, and does with them.
  *
  * A session counts for itself, each counter written by one thread. What it negotiated is constant
- * once it is open, so that others may read it then, under server->lock. Clients that have not
- * opened an export are shown, but make no events: whoever can connect could make any number of
- * those. */
+ * once it is open, so that others may read it then, under server->lock.
+ *
+ * Clients must not fill the monitors with events: those that have not opened an export make none,
+ * and of those that have, so many a second (NBDS_EVENTS_MAX). Whose beginning was told, its end is.
+ */
 #include "server/internal.h"
 
 #include "util/error.h"
@@ -44,8 +46,11 @@ static void emit(const NbdsSession *s, const char *name, json_object *data)
 
 void nbds_sessions_opened(NbdsSession *s)
 {
-    json_object *data = event(s);
+    json_object *data;
 
+    if (!s->told)
+        return;
+    data = event(s);
     add_bool(data, "tls", s->tls != NULL);
     if (s->identity)
         add(data, "identity", s->identity);
@@ -63,7 +68,7 @@ void nbds_sessions_closed(NbdsSession *s)
     };
     json_object *data;
 
-    if (!s->open)
+    if (!s->told)
         return;
     data = event(s);
     add(data, "reason", reasons[__atomic_load_n(&s->reason, __ATOMIC_RELAXED)]);

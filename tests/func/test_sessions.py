@@ -177,6 +177,26 @@ def in_a_storm(tmp):
 
 
 @test
+def too_many(tmp):
+    "clients that come and go all the time don't fill the monitors; whose coming was told, so is its end"
+    with serve(tmp) as d:
+        until, n = time.monotonic() + 2.5, 0
+        hello = struct.pack(">I", 3) + option(OPT_GO, info_data("disk0")) + request(DISC, 1)
+        while time.monotonic() < until:
+            w = Wire(d.nbd_path, flags=None, greet=False)
+            w.send(hello)
+            w.close()
+            n += 1
+        wait_until(lambda: not sessions(d), "the end of all sessions")
+        d.qmp("query-version")
+        comes, goes = ([e["data"]["id"] for e in d.monitor.events if e["event"] == "NBD_CLIENT_" + what]
+                       for what in ("CONNECTED", "DISCONNECTED"))
+        equal(sorted(comes), sorted(goes))
+        if len(comes) > 500 * 5 or n < len(comes):
+            fail("%d events of %d clients" % (len(comes), n))
+
+
+@test
 def tidemark_sessions(tmp):
     "tidemark sessions: a table, or --json"
     with serve(tmp) as d:
