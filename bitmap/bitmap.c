@@ -424,34 +424,46 @@ uint64_t bmp_bitmap_count(BmpBitmap *bitmap)
     return granules << bits.shift;
 }
 
-uint64_t bmp_bitmap_extents(BmpBitmap *bitmap, uint64_t offset, uint64_t length, TmExtents *out)
+size_t bmp_bitmap_edges(BmpBitmap *bitmap, uint64_t offset, uint64_t length, uint64_t *edges,
+                        size_t max, bool *dirty, uint64_t *described)
 {
-    uint64_t at = offset, end = offset + length, first, last;
-    BmpBitsIter iter;
+    uint64_t end = offset + length, reached;
     BmpBits bits;
+    size_t n;
 
+    *described = 0;
     if (!length)
         return 0;
     bitmap_snapshot(bitmap, &bits);
-    iter = bmp_bits_iter(&bits);
-    first = offset >> bits.shift;
-    while (at < end && bmp_bits_next(&iter, first, ((end - 1) >> bits.shift) + 1, &first, &last)) {
-        uint64_t from = tm_max(first << bits.shift, offset);
-        uint64_t to = tm_min(last << bits.shift, end);
-
-        if (from > at && !tm_extents_add(out, from - at, 0))
-            goto out;
-        at = from;
-        if (!tm_extents_add(out, to - from, TM_STATE_DIRTY))
-            goto out;
-        at = to;
-        first = last;
-    }
-    if (at < end && tm_extents_add(out, end - at, 0))
-        at = end;
-out:
+    n = bmp_bits_edges(&bits, offset >> bits.shift, ((end - 1) >> bits.shift) + 1, edges, max,
+                       dirty, &reached);
+    *described = tm_min(reached << bits.shift, end) - offset;
     bmp_bits_clear_all(&bits);
-    return at - offset;
+    return n;
+}
+
+#define EDGES 256u /* looked for at a time */
+
+uint64_t bmp_bitmap_extents(BmpBitmap *bitmap, uint64_t offset, uint64_t length, TmExtents *out)
+{
+    uint64_t edges[EDGES], done = 0;
+
+    while (done < length) {
+        uint64_t described, at = offset + done;
+        bool dirty;
+        size_t n = bmp_bitmap_edges(bitmap, at, length - done, edges, EDGES, &dirty, &described);
+
+        for (size_t i = 0; i <= n; i++) {
+            uint64_t end = i < n ? edges[i] : offset + done + described;
+
+            if (end > at && !tm_extents_add(out, end - at, dirty ? TM_STATE_DIRTY : 0))
+                return at - offset;
+            at = end;
+            dirty = !dirty;
+        }
+        done += described;
+    }
+    return done;
 }
 
 static void checksum_put(void *opaque, const void *data, size_t length)

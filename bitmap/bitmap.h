@@ -161,6 +161,11 @@ uint64_t bmp_bitmap_count(BmpBitmap *bitmap);
  * disk; stops early when @out is full. Runs at the end are cut at the range's end. Returns the
  * bytes described. Folds what is pending first. */
 uint64_t bmp_bitmap_extents(BmpBitmap *bitmap, uint64_t offset, uint64_t length, TmExtents *out);
+/* The same as the places at which it changes, in order: the first @max (> 0) of them. Returns how
+ * many; *dirty: what it is from @offset on; *described: bytes, up to the last place told if there
+ * are more. */
+size_t bmp_bitmap_edges(BmpBitmap *bitmap, uint64_t offset, uint64_t length, uint64_t *edges,
+                        size_t max, bool *dirty, uint64_t *described);
 
 /* The hex SHA-256 that QEMU's x-debug-block-dirty-bitmap-sha256 gives for the same content: over
  * hbitmap's lowest level as it is in memory on a little-endian 64-bit host. Returned (g_free). */

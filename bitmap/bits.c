@@ -398,6 +398,101 @@ bool bmp_bits_next(BmpBitsIter *iter, uint64_t from, uint64_t limit, uint64_t *f
     return true;
 }
 
+/* ---- edges --------------------------------------------------------------------------------- */
+
+typedef struct Edges {
+    uint64_t from, *list;
+    size_t n, max;
+    unsigned shift; /* of bits to bytes, which are told */
+    bool set;       /* the bit before, at first that at @from */
+} Edges;
+
+/* From @at on bits are @set. false: there is no room to tell it. */
+static bool become(Edges *e, uint64_t at, bool set)
+{
+    if (e->set == set)
+        return true;
+    if (e->n == e->max)
+        return false;
+    e->list[e->n++] = at << e->shift;
+    e->set = set;
+    return true;
+}
+
+/* A word whose first bit is @base, as far as @mask goes. */
+static bool word_edges(Edges *e, uint64_t base, uint64_t word, uint64_t mask)
+{
+    uint64_t changes = (word ^ (word << 1 | e->set)) & mask;
+    uint64_t *at = e->list + e->n, *full = e->list + e->max;
+    unsigned shift = e->shift;
+
+    e->set = word >> 63;
+    while (changes && at < full) {
+        *at++ = (base + (unsigned)__builtin_ctzll(changes)) << shift;
+        changes &= changes - 1;
+    }
+    e->n = (size_t)(at - e->list);
+    return !changes;
+}
+
+/* The part [@bit, @limit) of a page. */
+static bool words_edges(Edges *e, const uint64_t *words, uint64_t base, uint64_t bit,
+                        uint64_t limit)
+{
+    uint64_t mask = UINT64_MAX << (bit % 64);
+
+    if (bit == e->from) /* where it begins nothing changes */
+        mask &= mask - 1;
+    for (uint64_t at = bit & ~UINT64_C(63); at < limit; at += 64) {
+        if (limit - at < 64)
+            mask &= (UINT64_C(1) << (limit - at)) - 1;
+        if (!word_edges(e, at, words[(at - base) / 64], mask))
+            return false;
+        mask = UINT64_MAX;
+    }
+    return true;
+}
+
+static bool list_edges(Edges *e, const BmpPage *page, uint64_t base, uint64_t bit, uint64_t limit)
+{
+    const uint16_t *list = bmp_page_list(page);
+
+    for (unsigned i = bmp_list_lower_bound(page, (unsigned)(bit - base)); i < page->n; i++) {
+        uint64_t next = base + list[i];
+
+        if (next >= limit)
+            break;
+        if ((next > bit && !become(e, bit, false)) || !become(e, next, true))
+            return false;
+        bit = next + 1;
+    }
+    return bit >= limit || become(e, bit, false);
+}
+
+size_t bmp_bits_edges(const BmpBits *bits, uint64_t from, uint64_t limit, uint64_t *edges,
+                      size_t max, bool *set, uint64_t *reached)
+{
+    Edges e = { .from = from, .list = edges, .max = max, .shift = bits->shift };
+    uint64_t base, end;
+    bool more = true;
+
+    limit = tm_min(limit, bits->nbits);
+    *set = e.set = from < limit && bmp_bits_test(bits, from);
+    for (uint64_t bit = from; more && bit < limit; bit = end) {
+        BmpPage *page = find(bits, bit, &base, &end);
+
+        end = tm_min(end, limit);
+        if (!page || page == BMP_FULL)
+            more = become(&e, bit, page == BMP_FULL);
+        else if (page->kind == BMP_LIST)
+            more = list_edges(&e, page, base, bit, end);
+        else
+            more = words_edges(&e, bmp_page_words(page), base, bit, end);
+    }
+    *reached = more ? limit : e.list[e.n - 1] >> e.shift;
+    return e.n;
+}
+
 /* ---- export --------------------------------------------------------------------------------- */
 
 static void leaf_words(uint64_t *words, const BmpPage *page, unsigned limit)

@@ -76,6 +76,12 @@ static inline BmpBitsIter bmp_bits_iter(const BmpBits *bits)
     return (BmpBitsIter){ .bits = bits };
 }
 
+/* Where in (@from, @limit) being set changes, in order, in bytes: the first @max (> 0) of these
+ * places. Returns how many; *set: whether @from is set; *reached: @limit, or the last place told if
+ * there are more. */
+size_t bmp_bits_edges(const BmpBits *bits, uint64_t from, uint64_t limit, uint64_t *edges,
+                      size_t max, bool *set, uint64_t *reached);
+
 /* The first run that begins at or after @from (which may lie inside a run: then there) and before
  * @limit, cut at @limit. false, outputs untouched, if there is none. */
 bool bmp_bits_next(BmpBitsIter *iter, uint64_t from, uint64_t limit, uint64_t *first,

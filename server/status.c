@@ -20,6 +20,7 @@
 #define EXTENTS_MAX (128u << 10)
 #define EXTENTS_MIN 16u
 #define ASK         512u        /* extents asked of the block layer at a time */
+#define EDGES       2048u       /* of a bitmap at a time */
 #define LOOKS_MAX   (16u * ASK) /* at the graph, for one context */
 #define EFFORT_MAP  8u          /* of ASK looks at the graph, in asks of a bitmap */
 
@@ -68,6 +69,61 @@ typedef struct Walk {
     unsigned looks;           /* at the graph, which take longer than those at a bitmap or a map */
 } Walk;
 
+/* Writes the extents that end at each of @edges, the first of which begins at @at. There is room.
+ */
+static void write_edges(Writer *w, uint64_t at, const uint64_t *edges, size_t n, uint64_t flags,
+                        uint64_t others)
+{
+    uint8_t *to = w->to + (w->extended ? 16 : 8) * w->n;
+
+    for (size_t i = 0; i < n; i++) {
+        uint64_t next = edges[i], now = i % 2 ? others : flags;
+
+        if (w->extended) {
+            tm_put_be64(to, next - at);
+            tm_put_be64(to + 8, now);
+            to += 16;
+        } else {
+            tm_put_be64(to, (next - at) << 32 | now);
+            to += 8;
+        }
+        at = next;
+    }
+    w->n += n;
+}
+
+/* A dirty bitmap's: straight from where it changes to the wire. */
+static void collect_bitmap(Walk *walk, uint64_t offset, uint64_t length, Writer *w)
+{
+    const uint64_t values[2] = { w->clean ? NBD_DRAFT_STATE_CLEAN : 0,
+                                 w->clean ? 0 : TM_STATE_DIRTY };
+    uint64_t edges[EDGES];
+
+    while (length && w->n < w->max) {
+        uint64_t described, at = offset;
+        bool dirty;
+        size_t n = bmp_bitmap_edges(walk->c->bitmap, offset, length, edges,
+                                    MIN(EDGES, w->max - w->n), &dirty, &described);
+
+        walk->s->effort++;
+        /* It may have changed since the last look. */
+        if (w->length && w->flags != values[dirty] && !writer_put(w))
+            return;
+        n = MIN(n, w->max - w->n);
+        if (n) {
+            write_edges(w, offset - w->length, edges, n, values[dirty], values[!dirty]);
+            at = edges[n - 1];
+            w->length = 0;
+        }
+        offset += described;
+        length -= described;
+        w->length += offset - at;
+        w->flags = values[dirty ^ (n % 2)];
+    }
+    if (w->n < w->max)
+        writer_put(w);
+}
+
 static int ask(Walk *walk, uint64_t offset, uint64_t length, TmExtents *x, uint64_t *described)
 {
     BlkNode *node = walk->s->node;
@@ -87,8 +143,7 @@ static int ask(Walk *walk, uint64_t offset, uint64_t length, TmExtents *x, uint6
         ret = blk_node_backup(node, walk->c->bitmap, offset, length, x, described, &looks);
         break;
     case NBDS_CONTEXT_BITMAP:
-        *described = bmp_bitmap_extents(walk->c->bitmap, offset, length, x);
-        break;
+        break; /* collect_bitmap() */
     case NBDS_CONTEXT_USER:
         *described = blk_context_map_extents(walk->map, offset, length, x);
         break;
@@ -103,6 +158,10 @@ static int collect(Walk *walk, uint64_t offset, uint64_t length, Writer *w)
 {
     TmExtent list[ASK];
 
+    if (walk->c->kind == NBDS_CONTEXT_BITMAP) {
+        collect_bitmap(walk, offset, length, w);
+        return 0;
+    }
     while (length && walk->looks < LOOKS_MAX) {
         TmExtents x = { .list = list, .max = MIN(ASK, w->max - w->n + 1) };
         uint64_t described = 0;

@@ -98,6 +98,36 @@ static void assert_equal(const BmpBits *bits, const Model *m, bool superset)
     }
 }
 
+/* The edges say the same as walking from bit to bit, from anywhere to anywhere, in parts or whole.
+ */
+static void assert_edges(const BmpBits *bits, GRand *rand, uint64_t near)
+{
+    uint64_t from = rand_below(rand, bits->nbits), edges[8], reached, limit;
+    size_t max = (size_t)g_rand_int_range(rand, 1, G_N_ELEMENTS(edges) + 1);
+
+    if (g_rand_boolean(rand))
+        from = MIN(near, bits->nbits - 1);
+    limit = MIN(from + 1 + rand_below(rand, 3000), bits->nbits);
+    for (uint64_t at = from; at < limit; at = reached) {
+        bool set, now;
+        size_t n = bmp_bits_edges(bits, at, limit, edges, max, &set, &reached);
+        size_t k = 0;
+
+        ck_assert_uint_le(n, max);
+        ck_assert_uint_gt(reached, at);
+        ck_assert(reached == limit || (n == max && reached == edges[n - 1] >> bits->shift));
+        now = set;
+        for (uint64_t bit = at; bit < reached; bit++) {
+            if (k < n && edges[k] == bit << bits->shift) {
+                now = !now;
+                k++;
+            }
+            ck_assert(now == bmp_bits_test(bits, bit));
+        }
+        ck_assert(k == n || (k == n - 1 && edges[k] >> bits->shift == reached));
+    }
+}
+
 /* A range in a window: mostly short, sometimes long, at times all of it. */
 static void rand_range(GRand *rand, uint64_t n, uint64_t *first, uint64_t *last)
 {
@@ -140,6 +170,7 @@ START_TEST(fuzz_against_bytes)
 
             random_op(rand, &bits, &m);
             ck_assert_int_eq(bmp_bits_test(&bits, b), m.set[0][b]);
+            assert_edges(&bits, rand, b);
             if (i % 8 == 0)
                 assert_equal(&bits, &m, false);
         }
@@ -174,6 +205,7 @@ START_TEST(fuzz_beyond_2_to_the_32)
     }
     for (int i = 0; i < 4000; i++) {
         random_op(rand, &bits, &m);
+        assert_edges(&bits, rand, BASES[i % 7] + (uint64_t)i % 3000);
         if (i % 16 == 0)
             assert_equal(&bits, &m, false);
     }
