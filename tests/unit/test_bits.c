@@ -102,12 +102,13 @@ static void assert_equal(const BmpBits *bits, const Model *m, bool superset)
  */
 static void assert_edges(const BmpBits *bits, GRand *rand, uint64_t near)
 {
-    uint64_t from = rand_below(rand, bits->nbits), edges[8], reached, limit;
+    uint64_t from = rand_below(rand, bits->nbits), edges[8], reached;
+    uint64_t limit, length = 1 + rand_below(rand, 3000);
     size_t max = (size_t)g_rand_int_range(rand, 1, G_N_ELEMENTS(edges) + 1);
 
     if (g_rand_boolean(rand))
         from = MIN(near, bits->nbits - 1);
-    limit = MIN(from + 1 + rand_below(rand, 3000), bits->nbits);
+    limit = MIN(from + length, bits->nbits);
     for (uint64_t at = from; at < limit; at = reached) {
         bool set, now;
         size_t n = bmp_bits_edges(bits, at, limit, edges, max, &set, &reached);
