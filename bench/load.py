@@ -3,7 +3,9 @@
 Figures: iops, gib_s, extents_s (a second); p50_us, p99_us; cpu (the server's CPU, by `per`)."""
 import json
 import os
+import shutil
 import subprocess
+import time
 
 GIB = 1 << 30
 TIMEOUT = 120
@@ -42,6 +44,46 @@ def fio(server, rw, block, depth, connections, seconds):
     figures["cpu"] = (cpu / (side["total_ios"] / 1e6) if block < 65536
                       else cpu / (side["io_bytes"] / GIB))
     return figures
+
+
+def nbdcopy(server, size):
+    """The whole disk, with nbdcopy's own defaults."""
+    before, began = server.cpu(), time.monotonic()
+    done = subprocess.run(["nbdcopy", server.uri, "null:"], stdin=subprocess.DEVNULL,
+                          capture_output=True, text=True, timeout=TIMEOUT)
+    if done.returncode != 0:
+        raise RuntimeError("nbdcopy from %s: %s" % (server.name, done.stderr.strip()))
+    return {"gib_s": size / GIB / (time.monotonic() - began),
+            "cpu": (server.cpu() - before) / (size / GIB)}
+
+
+def credentials(directory):
+    """Keys and certificates in @directory/psk and @directory/x509, as all servers and clients take
+    them; RuntimeError: certtool is not here."""
+    psk, x509 = (os.path.join(directory, kind) for kind in ("psk", "x509"))
+    if not shutil.which("certtool"):
+        raise RuntimeError("certtool is not here")
+    for path in (psk, x509):
+        os.makedirs(path, exist_ok=True)
+    with open(os.path.join(psk, "keys.psk"), "w") as file:
+        file.write("bench:%s\n" % os.urandom(32).hex())
+
+    def certtool(*arguments):
+        subprocess.run(["certtool", *arguments], check=True, capture_output=True, cwd=x509)
+
+    for name, template in (("ca", "cn = bench\nca\ncert_signing_key\n"),
+                           ("server", "cn = localhost\ndns_name = localhost\ntls_www_server\n"
+                                      "signing_key\nencryption_key\n"),
+                           ("client", "cn = bench\ntls_www_client\nsigning_key\nencryption_key\n")):
+        with open(os.path.join(x509, name + ".info"), "w") as file:
+            file.write(template)
+        certtool("--generate-privkey", "--key-type", "ecdsa", "--outfile", name + "-key.pem")
+        signed = (["--generate-self-signed"] if name == "ca" else
+                  ["--generate-certificate", "--load-ca-certificate", "ca-cert.pem",
+                   "--load-ca-privkey", "ca-key.pem"])
+        certtool(*signed, "--load-privkey", name + "-key.pem", "--template", name + ".info",
+                 "--outfile", name + "-cert.pem")
+    return {"psk": ("psk", psk), "x509": ("x509", x509)}
 
 
 def walk(program, server, *arguments):

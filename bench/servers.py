@@ -103,9 +103,12 @@ class Server:
         self.dir = directory
         self.sock = os.path.join(directory, "nbd.sock")
         self.process = self.qmp = None
+        self.tls = None  # the directory of keys.psk, or of certificates, and which
 
-    def start(self, node, bitmaps=0, **settings):
-        """Serves @node, as blockdev-add would be given it."""
+    def start(self, node, bitmaps=0, tls=None, **settings):
+        """Serves @node, as blockdev-add would be given it; with @tls, ("psk" or "x509", directory), to
+        clients that speak it."""
+        self.tls = tls
         shutil.rmtree(self.dir, ignore_errors=True)
         os.makedirs(self.dir)
         command = self.command(node, **settings)
@@ -161,7 +164,14 @@ class Server:
 
     @property
     def uri(self):
-        return "nbd+unix:///disk?socket=" + self.sock
+        if not self.tls:
+            return "nbd+unix:///disk?socket=" + self.sock
+        kind, directory = self.tls
+        if kind == "psk":
+            return "nbds+unix://bench@/disk?socket=%s&tls-psk-file=%s" % (
+                self.sock, os.path.join(directory, "keys.psk"))
+        return "nbds+unix:///disk?socket=%s&tls-certificates=%s&tls-hostname=localhost" % (
+            self.sock, directory)
 
     def processes(self):
         """The server's process and all below it: nbd-server forks for each connection."""
@@ -211,9 +221,13 @@ class Qsd(Server):
     def command(self, node, connections=None):
         # As it comes it takes 100 connections.
         limit = {"max-connections": connections} if connections else {}
+        secrets = []
+        if self.tls:
+            limit["tls-creds"] = "t0"
+            secrets = ["--object", "tls-creds-%s,id=t0,endpoint=server,dir=%s" % self.tls]
         if node["driver"] == "file":  # all servers have the same image open
             node = dict(node, locking="off", **self.file_options)
-        return [self.binary,
+        return [self.binary, *secrets,
                 "--chardev", "socket,id=c0,path=%s/qmp.sock,server=on,wait=off" % self.dir,
                 "--monitor", "chardev=c0",
                 "--blockdev", keyval(node, **{"node-name": "disk"}),
@@ -257,6 +271,12 @@ class QsdUring(Qsd):
     file_options = {"aio": "io_uring"}
 
 
+class Qsd10(Qsd):
+    """A newer one, from `make trixie`."""
+
+    name = "qsd-10"
+
+
 class QemuNbd(Server):
     name = "qemu-nbd"
 
@@ -270,7 +290,13 @@ class Nbdkit(Server):
     name = "nbdkit"
 
     def command(self, node):
-        return [self.binary, "-f", "-U", self.sock, "file", node["filename"]]
+        secrets = []
+        if self.tls:
+            kind, directory = self.tls
+            secrets = (["--tls=require", "--tls-psk=" + os.path.join(directory, "keys.psk")]
+                       if kind == "psk" else
+                       ["--tls=require", "--tls-certificates=" + directory, "--tls-verify-peer"])
+        return [self.binary, "-f", *secrets, "-U", self.sock, "file", node["filename"]]
 
 
 class NbdServer(Server):
@@ -312,7 +338,7 @@ class Floor(Server):
         return [self.binary, self.sock, node["filename"], "batch"]
 
 
-ALL = (Tidemark, Qsd, QsdUring, QemuNbd, Nbdkit, NbdServer, Floor)
+ALL = (Tidemark, Qsd, QsdUring, Qsd10, QemuNbd, Nbdkit, NbdServer, Floor)
 
 
 def stop_all():
