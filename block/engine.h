@@ -19,7 +19,7 @@ typedef enum { BLK_IO_AUTO, BLK_IO_URING, BLK_IO_THREADS } BlkIoEngine;
 typedef struct BlkEngineOptions {
     BlkIoEngine io;   /* AUTO: io_uring if the kernel allows it, else threads */
     unsigned loops;   /* loop threads; 0: chosen from the processors */
-    unsigned workers; /* the most worker threads; 0: 16 */
+    unsigned workers; /* the most worker threads; 0: 64 */
 } BlkEngineOptions;
 
 /* Starts the loop threads. Errors: io_uring demanded and not available, no threads. Main thread. */

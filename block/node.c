@@ -29,6 +29,7 @@ void blk_node_unref(BlkNode *node)
     bmp_set_free(node->bitmaps);
     blk_inflight_destroy(&node->inflight);
     blk_slices_destroy(&node->slices);
+    blk_share_destroy(&node->share);
     pthread_mutex_destroy(&node->serial);
     pthread_mutex_destroy(&node->users_lock);
     g_ptr_array_unref(node->users);
@@ -58,6 +59,7 @@ static BlkNode *node_new(BlkGraph *graph, const struct tidemark_driver *driver, 
                   g_str_equal(blk_options_string(options, "discard"), "unmap");
     blk_inflight_init(&node->inflight);
     blk_slices_init(&node->slices);
+    blk_share_init(&node->share);
     pthread_mutex_init(&node->serial, NULL);
     pthread_mutex_init(&node->users_lock, NULL);
     return node;

@@ -4,6 +4,7 @@
 #include "block/inflight.h"
 #include "block/node.h"
 #include "block/options.h"
+#include "block/share.h"
 #include "block/slices.h"
 
 typedef struct BlkBitmaps BlkBitmaps;
@@ -38,6 +39,7 @@ struct tidemark_node {
     struct BlkBitmaps *store; /* block/bitmaps.c: set while bitmaps may persist */
     BlkInflight inflight;
     BlkSlices slices;
+    BlkShare share;
     pthread_mutex_t serial; /* held around callbacks of a TIDEMARK_DRIVER_SERIALIZED driver */
 
     pthread_mutex_t users_lock; /* guards users; a leaf */

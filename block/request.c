@@ -55,8 +55,11 @@ static int run_blocking(BlkRequest *r)
 static void work_run(BlkWork *work)
 {
     BlkRequest *r = from_work(work);
+    bool given_up = r->cancel && __atomic_load_n(r->cancel, __ATOMIC_RELAXED);
+    int ret = given_up ? -ESHUTDOWN : run_blocking(r);
 
-    r->done(r, run_blocking(r));
+    blk_node_worked(r->node); /* with done() the node may go */
+    r->done(r, ret);
 }
 
 static int to_worker(BlkRequest *r)
@@ -66,7 +69,7 @@ static int to_worker(BlkRequest *r)
         return -EINPROGRESS;
     }
     r->work.run = work_run;
-    blk_engine_work(blk_graph_engine(r->node->graph), &r->work);
+    blk_node_work(r->node, &r->work);
     return -EINPROGRESS;
 }
 

@@ -36,7 +36,8 @@ struct BlkRequest {
     /* Called once, on any engine thread, if and only if blk_submit() returned -EINPROGRESS; it may
      * run before blk_submit() returns. 0 or -errno. */
     void (*done)(BlkRequest *request, int result);
-    /* Atomic, or NULL: if it becomes true, a request done in slices ends with -ESHUTDOWN. */
+    /* Atomic, or NULL: once it is true, a request that waits for a worker, or is done in slices,
+     * ends with -ESHUTDOWN. */
     const bool *cancel;
 
     /* the block layer's own */

@@ -7,6 +7,8 @@
 
 #include "util/sync.h"
 
+#include "block/share.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -164,8 +166,11 @@ static void fetch_run(BlkWork *work)
     NbdsRequest *r = (NbdsRequest *)((char *)work - offsetof(NbdsRequest, blk.work));
     NbdsSession *s = r->session;
     NbdsChunk *chunk = nbds_chunk_get(s->server, r->out.lent);
+    bool ok = chunk && !__atomic_load_n(&s->dead, __ATOMIC_RELAXED) &&
+              blk_node_pread(s->node, chunk->data, r->out.lent_at, r->out.lent) == 0;
 
-    if (chunk && blk_node_pread(s->node, chunk->data, r->out.lent_at, r->out.lent) == 0) {
+    blk_node_worked(s->node);
+    if (ok) {
         r->chunk = chunk;
         r->iov[0] = (struct iovec){ chunk->data, r->out.lent };
         r->out.iov = r->iov;
@@ -188,7 +193,7 @@ static void fetch(NbdsSession *s, NbdsOut *list)
 
     put_back(s, list, false);
     r->blk.work.run = fetch_run;
-    blk_engine_work(s->server->engine, &r->blk.work);
+    blk_node_work(s->node, &r->blk.work);
 }
 
 /* The caller has set sending and gives up a reference. */

@@ -222,6 +222,41 @@ def half_closed(tmp):
 
 
 @test
+def hung(tmp):
+    "a disk that hangs keeps no other disk's clients waiting; its own can be cut off, and don't idle"
+    with serve(tmp, "--blockdev", "driver=null-co,node-name=slow,latency-ns=2000000000,read-zeroes=on",
+               "--export", "nbd,id=slow,node-name=slow,writable=on", server="idle-max-seconds=1") as d:
+        slow = [Wire(d.nbd_path).go("slow") for _ in range(3)]
+        good = Wire(d.nbd_path).go()
+        began = time.monotonic()
+        for w in slow:
+            w.send(b"".join(request(READ, i, 0, 512) for i in range(60)))
+        for i in range(10):  # what a worker does
+            equal(good.do(ZEROES, 0, 4096), 0)
+            equal(good.do(FLUSH), 0)
+        works(good)
+        took = time.monotonic() - began
+        if took > 1.5:
+            fail("%f s for the other disk" % took)
+        equal(slow[0].chunk()[3], bytes(8 + 512))
+        if time.monotonic() - began < 1.9:
+            fail("it did not hang")
+        for s in d.qmp("query-nbd-sessions"):
+            if s["export"] == "slow":
+                equal(s["requests"]["read"], 60)
+                d.qmp("nbd-session-disconnect", id=s["id"])
+        for w in slow[1:]:
+            try:
+                w.read(1 << 20)
+            except Closed:
+                pass
+        d.qmp("block-export-del", id="slow", mode="hard")
+        d.qmp("nbd-server-stop")
+        if time.monotonic() - began > 20:
+            fail("what waits for a disk was not given up")
+
+
+@test
 def flood(tmp):
     "a flood of connections that say nothing: the healthy one goes on, the others go"
     with serve(tmp, server="handshake-max-seconds=1") as d:
