@@ -3,6 +3,8 @@
 import os
 import shutil
 import socket
+import subprocess
+import sys
 
 import nbd
 
@@ -63,7 +65,7 @@ def x509_clients(tmp):
     d = Daemon(tmp, "--object", x509(pki.server), "--nbd-server",
                "addr.type=inet,addr.host=127.0.0.1,addr.port=%d,tls-creds=t0" % number,
                *disk(tmp, "disk0", 20 << 20), nbd=False)
-    uri = "nbds://localhost:%d/disk0?tls-certificates=%s" % (number, alice)
+    uri = "nbds://127.0.0.1:%d/disk0?tls-certificates=%s" % (number, alice)
     with d:
         matches(run("nbdinfo", uri).stdout, "protocol: .*(using|TLS)")
         run("nbdcopy", source, uri)
@@ -71,13 +73,13 @@ def x509_clients(tmp):
         run("nbdcopy", uri, os.path.join(tmp, "back"))
         run("cmp", source, os.path.join(tmp, "back"))
         creds = "tls-creds-x509,id=c0,endpoint=client,dir=%s" % alice
-        url = "driver=nbd,host=localhost,port=%d,export=disk0,tls-creds=c0" % number
+        url = "driver=nbd,host=127.0.0.1,port=%d,export=disk0,tls-creds=c0" % number
         equal(run("qemu-img", "compare", "--object", creds, "--image-opts", url, "driver=raw,file.driver=file,"
                   "file.filename=%s" % source).stdout, "Images are identical.\n")
         run("qemu-io", "--object", creds, "--image-opts", "-c", "write -P 7 1000 3000000", "-c",
             "read -P 7 1000 3000000", url)
         equal(open(path, "rb").read()[1000:3001000], b"\7" * 3000000)
-        plain = run("nbdinfo", "nbd://localhost:%d/disk0" % number, check=False)
+        plain = run("nbdinfo", "nbd://127.0.0.1:%d/disk0" % number, check=False)
         matches(plain.stderr, "Operation not supported")  # libnbd's words for it
 
 
@@ -90,13 +92,81 @@ def psk_clients(tmp):
     with Daemon(tmp, "--object", "tls-creds-psk,id=t0,endpoint=server,dir=%s" % directory, "--nbd-server",
                 "addr.type=inet,addr.host=127.0.0.1,addr.port=%d,tls-creds=t0" % number,
                 *disk(tmp, "disk0", 1 << 20), nbd=False):
-        uri = "nbds://%s@localhost:%d/disk0?tls-psk-file=%s"
+        uri = "nbds://%s@127.0.0.1:%d/disk0?tls-psk-file=%s"
         matches(run("nbdinfo", uri % ("bob", number, keys)).stdout, "export-size: 1048576")
         run("qemu-io", "--object", "tls-creds-psk,id=c0,endpoint=client,username=alice,dir=%s" % directory,
             "--image-opts", "-c", "write -P 7 0 64k", "-c", "read -P 7 0 64k",
-            "driver=nbd,host=localhost,port=%d,export=disk0,tls-creds=c0" % number)
+            "driver=nbd,host=127.0.0.1,port=%d,export=disk0,tls-creds=c0" % number)
         for name in ("alice", "eve"):
             equal(run("nbdinfo", uri % (name, number, others), check=False).returncode, 1)
+
+
+@test(needs=NEEDS + ["qemu-nbd"])
+def other_clients(tmp):
+    "nbdsh (python3 -m nbd), qemu-nbd --list, and tidemark copy, with certificates and with keys"
+    pki, numbers = Pki(tmp), (port(), port())
+    alice = pki.client()
+    directory, keys = psk(os.path.join(tmp, "psk"), "bob")
+    with Daemon(tmp, "--object", x509(pki.server), "--object",
+                "tls-creds-psk,id=t1,endpoint=server,dir=%s" % directory,
+                *(a for i, n in enumerate(numbers) for a in (
+                    "--nbd-server", "id=s%d,addr.type=inet,addr.host=127.0.0.1,addr.port=%d,tls-creds=t%d" % (i, n, i))),
+                *disk(tmp, "disk0", 8 << 20), nbd=False):
+        uris = ("nbds://127.0.0.1:%d/disk0?tls-certificates=%s" % (numbers[0], alice),
+                "nbds://bob@127.0.0.1:%d/disk0?tls-psk-file=%s" % (numbers[1], keys))
+        creds = ("tls-creds-x509,id=c0,endpoint=client,dir=%s" % alice,
+                 "tls-creds-psk,id=c0,endpoint=client,username=bob,dir=%s" % directory)
+        for uri, number, cred in zip(uris, numbers, creds):
+            equal(run(sys.executable, "-m", "nbd", "-c", "h.set_uri_allow_local_file(True)",
+                      "-c", "h.connect_uri(%r)" % uri,
+                      "-c", "print(h.get_size(), h.get_tls_negotiated())").stdout,
+                  "8388608 True\n")
+            matches(run("qemu-nbd", "--list", "-b", "127.0.0.1", "-p", number, "--object", cred,
+                        "--tls-creds=c0").stdout, "export: 'disk0'")
+            copy = os.path.join(tmp, "copy")
+            tidemark("copy", uri, copy)
+            run("cmp", copy, os.path.join(tmp, "disk0.img"))
+            os.unlink(copy)
+
+
+@test(needs=NEEDS + ["nbdkit"])
+def other_servers(tmp):
+    "tidemark copies from qemu-storage-daemon and nbdkit within TLS"
+    pki = Pki(tmp)
+    alice = pki.client()
+    path = os.path.join(tmp, "disk0.img")
+    with open(path, "wb") as f:
+        f.write(os.urandom(3 << 20))
+    sockets = [os.path.join(tmp, name) for name in ("q", "k")]
+    servers = [subprocess.Popen(command, stderr=subprocess.DEVNULL) for command in (
+        [QSD, "--object", x509(pki.server), "--nbd-server", "addr.type=unix,tls-creds=t0,addr.path=" + sockets[0],
+         "--blockdev", "driver=file,node-name=d,read-only=on,filename=" + path, "--export", "nbd,id=e,node-name=d,name=d"],
+        ["nbdkit", "-f", "-r", "--tls=require", "--tls-certificates=" + pki.server, "--tls-verify-peer",
+         "-U", sockets[1], "file", path])]
+    try:
+        for s in sockets:
+            wait_until(lambda: os.path.exists(s), "the server's socket")
+            copy = os.path.join(tmp, "copy")
+            tidemark("copy", "nbds+unix:///d?socket=%s&tls-certificates=%s&tls-hostname=localhost" % (s, alice), copy)
+            run("cmp", copy, path)
+            os.unlink(copy)
+    finally:
+        for server in servers:
+            server.kill()
+            server.wait()
+
+
+@test
+def users(tmp):
+    "on a unix socket without TLS a client is its user"
+    uid = os.getuid()
+    with Daemon(tmp, "--object", "authz-simple,id=me,identity=uid=%d" % uid, "--object",
+                "authz-simple,id=you,identity=uid=%d" % (uid + 1), *disk(tmp, "disk0", 1 << 20)) as d:
+        for name, who in (("mine", "me"), ("yours", "you")):
+            d.qmp("block-export-add", type="nbd", id=name, node_name="disk0", name=name, allow_open=who,
+                  allow_list=who)
+        equal(connect(d, "mine").get_size(), 1 << 20)
+        denied(d, "yours", match="no export named")
 
 
 @test(needs=NEEDS)
