@@ -93,7 +93,7 @@ help:
 	@echo 'make check      set up what is missing, build, run all tests;'
 	@echo '                SUITES="unit func" or TESTS=tests/func/x.py chooses; make check-SUITE'
 	@echo 'make demo       set up what is missing, build, show an incremental backup'
-	@echo 'make stress     the model test for longer (STRESS_SECONDS); make fuzz: FUZZ_SECONDS each'
+	@echo 'make stress     the model test for longer (STRESS_SECONDS); make fuzz: ten minutes (FUZZ_SECONDS each)'
 	@echo 'make crash      power losses and kills for longer (CRASH_SECONDS, CRASH_KILLS, CRASH_SEED)'
 	@echo 'make soak       1,000 connections for two minutes (SOAK_SECONDS, SOAK_CONNECTIONS, SOAK_SEED)'
 	@echo 'make trixie     QEMU 10 and libnbd 1.22 in build-trixie, and the tests with them (root)'
