@@ -1,7 +1,8 @@
 /* tests/fuzz/fuzz_nbd.c: a client's bytes to a real session over a socketpair: the real server,
  * engine and block layer on a file in memory. Bytes that begin as a request does follow a handshake
- * that negotiates all there is; others are the handshake and what follows. A session that doesn't
- * end once its client has said everything is a bug too. */
+ * that negotiates all there is; bytes that begin as a TLS record, an agreement on TLS; others are
+ * the handshake and what follows. A session that doesn't end once its client has said everything is
+ * a bug too. */
 #include "block/graph.h"
 #include "block/registry.h"
 #include "qmp/context.h"
@@ -35,7 +36,34 @@ static const char handshake[] = "\0\0\0\3"
                                 "\0\0\0\21x-tidemark:user:w"
                                 "IHAVEOPT\0\0\0\7\0\0\0\7\0\0\0\1d\0\0";
 
+#define TLS_RECORD 22 /* the type of a record of a handshake */
+static const char starttls[] = "\0\0\0\3IHAVEOPT\0\0\0\5\0\0\0\0";
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static char *directory; /* of the keys, for atexit() */
+
+static void remove_keys(void)
+{
+    g_autofree char *path = g_build_filename(directory, "keys.psk", NULL);
+
+    unlink(path);
+    rmdir(directory);
+}
+
+static char *make_keys(void)
+{
+    g_autofree char *path = NULL;
+
+    directory = g_dir_make_tmp("fuzz-XXXXXX", NULL);
+    path = g_build_filename(directory, "keys.psk", NULL);
+    if (!g_file_set_contents(path, "qemu:00112233445566778899aabbccddeeff\n", -1, NULL))
+        abort();
+    atexit(remove_keys);
+    return g_strdup_printf("{'qom-type': 'tls-creds-psk', 'id': 't', 'endpoint': 'server',"
+                           " 'dir': '%s'}",
+                           directory);
+}
 
 static void command(QmpContext *qmp, const char *name, const char *arguments)
 {
@@ -63,14 +91,16 @@ static NbdServer *start(void)
         g_strdup_printf("{'driver': 'file', 'node-name': 'd', 'discard': 'unmap', 'locking': 'off',"
                         " 'filename': '/proc/self/fd/%d'}",
                         fd);
-    g_autofree char *addr =
-        g_strdup_printf("{'addr': {'type': 'inet', 'data': {'host': '127.0.0.1', 'port': '0'}}}");
+    g_autofree char *keys = make_keys();
 
     if (fd < 0 || ftruncate(fd, DISK_SIZE) < 0)
         abort();
     command(qmp, "blockdev-add", node);
     command(qmp, "block-dirty-bitmap-add", "{'node': 'd', 'name': 'b', 'granularity': 4096}");
-    command(qmp, "nbd-server-start", addr);
+    command(qmp, "object-add", keys);
+    command(qmp, "nbd-server-start",
+            "{'addr': {'type': 'inet', 'data': {'host': '127.0.0.1', 'port': '0'}},"
+            " 'tls-creds': 't', 'tls-required': false}");
     command(qmp, "block-export-add",
             "{'type': 'nbd', 'id': 'e', 'node-name': 'd', 'writable': true, 'bitmaps': ['b'],"
             " 'allocation-depth': true}");
@@ -116,6 +146,26 @@ static void converse(int fd, const uint8_t *data, size_t size)
     }
 }
 
+/* Up to the server's agreement, for which a client has to wait. */
+static void agree_on_tls(int fd)
+{
+    uint8_t answer[18 + 20];
+
+    if (send(fd, starttls, sizeof(starttls) - 1, MSG_NOSIGNAL) != sizeof(starttls) - 1)
+        abort();
+    for (size_t got = 0; got < sizeof(answer);) {
+        struct pollfd p = { .fd = fd, .events = POLLIN };
+        ssize_t n;
+
+        if (poll(&p, 1, PATIENCE) == 0)
+            abort();
+        n = recv(fd, answer + got, sizeof(answer) - got, MSG_DONTWAIT);
+        if (n <= 0)
+            abort();
+        got += (size_t)n;
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static NbdServer *server;
@@ -134,6 +184,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     g_byte_array_append(all, data, (guint)size);
     nbds_service_enter(server->services);
     nbds_session_new(server->services, fds[0]);
+    if (size && data[0] == TLS_RECORD)
+        agree_on_tls(fds[1]);
     converse(fds[1], all->data, all->len);
     close(fds[1]);
     return 0;
