@@ -16,7 +16,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define IOV_BATCH 1024 /* the kernel's UIO_MAXIOV */
+#define IOV_BATCH  1024             /* the kernel's UIO_MAXIOV */
+#define LENT_PIECE NBDS_CHUNK_LARGE /* bytes of what is lent that are looked at or read at a time  \
+                                     */
 
 static void drop_first(NbdsSession *s, NbdsOut **list)
 {
@@ -51,7 +53,7 @@ static void consume(NbdsSession *s, NbdsOut **list, size_t sent)
 static ssize_t send_lent(NbdsSession *s, NbdsOut **list)
 {
     NbdsOut *out = *list;
-    ssize_t n = blk_send(s->node, s->source.fd, out->lent_at, out->lent);
+    ssize_t n = blk_send(s->node, s->source.fd, out->lent_at, MIN(out->lent, LENT_PIECE));
 
     if (n < 0) {
         errno = (int)-n;
@@ -160,26 +162,46 @@ static void resume(NbdsSession *s)
 
 static void send_all(NbdsSession *s);
 
+/* Reads the next piece of what @r has lent. 0 or -errno. */
+static int fetch_piece(NbdsSession *s, NbdsRequest *r)
+{
+    uint64_t length = MIN(r->out.lent, LENT_PIECE);
+    NbdsChunk *chunk = nbds_chunk_get(s->server, length);
+    int ret = -ENOMEM;
+
+    if (chunk) {
+        ret = __atomic_load_n(&s->dead, __ATOMIC_RELAXED)
+                  ? -ESHUTDOWN
+                  : blk_node_pread(s->node, chunk->data, r->out.lent_at, length);
+    }
+    if (ret < 0) {
+        nbds_chunk_put(s->server, chunk);
+        return ret;
+    }
+    if (r->chunk) /* the piece before, which is sent */
+        nbds_chunk_unref(s->server, r->chunk);
+    nbds_chunk_hold(chunk, s);
+    nbds_chunk_unref(s->server, chunk); /* the spare one */
+    r->chunk = chunk;
+    r->iov[0] = (struct iovec){ chunk->data, length };
+    r->out.iov = r->iov;
+    r->out.n = 1;
+    r->out.lent -= length;
+    r->out.lent_at += length;
+    return 0;
+}
+
 /* On a worker, which is who sends from here on: its request is the first in the queue. */
 static void fetch_run(BlkWork *work)
 {
     NbdsRequest *r = (NbdsRequest *)((char *)work - offsetof(NbdsRequest, blk.work));
     NbdsSession *s = r->session;
-    NbdsChunk *chunk = nbds_chunk_get(s->server, r->out.lent);
-    bool ok = chunk && !__atomic_load_n(&s->dead, __ATOMIC_RELAXED) &&
-              blk_node_pread(s->node, chunk->data, r->out.lent_at, r->out.lent) == 0;
+    int ret = fetch_piece(s, r);
 
     blk_node_worked(s->node);
-    if (ok) {
-        r->chunk = chunk;
-        r->iov[0] = (struct iovec){ chunk->data, r->out.lent };
-        r->out.iov = r->iov;
-        r->out.n = 1;
-        r->out.lent = 0;
-        nbds_chunk_unref(s->server, chunk); /* the spare one */
-    } else {
-        nbds_chunk_put(s->server, chunk);
-        nbds_session_cut(s, NBDS_REASON_LOST); /* the reply has begun: it can't become an error */
+    if (ret < 0) { /* the reply has begun: it can't become an error */
+        nbds_request_error(s, &r->h, -ret);
+        nbds_session_cut(s, NBDS_REASON_LOST);
     }
     send_all(s);
 }
