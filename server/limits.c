@@ -21,6 +21,7 @@
  * unread, or the server's memory is used up): as long as for a handshake, or if that has no end
  * this long. */
 #define PATIENCE_SECONDS 10
+#define HASTE            5
 
 /* ---- options */
 
@@ -87,6 +88,17 @@ static bool hung_up(const NbdsSession *s)
     return __atomic_load_n(&s->blocked, __ATOMIC_RELAXED) && poll(&p, 1, 0) > 0;
 }
 
+/* Under the lock: whether it is time that @s has opened an export. While others wait for its place
+ * there is less of it: whoever fills a server without opening anything does not keep it. */
+static bool overdue(const NbdsSession *s, int64_t now)
+{
+    int64_t limit = s->service->limits.handshake_seconds * G_USEC_PER_SEC;
+
+    if (nbds_service_full(s->service))
+        limit /= HASTE;
+    return limit && now - s->born >= limit;
+}
+
 /* Under the lock. */
 static void check(NbdsSession *s, int64_t now)
 {
@@ -103,7 +115,7 @@ static void check(NbdsSession *s, int64_t now)
         s->moved_at = now;
     }
     quiet = now - s->moved_at;
-    if (!s->open && l->handshake_seconds && now - s->born >= l->handshake_seconds * G_USEC_PER_SEC)
+    if (!s->open && overdue(s, now))
         nbds_session_cut(s, NBDS_REASON_HANDSHAKE);
     else if (l->idle_seconds && quiet >= l->idle_seconds * G_USEC_PER_SEC)
         nbds_session_cut(s, NBDS_REASON_IDLE);

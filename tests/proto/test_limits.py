@@ -56,6 +56,22 @@ def handshake_seconds(tmp):
 
 
 @test
+def haste(tmp):
+    "whoever fills the server without opening anything is cut off the sooner"
+    with serve(tmp, max_connections=5) as d:
+        good = Wire(d.nbd_path).go()
+        silent = [Wire(d.nbd_path) for _ in range(4)]
+        began = time.monotonic()
+        w = Wire(d.nbd_path, flags=3, greet=False)
+        equal(w.read(18)[:8], b"NBDMAGIC")
+        if time.monotonic() - began > 8:
+            fail("it took %f s" % (time.monotonic() - began))
+        silent[0].ended()
+        works(w.go())
+        works(good)
+
+
+@test
 def idle_seconds(tmp):
     "idle-max-seconds: quiet clients are cut off, also those with replies unread; busy ones are not"
     with serve(tmp, server="idle-max-seconds=1", size=64 * MIB) as d:
