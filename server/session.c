@@ -47,8 +47,8 @@ static void session_free(NbdsSession *s)
     NbdServer *server = s->server;
     NbdsService *service = s->service;
 
-    nbds_sessions_closed(s);
     nbds_server_unlink(server, s);
+    nbds_sessions_closed(s); /* now that no query shows it */
     nbds_tls_end(s);
     g_free(s->identity);
     blk_engine_remove(server->engine, &s->source);
