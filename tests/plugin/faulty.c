@@ -3,11 +3,14 @@
  * Of its disk every other MiB, from the first on, is a hole; the rest is bytes 0xdd that writes
  * don't change. Whatever touches [bad-offset, bad-offset + bad-length) fails with error number
  * errno: requests, or with status=on the question where the data are, or with flush=on every
+ * flush. With lent=on, reads find all of it in a descriptor, and don't fail, up to the first
  * flush. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <tidemark/driver.h>
+#include <unistd.h>
 
 #define MIB ((uint64_t)1 << 20)
 
@@ -16,7 +19,26 @@ static const struct tidemark_host *host;
 struct faulty {
     uint64_t size, bad, bad_length;
     int error, status, flush;
+    int fd, lent; /* atomic: whether reads are to be done there */
 };
+
+static int lend(struct faulty *disk)
+{
+    static unsigned char data[MIB];
+
+    disk->fd = memfd_create("faulty", MFD_CLOEXEC);
+    if (disk->fd < 0 || ftruncate(disk->fd, (off_t)disk->size) < 0)
+        return -errno;
+    memset(data, 0xdd, MIB);
+    for (uint64_t at = MIB; at < disk->size; at += 2 * MIB) {
+        size_t length = disk->size - at < MIB ? disk->size - at : MIB;
+
+        if (pwrite(disk->fd, data, length, (off_t)at) != (ssize_t)length)
+            return -EIO;
+    }
+    disk->lent = 1;
+    return 0;
+}
 
 static int faulty_open(struct tidemark_node *node, void **handle)
 {
@@ -30,13 +52,29 @@ static int faulty_open(struct tidemark_node *node, void **handle)
     disk->error = -(int)host->option_uint(node, "errno");
     disk->status = host->option_bool(node, "status");
     disk->flush = host->option_bool(node, "flush");
+    disk->fd = -1;
+    if (host->option_bool(node, "lent")) {
+        int ret = lend(disk);
+
+        if (ret < 0) {
+            host->error(node, "no descriptor: %s", strerror(-ret));
+            if (disk->fd >= 0)
+                close(disk->fd);
+            free(disk);
+            return ret;
+        }
+    }
     *handle = disk;
     return 0;
 }
 
 static void faulty_close(void *handle)
 {
-    free(handle);
+    struct faulty *disk = handle;
+
+    if (disk->fd >= 0)
+        close(disk->fd);
+    free(disk);
 }
 
 static int faulty_get_info(void *handle, struct tidemark_info *info)
@@ -61,6 +99,13 @@ static int faulty_map(void *handle, uint64_t offset, uint64_t length, uint32_t p
     uint64_t left = MIB - offset % MIB;
 
     memset(mapping, 0, sizeof(*mapping));
+    if (purpose == TIDEMARK_MAP_FOR_READ && __atomic_load_n(&disk->lent, __ATOMIC_RELAXED)) {
+        mapping->kind = TIDEMARK_MAP_FD;
+        mapping->fd = disk->fd;
+        mapping->offset = offset;
+        mapping->length = length;
+        return 0;
+    }
     mapping->length = length < left ? length : left;
     mapping->kind = TIDEMARK_MAP_SELF;
     if (purpose == TIDEMARK_MAP_FOR_STATUS && offset / MIB % 2 == 0) {
@@ -88,8 +133,9 @@ static int faulty_pwrite(void *handle, const void *buf, uint64_t offset, uint64_
 
 static int faulty_flush(void *handle)
 {
-    const struct faulty *disk = handle;
+    struct faulty *disk = handle;
 
+    __atomic_store_n(&disk->lent, 0, __ATOMIC_RELAXED);
     return disk->flush ? disk->error : 0;
 }
 
@@ -110,6 +156,7 @@ static const struct tidemark_option faulty_options[] = {
     { .name = "errno", .type = TIDEMARK_OPTION_UINT, .default_value = "5" },
     { .name = "status", .type = TIDEMARK_OPTION_BOOL },
     { .name = "flush", .type = TIDEMARK_OPTION_BOOL },
+    { .name = "lent", .type = TIDEMARK_OPTION_BOOL },
     { .name = NULL },
 };
 

@@ -117,4 +117,31 @@ def status_up_to_an_error(tmp):
             equal(found, [(MIB, 3)])
 
 
+@test
+def under_a_reply(tmp):
+    "a disk that fails once the data are on their way: the session ends (NBD_CMD_READ), no other one"
+    expected = (bytes(MIB) + b"\xdd" * MIB) * 8
+    for form, flags in ((FORMS["simple"], 0), (FORMS["structured"], DF), (FORMS["extended"], DF)):
+        with faulty(tmp, size=16 * MIB, bad_offset=13 * MIB, bad_length=512, lent="on") as d:
+            w, other = Wire(d.nbd_path).go(**form), Wire(d.nbd_path).go(**form)
+            w.request(READ, 1, 0, 16 * MIB, flags)
+            head = 16 if not w.structured else 40 if form.get("extended") else 28
+            w.read(head)
+            equal(other.do(FLUSH), 0)
+            got = b""
+            while True:
+                try:
+                    more = w.s.recv(MIB)
+                except ConnectionResetError:
+                    break
+                if not more:
+                    break
+                got += more
+            equal(MIB < len(got) <= 13 * MIB, True, "%d bytes" % len(got))
+            equal(got == expected[:len(got)], True)
+            d.monitor.wait_event("BLOCK_IO_ERROR")
+            equal(other.do(READ, 13 * MIB, MIB), EIO)
+            equal(other.pread(MIB, MIB) == b"\xdd" * MIB, True)
+
+
 main()
