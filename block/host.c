@@ -2,6 +2,7 @@
 #include "block/node_int.h"
 
 #include <errno.h>
+#include <string.h>
 
 static void host_error(struct tidemark_node *node, const char *format, ...)
 {
@@ -20,7 +21,13 @@ static const char *host_node_name(struct tidemark_node *node)
 
 static int host_option_is_set(struct tidemark_node *node, const char *name)
 {
-    return blk_options_is_set(node->options, name);
+    const struct tidemark_child_role *role = node->driver->children;
+    json_object *child;
+
+    while (role && role->name && strcmp(role->name, name))
+        role++;
+    return role && role->name ? blk_options_child(node->options, name, &child)
+                              : blk_options_is_set(node->options, name);
 }
 
 static const char *host_option_string(struct tidemark_node *node, const char *name)

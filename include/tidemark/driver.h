@@ -172,7 +172,8 @@ struct tidemark_host {
 
     /* Options by name, defaults applied; besides the driver's own, the common ones: "read-only",
      * "auto-read-only", "force-share", "cache.direct", "cache.no-flush" (bool), "discard"
-     * ("ignore", "unmap"). Only during open(). option_is_set: given or defaulted. */
+     * ("ignore", "unmap"). Only during open(). option_is_set: given or
+     * defaulted; of a child's role: given, be it as null. */
     int (*option_is_set)(struct tidemark_node *node, const char *name);
     const char *(*option_string)(struct tidemark_node *node,
                                  const char *name);                        /* borrowed; or NULL */

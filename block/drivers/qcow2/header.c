@@ -1,0 +1,245 @@
+/* block/drivers/qcow2/header.c: the header and its extensions, checked field by field.
+ *
+ * Source: the specification, "Header" and "Header extensions". */
+#include "block/drivers/qcow2/qcow2.h"
+#include "util/endian.h"
+#include "util/range.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#define MAGIC        0x514649fbu /* "QFI" 0xfb */
+#define HEADER_2     72u         /* bytes of version 2 */
+#define HEADER_3     104u        /* of version 3 at least */
+#define BACKING_MAX  1023u
+#define FEATURE_NAME 48u /* bytes of an entry of the feature name table */
+
+#define INCOMPATIBLE_DIRTY       1u
+#define INCOMPATIBLE_CORRUPT     2u
+#define INCOMPATIBLE_DATA_FILE   4u
+#define INCOMPATIBLE_COMPRESSION 8u
+#define INCOMPATIBLE_EXTENDED_L2 16u
+#define INCOMPATIBLE_KNOWN       31u
+#define AUTOCLEAR_DATA_RAW       2u
+
+#define EXTENSION_END            0u
+#define EXTENSION_BACKING_FORMAT 0xe2792acau
+#define EXTENSION_FEATURES       0x6803f857u
+
+/* The first cluster, as far as it is there: the header and what belongs to it. */
+typedef struct Start {
+    struct tidemark_node *node;
+    uint8_t *bytes;
+    uint64_t length;    /* of them */
+    uint64_t file_size; /* of the image */
+} Start;
+
+#define refuse(start, err, ...) (blk_host.error((start)->node, __VA_ARGS__), -(err))
+
+static int read_start(Start *s)
+{
+    struct tidemark_info info = { .struct_size = sizeof(info) };
+    int ret = blk_host.child_info(s->node, QCOW2_FILE, &info);
+
+    if (ret < 0)
+        return refuse(s, -ret, "Could not get image size: %s", g_strerror(-ret));
+    s->file_size = info.size;
+    s->length = tm_min(info.size, UINT64_C(1) << QCOW2_CLUSTER_BITS_MAX);
+    if (s->length < HEADER_2)
+        return refuse(s, EINVAL, "Image is not in qcow2 format: it has %" PRIu64 " bytes",
+                      info.size);
+    s->bytes = g_try_malloc(s->length);
+    if (!s->bytes)
+        return -ENOMEM;
+    ret = blk_host.child_pread(s->node, QCOW2_FILE, s->bytes, 0, s->length, 0);
+    return ret < 0 ? refuse(s, -ret, "Could not read qcow2 header: %s", g_strerror(-ret)) : 0;
+}
+
+/* The name that the image has for a feature, or NULL. Borrowed from @to. */
+static const char *feature_name(const Start *s, uint64_t header_length, unsigned bit, char *to)
+{
+    for (uint64_t at = header_length; at + 8 <= s->length;) {
+        uint32_t type = tm_get_be32(s->bytes + at), length = tm_get_be32(s->bytes + at + 4);
+
+        if (type == EXTENSION_END || length > s->length - at - 8)
+            break;
+        for (uint64_t e = at + 8; type == EXTENSION_FEATURES && e + FEATURE_NAME <= at + 8 + length;
+             e += FEATURE_NAME) {
+            if (s->bytes[e] != 0 || s->bytes[e + 1] != bit)
+                continue;
+            g_strlcpy(to, (const char *)s->bytes + e + 2, FEATURE_NAME - 1);
+            for (char *c = to; *c; c++)
+                *c = g_ascii_isprint(*c) ? *c : '?';
+            return to;
+        }
+        at += 8 + tm_align_up(length, 8);
+    }
+    return NULL;
+}
+
+static int check_features(const Start *s, Qcow2Header *h, uint64_t header_length)
+{
+    uint64_t unknown = h->incompatible & ~(uint64_t)INCOMPATIBLE_KNOWN;
+    char name[FEATURE_NAME];
+
+    if (!unknown)
+        return 0;
+    if (feature_name(s, header_length, (unsigned)__builtin_ctzll(unknown), name))
+        return refuse(s, ENOTSUP, "Unsupported qcow2 feature(s): %s", name);
+    return refuse(s, ENOTSUP,
+                  "Unsupported qcow2 feature(s): Unknown incompatible feature: %" PRIx64, unknown);
+}
+
+/* What only version 3 has; *length: of the header. */
+static int read_version_3(const Start *s, Qcow2Header *h, uint64_t *length)
+{
+    uint32_t order;
+
+    if (s->length < HEADER_3)
+        return refuse(s, EINVAL, "qcow2 header is cut short: %" PRIu64 " bytes", s->length);
+    h->incompatible = tm_get_be64(s->bytes + 72);
+    h->data_raw = tm_get_be64(s->bytes + 88) & AUTOCLEAR_DATA_RAW;
+    order = tm_get_be32(s->bytes + 96);
+    *length = tm_get_be32(s->bytes + 100);
+    if (*length < HEADER_3 || *length % 8 || *length > h->size + s->length ||
+        *length > UINT64_C(1) << h->cluster_bits || *length > s->length)
+        return refuse(s, EINVAL, "qcow2 header length %" PRIu64 " is not valid", *length);
+    if (order > 6)
+        return refuse(s, EINVAL, "Reference count entry width too large; may not exceed 64 bits");
+    if (*length > HEADER_3)
+        h->compression = s->bytes[HEADER_3];
+    h->external_data = h->incompatible & INCOMPATIBLE_DATA_FILE;
+    h->extended_l2 = h->incompatible & INCOMPATIBLE_EXTENDED_L2;
+    if (!(h->incompatible & INCOMPATIBLE_COMPRESSION) != (h->compression == QCOW2_ZLIB))
+        return refuse(s, EINVAL, "qcow2: compression type %u does not fit the feature bit",
+                      h->compression);
+    if (h->compression > QCOW2_ZSTD)
+        return refuse(s, ENOTSUP, "qcow2: unknown compression type: %u", h->compression);
+    if (h->extended_l2 && h->cluster_bits < 14)
+        return refuse(s, EINVAL, "qcow2: extended L2 entries need clusters of at least 16 KiB");
+    if (h->data_raw && !h->external_data)
+        h->data_raw = false; /* an autoclear bit that somebody left */
+    return check_features(s, h, *length);
+}
+
+/* A string of the image: printable, or not taken. */
+static char *take_string(const Start *s, uint64_t at, uint64_t length)
+{
+    char *text = g_strndup((const char *)s->bytes + at, length);
+
+    if (!g_utf8_validate(text, -1, NULL) || strlen(text) != length)
+        g_clear_pointer(&text, g_free);
+    return text;
+}
+
+static int read_backing(const Start *s, Qcow2Header *h)
+{
+    uint64_t offset = tm_get_be64(s->bytes + 8), length = tm_get_be32(s->bytes + 16);
+
+    if (!offset)
+        return 0;
+    if (length > BACKING_MAX || length > (UINT64_C(1) << h->cluster_bits) ||
+        !tm_range_within(offset, length, tm_min(s->length, UINT64_C(1) << h->cluster_bits)))
+        return refuse(s, EINVAL, "qcow2: invalid backing file name: %" PRIu64 " bytes at %" PRIu64,
+                      length, offset);
+    if (!length)
+        return 0;
+    h->backing = take_string(s, offset, length);
+    return h->backing ? 0 : refuse(s, EINVAL, "qcow2: the backing file name is not text");
+}
+
+static int read_extensions(const Start *s, Qcow2Header *h, uint64_t at)
+{
+    uint64_t end = tm_min(s->length, UINT64_C(1) << h->cluster_bits);
+
+    if (h->backing)
+        end = tm_min(end, tm_get_be64(s->bytes + 8));
+    while (at + 8 <= end) {
+        uint32_t type = tm_get_be32(s->bytes + at), length = tm_get_be32(s->bytes + at + 4);
+
+        at += 8;
+        if (type == EXTENSION_END)
+            break;
+        if (length > end - at)
+            return refuse(s, EINVAL, "qcow2: header extension %08x is too large: %u bytes", type,
+                          length);
+        if (type == EXTENSION_BACKING_FORMAT && length < 16 && !h->backing_format)
+            h->backing_format = take_string(s, at, length);
+        at += tm_align_up(length, 8);
+    }
+    return 0;
+}
+
+static int check_l1(const Start *s, const Qcow2Header *h)
+{
+    uint64_t entries = UINT64_C(1) << (h->cluster_bits - (h->extended_l2 ? 4 : 3));
+    uint64_t covered = entries << h->cluster_bits; /* by one L2 table */
+    uint64_t wanted = h->size / covered + !!(h->size % covered);
+    uint64_t bytes = (uint64_t)h->l1_size * 8;
+
+    if (bytes > QCOW2_L1_MAX)
+        return refuse(s, EFBIG, "Active L1 table too large: %" PRIu64 " bytes", bytes);
+    if (wanted > h->l1_size)
+        return refuse(s, EINVAL,
+                      "L1 table is too small: %u entries for a disk of %" PRIu64
+                      " bytes, which takes %" PRIu64,
+                      h->l1_size, h->size, wanted);
+    if (bytes && (h->l1_offset & ((UINT64_C(1) << h->cluster_bits) - 1) ||
+                  !tm_range_within(h->l1_offset, bytes, s->file_size)))
+        return refuse(s, EINVAL,
+                      "Active L1 table offset invalid: %" PRIu64 " bytes at %" PRIu64
+                      " of an image of %" PRIu64,
+                      bytes, h->l1_offset, s->file_size);
+    return 0;
+}
+
+static int parse(const Start *s, Qcow2Header *h)
+{
+    uint64_t length = HEADER_2;
+    uint32_t crypt = tm_get_be32(s->bytes + 32);
+    int ret = 0;
+
+    h->version = tm_get_be32(s->bytes + 4);
+    h->cluster_bits = tm_get_be32(s->bytes + 20);
+    h->size = tm_get_be64(s->bytes + 24);
+    h->l1_size = tm_get_be32(s->bytes + 36);
+    h->l1_offset = tm_get_be64(s->bytes + 40);
+    if (tm_get_be32(s->bytes) != MAGIC)
+        return refuse(s, EINVAL, "Image is not in qcow2 format");
+    if (h->version != 2 && h->version != 3)
+        return refuse(s, ENOTSUP, "Unsupported qcow2 version %u", h->version);
+    if (h->cluster_bits < QCOW2_CLUSTER_BITS_MIN || h->cluster_bits > QCOW2_CLUSTER_BITS_MAX)
+        return refuse(s, EINVAL, "Unsupported cluster size: 2^%u", h->cluster_bits);
+    if (h->size > TM_SIZE_MAX)
+        return refuse(s, EFBIG, "qcow2: a disk of %" PRIu64 " bytes is too large", h->size);
+    if (crypt)
+        return refuse(s, ENOTSUP, "qcow2: encrypted images (method %u) are not supported", crypt);
+    if (h->version == 3)
+        ret = read_version_3(s, h, &length);
+    if (ret == 0)
+        ret = check_l1(s, h);
+    if (ret == 0)
+        ret = read_backing(s, h);
+    return ret == 0 ? read_extensions(s, h, length) : ret;
+}
+
+int qcow2_header_read(struct tidemark_node *node, Qcow2Header *header)
+{
+    Start s = { .node = node };
+    int ret = read_start(&s);
+
+    *header = (Qcow2Header){ 0 };
+    if (ret == 0)
+        ret = parse(&s, header);
+    g_free(s.bytes);
+    if (ret < 0)
+        qcow2_header_clear(header);
+    return ret;
+}
+
+void qcow2_header_clear(Qcow2Header *header)
+{
+    g_clear_pointer(&header->backing, g_free);
+    g_clear_pointer(&header->backing_format, g_free);
+}

@@ -1,0 +1,229 @@
+#!/usr/bin/python3
+"""qcow2 images made by qemu-img and qemu-io, read through us: the same bytes, whatever the image is made
+of."""
+import os
+import random
+import struct
+
+import nbd
+
+from harness import *
+
+NEEDS = ["qemu-img", "qemu-io"]
+M = 1 << 20
+SIZE = 12 * M + 3 * 512
+
+
+def make(tmp, name, options="", size=SIZE, backing=None, more=()):
+    """An image with data, zeroes, discards and compressed clusters in it, at random places."""
+    path = os.path.join(tmp, name + ".qcow2")
+    command = ["qemu-img", "create", "-q", "-f", "qcow2"]
+    if backing:
+        command += ["-b", backing[0], "-F", backing[1]]
+    run(*command, *(["-o", options] if options else []), *more, path, *([] if backing and size is None else [size]))
+    return path
+
+
+def scribble(path, seed, size, cluster, compressed=True, version=3):
+    rng = random.Random(seed)
+    commands = []
+    for _ in range(60):
+        at = rng.randrange(0, size - 512, 512)
+        n = min(rng.choice((512, 4096, cluster, 3 * cluster, 5000 // 512 * 512)), size - at)
+        what = rng.randrange(10)
+        if what < 6:
+            commands += ["-c", "write -q -P %d %d %d" % (rng.randrange(1, 256), at, n)]
+        elif what < 8:
+            commands += ["-c", "write -q -z %s %d %d" % (rng.choice(("", "-u")), at, n)]
+        elif what == 8:
+            commands += ["-c", "discard -q %d %d" % (at, n)]
+        elif compressed:
+            at = at // cluster * cluster
+            commands += ["-c", "write -q -c -P %d %d %d" % (rng.randrange(256), at, min(cluster, size - at))]
+    run("qemu-io", "-d", "unmap", *commands, path, timeout=60, check=False)  # compressed over data: refused
+
+
+def blockdev(path, node="disk0", backing="null", **more):
+    """--blockdev of an image. backing: JSON text."""
+    return '{"driver": "qcow2", "node-name": "%s", "read-only": true, "file": {"driver": "file", "filename": "%s"}%s%s}' % (
+        node, path, ', "backing": %s' % backing if backing else "",
+        "".join(', "%s": %s' % (k.replace("_", "-"), v) for k, v in more.items()))
+
+
+def serve(tmp, definition):
+    return Daemon(tmp, "--blockdev", definition, "--export", "type=nbd,id=e,node-name=disk0,name=disk0")
+
+
+def same(tmp, d, path, size=SIZE, image_opts=None):
+    """What we serve is what qemu-img reads: all of it at once, and in odd pieces from several places."""
+    raw = os.path.join(tmp, "raw")
+    run("qemu-img", "convert", "-O", "raw", *(["--image-opts", image_opts] if image_opts else [path]), raw)
+    with open(raw, "rb") as f:
+        expected = f.read()
+    equal(len(expected), size)
+    h = d.nbd(contexts=["base:allocation"])
+    equal(h.get_size(), size)
+    rng = random.Random(5)
+    for _ in range(2):  # tables are not in memory at first
+        got = b"".join(h.pread(min(M, size - at), at) for at in range(0, size, M))
+        if got != expected:
+            at = next(i for i in range(size) if got[i] != expected[i])
+            fail("different from byte %d on" % at)
+        for _ in range(100):
+            at = rng.randrange(size)
+            n = rng.randrange(1, min(200000, size - at) + 1)
+            equal(h.pread(n, at) == expected[at:at + n], True, "%d bytes at %d" % (n, at))
+    for at, n, flags in extents(h, "base:allocation"):
+        if flags & 2:
+            equal(expected[at:at + n].count(0), n, "zeroes at %d" % at)
+    os.unlink(raw)
+
+
+@test(needs=NEEDS)
+def every_kind(tmp):
+    "cluster sizes, versions, extended L2, compression, preallocation, lazy refcounts: the same bytes"
+    cases = [("compat=0.10", 65536), ("", 65536), ("cluster_size=512", 512), ("cluster_size=4096", 4096),
+             ("cluster_size=2M", 2 * M), ("extended_l2=on", 65536), ("extended_l2=on,cluster_size=16k", 16384),
+             ("extended_l2=on,cluster_size=2M", 2 * M), ("compression_type=zstd", 65536),
+             ("compression_type=zstd,cluster_size=4096", 4096), ("lazy_refcounts=on", 65536),
+             ("refcount_bits=1", 65536), ("refcount_bits=64", 65536), ("preallocation=metadata", 65536),
+             ("preallocation=falloc,cluster_size=128k", 131072)]
+    for seed, (options, cluster) in enumerate(cases):
+        path = make(tmp, "i%d" % seed, options)
+        scribble(path, seed, SIZE, cluster, compressed="extended" not in options)
+        with serve(tmp, blockdev(path)) as d:
+            same(tmp, d, path)
+        os.unlink(path)
+
+
+@test(needs=NEEDS)
+def backing(tmp):
+    "backing chains: raw and qcow2 below, longer and shorter ones, and none where that is said"
+    base = os.path.join(tmp, "base.raw")
+    with open(base, "wb") as f:
+        f.write(os.urandom(7 * M + 123 * 512))
+    middle = make(tmp, "middle", backing=(base, "raw"))
+    scribble(middle, 1, SIZE, 65536)
+    top = make(tmp, "top", "cluster_size=8k", size=20 * M, backing=(middle, "qcow2"))
+    scribble(top, 2, 20 * M, 8192)
+    short = make(tmp, "short", "extended_l2=on", size=3 * M, backing=(middle, "qcow2"))
+    scribble(short, 3, 3 * M, 65536, compressed=False)
+    below = '{"driver": "file", "filename": "%s"}' % base
+    chain = blockdev(middle, "middle", below)
+    for path, size in ((top, 20 * M), (short, 3 * M)):
+        with serve(tmp, blockdev(path, backing=chain)) as d:
+            same(tmp, d, path, size)
+    with serve(tmp, blockdev(top, backing="null")) as d:
+        h = d.nbd()
+        h.pread(20 * M, 0)
+    d = raises(Failure, serve, tmp, blockdev(top, backing=None))
+    matches(str(d), "names the backing file '.*middle.qcow2' \\(qcow2\\): say what it is with 'backing'")
+
+
+@test(needs=NEEDS)
+def data_file(tmp):
+    "an external data file, with and without data_file_raw"
+    for raw in ("off", "on"):
+        data = os.path.join(tmp, "data." + raw)
+        path = make(tmp, "x" + raw, "data_file=%s,data_file_raw=%s" % (data, raw))
+        scribble(path, 4, SIZE, 65536, compressed=False)
+        with serve(tmp, blockdev(path, data_file='{"driver": "file", "filename": "%s"}' % data)) as d:
+            same(tmp, d, path)
+        matches(str(raises(Failure, serve, tmp, blockdev(path))), "'data-file' is required")
+
+
+@test(needs=NEEDS)
+def small_cache(tmp):
+    "with room for one table only, and many clients at once"
+    path = make(tmp, "c", "cluster_size=512", size=4 * M)
+    scribble(path, 9, 4 * M, 512)
+    raw = os.path.join(tmp, "raw")
+    run("qemu-img", "convert", "-O", "raw", path, raw)
+    expected = open(raw, "rb").read()
+    with serve(tmp, blockdev(path, l2_cache_size="1")) as d:
+        def read(seed):
+            h, rng = d.nbd(), random.Random(seed)
+            for _ in range(200):
+                at = rng.randrange(4 * M)
+                n = rng.randrange(1, min(100000, 4 * M - at) + 1)
+                equal(h.pread(n, at) == expected[at:at + n], True)
+
+        in_threads(*(lambda s=s: read(s) for s in range(4)))
+
+
+@test(needs=NEEDS)
+def snapshots_and_bitmaps(tmp):
+    "images with internal snapshots and with bitmaps are read as they are now"
+    path = make(tmp, "s")
+    scribble(path, 6, SIZE, 65536)
+    run("qemu-img", "snapshot", "-c", "one", path)
+    run("qemu-img", "bitmap", "--add", path, "b0")
+    scribble(path, 7, SIZE, 65536)
+    with serve(tmp, blockdev(path)) as d:
+        same(tmp, d, path)
+
+
+HEADER = {"magic": (0, ">I", 1), "version": (4, ">I", 9), "cluster bits": (20, ">I", 40),
+          "cluster bits 0": (20, ">I", 0), "size": (24, ">Q", 1 << 63), "size for L1": (24, ">Q", 1 << 60),
+          "crypt": (32, ">I", 2), "l1 size": (36, ">I", 0xffffffff), "l1 offset": (40, ">Q", 1 << 50),
+          "l1 unaligned": (40, ">Q", 513), "incompatible": (72, ">Q", 1 << 40), "refcount order": (96, ">I", 9),
+          "header length": (100, ">I", 8), "header length huge": (100, ">I", 0xfffffff8),
+          "backing name": (8, ">Q", 1 << 40), "backing length": (16, ">I", 5000),
+          "compression": (104, ">B", 9), "data file": (72, ">Q", 4), "extended": (20, ">I", 9)}
+
+
+@test(needs=NEEDS)
+def hostile(tmp):
+    "every field of the header that can't be is refused with its name, and wild tables are errors of I/O"
+    path = make(tmp, "h", size=M)
+    scribble(path, 8, M, 65536)
+    good = open(path, "rb").read()
+    with Daemon(tmp) as d:
+        def add(text):
+            open(path, "wb").write(text)
+            d.qmp("blockdev-add", json.loads(blockdev(path, "disk0")))
+
+        for name, (at, form, value) in HEADER.items():
+            bad = bytearray(good)
+            struct.pack_into(form, bad, at, value)
+            if name.startswith("backing"):
+                struct.pack_into(">QI", bad, 8, *((1 << 40, 4) if "name" in name else (200, 5000)))
+            if name == "extended":
+                struct.pack_into(">Q", bad, 72, 16)
+            e = raises(QMPError, add, bytes(bad), match="(?i)qcow2|L1|cluster|data-file|Reference|Image")
+            equal("\n" in str(e), False, name)
+        for n in (0, 3, 71, 100, 65535):
+            raises(QMPError, add, good[:n])
+        l1 = struct.unpack_from(">Q", good, 40)[0]
+        bad = bytearray(good)
+        struct.pack_into(">Q", bad, l1, 12345 << 9 | 512)
+        raises(QMPError, add, bytes(bad), match="L2 table 0 is said to be at")
+        l2 = struct.unpack_from(">Q", good, l1)[0] & 0x00fffffffffffe00
+        rng = random.Random(1)
+        for turn in range(60):
+            bad = bytearray(good)
+            for i in range(16):
+                struct.pack_into(">Q", bad, l2 + 8 * i, rng.choice((
+                    rng.getrandbits(64), 1 << 62 | rng.getrandbits(62), rng.getrandbits(40) << 16, 1 << 63 | 3 << 16)))
+            add(bytes(bad))
+            d.qmp("block-export-add", type="nbd", id="e", node_name="disk0", name="disk0")
+            h = d.nbd(contexts=["base:allocation"])
+            for i in range(16):
+                try:
+                    h.pread(65536, i * 65536)
+                except nbd.Error as e:
+                    equal(e.errno, "EIO")
+            try:
+                h.block_status(M, 0, lambda *_: 0)
+            except nbd.Error:
+                pass
+            h.shutdown()
+            d.qmp("block-export-del", id="e", mode="hard")
+            d.monitor.wait_event("BLOCK_EXPORT_DELETED")
+            d.qmp("blockdev-del", node_name="disk0")
+        open(path, "wb").write(good)
+        raises(QMPError, d.qmp, "blockdev-add", {"driver": "qcow2", "node-name": "x", "file": {
+            "driver": "file", "filename": path}}, match="only be read yet: read-only=on")
+
+
+main()
