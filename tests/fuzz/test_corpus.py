@@ -33,6 +33,12 @@ def nbd_():
 
 
 @test
+def qcow2():
+    "qcow2 images"
+    replay("qcow2")
+
+
+@test
 def store():
     "stores of bitmaps"
     replay("store")
