@@ -151,6 +151,12 @@ static int to_medium(BlkRequest *r, BlkNode *node, const struct tidemark_mapping
 
 /* ---- the fast lane: each returns 0 or -errno when done, -EINPROGRESS or CONTINUE */
 
+/* What the socket says, not the file. */
+static bool of_the_socket(int err)
+{
+    return err == EAGAIN || err == EINTR || err == EPIPE || err == ECONNRESET;
+}
+
 static int send_range(BlkRequest *r, BlkNode *node, const struct tidemark_mapping *m)
 {
     const TmSys *sys = node->graph_sys;
@@ -166,7 +172,7 @@ static int send_range(BlkRequest *r, BlkNode *node, const struct tidemark_mappin
     n = sys->sendfile(r->socket, m->fd, (off_t)m->offset, r->length);
     if (n > 0)
         r->sent = (size_t)n;
-    return n > 0 ? 0 : n < 0 && errno == EAGAIN ? -EAGAIN : CONTINUE;
+    return n > 0 ? 0 : n < 0 && of_the_socket(errno) ? -errno : CONTINUE;
 }
 
 static int descriptor_io(BlkRequest *r, BlkNode *node, const struct tidemark_mapping *m)
@@ -288,7 +294,7 @@ ssize_t blk_send(BlkNode *node, int socket, uint64_t offset, uint64_t length)
     BlkRequest r = { .op = BLK_OP_SEND, .offset = offset, .length = length, .socket = socket };
     int ret = send_or_look(&r, node);
 
-    return ret == 0 ? (ssize_t)r.sent : ret == -EAGAIN ? -EAGAIN : -ENOTSUP;
+    return ret == 0 ? (ssize_t)r.sent : ret < 0 && of_the_socket(-ret) ? ret : -ENOTSUP;
 }
 
 bool blk_can_send(BlkNode *node, uint64_t offset, uint64_t length)

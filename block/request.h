@@ -66,7 +66,7 @@ int blk_submit(BlkNode *node, BlkRequest *request);
 
 /* Sends of a range as much as @socket takes, from the page cache to the socket. Never waits for the
  * medium; for the socket only if that blocks. Returns bytes, more than none, or
- * -EAGAIN   the socket is full;
+ * -EAGAIN   the socket is full; -EINTR; -EPIPE, -ECONNRESET: it is lost;
  * -ENOTSUP  not that way: read it and send it.
  * Any thread. */
 ssize_t blk_send(BlkNode *node, int socket, uint64_t offset, uint64_t length);
