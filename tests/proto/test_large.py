@@ -191,4 +191,52 @@ def written_meanwhile(tmp):
                    *(lambda f=f: read(f) for f in (dict(), dict(structured=False))))
 
 
+def with_tcp(d):
+    """Where else @d serves its exports."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    d.qmp("nbd-server-start", {"id": "tcp", "addr": {"type": "inet", "data": {
+        "host": "127.0.0.1", "port": str(port)}}})
+    return "127.0.0.1", port
+
+
+@test
+def over_tcp(tmp):
+    "the same bytes over TCP"
+    path, data = fill(tmp, 8 * M + 777)
+    with Daemon(tmp, *disk(tmp, "disk0")) as d:
+        where = with_tcp(d)
+        for form in (dict(structured=False), dict(), dict(extended=True)):
+            w = Wire(where).go(**form)
+            for cookie, (offset, length) in enumerate(((1, 65536), (4095, 300000), (0, 8 * M + 777))):
+                w.request(READ, cookie, offset, length)
+                equal(content(w, cookie, offset, length) == data[offset:offset + length], True)
+            reads = {i: (i * 300000, 100 if i % 3 else 290000) for i in range(24)}
+            for cookie, (offset, length) in reads.items():
+                w.request(READ, cookie, offset, length)
+            check_all(w, reads, data)
+            w.close()
+
+
+@test
+def killed_clients(tmp):
+    "clients that vanish in the midst of their replies leave nothing behind, and cost no other one"
+    path, data = fill(tmp, 8 * M)
+    with Daemon(tmp, *disk(tmp, "disk0")) as d:
+        healthy = Wire(d.nbd_path).go()
+        tcp = with_tcp(d)
+        for turn in range(24):
+            w = Wire((d.nbd_path, tcp)[turn % 2]).go(structured=bool(turn % 3))
+            for i in range(4):
+                w.request(READ, i, 0, 8 * M)
+            w.read(1 + turn * 50000)
+            if turn % 4 > 1:  # a reset, where there is one
+                w.s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            w.close()
+            healthy.request(READ, turn, turn, M)
+            equal(content(healthy, turn, turn, M) == data[turn:turn + M], True)
+        wait_until(lambda: len(d.qmp("query-nbd-sessions")) == 1, "the sessions to end")
+
+
 main()
