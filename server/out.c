@@ -16,9 +16,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define IOV_BATCH  1024             /* the kernel's UIO_MAXIOV */
-#define LENT_PIECE NBDS_CHUNK_LARGE /* bytes of what is lent that are looked at or read at a time  \
-                                     */
+#define SEND_TURN (16u << 20) /* bytes of one session before others have their turn */
+#define IOV_BATCH 1024        /* the kernel's UIO_MAXIOV */
+#define LENT_PIECE                                                                                 \
+    NBDS_CHUNK_LARGE /* bytes of what is lent that are looked at or read at a time                 \
+                      */
 
 static void drop_first(NbdsSession *s, NbdsOut **list)
 {
@@ -84,9 +86,10 @@ static ssize_t send_some(NbdsSession *s, NbdsOut *list)
     return sendmsg(s->source.fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT | (more ? MSG_MORE : 0));
 }
 
-/* Sends the list as far as the socket takes it. 0: all of it is gone; EAGAIN: the socket is full;
- * ENOTSUP: what the first item has lent must be read. */
-static int send_list(NbdsSession *s, NbdsOut **list)
+/* Sends the list as far as the socket takes it. 0: all of it is gone; EAGAIN: the socket is full,
+ * or with *turn bytes it is others' turn (a client may take as fast as it is given); ENOTSUP: what
+ * the first item has lent must be read. */
+static int send_list(NbdsSession *s, NbdsOut **list, uint64_t *turn)
 {
     while (*list) {
         bool dead = __atomic_load_n(&s->dead, __ATOMIC_ACQUIRE);
@@ -97,6 +100,9 @@ static int send_list(NbdsSession *s, NbdsOut **list)
             nbds_count(&s->sent, (uint64_t)sent);
             if (!lent)
                 consume(s, list, (size_t)sent);
+            *turn += (uint64_t)sent;
+            if (*list && *turn > SEND_TURN)
+                return EAGAIN;
         } else if (!dead && (errno == EAGAIN || (lent && errno == ENOTSUP))) {
             return errno;
         } else if (dead || errno != EINTR) {
@@ -221,6 +227,8 @@ static void fetch(NbdsSession *s, NbdsOut *list)
 /* The caller has set sending and gives up a reference. */
 static void send_all(NbdsSession *s)
 {
+    uint64_t turn = 0;
+
     for (;;) {
         NbdsOut *list;
         int err;
@@ -235,7 +243,7 @@ static void send_all(NbdsSession *s)
         pthread_mutex_unlock(&s->lock);
         if (!list)
             break;
-        err = send_list(s, &list);
+        err = send_list(s, &list, &turn);
         if (!err)
             continue;
         if (err == EAGAIN)
