@@ -128,12 +128,14 @@ static void set_server_error(json_object *reply, GError **error)
 json_object *tc_qmp_execute(TcQmp *qmp, const char *command, json_object *arguments, GError **error)
 {
     g_autoptr(json_object) request = json_object_new_object();
+    g_autofree char *line = NULL;
 
     json_object_object_add(request, "execute", json_object_new_string(command));
     if (arguments)
         json_object_object_add(request, "arguments", json_object_get(arguments));
-    if (!send_text(qmp, json_object_to_json_string_ext(request, JSON_C_TO_STRING_PLAIN), error) ||
-        !send_text(qmp, "\n", error))
+    /* At once: who has the last brace may answer, and be gone. */
+    line = g_strconcat(json_object_to_json_string_ext(request, JSON_C_TO_STRING_PLAIN), "\n", NULL);
+    if (!send_text(qmp, line, error))
         return NULL;
     for (;;) {
         g_autoptr(json_object) reply = receive(qmp, error);

@@ -218,6 +218,15 @@ static bool apply_monitor(Daemon *d, const CmdOption *option, GError **error)
     return ok;
 }
 
+/* An option as an error shows it: a secret's text goes into no log. */
+static char *shown(const CmdOption *option)
+{
+    const char *data = option->kind == CMD_OBJECT ? strstr(option->value, "data") : NULL;
+
+    return data ? g_strdup_printf("%.*s...", (int)(data - option->value), option->value)
+                : g_strdup(option->value);
+}
+
 bool daemon_apply(Daemon *d, const CmdOption *option, GError **error)
 {
     bool ok = true;
@@ -244,8 +253,11 @@ bool daemon_apply(Daemon *d, const CmdOption *option, GError **error)
     default:
         break; /* done by daemon_init() and main() */
     }
-    if (!ok)
-        g_prefix_error(error, "--%s %s: ", option->name, option->value);
+    if (!ok) {
+        g_autofree char *value = shown(option);
+
+        g_prefix_error(error, "--%s %s: ", option->name, value);
+    }
     return ok;
 }
 

@@ -525,4 +525,25 @@ def copy_progress(tmp):
         equal(tidemark("copy", kit.uri, os.path.join(tmp, "c.img")).stderr, "")
 
 
+@test
+def in_one_piece(tmp):
+    "a command is sent at once: a daemon may answer and be gone as soon as it has the last brace"
+    path = os.path.join(tmp, "q")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen(1)
+        got = []
+
+        def serve():
+            c, _ = listener.accept()
+            with c:
+                c.sendall(b'{"QMP": {"version": {}, "capabilities": []}}\r\n')
+                for _ in range(2):
+                    got.append(c.recv(65536))
+                    c.sendall(b'{"return": {}}\r\n')
+
+        in_threads(serve, lambda: tidemark("qmp", "--socket", path, "quit"))
+    equal([text[-2:] for text in got], [b"}\n"] * 2)
+
+
 main()

@@ -38,6 +38,16 @@ def secrets(tmp):
         equal([o["id"] for o in d.qmp("query-objects")], ["s0", "s2"])
 
 
+@test
+def untold(tmp):
+    "an error about a secret on the command line does not tell it"
+    for text in ("secret,id=0,data=hunter2", '{"qom-type": "secret", "id": "0", "data": "hunter2"}'):
+        done = run(TIDEMARKD, "--object", text, check=False)
+        equal(done.returncode, 1)
+        matches(done.stderr, "'id' expects an identifier")
+        equal("hunter2" in done.stderr, False, done.stderr)
+
+
 @test(needs=["openssl"])
 def encrypted(tmp):
     "a secret is decrypted with another one, as QEMU's manual shows it"
