@@ -118,7 +118,7 @@ void bmp_store_fail(BmpStore *store, int err, const char *what)
         store->failure =
             g_strdup_printf("bitmap store '%s': %s%s%s; what is written from now on is recorded in "
                             "memory only%s",
-                            store->path, what, err ? ": " : "", err ? g_strerror(err) : "",
+                            store->path, what, err ? ": " : "", err ? tm_strerror(err) : "",
                             word ? "" : ", and the store on the medium can't be marked as behind");
         bmp_store_report(store, &(BmpReport){ .reason = store->failure });
     }

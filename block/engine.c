@@ -225,7 +225,7 @@ void blk_engine_free(BlkEngine *engine)
     if (!engine)
         return;
     if (engine->stop.fd >= 0 && eventfd_write(engine->stop.fd, 1) < 0)
-        g_error("eventfd: %s", g_strerror(errno)); /* cannot happen: the counter is 0 */
+        g_error("eventfd: %s", tm_strerror(errno)); /* cannot happen: the counter is 0 */
     for (unsigned i = 0; i < engine->n_loops; i++)
         pthread_join(engine->loops[i], NULL);
     pthread_mutex_lock(&engine->lock);

@@ -1,5 +1,6 @@
 /* block/export_facts.c: what an export says of itself, and what sessions do with one. */
 #include "block/export_int.h"
+#include "util/error.h"
 
 #include <errno.h>
 #include <time.h>
@@ -155,6 +156,6 @@ void blk_export_io_error(BlkExport *x, bool write, int errnum)
     json_object_object_add(data, "operation", json_object_new_string(write ? "write" : "read"));
     json_object_object_add(data, "action", json_object_new_string("report"));
     json_object_object_add(data, "nospace", json_object_new_boolean(errnum == ENOSPC));
-    json_object_object_add(data, "reason", json_object_new_string(g_strerror(errnum)));
+    json_object_object_add(data, "reason", json_object_new_string(tm_strerror(errnum)));
     blk_graph_emit(x->exports->graph, "BLOCK_IO_ERROR", data);
 }

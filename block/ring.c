@@ -89,7 +89,7 @@ static void submit_locked(BlkRing *ring)
         else if (n == -EBUSY)
             return;
         else if (n != -EINTR && n != -EAGAIN)
-            g_error("io_uring_submit: %s", g_strerror(-n)); /* the ring itself is broken */
+            g_error("io_uring_submit: %s", tm_strerror(-n)); /* the ring itself is broken */
     }
 }
 

@@ -229,7 +229,7 @@ static bool missing(const Sandbox *x, const char *what, int err, GError **error)
 {
     if (x->mode == MODE_ON)
         return tm_error_set_errno(error, err, "--sandbox on: %s", what);
-    tm_log(TM_LOG_INFO, "sandbox: %s: %s", what, g_strerror(err));
+    tm_log(TM_LOG_INFO, "sandbox: %s: %s", what, tm_strerror(err));
     return true;
 }
 

@@ -172,7 +172,7 @@ static void add_hint(const QmpContext *ctx, GError **error)
     g_autofree char *text = NULL;
 
     if (!ctx->options.not_permitted || !error || !*error ||
-        !g_str_has_suffix((*error)->message, g_strerror(EACCES)))
+        !g_str_has_suffix((*error)->message, tm_strerror(EACCES)))
         return;
     text = g_strdup_printf("%s (%s)", (*error)->message, ctx->options.not_permitted);
     g_free((*error)->message);

@@ -8,6 +8,7 @@
 #include "server/internal.h"
 
 #include "util/endian.h"
+#include "util/error.h"
 #include "util/range.h"
 
 #include <errno.h>
@@ -71,7 +72,7 @@ static unsigned run_format(NbdsRequest *r, unsigned i, uint64_t offset, bool las
             (struct iovec){ head,
                             nbds_error_offset_format(s, head, last, &r->h, offset,
                                                      nbds_request_error(r->session, &r->h, -error),
-                                                     g_strerror(-error)) };
+                                                     tm_strerror(-error)) };
         return 1;
     }
     if (sparse->runs[i].flags) {

@@ -12,6 +12,7 @@
 #include "server/internal.h"
 
 #include "util/endian.h"
+#include "util/error.h"
 #include "util/range.h"
 
 #include <errno.h>
@@ -83,7 +84,7 @@ void nbds_request_done(NbdsRequest *r, int result)
 
         nbds_count_error(s, error);
         r->iov[0].iov_len =
-            nbds_reply_format(s, r->head, &r->h, error, error ? g_strerror(-result) : "");
+            nbds_reply_format(s, r->head, &r->h, error, error ? tm_strerror(-result) : "");
         r->out.n = 1;
     }
     if (!r->out.iov) {
@@ -114,7 +115,7 @@ NbdsRequest *nbds_request_fill(NbdsSession *s, BlkOp op, const NbdsHead *h)
 
 void nbds_request_failed(NbdsSession *s, const NbdsHead *h, int result)
 {
-    nbds_reply(s, h, nbds_request_error(s, h, -result), g_strerror(-result));
+    nbds_reply(s, h, nbds_request_error(s, h, -result), tm_strerror(-result));
 }
 
 /* ---- commands */

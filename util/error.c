@@ -1,6 +1,8 @@
 /* util/error.c: errors with a QMP class; see the header. */
 #include "util/error.h"
 
+#include <string.h>
+
 GQuark tm_error_quark(void)
 {
     return g_quark_from_static_string("tidemark");
@@ -29,11 +31,18 @@ static bool set_va(GError **error, TmErrorClass class, int errnum, const char *f
         g_autofree char *text = g_strdup_vprintf(format, ap);
 
         if (errnum)
-            g_set_error(error, TM_ERROR, (int)class, "%s: %s", text, g_strerror(errnum));
+            g_set_error(error, TM_ERROR, (int)class, "%s: %s", text, tm_strerror(errnum));
         else
             g_set_error_literal(error, TM_ERROR, (int)class, text);
     }
     return false;
+}
+
+const char *tm_strerror(int errnum)
+{
+    const char *text = strerrordesc_np(errnum);
+
+    return text ? text : "Unknown error";
 }
 
 bool tm_error_set(GError **error, const char *format, ...)

@@ -20,6 +20,10 @@ typedef enum {
 #define TM_ERROR tm_error_quark()
 GQuark tm_error_quark(void);
 
+/* What a positive errno value means: constant text, in English. Unlike g_strerror() it takes no
+ * lock and keeps nothing. */
+const char *tm_strerror(int errnum);
+
 /* "GenericError", "CommandNotFound", ...: borrowed, static. NULL counts as generic. */
 const char *tm_error_class_name(const GError *error);
 

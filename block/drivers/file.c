@@ -13,6 +13,7 @@
 #include "block/drivers/file.h"
 #include "block/drivers/drivers.h"
 #include "block/registry.h"
+#include "util/error.h"
 #include "util/range.h"
 
 #include <errno.h>
@@ -77,7 +78,7 @@ static int open_file(FileDisk *file)
         blk_host.error(file->node, "Could not open '%s': the file system does not support O_DIRECT",
                        file->path);
     else if (ret < 0)
-        blk_host.error(file->node, "Could not open '%s': %s", file->path, g_strerror(-ret));
+        blk_host.error(file->node, "Could not open '%s': %s", file->path, tm_strerror(-ret));
     return ret;
 }
 
@@ -90,7 +91,7 @@ static int find_size(FileDisk *file, bool device_only)
     if (file->sys->fstat(file->fd, &st) < 0) {
         int ret = -errno;
 
-        blk_host.error(file->node, "Could not stat '%s': %s", file->path, g_strerror(-ret));
+        blk_host.error(file->node, "Could not stat '%s': %s", file->path, tm_strerror(-ret));
         return ret;
     }
     file->device = S_ISBLK(st.st_mode);
@@ -107,7 +108,7 @@ static int find_size(FileDisk *file, bool device_only)
         int ret = -errno;
 
         blk_host.error(file->node, "Could not get the size of '%s': %s", file->path,
-                       g_strerror(-ret));
+                       tm_strerror(-ret));
         return ret;
     }
     return 0;
@@ -189,7 +190,7 @@ static int set_up(FileDisk *file, bool device_only)
     if (ret == 0) {
         ret = blk_file_open_tail(file);
         if (ret < 0)
-            blk_host.error(file->node, "Could not open '%s': %s", file->path, g_strerror(-ret));
+            blk_host.error(file->node, "Could not open '%s': %s", file->path, tm_strerror(-ret));
     }
     return ret;
 }

@@ -16,6 +16,7 @@
  * one call. */
 #include "block/drivers/file.h"
 #include "block/registry.h"
+#include "util/error.h"
 
 #include <errno.h>
 #include <unistd.h>
@@ -61,7 +62,7 @@ static int take(FileDisk *file, unsigned perms, int base)
             blk_host.error(file->node, "Failed to lock byte %d of '%s'", base + i, file->path);
         else
             blk_host.error(file->node, "Failed to lock byte %d of '%s': %s", base + i, file->path,
-                           g_strerror(-ret));
+                           tm_strerror(-ret));
         return ret == -EINVAL || ret == -ENOLCK || ret == -EOPNOTSUPP ? -ENOTSUP : ret;
     }
     return 0;

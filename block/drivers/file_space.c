@@ -8,6 +8,7 @@
  * after, so that a look-up in between is not kept. */
 #include "block/drivers/file.h"
 #include "block/registry.h"
+#include "util/error.h"
 #include "util/range.h"
 
 #include <errno.h>
@@ -191,7 +192,7 @@ static int resize_file(FileDisk *file, uint64_t size)
     if (file->sys->ftruncate(file->fd, (off_t)size) < 0) {
         ret = -errno;
         blk_host.error(file->node, "Failed to resize the file '%s' to %" PRIu64 " bytes: %s",
-                       file->path, size, g_strerror(-ret));
+                       file->path, size, tm_strerror(-ret));
     }
     blk_file_unlock_resize(file);
     if (ret == 0)
@@ -208,7 +209,7 @@ int blk_file_resize(void *handle, uint64_t size)
     if (ret == 0) {
         ret = blk_file_open_tail(file);
         if (ret < 0) {
-            blk_host.error(file->node, "Could not open '%s': %s", file->path, g_strerror(-ret));
+            blk_host.error(file->node, "Could not open '%s': %s", file->path, tm_strerror(-ret));
             if (!file->device && file->sys->ftruncate(file->fd, (off_t)before) == 0)
                 file->size = before;
         }

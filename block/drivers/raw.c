@@ -7,6 +7,7 @@
  * locks. Options and messages as QEMU's qapi BlockdevOptionsRaw. */
 #include "block/drivers/drivers.h"
 #include "block/registry.h"
+#include "util/error.h"
 #include "util/range.h"
 
 #include <errno.h>
@@ -56,7 +57,7 @@ static int raw_open(struct tidemark_node *node, void **handle)
     int ret = blk_host.child_info(node, RAW_CHILD, &info);
 
     if (ret < 0) {
-        blk_host.error(node, "Could not get image size: %s", g_strerror(-ret));
+        blk_host.error(node, "Could not get image size: %s", tm_strerror(-ret));
         return ret;
     }
     raw.offset = blk_host.option_uint(node, "offset");

@@ -3,6 +3,7 @@
  * Source: the specification, "Header" and "Header extensions". */
 #include "block/drivers/qcow2/qcow2.h"
 #include "util/endian.h"
+#include "util/error.h"
 #include "util/range.h"
 
 #include <errno.h>
@@ -43,7 +44,7 @@ static int read_start(Start *s)
     int ret = blk_host.child_info(s->node, QCOW2_FILE, &info);
 
     if (ret < 0)
-        return refuse(s, -ret, "Could not get image size: %s", g_strerror(-ret));
+        return refuse(s, -ret, "Could not get image size: %s", tm_strerror(-ret));
     s->file_size = info.size;
     s->length = tm_min(info.size, UINT64_C(1) << QCOW2_CLUSTER_BITS_MAX);
     if (s->length < HEADER_2)
@@ -53,7 +54,7 @@ static int read_start(Start *s)
     if (!s->bytes)
         return -ENOMEM;
     ret = blk_host.child_pread(s->node, QCOW2_FILE, s->bytes, 0, s->length, 0);
-    return ret < 0 ? refuse(s, -ret, "Could not read qcow2 header: %s", g_strerror(-ret)) : 0;
+    return ret < 0 ? refuse(s, -ret, "Could not read qcow2 header: %s", tm_strerror(-ret)) : 0;
 }
 
 /* The name that the image has for a feature, or NULL. Borrowed from @to. */

@@ -6,6 +6,7 @@
  * Source: the specification, "Cluster mapping" and "Extended L2 Entries". */
 #include "block/drivers/qcow2/qcow2.h"
 #include "util/endian.h"
+#include "util/error.h"
 #include "util/range.h"
 #include "util/sync.h"
 
@@ -55,7 +56,7 @@ int qcow2_tables_open(Qcow2 *q)
         ret = blk_host.child_pread(q->node, QCOW2_FILE, q->l1, q->header.l1_offset,
                                    (uint64_t)q->l1_size * 8, 0);
     if (ret < 0)
-        blk_host.error(q->node, "Could not read L1 table: %s", g_strerror(-ret));
+        blk_host.error(q->node, "Could not read L1 table: %s", tm_strerror(-ret));
     for (uint32_t i = 0; ret == 0 && i < q->l1_size; i++)
         ret = check_entry(q, i);
     return ret;
