@@ -107,6 +107,18 @@ static int host_child_resize(struct tidemark_node *node, uint32_t child, uint64_
     return ret;
 }
 
+static int host_child_grow(struct tidemark_node *node, uint32_t child, uint64_t size)
+{
+    ON_CHILD(blk_node_grow(child_node, size));
+}
+
+static uint64_t host_child_size(struct tidemark_node *node, uint32_t child)
+{
+    BlkNode *child_node = blk_node_child_at(node, child);
+
+    return child_node ? blk_node_size(child_node) : 0;
+}
+
 const TmSys *blk_host_sys(struct tidemark_node *node)
 {
     return blk_graph_sys(node->graph);
@@ -129,4 +141,6 @@ const struct tidemark_host blk_host = {
     .child_discard = host_child_discard,
     .child_cache = host_child_cache,
     .child_resize = host_child_resize,
+    .child_grow = host_child_grow,
+    .child_size = host_child_size,
 };

@@ -11,7 +11,8 @@
 #include <errno.h>
 #include <string.h>
 
-#define ZEROES_CHUNK ((uint64_t)1 << 20)
+#define ZEROES_CHUNK    ((uint64_t)1 << 20)
+#define WANTS_EXCLUSIVE 1 /* neither done nor failed */
 
 /* ---- descriptors */
 
@@ -150,6 +151,20 @@ static int follow_fua(BlkNode *node, uint32_t flags)
     return flags & TIDEMARK_FUA & ~driver_flags(node) ? blk_node_flush(node) : 0;
 }
 
+/* A driver that has something to flush has not told its child all of it: where the data is, for
+ * one.
+ */
+static int write_child(BlkNode *node, const char *buf, const struct tidemark_mapping *m,
+                       uint32_t flags)
+{
+    BlkNode *child = blk_node_child_at(node, m->child);
+    bool own = flags & TIDEMARK_FUA && node->driver->flush;
+    int ret =
+        blk_node_pwrite(child, buf, m->offset, m->length, own ? flags & ~TIDEMARK_FUA : flags);
+
+    return ret == 0 && own ? blk_node_flush(node) : ret;
+}
+
 static int write_self(BlkNode *node, const void *buf, uint64_t offset, uint64_t length,
                       uint32_t flags)
 {
@@ -167,7 +182,9 @@ static int write_piece(BlkNode *node, const char *buf, uint64_t offset, struct t
                        uint32_t flags)
 {
     if (m->kind == TIDEMARK_MAP_CHILD)
-        return blk_node_pwrite(blk_node_child_at(node, m->child), buf, m->offset, m->length, flags);
+        return write_child(node, buf, m, flags);
+    if (flags & TIDEMARK_COMPRESSED && !(node->info_flags & TIDEMARK_INFO_COMPRESS))
+        return -ENOTSUP;
     if (m->kind == TIDEMARK_MAP_FD && direct_fits(node, m, buf, m->length)) {
         int ret = blk_fd_pwrite(blk_graph_sys(node->graph), m->fd, buf, m->offset, m->length);
 
@@ -185,21 +202,40 @@ typedef struct Change {
     uint64_t epoch;
 } Change;
 
+/* Exclusive: with all of the clusters that the range is in, as a change may move them. */
+static void change_hold(Change *c)
+{
+    BlkNode *node = c->node;
+    uint64_t mask = node->cluster - 1, first = c->offset & ~mask;
+
+    if (c->exclusive)
+        blk_inflight_exclusive(&node->inflight, first,
+                               ((c->offset + c->length + mask) & ~mask) - first);
+    else
+        blk_inflight_shared(&node->inflight, c->offset, c->length);
+}
+
+static void change_let_go(Change *c)
+{
+    BlkNode *node = c->node;
+    uint64_t mask = node->cluster - 1, first = c->offset & ~mask;
+
+    if (c->exclusive)
+        blk_inflight_exclusive_end(&node->inflight, first,
+                                   ((c->offset + c->length + mask) & ~mask) - first);
+    else
+        blk_inflight_shared_end(&node->inflight, c->offset, c->length);
+}
+
 static int change_begin(Change *c)
 {
     BlkNode *node = c->node;
 
-    if (c->exclusive)
-        blk_inflight_exclusive(&node->inflight, c->offset, c->length);
-    else
-        blk_inflight_shared(&node->inflight, c->offset, c->length);
+    change_hold(c);
     if (!tm_range_within(c->offset, c->length, blk_node_size(node)) || node->read_only) {
         int ret = node->read_only ? -EPERM : -ENOSPC;
 
-        if (c->exclusive)
-            blk_inflight_exclusive_end(&node->inflight, c->offset, c->length);
-        else
-            blk_inflight_shared_end(&node->inflight, c->offset, c->length);
+        change_let_go(c);
         return ret;
     }
     c->epoch = bmp_set_mark_begin(node->bitmaps, c->offset, c->length);
@@ -213,22 +249,32 @@ static void change_end(Change *c)
 
     wrote(node, c->offset, c->length);
     bmp_set_mark_end(node->bitmaps, c->offset, c->length, c->epoch);
-    if (c->exclusive)
-        blk_inflight_exclusive_end(&node->inflight, c->offset, c->length);
-    else
-        blk_inflight_shared_end(&node->inflight, c->offset, c->length);
+    change_let_go(c);
 }
 
-/* The pieces of a write, within a change. */
-static int write_pieces(BlkNode *node, const char *buf, uint64_t offset, uint64_t length,
+/* Where the bytes of a write go. */
+static int map_write(BlkNode *node, uint64_t offset, uint64_t length, uint32_t flags,
+                     struct tidemark_mapping *m)
+{
+    *m = (struct tidemark_mapping){ .kind = TIDEMARK_MAP_SELF, .fd = -1, .length = length };
+    if (flags & TIDEMARK_COMPRESSED && node->info_flags & TIDEMARK_INFO_COMPRESS)
+        return 0;
+    return blk_node_map(node, offset, length, TIDEMARK_MAP_FOR_WRITE, m);
+}
+
+/* The pieces of a write, within a change. WANTS_EXCLUSIVE: the change is not. */
+static int write_pieces(const Change *c, const char *buf, uint64_t offset, uint64_t length,
                         uint32_t flags)
 {
+    BlkNode *node = c->node;
     uint64_t done = 0;
 
     while (done < length) {
         struct tidemark_mapping m;
-        int ret = blk_node_map(node, offset + done, length - done, TIDEMARK_MAP_FOR_WRITE, &m);
+        int ret = map_write(node, offset + done, length - done, flags, &m);
 
+        if (ret == 0 && m.flags & TIDEMARK_MAPPED_EXCLUSIVE && !c->exclusive)
+            return WANTS_EXCLUSIVE;
         if (ret == 0)
             ret = write_piece(node, buf + done, offset + done, &m, flags);
         if (ret < 0)
@@ -246,19 +292,23 @@ int blk_node_pwrite(BlkNode *node, const void *buf, uint64_t offset, uint64_t le
 
     /* A driver reads, modifies and writes the blocks at both ends: nothing else may be writing
      * them. With alignments up to a region of block/inflight.h they lie in the same stripes. */
-    c.exclusive = ((offset | length) & (node->request_alignment - 1)) != 0;
-    ret = change_begin(&c);
-
-    if (ret < 0)
-        return ret;
-    ret = write_pieces(node, buf, offset, length, flags);
-    change_end(&c);
-    return ret;
+    c.exclusive = ((offset | length) & (node->request_alignment - 1)) != 0 ||
+                  (flags & TIDEMARK_COMPRESSED && node->info_flags & TIDEMARK_INFO_COMPRESS);
+    for (;;) {
+        ret = change_begin(&c);
+        if (ret < 0)
+            return ret;
+        ret = write_pieces(&c, buf, offset, length, flags);
+        change_end(&c);
+        if (ret != WANTS_EXCLUSIVE)
+            return ret;
+        c.exclusive = true; /* from the start: writes are repeatable */
+    }
 }
 
 /* ---- zeroing and discarding */
 
-static int write_zero_data(BlkNode *node, uint64_t offset, uint64_t length, uint32_t flags)
+static int write_zero_data(const Change *c, uint64_t offset, uint64_t length, uint32_t flags)
 {
     g_autofree char *zeroes = NULL;
     uint64_t chunk = tm_min(length, ZEROES_CHUNK);
@@ -268,7 +318,7 @@ static int write_zero_data(BlkNode *node, uint64_t offset, uint64_t length, uint
         return -ENOMEM;
     for (uint64_t done = 0; done < length;) {
         uint64_t n = tm_min(chunk, length - done);
-        int ret = write_pieces(node, zeroes, offset + done, n, flags & TIDEMARK_FUA);
+        int ret = write_pieces(c, zeroes, offset + done, n, flags & TIDEMARK_FUA);
 
         if (ret < 0)
             return ret;
@@ -278,8 +328,9 @@ static int write_zero_data(BlkNode *node, uint64_t offset, uint64_t length, uint
 }
 
 /* Without a callback of its own a driver's zeroing goes to the children that it maps onto. */
-static int zero_pieces(BlkNode *node, uint64_t offset, uint64_t length, uint32_t flags)
+static int zero_pieces(const Change *c, uint64_t offset, uint64_t length, uint32_t flags)
 {
+    BlkNode *node = c->node;
     uint64_t done = 0;
 
     while (done < length) {
@@ -292,9 +343,8 @@ static int zero_pieces(BlkNode *node, uint64_t offset, uint64_t length, uint32_t
             ret =
                 blk_node_write_zeroes(blk_node_child_at(node, m.child), m.offset, m.length, flags);
         else
-            ret = flags & TIDEMARK_FAST_ZERO
-                      ? -ENOTSUP
-                      : write_zero_data(node, offset + done, m.length, flags);
+            ret = flags & TIDEMARK_FAST_ZERO ? -ENOTSUP
+                                             : write_zero_data(c, offset + done, m.length, flags);
         if (ret < 0)
             return ret;
         done += m.length;
@@ -302,19 +352,20 @@ static int zero_pieces(BlkNode *node, uint64_t offset, uint64_t length, uint32_t
     return 0;
 }
 
-static int zero(BlkNode *node, uint64_t offset, uint64_t length, uint32_t flags)
+static int zero(const Change *c, uint64_t offset, uint64_t length, uint32_t flags)
 {
+    BlkNode *node = c->node;
     int ret;
 
     if (!node->driver->write_zeroes)
-        return zero_pieces(node, offset, length, flags);
+        return zero_pieces(c, offset, length, flags);
     blk_node_serial_begin(node);
     ret = node->driver->write_zeroes(node->handle, offset, length, flags & driver_flags(node));
     blk_node_serial_end(node);
     if (ret == 0)
         return follow_fua(node, flags);
     if (ret == -ENOTSUP && !(flags & TIDEMARK_FAST_ZERO))
-        return write_zero_data(node, offset, length, flags);
+        return write_zero_data(c, offset, length, flags);
     return ret;
 }
 
@@ -327,7 +378,7 @@ int blk_node_write_zeroes(BlkNode *node, uint64_t offset, uint64_t length, uint3
         return ret;
     if (!node->unmap)
         flags &= ~TIDEMARK_MAY_UNMAP;
-    ret = zero(node, offset, length, flags);
+    ret = zero(&c, offset, length, flags);
     change_end(&c);
     return ret;
 }

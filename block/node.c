@@ -294,6 +294,7 @@ int blk_node_refresh(BlkNode *node)
     __atomic_store_n(&node->size, info.size, __ATOMIC_RELEASE);
     node->info_flags = info.flags;
     node->request_alignment = info.request_alignment;
+    node->cluster = tm_is_pow2(info.cluster_size) ? info.cluster_size : 1;
     node->read_only =
         (info.flags & TIDEMARK_INFO_READ_ONLY) != 0 || blk_options_bool(node->options, "read-only");
     return 0;
@@ -391,4 +392,19 @@ int blk_node_resize(BlkNode *node, uint64_t size)
         bmp_set_distrust_store(node->bitmaps, error->message);
     bmp_set_change_end(&node->bitmaps, 1);
     return 0;
+}
+
+int blk_node_grow(BlkNode *node, uint64_t size)
+{
+    int ret = 0;
+
+    if (blk_node_size(node) >= size)
+        return 0;
+    if (node->read_only)
+        return -EPERM;
+    blk_inflight_drain(&node->inflight);
+    if (blk_node_size(node) < size)
+        ret = blk_node_resize(node, size);
+    blk_inflight_drain_end(&node->inflight);
+    return ret;
 }

@@ -73,3 +73,6 @@ int blk_node_write_zeroes(BlkNode *node, uint64_t offset, uint64_t length, uint3
 int blk_node_discard(BlkNode *node, uint64_t offset, uint64_t length, uint32_t flags);
 int blk_node_cache(BlkNode *node, uint64_t offset, uint64_t length);
 int blk_node_flush(BlkNode *node);
+/* Makes it at least so big: for a format that needs room in its file, be it while requests of the
+ * format wait. -errno as the driver's resize. */
+int blk_node_grow(BlkNode *node, uint64_t size);

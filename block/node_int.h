@@ -29,6 +29,7 @@ struct tidemark_node {
 
     uint64_t size; /* atomic; changed with the node drained */
     uint32_t info_flags, request_alignment;
+    uint32_t cluster; /* bytes of a cluster, a power of two; 1: has none */
     bool read_only, unmap;
 
     unsigned n_children;

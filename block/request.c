@@ -231,6 +231,8 @@ static int fast_lane(BlkRequest *r)
         case TIDEMARK_MAP_FD:
             return descriptor_io(r, node, &m);
         case TIDEMARK_MAP_CHILD:
+            if (r->op == BLK_OP_SEND && m.flags & TIDEMARK_MAPPED_MOVES)
+                return CONTINUE;
             node = blk_node_child_at(node, m.child);
             offset = m.offset;
             break;

@@ -273,7 +273,7 @@ static int file_get_info(void *handle, struct tidemark_info *info)
                   (file->uring ? TIDEMARK_INFO_IO_URING : 0) |
                   (file->unmap ? TIDEMARK_INFO_DISCARD : 0);
 
-    info->size = file->size;
+    info->size = __atomic_load_n(&file->size, __ATOMIC_RELAXED);
     info->request_alignment = file->align;
     info->preferred_block = file->block;
     info->cluster_size = 0;

@@ -196,7 +196,7 @@ static int resize_file(FileDisk *file, uint64_t size)
     }
     blk_file_unlock_resize(file);
     if (ret == 0)
-        file->size = size;
+        __atomic_store_n(&file->size, size, __ATOMIC_RELAXED); /* listings look any time */
     return ret;
 }
 

@@ -13,9 +13,9 @@
  *
  * All offsets and lengths are bytes. Every range that a callback receives lies within the size that
  * the driver reported and is not empty. Callbacks that return int return 0 or a negative errno.
- * Threads: open, close and resize run on the main thread with no I/O under way; every other
- * callback may be called from several threads at once, unless the driver sets
- * TIDEMARK_DRIVER_SERIALIZED. */
+ * Threads: open, close and resize run one at a time with no I/O under way, open and close on the
+ * main thread; every other callback may be called from several threads at once, unless the driver
+ * sets TIDEMARK_DRIVER_SERIALIZED. */
 #ifndef TIDEMARK_DRIVER_H
 #define TIDEMARK_DRIVER_H
 
@@ -27,7 +27,7 @@ extern "C" {
 
 /* Changes when the meaning or layout of anything here changes. A driver of another ABI is refused.
  */
-#define TIDEMARK_ABI 1
+#define TIDEMARK_ABI 2
 
 struct tidemark_node; /* one opened node, known to the host; handed to open() */
 
@@ -78,6 +78,12 @@ enum tidemark_map_kind {
 #define TIDEMARK_MAPPED_HOLE   1u /* occupies no space on the medium (FOR_STATUS, any kind) */
 #define TIDEMARK_MAPPED_DIRECT 2u /* FD: O_DIRECT, I/O must be aligned to request_alignment */
 #define TIDEMARK_MAPPED_INLINE 4u /* SELF: the callbacks do not block for this range */
+/* SELF, FOR_WRITE: pwrite takes away what readers of the range may be looking at: it is called with
+ * the range, widened to whole clusters (cluster_size), held exclusively */
+#define TIDEMARK_MAPPED_EXCLUSIVE 8u
+/* CHILD: the place may be given to other data once the range is discarded or moved, so it is not to
+ * be referred to beyond the request */
+#define TIDEMARK_MAPPED_MOVES 16u
 
 struct tidemark_mapping {
     uint32_t kind;
@@ -98,6 +104,7 @@ struct tidemark_mapping {
 #define TIDEMARK_INFO_IO_URING    8u  /* FD: what would block is to go to io_uring */
 #define TIDEMARK_INFO_DISCARD     16u /* discard frees space */
 #define TIDEMARK_INFO_FUA         32u /* pwrite and write_zeroes honour TIDEMARK_FUA themselves */
+#define TIDEMARK_INFO_COMPRESS    64u /* pwrite honours TIDEMARK_COMPRESSED */
 
 struct tidemark_info {
     uint32_t struct_size; /* set by the host */
@@ -113,6 +120,9 @@ struct tidemark_info {
 #define TIDEMARK_FUA       1u /* on stable storage before the call returns */
 #define TIDEMARK_MAY_UNMAP 2u /* write_zeroes: may free the space */
 #define TIDEMARK_FAST_ZERO 4u /* write_zeroes: fail with -ENOTSUP rather than write data */
+/* pwrite: store whole clusters compressed; the range is held exclusively. -ENOTSUP where nothing
+ * can compress. */
+#define TIDEMARK_COMPRESSED 8u
 
 /* Flags of a driver */
 #define TIDEMARK_DRIVER_SERIALIZED 1u /* the host calls one callback of a node at a time */
@@ -194,6 +204,11 @@ struct tidemark_host {
     int (*child_cache)(struct tidemark_node *node, uint32_t child, uint64_t offset,
                        uint64_t length);
     int (*child_resize)(struct tidemark_node *node, uint32_t child, uint64_t size);
+    /* Makes the child at least that big, whoever else does. From the callbacks that may block, too.
+     */
+    int (*child_grow)(struct tidemark_node *node, uint32_t child, uint64_t size);
+    /* Bytes of the child; 0 if there is none. Costs nothing. */
+    uint64_t (*child_size)(struct tidemark_node *node, uint32_t child);
 };
 
 /* What a plug-in exports; see the top. */

@@ -223,7 +223,7 @@ END_TEST
 static const struct {
     const char *module, *says;
 } refused[] = {
-    { "refused-abi.so", "is built for driver ABI 99, expected 1" },
+    { "refused-abi.so", "is built for driver ABI 99, expected 2" },
     { "refused-size.so", "it was built with another tidemark/driver.h" },
     { "refused-name.so", "malformed driver name 'not a name'" },
     { "refused-taken.so", "there is already a driver 'file'" },
