@@ -124,6 +124,19 @@ const TmSys *blk_host_sys(struct tidemark_node *node)
     return blk_graph_sys(node->graph);
 }
 
+void blk_host_corrupted(struct tidemark_node *node, const char *reason)
+{
+    json_object *data = json_object_new_object();
+
+    json_object_object_add(data, "device", json_object_new_string(""));
+    json_object_object_add(data, "node-name", json_object_new_string(node->name));
+    json_object_object_add(data, "msg", json_object_new_string(reason));
+    json_object_object_add(data, "fatal", json_object_new_boolean(true));
+    blk_graph_log(node->graph, "node '%s': the image is corrupt and is not written any more: %s",
+                  node->name, reason);
+    blk_graph_emit(node->graph, "BLOCK_IMAGE_CORRUPTED", data);
+}
+
 const struct tidemark_host blk_host = {
     .abi = TIDEMARK_ABI,
     .struct_size = sizeof(struct tidemark_host),

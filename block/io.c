@@ -159,9 +159,10 @@ static int write_child(BlkNode *node, const char *buf, const struct tidemark_map
 {
     BlkNode *child = blk_node_child_at(node, m->child);
     bool own = flags & TIDEMARK_FUA && node->driver->flush;
-    int ret =
-        blk_node_pwrite(child, buf, m->offset, m->length, own ? flags & ~TIDEMARK_FUA : flags);
+    int ret;
 
+    flags &= ~TIDEMARK_EXCLUSIVE;
+    ret = blk_node_pwrite(child, buf, m->offset, m->length, own ? flags & ~TIDEMARK_FUA : flags);
     return ret == 0 && own ? blk_node_flush(node) : ret;
 }
 
@@ -273,10 +274,11 @@ static int write_pieces(const Change *c, const char *buf, uint64_t offset, uint6
         struct tidemark_mapping m;
         int ret = map_write(node, offset + done, length - done, flags, &m);
 
-        if (ret == 0 && m.flags & TIDEMARK_MAPPED_EXCLUSIVE && !c->exclusive)
-            return WANTS_EXCLUSIVE;
         if (ret == 0)
-            ret = write_piece(node, buf + done, offset + done, &m, flags);
+            ret = write_piece(node, buf + done, offset + done, &m,
+                              flags | (c->exclusive ? TIDEMARK_EXCLUSIVE : 0));
+        if (ret == -EBUSY && !c->exclusive)
+            return WANTS_EXCLUSIVE;
         if (ret < 0)
             return ret;
         done += m.length;

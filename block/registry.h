@@ -30,3 +30,6 @@ const struct tidemark_driver **blk_registry_list(BlkRegistry *registry);
 extern const struct tidemark_host blk_host;
 /* The TmSys behind a node, for built-in drivers. Borrowed. block/host.c. */
 const TmSys *blk_host_sys(struct tidemark_node *node);
+/* The driver found that the image can't be what it says and writes no more to it: the log and an
+ * event tell. Any thread. block/host.c. */
+void blk_host_corrupted(struct tidemark_node *node, const char *reason);

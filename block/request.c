@@ -206,13 +206,15 @@ static int descriptor_io(BlkRequest *r, BlkNode *node, const struct tidemark_map
 static int self_io(BlkRequest *r, BlkNode *node, uint64_t offset)
 {
     const struct tidemark_driver *driver = node->driver;
+    int ret;
 
     if (r->op == BLK_OP_READ)
         return driver->pread ? driver->pread(node->handle, r->buf, offset, r->length, 0) : CONTINUE;
     if (!driver->pwrite || (r->flags & TIDEMARK_FUA) ||
         (offset | r->length) & (node->request_alignment - 1)) /* io.c excludes the neighbours */
         return CONTINUE;
-    return driver->pwrite(node->handle, r->buf, offset, r->length, 0);
+    ret = driver->pwrite(node->handle, r->buf, offset, r->length, 0);
+    return ret == -EBUSY ? CONTINUE : ret;
 }
 
 static int fast_lane(BlkRequest *r)

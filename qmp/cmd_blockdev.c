@@ -46,6 +46,24 @@ static const QmpType resize_args = { .kind = QMP_KIND_OBJECT,
                                      .name = "q_obj_block_resize-arg",
                                      .members = resize_members };
 
+static const QmpMember corrupted_members[] = {
+    { "device", &qmp_type_str, false, "for compatibility; empty" },
+    { "node-name", &qmp_type_str, true, "the node" },
+    { "msg", &qmp_type_str, false, "what was found, for people" },
+    { "offset", &qmp_type_int, true, "where in the image" },
+    { "size", &qmp_type_int, true, "how much of it" },
+    { "fatal", &qmp_type_bool, false, "the image is not written any more" },
+    { NULL },
+};
+static const QmpType corrupted_data = { .kind = QMP_KIND_OBJECT,
+                                        .name = "q_obj_BLOCK_IMAGE_CORRUPTED-arg",
+                                        .members = corrupted_members };
+
+static const QmpEvent events[] = {
+    { "BLOCK_IMAGE_CORRUPTED", "an image was found not to be what it says", &corrupted_data },
+    { NULL },
+};
+
 static const QmpCommand commands[] = {
     { "blockdev-add", "open a node", &qmp_type_blockdev_options, &qmp_type_empty, run_add },
     { "blockdev-del", "close a node that nothing uses", &del_args, &qmp_type_empty, run_del },
@@ -53,4 +71,4 @@ static const QmpCommand commands[] = {
     { NULL },
 };
 
-const QmpFamily qmp_family_blockdev = { "Block nodes", commands };
+const QmpFamily qmp_family_blockdev = { "Block nodes", commands, events };

@@ -78,12 +78,9 @@ enum tidemark_map_kind {
 #define TIDEMARK_MAPPED_HOLE   1u /* occupies no space on the medium (FOR_STATUS, any kind) */
 #define TIDEMARK_MAPPED_DIRECT 2u /* FD: O_DIRECT, I/O must be aligned to request_alignment */
 #define TIDEMARK_MAPPED_INLINE 4u /* SELF: the callbacks do not block for this range */
-/* SELF, FOR_WRITE: pwrite takes away what readers of the range may be looking at: it is called with
- * the range, widened to whole clusters (cluster_size), held exclusively */
-#define TIDEMARK_MAPPED_EXCLUSIVE 8u
 /* CHILD: the place may be given to other data once the range is discarded or moved, so it is not to
  * be referred to beyond the request */
-#define TIDEMARK_MAPPED_MOVES 16u
+#define TIDEMARK_MAPPED_MOVES 8u
 
 struct tidemark_mapping {
     uint32_t kind;
@@ -120,9 +117,13 @@ struct tidemark_info {
 #define TIDEMARK_FUA       1u /* on stable storage before the call returns */
 #define TIDEMARK_MAY_UNMAP 2u /* write_zeroes: may free the space */
 #define TIDEMARK_FAST_ZERO 4u /* write_zeroes: fail with -ENOTSUP rather than write data */
-/* pwrite: store whole clusters compressed; the range is held exclusively. -ENOTSUP where nothing
- * can compress. */
+/* pwrite: store whole clusters compressed, held exclusively. -ENOTSUP where nothing can compress.
+ */
 #define TIDEMARK_COMPRESSED 8u
+/* pwrite: nobody else has a request in the range, widened to whole clusters (cluster_size). Without
+ * it pwrite may do nothing and ask for it by returning -EBUSY: when it would take away what readers
+ * may be looking at. */
+#define TIDEMARK_EXCLUSIVE 16u
 
 /* Flags of a driver */
 #define TIDEMARK_DRIVER_SERIALIZED 1u /* the host calls one callback of a node at a time */

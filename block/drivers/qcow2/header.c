@@ -16,17 +16,7 @@
 #define BACKING_MAX  1023u
 #define FEATURE_NAME 48u /* bytes of an entry of the feature name table */
 
-#define INCOMPATIBLE_DIRTY       1u
-#define INCOMPATIBLE_CORRUPT     2u
-#define INCOMPATIBLE_DATA_FILE   4u
-#define INCOMPATIBLE_COMPRESSION 8u
-#define INCOMPATIBLE_EXTENDED_L2 16u
-#define INCOMPATIBLE_KNOWN       31u
-#define AUTOCLEAR_DATA_RAW       2u
-
-#define EXTENSION_END            0u
-#define EXTENSION_BACKING_FORMAT 0xe2792acau
-#define EXTENSION_FEATURES       0x6803f857u
+#define BITMAPS_LENGTH 24u /* bytes of the bitmaps extension */
 
 /* The first cluster, as far as it is there: the header and what belongs to it. */
 typedef struct Start {
@@ -63,9 +53,10 @@ static const char *feature_name(const Start *s, uint64_t header_length, unsigned
     for (uint64_t at = header_length; at + 8 <= s->length;) {
         uint32_t type = tm_get_be32(s->bytes + at), length = tm_get_be32(s->bytes + at + 4);
 
-        if (type == EXTENSION_END || length > s->length - at - 8)
+        if (type == QCOW2_EXTENSION_END || length > s->length - at - 8)
             break;
-        for (uint64_t e = at + 8; type == EXTENSION_FEATURES && e + FEATURE_NAME <= at + 8 + length;
+        for (uint64_t e = at + 8;
+             type == QCOW2_EXTENSION_FEATURES && e + FEATURE_NAME <= at + 8 + length;
              e += FEATURE_NAME) {
             if (s->bytes[e] != 0 || s->bytes[e + 1] != bit)
                 continue;
@@ -81,7 +72,7 @@ static const char *feature_name(const Start *s, uint64_t header_length, unsigned
 
 static int check_features(const Start *s, Qcow2Header *h, uint64_t header_length)
 {
-    uint64_t unknown = h->incompatible & ~(uint64_t)INCOMPATIBLE_KNOWN;
+    uint64_t unknown = h->incompatible & ~QCOW2_INCOMPATIBLE_KNOWN;
     char name[FEATURE_NAME];
 
     if (!unknown)
@@ -92,27 +83,29 @@ static int check_features(const Start *s, Qcow2Header *h, uint64_t header_length
                   "Unsupported qcow2 feature(s): Unknown incompatible feature: %" PRIx64, unknown);
 }
 
-/* What only version 3 has; *length: of the header. */
-static int read_version_3(const Start *s, Qcow2Header *h, uint64_t *length)
+/* What only version 3 has. */
+static int read_version_3(const Start *s, Qcow2Header *h)
 {
-    uint32_t order;
+    uint32_t *length = &h->length;
 
     if (s->length < HEADER_3)
         return refuse(s, EINVAL, "qcow2 header is cut short: %" PRIu64 " bytes", s->length);
     h->incompatible = tm_get_be64(s->bytes + 72);
-    h->data_raw = tm_get_be64(s->bytes + 88) & AUTOCLEAR_DATA_RAW;
-    order = tm_get_be32(s->bytes + 96);
+    h->compatible = tm_get_be64(s->bytes + 80);
+    h->autoclear = tm_get_be64(s->bytes + 88);
+    h->data_raw = h->autoclear & QCOW2_AUTOCLEAR_DATA_RAW;
+    h->refcount_order = tm_get_be32(s->bytes + 96);
     *length = tm_get_be32(s->bytes + 100);
     if (*length < HEADER_3 || *length % 8 || *length > h->size + s->length ||
         *length > UINT64_C(1) << h->cluster_bits || *length > s->length)
-        return refuse(s, EINVAL, "qcow2 header length %" PRIu64 " is not valid", *length);
-    if (order > 6)
+        return refuse(s, EINVAL, "qcow2 header length %u is not valid", *length);
+    if (h->refcount_order > 6)
         return refuse(s, EINVAL, "Reference count entry width too large; may not exceed 64 bits");
     if (*length > HEADER_3)
         h->compression = s->bytes[HEADER_3];
-    h->external_data = h->incompatible & INCOMPATIBLE_DATA_FILE;
-    h->extended_l2 = h->incompatible & INCOMPATIBLE_EXTENDED_L2;
-    if (!(h->incompatible & INCOMPATIBLE_COMPRESSION) != (h->compression == QCOW2_ZLIB))
+    h->external_data = h->incompatible & QCOW2_INCOMPATIBLE_DATA_FILE;
+    h->extended_l2 = h->incompatible & QCOW2_INCOMPATIBLE_EXTENDED_L2;
+    if (!(h->incompatible & QCOW2_INCOMPATIBLE_COMPRESSION) != (h->compression == QCOW2_ZLIB))
         return refuse(s, EINVAL, "qcow2: compression type %u does not fit the feature bit",
                       h->compression);
     if (h->compression > QCOW2_ZSTD)
@@ -150,6 +143,28 @@ static int read_backing(const Start *s, Qcow2Header *h)
     return h->backing ? 0 : refuse(s, EINVAL, "qcow2: the backing file name is not text");
 }
 
+static int read_bitmaps(const Start *s, Qcow2Header *h, const uint8_t *at, uint32_t length)
+{
+    if (length != BITMAPS_LENGTH)
+        return refuse(s, EINVAL, "qcow2: bitmaps extension: %u bytes, expected %u", length,
+                      BITMAPS_LENGTH);
+    h->has_bitmaps = true;
+    h->n_bitmaps = tm_get_be32(at);
+    h->bitmaps_size = tm_get_be64(at + 8);
+    h->bitmaps_offset = tm_get_be64(at + 16);
+    return 0;
+}
+
+static int read_extension(const Start *s, Qcow2Header *h, uint32_t type, uint64_t at,
+                          uint32_t length)
+{
+    if (type == QCOW2_EXTENSION_BACKING_FORMAT && length < 16 && !h->backing_format)
+        h->backing_format = take_string(s, at, length);
+    if (type == QCOW2_EXTENSION_DATA_FILE && length <= BACKING_MAX && !h->data_file)
+        h->data_file = take_string(s, at, length);
+    return type == QCOW2_EXTENSION_BITMAPS ? read_bitmaps(s, h, s->bytes + at, length) : 0;
+}
+
 static int read_extensions(const Start *s, Qcow2Header *h, uint64_t at)
 {
     uint64_t end = tm_min(s->length, UINT64_C(1) << h->cluster_bits);
@@ -160,13 +175,13 @@ static int read_extensions(const Start *s, Qcow2Header *h, uint64_t at)
         uint32_t type = tm_get_be32(s->bytes + at), length = tm_get_be32(s->bytes + at + 4);
 
         at += 8;
-        if (type == EXTENSION_END)
+        if (type == QCOW2_EXTENSION_END)
             break;
         if (length > end - at)
             return refuse(s, EINVAL, "qcow2: header extension %08x is too large: %u bytes", type,
                           length);
-        if (type == EXTENSION_BACKING_FORMAT && length < 16 && !h->backing_format)
-            h->backing_format = take_string(s, at, length);
+        if (read_extension(s, h, type, at, length) < 0)
+            return -EINVAL;
         at += tm_align_up(length, 8);
     }
     return 0;
@@ -195,9 +210,23 @@ static int check_l1(const Start *s, const Qcow2Header *h)
     return 0;
 }
 
+static int check_reftable(const Start *s, const Qcow2Header *h)
+{
+    uint64_t bytes = (uint64_t)h->reftable_clusters << h->cluster_bits;
+
+    if (bytes > QCOW2_REFTABLE_MAX)
+        return refuse(s, EINVAL, "Image refcount table too large: %" PRIu64 " bytes", bytes);
+    if (!bytes)
+        return refuse(s, EINVAL, "Image does not contain a reference count table");
+    if (h->reftable_offset & ((UINT64_C(1) << h->cluster_bits) - 1) ||
+        !tm_range_within(h->reftable_offset, bytes, TM_SIZE_MAX))
+        return refuse(s, EINVAL, "Reference count table offset invalid: %" PRIu64,
+                      h->reftable_offset);
+    return 0;
+}
+
 static int parse(const Start *s, Qcow2Header *h)
 {
-    uint64_t length = HEADER_2;
     uint32_t crypt = tm_get_be32(s->bytes + 32);
     int ret = 0;
 
@@ -206,6 +235,12 @@ static int parse(const Start *s, Qcow2Header *h)
     h->size = tm_get_be64(s->bytes + 24);
     h->l1_size = tm_get_be32(s->bytes + 36);
     h->l1_offset = tm_get_be64(s->bytes + 40);
+    h->reftable_offset = tm_get_be64(s->bytes + 48);
+    h->reftable_clusters = tm_get_be32(s->bytes + 56);
+    h->n_snapshots = tm_get_be32(s->bytes + 60);
+    h->snapshots_offset = tm_get_be64(s->bytes + 64);
+    h->length = HEADER_2;
+    h->refcount_order = 4;
     if (tm_get_be32(s->bytes) != MAGIC)
         return refuse(s, EINVAL, "Image is not in qcow2 format");
     if (h->version != 2 && h->version != 3)
@@ -217,12 +252,14 @@ static int parse(const Start *s, Qcow2Header *h)
     if (crypt)
         return refuse(s, ENOTSUP, "qcow2: encrypted images (method %u) are not supported", crypt);
     if (h->version == 3)
-        ret = read_version_3(s, h, &length);
+        ret = read_version_3(s, h);
+    if (ret == 0)
+        ret = check_reftable(s, h);
     if (ret == 0)
         ret = check_l1(s, h);
     if (ret == 0)
         ret = read_backing(s, h);
-    return ret == 0 ? read_extensions(s, h, length) : ret;
+    return ret == 0 ? read_extensions(s, h, h->length) : ret;
 }
 
 int qcow2_header_read(struct tidemark_node *node, Qcow2Header *header)
@@ -243,4 +280,5 @@ void qcow2_header_clear(Qcow2Header *header)
 {
     g_clear_pointer(&header->backing, g_free);
     g_clear_pointer(&header->backing_format, g_free);
+    g_clear_pointer(&header->data_file, g_free);
 }

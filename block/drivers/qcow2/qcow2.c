@@ -1,11 +1,14 @@
 /* block/drivers/qcow2/qcow2.c: the driver: what of an image is mapped, and what is read here.
  *
- * Clusters of data are mapped into the image (or its data file) in place. What is not known without
- * reading a table, and what is compressed, takes the slow lane.
+ * Clusters of data are mapped into the image (or its data file) in place, for reads and for
+ * overwrites. What is not known without reading a table, what is compressed, and what takes new
+ * clusters goes the slow lane.
  *
  * A backing file that an image names is not opened because an image names it: the option "backing"
  * says what stands below, or null for nothing. */
 #include "block/drivers/qcow2/qcow2.h"
+#include "util/endian.h"
+#include "util/error.h"
 #include "util/range.h"
 
 #include <errno.h>
@@ -14,35 +17,41 @@
 
 /* ---- children */
 
-static int child_size(Qcow2 *q, uint32_t child, uint64_t *size)
-{
-    struct tidemark_info info = { .struct_size = sizeof(info) };
-    int ret = blk_host.child_info(q->node, child, &info);
-
-    *size = ret == 0 ? info.size : 0;
-    return ret;
-}
-
 int qcow2_read_child(Qcow2 *q, uint32_t child, void *buf, uint64_t offset, uint64_t length)
 {
-    uint64_t size, there;
-    int ret = child_size(q, child, &size);
+    uint64_t size = blk_host.child_size(q->node, child);
+    uint64_t there = offset < size ? tm_min(length, size - offset) : 0;
 
-    if (ret < 0)
-        return ret;
-    there = offset < size ? tm_min(length, size - offset) : 0;
     memset((char *)buf + there, 0, length - there);
     return there ? blk_host.child_pread(q->node, child, buf, offset, there, 0) : 0;
 }
 
-static int read_backing(Qcow2 *q, void *buf, uint64_t offset, uint64_t length)
+bool qcow2_backing_is_zero(Qcow2 *q, uint64_t offset, uint64_t length)
 {
-    int ret = qcow2_read_child(q, QCOW2_BACKING, buf, offset, length);
+    return !length || offset >= blk_host.child_size(q->node, QCOW2_BACKING);
+}
 
-    if (ret != -ENOMEDIUM)
-        return ret;
-    memset(buf, 0, length);
-    return 0;
+/* ---- what can't be */
+
+int qcow2_corrupt(Qcow2 *q, const char *format, ...)
+{
+    uint8_t bytes[8];
+    char reason[256];
+    va_list ap;
+
+    if (__atomic_exchange_n(&q->corrupt, true, __ATOMIC_ACQ_REL))
+        return -EIO;
+    va_start(ap, format);
+    g_vsnprintf(reason, sizeof(reason), format, ap);
+    va_end(ap);
+    if (q->header.version >= 3 && q->writable) {
+        tm_put_be64(bytes, __atomic_or_fetch(&q->header.incompatible, QCOW2_INCOMPATIBLE_CORRUPT,
+                                             __ATOMIC_RELAXED));
+        if (blk_host.child_pwrite(q->node, QCOW2_FILE, bytes, 72, sizeof(bytes), 0) == 0)
+            blk_host.child_flush(q->node, QCOW2_FILE);
+    }
+    blk_host_corrupted(q->node, reason);
+    return -EIO;
 }
 
 /* ---- opening */
@@ -67,23 +76,151 @@ static int refuse_children(struct tidemark_node *node, const Qcow2Header *h)
                        h->backing_format ? h->backing_format : "", h->backing_format ? ")" : "");
         return -EINVAL;
     }
-    if (!blk_host.option_bool(node, "read-only")) {
-        blk_host.error(node, "qcow2 images can only be read yet: read-only=on");
-        return -EROFS;
+    return 0;
+}
+
+static bool child_is_read_only(struct tidemark_node *node, uint32_t child)
+{
+    struct tidemark_info info = { .struct_size = sizeof(info) };
+
+    return blk_host.child_info(node, child, &info) == 0 && info.flags & TIDEMARK_INFO_READ_ONLY;
+}
+
+/* Whether the image is to be written; -EACCES: it can't be, and the host has been told. */
+static int find_writable(Qcow2 *q)
+{
+    bool fixed = child_is_read_only(q->node, QCOW2_FILE) ||
+                 (q->header.external_data && child_is_read_only(q->node, QCOW2_DATA_FILE));
+
+    q->writable = !blk_host.option_bool(q->node, "read-only") && !fixed;
+    if (q->writable || blk_host.option_bool(q->node, "read-only") ||
+        blk_host.option_bool(q->node, "auto-read-only"))
+        return 0;
+    blk_host.error(q->node, "The image is to be written, and its file is read-only");
+    return -EACCES;
+}
+
+static int refuse_state(const Qcow2 *q)
+{
+    if (!q->writable)
+        return 0;
+    if (q->header.incompatible & QCOW2_INCOMPATIBLE_CORRUPT) {
+        blk_host.error(q->node, "qcow2: Image is corrupt; cannot be opened read/write");
+        return -EACCES;
+    }
+    if (q->header.incompatible & QCOW2_INCOMPATIBLE_DIRTY) {
+        blk_host.error(q->node, "qcow2: the image was not closed, and its refcounts are to be "
+                                "repaired before it is written");
+        return -EACCES;
     }
     return 0;
+}
+
+/* What is written must not lie over these. */
+static void add_known_metadata(Qcow2 *q)
+{
+    uint64_t l1 = tm_align_up((uint64_t)q->header.l1_size * 8, q->cluster) / q->cluster;
+
+    qcow2_metadata_add(q, 0, 1);
+    qcow2_metadata_add(q, q->header.l1_offset, l1);
+    if (q->header.n_snapshots)
+        qcow2_metadata_add(q, q->header.snapshots_offset, 1);
+}
+
+/* Who doesn't know what these bits vouch for is to clear them. */
+static int clear_unknown(Qcow2 *q)
+{
+    int ret;
+
+    if (!(q->header.autoclear & ~QCOW2_AUTOCLEAR_KNOWN))
+        return 0;
+    q->header.autoclear &= QCOW2_AUTOCLEAR_KNOWN;
+    ret = qcow2_header_write(q);
+    if (ret < 0)
+        blk_host.error(q->node, "Could not update the qcow2 header: %s", tm_strerror(-ret));
+    return ret;
+}
+
+static int open_tables(Qcow2 *q)
+{
+    int ret = 0;
+
+    if (q->writable) {
+        q->metadata = g_hash_table_new(NULL, NULL);
+        add_known_metadata(q);
+        ret = qcow2_refcounts_open(q);
+    }
+    if (ret == 0)
+        ret = qcow2_tables_open(q);
+    return ret == 0 && q->writable ? clear_unknown(q) : ret;
+}
+
+/* All of it on the medium, and the file no longer than it takes. */
+static void finish(Qcow2 *q)
+{
+    for (int i = 0; i < 3 && q->dirty; i++)
+        if (qcow2_commit(q) < 0)
+            return; /* leaks, as after a crash; whoever flushed was told */
+    if (!q->corrupt && q->touched < blk_host.child_size(q->node, QCOW2_FILE))
+        blk_host.child_resize(q->node, QCOW2_FILE, q->touched);
 }
 
 static void qcow2_close(void *handle)
 {
     Qcow2 *q = handle;
 
+    if (q->opened && q->writable)
+        finish(q);
     qcow2_tables_close(q);
+    qcow2_refcounts_close(q);
     qcow2_inflate_close(q);
     qcow2_header_clear(&q->header);
+    if (q->metadata)
+        g_hash_table_unref(q->metadata);
     pthread_mutex_destroy(&q->tables_lock);
+    pthread_mutex_destroy(&q->alloc_lock);
+    pthread_mutex_destroy(&q->commit_lock);
     pthread_mutex_destroy(&q->inflated_lock);
+    pthread_cond_destroy(&q->unclaimed);
     g_free(q);
+}
+
+static bool option_or(struct tidemark_node *node, const char *name, bool otherwise)
+{
+    return blk_host.option_is_set(node, name) ? blk_host.option_bool(node, name) : otherwise;
+}
+
+static void read_options(Qcow2 *q)
+{
+    struct tidemark_node *node = q->node;
+    const char *discard = blk_host.option_string(node, "discard");
+
+    q->tables_max = blk_host.option_uint(node, "l2-cache-size");
+    q->blocks_max = MAX(blk_host.option_uint(node, "refcount-cache-size") / q->cluster, 4);
+    q->discard_no_unref = blk_host.option_bool(node, "discard-no-unref");
+    q->pass_discard[QCOW2_FREED_REQUEST] =
+        option_or(node, "pass-discard-request", !g_strcmp0(discard, "unmap"));
+    q->pass_discard[QCOW2_FREED_OTHER] = blk_host.option_bool(node, "pass-discard-other");
+}
+
+static Qcow2 *qcow2_new(struct tidemark_node *node, const Qcow2Header *header)
+{
+    Qcow2 *q = g_new0(Qcow2, 1);
+
+    q->node = node;
+    q->header = *header;
+    q->cluster = UINT64_C(1) << header->cluster_bits;
+    q->subcluster = header->extended_l2 ? q->cluster / QCOW2_SUBCLUSTERS : q->cluster;
+    q->entry_bytes = header->extended_l2 ? 16 : 8;
+    q->l2_bits = header->cluster_bits - (header->extended_l2 ? 4 : 3);
+    q->data_child = header->external_data ? QCOW2_DATA_FILE : QCOW2_FILE;
+    pthread_mutex_init(&q->tables_lock, NULL);
+    pthread_mutex_init(&q->alloc_lock, NULL);
+    pthread_mutex_init(&q->commit_lock, NULL);
+    pthread_mutex_init(&q->inflated_lock, NULL);
+    pthread_cond_init(&q->unclaimed, NULL);
+    read_options(q);
+    return q;
 }
 
 static int qcow2_open(struct tidemark_node *node, void **handle)
@@ -94,24 +231,19 @@ static int qcow2_open(struct tidemark_node *node, void **handle)
 
     if (ret < 0)
         return ret;
-    q = g_new0(Qcow2, 1);
-    q->node = node;
-    q->header = header;
-    q->cluster = UINT64_C(1) << header.cluster_bits;
-    q->subcluster = header.extended_l2 ? q->cluster / QCOW2_SUBCLUSTERS : q->cluster;
-    q->entry_bytes = header.extended_l2 ? 16 : 8;
-    q->l2_bits = header.cluster_bits - (header.extended_l2 ? 4 : 3);
-    q->data_child = header.external_data ? QCOW2_DATA_FILE : QCOW2_FILE;
-    q->tables_max = blk_host.option_uint(node, "l2-cache-size");
-    pthread_mutex_init(&q->tables_lock, NULL);
-    pthread_mutex_init(&q->inflated_lock, NULL);
+    q = qcow2_new(node, &header);
     ret = refuse_children(node, &header);
     if (ret == 0)
-        ret = qcow2_tables_open(q);
+        ret = find_writable(q);
+    if (ret == 0)
+        ret = refuse_state(q);
+    if (ret == 0)
+        ret = open_tables(q);
     if (ret < 0) {
         qcow2_close(q);
         return ret;
     }
+    q->opened = true;
     *handle = q;
     return 0;
 }
@@ -124,7 +256,11 @@ static int qcow2_get_info(void *handle, struct tidemark_info *info)
 
     if (ret < 0)
         return ret;
-    info->flags = child.flags | TIDEMARK_INFO_READ_ONLY;
+    info->flags = (child.flags & TIDEMARK_INFO_DISCARD) | TIDEMARK_INFO_COMPRESS;
+    if (!q->writable)
+        info->flags |= TIDEMARK_INFO_READ_ONLY;
+    if (q->header.version >= 3)
+        info->flags |= TIDEMARK_INFO_FAST_ZERO;
     info->size = q->header.size;
     info->request_alignment = 1;
     info->preferred_block = (uint32_t)q->cluster;
@@ -138,11 +274,12 @@ static int qcow2_get_info(void *handle, struct tidemark_info *info)
 /* As much of a run of data as the file has; its last cluster may be cut short. */
 static void map_data(Qcow2 *q, const Qcow2Run *run, struct tidemark_mapping *m)
 {
-    uint64_t size;
+    uint64_t size = blk_host.child_size(q->node, q->data_child);
 
-    if (child_size(q, q->data_child, &size) < 0 || run->host >= size)
+    if (run->host >= size)
         return; /* SELF: zeroes, or the error */
     m->kind = TIDEMARK_MAP_CHILD;
+    m->flags = q->writable ? TIDEMARK_MAPPED_MOVES : 0;
     m->child = q->data_child;
     m->offset = run->host;
     m->length = tm_min(run->length, size - run->host);
@@ -152,8 +289,11 @@ static int qcow2_map(void *handle, uint64_t offset, uint64_t length, uint32_t pu
                      struct tidemark_mapping *m)
 {
     Qcow2 *q = handle;
+    unsigned flags = purpose == TIDEMARK_MAP_FOR_STATUS  ? QCOW2_LOAD
+                     : purpose == TIDEMARK_MAP_FOR_WRITE ? QCOW2_FOR_WRITE
+                                                         : 0;
     Qcow2Run run;
-    int ret = qcow2_lookup(q, offset, length, purpose == TIDEMARK_MAP_FOR_STATUS, &run);
+    int ret = qcow2_lookup(q, offset, length, flags, &run);
 
     memset(m, 0, sizeof(*m));
     m->kind = TIDEMARK_MAP_SELF;
@@ -162,6 +302,9 @@ static int qcow2_map(void *handle, uint64_t offset, uint64_t length, uint32_t pu
         return 0;
     if (ret < 0)
         return ret;
+    if (purpose == TIDEMARK_MAP_FOR_WRITE &&
+        (run.kind != QCOW2_DATA || !run.own || __atomic_load_n(&q->corrupt, __ATOMIC_RELAXED)))
+        return 0; /* the whole length: pwrite goes run by run itself */
     m->length = run.length;
     switch (run.kind) {
     case QCOW2_UNALLOCATED:
@@ -185,7 +328,7 @@ static int read_run(Qcow2 *q, const Qcow2Run *run, void *buf, uint64_t offset)
 {
     switch (run->kind) {
     case QCOW2_UNALLOCATED:
-        return read_backing(q, buf, offset, run->length);
+        return qcow2_read_child(q, QCOW2_BACKING, buf, offset, run->length);
     case QCOW2_ZERO:
         memset(buf, 0, run->length);
         return 0;
@@ -196,7 +339,7 @@ static int read_run(Qcow2 *q, const Qcow2Run *run, void *buf, uint64_t offset)
     }
 }
 
-static int qcow2_pread(void *handle, void *buf, uint64_t offset, uint64_t length, uint32_t flags)
+int qcow2_pread(void *handle, void *buf, uint64_t offset, uint64_t length, uint32_t flags)
 {
     char *at = buf;
     int ret = 0;
@@ -204,7 +347,7 @@ static int qcow2_pread(void *handle, void *buf, uint64_t offset, uint64_t length
     while (ret == 0 && length) {
         Qcow2Run run;
 
-        ret = qcow2_lookup(handle, offset, length, true, &run);
+        ret = qcow2_lookup(handle, offset, length, QCOW2_LOAD, &run);
         if (ret == 0)
             ret = read_run(handle, &run, at, offset);
         if (ret < 0)
@@ -216,11 +359,41 @@ static int qcow2_pread(void *handle, void *buf, uint64_t offset, uint64_t length
     return ret;
 }
 
+static int qcow2_flush(void *handle)
+{
+    Qcow2 *q = handle;
+
+    return q->writable ? qcow2_commit(q) : 0;
+}
+
 static const struct tidemark_option qcow2_options[] = {
     { .name = "l2-cache-size",
       .type = TIDEMARK_OPTION_SIZE,
       .default_value = "33554432",
       .help = "memory for L2 tables" },
+    { .name = "refcount-cache-size",
+      .type = TIDEMARK_OPTION_SIZE,
+      .default_value = "4194304",
+      .help = "memory for refcount blocks" },
+    { .name = "lazy-refcounts",
+      .type = TIDEMARK_OPTION_BOOL,
+      .default_value = "off",
+      .help = "accepted for compatibility; refcounts are always in order, at no cost" },
+    { .name = "pass-discard-request",
+      .type = TIDEMARK_OPTION_BOOL,
+      .help = "what is discarded is discarded in the file; unset: if discard=unmap" },
+    { .name = "pass-discard-snapshot",
+      .type = TIDEMARK_OPTION_BOOL,
+      .default_value = "on",
+      .help = "accepted for compatibility; snapshots are not deleted here" },
+    { .name = "pass-discard-other",
+      .type = TIDEMARK_OPTION_BOOL,
+      .default_value = "off",
+      .help = "what else becomes free is discarded in the file" },
+    { .name = "discard-no-unref",
+      .type = TIDEMARK_OPTION_BOOL,
+      .default_value = "off",
+      .help = "what is discarded keeps its place in the image" },
     { 0 },
 };
 
@@ -232,7 +405,7 @@ const struct tidemark_driver blk_driver_qcow2 = {
     .abi = TIDEMARK_ABI,
     .struct_size = sizeof(struct tidemark_driver),
     .name = "qcow2",
-    .help = "images in QEMU's format, so far for reading",
+    .help = "images in QEMU's format",
     .flags = TIDEMARK_DRIVER_FORMAT,
     .options = qcow2_options,
     .children = qcow2_children,
@@ -241,4 +414,9 @@ const struct tidemark_driver blk_driver_qcow2 = {
     .get_info = qcow2_get_info,
     .map = qcow2_map,
     .pread = qcow2_pread,
+    .pwrite = qcow2_pwrite,
+    .flush = qcow2_flush,
+    .write_zeroes = qcow2_write_zeroes,
+    .discard = qcow2_discard,
+    .resize = qcow2_resize,
 };

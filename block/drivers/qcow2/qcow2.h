@@ -2,12 +2,24 @@
  *
  * Source: QEMU docs/interop/qcow2.txt ("the specification" below). All of an image is big-endian,
  * and nothing of it is trusted: header.c checks the header before anything is made of it, tables.c
- * each entry of a table before it is used.
+ * and refcounts.c each entry of a table before it is used.
  *
- * So far images are read, not written.
+ * What is changed and when it is on the medium:
+ *  Q1  Metadata changes in memory; commit.c alone writes it, in an order that after a cut at any
+ *      moment leaves an image that holds all that was flushed, and leaked clusters at most.
+ *  Q2  On the medium a cluster's refcount is never less than what the tables there refer to it: new
+ *      refcounts and data are synced before the entries that rest on them are written, and what an
+ *      entry no longer refers to is let go only after that entry is synced.
+ *  Q3  A host cluster that a reader may be looking at is not given to other data: requests that
+ * take clusters away hold their range exclusively (TIDEMARK_EXCLUSIVE). Q4  Two requests never
+ * allocate the same guest cluster (Qcow2Claim).
  *
- * Threads: a Qcow2 is constant once open, but for the caches of tables.c and compressed.c, which
- * have locks of their own (leaves). */
+ * Threads and locks, by rank:
+ *  commit_lock  one commit at a time; held across I/O
+ *  alloc_lock   refcounts, claims, what is to be freed; held while metadata is read, for who
+ *               allocates waits for who allocates; never by the fast lane
+ *  tables_lock  L1, the L2 tables in memory, the set of metadata clusters; short; a leaf
+ *  inflated_lock  compressed.c; a leaf */
 #pragma once
 #include "block/drivers/drivers.h"
 #include "block/registry.h"
@@ -23,44 +35,130 @@ enum { QCOW2_FILE, QCOW2_BACKING, QCOW2_DATA_FILE };
 #define QCOW2_CLUSTER_BITS_MIN 9u
 #define QCOW2_CLUSTER_BITS_MAX 21u
 #define QCOW2_L1_MAX           (UINT64_C(32) << 20) /* bytes of the L1 table, as QEMU bounds it */
+#define QCOW2_REFTABLE_MAX     (UINT64_C(8) << 20)  /* bytes of the refcount table, likewise */
 #define QCOW2_SUBCLUSTERS      32u
+
+/* Feature bits. */
+#define QCOW2_INCOMPATIBLE_DIRTY       UINT64_C(1)
+#define QCOW2_INCOMPATIBLE_CORRUPT     UINT64_C(2)
+#define QCOW2_INCOMPATIBLE_DATA_FILE   UINT64_C(4)
+#define QCOW2_INCOMPATIBLE_COMPRESSION UINT64_C(8)
+#define QCOW2_INCOMPATIBLE_EXTENDED_L2 UINT64_C(16)
+#define QCOW2_INCOMPATIBLE_KNOWN       UINT64_C(31)
+#define QCOW2_COMPATIBLE_LAZY          UINT64_C(1)
+#define QCOW2_AUTOCLEAR_BITMAPS        UINT64_C(1)
+#define QCOW2_AUTOCLEAR_DATA_RAW       UINT64_C(2)
+#define QCOW2_AUTOCLEAR_KNOWN          UINT64_C(3)
+
+#define QCOW2_EXTENSION_END            0u
+#define QCOW2_EXTENSION_BACKING_FORMAT 0xe2792acau
+#define QCOW2_EXTENSION_FEATURES       0x6803f857u
+#define QCOW2_EXTENSION_BITMAPS        0x23852875u
+#define QCOW2_EXTENSION_DATA_FILE      0x44415441u
+
+/* Table entries. */
+#define QCOW2_OFFSET_MASK     UINT64_C(0x00fffffffffffe00) /* bits 9 to 55 */
+#define QCOW2_COPIED          (UINT64_C(1) << 63)
+#define QCOW2_COMPRESSED_FLAG (UINT64_C(1) << 62)
+#define QCOW2_READS_ZERO      UINT64_C(1) /* of a standard entry, version 3 */
 
 typedef enum { QCOW2_ZLIB, QCOW2_ZSTD } Qcow2Compression;
 
 /* The header, checked. */
 typedef struct Qcow2Header {
     uint32_t version, cluster_bits, l1_size, compression;
+    uint32_t length; /* bytes, without extensions */
+    uint32_t refcount_order;
     uint64_t size, l1_offset;
-    uint64_t incompatible;
+    uint64_t reftable_offset;
+    uint32_t reftable_clusters;
+    uint32_t n_snapshots;
+    uint64_t snapshots_offset;
+    uint64_t incompatible, compatible, autoclear;
     bool extended_l2, external_data, data_raw;
-    char *backing, *backing_format; /* as the image names them, or NULL */
+    char *backing, *backing_format, *data_file; /* as the image names them, or NULL */
+    bool has_bitmaps; /* the extension is there; it counts only while autoclear says so */
+    uint32_t n_bitmaps;
+    uint64_t bitmaps_size, bitmaps_offset; /* of the directory, bytes */
 } Qcow2Header;
 
 typedef struct Qcow2Table Qcow2Table;
+typedef struct Qcow2Block Qcow2Block;
+
+/* Clusters that are to lose a reference. */
+typedef enum { QCOW2_FREED_REQUEST, QCOW2_FREED_OTHER } Qcow2FreedBy;
+typedef struct Qcow2Freed {
+    uint64_t offset, clusters;
+    Qcow2FreedBy by;
+} Qcow2Freed;
+
+typedef struct Qcow2Dirty {
+    uint32_t from, to; /* bytes; from >= to: none */
+} Qcow2Dirty;
+
 typedef struct Qcow2 {
     struct tidemark_node *node; /* the host's */
-    Qcow2Header header;
+    Qcow2Header header;         /* changes with the node drained, or under commit_lock */
+    bool opened, writable;
+    bool corrupt; /* atomic: it was found out, nothing is written any more */
+    bool discard_no_unref;
+    bool pass_discard[2]; /* by Qcow2FreedBy */
     uint64_t cluster;     /* bytes */
     uint64_t subcluster;  /* bytes; a cluster without extended L2 entries */
     unsigned entry_bytes; /* of an L2 entry */
     unsigned l2_bits;     /* log2 of the entries of an L2 table */
     uint32_t data_child;  /* where data clusters are */
-    uint64_t *l1;         /* host-endian offsets of L2 tables, checked; 0: none */
-    uint32_t l1_size;     /* entries that the size takes */
 
     pthread_mutex_t tables_lock; /* guards the next */
-    Qcow2Table **tables;         /* by L1 index: those that are in memory */
-    GQueue used;                 /* of those, the last used first */
+    uint64_t *l1;                /* host-endian entries with COPIED, checked */
+    uint32_t l1_size;            /* entries that the size takes */
+    Qcow2Dirty l1_dirty;
+    Qcow2Table **tables; /* by L1 index: those that are in memory */
+    GQueue used;         /* of those, the last used first */
     uint64_t tables_bytes, tables_max;
+    GHashTable *metadata; /* numbers of host clusters that hold metadata; NULL: not writable */
+    bool barrier;         /* entries were set that rest on data not yet synced */
+
+    pthread_mutex_t alloc_lock; /* guards the next; see above */
+    uint64_t *reftable;         /* host-endian offsets of refcount blocks, checked */
+    uint64_t reftable_entries;
+    uint64_t reftable_offset; /* where it is to be; the header says where it is */
+    uint32_t reftable_clusters;
+    Qcow2Dirty reftable_dirty;
+    bool reftable_moved; /* it is new as a whole: the header is to say where */
+    GHashTable *blocks;  /* index -> Qcow2Block: those that are in memory */
+    uint64_t blocks_max; /* how many of them, when clean */
+    uint64_t free_hint;  /* no cluster before this one is free */
+    uint64_t touched;    /* bytes: nothing was ever written to the file from here on */
+    uint64_t packed;     /* where the next compressed cluster may go; 0: nowhere begun */
+    GArray *freed;       /* Qcow2Freed: not yet committed */
+    uint64_t n_freed;    /* clusters therein */
+    GQueue claims;
+    pthread_cond_t unclaimed;
+
+    pthread_mutex_t commit_lock;
+    uint64_t commits, committed; /* atomic: number of the last one begun, of the last that worked */
+    bool dirty;     /* atomic: there is something to commit, or a commit is under way */
+    bool redirtied; /* since the commit under way began; under alloc_lock or tables_lock */
 
     pthread_mutex_t inflated_lock; /* guards the next */
     uint64_t inflated_at;          /* host descriptor of what is in there; 0: nothing */
     uint8_t *inflated;             /* a cluster, or NULL */
 } Qcow2;
 
-/* header.c: reads and checks it; -errno, and then the host has been told why. */
+/* ---- header.c, header_write.c */
+
+/* Reads and checks it; -errno, and then the host has been told why. */
 int qcow2_header_read(struct tidemark_node *node, Qcow2Header *header);
 void qcow2_header_clear(Qcow2Header *header);
+/* Writes what has changed of the fields (not the names) and the bitmaps extension, and syncs: each
+ * step leaves a header that holds. Drained, or under commit_lock. */
+int qcow2_header_write(Qcow2 *q);
+/* Something in the image can't be: it is marked corrupt, and nothing is written to it any more.
+ * Returns -EIO. Slow lane, not under tables_lock. */
+int qcow2_corrupt(Qcow2 *q, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* ---- tables.c */
 
 typedef enum { QCOW2_UNALLOCATED, QCOW2_ZERO, QCOW2_DATA, QCOW2_COMPRESSED } Qcow2Kind;
 
@@ -68,19 +166,123 @@ typedef enum { QCOW2_UNALLOCATED, QCOW2_ZERO, QCOW2_DATA, QCOW2_COMPRESSED } Qco
 typedef struct Qcow2Run {
     Qcow2Kind kind;
     uint64_t length; /* how far that holds, at most as asked */
-    uint64_t host;   /* DATA: offset in the data file; COMPRESSED: the descriptor of its cluster */
-    bool occupied;   /* takes space in the image; ZERO: it was preallocated */
+    uint64_t
+        host; /* occupied: offset in the data file; COMPRESSED: the descriptor of its cluster */
+    bool occupied; /* takes space in the image; others than DATA: it was preallocated */
+    bool own;      /* occupied, and nobody else refers to it: may be written in place */
 } Qcow2Run;
 
-/* tables.c */
+#define QCOW2_LOAD      1u /* read the table if it is not in memory */
+#define QCOW2_FOR_WRITE 2u /* a run has one value of own and, where occupied, is in one piece */
+
 int qcow2_tables_open(Qcow2 *q); /* reads L1; the host has been told why not */
 void qcow2_tables_close(Qcow2 *q);
-/* -EAGAIN: @load is false and the table is not in memory; -EIO: what it says can't be. */
-int qcow2_lookup(Qcow2 *q, uint64_t offset, uint64_t length, bool load, Qcow2Run *run);
+/* -EAGAIN: not told to load and the table is not in memory; -EIO: what it says can't be. */
+int qcow2_lookup(Qcow2 *q, uint64_t offset, uint64_t length, unsigned flags, Qcow2Run *run);
 
-/* compressed.c: @length bytes at @within a compressed cluster. */
+/* The table of @offset, made or copied if need be so that its entries may be set, and kept in
+ * memory until qcow2_table_unpin(). Slow lane, no lock held. */
+int qcow2_table_pin(Qcow2 *q, uint64_t offset, Qcow2Table **table);
+void qcow2_table_unpin(Qcow2 *q, Qcow2Table *table);
+/* Its entries, host-endian, one or two words each; under tables_lock; who sets some says so. */
+uint64_t *qcow2_table_entry(Qcow2 *q, Qcow2Table *table, uint64_t offset);
+void qcow2_table_changed(Qcow2 *q, Qcow2Table *table, uint64_t offset, uint64_t clusters);
+/* Whether the disk of @clusters from @offset on has no table at all. */
+bool qcow2_table_exists(Qcow2 *q, uint64_t offset);
+/* Under alloc_lock: forgets L1 entries from @first on; their tables are to be freed. */
+void qcow2_tables_drop(Qcow2 *q, uint32_t first);
+/* A longer or shorter L1 in memory. Drained. */
+int qcow2_tables_resize(Qcow2 *q, uint64_t size);
+
+/* ---- refcounts.c: under alloc_lock but for those that say so */
+
+int qcow2_refcounts_open(Qcow2 *q); /* reads the table; the host has been told why not */
+void qcow2_refcounts_close(Qcow2 *q);
+/* @clusters in one piece, with refcount 1; *fresh: they read as zeroes, as nothing was ever written
+ * there. The file is as long as it takes. Takes alloc_lock. */
+int qcow2_alloc(Qcow2 *q, uint64_t clusters, uint64_t *offset, bool *fresh);
+int qcow2_alloc_locked(Qcow2 *q, uint64_t clusters, uint64_t *offset, bool *fresh);
+/* @bytes for a compressed cluster, in clusters that others like it may share. Takes alloc_lock. */
+int qcow2_alloc_bytes(Qcow2 *q, uint64_t bytes, uint64_t *offset);
+/* Clusters lose a reference once what was changed before is committed. Takes alloc_lock. */
+void qcow2_free(Qcow2 *q, uint64_t offset, uint64_t clusters, Qcow2FreedBy by);
+void qcow2_free_locked(Qcow2 *q, uint64_t offset, uint64_t clusters, Qcow2FreedBy by);
+/* The same at once, for what nothing has ever referred to. Takes alloc_lock. */
+void qcow2_unalloc(Qcow2 *q, uint64_t offset, uint64_t clusters);
+/* *refcount of the cluster at @offset. Takes alloc_lock. */
+int qcow2_refcount(Qcow2 *q, uint64_t offset, uint64_t *refcount);
+/* After a commit: those references go. Takes alloc_lock. */
+void qcow2_let_go(Qcow2 *q, const GArray *freed);
+/* The end of what is in use, by the refcounts: what is behind may be cut off. Takes alloc_lock. */
+int qcow2_used_end(Qcow2 *q, uint64_t *end);
+
+/* Host clusters of metadata: nothing else may be there. Under tables_lock. */
+bool qcow2_is_metadata(const Qcow2 *q, uint64_t offset);
+/* false: one of them is already. Takes tables_lock. */
+bool qcow2_metadata_add(Qcow2 *q, uint64_t offset, uint64_t clusters);
+void qcow2_metadata_remove(Qcow2 *q, uint64_t offset, uint64_t clusters);
+
+/* ---- commit.c */
+
+/* Puts everything on the medium, in order (Q1, Q2). No lock held. */
+int qcow2_commit(Qcow2 *q);
+
+/* What a commit writes at one step. */
+typedef struct Qcow2Piece {
+    uint64_t offset;
+    uint32_t length;
+    uint8_t *bytes; /* owned */
+} Qcow2Piece;
+typedef struct Qcow2Pieces {
+    GArray *fresh;     /* nothing on the medium refers to this yet */
+    GArray *anchors;   /* of the refcount structures: what refers to fresh ones */
+    GArray *entries;   /* what refers to clusters: L1, L2 */
+    GPtrArray *tables; /* Qcow2Table, pinned: what is taken of each is in its taken */
+    GPtrArray *blocks;
+    bool barrier, reftable_moved;
+    uint64_t reftable_offset;
+    uint32_t reftable_clusters;
+    Qcow2Dirty l1_taken, reftable_taken;
+} Qcow2Pieces;
+
+/* Take what is dirty, and put it back if it could not be written. Under the locks of each. */
+int qcow2_tables_take(Qcow2 *q, Qcow2Pieces *pieces);
+void qcow2_tables_done(Qcow2 *q, Qcow2Pieces *pieces, bool written);
+int qcow2_refcounts_take(Qcow2 *q, Qcow2Pieces *pieces);
+void qcow2_refcounts_done(Qcow2 *q, Qcow2Pieces *pieces, bool written);
+void qcow2_dirty(Qcow2 *q);
+
+static inline void qcow2_dirty_add(Qcow2Dirty *d, uint64_t from, uint64_t to)
+{
+    if (d->from >= d->to)
+        *d = (Qcow2Dirty){ (uint32_t)from, (uint32_t)to };
+    d->from = (uint32_t)MIN(d->from, from);
+    d->to = (uint32_t)MAX(d->to, to);
+}
+
+/* ---- write.c, zero.c, resize.c: callbacks of the driver */
+int qcow2_pwrite(void *handle, const void *buf, uint64_t offset, uint64_t length, uint32_t flags);
+int qcow2_write_zeroes(void *handle, uint64_t offset, uint64_t length, uint32_t flags);
+int qcow2_discard(void *handle, uint64_t offset, uint64_t length);
+int qcow2_resize(void *handle, uint64_t size);
+int qcow2_pread(void *handle, void *buf, uint64_t offset, uint64_t length, uint32_t flags);
+/* Whether what is unallocated at [offset, offset + length) reads as zeroes: there is no backing, or
+ * it ends before. */
+bool qcow2_backing_is_zero(Qcow2 *q, uint64_t offset, uint64_t length);
+
+/* What an entry refers to is not referred to by it any more. Takes alloc_lock. */
+void qcow2_free_entry(Qcow2 *q, uint64_t word, Qcow2FreedBy by);
+
+/* ---- compressed.c */
+
+/* @length bytes at @within a compressed cluster. */
 int qcow2_inflate(Qcow2 *q, uint64_t descriptor, void *buf, uint64_t within, uint64_t length);
 void qcow2_inflate_close(Qcow2 *q);
+/* Where the bytes of a compressed cluster are; *length up to the end of a sector. */
+void qcow2_compressed_place(const Qcow2 *q, uint64_t descriptor, uint64_t *offset,
+                            uint64_t *length);
+/* A whole cluster; what does not get smaller is written as it is. The range is held exclusively. */
+int qcow2_write_compressed(Qcow2 *q, const uint8_t *buf, uint64_t offset, uint64_t length);
 
 /* Reads what may lie behind the end of a file, which ends before its last cluster does. */
 int qcow2_read_child(Qcow2 *q, uint32_t child, void *buf, uint64_t offset, uint64_t length);

@@ -1,7 +1,10 @@
 /* block/drivers/qcow2/tables.c: L1 and L2: from the disk's offsets to the image's.
  *
  * L1 is in memory whole (it is bounded), L2 tables as they are asked for, up to a limit, the least
- * recently used going first. A table in memory is constant.
+ * recently used going first. What is not yet on the medium, and what somebody has pinned, stays.
+ *
+ * Invariant: a table in memory is what the next commit makes of it on the medium, at the place that
+ * L1 in memory says.
  *
  * Source: the specification, "Cluster mapping" and "Extended L2 Entries". */
 #include "block/drivers/qcow2/qcow2.h"
@@ -14,13 +17,12 @@
 #include <inttypes.h>
 #include <string.h>
 
-#define OFFSET_MASK UINT64_C(0x00fffffffffffe00) /* bits 9 to 55 */
-#define COMPRESSED  (UINT64_C(1) << 62)
-#define READS_ZERO  1u /* of a standard entry, version 3 */
-
 struct Qcow2Table {
-    uint32_t index; /* in L1 */
-    GList link;     /* in @used */
+    uint32_t index;          /* in L1 */
+    uint32_t pins;           /* users who will set entries, and a commit under way */
+    bool is_new, taken_new;  /* no L1 on the medium refers to it at its place */
+    Qcow2Dirty dirty, taken; /* bytes of it: since the last commit; in the one under way */
+    GList link;              /* in @used */
     uint64_t entries[];
 };
 
@@ -29,25 +31,55 @@ static uint64_t table_bytes(const Qcow2 *q)
     return q->cluster + sizeof(Qcow2Table);
 }
 
+static uint64_t covered(const Qcow2 *q)
+{
+    return q->cluster << q->l2_bits;
+}
+
+static uint32_t index_of(const Qcow2 *q, uint64_t offset)
+{
+    return (uint32_t)(offset / covered(q));
+}
+
+static bool is_clean(const Qcow2Table *t)
+{
+    return !t->pins && !t->is_new && t->dirty.from >= t->dirty.to;
+}
+
 /* ---- L1 */
 
 static int check_entry(Qcow2 *q, uint32_t index)
 {
-    uint64_t offset = q->l1[index] = tm_get_be64(&q->l1[index]) & OFFSET_MASK;
+    uint64_t word = tm_get_be64(&q->l1[index]), offset = word & QCOW2_OFFSET_MASK;
 
-    if (!(offset & (q->cluster - 1)))
+    q->l1[index] = offset ? offset | (word & QCOW2_COPIED) : 0;
+    if (offset & (q->cluster - 1)) {
+        blk_host.error(q->node,
+                       "qcow2: L2 table %u is said to be at %" PRIu64 ", which is no cluster",
+                       index, offset);
+        return -EINVAL;
+    }
+    if (!offset || !q->writable || qcow2_metadata_add(q, offset, 1))
         return 0;
-    blk_host.error(q->node, "qcow2: L2 table %u is said to be at %" PRIu64 ", which is no cluster",
+    blk_host.error(q->node,
+                   "qcow2: L2 table %u at %" PRIu64
+                   " lies over other metadata: the image is corrupt "
+                   "and can only be read, or be repaired",
                    index, offset);
-    return -EINVAL;
+    qcow2_corrupt(q, "L2 table %u at %" PRIu64 " lies over other metadata", index, offset);
+    return -EIO;
+}
+
+static uint32_t entries_for(const Qcow2 *q, uint64_t size)
+{
+    return (uint32_t)(size / covered(q) + !!(size % covered(q)));
 }
 
 int qcow2_tables_open(Qcow2 *q)
 {
-    uint64_t covered = q->cluster << q->l2_bits;
     int ret = 0;
 
-    q->l1_size = (uint32_t)(q->header.size / covered + !!(q->header.size % covered));
+    q->l1_size = entries_for(q, q->header.size);
     q->l1 = g_try_malloc0((gsize)q->l1_size * 8 + 8);
     q->tables = g_try_malloc0((gsize)q->l1_size * sizeof(*q->tables) + 8);
     if (!q->l1 || !q->tables)
@@ -70,45 +102,89 @@ void qcow2_tables_close(Qcow2 *q)
     g_free(q->l1);
 }
 
-/* ---- L2 tables */
+/* ---- which tables are in memory */
 
-/* Under the lock. */
+static void forget(Qcow2 *q, Qcow2Table *t)
+{
+    g_queue_unlink(&q->used, &t->link);
+    q->tables[t->index] = NULL;
+    q->tables_bytes -= table_bytes(q);
+    g_free(t);
+}
+
+static void remember(Qcow2 *q, Qcow2Table *t)
+{
+    q->tables[t->index] = t;
+    q->tables_bytes += table_bytes(q);
+    g_queue_push_head_link(&q->used, &t->link);
+}
+
+/* Under tables_lock. */
 static void make_room(Qcow2 *q)
 {
-    while (q->tables_bytes + table_bytes(q) > q->tables_max && q->used.tail) {
-        Qcow2Table *old = q->used.tail->data;
+    for (GList *l = q->used.tail; l && q->tables_bytes + table_bytes(q) > q->tables_max;) {
+        Qcow2Table *t = l->data;
 
-        g_queue_unlink(&q->used, &old->link);
-        q->tables[old->index] = NULL;
-        q->tables_bytes -= table_bytes(q);
-        g_free(old);
+        l = l->prev;
+        if (is_clean(t))
+            forget(q, t);
     }
+}
+
+static Qcow2Table *table_new(const Qcow2 *q, uint32_t index)
+{
+    Qcow2Table *t = g_try_malloc(table_bytes(q));
+
+    if (!t)
+        return NULL;
+    memset(t, 0, sizeof(*t));
+    t->index = index;
+    t->link.data = t;
+    return t;
+}
+
+static int read_table(Qcow2 *q, Qcow2Table *t, uint64_t offset)
+{
+    int ret = qcow2_read_child(q, QCOW2_FILE, t->entries, offset, q->cluster);
+
+    for (uint64_t i = 0; ret == 0 && i < q->cluster / 8; i++)
+        t->entries[i] = tm_get_be64(&t->entries[i]);
+    return ret;
 }
 
 static int load_table(Qcow2 *q, uint32_t index)
 {
-    Qcow2Table *table = g_try_malloc(table_bytes(q));
-    int ret =
-        table ? qcow2_read_child(q, QCOW2_FILE, table->entries, q->l1[index], q->cluster) : -ENOMEM;
+    Qcow2Table *t = table_new(q, index);
+    uint64_t word;
+    int ret;
 
+    pthread_mutex_lock(&q->tables_lock);
+    word = q->l1[index];
+    pthread_mutex_unlock(&q->tables_lock);
+    ret = t ? read_table(q, t, word & QCOW2_OFFSET_MASK) : -ENOMEM;
     if (ret < 0) {
-        g_free(table);
+        g_free(t);
         return ret;
     }
-    for (uint64_t i = 0; i < q->cluster / 8; i++)
-        table->entries[i] = tm_get_be64(&table->entries[i]);
-    table->index = index;
-    table->link = (GList){ .data = table };
     TM_GUARD(&q->tables_lock);
-    if (q->tables[index]) { /* somebody else was faster */
-        g_free(table);
+    if (q->tables[index] || q->l1[index] != word) { /* somebody else was faster */
+        g_free(t);
         return 0;
     }
     make_room(q);
-    q->tables[index] = table;
-    q->tables_bytes += table_bytes(q);
-    g_queue_push_head_link(&q->used, &table->link);
+    remember(q, t);
     return 0;
+}
+
+/* What is not clean can't go: after that it can. */
+static int relieve(Qcow2 *q)
+{
+    bool full;
+
+    pthread_mutex_lock(&q->tables_lock);
+    full = q->tables_bytes > q->tables_max + table_bytes(q);
+    pthread_mutex_unlock(&q->tables_lock);
+    return full && q->writable ? qcow2_commit(q) : 0;
 }
 
 /* ---- entries */
@@ -116,7 +192,7 @@ static int load_table(Qcow2 *q, uint32_t index)
 typedef struct Entry {
     Qcow2Kind kind;
     uint64_t host;
-    bool occupied;
+    bool occupied, own;
     uint64_t length; /* from the place asked to the end of what is alike in this cluster */
 } Entry;
 
@@ -142,14 +218,17 @@ static int decode(const Qcow2 *q, const uint64_t *words, uint64_t within, Entry 
     uint64_t word = words[0], bitmap = q->header.extended_l2 ? words[1] : 0;
 
     e->length = q->cluster - within;
-    e->host = word & OFFSET_MASK;
-    e->occupied = e->host != 0;
-    if (word & COMPRESSED) {
+    e->host = word & QCOW2_OFFSET_MASK;
+    /* In a data file offset 0 is one like others; COPIED says that there is something. */
+    e->occupied = e->host || (q->header.external_data && word & QCOW2_COPIED);
+    e->own = e->occupied && (word & QCOW2_COPIED || q->header.external_data);
+    if (word & QCOW2_COMPRESSED_FLAG) {
         if (bitmap || q->header.external_data)
             return -EIO;
         e->kind = QCOW2_COMPRESSED;
-        e->host = word & ~(UINT64_C(3) << 62);
+        e->host = word & ~(QCOW2_COPIED | QCOW2_COMPRESSED_FLAG);
         e->occupied = true;
+        e->own = false;
         return 0;
     }
     if (e->host & (q->cluster - 1))
@@ -157,31 +236,37 @@ static int decode(const Qcow2 *q, const uint64_t *words, uint64_t within, Entry 
     if (q->header.extended_l2) {
         if (!subclusters(q, bitmap, within, e))
             return -EIO;
-    } else if (q->header.version >= 3 && word & READS_ZERO) {
+    } else if (q->header.version >= 3 && word & QCOW2_READS_ZERO) {
         e->kind = QCOW2_ZERO;
     } else {
-        /* In a data file offset 0 is one like others; COPIED says that there is something. */
-        bool there = e->host || (q->header.external_data && word >> 63);
-
-        e->kind = there ? QCOW2_DATA : QCOW2_UNALLOCATED;
+        e->kind = e->occupied ? QCOW2_DATA : QCOW2_UNALLOCATED;
     }
-    if (e->kind == QCOW2_DATA && !e->host && !q->header.external_data)
+    if (e->kind == QCOW2_DATA && !e->occupied)
         return -EIO;
     e->host += within;
     return 0;
 }
 
 /* Whether @next goes on where @run ends. */
-static bool continues(const Qcow2Run *run, const Entry *next)
+static bool continues(const Qcow2Run *run, const Entry *next, unsigned flags)
 {
     if (run->kind != next->kind || run->kind == QCOW2_COMPRESSED || run->occupied != next->occupied)
         return false;
-    return run->kind != QCOW2_DATA || next->host == run->host + run->length;
+    if (flags & QCOW2_FOR_WRITE && run->own != next->own)
+        return false;
+    return !(run->kind == QCOW2_DATA || (flags & QCOW2_FOR_WRITE && run->occupied)) ||
+           next->host == run->host + run->length;
+}
+
+/* Writing in place would change metadata. */
+static bool overlaps(const Qcow2 *q, const Entry *e)
+{
+    return e->own && q->data_child == QCOW2_FILE && q->metadata && qcow2_is_metadata(q, e->host);
 }
 
 /* Within one table. */
 static int walk(const Qcow2 *q, const Qcow2Table *table, uint64_t offset, uint64_t length,
-                Qcow2Run *run)
+                unsigned flags, Qcow2Run *run)
 {
     uint64_t end = offset + length;
 
@@ -192,11 +277,14 @@ static int walk(const Qcow2 *q, const Qcow2Table *table, uint64_t offset, uint64
         int ret =
             decode(q, table->entries + i * (q->entry_bytes / 8), offset & (q->cluster - 1), &e);
 
+        if (ret == 0 && flags & QCOW2_FOR_WRITE && overlaps(q, &e))
+            ret = -EUCLEAN;
         if (ret < 0)
             return run->length ? 0 : ret;
         if (!run->length)
-            *run = (Qcow2Run){ .kind = e.kind, .host = e.host, .occupied = e.occupied };
-        else if (!continues(run, &e))
+            *run =
+                (Qcow2Run){ .kind = e.kind, .host = e.host, .occupied = e.occupied, .own = e.own };
+        else if (!continues(run, &e, flags))
             break;
         run->length += tm_min(e.length, end - offset);
         offset += e.length;
@@ -204,40 +292,270 @@ static int walk(const Qcow2 *q, const Qcow2Table *table, uint64_t offset, uint64
     return 0;
 }
 
-int qcow2_lookup(Qcow2 *q, uint64_t offset, uint64_t length, bool load, Qcow2Run *run)
+/* -ENOENT: the table is not in memory. */
+static int look(Qcow2 *q, uint64_t offset, uint64_t length, unsigned flags, Qcow2Run *run)
 {
-    uint64_t covered = q->cluster << q->l2_bits;
-    uint32_t index = (uint32_t)(offset / covered);
+    uint32_t index = index_of(q, offset);
+    Qcow2Table *table;
+    TM_GUARD(&q->tables_lock);
 
-    length = tm_min(length, covered - offset % covered);
-    if (q->header.data_raw) { /* the data file is the disk; L2 only says so too */
-        *run = (Qcow2Run){ QCOW2_DATA, length, offset, true };
-        return 0;
-    }
     if (!q->l1[index]) {
-        *run = (Qcow2Run){ QCOW2_UNALLOCATED, length, 0, false };
+        *run = (Qcow2Run){ .kind = QCOW2_UNALLOCATED, .length = length };
         return 0;
     }
+    table = q->tables[index];
+    if (!table)
+        return -ENOENT;
+    if (q->used.head != &table->link) {
+        g_queue_unlink(&q->used, &table->link);
+        g_queue_push_head_link(&q->used, &table->link);
+    }
+    return walk(q, table, offset, length, flags, run);
+}
+
+int qcow2_lookup(Qcow2 *q, uint64_t offset, uint64_t length, unsigned flags, Qcow2Run *run)
+{
+    length = tm_min(length, covered(q) - offset % covered(q));
     for (;;) {
-        int ret;
+        int ret = look(q, offset, length, flags, run);
 
-        pthread_mutex_lock(&q->tables_lock);
-        if (q->tables[index]) {
-            Qcow2Table *table = q->tables[index];
-
-            if (q->used.head != &table->link) {
-                g_queue_unlink(&q->used, &table->link);
-                g_queue_push_head_link(&q->used, &table->link);
-            }
-            ret = walk(q, table, offset, length, run);
-            pthread_mutex_unlock(&q->tables_lock);
+        if (ret != -ENOENT && ret != -EUCLEAN)
             return ret;
+        if (!(flags & QCOW2_LOAD))
+            return -EAGAIN;
+        if (ret == -EUCLEAN)
+            return qcow2_corrupt(q, "the data at %" PRIu64 " of the disk lies over metadata",
+                                 offset);
+        ret = load_table(q, index_of(q, offset));
+        if (ret == 0)
+            ret = relieve(q);
+        if (ret < 0)
+            return ret;
+    }
+}
+
+/* ---- changing them */
+
+/* A table where there was none, or one of our own instead of one that a snapshot has too. Under
+ * alloc_lock. */
+static int make_table(Qcow2 *q, uint32_t index)
+{
+    uint64_t word, offset, old;
+    Qcow2Table *t = NULL;
+    bool fresh;
+    int ret;
+
+    for (;;) {
+        pthread_mutex_lock(&q->tables_lock);
+        word = q->l1[index];
+        if (!word || (!(word & QCOW2_COPIED) && q->tables[index])) {
+            if (q->tables[index])
+                q->tables[index]->pins++;
+            pthread_mutex_unlock(&q->tables_lock);
+            break;
         }
         pthread_mutex_unlock(&q->tables_lock);
-        if (!load)
-            return -EAGAIN;
+        if (word & QCOW2_COPIED) /* somebody else was faster */
+            return 0;
         ret = load_table(q, index);
         if (ret < 0)
             return ret;
     }
+    if (!word)
+        t = table_new(q, index);
+    ret = word || t ? qcow2_alloc_locked(q, 1, &offset, &fresh) : -ENOMEM;
+    pthread_mutex_lock(&q->tables_lock);
+    if (word)
+        (t = q->tables[index])->pins--;
+    if (ret < 0) {
+        pthread_mutex_unlock(&q->tables_lock);
+        if (!word)
+            g_free(t);
+        return ret;
+    }
+    if (!word) {
+        memset(t->entries, 0, q->cluster);
+        make_room(q);
+        remember(q, t);
+    }
+    old = word & QCOW2_OFFSET_MASK;
+    q->l1[index] = offset | QCOW2_COPIED;
+    qcow2_dirty_add(&q->l1_dirty, (uint64_t)index * 8, (uint64_t)index * 8 + 8);
+    t->is_new = true;
+    g_hash_table_add(q->metadata, GSIZE_TO_POINTER(offset / q->cluster));
+    qcow2_dirty(q);
+    pthread_mutex_unlock(&q->tables_lock);
+    if (old)
+        qcow2_free_locked(q, old, 1, QCOW2_FREED_OTHER);
+    return 0;
+}
+
+int qcow2_table_pin(Qcow2 *q, uint64_t offset, Qcow2Table **table)
+{
+    uint32_t index = index_of(q, offset);
+
+    for (;;) {
+        uint64_t word;
+        int ret;
+
+        pthread_mutex_lock(&q->tables_lock);
+        word = q->l1[index];
+        if (word & QCOW2_COPIED && q->tables[index]) {
+            *table = q->tables[index];
+            (*table)->pins++;
+            pthread_mutex_unlock(&q->tables_lock);
+            return 0;
+        }
+        pthread_mutex_unlock(&q->tables_lock);
+        if (word & QCOW2_COPIED) {
+            ret = load_table(q, index);
+        } else {
+            TM_GUARD(&q->alloc_lock);
+            ret = make_table(q, index);
+        }
+        if (ret == 0)
+            ret = relieve(q);
+        if (ret < 0)
+            return ret;
+    }
+}
+
+void qcow2_table_unpin(Qcow2 *q, Qcow2Table *table)
+{
+    TM_GUARD(&q->tables_lock);
+
+    table->pins--;
+}
+
+uint64_t *qcow2_table_entry(Qcow2 *q, Qcow2Table *table, uint64_t offset)
+{
+    uint64_t i = (offset / q->cluster) & ((UINT64_C(1) << q->l2_bits) - 1);
+
+    return table->entries + i * (q->entry_bytes / 8);
+}
+
+void qcow2_table_changed(Qcow2 *q, Qcow2Table *table, uint64_t offset, uint64_t clusters)
+{
+    uint64_t at =
+        (uint64_t)((uint8_t *)qcow2_table_entry(q, table, offset) - (uint8_t *)table->entries);
+
+    qcow2_dirty_add(&table->dirty, at, at + clusters * q->entry_bytes);
+    qcow2_dirty(q);
+}
+
+bool qcow2_table_exists(Qcow2 *q, uint64_t offset)
+{
+    TM_GUARD(&q->tables_lock);
+
+    return q->l1[index_of(q, offset)] != 0;
+}
+
+void qcow2_tables_drop(Qcow2 *q, uint32_t first)
+{
+    for (uint32_t i = first; i < q->l1_size; i++) {
+        uint64_t word;
+
+        pthread_mutex_lock(&q->tables_lock);
+        word = q->l1[i];
+        q->l1[i] = 0;
+        if (q->tables[i])
+            forget(q, q->tables[i]);
+        if (word)
+            qcow2_dirty_add(&q->l1_dirty, (uint64_t)i * 8, (uint64_t)i * 8 + 8);
+        if (word)
+            qcow2_dirty(q);
+        pthread_mutex_unlock(&q->tables_lock);
+        if (word)
+            qcow2_free_locked(q, word & QCOW2_OFFSET_MASK, 1, QCOW2_FREED_OTHER);
+    }
+}
+
+int qcow2_tables_resize(Qcow2 *q, uint64_t size)
+{
+    uint32_t n = entries_for(q, size), keep = MIN(n, q->l1_size);
+    uint64_t *l1 = g_try_malloc0((gsize)n * 8 + 8);
+    Qcow2Table **tables = g_try_malloc0((gsize)n * sizeof(*tables) + 8);
+
+    if (!l1 || !tables) {
+        g_free(l1);
+        g_free(tables);
+        return -ENOMEM;
+    }
+    TM_GUARD(&q->tables_lock);
+    memcpy(l1, q->l1, (gsize)keep * 8);
+    memcpy(tables, q->tables, (gsize)keep * sizeof(*tables));
+    g_free(q->l1);
+    g_free(q->tables);
+    q->l1 = l1;
+    q->tables = tables;
+    q->l1_size = n;
+    return 0;
+}
+
+/* ---- commit */
+
+/* Host-endian words as the medium has them. */
+static bool take(GArray *pieces, uint64_t at, const uint64_t *words, Qcow2Dirty range)
+{
+    Qcow2Piece piece = { at + range.from, range.to - range.from, NULL };
+
+    piece.bytes = g_try_malloc(piece.length);
+    if (!piece.bytes)
+        return false;
+    for (uint32_t i = 0; i < piece.length; i += 8)
+        tm_put_be64(piece.bytes + i, words[(range.from + i) / 8]);
+    g_array_append_val(pieces, piece);
+    return true;
+}
+
+static bool take_table(Qcow2 *q, Qcow2Pieces *pieces, Qcow2Table *t)
+{
+    uint64_t at = q->l1[t->index] & QCOW2_OFFSET_MASK;
+
+    if (t->is_new)
+        t->dirty = (Qcow2Dirty){ 0, (uint32_t)q->cluster };
+    if (t->dirty.from >= t->dirty.to)
+        return true;
+    if (!take(t->is_new ? pieces->fresh : pieces->entries, at, t->entries, t->dirty))
+        return false;
+    t->taken = t->dirty;
+    t->taken_new = t->is_new;
+    t->dirty = (Qcow2Dirty){ 0 };
+    t->is_new = false;
+    t->pins++;
+    g_ptr_array_add(pieces->tables, t);
+    return true;
+}
+
+int qcow2_tables_take(Qcow2 *q, Qcow2Pieces *pieces)
+{
+    for (GList *l = q->used.head; l; l = l->next) {
+        if (!take_table(q, pieces, l->data))
+            return -ENOMEM;
+    }
+    if (q->l1_dirty.from < q->l1_dirty.to) {
+        if (!take(pieces->entries, q->header.l1_offset, q->l1, q->l1_dirty))
+            return -ENOMEM;
+        pieces->l1_taken = q->l1_dirty;
+        q->l1_dirty = (Qcow2Dirty){ 0 };
+    }
+    pieces->barrier = q->barrier;
+    q->barrier = false;
+    return 0;
+}
+
+void qcow2_tables_done(Qcow2 *q, Qcow2Pieces *pieces, bool written)
+{
+    for (guint i = 0; i < pieces->tables->len; i++) {
+        Qcow2Table *t = pieces->tables->pdata[i];
+
+        t->pins--;
+        if (!written) {
+            qcow2_dirty_add(&t->dirty, t->taken.from, t->taken.to);
+            t->is_new |= t->taken_new;
+        }
+    }
+    if (!written && pieces->l1_taken.from < pieces->l1_taken.to)
+        qcow2_dirty_add(&q->l1_dirty, pieces->l1_taken.from, pieces->l1_taken.to);
+    q->barrier |= !written && pieces->barrier;
 }
