@@ -98,6 +98,11 @@ class Model:
                 last = at + n
             if first < last and self.discard_zeroes:
                 self.data[first:last] = bytes(last - first)
+            elif first < last:  # each cluster as it was, or zeroes
+                for c in range(first, last, self.cluster):
+                    got = self.h.pread(min(self.cluster, last - c), c)
+                    equal(got in (bytes(len(got)), self.data[c:c + len(got)]), True, "discarded at %d" % c)
+                    self.data[c:c + len(got)] = got
         elif what == 14:
             self.h.flush()
         else:
@@ -142,6 +147,159 @@ def every_kind(tmp):
                 m.whole()
             sound(path, model)
         os.unlink(path)
+
+
+def work(tmp, path, model, seed, cluster, text, steps=150, opts=None, turns=1, **more):
+    """Turns of random I/O, each with a daemon of its own, and the image is sound after each."""
+    for turn in range(turns):
+        with serve(tmp, text) as d:
+            m = Model(d.nbd(), model, seed + 100 * turn, cluster, **more)
+            for _ in range(steps):
+                m.step()
+            m.whole()
+        sound(path, model, opts)
+
+
+@test(needs=NEEDS)
+def backing(tmp):
+    "over raw and qcow2 images that are longer, shorter and odd: what is below stays as it is"
+    base = os.path.join(tmp, "base.raw")
+    with open(base, "wb") as f:
+        f.write(os.urandom(3 * M + 123 * 512))
+    middle = create(os.path.join(tmp, "middle"), "cluster_size=16k", size=5 * M, backing=(base, "raw"))
+    fill(middle, 1, 5 * M, 16384)
+    below = open(middle, "rb").read(), open(base, "rb").read()
+    chain = json.loads(definition(middle, "middle", {"driver": "file", "filename": base, "read-only": True}))
+    chain["read-only"] = True
+    for seed, (options, cluster, size) in enumerate((("", 65536, SIZE), ("extended_l2=on", 65536, SIZE),
+                                                     ("cluster_size=512", 512, 2 * M), ("cluster_size=2M", 2 * M, SIZE),
+                                                     ("extended_l2=on,cluster_size=2M", 2 * M, 5 * M),
+                                                     ("compat=0.10", 65536, SIZE))):
+        path = create(os.path.join(tmp, "top%d" % seed), options, size, (middle, "qcow2"))
+        fill(path, seed, size, cluster, "extended" not in options)
+        work(tmp, path, raw(path), seed, cluster, definition(path, backing=chain), turns=2,
+             discard_zeroes="0.10" not in options)
+        equal((open(middle, "rb").read(), open(base, "rb").read()), below, "the images below")
+
+
+@test(needs=NEEDS)
+def data_file(tmp):
+    "external data files; a raw one is the disk, byte by byte, at any time"
+    for seed, (options, cluster) in enumerate((("", 65536), (",data_file_raw=on", 65536),
+                                               (",data_file_raw=on,cluster_size=4096", 4096), (",extended_l2=on", 65536))):
+        data = os.path.join(tmp, "data%d" % seed)
+        path = create(os.path.join(tmp, "x%d" % seed), "data_file=%s%s" % (data, options))
+        fill(path, seed, SIZE, cluster, False)
+        model = raw(path)
+        work(tmp, path, model, seed, cluster, definition(path, data_file={"driver": "file", "filename": data}), turns=2)
+        if "raw" in options:
+            equal(open(data, "rb").read()[:SIZE].ljust(SIZE, b"\0") == model, True, "the data file is the disk")
+
+
+@test(needs=NEEDS)
+def snapshots(tmp):
+    "internal snapshots keep what they have while the disk is written over them"
+    for seed, (options, cluster) in enumerate((("", 65536), ("cluster_size=4096", 4096), ("extended_l2=on", 65536),
+                                               ("compat=0.10", 65536))):
+        path = create(os.path.join(tmp, "s%d" % seed), options)
+        fill(path, seed, SIZE, cluster, "extended" not in options)
+        kept = []
+        for n in range(3):
+            run("qemu-img", "snapshot", "-c", "snap%d" % n, path)
+            kept.append(raw(path))
+            model = bytearray(kept[-1])
+            work(tmp, path, model, seed + n, cluster, definition(path), 80)
+        for n in (0, 1, 2):
+            run("qemu-img", "convert", "-l", "snap%d" % n, "-O", "raw", path, path + ".raw")
+            equal(open(path + ".raw", "rb").read() == kept[n], True, "snap%d" % n)
+        run("qemu-img", "snapshot", "-a", "snap1", path)
+        run("qemu-img", "snapshot", "-d", "snap0", path)
+        work(tmp, path, bytearray(kept[1]), seed, cluster, definition(path), 80)
+
+
+@test(needs=NEEDS)
+def small_caches(tmp):
+    "with caches of one table, and several clients at once, each on its part"
+    for options, cluster in (("cluster_size=512", 512), ("cluster_size=4096,extended_l2=off", 4096)):
+        path = create(os.path.join(tmp, "c%d" % cluster), options, 4 * M)
+        fill(path, 9, 4 * M, cluster)
+        model = raw(path)
+        with serve(tmp, definition(path, l2_cache_size=1, refcount_cache_size=1)) as d:
+            def part(n):
+                # parts of odd sizes share clusters and tables
+                first, end = 4 * M // 4 * n + 100 * n, 4 * M // 4 * (n + 1) + 100 * (n + 1)
+                h, rng = d.nbd(), random.Random(n)
+                for _ in range(150):
+                    at = rng.randrange(first, min(end, 4 * M) - 1)
+                    size = min(rng.choice((1, 512, 3000, 20000)), min(end, 4 * M) - at)
+                    what = rng.randrange(6)
+                    if what < 4:
+                        b = rng.randbytes(size)
+                        h.pwrite(b, at)
+                    elif what == 4:
+                        b = bytes(size)
+                        h.zero(size, at, rng.choice((0, nbd.CMD_FLAG_NO_HOLE)))
+                    else:
+                        h.flush()
+                        continue
+                    model[at:at + size] = b
+                    equal(h.pread(size, at) == b, True)
+
+            in_threads(*(lambda n=n: part(n) for n in range(4)))
+            h = d.nbd()
+            equal(b"".join(h.pread(M, at) for at in range(0, 4 * M, M)) == model, True)
+        sound(path, model)
+
+
+@test(needs=NEEDS)
+def flushed_then_killed(tmp):
+    "kill -9 after a flush: what was flushed is there, and qemu-img finds leaks at most"
+    for seed, options in enumerate(("", "cluster_size=512", "extended_l2=on", "cluster_size=2M", "refcount_bits=64,cluster_size=512")):
+        path = create(os.path.join(tmp, "k%d" % seed), options)
+        cluster = {"": 65536, "cluster_size=2M": 2 * M}.get(options, 512 if "512" in options else 65536)
+        model = raw(path)
+        for turn in range(3):
+            d = serve(tmp, definition(path))
+            m = Model(d.nbd(), model, seed + 10 * turn, cluster)
+            for _ in range(60):
+                m.step()
+            m.h.flush()
+            d.kill()
+            out = run("qemu-img", "check", "--output=json", path, check=False)
+            report = json.loads(out.stdout)
+            equal((report.get("corruptions", 0), report["check-errors"]), (0, 0), out.stdout)
+            equal(raw(path) == model, True, "what was flushed")
+        run("qemu-img", "check", "-q", "-r", "leaks", path, check=False)
+        work(tmp, path, model, seed, cluster, definition(path), 60)
+
+
+@test(needs=NEEDS)
+def resizing(tmp):
+    "block_resize both ways: what is grown reads as zeroes, whatever was there before"
+    base = os.path.join(tmp, "base.raw")
+    with open(base, "wb") as f:
+        f.write(os.urandom(3 * M))
+    for seed, (options, over) in enumerate((("", None), ("cluster_size=512", None), ("extended_l2=on", base), ("", base),
+                                            ("cluster_size=512", base), ("compat=0.10", None))):
+        path = create(os.path.join(tmp, "r%d" % seed), options, M, (over, "raw") if over else None)
+        below = {"driver": "file", "filename": over, "read-only": True} if over else None
+        rng, model = random.Random(seed), raw(path)
+        for turn in range(8):
+            with Daemon(tmp, "--blockdev", definition(path, backing=below)) as d:
+                size = rng.randrange(1, 6 * M // 512) * 512
+                d.qmp("block_resize", node_name="disk0", size=size)
+                model = model[:size] + bytes(max(0, size - len(model)))
+                d.qmp("block-export-add", type="nbd", id="e", node_name="disk0", name="disk0", writable=True)
+                m = Model(d.nbd(), model, turn, 512 if "512" in options else 65536)
+                equal(m.h.get_size(), size)
+                m.whole()
+                for _ in range(30):
+                    m.step()
+                m.whole()
+                model = m.data
+                m.h.shutdown()
+                d.qmp("block-export-del", id="e", mode="hard")
+            sound(path, model)
 
 
 main()
