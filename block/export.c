@@ -308,6 +308,7 @@ BlkExport *blk_exports_add(BlkExports *exports, const BlkExportOptions *o, GErro
     x->selection = selection;
     x->contexts = blk_contexts_new();
     x->user = blk_node_use(node, "an unnamed block device", false); /* QEMU's name for it */
+    blk_user_set_writes(x->user, o->writable);
     TM_GUARD(&exports->lock);
     g_ptr_array_add(exports->list, x);
     exports->alive++;

@@ -3,7 +3,8 @@
  * Invariants:
  *  - names are unique; nodes made by blockdev-add are owned by the monitor, nested ones by their
  * users: they go with the last of these;
- *  - the list is in order of creation, so children stand before their parents. */
+ *  - in the list children stand before their parents: it is in order of creation, but for nodes that
+ *    a reopening has given to older ones. */
 #include "block/bitmaps.h"
 #include "block/node_int.h"
 
@@ -158,6 +159,30 @@ static void drop_orphans(BlkGraph *graph)
             blk_node_unref(node);
         }
     }
+}
+
+/* Below @node first. */
+static void list_below_first(GPtrArray *listed, GHashTable *seen, BlkNode *node)
+{
+    if (!g_hash_table_add(seen, node))
+        return;
+    for (unsigned i = 0; i < node->n_children; i++) {
+        if (node->children[i])
+            list_below_first(listed, seen, node->children[i]->node);
+    }
+    g_ptr_array_add(listed, node);
+}
+
+void blk_graph_settle(BlkGraph *graph)
+{
+    g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
+    GPtrArray *listed = g_ptr_array_new();
+
+    for (guint i = 0; i < graph->nodes->len; i++)
+        list_below_first(listed, seen, graph->nodes->pdata[i]);
+    g_ptr_array_unref(graph->nodes);
+    graph->nodes = listed;
+    drop_orphans(graph);
 }
 
 /* Opens a node and lists it; a reference. */

@@ -30,9 +30,13 @@ BlkNode *blk_graph_add(BlkGraph *graph, json_object *options, GError **error);
 /* blockdev-del. Errors as QEMU's: "Failed to find node with node-name='x'", "Node x is in use", ...
  */
 bool blk_graph_del(BlkGraph *graph, const char *node_name, GError **error);
+/* blockdev-reopen: opens the nodes that the array @list describes (BlockdevOptions) with these
+ * options, all of them or none: what fails is as it was. A node that can't even be opened as it was
+ * fails every request from then on, and the error says so. block/reopen.c */
+bool blk_graph_reopen(BlkGraph *graph, json_object *list, GError **error);
 /* Borrowed; NULL and QEMU's message if there is none. */
 BlkNode *blk_graph_find(BlkGraph *graph, const char *node_name, GError **error);
-/* In order of creation; borrowed nodes in a returned array (g_ptr_array_unref). */
+/* Children before their parents, else in order of creation; borrowed nodes in a returned array (g_ptr_array_unref). */
 GPtrArray *blk_graph_nodes(BlkGraph *graph);
 
 /* block_resize: drains the node, resizes, and grows its bitmaps. */

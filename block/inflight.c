@@ -4,6 +4,7 @@
  * waits for the count to reach zero. Whoever adds itself and finds the bit takes itself back. */
 #include "block/inflight.h"
 
+#include "block/gate.h"
 #include "util/sync.h"
 
 #define EXCLUSIVE    0x80000000u
@@ -70,6 +71,27 @@ bool blk_inflight_try_shared(BlkInflight *x, uint64_t offset, uint64_t length)
     return true;
 }
 
+/* Whether the caller is not kept out by a drain. It holds as long as the drain does: for who drains,
+ * and for who is inside a gate that the drainer is going to close. Under the lock. */
+static bool passes(const BlkInflight *x)
+{
+    return x->drained &&
+           (pthread_equal(x->drainer, pthread_self()) || (x->gated && blk_gate_inside()));
+}
+
+/* Waits to hold a stripe shared; true: it is held. Under the lock. */
+static bool pass_or_wait(BlkInflight *x, uint32_t *state)
+{
+    while (__atomic_load_n(state, __ATOMIC_ACQUIRE) & EXCLUSIVE) {
+        if (passes(x)) {
+            __atomic_add_fetch(state, 1, __ATOMIC_ACQ_REL);
+            return true;
+        }
+        pthread_cond_wait(&x->changed, &x->lock);
+    }
+    return false;
+}
+
 static void waited_enough(BlkInflight *x)
 {
     TM_GUARD(&x->lock);
@@ -85,15 +107,14 @@ void blk_inflight_shared(BlkInflight *x, uint64_t offset, uint64_t length)
     bool waited = false;
 
     for (unsigned i = 0; i < BLK_STRIPES; i++) {
-        if (!in_span(span, i))
-            continue;
-        while (!try_enter(x, i)) {
+        bool held = !in_span(span, i);
+
+        while (!held && !try_enter(x, i)) {
             TM_GUARD(&x->lock);
 
             x->waiting += !waited;
             waited = true;
-            while (__atomic_load_n(&x->stripe[i].state, __ATOMIC_ACQUIRE) & EXCLUSIVE)
-                pthread_cond_wait(&x->changed, &x->lock);
+            held = pass_or_wait(x, &x->stripe[i].state);
         }
     }
     if (waited)
@@ -114,28 +135,29 @@ void blk_inflight_shared_end(BlkInflight *x, uint64_t offset, uint64_t length)
     }
 }
 
-static void span_exclusive(BlkInflight *x, Span span)
+/* Under the lock. Who passes holds nothing: a drain holds every stripe, and so nobody else any. */
+static void hold_exclusive(BlkInflight *x, Span span)
 {
-    TM_GUARD(&x->lock);
-
-    while (x->first)
+    while (x->first && !passes(x))
         pthread_cond_wait(&x->changed, &x->lock);
     for (unsigned i = 0; i < BLK_STRIPES; i++) {
         uint32_t *state = &x->stripe[i].state;
 
         if (!in_span(span, i))
             continue;
-        while (__atomic_fetch_or(state, EXCLUSIVE, __ATOMIC_ACQ_REL) & EXCLUSIVE)
+        while (__atomic_fetch_or(state, EXCLUSIVE, __ATOMIC_ACQ_REL) & EXCLUSIVE) {
+            if (passes(x))
+                return;
             pthread_cond_wait(&x->changed, &x->lock);
+        }
         while (__atomic_load_n(state, __ATOMIC_ACQUIRE) != EXCLUSIVE)
             pthread_cond_wait(&x->changed, &x->lock);
     }
 }
 
-static void span_exclusive_end(BlkInflight *x, Span span)
+/* Under the lock. */
+static void let_go_exclusive(BlkInflight *x, Span span)
 {
-    TM_GUARD(&x->lock);
-
     for (unsigned i = 0; i < BLK_STRIPES; i++) {
         if (in_span(span, i))
             __atomic_fetch_and(&x->stripe[i].state, ~EXCLUSIVE, __ATOMIC_RELEASE);
@@ -146,29 +168,56 @@ static void span_exclusive_end(BlkInflight *x, Span span)
 
 void blk_inflight_exclusive(BlkInflight *x, uint64_t offset, uint64_t length)
 {
-    span_exclusive(x, span_of(offset, length));
+    TM_GUARD(&x->lock);
+
+    hold_exclusive(x, span_of(offset, length));
 }
 
 void blk_inflight_exclusive_end(BlkInflight *x, uint64_t offset, uint64_t length)
 {
-    span_exclusive_end(x, span_of(offset, length));
+    TM_GUARD(&x->lock);
+
+    if (!passes(x))
+        let_go_exclusive(x, span_of(offset, length));
+}
+
+static void drain(BlkInflight *x, bool gated)
+{
+    TM_GUARD(&x->lock);
+
+    hold_exclusive(x, (Span){ 0, BLK_STRIPES });
+    if (x->drained++)
+        return;
+    x->drainer = pthread_self();
+    x->gated = gated;
+    if (gated)
+        pthread_cond_broadcast(&x->changed); /* who came meanwhile may pass */
 }
 
 void blk_inflight_drain(BlkInflight *x)
 {
-    span_exclusive(x, (Span){ 0, BLK_STRIPES });
+    drain(x, false);
+}
+
+void blk_inflight_drain_gated(BlkInflight *x)
+{
+    drain(x, true);
 }
 
 void blk_inflight_drain_end(BlkInflight *x)
 {
-    span_exclusive_end(x, (Span){ 0, BLK_STRIPES });
+    TM_GUARD(&x->lock);
+
+    if (--x->drained == 0)
+        let_go_exclusive(x, (Span){ 0, BLK_STRIPES });
 }
 
 void blk_inflight_init(BlkInflight *x)
 {
     for (unsigned i = 0; i < BLK_STRIPES; i++)
         x->stripe[i].state = 0;
-    x->waiting = x->first = 0;
+    x->waiting = x->first = x->drained = 0;
+    x->gated = false;
     pthread_mutex_init(&x->lock, NULL);
     pthread_cond_init(&x->changed, NULL);
 }

@@ -20,10 +20,13 @@ typedef struct BlkInflight {
     struct {
         _Alignas(64) uint32_t state; /* how many hold it shared | EXCLUSIVE */
     } stripe[BLK_STRIPES];
-    pthread_mutex_t lock; /* guards waiting only, and the counts; a leaf */
+    pthread_mutex_t lock; /* guards waiting only, the counts, and all below; a leaf */
     pthread_cond_t changed;
     unsigned waiting; /* who want to hold stripes shared */
     unsigned first;   /* so many of them go before the next exclusive holder; <= waiting */
+    unsigned drained; /* how often over, by the one who drains */
+    bool gated;       /* drained: who is inside a gate (block/gate.h) goes through */
+    pthread_t drainer;
 } BlkInflight;
 
 void blk_inflight_init(BlkInflight *inflight);
@@ -35,6 +38,9 @@ void blk_inflight_shared(BlkInflight *inflight, uint64_t offset, uint64_t length
 void blk_inflight_shared_end(BlkInflight *inflight, uint64_t offset, uint64_t length);
 void blk_inflight_exclusive(BlkInflight *inflight, uint64_t offset, uint64_t length); /* waits */
 void blk_inflight_exclusive_end(BlkInflight *inflight, uint64_t offset, uint64_t length);
-/* Everything: waits until nothing is in flight and keeps it so. */
+/* Everything: waits until nothing is in flight and keeps it so, but for what the caller's own thread
+ * does, which may drain once more. */
 void blk_inflight_drain(BlkInflight *inflight);
+/* The same, but who is inside a gate (block/gate.h) goes through. */
+void blk_inflight_drain_gated(BlkInflight *inflight);
 void blk_inflight_drain_end(BlkInflight *inflight);

@@ -201,17 +201,19 @@ typedef struct Change {
     uint64_t offset, length;
     bool exclusive;
     uint64_t epoch;
+    uint64_t first, last; /* what is held exclusively */
 } Change;
 
 /* Exclusive: with all of the clusters that the range is in, as a change may move them. */
 static void change_hold(Change *c)
 {
     BlkNode *node = c->node;
-    uint64_t mask = node->cluster - 1, first = c->offset & ~mask;
+    uint64_t mask = __atomic_load_n(&node->cluster, __ATOMIC_RELAXED) - 1;
 
+    c->first = c->offset & ~mask;
+    c->last = (c->offset + c->length + mask) & ~mask;
     if (c->exclusive)
-        blk_inflight_exclusive(&node->inflight, first,
-                               ((c->offset + c->length + mask) & ~mask) - first);
+        blk_inflight_exclusive(&node->inflight, c->first, c->last - c->first);
     else
         blk_inflight_shared(&node->inflight, c->offset, c->length);
 }
@@ -219,11 +221,9 @@ static void change_hold(Change *c)
 static void change_let_go(Change *c)
 {
     BlkNode *node = c->node;
-    uint64_t mask = node->cluster - 1, first = c->offset & ~mask;
 
     if (c->exclusive)
-        blk_inflight_exclusive_end(&node->inflight, first,
-                                   ((c->offset + c->length + mask) & ~mask) - first);
+        blk_inflight_exclusive_end(&node->inflight, c->first, c->last - c->first);
     else
         blk_inflight_shared_end(&node->inflight, c->offset, c->length);
 }
@@ -231,11 +231,16 @@ static void change_let_go(Change *c)
 static int change_begin(Change *c)
 {
     BlkNode *node = c->node;
+    int ret = 0;
 
     change_hold(c);
-    if (!tm_range_within(c->offset, c->length, blk_node_size(node)) || node->read_only) {
-        int ret = node->read_only ? -EPERM : -ENOSPC;
-
+    if (!node->open)
+        ret = -EIO;
+    else if (node->read_only)
+        ret = -EPERM;
+    else if (!tm_range_within(c->offset, c->length, blk_node_size(node)))
+        ret = -ENOSPC;
+    if (ret < 0) {
         change_let_go(c);
         return ret;
     }
@@ -286,21 +291,33 @@ static int write_pieces(const Change *c, const char *buf, uint64_t offset, uint6
     return 0;
 }
 
+/* A driver reads, modifies and writes the blocks at both ends: nothing else may be writing them. With
+ * alignments up to a region of block/inflight.h they lie in the same stripes. */
+static bool wants_exclusive(const Change *c, uint32_t flags)
+{
+    BlkNode *node = c->node;
+    uint32_t mask = __atomic_load_n(&node->request_alignment, __ATOMIC_RELAXED) - 1;
+
+    return (c->offset | c->length) & mask ||
+           (flags & TIDEMARK_COMPRESSED &&
+            __atomic_load_n(&node->info_flags, __ATOMIC_RELAXED) & TIDEMARK_INFO_COMPRESS);
+}
+
 int blk_node_pwrite(BlkNode *node, const void *buf, uint64_t offset, uint64_t length,
                     uint32_t flags)
 {
     Change c = { .node = node, .offset = offset, .length = length };
     int ret;
 
-    /* A driver reads, modifies and writes the blocks at both ends: nothing else may be writing
-     * them. With alignments up to a region of block/inflight.h they lie in the same stripes. */
-    c.exclusive = ((offset | length) & (node->request_alignment - 1)) != 0 ||
-                  (flags & TIDEMARK_COMPRESSED && node->info_flags & TIDEMARK_INFO_COMPRESS);
+    c.exclusive = wants_exclusive(&c, flags);
     for (;;) {
         ret = change_begin(&c);
         if (ret < 0)
             return ret;
-        ret = write_pieces(&c, buf, offset, length, flags);
+        if (!c.exclusive && wants_exclusive(&c, flags)) /* the node was opened anew meanwhile */
+            ret = WANTS_EXCLUSIVE;
+        else
+            ret = write_pieces(&c, buf, offset, length, flags);
         change_end(&c);
         if (ret != WANTS_EXCLUSIVE)
             return ret;
@@ -409,9 +426,9 @@ int blk_node_discard(BlkNode *node, uint64_t offset, uint64_t length, uint32_t f
 
     if (!tm_range_within(offset, length, blk_node_size(node)))
         return -ENOSPC;
-    if (node->read_only)
+    if (blk_node_read_only(node))
         return -EPERM;
-    if (!node->unmap)
+    if (!__atomic_load_n(&node->unmap, __ATOMIC_RELAXED))
         return 0; /* discard=ignore: nothing changes, so nothing is dirty */
     ret = change_begin(&c);
     if (ret < 0)
@@ -441,6 +458,8 @@ int blk_node_cache(BlkNode *node, uint64_t offset, uint64_t length)
     blk_inflight_shared(&node->inflight, offset, length);
     if (!tm_range_within(offset, length, blk_node_size(node)))
         ret = -EINVAL;
+    if (ret == 0 && !node->open)
+        ret = -EIO;
     if (ret == 0 && node->driver->cache) {
         blk_node_serial_begin(node);
         ret = node->driver->cache(node->handle, offset, length);
@@ -459,10 +478,13 @@ int blk_node_cache(BlkNode *node, uint64_t offset, uint64_t length)
     return ret;
 }
 
-int blk_node_flush(BlkNode *node)
+/* Inside the gate. */
+static int flush(BlkNode *node)
 {
     int ret = 0;
 
+    if (!node->open)
+        return -EIO;
     if (node->driver->flush) {
         blk_node_serial_begin(node);
         ret = node->driver->flush(node->handle);
@@ -475,5 +497,15 @@ int blk_node_flush(BlkNode *node)
         if (child && !child->read_only)
             ret = blk_node_flush(child);
     }
+    return ret;
+}
+
+int blk_node_flush(BlkNode *node)
+{
+    int ret;
+
+    blk_gate_enter(&node->gate);
+    ret = flush(node);
+    blk_gate_leave(&node->gate);
     return ret;
 }

@@ -28,6 +28,7 @@ void blk_node_unref(BlkNode *node)
         blk_node_release(node->children[i]);
     bmp_set_free(node->bitmaps);
     blk_inflight_destroy(&node->inflight);
+    blk_gate_destroy(&node->gate);
     blk_slices_destroy(&node->slices);
     blk_share_destroy(&node->share);
     pthread_mutex_destroy(&node->serial);
@@ -36,8 +37,17 @@ void blk_node_unref(BlkNode *node)
     blk_options_free(node->options);
     g_free(node->children);
     g_free(node->error);
+    g_free(node->lost);
     g_free(node->name);
     g_aligned_free(node);
+}
+
+void blk_node_set_unmap(BlkNode *node)
+{
+    __atomic_store_n(&node->unmap,
+                     blk_options_is_set(node->options, "discard") &&
+                         g_str_equal(blk_options_string(node->options, "discard"), "unmap"),
+                     __ATOMIC_RELAXED);
 }
 
 static BlkNode *node_new(BlkGraph *graph, const struct tidemark_driver *driver, BlkOptions *options,
@@ -55,9 +65,9 @@ static BlkNode *node_new(BlkGraph *graph, const struct tidemark_driver *driver, 
                                                           : auto_name);
     node->backing = -1;
     node->users = g_ptr_array_new();
-    node->unmap = blk_options_is_set(options, "discard") &&
-                  g_str_equal(blk_options_string(options, "discard"), "unmap");
+    blk_node_set_unmap(node);
     blk_inflight_init(&node->inflight);
+    blk_gate_init(&node->gate);
     blk_slices_init(&node->slices);
     blk_share_init(&node->share);
     pthread_mutex_init(&node->serial, NULL);
@@ -66,7 +76,7 @@ static BlkNode *node_new(BlkGraph *graph, const struct tidemark_driver *driver, 
 }
 
 /* A nested definition inherits what QEMU lets a child inherit unless it says so itself. */
-static json_object *child_options(json_object *parent, json_object *child)
+json_object *blk_node_child_options(json_object *parent, json_object *child)
 {
     static const char *const inherited[] = { "read-only", "auto-read-only", "discard",
                                              "force-share", "cache" };
@@ -103,7 +113,7 @@ static bool open_child(BlkNode *node, unsigned index, json_object *options, GErr
             return tm_error_set(error, "Cannot find device='%s' nor node-name='%s'",
                                 json_object_get_string(value), json_object_get_string(value));
     } else {
-        json_object *nested = child_options(options, value);
+        json_object *nested = blk_node_child_options(options, value);
 
         child = own = blk_graph_open_child(node->graph, nested, error);
         json_object_put(nested);
@@ -132,9 +142,12 @@ static bool open_children(BlkNode *node, json_object *options, GError **error)
     return true;
 }
 
-static bool open_driver(BlkNode *node, GError **error)
+bool blk_node_open_driver(BlkNode *node, GError **error)
 {
-    int ret = node->driver->open(node, &node->handle);
+    int ret;
+
+    g_clear_pointer(&node->error, g_free);
+    ret = node->driver->open(node, &node->handle);
 
     if (ret == 0) {
         node->open = true;
@@ -168,7 +181,7 @@ BlkNode *blk_node_open(BlkGraph *graph, json_object *object, const char *auto_na
     if (!options)
         return NULL;
     node = node_new(graph, driver, options, auto_name);
-    if (!open_children(node, object, error) || !open_driver(node, error))
+    if (!open_children(node, object, error) || !blk_node_open_driver(node, error))
         return NULL;
     node->bitmaps = bmp_set_new(node->name, node->size);
     return g_steal_pointer(&node);
@@ -198,7 +211,12 @@ uint64_t blk_node_size(const BlkNode *node)
 
 bool blk_node_read_only(const BlkNode *node)
 {
-    return node->read_only;
+    return __atomic_load_n(&node->read_only, __ATOMIC_RELAXED);
+}
+
+const char *blk_node_lost(const BlkNode *node)
+{
+    return node->open ? NULL : node->lost;
 }
 
 BmpSet *blk_node_bitmaps(BlkNode *node)
@@ -266,6 +284,8 @@ static int driver_info(BlkNode *node, struct tidemark_info *info)
     info->struct_size = sizeof(*info);
     info->request_alignment = 1;
     info->allocated = UINT64_MAX;
+    if (!node->open)
+        return -EIO;
     blk_node_serial_begin(node);
     ret = node->driver->get_info(node->handle, info);
     blk_node_serial_end(node);
@@ -274,10 +294,12 @@ static int driver_info(BlkNode *node, struct tidemark_info *info)
 
 void blk_node_info(BlkNode *node, struct tidemark_info *info)
 {
+    blk_gate_enter(&node->gate);
     if (driver_info(node, info) < 0)
         info->flags = node->info_flags;
     info->size = blk_node_size(node);
     info->request_alignment = node->request_alignment;
+    blk_gate_leave(&node->gate);
 }
 
 int blk_node_refresh(BlkNode *node)
@@ -292,11 +314,14 @@ int blk_node_refresh(BlkNode *node)
     if (!tm_is_pow2(info.request_alignment) || info.request_alignment > (1u << 26))
         return -EINVAL;
     __atomic_store_n(&node->size, info.size, __ATOMIC_RELEASE);
-    node->info_flags = info.flags;
-    node->request_alignment = info.request_alignment;
-    node->cluster = tm_is_pow2(info.cluster_size) ? info.cluster_size : 1;
-    node->read_only =
-        (info.flags & TIDEMARK_INFO_READ_ONLY) != 0 || blk_options_bool(node->options, "read-only");
+    __atomic_store_n(&node->info_flags, info.flags, __ATOMIC_RELAXED);
+    __atomic_store_n(&node->request_alignment, info.request_alignment, __ATOMIC_RELAXED);
+    __atomic_store_n(&node->cluster, tm_is_pow2(info.cluster_size) ? info.cluster_size : 1,
+                     __ATOMIC_RELAXED);
+    __atomic_store_n(&node->read_only,
+                     (info.flags & TIDEMARK_INFO_READ_ONLY) != 0 ||
+                         blk_options_bool(node->options, "read-only"),
+                     __ATOMIC_RELAXED);
     return 0;
 }
 
@@ -306,6 +331,8 @@ int blk_node_map(BlkNode *node, uint64_t offset, uint64_t length, uint32_t purpo
     int ret;
 
     *m = (struct tidemark_mapping){ .kind = TIDEMARK_MAP_SELF, .fd = -1, .length = length };
+    if (!node->open)
+        return -EIO;
     if (!node->driver->map)
         return 0;
     blk_node_serial_begin(node);
@@ -349,6 +376,11 @@ void blk_node_release(BlkUser *user)
     g_free(user);
 }
 
+void blk_user_set_writes(BlkUser *user, bool writes)
+{
+    user->writes = writes;
+}
+
 BlkNode *blk_user_node(const BlkUser *user)
 {
     return user->node;
@@ -369,14 +401,27 @@ const char *blk_node_resize_forbidden(BlkNode *node)
 
 /* ---- resizing */
 
-int blk_node_resize(BlkNode *node, uint64_t size)
+void blk_node_resized(BlkNode *node)
 {
     g_autoptr(GError) error = NULL;
+
+    bmp_set_change_begin(&node->bitmaps, 1);
+    bmp_set_resize(node->bitmaps, node->size);
+    /* The disk has its new size, whether its store can follow or not. */
+    if (!bmp_set_commit(&node->bitmaps, 1, &error))
+        bmp_set_distrust_store(node->bitmaps, error->message);
+    bmp_set_change_end(&node->bitmaps, 1);
+}
+
+int blk_node_resize(BlkNode *node, uint64_t size)
+{
     int ret;
 
     g_clear_pointer(&node->error, g_free);
     if (size > TM_SIZE_MAX)
         return -EFBIG;
+    if (!node->open)
+        return -EIO;
     if (!node->driver->resize)
         return -ENOTSUP;
     ret = node->driver->resize(node->handle, size);
@@ -385,12 +430,7 @@ int blk_node_resize(BlkNode *node, uint64_t size)
     ret = blk_node_refresh(node);
     if (ret < 0)
         return ret;
-    bmp_set_change_begin(&node->bitmaps, 1);
-    bmp_set_resize(node->bitmaps, node->size);
-    /* The disk has its new size, whether its store can follow or not. */
-    if (!bmp_set_commit(&node->bitmaps, 1, &error))
-        bmp_set_distrust_store(node->bitmaps, error->message);
-    bmp_set_change_end(&node->bitmaps, 1);
+    blk_node_resized(node);
     return 0;
 }
 

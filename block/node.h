@@ -23,6 +23,9 @@ const struct tidemark_driver *blk_node_driver(const BlkNode *node);
 BlkGraph *blk_node_graph(const BlkNode *node);
 uint64_t blk_node_size(const BlkNode *node); /* bytes; changes only by resize */
 bool blk_node_read_only(const BlkNode *node);
+/* Why every request fails, after a reopening that went wrong; borrowed; NULL: all is well. Main
+ * thread. */
+const char *blk_node_lost(const BlkNode *node);
 BmpSet *blk_node_bitmaps(BlkNode *node); /* borrowed, lives as long as the node */
 /* A fresh answer of the driver. */
 void blk_node_info(BlkNode *node, struct tidemark_info *info);
@@ -41,6 +44,8 @@ const char *blk_node_option_string(const BlkNode *node, const char *name);
 typedef struct BlkUser BlkUser;
 BlkUser *blk_node_use(BlkNode *node, const char *what, bool allow_resize);
 void blk_node_release(BlkUser *user);        /* NULL is fine */
+/* That the node must stay writable as long as there is this user. Main thread. */
+void blk_user_set_writes(BlkUser *user, bool writes);
 BlkNode *blk_user_node(const BlkUser *user); /* borrowed */
 
 /* ---- block status -------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 /* block/node_int.h: what a node is made of. Private to block/. */
 #pragma once
+#include "block/gate.h"
 #include "block/graph.h"
 #include "block/inflight.h"
 #include "block/node.h"
@@ -13,6 +14,7 @@ struct BlkUser {
     BlkNode *node;
     char *what;
     bool allow_resize;
+    bool writes; /* needs the node to be writable */
 };
 
 struct tidemark_node {
@@ -21,13 +23,16 @@ struct tidemark_node {
     const TmSys *graph_sys; /* borrowed; the graph's */
     const struct tidemark_driver *driver;
     void *handle; /* the driver's; valid once open */
-    bool open;
+    bool open;    /* else every request fails: it was lost in a reopening */
+    char *lost;   /* why */
     char *name;
     bool monitor_owned; /* by blockdev-add, not implicitly as a nested definition */
     BlkOptions *options;
     char *error; /* what the driver said through the host, during open and resize */
 
     uint64_t size; /* atomic; changed with the node drained */
+    /* These change with the node drained and its gate closed; who is neither in flight nor inside
+     * looks at them atomically, and again later. */
     uint32_t info_flags, request_alignment;
     uint32_t cluster; /* bytes of a cluster, a power of two; 1: has none */
     bool read_only, unmap;
@@ -39,6 +44,7 @@ struct tidemark_node {
     BmpSet *bitmaps;
     struct BlkBitmaps *store; /* block/bitmaps.c: set while bitmaps may persist */
     BlkInflight inflight;
+    BlkGate gate;
     BlkSlices slices;
     BlkShare share;
     pthread_mutex_t serial; /* held around callbacks of a TIDEMARK_DRIVER_SERIALIZED driver */
@@ -51,8 +57,17 @@ struct tidemark_node {
 BlkNode *blk_node_open(BlkGraph *graph, json_object *options, const char *auto_name,
                        GError **error);
 
+/* The parts of that which a reopening does again. */
+bool blk_node_open_driver(BlkNode *node, GError **error);
+json_object *blk_node_child_options(json_object *parent, json_object *child);
+void blk_node_set_unmap(BlkNode *node);
+
 /* The same for a nested definition: named by the graph, listed in it. A reference. block/graph.c */
 BlkNode *blk_graph_open_child(BlkGraph *graph, json_object *options, GError **error);
+
+/* After children have changed: puts them before their parents in the list again, and closes nested
+ * nodes that nobody uses any more. block/graph.c */
+void blk_graph_settle(BlkGraph *graph);
 
 static inline BlkNode *blk_node_child_at(const BlkNode *node, unsigned index)
 {
@@ -72,6 +87,8 @@ int blk_node_refresh(BlkNode *node);
 /* The resize of a drained or idle node, bitmaps and size included; on failure node->error may say
  * why. */
 int blk_node_resize(BlkNode *node, uint64_t size);
+/* A drained node has another size than its bitmaps know. */
+void blk_node_resized(BlkNode *node);
 /* Whether users other than the caller forbid it: their name, borrowed, or NULL. */
 const char *blk_node_resize_forbidden(BlkNode *node);
 

@@ -81,7 +81,9 @@ static bool hop_enter(BlkRequest *r, BlkNode *node, uint64_t offset)
 
     if (i == BLK_HOPS || !blk_inflight_try_shared(&node->inflight, offset, r->length))
         return false;
-    if (!tm_range_within(offset, r->length, blk_node_size(node))) { /* it may just have shrunk */
+    /* It may just have shrunk, or become read-only. */
+    if (!tm_range_within(offset, r->length, blk_node_size(node)) || !node->open ||
+        (r->op == BLK_OP_WRITE && node->read_only)) {
         blk_inflight_shared_end(&node->inflight, offset, r->length);
         return false;
     }
@@ -265,7 +267,7 @@ int blk_submit(BlkNode *node, BlkRequest *r)
     if (r->op != BLK_OP_FLUSH && !tm_range_within(r->offset, r->length, blk_node_size(node)))
         return r->op == BLK_OP_READ || r->op == BLK_OP_CACHE ? -EINVAL : -ENOSPC;
     if (r->op == BLK_OP_READ || r->op == BLK_OP_WRITE) {
-        if (r->op == BLK_OP_WRITE && node->read_only)
+        if (r->op == BLK_OP_WRITE && blk_node_read_only(node))
             return -EPERM;
         if (!r->length)
             return 0;

@@ -16,15 +16,15 @@ typedef struct Run {
     uint32_t depth; /* 0: allocated nowhere */
 } Run;
 
-/* The first run of [offset, offset + length) of @node, @level layers down. */
-static int first_run(BlkNode *node, uint64_t offset, uint64_t length, unsigned level, Run *run)
+static int first_run(BlkNode *node, uint64_t offset, uint64_t length, unsigned level, Run *run);
+
+/* Inside the gate. */
+static int look_at(BlkNode *node, uint64_t offset, uint64_t length, unsigned level, Run *run)
 {
     struct tidemark_mapping m;
     uint64_t size = blk_node_size(node);
     int ret;
 
-    if (level > DEPTH_MAX)
-        return -ELOOP;
     if (offset >= size) { /* a shorter backing: zeroes beyond its end */
         *run = (Run){ length, TM_STATE_ZERO | TM_STATE_HOLE, 0 };
         return 0;
@@ -59,6 +59,19 @@ static int first_run(BlkNode *node, uint64_t offset, uint64_t length, unsigned l
         *run = (Run){ m.length, m.flags & TIDEMARK_MAPPED_HOLE ? TM_STATE_HOLE : 0, 1 };
         return 0;
     }
+}
+
+/* The first run of [offset, offset + length) of @node, @level layers down. */
+static int first_run(BlkNode *node, uint64_t offset, uint64_t length, unsigned level, Run *run)
+{
+    int ret;
+
+    if (level > DEPTH_MAX)
+        return -ELOOP;
+    blk_gate_enter(&node->gate);
+    ret = look_at(node, offset, length, level, run);
+    blk_gate_leave(&node->gate);
+    return ret;
 }
 
 static int describe(BlkNode *node, uint64_t offset, uint64_t length, bool depth, TmExtents *out,

@@ -13,6 +13,11 @@ static bool run_del(QmpCall *call, GError **error)
     return blk_graph_del(qmp_context_graph(call->ctx), qmp_arg_str(call->args, "node-name"), error);
 }
 
+static bool run_reopen(QmpCall *call, GError **error)
+{
+    return blk_graph_reopen(qmp_context_graph(call->ctx), qmp_arg(call->args, "options"), error);
+}
+
 static bool run_resize(QmpCall *call, GError **error)
 {
     /* "device" names a guest's device in QEMU; a storage daemon has none. */
@@ -35,6 +40,17 @@ static const QmpMember del_members[] = {
 static const QmpType del_args = { .kind = QMP_KIND_OBJECT,
                                   .name = "q_obj_blockdev-del-arg",
                                   .members = del_members };
+
+static const QmpType reopen_list = { .kind = QMP_KIND_ARRAY,
+                                     .name = "array",
+                                     .element = &qmp_type_blockdev_options };
+static const QmpMember reopen_members[] = {
+    { "options", &reopen_list, false, "the nodes, each with all of the options that it is to have" },
+    { NULL },
+};
+static const QmpType reopen_args = { .kind = QMP_KIND_OBJECT,
+                                     .name = "q_obj_blockdev-reopen-arg",
+                                     .members = reopen_members };
 
 static const QmpMember resize_members[] = {
     { "device", &qmp_type_str, true, "for compatibility; names no node" },
@@ -67,6 +83,8 @@ static const QmpEvent events[] = {
 static const QmpCommand commands[] = {
     { "blockdev-add", "open a node", &qmp_type_blockdev_options, &qmp_type_empty, run_add },
     { "blockdev-del", "close a node that nothing uses", &del_args, &qmp_type_empty, run_del },
+    { "blockdev-reopen", "give nodes other options, all of them or none", &reopen_args,
+      &qmp_type_empty, run_reopen },
     { "block_resize", "change the size of a node", &resize_args, &qmp_type_empty, run_resize },
     { NULL },
 };

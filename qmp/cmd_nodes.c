@@ -145,6 +145,8 @@ static json_object *node_info(BlkNode *node)
     add_bool(info, "encrypted", false);
     json_object_object_add(info, "cache", cache_info(node));
     add_string(info, "file", filename);
+    if (blk_node_lost(node))
+        add_string(info, "lost", blk_node_lost(node));
     return info;
 }
 
@@ -233,6 +235,7 @@ static const QmpMember node_members[] = {
     { "cache", &cache_type },
     { "write_threshold", &qmp_type_int },
     { "dirty-bitmaps", &bitmap_array, true },
+    { "lost", &qmp_type_str, true, "why every request fails: it could not be opened again" },
     { NULL },
 };
 static const QmpType node_type = { .kind = QMP_KIND_OBJECT,

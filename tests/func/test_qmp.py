@@ -621,8 +621,10 @@ def schema_like_theirs(tmp):
                                                  "max-connections", "servers")),
         "block-export-context-remove", "block-export-context-set", "query-block-export-contexts",
         "block-export-del.mode wait", "block-export-del.seconds",
-        "block-export-dirty-bitmap", "blockdev-add.bitmap-accept-changed", "blockdev-add.bitmap-durability",
-        "blockdev-add.bitmap-store", "nbd-server-remove.mode wait",
+        "block-export-dirty-bitmap",
+        *(c + o for c in ("blockdev-add.", "blockdev-reopen.options.") for o in (
+            "bitmap-accept-changed", "bitmap-durability", "bitmap-store", "=qcow2.discard-no-unref")),
+        "query-named-block-nodes.lost", "nbd-server-remove.mode wait",
         *("nbd-server-start." + k for k in (
             "handshake-max-seconds", "id", "idle-max-seconds", "max-bytes-in-flight",
             "max-bytes-in-flight-total", "max-option-size", "max-options", "max-request-size",

@@ -1,0 +1,341 @@
+#!/usr/bin/python3
+"""blockdev-reopen: other options for open nodes, answers as QEMU's, all or nothing, clients meanwhile."""
+import errno
+import os
+import random
+import sys
+import threading
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from harness import *
+
+KIB, MIB = 1 << 10, 1 << 20
+
+
+def reopen(d, *definitions):
+    return d.qmp("blockdev-reopen", options=list(definitions))
+
+
+def node(definition, **changes):
+    return dict(definition, **{k.replace("_", "-"): v for k, v in changes.items()})
+
+
+def answer(d, command, arguments):
+    try:
+        return d.qmp(command, arguments)
+    except QMPError as e:
+        return e.desc
+
+
+def facts(d, name):
+    for info in d.qmp("query-named-block-nodes", flat=True):
+        if info["node-name"] == name:
+            return info
+    return None
+
+
+def file_node(tmp, name, size=4 * MIB, **more):
+    path = os.path.join(tmp, name + ".img")
+    if not os.path.exists(path):
+        image(path, size)
+    return node({"driver": "file", "node-name": name, "filename": path}, **more)
+
+
+def qcow2_image(path, *args):
+    run("qemu-img", "create", "-q", "-f", "qcow2", *args[:-1], path, args[-1])
+    return path
+
+
+@test(needs=["qemu-storage-daemon", "qemu-img"])
+def as_qemu(tmp):
+    "answers and what nodes are afterwards are QEMU's"
+    f = file_node(tmp, "f")
+    r = {"driver": "raw", "node-name": "r", "file": "f"}
+    ro = file_node(tmp, "ro", read_only=True)
+    nested = {"driver": "raw", "node-name": "n", "file": {
+        "driver": "file", "filename": image(os.path.join(tmp, "nested.img"), MIB)}}
+    base = qcow2_image(os.path.join(tmp, "base"), "4M")
+    top = qcow2_image(os.path.join(tmp, "top"), "-b", base, "-F", "qcow2", "4M")
+    q = {"driver": "qcow2", "node-name": "q", "file": {"driver": "file", "filename": top},
+         "backing": {"driver": "qcow2", "node-name": "bk", "read-only": True,
+                     "file": {"driver": "file", "filename": base}}}
+    q0 = {k: v for k, v in q.items() if k != "backing"}
+    files = [f["filename"], ro["filename"], nested["file"]["filename"], base, top]
+    for path in files:  # each daemon has files of its own, as they are locked
+        run("cp", "--sparse=always", path, path + ".peer")
+    export = {"type": "nbd", "id": "e", "node-name": "r", "name": "e"}
+    steps = [("blockdev-add", f), ("blockdev-add", r), ("blockdev-add", ro), ("blockdev-add", nested),
+             ("blockdev-add", q),
+             ("blockdev-add", {"driver": "null-co", "node-name": "nul", "size": 4 * MIB}),
+             {}, {"options": f}, {"options": ["f"]}, {"options": [{"driver": "file"}]}]
+    lists = [
+        [node(f, read_only=True)], [f], [node(f, cache={"direct": True})], [f], [f, f],
+        [node(f, filename=ro["filename"])], [node(f, driver="host_device")],
+        [node(f, node_name="other")], [{"driver": "file", "filename": f["filename"]}],
+        [{"node-name": "f", "filename": f["filename"]}], [node(f, x=1)],
+        [node(r, file=node(f))], [node(r, file={"driver": "file", "filename": f["filename"]})],
+        [node(r, file="none")], [node(r, size=MIB)], [node(r, size=4 * MIB + 512)], [r],
+        [node(r, read_only=True)], [node(f, read_only=True)], [r], [f, r], [r, f],
+        [node(f, read_only=True), node(r, read_only=True)], [r, f],
+        [node(f, read_only=True), node(r, file="none")],
+        [node(ro, read_only=False)], [ro],
+        [nested], [node(nested, read_only=True)], [nested],
+        [q], [q0], [node(q, backing={"driver": "null-co"})], [node(q, backing="q")],
+        [node(q, backing="none")], [node(q, backing="nul")], [q], [node(q, backing=None)],
+        [node(q, backing="bk")], [node(q, read_only=True, backing=None)],
+        [node(q, backing=None), f, node(f, x=2)],
+    ]
+    steps += [{"options": options} for options in lists]
+    steps += [("block-export-add", node(export, writable=True)), {"options": [node(r, read_only=True)]},
+              {"options": [node(f, read_only=True)]}, {"options": [node(r, read_only=True), f]},
+              ("block-export-del", {"id": "e"})]
+    with Daemon(tmp) as d, Daemon(tmp, binary=QSD, name="q") as peer:
+        for step in steps:
+            command, arguments = step if isinstance(step, tuple) else ("blockdev-reopen", step)
+            mine, other = [], []
+            for daemon, result in ((d, mine), (peer, other)):
+                text = json.dumps(arguments)
+                if daemon is peer:
+                    for path in files:
+                        text = text.replace('"%s"' % path, '"%s.peer"' % path)
+                result.append(answer(daemon, command, json.loads(text)))
+                result.append(sorted(
+                    (i["node-name"], i["drv"] != "raw" and i["ro"],  # ours is as its file is
+                     i["cache"]["direct"], i["image"]["virtual-size"])
+                    for i in daemon.qmp("query-named-block-nodes", flat=True)
+                    if not i["node-name"].startswith("#")))
+            equal(mine, other, "%s %s" % (command, arguments))
+            if command == "block-export-del":
+                for daemon in (d, peer):
+                    wait_until(lambda: not daemon.qmp("query-block-exports"), "the export to go")
+
+
+@test
+def nothing_else(tmp):
+    "what says which disk and which bitmaps a node has can't change; an empty list is fine"
+    f = file_node(tmp, "f")
+    with Daemon(tmp) as d:
+        d.qmp("blockdev-add", f)
+        equal(reopen(d), {})
+        for name, value in (("bitmap-store", tmp + "/s"), ("bitmap-durability", "process-death")):
+            raises(QMPError, reopen, d, node(f, **{name: value}),
+                   match="Cannot change the option '%s'" % name)
+        reopen(d, node(f, locking="off"), node(f, read_only=True))  # what was said last counts
+        equal(facts(d, "f")["ro"], True)
+
+
+@test
+def exports(tmp):
+    "a read-only export stays so when its node becomes writable; who writes keeps a node writable"
+    f = file_node(tmp, "f", read_only=True)
+    w = node(f, read_only=False)
+    with Daemon(tmp) as d:
+        d.qmp("blockdev-add", f)
+        d.qmp("block-export-add", type="nbd", id="a", node_name="f", name="a")
+        raises(QMPError, d.qmp, "block-export-add", type="nbd", id="b", node_name="f", name="b",
+               writable=True, match="Cannot export read-only node as writable")
+        reader = d.nbd("a")
+        reopen(d, w)
+        equal((reader.is_read_only(), d.nbd("a").is_read_only()), (True, True))
+        d.qmp("block-export-add", type="nbd", id="b", node_name="f", name="b", writable=True)
+        writer = d.nbd("b")
+        writer.pwrite(b"x" * 512, 0)
+        equal(bytes(reader.pread(512, 0)), b"x" * 512)
+        raises(QMPError, reopen, d, f, match="^GenericError: Read-only block node 'f' cannot support")
+        writer.pwrite(b"y" * 512, 0)
+        writer.shutdown()
+        d.qmp("block-export-del", id="b", mode="hard")
+        d.monitor.wait_event("BLOCK_EXPORT_DELETED", id="b")
+        reopen(d, f)
+        equal(bytes(reader.pread(512, 0)), b"y" * 512)
+
+
+@test(needs=["qemu-img"])
+def formats_write(tmp):
+    "a format writes to its file of itself: the file stays writable as long as the format is"
+    path = qcow2_image(os.path.join(tmp, "i"), "4M")
+    f = {"driver": "file", "node-name": "f", "filename": path}
+    q = {"driver": "qcow2", "node-name": "q", "file": "f"}
+    with Daemon(tmp) as d:
+        d.qmp("blockdev-add", f)
+        d.qmp("blockdev-add", q)
+        d.qmp("block-export-add", type="nbd", id="e", node_name="q", name="e", writable=True)
+        h = d.nbd("e")
+        h.pwrite(b"q" * KIB, 3 * MIB)
+        reopen(d, node(f, cache={"direct": True}))  # under the format, which goes on
+        equal(bytes(h.pread(KIB, 3 * MIB)), b"q" * KIB)
+        h.pwrite(b"r" * KIB, 2 * MIB + 7)
+        h.shutdown()
+        d.qmp("block-export-del", id="e", mode="hard")
+        d.monitor.wait_event("BLOCK_EXPORT_DELETED", id="e")
+        raises(QMPError, reopen, d, node(f, read_only=True),
+               match="Read-only block node 'f' cannot support read-write users")
+        reopen(d, node(f, read_only=True), node(q, read_only=True))
+        run("qemu-img", "check", "-q", path)
+        d.qmp("block-export-add", type="nbd", id="e2", node_name="q", name="e2")
+        with_data = d.nbd("e2")
+        equal(bytes(with_data.pread(KIB, 2 * MIB + 7)), b"r" * KIB)
+        raises(QMPError, reopen, d, q, match="file is read-only")
+        equal(bytes(with_data.pread(KIB, 2 * MIB + 7)), b"r" * KIB)
+        reopen(d, q, f)  # in whatever order they are named
+        equal((facts(d, "q")["ro"], facts(d, "f")["ro"]), (False, False))
+    run("qemu-img", "check", "-q", path)
+
+
+@test(needs=["qemu-img"])
+def other_backing(tmp):
+    "another backing shows at once to a client that is there; the one that nobody needs is closed"
+    base = qcow2_image(os.path.join(tmp, "base"), "4M")
+    top = qcow2_image(os.path.join(tmp, "top"), "-b", base, "-F", "qcow2", "4M")
+    raw = image(os.path.join(tmp, "raw"), 2 * MIB, [(0, b"r" * 4096)])
+    q = {"driver": "qcow2", "node-name": "q", "file": {"driver": "file", "filename": top},
+         "backing": {"driver": "qcow2", "node-name": "bk", "read-only": True,
+                     "file": {"driver": "file", "filename": base}}}
+    with Daemon(tmp) as d:
+        d.qmp("blockdev-add", q)
+        d.qmp("blockdev-add", driver="file", node_name="raw", filename=raw, read_only=True)
+        d.qmp("block-export-add", type="nbd", id="e", node_name="q", name="e", allocation_depth=True)
+        h = d.nbd("e", ["qemu:allocation-depth", "base:allocation"])
+        equal(bytes(h.pread(4096, 0)), bytes(4096))
+        reopen(d, node(q, backing="raw"))
+        equal(bytes(h.pread(4096, 0)), b"r" * 4096)
+        equal(extents(h, "qemu:allocation-depth"), [(0, 2 * MIB, 2), (2 * MIB, 2 * MIB, 0)])
+        equal(facts(d, "bk"), None)
+        raises(QMPError, d.qmp, "blockdev-del", node_name="raw", match="Node raw is in use")
+        equal([i["node-name"] for i in d.qmp("query-named-block-nodes")
+               if not i["node-name"].startswith("#")], ["q", "raw"])
+        reopen(d, node(q, backing=None))
+        equal(bytes(h.pread(4096, 0)), bytes(4096))
+        d.qmp("blockdev-del", node_name="raw")
+
+
+@test(needs=["qemu-img"])
+def cycles(tmp):
+    "two changes that together would make a cycle are found"
+    nodes = []
+    for name in "ab":
+        path = qcow2_image(os.path.join(tmp, name), "1M")
+        nodes.append({"driver": "qcow2", "node-name": name, "read-only": True, "backing": None,
+                      "file": {"driver": "file", "filename": path}})
+    with Daemon(tmp) as d:
+        for n in nodes:
+            d.qmp("blockdev-add", n)
+        raises(QMPError, reopen, d, node(nodes[0], backing="b"), node(nodes[1], backing="a"),
+               match="would create a cycle")
+        reopen(d, node(nodes[0], backing="b"), nodes[1])  # a child that is younger, opened first
+        raises(QMPError, reopen, d, node(nodes[1], backing="a"),
+               match="Making 'a' a backing child of 'b' would create a cycle")
+        reopen(d, nodes[0], node(nodes[1], backing="a"))
+        d.qmp("blockdev-del", node_name="b")
+        d.qmp("blockdev-del", node_name="a")
+
+
+@test
+def all_or_nothing(tmp):
+    "if one of the nodes can't be opened the new way, all are as they were, and clients notice nothing"
+    f, g = file_node(tmp, "f"), file_node(tmp, "g", read_only=True)
+    with Daemon(tmp) as d, Daemon(tmp, name="other") as other:
+        for n in (f, g):
+            d.qmp("blockdev-add", n)
+            d.qmp("block-export-add", type="nbd", id=n["node-name"], node_name=n["node-name"],
+                  name=n["node-name"], writable=n is f)
+        other.qmp("blockdev-add", node(g, read_only=False))  # takes the write lock
+        h = d.nbd("f"), d.nbd("g")
+        h[0].pwrite(b"1" * 512, 0)
+        raises(QMPError, reopen, d, node(f, cache={"direct": True}), node(g, read_only=False),
+               match="Failed to get .*write.* lock")
+        equal((facts(d, "f")["cache"]["direct"], facts(d, "g")["ro"]), (False, True))
+        h[0].pwrite(b"2" * 512, 512)
+        equal(bytes(h[0].pread(KIB, 0)), b"1" * 512 + b"2" * 512)
+        equal(bytes(h[1].pread(KIB, 0)), bytes(KIB))
+
+
+@test
+def lost(tmp):
+    "a node that can't be opened again at all fails every request, says so, and can be healed"
+    f = file_node(tmp, "f")
+    r = {"driver": "raw", "node-name": "r", "file": "f"}
+    with Daemon(tmp) as d:
+        d.qmp("blockdev-add", f)
+        d.qmp("blockdev-add", r)
+        d.qmp("block-export-add", type="nbd", id="r", node_name="r", name="r", writable=True)
+        h = d.nbd("r", ["base:allocation"])
+        h.pwrite(b"a" * 512, 0)
+        os.rename(f["filename"], f["filename"] + ".away")
+        message = str(raises(QMPError, reopen, d, node(f, cache={"direct": True})))
+        matches(message, "Could not open .*; node 'f' could not be opened again as it was, and is lost: "
+                         "Could not open")
+        matches(d.log(), "node 'f' is lost")
+        for request in (lambda: h.pread(512, 0), lambda: h.pwrite(b"b" * 512, 0), h.flush,
+                        lambda: h.zero(512, 0), lambda: h.block_status(512, 0, lambda *x: 0)):
+            equal(raises(Exception, request).errno, "EIO")
+        matches(facts(d, "f")["lost"], "Could not open")
+        raises(QMPError, reopen, d, node(f, cache={"direct": True}), match="Could not open")
+        os.rename(f["filename"] + ".away", f["filename"])
+        reopen(d, f)
+        equal("lost" in facts(d, "f"), False)
+        equal(bytes(h.pread(512, 0)), b"a" * 512)
+        h.pwrite(b"c" * 512, 512)
+        h.flush()
+
+
+@test(needs=["qemu-img"])
+def under_load(tmp):
+    "clients that read, write, flush and ask all the time see their data and no error"
+    path = qcow2_image(os.path.join(tmp, "i"), "-o", "cluster_size=4k", "8M")
+    f = {"driver": "file", "node-name": "f", "filename": path, "discard": "unmap"}
+    q = {"driver": "qcow2", "node-name": "q", "file": "f", "discard": "unmap"}
+    g = file_node(tmp, "g", size=8 * MIB)
+    r = {"driver": "raw", "node-name": "r", "file": "g"}
+    done = threading.Event()
+    rounds = 0
+
+    def client(name, number, seed):
+        rng = random.Random(seed)
+        base, size = number * 2 * MIB, 2 * MIB
+        model = bytearray(size)
+        h = d.nbd(name, ["base:allocation"])
+        while not done.is_set():
+            at = rng.randrange(0, size - 1)
+            n = rng.randrange(1, min(size - at, 70000) + 1)
+            what = rng.randrange(8)
+            if what < 3:
+                data = rng.randbytes(n)
+                h.pwrite(data, base + at)
+                model[at:at + n] = data
+            elif what < 6:
+                equal(bytes(h.pread(n, base + at)) == bytes(model[at:at + n]), True,
+                      "%s: other data at %d+%d" % (name, base + at, n))
+            elif what == 6:
+                h.zero(n, base + at)
+                model[at:at + n] = bytes(n)
+            elif rng.randrange(2):
+                h.flush()
+            else:
+                h.block_status(n, base + at, lambda *x: 0)
+        equal(bytes(h.pread(size, base)) == bytes(model), True, "%s: other data at the end" % name)
+        h.shutdown()
+
+    def changes():
+        nonlocal rounds
+        try:
+            for i in range(60):
+                direct = {"cache": {"direct": bool(i % 2)}}
+                reopen(d, *((node(f, **direct),), (node(g, **direct),), (node(q, l2_cache_size=65536),),
+                            (node(f, **direct), node(q)), (r,), (node(r), node(g, **direct)))[i % 6])
+                rounds += 1
+        finally:
+            done.set()
+
+    with Daemon(tmp) as d:
+        for n in (f, q, g, r):
+            d.qmp("blockdev-add", n)
+        for name in "qr":
+            d.qmp("block-export-add", type="nbd", id=name, node_name=name, name=name, writable=True)
+        in_threads(changes, *[lambda i=i, name=name: client(name, i, 100 + i)
+                              for i in range(3) for name in "qr"])
+    equal(rounds, 60)
+    run("qemu-img", "check", "-q", path)
+
+
+main()
