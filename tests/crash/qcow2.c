@@ -1,0 +1,545 @@
+/* tests/crash/qcow2.c: qcow2 images on a medium whose power is cut at every event.
+ *
+ *     crash-qcow2 [--seed N] [--seeds N] [--seconds N] [--states N] [--steps N] [--keep DIRECTORY]
+ *                 [--qemu-img N] IMAGE [BASE]
+ *
+ * An image of up to a few hundred KiB is taken onto the simulated medium and written at random
+ * through the driver. At every event some states that a loss of power may leave are opened again,
+ * and
+ *   - each sector of the disk is what it was at the last flush, or what was written there since;
+ *   - the metadata has no fault but leaks: by our own check, and for every Nth state by qemu-img's;
+ *   - it can go on: some are written again, and are without fault then.
+ * Everything follows from the seed. */
+#include "block/graph.h"
+#include "block/node.h"
+#include "block/registry.h"
+#include "tests/crash/medium.h"
+#include "tests/crash/run.h"
+#include "util/range.h"
+#include "util/sys.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define DISK_MAX (UINT64_C(2) << 20)
+#define SECTORS  (DISK_MAX / SECTOR)
+#define PIECE    (UINT64_C(64) << 10)
+
+/* What a sector may hold: as flushed, and everything since; the last is what it is now. */
+typedef struct Allowed {
+    unsigned n, max;
+    uint8_t (*content)[SECTOR];
+} Allowed;
+
+typedef struct World {
+    Medium *medium, *cut;
+    BlkEngine *engine;
+    BlkRegistry *registry;
+    BlkGraph *graph; /* over medium_sys, whichever medium is in use */
+    BlkNode *node;
+    bool base;
+    uint64_t seed;
+    Rng rng;
+    unsigned step;
+    uint64_t size, next_size; /* of the disk; next: while a resize is under way */
+    Allowed sectors[SECTORS];
+    uint8_t *next; /* what the operation under way makes of [from, to) */
+    uint64_t from, to;
+    bool discarding; /* it makes zeroes of clusters, or leaves them */
+    uint64_t states, per_event, events;
+    unsigned qemu_img;
+    const char *keep;
+    char *failure;
+} World;
+
+static World w;
+
+static void failed(const char *format, ...)
+{
+    va_list ap;
+
+    if (w.failure)
+        return;
+    va_start(ap, format);
+    w.failure = g_strdup_vprintf(format, ap);
+    va_end(ap);
+}
+
+/* ---- the model */
+
+static void allow(uint64_t sector, const uint8_t *content)
+{
+    Allowed *a = &w.sectors[sector];
+
+    if (a->n == a->max) {
+        a->max = a->max * 2 + 2;
+        a->content = g_realloc(a->content, a->max * SECTOR);
+    }
+    memcpy(a->content[a->n++], content, SECTOR);
+}
+
+static void now(uint8_t *to, uint64_t sector)
+{
+    const Allowed *a = &w.sectors[sector];
+
+    memcpy(to, a->content[a->n - 1], SECTOR);
+}
+
+static void all_flushed(void)
+{
+    for (uint64_t s = 0; s < SECTORS; s++) {
+        Allowed *a = &w.sectors[s];
+
+        if (a->n > 1) {
+            memcpy(a->content[0], a->content[a->n - 1], SECTOR);
+            a->n = 1;
+        }
+    }
+}
+
+static bool is_zero(const uint8_t *p)
+{
+    return !p[0] && !memcmp(p, p + 1, SECTOR - 1);
+}
+
+/* Whether @content may be in @sector, after everything or with the operation under way. */
+static bool may_be(uint64_t sector, const uint8_t *content)
+{
+    const Allowed *a = &w.sectors[sector];
+    uint64_t at = sector * SECTOR;
+    uint8_t wanted[SECTOR];
+
+    for (unsigned i = a->n; i-- > 0;)
+        if (!memcmp(a->content[i], content, SECTOR))
+            return true;
+    if (at + SECTOR <= w.from || at >= w.to)
+        return false;
+    if (w.discarding)
+        return is_zero(content);
+    now(wanted, sector);
+    for (uint64_t i = tm_max(at, w.from); i < tm_min(at + SECTOR, w.to); i++)
+        wanted[i - at] = w.next[i - w.from];
+    return !memcmp(wanted, content, SECTOR);
+}
+
+/* The operation under way has worked (or may have: @failed). */
+static void become(bool may_have_failed)
+{
+    uint8_t content[SECTOR];
+
+    for (uint64_t s = w.from / SECTOR; s * SECTOR < w.to; s++) {
+        uint64_t at = s * SECTOR;
+
+        now(content, s);
+        if (may_have_failed)
+            allow(s, content);
+        for (uint64_t i = tm_max(at, w.from); i < tm_min(at + SECTOR, w.to); i++)
+            content[i - at] = w.next[i - w.from];
+        allow(s, content);
+    }
+    w.from = w.to = 0;
+}
+
+/* ---- opening what is on the medium in use */
+
+static BlkNode *open_image(const char *name, bool read_only)
+{
+    g_autofree char *text = g_strdup_printf(
+        "{\"driver\": \"qcow2\", \"node-name\": \"%s\", \"read-only\": %s, \"discard\": \"unmap\", "
+        "\"l2-cache-size\": 1, \"refcount-cache-size\": 1, \"backing\": %s, "
+        "\"file\": {\"driver\": \"file\", \"locking\": \"off\", \"filename\": \"/m/image\"}}",
+        name, read_only ? "true" : "false",
+        w.base ? "{\"driver\": \"file\", \"locking\": \"off\", \"filename\": \"/m/base\", "
+                 "\"read-only\": true}"
+               : "null");
+    json_object *options = json_tokener_parse(text);
+    g_autoptr(GError) error = NULL;
+    BlkNode *node = blk_graph_add(w.graph, options, &error);
+
+    json_object_put(options);
+    if (!node)
+        failed("the image can't be opened: %s", error->message);
+    return node;
+}
+
+static void close_image(const char *name)
+{
+    g_autoptr(GError) error = NULL;
+
+    if (!blk_graph_del(w.graph, name, &error))
+        failed("%s", error->message);
+}
+
+static void compare(BlkNode *node)
+{
+    static uint8_t buf[PIECE];
+    uint64_t size = blk_node_size(node);
+
+    if (size != w.size && size != w.next_size)
+        failed("the disk has %" PRIu64 " bytes, not %" PRIu64, size, w.size);
+    for (uint64_t at = 0; at < size && !w.failure; at += PIECE) {
+        uint64_t n = tm_min(PIECE, size - at);
+        int ret = blk_node_pread(node, buf, at, n);
+
+        if (ret < 0)
+            failed("reading at %" PRIu64 ": %s", at, strerror(-ret));
+        for (uint64_t i = 0; ret == 0 && i < n / SECTOR; i++)
+            if (!may_be(at / SECTOR + i, buf + i * SECTOR))
+                failed("sector %" PRIu64 " holds %02x %02x..., never flushed or written there",
+                       at / SECTOR + i, buf[i * SECTOR], buf[i * SECTOR + 1]);
+    }
+}
+
+/* What qemu-img finds in the file on @m: anything but leaks is wrong. */
+static void ask_qemu_img(Medium *m, bool leaks)
+{
+    g_autofree char *dir = g_strdup("/dev/shm/tm-qcow2-XXXXXX"), *path = NULL, *out = NULL;
+    char *argv[] = {
+        (char *)"qemu-img", (char *)"check", (char *)"-f", (char *)"qcow2", NULL, NULL
+    };
+    int status = 0;
+
+    if (!g_mkdtemp(dir))
+        return;
+    medium_dump(m, dir);
+    path = argv[4] = g_build_filename(dir, "image", NULL);
+    if (g_spawn_sync(NULL, argv, NULL, G_SPAWN_SEARCH_PATH | G_SPAWN_STDERR_TO_DEV_NULL, NULL, NULL, &out, NULL, &status,
+                     NULL) &&
+        WIFEXITED(status) && WEXITSTATUS(status) != 0 && (!leaks || WEXITSTATUS(status) != 3))
+        failed("qemu-img check: %s", out);
+    unlink(path);
+    g_free(g_steal_pointer(&path));
+    path = g_build_filename(dir, "base", NULL);
+    unlink(path);
+    rmdir(dir);
+}
+
+/* ---- states */
+
+static void keep(Medium *m)
+{
+    if (w.keep) {
+        g_mkdir_with_parents(w.keep, 0755);
+        medium_dump(m, w.keep);
+    }
+}
+
+/* A few more writes, and nothing but what leaked is wrong afterwards. */
+static void go_on(BlkNode *node, Rng *rng)
+{
+    uint8_t buf[3000];
+
+    for (int i = 0; i < 6 && blk_node_size(node) > sizeof(buf); i++) {
+        uint64_t n = 1 + rng_below(rng, sizeof(buf));
+        uint64_t at = rng_below(rng, blk_node_size(node) - n + 1);
+        int ret;
+
+        memset(buf, (int)rng_next(rng), n);
+        ret = rng_chance(rng, 4)   ? blk_node_discard(node, at, n, 0)
+              : rng_chance(rng, 4) ? blk_node_write_zeroes(node, at, n, TIDEMARK_MAY_UNMAP)
+                                   : blk_node_pwrite(node, buf, at, n, 0);
+        if (ret < 0 && ret != -ENOSPC && ret != -EFBIG)
+            failed("going on: %s", strerror(-ret));
+    }
+}
+
+static void check_state(const uint8_t *kept, Rng *rng)
+{
+    Medium *before;
+    BlkNode *node;
+    bool on = rng_chance(rng, 3);
+
+    medium_cut(w.cut, w.medium, kept);
+    before = medium_use(w.cut);
+    if (w.qemu_img && w.states % w.qemu_img == 0)
+        ask_qemu_img(w.cut, true);
+    node = w.failure ? NULL : open_image("cut", !on);
+    if (node) {
+        compare(node);
+        if (on && !w.failure)
+            go_on(node, rng);
+        close_image("cut");
+        if (on && w.qemu_img && w.states % w.qemu_img == 1)
+            ask_qemu_img(w.cut, true);
+    }
+    if (w.failure)
+        keep(w.cut);
+    medium_close_all(w.cut);
+    medium_use(before);
+    w.states++;
+}
+
+static void choose(Rng *rng, uint8_t *kept, uint64_t state)
+{
+    const Medium *m = w.medium;
+    guint n = m->changes->len, pick = n ? (guint)rng_below(rng, n) : 0;
+    const Change *changes = (const Change *)(void *)m->changes->data;
+    uint64_t kind = state < 2 ? state : 2 + rng_below(rng, 6);
+
+    for (guint i = 0; i < n; i++) {
+        bool call = changes[i].event == m->event;
+
+        kept[i] = kind == 0   ? 1
+                  : kind == 1 ? 0
+                  : kind == 2 ? i < pick
+                  : kind == 3 ? i > pick
+                  : kind == 4 ? i != pick
+                  : kind == 5 ? (call ? rng_chance(rng, 2) : 1)
+                  : kind == 6 ? !rng_chance(rng, 5)
+                              : rng_chance(rng, 2);
+    }
+}
+
+static void on_event(void *opaque, const char *what)
+{
+    g_autofree uint8_t *kept = g_malloc0(w.medium->changes->len + 1);
+
+    w.events++;
+    for (uint64_t state = 0; state < w.per_event && !w.failure; state++) {
+        Rng rng = { w.seed * 1000003 + w.events * 101 + state };
+
+        choose(&rng, kept, state);
+        check_state(kept, &rng);
+        if (w.failure) {
+            char *more = g_strdup_printf("--seed %" PRIu64 ", step %u, event %" PRIu64
+                                         " (%s), state %" PRIu64 ": %s",
+                                         w.seed, w.step, w.events, what, state, w.failure);
+
+            g_free(w.failure);
+            w.failure = more;
+        }
+    }
+}
+
+/* ---- operations */
+
+static void random_range(uint64_t *offset, uint64_t *length)
+{
+    uint64_t most = rng_chance(&w.rng, 6) ? 40000 : rng_chance(&w.rng, 2) ? 4096 : 600;
+
+    *length = 1 + rng_below(&w.rng, tm_min(most, w.size));
+    *offset = rng_below(&w.rng, w.size - *length + 1);
+    if (rng_chance(&w.rng, 2)) {
+        *offset = *offset / SECTOR * SECTOR;
+        *length = tm_min(tm_align_up(*length, SECTOR), w.size - *offset);
+    }
+}
+
+static void op_write(bool compressed)
+{
+    static uint8_t buf[DISK_MAX];
+    struct tidemark_info info = { .struct_size = sizeof(info) };
+    uint64_t offset, length, n = 1 + rng_below(&w.rng, 200);
+    int ret;
+
+    random_range(&offset, &length);
+    blk_node_info(w.node, &info);
+    if (compressed) {
+        offset = tm_align_down(offset, info.cluster_size);
+        length = tm_min(tm_align_up(length, info.cluster_size), w.size - offset);
+    }
+    for (uint64_t i = 0; i < length; i++)
+        buf[i] = i < n || !compressed ? (uint8_t)rng_next(&w.rng) : 0;
+    w.next = buf;
+    w.from = offset;
+    w.to = offset + length;
+    ret = blk_node_pwrite(w.node, buf, offset, length, compressed ? TIDEMARK_COMPRESSED : 0);
+    if (ret < 0 && ret != -ENOSPC && ret != -EFBIG)
+        failed("writing: %s", strerror(-ret));
+    become(ret < 0);
+}
+
+static void op_zero(void)
+{
+    static uint8_t zeroes[DISK_MAX];
+    uint64_t offset, length;
+    int ret;
+
+    random_range(&offset, &length);
+    w.next = zeroes;
+    w.from = offset;
+    w.to = offset + length;
+    ret = blk_node_write_zeroes(w.node, offset, length,
+                                rng_chance(&w.rng, 2) ? TIDEMARK_MAY_UNMAP : 0);
+    if (ret < 0 && ret != -ENOSPC && ret != -EFBIG)
+        failed("zeroing: %s", strerror(-ret));
+    become(ret < 0);
+}
+
+static void op_discard(void)
+{
+    static uint8_t buf[DISK_MAX];
+    uint64_t offset, length;
+    int ret;
+
+    random_range(&offset, &length);
+    w.discarding = true;
+    w.from = offset;
+    w.to = offset + length;
+    ret = blk_node_discard(w.node, offset, length, 0);
+    if (ret == 0)
+        ret = blk_node_pread(w.node, buf, offset, length);
+    if (ret < 0)
+        failed("discarding: %s", strerror(-ret));
+    w.discarding = false;
+    w.next = buf;
+    become(false);
+}
+
+static void op_flush(void)
+{
+    int ret = blk_node_flush(w.node);
+
+    if (ret < 0)
+        failed("flushing: %s", strerror(-ret));
+    else
+        all_flushed();
+}
+
+/* Grows; what is new reads as zeroes. Its success is durable. */
+static void op_grow(void)
+{
+    uint64_t size = tm_min(w.size + SECTOR * (1 + rng_below(&w.rng, 200)), DISK_MAX);
+    g_autoptr(GError) error = NULL;
+
+    w.next_size = size;
+    if (blk_graph_resize(w.graph, w.node, size, &error))
+        w.size = size;
+    else if (!strstr(error->message, "space") && !strstr(error->message, "large"))
+        failed("growing: %s", error->message);
+    w.next_size = w.size;
+}
+
+static void step(void)
+{
+    unsigned what = (unsigned)rng_below(&w.rng, 32);
+
+    if (what < 15)
+        op_write(false);
+    else if (what < 18)
+        op_write(true);
+    else if (what < 22)
+        op_zero();
+    else if (what < 26)
+        op_discard();
+    else if (what < 31)
+        op_flush();
+    else
+        op_grow();
+}
+
+/* ---- one seed */
+
+static bool put_file(const char *name, const char *path)
+{
+    g_autofree char *bytes = NULL;
+    gsize length;
+    int fd;
+
+    if (!g_file_get_contents(path, &bytes, &length, NULL))
+        return false;
+    fd = medium_sys.open(name, O_RDWR | O_CREAT, 0600);
+    for (gsize at = 0; at < length; at += PIECE) {
+        struct iovec iov = { bytes + at, MIN(PIECE, length - at) };
+
+        if (medium_sys.pwritev2(fd, &iov, 1, (off_t)at, 0) < 0)
+            return false;
+    }
+    medium_sys.fsync(fd);
+    medium_sys.close(fd);
+    return true;
+}
+
+static void learn(void)
+{
+    static uint8_t buf[DISK_MAX];
+
+    w.size = w.next_size = blk_node_size(w.node);
+    memset(buf, 0, sizeof(buf));
+    if (w.size > DISK_MAX || blk_node_pread(w.node, buf, 0, w.size) < 0)
+        failed("the image can't be read");
+    for (uint64_t s = 0; s < SECTORS; s++) {
+        w.sectors[s].n = 0;
+        allow(s, buf + s * SECTOR);
+    }
+}
+
+static void run(const char *image, const char *base, unsigned steps)
+{
+    int fd;
+
+    medium_reset(w.medium);
+    medium_use(w.medium);
+    w.medium->on_event = NULL;
+    w.rng = (Rng){ w.seed };
+    w.events = 0;
+    w.base = base != NULL;
+    if (!put_file("/m/image", image) || (base && !put_file("/m/base", base)))
+        g_error("the image can't be taken onto the medium");
+    fd = medium_sys.open("/m", O_RDONLY, 0);
+    medium_sys.fsync(fd);
+    medium_sys.close(fd);
+    w.node = open_image("image", false);
+    if (!w.node)
+        return;
+    learn();
+    w.medium->on_event = on_event;
+    for (w.step = 0; w.step < steps && !w.failure; w.step++)
+        step();
+    w.node = NULL;
+    close_image("image");
+    w.medium->on_event = NULL;
+    if (w.failure)
+        return;
+    ask_qemu_img(w.medium, false); /* not even leaks */
+    all_flushed();
+    w.node = open_image("image", true);
+    if (w.node)
+        compare(w.node);
+    close_image("image");
+    medium_close_all(w.medium);
+}
+
+int main(int argc, char **argv)
+{
+    gint64 seed = 1, seeds = 1, seconds = 0, states = 6, steps = 40, qemu_img = 97;
+    const GOptionEntry entries[] = {
+        { "seed", 0, 0, G_OPTION_ARG_INT64, &seed, "begin with that seed", "N" },
+        { "seeds", 0, 0, G_OPTION_ARG_INT64, &seeds, "so many", "N" },
+        { "seconds", 0, 0, G_OPTION_ARG_INT64, &seconds, "no longer", "N" },
+        { "states", 0, 0, G_OPTION_ARG_INT64, &states, "at each event", "N" },
+        { "steps", 0, 0, G_OPTION_ARG_INT64, &steps, "operations", "N" },
+        { "qemu-img", 0, 0, G_OPTION_ARG_INT64, &qemu_img, "every Nth state goes there, too", "N" },
+        { "keep", 0, 0, G_OPTION_ARG_FILENAME, &w.keep, "where a wrong state is kept",
+          "DIRECTORY" },
+        { NULL }
+    };
+    GOptionContext *context = g_option_context_new("IMAGE [BASE] - cut the power of qcow2 images");
+    g_autoptr(GError) error = NULL;
+    BlkEngineOptions engine = { .io = BLK_IO_THREADS };
+    gint64 end;
+
+    g_option_context_add_main_entries(context, entries, NULL);
+    if (!g_option_context_parse(context, &argc, &argv, &error) || argc < 2)
+        g_error("%s", error ? error->message : "which image?");
+    g_option_context_free(context);
+    w.medium = medium_new(true);
+    w.cut = medium_new(true);
+    w.per_event = (uint64_t)states;
+    w.qemu_img = (unsigned)qemu_img;
+    w.registry = blk_registry_new(&medium_sys);
+    w.engine = blk_engine_new(&engine, NULL);
+    w.graph = blk_graph_new(w.registry, w.engine, &medium_sys);
+    end = g_get_monotonic_time() + seconds * 1000000;
+    for (gint64 i = 0; (seconds ? g_get_monotonic_time() < end : i < seeds) && !w.failure; i++) {
+        w.seed = (uint64_t)(seed + i);
+        run(argv[1], argc > 2 ? argv[2] : NULL, (unsigned)steps);
+    }
+    printf("%" PRIu64 " states, to seed %" PRIu64 "\n", w.states, w.seed);
+    if (w.failure)
+        printf("%s\n", w.failure);
+    return w.failure != NULL;
+}
