@@ -1,0 +1,56 @@
+#!/usr/bin/python3
+# timeout: 300
+"""States that a power loss may leave of qcow2 images of every kind, opened, read and checked: a few thousand of
+each. CRASH_SECONDS: for so long instead, from a seed at random (CRASH_SEED: from that one). A failure names its
+seed: "$BUILDDIR/tests/crash/crash-qcow2" takes it as an argument, and the state is kept."""
+import os
+import random
+
+from harness import *
+
+PROGRAM = os.path.join(BUILDDIR, "tests", "crash", "crash-qcow2")
+LONG = float(os.environ.get("CRASH_SECONDS") or 0)
+SLOW = float(os.environ.get("TEST_TIMEOUT_MULTIPLIER") or 1) > 1
+
+KINDS = [("cluster_size=512", "150k", 0), ("cluster_size=512,refcount_bits=1", "150k", 0),
+         ("cluster_size=512,refcount_bits=64", "150k", 0), ("cluster_size=4096", "300k", 0),
+         ("compat=0.10,cluster_size=1024", "150k", 0), ("extended_l2=on,cluster_size=16k", "500k", 0),
+         ("compression_type=zstd,cluster_size=2048", "200k", 0), ("cluster_size=512", "150k", 2),
+         ("extended_l2=on,cluster_size=16k", "300k", 1), ("cluster_size=1024", "150k", -1),
+         ("extended_l2=on,cluster_size=16k", "400k", -1)]
+
+
+def make(tmp, options, size, snapshots):
+    path = os.path.join(tmp, "image")
+    backing = snapshots < 0
+    if backing:
+        with open(os.path.join(tmp, "base"), "wb") as f:
+            f.write(random.Random(1).randbytes(100000))
+    run("qemu-img", "create", "-q", "-f", "qcow2", *(["-b", "base", "-F", "raw"] if backing else []), "-o", options, path, size,
+        cwd=tmp)
+    for n in range(snapshots):
+        run("qemu-io", "-c", "write -P %d 3k 40k" % (n + 5), "-c", "write -P 8 100k 5k", "-c", "write -c -P 3 %dk 4k" % (112 + 16 * n), path)
+        run("qemu-img", "snapshot", "-c", "snap%d" % n, path)
+    return [path] + ([os.path.join(tmp, "base")] if backing else [])
+
+
+def case(options, size, snapshots):
+    def states(tmp):
+        files = make(tmp, options, size, snapshots)
+        seed = int(os.environ.get("CRASH_SEED") or random.randrange(1 << 31)) if LONG else 1
+        command = [PROGRAM, "--seed", seed, "--keep", os.path.join(BUILDDIR, "test-logs", "crash", "kept-qcow2")]
+        command += ["--seconds", max(1, int(LONG / len(KINDS)))] if LONG else ["--seeds", 1 if SLOW else 3]
+        done = run(*command, *files, check=False, timeout=LONG + 60 * (4 if SLOW else 1))
+        if done.returncode:
+            fail("%s %s\n%s%s" % (PROGRAM, " ".join(files), done.stdout, done.stderr[-2000:]))
+        print("# " + done.stdout.strip())
+
+    states.__doc__ = "%s%s" % (options, {0: "", -1: ", over a backing file"}.get(snapshots, ", with %d snapshots" % snapshots))
+    states.__name__ = "states"
+    return states
+
+
+for kind in KINDS:
+    test(needs=["qemu-img", "qemu-io"])(case(*kind))
+
+main()
