@@ -29,7 +29,7 @@ def make(tmp, options, size, snapshots):
     run("qemu-img", "create", "-q", "-f", "qcow2", *(["-b", "base", "-F", "raw"] if backing else []), "-o", options, path, size,
         cwd=tmp)
     for n in range(snapshots):
-        run("qemu-io", "-c", "write -P %d 3k 40k" % (n + 5), "-c", "write -P 8 100k 5k", "-c", "write -c -P 3 %dk 4k" % (112 + 16 * n), path)
+        run("qemu-io", "-c", "write -P %d 3k 40k" % (n + 5), "-c", "write -P 8 100k 5k", "-c", "write -c -P 3 %dk %s" % (112 + 16 * n, "16k" if "16k" in options else "4k"), path)
         run("qemu-img", "snapshot", "-c", "snap%d" % n, path)
     return [path] + ([os.path.join(tmp, "base")] if backing else [])
 
