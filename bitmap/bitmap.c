@@ -253,6 +253,22 @@ void bmp_bitmap_load(BmpSet *set, BmpRecord *record)
         start_recording(bitmap);
 }
 
+void bmp_bitmap_confirm(BmpBitmap *bitmap, const BmpRecord *record)
+{
+    bmp_bitmap_fold(bitmap);
+    if (bmp_bits_same_geometry(&bitmap->bits, &record->bits))
+        bmp_bits_or(&bitmap->bits, &record->bits);
+    if (record->inconsistent && !bitmap->inconsistent) {
+        bitmap->was_enabled = bitmap->enabled;
+        if (bitmap->enabled)
+            stop_recording(bitmap);
+        bitmap->inconsistent = true;
+    }
+    g_free(bitmap->reason);
+    bitmap->reason = g_strdup(record->reason);
+    bitmap->recovered = record->recovered;
+}
+
 void bmp_bitmap_save(BmpBitmap *bitmap, BmpRecord *record)
 {
     *record = (BmpRecord){ .name = g_strdup(bitmap->name),

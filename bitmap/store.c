@@ -279,6 +279,122 @@ void bmp_set_close_store(BmpSet *set)
     bmp_set_change_end(&set, 1);
 }
 
+/* ---- resting */
+
+void bmp_set_rest_store(BmpSet *set)
+{
+    if (!set->store || set->store->o.read_only)
+        return;
+    bmp_set_close_store(set);
+    set->store->resting = true;
+}
+
+/* Lets others read it, too, and lets go of the means to write. */
+static void keep_for_reading(BmpStore *store)
+{
+    const TmSys *sys = store->o.sys;
+    struct flock range = { .l_type = F_RDLCK, .l_whence = SEEK_SET };
+    int fd = -1;
+
+    store->o.read_only = true;
+    if (store->fd < 0 || sys->lock(store->fd, F_OFD_SETLK, &range) < 0)
+        return;
+    if (!bmp_store_file_open(sys, store->path, true, &fd, NULL) || fd < 0)
+        return;
+    sys->close(store->fd);
+    store->fd = fd;
+}
+
+static bool has_persistent(const BmpSet *set)
+{
+    for (guint i = 0; i < set->bitmaps->len; i++) {
+        if (((BmpBitmap *)set->bitmaps->pdata[i])->persistent)
+            return true;
+    }
+    return false;
+}
+
+/* Takes the records of bitmaps that the set has out of @found. What has no record was taken away by
+ * somebody else. */
+static void confirm(BmpSet *set, BmpRecovered *found)
+{
+    for (guint i = 0; i < set->bitmaps->len; i++) {
+        BmpBitmap *bitmap = set->bitmaps->pdata[i];
+        BmpRecord missing = { .inconsistent = true, .reason = (char *)"it is not in its store" };
+        guint k = 0;
+
+        if (!bitmap->persistent)
+            continue;
+        while (k < found->records->len &&
+               strcmp(g_array_index(found->records, BmpRecord, k).name, bitmap->name))
+            k++;
+        bmp_bitmap_confirm(bitmap, k < found->records->len
+                                       ? &g_array_index(found->records, BmpRecord, k)
+                                       : &missing);
+        if (k < found->records->len)
+            g_array_remove_index(found->records, k); /* cleared by the array */
+    }
+}
+
+static bool take_for_writing(BmpStore *store, bool accept_changed, GError **error)
+{
+    BmpIdentity disk;
+    BmpRecovered found;
+
+    if (store->fd >= 0)
+        store->o.sys->close(store->fd);
+    store->fd = -1;
+    store->o.read_only = false;
+    store->o.accept_changed = accept_changed;
+    bmp_identity_read(store->o.sys, store->disk_fd, &disk);
+    if (!find_file(store, &disk, error)) {
+        store->o.read_only = true;
+        if (!bmp_store_file_open(store->o.sys, store->path, true, &store->fd, NULL))
+            store->fd = -1;
+        return false;
+    }
+    if (store->fd >= 0) {
+        recover(store, &disk, &found);
+        confirm(store->set, &found);
+        take_over(store, &found);
+        bmp_recovered_clear(&found);
+    } else if (has_persistent(store->set)) {
+        bmp_store_fail(store, 0, "it is gone");
+    }
+    return true;
+}
+
+static void take_up_again(BmpStore *store)
+{
+    g_autoptr(GError) error = NULL;
+
+    if ((store->fd >= 0 || has_persistent(store->set)) && !bmp_store_has_failed(store) &&
+        !bmp_store_commit(store, BMP_STORE_OPEN, &error))
+        bmp_store_fail(store, 0, error->message);
+}
+
+bool bmp_set_wake_store(BmpSet *set, bool read_only, bool accept_changed, GError **error)
+{
+    BmpStore *store = set->store;
+    bool rested, ok = true;
+
+    if (!store)
+        return true;
+    if (read_only)
+        bmp_set_rest_store(set);
+    rested = store->resting;
+    store->resting = false;
+    bmp_set_change_begin(&set, 1);
+    if (rested && read_only)
+        keep_for_reading(store);
+    else if (rested)
+        take_up_again(store);
+    else if (store->o.read_only && !read_only)
+        ok = take_for_writing(store, accept_changed, error);
+    bmp_set_change_end(&set, 1);
+    return ok;
+}
+
 /* ---- meanwhile */
 
 const char *bmp_set_store_path(BmpSet *set)

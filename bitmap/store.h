@@ -76,6 +76,13 @@ bool bmp_set_open_store(BmpSet *set, const BmpStoreOptions *options, GError **er
  * bmp_set_free() (which without it leaves the store as a crash would). */
 void bmp_set_close_store(BmpSet *set);
 
+/* The node is opened anew, for reading only or for writing. Rest: as the close above, before the disk
+ * can be changed by others; bitmaps stay. Wake: after it, whether it has rested or not. A store that
+ * was read-only so far is compared with the disk as by an opening (R4, R5), and false says that it
+ * can't be had for writing: then it still is read-only. Both harmless without a store. */
+void bmp_set_rest_store(BmpSet *set);
+bool bmp_set_wake_store(BmpSet *set, bool read_only, bool accept_changed, GError **error);
+
 /* Path of the store, borrowed, or NULL; whether it holds bitmaps now. */
 const char *bmp_set_store_path(BmpSet *set);
 bool bmp_set_store_exists(BmpSet *set);

@@ -29,6 +29,7 @@ typedef struct BmpStore {
     bool full_told;      /* that the map has no room (atomic) */
     bool barred;         /* something that isn't ours lies at the path */
     bool replace;        /* a ruin lies at the path, to be replaced */
+    bool resting;        /* closed cleanly, to be woken (bmp_set_wake_store) */
     bool keep_empty;     /* others may still have to ask it how a group ended (F9) */
 
     pthread_mutex_t ticking; /* held by a tick, and by commits, which change the map */
@@ -142,3 +143,5 @@ void bmp_store_free(BmpStore *store);
 /* ---- what set.c and bitmap.c do for the store, with the set's lock held, within a change */
 void bmp_bitmap_load(BmpSet *set, BmpRecord *record); /* takes what it holds */
 void bmp_bitmap_save(BmpBitmap *bitmap, BmpRecord *record);
+/* It is what the set has had all along, and what its store says now is added to it. */
+void bmp_bitmap_confirm(BmpBitmap *bitmap, const BmpRecord *record);

@@ -212,16 +212,38 @@ bool blk_bitmaps_open(BlkNode *node, bool by_default, GError **error)
     return ok;
 }
 
+static void wait_for_tick(BlkBitmaps *b)
+{
+    TM_GUARD(&b->lock);
+
+    while (b->ticking)
+        pthread_cond_wait(&b->ticked, &b->lock);
+}
+
+void blk_bitmaps_rest(BlkNode *node)
+{
+    if (!node->store)
+        return;
+    wait_for_tick(node->store);
+    bmp_set_rest_store(node->bitmaps);
+}
+
+bool blk_bitmaps_wake(BlkNode *node, GError **error)
+{
+    if (!node->store)
+        return true;
+    wait_for_tick(node->store);
+    return bmp_set_wake_store(node->bitmaps, node->read_only,
+                              blk_options_bool(node->options, "bitmap-accept-changed"), error);
+}
+
 void blk_bitmaps_close(BlkNode *node)
 {
     BlkBitmaps *b = node->store;
 
     if (!b)
         return;
-    pthread_mutex_lock(&b->lock);
-    while (b->ticking)
-        pthread_cond_wait(&b->ticked, &b->lock);
-    pthread_mutex_unlock(&b->lock);
+    wait_for_tick(b);
     if (!node->read_only && bmp_set_store_exists(node->bitmaps))
         blk_node_flush(node); /* whether it worked or not: its failure has been reported */
     bmp_set_close_store(node->bitmaps);

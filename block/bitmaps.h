@@ -14,6 +14,11 @@ bool blk_bitmaps_open(BlkNode *node, bool by_default, GError **error);
 /* The clean end: no request is in flight and none will come. Flushes the node. */
 void blk_bitmaps_close(BlkNode *node);
 
+/* The node is being opened anew (block/reopen.c), drained: before it can become read-only, and after,
+ * as it is then. */
+void blk_bitmaps_rest(BlkNode *node);
+bool blk_bitmaps_wake(BlkNode *node, GError **error);
+
 /* A change of the bitmaps of @n nodes (no duplicates): nodes with a store are drained, so that what
  * is stored is what was there at one instant. Everything of bitmap.h that is "within a change" goes
  * in between. Do not nest. */

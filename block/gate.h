@@ -1,8 +1,8 @@
 /* block/gate.h: who is looking at a node's driver without holding stripes (block/inflight.h).
  *
  * Questions about a node, its status for one, and flushes wait for no request; all they need is
- * that the driver's handle, the children and what is remembered of them stay. Whoever asks is inside
- * the gate meanwhile; whoever takes the handle away closes it first.
+ * that the driver's handle, the children and what is remembered of them stay. Whoever asks is
+ * inside the gate meanwhile; whoever takes the handle away closes it first.
  *
  * A node is closed for that in two steps: its stripes are drained with blk_inflight_drain_gated(),
  * and, when all that is to be closed is drained, the gates are closed, parents first. Those who are

@@ -71,8 +71,8 @@ bool blk_inflight_try_shared(BlkInflight *x, uint64_t offset, uint64_t length)
     return true;
 }
 
-/* Whether the caller is not kept out by a drain. It holds as long as the drain does: for who drains,
- * and for who is inside a gate that the drainer is going to close. Under the lock. */
+/* Whether the caller is not kept out by a drain. It holds as long as the drain does: for who
+ * drains, and for who is inside a gate that the drainer is going to close. Under the lock. */
 static bool passes(const BlkInflight *x)
 {
     return x->drained &&

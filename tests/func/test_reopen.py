@@ -279,6 +279,110 @@ def lost(tmp):
         h.flush()
 
 
+def granules(d, export):
+    h = d.nbd(export, ["qemu:dirty-bitmap:b"])
+    found = [(o // (64 * KIB), n // (64 * KIB)) for o, n in dirty(h, "b")]
+    h.shutdown()
+    return found
+
+
+@test
+def bitmaps(tmp):
+    "persistent bitmaps rest cleanly while their node is read-only, and go on after; exports keep them"
+    for name in "fr":
+        bitmaps_of(os.path.join(tmp, name), name)
+
+
+def bitmaps_of(tmp, name):
+    """The node that has the bitmap is the file, which is reopened, or stands on it."""
+    os.mkdir(tmp)
+    f = file_node(tmp, "f")
+    r = {"driver": "raw", "node-name": "r", "file": "f"}
+    store = os.path.join(tmp, "store")
+    (f if name == "f" else r)["bitmap-store"] = store
+
+    def start(which="d", **changes):
+        d = Daemon(tmp, name=which)
+        d.qmp("blockdev-add", node(f, **changes))
+        d.qmp("blockdev-add", node(r, **changes))
+        return d
+
+    def write(d, at):
+        d.qmp("block-export-add", type="nbd", id="w", node_name=name, name="w", writable=True)
+        h = d.nbd("w")
+        h.pwrite(b"x" * 512, at)
+        h.shutdown()
+        d.qmp("block-export-del", id="w", mode="hard")
+        d.monitor.wait_event("BLOCK_EXPORT_DELETED", id="w")
+
+    d = start()
+    d.qmp("block-dirty-bitmap-add", node=name, name="b", persistent=True, granularity=64 * KIB)
+    write(d, 0)
+    reopen(d, node(f, read_only=True))  # with what stands on it
+    equal((facts(d, "f")["ro"], facts(d, "r")["ro"]), (True, True))
+    said = tidemark("bitmap", "check", "--json", "--disk", f["filename"], store)
+    equal(json.loads(said.stdout)["state"], "closed")
+    d.qmp("block-export-add", {"type": "nbd", "id": "e", "node-name": name, "name": "e",
+                               "bitmaps": ["b"]})
+    raises(QMPError, d.qmp, "block-dirty-bitmap-add", node=name, name="x", persistent=True,
+           match="it is read-only")
+    equal(granules(d, "e"), [(0, 1)])
+    reopen(d, f)
+    equal((facts(d, "f")["ro"], facts(d, "r")["ro"]), (False, False))
+    write(d, 2 * MIB)
+    equal(granules(d, "e"), [(0, 1), (32, 1)])
+    d.kill()
+    d = start()
+    equal((d.bitmap(name, "b")["count"], d.bitmap(name, "b")["recording"]), (2 * 64 * KIB, True))
+    d.stop()
+
+    # one that can't be had for writing, as another process reads the store
+    other = start("o", read_only=True)
+    d = start(read_only=True)
+    raises(QMPError, reopen, d, r, f, match="is in use by another process")
+    equal((facts(d, "f")["ro"], d.bitmap(name, "b")["count"]), (True, 2 * 64 * KIB))
+    other.stop()
+    reopen(d, r, f)
+    write(d, 3 * MIB)
+    d.kill()
+
+    # and one whose disk is another meanwhile
+    d = start()
+    equal(d.bitmap(name, "b")["count"], 3 * 64 * KIB)
+    reopen(d, node(f, read_only=True))
+    with open(f["filename"], "r+b") as disk_file:
+        disk_file.write(b"behind its back")
+    reopen(d, f)
+    equal(d.bitmap(name, "b").get("inconsistent"), True)
+    d.stop()
+
+
+@test
+def bitmaps_of_failures(tmp):
+    "a reopening that fails leaves persistent bitmaps recording, and a change of size reaches them"
+    f, g = file_node(tmp, "f"), file_node(tmp, "g", read_only=True)
+    r = {"driver": "raw", "node-name": "r", "file": "f", "bitmap-store": os.path.join(tmp, "store")}
+    with Daemon(tmp, name="other") as other:
+        other.qmp("blockdev-add", node(g, read_only=False))
+        d = Daemon(tmp)
+        for n in (f, g, r):
+            d.qmp("blockdev-add", n)
+        d.qmp("block-dirty-bitmap-add", node="r", name="b", persistent=True)
+        raises(QMPError, reopen, d, node(f, read_only=True), node(g, read_only=False), match="lock")
+        raises(QMPError, reopen, d, node(r, offset=512), match="'offset' .* node 'r' has dirty bitmaps")
+        reopen(d, node(r, size=2 * MIB))
+        equal(facts(d, "r")["image"]["virtual-size"], 2 * MIB)
+        d.qmp("block-export-add", type="nbd", id="w", node_name="r", name="w", writable=True)
+        h = d.nbd("w")
+        h.pwrite(b"x", 2 * MIB - 1)
+        d.kill()
+    d = Daemon(tmp)
+    d.qmp("blockdev-add", f)
+    d.qmp("blockdev-add", node(r, size=2 * MIB))
+    equal((d.bitmap("r", "b")["count"], d.bitmap("r", "b").get("inconsistent")), (65536, None))
+    d.stop()
+
+
 @test(needs=["qemu-img"])
 def under_load(tmp):
     "clients that read, write, flush and ask all the time see their data and no error"

@@ -1,0 +1,299 @@
+/* block/reopen_check.c: what is asked of a reopening, and whether it can be, before anything is
+ * touched.
+ *
+ * Messages are QEMU's (block.c and blockdev.c, bdrv_reopen_*). What differs: any option may change
+ * but those that say which disk and which bitmaps a node has; "file" stays what it is. */
+#include "block/reopen_int.h"
+
+#include "util/error.h"
+#include "util/sync.h"
+
+#include <string.h>
+
+BlkReopenEntry *blk_reopen_entry(const BlkReopen *r, const BlkNode *node)
+{
+    for (guint i = 0; i < r->entries->len; i++) {
+        BlkReopenEntry *e = r->entries->pdata[i];
+
+        if (e->node == node)
+            return e;
+    }
+    return NULL;
+}
+
+/* ---- what is asked for */
+
+static bool cannot_change(const char *name, GError **error)
+{
+    return tm_error_set(error, "Cannot change the option '%s'", name);
+}
+
+/* What tells which disk it is, and which bitmaps. */
+static bool check_kept(const BlkNode *node, const BlkOptions *options, GError **error)
+{
+    static const char *const common[] = { "bitmap-store", "bitmap-durability" };
+
+    for (const struct tidemark_option *o = node->driver->options; o && o->name; o++) {
+        if (g_str_equal(o->name, "filename") && o->type == TIDEMARK_OPTION_STRING &&
+            g_strcmp0(blk_options_string(node->options, o->name),
+                      blk_options_string(options, o->name)))
+            return cannot_change(o->name, error);
+    }
+    for (size_t i = 0; i < G_N_ELEMENTS(common); i++) {
+        if (g_strcmp0(blk_options_string(node->options, common[i]),
+                      blk_options_string(options, common[i])))
+            return cannot_change(common[i], error);
+    }
+    return true;
+}
+
+static bool add_entry(BlkReopen *r, BlkNode *node, json_object *object, GError **error);
+
+/* A nested definition is for a node that was defined in the same way. */
+static bool check_nested(BlkReopen *r, BlkNode *node, unsigned index, json_object *object,
+                         json_object *value, GError **error)
+{
+    BlkNode *child = blk_node_child_at(node, index);
+    g_autofree char *name = g_strconcat(node->driver->children[index].name, ".driver", NULL);
+    json_object *nested;
+    bool ok;
+
+    if (!child || child->monitor_owned)
+        return cannot_change(name, error);
+    nested = blk_node_child_options(object, value);
+    ok = add_entry(r, child, nested, error);
+    json_object_put(nested);
+    return ok;
+}
+
+static bool check_other(BlkReopenEntry *e, unsigned index, BlkNode *to, GError **error)
+{
+    BlkNode *node = e->node;
+
+    if ((int)index != node->backing)
+        return cannot_change(node->driver->children[index].name, error);
+    e->other_backing = true;
+    if (to) {
+        g_autofree char *what = g_strdup_printf("node '%s'", node->name);
+
+        e->backing = blk_node_use(to, what, false);
+    }
+    return true;
+}
+
+static bool check_child(BlkReopen *r, BlkReopenEntry *e, unsigned index, json_object *object,
+                        GError **error)
+{
+    BlkNode *node = e->node, *now = blk_node_child_at(node, index), *to = NULL;
+    const char *role = node->driver->children[index].name;
+    json_object *value = NULL;
+    bool given = blk_options_child(e->options, role, &value);
+
+    if (!given && now && (int)index == node->backing)
+        return tm_error_set(error, "backing is missing for '%s'", node->name);
+    if (!given && now)
+        return tm_error_set(error, "Option '%s' cannot be reset to its default value", role);
+    if (json_object_is_type(value, json_type_object))
+        return check_nested(r, node, index, object, value, error);
+    if (value) {
+        to = blk_graph_find(r->graph, json_object_get_string(value), NULL);
+        if (!to)
+            return tm_error_set(error, "Cannot find device='' nor node-name='%s'",
+                                json_object_get_string(value));
+    }
+    return to == now || check_other(e, index, to, error);
+}
+
+static bool check_entry(BlkReopen *r, BlkReopenEntry *e, json_object *object, GError **error)
+{
+    BlkNode *node = e->node;
+    json_object *value = NULL;
+    const char *name;
+
+    json_object_object_get_ex(object, "driver", &value);
+    name = json_object_get_string(value);
+    if (!name)
+        return tm_error_set(error, "Parameter 'driver' is missing");
+    if (!g_str_equal(name, node->driver->name))
+        return cannot_change("driver", error);
+    if (json_object_object_get_ex(object, "node-name", &value) &&
+        g_strcmp0(json_object_get_string(value), node->name))
+        return cannot_change("node-name", error);
+    e->options = blk_options_parse(node->driver, object, error);
+    if (!e->options || !check_kept(node, e->options, error))
+        return false;
+    for (unsigned i = 0; i < node->n_children; i++) {
+        if (!check_child(r, e, i, object, error))
+            return false;
+    }
+    return true;
+}
+
+/* A node that is named twice has what was said last. */
+static bool add_entry(BlkReopen *r, BlkNode *node, json_object *object, GError **error)
+{
+    BlkReopenEntry *e = blk_reopen_entry(r, node);
+
+    if (e)
+        g_ptr_array_remove(r->entries, e);
+    e = g_new0(BlkReopenEntry, 1);
+    e->node = node;
+    e->was_open = node->open;
+    g_ptr_array_add(r->entries, e);
+    return check_entry(r, e, object, error);
+}
+
+static bool add_named(BlkReopen *r, json_object *object, GError **error)
+{
+    json_object *name = NULL;
+    BlkNode *node;
+
+    if (!json_object_object_get_ex(object, "node-name", &name))
+        return tm_error_set(error, "node-name not specified");
+    node = blk_graph_find(r->graph, json_object_get_string(name), error);
+    return node && add_entry(r, node, object, error);
+}
+
+/* ---- cycles */
+
+/* The child that the node is to have. */
+static BlkNode *child_to_be(const BlkReopen *r, const BlkNode *node, unsigned index)
+{
+    const BlkReopenEntry *e = blk_reopen_entry(r, node);
+
+    if (e && e->other_backing && (int)index == node->backing)
+        return e->backing ? e->backing->node : NULL;
+    return blk_node_child_at(node, index);
+}
+
+/* Whether @from is to stand on @to. */
+static bool will_stand_on(const BlkReopen *r, BlkNode *from, const BlkNode *to, GHashTable *seen)
+{
+    if (from == to)
+        return true;
+    if (!g_hash_table_add(seen, from))
+        return false;
+    for (unsigned i = 0; i < from->n_children; i++) {
+        BlkNode *child = child_to_be(r, from, i);
+
+        if (child && will_stand_on(r, child, to, seen))
+            return true;
+    }
+    return false;
+}
+
+static bool check_cycles(const BlkReopen *r, const BlkReopenEntry *e, GError **error)
+{
+    g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
+
+    if (!e->backing || !will_stand_on(r, e->backing->node, e->node, seen))
+        return true;
+    return tm_error_set(error, "Making '%s' a backing child of '%s' would create a cycle",
+                        e->backing->node->name, e->node->name);
+}
+
+/* ---- bitmaps */
+
+static bool changes_offset(const BlkReopenEntry *e)
+{
+    const struct tidemark_option *o = e->node->driver->options;
+
+    for (; o && o->name; o++) {
+        if (g_str_equal(o->name, "offset") && o->type == TIDEMARK_OPTION_SIZE)
+            return blk_options_uint(e->node->options, "offset") !=
+                   blk_options_uint(e->options, "offset");
+    }
+    return false;
+}
+
+/* Bitmaps can't follow a disk that moves: what they call clean would be other data. */
+static bool check_place(const BlkReopen *r, const BlkReopenEntry *e, GError **error)
+{
+    g_autoptr(GPtrArray) all = NULL;
+
+    if (!changes_offset(e))
+        return true;
+    all = blk_graph_nodes(r->graph);
+    for (guint i = 0; i < all->len; i++) {
+        g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
+        BlkNode *node = all->pdata[i];
+
+        if (bmp_set_length(node->bitmaps) && will_stand_on(r, node, e->node, seen))
+            return tm_error_set(
+                error,
+                "Cannot change the option 'offset' of node '%s': node '%s' has dirty "
+                "bitmaps of what is there",
+                e->node->name, node->name);
+    }
+    return true;
+}
+
+/* ---- who writes */
+
+bool blk_reopen_read_only(const BlkReopen *r, const BlkNode *node)
+{
+    const BlkReopenEntry *e = blk_reopen_entry(r, node);
+
+    return e ? blk_options_bool(r->exchanged ? node->options : e->options, "read-only")
+             : node->read_only;
+}
+
+static bool user_writes(BlkNode *node)
+{
+    TM_GUARD(&node->users_lock);
+
+    for (guint i = 0; i < node->users->len; i++) {
+        if (((BlkUser *)node->users->pdata[i])->writes)
+            return true;
+    }
+    return false;
+}
+
+/* Whether somebody relies on writing to @node: its users, or those of a node whose data is in it. A
+ * format that has something to flush writes of itself. */
+static bool written(const BlkReopen *r, GPtrArray *all, BlkNode *node)
+{
+    if (user_writes(node))
+        return true;
+    for (guint i = 0; i < all->len; i++) {
+        BlkNode *parent = all->pdata[i];
+
+        for (unsigned k = 0; k < parent->n_children; k++) {
+            if (blk_node_child_at(parent, k) != node || (int)k == parent->backing)
+                continue;
+            if (parent->driver->flush && parent->open && !blk_reopen_read_only(r, parent))
+                return true;
+            if (written(r, all, parent))
+                return true;
+        }
+    }
+    return false;
+}
+
+bool blk_reopen_check_writers(const BlkReopen *r, BlkNode *node, bool read_only, GError **error)
+{
+    g_autoptr(GPtrArray) all = blk_graph_nodes(r->graph);
+
+    if (!read_only || !written(r, all, node))
+        return true;
+    return tm_error_set(error, "Read-only block node '%s' cannot support read-write users",
+                        node->name);
+}
+
+/* ---- all of it */
+
+bool blk_reopen_check(BlkReopen *r, json_object *list, GError **error)
+{
+    for (size_t i = 0; i < json_object_array_length(list); i++) {
+        if (!add_named(r, json_object_array_get_idx(list, i), error))
+            return false;
+    }
+    for (guint i = 0; i < r->entries->len; i++) {
+        const BlkReopenEntry *e = r->entries->pdata[i];
+
+        if (!check_cycles(r, e, error) || !check_place(r, e, error) ||
+            !blk_reopen_check_writers(r, e->node, blk_options_bool(e->options, "read-only"), error))
+            return false;
+    }
+    return true;
+}
