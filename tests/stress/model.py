@@ -8,6 +8,8 @@ everything visible must equal the model, which is one byte a byte of the disk an
 extents of qemu:dirty-bitmap:*, counts in query-named-block-nodes, contents, and base:allocation, whose
 zeroes must read as zeroes.
 
+Some disks are qcow2 images: after their round qemu-img finds them without fault, and reads the same.
+
 A race keeps writing while bitmaps are swapped, cleared and merged, copies what each checkpoint says is
 dirty, and must end with a copy that equals the disk.
 
@@ -248,11 +250,37 @@ def operate(rnd, daemon, state, nodes):
     return new
 
 
-def start(tmp, rnd, nodes, size):
+QCOW2 = ["", "cluster_size=512", "cluster_size=4k,refcount_bits=1", "cluster_size=2M", "extended_l2=on",
+         "extended_l2=on,cluster_size=16k", "compat=0.10", "compression_type=zstd,cluster_size=1k"]
+
+
+def qcow2_disk(tmp, rnd, node, size, **options):
+    """The arguments of a disk that is a qcow2 image."""
+    path = os.path.join(tmp, node + ".qcow2")
+    kind = rnd.choice(QCOW2)
+    run("qemu-img", "create", "-q", "-f", "qcow2", *(["-o", kind] if kind else []), path, size)
+    blockdev = {"driver": "qcow2", "node-name": node, "file": {"driver": "file", "filename": path}, **options}
+    if rnd.random() < 0.5:
+        blockdev.update({"l2-cache-size": 1, "refcount-cache-size": 1})
+    return ["--blockdev", json.dumps(blockdev), "--export", "type=nbd,id=exp-%s,node-name=%s,name=%s,writable=on" % (
+        node, node, node)]
+
+
+def sound(tmp, node, content):
+    """A qcow2 image that was closed."""
+    path = os.path.join(tmp, node + ".qcow2")
+    checked = run("qemu-img", "check", path, check=False)
+    matches(checked.stdout, "No errors were found")
+    run("qemu-img", "convert", "-O", "raw", path, path + ".raw")
+    with open(path + ".raw", "rb") as f:
+        equal(f.read() == content, True, "what qemu-img reads of %s" % node)
+
+
+def start(tmp, rnd, nodes, size, qcow2=False):
     args = []
     options = {"discard": rnd.choice(["ignore", "unmap"])}
     for node in nodes:
-        args += disk(tmp, node, size, **options)
+        args += qcow2_disk(tmp, rnd, node, size, **options) if qcow2 else disk(tmp, node, size, **options)
     if TIDEMARKD != QSD:
         args = ["--io-engine", rnd.choice(["threads", "auto"])] + args
     return Daemon(tmp, *args), ["trim", "trim"] if options["discard"] == "unmap" else []
@@ -270,7 +298,10 @@ def model_round(tmp, seed, deadline):
     rnd = random.Random(seed)
     nodes = ["disk0", "disk1"][:rnd.randint(1, 2)]
     size = rnd.choice(SIZES) if rnd.random() < 0.7 else rnd.randint(1, 1 << 20)
-    daemon, trims = start(tmp, rnd, nodes, size)
+    qcow2 = TIDEMARKD != QSD and shutil.which("qemu-img") and rnd.random() < 0.5
+    unit = 512 if qcow2 else 1
+    size = -(-size // unit) * unit
+    daemon, trims = start(tmp, rnd, nodes, size, qcow2)
     with daemon:
         disks = [Disk(daemon, node, size) for node in nodes]
         state = dict({node: {} for node in nodes}, size=size)
@@ -278,7 +309,7 @@ def model_round(tmp, seed, deadline):
             for _ in range(rnd.randint(0, 4)):
                 state = operate(rnd, daemon, state, nodes)
             if TIDEMARKD != QSD and rnd.random() < 0.08:  # QSD 7.2 leaves what has grown clean
-                size = state["size"] = resized(rnd, size)
+                size = state["size"] = -(-resized(rnd, size) // unit) * unit
                 for d in disks:
                     d.resize(size, state[d.node])
             for d in disks:
@@ -297,6 +328,8 @@ def model_round(tmp, seed, deadline):
                 break
         for d in disks:
             d.close()
+    for d in disks if qcow2 else []:
+        sound(tmp, d.node, d.content)
 
 
 def has_input(sock):
