@@ -21,11 +21,8 @@ struct BlkRegistry {
 };
 
 static const struct tidemark_driver *const builtin[] = {
-    &blk_driver_file,
-    &blk_driver_host_device,
-    &blk_driver_null_co,
-    &blk_driver_qcow2,
-    &blk_driver_raw,
+    &blk_driver_compress, &blk_driver_file,  &blk_driver_host_device,
+    &blk_driver_null_co,  &blk_driver_qcow2, &blk_driver_raw,
 };
 
 static void module_close(void *module)

@@ -4,6 +4,7 @@
 #pragma once
 #include "include/tidemark/driver.h"
 
+extern const struct tidemark_driver blk_driver_compress;    /* compress.c */
 extern const struct tidemark_driver blk_driver_file;        /* file.c: files and block devices */
 extern const struct tidemark_driver blk_driver_host_device; /* file.c: the same, devices only */
 extern const struct tidemark_driver blk_driver_null_co;     /* null.c */

@@ -302,4 +302,31 @@ def resizing(tmp):
             sound(path, model)
 
 
+@test(needs=NEEDS)
+def compressed(tmp):
+    "the compress filter: whole clusters and parts of them, over everything that was there"
+    for seed, (options, cluster) in enumerate((("", 65536), ("compression_type=zstd", 65536), ("cluster_size=4k", 4096),
+                                               ("cluster_size=512,refcount_bits=1", 512), ("cluster_size=2M", 2 * M),
+                                               ("extended_l2=on", 65536))):
+        path = create(os.path.join(tmp, "z%d" % seed), options)
+        fill(path, seed, SIZE, cluster, "extended" not in options)
+        model = raw(path)
+        below = definition(path, "below")
+        for turn in range(2):
+            with Daemon(tmp, "--blockdev", below, "--blockdev", "driver=compress,node-name=disk0,file=below,discard=unmap",
+                        "--export", "type=nbd,id=e,node-name=disk0,name=disk0,writable=on") as d:
+                m = Model(d.nbd(), model, seed + 100 * turn, cluster)
+                for _ in range(100):
+                    m.step()
+                m.whole()
+            sound(path, model)
+        m = json.loads(run("qemu-img", "check", "--output=json", path).stdout)
+        if "refcount_bits" not in options:
+            equal(m["compressed-clusters"] > 0, True, m)
+    with Daemon(tmp) as d:
+        d.qmp("blockdev-add", driver="null-co", node_name="n")
+        raises(QMPError, d.qmp, "blockdev-add", driver="compress", node_name="c", file="n",
+               match="Compression is not supported")
+
+
 main()
