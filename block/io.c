@@ -200,32 +200,29 @@ typedef struct Change {
     BlkNode *node;
     uint64_t offset, length;
     bool exclusive;
+    uint64_t first, held; /* what is held exclusively */
     uint64_t epoch;
-    uint64_t first, last; /* what is held exclusively */
 } Change;
 
 /* Exclusive: with all of the clusters that the range is in, as a change may move them. */
 static void change_hold(Change *c)
 {
-    BlkNode *node = c->node;
-    uint64_t mask = __atomic_load_n(&node->cluster, __ATOMIC_RELAXED) - 1;
+    uint64_t mask = __atomic_load_n(&c->node->cluster, __ATOMIC_RELAXED) - UINT64_C(1);
 
     c->first = c->offset & ~mask;
-    c->last = (c->offset + c->length + mask) & ~mask;
+    c->held = ((c->offset + c->length + mask) & ~mask) - c->first;
     if (c->exclusive)
-        blk_inflight_exclusive(&node->inflight, c->first, c->last - c->first);
+        blk_inflight_exclusive(&c->node->inflight, c->first, c->held);
     else
-        blk_inflight_shared(&node->inflight, c->offset, c->length);
+        blk_inflight_shared(&c->node->inflight, c->offset, c->length);
 }
 
 static void change_let_go(Change *c)
 {
-    BlkNode *node = c->node;
-
     if (c->exclusive)
-        blk_inflight_exclusive_end(&node->inflight, c->first, c->last - c->first);
+        blk_inflight_exclusive_end(&c->node->inflight, c->first, c->held);
     else
-        blk_inflight_shared_end(&node->inflight, c->offset, c->length);
+        blk_inflight_shared_end(&c->node->inflight, c->offset, c->length);
 }
 
 static int change_begin(Change *c)
@@ -291,8 +288,8 @@ static int write_pieces(const Change *c, const char *buf, uint64_t offset, uint6
     return 0;
 }
 
-/* A driver reads, modifies and writes the blocks at both ends: nothing else may be writing them. With
- * alignments up to a region of block/inflight.h they lie in the same stripes. */
+/* A driver reads, modifies and writes the blocks at both ends: nothing else may be writing them.
+ * With alignments up to a region of block/inflight.h they lie in the same stripes. */
 static bool wants_exclusive(const Change *c, uint32_t flags)
 {
     BlkNode *node = c->node;
