@@ -298,7 +298,7 @@ void blk_node_info(BlkNode *node, struct tidemark_info *info)
     if (driver_info(node, info) < 0)
         info->flags = node->info_flags;
     info->size = blk_node_size(node);
-    info->request_alignment = node->request_alignment;
+    info->request_alignment = __atomic_load_n(&node->request_alignment, __ATOMIC_RELAXED);
     blk_gate_leave(&node->gate);
 }
 

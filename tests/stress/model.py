@@ -185,8 +185,11 @@ class Disk:
 
     def check_content(self, rnd):
         h = rnd.choice(self.handles)
-        if h.pread(self.size, 0) != self.content:
-            fail("%s: content differs" % self.node)
+        now = h.pread(self.size, 0)
+        if now != self.content:
+            at = next(i for i in range(self.size) if now[i] != self.content[i])
+            fail("%s: content differs at %d, for %d bytes: %02x instead of %02x" % (
+                self.node, at, sum(a != b for a, b in zip(now, self.content)), now[at], self.content[at]))
 
     def check_bitmaps(self, bitmaps):
         """The contexts of a fresh client."""

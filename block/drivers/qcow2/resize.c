@@ -70,29 +70,36 @@ static int grow_l1(Qcow2 *q, uint64_t entries)
     return ret;
 }
 
+/* Version 2 has no zeroes but written ones. */
+static int clear_tail(Qcow2 *q, uint64_t from, uint64_t tail)
+{
+    g_autofree uint8_t *zeroes = NULL;
+    Qcow2Run run;
+    int ret = qcow2_lookup(q, from, tail - from, QCOW2_LOAD, &run);
+
+    if (ret < 0 || (run.kind == QCOW2_UNALLOCATED && qcow2_backing_is_zero(q, from, tail - from)))
+        return ret;
+    zeroes = g_try_malloc0(tail - from);
+    return zeroes ? qcow2_pwrite(q, zeroes, from, tail - from, TIDEMARK_EXCLUSIVE) : -ENOMEM;
+}
+
 /* What comes to light between the old end and the new one reads as zeroes. */
 static int clear_grown(Qcow2 *q, uint64_t from, uint64_t size)
 {
     uint64_t tail = tm_min(tm_align_up(from, q->cluster), size);
     uint64_t below = tm_min(blk_host.child_size(q->node, QCOW2_BACKING), size);
-    g_autofree uint8_t *zeroes = NULL;
-    Qcow2Run run;
     int ret = 0;
 
-    if (from < tail) {
-        ret = qcow2_lookup(q, from, tail - from, QCOW2_LOAD, &run);
-        if (ret == 0 && (run.kind == QCOW2_DATA || run.kind == QCOW2_COMPRESSED || below > from)) {
-            zeroes = g_try_malloc0(tail - from);
-            ret = zeroes ? qcow2_pwrite(q, zeroes, from, tail - from, TIDEMARK_EXCLUSIVE) : -ENOMEM;
-        }
-    }
+    if (from < tail)
+        ret = q->header.version >= 3 ? qcow2_write_zeroes(q, from, tail - from, 0)
+                                     : clear_tail(q, from, tail);
     if (ret < 0 || below <= tail)
         return ret;
     if (q->header.version >= 3)
         return qcow2_write_zeroes(q, tail, tm_min(tm_align_up(below, q->cluster), size) - tail, 0);
-    blk_host.error(q->node,
-                   "A version 2 image can't hide what its longer backing file has behind the "
-                   "old end");
+    blk_host.error(
+        q->node,
+        "A version 2 image can't hide what its longer backing file has behind the old end");
     return -ENOTSUP;
 }
 

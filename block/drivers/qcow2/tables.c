@@ -59,14 +59,16 @@ static int check_entry(Qcow2 *q, uint32_t index)
                        index, offset);
         return -EINVAL;
     }
-    if (!offset || !q->writable || qcow2_metadata_add(q, offset, 1))
+    if (!offset || !q->writable)
+        return 0;
+    if (offset < blk_host.child_size(q->node, QCOW2_FILE) && qcow2_metadata_add(q, offset, 1))
         return 0;
     blk_host.error(q->node,
-                   "qcow2: L2 table %u at %" PRIu64
-                   " lies over other metadata: the image is corrupt "
-                   "and can only be read, or be repaired",
+                   "qcow2: L2 table %u at %" PRIu64 " lies over other metadata or behind the end: "
+                   "the image is corrupt and can only be read, or be repaired",
                    index, offset);
-    qcow2_corrupt(q, "L2 table %u at %" PRIu64 " lies over other metadata", index, offset);
+    qcow2_corrupt(q, "L2 table %u at %" PRIu64 " lies over other metadata or behind the end", index,
+                  offset);
     return -EIO;
 }
 
@@ -212,10 +214,10 @@ static bool subclusters(const Qcow2 *q, uint64_t bitmap, uint64_t within, Entry 
     return true;
 }
 
-/* @within: bytes into the cluster. */
-static int decode(const Qcow2 *q, const uint64_t *words, uint64_t within, Entry *e)
+static int decode(const Qcow2 *q, const uint64_t *words, uint64_t offset, Entry *e)
 {
     uint64_t word = words[0], bitmap = q->header.extended_l2 ? words[1] : 0;
+    uint64_t within = offset & (q->cluster - 1);
 
     e->length = q->cluster - within;
     e->host = word & QCOW2_OFFSET_MASK;
@@ -244,6 +246,8 @@ static int decode(const Qcow2 *q, const uint64_t *words, uint64_t within, Entry 
     if (e->kind == QCOW2_DATA && !e->occupied)
         return -EIO;
     e->host += within;
+    if (e->kind == QCOW2_DATA && q->header.external_data && e->host != offset)
+        return -EIO; /* there each cluster has its own place */
     return 0;
 }
 
@@ -258,10 +262,12 @@ static bool continues(const Qcow2Run *run, const Entry *next, unsigned flags)
            next->host == run->host + run->length;
 }
 
-/* Writing in place would change metadata. */
-static bool overlaps(const Qcow2 *q, const Entry *e)
+/* Writing in place would change metadata, or make the file as large as an entry says. */
+static bool misplaced(const Qcow2 *q, const Entry *e)
 {
-    return e->own && q->data_child == QCOW2_FILE && q->metadata && qcow2_is_metadata(q, e->host);
+    return e->own && q->data_child == QCOW2_FILE && q->metadata &&
+           (qcow2_is_metadata(q, e->host) ||
+            tm_align_down(e->host, q->cluster) >= blk_host.child_size(q->node, QCOW2_FILE));
 }
 
 /* Within one table. */
@@ -274,10 +280,9 @@ static int walk(const Qcow2 *q, const Qcow2Table *table, uint64_t offset, uint64
     while (offset < end) {
         uint64_t i = (offset / q->cluster) & ((UINT64_C(1) << q->l2_bits) - 1);
         Entry e;
-        int ret =
-            decode(q, table->entries + i * (q->entry_bytes / 8), offset & (q->cluster - 1), &e);
+        int ret = decode(q, table->entries + i * (q->entry_bytes / 8), offset, &e);
 
-        if (ret == 0 && flags & QCOW2_FOR_WRITE && overlaps(q, &e))
+        if (ret == 0 && flags & QCOW2_FOR_WRITE && misplaced(q, &e))
             ret = -EUCLEAN;
         if (ret < 0)
             return run->length ? 0 : ret;
@@ -324,7 +329,9 @@ int qcow2_lookup(Qcow2 *q, uint64_t offset, uint64_t length, unsigned flags, Qco
         if (!(flags & QCOW2_LOAD))
             return -EAGAIN;
         if (ret == -EUCLEAN)
-            return qcow2_corrupt(q, "the data at %" PRIu64 " of the disk lies over metadata",
+            return qcow2_corrupt(q,
+                                 "the data at %" PRIu64
+                                 " of the disk lies over metadata or behind the end of the image",
                                  offset);
         ret = load_table(q, index_of(q, offset));
         if (ret == 0)
