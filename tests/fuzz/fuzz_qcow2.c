@@ -1,6 +1,7 @@
 /* tests/fuzz/fuzz_qcow2.c: an image that is not what a program has written: opened, read through
- * and asked what it is made of. No crash, no leak, no huge allocation, no endless loop; and what is
- * read twice is the same. The image is the input; its disk is read up to a bound. */
+ * and asked what it is made of; then opened for writing and written. No crash, no leak, no huge
+ * allocation or file, no endless loop; and what is read twice is the same. The image is the input;
+ * its disk is read up to a bound. */
 #include "block/graph.h"
 #include "block/registry.h"
 #include "util/range.h"
@@ -9,11 +10,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define READ_MAX (UINT64_C(4) << 20)
 #define PIECE    (UINT64_C(1) << 18)
 #define EXTENTS  64u
+#define CHANGES  40u
+#define FILE_GROWS                                                                                 \
+    (UINT64_C(512) << 20) /* a cluster of 2 MiB may be new for each change, and each grows ahead   \
+                           */
 
 #define BUG(...) (g_printerr(__VA_ARGS__), g_printerr("\n"), abort())
 
@@ -59,18 +65,61 @@ static void use(BlkNode *node)
         read_piece(node, size - PIECE, PIECE);
 }
 
+/* Changes of many kinds; that they work nobody can say, as the image may lie about what is free. */
+static void change(BlkNode *node, const uint8_t *data, size_t size)
+{
+    static uint8_t bytes[PIECE];
+    uint64_t disk = blk_node_size(node);
+
+    for (unsigned i = 0; i < CHANGES && disk; i++) {
+        uint64_t r = (i + 1) * UINT64_C(0x9e3779b97f4a7c15) ^ (size ? data[i * 37 % size] : 0);
+        uint64_t at = (r >> 8) % tm_min(disk, READ_MAX), n = tm_min(1 + r % 9000, disk - at);
+
+        memset(bytes, (int)r, n);
+        switch (r >> 60) {
+        case 0:
+            blk_node_flush(node);
+            break;
+        case 1:
+        case 2:
+            blk_node_discard(node, at, n * 16 < disk - at ? n * 16 : n, 0);
+            break;
+        case 3:
+        case 4:
+            blk_node_write_zeroes(node, at, n, r & 1 ? TIDEMARK_MAY_UNMAP : 0);
+            break;
+        case 5:
+            blk_node_pwrite(node, bytes, 0, tm_min(disk, 65536), TIDEMARK_COMPRESSED);
+            break;
+        default:
+            blk_node_pwrite(node, bytes, at, n, 0);
+        }
+    }
+}
+
+static BlkNode *open_image(BlkGraph *graph, int fd, bool read_only)
+{
+    g_autofree char *text = g_strdup_printf(
+        "{\"driver\": \"qcow2\", \"node-name\": \"q\", \"read-only\": %s, \"backing\": null,"
+        " \"discard\": \"unmap\", \"file\": {\"driver\": \"file\", \"locking\": \"off\", "
+        "\"filename\": "
+        "\"/proc/self/fd/%d\"}}",
+        read_only ? "true" : "false", fd);
+    json_object *options = json_tokener_parse(text);
+    g_autoptr(GError) error = NULL;
+    BlkNode *node = blk_graph_add(graph, options, &error);
+
+    json_object_put(options);
+    if (!node != !!error || (error && strchr(error->message, '\n')))
+        BUG("an error without a failure, or one of several lines");
+    return node;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static BlkGraph *graph;
     int fd = memfd_create("image", MFD_CLOEXEC);
-    g_autofree char *text = g_strdup_printf(
-        "{\"driver\": \"qcow2\", \"node-name\": \"q\", \"read-only\": true, \"backing\": null,"
-        " \"file\": {\"driver\": \"file\", \"locking\": \"off\", \"filename\": "
-        "\"/proc/self/fd/%d\"}}",
-        fd);
-    json_object *options = json_tokener_parse(text);
-    g_autoptr(GError) error = NULL;
-    BlkNode *node;
+    struct stat st;
 
     if (!graph) {
         BlkEngineOptions engine = { .io = BLK_IO_THREADS };
@@ -80,15 +129,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     if (fd < 0 || (size && write(fd, data, size) != (ssize_t)size))
         abort();
-    node = blk_graph_add(graph, options, &error);
-    if (!node != !!error || (error && strchr(error->message, '\n')))
-        BUG("an error without a failure, or one of several lines");
-    if (node) {
-        use(node);
-        if (!blk_graph_del(graph, "q", NULL))
+    for (int turn = 0; turn < 2; turn++) {
+        BlkNode *node = open_image(graph, fd, turn == 0);
+
+        if (node && turn == 0)
+            use(node);
+        else if (node)
+            change(node, data, size);
+        if (node && !blk_graph_del(graph, "q", NULL))
             BUG("the node can't be closed");
     }
-    json_object_put(options);
+    if (fstat(fd, &st) < 0 || (uint64_t)st.st_size > size + FILE_GROWS)
+        BUG("the file has %" G_GINT64_FORMAT " bytes", (gint64)st.st_size);
     close(fd);
     return 0;
 }
