@@ -26,6 +26,7 @@ struct BlkGraph {
     void *emit_opaque;
     void (*log)(void *opaque, const char *line);
     void *log_opaque;
+    bool without_stores;
 };
 
 BlkGraph *blk_graph_new(BlkRegistry *registry, BlkEngine *engine, const TmSys *sys)
@@ -82,6 +83,11 @@ void blk_graph_log(BlkGraph *graph, const char *format, ...)
     line = g_strdup_vprintf(format, arguments);
     va_end(arguments);
     graph->log(graph->log_opaque, line);
+}
+
+void blk_graph_set_stores(BlkGraph *graph, bool by_default)
+{
+    graph->without_stores = !by_default;
 }
 
 BlkEngine *blk_graph_engine(BlkGraph *graph)
@@ -205,7 +211,7 @@ static BlkNode *open_listed(BlkGraph *graph, json_object *options, bool monitor_
         blk_node_unref(node);
         return NULL;
     }
-    if (!blk_bitmaps_open(node, monitor_owned, error)) {
+    if (!blk_bitmaps_open(node, monitor_owned && !graph->without_stores, error)) {
         blk_node_unref(node);
         return NULL;
     }

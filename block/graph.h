@@ -20,6 +20,9 @@ void blk_graph_emit(BlkGraph *graph, const char *name, json_object *data);
 /* Lines for the daemon's log, from any thread. */
 void blk_graph_set_log(BlkGraph *graph, void (*log)(void *opaque, const char *line), void *opaque);
 void blk_graph_log(BlkGraph *graph, const char *format, ...) G_GNUC_PRINTF(2, 3);
+/* Whether nodes that are added have a store of bitmaps beside their disk by default (they do unless
+ * this says not). */
+void blk_graph_set_stores(BlkGraph *graph, bool by_default);
 BlkEngine *blk_graph_engine(BlkGraph *graph);
 BlkRegistry *blk_graph_registry(BlkGraph *graph);
 const TmSys *blk_graph_sys(BlkGraph *graph);

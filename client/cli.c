@@ -47,6 +47,22 @@ static bool unknown_option(const TcInvocation *inv, const char *name, GError **e
     return unknown("option", dashed, names, inv->path, error);
 }
 
+/* @option, with @value or, if that is NULL, what comes next. */
+static bool take_value(TcInvocation *inv, unsigned index, const char *value, int argc, char **argv,
+                       int *i, GError **error)
+{
+    const TcOption *option = &inv->command->options[index];
+    TcGiven given = { option, "" };
+
+    if (option->arg && !value && *i + 1 >= argc)
+        return tm_error_set(error, "option --%s needs a value: %s", option->name, option->arg);
+    if (option->arg)
+        given.value = value ? value : argv[++*i];
+    inv->values->pdata[index] = (gpointer)given.value;
+    g_array_append_val(inv->given, given);
+    return true;
+}
+
 /* argv[*i] is an option of the command: takes it, and its value. */
 static bool take_option(TcInvocation *inv, int argc, char **argv, int *i, GError **error)
 {
@@ -64,16 +80,34 @@ static bool take_option(TcInvocation *inv, int argc, char **argv, int *i, GError
             continue;
         if (!o->arg && equals)
             return tm_error_set(error, "option --%s takes no value", name);
-        if (!o->arg) {
-            inv->values->pdata[index] = (gpointer) "";
-            return true;
-        }
-        if (!equals && *i + 1 >= argc)
-            return tm_error_set(error, "option --%s needs a value: %s", name, o->arg);
-        inv->values->pdata[index] = (gpointer)(equals ? equals + 1 : argv[++*i]);
-        return true;
+        return take_value(inv, index, equals ? equals + 1 : NULL, argc, argv, i, error);
     }
     return unknown_option(inv, name, error);
+}
+
+/* argv[*i] is a dash and letters: flags, the last one perhaps with a value. */
+static bool take_letters(TcInvocation *inv, int argc, char **argv, int *i, GError **error)
+{
+    const char *word = argv[*i];
+
+    for (const char *at = word + 1; *at; at++) {
+        const TcOption *o = inv->command->options;
+        unsigned index = 0;
+
+        for (; o && o->name && o->letter != *at; o++)
+            index++;
+        if (*at == 'h') {
+            inv->help = true;
+            return true;
+        }
+        if (!o || !o->name)
+            return tm_error_set(error, "unknown option '%s': see '%s --help'", word, inv->path);
+        if (!take_value(inv, index, o->arg && at[1] ? at + 1 : NULL, argc, argv, i, error))
+            return false;
+        if (o->arg)
+            return true;
+    }
+    return true;
 }
 
 static bool check_args(const TcInvocation *inv, unsigned count, GError **error)
@@ -130,6 +164,7 @@ bool tc_cli_parse(const TcCommand *root, int argc, char **argv, TcInvocation *in
         .command = root,
         .path = g_strdup(root->name),
         .values = g_ptr_array_new(),
+        .given = g_array_new(FALSE, FALSE, sizeof(TcGiven)),
         .args = g_ptr_array_new(),
     };
     if (!take_commands(inv, argc, argv, &i, error))
@@ -137,15 +172,11 @@ bool tc_cli_parse(const TcCommand *root, int argc, char **argv, TcInvocation *in
     for (const TcOption *o = inv->command->options; o && o->name; o++)
         g_ptr_array_add(inv->values, NULL);
     for (; i < argc && !inv->help && !inv->version; i++) {
-        if (only_args || argv[i][0] != '-' || !argv[i][1])
+        if (only_args || argv[i][0] != '-' || !argv[i][1] || g_ascii_isdigit(argv[i][1]))
             g_ptr_array_add(inv->args, argv[i]);
         else if (!strcmp(argv[i], "--"))
             only_args = true;
-        else if (!strcmp(argv[i], "-h"))
-            inv->help = true;
-        else if (argv[i][1] != '-')
-            return tm_error_set(error, "unknown option '%s': see '%s --help'", argv[i], inv->path);
-        else if (!take_option(inv, argc, argv, &i, error))
+        else if (!(argv[i][1] == '-' ? take_option : take_letters)(inv, argc, argv, &i, error))
             return false;
     }
     count = inv->args->len;
@@ -157,14 +188,24 @@ void tc_invocation_clear(TcInvocation *inv)
 {
     g_free(inv->path);
     g_clear_pointer(&inv->values, g_ptr_array_unref);
+    g_clear_pointer(&inv->given, g_array_unref);
     g_clear_pointer(&inv->args, g_ptr_array_unref);
     inv->path = NULL;
 }
 
-static void help_option_line(const TcOption *o, int width, FILE *out)
+/* "-f, --format FMT"; commands without letters have no room for them. Returned. */
+static char *option_text(const TcOption *o, bool letters)
 {
-    g_autofree char *left =
-        o->arg ? g_strdup_printf("--%s %s", o->name, o->arg) : g_strdup_printf("--%s", o->name);
+    g_autofree char *letter = o->letter ? g_strdup_printf("-%c, ", o->letter)
+                              : letters ? g_strdup("    ")
+                                        : g_strdup("");
+
+    return g_strdup_printf("%s--%s%s%s", letter, o->name, o->arg ? " " : "", o->arg ? o->arg : "");
+}
+
+static void help_option_line(const TcOption *o, bool letters, int width, FILE *out)
+{
+    g_autofree char *left = option_text(o, letters);
 
     fprintf(out, "  %-*s  %s\n", width, left, o->help);
 }
@@ -172,15 +213,24 @@ static void help_option_line(const TcOption *o, int width, FILE *out)
 static void help_options(const TcCommand *c, bool outermost, FILE *out)
 {
     size_t width = strlen("--version");
+    bool letters = false;
 
     for (const TcOption *o = c->options; o && o->name; o++)
-        width = MAX(width, 2 + strlen(o->name) + (o->arg ? 1 + strlen(o->arg) : 0));
+        letters = letters || o->letter;
+    for (const TcOption *o = c->options; o && o->name; o++) {
+        g_autofree char *left = option_text(o, letters);
+
+        if (o->help)
+            width = MAX(width, strlen(left));
+    }
     fputs("\nOptions:\n", out);
-    for (const TcOption *o = c->options; o && o->name; o++)
-        help_option_line(o, (int)width, out);
-    help_option_line(&help_option, (int)width, out);
+    for (const TcOption *o = c->options; o && o->name; o++) {
+        if (o->help)
+            help_option_line(o, letters, (int)width, out);
+    }
+    help_option_line(&help_option, letters, (int)width, out);
     if (outermost)
-        help_option_line(&version_option, (int)width, out);
+        help_option_line(&version_option, letters, (int)width, out);
 }
 
 void tc_cli_help(const TcInvocation *inv, FILE *out)

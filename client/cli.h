@@ -2,7 +2,8 @@
  * word all derive from the same const TcCommand.
  *
  * Options are long ones, "--name VALUE" or "--name=VALUE", anywhere among the arguments; "--" ends
- * them. Threads: main. */
+ * them. Some have a letter, too: "-n VALUE", "-nVALUE". What begins like a negative number is an
+ * argument. Threads: main. */
 #pragma once
 #include "util/error.h"
 #include <inttypes.h>
@@ -14,8 +15,15 @@ enum { TC_EXIT_OK = 0, TC_EXIT_FAILED = 1, TC_EXIT_USAGE = 2, TC_EXIT_PROBLEMS =
 typedef struct TcOption {
     const char *name; /* without dashes; NULL ends a table */
     const char *arg;  /* what its value is called, NULL for a flag */
-    const char *help; /* one line */
+    const char *help; /* one line; NULL: not shown */
+    char letter;      /* 0: it has none */
 } TcOption;
+
+/* One option as it was given. */
+typedef struct TcGiven {
+    const TcOption *option;
+    const char *value; /* borrowed; "" for a flag */
+} TcGiven;
 
 typedef struct TcInvocation TcInvocation;
 
@@ -29,12 +37,14 @@ typedef struct TcCommand {
     const TcOption *options;
     const struct TcCommand *const *subcommands; /* NULL-terminated; then run is NULL */
     int (*run)(const TcInvocation *invocation); /* returns the exit status */
+    int usage_status; /* exit status for misuse, if it is not TC_EXIT_USAGE */
 } TcCommand;
 
 struct TcInvocation {
     const TcCommand *command; /* the innermost, borrowed */
     char *path;               /* "tidemark bitmap add" */
     GPtrArray *values;        /* by index in command->options: const char * or NULL, borrowed */
+    GArray *given;            /* TcGiven, in order: those that count when they come again */
     GPtrArray *args;          /* const char *, borrowed, with a NULL behind the last */
     bool help;                /* --help was asked; nothing else was checked */
     bool version;             /* --version, at the outermost level only */

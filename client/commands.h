@@ -5,6 +5,7 @@
 extern const TcCommand tc_command_bitmap;
 extern const TcCommand tc_command_bitmap_check; /* "tidemark bitmap check" */
 extern const TcCommand tc_command_copy;
+extern const TcCommand tc_command_image;
 extern const TcCommand tc_command_info;
 extern const TcCommand tc_command_map;
 extern const TcCommand tc_command_qmp;

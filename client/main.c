@@ -5,8 +5,8 @@
 #include <string.h>
 
 static const TcCommand *const commands[] = {
-    &tc_command_info, &tc_command_bitmap,   &tc_command_map, &tc_command_copy,
-    &tc_command_qmp,  &tc_command_sessions, NULL,
+    &tc_command_info, &tc_command_bitmap,   &tc_command_map,   &tc_command_copy,
+    &tc_command_qmp,  &tc_command_sessions, &tc_command_image, NULL,
 };
 
 static const TcCommand root = {
@@ -30,7 +30,7 @@ int tc_fail_usage(const TcInvocation *invocation, GError *error)
     else
         tm_log(TM_LOG_ERROR, "%s (see '%s --help')", error->message, invocation->path);
     g_error_free(error);
-    return TC_EXIT_USAGE;
+    return invocation->command->usage_status ? invocation->command->usage_status : TC_EXIT_USAGE;
 }
 
 static int run(const TcInvocation *invocation)

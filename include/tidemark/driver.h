@@ -87,7 +87,9 @@ struct tidemark_mapping {
     uint32_t flags;
     uint32_t child;  /* CHILD: index into the driver's roles */
     int32_t fd;      /* FD: stays valid until close() */
-    uint64_t offset; /* FD, CHILD: where the first byte is */
+    /* FD, CHILD: where the first byte is; ZERO, BACKING, FOR_STATUS, without HOLE: the place in child
+     * that is kept for it */
+    uint64_t offset;
     uint64_t length; /* how far the answer holds: 1 .. the length asked */
 };
 

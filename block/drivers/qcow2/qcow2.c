@@ -285,6 +285,14 @@ static void map_data(Qcow2 *q, const Qcow2Run *run, struct tidemark_mapping *m)
     m->length = tm_min(run->length, size - run->host);
 }
 
+/* Of what is no data: where its cluster is, if it has one. */
+static void map_place(const Qcow2 *q, const Qcow2Run *run, struct tidemark_mapping *m)
+{
+    m->flags = run->occupied ? 0 : TIDEMARK_MAPPED_HOLE;
+    m->child = q->data_child;
+    m->offset = run->occupied ? run->host : 0;
+}
+
 static int qcow2_map(void *handle, uint64_t offset, uint64_t length, uint32_t purpose,
                      struct tidemark_mapping *m)
 {
@@ -309,11 +317,11 @@ static int qcow2_map(void *handle, uint64_t offset, uint64_t length, uint32_t pu
     switch (run.kind) {
     case QCOW2_UNALLOCATED:
         m->kind = TIDEMARK_MAP_BACKING;
-        m->flags = TIDEMARK_MAPPED_HOLE;
+        map_place(q, &run, m);
         break;
     case QCOW2_ZERO:
         m->kind = TIDEMARK_MAP_ZERO;
-        m->flags = run.occupied ? 0 : TIDEMARK_MAPPED_HOLE;
+        map_place(q, &run, m);
         break;
     case QCOW2_DATA:
         map_data(q, &run, m);

@@ -1,0 +1,233 @@
+/* client/cmd_image_bitmap.c: "tidemark image bitmap": changes of the bitmaps that are kept with an
+ * image.
+ *
+ * All that is asked for happens in one change, so that it is done or not done as a whole. */
+#include "bitmap/store.h"
+#include "block/bitmaps.h"
+#include "client/cmd_image.h"
+#include "client/text.h"
+#include <string.h>
+
+static const TcOption options[] = {
+    { "add", NULL, "make the bitmap" },
+    { "remove", NULL, "take it away" },
+    { "clear", NULL, "make it clean" },
+    { "enable", NULL, "record writes in it" },
+    { "disable", NULL, "no longer record writes in it" },
+    { "merge", "SOURCE", "add what is dirty in the bitmap SOURCE" },
+    { "granularity", "N", "with --add: bytes that one bit stands for", 'g' },
+    { "source-file", "FILE2", "with --merge: SOURCE is in that image", 'b' },
+    { "source-format", "FMT", "the format of FILE2", 'F' },
+    TC_FORMAT_OPTION,
+    TC_CHAIN_OPTION,
+    { 0 },
+};
+
+/* How to take a step back. */
+typedef struct Undo {
+    enum { UNDO_ADD, UNDO_REMOVE, UNDO_CHANGE } kind;
+    BmpBitmap *bitmap; /* a reference */
+    BmpBackup *backup; /* UNDO_CHANGE */
+} Undo;
+
+typedef struct Actions {
+    const TcInvocation *inv;
+    const char *name;
+    TcImage image;
+    BlkNode *source; /* of merges; the image's own node, or another */
+    uint64_t granularity;
+    GArray *undo;
+} Actions;
+
+static void undo_clear(void *opaque)
+{
+    Undo *undo = opaque;
+
+    bmp_backup_free(undo->backup);
+    bmp_bitmap_unref(undo->bitmap);
+}
+
+static void note(Actions *a, int kind, BmpBitmap *bitmap)
+{
+    Undo undo = { kind, bmp_bitmap_ref(bitmap), NULL };
+
+    if (kind == UNDO_CHANGE)
+        undo.backup = bmp_bitmap_backup(bitmap);
+    g_array_append_val(a->undo, undo);
+}
+
+static void take_back(Actions *a)
+{
+    for (guint i = a->undo->len; i-- > 0;) {
+        Undo *undo = &g_array_index(a->undo, Undo, i);
+
+        if (undo->kind == UNDO_ADD)
+            bmp_bitmap_remove(undo->bitmap, NULL);
+        else if (undo->kind == UNDO_REMOVE)
+            bmp_bitmap_unremove(undo->bitmap);
+        else
+            bmp_bitmap_restore(undo->bitmap, g_steal_pointer(&undo->backup));
+    }
+}
+
+/* ---- the actions */
+
+static bool add(Actions *a, GError **error)
+{
+    struct tidemark_info info = { .struct_size = sizeof(info) };
+    BmpAddOptions o = { .granularity = a->granularity, .persistent = true };
+    g_autoptr(BmpBitmap) bitmap = NULL;
+
+    blk_node_info(a->image.node, &info);
+    if (!o.granularity)
+        o.granularity = bmp_default_granularity(info.cluster_size);
+    bitmap = bmp_set_add(blk_node_bitmaps(a->image.node), a->name, &o, error);
+    if (bitmap)
+        note(a, UNDO_ADD, bitmap);
+    return bitmap != NULL;
+}
+
+static bool take_away(Actions *a, BmpBitmap *bitmap, GError **error)
+{
+    if (!bmp_bitmap_remove(bitmap, error))
+        return false;
+    note(a, UNDO_REMOVE, bitmap);
+    return true;
+}
+
+static bool merge(Actions *a, BmpBitmap *bitmap, const char *name, GError **error)
+{
+    g_autoptr(BmpBitmap) source = bmp_set_find(blk_node_bitmaps(a->source), name, error);
+
+    return source && bmp_bitmap_check_usable(source, error) &&
+           bmp_bitmap_merge(bitmap, source, error);
+}
+
+static bool act(Actions *a, const TcGiven *given, GError **error)
+{
+    const char *what = given->option->name;
+    g_autoptr(BmpBitmap) bitmap = NULL;
+
+    if (!strcmp(what, "add"))
+        return add(a, error);
+    bitmap = bmp_set_find(blk_node_bitmaps(a->image.node), a->name, error);
+    if (!bitmap)
+        return false;
+    if (!strcmp(what, "remove"))
+        return take_away(a, bitmap, error);
+    if (!bmp_bitmap_check_usable(bitmap, error))
+        return false;
+    note(a, UNDO_CHANGE, bitmap);
+    if (!strcmp(what, "clear"))
+        return bmp_bitmap_clear(bitmap, error);
+    if (!strcmp(what, "enable"))
+        return bmp_bitmap_enable(bitmap, error);
+    if (!strcmp(what, "disable"))
+        return bmp_bitmap_disable(bitmap, error);
+    return merge(a, bitmap, given->value, error);
+}
+
+/* Whether the option is one. */
+static bool is_action(const TcGiven *given)
+{
+    static const char *const names[] = { "add",     "remove", "clear", "enable",
+                                         "disable", "merge",  NULL };
+
+    return g_strv_contains(names, given->option->name);
+}
+
+static bool act_all(Actions *a, GError **error)
+{
+    for (guint i = 0; i < a->inv->given->len; i++) {
+        const TcGiven *given = &g_array_index(a->inv->given, TcGiven, i);
+
+        if (is_action(given) && !act(a, given, error))
+            return false;
+    }
+    return true;
+}
+
+static bool change(Actions *a, GError **error)
+{
+    BlkNode *nodes[] = { a->image.node, a->source };
+    size_t n = a->source == a->image.node ? 1 : 2;
+    bool ok;
+
+    blk_bitmaps_change_begin(nodes, n);
+    ok = act_all(a, error) && blk_bitmaps_commit(nodes, n, error);
+    if (!ok)
+        take_back(a);
+    g_array_set_size(a->undo, 0);
+    blk_bitmaps_change_end(nodes, n);
+    return ok;
+}
+
+/* ---- the command */
+
+static bool open_source(Actions *a, GError **error)
+{
+    const char *file = tc_option(a->inv, "source-file");
+    TcImageOptions o = { .format = tc_option(a->inv, "source-format"),
+                         .bitmaps = true,
+                         .chain = tc_flag(a->inv, "backing-chain") };
+
+    a->source = file && !tc_image_same(file, tc_arg(a->inv, 0))
+                    ? tc_image_add(&a->image, file, &o, error)
+                    : a->image.node;
+    return a->source != NULL;
+}
+
+static bool check(Actions *a, TcImageOptions *o, GError **error)
+{
+    const TcInvocation *inv = a->inv;
+    bool any = false;
+
+    for (guint i = 0; i < inv->given->len; i++)
+        any = any || is_action(&g_array_index(inv->given, TcGiven, i));
+    if (!any)
+        return tm_error_set(error,
+                            "one of --add, --remove, --clear, --enable, --disable and --merge "
+                            "is needed");
+    if (tc_flag(inv, "granularity") && !tc_flag(inv, "add"))
+        return tm_error_set(error, "--granularity is for --add");
+    if (tc_flag(inv, "source-file") && !tc_flag(inv, "merge"))
+        return tm_error_set(error, "--source-file is for --merge");
+    if (tc_flag(inv, "source-format") && !tc_flag(inv, "source-file"))
+        return tm_error_set(error, "--source-format is for --source-file");
+    return tc_image_options(inv, o, error) &&
+           tc_option_number(inv, "granularity", BMP_GRANULARITY_MIN, BMP_GRANULARITY_MAX,
+                            &a->granularity, error);
+}
+
+static int run(const TcInvocation *inv)
+{
+    Actions a = { .inv = inv, .name = tc_arg(inv, 1) };
+    TcImageOptions o = { .writable = true, .bitmaps = true };
+    g_autoptr(GError) error = NULL;
+    bool ok;
+
+    if (!check(&a, &o, &error))
+        return tc_fail_usage(inv, g_steal_pointer(&error));
+    if (!tc_image_open(tc_arg(inv, 0), &o, &a.image, &error))
+        return tc_fail(g_steal_pointer(&error));
+    a.undo = g_array_new(FALSE, FALSE, sizeof(Undo));
+    g_array_set_clear_func(a.undo, undo_clear);
+    ok = open_source(&a, &error) && change(&a, &error);
+    g_array_unref(a.undo);
+    tc_image_clear(&a.image);
+    return ok ? TC_EXIT_OK : tc_fail(g_steal_pointer(&error));
+}
+
+const TcCommand tc_command_image_bitmap = {
+    .name = "bitmap",
+    .args = "FILE NAME",
+    .summary = "Changes a persistent bitmap of an image",
+    .details =
+        "Several changes are made in the order in which they are given, all or none. The\n"
+        "bitmaps of qcow2 images are in the image, those of raw ones in the store beside it\n"
+        "(FILE.bitmaps). What there is 'tidemark image info' tells.\n",
+    .min_args = 2,
+    .max_args = 2,
+    .options = options,
+    .run = run,
+};

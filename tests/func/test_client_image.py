@@ -1,0 +1,148 @@
+#!/usr/bin/python3
+"""`tidemark image`: image files without a daemon. What qemu-img says of the same images: tests/interop."""
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from harness import *
+
+KIB, MIB = 1 << 10, 1 << 20
+
+
+def said(*args, status=0):
+    """What the command prints, and complains of if it fails."""
+    p = tidemark("image", *args, check=False)
+    equal(p.returncode, status, "%s\n%s%s" % (args, p.stdout, p.stderr))
+    return p.stderr if status else p.stdout
+
+
+def as_json(*args):
+    return json.loads(said(*args, "--json"))
+
+
+def bitmaps(path):
+    store = json.loads(tidemark("bitmap", "list", "--json", path).stdout)
+    return {b["name"]: (b["granularity"], b["count"], b["recording"]) for b in store["bitmaps"]}
+
+
+@test
+def mistakes(tmp):
+    "what is mistyped is told clearly, with what was meant"
+    path = image(os.path.join(tmp, "r"), MIB)
+    for args, message in (
+            (["maps", path], "unknown command 'maps': did you mean 'map'"),
+            (["map"], "missing argument: usage is 'tidemark image map FILE'"),
+            (["map", path, path], "unexpected argument"),
+            (["map", path, "-f", "qcow"], "unknown format 'qcow': did you mean 'qcow2'"),
+            (["map", path, "-x"], "unknown option '-x'"),
+            (["map", path, "-f"], "option --format needs a value"),
+            (["map", path, "--output", "xml"], "'xml' is neither json nor human"),
+            (["map", path, "--picture", "--json"], "exclude each other"),
+            (["map", path, "--start-offset", "-1"], "'-1' is not a number"),
+            (["resize", path], "missing argument"),
+            (["resize", path, "12q"], "'12q' is not a size"),
+            (["resize", path, "1.5"], "'1.5' is not a size"),
+            (["resize", path, "2M", "--preallocation", "some"], "'some' is none of off, falloc, full"),
+            (["bitmap", path, "b"], "one of --add, .* is needed"),
+            (["bitmap", path, "--ad", "b"], "did you mean '--add'"),
+            (["bitmap", path, "b", "--clear", "-g", "64k"], "--granularity is for --add"),
+            (["bitmap", path, "b", "--add", "-g", "100"], "'100' is not a number from 512"),
+            (["bitmap", path, "b", "--add", "-b", path], "--source-file is for --merge"),
+            (["bitmap", path, "b", "--merge", "c", "-F", "raw"], "--source-format is for"),
+    ):
+        matches(said(*args, status=2), "^tidemark: .*" + message)
+    for args, message in (
+            (["map", path + ".no"], "Could not open .*No such file"),
+            (["map", tmp], "neither a file nor a block device"),
+            (["map", path, "-f", "qcow2"], "not in qcow2 format"),
+            (["resize", path, "512k"], "say --shrink if that is meant"),
+            (["resize", path, "-1M", "--shrink"], "can't lose"),
+            (["resize", path, "+9223372036854775807"], "too many"),
+            (["bitmap", path, "b", "--clear"], "Dirty bitmap 'b' not found"),
+    ):
+        matches(said(*args, status=1), "^tidemark: .*" + message)
+    equal(os.stat(path).st_size, MIB)
+    equal(os.listdir(tmp), ["r"])
+
+
+@test
+def raw_map(tmp):
+    "the map of a raw image is that of its file"
+    path = image(os.path.join(tmp, "r"), 4 * MIB, [(MIB, b"x" * 65536)])
+    entry = {"depth": 0, "present": True}
+    expected = [dict(entry, start=0, length=MIB, zero=True, data=False, offset=0),
+                dict(entry, start=MIB, length=65536, zero=False, data=True, offset=MIB),
+                dict(entry, start=MIB + 65536, length=3 * MIB - 65536, zero=True, data=False,
+                     offset=MIB + 65536)]
+    equal(as_json("map", path), expected)
+    equal(json.loads(said("map", "--output=json", "-f", "raw", path)), expected)
+    equal(as_json("map", "-s", str(MIB), "-l65536", path), expected[1:2])
+    text = said("map", path)
+    matches(text, r"1048576 +65536 +64 KiB +data +0 +1048576 +\S+/r\n")
+    matches(text, r"total +4128768 +3.9 MiB +hole \(98.4 %\)")
+    matches(said("map", "--picture", "--width=80", path), r"\b64 KiB +1.6 %")
+    empty = image(os.path.join(tmp, "e"), 0)
+    equal(as_json("map", empty), [])
+    equal(said("map", empty), "There is nothing.\n")
+
+
+@test
+def raw_resize(tmp):
+    "raw images grow and shrink, and their bitmaps follow"
+    path = image(os.path.join(tmp, "r"), MIB, [(0, b"x" * MIB)])
+    said("bitmap", "--add", "--granularity", "4k", path, "b")
+    equal(said("resize", path, "2M"), "Resized from 1 MiB to 2 MiB (2097152 bytes).\n")
+    equal(bitmaps(path), {"b": (4096, MIB, True)})
+    equal(said("resize", "-q", path, "+1.5M"), "")
+    said("resize", "--shrink", path, "-3M")
+    equal(os.stat(path).st_size, 512 * KIB)
+    equal(bitmaps(path), {"b": (4096, 0, True)})
+    matches(said("resize", path, "512k"), "already")
+    for mode, blocks in (("falloc", 1), ("full", 1), ("off", 0)):
+        before = os.stat(path).st_blocks
+        said("resize", path, "+1M", "--preallocation=" + mode)
+        equal((os.stat(path).st_blocks - before) // 2048, blocks, mode)
+    with open(path, "rb") as f:
+        equal(f.read(), b"x" * (512 * KIB) + bytes(3 * MIB))
+
+
+@test
+def raw_bitmaps(tmp):
+    "bitmaps of raw images: several changes at once, in order, all or none; a daemon goes on with them"
+    path, other = image(os.path.join(tmp, "r"), MIB), image(os.path.join(tmp, "o"), MIB)
+    said("bitmap", "--add", path, "a")
+    said("bitmap", "--add", "--disable", "-g512", path, "b")
+    equal(bitmaps(path), {"a": (65536, 0, True), "b": (512, 0, False)})
+    with Daemon(tmp, *disk(tmp, "d", path=path)) as d:
+        h = d.nbd("d")
+        h.pwrite(b"x", 5)
+        matches(said("bitmap", "--clear", path, "a", status=1), "lock|in use")
+        matches(said("map", path, status=0), "data")
+    equal(bitmaps(path), {"a": (65536, 65536, True), "b": (512, 0, False)})
+    said("bitmap", "--merge", "a", "--enable", path, "b")
+    equal(bitmaps(path)["b"], (512, 65536, True))
+    matches(said("bitmap", "--clear", "--merge", "none", path, "b", status=1), "'none' not found")
+    equal(bitmaps(path)["b"], (512, 65536, True))
+    said("bitmap", "--add", "--merge", "a", "-b", path, other, "c", status=0)
+    equal(bitmaps(other), {"c": (65536, 65536, True)})
+    said("bitmap", "--remove", "--add", "--disable", "-g", "1M", path, "b")
+    equal(bitmaps(path)["b"], (MIB, 0, False))
+    for name in "ab":
+        said("bitmap", "--remove", path, name)
+    equal(os.path.exists(path + ".bitmaps"), False)
+
+
+@test
+def node_of_store(tmp):
+    "a store that a raw node has made stays that node's"
+    path = image(os.path.join(tmp, "r"), MIB)
+    args = ["--blockdev", "driver=raw,node-name=d,file.driver=file,file.filename=" + path]
+    with Daemon(tmp, *args) as d:
+        d.qmp("block-dirty-bitmap-add", node="d", name="b", persistent=True)
+    said("resize", path, "2M")
+    said("bitmap", "--add", path, "c")
+    with Daemon(tmp, *args) as d:
+        equal((d.bitmap("d", "b")["count"], d.bitmap("d", "c")["count"]), (MIB, 0))
+
+
+main()

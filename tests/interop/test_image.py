@@ -1,0 +1,136 @@
+#!/usr/bin/python3
+"""`tidemark image` beside qemu-img, on the same images: the same JSON, exit statuses and results."""
+import contextlib
+import json
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "func"))
+from harness import *
+
+KIB, MIB = 1 << 10, 1 << 20
+
+# What images are made of, and what is done in them with qemu-io. {b} is a backing file, {d} a data file.
+OPTIONS = ["", "compat=0.10", "cluster_size=512", "cluster_size=2M", "extended_l2=on", "refcount_bits=1",
+           "refcount_bits=64", "compression_type=zstd", "lazy_refcounts=on", "preallocation=metadata",
+           "preallocation=falloc", "preallocation=full", "data_file={d}", "data_file={d},data_file_raw=on",
+           "backing_file={b},backing_fmt=qcow2", "backing_file={b},backing_fmt=qcow2,extended_l2=on",
+           "backing_file={r},backing_fmt=raw", "compat=0.10,backing_file={b},backing_fmt=qcow2"]
+CONTENT = ["write 0 300k", "write -z 1M 200k", "discard 64k 64k", "write 3M 64k", "write -z -u 3M 32k",
+           "write 5000k 3"]
+WITHOUT_COMPRESSED = ["data_file", "=2M", "=512", "preallocation"]
+COMPRESSED = ["write -c 2M 64k", "write -c 2176k 64k"]
+
+
+def qemu_img(*args, check=True):
+    return run("qemu-img", *args, check=check)
+
+
+def ours(*args, check=True):
+    return tidemark("image", *args, check=check)
+
+
+def qemu_io(path, *commands):
+    run("qemu-io", "-f", "qcow2", *[x for c in commands for x in ("-c", c)], path)
+
+
+@contextlib.contextmanager
+def inside(tmp):
+    """Names of images are relative to where we are, as users have them."""
+    before = os.getcwd()
+    os.chdir(tmp)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def images():
+    """Makes them; yields options and path."""
+    base = "base"
+    qemu_img("create", "-q", "-f", "qcow2", base, "5M")
+    qemu_io(base, "write 512k 1M", "write 2200k 100k", "write -z 4M 128k", "write -c 4608k 64k")
+    image("raw", 4 * MIB, [(256 * KIB, b"x" * MIB)])
+    for number, options in enumerate(OPTIONS):
+        path = "i%d" % number
+        options = options.format(b=base, r="raw", d="d%d" % number)
+        qemu_img("create", "-q", "-f", "qcow2", *(["-o", options] if options else []), path, "8M")
+        qemu_io(path, *CONTENT, *([] if any(o in options for o in WITHOUT_COMPRESSED) else COMPRESSED))
+        yield options, path
+
+
+@test(needs=["qemu-img", "qemu-io"])
+def maps(tmp):
+    "image map --json is qemu-img map's, for images of every kind"
+    with inside(tmp):
+        for options, path in list(images()) + [("raw", "raw"), ("base", "base")]:
+            for more in ([], ["--start-offset=100000", "--max-length=3000000"]):
+                equal(json.loads(ours("map", "--backing-chain", "--output=json", *more, path).stdout),
+                      json.loads(qemu_img("map", "--output=json", *more, path).stdout),
+                      "%s %s" % (options, more))
+
+
+@test(needs=["qemu-img", "qemu-io"])
+def resizing(tmp):
+    "what image resize has grown and shrunk, qemu-img finds sound, and alike"
+    with inside(tmp):
+        for options, path in images():
+            if "compat=0.10" in options and "backing" in options:
+                continue  # version 2 has no clusters of zeroes to hide the backing file with
+            resize(options, path)
+
+
+def resize(options, path):
+    copy = path + ".qemu"
+    run("cp", "--sparse=always", path, copy)
+    for size in ("+8M", "-14M", "+1M"):
+        shrink = ["--shrink"] if size[0] == "-" else []
+        p = ours("resize", *shrink, "--backing-chain", path, size, check=False)
+        equal(p.returncode, 0, options + p.stderr)
+        if "data_file" not in options:  # the copy would have the same data file
+            qemu_img("resize", "-q", *shrink, copy, size)
+            run("qemu-img", "compare", "-f", "qcow2", "-F", "qcow2", path, copy)
+        equal(qemu_img("check", "-q", path, check=False).returncode, 0, options)
+
+
+@test(needs=["qemu-img"])
+def statuses(tmp):
+    "mistakes end with a status where qemu-img's do"
+    with inside(tmp):
+        image("r", MIB)
+        qemu_img("create", "-q", "-f", "qcow2", "q", "1M")
+        image("cut", 100, [(0, b"QFI\xfb\0\0\0\3")])
+        for args in (["map", "none"], ["map", "-f", "qcow2", "r"], ["map", "cut"], ["resize", "q", "512k"],
+                     ["resize", "q", "x"], ["resize", "q", "-2M"], ["resize", "none", "1M"],
+                     ["bitmap", "--remove", "q", "b"], ["bitmap", "--merge", "a", "q", "b"],
+                     ["map", "q"], ["map", "-U", "r"], ["resize", "q", "+1M"], ["resize", "r", "+512"]):
+            got, expected = ours(*args, check=False), qemu_img(*args, check=False)
+            equal(got.returncode != 0, expected.returncode != 0, "%s %s" % (args, got.stderr))
+            equal(bool(got.stderr), got.returncode != 0, str(args))
+
+
+@test(needs=["qemu-img"])
+def chains(tmp):
+    "names in images are followed only when asked, by recorded format, and never in circles"
+    with inside(tmp):
+        image("raw", MIB, [(0, b"QFI\xfb\0\0\0\3" + bytes(500))])  # a guest that would like to be qcow2
+        qemu_img("create", "-q", "-f", "qcow2", "-b", "raw", "-F", "raw", "top")
+        equal(json.loads(ours("map", "--json", "top").stdout),
+              [{"start": 0, "length": MIB, "depth": 0, "present": False, "zero": False, "data": False}])
+        equal(json.loads(ours("map", "--json", "--backing-chain", "top").stdout),
+              json.loads(qemu_img("map", "--output=json", "top").stdout))
+        qemu_img("rebase", "-u", "-b", "top", "-F", "qcow2", "top")
+        matches(ours("map", "--backing-chain", "top", check=False).stderr, "is a loop: 'top' comes again")
+        qemu_img("rebase", "-u", "-b", "nbd://localhost/x", "-F", "raw", "top")
+        matches(ours("map", "--backing-chain", "top", check=False).stderr, "only files are followed")
+        qemu_img("rebase", "-u", "-b", 'json:{"driver":"null-co"}', "-F", "raw", "top")
+        matches(ours("map", "--backing-chain", "top", check=False).stderr, "only files are followed")
+        qemu_img("rebase", "-u", "-b", "raw", "-F", "raw", "top")
+        os.mkdir("sub")
+        os.rename("top", "sub/top")
+        matches(ours("map", "--backing-chain", "sub/top", check=False).stderr, "'sub/raw': No such file")
+        os.rename("raw", "sub/raw")
+        equal(len(json.loads(ours("map", "--json", "--backing-chain", "sub/top").stdout)), 2)
+
+
+main()
