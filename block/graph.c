@@ -22,6 +22,7 @@ struct BlkGraph {
     const TmSys *sys;      /* borrowed */
     GPtrArray *nodes;      /* references */
     unsigned auto_names;
+    unsigned chain; /* images being opened one for the other */
     BlkEventFn emit;
     void *emit_opaque;
     void (*log)(void *opaque, const char *line);
@@ -218,6 +219,11 @@ static BlkNode *open_listed(BlkGraph *graph, json_object *options, bool monitor_
     node->monitor_owned = monitor_owned;
     g_ptr_array_add(graph->nodes, blk_node_ref(node));
     return node;
+}
+
+unsigned blk_graph_chain(BlkGraph *graph, int change)
+{
+    return graph->chain += (unsigned)change;
 }
 
 BlkNode *blk_graph_open_child(BlkGraph *graph, json_object *options, GError **error)

@@ -113,7 +113,12 @@ static bool open_child(BlkNode *node, unsigned index, json_object *options, GErr
             return tm_error_set(error, "Cannot find device='%s' nor node-name='%s'",
                                 json_object_get_string(value), json_object_get_string(value));
     } else {
-        json_object *nested = blk_node_child_options(options, value);
+        json_object *nested;
+
+        /* What is below is not written, unless it is said that it is. */
+        if ((int)index == node->backing && !json_object_object_get_ex(value, "read-only", NULL))
+            json_object_object_add(value, "read-only", json_object_new_boolean(true));
+        nested = blk_node_child_options(options, value);
 
         child = own = blk_graph_open_child(node->graph, nested, error);
         json_object_put(nested);

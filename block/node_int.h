@@ -69,6 +69,9 @@ BlkNode *blk_graph_open_child(BlkGraph *graph, json_object *options, GError **er
  * nodes that nobody uses any more. block/graph.c */
 void blk_graph_settle(BlkGraph *graph);
 
+/* How many images are being opened one for the other, after adding @change. block/graph.c */
+unsigned blk_graph_chain(BlkGraph *graph, int change);
+
 static inline BlkNode *blk_node_child_at(const BlkNode *node, unsigned index)
 {
     return index < node->n_children && node->children[index] ? node->children[index]->node : NULL;

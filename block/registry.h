@@ -30,6 +30,11 @@ const struct tidemark_driver **blk_registry_list(BlkRegistry *registry);
 extern const struct tidemark_host blk_host;
 /* The TmSys behind a node, for built-in drivers. Borrowed. block/host.c. */
 const TmSys *blk_host_sys(struct tidemark_node *node);
+/* Opens, for the child "backing", the file that an image names: where its path may be followed, and as
+ * @format says (raw or qcow2). @which: "directory", names in the image's own directory; "any". Within
+ * open(); 0 or -errno, and then the host has been told why. block/backing.c. */
+int blk_host_open_backing(struct tidemark_node *node, const char *name, const char *format,
+                          const char *which);
 /* The driver found that the image can't be what it says and writes no more to it: the log and an
  * event tell. Any thread. block/host.c. */
 void blk_host_corrupted(struct tidemark_node *node, const char *reason);

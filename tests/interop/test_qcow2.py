@@ -121,6 +121,46 @@ def backing(tmp):
 
 
 @test(needs=NEEDS)
+def names(tmp):
+    "backing-names: paths that images name are followed where that is said, and nothing else ever is"
+    def named(name, backing, form="raw", directory=tmp):
+        path = os.path.join(directory, name)
+        run("qemu-img", "create", "-q", "-f", "qcow2", "-u", "-b", backing, *(["-F", form] if form else []), path, M,
+            cwd=directory, check=False)
+        return path
+
+    os.mkdir(os.path.join(tmp, "sub"))
+    for where in ("base", "sub/base"):
+        with open(os.path.join(tmp, where), "wb") as f:
+            f.write(os.urandom(M))
+    named("middle", "base")
+    top = named("top", "middle", "qcow2")
+    with serve(tmp, blockdev(top, backing=None, backing_names='"directory"')) as d:
+        same(tmp, d, top, M)
+        nodes = {n["file"]: n for n in d.qmp("query-named-block-nodes")}
+        equal(nodes[os.path.join(tmp, "base")]["ro"], True)
+        equal(len(nodes), 3)
+    far = named("far", "sub/base")
+    absolute = named("absolute", os.path.join(tmp, "base"))
+    for path in (far, absolute):
+        matches(str(raises(Failure, serve, tmp, blockdev(path, backing=None, backing_names='"directory"'))),
+                "not in its own directory")
+        with serve(tmp, blockdev(path, backing=None, backing_names='"any"')) as d:
+            same(tmp, d, path, M)
+    for backing, form, says in (("nbd:unix:/tmp/x", "raw", "is no path"), ("json:{}", "raw", "is no path"),
+                                ("base", "vmdk", "format 'vmdk'"), ("gone", "raw", "Could not open backing file.*gone"),
+                                ("ring", "qcow2", "longer than 100 images")):
+        path = named("ring", backing, form)
+        matches(str(raises(Failure, serve, tmp, blockdev(path, backing=None, backing_names='"any"'))), says)
+    bad = bytearray(open(named("noformat", "base"), "rb").read())
+    at = bad.index(struct.pack(">I", 0xe2792aca))
+    struct.pack_into(">I", bad, at, 0x12345678)
+    open(os.path.join(tmp, "noformat"), "wb").write(bad)
+    matches(str(raises(Failure, serve, tmp, blockdev(os.path.join(tmp, "noformat"), backing=None, backing_names='"any"'))),
+            "not its format")
+
+
+@test(needs=NEEDS)
 def data_file(tmp):
     "an external data file, with and without data_file_raw"
     for raw in ("off", "on"):

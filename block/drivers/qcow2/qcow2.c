@@ -4,8 +4,8 @@
  * overwrites. What is not known without reading a table, what is compressed, and what takes new
  * clusters goes the slow lane.
  *
- * A backing file that an image names is not opened because an image names it: the option "backing"
- * says what stands below, or null for nothing. */
+ * A backing file is not opened because an image names it: the option "backing" says what stands
+ * below, or null for nothing, or "backing-names" which names may be followed. */
 #include "block/drivers/qcow2/qcow2.h"
 #include "util/endian.h"
 #include "util/error.h"
@@ -69,9 +69,13 @@ static int refuse_children(struct tidemark_node *node, const Qcow2Header *h)
         return -EINVAL;
     }
     if (h->backing && !blk_host.option_is_set(node, "backing")) {
+        const char *which = blk_host.option_string(node, "backing-names");
+
+        if (strcmp(which, "none") != 0)
+            return blk_host_open_backing(node, h->backing, h->backing_format, which);
         blk_host.error(node,
                        "The image names the backing file '%s'%s%s%s: say what it is with 'backing' "
-                       "(a node, or null for none); names in images are not followed",
+                       "(a node, or null for none), or with backing-names that it may be followed",
                        h->backing, h->backing_format ? " (" : "",
                        h->backing_format ? h->backing_format : "", h->backing_format ? ")" : "");
         return -EINVAL;
@@ -374,7 +378,15 @@ static int qcow2_flush(void *handle)
     return q->writable ? qcow2_commit(q) : 0;
 }
 
+static const char *const names_choices[] = { "none", "directory", "any", NULL };
+
 static const struct tidemark_option qcow2_options[] = {
+    { .name = "backing-names",
+      .type = TIDEMARK_OPTION_ENUM,
+      .choices = names_choices,
+      .default_value = "none",
+      .help = "which backing files that images name are opened: none, those in the image's own "
+              "directory, any" },
     { .name = "l2-cache-size",
       .type = TIDEMARK_OPTION_SIZE,
       .default_value = "33554432",
