@@ -65,6 +65,7 @@ bool tc_image_size(const char *text, uint64_t *bytes)
 }
 
 static const TcCommand *const subcommands[] = {
+    &tc_command_image_create,
     &tc_command_image_map,
     &tc_command_image_resize,
     &tc_command_image_bitmap,

@@ -4,6 +4,7 @@
 #include "client/image.h"
 
 extern const TcCommand tc_command_image_bitmap;
+extern const TcCommand tc_command_image_create;
 extern const TcCommand tc_command_image_map;
 extern const TcCommand tc_command_image_resize;
 

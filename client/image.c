@@ -140,7 +140,7 @@ static void show_line(void *opaque, const char *line)
     tm_log(TM_LOG_WARNING, "%s", line);
 }
 
-static bool make_graph(TcImage *image, GError **error)
+bool tc_image_begin(TcImage *image, GError **error)
 {
     BlkEngineOptions options = { .loops = 1, .workers = 4, .io = BLK_IO_THREADS };
 
@@ -150,6 +150,7 @@ static bool make_graph(TcImage *image, GError **error)
     image->registry = blk_registry_new(&tm_sys_kernel);
     image->graph = blk_graph_new(image->registry, image->engine, &tm_sys_kernel);
     blk_graph_set_log(image->graph, show_line, NULL);
+    blk_graph_set_stores(image->graph, false);
     return true;
 }
 
@@ -157,7 +158,7 @@ bool tc_image_open(const char *path, const TcImageOptions *options, TcImage *ima
 {
     *image = (TcImage){ 0 };
     image->layers = tc_image_layers(path, options->format, options->chain, error);
-    if (image->layers && make_graph(image, error) &&
+    if (image->layers && tc_image_begin(image, error) &&
         add_node(image, image->layers, options, &image->node, error))
         return true;
     tc_image_clear(image);

@@ -60,6 +60,8 @@ bool tc_image_open(const char *path, const TcImageOptions *options, TcImage *ima
 /* One more image in the same graph, as a source; borrowed. */
 BlkNode *tc_image_add(TcImage *image, const char *path, const TcImageOptions *options,
                       GError **error);
+/* Neither layers nor node: for what makes images. */
+bool tc_image_begin(TcImage *image, GError **error);
 void tc_image_clear(TcImage *image); /* flushes and closes */
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(TcImage, tc_image_clear)
 /* Of the topmost. */

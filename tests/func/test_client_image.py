@@ -43,6 +43,12 @@ def mistakes(tmp):
             (["resize", path, "12q"], "'12q' is not a size"),
             (["resize", path, "1.5"], "'1.5' is not a size"),
             (["resize", path, "2M", "--preallocation", "some"], "'some' is none of off, falloc, full"),
+            (["create"], "missing argument: usage is 'tidemark image create FILE"),
+            (["create", path, "1M", "-f", "qcw2"], "unknown format 'qcw2': did you mean qcow2"),
+            (["create", path, "1M", "-o", "nocwo=on"], "no option 'nocwo': did you mean 'nocow'"),
+            (["create", path, "1M", "-o", "nocow"], "'nocow' is not of the form NAME=VALUE"),
+            (["create", path, "1M", "-o", "nocow=maybe"], "'maybe' is not on or off"),
+            (["create", path, "1M", "-b", path], "raw images can't have a backing file"),
             (["bitmap", path, "b"], "one of --add, .* is needed"),
             (["bitmap", path, "--ad", "b"], "did you mean '--add'"),
             (["bitmap", path, "b", "--clear", "-g", "64k"], "--granularity is for --add"),
@@ -52,6 +58,9 @@ def mistakes(tmp):
     ):
         matches(said(*args, status=2), "^tidemark: .*" + message)
     for args, message in (
+            (["create", path + ".no"], "how large is it to be"),
+            (["create", path + ".no/x", "1M"], "Could not create"),
+            (["create", path, "1M", "-f", "qcow2", "-o", "refcount_bits=3"], "power of two"),
             (["map", path + ".no"], "Could not open .*No such file"),
             (["map", tmp], "neither a file nor a block device"),
             (["map", path, "-f", "qcow2"], "not in qcow2 format"),
@@ -63,6 +72,25 @@ def mistakes(tmp):
         matches(said(*args, status=1), "^tidemark: .*" + message)
     equal(os.stat(path).st_size, MIB)
     equal(os.listdir(tmp), ["r"])
+
+
+@test
+def create(tmp):
+    "images are made, with what is asked for; what is in use is not touched"
+    path = os.path.join(tmp, "r")
+    equal(said("create", path, "1.5M"), "Created '%s': raw, 1.5 MiB (1572864 bytes).\n" % path)
+    equal(os.stat(path).st_size, 3 * MIB // 2)
+    equal(said("create", "-q", "-o", "preallocation=full,size=2M", path), "")
+    equal((os.stat(path).st_size, os.stat(path).st_blocks), (2 * MIB, 2 * MIB // 512))
+    matches(said("create", "-f", "qcow2", "-o", "help"), "cluster_size +512 to 2M")
+    comma = os.path.join(tmp, "a,b")
+    image(comma, 4 * MIB)
+    said("create", "-f", "qcow2", "-o", "backing_file=a,,b,backing_fmt=raw", path)
+    equal(as_json("map", "--backing-chain", path)[0]["length"], 4 * MIB)
+    with Daemon(tmp, *disk(tmp, "d", path=path)):
+        matches(said("create", path, "1M", status=1), "lock")
+        matches(said("create", "-f", "qcow2", path, "1M", status=1), "lock")
+    equal(as_json("map", "--backing-chain", path)[0]["length"], 4 * MIB)
 
 
 @test

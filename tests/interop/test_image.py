@@ -70,6 +70,63 @@ def maps(tmp):
                       "%s %s" % (options, more))
 
 
+def info(path):
+    """What qemu-img says of it, but for the space that it takes and its own name."""
+    facts = json.loads(qemu_img("info", "--output=json", path).stdout)
+    facts["filename"] = facts["filename"].replace(".qemu", "")
+    del facts["actual-size"]
+    data = facts.get("format-specific", {}).get("data", {})
+    if "data-file" in data:
+        data["data-file"] = data["data-file"].replace(".qemu", "")
+    return facts
+
+
+@test(needs=["qemu-img"])
+def creating(tmp):
+    "image create makes what qemu-img create makes"
+    with inside(tmp):
+        qemu_img("create", "-q", "-f", "qcow2", "b", "5M")
+        image("r", 4 * MIB)
+        sizes = [["1G"], ["1000"], ["0"], ["1.5M"], ["7T"]]
+        for number, options in enumerate(OPTIONS):
+            args = ["-o", options] if options else []
+            size = sizes[number % len(sizes)] if "preallocation" not in options else ["4M"]
+            if "data_file_raw" in options or "=512" in options:
+                size = ["4M"]
+            for words in (size, []) if "backing" in options else (size,):
+                for create, path in ((qemu_img, "i.qemu"), (ours, "i")):
+                    these = [a.format(b="b", r="r", d="d" + path[1:]) for a in args]
+                    create("create", "-q", "-f", "qcow2", *these, path, *words)
+                equal(info("i"), info("i.qemu"), "%s %s" % (options, words))
+                qemu_img("check", "-q", "i")
+                equal([[e[k] for k in ("start", "length", "depth", "present", "zero", "data")]
+                       for e in json.loads(qemu_img("map", "--output=json", "i").stdout)],
+                      [[e[k] for k in ("start", "length", "depth", "present", "zero", "data")]
+                       for e in json.loads(qemu_img("map", "--output=json", "i.qemu").stdout)], options)
+        for args in (["r2", "1"], ["r2", "1M"], ["-f", "raw", "-o", "preallocation=full", "r2", "1M"]):
+            for create, path in ((qemu_img, "r2.qemu"), (ours, "r2")):
+                create("create", "-q", *[path if a == "r2" else a for a in args])
+            equal(info("r2"), info("r2.qemu"), str(args))
+        for args in (["x"], ["x", "abc"], ["x", "1M", "2M"], ["-f", "no", "x", "1M"], ["x", "9E"],
+                     ["-f", "qcow2", "-b", "b", "x"], ["-f", "qcow2", "-b", "none", "-F", "raw", "x"],
+                     ["-f", "qcow2", "-b", "r", "-F", "qcow2", "x"], ["-b", "b", "-F", "qcow2", "x", "1M"],
+                     ["-f", "qcow2", "-u", "-b", "none", "-F", "raw", "x"],
+                     ["-f", "qcow2", "-o", "no=1", "x", "1M"], ["-f", "qcow2", "-o", "compat=v4", "x", "1M"],
+                     ["-f", "qcow2", "-o", "cluster_size=3000", "x", "1M"],
+                     ["-f", "qcow2", "-o", "refcount_bits=3", "x", "1M"],
+                     ["-f", "qcow2", "-o", "extended_l2=maybe", "x", "1M"],
+                     ["-f", "qcow2", "-o", "preallocation=some", "x", "1M"],
+                     ["-f", "qcow2", "-o", "data_file_raw=on", "x", "1M"],
+                     ["-f", "qcow2", "-o", "lazy_refcounts=on,compat=v2", "x", "1M"]):
+            for create in (qemu_img, ours):
+                p = create("create", "-q", *args, check=False)
+                equal((p.returncode != 0, bool(p.stderr)), (True, True), "%s %s" % (create, args))
+                if create is ours:
+                    equal(os.path.exists("x"), False, str(args))
+                elif os.path.exists("x"):
+                    os.unlink("x")
+
+
 @test(needs=["qemu-img", "qemu-io"])
 def resizing(tmp):
     "what image resize has grown and shrunk, qemu-img finds sound, and alike"
