@@ -158,7 +158,7 @@ int qcow2_header_write(Qcow2 *q);
  * Returns -EIO. Slow lane, not under tables_lock. */
 int qcow2_corrupt(Qcow2 *q, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* ---- tables.c */
+/* ---- lookup.c */
 
 typedef enum { QCOW2_UNALLOCATED, QCOW2_ZERO, QCOW2_DATA, QCOW2_COMPRESSED } Qcow2Kind;
 
@@ -166,19 +166,31 @@ typedef enum { QCOW2_UNALLOCATED, QCOW2_ZERO, QCOW2_DATA, QCOW2_COMPRESSED } Qco
 typedef struct Qcow2Run {
     Qcow2Kind kind;
     uint64_t length; /* how far that holds, at most as asked */
-    uint64_t
-        host; /* occupied: offset in the data file; COMPRESSED: the descriptor of its cluster */
-    bool occupied; /* takes space in the image; others than DATA: it was preallocated */
-    bool own;      /* occupied, and nobody else refers to it: may be written in place */
+    uint64_t host;   /* occupied: offset in the data file; COMPRESSED: its cluster's descriptor */
+    bool occupied;   /* takes space in the image; others than DATA: it was preallocated */
+    bool own;        /* occupied, and nobody else refers to it: may be written in place */
 } Qcow2Run;
 
 #define QCOW2_LOAD      1u /* read the table if it is not in memory */
 #define QCOW2_FOR_WRITE 2u /* a run has one value of own and, where occupied, is in one piece */
 
-int qcow2_tables_open(Qcow2 *q); /* reads L1; the host has been told why not */
-void qcow2_tables_close(Qcow2 *q);
 /* -EAGAIN: not told to load and the table is not in memory; -EIO: what it says can't be. */
 int qcow2_lookup(Qcow2 *q, uint64_t offset, uint64_t length, unsigned flags, Qcow2Run *run);
+
+/* ---- tables.c */
+
+int qcow2_tables_open(Qcow2 *q); /* reads L1; the host has been told why not */
+void qcow2_tables_close(Qcow2 *q);
+/* Bytes of the disk that one L2 table maps. */
+static inline uint64_t qcow2_covered(const Qcow2 *q)
+{
+    return q->cluster << q->l2_bits;
+}
+/* Reads the table of @offset if it is not in memory. No lock held. */
+int qcow2_table_load(Qcow2 *q, uint64_t offset);
+/* false: there is none. *entries: host-endian words; NULL: it is not in memory. Under tables_lock.
+ */
+bool qcow2_table_look(Qcow2 *q, uint64_t offset, const uint64_t **entries);
 
 /* The table of @offset, made or copied if need be so that its entries may be set, and kept in
  * memory until qcow2_table_unpin(). Slow lane, no lock held. */
@@ -187,17 +199,46 @@ void qcow2_table_unpin(Qcow2 *q, Qcow2Table *table);
 /* Its entries, host-endian, one or two words each; under tables_lock; who sets some says so. */
 uint64_t *qcow2_table_entry(Qcow2 *q, Qcow2Table *table, uint64_t offset);
 void qcow2_table_changed(Qcow2 *q, Qcow2Table *table, uint64_t offset, uint64_t clusters);
-/* Whether the disk of @clusters from @offset on has no table at all. */
+/* Whether there is a table for @offset. */
 bool qcow2_table_exists(Qcow2 *q, uint64_t offset);
 /* Under alloc_lock: forgets L1 entries from @first on; their tables are to be freed. */
 void qcow2_tables_drop(Qcow2 *q, uint32_t first);
 /* A longer or shorter L1 in memory. Drained. */
 int qcow2_tables_resize(Qcow2 *q, uint64_t size);
 
-/* ---- refcounts.c: under alloc_lock but for those that say so */
+/* ---- refcounts.c: under alloc_lock but for open and close */
+
+#define QCOW2_OFFSET_END (UINT64_C(1) << 56) /* no cluster is at or behind this */
 
 int qcow2_refcounts_open(Qcow2 *q); /* reads the table; the host has been told why not */
 void qcow2_refcounts_close(Qcow2 *q);
+static inline uint64_t qcow2_per_block(const Qcow2 *q) /* counts */
+{
+    return q->cluster * 8 >> q->header.refcount_order;
+}
+static inline uint64_t qcow2_count_max(const Qcow2 *q)
+{
+    unsigned bits = 1u << q->header.refcount_order;
+
+    return bits == 64 ? UINT64_MAX : (UINT64_C(1) << bits) - 1;
+}
+/* The block @index, which counts qcow2_per_block() clusters; *block is NULL where there is none:
+ * its counts are all 0. Valid until the next call that may need another. */
+int qcow2_block_get(Qcow2 *q, uint64_t index, Qcow2Block **block);
+uint64_t qcow2_count_get(const Qcow2 *q, const Qcow2Block *block, uint64_t i);
+void qcow2_count_set(Qcow2 *q, Qcow2Block *block, uint64_t i, uint64_t count);
+/* Of the cluster with that number. */
+int qcow2_count_of(Qcow2 *q, uint64_t cluster, uint64_t *count);
+/* A block for counts that had none, at @cluster, which is free: in a block that there is, or one
+ * that the new one counts itself. */
+int qcow2_block_add(Qcow2 *q, uint64_t index, uint64_t cluster);
+/* A table with room for @index. */
+int qcow2_reftable_grow(Qcow2 *q, uint64_t index);
+
+/* ---- clusters.c: under alloc_lock but for those that say so */
+
+/* -EIO: some of them, by their numbers, hold metadata, although their counts are 0. */
+int qcow2_check_free(Qcow2 *q, uint64_t first, uint64_t clusters);
 /* @clusters in one piece, with refcount 1; *fresh: they read as zeroes, as nothing was ever written
  * there. The file is as long as it takes. Takes alloc_lock. */
 int qcow2_alloc(Qcow2 *q, uint64_t clusters, uint64_t *offset, bool *fresh);

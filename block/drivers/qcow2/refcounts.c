@@ -1,4 +1,4 @@
-/* block/drivers/qcow2/refcounts.c: how often each host cluster is referred to, and which are free.
+/* block/drivers/qcow2/refcounts.c: how often each host cluster is referred to.
  *
  * The table is in memory whole (it is bounded), blocks as they are needed, up to a limit. A block
  * is kept as the medium has it.
@@ -6,8 +6,7 @@
  * Invariants:
  *  - what a block in memory says is what the next commit makes of it on the medium;
  *  - a count goes up before anything may refer to the cluster, and down after nothing on the medium
- *    does: qcow2_free() only notes it, qcow2_let_go() does it;
- *  - a free cluster at or behind "touched" was never written to and reads as zeroes.
+ *    does (clusters.c).
  *
  * Source: the specification, "Host cluster management". */
 #include "block/drivers/qcow2/qcow2.h"
@@ -20,12 +19,6 @@
 #include <inttypes.h>
 #include <string.h>
 
-#define GROW_MIN                                                                                   \
-    (UINT64_C(1) << 20) /* the file grows by this at least, so that it does so rarely */
-#define GROW_MAX   (UINT64_C(64) << 20)
-#define FREED_MANY 4096u               /* clusters: waiting for a commit, they are worth one */
-#define OFFSET_END (UINT64_C(1) << 56) /* no cluster is at or behind this */
-
 struct Qcow2Block {
     uint64_t index;
     bool is_new, taken_new, pinned; /* pinned: by a commit under way */
@@ -33,21 +26,9 @@ struct Qcow2Block {
     uint8_t bytes[];
 };
 
-static uint64_t per_block(const Qcow2 *q)
-{
-    return q->cluster * 8 >> q->header.refcount_order;
-}
-
-static uint64_t count_max(const Qcow2 *q)
-{
-    unsigned bits = 1u << q->header.refcount_order;
-
-    return bits == 64 ? UINT64_MAX : (UINT64_C(1) << bits) - 1;
-}
-
 /* ---- one count in a block */
 
-static uint64_t count_get(const Qcow2 *q, const Qcow2Block *b, uint64_t i)
+uint64_t qcow2_count_get(const Qcow2 *q, const Qcow2Block *b, uint64_t i)
 {
     unsigned order = q->header.refcount_order, bits = 1u << order;
 
@@ -65,7 +46,7 @@ static uint64_t count_get(const Qcow2 *q, const Qcow2Block *b, uint64_t i)
     }
 }
 
-static void count_set(Qcow2 *q, Qcow2Block *b, uint64_t i, uint64_t count)
+void qcow2_count_set(Qcow2 *q, Qcow2Block *b, uint64_t i, uint64_t count)
 {
     unsigned order = q->header.refcount_order, bits = 1u << order;
     uint8_t *at = b->bytes + i * bits / 8;
@@ -128,7 +109,7 @@ static void block_keep(Qcow2 *q, Qcow2Block *b)
 }
 
 /* *block is NULL where there is none: its counts are all 0. */
-static int block_get(Qcow2 *q, uint64_t index, Qcow2Block **block)
+int qcow2_block_get(Qcow2 *q, uint64_t index, Qcow2Block **block)
 {
     uint64_t offset = index < q->reftable_entries ? q->reftable[index] : 0;
     Qcow2Block *b;
@@ -152,53 +133,31 @@ static int block_get(Qcow2 *q, uint64_t index, Qcow2Block **block)
     return 0;
 }
 
-static int count_of(Qcow2 *q, uint64_t cluster, uint64_t *count)
+int qcow2_count_of(Qcow2 *q, uint64_t cluster, uint64_t *count)
 {
     Qcow2Block *b;
-    int ret = block_get(q, cluster / per_block(q), &b);
+    int ret = qcow2_block_get(q, cluster / qcow2_per_block(q), &b);
 
     if (ret == 0)
-        *count = b ? count_get(q, b, cluster % per_block(q)) : 0;
+        *count = b ? qcow2_count_get(q, b, cluster % qcow2_per_block(q)) : 0;
     return ret;
 }
 
 /* ---- growing the structure */
 
-static void add_metadata(Qcow2 *q, uint64_t cluster, uint64_t n)
-{
-    TM_GUARD(&q->tables_lock);
-
-    for (uint64_t i = 0; i < n; i++)
-        g_hash_table_add(q->metadata, GSIZE_TO_POINTER(cluster + i));
-}
-
 static void set_block_place(Qcow2 *q, uint64_t index, uint64_t cluster)
 {
     q->reftable[index] = cluster * q->cluster;
     qcow2_dirty_add(&q->reftable_dirty, index * 8, index * 8 + 8);
-    add_metadata(q, cluster, 1);
+    qcow2_metadata_add(q, cluster * q->cluster, 1);
     q->touched = tm_max(q->touched, (cluster + 1) * q->cluster);
-}
-
-/* Clusters that are free, but by the tables are not: the image is not what its refcounts say. */
-static int check_free(Qcow2 *q, uint64_t first, uint64_t clusters)
-{
-    bool taken = false;
-
-    pthread_mutex_lock(&q->tables_lock);
-    for (uint64_t i = 0; i < clusters; i++)
-        taken |= g_hash_table_contains(q->metadata, GSIZE_TO_POINTER(first + i));
-    pthread_mutex_unlock(&q->tables_lock);
-    return taken ? qcow2_corrupt(q, "a cluster of metadata at %" PRIu64 " has refcount 0",
-                                 first * q->cluster)
-                 : 0;
 }
 
 /* A block for counts that had none, at @cluster, which is free: in a block that there is, or the
  * first that the new one counts. */
-static int add_block(Qcow2 *q, uint64_t index, uint64_t cluster)
+int qcow2_block_add(Qcow2 *q, uint64_t index, uint64_t cluster)
 {
-    int ret = check_free(q, cluster, 1);
+    int ret = qcow2_check_free(q, cluster, 1);
     Qcow2Block *b, *at;
 
     if (ret < 0)
@@ -207,16 +166,16 @@ static int add_block(Qcow2 *q, uint64_t index, uint64_t cluster)
     if (!b)
         return -ENOMEM;
     b->is_new = true;
-    if (cluster / per_block(q) == index) {
+    if (cluster / qcow2_per_block(q) == index) {
         at = b;
     } else {
-        ret = block_get(q, cluster / per_block(q), &at);
+        ret = qcow2_block_get(q, cluster / qcow2_per_block(q), &at);
         if (ret < 0) {
             g_free(b);
             return ret;
         }
     }
-    count_set(q, at, cluster % per_block(q), 1);
+    qcow2_count_set(q, at, cluster % qcow2_per_block(q), 1);
     block_keep(q, b);
     set_block_place(q, index, cluster);
     return 0;
@@ -224,9 +183,9 @@ static int add_block(Qcow2 *q, uint64_t index, uint64_t cluster)
 
 /* A larger table, behind all that the old one counts: first the blocks that count themselves and
  * it, then the table. */
-static int grow_table(Qcow2 *q, uint64_t index)
+int qcow2_reftable_grow(Qcow2 *q, uint64_t index)
 {
-    uint64_t first = q->reftable_entries * per_block(q), entries, clusters, blocks = 0, n;
+    uint64_t first = q->reftable_entries * qcow2_per_block(q), entries, clusters, blocks = 0, n;
     uint64_t *table;
 
     entries = tm_max(index + 1, q->reftable_entries + q->reftable_entries / 2);
@@ -234,12 +193,12 @@ static int grow_table(Qcow2 *q, uint64_t index)
         blocks++;
         clusters =
             (tm_max(entries, q->reftable_entries + blocks) * 8 + q->cluster - 1) / q->cluster;
-    } while (blocks * per_block(q) < blocks + clusters);
+    } while (blocks * qcow2_per_block(q) < blocks + clusters);
     entries = clusters * q->cluster / 8;
     n = blocks + clusters;
-    if (clusters * q->cluster > QCOW2_REFTABLE_MAX || (first + n) * q->cluster > OFFSET_END)
+    if (clusters * q->cluster > QCOW2_REFTABLE_MAX || (first + n) * q->cluster > QCOW2_OFFSET_END)
         return -EFBIG;
-    if (check_free(q, first, n) < 0)
+    if (qcow2_check_free(q, first, n) < 0)
         return -EIO;
     table = g_try_malloc0(entries * 8);
     if (!table)
@@ -255,8 +214,8 @@ static int grow_table(Qcow2 *q, uint64_t index)
             return -ENOMEM;
         }
         b->is_new = true;
-        for (uint64_t k = i * per_block(q); k < n && k < (i + 1) * per_block(q); k++)
-            count_set(q, b, k % per_block(q), 1);
+        for (uint64_t k = i * qcow2_per_block(q); k < n && k < (i + 1) * qcow2_per_block(q); k++)
+            qcow2_count_set(q, b, k % qcow2_per_block(q), 1);
         block_keep(q, b);
         table[q->reftable_entries + i] = (first + i) * q->cluster;
     }
@@ -268,257 +227,8 @@ static int grow_table(Qcow2 *q, uint64_t index)
     q->reftable_offset = (first + blocks) * q->cluster;
     q->reftable_clusters = (uint32_t)clusters;
     q->touched = tm_max(q->touched, (first + n) * q->cluster);
-    add_metadata(q, first, n);
+    qcow2_metadata_add(q, first * q->cluster, n);
     qcow2_dirty(q);
-    return 0;
-}
-
-/* ---- allocating */
-
-/* The first @clusters that are free in a row from the hint on; the blocks to count them are there.
- */
-static int find_free(Qcow2 *q, uint64_t clusters, uint64_t *first)
-{
-    uint64_t run = 0, i = q->free_hint;
-
-    while (run < clusters) {
-        uint64_t index = i / per_block(q);
-        Qcow2Block *b;
-        int ret;
-
-        if ((i + 1) * q->cluster > OFFSET_END)
-            return -EFBIG;
-        if (index >= q->reftable_entries) {
-            ret = grow_table(q, index);
-            if (ret < 0)
-                return ret;
-            continue;
-        }
-        ret = block_get(q, index, &b);
-        if (ret == 0 && !b) {
-            /* At the start of what is found so far, which stays in one piece. */
-            ret = add_block(q, index, run ? i - run : i);
-            if (run)
-                run--;
-            else
-                i++;
-        } else if (ret == 0) {
-            run = count_get(q, b, i % per_block(q)) ? 0 : run + 1;
-            i++;
-        }
-        if (ret < 0)
-            return ret;
-    }
-    *first = i - run;
-    return 0;
-}
-
-static int make_file_reach(Qcow2 *q, uint64_t end)
-{
-    uint64_t size = blk_host.child_size(q->node, QCOW2_FILE), more;
-
-    if (end <= size)
-        return 0;
-    more = CLAMP(size / 8, GROW_MIN, GROW_MAX);
-    if (blk_host.child_grow(q->node, QCOW2_FILE, end + more) == 0)
-        return 0;
-    return blk_host.child_grow(q->node, QCOW2_FILE, end);
-}
-
-static int count_up(Qcow2 *q, uint64_t first, uint64_t clusters)
-{
-    for (uint64_t i = 0; i < clusters; i++) {
-        uint64_t cluster = first + i;
-        Qcow2Block *b;
-        int ret = block_get(q, cluster / per_block(q), &b);
-
-        if (ret < 0 || !b)
-            return ret < 0 ? ret : -EIO;
-        count_set(q, b, cluster % per_block(q), count_get(q, b, cluster % per_block(q)) + 1);
-    }
-    return 0;
-}
-
-int qcow2_alloc_locked(Qcow2 *q, uint64_t clusters, uint64_t *offset, bool *fresh)
-{
-    uint64_t first;
-    int ret = find_free(q, clusters, &first);
-
-    if (ret == 0)
-        ret = check_free(q, first, clusters);
-    if (ret == 0)
-        ret = make_file_reach(q, (first + clusters) * q->cluster);
-    if (ret == 0)
-        ret = count_up(q, first, clusters);
-    if (ret < 0)
-        return ret;
-    q->free_hint = first + clusters;
-    *offset = first * q->cluster;
-    *fresh = *offset >= q->touched;
-    q->touched = tm_max(q->touched, *offset + clusters * q->cluster);
-    return 0;
-}
-
-int qcow2_alloc(Qcow2 *q, uint64_t clusters, uint64_t *offset, bool *fresh)
-{
-    TM_GUARD(&q->alloc_lock);
-
-    return qcow2_alloc_locked(q, clusters, offset, fresh);
-}
-
-/* What follows the last compressed cluster, if it fits there: its first cluster is then counted
- * once more. */
-static bool pack(Qcow2 *q, uint64_t bytes)
-{
-    uint64_t room = q->packed ? q->cluster - (q->packed & (q->cluster - 1)) : 0, count;
-
-    return q->packed & (q->cluster - 1) && bytes <= room &&
-           count_of(q, q->packed / q->cluster, &count) == 0 && count && count < count_max(q) &&
-           count_up(q, q->packed / q->cluster, 1) == 0;
-}
-
-int qcow2_alloc_bytes(Qcow2 *q, uint64_t bytes, uint64_t *offset)
-{
-    bool fresh;
-    TM_GUARD(&q->alloc_lock);
-
-    if (!pack(q, bytes)) {
-        int ret = qcow2_alloc_locked(q, 1, &q->packed, &fresh);
-
-        if (ret < 0) {
-            q->packed = 0;
-            return ret;
-        }
-    }
-    *offset = q->packed;
-    q->packed += bytes;
-    return 0;
-}
-
-int qcow2_refcount(Qcow2 *q, uint64_t offset, uint64_t *refcount)
-{
-    TM_GUARD(&q->alloc_lock);
-
-    return count_of(q, offset / q->cluster, refcount);
-}
-
-/* ---- freeing */
-
-void qcow2_free_locked(Qcow2 *q, uint64_t offset, uint64_t clusters, Qcow2FreedBy by)
-{
-    Qcow2Freed freed = { offset, clusters, by };
-    Qcow2Freed *last =
-        q->freed->len ? &g_array_index(q->freed, Qcow2Freed, q->freed->len - 1) : NULL;
-
-    if (last && last->by == by && last->offset + last->clusters * q->cluster == offset)
-        last->clusters += clusters;
-    else
-        g_array_append_val(q->freed, freed);
-    q->n_freed += clusters;
-    qcow2_dirty(q);
-}
-
-void qcow2_free(Qcow2 *q, uint64_t offset, uint64_t clusters, Qcow2FreedBy by)
-{
-    bool many;
-
-    pthread_mutex_lock(&q->alloc_lock);
-    qcow2_free_locked(q, offset, clusters, by);
-    many = q->n_freed > FREED_MANY;
-    pthread_mutex_unlock(&q->alloc_lock);
-    if (many)
-        qcow2_commit(q); /* a failure is met again by whoever flushes */
-}
-
-static int count_down(Qcow2 *q, uint64_t cluster)
-{
-    uint64_t count;
-    Qcow2Block *b;
-    int ret = block_get(q, cluster / per_block(q), &b);
-
-    if (ret < 0)
-        return ret;
-    count = b ? count_get(q, b, cluster % per_block(q)) : 0;
-    if (!count)
-        return qcow2_corrupt(q, "the cluster at %" PRIu64 " is to lose a reference and has none",
-                             cluster * q->cluster);
-    count_set(q, b, cluster % per_block(q), count - 1);
-    if (count > 1)
-        return 0;
-    q->free_hint = tm_min(q->free_hint, cluster);
-    if (q->packed / q->cluster == cluster)
-        q->packed = 0;
-    TM_GUARD(&q->tables_lock);
-    g_hash_table_remove(q->metadata, GSIZE_TO_POINTER(cluster));
-    return 0;
-}
-
-void qcow2_unalloc(Qcow2 *q, uint64_t offset, uint64_t clusters)
-{
-    TM_GUARD(&q->alloc_lock);
-
-    for (uint64_t i = 0; i < clusters; i++)
-        count_down(q, offset / q->cluster + i);
-}
-
-/* Whether the cluster is about to be free, and nobody can come to want it before it is. */
-static bool last_reference(Qcow2 *q, uint64_t cluster)
-{
-    uint64_t count;
-    TM_GUARD(&q->alloc_lock);
-
-    return count_of(q, cluster, &count) == 0 && count == 1 && q->packed / q->cluster != cluster;
-}
-
-/* The space goes back before the clusters can be had again. Advice: failing costs space only. */
-static void discard_clusters(Qcow2 *q, const Qcow2Freed *f)
-{
-    uint64_t first = f->offset / q->cluster, run = 0;
-
-    for (uint64_t i = 0; i <= f->clusters; i++) {
-        if (i < f->clusters && last_reference(q, first + i)) {
-            run++;
-            continue;
-        }
-        if (run)
-            blk_host.child_discard(q->node, QCOW2_FILE, (first + i - run) * q->cluster,
-                                   run * q->cluster);
-        run = 0;
-    }
-}
-
-void qcow2_let_go(Qcow2 *q, const GArray *freed)
-{
-    for (guint i = 0; i < freed->len; i++) {
-        const Qcow2Freed *f = &g_array_index(freed, Qcow2Freed, i);
-
-        if (q->pass_discard[f->by])
-            discard_clusters(q, f);
-        TM_GUARD(&q->alloc_lock);
-        for (uint64_t k = 0; k < f->clusters; k++)
-            if (count_down(q, f->offset / q->cluster + k) < 0)
-                break; /* leaks */
-    }
-}
-
-int qcow2_used_end(Qcow2 *q, uint64_t *end)
-{
-    TM_GUARD(&q->alloc_lock);
-
-    for (uint64_t index = q->reftable_entries; index-- > 0;) {
-        Qcow2Block *b;
-        int ret = block_get(q, index, &b);
-
-        if (ret < 0)
-            return ret;
-        for (uint64_t i = b ? per_block(q) : 0; i-- > 0;) {
-            if (count_get(q, b, i)) {
-                *end = (index * per_block(q) + i + 1) * q->cluster;
-                return 0;
-            }
-        }
-    }
-    *end = q->cluster;
     return 0;
 }
 
@@ -611,31 +321,6 @@ void qcow2_refcounts_done(Qcow2 *q, Qcow2Pieces *pieces, bool written)
     }
 }
 
-/* ---- metadata */
-
-bool qcow2_is_metadata(const Qcow2 *q, uint64_t offset)
-{
-    return g_hash_table_contains(q->metadata, GSIZE_TO_POINTER(offset / q->cluster));
-}
-
-bool qcow2_metadata_add(Qcow2 *q, uint64_t offset, uint64_t clusters)
-{
-    bool apart = true;
-    TM_GUARD(&q->tables_lock);
-
-    for (uint64_t i = 0; i < clusters; i++)
-        apart &= g_hash_table_add(q->metadata, GSIZE_TO_POINTER(offset / q->cluster + i));
-    return apart;
-}
-
-void qcow2_metadata_remove(Qcow2 *q, uint64_t offset, uint64_t clusters)
-{
-    TM_GUARD(&q->tables_lock);
-
-    for (uint64_t i = 0; i < clusters; i++)
-        g_hash_table_remove(q->metadata, GSIZE_TO_POINTER(offset / q->cluster + i));
-}
-
 /* ---- opening */
 
 static int check_blocks(Qcow2 *q)
@@ -645,7 +330,7 @@ static int check_blocks(Qcow2 *q)
 
         if (!offset)
             continue;
-        if (offset & (q->cluster - 1) || offset >= OFFSET_END) {
+        if (offset & (q->cluster - 1) || offset >= QCOW2_OFFSET_END) {
             blk_host.error(q->node,
                            "qcow2: refcount block %" PRIu64 " is said to be at %" PRIu64
                            ", which is no cluster",

@@ -1,4 +1,4 @@
-/* block/drivers/qcow2/tables.c: L1 and L2: from the disk's offsets to the image's.
+/* block/drivers/qcow2/tables.c: L1, and the L2 tables that are in memory.
  *
  * L1 is in memory whole (it is bounded), L2 tables as they are asked for, up to a limit, the least
  * recently used going first. What is not yet on the medium, and what somebody has pinned, stays.
@@ -6,7 +6,7 @@
  * Invariant: a table in memory is what the next commit makes of it on the medium, at the place that
  * L1 in memory says.
  *
- * Source: the specification, "Cluster mapping" and "Extended L2 Entries". */
+ * Source: the specification, "Cluster mapping". */
 #include "block/drivers/qcow2/qcow2.h"
 #include "util/endian.h"
 #include "util/error.h"
@@ -31,14 +31,9 @@ static uint64_t table_bytes(const Qcow2 *q)
     return q->cluster + sizeof(Qcow2Table);
 }
 
-static uint64_t covered(const Qcow2 *q)
-{
-    return q->cluster << q->l2_bits;
-}
-
 static uint32_t index_of(const Qcow2 *q, uint64_t offset)
 {
-    return (uint32_t)(offset / covered(q));
+    return (uint32_t)(offset / qcow2_covered(q));
 }
 
 static bool is_clean(const Qcow2Table *t)
@@ -74,7 +69,7 @@ static int check_entry(Qcow2 *q, uint32_t index)
 
 static uint32_t entries_for(const Qcow2 *q, uint64_t size)
 {
-    return (uint32_t)(size / covered(q) + !!(size % covered(q)));
+    return (uint32_t)(size / qcow2_covered(q) + !!(size % qcow2_covered(q)));
 }
 
 int qcow2_tables_open(Qcow2 *q)
@@ -189,156 +184,26 @@ static int relieve(Qcow2 *q)
     return full && q->writable ? qcow2_commit(q) : 0;
 }
 
-/* ---- entries */
-
-typedef struct Entry {
-    Qcow2Kind kind;
-    uint64_t host;
-    bool occupied, own;
-    uint64_t length; /* from the place asked to the end of what is alike in this cluster */
-} Entry;
-
-/* Subclusters from number @at on that are alike. false: an invalid combination. */
-static bool subclusters(const Qcow2 *q, uint64_t bitmap, uint64_t within, Entry *e)
+int qcow2_table_load(Qcow2 *q, uint64_t offset)
 {
-    unsigned at = (unsigned)(within / q->subcluster), end = at;
-    uint32_t allocated = (uint32_t)bitmap, zero = (uint32_t)(bitmap >> 32);
-    unsigned state = (allocated >> at & 1) | (zero >> at & 1) << 1;
+    int ret = load_table(q, index_of(q, offset));
 
-    if (allocated & zero)
-        return false;
-    while (end < QCOW2_SUBCLUSTERS && ((allocated >> end & 1) | (zero >> end & 1) << 1) == state)
-        end++;
-    e->kind = state == 0 ? QCOW2_UNALLOCATED : state == 1 ? QCOW2_DATA : QCOW2_ZERO;
-    e->length = end * q->subcluster - within;
-    return true;
+    return ret == 0 ? relieve(q) : ret;
 }
 
-static int decode(const Qcow2 *q, const uint64_t *words, uint64_t offset, Entry *e)
-{
-    uint64_t word = words[0], bitmap = q->header.extended_l2 ? words[1] : 0;
-    uint64_t within = offset & (q->cluster - 1);
-
-    e->length = q->cluster - within;
-    e->host = word & QCOW2_OFFSET_MASK;
-    /* In a data file offset 0 is one like others; COPIED says that there is something. */
-    e->occupied = e->host || (q->header.external_data && word & QCOW2_COPIED);
-    e->own = e->occupied && (word & QCOW2_COPIED || q->header.external_data);
-    if (word & QCOW2_COMPRESSED_FLAG) {
-        if (bitmap || q->header.external_data)
-            return -EIO;
-        e->kind = QCOW2_COMPRESSED;
-        e->host = word & ~(QCOW2_COPIED | QCOW2_COMPRESSED_FLAG);
-        e->occupied = true;
-        e->own = false;
-        return 0;
-    }
-    if (e->host & (q->cluster - 1))
-        return -EIO;
-    if (q->header.extended_l2) {
-        if (!subclusters(q, bitmap, within, e))
-            return -EIO;
-    } else if (q->header.version >= 3 && word & QCOW2_READS_ZERO) {
-        e->kind = QCOW2_ZERO;
-    } else {
-        e->kind = e->occupied ? QCOW2_DATA : QCOW2_UNALLOCATED;
-    }
-    if (e->kind == QCOW2_DATA && !e->occupied)
-        return -EIO;
-    e->host += within;
-    if (e->kind == QCOW2_DATA && q->header.external_data && e->host != offset)
-        return -EIO; /* there each cluster has its own place */
-    return 0;
-}
-
-/* Whether @next goes on where @run ends. */
-static bool continues(const Qcow2Run *run, const Entry *next, unsigned flags)
-{
-    if (run->kind != next->kind || run->kind == QCOW2_COMPRESSED || run->occupied != next->occupied)
-        return false;
-    if (flags & QCOW2_FOR_WRITE && run->own != next->own)
-        return false;
-    return !(run->kind == QCOW2_DATA || (flags & QCOW2_FOR_WRITE && run->occupied)) ||
-           next->host == run->host + run->length;
-}
-
-/* Writing in place would change metadata, or make the file as large as an entry says. */
-static bool misplaced(const Qcow2 *q, const Entry *e)
-{
-    return e->own && q->data_child == QCOW2_FILE && q->metadata &&
-           (qcow2_is_metadata(q, e->host) ||
-            tm_align_down(e->host, q->cluster) >= blk_host.child_size(q->node, QCOW2_FILE));
-}
-
-/* Within one table. */
-static int walk(const Qcow2 *q, const Qcow2Table *table, uint64_t offset, uint64_t length,
-                unsigned flags, Qcow2Run *run)
-{
-    uint64_t end = offset + length;
-
-    run->length = 0;
-    while (offset < end) {
-        uint64_t i = (offset / q->cluster) & ((UINT64_C(1) << q->l2_bits) - 1);
-        Entry e;
-        int ret = decode(q, table->entries + i * (q->entry_bytes / 8), offset, &e);
-
-        if (ret == 0 && flags & QCOW2_FOR_WRITE && misplaced(q, &e))
-            ret = -EUCLEAN;
-        if (ret < 0)
-            return run->length ? 0 : ret;
-        if (!run->length)
-            *run =
-                (Qcow2Run){ .kind = e.kind, .host = e.host, .occupied = e.occupied, .own = e.own };
-        else if (!continues(run, &e, flags))
-            break;
-        run->length += tm_min(e.length, end - offset);
-        offset += e.length;
-    }
-    return 0;
-}
-
-/* -ENOENT: the table is not in memory. */
-static int look(Qcow2 *q, uint64_t offset, uint64_t length, unsigned flags, Qcow2Run *run)
+bool qcow2_table_look(Qcow2 *q, uint64_t offset, const uint64_t **entries)
 {
     uint32_t index = index_of(q, offset);
-    Qcow2Table *table;
-    TM_GUARD(&q->tables_lock);
+    Qcow2Table *t = q->tables[index];
 
-    if (!q->l1[index]) {
-        *run = (Qcow2Run){ .kind = QCOW2_UNALLOCATED, .length = length };
-        return 0;
+    if (!q->l1[index])
+        return false;
+    if (t && q->used.head != &t->link) {
+        g_queue_unlink(&q->used, &t->link);
+        g_queue_push_head_link(&q->used, &t->link);
     }
-    table = q->tables[index];
-    if (!table)
-        return -ENOENT;
-    if (q->used.head != &table->link) {
-        g_queue_unlink(&q->used, &table->link);
-        g_queue_push_head_link(&q->used, &table->link);
-    }
-    return walk(q, table, offset, length, flags, run);
-}
-
-int qcow2_lookup(Qcow2 *q, uint64_t offset, uint64_t length, unsigned flags, Qcow2Run *run)
-{
-    length = tm_min(length, covered(q) - offset % covered(q));
-    for (;;) {
-        int ret = look(q, offset, length, flags, run);
-
-        if (ret != -ENOENT && ret != -EUCLEAN)
-            return ret;
-        if (!(flags & QCOW2_LOAD))
-            return -EAGAIN;
-        if (ret == -EUCLEAN)
-            return qcow2_corrupt(q,
-                                 "the data at %" PRIu64
-                                 " of the disk lies over metadata or behind the end of the image",
-                                 offset);
-        ret = load_table(q, index_of(q, offset));
-        if (ret == 0)
-            ret = relieve(q);
-        if (ret < 0)
-            return ret;
-    }
+    *entries = t ? t->entries : NULL;
+    return true;
 }
 
 /* ---- changing them */

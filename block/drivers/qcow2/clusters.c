@@ -1,0 +1,308 @@
+/* block/drivers/qcow2/clusters.c: which host clusters are given out, and when they come back.
+ *
+ * The first free ones are taken, from a hint on. What is freed is only noted: its references go
+ * once the next commit has made everything durable that was changed before (Q2); then its space may
+ * go back to the file, and only then can it be had again.
+ *
+ * A free cluster at or behind "touched" was never written to and reads as zeroes. */
+#include "block/drivers/qcow2/qcow2.h"
+#include "util/range.h"
+#include "util/sync.h"
+
+#include <errno.h>
+#include <inttypes.h>
+
+#define GROW_MIN                                                                                   \
+    (UINT64_C(1) << 20) /* the file grows by this at least, so that it does so rarely */
+#define GROW_MAX   (UINT64_C(64) << 20)
+#define FREED_MANY 4096u /* clusters: waiting for a commit, they are worth one */
+
+/* ---- metadata */
+
+bool qcow2_is_metadata(const Qcow2 *q, uint64_t offset)
+{
+    return g_hash_table_contains(q->metadata, GSIZE_TO_POINTER(offset / q->cluster));
+}
+
+bool qcow2_metadata_add(Qcow2 *q, uint64_t offset, uint64_t clusters)
+{
+    bool apart = true;
+    TM_GUARD(&q->tables_lock);
+
+    for (uint64_t i = 0; i < clusters; i++)
+        apart &= g_hash_table_add(q->metadata, GSIZE_TO_POINTER(offset / q->cluster + i));
+    return apart;
+}
+
+void qcow2_metadata_remove(Qcow2 *q, uint64_t offset, uint64_t clusters)
+{
+    TM_GUARD(&q->tables_lock);
+
+    for (uint64_t i = 0; i < clusters; i++)
+        g_hash_table_remove(q->metadata, GSIZE_TO_POINTER(offset / q->cluster + i));
+}
+
+/* Clusters that are free, but by the tables are not: the image is not what its refcounts say. */
+int qcow2_check_free(Qcow2 *q, uint64_t first, uint64_t clusters)
+{
+    bool taken = false;
+
+    pthread_mutex_lock(&q->tables_lock);
+    for (uint64_t i = 0; i < clusters; i++)
+        taken |= g_hash_table_contains(q->metadata, GSIZE_TO_POINTER(first + i));
+    pthread_mutex_unlock(&q->tables_lock);
+    return taken ? qcow2_corrupt(q, "a cluster of metadata at %" PRIu64 " has refcount 0",
+                                 first * q->cluster)
+                 : 0;
+}
+
+/* ---- allocating */
+
+/* The first @clusters that are free in a row from the hint on; the blocks to count them are there.
+ */
+static int find_free(Qcow2 *q, uint64_t clusters, uint64_t *first)
+{
+    uint64_t run = 0, i = q->free_hint;
+
+    while (run < clusters) {
+        uint64_t index = i / qcow2_per_block(q);
+        Qcow2Block *b;
+        int ret;
+
+        if ((i + 1) * q->cluster > QCOW2_OFFSET_END)
+            return -EFBIG;
+        if (index >= q->reftable_entries) {
+            ret = qcow2_reftable_grow(q, index);
+            if (ret < 0)
+                return ret;
+            continue;
+        }
+        ret = qcow2_block_get(q, index, &b);
+        if (ret == 0 && !b) {
+            /* At the start of what is found so far, which stays in one piece. */
+            ret = qcow2_block_add(q, index, run ? i - run : i);
+            if (run)
+                run--;
+            else
+                i++;
+        } else if (ret == 0) {
+            run = qcow2_count_get(q, b, i % qcow2_per_block(q)) ? 0 : run + 1;
+            i++;
+        }
+        if (ret < 0)
+            return ret;
+    }
+    *first = i - run;
+    return 0;
+}
+
+static int make_file_reach(Qcow2 *q, uint64_t end)
+{
+    uint64_t size = blk_host.child_size(q->node, QCOW2_FILE), more;
+
+    if (end <= size)
+        return 0;
+    more = CLAMP(size / 8, GROW_MIN, GROW_MAX);
+    if (blk_host.child_grow(q->node, QCOW2_FILE, end + more) == 0)
+        return 0;
+    return blk_host.child_grow(q->node, QCOW2_FILE, end);
+}
+
+static int count_up(Qcow2 *q, uint64_t first, uint64_t clusters)
+{
+    for (uint64_t i = 0; i < clusters; i++) {
+        uint64_t cluster = first + i;
+        Qcow2Block *b;
+        int ret = qcow2_block_get(q, cluster / qcow2_per_block(q), &b);
+
+        if (ret < 0 || !b)
+            return ret < 0 ? ret : -EIO;
+        qcow2_count_set(q, b, cluster % qcow2_per_block(q),
+                        qcow2_count_get(q, b, cluster % qcow2_per_block(q)) + 1);
+    }
+    return 0;
+}
+
+int qcow2_alloc_locked(Qcow2 *q, uint64_t clusters, uint64_t *offset, bool *fresh)
+{
+    uint64_t first;
+    int ret = find_free(q, clusters, &first);
+
+    if (ret == 0)
+        ret = qcow2_check_free(q, first, clusters);
+    if (ret == 0)
+        ret = make_file_reach(q, (first + clusters) * q->cluster);
+    if (ret == 0)
+        ret = count_up(q, first, clusters);
+    if (ret < 0)
+        return ret;
+    q->free_hint = first + clusters;
+    *offset = first * q->cluster;
+    *fresh = *offset >= q->touched;
+    q->touched = tm_max(q->touched, *offset + clusters * q->cluster);
+    return 0;
+}
+
+int qcow2_alloc(Qcow2 *q, uint64_t clusters, uint64_t *offset, bool *fresh)
+{
+    TM_GUARD(&q->alloc_lock);
+
+    return qcow2_alloc_locked(q, clusters, offset, fresh);
+}
+
+/* What follows the last compressed cluster, if it fits there: its first cluster is then counted
+ * once more. */
+static bool pack(Qcow2 *q, uint64_t bytes)
+{
+    uint64_t room = q->packed ? q->cluster - (q->packed & (q->cluster - 1)) : 0, count;
+
+    return q->packed & (q->cluster - 1) && bytes <= room &&
+           qcow2_count_of(q, q->packed / q->cluster, &count) == 0 && count &&
+           count < qcow2_count_max(q) && count_up(q, q->packed / q->cluster, 1) == 0;
+}
+
+int qcow2_alloc_bytes(Qcow2 *q, uint64_t bytes, uint64_t *offset)
+{
+    bool fresh;
+    TM_GUARD(&q->alloc_lock);
+
+    if (!pack(q, bytes)) {
+        int ret = qcow2_alloc_locked(q, 1, &q->packed, &fresh);
+
+        if (ret < 0) {
+            q->packed = 0;
+            return ret;
+        }
+    }
+    *offset = q->packed;
+    q->packed += bytes;
+    return 0;
+}
+
+int qcow2_refcount(Qcow2 *q, uint64_t offset, uint64_t *refcount)
+{
+    TM_GUARD(&q->alloc_lock);
+
+    return qcow2_count_of(q, offset / q->cluster, refcount);
+}
+
+/* ---- freeing */
+
+void qcow2_free_locked(Qcow2 *q, uint64_t offset, uint64_t clusters, Qcow2FreedBy by)
+{
+    Qcow2Freed freed = { offset, clusters, by };
+    Qcow2Freed *last =
+        q->freed->len ? &g_array_index(q->freed, Qcow2Freed, q->freed->len - 1) : NULL;
+
+    if (last && last->by == by && last->offset + last->clusters * q->cluster == offset)
+        last->clusters += clusters;
+    else
+        g_array_append_val(q->freed, freed);
+    q->n_freed += clusters;
+    qcow2_dirty(q);
+}
+
+void qcow2_free(Qcow2 *q, uint64_t offset, uint64_t clusters, Qcow2FreedBy by)
+{
+    bool many;
+
+    pthread_mutex_lock(&q->alloc_lock);
+    qcow2_free_locked(q, offset, clusters, by);
+    many = q->n_freed > FREED_MANY;
+    pthread_mutex_unlock(&q->alloc_lock);
+    if (many)
+        qcow2_commit(q); /* a failure is met again by whoever flushes */
+}
+
+static int count_down(Qcow2 *q, uint64_t cluster)
+{
+    uint64_t count;
+    Qcow2Block *b;
+    int ret = qcow2_block_get(q, cluster / qcow2_per_block(q), &b);
+
+    if (ret < 0)
+        return ret;
+    count = b ? qcow2_count_get(q, b, cluster % qcow2_per_block(q)) : 0;
+    if (!count)
+        return qcow2_corrupt(q, "the cluster at %" PRIu64 " is to lose a reference and has none",
+                             cluster * q->cluster);
+    qcow2_count_set(q, b, cluster % qcow2_per_block(q), count - 1);
+    if (count > 1)
+        return 0;
+    q->free_hint = tm_min(q->free_hint, cluster);
+    if (q->packed / q->cluster == cluster)
+        q->packed = 0;
+    TM_GUARD(&q->tables_lock);
+    g_hash_table_remove(q->metadata, GSIZE_TO_POINTER(cluster));
+    return 0;
+}
+
+void qcow2_unalloc(Qcow2 *q, uint64_t offset, uint64_t clusters)
+{
+    TM_GUARD(&q->alloc_lock);
+
+    for (uint64_t i = 0; i < clusters; i++)
+        count_down(q, offset / q->cluster + i);
+}
+
+/* Whether the cluster is about to be free, and nobody can come to want it before it is. */
+static bool last_reference(Qcow2 *q, uint64_t cluster)
+{
+    uint64_t count;
+    TM_GUARD(&q->alloc_lock);
+
+    return qcow2_count_of(q, cluster, &count) == 0 && count == 1 &&
+           q->packed / q->cluster != cluster;
+}
+
+/* The space goes back before the clusters can be had again. Advice: failing costs space only. */
+static void discard_clusters(Qcow2 *q, const Qcow2Freed *f)
+{
+    uint64_t first = f->offset / q->cluster, run = 0;
+
+    for (uint64_t i = 0; i <= f->clusters; i++) {
+        if (i < f->clusters && last_reference(q, first + i)) {
+            run++;
+            continue;
+        }
+        if (run)
+            blk_host.child_discard(q->node, QCOW2_FILE, (first + i - run) * q->cluster,
+                                   run * q->cluster);
+        run = 0;
+    }
+}
+
+void qcow2_let_go(Qcow2 *q, const GArray *freed)
+{
+    for (guint i = 0; i < freed->len; i++) {
+        const Qcow2Freed *f = &g_array_index(freed, Qcow2Freed, i);
+
+        if (q->pass_discard[f->by])
+            discard_clusters(q, f);
+        TM_GUARD(&q->alloc_lock);
+        for (uint64_t k = 0; k < f->clusters; k++)
+            if (count_down(q, f->offset / q->cluster + k) < 0)
+                break; /* leaks */
+    }
+}
+
+int qcow2_used_end(Qcow2 *q, uint64_t *end)
+{
+    TM_GUARD(&q->alloc_lock);
+
+    for (uint64_t index = q->reftable_entries; index-- > 0;) {
+        Qcow2Block *b;
+        int ret = qcow2_block_get(q, index, &b);
+
+        if (ret < 0)
+            return ret;
+        for (uint64_t i = b ? qcow2_per_block(q) : 0; i-- > 0;) {
+            if (qcow2_count_get(q, b, i)) {
+                *end = (index * qcow2_per_block(q) + i + 1) * q->cluster;
+                return 0;
+            }
+        }
+    }
+    *end = q->cluster;
+    return 0;
+}
