@@ -1,7 +1,7 @@
 /* tests/crash/qcow2.c: qcow2 images on a medium whose power is cut at every event.
  *
  *     crash-qcow2 [--seed N] [--seeds N] [--seconds N] [--states N] [--steps N] [--keep DIRECTORY]
- *                 [--qemu-img N] IMAGE [BASE]
+ *                 [--qemu-img N] [--faults] IMAGE [BASE]
  *
  * An image of up to a few hundred KiB is taken onto the simulated medium and written at random
  * through the driver. At every event some states that a loss of power may leave are opened again,
@@ -9,7 +9,8 @@
  *   - each sector of the disk is what it was at the last flush, or what was written there since;
  *   - the metadata has no fault but leaks: by our own check, and for every Nth state by qemu-img's;
  *   - it can go on: some are written again, and are without fault then.
- * Everything follows from the seed. */
+ * With --faults calls fail besides: then what failed may have happened or not, sector by sector,
+ * and a later flush that works still keeps its promise. Everything follows from the seed. */
 #include "block/graph.h"
 #include "block/node.h"
 #include "block/registry.h"
@@ -49,6 +50,8 @@ typedef struct World {
     uint8_t *next; /* what the operation under way makes of [from, to) */
     uint64_t from, to;
     bool discarding; /* it makes zeroes of clusters, or leaves them */
+    gboolean faults;
+    uint64_t failures;
     uint64_t states, per_event, events;
     unsigned qemu_img;
     const char *keep;
@@ -143,6 +146,45 @@ static void become(bool may_have_failed)
     w.from = w.to = 0;
 }
 
+/* What an operation that failed has left, as far as can be seen. */
+static void look_again(uint64_t from, uint64_t to)
+{
+    uint8_t content[SECTOR];
+
+    w.medium->fault = (MediumFault){ 0 };
+    for (uint64_t s = from / SECTOR; s * SECTOR < to; s++) {
+        uint64_t n = tm_min(SECTOR, w.size - s * SECTOR);
+
+        memset(content, 0, sizeof(content));
+        if (blk_node_pread(w.node, content, s * SECTOR, n) < 0)
+            failed("reading again");
+        else if (!may_be(s, content))
+            failed("sector %" PRIu64 " holds something else after a failure", s);
+        allow(s, content);
+    }
+}
+
+static bool may_fail(int ret)
+{
+    return ret == -ENOSPC || ret == -EFBIG || (w.faults && ret == -EIO);
+}
+
+/* Some call is going to fail. */
+static void maybe_fault(void)
+{
+    static const MediumCall calls[] = { CALL_WRITE, CALL_WRITE | CALL_ALLOCATE, CALL_ALLOCATE,
+                                        CALL_WRITE, CALL_SYNC };
+
+    w.medium->fault = (MediumFault){ 0 };
+    if (w.faults && rng_chance(&w.rng, 4))
+        w.medium->fault =
+            (MediumFault){ .calls = calls[rng_below(&w.rng, rng_chance(&w.rng, 4) ? 5 : 4)],
+                           .after = (unsigned)rng_below(&w.rng, 8),
+                           .times = 1 + (unsigned)rng_below(&w.rng, 2),
+                           .error = rng_chance(&w.rng, 2) ? EIO : ENOSPC,
+                           .partial = rng_chance(&w.rng, 2) };
+}
+
 /* ---- opening what is on the medium in use */
 
 static BlkNode *open_image(const char *name, bool read_only)
@@ -206,8 +248,8 @@ static void ask_qemu_img(Medium *m, bool leaks)
         return;
     medium_dump(m, dir);
     path = argv[4] = g_build_filename(dir, "image", NULL);
-    if (g_spawn_sync(NULL, argv, NULL, G_SPAWN_SEARCH_PATH | G_SPAWN_STDERR_TO_DEV_NULL, NULL, NULL, &out, NULL, &status,
-                     NULL) &&
+    if (g_spawn_sync(NULL, argv, NULL, G_SPAWN_SEARCH_PATH | G_SPAWN_STDERR_TO_DEV_NULL, NULL, NULL,
+                     &out, NULL, &status, NULL) &&
         WIFEXITED(status) && WEXITSTATUS(status) != 0 && (!leaks || WEXITSTATUS(status) != 3))
         failed("qemu-img check: %s", out);
     unlink(path);
@@ -347,9 +389,11 @@ static void op_write(bool compressed)
     w.from = offset;
     w.to = offset + length;
     ret = blk_node_pwrite(w.node, buf, offset, length, compressed ? TIDEMARK_COMPRESSED : 0);
-    if (ret < 0 && ret != -ENOSPC && ret != -EFBIG)
+    if (ret < 0 && !may_fail(ret))
         failed("writing: %s", strerror(-ret));
     become(ret < 0);
+    if (ret < 0)
+        look_again(offset, offset + length);
 }
 
 static void op_zero(void)
@@ -364,9 +408,11 @@ static void op_zero(void)
     w.to = offset + length;
     ret = blk_node_write_zeroes(w.node, offset, length,
                                 rng_chance(&w.rng, 2) ? TIDEMARK_MAY_UNMAP : 0);
-    if (ret < 0 && ret != -ENOSPC && ret != -EFBIG)
+    if (ret < 0 && !may_fail(ret))
         failed("zeroing: %s", strerror(-ret));
     become(ret < 0);
+    if (ret < 0)
+        look_again(offset, offset + length);
 }
 
 static void op_discard(void)
@@ -380,9 +426,8 @@ static void op_discard(void)
     w.from = offset;
     w.to = offset + length;
     ret = blk_node_discard(w.node, offset, length, 0);
-    if (ret == 0)
-        ret = blk_node_pread(w.node, buf, offset, length);
-    if (ret < 0)
+    w.medium->fault = (MediumFault){ 0 };
+    if ((ret < 0 && !may_fail(ret)) || blk_node_pread(w.node, buf, offset, length) < 0)
         failed("discarding: %s", strerror(-ret));
     w.discarding = false;
     w.next = buf;
@@ -393,9 +438,9 @@ static void op_flush(void)
 {
     int ret = blk_node_flush(w.node);
 
-    if (ret < 0)
+    if (ret < 0 && !may_fail(ret))
         failed("flushing: %s", strerror(-ret));
-    else
+    else if (ret == 0)
         all_flushed();
 }
 
@@ -408,7 +453,7 @@ static void op_grow(void)
     w.next_size = size;
     if (blk_graph_resize(w.graph, w.node, size, &error))
         w.size = size;
-    else if (!strstr(error->message, "space") && !strstr(error->message, "large"))
+    else if (!w.faults && !strstr(error->message, "space") && !strstr(error->message, "large"))
         failed("growing: %s", error->message);
     w.next_size = w.size;
 }
@@ -417,6 +462,8 @@ static void step(void)
 {
     unsigned what = (unsigned)rng_below(&w.rng, 32);
 
+    w.failures += w.medium->fault.hits;
+    maybe_fault();
     if (what < 15)
         op_write(false);
     else if (what < 18)
@@ -489,13 +536,15 @@ static void run(const char *image, const char *base, unsigned steps)
     w.medium->on_event = on_event;
     for (w.step = 0; w.step < steps && !w.failure; w.step++)
         step();
+    w.medium->fault = (MediumFault){ 0 };
     w.node = NULL;
     close_image("image");
     w.medium->on_event = NULL;
     if (w.failure)
         return;
-    ask_qemu_img(w.medium, false); /* not even leaks */
-    all_flushed();
+    ask_qemu_img(w.medium, w.faults); /* not even leaks, if nothing failed */
+    if (!w.faults)
+        all_flushed();
     w.node = open_image("image", true);
     if (w.node)
         compare(w.node);
@@ -513,6 +562,7 @@ int main(int argc, char **argv)
         { "states", 0, 0, G_OPTION_ARG_INT64, &states, "at each event", "N" },
         { "steps", 0, 0, G_OPTION_ARG_INT64, &steps, "operations", "N" },
         { "qemu-img", 0, 0, G_OPTION_ARG_INT64, &qemu_img, "every Nth state goes there, too", "N" },
+        { "faults", 0, 0, G_OPTION_ARG_NONE, &w.faults, "calls fail, too", NULL },
         { "keep", 0, 0, G_OPTION_ARG_FILENAME, &w.keep, "where a wrong state is kept",
           "DIRECTORY" },
         { NULL }
@@ -538,7 +588,8 @@ int main(int argc, char **argv)
         w.seed = (uint64_t)(seed + i);
         run(argv[1], argc > 2 ? argv[2] : NULL, (unsigned)steps);
     }
-    printf("%" PRIu64 " states, to seed %" PRIu64 "\n", w.states, w.seed);
+    printf("%" PRIu64 " states, to seed %" PRIu64 ", %" PRIu64 " calls failed\n", w.states, w.seed,
+           w.failures);
     if (w.failure)
         printf("%s\n", w.failure);
     return w.failure != NULL;
