@@ -39,7 +39,8 @@ bool blk_graph_del(BlkGraph *graph, const char *node_name, GError **error);
 bool blk_graph_reopen(BlkGraph *graph, json_object *list, GError **error);
 /* Borrowed; NULL and QEMU's message if there is none. */
 BlkNode *blk_graph_find(BlkGraph *graph, const char *node_name, GError **error);
-/* Children before their parents, else in order of creation; borrowed nodes in a returned array (g_ptr_array_unref). */
+/* Children before their parents, else in order of creation; borrowed nodes in a returned array
+ * (g_ptr_array_unref). */
 GPtrArray *blk_graph_nodes(BlkGraph *graph);
 
 /* block_resize: drains the node, resizes, and grows its bitmaps. */

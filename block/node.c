@@ -297,6 +297,16 @@ static int driver_info(BlkNode *node, struct tidemark_info *info)
     return ret;
 }
 
+void blk_node_describe(BlkNode *node, json_object *image)
+{
+    const BlkFormat *format = blk_format_of(node->driver);
+
+    blk_gate_enter(&node->gate);
+    if (format && node->open)
+        format->describe(node->handle, image);
+    blk_gate_leave(&node->gate);
+}
+
 void blk_node_info(BlkNode *node, struct tidemark_info *info)
 {
     blk_gate_enter(&node->gate);

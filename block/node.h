@@ -27,6 +27,9 @@ bool blk_node_read_only(const BlkNode *node);
  * thread. */
 const char *blk_node_lost(const BlkNode *node);
 BmpSet *blk_node_bitmaps(BlkNode *node); /* borrowed, lives as long as the node */
+/* Adds to an ImageInfo of QMP what the node's format has to say: backing-filename, format-specific,
+ * ... Main thread. */
+void blk_node_describe(BlkNode *node, json_object *image);
 /* A fresh answer of the driver. */
 void blk_node_info(BlkNode *node, struct tidemark_info *info);
 /* The child in a role, borrowed, or NULL. @index counts the driver's roles. */
@@ -43,7 +46,7 @@ const char *blk_node_option_string(const BlkNode *node, const char *name);
  * "block device", "export 'x'"; copied. */
 typedef struct BlkUser BlkUser;
 BlkUser *blk_node_use(BlkNode *node, const char *what, bool allow_resize);
-void blk_node_release(BlkUser *user);        /* NULL is fine */
+void blk_node_release(BlkUser *user); /* NULL is fine */
 /* That the node must stay writable as long as there is this user. Main thread. */
 void blk_user_set_writes(BlkUser *user, bool writes);
 BlkNode *blk_user_node(const BlkUser *user); /* borrowed */

@@ -25,6 +25,16 @@ static const struct tidemark_driver *const builtin[] = {
     &blk_driver_null_co,  &blk_driver_qcow2, &blk_driver_raw,
 };
 
+static const BlkFormat *const formats[] = { &blk_format_qcow2 };
+
+const BlkFormat *blk_format_of(const struct tidemark_driver *driver)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(formats); i++)
+        if (formats[i]->driver == driver)
+            return formats[i];
+    return NULL;
+}
+
 static void module_close(void *module)
 {
     dlclose(module);

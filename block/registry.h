@@ -6,6 +6,7 @@
 #include "include/tidemark/driver.h"
 #include "util/sys.h"
 #include <glib.h>
+#include <json-c/json.h>
 #include <stdbool.h>
 
 typedef struct BlkRegistry BlkRegistry;
@@ -26,13 +27,24 @@ const struct tidemark_driver *blk_registry_find(BlkRegistry *registry,
 /* All, sorted by name: a NULL-terminated array, free it with g_free. */
 const struct tidemark_driver **blk_registry_list(BlkRegistry *registry);
 
+typedef struct BlkFormat BlkFormat;
+/* What built-in formats tell besides what the driver interface has words for. */
+struct BlkFormat {
+    const struct tidemark_driver *driver;
+    /* Adds to the ImageInfo of QMP: backing-filename, format-specific and the like. Main thread. */
+    void (*describe)(void *handle, json_object *image);
+};
+/* Borrowed, static; NULL: nothing. */
+const BlkFormat *blk_format_of(const struct tidemark_driver *driver);
+
 /* The table that nodes hand to drivers; implemented by block/host.c. */
 extern const struct tidemark_host blk_host;
 /* The TmSys behind a node, for built-in drivers. Borrowed. block/host.c. */
 const TmSys *blk_host_sys(struct tidemark_node *node);
-/* Opens, for the child "backing", the file that an image names: where its path may be followed, and as
- * @format says (raw or qcow2). @which: "directory", names in the image's own directory; "any". Within
- * open(); 0 or -errno, and then the host has been told why. block/backing.c. */
+/* Opens, for the child "backing", the file that an image names: where its path may be followed, and
+ * as
+ * @format says (raw or qcow2). @which: "directory", names in the image's own directory; "any".
+ * Within open(); 0 or -errno, and then the host has been told why. block/backing.c. */
 int blk_host_open_backing(struct tidemark_node *node, const char *name, const char *format,
                           const char *which);
 /* The driver found that the image can't be what it says and writes no more to it: the log and an

@@ -36,8 +36,9 @@ static bool has_image(BlkNode *node)
     return false;
 }
 
-static json_object *image_info(BlkNode *node, const char *filename)
+static json_object *image_info(BlkNode *node)
 {
+    g_autofree char *filename = blk_node_filename(node);
     json_object *image = json_object_new_object();
     struct tidemark_info info = { .struct_size = sizeof(info) };
 
@@ -51,6 +52,7 @@ static json_object *image_info(BlkNode *node, const char *filename)
         add_uint(image, "cluster-size", info.cluster_size);
     if (has_image(node))
         add_bool(image, "dirty-flag", false);
+    blk_node_describe(node, image);
     return image;
 }
 
@@ -128,12 +130,24 @@ static unsigned backing_depth(BlkNode *node)
 
 static json_object *node_info(BlkNode *node)
 {
-    json_object *info = json_object_new_object();
+    json_object *info = json_object_new_object(), *image = image_info(node);
     g_autofree char *filename = blk_node_filename(node);
+    BlkNode *below = node;
     const char *detect = blk_node_option_string(node, "detect-zeroes");
 
     add_string(info, "detect_zeroes", detect ? detect : "off");
-    json_object_object_add(info, "image", image_info(node, filename));
+    json_object_object_add(info, "image", image);
+    while ((below = backing_of(below))) { /* nested, one in the other */
+        json_object *inner = image_info(below);
+
+        json_object_object_add(image, "backing-image", inner);
+        image = inner;
+    }
+    if (backing_of(node)) {
+        g_autofree char *backing = blk_node_filename(backing_of(node));
+
+        add_string(info, "backing_file", backing);
+    }
     add_bool(info, "ro", blk_node_read_only(node));
     add_string(info, "node-name", blk_node_name(node));
     add_uint(info, "backing_file_depth", backing_depth(node));
@@ -170,6 +184,31 @@ static const QmpType query_args = { .kind = QMP_KIND_OBJECT,
                                     .name = "q_obj_query-named-block-nodes-arg",
                                     .members = query_members };
 
+static const QmpType image_type;
+
+static const QmpMember qcow2_members[] = {
+    { "compat", &qmp_type_str, false, "0.10 (version 2) or 1.1 (version 3)" },
+    { "data-file", &qmp_type_str, true, "the data file, as the image names it" },
+    { "data-file-raw", &qmp_type_bool, true, "the data file is the disk, byte by byte" },
+    { "extended-l2", &qmp_type_bool, true, "clusters have subclusters" },
+    { "lazy-refcounts", &qmp_type_bool, true, "refcounts may be behind" },
+    { "corrupt", &qmp_type_bool, true, "the image was found corrupt" },
+    { "refcount-bits", &qmp_type_int, false, "bits of a refcount" },
+    { "compression-type", &qmp_type_str, false, "of compressed clusters: zlib or zstd" },
+    { NULL },
+};
+static const QmpType qcow2_type = { .kind = QMP_KIND_OBJECT,
+                                    .name = "ImageInfoSpecificQCow2",
+                                    .members = qcow2_members };
+static const QmpMember specific_members[] = {
+    { "type", &qmp_type_str, false, "the format" },
+    { "data", &qcow2_type, false, "its facts" },
+    { NULL },
+};
+static const QmpType specific_type = { .kind = QMP_KIND_OBJECT,
+                                       .name = "ImageInfoSpecific",
+                                       .members = specific_members };
+
 static const QmpMember image_members[] = {
     { "filename", &qmp_type_str, false, "name of the image file" },
     { "format", &qmp_type_str, false, "the driver" },
@@ -177,6 +216,11 @@ static const QmpMember image_members[] = {
     { "actual-size", &qmp_type_int, true, "bytes occupied on the medium" },
     { "virtual-size", &qmp_type_int, false, "bytes of the disk" },
     { "cluster-size", &qmp_type_int, true, "bytes of an allocation unit" },
+    { "backing-filename", &qmp_type_str, true, "the backing file, as the image names it" },
+    { "full-backing-filename", &qmp_type_str, true, "the same, with the image's directory" },
+    { "backing-filename-format", &qmp_type_str, true, "its format, as the image names it" },
+    { "backing-image", &image_type, true, "the image that is below" },
+    { "format-specific", &specific_type, true, "what only this format has" },
     { NULL },
 };
 static const QmpType image_type = { .kind = QMP_KIND_OBJECT,

@@ -179,7 +179,7 @@ static void maybe_fault(void)
     if (w.faults && rng_chance(&w.rng, 4))
         w.medium->fault =
             (MediumFault){ .calls = calls[rng_below(&w.rng, rng_chance(&w.rng, 4) ? 5 : 4)],
-                           .after = (unsigned)rng_below(&w.rng, 8),
+                           .after = (unsigned)rng_below(&w.rng, 4),
                            .times = 1 + (unsigned)rng_below(&w.rng, 2),
                            .error = rng_chance(&w.rng, 2) ? EIO : ENOSPC,
                            .partial = rng_chance(&w.rng, 2) };
