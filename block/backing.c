@@ -64,6 +64,8 @@ int blk_host_open_backing(struct tidemark_node *node, const char *name, const ch
     g_autoptr(BlkNode) below = NULL;
     json_object *options, *nested;
 
+    if (node->children[node->backing])
+        return 0; /* it is opened again, and has kept it */
     if (!format || (strcmp(format, "qcow2") && strcmp(format, "raw"))) {
         blk_host.error(node,
                        "The image names the backing file '%s' and %s%s%s: say what it is with "
@@ -84,7 +86,7 @@ int blk_host_open_backing(struct tidemark_node *node, const char *name, const ch
         return -ELOOP;
     }
     options = definition(node, path, format, which);
-    nested = blk_node_child_options(options, json_object_object_get(options, "file"));
+    nested = blk_node_child_options(options, json_object_object_get(options, "file"), false);
     json_object_object_add(options, "file", nested);
     below = blk_graph_open_child(node->graph, options, &error);
     blk_graph_chain(node->graph, -1);

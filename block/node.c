@@ -76,7 +76,7 @@ static BlkNode *node_new(BlkGraph *graph, const struct tidemark_driver *driver, 
 }
 
 /* A nested definition inherits what QEMU lets a child inherit unless it says so itself. */
-json_object *blk_node_child_options(json_object *parent, json_object *child)
+json_object *blk_node_child_options(json_object *parent, json_object *child, bool backing)
 {
     static const char *const inherited[] = { "read-only", "auto-read-only", "discard",
                                              "force-share", "cache" };
@@ -84,6 +84,9 @@ json_object *blk_node_child_options(json_object *parent, json_object *child)
 
     if (json_object_deep_copy(child, &options, NULL) < 0)
         return NULL;
+    /* What is below is not written, unless it is said that it is. */
+    if (backing && !json_object_object_get_ex(options, "read-only", NULL))
+        json_object_object_add(options, "read-only", json_object_new_boolean(true));
     for (size_t i = 0; i < G_N_ELEMENTS(inherited); i++) {
         json_object *value;
 
@@ -113,12 +116,7 @@ static bool open_child(BlkNode *node, unsigned index, json_object *options, GErr
             return tm_error_set(error, "Cannot find device='%s' nor node-name='%s'",
                                 json_object_get_string(value), json_object_get_string(value));
     } else {
-        json_object *nested;
-
-        /* What is below is not written, unless it is said that it is. */
-        if ((int)index == node->backing && !json_object_object_get_ex(value, "read-only", NULL))
-            json_object_object_add(value, "read-only", json_object_new_boolean(true));
-        nested = blk_node_child_options(options, value);
+        json_object *nested = blk_node_child_options(options, value, (int)index == node->backing);
 
         child = own = blk_graph_open_child(node->graph, nested, error);
         json_object_put(nested);

@@ -59,7 +59,7 @@ BlkNode *blk_node_open(BlkGraph *graph, json_object *options, const char *auto_n
 
 /* The parts of that which a reopening does again. */
 bool blk_node_open_driver(BlkNode *node, GError **error);
-json_object *blk_node_child_options(json_object *parent, json_object *child);
+json_object *blk_node_child_options(json_object *parent, json_object *child, bool backing);
 void blk_node_set_unmap(BlkNode *node);
 
 /* The same for a nested definition: named by the graph, listed in it. A reference. block/graph.c */

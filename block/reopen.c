@@ -161,8 +161,10 @@ static void close_all(const BlkReopen *r)
 
         if (!e)
             continue;
-        if (!r->exchanged)
+        if (!r->exchanged) {
             e->size = blk_node_size(e->node);
+            e->had = e->node->backing < 0 ? NULL : e->node->children[e->node->backing];
+        }
         close_driver(e->node);
     }
 }
@@ -199,10 +201,23 @@ static void lose(BlkNode *node, const GError *why, GError **error)
     (*error)->message = g_steal_pointer(&text);
 }
 
+/* A backing that the driver has opened for the image's sake goes. */
+static void drop_backing(BlkReopenEntry *e)
+{
+    BlkNode *node = e->node;
+
+    if (node->backing < 0 || node->children[node->backing] == e->had)
+        return;
+    blk_node_release(node->children[node->backing]);
+    node->children[node->backing] = e->had;
+}
+
 static void take_back(BlkReopen *r, GError **error)
 {
     close_all(r);
     exchange(r);
+    for (guint i = 0; i < r->entries->len; i++)
+        drop_backing(r->entries->pdata[i]);
     for (guint i = r->held->len; i-- > 0;) {
         g_autoptr(GError) again = NULL;
         BlkNode *node = r->held->pdata[i];

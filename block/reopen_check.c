@@ -60,7 +60,7 @@ static bool check_nested(BlkReopen *r, BlkNode *node, unsigned index, json_objec
 
     if (!child || child->monitor_owned)
         return cannot_change(name, error);
-    nested = blk_node_child_options(object, value);
+    nested = blk_node_child_options(object, value, (int)index == node->backing);
     ok = add_entry(r, child, nested, error);
     json_object_put(nested);
     return ok;

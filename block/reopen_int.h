@@ -10,6 +10,7 @@ typedef struct BlkReopenEntry {
     BlkUser *backing;    /* NULL: none; once exchanged, what it was */
     bool was_open;
     uint64_t size; /* when it was closed */
+    BlkUser *had;  /* borrowed: the backing it had then */
 } BlkReopenEntry;
 
 typedef struct BlkReopen {

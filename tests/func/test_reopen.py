@@ -210,6 +210,43 @@ def other_backing(tmp):
 
 
 @test(needs=["qemu-img"])
+def named_backing(tmp):
+    "a backing that was opened as the image names it is kept, given back, and opened when asked for"
+    base = qcow2_image(os.path.join(tmp, "base"), "4M")
+    run("qemu-io", "-f", "qcow2", "-c", "write -P 98 0 4k", base)
+    top = qcow2_image(os.path.join(tmp, "top"), "-b", base, "-F", "qcow2", "4M")
+    q = {"driver": "qcow2", "node-name": "q", "file": {"driver": "file", "filename": top},
+         "backing-names": "any"}
+    g = file_node(tmp, "g", read_only=True)
+    with Daemon(tmp) as d, Daemon(tmp, name="other") as other:
+        other.qmp("blockdev-add", node(g, read_only=False))
+        d.qmp("blockdev-add", g)
+        d.qmp("blockdev-add", q)
+        d.qmp("block-export-add", type="nbd", id="e", node_name="q", name="e")
+        h = d.nbd("e")
+
+        def count():
+            return len(d.qmp("query-named-block-nodes"))
+
+        def fails(*definitions, match="lock"):
+            raises(QMPError, reopen, d, *definitions, node(g, read_only=False), match=match)
+
+        before, full, empty = count(), b"b" * 4096, bytes(4096)
+        raises(QMPError, reopen, d, q, match="backing is missing for 'q'")
+        fails(node(q, backing=None))  # taken back: the old options do not say what the backing is
+        equal((bytes(h.pread(4096, 0)), count()), (full, before))
+        reopen(d, node(q, backing=None))
+        equal((bytes(h.pread(4096, 0)), count()), (empty, before - 2))
+        fails(q)
+        equal((bytes(h.pread(4096, 0)), count()), (empty, before - 2))
+        reopen(d, q)
+        equal((bytes(h.pread(4096, 0)), count()), (full, before))
+        reopen(d, node(q, backing={"driver": "qcow2", "file": {"driver": "file", "filename": base}}))
+        equal((bytes(h.pread(4096, 0)), count()), (full, before))
+        equal([i["ro"] for i in d.qmp("query-named-block-nodes") if i["file"] == base], [True, True])
+
+
+@test(needs=["qemu-img"])
 def cycles(tmp):
     "two changes that together would make a cycle are found"
     nodes = []
