@@ -200,14 +200,27 @@ static const QmpMember qcow2_members[] = {
 static const QmpType qcow2_type = { .kind = QMP_KIND_OBJECT,
                                     .name = "ImageInfoSpecificQCow2",
                                     .members = qcow2_members };
-static const QmpMember specific_members[] = {
-    { "type", &qmp_type_str, false, "the format" },
+static const QmpMember wrapper_members[] = {
     { "data", &qcow2_type, false, "its facts" },
     { NULL },
 };
+static const QmpType wrapper_type = { .kind = QMP_KIND_OBJECT,
+                                      .name = "ImageInfoSpecificQCow2Wrapper",
+                                      .members = wrapper_members };
+static const char *const kind_values[] = { "qcow2", NULL };
+static const QmpType kind_type = { .kind = QMP_KIND_ENUM,
+                                   .name = "ImageInfoSpecificKind",
+                                   .values = kind_values };
+static const QmpMember specific_members[] = {
+    { "type", &kind_type, false, "the format" },
+    { NULL },
+};
+static const QmpVariant specific_variants[] = { { "qcow2", &wrapper_type }, { NULL } };
 static const QmpType specific_type = { .kind = QMP_KIND_OBJECT,
                                        .name = "ImageInfoSpecific",
-                                       .members = specific_members };
+                                       .members = specific_members,
+                                       .tag = "type",
+                                       .variants = specific_variants };
 
 static const QmpMember image_members[] = {
     { "filename", &qmp_type_str, false, "name of the image file" },
