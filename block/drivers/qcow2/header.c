@@ -20,32 +20,14 @@
 
 /* The first cluster, as far as it is there: the header and what belongs to it. */
 typedef struct Start {
-    struct tidemark_node *node;
-    uint8_t *bytes;
+    char **why; /* what is wrong with it; returned */
+    const uint8_t *bytes;
     uint64_t length;    /* of them */
     uint64_t file_size; /* of the image */
 } Start;
 
-#define refuse(start, err, ...) (blk_host.error((start)->node, __VA_ARGS__), -(err))
-
-static int read_start(Start *s)
-{
-    struct tidemark_info info = { .struct_size = sizeof(info) };
-    int ret = blk_host.child_info(s->node, QCOW2_FILE, &info);
-
-    if (ret < 0)
-        return refuse(s, -ret, "Could not get image size: %s", tm_strerror(-ret));
-    s->file_size = info.size;
-    s->length = tm_min(info.size, UINT64_C(1) << QCOW2_CLUSTER_BITS_MAX);
-    if (s->length < HEADER_2)
-        return refuse(s, EINVAL, "Image is not in qcow2 format: it has %" PRIu64 " bytes",
-                      info.size);
-    s->bytes = g_try_malloc(s->length);
-    if (!s->bytes)
-        return -ENOMEM;
-    ret = blk_host.child_pread(s->node, QCOW2_FILE, s->bytes, 0, s->length, 0);
-    return ret < 0 ? refuse(s, -ret, "Could not read qcow2 header: %s", tm_strerror(-ret)) : 0;
-}
+#define refuse(start, err, ...)                                                                    \
+    (g_free(*(start)->why), *(start)->why = g_strdup_printf(__VA_ARGS__), -(err))
 
 /* The name that the image has for a feature, or NULL. Borrowed from @to. */
 static const char *feature_name(const Start *s, uint64_t header_length, unsigned bit, char *to)
@@ -262,17 +244,46 @@ static int parse(const Start *s, Qcow2Header *h)
     return ret == 0 ? read_extensions(s, h, h->length) : ret;
 }
 
-int qcow2_header_read(struct tidemark_node *node, Qcow2Header *header)
+/* The bytes there are of the first cluster, whatever its size; *bytes is returned. */
+static int read_start(BlkNode *file, Start *s, uint8_t **bytes)
 {
-    Start s = { .node = node };
-    int ret = read_start(&s);
+    int ret;
 
+    s->file_size = blk_node_size(file);
+    s->length = tm_min(s->file_size, UINT64_C(1) << QCOW2_CLUSTER_BITS_MAX);
+    if (s->length < HEADER_2)
+        return refuse(s, EINVAL, "Image is not in qcow2 format: it has %" PRIu64 " bytes",
+                      s->file_size);
+    s->bytes = *bytes = g_try_malloc(s->length);
+    if (!*bytes)
+        return -ENOMEM;
+    ret = blk_node_pread(file, *bytes, 0, s->length);
+    return ret < 0 ? refuse(s, -ret, "Could not read qcow2 header: %s", tm_strerror(-ret)) : 0;
+}
+
+int qcow2_header_load(BlkNode *file, Qcow2Header *header, char **why)
+{
+    Start s = { .why = why };
+    g_autofree uint8_t *bytes = NULL;
+    int ret;
+
+    *why = NULL;
     *header = (Qcow2Header){ 0 };
+    ret = read_start(file, &s, &bytes);
     if (ret == 0)
         ret = parse(&s, header);
-    g_free(s.bytes);
     if (ret < 0)
         qcow2_header_clear(header);
+    return ret;
+}
+
+int qcow2_header_read(struct tidemark_node *node, Qcow2Header *header)
+{
+    g_autofree char *why = NULL;
+    int ret = qcow2_header_load(blk_node_child(node, QCOW2_FILE), header, &why);
+
+    if (why)
+        blk_host.error(node, "%s", why);
     return ret;
 }
 

@@ -22,6 +22,7 @@
  *  inflated_lock  compressed.c; a leaf */
 #pragma once
 #include "block/drivers/drivers.h"
+#include "block/node.h"
 #include "block/registry.h"
 
 #include <glib.h>
@@ -150,6 +151,8 @@ typedef struct Qcow2 {
 
 /* Reads and checks it; -errno, and then the host has been told why. */
 int qcow2_header_read(struct tidemark_node *node, Qcow2Header *header);
+/* The same of a file that no image is opened on; *why is returned (g_free), or NULL. */
+int qcow2_header_load(BlkNode *file, Qcow2Header *header, char **why);
 void qcow2_header_clear(Qcow2Header *header);
 /* Writes what has changed of the fields (not the names) and the bitmaps extension, and syncs: each
  * step leaves a header that holds. Drained, or under commit_lock. */
