@@ -25,8 +25,9 @@ static int look_at(BlkNode *node, uint64_t offset, uint64_t length, unsigned lev
     uint64_t size = blk_node_size(node);
     int ret;
 
-    if (offset >= size) { /* a shorter backing: zeroes beyond its end */
-        *run = (Run){ length, TM_STATE_ZERO | TM_STATE_HOLE, 0 };
+    if (offset >=
+        size) { /* a shorter backing: zeroes beyond its end, which it hides what is below with */
+        *run = (Run){ length, TM_STATE_ZERO | TM_STATE_HOLE, 1 };
         return 0;
     }
     length = tm_min(length, size - offset);

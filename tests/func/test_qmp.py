@@ -589,6 +589,8 @@ def missing(ours, theirs, path=""):
                                                 if k in theirs else [path + "." + k])]
     if isinstance(ours, tuple):
         return ([path + " optional"] if ours[0] != theirs[0] else []) + missing(ours[1], theirs[1], path)
+    if isinstance(ours, set) and isinstance(theirs, list):  # one alternative of theirs
+        theirs = set().union(*(t for t in theirs if isinstance(t, set)))
     if isinstance(ours, set):
         return ["%s %s" % (path, v) for v in sorted(ours - theirs)]
     if isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs) == 1:

@@ -120,6 +120,37 @@ def backing(tmp):
     matches(str(d), "names the backing file '.*middle.qcow2' \\(qcow2\\): say what it is with 'backing'")
 
 
+@test(needs=NEEDS + ["qemu-storage-daemon"])
+def extents_like_theirs(tmp):
+    "base:allocation and qemu:allocation-depth of chains: what qemu-storage-daemon says"
+    base = os.path.join(tmp, "base.raw")
+    with open(base, "wb") as f:
+        f.truncate(9 * M + 512)
+        f.write(os.urandom(3 * M))
+        f.seek(5 * M)
+        f.write(os.urandom(M))
+    below = '{"driver": "raw", "file": {"driver": "file", "filename": "%s"}}' % base
+    for seed, (options, cluster) in enumerate((("", 65536), ("extended_l2=on", 65536), ("cluster_size=4k", 4096),
+                                               ("compat=0.10", 65536), ("cluster_size=2M", 2 * M))):
+        middle = make(tmp, "middle%d" % seed, options, backing=(base, "raw"))
+        scribble(middle, 1 + seed, SIZE, cluster, "extended" not in options)
+        top = make(tmp, "top%d" % seed, "extended_l2=on" if seed % 2 else "", size=14 * M, backing=(middle, "qcow2"))
+        scribble(top, 50 + seed, 14 * M, 65536, not seed % 2)
+        said = []
+        for binary, name in ((None, "t"), (QSD, "q")):
+            definition = blockdev(top, backing=blockdev(middle, "middle", below))
+            with Daemon(tmp, "--blockdev", definition, "--export",
+                        "type=nbd,id=e,node-name=disk0,name=disk0,allocation-depth=on", binary=binary, name=name) as d:
+                h = d.nbd(contexts=["base:allocation", "qemu:allocation-depth"])
+                # QEMU tells zeroes in the sectors of a file's last block; we to the byte.
+                said.append([extents(h, c) for c in ("qemu:allocation-depth", "base:allocation")])
+        equal(said[0][0], said[1][0], "depth, " + options)
+        for at, n, flags in said[0][1]:  # we may know more zeroes, never fewer
+            theirs = [f for a, m, f in said[1][1] if a < at + n and at < a + m]
+            if not flags & 2:
+                equal(all(not f & 2 for f in theirs), True, "zeroes at %d, %s" % (at, options))
+
+
 @test(needs=NEEDS)
 def names(tmp):
     "backing-names: paths that images name are followed where that is said, and nothing else ever is"

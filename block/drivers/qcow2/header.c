@@ -232,7 +232,10 @@ static int parse(const Start *s, Qcow2Header *h)
     if (h->size > TM_SIZE_MAX)
         return refuse(s, EFBIG, "qcow2: a disk of %" PRIu64 " bytes is too large", h->size);
     if (crypt)
-        return refuse(s, ENOTSUP, "qcow2: encrypted images (method %u) are not supported", crypt);
+        return refuse(s, ENOTSUP, "qcow2: encrypted images are not supported: method %u%s", crypt,
+                      crypt == 1   ? " (AES)"
+                      : crypt == 2 ? " (LUKS)"
+                                   : "");
     if (h->version == 3)
         ret = read_version_3(s, h);
     if (ret == 0)

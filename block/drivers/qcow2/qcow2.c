@@ -380,6 +380,8 @@ static int qcow2_flush(void *handle)
 
 static const char *const names_choices[] = { "none", "directory", "any", NULL };
 
+static const char *const overlap_choices[] = { "none", "constant", "cached", "all", NULL };
+
 static const struct tidemark_option qcow2_options[] = {
     { .name = "backing-names",
       .type = TIDEMARK_OPTION_ENUM,
@@ -395,6 +397,19 @@ static const struct tidemark_option qcow2_options[] = {
       .type = TIDEMARK_OPTION_SIZE,
       .default_value = "4194304",
       .help = "memory for refcount blocks" },
+    { .name = "cache-size",
+      .type = TIDEMARK_OPTION_SIZE,
+      .help = "accepted for compatibility; see l2-cache-size and refcount-cache-size" },
+    { .name = "l2-cache-entry-size",
+      .type = TIDEMARK_OPTION_SIZE,
+      .help = "accepted for compatibility; tables are kept whole" },
+    { .name = "cache-clean-interval",
+      .type = TIDEMARK_OPTION_UINT,
+      .help = "accepted for compatibility; the caches keep to their sizes" },
+    { .name = "overlap-check",
+      .type = TIDEMARK_OPTION_ENUM,
+      .choices = overlap_choices,
+      .help = "accepted for compatibility; what is checked costs nothing to speak of" },
     { .name = "lazy-refcounts",
       .type = TIDEMARK_OPTION_BOOL,
       .default_value = "off",
