@@ -66,7 +66,8 @@ def install(tmp):
     for path in ("%(bindir)s/tidemarkd", "%(bindir)s/tidemark", "%(includedir)s/tidemark/driver.h",
                  "%(libdir)s/pkgconfig/tidemark.pc", "%(mandir)s/man1/tidemark.1",
                  "%(mandir)s/man8/tidemarkd.8", "lib/systemd/system/tidemarkd.service",
-                 "lib/systemd/system/tidemarkd.socket", "%(datadir)s/doc/tidemark/README.md"):
+                 "lib/systemd/system/tidemarkd.socket", "%(datadir)s/doc/tidemark/README.md",
+                 "%(datadir)s/bash-completion/completions/tidemark"):
         if not os.path.exists(os.path.join(top, path % options)):
             fail("%s was not installed" % (path % options))
     matches(run(os.path.join(top, options["bindir"], "tidemarkd"), "--version").stdout, r"\d+\.\d+")

@@ -546,4 +546,32 @@ def in_one_piece(tmp):
     equal([text[-2:] for text in got], [b"}\n"] * 2)
 
 
+@test(needs=["bash"])
+def completion(tmp):
+    "the shell completes commands, options, formats, files and what a daemon knows"
+    script = """source "$1"; shift; COMP_WORDS=(tidemark "$@"); COMP_CWORD=$#; _tidemark
+                (( ${#COMPREPLY[@]} )) && printf '%s\\n' "${COMPREPLY[@]}" """
+
+    def complete(*words):
+        path = os.path.dirname(TIDEMARK) + ":" + os.environ["PATH"]
+        p = run("bash", "-c", script, "bash", os.path.join(SRCDIR, "packaging", "tidemark.bash"), *words,
+                env={"PATH": path}, cwd=tmp, check=False)
+        equal(p.stderr, "")
+        return p.stdout.split()
+
+    image(os.path.join(tmp, "disk.img"), 1 << 20)
+    equal(complete("im"), ["image"])
+    equal(set(complete("bitmap", "")) >= {"add", "remove", "merge", "check"}, True)
+    equal(complete("bitmap", "check", "--re"), ["--repair"])
+    equal(complete("image", "map", "--back"), ["--backing-chain"])
+    equal(complete("image", "map", "-f", ""), ["raw", "qcow2"])
+    equal(complete("image", "map", "di"), ["disk.img"])
+    equal(complete("image", "map", "-f", "raw", "di"), ["disk.img"])
+    equal(complete("map", "--x"), [])
+    with Daemon(tmp) as d:
+        os.environ["TIDEMARK_SOCKET"] = d.qmp_path
+        equal(complete("qmp", "blockdev-a"), ["blockdev-add"])
+        del os.environ["TIDEMARK_SOCKET"]
+
+
 main()

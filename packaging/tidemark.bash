@@ -1,0 +1,38 @@
+# Completion of tidemark(1) for bash: commands and options as --help tells them, else file names.
+
+_tidemark()
+{
+    local program=${COMP_WORDS[0]} word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]}
+    local path=() at help commands options
+
+    for at in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
+        [[ $at == -* ]] && break
+        # Only words that are commands lead further.
+        commands=$("$program" "${path[@]}" --help 2>/dev/null |
+            sed -n '/^Commands:$/,/^$/s/^  \([a-z-]*\) .*/\1/p')
+        [[ $'\n'$commands$'\n' == *$'\n'"$at"$'\n'* ]] || break
+        path+=("$at")
+    done
+    help=$("$program" "${path[@]}" --help 2>/dev/null)
+    COMPREPLY=()
+    if [[ $word == -* ]]; then
+        options=$(sed -n 's/^  \(-[a-zA-Z], \|    \)\?\(--[a-z0-9-]*\).*/\2/p' <<<"$help")
+        mapfile -t COMPREPLY < <(compgen -W "$options" -- "$word")
+        return
+    fi
+    commands=$(sed -n '/^Commands:$/,/^$/s/^  \([a-z-]*\) .*/\1/p' <<<"$help")
+    if [[ -n $commands ]]; then
+        mapfile -t COMPREPLY < <(compgen -W "$commands" -- "$word")
+    elif [[ $before == --format || $before == --backing-format || $before == --source-format ||
+            ${path[0]} == image && $before == -[fF] ]]; then
+        mapfile -t COMPREPLY < <(compgen -W "raw qcow2" -- "$word")
+    elif [[ ${path[0]} == qmp && $before == qmp ]]; then
+        commands=$("$program" qmp query-commands 2>/dev/null | sed -n 's/.*"name": *"\(.*\)".*/\1/p')
+        mapfile -t COMPREPLY < <(compgen -W "$commands" -- "$word")
+    else
+        compopt -o filenames 2>/dev/null
+        mapfile -t COMPREPLY < <(compgen -f -- "$word")
+    fi
+}
+
+complete -F _tidemark tidemark
