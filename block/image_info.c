@@ -32,12 +32,15 @@ json_object *blk_image_check_json(const BlkImageCheck *r)
     json_object *o = json_object_new_object();
 
     add_uint(o, "image-end-offset", r->image_end);
-    if (r->total_clusters) {
+    /* QEMU leaves out what is 0. */
+    if (r->total_clusters)
         add_uint(o, "total-clusters", r->total_clusters);
+    if (r->allocated_clusters)
         add_uint(o, "allocated-clusters", r->allocated_clusters);
+    if (r->fragmented_clusters)
         add_uint(o, "fragmented-clusters", r->fragmented_clusters);
+    if (r->compressed_clusters)
         add_uint(o, "compressed-clusters", r->compressed_clusters);
-    }
     add_uint(o, "check-errors", r->check_errors);
     if (r->corruptions)
         add_uint(o, "corruptions", r->corruptions);

@@ -4,7 +4,9 @@
 #include "client/image.h"
 
 extern const TcCommand tc_command_image_bitmap;
+extern const TcCommand tc_command_image_check;
 extern const TcCommand tc_command_image_create;
+extern const TcCommand tc_command_image_info;
 extern const TcCommand tc_command_image_map;
 extern const TcCommand tc_command_image_resize;
 

@@ -94,6 +94,61 @@ def create(tmp):
 
 
 @test
+def info(tmp):
+    "info tells what an image is, what it names and what is kept with it"
+    base, top = os.path.join(tmp, "base"), os.path.join(tmp, "top")
+    said("create", "-q", base, "1M")
+    said("bitmap", "--add", "-g", "4k", base, "b0")
+    said("create", "-q", "-f", "qcow2", "-o", "compression_type=zstd,extended_l2=on,refcount_bits=64",
+         "-b", "base", "-F", "raw", top, "20M")
+    text = said("info", top)
+    for line in ("image       %s" % top, "format      qcow2: version 3 (compat 1.1), zstd, extended L2, "
+                 "64-bit refcounts", "disk        20 MiB (20971520 bytes)",
+                 "cluster     64 KiB (65536 bytes)", "backing     base (raw), that is " + base,
+                 "What is behind it tells --backing-chain."):
+        equal(line in text.split("\n"), True, "%s\n%s" % (line, text))
+    text = said("info", "--backing-chain", top)
+    equal(text.count("image  "), 2)
+    matches(text, r"\nformat +raw\ndisk +1 MiB")
+    matches(text, r"b0 +4 KiB +0 B +0 % +enabled +ok\n$")
+    equal([i["format"] for i in as_json("info", "--backing-chain", top)], ["qcow2", "raw"])
+    equal(as_json("info", base)["bitmaps"][0]["name"], "b0")
+    with Daemon(tmp, *disk(tmp, "d", path=base)):  # in use
+        equal(as_json("info", base)["virtual-size"], MIB)
+        equal(as_json("info", "-U", base)["virtual-size"], MIB)
+
+
+@test
+def check(tmp):
+    "check says what is wrong and what that means; who has the image open for writing is in the way"
+    path = os.path.join(tmp, "i")
+    said("create", "-q", "-f", "qcow2", path, "8M")
+    matches(said("check", path), r"^No errors\n\nimage +\S+/i \(qcow2\)\nclusters +0 of 128 allocated")
+    equal(said("check", "-q", path), "")
+    with open(path, "r+b") as f:  # a cluster that nobody refers to
+        f.seek(48)
+        f.seek(int.from_bytes(f.read(8), "big"))
+        block = int.from_bytes(f.read(8), "big")
+        f.seek(block + 2 * 9)
+        f.write(b"\0\1")
+        f.truncate(16 << 16)
+    p = tidemark("image", "check", path, check=False)
+    equal(p.returncode, 3)
+    matches(p.stdout, "Problems\n  1 leaked cluster: space is wasted and no data is touched. --repair leaks")
+    equal(tidemark("image", "check", "-q", path, check=False).returncode, 3)
+    with Daemon(tmp, "--blockdev", "driver=qcow2,node-name=q,file.driver=file,file.filename=" + path):
+        matches(said("check", "--repair", "leaks", path, status=1), "lock")
+    matches(said("check", "--repair", "leaks", path), "Repaired\n  1 leaked cluster: free again\nNo errors")
+    equal(as_json("check", path)["check-errors"], 0)
+    raw = image(os.path.join(tmp, "r"), MIB)
+    matches(said("check", raw, status=63), "is raw: there is nothing in it that could be checked")
+    for args, message in ((["check"], "missing argument"), (["check", path, "-r", "some"], "neither leaks"),
+                          (["check", path, "--repiar", "all"], "did you mean '--repair'"),
+                          (["check", path, "-r", "all", "-U"], "exclude each other")):
+        matches(said(*args, status=1), message)
+
+
+@test
 def raw_map(tmp):
     "the map of a raw image is that of its file"
     path = image(os.path.join(tmp, "r"), 4 * MIB, [(MIB, b"x" * 65536)])
