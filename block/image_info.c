@@ -62,9 +62,8 @@ typedef struct Magic {
 } Magic;
 
 static const Magic magics[] = {
-    { "qcow2", 0, 8, "QFI\xfb\0\0\0\2" },
-    { "qcow2", 0, 8, "QFI\xfb\0\0\0\3" },
     { "qcow", 0, 8, "QFI\xfb\0\0\0\1" },
+    { "qcow2", 0, 4, "QFI\xfb" }, /* of whatever later version: opening it tells */
     { "qed", 0, 4, "QED\0" },
     { "vmdk", 0, 4, "KDMV" },
     { "vmdk", 0, 4, "COWD" },

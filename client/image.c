@@ -1,6 +1,7 @@
 /* client/image.c: see image.h; what images name is image_names.c's. */
 #include "client/image.h"
 #include "bitmap/store.h"
+#include "block/image.h"
 #include "util/log.h"
 #include "util/sys.h"
 
@@ -163,6 +164,24 @@ bool tc_image_open(const char *path, const TcImageOptions *options, TcImage *ima
         return true;
     tc_image_clear(image);
     return false;
+}
+
+const char *tc_image_probe(const char *path, GError **error)
+{
+    TcImageOptions options = { .format = "raw", .force_share = true };
+    g_auto(TcImage) image = { 0 };
+    const char *format;
+    BlkNode *file;
+
+    if (!tc_image_begin(&image, error))
+        return NULL;
+    file = tc_image_add(&image, path, &options, error);
+    format = file ? blk_image_probe(file, error) : NULL;
+    if (!format || !strcmp(format, "raw") || !strcmp(format, "qcow2"))
+        return format;
+    tm_error_set(error, "'%s' is a %s image, which is not supported: --format raw takes it as it is",
+                 path, format);
+    return NULL;
 }
 
 BlkNode *tc_image_add(TcImage *image, const char *path, const TcImageOptions *options,

@@ -17,8 +17,8 @@ typedef struct TcImageNames {
     char *backing, *backing_format, *data_file;
 } TcImageNames;
 
-/* Which format @path has: "qcow2" if it begins so, else "raw". Borrowed, static; NULL: it can't be
- * read. */
+/* Which format @path has: "qcow2" if it begins so, else "raw", unless it begins as a format does
+ * that is not supported. Borrowed, static; NULL: that, or it can't be read. */
 const char *tc_image_probe(const char *path, GError **error);
 /* Whether both paths are the same file. */
 bool tc_image_same(const char *a, const char *b);

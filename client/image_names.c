@@ -46,16 +46,6 @@ static uint8_t *read_start(const char *path, size_t max, size_t *length, GError 
     return NULL;
 }
 
-const char *tc_image_probe(const char *path, GError **error)
-{
-    size_t length;
-    g_autofree uint8_t *bytes = read_start(path, 4, &length, error);
-
-    if (!bytes)
-        return NULL;
-    return length == 4 && tm_get_be32(bytes) == MAGIC ? "qcow2" : "raw";
-}
-
 static char *name_at(const uint8_t *bytes, size_t length, uint64_t offset, uint64_t size)
 {
     if (!size || size > NAME_MAX_BYTES || offset > length || size > length - offset ||

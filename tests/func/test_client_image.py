@@ -62,7 +62,7 @@ def mistakes(tmp):
             (["create", path + ".no/x", "1M"], "Could not create"),
             (["create", path, "1M", "-f", "qcow2", "-o", "refcount_bits=3"], "power of two"),
             (["map", path + ".no"], "Could not open .*No such file"),
-            (["map", tmp], "neither a file nor a block device"),
+            (["map", tmp], "to be a regular file or a block device"),
             (["map", path, "-f", "qcow2"], "not in qcow2 format"),
             (["resize", path, "512k"], "say --shrink if that is meant"),
             (["resize", path, "-1M", "--shrink"], "can't lose"),

@@ -241,6 +241,16 @@ def statuses(tmp):
 
 
 @test(needs=["qemu-img"])
+def foreign(tmp):
+    "images of formats that are not supported are not taken for raw ones unasked"
+    with inside(tmp):
+        for format in ("vmdk", "vdi", "qed", "vhdx", "qcow"):
+            qemu_img("create", "-q", "-f", format, "x", "1M")
+            matches(ours("info", "x", check=False).stderr, "'x' is a %s image, .* --format raw" % format)
+            equal(ours("info", "-f", "raw", "x").returncode, 0)
+
+
+@test(needs=["qemu-img"])
 def chains(tmp):
     "names in images are followed only when asked, by recorded format, and never in circles"
     with inside(tmp):
