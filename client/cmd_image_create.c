@@ -7,6 +7,7 @@
 #include "client/progress.h"
 #include "client/qmp_client.h"
 #include "client/text.h"
+#include "util/log.h"
 #include "util/range.h"
 #include <string.h>
 #include <unistd.h>
@@ -348,12 +349,22 @@ static bool make(Create *c, GError **error)
 
 /* ---- the command */
 
+/* qemu-img's default, and a trap. */
+static void warn_of_name(const Create *c)
+{
+    if (c->known == raw_options && !tc_flag(c->inv, "format") &&
+        g_str_has_suffix(c->path, ".qcow2"))
+        tm_log(TM_LOG_WARNING,
+               "'%s' is a raw image, whatever its name: --format qcow2 makes the other", c->path);
+}
+
 static void report(const Create *c)
 {
     g_autofree char *human = tc_human_size(c->size), *name = tc_printable(c->path);
     const char *backing = text_of(c, "backing-file");
     g_autofree char *below = backing ? tc_printable(backing) : NULL;
 
+    warn_of_name(c);
     if (tc_flag(c->inv, "quiet"))
         return;
     printf("Created '%s': %s, %s (%" PRIu64 " bytes)%s%s%s.\n", name, c->format, human, c->size,

@@ -27,7 +27,8 @@ static void print_line(const char *label, const char *value)
 static void print_size(const char *label, uint64_t bytes)
 {
     g_autofree char *human = tc_human_size(bytes);
-    g_autofree char *value = g_strdup_printf("%s (%" PRIu64 " bytes)", human, bytes);
+    g_autofree char *value = bytes < 1024 ? g_strdup_printf("%" PRIu64 " bytes", bytes)
+                                          : g_strdup_printf("%s (%" PRIu64 " bytes)", human, bytes);
 
     print_line(label, value);
 }
@@ -202,7 +203,7 @@ static void print_info(json_object *info, bool followed)
 
 /* ---- finding it out */
 
-/* What the store beside a raw image has. */
+/* What the store beside the image has. */
 static void add_store(json_object *info, const char *path)
 {
     g_auto(TcStorePlace) place = { 0 };
@@ -231,7 +232,7 @@ static json_object *describe(TcImage *image, const TcLayer *layer, const TcImage
     o.chain = false;
     file = tc_image_add(image, layer->path, &o, error);
     info = file ? blk_image_info(file, layer->format, error) : NULL;
-    if (info && !strcmp(layer->format, "raw"))
+    if (info)
         add_store(info, layer->path);
     return info;
 }

@@ -36,6 +36,20 @@ static bool parse_size(Resize *r, const char *text, GError **error)
                         tc_arg(r->inv, 1));
 }
 
+/* What is behind the old end of the disk, a longer backing file would show. */
+static bool check_backing(const Resize *r, const TcImage *image, bool followed, GError **error)
+{
+    const TcLayer *layer = tc_image_layer(image);
+
+    if (r->after <= r->before || followed || !layer->names.backing)
+        return true;
+    return tm_error_set(
+        error,
+        "the backing file '%s' may be longer, and has to be looked at so that what is "
+        "added is zeroes: --backing-chain does",
+        layer->names.backing);
+}
+
 static bool new_size(Resize *r, GError **error)
 {
     if (r->sign == '-' && r->amount >= r->before)
@@ -99,7 +113,7 @@ static bool resize(Resize *r, const TcImageOptions *o, GError **error)
     if (!tc_image_open(tc_arg(r->inv, 0), o, &image, error))
         return false;
     r->before = blk_node_size(image.node);
-    if (!new_size(r, error) ||
+    if (!new_size(r, error) || !check_backing(r, &image, o->chain, error) ||
         (r->after != r->before && !blk_graph_resize(image.graph, image.node, r->after, error)) ||
         !preallocate(r, &image, error))
         return false;

@@ -80,6 +80,8 @@ def create(tmp):
     path = os.path.join(tmp, "r")
     equal(said("create", path, "1.5M"), "Created '%s': raw, 1.5 MiB (1572864 bytes).\n" % path)
     equal(os.stat(path).st_size, 3 * MIB // 2)
+    p = tidemark("image", "create", "-q", os.path.join(tmp, "x.qcow2"), "1M")
+    matches(p.stderr, "warning: .*x.qcow2' is a raw image, whatever its name")
     equal(said("create", "-q", "-o", "preallocation=full,size=2M", path), "")
     equal((os.stat(path).st_size, os.stat(path).st_blocks), (2 * MIB, 2 * MIB // 512))
     matches(said("create", "-f", "qcow2", "-o", "help"), "cluster_size +512 to 2M")
@@ -187,6 +189,18 @@ def raw_resize(tmp):
         equal((os.stat(path).st_blocks - before) // 2048, blocks, mode)
     with open(path, "rb") as f:
         equal(f.read(), b"x" * (512 * KIB) + bytes(3 * MIB))
+
+
+@test
+def behind_the_end(tmp):
+    "what is added to an image does not show what a longer backing file has there"
+    base = image(os.path.join(tmp, "base"), 2 * MIB, [(MIB, b"x" * MIB)])
+    top = os.path.join(tmp, "top")
+    said("create", "-q", "-f", "qcow2", "-b", base, "-F", "raw", top, "1M")
+    matches(said("resize", top, "2M", status=1), "may be longer.*--backing-chain")
+    said("resize", "--backing-chain", top, "2M")
+    equal([e["data"] for e in as_json("map", "--backing-chain", top)][-1], False)
+    said("resize", "--shrink", top, "1M")
 
 
 @test
