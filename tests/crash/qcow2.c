@@ -12,6 +12,7 @@
  * With --faults calls fail besides: then what failed may have happened or not, sector by sector,
  * and a later flush that works still keeps its promise. Everything follows from the seed. */
 #include "block/graph.h"
+#include "block/image.h"
 #include "block/node.h"
 #include "block/registry.h"
 #include "tests/crash/medium.h"
@@ -235,6 +236,26 @@ static void compare(BlkNode *node)
     }
 }
 
+/* What our own check finds: anything but leaks is wrong. */
+static void ask_check(bool leaks)
+{
+    json_object *options =
+        json_tokener_parse("{\"driver\": \"file\", \"node-name\": \"file\", \"locking\": \"off\", "
+                           "\"filename\": \"/m/image\", \"read-only\": true}");
+    g_autoptr(GError) error = NULL;
+    BlkNode *file = blk_graph_add(w.graph, options, &error);
+    BlkImageCheck result;
+
+    json_object_put(options);
+    if (!file || !blk_image_check(file, NULL, NULL, &result, &error))
+        failed("check: %s", error->message);
+    else if (result.corruptions || result.check_errors || (result.leaks && !leaks))
+        failed("check: %" PRIu64 " leaks, %" PRIu64 " corruptions, %" PRIu64 " errors",
+               result.leaks, result.corruptions, result.check_errors);
+    if (file)
+        blk_graph_del(w.graph, "file", NULL);
+}
+
 /* What qemu-img finds in the file on @m: anything but leaks is wrong. */
 static void ask_qemu_img(Medium *m, bool leaks)
 {
@@ -298,12 +319,15 @@ static void check_state(const uint8_t *kept, Rng *rng)
     before = medium_use(w.cut);
     if (w.qemu_img && w.states % w.qemu_img == 0)
         ask_qemu_img(w.cut, true);
+    ask_check(true);
     node = w.failure ? NULL : open_image("cut", !on);
     if (node) {
         compare(node);
         if (on && !w.failure)
             go_on(node, rng);
         close_image("cut");
+        if (on)
+            ask_check(true);
         if (on && w.qemu_img && w.states % w.qemu_img == 1)
             ask_qemu_img(w.cut, true);
     }

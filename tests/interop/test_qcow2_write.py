@@ -273,6 +273,24 @@ def flushed_then_killed(tmp):
         work(tmp, path, model, seed, cluster, definition(path), 60)
 
 
+@test(needs=NEEDS + ["qemu-storage-daemon"])
+def lazy(tmp):
+    "an image with lazy refcounts that QEMU was killed with: read as it is, repaired before it is written"
+    path = create(os.path.join(tmp, "l"), "lazy_refcounts=on")
+    with Daemon(tmp, "--blockdev", definition(path), "--export", "type=nbd,id=e,node-name=disk0,name=disk0,writable=on",
+                binary=QSD, name="q") as d:
+        m = Model(d.nbd(), bytearray(SIZE), 1, 65536)
+        for _ in range(40):
+            m.step()
+        m.h.flush()
+        d.kill()
+    checked = run("qemu-img", "check", path, check=False)
+    equal(checked.returncode in (2, 3), True, "QEMU left it in disorder")
+    with Daemon(tmp, "--blockdev", definition(path, read_only=True), "--export", "type=nbd,id=e,node-name=disk0,name=disk0") as d:
+        equal(d.nbd().pread(SIZE, 0) == m.data, True)
+    work(tmp, path, m.data, 2, 65536, definition(path), 60)
+
+
 @test(needs=NEEDS)
 def resizing(tmp):
     "block_resize both ways: what is grown reads as zeroes, whatever was there before"

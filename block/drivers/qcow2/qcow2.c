@@ -7,6 +7,7 @@
  * A backing file is not opened because an image names it: the option "backing" says what stands
  * below, or null for nothing, or "backing-names" which names may be followed. */
 #include "block/drivers/qcow2/qcow2.h"
+#include "block/image.h"
 #include "util/endian.h"
 #include "util/error.h"
 #include "util/range.h"
@@ -104,7 +105,34 @@ static int find_writable(Qcow2 *q)
     return -EACCES;
 }
 
-static int refuse_state(const Qcow2 *q)
+/* QEMU did not close it, and keeps refcounts lazily: they are made anew before anything is written.
+ */
+static int repair(Qcow2 *q)
+{
+    BlkImageCheckOptions options = { .fix = BLK_IMAGE_FIX_ALL };
+    BlkImageCheck result;
+    Qcow2Header header;
+    g_autoptr(GError) error = NULL;
+    int ret;
+
+    if (!blk_image_check(blk_node_child(q->node, QCOW2_FILE),
+                         blk_node_child(q->node, QCOW2_DATA_FILE), &options, &result, &error)) {
+        blk_host.error(q->node, "qcow2: the image was not closed, and can't be repaired: %s",
+                       error->message);
+        return -EIO;
+    }
+    ret = qcow2_header_read(q->node, &header);
+    if (ret < 0)
+        return ret;
+    qcow2_header_clear(&q->header);
+    q->header = header;
+    if (!(header.incompatible & (QCOW2_INCOMPATIBLE_DIRTY | QCOW2_INCOMPATIBLE_CORRUPT)))
+        return 0;
+    blk_host.error(q->node, "qcow2: the image was not closed, and is corrupt: it can be read only");
+    return -EIO;
+}
+
+static int refuse_state(Qcow2 *q)
 {
     if (!q->writable)
         return 0;
@@ -112,12 +140,7 @@ static int refuse_state(const Qcow2 *q)
         blk_host.error(q->node, "qcow2: Image is corrupt; cannot be opened read/write");
         return -EACCES;
     }
-    if (q->header.incompatible & QCOW2_INCOMPATIBLE_DIRTY) {
-        blk_host.error(q->node, "qcow2: the image was not closed, and its refcounts are to be "
-                                "repaired before it is written");
-        return -EACCES;
-    }
-    return 0;
+    return q->header.incompatible & QCOW2_INCOMPATIBLE_DIRTY ? repair(q) : 0;
 }
 
 /* What is written must not lie over these. */
