@@ -13,6 +13,7 @@
 
 struct QmpContext {
     QmpContextOptions options;
+    BlkJobs *jobs;
     QmpTypes *types;
     GPtrArray *listeners; /* QmpListener; a freed one is NULL until nobody walks the array */
     unsigned walking;
@@ -108,6 +109,7 @@ QmpContext *qmp_context_new(const QmpContextOptions *options)
     g_queue_init(&ctx->queue);
     watch_bell(ctx);
     blk_graph_set_events(options->graph, qmp_context_emit, ctx);
+    ctx->jobs = blk_jobs_new(options->graph, ctx->options.main);
     return ctx;
 }
 
@@ -115,6 +117,7 @@ void qmp_context_free(QmpContext *ctx)
 {
     if (!ctx)
         return;
+    blk_jobs_free(ctx->jobs);
     blk_graph_set_events(ctx->options.graph, NULL, NULL);
     g_source_destroy(ctx->ringing);
     g_source_unref(ctx->ringing);
@@ -134,6 +137,11 @@ BlkGraph *qmp_context_graph(QmpContext *ctx)
 BlkExports *qmp_context_exports(QmpContext *ctx)
 {
     return ctx->options.exports;
+}
+
+BlkJobs *qmp_context_jobs(QmpContext *ctx)
+{
+    return ctx->jobs;
 }
 
 const QmpTypes *qmp_context_types(QmpContext *ctx)

@@ -7,6 +7,7 @@
 #pragma once
 #include "block/export.h"
 #include "block/graph.h"
+#include "block/jobs/job.h"
 #include "qmp/table.h"
 
 typedef struct QmpContext QmpContext;
@@ -38,6 +39,7 @@ void qmp_context_free(QmpContext *ctx);
 
 BlkGraph *qmp_context_graph(QmpContext *ctx);
 BlkExports *qmp_context_exports(QmpContext *ctx);
+BlkJobs *qmp_context_jobs(QmpContext *ctx);
 const QmpTypes *qmp_context_types(QmpContext *ctx);
 GMainContext *qmp_context_main(QmpContext *ctx);
 void qmp_context_quit(QmpContext *ctx);

@@ -12,5 +12,6 @@ const QmpFamily *const qmp_families[] = {
     &qmp_family_object,
     &qmp_family_bitmap,
     &qmp_family_transaction,
+    &qmp_family_job,
     NULL,
 };

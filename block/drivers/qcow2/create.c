@@ -20,6 +20,7 @@
 #define HEADER_2    72u
 #define HEADER_3    112u
 #define BACKING_MAX 1023u
+#define FORMAT_MAX  15u
 #define CHUNK       (UINT64_C(2) << 20) /* bytes of a table that are in memory; whole clusters */
 
 static const char *const versions[] = { "v2", "v3", NULL };
@@ -112,6 +113,10 @@ static bool check_files(const BlkOptions *o, bool data_file, GError **error)
     if (backing && is_preallocated(o) && !blk_options_bool(o, "extended-l2"))
         return tm_error_set(error, "Backing file and preallocation can only be used at the same "
                                    "time if extended_l2 is on");
+    if (blk_options_is_set(o, "backing-fmt") &&
+        strlen(blk_options_string(o, "backing-fmt")) > FORMAT_MAX)
+        return tm_error_set(error, "Unknown backing file format '%s'",
+                            blk_options_string(o, "backing-fmt"));
     if (backing && strlen(backing) > BACKING_MAX)
         return tm_error_set(error,
                             "Could not assign backing file: its name has %zu bytes, and may "
