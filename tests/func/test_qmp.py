@@ -626,7 +626,7 @@ def schema_like_theirs(tmp):
         "block-export-dirty-bitmap",
         *(c + o for c in ("blockdev-add.", "blockdev-reopen.options.") for o in (
             "bitmap-accept-changed", "bitmap-durability", "bitmap-store", "=qcow2.backing-names",
-            "=qcow2.discard-no-unref")),
+            "=qcow2.discard-no-unref", "=qcow2.snapshot")),
         "query-named-block-nodes.lost", "nbd-server-remove.mode wait",
         *("nbd-server-start." + k for k in (
             "handshake-max-seconds", "id", "idle-max-seconds", "max-bytes-in-flight",

@@ -206,7 +206,7 @@ static bool compare_block(Compare *c, uint64_t index, uint64_t end, GError **err
     if (ret == 0 && offset)
         ret = qcow2_check_read(k, c->block, offset, k->cluster);
     if (ret < 0) {
-        k->result.check_errors++;
+        k->result.check_errors += end - first;
         k->rebuild = true;
         qcow2_check_found(k, "Can't get refcounts of clusters %" PRIu64 " to %" PRIu64 ": %s",
                           first, end - 1, tm_strerror(-ret));
@@ -221,7 +221,7 @@ static bool compare_block(Compare *c, uint64_t index, uint64_t end, GError **err
 bool qcow2_check_compare(Qcow2Check *k, unsigned fix, GError **error)
 {
     uint64_t limit = tm_max(k->clusters, k->counted_max), per = per_block(k);
-    Compare c = { .k = k, .fix = fix };
+    Compare c = { .k = k, .fix = fix, .highest = 1 };
     g_autofree uint8_t *block = g_try_malloc(k->cluster);
 
     c.block = block;

@@ -6,7 +6,7 @@
  *
  * A backing file is not opened because an image names it: the option "backing" says what stands
  * below, or null for nothing, or "backing-names" which names may be followed. */
-#include "block/drivers/qcow2/qcow2.h"
+#include "block/drivers/qcow2/snapshots.h"
 #include "block/image.h"
 #include "util/endian.h"
 #include "util/error.h"
@@ -130,6 +130,24 @@ static int repair(Qcow2 *q)
         return 0;
     blk_host.error(q->node, "qcow2: the image was not closed, and is corrupt: it can be read only");
     return -EIO;
+}
+
+/* The disk is that of a snapshot, if the options say so: only to be read. */
+static int choose_disk(Qcow2 *q)
+{
+    const char *which = blk_host.option_string(q->node, "snapshot");
+    g_autoptr(GError) error = NULL;
+
+    if (!which)
+        return 0;
+    if (q->writable) {
+        blk_host.error(q->node, "'snapshot' is only for reading: read-only=on is needed with it");
+        return -EACCES;
+    }
+    if (qcow2_snapshot_use(blk_node_child(q->node, QCOW2_FILE), &q->header, which, &error))
+        return 0;
+    blk_host.error(q->node, "%s", error->message);
+    return -EINVAL;
 }
 
 static int refuse_state(Qcow2 *q)
@@ -264,6 +282,8 @@ static int qcow2_open(struct tidemark_node *node, void **handle)
         ret = find_writable(q);
     if (ret == 0)
         ret = refuse_state(q);
+    if (ret == 0)
+        ret = choose_disk(q);
     if (ret == 0)
         ret = open_tables(q);
     if (ret < 0) {
@@ -444,6 +464,9 @@ static const struct tidemark_option qcow2_options[] = {
       .type = TIDEMARK_OPTION_BOOL,
       .default_value = "on",
       .help = "accepted for compatibility; snapshots are not deleted here" },
+    { .name = "snapshot",
+      .type = TIDEMARK_OPTION_STRING,
+      .help = "the internal snapshot to read, by its id or its name, instead of the present disk" },
     { .name = "pass-discard-other",
       .type = TIDEMARK_OPTION_BOOL,
       .default_value = "off",

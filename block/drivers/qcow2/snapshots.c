@@ -185,3 +185,21 @@ bool qcow2_snapshot_check(const Qcow2Header *h, const Qcow2Snapshot *s, uint64_t
             s->l1_size, s->disk_size);
     return true;
 }
+
+bool qcow2_snapshot_use(BlkNode *file, Qcow2Header *h, const char *id_or_name, GError **error)
+{
+    uint64_t bytes;
+    g_autoptr(GArray) list = qcow2_snapshots_read(file, h, &bytes, error);
+    const Qcow2Snapshot *s = list ? qcow2_snapshots_find(list, id_or_name, error) : NULL;
+
+    if (!s || !qcow2_snapshot_check(h, s, blk_node_size(file), error))
+        return false;
+    if (h->external_data)
+        return tm_error_set(error, "An image with an external data file can't have snapshots");
+    h->l1_offset = s->l1_offset;
+    h->l1_size = s->l1_size;
+    h->size = s->disk_size;
+    h->has_bitmaps = false;
+    h->n_bitmaps = 0;
+    return true;
+}

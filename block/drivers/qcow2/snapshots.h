@@ -27,4 +27,7 @@ const Qcow2Snapshot *qcow2_snapshots_find(const GArray *list, const char *id_or_
 bool qcow2_snapshot_check(const Qcow2Header *header, const Qcow2Snapshot *snapshot,
                           uint64_t file_size, GError **error);
 
+/* Makes @header one of that snapshot's disk, which has no bitmaps. */
+bool qcow2_snapshot_use(BlkNode *file, Qcow2Header *header, const char *id_or_name, GError **error);
+
 #define QCOW2_SNAPSHOT_DISK_SIZE_END 16u /* extra_size from which the entry has its disk size */
