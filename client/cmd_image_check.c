@@ -152,7 +152,8 @@ static bool check_image(Check *c, BlkImageCheck *result, GError **error)
     c->progress = progress;
     if (!tc_image_begin(&image, error))
         return false;
-    ok = open_file(c, &image, c->layer->path, &file, error) &&
+    ok = (c->fix || tc_image_check_written(c->layer, &c->image, error)) &&
+         open_file(c, &image, c->layer->path, &file, error) &&
          blk_image_check(file, NULL, &o, result, error);
     tc_progress_clear(progress);
     return ok;

@@ -228,6 +228,8 @@ static json_object *describe(TcImage *image, const TcLayer *layer, const TcImage
     json_object *info;
     BlkNode *file;
 
+    if (!tc_image_check_written(layer, how, error))
+        return NULL;
     o.format = "raw";
     o.chain = false;
     file = tc_image_add(image, layer->path, &o, error);

@@ -5,7 +5,9 @@
 #include "util/log.h"
 #include "util/sys.h"
 
+#include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 
 /* ---- what is to be opened, as BlockdevOptions */
 
@@ -17,6 +19,29 @@ static void add_string(json_object *object, const char *key, const char *value)
 static void add_flag(json_object *object, const char *key, bool value)
 {
     json_object_object_add(object, key, json_object_new_boolean(value));
+}
+
+/* Whether a writer holds its lock: QEMU's byte of the permission to write, 100 and 1 (see
+ * block/drivers/file_lock.c). */
+static bool is_written(const char *path)
+{
+    struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 101, .l_len = 1 };
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    bool held = fd >= 0 && fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+
+    if (fd >= 0)
+        close(fd);
+    return held;
+}
+
+bool tc_image_check_written(const TcLayer *layer, const TcImageOptions *options, GError **error)
+{
+    return options->writable || options->force_share || !strcmp(layer->format, "raw") ||
+           !is_written(layer->path) ||
+           tm_error_set(error,
+                        "another process has '%s' open for writing; --force-share looks at it all "
+                        "the same",
+                        layer->path);
 }
 
 static json_object *file_options(const char *path, const TcImageOptions *options)
@@ -110,6 +135,10 @@ static json_object *chain_options(GPtrArray *layers, const TcImageOptions *optio
         TcImageOptions o = *options;
 
         o.writable = options->writable && i == 0;
+        if (!tc_image_check_written(layers->pdata[i], &o, error)) {
+            json_object_put(object);
+            return NULL;
+        }
         object = layer_options(layers->pdata[i], object, &o, error);
         if (!object)
             return NULL;
@@ -179,8 +208,9 @@ const char *tc_image_probe(const char *path, GError **error)
     format = file ? blk_image_probe(file, error) : NULL;
     if (!format || !strcmp(format, "raw") || !strcmp(format, "qcow2"))
         return format;
-    tm_error_set(error, "'%s' is a %s image, which is not supported: --format raw takes it as it is",
-                 path, format);
+    tm_error_set(error,
+                 "'%s' is a %s image, which is not supported: --format raw takes it as it is", path,
+                 format);
     return NULL;
 }
 

@@ -115,9 +115,13 @@ def info(tmp):
     matches(text, r"b0 +4 KiB +0 B +0 % +enabled +ok\n$")
     equal([i["format"] for i in as_json("info", "--backing-chain", top)], ["qcow2", "raw"])
     equal(as_json("info", base)["bitmaps"][0]["name"], "b0")
-    with Daemon(tmp, *disk(tmp, "d", path=base)):  # in use
+    with Daemon(tmp, *disk(tmp, "d", path=base)):  # in use, and no format of which a part is not there
         equal(as_json("info", base)["virtual-size"], MIB)
-        equal(as_json("info", "-U", base)["virtual-size"], MIB)
+    with Daemon(tmp, "--blockdev", "driver=qcow2,node-name=q,backing-names=any,file.driver=file,"
+                "file.filename=" + top):
+        for command in ("info", "map", "check"):
+            matches(said(command, top, status=1), "has '%s' open for writing; --force-share" % top)
+            said(command, "--force-share", top)
 
 
 @test
@@ -140,6 +144,8 @@ def check(tmp):
     equal(tidemark("image", "check", "-q", path, check=False).returncode, 3)
     with Daemon(tmp, "--blockdev", "driver=qcow2,node-name=q,file.driver=file,file.filename=" + path):
         matches(said("check", "--repair", "leaks", path, status=1), "lock")
+        matches(said("check", path, status=1), "open for writing; --force-share")
+        tidemark("image", "check", "-U", path, check=False)
     matches(said("check", "--repair", "leaks", path), "Repaired\n  1 leaked cluster: free again\nNo errors")
     equal(as_json("check", path)["check-errors"], 0)
     raw = image(os.path.join(tmp, "r"), MIB)

@@ -240,6 +240,25 @@ def statuses(tmp):
             equal(bool(got.stderr), got.returncode != 0, str(args))
 
 
+@test(needs=["qemu-img", "qemu-storage-daemon"])
+def in_use(tmp):
+    "what QEMU has open is looked at with --force-share only, and not changed; as by qemu-img"
+    with inside(tmp):
+        qemu_img("create", "-q", "-f", "qcow2", "q", "1M")
+        image("r", MIB)
+        with Daemon(tmp, "--blockdev", "driver=qcow2,node-name=q,file.driver=file,file.filename=q",
+                    "--blockdev", "driver=file,node-name=r,filename=r",
+                    *[a for n in "qr" for a in ("--export", "type=nbd,id=%s,node-name=%s,writable=on" % (n, n))],
+                    binary=QSD):
+            for args in (["info", "q"], ["info", "r"], ["map", "q"], ["map", "r"], ["check", "q"],
+                         ["info", "-U", "q"], ["map", "-U", "r"], ["map", "-U", "q"],
+                         ["resize", "q", "2M"], ["resize", "r", "2M"], ["check", "-r", "all", "q"],
+                         ["bitmap", "--add", "q", "b"], ["create", "r", "1M"],
+                         ["create", "-f", "qcow2", "q", "1M"]):
+                got, expected = (c(*args, check=False).returncode != 0 for c in (ours, qemu_img))
+                equal(got, expected, str(args))
+
+
 @test(needs=["qemu-img"])
 def foreign(tmp):
     "images of formats that are not supported are not taken for raw ones unasked"
