@@ -199,7 +199,7 @@ def other_backing(tmp):
         equal(bytes(h.pread(4096, 0)), bytes(4096))
         reopen(d, node(q, backing="raw"))
         equal(bytes(h.pread(4096, 0)), b"r" * 4096)
-        equal(extents(h, "qemu:allocation-depth"), [(0, 2 * MIB, 2), (2 * MIB, 2 * MIB, 0)])
+        equal(extents(h, "qemu:allocation-depth"), [(0, 4 * MIB, 2)])  # behind its end, too
         equal(facts(d, "bk"), None)
         raises(QMPError, d.qmp, "blockdev-del", node_name="raw", match="Node raw is in use")
         equal([i["node-name"] for i in d.qmp("query-named-block-nodes")
