@@ -39,6 +39,12 @@ def qcow2():
 
 
 @test
+def qcow2_check():
+    "qcow2 images, checked and repaired"
+    replay("qcow2_check")
+
+
+@test
 def store():
     "stores of bitmaps"
     replay("store")
