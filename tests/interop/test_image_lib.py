@@ -88,7 +88,7 @@ def created(tmp):
             matches(run("qemu-img", "check", ours).stdout, "No errors were found")
             equal(facts(ours), facts(theirs), options)
             run("qemu-img", "compare", ours, theirs)
-            if "data_file" in options:
+            if "data_file" in options and facts(ours)["format-specific"]["data"]["data-file-raw"]:
                 equal(os.path.getsize(data), os.path.getsize(data + ".qemu"), options)
             if options.get("preallocation") in ("falloc", "full"):
                 filled = data if "data_file" in options else ours

@@ -216,7 +216,17 @@ static bool clear_bits(Qcow2Check *k, GError **error)
     return ret == 0 || tm_error_set_errno(error, -ret, "Could not update the qcow2 header");
 }
 
-static bool repair(Qcow2Check *k, GError **error)
+/* Nothing that was in memory counts for the check of what was mended: tables may lie over others. */
+static bool start_again(Qcow2Check *k, BlkNode *data_file, GError **error)
+{
+    Qcow2Check fresh = { .file = k->file, .options = k->options, .work = k->work, .quiet = true };
+
+    finish(k);
+    *k = fresh;
+    return start(k, data_file, error);
+}
+
+static bool repair(Qcow2Check *k, BlkNode *data_file, GError **error)
 {
     BlkImageCheck mended;
     int ret;
@@ -227,8 +237,7 @@ static bool repair(Qcow2Check *k, GError **error)
     ret = blk_node_flush(k->file);
     if (ret < 0)
         return tm_error_set_errno(error, -ret, "Could not write the image");
-    k->quiet = true;
-    if (!look(k, error))
+    if (!start_again(k, data_file, error) || !look(k, error))
         return false;
     k->result.leaks_fixed = mended.leaks_fixed;
     k->result.corruptions_fixed = mended.corruptions_fixed;
@@ -249,7 +258,7 @@ bool blk_image_check(BlkNode *file, BlkNode *data_file, const BlkImageCheckOptio
     ok = start(&k, data_file, error);
     if (ok) {
         plan(&k);
-        ok = k.options.fix ? repair(&k, error) : look(&k, error);
+        ok = k.options.fix ? repair(&k, data_file, error) : look(&k, error);
     }
     if (ok)
         *result = k.result;
