@@ -104,6 +104,13 @@ static int compare_names(const void *a, const void *b)
     return g_strcmp0(tc_json_string(*x, "node-name"), tc_json_string(*y, "node-name"));
 }
 
+static const char *mode_of(json_object *node)
+{
+    if (tc_json_string(node, "lost"))
+        return "LOST";
+    return tc_json_true(node, "ro") ? "ro" : "rw";
+}
+
 TcTable *tc_view_node_table(json_object *nodes, const char *title)
 {
     TcTable *table = tc_table_new(title, "NODE|DRIVER|>SIZE|MODE|>BITMAPS|FILE");
@@ -117,7 +124,7 @@ TcTable *tc_view_node_table(json_object *nodes, const char *title)
         g_autofree char *count = bitmaps ? g_strdup_printf("%zu", bitmaps) : NULL;
 
         tc_table_add(table, tc_json_string(node, "node-name"), tc_json_string(node, "drv"), size,
-                     tc_json_true(node, "ro") ? "ro" : "rw", count, tc_json_string(node, "file"));
+                     mode_of(node), count, tc_json_string(node, "file"));
     }
     return table;
 }

@@ -307,6 +307,7 @@ def lost(tmp):
                         lambda: h.zero(512, 0), lambda: h.block_status(512, 0, lambda *x: 0)):
             equal(raises(Exception, request).errno, "EIO")
         matches(facts(d, "f")["lost"], "Could not open")
+        matches(tidemark("info", "--socket", d.qmp_path).stdout, r"f +file +4 MiB +LOST")
         raises(QMPError, reopen, d, node(f, cache={"direct": True}), match="Could not open")
         os.rename(f["filename"] + ".away", f["filename"])
         reopen(d, f)
