@@ -2,7 +2,7 @@
  * image.
  *
  * All that is asked for happens in one change, so that it is done or not done as a whole. */
-#include "bitmap/store.h"
+#include "block/bitmap_changes.h"
 #include "block/bitmaps.h"
 #include "client/cmd_image.h"
 #include "client/text.h"
@@ -23,84 +23,29 @@ static const TcOption options[] = {
     { 0 },
 };
 
-/* How to take a step back. */
-typedef struct Undo {
-    enum { UNDO_ADD, UNDO_REMOVE, UNDO_CHANGE } kind;
-    BmpBitmap *bitmap; /* a reference */
-    BmpBackup *backup; /* UNDO_CHANGE */
-} Undo;
-
 typedef struct Actions {
     const TcInvocation *inv;
     const char *name;
     TcImage image;
     BlkNode *source; /* of merges; the image's own node, or another */
     uint64_t granularity;
-    GArray *undo;
+    BlkBitmapChanges *changes;
 } Actions;
-
-static void undo_clear(void *opaque)
-{
-    Undo *undo = opaque;
-
-    bmp_backup_free(undo->backup);
-    bmp_bitmap_unref(undo->bitmap);
-}
-
-static void note(Actions *a, int kind, BmpBitmap *bitmap)
-{
-    Undo undo = { kind, bmp_bitmap_ref(bitmap), NULL };
-
-    if (kind == UNDO_CHANGE)
-        undo.backup = bmp_bitmap_backup(bitmap);
-    g_array_append_val(a->undo, undo);
-}
-
-static void take_back(Actions *a)
-{
-    for (guint i = a->undo->len; i-- > 0;) {
-        Undo *undo = &g_array_index(a->undo, Undo, i);
-
-        if (undo->kind == UNDO_ADD)
-            bmp_bitmap_remove(undo->bitmap, NULL);
-        else if (undo->kind == UNDO_REMOVE)
-            bmp_bitmap_unremove(undo->bitmap);
-        else
-            bmp_bitmap_restore(undo->bitmap, g_steal_pointer(&undo->backup));
-    }
-}
 
 /* ---- the actions */
 
 static bool add(Actions *a, GError **error)
 {
-    struct tidemark_info info = { .struct_size = sizeof(info) };
     BmpAddOptions o = { .granularity = a->granularity, .persistent = true };
-    g_autoptr(BmpBitmap) bitmap = NULL;
 
-    blk_node_info(a->image.node, &info);
-    if (!o.granularity)
-        o.granularity = bmp_default_granularity(info.cluster_size);
-    bitmap = bmp_set_add(blk_node_bitmaps(a->image.node), a->name, &o, error);
-    if (bitmap)
-        note(a, UNDO_ADD, bitmap);
-    return bitmap != NULL;
-}
-
-static bool take_away(Actions *a, BmpBitmap *bitmap, GError **error)
-{
-    if (!bmp_bitmap_remove(bitmap, error))
-        return false;
-    note(a, UNDO_REMOVE, bitmap);
-    return true;
+    return blk_bitmap_changes_add(a->changes, a->image.node, a->name, &o, error);
 }
 
 static bool merge(Actions *a, BmpBitmap *bitmap, const char *name, GError **error)
 {
     g_autoptr(BmpBitmap) source = bmp_set_find(blk_node_bitmaps(a->source), name, error);
 
-    return source && bmp_bitmap_check_usable(source, error) &&
-           bmp_bitmap_merge(bitmap, source, error);
+    return source && blk_bitmap_changes_merge(a->changes, bitmap, source, error);
 }
 
 static bool act(Actions *a, const TcGiven *given, GError **error)
@@ -114,16 +59,13 @@ static bool act(Actions *a, const TcGiven *given, GError **error)
     if (!bitmap)
         return false;
     if (!strcmp(what, "remove"))
-        return take_away(a, bitmap, error);
-    if (!bmp_bitmap_check_usable(bitmap, error))
-        return false;
-    note(a, UNDO_CHANGE, bitmap);
+        return blk_bitmap_changes_remove(a->changes, bitmap, error);
     if (!strcmp(what, "clear"))
-        return bmp_bitmap_clear(bitmap, error);
+        return blk_bitmap_changes_apply(a->changes, bitmap, bmp_bitmap_clear, error);
     if (!strcmp(what, "enable"))
-        return bmp_bitmap_enable(bitmap, error);
+        return blk_bitmap_changes_apply(a->changes, bitmap, bmp_bitmap_enable, error);
     if (!strcmp(what, "disable"))
-        return bmp_bitmap_disable(bitmap, error);
+        return blk_bitmap_changes_apply(a->changes, bitmap, bmp_bitmap_disable, error);
     return merge(a, bitmap, given->value, error);
 }
 
@@ -156,8 +98,7 @@ static bool change(Actions *a, GError **error)
     blk_bitmaps_change_begin(nodes, n);
     ok = act_all(a, error) && blk_bitmaps_commit(nodes, n, error);
     if (!ok)
-        take_back(a);
-    g_array_set_size(a->undo, 0);
+        blk_bitmap_changes_take_back(a->changes);
     blk_bitmaps_change_end(nodes, n);
     return ok;
 }
@@ -210,10 +151,9 @@ static int run(const TcInvocation *inv)
         return tc_fail_usage(inv, g_steal_pointer(&error));
     if (!tc_image_open(tc_arg(inv, 0), &o, &a.image, &error))
         return tc_fail(g_steal_pointer(&error));
-    a.undo = g_array_new(FALSE, FALSE, sizeof(Undo));
-    g_array_set_clear_func(a.undo, undo_clear);
+    a.changes = blk_bitmap_changes_new();
     ok = open_source(&a, &error) && change(&a, &error);
-    g_array_unref(a.undo);
+    blk_bitmap_changes_free(a.changes);
     tc_image_clear(&a.image);
     return ok ? TC_EXIT_OK : tc_fail(g_steal_pointer(&error));
 }

@@ -5,56 +5,20 @@
  * and noted; at the first that fails, those before it are taken back in reverse order, still within
  * the seal: nobody has seen them. */
 #include "qmp/transaction.h"
+#include "block/bitmap_changes.h"
 #include "block/bitmaps.h"
 #include "qmp/args.h"
 #include "util/error.h"
 #include <string.h>
 
-/* How to take back one step. */
-typedef struct Undo {
-    enum { UNDO_ADD, UNDO_REMOVE, UNDO_CHANGE } kind;
-    BmpBitmap *bitmap; /* a reference */
-    BmpBackup *backup; /* UNDO_CHANGE */
-} Undo;
-
 typedef struct Transaction {
     QmpContext *ctx;
     GPtrArray *nodes; /* BlkNode references, each once */
-    GArray *undo;
+    BlkBitmapChanges *changes;
     bool grouped;
 } Transaction;
 
 typedef bool (*ActionFn)(Transaction *t, json_object *data, GError **error);
-
-static void note(Transaction *t, int kind, BmpBitmap *bitmap, BmpBackup *backup)
-{
-    Undo undo = { kind, bmp_bitmap_ref(bitmap), backup };
-
-    g_array_append_val(t->undo, undo);
-}
-
-static void take_back(Undo *undo)
-{
-    switch (undo->kind) {
-    case UNDO_ADD:
-        bmp_bitmap_remove(undo->bitmap, NULL);
-        break;
-    case UNDO_REMOVE:
-        bmp_bitmap_unremove(undo->bitmap);
-        break;
-    case UNDO_CHANGE:
-        bmp_bitmap_restore(undo->bitmap, g_steal_pointer(&undo->backup));
-        break;
-    }
-}
-
-static void undo_clear(void *opaque)
-{
-    Undo *undo = opaque;
-
-    bmp_backup_free(undo->backup);
-    bmp_bitmap_unref(undo->bitmap);
-}
 
 /* ---- what actions name ---- */
 
@@ -95,14 +59,6 @@ static BmpBitmap *find_target(Transaction *t, json_object *data, const char *key
 
 /* ---- the actions ---- */
 
-static uint64_t default_granularity(BlkNode *node)
-{
-    struct tidemark_info info = { .struct_size = sizeof(info) };
-
-    blk_node_info(node, &info);
-    return bmp_default_granularity(info.cluster_size);
-}
-
 static bool act_add(Transaction *t, json_object *data, GError **error)
 {
     const char *node_name = qmp_arg_str(data, "node"), *name = qmp_arg_str(data, "name");
@@ -110,7 +66,6 @@ static bool act_add(Transaction *t, json_object *data, GError **error)
                               .persistent = qmp_arg_bool(data, "persistent", false),
                               .disabled = qmp_arg_bool(data, "disabled", false) };
     BlkNode *node = qmp_find_node(t->ctx, node_name, node_name, error);
-    g_autoptr(BmpBitmap) bitmap = NULL;
 
     if (!node)
         return false;
@@ -119,22 +74,14 @@ static bool act_add(Transaction *t, json_object *data, GError **error)
     /* To the set 0 means the default; a given 0 is a mistake. */
     if (qmp_arg(data, "granularity") && options.granularity == 0)
         return tm_error_set(error, "Granularity must be power of 2 and at least 512");
-    if (options.granularity == 0)
-        options.granularity = default_granularity(node);
-    bitmap = bmp_set_add(blk_node_bitmaps(node), name, &options, error);
-    if (bitmap)
-        note(t, UNDO_ADD, bitmap, NULL);
-    return bitmap != NULL;
+    return blk_bitmap_changes_add(t->changes, node, name, &options, error);
 }
 
 static bool act_remove(Transaction *t, json_object *data, GError **error)
 {
     g_autoptr(BmpBitmap) bitmap = find_target(t, data, "name", error);
 
-    if (!bitmap || !bmp_bitmap_remove(bitmap, error))
-        return false;
-    note(t, UNDO_REMOVE, bitmap, NULL);
-    return true;
+    return bitmap && blk_bitmap_changes_remove(t->changes, bitmap, error);
 }
 
 static bool change(Transaction *t, json_object *data, bool (*fn)(BmpBitmap *, GError **),
@@ -142,10 +89,7 @@ static bool change(Transaction *t, json_object *data, bool (*fn)(BmpBitmap *, GE
 {
     g_autoptr(BmpBitmap) bitmap = find_target(t, data, "name", error);
 
-    if (!bitmap || !bmp_bitmap_check_usable(bitmap, error))
-        return false;
-    note(t, UNDO_CHANGE, bitmap, bmp_bitmap_backup(bitmap));
-    return fn(bitmap, error);
+    return bitmap && blk_bitmap_changes_apply(t->changes, bitmap, fn, error);
 }
 
 static bool act_clear(Transaction *t, json_object *data, GError **error)
@@ -168,8 +112,7 @@ static bool merge_one(Transaction *t, BmpBitmap *target, const char *node_name, 
 {
     g_autoptr(BmpBitmap) source = find(t, node_name, name, error);
 
-    return source && bmp_bitmap_check_usable(source, error) &&
-           bmp_bitmap_merge(target, source, error);
+    return source && blk_bitmap_changes_merge(t->changes, target, source, error);
 }
 
 static bool act_merge(Transaction *t, json_object *data, GError **error)
@@ -180,7 +123,6 @@ static bool act_merge(Transaction *t, json_object *data, GError **error)
 
     if (!target || !bmp_bitmap_check_usable(target, error))
         return false;
-    note(t, UNDO_CHANGE, target, bmp_bitmap_backup(target));
     for (size_t i = 0; i < n; i++) {
         const char *node = sources[i].node ? sources[i].node : qmp_arg_str(data, "node");
 
@@ -237,8 +179,7 @@ static bool perform(Transaction *t, json_object *actions, GError **error)
     if (blk_bitmaps_commit((BlkNode *const *)t->nodes->pdata, t->nodes->len, error))
         return true;
 fail:
-    for (guint i = t->undo->len; i > 0; i--)
-        take_back(&g_array_index(t->undo, Undo, i - 1));
+    blk_bitmap_changes_take_back(t->changes);
     return false;
 }
 
@@ -249,14 +190,13 @@ bool qmp_transaction_run(QmpContext *ctx, json_object *actions, bool grouped, GE
     bool ok;
 
     t.nodes = g_ptr_array_new_with_free_func((GDestroyNotify)blk_node_unref);
-    t.undo = g_array_new(FALSE, FALSE, sizeof(Undo));
-    g_array_set_clear_func(t.undo, undo_clear);
+    t.changes = blk_bitmap_changes_new();
     for (size_t i = 0; i < n; i++)
         involve_action(&t, qmp_arg(json_object_array_get_idx(actions, i), "data"));
     blk_bitmaps_change_begin((BlkNode *const *)t.nodes->pdata, t.nodes->len);
     ok = perform(&t, actions, error);
     blk_bitmaps_change_end((BlkNode *const *)t.nodes->pdata, t.nodes->len);
-    g_array_unref(t.undo);
+    blk_bitmap_changes_free(t.changes);
     g_ptr_array_unref(t.nodes);
     return ok;
 }
