@@ -92,39 +92,6 @@ const char *blk_image_probe(BlkNode *file, GError **error)
 
 /* ---- qcow2 */
 
-static json_object *snapshot_json(const Qcow2Snapshot *s)
-{
-    json_object *o = json_object_new_object();
-
-    add_string(o, "id", s->id);
-    add_string(o, "name", s->name);
-    add_uint(o, "vm-state-size", s->vm_state_size);
-    add_uint(o, "date-sec", s->date_seconds);
-    add_uint(o, "date-nsec", s->date_nanoseconds);
-    add_uint(o, "vm-clock-sec", s->vm_clock_nanoseconds / 1000000000);
-    add_uint(o, "vm-clock-nsec", s->vm_clock_nanoseconds % 1000000000);
-    if (s->icount != UINT64_MAX)
-        add_uint(o, "icount", s->icount);
-    return o;
-}
-
-static bool add_snapshots(json_object *info, BlkNode *file, const Qcow2Header *h, GError **error)
-{
-    uint64_t bytes;
-    g_autoptr(GArray) list = qcow2_snapshots_read(file, h, &bytes, error);
-    json_object *array;
-
-    if (!list)
-        return false;
-    if (!list->len)
-        return true;
-    array = json_object_new_array();
-    for (guint i = 0; i < list->len; i++)
-        json_object_array_add(array, snapshot_json(&g_array_index(list, Qcow2Snapshot, i)));
-    json_object_object_add(info, "snapshots", array);
-    return true;
-}
-
 static json_object *bitmap_json(const Qcow2DirectoryEntry *b)
 {
     json_object *o = json_object_new_object(), *flags = json_object_new_array();
@@ -139,8 +106,10 @@ static json_object *bitmap_json(const Qcow2DirectoryEntry *b)
     return o;
 }
 
-static bool add_bitmaps(json_object *data, BlkNode *file, const Qcow2Header *h, GError **error)
+static bool add_bitmaps(json_object *info, BlkNode *file, const Qcow2Header *h, GError **error)
 {
+    json_object *data =
+        json_object_object_get(json_object_object_get(info, "format-specific"), "data");
     g_autoptr(GArray) list = NULL;
     json_object *array;
 
@@ -156,54 +125,7 @@ static bool add_bitmaps(json_object *data, BlkNode *file, const Qcow2Header *h, 
     return true;
 }
 
-static bool add_specific(json_object *info, BlkNode *file, const Qcow2Header *h, GError **error)
-{
-    json_object *specific = json_object_new_object(), *data = json_object_new_object();
-
-    json_object_object_add(info, "format-specific", specific);
-    add_string(specific, "type", "qcow2");
-    json_object_object_add(specific, "data", data);
-    add_string(data, "compat", h->version == 2 ? "0.10" : "1.1");
-    add_string(data, "compression-type", h->compression == QCOW2_ZSTD ? "zstd" : "zlib");
-    if (h->version == 2) {
-        add_uint(data, "refcount-bits", 16);
-        return true;
-    }
-    add_bool(data, "lazy-refcounts", h->compatible & QCOW2_COMPATIBLE_LAZY);
-    add_uint(data, "refcount-bits", UINT64_C(1) << h->refcount_order);
-    add_bool(data, "corrupt", h->incompatible & QCOW2_INCOMPATIBLE_CORRUPT);
-    add_bool(data, "extended-l2", h->extended_l2);
-    if (h->external_data) {
-        if (h->data_file)
-            add_string(data, "data-file", h->data_file);
-        add_bool(data, "data-file-raw", h->data_raw);
-    }
-    return add_bitmaps(data, file, h, error);
-}
-
-/* The backing file's name is relative to the image's directory. It is only put together, not looked
- * for. */
-static void add_backing(json_object *info, const char *filename, const Qcow2Header *h)
-{
-    g_autofree char *directory = g_path_get_dirname(filename), *full = NULL;
-    const char *name = h->backing;
-
-    if (!name)
-        return;
-    add_string(info, "backing-filename", name);
-    /* "proto:..." is no path. */
-    if (*name == '/' || !strchr(filename, '/') ||
-        (strchr(name, ':') && (!strchr(name, '/') || strchr(name, ':') < strchr(name, '/'))))
-        full = g_strdup(name);
-    else
-        full = g_str_equal(directory, "/") ? g_strconcat("/", name, NULL)
-                                           : g_strconcat(directory, "/", name, NULL);
-    add_string(info, "full-backing-filename", full);
-    if (h->backing_format)
-        add_string(info, "backing-filename-format", h->backing_format);
-}
-
-static bool add_qcow2(json_object *info, const char *filename, BlkNode *file, GError **error)
+static bool add_qcow2(json_object *info, BlkNode *file, GError **error)
 {
     Qcow2Header h;
     g_autofree char *why = NULL;
@@ -215,9 +137,7 @@ static bool add_qcow2(json_object *info, const char *filename, BlkNode *file, GE
                    : tm_error_set_errno(error, -ret, "Could not read qcow2 header");
     add_uint(info, "virtual-size", h.size);
     add_uint(info, "cluster-size", UINT64_C(1) << h.cluster_bits);
-    add_bool(info, "dirty-flag", h.incompatible & QCOW2_INCOMPATIBLE_DIRTY);
-    add_backing(info, filename, &h);
-    ok = add_snapshots(info, file, &h, error) && add_specific(info, file, &h, error);
+    ok = qcow2_describe(file, &h, info, error) && add_bitmaps(info, file, &h, error);
     qcow2_header_clear(&h);
     return ok;
 }
@@ -244,7 +164,7 @@ json_object *blk_image_info(BlkNode *file, const char *format, GError **error)
     if (facts.allocated != UINT64_MAX)
         add_uint(info, "actual-size", facts.allocated);
     if (g_str_equal(format, "qcow2")) {
-        ok = add_qcow2(info, filename, file, error);
+        ok = add_qcow2(info, file, error);
     } else {
         add_uint(info, "virtual-size", blk_node_size(file));
         add_bool(info, "dirty-flag", false);

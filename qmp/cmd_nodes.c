@@ -222,6 +222,24 @@ static const QmpType specific_type = { .kind = QMP_KIND_OBJECT,
                                        .tag = "type",
                                        .variants = specific_variants };
 
+static const QmpMember snapshot_members[] = {
+    { "id", &qmp_type_str, false, "unique in the image" },
+    { "name", &qmp_type_str, false, "given by its user" },
+    { "vm-state-size", &qmp_type_int, false, "bytes of the machine's state" },
+    { "date-sec", &qmp_type_int, false, "when it was made, seconds" },
+    { "date-nsec", &qmp_type_int, false, "and nanoseconds" },
+    { "vm-clock-sec", &qmp_type_int, false, "the machine's clock then, seconds" },
+    { "vm-clock-nsec", &qmp_type_int, false, "and nanoseconds" },
+    { "icount", &qmp_type_int, true, "instructions executed by then" },
+    { NULL },
+};
+static const QmpType snapshot_type = { .kind = QMP_KIND_OBJECT,
+                                       .name = "SnapshotInfo",
+                                       .members = snapshot_members };
+static const QmpType snapshot_array = { .kind = QMP_KIND_ARRAY,
+                                        .name = "array",
+                                        .element = &snapshot_type };
+
 static const QmpMember image_members[] = {
     { "filename", &qmp_type_str, false, "name of the image file" },
     { "format", &qmp_type_str, false, "the driver" },
@@ -232,6 +250,7 @@ static const QmpMember image_members[] = {
     { "backing-filename", &qmp_type_str, true, "the backing file, as the image names it" },
     { "full-backing-filename", &qmp_type_str, true, "the same, with the image's directory" },
     { "backing-filename-format", &qmp_type_str, true, "its format, as the image names it" },
+    { "snapshots", &snapshot_array, true, "internal snapshots" },
     { "backing-image", &image_type, true, "the image that is below" },
     { "format-specific", &specific_type, true, "what only this format has" },
     { NULL },

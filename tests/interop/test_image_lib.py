@@ -319,6 +319,10 @@ def snapshots(tmp):
                 d.qmp("block-export-del", id="e", mode="hard")
                 d.monitor.wait_event("BLOCK_EXPORT_DELETED")
                 d.qmp("blockdev-del", node_name="disk0")
+        d.qmp("blockdev-add", node("3"))
+        listed = [n["image"] for n in d.qmp("query-named-block-nodes") if n["node-name"] == "disk0"]
+        equal(listed[0]["snapshots"], json.loads(run("qemu-img", "info", "-U", "--output=json", path).stdout)["snapshots"])
+        d.qmp("blockdev-del", node_name="disk0")
         raises(QMPError, d.qmp, "blockdev-add", node("none"), match="Can't find snapshot 'none'")
         raises(QMPError, d.qmp, "blockdev-add", node("1", **{"read-only": False}), match="read-only=on")
 

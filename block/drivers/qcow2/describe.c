@@ -1,7 +1,8 @@
-/* block/drivers/qcow2/describe.c: what QMP's listings tell of an open image.
+/* block/drivers/qcow2/describe.c: what QMP's listings tell of an open image, and the client of a
+ * file.
  *
  * Source: QEMU qapi/block-core.json, ImageInfo and ImageInfoSpecificQCow2. */
-#include "block/drivers/qcow2/qcow2.h"
+#include "block/drivers/qcow2/snapshots.h"
 
 #include <json-c/json.h>
 #include <string.h>
@@ -16,9 +17,8 @@ static void add_bool(json_object *to, const char *key, bool value)
     json_object_object_add(to, key, json_object_new_boolean(value));
 }
 
-static json_object *specific(const Qcow2 *q)
+static json_object *specific(const Qcow2Header *h)
 {
-    const Qcow2Header *h = &q->header;
     json_object *data = json_object_new_object(), *info = json_object_new_object();
 
     add_string(data, "compat", h->version < 3 ? "0.10" : "1.1");
@@ -51,21 +51,67 @@ static char *full_name(const char *image, const char *name)
     return g_build_filename(directory, name, NULL);
 }
 
+static void add_uint(json_object *to, const char *key, uint64_t value)
+{
+    json_object_object_add(to, key, json_object_new_uint64(value));
+}
+
+static json_object *snapshot_json(const Qcow2Snapshot *s)
+{
+    json_object *o = json_object_new_object();
+
+    add_string(o, "id", s->id);
+    add_string(o, "name", s->name);
+    add_uint(o, "vm-state-size", s->vm_state_size);
+    add_uint(o, "date-sec", s->date_seconds);
+    add_uint(o, "date-nsec", s->date_nanoseconds);
+    add_uint(o, "vm-clock-sec", s->vm_clock_nanoseconds / 1000000000);
+    add_uint(o, "vm-clock-nsec", s->vm_clock_nanoseconds % 1000000000);
+    if (s->icount != UINT64_MAX)
+        add_uint(o, "icount", s->icount);
+    return o;
+}
+
+static bool add_snapshots(json_object *image, BlkNode *file, const Qcow2Header *h, GError **error)
+{
+    uint64_t bytes;
+    g_autoptr(GArray) list = qcow2_snapshots_read(file, h, &bytes, error);
+    json_object *array;
+
+    if (!list)
+        return false;
+    if (!list->len)
+        return true;
+    array = json_object_new_array();
+    for (guint i = 0; i < list->len; i++)
+        json_object_array_add(array, snapshot_json(&g_array_index(list, Qcow2Snapshot, i)));
+    json_object_object_add(image, "snapshots", array);
+    return true;
+}
+
+bool qcow2_describe(BlkNode *file, const Qcow2Header *h, json_object *image, GError **error)
+{
+    json_object *filename;
+
+    if (h->backing && json_object_object_get_ex(image, "filename", &filename)) {
+        g_autofree char *full = full_name(json_object_get_string(filename), h->backing);
+
+        add_string(image, "backing-filename", h->backing);
+        add_string(image, "full-backing-filename", full);
+        if (h->backing_format)
+            add_string(image, "backing-filename-format", h->backing_format);
+    }
+    add_bool(image, "dirty-flag", h->incompatible & QCOW2_INCOMPATIBLE_DIRTY);
+    json_object_object_add(image, "format-specific", specific(h));
+    return add_snapshots(image, file, h, error);
+}
+
+/* A table of snapshots that can't be is for a check to tell of. */
 static void describe(void *handle, json_object *image)
 {
     const Qcow2 *q = handle;
-    json_object *filename;
 
-    if (q->header.backing && json_object_object_get_ex(image, "filename", &filename)) {
-        g_autofree char *full = full_name(json_object_get_string(filename), q->header.backing);
-
-        add_string(image, "backing-filename", q->header.backing);
-        add_string(image, "full-backing-filename", full);
-        if (q->header.backing_format)
-            add_string(image, "backing-filename-format", q->header.backing_format);
-    }
-    add_bool(image, "dirty-flag", q->header.incompatible & QCOW2_INCOMPATIBLE_DIRTY);
-    json_object_object_add(image, "format-specific", specific(q));
+    qcow2_describe(blk_node_child(q->node, QCOW2_FILE), &q->header, image, NULL);
 }
 
 const BlkFormat blk_format_qcow2 = { .driver = &blk_driver_qcow2, .describe = describe };

@@ -30,4 +30,9 @@ bool qcow2_snapshot_check(const Qcow2Header *header, const Qcow2Snapshot *snapsh
 /* Makes @header one of that snapshot's disk, which has no bitmaps. */
 bool qcow2_snapshot_use(BlkNode *file, Qcow2Header *header, const char *id_or_name, GError **error);
 
+/* Adds what is told of an image to @image, which has its "filename": backing-filename, dirty-flag,
+ * snapshots, format-specific. false: the snapshot table can't be, and the rest has been added.
+ * describe.c */
+bool qcow2_describe(BlkNode *file, const Qcow2Header *header, json_object *image, GError **error);
+
 #define QCOW2_SNAPSHOT_DISK_SIZE_END 16u /* extra_size from which the entry has its disk size */
