@@ -14,7 +14,7 @@ static const TcOption options[] = {
     TC_FORMAT_OPTION,
     TC_CHAIN_OPTION,
     { "shrink", NULL, "needed to make it smaller: what is beyond the new end is lost" },
-    { "preallocation", "MODE", "of what is added: off (default), falloc or full" },
+    { "preallocation", "MODE", "of what is added: off (default), metadata, falloc or full" },
     TC_QUIET_OPTION,
     { 0 },
 };
@@ -93,11 +93,9 @@ static bool preallocate(Resize *r, const TcImage *image, GError **error)
 
     if (r->after <= r->before || !strcmp(r->preallocation, "off"))
         return true;
-    if (!strcmp(r->preallocation, "full"))
+    /* What is less than that in a qcow2 image takes its clusters, too. */
+    if (!strcmp(r->preallocation, "full") || strcmp(layer->format, "raw") != 0)
         return write_zeroes(r, image->node, error);
-    if (strcmp(layer->format, "raw"))
-        return tm_error_set(error,
-                            "preallocation=falloc is for raw images: 'full' does it for all");
     fd = open(layer->path, O_RDWR | O_CLOEXEC);
     err = fd < 0 ? errno : posix_fallocate(fd, (off_t)r->before, (off_t)(r->after - r->before));
     if (fd >= 0)
@@ -112,6 +110,8 @@ static bool resize(Resize *r, const TcImageOptions *o, GError **error)
 
     if (!tc_image_open(tc_arg(r->inv, 0), o, &image, error))
         return false;
+    if (!strcmp(r->preallocation, "metadata") && !strcmp(tc_image_layer(&image)->format, "raw"))
+        return tm_error_set(error, "raw images have no metadata that could be preallocated");
     r->before = blk_node_size(image.node);
     if (!new_size(r, error) || !check_backing(r, &image, o->chain, error) ||
         (r->after != r->before && !blk_graph_resize(image.graph, image.node, r->after, error)) ||
@@ -123,13 +123,14 @@ static bool resize(Resize *r, const TcImageOptions *o, GError **error)
 
 static bool check(Resize *r, TcImageOptions *o, GError **error)
 {
-    static const char *const modes[] = { "off", "falloc", "full", NULL };
+    static const char *const modes[] = { "off", "metadata", "falloc", "full", NULL };
 
     r->preallocation = tc_option(r->inv, "preallocation");
     if (!r->preallocation)
         r->preallocation = "off";
     if (!g_strv_contains(modes, r->preallocation))
-        return tm_error_set(error, "option --preallocation: '%s' is none of off, falloc, full",
+        return tm_error_set(error,
+                            "option --preallocation: '%s' is none of off, metadata, falloc, full",
                             r->preallocation);
     return tc_image_options(r->inv, o, error) && parse_size(r, tc_arg(r->inv, 1), error);
 }

@@ -42,7 +42,7 @@ def mistakes(tmp):
             (["resize", path], "missing argument"),
             (["resize", path, "12q"], "'12q' is not a size"),
             (["resize", path, "1.5"], "'1.5' is not a size"),
-            (["resize", path, "2M", "--preallocation", "some"], "'some' is none of off, falloc, full"),
+            (["resize", path, "2M", "--preallocation", "some"], "'some' is none of off, metadata"),
             (["create"], "missing argument: usage is 'tidemark image create FILE"),
             (["create", path, "1M", "-f", "qcw2"], "unknown format 'qcw2': did you mean qcow2"),
             (["create", path, "1M", "-o", "nocwo=on"], "no option 'nocwo': did you mean 'nocow'"),

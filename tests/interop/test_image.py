@@ -211,6 +211,22 @@ def resizing(tmp):
             resize(options, path)
 
 
+@test(needs=["qemu-img"])
+def preallocation(tmp):
+    "what is added has its space at once, if asked for"
+    with inside(tmp):
+        for mode in ("metadata", "falloc", "full"):
+            qemu_img("create", "-q", "-f", "qcow2", "i", "1M")
+            ours("resize", "--preallocation", mode, "i", "5M")
+            qemu_img("check", "-q", "i")
+            equal([e["present"] for e in json.loads(qemu_img("map", "--output=json", "i").stdout)],
+                  [False, True], mode)
+        image("r", MIB)
+        for resize in (ours, qemu_img):
+            equal(resize("resize", "-f", "raw", "--preallocation=metadata", "r", "2M",
+                         check=False).returncode, 1)
+
+
 def resize(options, path):
     copy = path + ".qemu"
     run("cp", "--sparse=always", path, copy)
