@@ -123,7 +123,7 @@ static bool empty(BlkImageCreate *c, GError **error)
 {
     BlkNode *node = blk_user_node(c->file);
 
-    if (blk_node_size(node) && !blk_graph_resize(c->graph, node, 0, error)) {
+    if (!blk_graph_resize(c->graph, node, 0, error)) {
         if (blk_node_resize_forbidden(node))
             return false;
         g_clear_error(error); /* it can't be made shorter: then it is written over */

@@ -370,6 +370,26 @@ START_TEST(test_endless)
 }
 END_TEST
 
+/* What a directory of bitmaps that can't be refers to is not given away as leaks. */
+START_TEST(test_lost_bitmaps)
+{
+    BlkNode *node = new_image("f", ",'cluster-size':512,'refcount-bits':8");
+    uint8_t extension[32] = { 0x23, 0x85, 0x28, 0x75, 0, 0, 0, 24, 0, 0, 0, 1 };
+    BlkImageCheckOptions options = { .fix = BLK_IMAGE_FIX_LEAKS };
+    BlkImageCheck result;
+    g_autoptr(GError) error = NULL;
+
+    tm_put_be64(extension + 16, 32);
+    tm_put_be64(extension + 24, 512 * 1000);
+    put(node, 112, extension, sizeof(extension));
+    put64(node, 112 + sizeof(extension), 0);
+    put64(node, 88, 1); /* the bit that says that they are right */
+    ck_assert_uint_gt(checked(node, 0).corruptions, 0);
+    ck_assert(!blk_image_check(node, NULL, &options, &result, &error));
+    ck_assert_msg(strstr(error->message, "a directory of 1 bitmaps") != NULL, "%s", error->message);
+}
+END_TEST
+
 START_TEST(test_info)
 {
     BlkNode *node = new_image("f", ",'backing-file':'b','backing-fmt':'raw','cluster-size':4096");
@@ -412,6 +432,7 @@ int main(void)
     tcase_add_test(tests, test_repair);
     tcase_add_test(tests, test_overlap);
     tcase_add_test(tests, test_endless);
+    tcase_add_test(tests, test_lost_bitmaps);
     tcase_add_test(tests, test_info);
     suite_add_tcase(suite, tests);
     runner = srunner_create(suite);

@@ -138,6 +138,9 @@ bool qcow2_check_bitmaps(Qcow2Check *k, GError **error)
         return true;
     qcow2_check_refer(k, h->bitmaps_offset, h->bitmaps_size, QCOW2_HOLDS_OTHER);
     list = qcow2_directory_read(k->file, h, &why);
+    /* What they refer to would look like leaks. */
+    if (!list && k->options.fix)
+        return tm_error_set(error, "The image can't be repaired: %s", why->message);
     if (!list) {
         k->result.corruptions++;
         qcow2_check_found(k, "ERROR %s", why->message);
