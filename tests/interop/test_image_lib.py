@@ -288,6 +288,32 @@ def dirty(tmp):
 
 
 @test(needs=NEEDS)
+def kept(tmp):
+    "a repair keeps internal snapshots and bitmaps, where qemu-img 7.2 forgets the snapshots"
+    path = os.path.join(tmp, "i")
+    run("qemu-img", "create", "-q", "-f", "qcow2", path, "8M")
+    run("qemu-io", "-c", "write -q -P 1 0 1M", path)
+    run("qemu-img", "snapshot", "-c", "s0", path)
+    run("qemu-img", "bitmap", "--add", path, "b0")
+    run("qemu-io", "-c", "write -q -P 2 0 1M", path)
+    before = facts(path)
+    for how in ("leaks", "all"):
+        damaged = Image(path)
+        block = damaged.get(damaged.blocks[0])
+        damaged.bytes += bytes(-len(damaged.bytes) % damaged.cluster + damaged.cluster)
+        struct.pack_into(">H", damaged.bytes, block + 2 * (len(damaged.bytes) // damaged.cluster - 1), 1)
+        with open(path, "wb") as f:
+            f.write(damaged.bytes)
+        equal(ours(path)["leaks"], 1)
+        equal(ours(path, "--repair", how).get("leaks-fixed"), 1)
+        equal(figures(theirs(path))["leaks"], 0)
+        equal(facts(path), before, how)
+    run("qemu-img", "convert", "-O", "raw", "-l", "snapshot.name=s0", path, path + ".raw")
+    with open(path + ".raw", "rb") as f:
+        equal(f.read(M) == b"\1" * M, True)
+
+
+@test(needs=NEEDS)
 def snapshots(tmp):
     "an internal snapshot is read by its id or its name; never written"
     path, raw = os.path.join(tmp, "i"), os.path.join(tmp, "raw")
