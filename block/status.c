@@ -25,8 +25,7 @@ static int look_at(BlkNode *node, uint64_t offset, uint64_t length, unsigned lev
     uint64_t size = blk_node_size(node);
     int ret;
 
-    if (offset >=
-        size) { /* a shorter backing: zeroes beyond its end, which it hides what is below with */
+    if (offset >= size) { /* behind the end of a shorter backing, which hides what is below */
         *run = (Run){ length, TM_STATE_ZERO | TM_STATE_HOLE, 1 };
         return 0;
     }
@@ -39,10 +38,14 @@ static int look_at(BlkNode *node, uint64_t offset, uint64_t length, unsigned lev
         ret = first_run(blk_node_child_at(node, m.child), m.offset, m.length, level + 1, run);
         if (ret == 0)
             run->depth = 1;
+        if (ret == 0 && node->cluster > 1) /* allocated, whatever the file makes of it */
+            run->flags &= ~(uint32_t)TM_STATE_HOLE;
         return ret;
     case TIDEMARK_MAP_ZERO:
-        *run = (Run){ m.length,
-                      TM_STATE_ZERO | (m.flags & TIDEMARK_MAPPED_HOLE ? TM_STATE_HOLE : 0), 1 };
+        *run = (Run){ m.length, TM_STATE_ZERO, 1 };
+        /* What a format says is zero needs no data: QEMU calls that a hole, preallocated or not. */
+        if (m.flags & TIDEMARK_MAPPED_HOLE || node->driver->flags & TIDEMARK_DRIVER_FORMAT)
+            run->flags |= TM_STATE_HOLE;
         return 0;
     case TIDEMARK_MAP_BACKING: {
         BlkNode *backing = blk_node_backing(node);

@@ -145,6 +145,7 @@ def extents_like_theirs(tmp):
                 # QEMU tells zeroes in the sectors of a file's last block; we to the byte.
                 said.append([extents(h, c) for c in ("qemu:allocation-depth", "base:allocation")])
         equal(said[0][0], said[1][0], "depth, " + options)
+        equal(*([e for e in s[1] if e[2] & 1] for s in said), "holes, " + options)
         for at, n, flags in said[0][1]:  # we may know more zeroes, never fewer
             theirs = [f for a, m, f in said[1][1] if a < at + n and at < a + m]
             if not flags & 2:
