@@ -128,6 +128,37 @@ START_TEST(test_cannot_write)
 }
 END_TEST
 
+/* What can't be made shorter, as a device, is written over: nothing of it shows. */
+START_TEST(test_not_emptied)
+{
+    static const char *const kinds[] = { "", ",'preallocation':'metadata'",
+                                         ",'preallocation':'metadata','version':'v2'",
+                                         ",'preallocation':'metadata','extended-l2':true",
+                                         ",'preallocation':'falloc','cluster-size':512" };
+    g_autofree char *junk = g_malloc(4 * MIB);
+    g_autoptr(GError) error = NULL;
+
+    memset(junk, 0xff, 4 * MIB);
+    make_file("f", 4 * MIB);
+    BlkNode *file = add_file("f", "");
+    BlkNode *node =
+        add("{'driver':'raw','node-name':'r','file':'f','offset':0,'size':%d}", (int)(4 * MIB));
+    for (size_t i = 0; i < G_N_ELEMENTS(kinds); i++) {
+        put(file, 0, junk, 4 * MIB);
+        ck_assert_msg(create("r", kinds[i], NULL, NULL, &error), "%s",
+                      error ? error->message : "?");
+        BlkImageCheck r = checked(node, 0);
+        ck_assert_uint_eq(r.leaks + r.corruptions + r.check_errors, 0);
+        BlkNode *q = add("{'driver':'qcow2','node-name':'q','file':'r','read-only':true}");
+        ck_assert(reads_zero(q, 0, MIB));
+        del("q");
+    }
+    put(file, 0, junk, 4 * MIB);
+    ck_assert(!create("r", ",'preallocation':'full','cluster-size':2097152", NULL, NULL, &error));
+    ck_assert_uint_ne(get64(file, 0) >> 32, 0x514649fb); /* no room: and no image */
+}
+END_TEST
+
 START_TEST(test_file)
 {
     g_autofree char *path = path_of("new");
@@ -424,6 +455,7 @@ int main(void)
     tcase_set_timeout(tests, 60);
     tcase_add_test(tests, test_cut_short);
     tcase_add_test(tests, test_cannot_write);
+    tcase_add_test(tests, test_not_emptied);
     tcase_add_test(tests, test_file);
     tcase_add_test(tests, test_options);
     tcase_add_test(tests, test_snapshots);
