@@ -46,6 +46,7 @@ typedef struct Qcow2Check {
     BlkWorkDone work;
     BlkImageCheck result; /* of this pass */
     uint64_t fixable;     /* entries that a repair would set to zero */
+    uint64_t cut_end;     /* the end of what is referred to not far behind the end of the file; 0 */
     uint64_t repeated;    /* tables that were referred to again where nothing should */
 
     GHashTable *pages; /* counts, by 1024 clusters: uint32_t each */

@@ -293,14 +293,21 @@ static int write_blocks(Qcow2Check *k, const Rebuild *r, uint8_t *block, uint64_
     return ret == 0 ? blk_node_flush(k->file) : ret;
 }
 
+static int grow(Qcow2Check *k, uint64_t size)
+{
+    int ret = blk_node_grow(k->file, size);
+
+    k->size = tm_max(k->size, blk_node_size(k->file));
+    k->clusters = k->size / k->cluster + !!(k->size % k->cluster);
+    return ret;
+}
+
 /* The header is the last to know. */
 static int write_all(Qcow2Check *k, const Rebuild *r, uint8_t *block, uint64_t *table)
 {
     uint8_t fields[12];
-    int ret = blk_node_grow(k->file, (r->start + r->total) * k->cluster);
+    int ret = grow(k, (r->start + r->total) * k->cluster);
 
-    k->size = tm_max(k->size, blk_node_size(k->file));
-    k->clusters = k->size / k->cluster + !!(k->size % k->cluster);
     if (ret == 0)
         ret = write_blocks(k, r, block, table);
     if (ret == 0)
@@ -314,6 +321,22 @@ static int write_all(Qcow2Check *k, const Rebuild *r, uint8_t *block, uint64_t *
     return ret == 0 ? blk_node_flush(k->file) : ret;
 }
 
+/* What the file lost of its end is a hole again: else what is new would be where tables say that
+ * something else is. */
+static bool count_all(Qcow2Check *k, GError **error)
+{
+    int ret;
+
+    if (!qcow2_check_count(k, false, error))
+        return false;
+    if (!k->cut_end)
+        return true;
+    ret = grow(k, tm_align_up(k->cut_end, k->cluster));
+    if (ret < 0)
+        return tm_error_set_errno(error, -ret, "Could not rebuild the refcounts");
+    return qcow2_check_count(k, false, error);
+}
+
 bool qcow2_check_rebuild(Qcow2Check *k, GError **error)
 {
     g_autofree uint8_t *block = g_try_malloc(k->cluster);
@@ -321,7 +344,7 @@ bool qcow2_check_rebuild(Qcow2Check *k, GError **error)
     Rebuild r;
     int ret;
 
-    if (!qcow2_check_count(k, false, error))
+    if (!count_all(k, error))
         return false;
     lay_out(k, &r);
     if (r.table * k->cluster > QCOW2_REFTABLE_MAX)
