@@ -278,7 +278,7 @@ bool blk_graph_resize(BlkGraph *graph, BlkNode *node, uint64_t size, GError **er
     const char *holder = blk_node_resize_forbidden(node);
     int ret;
 
-    if (node->read_only)
+    if (blk_node_read_only(node))
         return tm_error_set(error, "Image is read-only");
     if (holder)
         return tm_error_set(error,
@@ -304,7 +304,7 @@ int blk_graph_flush_all(BlkGraph *graph)
 
     for (guint i = graph->nodes->len; i-- > 0;) { /* parents before children */
         BlkNode *node = graph->nodes->pdata[i];
-        int ret = node->read_only ? 0 : blk_node_flush(node);
+        int ret = blk_node_read_only(node) ? 0 : blk_node_flush(node);
 
         if (ret < 0 && !first)
             first = ret;

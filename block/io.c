@@ -491,7 +491,7 @@ static int flush(BlkNode *node)
     for (unsigned i = 0; ret == 0 && i < node->n_children; i++) {
         BlkNode *child = blk_node_child_at(node, i);
 
-        if (child && !child->read_only)
+        if (child && !blk_node_read_only(child))
             ret = blk_node_flush(child);
     }
     return ret;

@@ -41,13 +41,13 @@ static int file_run(BlkNode *node, uint64_t offset, uint64_t length, BlkLayerRun
 static bool looks_preallocated(BlkNode *node)
 {
     struct tidemark_info info = { .struct_size = sizeof(info) };
-    uint64_t real;
+    uint64_t real, cluster = __atomic_load_n(&node->cluster, __ATOMIC_RELAXED);
 
     blk_node_info(blk_node_child_at(node, 0), &info);
     if (info.allocated == UINT64_MAX)
         return false;
-    real = info.allocated / node->cluster;
-    return info.size / node->cluster >= tm_max(real * 10 / 9, real + 2);
+    real = info.allocated / cluster;
+    return info.size / cluster >= tm_max(real * 10 / 9, real + 2);
 }
 
 /* Clusters of data in a child. */
@@ -78,7 +78,7 @@ static int image_run(BlkNode *node, uint64_t offset, uint64_t length, BlkLayerRu
     struct tidemark_mapping m;
     int ret;
 
-    if (node->cluster == 1)
+    if (__atomic_load_n(&node->cluster, __ATOMIC_RELAXED) == 1)
         return file_run(node, offset, length, run);
     ret = blk_node_map(node, offset, length, TIDEMARK_MAP_FOR_STATUS, &m);
     if (ret < 0)

@@ -309,7 +309,7 @@ void blk_node_info(BlkNode *node, struct tidemark_info *info)
 {
     blk_gate_enter(&node->gate);
     if (driver_info(node, info) < 0)
-        info->flags = node->info_flags;
+        info->flags = __atomic_load_n(&node->info_flags, __ATOMIC_RELAXED);
     info->size = blk_node_size(node);
     info->request_alignment = __atomic_load_n(&node->request_alignment, __ATOMIC_RELAXED);
     blk_gate_leave(&node->gate);

@@ -235,7 +235,7 @@ bool blk_reopen_read_only(const BlkReopen *r, const BlkNode *node)
     const BlkReopenEntry *e = blk_reopen_entry(r, node);
 
     return e ? blk_options_bool(r->exchanged ? node->options : e->options, "read-only")
-             : node->read_only;
+             : blk_node_read_only(node);
 }
 
 static bool user_writes(BlkNode *node)

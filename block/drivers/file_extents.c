@@ -62,7 +62,7 @@ static void window_drop(FileExtents *x, FileWindow *w)
 
 static void set_size(FileExtents *x, uint64_t size)
 {
-    x->size = size;
+    __atomic_store_n(&x->size, size, __ATOMIC_RELAXED);
     x->shift = WINDOW_SHIFT_MIN;
     while (window_count(x) > WINDOWS_MAX)
         x->shift++;
@@ -84,7 +84,7 @@ static void drop_all(FileExtents *x)
     for (size_t i = 0; i < window_count(x); i++)
         g_free(x->windows[i].runs);
     g_free(x->windows);
-    x->windows = NULL;
+    __atomic_store_n(&x->windows, NULL, __ATOMIC_SEQ_CST);
     x->runs = x->hand = 0;
 }
 
@@ -96,8 +96,11 @@ void blk_file_extents_free(FileExtents *x)
 
 void blk_file_extents_resize(FileExtents *x, uint64_t size)
 {
+    pthread_mutex_lock(&x->lock);
     drop_all(x);
     set_size(x, size);
+    x->resized = ++x->sequence;
+    pthread_mutex_unlock(&x->lock);
 }
 
 /* NULL if there is no memory: then nothing is remembered. Under the lock. */
@@ -182,7 +185,7 @@ static uint64_t find_run(const FileWindow *w, uint64_t offset)
 static bool recall(const FileExtents *x, uint64_t offset, uint64_t length, bool *data,
                    uint64_t *run)
 {
-    uint64_t at = offset, end = offset + length;
+    uint64_t at = offset, end = tm_min(offset + length, x->size);
 
     while (at < end) {
         const FileWindow *w = &x->windows[at >> x->shift];
@@ -198,8 +201,10 @@ static bool recall(const FileExtents *x, uint64_t offset, uint64_t length, bool 
         if (at & (((uint64_t)1 << x->shift) - 1)) /* it ends inside the window */
             break;
     }
+    if (at == offset)
+        return false;
     *run = tm_min(at, end) - offset;
-    return at > offset;
+    return true;
 }
 
 /* Lets other windows give way until one more run fits. */
@@ -286,6 +291,8 @@ static void remember(FileExtents *x, uint64_t from, uint64_t to, bool data, uint
  * again. */
 static int ask(FileExtents *x, uint64_t offset, bool *data, uint64_t *end)
 {
+    uint64_t size = __atomic_load_n(&x->size, __ATOMIC_RELAXED);
+
     for (int tries = 0; tries < ASK_MAX; tries++) {
         off_t at = x->sys->lseek(x->fd, (off_t)offset, SEEK_DATA);
 
@@ -298,7 +305,8 @@ static int ask(FileExtents *x, uint64_t offset, bool *data, uint64_t *end)
             return -errno;
         if (*data && (at < 0 || (uint64_t)at <= offset))
             continue;
-        *end = at < 0 ? x->size : tm_min((uint64_t)at, x->size); /* nothing more: hole to the end */
+        *end = at < 0 ? size : tm_min((uint64_t)at, size); /* nothing more: hole to the end */
+        *end = tm_max(*end, offset + 1); /* it may just have been cut off */
         return 0;
     }
     return -EINVAL; /* it makes no sense of the question */
@@ -315,7 +323,7 @@ static int ask_and_remember(FileExtents *x, uint64_t offset, bool *data, uint64_
     __atomic_fetch_add(&x->asking, 1, __ATOMIC_SEQ_CST);
     ret = ask(x, offset, data, end);
     pthread_mutex_lock(&x->lock);
-    if (ret == 0 && x->windows)
+    if (ret == 0 && x->windows && sequence >= x->resized && *end <= x->size)
         remember(x, offset, *end, *data, sequence);
     pthread_mutex_unlock(&x->lock);
     __atomic_fetch_sub(&x->asking, 1, __ATOMIC_SEQ_CST);

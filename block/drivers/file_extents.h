@@ -9,7 +9,8 @@
  * Memory is bounded: a table that is made at the first look-up (at most 256 KiB) and at most
  * FILE_EXTENTS_MAX runs of 8 bytes, beyond which windows give way in turn.
  *
- * Threads: init, free and resize on the main thread with no I/O under way; the rest from any. */
+ * Threads: init and free when nobody else is there, resize with no change under way; the rest from
+ * any. */
 #pragma once
 #include "util/sys.h"
 
@@ -26,12 +27,13 @@ typedef struct FileExtents {
     const TmSys *sys; /* borrowed */
     int fd;           /* borrowed */
     bool opaque;      /* atomic: the file system can't tell: all is data */
-    uint64_t size;
-    unsigned shift;       /* a window is 1 << shift bytes */
+    uint64_t size;    /* atomic; changes with no change under way, under the lock */
+    unsigned shift;   /* a window is 1 << shift bytes; likewise */
     unsigned asking;      /* atomic: look-ups that are asking the kernel now */
     FileWindow *windows;  /* atomic; NULL until the first look-up */
     pthread_mutex_t lock; /* guards all below and the windows' runs; a leaf, no I/O under it */
     uint64_t sequence;    /* counts changes */
+    uint64_t resized;     /* the sequence of the last resize */
     size_t runs, hand;    /* remembered in all; the next window to give way */
 } FileExtents;
 

@@ -86,7 +86,7 @@ static int raw_get_info(void *handle, struct tidemark_info *info)
     if (ret < 0)
         return ret;
     *info = child;
-    info->size = raw->size;
+    info->size = __atomic_load_n(&raw->size, __ATOMIC_RELAXED);
     return 0;
 }
 
@@ -119,7 +119,7 @@ static int raw_resize(void *handle, uint64_t size)
     }
     ret = blk_host.child_resize(raw->node, RAW_CHILD, end);
     if (ret == 0)
-        raw->size = size;
+        __atomic_store_n(&raw->size, size, __ATOMIC_RELAXED);
     return ret;
 }
 

@@ -380,6 +380,43 @@ START_TEST(storm)
 }
 END_TEST
 
+/* A format makes its file longer while others ask about it. */
+START_TEST(resizes)
+{
+    static const uint64_t sizes[] = { MIB, 3 * MIB, STORM_SIZE, 512 * MIB, 7 * BLOCK };
+    GThread *walkers[2];
+
+    open_graph("/dev/shm");
+    make_file("a", STORM_SIZE);
+    g_autofree char *a = path_of("a");
+    raced_fd = open(a, O_RDWR);
+    storm_over = false;
+    blk_file_extents_init(&raced, &tm_sys_kernel, raced_fd, STORM_SIZE);
+    for (int i = 0; i < 2; i++)
+        walkers[i] = g_thread_new("walks", storm_walks, NULL);
+    for (unsigned i = 0; i < 3000; i++) {
+        uint64_t size = sizes[i % G_N_ELEMENTS(sizes)];
+
+        ck_assert_int_eq(ftruncate(raced_fd, (off_t)size), 0);
+        blk_file_extents_resize(&raced, size);
+        if (i % 3 == 0)
+            change_file(raced_fd, &raced, BLOCK * (i % 7), i % 2);
+    }
+    __atomic_store_n(&storm_over, true, __ATOMIC_RELAXED);
+    for (int i = 0; i < 2; i++)
+        ck_assert_pstr_eq(g_thread_join(walkers[i]), NULL);
+    for (uint64_t offset = 0, run; offset < raced.size; offset += BLOCK) {
+        bool is_data;
+
+        ck_assert_int_eq(blk_file_extents_look_up(&raced, offset, BLOCK, &is_data, &run), 0);
+        ck_assert_int_eq(is_data, lseek(raced_fd, (off_t)offset, SEEK_DATA) == (off_t)offset);
+    }
+    blk_file_extents_free(&raced);
+    close(raced_fd);
+    close_graph();
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("extents");
@@ -403,6 +440,7 @@ int main(void)
     tcase_add_test(races, discard_during_look_up);
     tcase_add_test(races, discard_elsewhere_during_look_up);
     tcase_add_test(races, storm);
+    tcase_add_test(races, resizes);
     suite_add_tcase(suite, races);
     srunner_run_all(runner, CK_ENV);
     failed = srunner_ntests_failed(runner);
