@@ -139,8 +139,7 @@ void bmp_bits_clear(BmpBits *bits, uint64_t first, uint64_t last)
     clear_below(bits, &bits->root, bits->height, 0, first, tm_min(last, bits->nbits - 1));
 }
 
-/* What covers @bit: NULL, BMP_FULL or a leaf, and for which range. */
-static BmpPage *find(const BmpBits *bits, uint64_t bit, uint64_t *base, uint64_t *end)
+BmpPage *bmp_bits_find(const BmpBits *bits, uint64_t bit, uint64_t *base, uint64_t *end)
 {
     unsigned level = bits->height;
     BmpPage *page = bits->root;
@@ -160,7 +159,7 @@ bool bmp_bits_test(const BmpBits *bits, uint64_t bit)
 {
     uint64_t base, end;
 
-    return bit < bits->nbits && bmp_page_test(find(bits, bit, &base, &end), bit % BMP_PAGE_BITS);
+    return bit < bits->nbits && bmp_page_test(bmp_bits_find(bits, bit, &base, &end), bit % BMP_PAGE_BITS);
 }
 
 static uint64_t count_below(const BmpBits *bits, BmpPage *page, unsigned level, uint64_t base)
@@ -278,8 +277,7 @@ void bmp_bits_or(BmpBits *to, const BmpBits *from)
 
 /* ---- size ---------------------------------------------------------------------------------- */
 
-/* Puts a reference to @leaf at @base. */
-static void place(BmpBits *bits, uint64_t base, BmpPage *leaf)
+void bmp_bits_or_leaf(BmpBits *bits, uint64_t base, BmpPage *leaf)
 {
     BmpPage **slot = &bits->root;
 
@@ -296,7 +294,7 @@ static void place(BmpBits *bits, uint64_t base, BmpPage *leaf)
         }
         slot = &bmp_page_slots(node)[(base / span) % BMP_NODE_SLOTS];
     }
-    bmp_page_replace(slot, bmp_page_ref(leaf));
+    bmp_page_or(slot, leaf);
 }
 
 void bmp_bits_resize(BmpBits *bits, uint64_t size)
@@ -307,12 +305,12 @@ void bmp_bits_resize(BmpBits *bits, uint64_t size)
     bmp_bits_init(&to, size, bits->shift);
     kept = tm_min(to.nbits, bits->nbits);
     for (uint64_t bit = 0; bit < kept; bit = end) {
-        BmpPage *page = find(bits, bit, &base, &end);
+        BmpPage *page = bmp_bits_find(bits, bit, &base, &end);
 
         if (page == BMP_FULL)
             bmp_bits_set(&to, base, tm_min(end, kept) - 1);
         else if (page)
-            place(&to, base, page);
+            bmp_bits_or_leaf(&to, base, page);
     }
     if (to.nbits > kept)
         bmp_bits_clear(&to, kept, to.nbits - 1);
@@ -325,7 +323,7 @@ void bmp_bits_resize(BmpBits *bits, uint64_t size)
 static void iter_seek(BmpBitsIter *iter, uint64_t bit)
 {
     if (bit < iter->base || bit >= iter->end)
-        iter->page = find(iter->bits, bit, &iter->base, &iter->end);
+        iter->page = bmp_bits_find(iter->bits, bit, &iter->base, &iter->end);
 }
 
 static uint64_t next_set(BmpBitsIter *iter, uint64_t from, uint64_t limit)
@@ -479,7 +477,7 @@ size_t bmp_bits_edges(const BmpBits *bits, uint64_t from, uint64_t limit, uint64
     limit = tm_min(limit, bits->nbits);
     *set = e.set = from < limit && bmp_bits_test(bits, from);
     for (uint64_t bit = from; more && bit < limit; bit = end) {
-        BmpPage *page = find(bits, bit, &base, &end);
+        BmpPage *page = bmp_bits_find(bits, bit, &base, &end);
 
         end = tm_min(end, limit);
         if (!page || page == BMP_FULL)
@@ -518,7 +516,7 @@ void bmp_bits_export(const BmpBits *bits,
     for (uint64_t bit = 0; bit < bits->nbits; bit += BMP_PAGE_BITS) {
         unsigned limit = tm_min(bits->nbits - bit, BMP_PAGE_BITS);
 
-        leaf_words(words, find(bits, bit, &base, &end), limit);
+        leaf_words(words, bmp_bits_find(bits, bit, &base, &end), limit);
         put(opaque, words, (limit + 63) / 64 * 8);
     }
 }

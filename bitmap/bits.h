@@ -92,6 +92,14 @@ bool bmp_bits_next(BmpBitsIter *iter, uint64_t from, uint64_t limit, uint64_t *f
 void bmp_bits_export(const BmpBits *bits,
                      void (*put)(void *opaque, const void *data, size_t length), void *opaque);
 
+/* Words of 64 bits, @first a multiple of 64 and the first bit of the first word: adds the bits of
+ * @n words, those beyond the end of the set left out; and gives them, 0 beyond the end. words.c. */
+void bmp_bits_or_words(BmpBits *bits, uint64_t first, const uint64_t *words, uint64_t n);
+void bmp_bits_get_words(const BmpBits *bits, uint64_t first, uint64_t *words, uint64_t n);
+/* What [@first, @first + @n) is, cut at the end of the set. */
+typedef enum { BMP_BITS_NONE, BMP_BITS_ALL, BMP_BITS_SOME } BmpBitsKind;
+BmpBitsKind bmp_bits_kind(const BmpBits *bits, uint64_t first, uint64_t n);
+
 /* Bytes of memory of the pages that are not in @seen (a set of pointers) yet; adds them. */
 size_t bmp_page_tree_memory(BmpPage *root, GHashTable *seen);
 
@@ -103,6 +111,11 @@ static inline uint64_t bmp_bits_span(unsigned level)
 {
     return UINT64_C(1) << (BMP_PAGE_SHIFT + BMP_NODE_SHIFT * level);
 }
+
+/* What covers @bit: NULL, BMP_FULL or a leaf (borrowed), and for which range. */
+BmpPage *bmp_bits_find(const BmpBits *bits, uint64_t bit, uint64_t *base, uint64_t *end);
+/* Adds the bits of a leaf (borrowed; shared where that is the result) whose first bit is @base. */
+void bmp_bits_or_leaf(BmpBits *bits, uint64_t base, BmpPage *leaf);
 
 /* Slots of the node at @level whose first bit is @base. */
 unsigned bmp_bits_node_slots(const BmpBits *bits, unsigned level, uint64_t base);

@@ -22,6 +22,19 @@ void bmp_record_clear(BmpRecord *record)
     *record = (BmpRecord){ 0 };
 }
 
+static void record_clear(void *record)
+{
+    bmp_record_clear(record);
+}
+
+GArray *bmp_records_new(void)
+{
+    GArray *records = g_array_new(FALSE, FALSE, sizeof(BmpRecord));
+
+    g_array_set_clear_func(records, record_clear);
+    return records;
+}
+
 static void put16(GByteArray *to, uint16_t v)
 {
     uint8_t bytes[2];

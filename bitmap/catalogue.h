@@ -15,22 +15,10 @@
  *
  * Pure memory, no I/O. Threads: any. */
 #pragma once
-#include "bitmap/bits.h"
+#include "bitmap/record.h"
 #include <glib.h>
 
 #define BMP_CATALOGUE_MAGIC "TMINDEX1" /* the first 8 bytes */
-
-/* What is known of one bitmap. */
-typedef struct BmpRecord {
-    char *name;
-    uint8_t shift; /* log2 of the granularity */
-    bool enabled, inconsistent;
-    char *reason;       /* why it is inconsistent or degraded; NULL: it is neither */
-    uint64_t recovered; /* bytes dirty only because of recovery */
-    BmpBits bits;       /* geometry: the disk's size and shift */
-} BmpRecord;
-
-void bmp_record_clear(BmpRecord *record); /* frees what it holds */
 
 /* The catalogue of @n records (bits of the same disk size); its index at the start. Returned
  * (g_byte_array_unref); NULL without memory. @leader: path of the leader's store in a commit over

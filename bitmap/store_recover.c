@@ -40,11 +40,6 @@ void bmp_recovered_problem(BmpRecovered *out, const char *bitmap, uint64_t recov
     g_ptr_array_add(out->reports, problem);
 }
 
-static void record_clear(void *record)
-{
-    bmp_record_clear(record);
-}
-
 void bmp_recovered_clear(BmpRecovered *out)
 {
     if (out->records)
@@ -52,14 +47,6 @@ void bmp_recovered_clear(BmpRecovered *out)
     if (out->reports)
         g_ptr_array_unref(out->reports);
     *out = (BmpRecovered){ 0 };
-}
-
-static GArray *records_new(void)
-{
-    GArray *records = g_array_new(FALSE, FALSE, sizeof(BmpRecord));
-
-    g_array_set_clear_func(records, record_clear);
-    return records;
 }
 
 static BmpRecord *nth(GArray *records, guint i)
@@ -482,7 +469,7 @@ void bmp_recover(const BmpRecoverOptions *options, BmpRecovered *out)
     Copies copies;
 
     *out = (BmpRecovered){ .verdict = BMP_FOUND_NOTHING };
-    out->records = records_new();
+    out->records = bmp_records_new();
     out->reports = g_ptr_array_new_with_free_func(problem_free);
     r.file_size = options->sys->fstat(options->fd, &st) < 0 ? 0 : (uint64_t)st.st_size;
     read_copies(&r, &copies);
