@@ -193,6 +193,36 @@ static void touch(BmpBitmap *bitmap)
 
 /* ---- changes -------------------------------------------------------------------------------- */
 
+/* Whether the image that keeps the set's bitmaps has room for another. */
+static bool check_room(BmpSet *set, const char *name, uint64_t granularity, GError **error)
+{
+    const BmpStore *store = set->store;
+    uint64_t names = 0;
+    size_t n = 0;
+
+    if (!store->o.image)
+        return true;
+    for (guint i = 0; i < set->bitmaps->len; i++) {
+        const BmpBitmap *bitmap = set->bitmaps->pdata[i];
+
+        if (bitmap->persistent) {
+            n++;
+            names += tm_align_up(strlen(bitmap->name), 8);
+        }
+    }
+    return store->image.may_add(store->o.opaque, name,
+                                granularity ? granularity : bmp_default_granularity(0), n, names,
+                                error);
+}
+
+static bool check_writable(const BmpBitmap *bitmap, GError **error)
+{
+    const BmpStore *store = bitmap->set->store;
+
+    return !bitmap->persistent || !store || !store->o.read_only ||
+           tm_error_set(error, "Bitmap '%s' is readonly and cannot be modified", bitmap->name);
+}
+
 static bool check_add(BmpSet *set, const char *name, const BmpAddOptions *options, GError **error)
 {
     g_autoptr(BmpBitmap) taken = NULL;
@@ -214,7 +244,7 @@ static bool check_add(BmpSet *set, const char *name, const BmpAddOptions *option
         return tm_error_set(error, "Bitmap already exists: %s", name);
     if (strlen(name) > BMP_NAME_MAX)
         return tm_error_set(error, "Bitmap name too long: %s", name);
-    return true;
+    return !options->persistent || check_room(set, name, options->granularity, error);
 }
 
 BmpBitmap *bmp_set_add(BmpSet *set, const char *name, const BmpAddOptions *options, GError **error)
@@ -287,7 +317,7 @@ bool bmp_bitmap_remove(BmpBitmap *bitmap, GError **error)
     guint place;
 
     g_assert(set->changing);
-    if (!check_not_busy(bitmap, error))
+    if (!check_not_busy(bitmap, error) || !check_writable(bitmap, error))
         return false;
     if (!g_ptr_array_find(set->bitmaps, bitmap, &place))
         return tm_error_set(error, "Dirty bitmap '%s' not found", bitmap->name);
@@ -315,7 +345,7 @@ void bmp_bitmap_unremove(BmpBitmap *bitmap)
 bool bmp_bitmap_enable(BmpBitmap *bitmap, GError **error)
 {
     g_assert(bitmap->set->changing);
-    if (!bmp_bitmap_check_usable(bitmap, error))
+    if (!bmp_bitmap_check_usable(bitmap, error) || !check_writable(bitmap, error))
         return false;
     if (!bitmap->attached)
         return tm_error_set(error, "Dirty bitmap '%s' not found", bitmap->name);
@@ -329,7 +359,7 @@ bool bmp_bitmap_enable(BmpBitmap *bitmap, GError **error)
 bool bmp_bitmap_disable(BmpBitmap *bitmap, GError **error)
 {
     g_assert(bitmap->set->changing);
-    if (!bmp_bitmap_check_usable(bitmap, error))
+    if (!bmp_bitmap_check_usable(bitmap, error) || !check_writable(bitmap, error))
         return false;
     if (bitmap->enabled) {
         stop_recording(bitmap);
@@ -341,7 +371,7 @@ bool bmp_bitmap_disable(BmpBitmap *bitmap, GError **error)
 bool bmp_bitmap_clear(BmpBitmap *bitmap, GError **error)
 {
     g_assert(bitmap->set->changing);
-    if (!bmp_bitmap_check_usable(bitmap, error))
+    if (!bmp_bitmap_check_usable(bitmap, error) || !check_writable(bitmap, error))
         return false;
     bmp_bits_clear_all(&bitmap->bits);
     if (bitmap->at)
@@ -362,7 +392,7 @@ bool bmp_bitmap_merge(BmpBitmap *target, BmpBitmap *source, GError **error)
                             "Bitmaps are of different sizes (destination size is %" G_GUINT64_FORMAT
                             ", source size is %" G_GUINT64_FORMAT ") and can't be merged",
                             target->set->size, source->set->size);
-    if (!bmp_bitmap_check_usable(target, error))
+    if (!bmp_bitmap_check_usable(target, error) || !check_writable(target, error))
         return false;
     bmp_bitmap_fold(source);
     bmp_bits_or(&target->bits, &source->bits);

@@ -17,6 +17,10 @@ static BmpStore *store_new(BmpSet *set, const BmpStoreOptions *options)
     store->o = *options;
     store->o.path = store->path = g_strdup(options->path);
     store->o.layer = store->layer = g_strdup(options->layer);
+    if (options->image) {
+        store->image = *options->image;
+        store->o.image = &store->image;
+    }
     store->fd = -1;
     store->disk_fd = options->disk_fd < 0 ? -1 : fcntl(options->disk_fd, F_DUPFD_CLOEXEC, 0);
     store->o.disk_fd = store->disk_fd;
@@ -221,20 +225,39 @@ static void take_over(BmpStore *store, BmpRecovered *found)
         bmp_store_fail(store, 0, error->message);
 }
 
-static bool open_file(BmpStore *store, GError **error)
+bool bmp_store_open_file(BmpStore *store, bool *told, GError **error)
 {
     BmpIdentity disk;
     BmpRecovered found;
 
+    *told = false;
     bmp_identity_read(store->o.sys, store->disk_fd, &disk);
     if (!find_file(store, &disk, error))
         return false;
     if (store->fd < 0)
         return true;
     recover(store, &disk, &found);
-    take_over(store, &found);
+    *told = !store->o.image || found.verdict == BMP_FOUND_STORE;
+    if (*told) {
+        if (bmp_set_length(store->set))
+            bmp_store_confirm(store->set, found.records);
+        take_over(store, &found);
+    } else {
+        store->o.sys->close(store->fd);
+        store->fd = -1;
+    }
     bmp_recovered_clear(&found);
     return true;
+}
+
+static bool open_store(BmpStore *store, GError **error)
+{
+    bool told = false;
+
+    if ((!store->o.image || store->image.beside) && store->path &&
+        !bmp_store_open_file(store, &told, error))
+        return false;
+    return !store->o.image || told || bmp_store_open_image(store, error);
 }
 
 bool bmp_set_open_store(BmpSet *set, const BmpStoreOptions *options, GError **error)
@@ -245,7 +268,7 @@ bool bmp_set_open_store(BmpSet *set, const BmpStoreOptions *options, GError **er
     g_assert(!set->store && !bmp_set_length(set));
     bmp_set_change_begin(&set, 1);
     set->store = store;
-    ok = open_file(store, error);
+    ok = open_store(store, error);
     if (!ok) {
         set->store = NULL;
         bmp_store_free(store);
@@ -305,7 +328,7 @@ static void keep_for_reading(BmpStore *store)
     store->fd = fd;
 }
 
-static bool has_persistent(const BmpSet *set)
+bool bmp_store_has_persistent(const BmpSet *set)
 {
     for (guint i = 0; i < set->bitmaps->len; i++) {
         if (((BmpBitmap *)set->bitmaps->pdata[i])->persistent)
@@ -314,9 +337,7 @@ static bool has_persistent(const BmpSet *set)
     return false;
 }
 
-/* Takes the records of bitmaps that the set has out of @found. What has no record was taken away by
- * somebody else. */
-static void confirm(BmpSet *set, BmpRecovered *found)
+void bmp_store_confirm(BmpSet *set, GArray *records)
 {
     for (guint i = 0; i < set->bitmaps->len; i++) {
         BmpBitmap *bitmap = set->bitmaps->pdata[i];
@@ -325,42 +346,32 @@ static void confirm(BmpSet *set, BmpRecovered *found)
 
         if (!bitmap->persistent)
             continue;
-        while (k < found->records->len &&
-               strcmp(g_array_index(found->records, BmpRecord, k).name, bitmap->name))
+        while (k < records->len && strcmp(g_array_index(records, BmpRecord, k).name, bitmap->name))
             k++;
-        bmp_bitmap_confirm(bitmap, k < found->records->len
-                                       ? &g_array_index(found->records, BmpRecord, k)
-                                       : &missing);
-        if (k < found->records->len)
-            g_array_remove_index(found->records, k); /* cleared by the array */
+        bmp_bitmap_confirm(bitmap,
+                           k < records->len ? &g_array_index(records, BmpRecord, k) : &missing);
+        if (k < records->len)
+            g_array_remove_index(records, k); /* cleared by the array */
     }
 }
 
 static bool take_for_writing(BmpStore *store, bool accept_changed, GError **error)
 {
-    BmpIdentity disk;
-    BmpRecovered found;
+    bool told;
 
     if (store->fd >= 0)
         store->o.sys->close(store->fd);
     store->fd = -1;
     store->o.read_only = false;
     store->o.accept_changed = accept_changed;
-    bmp_identity_read(store->o.sys, store->disk_fd, &disk);
-    if (!find_file(store, &disk, error)) {
+    if (!bmp_store_open_file(store, &told, error)) {
         store->o.read_only = true;
         if (!bmp_store_file_open(store->o.sys, store->path, true, &store->fd, NULL))
             store->fd = -1;
         return false;
     }
-    if (store->fd >= 0) {
-        recover(store, &disk, &found);
-        confirm(store->set, &found);
-        take_over(store, &found);
-        bmp_recovered_clear(&found);
-    } else if (has_persistent(store->set)) {
+    if (!told && bmp_store_has_persistent(store->set))
         bmp_store_fail(store, 0, "it is gone");
-    }
     return true;
 }
 
@@ -368,7 +379,7 @@ static void take_up_again(BmpStore *store)
 {
     g_autoptr(GError) error = NULL;
 
-    if ((store->fd >= 0 || has_persistent(store->set)) && !bmp_store_has_failed(store) &&
+    if ((store->fd >= 0 || bmp_store_has_persistent(store->set)) && !bmp_store_has_failed(store) &&
         !bmp_store_commit(store, BMP_STORE_OPEN, &error))
         bmp_store_fail(store, 0, error->message);
 }
@@ -417,7 +428,7 @@ bool bmp_set_wants_commit(BmpSet *set)
 {
     BmpMap *map = __atomic_load_n(&set->map, __ATOMIC_ACQUIRE);
 
-    if (!set->store || set->store->o.read_only)
+    if (!set->store || set->store->o.read_only || !set->store->path)
         return false;
     return bmp_store_has_failed(set->store) || (map && bmp_map_full(map));
 }

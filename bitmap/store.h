@@ -28,6 +28,13 @@
  * The disk carries the store's uuid in the extended attribute BMP_STORE_XATTR, where its file
  * system has such: so a store that is missing or another disk's is noticed.
  *
+ * Images that keep bitmaps themselves (BmpImage) have them in a store only while they are open for
+ * writing. The image says then that the store beside it is its own ("beside"), which anybody else
+ * who writes to it takes back. So:
+ *  I1  beside, and the store is there: the store says what there is.
+ *  I2  else the image does, and a store that lies there is of the past, and is removed.
+ * At the end everything goes into the image, and then the store goes.
+ *
  * Exclusive: a writable set holds an OFD write lock on the store's file, a read-only one a read
  * lock.
  *
@@ -36,6 +43,7 @@
 #pragma once
 #include "bitmap/bitmap.h"
 #include "bitmap/format.h"
+#include "bitmap/record.h"
 #include "util/sys.h"
 
 #define BMP_STORE_SUFFIX ".bitmaps"
@@ -52,9 +60,21 @@ typedef struct BmpReport {
 } BmpReport;
 typedef void (*BmpReportFn)(void *opaque, const BmpReport *report);
 
+/* What an image keeps. Called with the set's lock held; must not call into the set. */
+typedef struct BmpImage {
+    bool beside;
+    /* Appends a BmpRecord for each, and a line (g_free) for each thing that is wrong and of no one
+     * bitmap. false: it can't be told what there is; it may be opened for reading only. */
+    bool (*load)(void *opaque, GArray *records, GPtrArray *problems, GError **error);
+    /* Whether there is room for another: there are @n, whose names take @names bytes, each rounded
+     * up to 8. */
+    bool (*may_add)(void *opaque, const char *name, uint64_t granularity, size_t n, uint64_t names,
+                    GError **error);
+} BmpImage;
+
 typedef struct BmpStoreOptions {
     const TmSys *sys;    /* borrowed */
-    const char *path;    /* of the store's file; copied */
+    const char *path;    /* of the store's file; copied; NULL: there is only the image */
     int disk_fd;         /* of the disk, for identity and xattr; dup'ed; -1: unknown */
     const char *layer;   /* name of the node's driver; a store of another layer is left alone */
     uint8_t boot_id[16]; /* of this boot */
@@ -62,8 +82,9 @@ typedef struct BmpStoreOptions {
     bool read_only;            /* the node is: nothing is written */
     bool accept_changed;       /* R4: trust the bitmaps although the disk has changed */
     unsigned region_shift_min; /* 0: BMP_REGION_SHIFT_MIN; tests use smaller ones */
+    const BmpImage *image;     /* borrowed, static but for beside; or NULL */
     BmpReportFn report;
-    void *opaque;
+    void *opaque; /* for the report, and for the image */
 } BmpStoreOptions;
 
 /* Gives a set without bitmaps a place for persistent ones, and brings back those that are there.
@@ -76,12 +97,29 @@ bool bmp_set_open_store(BmpSet *set, const BmpStoreOptions *options, GError **er
  * bmp_set_free() (which without it leaves the store as a crash would). */
 void bmp_set_close_store(BmpSet *set);
 
-/* The node is opened anew, for reading only or for writing. Rest: as the close above, before the disk
- * can be changed by others; bitmaps stay. Wake: after it, whether it has rested or not. A store that
- * was read-only so far is compared with the disk as by an opening (R4, R5), and false says that it
- * can't be had for writing: then it still is read-only. Both harmless without a store. */
+/* The node is opened anew, for reading only or for writing. Rest: as the close above, before the
+ * disk can be changed by others; bitmaps stay. Wake: after it, whether it has rested or not. A
+ * store that was read-only so far is compared with the disk as by an opening (R4, R5), and false
+ * says that it can't be had for writing: then it still is read-only. Both harmless without a store.
+ */
 void bmp_set_rest_store(BmpSet *set);
 bool bmp_set_wake_store(BmpSet *set, bool read_only, bool accept_changed, GError **error);
+
+/* ---- sets of images */
+
+/* The persistent bitmaps as they are now: BmpRecord (g_array_unref). */
+GArray *bmp_set_records(BmpSet *set);
+/* Within a change: names of persistent ones that it has removed (borrowed); g_ptr_array_unref. */
+GPtrArray *bmp_set_removed_names(BmpSet *set);
+/* All of it is in the image: the store goes. */
+void bmp_set_drop_store(BmpSet *set);
+/* Whether the store is what to believe after a crash: it is there and has not failed. */
+bool bmp_set_store_sound(BmpSet *set);
+/* The image is open anew; as bmp_set_wake_store(). @dropped: the store went before. */
+bool bmp_set_wake_image(BmpSet *set, const BmpImage *image, bool read_only, bool dropped,
+                        GError **error);
+/* Something that the image says goes to the set's report. */
+void bmp_set_report(BmpSet *set, const BmpReport *report);
 
 /* Path of the store, borrowed, or NULL; whether it holds bitmaps now. */
 const char *bmp_set_store_path(BmpSet *set);

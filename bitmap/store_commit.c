@@ -621,7 +621,7 @@ static bool idle(BmpStore *store)
 /* Whether the set's part in a change is to be stored. */
 static bool takes_part(BmpSet *set)
 {
-    if (!set->store || !set->touched)
+    if (!set->store || !set->touched || !set->store->path)
         return false;
     if (!idle(set->store))
         return true;

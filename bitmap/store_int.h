@@ -17,6 +17,7 @@
 
 typedef struct BmpStore {
     BmpStoreOptions o;
+    BmpImage image;     /* o.image points to it, where it is not NULL */
     char *path, *layer; /* owned; o points to them */
     int fd;             /* -1: there is no file */
     int disk_fd;
@@ -127,7 +128,19 @@ bool bmp_store_commit(BmpStore *store, BmpStoreState state, GError **error);
 bool bmp_store_write_new(BmpStore *store, const BmpRecord *records, size_t n, BmpStoreState state,
                          GError **error);
 
+/* ---- store_image.c */
+
+/* What the image keeps is what there is; a store that lies there goes. */
+bool bmp_store_open_image(BmpStore *store, GError **error);
+
 /* ---- store.c */
+/* Brings back what the file says, or nothing if there is none. *told: something was. false: the
+ * disk may not be opened. */
+bool bmp_store_open_file(BmpStore *store, bool *told, GError **error);
+bool bmp_store_has_persistent(const BmpSet *set);
+/* Takes the records of bitmaps that the set has out of @records. What has none was taken away by
+ * somebody else. */
+void bmp_store_confirm(BmpSet *set, GArray *records);
 bool bmp_store_has_failed(BmpStore *store);
 /* It is well again; whether it had failed. */
 bool bmp_store_forget_failure(BmpStore *store);
