@@ -1,10 +1,7 @@
 /* block/bitmaps.c: nodes and their stores of bitmaps; see the header.
  *
  * A node is drained parents first: a request in the parent may be waiting for its child. */
-#include "block/bitmaps.h"
-
-#include "bitmap/store.h"
-#include "block/node_int.h"
+#include "block/bitmaps_int.h"
 #include "util/boot.h"
 #include "util/error.h"
 #include "util/sync.h"
@@ -23,6 +20,7 @@ struct BlkBitmaps {
     pthread_mutex_t lock; /* guards ticking; a leaf */
     pthread_cond_t ticked;
     bool ticking;            /* bmp_set_tick() is queued or running */
+    bool dropped;            /* resting: everything is in the image */
     unsigned wait, interval; /* seconds to the next attempt to heal; and after it */
 };
 
@@ -196,18 +194,27 @@ bool blk_bitmaps_open(BlkNode *node, bool by_default, GError **error)
                                 .read_only = node->read_only,
                                 .report = report,
                                 .opaque = node };
+    const BlkKeptBitmaps *kept = blk_bitmaps_kept(node);
+    BmpImage image = { .beside = false };
     g_autofree char *path = NULL, *layer = NULL;
     bool regular, ok;
 
+    if (kept) {
+        image = blk_bitmaps_image(node);
+        options.image = &image;
+    }
+
     options.layer = layer = layer_name(node);
     options.disk_fd = open_disk(node, disk, &regular);
-    options.path = path = store_path(node, disk, regular, by_default);
+    options.path = path = store_path(node, disk, regular, by_default || image.beside);
     options.accept_changed = blk_options_bool(node->options, "bitmap-accept-changed");
     tm_boot_id(options.boot_id);
-    ok = !path || bmp_set_open_store(node->bitmaps, &options, error);
+    ok = (!path && !kept) || bmp_set_open_store(node->bitmaps, &options, error);
     if (options.disk_fd >= 0)
         node->graph_sys->close(options.disk_fd);
-    if (ok && path)
+    if (ok && kept && !node->read_only)
+        ok = blk_bitmaps_image_begin(node, error);
+    if (ok && (path || kept))
         node->store = bitmaps_new(node);
     return ok;
 }
@@ -225,7 +232,20 @@ void blk_bitmaps_rest(BlkNode *node)
     if (!node->store)
         return;
     wait_for_tick(node->store);
-    bmp_set_rest_store(node->bitmaps);
+    if (!blk_bitmaps_kept(node))
+        bmp_set_rest_store(node->bitmaps);
+    else if (!node->read_only && node->open)
+        node->store->dropped = blk_bitmaps_image_keep(node);
+}
+
+static bool wake_image(BlkNode *node, GError **error)
+{
+    BmpImage image = blk_bitmaps_image(node);
+    bool dropped = node->store->dropped;
+
+    node->store->dropped = false;
+    return bmp_set_wake_image(node->bitmaps, &image, node->read_only, dropped, error) &&
+           (node->read_only || blk_bitmaps_image_begin(node, error));
 }
 
 bool blk_bitmaps_wake(BlkNode *node, GError **error)
@@ -233,6 +253,8 @@ bool blk_bitmaps_wake(BlkNode *node, GError **error)
     if (!node->store)
         return true;
     wait_for_tick(node->store);
+    if (blk_bitmaps_kept(node))
+        return wake_image(node, error);
     return bmp_set_wake_store(node->bitmaps, node->read_only,
                               blk_options_bool(node->options, "bitmap-accept-changed"), error);
 }
@@ -244,9 +266,14 @@ void blk_bitmaps_close(BlkNode *node)
     if (!b)
         return;
     wait_for_tick(b);
-    if (!node->read_only && bmp_set_store_exists(node->bitmaps))
-        blk_node_flush(node); /* whether it worked or not: its failure has been reported */
-    bmp_set_close_store(node->bitmaps);
+    if (blk_bitmaps_kept(node)) {
+        if (!node->read_only && node->open)
+            blk_bitmaps_image_keep(node);
+    } else {
+        if (!node->read_only && bmp_set_store_exists(node->bitmaps))
+            blk_node_flush(node); /* whether it worked or not: its failure has been reported */
+        bmp_set_close_store(node->bitmaps);
+    }
     node->store = NULL;
     pthread_mutex_destroy(&b->lock);
     pthread_cond_destroy(&b->ticked);
@@ -292,11 +319,22 @@ void blk_bitmaps_change_begin(BlkNode *const *nodes, size_t n)
     bmp_set_change_begin(sets, n);
 }
 
+static bool has_image(const BlkNode *node)
+{
+    return node->store && !node->read_only && node->open && blk_bitmaps_kept(node);
+}
+
 bool blk_bitmaps_commit(BlkNode *const *nodes, size_t n, GError **error)
 {
     g_autofree BmpSet **sets = sets_of(nodes, n);
 
-    return bmp_set_commit(sets, n, error);
+    if (!bmp_set_commit(sets, n, error))
+        return false;
+    for (size_t i = 0; i < n; i++) {
+        if (has_image(nodes[i]))
+            blk_bitmaps_image_follow(nodes[i]);
+    }
+    return true;
 }
 
 void blk_bitmaps_change_end(BlkNode *const *nodes, size_t n)
@@ -336,6 +374,8 @@ static void tick(BlkNode *node)
     BlkBitmaps *b = node->store;
 
     heal(node);
+    if (has_image(node))
+        blk_bitmaps_image_tick(node);
     TM_GUARD(&b->lock);
     if (b->ticking)
         return;

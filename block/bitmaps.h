@@ -30,3 +30,7 @@ void blk_bitmaps_change_end(BlkNode *const *nodes, size_t n);
 /* About once a second: lets cold regions retire (on a worker), and heals stores that have failed,
  * less and less often. Cheap if no node has a store. */
 void blk_bitmaps_tick(BlkGraph *graph);
+
+/* Whether the node's persistent bitmaps, where its image keeps them, can follow its disk to another
+ * size. */
+bool blk_bitmaps_may_resize(BlkNode *node, uint64_t size, GError **error);

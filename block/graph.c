@@ -286,6 +286,8 @@ bool blk_graph_resize(BlkGraph *graph, BlkNode *node, uint64_t size, GError **er
                             "required by an unnamed block device (uses node '%s' as 'root' child) "
                             "and unshared by %s (uses node '%s' as 'root' child).",
                             node->name, node->name, holder, node->name);
+    if (!blk_bitmaps_may_resize(node, size, error))
+        return false;
     blk_inflight_drain(&node->inflight);
     ret = blk_node_resize(node, size);
     blk_inflight_drain_end(&node->inflight);

@@ -33,7 +33,29 @@ struct BlkFormat {
     const struct tidemark_driver *driver;
     /* Adds to the ImageInfo of QMP: backing-filename, format-specific and the like. Main thread. */
     void (*describe)(void *handle, json_object *image);
+    const struct BlkKeptBitmaps *bitmaps; /* NULL: images have none */
 };
+
+/* Bitmaps that images of a format keep themselves (bitmap/store.h, BmpImage), as block/bitmaps.c
+ * asks for them of an open image. Main thread, drained. */
+typedef struct BlkKeptBitmaps {
+    /* Whether the image says that the store beside it is its own. */
+    bool (*beside)(void *handle);
+    /* As BmpImage's. What is of no use any more is dropped if the image is open for writing. */
+    bool (*load)(void *handle, GArray *records, GPtrArray *problems, GError **error);
+    /* Whether a bitmap can be kept, of a disk of @size bytes; @n and @names as BmpImage's. */
+    bool (*may_keep)(void *handle, const char *name, uint64_t granularity, uint64_t size, size_t n,
+                     uint64_t names, GError **error);
+    /* Says, durably, that the store beside is its own or is not. Not drained, too. */
+    bool (*set_beside)(void *handle, bool beside, GError **error);
+    /* The same before the first write, and that what the image has is in use. */
+    bool (*begin)(void *handle, bool beside, GError **error);
+    /* Those names have been removed. */
+    bool (*forget)(void *handle, const GPtrArray *names, GError **error);
+    /* All there is (BmpRecord), for whoever opens the image next; nothing is beside it. false:
+     * whoever opens it next finds what they would after a crash. */
+    bool (*store)(void *handle, const GArray *records, GError **error);
+} BlkKeptBitmaps;
 /* Borrowed, static; NULL: nothing. */
 const BlkFormat *blk_format_of(const struct tidemark_driver *driver);
 

@@ -1,0 +1,19 @@
+/* block/bitmaps_int.h: what block/bitmaps.c asks of nodes whose images keep bitmaps themselves
+ * (block/bitmaps_image.c). Main thread. */
+#pragma once
+#include "bitmap/store.h"
+#include "block/bitmaps.h"
+#include "block/node_int.h"
+
+/* What keeps the bitmaps of the node's image; NULL: they have only a store. */
+const BlkKeptBitmaps *blk_bitmaps_kept(const BlkNode *node);
+/* The node's image, for its set; the node is the opaque pointer. */
+BmpImage blk_bitmaps_image(BlkNode *node);
+/* Before the first write: the image says where its bitmaps are. */
+bool blk_bitmaps_image_begin(BlkNode *node, GError **error);
+/* Everything into the image; then the store goes. false: it stays, and that was reported. */
+bool blk_bitmaps_image_keep(BlkNode *node);
+/* Within a change, after its commit: the image follows. */
+void blk_bitmaps_image_follow(BlkNode *node);
+/* A store that has failed is not to be believed any more. */
+void blk_bitmaps_image_tick(BlkNode *node);
