@@ -2,6 +2,7 @@
  * file.
  *
  * Source: QEMU qapi/block-core.json, ImageInfo and ImageInfoSpecificQCow2. */
+#include "block/drivers/qcow2/bitmaps.h"
 #include "block/drivers/qcow2/snapshots.h"
 
 #include <json-c/json.h>
@@ -114,4 +115,6 @@ static void describe(void *handle, json_object *image)
     qcow2_describe(blk_node_child(q->node, QCOW2_FILE), &q->header, image, NULL);
 }
 
-const BlkFormat blk_format_qcow2 = { .driver = &blk_driver_qcow2, .describe = describe };
+const BlkFormat blk_format_qcow2 = { .driver = &blk_driver_qcow2,
+                                     .describe = describe,
+                                     .bitmaps = &qcow2_kept_bitmaps };

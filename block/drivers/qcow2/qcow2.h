@@ -49,7 +49,9 @@ enum { QCOW2_FILE, QCOW2_BACKING, QCOW2_DATA_FILE };
 #define QCOW2_COMPATIBLE_LAZY          UINT64_C(1)
 #define QCOW2_AUTOCLEAR_BITMAPS        UINT64_C(1)
 #define QCOW2_AUTOCLEAR_DATA_RAW       UINT64_C(2)
-#define QCOW2_AUTOCLEAR_KNOWN          UINT64_C(3)
+#define QCOW2_AUTOCLEAR_STORE          (UINT64_C(1) << 63) /* bitmaps.h */
+#define QCOW2_AUTOCLEAR_KNOWN                                                                      \
+    (QCOW2_AUTOCLEAR_BITMAPS | QCOW2_AUTOCLEAR_DATA_RAW | QCOW2_AUTOCLEAR_STORE)
 
 #define QCOW2_EXTENSION_END            0u
 #define QCOW2_EXTENSION_BACKING_FORMAT 0xe2792acau
