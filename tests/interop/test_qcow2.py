@@ -8,39 +8,15 @@ import struct
 import nbd
 
 from harness import *
+from images import create, raw, scribble
 
 NEEDS = ["qemu-img", "qemu-io"]
 M = 1 << 20
 SIZE = 12 * M + 3 * 512
 
 
-def make(tmp, name, options="", size=SIZE, backing=None, more=()):
-    """An image with data, zeroes, discards and compressed clusters in it, at random places."""
-    path = os.path.join(tmp, name + ".qcow2")
-    command = ["qemu-img", "create", "-q", "-f", "qcow2"]
-    if backing:
-        command += ["-b", backing[0], "-F", backing[1]]
-    run(*command, *(["-o", options] if options else []), *more, path, *([] if backing and size is None else [size]))
-    return path
-
-
-def scribble(path, seed, size, cluster, compressed=True, version=3):
-    rng = random.Random(seed)
-    commands = []
-    for _ in range(60):
-        at = rng.randrange(0, size - 512, 512)
-        n = min(rng.choice((512, 4096, cluster, 3 * cluster, 5000 // 512 * 512)), size - at)
-        what = rng.randrange(10)
-        if what < 6:
-            commands += ["-c", "write -q -P %d %d %d" % (rng.randrange(1, 256), at, n)]
-        elif what < 8:
-            commands += ["-c", "write -q -z %s %d %d" % (rng.choice(("", "-u")), at, n)]
-        elif what == 8:
-            commands += ["-c", "discard -q %d %d" % (at, n)]
-        elif compressed:
-            at = at // cluster * cluster
-            commands += ["-c", "write -q -c -P %d %d %d" % (rng.randrange(256), at, min(cluster, size - at))]
-    run("qemu-io", "-d", "unmap", *commands, path, timeout=60, check=False)  # compressed over data: refused
+def make(tmp, name, options="", size=SIZE, backing=None):
+    return create(os.path.join(tmp, name + ".qcow2"), options, size, backing)
 
 
 def blockdev(path, node="disk0", backing="null", **more):
@@ -56,10 +32,7 @@ def serve(tmp, definition):
 
 def same(tmp, d, path, size=SIZE, image_opts=None):
     """What we serve is what qemu-img reads: all of it at once, and in odd pieces from several places."""
-    raw = os.path.join(tmp, "raw")
-    run("qemu-img", "convert", "-O", "raw", *(["--image-opts", image_opts] if image_opts else [path]), raw)
-    with open(raw, "rb") as f:
-        expected = f.read()
+    expected = raw(path, image_opts)
     equal(len(expected), size)
     h = d.nbd(contexts=["base:allocation"])
     equal(h.get_size(), size)
@@ -76,7 +49,6 @@ def same(tmp, d, path, size=SIZE, image_opts=None):
     for at, n, flags in extents(h, "base:allocation"):
         if flags & 2:
             equal(expected[at:at + n].count(0), n, "zeroes at %d" % at)
-    os.unlink(raw)
 
 
 @test(needs=NEEDS)
@@ -209,9 +181,7 @@ def small_cache(tmp):
     "with room for one table only, and many clients at once"
     path = make(tmp, "c", "cluster_size=512", size=4 * M)
     scribble(path, 9, 4 * M, 512)
-    raw = os.path.join(tmp, "raw")
-    run("qemu-img", "convert", "-O", "raw", path, raw)
-    expected = open(raw, "rb").read()
+    expected = raw(path)
     with serve(tmp, blockdev(path, l2_cache_size="1")) as d:
         def read(seed):
             h, rng = d.nbd(), random.Random(seed)

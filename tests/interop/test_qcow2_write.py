@@ -8,45 +8,11 @@ import random
 import nbd
 
 from harness import *
+from images import create, raw, scribble
 
 NEEDS = ["qemu-img", "qemu-io"]
 M = 1 << 20
 SIZE = 6 * M + 3 * 512
-
-
-def create(path, options="", size=SIZE, backing=None):
-    run("qemu-img", "create", "-q", "-f", "qcow2", *(["-b", backing[0], "-F", backing[1]] if backing else []),
-        *(["-o", options] if options else []), path, size)
-    return path
-
-
-def fill(path, seed, size, cluster, compressed=True):
-    """What qemu-io leaves in an image: data, zeroes, holes, compressed clusters."""
-    rng = random.Random(seed)
-    commands = []
-    for _ in range(30):
-        at = rng.randrange(0, size - 512, 512)
-        n = min(rng.choice((512, 4096, cluster, 3 * cluster)), size - at)
-        what = rng.randrange(10)
-        if what < 6:
-            commands += ["-c", "write -q -P %d %d %d" % (rng.randrange(1, 256), at, n)]
-        elif what < 8:
-            commands += ["-c", "write -q -z %s %d %d" % (rng.choice(("", "-u")), at, n)]
-        elif what == 8:
-            commands += ["-c", "discard -q %d %d" % (at, n)]
-        elif compressed:
-            at = at // cluster * cluster
-            commands += ["-c", "write -q -c -P %d %d %d" % (rng.randrange(256), at, min(cluster, size - at))]
-    run("qemu-io", "-d", "unmap", *commands, path, timeout=60, check=False)  # compressed over data: refused
-
-
-def raw(path, opts=None):
-    to = path + ".raw"
-    run("qemu-img", "convert", "-O", "raw", *(["--image-opts", opts] if opts else [path]), to)
-    with open(to, "rb") as f:
-        data = f.read()
-    os.unlink(to)
-    return bytearray(data)
 
 
 def definition(path, node="disk0", backing=None, **more):
@@ -141,8 +107,8 @@ CASES = [("compat=0.10", 65536), ("", 65536), ("cluster_size=512", 512), ("clust
 def every_kind(tmp):
     "versions, cluster sizes, refcount widths, extended L2, preallocation: written at random, and sound"
     for seed, (options, cluster) in enumerate(CASES):
-        path = create(os.path.join(tmp, "i%d" % seed), options)
-        fill(path, seed, SIZE, cluster, "extended" not in options)
+        path = create(os.path.join(tmp, "i%d" % seed), options, SIZE)
+        scribble(path, seed, SIZE, cluster, "extended" not in options)
         model = raw(path)
         for turn in range(2):
             with serve(tmp, definition(path)) as d:
@@ -172,7 +138,7 @@ def backing(tmp):
     with open(base, "wb") as f:
         f.write(os.urandom(3 * M + 123 * 512))
     middle = create(os.path.join(tmp, "middle"), "cluster_size=16k", size=5 * M, backing=(base, "raw"))
-    fill(middle, 1, 5 * M, 16384)
+    scribble(middle, 1, 5 * M, 16384)
     below = open(middle, "rb").read(), open(base, "rb").read()
     chain = json.loads(definition(middle, "middle", {"driver": "file", "filename": base, "read-only": True}))
     chain["read-only"] = True
@@ -181,7 +147,7 @@ def backing(tmp):
                                                      ("extended_l2=on,cluster_size=2M", 2 * M, 5 * M),
                                                      ("compat=0.10", 65536, SIZE))):
         path = create(os.path.join(tmp, "top%d" % seed), options, size, (middle, "qcow2"))
-        fill(path, seed, size, cluster, "extended" not in options)
+        scribble(path, seed, size, cluster, "extended" not in options)
         work(tmp, path, raw(path), seed, cluster, definition(path, backing=chain), turns=2,
              discard_zeroes="0.10" not in options)
         equal((open(middle, "rb").read(), open(base, "rb").read()), below, "the images below")
@@ -193,8 +159,8 @@ def data_file(tmp):
     for seed, (options, cluster) in enumerate((("", 65536), (",data_file_raw=on", 65536),
                                                (",data_file_raw=on,cluster_size=4096", 4096), (",extended_l2=on", 65536))):
         data = os.path.join(tmp, "data%d" % seed)
-        path = create(os.path.join(tmp, "x%d" % seed), "data_file=%s%s" % (data, options))
-        fill(path, seed, SIZE, cluster, False)
+        path = create(os.path.join(tmp, "x%d" % seed), "data_file=%s%s" % (data, options), SIZE)
+        scribble(path, seed, SIZE, cluster, False)
         model = raw(path)
         work(tmp, path, model, seed, cluster, definition(path, data_file={"driver": "file", "filename": data}), turns=2)
         if "raw" in options:
@@ -206,8 +172,8 @@ def snapshots(tmp):
     "internal snapshots keep what they have while the disk is written over them"
     for seed, (options, cluster) in enumerate((("", 65536), ("cluster_size=4096", 4096), ("extended_l2=on", 65536),
                                                ("compat=0.10", 65536))):
-        path = create(os.path.join(tmp, "s%d" % seed), options)
-        fill(path, seed, SIZE, cluster, "extended" not in options)
+        path = create(os.path.join(tmp, "s%d" % seed), options, SIZE)
+        scribble(path, seed, SIZE, cluster, "extended" not in options)
         kept = []
         for n in range(3):
             run("qemu-img", "snapshot", "-c", "snap%d" % n, path)
@@ -227,7 +193,7 @@ def small_caches(tmp):
     "with caches of one table, and several clients at once, each on its part"
     for options, cluster in (("cluster_size=512", 512), ("cluster_size=4096,extended_l2=off", 4096)):
         path = create(os.path.join(tmp, "c%d" % cluster), options, 4 * M)
-        fill(path, 9, 4 * M, cluster)
+        scribble(path, 9, 4 * M, cluster)
         model = raw(path)
         with serve(tmp, definition(path, l2_cache_size=1, refcount_cache_size=1)) as d:
             def part(n):
@@ -260,7 +226,7 @@ def small_caches(tmp):
 def flushed_then_killed(tmp):
     "kill -9 after a flush: what was flushed is there, and qemu-img finds leaks at most"
     for seed, options in enumerate(("", "cluster_size=512", "extended_l2=on", "cluster_size=2M", "refcount_bits=64,cluster_size=512")):
-        path = create(os.path.join(tmp, "k%d" % seed), options)
+        path = create(os.path.join(tmp, "k%d" % seed), options, SIZE)
         cluster = {"": 65536, "cluster_size=2M": 2 * M}.get(options, 512 if "512" in options else 65536)
         model = raw(path)
         for turn in range(3):
@@ -284,9 +250,9 @@ def in_turn(tmp):
     for seed, (options, cluster) in enumerate((("", 65536), ("extended_l2=on", 65536), ("cluster_size=512", 512),
                                                ("compat=0.10", 65536), ("refcount_bits=1,compression_type=zstd", 65536))):
         path = os.path.join(tmp, "t%d" % seed)
-        create(path, options)
+        create(path, options, SIZE)
         # With seed 3 qemu-io itself puts data and compressed clusters into one host cluster.
-        fill(path, 10 + seed, SIZE, cluster, "extended" not in options)
+        scribble(path, 10 + seed, SIZE, cluster, "extended" not in options)
         model = raw(path)
         for turn in range(10):
             ours = turn % 2 == 0
@@ -308,7 +274,7 @@ def in_turn(tmp):
 @test(needs=NEEDS + ["qemu-storage-daemon"])
 def lazy(tmp):
     "an image with lazy refcounts that QEMU was killed with: read as it is, repaired before it is written"
-    path = create(os.path.join(tmp, "l"), "lazy_refcounts=on")
+    path = create(os.path.join(tmp, "l"), "lazy_refcounts=on", SIZE)
     with Daemon(tmp, "--blockdev", definition(path), "--export", "type=nbd,id=e,node-name=disk0,name=disk0,writable=on",
                 binary=QSD, name="q") as d:
         m = Model(d.nbd(), bytearray(SIZE), 1, 65536)
@@ -358,8 +324,8 @@ def compressed(tmp):
     for seed, (options, cluster) in enumerate((("", 65536), ("compression_type=zstd", 65536), ("cluster_size=4k", 4096),
                                                ("cluster_size=512,refcount_bits=1", 512), ("cluster_size=2M", 2 * M),
                                                ("extended_l2=on", 65536))):
-        path = create(os.path.join(tmp, "z%d" % seed), options)
-        fill(path, seed, SIZE, cluster, "extended" not in options)
+        path = create(os.path.join(tmp, "z%d" % seed), options, SIZE)
+        scribble(path, seed, SIZE, cluster, "extended" not in options)
         model = raw(path)
         below = definition(path, "below")
         for turn in range(2):
