@@ -396,6 +396,45 @@ def bitmaps_of(tmp, name):
     d.stop()
 
 
+@test(needs=["qemu-img"])
+def bitmaps_in_images(tmp):
+    "bitmaps of qcow2 images are in the image, for QEMU too, while it is read-only, and go on after"
+    path = os.path.join(tmp, "i")
+    run("qemu-img", "create", "-q", "-f", "qcow2", path, "8M")
+    q = {"driver": "qcow2", "node-name": "q", "file": {"driver": "file", "filename": path}}
+
+    def flags():
+        data = json.loads(run("qemu-img", "info", "-U", "--output=json", path).stdout)
+        return [b["flags"] for b in data["format-specific"]["data"]["bitmaps"]]
+
+    def write(d, at):
+        d.qmp("block-export-add", type="nbd", id="w", node_name="q", name="w", writable=True)
+        h = d.nbd("w")
+        h.pwrite(b"x" * 512, at)
+        h.shutdown()
+        d.qmp("block-export-del", id="w", mode="hard")
+        d.monitor.wait_event("BLOCK_EXPORT_DELETED", id="w")
+
+    d = Daemon(tmp)
+    d.qmp("blockdev-add", q)
+    d.qmp("block-dirty-bitmap-add", node="q", name="b", persistent=True, granularity=64 * KIB)
+    write(d, 0)
+    reopen(d, node(q, read_only=True))
+    equal(flags(), [["auto"]])
+    equal(d.bitmap("q", "b")["count"], 64 * KIB)
+    run("qemu-img", "check", "-q", "-U", path)
+    reopen(d, q)
+    write(d, MIB)
+    equal(d.bitmap("q", "b")["count"], 2 * 64 * KIB)
+    d.kill()
+    d = Daemon(tmp)
+    d.qmp("blockdev-add", q)
+    equal((d.bitmap("q", "b")["count"], d.bitmap("q", "b")["recording"]), (2 * 64 * KIB, True))
+    d.stop()
+    equal(flags(), [["auto"]])
+    run("qemu-img", "check", "-q", path)
+
+
 @test
 def bitmaps_of_failures(tmp):
     "a reopening that fails leaves persistent bitmaps recording, and a change of size reaches them"

@@ -201,6 +201,50 @@ def creating(tmp):
                     os.unlink("x")
 
 
+def image_bitmaps(path):
+    data = json.loads(qemu_img("info", "--output=json", path).stdout)["format-specific"]["data"]
+    return data.get("bitmaps", [])
+
+
+def digests(tmp, path, names):
+    """Of the contents, as QEMU sees them."""
+    with Daemon(tmp, "--blockdev", "driver=qcow2,node-name=q,read-only=on,file.driver=file,file.filename=" + path,
+                binary=QSD, name="q", nbd=False) as d:
+        return {n: d.qmp("x-debug-block-dirty-bitmap-sha256", node="q", name=n)["sha256"] for n in names}
+
+
+@test(needs=["qemu-img", "qemu-io", "qemu-storage-daemon"])
+def bitmaps(tmp):
+    "image bitmap does to qcow2 images what qemu-img bitmap does, and QEMU goes on with the result"
+    with inside(tmp):
+        qemu_img("create", "-q", "-f", "qcow2", "base", "8M")
+        qemu_img("bitmap", "--add", "-g", "64k", "base", "old")
+        qemu_io("base", "write 1M 100k", "write 5M 64k")
+        qemu_img("create", "-q", "-f", "qcow2", "other", "8M")
+        qemu_img("bitmap", "--add", "-g", "4k", "other", "theirs")
+        qemu_io("other", "write 3M 5k")
+        for path in ("i", "i.qemu"):
+            run("cp", "base", path)
+        for args in (["--add"], ["--add", "b"], ["--add", "b"], ["--add", "--disable", "-g", "1k", "c"],
+                     ["--merge", "old", "b"], ["--clear", "old"], ["--merge", "b", "--enable", "c"],
+                     ["--disable", "b"], ["--merge", "theirs", "-b", "other", "-F", "qcow2", "old"],
+                     ["--remove", "none"], ["--merge", "none", "b"], ["--add", "-g", "1000", "d"],
+                     ["--add", "-g", "4G", "d"], ["--remove", "c"], ["--clear", "c"],
+                     ["--add", "--merge", "b", "d"], ["--remove", "b"], ["--add", "b" * 1023],
+                     ["--add", "b" * 1024], ["--remove", "b" * 1023]):
+            status = []
+            for bitmap, path in ((ours, "i"), (qemu_img, "i.qemu")):
+                p = bitmap("bitmap", *args[:-1], "-f", "qcow2", path, args[-1], check=False)
+                status.append(p.returncode != 0)
+            equal(status[0], status[1], str(args))
+            found, expected = (sorted(image_bitmaps(p), key=lambda b: b["name"]) for p in ("i", "i.qemu"))
+            equal(found, expected, str(args))
+            names = [b["name"] for b in found]
+            equal(digests(tmp, "i", names), digests(tmp, "i.qemu", names), str(args))
+            qemu_img("check", "-q", "i")
+            equal(os.path.exists("i.bitmaps"), False, str(args))
+
+
 @test(needs=["qemu-img", "qemu-io"])
 def resizing(tmp):
     "what image resize has grown and shrunk, qemu-img finds sound, and alike"
