@@ -236,6 +236,18 @@ def raw_bitmaps(tmp):
 
 
 @test
+def qcow2_bitmaps(tmp):
+    "bitmaps of qcow2 images are in the image, and whoever looks for them beside it is told"
+    path = os.path.join(tmp, "i")
+    said("create", "-q", "-f", "qcow2", path, "8M")
+    said("bitmap", "--add", "-g", "4k", path, "b")
+    matches(said("info", path), r"\nb +4 KiB +enabled +ok\n")
+    equal(os.listdir(tmp), ["i"])
+    for command in ("list", "check"):
+        matches(tidemark("bitmap", command, path).stdout, "has its bitmaps in it: 'tidemark image info'")
+
+
+@test
 def node_of_store(tmp):
     "a store that a raw node has made stays that node's"
     path = image(os.path.join(tmp, "r"), MIB)
