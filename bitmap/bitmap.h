@@ -65,6 +65,12 @@ void bmp_set_change_end(BmpSet *const *sets, size_t n);
  */
 void bmp_set_resize(BmpSet *set, uint64_t size);
 
+/* The disk is about to become shorter, with nobody writing: what will be cut off is dirty until
+ * bmp_set_resize(), in case that it has been cut off when all ends, and the size has not changed.
+ * Not within a change. Or it has failed, and what may be lost stays dirty. */
+void bmp_set_cut_begin(BmpSet *set, uint64_t size);
+void bmp_set_cut_failed(BmpSet *set);
+
 /* How many bitmaps; and each in order of creation (QEMU lists the newest first), a reference
  * returned (bmp_bitmap_unref), NULL beyond the last. */
 size_t bmp_set_length(BmpSet *set);

@@ -219,6 +219,47 @@ void bmp_set_change_end(BmpSet *const *sets, size_t n)
     }
 }
 
+void bmp_set_cut_begin(BmpSet *set, uint64_t size)
+{
+    uint64_t length = set->size - size, epoch;
+
+    bmp_set_lock(set);
+    bmp_chain_seal_marks(set);
+    bmp_chain_fold_all(set);
+    for (guint i = 0; i < set->bitmaps->len; i++) {
+        BmpBitmap *bitmap = set->bitmaps->pdata[i];
+
+        bitmap->cutting = true;
+        bmp_bits_clone(&bitmap->uncut, &bitmap->bits);
+    }
+    bmp_set_unlock(set);
+    epoch = bmp_set_mark_begin(set, size, length);
+    bmp_set_mark_end(set, size, length, epoch);
+}
+
+void bmp_set_cut_failed(BmpSet *set)
+{
+    bmp_set_lock(set);
+    for (guint i = 0; i < set->bitmaps->len; i++) {
+        BmpBitmap *bitmap = set->bitmaps->pdata[i];
+
+        if (bitmap->cutting)
+            bmp_bits_clear_all(&bitmap->uncut);
+        bitmap->cutting = false;
+    }
+    bmp_set_unlock(set);
+}
+
+static void take_uncut(BmpBitmap *bitmap)
+{
+    if (!bitmap->cutting)
+        return;
+    bmp_bits_clear_all(&bitmap->bits);
+    bitmap->bits = bitmap->uncut;
+    bitmap->uncut = (BmpBits){ 0 };
+    bitmap->cutting = false;
+}
+
 /* What is marked must be folded in the old geometry first; the second seal begins the new one. */
 void bmp_set_resize(BmpSet *set, uint64_t size)
 {
@@ -232,6 +273,7 @@ void bmp_set_resize(BmpSet *set, uint64_t size)
         BmpBitmap *bitmap = set->bitmaps->pdata[i];
 
         set->touched |= bitmap->persistent;
+        take_uncut(bitmap);
         bmp_bits_resize(&bitmap->bits, size);
         if (size > old)
             bmp_bits_set_bytes(&bitmap->bits, old, size - old);

@@ -67,6 +67,8 @@ struct BmpBitmap {
     uint64_t since;   /* the tracker's state when it was last enabled; 0: never */
     BmpDelta *at;     /* position; NULL while disabled or out of the set */
     BmpBits bits;     /* what it has folded */
+    bool cutting;     /* the disk is becoming shorter: */
+    BmpBits uncut;    /* what it had folded before */
     char *reason;     /* why it is inconsistent, or dirtier than was written; or NULL */
     uint64_t recovered;
 };

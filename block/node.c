@@ -428,6 +428,7 @@ void blk_node_resized(BlkNode *node)
 
 int blk_node_resize(BlkNode *node, uint64_t size)
 {
+    const BlkFormat *format;
     int ret;
 
     g_clear_pointer(&node->error, g_free);
@@ -437,7 +438,13 @@ int blk_node_resize(BlkNode *node, uint64_t size)
         return -EIO;
     if (!node->driver->resize)
         return -ENOTSUP;
+    /* Of a format what is cut off may be gone before the size says so, and stay so after a crash. */
+    format = blk_format_of(node->driver);
+    if (format && format->bitmaps && size < node->size)
+        bmp_set_cut_begin(node->bitmaps, size);
     ret = node->driver->resize(node->handle, size);
+    if (ret < 0)
+        bmp_set_cut_failed(node->bitmaps);
     if (ret < 0)
         return ret;
     ret = blk_node_refresh(node);

@@ -2,7 +2,7 @@
 # timeout: 180
 """kill -9 of a daemon under load, and what its persistent bitmaps say afterwards.
 
-A life is one disk with its bitmaps through several kills. Between two kills several connections keep
+A life is one disk, raw or a qcow2 image, with its bitmaps through several kills. Between two kills several connections keep
 writes, zeroes and trims in flight while bitmaps are added, cleared, merged, enabled, disabled and
 removed, alone and in transactions. Then comes SIGKILL: at any moment, while an operation on bitmaps
 is under way, during a clean end, or while the daemon is still reading what the kill before has left.
@@ -20,6 +20,7 @@ CRASH_KILLS is the number of kills (10), CRASH_SEED the seed of one life; a fail
 """
 import argparse
 import copy
+import json
 import random
 
 import nbd
@@ -153,13 +154,30 @@ class Life:
         self.tmp, self.now, self.names, self.events = tmp, 0, 0, []
         self.size = rnd.choice(SIZES)
         self.locality = rnd.choice([0, 0.8, 0.97])
-        self.path = image(os.path.join(tmp, "disk0.img"), self.size,
-                          [(self.size // 3, rnd.randbytes(self.size // 4))])
-        self.driver = rnd.choice(["file", "raw"])
+        self.path = self.make(os.path.join(tmp, "disk0.img"))
         self.store = {} if rnd.random() < 0.7 else {"bitmap-store": os.path.join(tmp, "elsewhere")}
         self.states = [{}]  # of the bitmaps; two while an operation is under way: before, after
         self.torn = False  # a change of the disk's size was cut short: something may be recovered
         self.chain, self.base = [], None  # bitmaps that say what has changed since the base copy
+
+    # what the disk is in
+
+    def make(self, path):
+        self.driver = self.rnd.choice(["file", "raw"])
+        return image(path, self.size, [(self.size // 3, self.rnd.randbytes(self.size // 4))])
+
+    def content(self, daemon):
+        with open(self.path, "rb") as f:
+            return f.read()
+
+    def size_now(self):
+        return os.path.getsize(self.path)
+
+    def next_size(self):
+        return self.rnd.choice(SIZES) + self.rnd.choice([0, 1, 4096])
+
+    def last_check(self):
+        pass
 
     # the model
 
@@ -189,9 +207,9 @@ class Life:
         options = dict(self.store, **{"bitmap-durability": rnd.choice(["power-loss", "process-death"])})
         if OPTIONS.calm:
             options = {}
-        if self.driver == "raw":
+        if self.driver != "file":
             file["node-name"] = "file0"
-            nodes = [file, dict(options, **discard, driver="raw", file="file0")]
+            nodes = [file, dict(options, **discard, driver=self.driver, file="file0")]
         else:
             nodes = [dict(file, **options)]
         nodes[-1]["node-name"] = "disk0"
@@ -275,25 +293,28 @@ class Life:
         old, new = list(self.chain), self.fresh("c")
         self.chain = []
         load.operate([self.add(new)] + [act("remove", name=name) for name in old])
-        with open(self.path, "rb") as f:
-            self.base = bytearray(f.read())
+        self.base = bytearray(self.content(daemon))
         self.chain = [new]
 
     def resize(self, daemon):
         """The disk's size changes, or would have."""
-        torn, old, new = self.torn, self.size, self.rnd.choice(SIZES) + self.rnd.choice([0, 1, 4096])
+        torn, old, new = self.torn, self.size, self.next_size()
         try:
             daemon.qmp("block-export-del", id="exp-disk0", mode="hard")
             daemon.monitor.wait_event("BLOCK_EXPORT_DELETED", id="exp-disk0")
             before = self.states[0]
             after = {name: b.resized(new) for name, b in copy.deepcopy(before).items()}
+            exact = copy.deepcopy(after)
             for bitmap in before.values():  # cut already, and then grown again by the restart
                 if new < old:
                     bitmap.mark(bitmap.may, new, old - new)
+            for bitmap in after.values():
+                if new < old and new % bitmap.granularity:  # what was dirty while it was being cut
+                    bitmap.mark(bitmap.may, new - 1, 1)
             self.states, self.size, self.torn = [before, after], None, True
             self.base = self.base[:old] + bytes(max(0, new - old))
             daemon.qmp("block_resize", {"node-name": "disk0", "size": new})
-            self.states, self.size, self.torn = [after], new, torn
+            self.states, self.size, self.torn = [exact], new, torn
             daemon.qmp("block-export-add", {"type": "nbd", "id": "exp-disk0", "node-name": "disk0",
                                             "name": "disk0", "writable": True})
         except (Failure, OSError):  # the monitor is gone
@@ -339,7 +360,7 @@ class Life:
         """The daemon shows one of the states; it becomes the only one."""
         listed = self.listed(daemon)
         if self.size is None:
-            self.size = os.path.getsize(self.path)
+            self.size = self.size_now()
             self.states = [s for s in self.states if all(b.size == self.size for b in s.values())]
         states = [{name: b for name, b in bitmaps.items() if b.persistent or OPTIONS.calm}
                   for bitmaps in self.states]
@@ -378,8 +399,7 @@ class Life:
                 tidemark("copy", daemon.uri(), path, "--bitmap", name)
             with open(path, "rb") as f:
                 target = f.read()
-        with open(self.path, "rb") as f:
-            disk_now = f.read()
+        disk_now = self.content(daemon)
         if target != disk_now:
             wrong = [at for at in range(0, self.size, 512) if target[at:at + 512] != disk_now[at:at + 512]]
             fail("the base copy and what %s say differ from the disk in %d sectors: %s" % (
@@ -448,17 +468,50 @@ class Life:
                 daemon = self.start()
             self.check(daemon)
         daemon.stop()
+        self.last_check()
 
 
-@test
-def kills(tmp):
-    "after kill -9 under load every bitmap is there, exact, and good for an increment"
+class Qcow2Life(Life):
+    """The disk is in an image that keeps its bitmaps itself while nobody has it open."""
+
+    def make(self, path):
+        self.driver, rnd = "qcow2", self.rnd
+        self.size = -(-self.size // 512) * 512
+        run("qemu-img", "create", "-q", "-f", "qcow2", "-o", rnd.choice(
+            ["cluster_size=512", "cluster_size=4k", "cluster_size=64k", "extended_l2=on,cluster_size=16k"]), path, self.size)
+        run("qemu-io", "-c", "write -q -P 7 %d %d" % (self.size // 3 & ~511, self.size // 4 & ~511), path)
+        return path
+
+    def content(self, daemon):
+        h = daemon.nbd()
+        data = b"".join(h.pread(min(MIB, self.size - at), at) for at in range(0, self.size, MIB))
+        h.shutdown()
+        return data
+
+    def size_now(self):
+        return json.loads(run("qemu-img", "info", "-U", "--output=json", self.path).stdout)["virtual-size"]
+
+    def next_size(self):
+        return -(-self.rnd.choice(SIZES) // 512) * 512 + self.rnd.choice([0, 512, 4096])
+
+    def last_check(self):
+        """Closed: everything is in the image, for QEMU, which finds no fault but leaks."""
+        checked = run("qemu-img", "check", self.path, check=False)
+        if checked.returncode not in (0, 3):
+            fail(checked.stdout + checked.stderr)
+        info = json.loads(run("qemu-img", "info", "--output=json", self.path).stdout)
+        equal({b["name"]: (b["granularity"], b["flags"]) for b in info["format-specific"]["data"].get("bitmaps", [])},
+              {name: (b.granularity, ["auto"] if b.enabled else []) for name, b in self.states[0].items() if b.persistent})
+        equal([name for name in os.listdir(self.tmp) if "bitmaps" in name or name == "elsewhere"], [])
+
+
+def lives(tmp, kind):
     done = 0
     while done < OPTIONS.kills:
         seed = OPTIONS.seed if OPTIONS.seed is not None else random.SystemRandom().getrandbits(32)
         place = os.path.join(tmp, str(done))
         os.mkdir(place)
-        life = Life(place, seed)
+        life = kind(place, seed)
         number = min(KILLS_IN_A_LIFE, OPTIONS.kills - done)
         try:
             life.live(number)
@@ -468,6 +521,18 @@ def kills(tmp):
         shutil.rmtree(place)
         done += number
     print("# %d kills" % done, flush=True)
+
+
+@test
+def kills(tmp):
+    "after kill -9 under load every bitmap is there, exact, and good for an increment"
+    lives(tmp, Life)
+
+
+@test(needs=["qemu-img", "qemu-io"])
+def kills_qcow2(tmp):
+    "the same with qcow2 images, which at the end have all bitmaps for QEMU"
+    lives(tmp, Qcow2Life)
 
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
