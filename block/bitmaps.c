@@ -2,7 +2,6 @@
  *
  * A node is drained parents first: a request in the parent may be waiting for its child. */
 #include "block/bitmaps_int.h"
-#include "util/boot.h"
 #include "util/error.h"
 #include "util/sync.h"
 
@@ -208,7 +207,7 @@ bool blk_bitmaps_open(BlkNode *node, bool by_default, GError **error)
     options.disk_fd = open_disk(node, disk, &regular);
     options.path = path = store_path(node, disk, regular, by_default || image.beside);
     options.accept_changed = blk_options_bool(node->options, "bitmap-accept-changed");
-    tm_boot_id(options.boot_id);
+    memcpy(options.boot_id, blk_graph_boot_id(node->graph), sizeof(options.boot_id));
     ok = (!path && !kept) || bmp_set_open_store(node->bitmaps, &options, error);
     if (options.disk_fd >= 0)
         node->graph_sys->close(options.disk_fd);

@@ -8,6 +8,7 @@
 #include "block/bitmaps.h"
 #include "block/node_int.h"
 
+#include "util/boot.h"
 #include "util/error.h"
 #include "util/identifier.h"
 
@@ -21,6 +22,7 @@ struct BlkGraph {
     BlkEngine *engine;     /* borrowed */
     const TmSys *sys;      /* borrowed */
     GPtrArray *nodes;      /* references */
+    uint8_t boot_id[16];
     unsigned auto_names;
     unsigned chain; /* images being opened one for the other */
     BlkEventFn emit;
@@ -38,6 +40,7 @@ BlkGraph *blk_graph_new(BlkRegistry *registry, BlkEngine *engine, const TmSys *s
     graph->engine = engine;
     graph->sys = sys;
     graph->nodes = g_ptr_array_new();
+    tm_boot_id(graph->boot_id);
     return graph;
 }
 
@@ -89,6 +92,16 @@ void blk_graph_log(BlkGraph *graph, const char *format, ...)
 void blk_graph_set_stores(BlkGraph *graph, bool by_default)
 {
     graph->without_stores = !by_default;
+}
+
+void blk_graph_set_boot_id(BlkGraph *graph, const uint8_t id[16])
+{
+    memcpy(graph->boot_id, id, sizeof(graph->boot_id));
+}
+
+const uint8_t *blk_graph_boot_id(const BlkGraph *graph)
+{
+    return graph->boot_id;
 }
 
 BlkEngine *blk_graph_engine(BlkGraph *graph)

@@ -23,6 +23,10 @@ void blk_graph_log(BlkGraph *graph, const char *format, ...) G_GNUC_PRINTF(2, 3)
 /* Whether nodes that are added have a store of bitmaps beside their disk by default (they do unless
  * this says not). */
 void blk_graph_set_stores(BlkGraph *graph, bool by_default);
+/* The kernel's identity of this boot (util/boot.h), by which stores of bitmaps tell a killed
+ * process from lost power. Set: for tests that lose it. 16 bytes. */
+void blk_graph_set_boot_id(BlkGraph *graph, const uint8_t id[16]);
+const uint8_t *blk_graph_boot_id(const BlkGraph *graph);
 BlkEngine *blk_graph_engine(BlkGraph *graph);
 BlkRegistry *blk_graph_registry(BlkGraph *graph);
 const TmSys *blk_graph_sys(BlkGraph *graph);

@@ -1,16 +1,20 @@
 /* tests/crash/qcow2.c: qcow2 images on a medium whose power is cut at every event.
  *
  *     crash-qcow2 [--seed N] [--seeds N] [--seconds N] [--states N] [--steps N] [--keep DIRECTORY]
- *                 [--qemu-img N] [--faults] IMAGE [BASE]
+ *                 [--qemu-img N] [--faults] [--bitmap] IMAGE [BASE]
  *
  * An image of up to a few hundred KiB is taken onto the simulated medium and written at random
  * through the driver. At every event some states that a loss of power may leave are opened again,
  * and
  *   - each sector of the disk is what it was at the last flush, or what was written there since;
  *   - the metadata has no fault but leaks: by our own check, and for every Nth state by qemu-img's;
- *   - it can go on: some are written again, and are without fault then.
- * With --faults calls fail besides: then what failed may have happened or not, sector by sector,
- * and a later flush that works still keeps its promise. Everything follows from the seed. */
+ *   - it can go on: some are written again, and are without fault then;
+ *   - with --bitmap, a persistent bitmap that began with the workload is there, and whatever
+ * differs from its beginning is dirty; after the process alone has died, and nothing else is. With
+ * --faults calls fail besides: then what failed may have happened or not, sector by sector, and a
+ * later flush that works still keeps its promise. Everything follows from the seed. */
+#include "block/bitmap_changes.h"
+#include "block/bitmaps.h"
 #include "block/graph.h"
 #include "block/image.h"
 #include "block/node.h"
@@ -29,6 +33,7 @@
 #define DISK_MAX (UINT64_C(2) << 20)
 #define SECTORS  (DISK_MAX / SECTOR)
 #define PIECE    (UINT64_C(64) << 10)
+#define GRANULE  4096u
 
 /* What a sector may hold: as flushed, and everything since; the last is what it is now. */
 typedef struct Allowed {
@@ -41,6 +46,7 @@ typedef struct World {
     BlkEngine *engine;
     BlkRegistry *registry;
     BlkGraph *graph; /* over medium_sys, whichever medium is in use */
+    BlkGraph *other; /* for what is left after a cut */
     BlkNode *node;
     bool base;
     uint64_t seed;
@@ -51,7 +57,10 @@ typedef struct World {
     uint8_t *next; /* what the operation under way makes of [from, to) */
     uint64_t from, to;
     bool discarding; /* it makes zeroes of clusters, or leaves them */
-    gboolean faults;
+    gboolean faults, bitmap;
+    bool recording;        /* the bitmap has begun */
+    uint8_t *initial;      /* the disk when it did */
+    bool touched[SECTORS]; /* since then, by a request */
     uint64_t failures;
     uint64_t states, per_event, events;
     unsigned qemu_img;
@@ -216,9 +225,55 @@ static void close_image(const char *name)
         failed("%s", error->message);
 }
 
-static void compare(BlkNode *node)
+static bool dirty[SECTORS]; /* of the image that is compared */
+
+/* What the bitmap of an image says. false: nothing is to be asked of it. */
+static bool read_bitmap(BlkNode *node)
+{
+    TmExtent list[64];
+    uint64_t size = blk_node_size(node), at = 0;
+    g_autoptr(BmpBitmap) bitmap = NULL;
+
+    memset(dirty, 0, sizeof(dirty));
+    if (!w.recording)
+        return false;
+    bitmap = bmp_set_find(blk_node_bitmaps(node), "b", NULL);
+    if (!bitmap || bmp_bitmap_inconsistent(bitmap)) {
+        g_autofree char *reason = bitmap ? bmp_bitmap_reason(bitmap) : NULL;
+
+        if (!w.faults)
+            failed("the bitmap is %s: %s", bitmap ? "inconsistent" : "gone", reason ? reason : "");
+        return false;
+    }
+    while (at < size) {
+        TmExtents x = { .list = list, .max = G_N_ELEMENTS(list) };
+
+        bmp_bitmap_extents(bitmap, at, size - at, &x);
+        for (size_t i = 0; i < x.count; at += list[i++].length)
+            for (uint64_t s = at / SECTOR; s * SECTOR < at + list[i].length; s++)
+                dirty[s] |= list[i].flags & TM_STATE_DIRTY;
+    }
+    return true;
+}
+
+/* @killed: only the process has died. */
+static void check_bitmap(uint64_t sector, const uint8_t *content, bool killed)
+{
+    uint64_t first = sector / (GRANULE / SECTOR) * (GRANULE / SECTOR);
+    bool touched = false;
+
+    if (!dirty[sector] && memcmp(content, w.initial + sector * SECTOR, SECTOR) != 0)
+        failed("sector %" PRIu64 " has changed, and is clean", sector);
+    for (uint64_t s = first; s < first + GRANULE / SECTOR && s < SECTORS; s++)
+        touched |= w.touched[s];
+    if (killed && dirty[sector] && !touched)
+        failed("sector %" PRIu64 " is dirty, and nobody wrote near it", sector);
+}
+
+static void compare(BlkNode *node, bool killed)
 {
     static uint8_t buf[PIECE];
+    bool recording = read_bitmap(node);
     uint64_t size = blk_node_size(node);
 
     if (size != w.size && size != w.next_size)
@@ -233,6 +288,8 @@ static void compare(BlkNode *node)
             if (!may_be(at / SECTOR + i, buf + i * SECTOR))
                 failed("sector %" PRIu64 " holds %02x %02x..., never flushed or written there",
                        at / SECTOR + i, buf[i * SECTOR], buf[i * SECTOR + 1]);
+            else if (recording)
+                check_bitmap(at / SECTOR + i, buf + i * SECTOR, killed);
     }
 }
 
@@ -309,20 +366,24 @@ static void go_on(BlkNode *node, Rng *rng)
     }
 }
 
-static void check_state(const uint8_t *kept, Rng *rng)
+static void check_state(const uint8_t *kept, Rng *rng, bool killed)
 {
+    static const uint8_t boots[2][16] = { { 1 }, { 2 } };
+    BlkGraph *graph = w.graph;
     Medium *before;
     BlkNode *node;
     bool on = rng_chance(rng, 3);
 
     medium_cut(w.cut, w.medium, kept);
     before = medium_use(w.cut);
+    w.graph = w.other;
+    blk_graph_set_boot_id(w.graph, boots[!killed]);
     if (w.qemu_img && w.states % w.qemu_img == 0)
         ask_qemu_img(w.cut, true);
     ask_check(true);
     node = w.failure ? NULL : open_image("cut", !on);
     if (node) {
-        compare(node);
+        compare(node, killed);
         if (on && !w.failure)
             go_on(node, rng);
         close_image("cut");
@@ -331,6 +392,7 @@ static void check_state(const uint8_t *kept, Rng *rng)
         if (on && w.qemu_img && w.states % w.qemu_img == 1)
             ask_qemu_img(w.cut, true);
     }
+    w.graph = graph;
     if (w.failure)
         keep(w.cut);
     medium_close_all(w.cut);
@@ -368,7 +430,7 @@ static void on_event(void *opaque, const char *what)
         Rng rng = { w.seed * 1000003 + w.events * 101 + state };
 
         choose(&rng, kept, state);
-        check_state(kept, &rng);
+        check_state(kept, &rng, state == 0);
         if (w.failure) {
             char *more = g_strdup_printf("--seed %" PRIu64 ", step %u, event %" PRIu64
                                          " (%s), state %" PRIu64 ": %s",
@@ -378,6 +440,32 @@ static void on_event(void *opaque, const char *what)
             w.failure = more;
         }
     }
+}
+
+/* ---- the bitmap */
+
+static void begin_bitmap(void)
+{
+    g_autoptr(BlkBitmapChanges) changes = blk_bitmap_changes_new();
+    BmpAddOptions options = { .granularity = GRANULE, .persistent = true };
+    g_autoptr(GError) error = NULL;
+    bool ok;
+
+    blk_bitmaps_change_begin(&w.node, 1);
+    ok = blk_bitmap_changes_add(changes, w.node, "b", &options, &error) &&
+         blk_bitmaps_commit(&w.node, 1, &error);
+    if (!ok)
+        blk_bitmap_changes_take_back(changes);
+    blk_bitmaps_change_end(&w.node, 1);
+    if (!ok)
+        failed("adding a bitmap: %s", error->message);
+    w.recording = ok;
+}
+
+static void touch(uint64_t from, uint64_t to)
+{
+    for (uint64_t s = from / SECTOR; s < SECTORS && s * SECTOR < to; s++)
+        w.touched[s] = true;
 }
 
 /* ---- operations */
@@ -412,6 +500,7 @@ static void op_write(bool compressed)
     w.next = buf;
     w.from = offset;
     w.to = offset + length;
+    touch(w.from, w.to);
     ret = blk_node_pwrite(w.node, buf, offset, length, compressed ? TIDEMARK_COMPRESSED : 0);
     if (ret < 0 && !may_fail(ret))
         failed("writing: %s", strerror(-ret));
@@ -430,6 +519,7 @@ static void op_zero(void)
     w.next = zeroes;
     w.from = offset;
     w.to = offset + length;
+    touch(w.from, w.to);
     ret = blk_node_write_zeroes(w.node, offset, length,
                                 rng_chance(&w.rng, 2) ? TIDEMARK_MAY_UNMAP : 0);
     if (ret < 0 && !may_fail(ret))
@@ -449,6 +539,7 @@ static void op_discard(void)
     w.discarding = true;
     w.from = offset;
     w.to = offset + length;
+    touch(w.from, w.to);
     ret = blk_node_discard(w.node, offset, length, 0);
     w.medium->fault = (MediumFault){ 0 };
     if ((ret < 0 && !may_fail(ret)) || blk_node_pread(w.node, buf, offset, length) < 0)
@@ -475,6 +566,7 @@ static void op_grow(void)
     g_autoptr(GError) error = NULL;
 
     w.next_size = size;
+    touch(w.size, size);
     if (blk_graph_resize(w.graph, w.node, size, &error))
         w.size = size;
     else if (!w.faults && !strstr(error->message, "space") && !strstr(error->message, "large"))
@@ -536,6 +628,9 @@ static void learn(void)
         w.sectors[s].n = 0;
         allow(s, buf + s * SECTOR);
     }
+    w.initial = buf;
+    w.recording = false;
+    memset(w.touched, 0, sizeof(w.touched));
 }
 
 static void run(const char *image, const char *base, unsigned steps)
@@ -558,6 +653,8 @@ static void run(const char *image, const char *base, unsigned steps)
         return;
     learn();
     w.medium->on_event = on_event;
+    if (w.bitmap)
+        begin_bitmap();
     for (w.step = 0; w.step < steps && !w.failure; w.step++)
         step();
     w.medium->fault = (MediumFault){ 0 };
@@ -571,13 +668,19 @@ static void run(const char *image, const char *base, unsigned steps)
         all_flushed();
     w.node = open_image("image", true);
     if (w.node)
-        compare(w.node);
+        compare(w.node, !w.faults);
     close_image("image");
     medium_close_all(w.medium);
 }
 
+static void say(void *opaque, const char *line)
+{
+    fprintf(stderr, "%s\n", line);
+}
+
 int main(int argc, char **argv)
 {
+    gboolean verbose = false;
     gint64 seed = 1, seeds = 1, seconds = 0, states = 6, steps = 40, qemu_img = 97;
     const GOptionEntry entries[] = {
         { "seed", 0, 0, G_OPTION_ARG_INT64, &seed, "begin with that seed", "N" },
@@ -586,7 +689,9 @@ int main(int argc, char **argv)
         { "states", 0, 0, G_OPTION_ARG_INT64, &states, "at each event", "N" },
         { "steps", 0, 0, G_OPTION_ARG_INT64, &steps, "operations", "N" },
         { "qemu-img", 0, 0, G_OPTION_ARG_INT64, &qemu_img, "every Nth state goes there, too", "N" },
+        { "bitmap", 0, 0, G_OPTION_ARG_NONE, &w.bitmap, "with a persistent bitmap", NULL },
         { "faults", 0, 0, G_OPTION_ARG_NONE, &w.faults, "calls fail, too", NULL },
+        { "verbose", 'v', 0, G_OPTION_ARG_NONE, &verbose, "what is logged", NULL },
         { "keep", 0, 0, G_OPTION_ARG_FILENAME, &w.keep, "where a wrong state is kept",
           "DIRECTORY" },
         { NULL }
@@ -607,6 +712,10 @@ int main(int argc, char **argv)
     w.registry = blk_registry_new(&medium_sys);
     w.engine = blk_engine_new(&engine, NULL);
     w.graph = blk_graph_new(w.registry, w.engine, &medium_sys);
+    if (verbose)
+        blk_graph_set_log(w.graph, say, NULL);
+    w.other = blk_graph_new(w.registry, w.engine, &medium_sys);
+    blk_graph_set_boot_id(w.graph, (const uint8_t[16]){ 1 });
     end = g_get_monotonic_time() + seconds * 1000000;
     for (gint64 i = 0; (seconds ? g_get_monotonic_time() < end : i < seeds) && !w.failure; i++) {
         w.seed = (uint64_t)(seed + i);

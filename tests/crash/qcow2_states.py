@@ -39,8 +39,9 @@ def case(options, size, snapshots):
         files = make(tmp, options, size, snapshots)
         seed = int(os.environ.get("CRASH_SEED") or random.randrange(1 << 31)) if LONG else 1
         command = [PROGRAM, "--seed", seed, "--keep", os.path.join(BUILDDIR, "test-logs", "crash", "kept-qcow2")]
-        command += ["--seconds", max(1, int(LONG / len(KINDS) / 2))] if LONG else ["--seeds", 1 if SLOW else 3]
-        for more in [], ["--faults"]:
+        command += ["--seconds", max(1, int(LONG / len(KINDS) / 2))] if LONG else ["--seeds", 1 if SLOW else 2]
+        bitmap = [] if "0.10" in options else ["--bitmap"]
+        for more in bitmap, bitmap + ["--faults"]:
             done = run(*command, *more, *files, check=False, timeout=LONG + 60 * (4 if SLOW else 1))
             if done.returncode:
                 fail("%s %s %s\n%s%s" % (PROGRAM, " ".join(more), " ".join(files), done.stdout, done.stderr[-2000:]))
