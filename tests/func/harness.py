@@ -59,10 +59,18 @@ def fail(message):
     raise Failure(message)
 
 
+def shown(value, limit=2000):
+    """The value's repr, without the middle of a very long one."""
+    text = repr(value)
+    if len(text) <= limit:
+        return text
+    return "%s … %s (%d characters)" % (text[:limit // 2], text[-limit // 2:], len(text))
+
+
 def equal(got, expected, what=""):
     """Fails unless got == expected, and shows both."""
     if got != expected:
-        fail("%s\n  got      %r\n  expected %r" % (what or "not equal", got, expected))
+        fail("%s\n  got      %s\n  expected %s" % (what or "not equal", shown(got), shown(expected)))
 
 
 def matches(text, pattern):
