@@ -86,6 +86,12 @@ static int host_child_discard(struct tidemark_node *node, uint32_t child, uint64
     ON_CHILD(blk_node_discard(child_node, offset, length, 0));
 }
 
+static int host_child_forget(struct tidemark_node *node, uint32_t child, uint64_t offset,
+                             uint64_t length, uint32_t flags)
+{
+    ON_CHILD(blk_node_forget(child_node, offset, length, flags));
+}
+
 static int host_child_cache(struct tidemark_node *node, uint32_t child, uint64_t offset,
                             uint64_t length)
 {
@@ -152,6 +158,7 @@ const struct tidemark_host blk_host = {
     .child_flush = host_child_flush,
     .child_write_zeroes = host_child_write_zeroes,
     .child_discard = host_child_discard,
+    .child_forget = host_child_forget,
     .child_cache = host_child_cache,
     .child_resize = host_child_resize,
     .child_grow = host_child_grow,

@@ -154,6 +154,7 @@ bool blk_node_open_driver(BlkNode *node, GError **error)
 
     if (ret == 0) {
         node->open = true;
+        __atomic_store_n(&node->forgets, 0, __ATOMIC_RELAXED);
         ret = blk_node_refresh(node);
         if (ret == 0)
             return true;

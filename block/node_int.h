@@ -35,6 +35,8 @@ struct tidemark_node {
      * looks at them atomically, and again later. */
     uint32_t info_flags, request_alignment;
     uint32_t cluster; /* bytes of a cluster, a power of two; 1: has none */
+    bool lent;        /* atomic: some of it was lent to a socket, once */
+    int forgets;      /* atomic; forget.c */
     bool read_only, unmap;
 
     unsigned n_children;
@@ -85,6 +87,11 @@ static inline BlkNode *blk_node_backing(const BlkNode *node)
 /* The driver's answer, made safe: within the range asked, of a known kind. 0 or -errno. */
 int blk_node_map(BlkNode *node, uint64_t offset, uint64_t length, uint32_t purpose,
                  struct tidemark_mapping *mapping);
+/* forget.c. Whether what is lent of @node (blk_send()) could be forgotten, in clusters of that size.
+ * Any thread. */
+bool blk_node_can_forget(BlkNode *node, uint64_t cluster);
+/* child_forget() of driver.h. Slow lane. */
+int blk_node_forget(BlkNode *node, uint64_t offset, uint64_t length, uint32_t flags);
 /* Re-reads size and flags from the driver. 0 or -errno. */
 int blk_node_refresh(BlkNode *node);
 /* The resize of a drained or idle node, bitmaps and size included; on failure node->error may say

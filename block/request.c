@@ -18,6 +18,9 @@
 #include <string.h>
 
 #define CONTINUE 1 /* of the fast lane: neither done nor failed, take the slow one */
+#define SHORTER  2 /* SEND: as much as sent says would do */
+
+#define SEND_PIECE (UINT64_C(32) << 10) /* bytes that are worth a sendfile(2) of their own */
 
 static BlkRequest *from_work(BlkWork *work)
 {
@@ -167,10 +170,12 @@ static int send_range(BlkRequest *r, BlkNode *node, const struct tidemark_mappin
     if (!sys->sendfile || m->flags & TIDEMARK_MAPPED_DIRECT)
         return CONTINUE;
     if (node->info_flags & TIDEMARK_INFO_WOULD_BLOCK &&
-        (!sys->cached || sys->cached(m->fd, (off_t)m->offset, r->length) <= 0))
+        (!sys->cached || sys->cached(m->fd, (off_t)m->offset, r->length, true) <= 0))
         return CONTINUE;
     if (r->socket < 0)
         return 0;
+    for (unsigned i = 0; i < r->n_hops; i++)
+        __atomic_store_n(&r->hop[i].node->lent, true, __ATOMIC_RELEASE);
     n = sys->sendfile(r->socket, m->fd, (off_t)m->offset, r->length);
     if (n > 0)
         r->sent = (size_t)n;
@@ -229,13 +234,18 @@ static int fast_lane(BlkRequest *r)
         struct tidemark_mapping m;
 
         if ((node->driver->flags & TIDEMARK_DRIVER_SERIALIZED) || !hop_enter(r, node, offset) ||
-            blk_node_map(node, offset, r->length, purpose, &m) < 0 || m.length < r->length)
+            blk_node_map(node, offset, r->length, purpose, &m) < 0)
             return CONTINUE;
+        if (m.length < r->length) {
+            r->sent = m.length;
+            return r->op == BLK_OP_SEND ? SHORTER : CONTINUE;
+        }
         switch (m.kind) {
         case TIDEMARK_MAP_FD:
             return descriptor_io(r, node, &m);
         case TIDEMARK_MAP_CHILD:
-            if (r->op == BLK_OP_SEND && m.flags & TIDEMARK_MAPPED_MOVES)
+            if (r->op == BLK_OP_SEND && m.flags & TIDEMARK_MAPPED_MOVES &&
+                !blk_node_can_forget(blk_node_child_at(node, m.child), node->cluster))
                 return CONTINUE;
             node = blk_node_child_at(node, m.child);
             offset = m.offset;
@@ -285,13 +295,16 @@ int blk_submit(BlkNode *node, BlkRequest *r)
 
 static int send_or_look(BlkRequest *r, BlkNode *node)
 {
-    int ret = -EINVAL;
+    int ret;
 
     r->node = node;
-    if (tm_range_within(r->offset, r->length, blk_node_size(node))) {
-        ret = fast_lane(r);
+    if (!tm_range_within(r->offset, r->length, blk_node_size(node)))
+        return -EINVAL;
+    while ((ret = fast_lane(r)) == SHORTER) {
         hops_leave(r, false);
+        r->length = r->sent;
     }
+    hops_leave(r, false);
     return ret;
 }
 
@@ -305,7 +318,16 @@ ssize_t blk_send(BlkNode *node, int socket, uint64_t offset, uint64_t length)
 
 bool blk_can_send(BlkNode *node, uint64_t offset, uint64_t length)
 {
-    BlkRequest r = { .op = BLK_OP_SEND, .offset = offset, .length = length, .socket = -1 };
+    for (uint64_t pieces = 1, looked = 0; length; pieces++) {
+        BlkRequest r = { .op = BLK_OP_SEND, .offset = offset, .length = length, .socket = -1 };
 
-    return send_or_look(&r, node) == 0;
+        if (send_or_look(&r, node) != 0)
+            return false;
+        offset += r.length;
+        length -= r.length;
+        looked += r.length;
+        if (looked < (pieces - 1) * SEND_PIECE)
+            return false;
+    }
+    return true;
 }

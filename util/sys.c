@@ -41,7 +41,7 @@ static ssize_t sys_sendfile(int socket, int fd, off_t offset, size_t count)
 #define SYS_cachestat 451
 #endif
 
-static int sys_cached(int fd, off_t offset, size_t count)
+static int sys_cached(int fd, off_t offset, size_t count, bool whole)
 {
     const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
     struct {
@@ -54,7 +54,7 @@ static int sys_cached(int fd, off_t offset, size_t count)
 
     if (syscall(SYS_cachestat, fd, &range, &found, 0) < 0)
         return -1;
-    return found.cached >= pages;
+    return found.cached >= (whole ? pages : 1);
 }
 
 static int sys_fsetxattr(int fd, const char *name, const void *value, size_t size)

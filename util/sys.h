@@ -5,6 +5,7 @@
  * Threads: any; a replacement must be thread-safe too. */
 #pragma once
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/stat.h>
@@ -29,9 +30,9 @@ typedef struct TmSys {
     ssize_t (*readahead)(int fd, off_t offset, size_t count);
     /* sendfile(2) to a socket from @offset of a file. These two may be NULL: not supported. */
     ssize_t (*sendfile)(int socket, int fd, off_t offset, size_t count);
-    /* Whether the range of a file is in the page cache whole (cachestat(2), Linux 6.5): 1, 0, or -1
-     * and errno. */
-    int (*cached)(int fd, off_t offset, size_t count);
+    /* Whether the range of a file is in the page cache, @whole or any page of it (cachestat(2),
+     * Linux 6.5): 1, 0, or -1 and errno. */
+    int (*cached)(int fd, off_t offset, size_t count, bool whole);
     /* A shared mapping of [offset, offset + length) for reading and writing; NULL, not MAP_FAILED.
      */
     void *(*mmap)(int fd, off_t offset, size_t length);

@@ -2,8 +2,10 @@
 """Large reads, which go from the page cache to the socket: the same bytes as any other, whatever happens
 meanwhile (NBD_CMD_READ)."""
 import os
+import random
 import socket
 import struct
+import time
 
 from wire import *
 
@@ -166,6 +168,71 @@ def cut_off(tmp):
             w.request(READ, cookie, at, M)
             equal(w.simple(cookie, M), (0, expected))
         os.truncate(path, 8 * M)
+
+
+def qcow2(tmp, file="unmap", **options):
+    """Daemon arguments for an empty qcow2 disk0 of 16 MiB, and its path. @file: what its file does with
+    discards."""
+    path = os.path.join(tmp, "disk0.qcow2")
+    tidemark("image", "create", "-f", "qcow2", path, "16M")
+    more = "".join(",%s=%s" % (k.replace("_", "-"), v) for k, v in options.items())
+    return path, ["--blockdev", "file,node-name=file0,filename=%s,discard=%s" % (path, file),
+                  "--blockdev", "qcow2,node-name=disk0,file=file0,discard=unmap" + more,
+                  "--export", "nbd,id=exp-disk0,node-name=disk0,name=disk0,writable=on"]
+
+
+@test
+def clusters_given_away(tmp):
+    "while a client does not read, what it asked for is discarded and its clusters hold other data: it sees none"
+    data, other = (os.urandom(M) for _ in range(2))
+    for number, more in enumerate((dict(), dict(file="ignore"), dict(pass_discard_request="off"))):
+        where = os.path.join(tmp, str(number))
+        os.mkdir(where)
+        path, args = qcow2(where, **more)
+        with Daemon(where, *args) as d:
+            w = Wire(d.nbd_path).go(structured=False)
+            equal(w.do(WRITE, 0, data=data), 0)
+            slow = Wire(d.nbd_path).go(structured=False)
+            for turn in range(2):  # what was read before it was lent the first time
+                slow.request(READ, turn, 0, M // 2)
+                head = slow.read(16)
+                time.sleep(0.2)  # the rest has reached the socket
+                equal(w.do(TRIM, 0, M // 2), 0)
+                equal(w.do(FLUSH), 0)
+                size = os.stat(path).st_size
+                equal(w.do(WRITE, (turn + 4) * M, data=other[:M // 2]), 0)
+                equal(w.do(FLUSH), 0)
+                equal(os.stat(path).st_size, size, "the clusters were used again")
+                got = slow.read(M // 2)
+                for at in range(0, M // 2, 512):
+                    part = got[at:at + 512]
+                    equal(part == data[at:at + 512] or part == bytes(512), True, "turn %d at %d" % (turn, at))
+                equal(w.do(WRITE, 0, data=data), 0)
+            w.request(READ, 9, 4 * M, M // 2)
+            equal(w.simple(9, M // 2) == (0, other[:M // 2]), True)
+
+
+@test
+def in_pieces(tmp):
+    "a qcow2 image whose clusters lie in all orders: every large read is right, in every form"
+    path, args = qcow2(tmp)
+    cluster, order = 65536, list(range(16 * M // 65536))
+    random.Random(7).shuffle(order)
+    data = os.urandom(16 * M)
+    with Daemon(tmp, *args) as d:
+        w = Wire(d.nbd_path).go()
+        for i in order[:-4]:  # a few are left out
+            equal(w.do(WRITE, i * cluster, data=data[i * cluster:(i + 1) * cluster]), 0)
+        expected = bytearray(data)
+        for i in order[-4:]:
+            expected[i * cluster:(i + 1) * cluster] = bytes(cluster)
+        for form in (dict(structured=False), dict(), dict(extended=True)):
+            w = Wire(d.nbd_path).go(**form)
+            for cookie, (offset, length) in enumerate(((0, 16 * M), (M + 1, 5 * M), (3 * M - 7, 65536), (65535, M))):
+                for flags in ((0, DF) if w.structured else (0,)):
+                    w.request(READ, cookie, offset, length, flags)
+                    equal(content(w, cookie, offset, length) == expected[offset:offset + length], True,
+                          "%s %d+%d" % (form, offset, length))
 
 
 @test

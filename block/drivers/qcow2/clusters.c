@@ -255,34 +255,74 @@ static bool last_reference(Qcow2 *q, uint64_t cluster)
            q->packed / q->cluster != cluster;
 }
 
-/* The space goes back before the clusters can be had again. Advice: failing costs space only. */
-static void discard_clusters(Qcow2 *q, const Qcow2Freed *f)
+/* Kept, with no reference to them, until the image is closed. */
+static void retire(Qcow2 *q, uint64_t offset, uint64_t clusters, Qcow2FreedBy by)
 {
-    uint64_t first = f->offset / q->cluster, run = 0;
+    Qcow2Freed retired = { offset, clusters, by };
+    TM_GUARD(&q->alloc_lock);
 
-    for (uint64_t i = 0; i <= f->clusters; i++) {
-        if (i < f->clusters && last_reference(q, first + i)) {
-            run++;
-            continue;
-        }
-        if (run)
-            blk_host.child_discard(q->node, QCOW2_FILE, (first + i - run) * q->cluster,
-                                   run * q->cluster);
-        run = 0;
+    g_array_append_val(q->retired, retired);
+}
+
+void qcow2_free_retired(Qcow2 *q)
+{
+    TM_GUARD(&q->alloc_lock);
+
+    for (guint i = 0; i < q->retired->len; i++) {
+        const Qcow2Freed *r = &g_array_index(q->retired, Qcow2Freed, i);
+
+        qcow2_free_locked(q, r->offset, r->clusters, r->by);
     }
+    g_array_set_size(q->retired, 0);
+    q->closing = true;
+}
+
+static void let_go(Qcow2 *q, uint64_t first, uint64_t clusters)
+{
+    TM_GUARD(&q->alloc_lock);
+
+    for (uint64_t i = 0; i < clusters; i++)
+        if (count_down(q, first + i) < 0)
+            break; /* leaks */
+}
+
+/* They are free from now on, unless a client may still be looking at what was in them: then they
+ * are left alone until the image is closed (Q3). Giving back the space is advice: failing costs
+ * that only. */
+static void let_go_last(Qcow2 *q, uint64_t first, uint64_t clusters, Qcow2FreedBy by)
+{
+    uint64_t offset = first * q->cluster, size = blk_host.child_size(q->node, QCOW2_FILE);
+    uint64_t length = offset < size ? tm_min(clusters * q->cluster, size - offset) : 0;
+    int ret = 0;
+
+    if (length)
+        ret = blk_host.child_forget(q->node, QCOW2_FILE, offset, length,
+                                    q->pass_discard[by] ? TIDEMARK_MAY_UNMAP : 0);
+
+    if (ret == -ENODATA && q->pass_discard[by])
+        blk_host.child_discard(q->node, QCOW2_FILE, offset, length);
+    if (ret == 0 || ret == -ENODATA || q->closing)
+        let_go(q, first, clusters);
+    else
+        retire(q, offset, clusters, by);
 }
 
 void qcow2_let_go(Qcow2 *q, const GArray *freed)
 {
     for (guint i = 0; i < freed->len; i++) {
         const Qcow2Freed *f = &g_array_index(freed, Qcow2Freed, i);
+        uint64_t first = f->offset / q->cluster;
 
-        if (q->pass_discard[f->by])
-            discard_clusters(q, f);
-        TM_GUARD(&q->alloc_lock);
-        for (uint64_t k = 0; k < f->clusters; k++)
-            if (count_down(q, f->offset / q->cluster + k) < 0)
-                break; /* leaks */
+        for (uint64_t k = 0, n; k < f->clusters; k += n) {
+            bool last = last_reference(q, first + k);
+
+            for (n = 1; k + n < f->clusters && last_reference(q, first + k + n) == last;)
+                n++;
+            if (last)
+                let_go_last(q, first + k, n, f->by);
+            else
+                let_go(q, first + k, n);
+        }
     }
 }
 

@@ -203,6 +203,7 @@ static int open_tables(Qcow2 *q)
 /* All of it on the medium, and the file no longer than it takes. */
 static void finish(Qcow2 *q)
 {
+    qcow2_free_retired(q);
     for (int i = 0; i < 3 && q->dirty; i++)
         if (qcow2_commit(q) < 0)
             return; /* leaks, as after a crash; whoever flushed was told */
@@ -326,7 +327,7 @@ static void map_data(Qcow2 *q, const Qcow2Run *run, struct tidemark_mapping *m)
     if (run->host >= size)
         return; /* SELF: zeroes, or the error */
     m->kind = TIDEMARK_MAP_CHILD;
-    m->flags = q->writable ? TIDEMARK_MAPPED_MOVES : 0;
+    m->flags = q->writable && q->data_child == QCOW2_FILE ? TIDEMARK_MAPPED_MOVES : 0;
     m->child = q->data_child;
     m->offset = run->host;
     m->length = tm_min(run->length, size - run->host);

@@ -11,8 +11,9 @@
  *      refcounts and data are synced before the entries that rest on them are written, and what an
  *      entry no longer refers to is let go only after that entry is synced.
  *  Q3  A host cluster that a reader may be looking at is not given to other data: requests that
- * take clusters away hold their range exclusively (TIDEMARK_EXCLUSIVE). Q4  Two requests never
- * allocate the same guest cluster (Qcow2Claim).
+ *      take clusters away hold their range exclusively (TIDEMARK_EXCLUSIVE), and what a client was
+ *      lent from the page cache is forgotten there first (child_forget).
+ *  Q4  Two requests never allocate the same guest cluster (Qcow2Claim).
  *
  * Threads and locks, by rank:
  *  commit_lock  one commit at a time; held across I/O
@@ -136,6 +137,8 @@ typedef struct Qcow2 {
     uint64_t packed;     /* where the next compressed cluster may go; 0: nowhere begun */
     GArray *freed;       /* Qcow2Freed: not yet committed */
     uint64_t n_freed;    /* clusters therein */
+    GArray *retired;      /* Qcow2Freed: free, but a client may be looking at what was there */
+    bool closing;         /* nobody is any more */
     GQueue claims;
     pthread_cond_t unclaimed;
 
@@ -259,6 +262,8 @@ void qcow2_unalloc(Qcow2 *q, uint64_t offset, uint64_t clusters);
 int qcow2_refcount(Qcow2 *q, uint64_t offset, uint64_t *refcount);
 /* After a commit: those references go. Takes alloc_lock. */
 void qcow2_let_go(Qcow2 *q, const GArray *freed);
+/* What was not let go because of clients may be now: they are gone. Takes alloc_lock. */
+void qcow2_free_retired(Qcow2 *q);
 /* The end of what is in use, by the refcounts: what is behind may be cut off. Takes alloc_lock. */
 int qcow2_used_end(Qcow2 *q, uint64_t *end);
 

@@ -359,6 +359,7 @@ int qcow2_refcounts_open(Qcow2 *q)
 
     q->blocks = g_hash_table_new_full(NULL, NULL, NULL, block_free);
     q->freed = g_array_new(FALSE, FALSE, sizeof(Qcow2Freed));
+    q->retired = g_array_new(FALSE, FALSE, sizeof(Qcow2Freed));
     q->touched = blk_host.child_size(q->node, QCOW2_FILE);
     q->reftable_entries = bytes / 8;
     q->reftable_offset = q->header.reftable_offset;
@@ -385,4 +386,6 @@ void qcow2_refcounts_close(Qcow2 *q)
     g_clear_pointer(&q->reftable, g_free);
     if (q->freed)
         g_array_unref(q->freed);
+    if (q->retired)
+        g_array_unref(q->retired);
 }
