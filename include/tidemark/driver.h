@@ -85,10 +85,10 @@ enum tidemark_map_kind {
 struct tidemark_mapping {
     uint32_t kind;
     uint32_t flags;
-    uint32_t child;  /* CHILD: index into the driver's roles */
-    int32_t fd;      /* FD: stays valid until close() */
-    /* FD, CHILD: where the first byte is; ZERO, BACKING, FOR_STATUS, without HOLE: the place in child
-     * that is kept for it */
+    uint32_t child; /* CHILD: index into the driver's roles */
+    int32_t fd;     /* FD: stays valid until close() */
+    /* FD, CHILD: where the first byte is; ZERO, BACKING, FOR_STATUS, without HOLE: the place in
+     * child that is kept for it */
     uint64_t offset;
     uint64_t length; /* how far the answer holds: 1 .. the length asked */
 };
@@ -204,9 +204,9 @@ struct tidemark_host {
                               uint64_t length, uint32_t flags);
     int (*child_discard)(struct tidemark_node *node, uint32_t child, uint64_t offset,
                          uint64_t length);
-    /* Before other data may come where MAPPED_MOVES was said: what a client was lent stays as it is.
-     * The range reads as zeroes then; flags: TIDEMARK_MAY_UNMAP. -ENODATA: nothing was ever lent;
-     * other errors: the place is not to be used again. From the callbacks that may block. */
+    /* Before other data may come where MAPPED_MOVES was said: what a client was lent stays as it
+     * is. The range reads as zeroes then; flags: TIDEMARK_MAY_UNMAP. -ENODATA: nothing was ever
+     * lent; other errors: the place is not to be used again. From the callbacks that may block. */
     int (*child_forget)(struct tidemark_node *node, uint32_t child, uint64_t offset,
                         uint64_t length, uint32_t flags);
     int (*child_cache)(struct tidemark_node *node, uint32_t child, uint64_t offset,

@@ -26,10 +26,11 @@ def make(tmp, options, size, snapshots):
     if backing:
         with open(os.path.join(tmp, "base"), "wb") as f:
             f.write(random.Random(1).randbytes(100000))
-    run("qemu-img", "create", "-q", "-f", "qcow2", *(["-b", "base", "-F", "raw"] if backing else []), "-o", options, path, size,
-        cwd=tmp)
+    run("qemu-img", "create", "-q", "-f", "qcow2", *(["-b", "base", "-F", "raw"] if backing else []), "-o", options,
+        path, size, cwd=tmp)
     for n in range(snapshots):
-        run("qemu-io", "-c", "write -P %d 3k 40k" % (n + 5), "-c", "write -P 8 100k 5k", "-c", "write -c -P 3 %dk %s" % (112 + 16 * n, "16k" if "16k" in options else "4k"), path)
+        compressed = "write -c -P 3 %dk %s" % (112 + 16 * n, "16k" if "16k" in options else "4k")
+        run("qemu-io", "-c", "write -P %d 3k 40k" % (n + 5), "-c", "write -P 8 100k 5k", "-c", compressed, path)
         run("qemu-img", "snapshot", "-c", "snap%d" % n, path)
     return [path] + ([os.path.join(tmp, "base")] if backing else [])
 
@@ -39,15 +40,18 @@ def case(options, size, snapshots):
         files = make(tmp, options, size, snapshots)
         seed = int(os.environ.get("CRASH_SEED") or random.randrange(1 << 31)) if LONG else 1
         command = [PROGRAM, "--seed", seed, "--keep", os.path.join(BUILDDIR, "test-logs", "crash", "kept-qcow2")]
-        command += ["--seconds", max(1, int(LONG / len(KINDS) / 2))] if LONG else ["--seeds", 1 if SLOW else 2]
+        command += ["--seconds", max(1, int(LONG / len(KINDS) / 2))] if LONG else ["--seeds", 2]
+        if SLOW:  # the sanitizers look at every event, too, but at fewer states after it
+            command += ["--seeds", 1, "--states", 2, "--qemu-img", 500]
         bitmap = [] if "0.10" in options else ["--bitmap"]
         for more in bitmap, bitmap + ["--faults"]:
             done = run(*command, *more, *files, check=False, timeout=LONG + 60 * (4 if SLOW else 1))
             if done.returncode:
-                fail("%s %s %s\n%s%s" % (PROGRAM, " ".join(more), " ".join(files), done.stdout, done.stderr[-2000:]))
+                fail("%s %s %s\n%s%s" % (PROGRAM, " ".join(more), " ".join(files), done.stdout,
+                                         done.stderr[-2000:]))
             print("# " + done.stdout.strip())
 
-    states.__doc__ = "%s%s" % (options, {0: "", -1: ", over a backing file"}.get(snapshots, ", with %d snapshots" % snapshots))
+    states.__doc__ = options + {0: "", -1: ", over a backing file"}.get(snapshots, ", with %d snapshots" % snapshots)
     states.__name__ = "states"
     return states
 

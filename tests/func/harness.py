@@ -195,7 +195,8 @@ class QMPError(Exception):
 class QMP:
     """A client of one monitor socket. Events that arrive are kept in .events, oldest first."""
 
-    def __init__(self, path, negotiate=True):
+    def __init__(self, path, negotiate=True, peer=False):
+        self.peer = peer  # QSD may greet twice if somebody connects while it starts
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(PATIENCE)
         try:
@@ -232,9 +233,9 @@ class QMP:
         """The next message that is not an event; None at the end of the stream."""
         while True:
             message = self.read()
-            if message is None or "event" not in message:
+            if message is None or not ("event" in message or self.peer and "QMP" in message):
                 return message
-            self.events.append(message)
+            self.events += [message] if "event" in message else []
 
     def __call__(self, command, arguments=None, **more):
         """Executes a command and returns its result, or raises QMPError. Underscores in keyword
@@ -249,6 +250,8 @@ class QMP:
             fail("the monitor closed the connection during %s" % command)
         if "error" in reply:
             raise QMPError(reply["error"])
+        if "return" not in reply:
+            fail("%s is answered by %s" % (command, shown(reply)))
         return reply["return"]
 
     def wait_event(self, name, timeout=None, **data):
@@ -293,6 +296,7 @@ class Daemon:
         self.qmp_path = os.path.join(tmp, name + ".qmp") if qmp else None
         self.own_path = os.path.join(tmp, name + ".own")
         self.log_path = os.path.join(tmp, name + ".log")
+        self.peer = binary is not None
         command = [binary or TIDEMARKD]
         if nbd:
             more = ",max-connections=%d" % max_connections if max_connections is not None else ""
@@ -329,7 +333,7 @@ class Daemon:
     def _answers(self):
         self._running()
         try:
-            self._qmp = QMP(self.own_path)
+            self._qmp = QMP(self.own_path, peer=self.peer)
         except OSError:  # not there yet
             return False
         return True
