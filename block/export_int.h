@@ -33,3 +33,10 @@ struct BlkExport {
     BlkContexts *contexts;
     int64_t last_error; /* atomic: monotonic seconds of the last BLOCK_IO_ERROR */
 };
+
+/* export.c. Whether that server runs; @id NULL: any of them. */
+bool blk_exports_running(const BlkExports *exports, const char *id);
+/* Says so; false. */
+bool blk_exports_not_running(const char *id, GError **error);
+/* What an export that is in no list has. */
+void blk_export_free(BlkExport *x);
