@@ -153,8 +153,14 @@ class Disk:
             ranges = [(a & ~511, max(512, n & ~511)) for a, n in ranges]
             ranges = [(a, n) for i, (a, n) in enumerate(ranges) if a + n <= self.size
                       and (i + 1 == len(ranges) or a + n <= ranges[i + 1][0])]
-        pending, touched = [], []
+        pending, touched, watched = [], [], []
+        before = bytes(self.content)
         for offset, length in ranges:
+            if rnd.random() < 0.3:
+                watched.append(self.watch(rnd))
+            if rnd.random() < 0.1:
+                h = rnd.choice(self.handles)
+                pending.append((h, h.aio_flush()))
             h = rnd.choice(self.handles)
             kind = rnd.choice(["write", "write", "zero"] + trims)
             fua = nbd.CMD_FLAG_FUA if rnd.random() < 0.1 else 0
@@ -182,6 +188,29 @@ class Disk:
             if now != was and any(n and n != w for n, w in zip(now, was)):
                 fail("trim of %d at %d made up data" % (length, offset))
             self.content[offset:offset + length] = now
+        for h, cookie, offset, buffer in watched:
+            while not h.aio_command_completed(cookie):
+                h.poll(-1)
+            self.check_watched(before, offset, buffer.to_bytearray(), touched)
+
+    def watch(self, rnd):
+        """A read that overlaps whatever is changed meanwhile."""
+        h, offset = rnd.choice(self.handles), rnd.randrange(self.size)
+        buffer = nbd.Buffer(rnd.randint(1, self.size - offset))
+        return h, h.aio_pread(buffer, offset), offset, buffer
+
+    def check_watched(self, before, offset, got, trimmed):
+        """Each byte of a read is the one before the batch or the one after it."""
+        for at in range(0, len(got), 512):
+            here = offset + at
+            now, old, new = (data[start:start + 512] for data, start in
+                             ((got, at), (before, here), (self.content, here)))
+            if now == old[:len(now)] or now == new[:len(now)]:
+                continue
+            for i, byte in enumerate(now):
+                if byte not in (old[i], new[i]) and (byte or not any(a <= here + i < a + n for a, n in trimmed)):
+                    fail("%s: a read during changes has %02x at %d, which was %02x and is %02x" % (
+                        self.node, byte, here + i, old[i], new[i]))
 
     def check_content(self, rnd):
         h = rnd.choice(self.handles)
