@@ -195,8 +195,11 @@ static ssize_t med_pwritev2(int fd, const struct iovec *iov, int count, off_t of
         length += iov[i].iov_len;
     medium_absorb(m, true);
     bad = faulty(m, CALL_WRITE);
-    if (bad && m->fault.partial)
-        length = length / 2 / SECTOR * SECTOR;
+    if (bad && m->fault.partial) { /* to the end of a sector */
+        size_t end = ((size_t)offset + length / 2) / SECTOR * SECTOR;
+
+        length = end > (size_t)offset ? end - (size_t)offset : 0;
+    }
     if (bad && (!m->fault.partial || !length))
         return fail(m->fault.error);
     if (offset + length > MEDIUM_FILE_MAX)

@@ -10,9 +10,10 @@
  *   - the metadata has no fault but leaks: by our own check, and for every Nth state by qemu-img's;
  *   - it can go on: some are written again, and are without fault then;
  *   - with --bitmap, a persistent bitmap that began with the workload is there, and whatever
- * differs from its beginning is dirty; after the process alone has died, and nothing else is. With
- * --faults calls fail besides: then what failed may have happened or not, sector by sector, and a
- * later flush that works still keeps its promise. Everything follows from the seed. */
+ *     differs from its beginning is dirty; after the process alone has died, nothing else is, unless
+ *     calls have failed.
+ * With --faults calls fail besides: then what failed may have happened or not, sector by sector,
+ * and a later flush that works still keeps its promise. Everything follows from the seed. */
 #include "block/bitmap_changes.h"
 #include "block/bitmaps.h"
 #include "block/graph.h"
@@ -52,7 +53,8 @@ typedef struct World {
     uint64_t seed;
     Rng rng;
     unsigned step;
-    uint64_t size, next_size; /* of the disk; next: while a resize is under way */
+    uint64_t size; /* of the disk */
+    GArray *sizes; /* uint64_t: it may have these, too: resizes under way, or failed */
     Allowed sectors[SECTORS];
     uint8_t *next; /* what the operation under way makes of [from, to) */
     uint64_t from, to;
@@ -179,16 +181,22 @@ static bool may_fail(int ret)
     return ret == -ENOSPC || ret == -EFBIG || (w.faults && ret == -EIO);
 }
 
-/* Some call is going to fail. */
-static void maybe_fault(void)
+/* Some call is going to fail. After a sync that failed no flush works any more: that is rare, but
+ * for the step that is @doomed to it. */
+static void maybe_fault(bool doomed)
 {
     static const MediumCall calls[] = { CALL_WRITE, CALL_WRITE | CALL_ALLOCATE, CALL_ALLOCATE,
                                         CALL_WRITE, CALL_SYNC };
 
     w.medium->fault = (MediumFault){ 0 };
-    if (w.faults && rng_chance(&w.rng, 4))
+    if (doomed)
+        w.medium->fault = (MediumFault){ .calls = CALL_SYNC,
+                                         .after = (unsigned)rng_below(&w.rng, 4),
+                                         .times = 1,
+                                         .error = EIO };
+    else if (w.faults && rng_chance(&w.rng, 4))
         w.medium->fault =
-            (MediumFault){ .calls = calls[rng_below(&w.rng, rng_chance(&w.rng, 4) ? 5 : 4)],
+            (MediumFault){ .calls = calls[rng_below(&w.rng, rng_chance(&w.rng, 8) ? 5 : 4)],
                            .after = (unsigned)rng_below(&w.rng, 4),
                            .times = 1 + (unsigned)rng_below(&w.rng, 2),
                            .error = rng_chance(&w.rng, 2) ? EIO : ENOSPC,
@@ -266,8 +274,17 @@ static void check_bitmap(uint64_t sector, const uint8_t *content, bool killed)
         failed("sector %" PRIu64 " has changed, and is clean", sector);
     for (uint64_t s = first; s < first + GRANULE / SECTOR && s < SECTORS; s++)
         touched |= w.touched[s];
-    if (killed && dirty[sector] && !touched)
+    if (killed && dirty[sector] && !touched && !w.failures && !w.medium->fault.hits)
         failed("sector %" PRIu64 " is dirty, and nobody wrote near it", sector);
+}
+
+static bool may_have(uint64_t size)
+{
+    bool found = size == w.size;
+
+    for (guint i = 0; i < w.sizes->len; i++)
+        found |= size == g_array_index(w.sizes, uint64_t, i);
+    return found;
 }
 
 static void compare(BlkNode *node, bool killed)
@@ -276,7 +293,7 @@ static void compare(BlkNode *node, bool killed)
     bool recording = read_bitmap(node);
     uint64_t size = blk_node_size(node);
 
-    if (size != w.size && size != w.next_size)
+    if (!may_have(size))
         failed("the disk has %" PRIu64 " bytes, not %" PRIu64, size, w.size);
     for (uint64_t at = 0; at < size && !w.failure; at += PIECE) {
         uint64_t n = tm_min(PIECE, size - at);
@@ -565,21 +582,22 @@ static void op_grow(void)
     uint64_t size = tm_min(w.size + SECTOR * (1 + rng_below(&w.rng, 200)), DISK_MAX);
     g_autoptr(GError) error = NULL;
 
-    w.next_size = size;
+    g_array_append_val(w.sizes, size);
     touch(w.size, size);
-    if (blk_graph_resize(w.graph, w.node, size, &error))
+    if (blk_graph_resize(w.graph, w.node, size, &error)) {
         w.size = size;
-    else if (!w.faults && !strstr(error->message, "space") && !strstr(error->message, "large"))
+        g_array_set_size(w.sizes, 0);
+    } else if (!w.faults && !strstr(error->message, "space") && !strstr(error->message, "large"))
         failed("growing: %s", error->message);
-    w.next_size = w.size;
 }
 
 static void step(void)
 {
-    unsigned what = (unsigned)rng_below(&w.rng, 32);
+    bool doomed = w.faults && w.seed % 2 && w.step == 2 + w.seed / 2 % 24;
+    unsigned what = doomed ? (w.seed / 2 % 3 ? 30 : 31) : (unsigned)rng_below(&w.rng, 32);
 
     w.failures += w.medium->fault.hits;
-    maybe_fault();
+    maybe_fault(doomed);
     if (what < 15)
         op_write(false);
     else if (what < 18)
@@ -620,7 +638,8 @@ static void learn(void)
 {
     static uint8_t buf[DISK_MAX];
 
-    w.size = w.next_size = blk_node_size(w.node);
+    w.size = blk_node_size(w.node);
+    g_array_set_size(w.sizes, 0);
     memset(buf, 0, sizeof(buf));
     if (w.size > DISK_MAX || blk_node_pread(w.node, buf, 0, w.size) < 0)
         failed("the image can't be read");
@@ -707,6 +726,7 @@ int main(int argc, char **argv)
     g_option_context_free(context);
     w.medium = medium_new(true);
     w.cut = medium_new(true);
+    w.sizes = g_array_new(FALSE, FALSE, sizeof(uint64_t));
     w.per_event = (uint64_t)states;
     w.qemu_img = (unsigned)qemu_img;
     w.registry = blk_registry_new(&medium_sys);

@@ -44,10 +44,12 @@ def case(options, size, snapshots):
         if SLOW:  # the sanitizers look at every event, too, but at fewer states after it
             command += ["--seeds", 1, "--states", 2, "--qemu-img", 500]
         bitmap = [] if "0.10" in options else ["--bitmap"]
-        for more in bitmap, bitmap + ["--faults"]:
+        # What a failure leaves behind shows later: more workloads, fewer states of each.
+        faults = ["--faults"] if LONG or SLOW else ["--faults", "--seeds", 12, "--states", 2, "--qemu-img", 500]
+        for more in bitmap, bitmap + faults:
             done = run(*command, *more, *files, check=False, timeout=LONG + 60 * (4 if SLOW else 1))
             if done.returncode:
-                fail("%s %s %s\n%s%s" % (PROGRAM, " ".join(more), " ".join(files), done.stdout,
+                fail("%s %s %s\n%s%s" % (PROGRAM, " ".join(map(str, more)), " ".join(files), done.stdout,
                                          done.stderr[-2000:]))
             print("# " + done.stdout.strip())
 

@@ -43,12 +43,13 @@ static int write_pieces(Qcow2 *q, const GArray *pieces)
 
 static int move_reftable(Qcow2 *q, const Qcow2Pieces *p)
 {
+    q->reftable_told = true;
     q->header.reftable_offset = p->reftable_offset;
     q->header.reftable_clusters = p->reftable_clusters;
     return qcow2_header_write(q);
 }
 
-static int write_steps(Qcow2 *q, const Qcow2Pieces *p)
+static int write_steps(Qcow2 *q, Qcow2Pieces *p)
 {
     bool unsynced = p->fresh->len || p->barrier;
     int ret = write_pieces(q, p->fresh);
@@ -56,12 +57,15 @@ static int write_steps(Qcow2 *q, const Qcow2Pieces *p)
     if (ret == 0 && (p->anchors->len || p->reftable_moved)) {
         ret = sync_children(q);
         if (ret == 0)
-            ret = p->reftable_moved ? move_reftable(q, p) : write_pieces(q, p->anchors);
+            ret = write_pieces(q, p->anchors);
+        if (ret == 0 && p->reftable_moved)
+            ret = move_reftable(q, p);
         unsynced = true;
     }
     if (ret == 0 && p->entries->len) {
         if (unsynced)
             ret = sync_children(q);
+        p->told = ret == 0;
         if (ret == 0)
             ret = write_pieces(q, p->entries);
     }

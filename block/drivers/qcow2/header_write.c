@@ -150,7 +150,7 @@ static int write_all(Edit *e)
         fill_bitmaps(e, at);
         return put(e, 0, at + EXTENSION_HEAD + BITMAPS_LENGTH);
     }
-    ret = put(e, 0, h->length);
+    ret = put(e, 0, tm_min(h->length, 512)); /* the fields; whole, or not at all */
     if (ret == 0 && h->has_bitmaps && found) {
         fill_bitmaps(e, at);
         ret = put(e, at + EXTENSION_HEAD, at + EXTENSION_HEAD + BITMAPS_LENGTH);

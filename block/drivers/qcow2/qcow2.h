@@ -130,6 +130,7 @@ typedef struct Qcow2 {
     uint32_t reftable_clusters;
     Qcow2Dirty reftable_dirty;
     bool reftable_moved; /* it is new as a whole: the header is to say where */
+    bool reftable_told;  /* moved, and the header may say so already: it failed later than that */
     GHashTable *blocks;  /* index -> Qcow2Block: those that are in memory */
     uint64_t blocks_max; /* how many of them, when clean */
     uint64_t free_hint;  /* no cluster before this one is free */
@@ -291,6 +292,7 @@ typedef struct Qcow2Pieces {
     GPtrArray *tables; /* Qcow2Table, pinned: what is taken of each is in its taken */
     GPtrArray *blocks;
     bool barrier, reftable_moved;
+    bool told; /* entries were begun: the medium may refer to what was fresh */
     uint64_t reftable_offset;
     uint32_t reftable_clusters;
     Qcow2Dirty l1_taken, reftable_taken;

@@ -61,11 +61,12 @@ static int grow_l1(Qcow2 *q, uint64_t entries)
     ret = blk_host.child_pwrite(q->node, QCOW2_FILE, table, offset, bytes, 0);
     if (ret == 0)
         ret = qcow2_commit(q); /* its refcounts and itself */
-    if (ret == 0)
-        ret = write_fields(q, q->header.size, offset, (uint32_t)entries);
-    if (ret < 0)
+    if (ret < 0) {
         qcow2_unalloc(q, offset, bytes / q->cluster);
-    else if (old_clusters)
+        return ret;
+    }
+    ret = write_fields(q, q->header.size, offset, (uint32_t)entries);
+    if (ret == 0 && old_clusters) /* if it failed, the header may name either: both stay */
         qcow2_free(q, old, old_clusters, QCOW2_FREED_OTHER);
     return ret;
 }

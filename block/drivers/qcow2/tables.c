@@ -188,7 +188,9 @@ int qcow2_table_load(Qcow2 *q, uint64_t offset)
 {
     int ret = load_table(q, index_of(q, offset));
 
-    return ret == 0 ? relieve(q) : ret;
+    if (ret == 0)
+        relieve(q); /* who reads can do without; who writes asks again */
+    return ret;
 }
 
 bool qcow2_table_look(Qcow2 *q, uint64_t offset, const uint64_t **entries)
@@ -265,10 +267,10 @@ static int make_table(Qcow2 *q, uint32_t index)
 int qcow2_table_pin(Qcow2 *q, uint64_t offset, Qcow2Table **table)
 {
     uint32_t index = index_of(q, offset);
+    int ret = relieve(q);
 
-    for (;;) {
+    while (ret == 0) {
         uint64_t word;
-        int ret;
 
         pthread_mutex_lock(&q->tables_lock);
         word = q->l1[index];
@@ -287,9 +289,8 @@ int qcow2_table_pin(Qcow2 *q, uint64_t offset, Qcow2Table **table)
         }
         if (ret == 0)
             ret = relieve(q);
-        if (ret < 0)
-            return ret;
     }
+    return ret;
 }
 
 void qcow2_table_unpin(Qcow2 *q, Qcow2Table *table)
@@ -424,7 +425,7 @@ void qcow2_tables_done(Qcow2 *q, Qcow2Pieces *pieces, bool written)
         t->pins--;
         if (!written) {
             qcow2_dirty_add(&t->dirty, t->taken.from, t->taken.to);
-            t->is_new |= t->taken_new;
+            t->is_new |= t->taken_new && !pieces->told;
         }
     }
     if (!written && pieces->l1_taken.from < pieces->l1_taken.to)
