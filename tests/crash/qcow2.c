@@ -10,10 +10,10 @@
  *   - the metadata has no fault but leaks: by our own check, and for every Nth state by qemu-img's;
  *   - it can go on: some are written again, and are without fault then;
  *   - with --bitmap, a persistent bitmap that began with the workload is there, and whatever
- *     differs from its beginning is dirty; after the process alone has died, nothing else is, unless
- *     calls have failed.
- * With --faults calls fail besides: then what failed may have happened or not, sector by sector,
- * and a later flush that works still keeps its promise. Everything follows from the seed. */
+ *     differs from its beginning is dirty; after the process alone has died, nothing else is,
+ * unless calls have failed. With --faults calls fail besides: then what failed may have happened or
+ * not, sector by sector, and a later flush that works still keeps its promise. Everything follows
+ * from the seed. */
 #include "block/bitmap_changes.h"
 #include "block/bitmaps.h"
 #include "block/graph.h"
@@ -39,6 +39,7 @@
 /* What a sector may hold: as flushed, and everything since; the last is what it is now. */
 typedef struct Allowed {
     unsigned n, max;
+    bool any; /* it was being cut off: something else, too */
     uint8_t (*content)[SECTOR];
 } Allowed;
 
@@ -112,6 +113,7 @@ static void all_flushed(void)
             memcpy(a->content[0], a->content[a->n - 1], SECTOR);
             a->n = 1;
         }
+        a->any = false;
     }
 }
 
@@ -127,6 +129,8 @@ static bool may_be(uint64_t sector, const uint8_t *content)
     uint64_t at = sector * SECTOR;
     uint8_t wanted[SECTOR];
 
+    if (a->any)
+        return true;
     for (unsigned i = a->n; i-- > 0;)
         if (!memcmp(a->content[i], content, SECTOR))
             return true;
@@ -190,10 +194,9 @@ static void maybe_fault(bool doomed)
 
     w.medium->fault = (MediumFault){ 0 };
     if (doomed)
-        w.medium->fault = (MediumFault){ .calls = CALL_SYNC,
-                                         .after = (unsigned)rng_below(&w.rng, 4),
-                                         .times = 1,
-                                         .error = EIO };
+        w.medium->fault = (MediumFault){
+            .calls = CALL_SYNC, .after = (unsigned)rng_below(&w.rng, 4), .times = 1, .error = EIO
+        };
     else if (w.faults && rng_chance(&w.rng, 4))
         w.medium->fault =
             (MediumFault){ .calls = calls[rng_below(&w.rng, rng_chance(&w.rng, 8) ? 5 : 4)],
@@ -591,10 +594,38 @@ static void op_grow(void)
         failed("growing: %s", error->message);
 }
 
+/* What is to be cut off may go, piece by piece, before the size says so. */
+static void op_shrink(void)
+{
+    static const uint8_t zeroes[SECTOR];
+    uint64_t size = tm_max(w.size - tm_min(SECTOR * (1 + rng_below(&w.rng, 200)), w.size), SECTOR);
+    g_autoptr(GError) error = NULL;
+    bool ok;
+
+    g_array_append_val(w.sizes, size);
+    touch(size, w.size);
+    for (uint64_t s = size / SECTOR; s < SECTORS; s++)
+        w.sectors[s].any = true;
+    ok = blk_graph_resize(w.graph, w.node, size, &error);
+    if (!ok && !w.faults && !strstr(error->message, "snapshots"))
+        failed("shrinking: %s", error->message);
+    if (!ok) {
+        look_again(size, w.size);
+        return;
+    }
+    for (uint64_t s = size / SECTOR; s < SECTORS; s++) {
+        w.sectors[s].n = 0;
+        w.sectors[s].any = false;
+        allow(s, zeroes); /* when it grows again */
+    }
+    w.size = size;
+    g_array_set_size(w.sizes, 0);
+}
+
 static void step(void)
 {
     bool doomed = w.faults && w.seed % 2 && w.step == 2 + w.seed / 2 % 24;
-    unsigned what = doomed ? (w.seed / 2 % 3 ? 30 : 31) : (unsigned)rng_below(&w.rng, 32);
+    unsigned what = doomed ? (w.seed / 2 % 3 ? 30 : 31) : (unsigned)rng_below(&w.rng, 33);
 
     w.failures += w.medium->fault.hits;
     maybe_fault(doomed);
@@ -608,8 +639,10 @@ static void step(void)
         op_discard();
     else if (what < 31)
         op_flush();
-    else
+    else if (what < 32)
         op_grow();
+    else
+        op_shrink();
 }
 
 /* ---- one seed */
@@ -645,6 +678,7 @@ static void learn(void)
         failed("the image can't be read");
     for (uint64_t s = 0; s < SECTORS; s++) {
         w.sectors[s].n = 0;
+        w.sectors[s].any = false;
         allow(s, buf + s * SECTOR);
     }
     w.initial = buf;
