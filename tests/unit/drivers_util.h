@@ -23,6 +23,7 @@ static struct {
     bool refuse_write_open;
     void (*before_lseek)(void);
     void (*after_lseek)(void);
+    void (*after_read)(off_t offset, size_t length);
 } fake;
 
 static int fake_open(const char *path, int flags, mode_t mode)
@@ -42,7 +43,11 @@ static bool fails(int errnum)
 
 static ssize_t fake_preadv2(int fd, const struct iovec *iov, int n, off_t offset, int flags)
 {
-    return fails(fake.read_error) ? -1 : tm_sys_kernel.preadv2(fd, iov, n, offset, flags);
+    ssize_t got = fails(fake.read_error) ? -1 : tm_sys_kernel.preadv2(fd, iov, n, offset, flags);
+
+    if (fake.after_read && got > 0)
+        fake.after_read(offset, (size_t)got);
+    return got;
 }
 
 static ssize_t fake_pwritev2(int fd, const struct iovec *iov, int n, off_t offset, int flags)

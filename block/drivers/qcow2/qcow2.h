@@ -119,6 +119,7 @@ typedef struct Qcow2 {
     Qcow2Dirty l1_dirty;
     Qcow2Table **tables; /* by L1 index: those that are in memory */
     GQueue used;         /* of those, the last used first */
+    GQueue loads; /* tables that are being read */
     uint64_t tables_bytes, tables_max;
     GHashTable *metadata; /* numbers of host clusters that hold metadata; NULL: not writable */
     bool barrier;         /* entries were set that rest on data not yet synced */
@@ -195,7 +196,7 @@ static inline uint64_t qcow2_covered(const Qcow2 *q)
 {
     return q->cluster << q->l2_bits;
 }
-/* Reads the table of @offset if it is not in memory. No lock held. */
+/* Reads the table of @offset if it is not in memory; it may be gone again: look. No lock held. */
 int qcow2_table_load(Qcow2 *q, uint64_t offset);
 /* false: there is none. *entries: host-endian words; NULL: it is not in memory. Under tables_lock.
  */

@@ -26,6 +26,13 @@ struct Qcow2Table {
     uint64_t entries[];
 };
 
+/* One that is being read. Linked by who reads it. */
+typedef struct Load {
+    uint32_t index;
+    bool stale; /* it was in memory meanwhile, and went: the medium may have changed since */
+    GList link;
+} Load;
+
 static uint64_t table_bytes(const Qcow2 *q)
 {
     return q->cluster + sizeof(Qcow2Table);
@@ -103,6 +110,11 @@ void qcow2_tables_close(Qcow2 *q)
 
 static void forget(Qcow2 *q, Qcow2Table *t)
 {
+    for (GList *l = q->loads.head; l; l = l->next) {
+        Load *load = l->data;
+
+        load->stale |= load->index == t->index;
+    }
     g_queue_unlink(&q->used, &t->link);
     q->tables[t->index] = NULL;
     q->tables_bytes -= table_bytes(q);
@@ -149,24 +161,27 @@ static int read_table(Qcow2 *q, Qcow2Table *t, uint64_t offset)
     return ret;
 }
 
+/* Whether it is in memory then is to be looked at. */
 static int load_table(Qcow2 *q, uint32_t index)
 {
     Qcow2Table *t = table_new(q, index);
+    Load load = { .index = index, .link.data = &load };
     uint64_t word;
     int ret;
 
+    if (!t)
+        return -ENOMEM;
     pthread_mutex_lock(&q->tables_lock);
     word = q->l1[index];
+    g_queue_push_tail_link(&q->loads, &load.link);
     pthread_mutex_unlock(&q->tables_lock);
-    ret = t ? read_table(q, t, word & QCOW2_OFFSET_MASK) : -ENOMEM;
-    if (ret < 0) {
+    ret = read_table(q, t, word & QCOW2_OFFSET_MASK);
+    TM_GUARD(&q->tables_lock);
+    g_queue_unlink(&q->loads, &load.link);
+    /* Somebody else may have been faster: the caller looks again. */
+    if (ret < 0 || q->tables[index] || q->l1[index] != word || load.stale) {
         g_free(t);
         return ret;
-    }
-    TM_GUARD(&q->tables_lock);
-    if (q->tables[index] || q->l1[index] != word) { /* somebody else was faster */
-        g_free(t);
-        return 0;
     }
     make_room(q);
     remember(q, t);
