@@ -401,6 +401,39 @@ def damaged(tmp):
 
 
 @test(needs=NEEDS)
+def damaged_over_tables(tmp):
+    "a bitmap that says its bits are in L1, or in an L2 table: when it goes, those stay what they are"
+    for n, of_l1 in enumerate((True, False)):
+        path = create(os.path.join(tmp, "i%d.qcow2" % n), 12 * M)
+        opened_with_bitmaps(tmp, path, Model(12 * M), random.Random(13))
+        offset = directory(path)[3]
+        with open(path, "rb") as f:
+            f.seek(40)
+            l1 = struct.unpack(">Q", f.read(8))[0]
+            f.seek(l1)
+            l2 = struct.unpack(">Q", f.read(8))[0] & ~(1 << 63)
+            f.seek(offset)
+            table = struct.unpack(">Q", f.read(8))[0]
+        patch(path, table, struct.pack(">Q", l1 if of_l1 else l2))
+        with serve(tmp, path) as d:
+            first = [name for name in ("on", "off") if d.bitmap("disk0", name).get("inconsistent", False)]
+            equal(len(first), 1)
+            matches(d.log(), "some of its clusters belong to something else, too")
+            d.qmp("block-dirty-bitmap-remove", node="disk0", name=first[0])
+            h = d.nbd()
+            h.flush()
+            data = random.Random(n).randbytes(12 * M)
+            for at in range(0, 12 * M, M):
+                h.pwrite(data[at:at + M], at)
+            h.flush()
+        report = json.loads(run("qemu-img", "check", "--output=json", path, check=False).stdout)
+        equal((report.get("corruptions", 0), report["check-errors"]), (0, 0))
+        run("qemu-img", "convert", "-O", "raw", path, path + ".raw")
+        with open(path + ".raw", "rb") as f:
+            equal(f.read() == data, True)
+
+
+@test(needs=NEEDS)
 def damaged_directory(tmp):
     "a directory that can't be: the image can be read, not written, and is told why"
     path = create(os.path.join(tmp, "i.qcow2"), 12 * M)

@@ -6,8 +6,17 @@
 
 #include <pthread.h>
 
-#define CLUSTER 512u
+#define CLUSTER 1024u
 #define COVERED ((uint64_t)CLUSTER * CLUSTER / 8) /* by an L2 table */
+
+static BlkNode *reopen(const char *name, const char *more)
+{
+    g_autofree char *path = path_of(name);
+
+    return add("{'driver':'qcow2','node-name':'q','discard':'unmap','backing':null%s,"
+               "'file':{'driver':'file','filename':'%s'}}",
+               more, path);
+}
 
 /* An image of 1 MiB in the file of that name, and a node on it. */
 static BlkNode *new_image(const char *name, const char *create, const char *more)
@@ -27,9 +36,7 @@ static BlkNode *new_image(const char *name, const char *create, const char *more
     ok = blk_image_create(graph, options, NULL, NULL, &error);
     json_object_put(options);
     ck_assert_msg(ok, "%s", error ? error->message : "?");
-    return add("{'driver':'qcow2','node-name':'q','discard':'unmap','backing':null%s,"
-               "'file':{'driver':'file','node-name':'f','filename':'%s'}}",
-               more, path);
+    return reopen(name, more);
 }
 
 /* ---- a read that takes long */
@@ -77,6 +84,18 @@ static void *read_start(void *node)
     return GINT_TO_POINTER(blk_node_pread(node, buf, 0, sizeof(buf)));
 }
 
+static void put64(const char *name, uint64_t at, uint64_t value)
+{
+    g_autofree char *path = path_of(name);
+    uint8_t bytes[8];
+    int fd = open(path, O_RDWR);
+
+    ck_assert_int_ge(fd, 0);
+    tm_put_be64(bytes, value);
+    ck_assert_int_eq(pwrite(fd, bytes, sizeof(bytes), (off_t)at), sizeof(bytes));
+    close(fd);
+}
+
 static uint64_t get64(const char *name, uint64_t at)
 {
     g_autofree char *path = path_of(name);
@@ -121,6 +140,57 @@ START_TEST(stale_table)
 }
 END_TEST
 
+/* ---- what is let go and can't be */
+
+/* Entries that say that metadata, or what is no cluster, holds data: discarding it doesn't make it
+ * free, to be given to other data. */
+START_TEST(discarded_metadata)
+{
+    BlkNode *node = new_image("i", "", "");
+    uint64_t table, places[4];
+
+    write_pattern(node, 0, CLUSTER, 1);
+    write_pattern(node, COVERED, CLUSTER, 2);
+    del("q");
+    table = table_at("i", 0);
+    places[0] = get64("i", get64("i", 48));      /* a refcount block */
+    places[1] = get64("i", 40);                  /* L1 */
+    places[2] = table_at("i", 1);                /* an L2 table */
+    places[3] = get64("i", table) + CLUSTER / 2; /* unaligned */
+    put64("i", table + 8, places[_i] | UINT64_C(1) << 63);
+
+    node = reopen("i", "");
+    ck_assert_int_eq(blk_node_discard(node, CLUSTER, CLUSTER, 0), 0);
+    ck_assert_int_eq(blk_node_flush(node), -EIO);
+    ck_assert_int_eq(blk_node_write_zeroes(node, 2 * CLUSTER, CLUSTER, 0), -EIO);
+    del("q");
+    ck_assert_uint_eq(get64("i", 72) & 2, 2);
+    ck_assert_uint_eq(get64("i", table + 8), places[_i] | UINT64_C(1) << 63);
+}
+END_TEST
+
+/* Tables that the header places over others: the image is not opened to be written. */
+START_TEST(tables_over_others)
+{
+    BlkNode *node = new_image("i", "", "");
+    g_autofree char *path = path_of("i");
+
+    ck_assert_ptr_nonnull(node);
+    del("q");
+    if (_i == 0) {
+        put64("i", 40, 0); /* L1 over the header */
+    } else {
+        put64("i", 56, UINT64_C(1) << 32 | 1); /* one cluster of refcount table, one snapshot */
+        put64("i", 64, get64("i", _i == 1 ? 40 : 48)); /* in L1, in the refcount table */
+    }
+    assert_refused(_i < 2 ? "qcow2: L1 or the snapshot table lies over other metadata: the image "
+                            "is corrupt and can only be read, or be repaired"
+                          : "qcow2: the refcount table at 1024 lies over other metadata",
+                   "{'driver':'qcow2','node-name':'q','file':{'driver':'file','filename':'%s'}}",
+                   path);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("qcow2");
@@ -131,6 +201,8 @@ int main(void)
     tcase_add_checked_fixture(tests, open_on_disk, close_graph);
     tcase_set_timeout(tests, 60);
     tcase_add_test(tests, stale_table);
+    tcase_add_loop_test(tests, discarded_metadata, 0, 4);
+    tcase_add_loop_test(tests, tables_over_others, 0, 3);
     suite_add_tcase(suite, tests);
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

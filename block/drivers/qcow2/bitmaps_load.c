@@ -125,11 +125,12 @@ static bool take_clusters(Loader *l, const Qcow2Bitmap *b, const uint64_t *table
     if (!l->q->writable)
         return true;
     apart = qcow2_metadata_add(l->q, b->table_offset,
-                               tm_align_up((uint64_t)b->table_size * 8, cluster) / cluster);
+                               tm_align_up((uint64_t)b->table_size * 8, cluster) / cluster,
+                               QCOW2_OF_BITMAPS);
     for (uint32_t i = 0; table && i < b->table_size && l->clusters < CLUSTERS_MAX; i++) {
         if (!qcow2_bitmap_entry(table[i], cluster, l->file_size, &offset) || !offset)
             continue;
-        apart &= qcow2_metadata_add(l->q, offset, 1);
+        apart &= qcow2_metadata_add(l->q, offset, 1, QCOW2_OF_BITMAPS);
         l->clusters++;
     }
     return apart;
@@ -195,7 +196,8 @@ bool qcow2_bitmaps_load(void *handle, GArray *records, GPtrArray *problems, GErr
         return tm_error_set(error, "Not enough memory to read bitmaps");
     if (q->writable)
         qcow2_metadata_add(q, q->header.bitmaps_offset,
-                           tm_align_up(q->header.bitmaps_size, q->cluster) / q->cluster);
+                           tm_align_up(q->header.bitmaps_size, q->cluster) / q->cluster,
+                           QCOW2_OF_BITMAPS);
     for (guint i = 0; i < bitmaps->len; i++) {
         BmpRecord record;
 

@@ -109,19 +109,15 @@ static void let_go_of_bitmap(Writer *w, const Qcow2Bitmap *b)
     let_go_of(w, b->table_offset, (uint64_t)b->table_size * 8);
 }
 
-/* Each once, and only what the refcounts know of. */
+/* Each once, and only what the refcounts know of and nothing else is in. */
 static void free_old(Writer *w)
 {
     GHashTableIter iter;
     gpointer number;
 
     g_hash_table_iter_init(&iter, w->free);
-    while (g_hash_table_iter_next(&iter, &number, NULL)) {
-        uint64_t offset = GPOINTER_TO_SIZE(number) * w->q->cluster, count;
-
-        if (qcow2_refcount(w->q, offset, &count) == 0 && count)
-            qcow2_free(w->q, offset, 1, QCOW2_FREED_OTHER);
-    }
+    while (g_hash_table_iter_next(&iter, &number, NULL))
+        qcow2_free_bitmap(w->q, GPOINTER_TO_SIZE(number) * w->q->cluster);
 }
 
 /* ---- the header */

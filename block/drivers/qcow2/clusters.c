@@ -17,45 +17,6 @@
 #define GROW_MAX   (UINT64_C(64) << 20)
 #define FREED_MANY 4096u /* clusters: waiting for a commit, they are worth one */
 
-/* ---- metadata */
-
-bool qcow2_is_metadata(const Qcow2 *q, uint64_t offset)
-{
-    return g_hash_table_contains(q->metadata, GSIZE_TO_POINTER(offset / q->cluster));
-}
-
-bool qcow2_metadata_add(Qcow2 *q, uint64_t offset, uint64_t clusters)
-{
-    bool apart = true;
-    TM_GUARD(&q->tables_lock);
-
-    for (uint64_t i = 0; i < clusters; i++)
-        apart &= g_hash_table_add(q->metadata, GSIZE_TO_POINTER(offset / q->cluster + i));
-    return apart;
-}
-
-void qcow2_metadata_remove(Qcow2 *q, uint64_t offset, uint64_t clusters)
-{
-    TM_GUARD(&q->tables_lock);
-
-    for (uint64_t i = 0; i < clusters; i++)
-        g_hash_table_remove(q->metadata, GSIZE_TO_POINTER(offset / q->cluster + i));
-}
-
-/* Clusters that are free, but by the tables are not: the image is not what its refcounts say. */
-int qcow2_check_free(Qcow2 *q, uint64_t first, uint64_t clusters)
-{
-    bool taken = false;
-
-    pthread_mutex_lock(&q->tables_lock);
-    for (uint64_t i = 0; i < clusters; i++)
-        taken |= g_hash_table_contains(q->metadata, GSIZE_TO_POINTER(first + i));
-    pthread_mutex_unlock(&q->tables_lock);
-    return taken ? qcow2_corrupt(q, "a cluster of metadata at %" PRIu64 " has refcount 0",
-                                 first * q->cluster)
-                 : 0;
-}
-
 /* ---- allocating */
 
 /* The first @clusters that are free in a row from the hint on; the blocks to count them are there.
@@ -179,13 +140,6 @@ int qcow2_alloc_bytes(Qcow2 *q, uint64_t bytes, uint64_t *offset)
     return 0;
 }
 
-int qcow2_refcount(Qcow2 *q, uint64_t offset, uint64_t *refcount)
-{
-    TM_GUARD(&q->alloc_lock);
-
-    return qcow2_count_of(q, offset / q->cluster, refcount);
-}
-
 /* ---- freeing */
 
 void qcow2_free_locked(Qcow2 *q, uint64_t offset, uint64_t clusters, Qcow2FreedBy by)
@@ -206,12 +160,27 @@ void qcow2_free(Qcow2 *q, uint64_t offset, uint64_t clusters, Qcow2FreedBy by)
 {
     bool many;
 
+    if (offset & (q->cluster - 1) || qcow2_has_metadata(q, offset, clusters, false)) {
+        qcow2_corrupt(q, "data at %" PRIu64 " that is to be let go is metadata, or no cluster",
+                      offset);
+        return;
+    }
     pthread_mutex_lock(&q->alloc_lock);
     qcow2_free_locked(q, offset, clusters, by);
     many = q->n_freed > FREED_MANY;
     pthread_mutex_unlock(&q->alloc_lock);
     if (many)
         qcow2_commit(q); /* a failure is met again by whoever flushes */
+}
+
+void qcow2_free_bitmap(Qcow2 *q, uint64_t offset)
+{
+    uint64_t count;
+    TM_GUARD(&q->alloc_lock);
+
+    if (!qcow2_has_metadata(q, offset, 1, true) &&
+        qcow2_count_of(q, offset / q->cluster, &count) == 0 && count)
+        qcow2_free_locked(q, offset, 1, QCOW2_FREED_OTHER);
 }
 
 static int count_down(Qcow2 *q, uint64_t cluster)
@@ -232,8 +201,7 @@ static int count_down(Qcow2 *q, uint64_t cluster)
     q->free_hint = tm_min(q->free_hint, cluster);
     if (q->packed / q->cluster == cluster)
         q->packed = 0;
-    TM_GUARD(&q->tables_lock);
-    g_hash_table_remove(q->metadata, GSIZE_TO_POINTER(cluster));
+    qcow2_metadata_remove(q, cluster * q->cluster);
     return 0;
 }
 

@@ -161,17 +161,6 @@ static int refuse_state(Qcow2 *q)
     return q->header.incompatible & QCOW2_INCOMPATIBLE_DIRTY ? repair(q) : 0;
 }
 
-/* What is written must not lie over these. */
-static void add_known_metadata(Qcow2 *q)
-{
-    uint64_t l1 = tm_align_up((uint64_t)q->header.l1_size * 8, q->cluster) / q->cluster;
-
-    qcow2_metadata_add(q, 0, 1);
-    qcow2_metadata_add(q, q->header.l1_offset, l1);
-    if (q->header.n_snapshots)
-        qcow2_metadata_add(q, q->header.snapshots_offset, 1);
-}
-
 /* Who doesn't know what these bits vouch for is to clear them. */
 static int clear_unknown(Qcow2 *q)
 {
@@ -190,11 +179,10 @@ static int open_tables(Qcow2 *q)
 {
     int ret = 0;
 
-    if (q->writable) {
-        q->metadata = g_hash_table_new(NULL, NULL);
-        add_known_metadata(q);
+    if (q->writable)
+        ret = qcow2_metadata_open(q);
+    if (ret == 0 && q->writable)
         ret = qcow2_refcounts_open(q);
-    }
     if (ret == 0)
         ret = qcow2_tables_open(q);
     return ret == 0 && q->writable ? clear_unknown(q) : ret;

@@ -119,9 +119,9 @@ typedef struct Qcow2 {
     Qcow2Dirty l1_dirty;
     Qcow2Table **tables; /* by L1 index: those that are in memory */
     GQueue used;         /* of those, the last used first */
-    GQueue loads; /* tables that are being read */
+    GQueue loads;        /* tables that are being read */
     uint64_t tables_bytes, tables_max;
-    GHashTable *metadata; /* numbers of host clusters that hold metadata; NULL: not writable */
+    GHashTable *metadata; /* numbers of host clusters -> Qcow2Metadata; NULL: not writable */
     bool barrier;         /* entries were set that rest on data not yet synced */
 
     pthread_mutex_t alloc_lock; /* guards the next; see above */
@@ -139,8 +139,8 @@ typedef struct Qcow2 {
     uint64_t packed;     /* where the next compressed cluster may go; 0: nowhere begun */
     GArray *freed;       /* Qcow2Freed: not yet committed */
     uint64_t n_freed;    /* clusters therein */
-    GArray *retired;      /* Qcow2Freed: free, but a client may be looking at what was there */
-    bool closing;         /* nobody is any more */
+    GArray *retired;     /* Qcow2Freed: free, but a client may be looking at what was there */
+    bool closing;        /* nobody is any more */
     GQueue claims;
     pthread_cond_t unclaimed;
 
@@ -247,21 +247,20 @@ int qcow2_reftable_grow(Qcow2 *q, uint64_t index);
 
 /* ---- clusters.c: under alloc_lock but for those that say so */
 
-/* -EIO: some of them, by their numbers, hold metadata, although their counts are 0. */
-int qcow2_check_free(Qcow2 *q, uint64_t first, uint64_t clusters);
 /* @clusters in one piece, with refcount 1; *fresh: they read as zeroes, as nothing was ever written
  * there. The file is as long as it takes. Takes alloc_lock. */
 int qcow2_alloc(Qcow2 *q, uint64_t clusters, uint64_t *offset, bool *fresh);
 int qcow2_alloc_locked(Qcow2 *q, uint64_t clusters, uint64_t *offset, bool *fresh);
 /* @bytes for a compressed cluster, in clusters that others like it may share. Takes alloc_lock. */
 int qcow2_alloc_bytes(Qcow2 *q, uint64_t bytes, uint64_t *offset);
-/* Clusters lose a reference once what was changed before is committed. Takes alloc_lock. */
+/* Clusters of data lose a reference once what was changed before is committed. Takes alloc_lock. */
 void qcow2_free(Qcow2 *q, uint64_t offset, uint64_t clusters, Qcow2FreedBy by);
+/* A cluster of bitmaps does, if it has any and is of no table. Takes alloc_lock. */
+void qcow2_free_bitmap(Qcow2 *q, uint64_t offset);
+/* Whatever they are of. Under alloc_lock. */
 void qcow2_free_locked(Qcow2 *q, uint64_t offset, uint64_t clusters, Qcow2FreedBy by);
 /* The same at once, for what nothing has ever referred to. Takes alloc_lock. */
 void qcow2_unalloc(Qcow2 *q, uint64_t offset, uint64_t clusters);
-/* *refcount of the cluster at @offset. Takes alloc_lock. */
-int qcow2_refcount(Qcow2 *q, uint64_t offset, uint64_t *refcount);
 /* After a commit: those references go. Takes alloc_lock. */
 void qcow2_let_go(Qcow2 *q, const GArray *freed);
 /* What was not let go because of clients may be now: they are gone. Takes alloc_lock. */
@@ -269,11 +268,23 @@ void qcow2_free_retired(Qcow2 *q);
 /* The end of what is in use, by the refcounts: what is behind may be cut off. Takes alloc_lock. */
 int qcow2_used_end(Qcow2 *q, uint64_t *end);
 
-/* Host clusters of metadata: nothing else may be there. Under tables_lock. */
+/* ---- metadata.c: which host clusters hold metadata, so that nothing else comes there */
+
+typedef enum { QCOW2_OF_TABLES = 1, QCOW2_OF_BITMAPS } Qcow2Metadata;
+
+/* Begins with what the header names; the host has been told why not. */
+int qcow2_metadata_open(Qcow2 *q);
+/* false: one of them is already. Takes tables_lock; the other one is called under it. */
+bool qcow2_metadata_add(Qcow2 *q, uint64_t offset, uint64_t clusters, Qcow2Metadata kind);
+bool qcow2_metadata_add_locked(Qcow2 *q, uint64_t offset, Qcow2Metadata kind);
+/* The cluster is free. Takes tables_lock. */
+void qcow2_metadata_remove(Qcow2 *q, uint64_t offset);
+/* Under tables_lock. */
 bool qcow2_is_metadata(const Qcow2 *q, uint64_t offset);
-/* false: one of them is already. Takes tables_lock. */
-bool qcow2_metadata_add(Qcow2 *q, uint64_t offset, uint64_t clusters);
-void qcow2_metadata_remove(Qcow2 *q, uint64_t offset, uint64_t clusters);
+/* Whether any of them is, @of_tables: but for that of bitmaps. Takes tables_lock. */
+bool qcow2_has_metadata(Qcow2 *q, uint64_t offset, uint64_t clusters, bool of_tables);
+/* -EIO: some of these, by their numbers, are, although their counts are 0. Under alloc_lock. */
+int qcow2_check_free(Qcow2 *q, uint64_t first, uint64_t clusters);
 
 /* ---- commit.c */
 

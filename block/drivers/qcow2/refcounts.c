@@ -149,7 +149,7 @@ static void set_block_place(Qcow2 *q, uint64_t index, uint64_t cluster)
 {
     q->reftable[index] = cluster * q->cluster;
     qcow2_dirty_add(&q->reftable_dirty, index * 8, index * 8 + 8);
-    qcow2_metadata_add(q, cluster * q->cluster, 1);
+    qcow2_metadata_add(q, cluster * q->cluster, 1, QCOW2_OF_TABLES);
     q->touched = tm_max(q->touched, (cluster + 1) * q->cluster);
 }
 
@@ -228,7 +228,7 @@ int qcow2_reftable_grow(Qcow2 *q, uint64_t index)
     q->reftable_offset = (first + blocks) * q->cluster;
     q->reftable_clusters = (uint32_t)clusters;
     q->touched = tm_max(q->touched, (first + n) * q->cluster);
-    qcow2_metadata_add(q, first * q->cluster, n);
+    qcow2_metadata_add(q, first * q->cluster, n, QCOW2_OF_TABLES);
     qcow2_dirty(q);
     return 0;
 }
@@ -338,7 +338,7 @@ static int check_blocks(Qcow2 *q)
                            i, offset);
             return -EINVAL;
         }
-        if (!qcow2_metadata_add(q, offset, 1)) {
+        if (!qcow2_metadata_add(q, offset, 1, QCOW2_OF_TABLES)) {
             blk_host.error(
                 q->node,
                 "qcow2: refcount block %" PRIu64 " at %" PRIu64
@@ -368,7 +368,8 @@ int qcow2_refcounts_open(Qcow2 *q)
     q->reftable = g_try_malloc(bytes);
     if (!q->reftable)
         return -ENOMEM;
-    if (!qcow2_metadata_add(q, q->header.reftable_offset, q->header.reftable_clusters)) {
+    if (!qcow2_metadata_add(q, q->header.reftable_offset, q->header.reftable_clusters,
+                            QCOW2_OF_TABLES)) {
         blk_host.error(q->node, "qcow2: the refcount table at %" PRIu64 " lies over other metadata",
                        q->header.reftable_offset);
         return -EIO;

@@ -57,7 +57,7 @@ static int grow_l1(Qcow2 *q, uint64_t entries)
     ret = qcow2_alloc(q, bytes / q->cluster, &offset, &fresh);
     if (ret < 0)
         return ret;
-    qcow2_metadata_add(q, offset, bytes / q->cluster);
+    qcow2_metadata_add(q, offset, bytes / q->cluster, QCOW2_OF_TABLES);
     ret = blk_host.child_pwrite(q->node, QCOW2_FILE, table, offset, bytes, 0);
     if (ret == 0)
         ret = qcow2_commit(q); /* its refcounts and itself */
@@ -66,9 +66,11 @@ static int grow_l1(Qcow2 *q, uint64_t entries)
         return ret;
     }
     ret = write_fields(q, q->header.size, offset, (uint32_t)entries);
-    if (ret == 0 && old_clusters) /* if it failed, the header may name either: both stay */
-        qcow2_free(q, old, old_clusters, QCOW2_FREED_OTHER);
-    return ret;
+    if (ret < 0 || !old_clusters) /* if it failed, the header may name either: both stay */
+        return ret;
+    TM_GUARD(&q->alloc_lock);
+    qcow2_free_locked(q, old, old_clusters, QCOW2_FREED_OTHER);
+    return 0;
 }
 
 /* Version 2 has no zeroes but written ones. */

@@ -63,7 +63,8 @@ static int check_entry(Qcow2 *q, uint32_t index)
     }
     if (!offset || !q->writable)
         return 0;
-    if (offset < blk_host.child_size(q->node, QCOW2_FILE) && qcow2_metadata_add(q, offset, 1))
+    if (offset < blk_host.child_size(q->node, QCOW2_FILE) &&
+        qcow2_metadata_add(q, offset, 1, QCOW2_OF_TABLES))
         return 0;
     blk_host.error(q->node,
                    "qcow2: L2 table %u at %" PRIu64 " lies over other metadata or behind the end: "
@@ -271,7 +272,7 @@ static int make_table(Qcow2 *q, uint32_t index)
     q->l1[index] = offset | QCOW2_COPIED;
     qcow2_dirty_add(&q->l1_dirty, (uint64_t)index * 8, (uint64_t)index * 8 + 8);
     t->is_new = true;
-    g_hash_table_add(q->metadata, GSIZE_TO_POINTER(offset / q->cluster));
+    qcow2_metadata_add_locked(q, offset, QCOW2_OF_TABLES);
     qcow2_dirty(q);
     pthread_mutex_unlock(&q->tables_lock);
     if (old)
