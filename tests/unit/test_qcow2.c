@@ -140,6 +140,25 @@ START_TEST(stale_table)
 }
 END_TEST
 
+/* Tables that can't go make a commit when the cache is full; when it is done they can, and the
+ * next write in one of them takes no other. */
+START_TEST(full_cache)
+{
+    BlkNode *node = new_image("i", "", ",'l2-cache-size':4096");
+    int syncs;
+
+    for (unsigned i = 0; i < 5; i++)
+        write_pattern(node, i * COVERED, CLUSTER, i);
+    ck_assert_int_gt(fake.syncs, 0);
+    syncs = fake.syncs;
+    for (unsigned i = 1; i < 20; i++)
+        write_pattern(node, 4 * COVERED + i * CLUSTER, CLUSTER, i);
+    ck_assert_int_le(fake.syncs, syncs + 3);
+    for (unsigned i = 0; i < 5; i++)
+        ck_assert(reads_pattern(node, i * COVERED, CLUSTER, i));
+}
+END_TEST
+
 /* ---- what is let go and can't be */
 
 /* Entries that say that metadata, or what is no cluster, holds data: discarding it doesn't make it
@@ -201,6 +220,7 @@ int main(void)
     tcase_add_checked_fixture(tests, open_on_disk, close_graph);
     tcase_set_timeout(tests, 60);
     tcase_add_test(tests, stale_table);
+    tcase_add_test(tests, full_cache);
     tcase_add_loop_test(tests, discarded_metadata, 0, 4);
     tcase_add_loop_test(tests, tables_over_others, 0, 3);
     suite_add_tcase(suite, tests);

@@ -189,15 +189,21 @@ static int load_table(Qcow2 *q, uint32_t index)
     return 0;
 }
 
-/* What is not clean can't go: after that it can. */
+/* What is not clean can't go: after a commit it can. */
 static int relieve(Qcow2 *q)
 {
     bool full;
+    int ret;
 
     pthread_mutex_lock(&q->tables_lock);
     full = q->tables_bytes > q->tables_max + table_bytes(q);
     pthread_mutex_unlock(&q->tables_lock);
-    return full && q->writable ? qcow2_commit(q) : 0;
+    if (!full || !q->writable)
+        return 0;
+    ret = qcow2_commit(q);
+    TM_GUARD(&q->tables_lock);
+    make_room(q);
+    return ret;
 }
 
 int qcow2_table_load(Qcow2 *q, uint64_t offset)
