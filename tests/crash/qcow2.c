@@ -11,9 +11,10 @@
  *   - it can go on: some are written again, and are without fault then;
  *   - with --bitmap, a persistent bitmap that began with the workload is there, and whatever
  *     differs from its beginning is dirty; after the process alone has died, nothing else is,
- * unless calls have failed. With --faults calls fail besides: then what failed may have happened or
- * not, sector by sector, and a later flush that works still keeps its promise. Everything follows
- * from the seed. */
+ *     unless calls have failed.
+ *
+ * With --faults calls fail besides: then what failed may have happened or not, sector by sector,
+ * and a later flush that works still keeps its promise. Everything follows from the seed. */
 #include "block/bitmap_changes.h"
 #include "block/bitmaps.h"
 #include "block/graph.h"
