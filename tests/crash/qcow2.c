@@ -196,7 +196,7 @@ static void maybe_fault(bool doomed)
     w.medium->fault = (MediumFault){ 0 };
     if (doomed)
         w.medium->fault = (MediumFault){
-            .calls = CALL_SYNC, .after = (unsigned)rng_below(&w.rng, 4), .times = 1, .error = EIO
+            .calls = CALL_SYNC, .after = (unsigned)rng_below(&w.rng, 10), .times = 1, .error = EIO
         };
     else if (w.faults && rng_chance(&w.rng, 4))
         w.medium->fault =
@@ -626,7 +626,8 @@ static void op_shrink(void)
 static void step(void)
 {
     bool doomed = w.faults && w.seed % 2 && w.step == 2 + w.seed / 2 % 24;
-    unsigned what = doomed ? (w.seed / 2 % 3 ? 30 : 31) : (unsigned)rng_below(&w.rng, 33);
+    unsigned what = doomed ? (w.seed / 2 % 3 ? 30 : 31 + (unsigned)(w.seed / 6 % 2))
+                           : (unsigned)rng_below(&w.rng, 33);
 
     w.failures += w.medium->fault.hits;
     maybe_fault(doomed);

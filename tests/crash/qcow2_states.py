@@ -42,10 +42,11 @@ def case(options, size, snapshots):
         command = [PROGRAM, "--seed", seed, "--keep", os.path.join(BUILDDIR, "test-logs", "crash", "kept-qcow2")]
         command += ["--seconds", max(1, int(LONG / len(KINDS) / 2))] if LONG else ["--seeds", 2]
         if SLOW:  # the sanitizers look at every event, too, but at fewer states after it
-            command += ["--seeds", 1, "--states", 2, "--qemu-img", 500]
+            command += ["--seeds", 1, "--states", 1, "--qemu-img", 500]
         bitmap = [] if "0.10" in options else ["--bitmap"]
         # What a failure leaves behind shows later: more workloads, fewer states of each.
-        faults = ["--faults"] if LONG or SLOW else ["--faults", "--seeds", 12, "--states", 2, "--qemu-img", 500]
+        workloads = 2 if SLOW and (options, size, snapshots) != KINDS[0] else 20
+        faults = ["--faults"] + ([] if LONG else ["--seeds", workloads, "--states", 1, "--qemu-img", 500])
         for more in bitmap, bitmap + faults:
             done = run(*command, *more, *files, check=False, timeout=LONG + 60 * (4 if SLOW else 1))
             if done.returncode:

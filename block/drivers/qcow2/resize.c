@@ -171,17 +171,17 @@ static int shrink(Qcow2 *q, uint64_t size)
         ret = qcow2_commit(q);
     if (ret == 0)
         ret = write_fields(q, size, q->header.l1_offset, q->header.l1_size);
-    if (ret == 0)
-        ret = qcow2_tables_resize(q, size);
-    if (ret == 0)
-        ret = qcow2_commit(q);
-    if (ret == 0 && qcow2_used_end(q, &end) == 0 &&
+    if (ret < 0)
+        return ret;
+    /* It has its new size. What fails now costs space only, and is told to who flushes. */
+    qcow2_tables_resize(q, size);
+    if (qcow2_commit(q) == 0 && qcow2_used_end(q, &end) == 0 &&
         end < blk_host.child_size(q->node, QCOW2_FILE) &&
         blk_host.child_resize(q->node, QCOW2_FILE, end) == 0)
         q->touched = tm_min(q->touched, end);
-    if (ret == 0 && q->header.data_raw)
-        ret = blk_host.child_resize(q->node, QCOW2_DATA_FILE, size);
-    return ret;
+    if (q->header.data_raw)
+        blk_host.child_resize(q->node, QCOW2_DATA_FILE, size);
+    return 0;
 }
 
 int qcow2_resize(void *handle, uint64_t size)
