@@ -159,6 +159,26 @@ START_TEST(full_cache)
 }
 END_TEST
 
+/* Reads go on when it is full of what can't be written. */
+START_TEST(full_and_failing)
+{
+    BlkNode *node = new_image("i", "", ",'l2-cache-size':1");
+
+    for (unsigned i = 0; i < 3; i++)
+        write_pattern(node, i * COVERED, CLUSTER, i);
+    ck_assert_int_eq(blk_node_flush(node), 0);
+    write_pattern(node, CLUSTER, CLUSTER, 7);
+    fake.write_error = EIO;
+    for (unsigned i = 0; i < 3; i++)
+        ck_assert(reads_pattern(node, i * COVERED, CLUSTER, i));
+    ck_assert(reads_pattern(node, CLUSTER, CLUSTER, 7));
+    ck_assert_int_eq(blk_node_flush(node), -EIO);
+    fake.write_error = 0;
+    ck_assert_int_eq(blk_node_flush(node), 0);
+    ck_assert(reads_pattern(node, CLUSTER, CLUSTER, 7));
+}
+END_TEST
+
 /* ---- what is let go and can't be */
 
 /* Entries that say that metadata, or what is no cluster, holds data: discarding it doesn't make it
@@ -221,6 +241,7 @@ int main(void)
     tcase_set_timeout(tests, 60);
     tcase_add_test(tests, stale_table);
     tcase_add_test(tests, full_cache);
+    tcase_add_test(tests, full_and_failing);
     tcase_add_loop_test(tests, discarded_metadata, 0, 4);
     tcase_add_loop_test(tests, tables_over_others, 0, 3);
     suite_add_tcase(suite, tests);

@@ -129,16 +129,23 @@ static void remember(Qcow2 *q, Qcow2Table *t)
     g_queue_push_head_link(&q->used, &t->link);
 }
 
-/* Under tables_lock. */
-static void make_room(Qcow2 *q)
+/* Those that can go do, the last used ones last, until there are no more than so many bytes. Under
+ * tables_lock. */
+static void shrink_to(Qcow2 *q, uint64_t bytes)
 {
-    for (GList *l = q->used.tail; l && q->tables_bytes + table_bytes(q) > q->tables_max;) {
+    for (GList *l = q->used.tail; l && q->tables_bytes > bytes;) {
         Qcow2Table *t = l->data;
 
         l = l->prev;
         if (is_clean(t))
             forget(q, t);
     }
+}
+
+/* For one more. */
+static void make_room(Qcow2 *q)
+{
+    shrink_to(q, q->tables_max - tm_min(q->tables_max, table_bytes(q)));
 }
 
 static Qcow2Table *table_new(const Qcow2 *q, uint32_t index)
@@ -201,9 +208,11 @@ static int relieve(Qcow2 *q)
     if (!full || !q->writable)
         return 0;
     ret = qcow2_commit(q);
+    if (ret < 0)
+        return ret;
     TM_GUARD(&q->tables_lock);
-    make_room(q);
-    return ret;
+    shrink_to(q, q->tables_max + table_bytes(q)); /* that is one at least, the last used */
+    return 0;
 }
 
 int qcow2_table_load(Qcow2 *q, uint64_t offset)
