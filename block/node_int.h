@@ -116,6 +116,6 @@ static inline void blk_node_serial_end(BlkNode *node)
 }
 
 /* Blocking descriptor I/O through the system-call table, complete or -errno; a read beyond the end
- * of the file gives zeroes. block/io.c */
+ * of the file gives zeroes. block/fd.c */
 int blk_fd_pread(const TmSys *sys, int fd, void *buf, uint64_t offset, uint64_t length);
 int blk_fd_pwrite(const TmSys *sys, int fd, const void *buf, uint64_t offset, uint64_t length);

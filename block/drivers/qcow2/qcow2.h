@@ -325,7 +325,9 @@ static inline void qcow2_dirty_add(Qcow2Dirty *d, uint64_t from, uint64_t to)
     d->to = (uint32_t)MAX(d->to, to);
 }
 
-/* ---- write.c, zero.c, resize.c: callbacks of the driver */
+/* ---- read.c, write.c, zero.c, resize.c: callbacks of the driver */
+int qcow2_map(void *handle, uint64_t offset, uint64_t length, uint32_t purpose,
+              struct tidemark_mapping *m);
 int qcow2_pwrite(void *handle, const void *buf, uint64_t offset, uint64_t length, uint32_t flags);
 int qcow2_write_zeroes(void *handle, uint64_t offset, uint64_t length, uint32_t flags);
 int qcow2_discard(void *handle, uint64_t offset, uint64_t length);
