@@ -96,6 +96,7 @@ typedef struct MediumFault {
     unsigned times; /* how many fail then; 0: none */
     int error;
     bool partial; /* a write does a part first */
+    bool whole;   /* a write does all of it, and fails */
     unsigned hits;
 } MediumFault;
 

@@ -195,15 +195,19 @@ static ssize_t med_pwritev2(int fd, const struct iovec *iov, int count, off_t of
         length += iov[i].iov_len;
     medium_absorb(m, true);
     bad = faulty(m, CALL_WRITE);
-    if (bad && m->fault.partial) { /* to the end of a sector */
+    if (bad && m->fault.partial && !m->fault.whole) { /* to the end of a sector */
         size_t end = ((size_t)offset + length / 2) / SECTOR * SECTOR;
 
         length = end > (size_t)offset ? end - (size_t)offset : 0;
     }
-    if (bad && (!m->fault.partial || !length))
+    if (bad && !m->fault.whole && (!m->fault.partial || !length))
         return fail(m->fault.error);
     if (offset + length > MEDIUM_FILE_MAX)
         return fail(ENOSPC);
+    if (bad && m->fault.whole) {
+        write_at(m, n, iov, count, offset, length);
+        return fail(m->fault.error);
+    }
     return length ? write_at(m, n, iov, count, offset, length) : 0;
 }
 

@@ -204,7 +204,8 @@ static void maybe_fault(bool doomed)
                            .after = (unsigned)rng_below(&w.rng, 4),
                            .times = 1 + (unsigned)rng_below(&w.rng, 2),
                            .error = rng_chance(&w.rng, 2) ? EIO : ENOSPC,
-                           .partial = rng_chance(&w.rng, 2) };
+                           .partial = rng_chance(&w.rng, 2),
+                           .whole = rng_chance(&w.rng, 3) };
 }
 
 /* ---- opening what is on the medium in use */

@@ -24,6 +24,7 @@ static struct {
     void (*before_lseek)(void);
     void (*after_lseek)(void);
     void (*after_read)(off_t offset, size_t length);
+    int (*after_write)(off_t offset); /* errno: it fails, and has been written all the same */
 } fake;
 
 static int fake_open(const char *path, int flags, mode_t mode)
@@ -52,7 +53,9 @@ static ssize_t fake_preadv2(int fd, const struct iovec *iov, int n, off_t offset
 
 static ssize_t fake_pwritev2(int fd, const struct iovec *iov, int n, off_t offset, int flags)
 {
-    return fails(fake.write_error) ? -1 : tm_sys_kernel.pwritev2(fd, iov, n, offset, flags);
+    ssize_t put = fails(fake.write_error) ? -1 : tm_sys_kernel.pwritev2(fd, iov, n, offset, flags);
+
+    return put >= 0 && fake.after_write && fails(fake.after_write(offset)) ? -1 : put;
 }
 
 static int fake_fdatasync(int fd)

@@ -179,6 +179,43 @@ START_TEST(full_and_failing)
 }
 END_TEST
 
+/* ---- a header in doubt */
+
+static int header_fails(off_t offset)
+{
+    return offset == 0 ? EIO : 0;
+}
+
+static bool resize(BlkNode *node, uint64_t size)
+{
+    return blk_graph_resize(graph, node, size, NULL);
+}
+
+/* Writing the header fails, but it has been written: it names another L1 than we do, or another
+ * size. What is written and flushed afterwards is there. */
+START_TEST(header_in_doubt)
+{
+    BlkNode *node = new_image("i", "", "");
+    uint64_t l1 = get64("i", 40);
+
+    write_pattern(node, 0, CLUSTER, 1);
+    fake.after_write = header_fails;
+    ck_assert(!resize(node, _i ? MIB / 2 : 2 * MIB));
+    ck_assert_int_eq(get64("i", 24) == MIB && get64("i", 40) == l1, false);
+    write_pattern(node, 6 * COVERED, CLUSTER, 2);
+    ck_assert_int_eq(blk_node_flush(node), -EIO);
+    fake.after_write = NULL;
+    ck_assert_int_eq(blk_node_flush(node), 0);
+    ck_assert_uint_eq(get64("i", 24), MIB);
+    ck_assert_uint_eq(get64("i", 40), l1);
+    del("q");
+    node = reopen("i", "");
+    ck_assert_uint_eq(blk_node_size(node), MIB);
+    ck_assert(reads_pattern(node, 0, CLUSTER, 1));
+    ck_assert(reads_pattern(node, 6 * COVERED, CLUSTER, 2));
+}
+END_TEST
+
 /* ---- what is let go and can't be */
 
 /* Entries that say that metadata, or what is no cluster, holds data: discarding it doesn't make it
@@ -242,6 +279,7 @@ int main(void)
     tcase_add_test(tests, stale_table);
     tcase_add_test(tests, full_cache);
     tcase_add_test(tests, full_and_failing);
+    tcase_add_loop_test(tests, header_in_doubt, 0, 2);
     tcase_add_loop_test(tests, discarded_metadata, 0, 4);
     tcase_add_loop_test(tests, tables_over_others, 0, 3);
     suite_add_tcase(suite, tests);

@@ -1,6 +1,7 @@
 /* block/drivers/qcow2/commit.c: puts what has changed of the metadata on the medium, in order.
  *
  * At one instant everything dirty is copied. The copies are then written in steps:
+ *   0  the header, if writing it has failed: it may say anything that it was to say before
  *   1  what nothing on the medium refers to yet (new tables and blocks), and refcounts, which never
  *      say too little that way
  *   2  where new refcount structures are, once they are synced
@@ -52,8 +53,10 @@ static int move_reftable(Qcow2 *q, const Qcow2Pieces *p)
 static int write_steps(Qcow2 *q, Qcow2Pieces *p)
 {
     bool unsynced = p->fresh->len || p->barrier;
-    int ret = write_pieces(q, p->fresh);
+    int ret = q->header_in_doubt ? qcow2_header_write(q) : 0;
 
+    if (ret == 0)
+        ret = write_pieces(q, p->fresh);
     if (ret == 0 && (p->anchors->len || p->reftable_moved)) {
         ret = sync_children(q);
         if (ret == 0)

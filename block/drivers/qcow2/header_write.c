@@ -167,8 +167,12 @@ int qcow2_header_write(Qcow2 *q)
     if (!e.bytes)
         return -ENOMEM;
     ret = qcow2_read_child(q, QCOW2_FILE, e.bytes, 0, q->cluster);
-    if (ret == 0)
+    if (ret == 0) {
         ret = write_all(&e);
+        q->header_in_doubt = ret < 0;
+    }
+    if (q->header_in_doubt)
+        qcow2_dirty(q);
     g_free(e.bytes);
     return ret;
 }

@@ -202,7 +202,7 @@ int qcow2_resize(void *handle, uint64_t size)
                                     : "Can't shrink an image which has snapshots");
         return -ENOTSUP;
     }
-    if (size == q->header.size)
-        return 0;
+    if (size == q->header.size) /* which may be what it came back to */
+        return q->header_in_doubt ? qcow2_commit(q) : 0;
     return size > q->header.size ? grow(q, size) : shrink(q, size);
 }
