@@ -16,18 +16,20 @@
 
 enum { UNKNOWN, CAN, CAN_NOT }; /* BlkNode.forgets */
 
-/* The descriptor that holds the byte at @offset, and its place there. */
-static bool find_descriptor(BlkNode *node, uint64_t offset, struct tidemark_mapping *m)
+/* The descriptor that holds a range, its node, and its place there. */
+static BlkNode *find_descriptor(BlkNode *node, uint64_t offset, uint64_t length,
+                                struct tidemark_mapping *m)
 {
-    while (blk_node_map(node, offset, 1, TIDEMARK_MAP_FOR_READ, m) == 0) {
+    while (blk_node_map(node, offset, length, TIDEMARK_MAP_FOR_READ, m) == 0 &&
+           m->length == length) {
         if (m->kind == TIDEMARK_MAP_FD)
-            return !(m->flags & TIDEMARK_MAPPED_DIRECT);
+            return m->flags & TIDEMARK_MAPPED_DIRECT ? NULL : node;
         if (m->kind != TIDEMARK_MAP_CHILD)
-            return false;
+            return NULL;
         node = blk_node_child_at(node, m->child);
         offset = m->offset;
     }
-    return false;
+    return NULL;
 }
 
 /* Punching behind the end of a file changes nothing and tells whether it could. */
@@ -38,7 +40,7 @@ static bool look(BlkNode *node)
     off_t behind = (off_t)tm_align_up(blk_node_size(node) + (1u << 20), 1u << 20);
     struct tidemark_mapping m;
 
-    return find_descriptor(node, 0, &m) && m.offset % page == 0 && sys->cached &&
+    return find_descriptor(node, 0, 1, &m) && m.offset % page == 0 && sys->cached &&
            sys->cached(m.fd, 0, page, true) >= 0 &&
            sys->fallocate(m.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                           (off_t)m.offset + behind, (off_t)page) == 0;
@@ -55,18 +57,31 @@ bool blk_node_can_forget(BlkNode *node, uint64_t cluster)
     return forgets == CAN && cluster >= (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
+/* Where discards are to be ignored the space stays reserved. Advice. */
+static void reserve(BlkNode *node, const struct tidemark_mapping *m)
+{
+    node->graph_sys->fallocate(m->fd, FALLOC_FL_KEEP_SIZE, (off_t)m->offset, (off_t)m->length);
+    if (node->driver->wrote)
+        node->driver->wrote(node->handle, m->offset, m->length);
+}
+
 int blk_node_forget(BlkNode *node, uint64_t offset, uint64_t length, uint32_t flags)
 {
     const TmSys *sys = node->graph_sys;
     struct tidemark_mapping m;
+    BlkNode *place;
     int ret;
 
     if (!__atomic_load_n(&node->lent, __ATOMIC_ACQUIRE))
         return -ENODATA;
-    ret = blk_node_write_zeroes(node, offset, length, TIDEMARK_FAST_ZERO | flags);
+    ret = blk_node_write_zeroes(node, offset, length,
+                                TIDEMARK_FAST_ZERO | TIDEMARK_MAY_UNMAP | BLK_FORGET);
     if (ret < 0)
         return ret;
-    if (!find_descriptor(node, offset, &m))
-        return -ENOTSUP;
-    return sys->cached && sys->cached(m.fd, (off_t)m.offset, length, false) == 0 ? 0 : -EBUSY;
+    place = find_descriptor(node, offset, length, &m);
+    if (!place || !sys->cached || sys->cached(m.fd, (off_t)m.offset, length, false) != 0)
+        return -EBUSY;
+    if (!(flags & TIDEMARK_MAY_UNMAP && __atomic_load_n(&node->unmap, __ATOMIC_RELAXED)))
+        reserve(place, &m);
+    return 0;
 }

@@ -98,7 +98,7 @@ static void wrote(BlkNode *node, uint64_t offset, uint64_t length)
 /* The request flags that the driver is given. */
 static uint32_t driver_flags(const BlkNode *node)
 {
-    return node->info_flags & TIDEMARK_INFO_FUA ? ~0u : ~TIDEMARK_FUA;
+    return ~BLK_FORGET & (node->info_flags & TIDEMARK_INFO_FUA ? ~0u : ~TIDEMARK_FUA);
 }
 
 /* After a callback that could not be given FUA. */
@@ -348,7 +348,7 @@ int blk_node_write_zeroes(BlkNode *node, uint64_t offset, uint64_t length, uint3
 
     if (ret < 0)
         return ret;
-    if (!node->unmap)
+    if (!node->unmap && !(flags & BLK_FORGET))
         flags &= ~TIDEMARK_MAY_UNMAP;
     ret = zero(&c, offset, length, flags);
     change_end(&c);

@@ -87,8 +87,11 @@ static inline BlkNode *blk_node_backing(const BlkNode *node)
 /* The driver's answer, made safe: within the range asked, of a known kind. 0 or -errno. */
 int blk_node_map(BlkNode *node, uint64_t offset, uint64_t length, uint32_t purpose,
                  struct tidemark_mapping *mapping);
-/* forget.c. Whether what is lent of @node (blk_send()) could be forgotten, in clusters of that size.
- * Any thread. */
+/* A flag of blk_node_write_zeroes(): the space goes, discard=ignore or not. */
+#define BLK_FORGET (1u << 31)
+
+/* forget.c. Whether what is lent of @node (blk_send()) could be forgotten, in clusters of that
+ * size. Any thread. */
 bool blk_node_can_forget(BlkNode *node, uint64_t cluster);
 /* child_forget() of driver.h. Slow lane. */
 int blk_node_forget(BlkNode *node, uint64_t offset, uint64_t length, uint32_t flags);
