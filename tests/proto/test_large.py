@@ -5,6 +5,7 @@ import os
 import random
 import socket
 import struct
+import tempfile
 import time
 
 from wire import *
@@ -171,8 +172,8 @@ def cut_off(tmp):
 
 
 def qcow2(tmp, file="unmap", **options):
-    """Daemon arguments for an empty qcow2 disk0 of 16 MiB, and its path. @file: what its file does with
-    discards."""
+    """Daemon arguments for an empty qcow2 disk0 of 16 MiB in @tmp, and its path. @file: what its file does
+    with discards."""
     path = os.path.join(tmp, "disk0.qcow2")
     tidemark("image", "create", "-f", "qcow2", path, "16M")
     more = "".join(",%s=%s" % (k.replace("_", "-"), v) for k, v in options.items())
@@ -185,11 +186,11 @@ def qcow2(tmp, file="unmap", **options):
 def clusters_given_away(tmp):
     "while a client does not read, what it asked for is discarded and its clusters hold other data: it sees none"
     data, other = (os.urandom(M) for _ in range(2))
-    for number, more in enumerate((dict(), dict(file="ignore"), dict(pass_discard_request="off"))):
-        where = os.path.join(tmp, str(number))
-        os.mkdir(where)
+    memory = tempfile.TemporaryDirectory(dir="/dev/shm")  # tmpfs keeps files in the page cache alone
+    for where, more in ((tmp, {}), (tmp, dict(file="ignore")), (tmp, dict(pass_discard_request="off")),
+                        (memory.name, dict(file="ignore"))):
         path, args = qcow2(where, **more)
-        with Daemon(where, *args) as d:
+        with Daemon(tmp, *args) as d:
             w = Wire(d.nbd_path).go(structured=False)
             equal(w.do(WRITE, 0, data=data), 0)
             slow = Wire(d.nbd_path).go(structured=False)
