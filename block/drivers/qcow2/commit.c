@@ -160,5 +160,6 @@ int qcow2_commit(Qcow2 *q)
     ret = __atomic_load_n(&q->corrupt, __ATOMIC_RELAXED) ? -EIO : commit(q);
     if (ret == 0)
         q->committed = number;
+    __atomic_store_n(&q->failing, ret < 0, __ATOMIC_RELAXED);
     return ret;
 }

@@ -146,6 +146,7 @@ typedef struct Qcow2 {
 
     pthread_mutex_t commit_lock;
     uint64_t commits, committed; /* atomic: number of the last one begun, of the last that worked */
+    bool failing;                /* atomic: the last one did not work */
     bool header_in_doubt;        /* what it says on the medium; under commit_lock, or drained */
     bool dirty;     /* atomic: there is something to commit, or a commit is under way */
     bool redirtied; /* since the commit under way began; under alloc_lock or tables_lock */

@@ -219,7 +219,7 @@ int qcow2_table_load(Qcow2 *q, uint64_t offset)
 {
     int ret = load_table(q, index_of(q, offset));
 
-    if (ret == 0)
+    if (ret == 0 && !__atomic_load_n(&q->failing, __ATOMIC_RELAXED))
         relieve(q); /* who reads can do without; who writes asks again */
     return ret;
 }
