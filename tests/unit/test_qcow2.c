@@ -179,6 +179,20 @@ START_TEST(full_and_failing)
 }
 END_TEST
 
+/* Version 2 has no entry for it: the clusters would be nobody's. */
+START_TEST(no_unref_in_version_2)
+{
+    g_autofree char *path = path_of("i");
+
+    new_image("i", ",'version':'v2'", "");
+    del("q");
+    assert_refused("discard-no-unref is only supported since qcow2 version 3",
+                   "{'driver':'qcow2','node-name':'q','discard-no-unref':true,"
+                   "'file':{'driver':'file','filename':'%s'}}",
+                   path);
+}
+END_TEST
+
 /* ---- a header in doubt */
 
 static int header_fails(off_t offset)
@@ -279,6 +293,7 @@ int main(void)
     tcase_add_test(tests, stale_table);
     tcase_add_test(tests, full_cache);
     tcase_add_test(tests, full_and_failing);
+    tcase_add_test(tests, no_unref_in_version_2);
     tcase_add_loop_test(tests, header_in_doubt, 0, 2);
     tcase_add_loop_test(tests, discarded_metadata, 0, 4);
     tcase_add_loop_test(tests, tables_over_others, 0, 3);

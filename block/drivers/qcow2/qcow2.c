@@ -257,6 +257,14 @@ static Qcow2 *qcow2_new(struct tidemark_node *node, const Qcow2Header *header)
     return q;
 }
 
+static int refuse_options(const Qcow2 *q)
+{
+    if (!q->discard_no_unref || q->header.version >= 3)
+        return 0;
+    blk_host.error(q->node, "discard-no-unref is only supported since qcow2 version 3");
+    return -EINVAL; /* it has no entry that has a place and reads as zeroes */
+}
+
 static int qcow2_open(struct tidemark_node *node, void **handle)
 {
     Qcow2 *q;
@@ -267,6 +275,8 @@ static int qcow2_open(struct tidemark_node *node, void **handle)
         return ret;
     q = qcow2_new(node, &header);
     ret = refuse_children(node, &header);
+    if (ret == 0)
+        ret = refuse_options(q);
     if (ret == 0)
         ret = find_writable(q);
     if (ret == 0)
