@@ -159,7 +159,8 @@ bool bmp_bits_test(const BmpBits *bits, uint64_t bit)
 {
     uint64_t base, end;
 
-    return bit < bits->nbits && bmp_page_test(bmp_bits_find(bits, bit, &base, &end), bit % BMP_PAGE_BITS);
+    return bit < bits->nbits &&
+           bmp_page_test(bmp_bits_find(bits, bit, &base, &end), bit % BMP_PAGE_BITS);
 }
 
 static uint64_t count_below(const BmpBits *bits, BmpPage *page, unsigned level, uint64_t base)

@@ -14,8 +14,8 @@ bool blk_bitmaps_open(BlkNode *node, bool by_default, GError **error);
 /* The clean end: no request is in flight and none will come. Flushes the node. */
 void blk_bitmaps_close(BlkNode *node);
 
-/* The node is being opened anew (block/reopen.c), drained: before it can become read-only, and after,
- * as it is then. */
+/* The node is being opened anew (block/reopen.c), drained: before it can become read-only, and
+ * after, as it is then. */
 void blk_bitmaps_rest(BlkNode *node);
 bool blk_bitmaps_wake(BlkNode *node, GError **error);
 

@@ -178,7 +178,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(BlkExport, blk_export_unref)
  * if it has its max_connections. */
 int blk_export_session_begin(BlkExport *export_);
 void blk_export_session_end(BlkExport *export_);
-BlkSelection *blk_export_selection(BlkExport *export_); /* a reference */
+BlkSelection *blk_export_selection(BlkExport *export_);     /* a reference */
 BlkContexts *blk_export_contexts(const BlkExport *export_); /* borrowed */
 
 /* ---- facts, borrowed; any thread */

@@ -38,8 +38,8 @@ void blk_inflight_shared(BlkInflight *inflight, uint64_t offset, uint64_t length
 void blk_inflight_shared_end(BlkInflight *inflight, uint64_t offset, uint64_t length);
 void blk_inflight_exclusive(BlkInflight *inflight, uint64_t offset, uint64_t length); /* waits */
 void blk_inflight_exclusive_end(BlkInflight *inflight, uint64_t offset, uint64_t length);
-/* Everything: waits until nothing is in flight and keeps it so, but for what the caller's own thread
- * does, which may drain once more. */
+/* Everything: waits until nothing is in flight and keeps it so, but for what the caller's own
+ * thread does, which may drain once more. */
 void blk_inflight_drain(BlkInflight *inflight);
 /* The same, but who is inside a gate (block/gate.h) goes through. */
 void blk_inflight_drain_gated(BlkInflight *inflight);

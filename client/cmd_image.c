@@ -65,8 +65,12 @@ bool tc_image_size(const char *text, uint64_t *bytes)
 }
 
 static const TcCommand *const subcommands[] = {
-    &tc_command_image_create, &tc_command_image_info,   &tc_command_image_check,
-    &tc_command_image_map,    &tc_command_image_resize, &tc_command_image_bitmap,
+    &tc_command_image_create,
+    &tc_command_image_info,
+    &tc_command_image_check,
+    &tc_command_image_map,
+    &tc_command_image_resize,
+    &tc_command_image_bitmap,
     NULL,
 };
 

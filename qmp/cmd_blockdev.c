@@ -45,7 +45,8 @@ static const QmpType reopen_list = { .kind = QMP_KIND_ARRAY,
                                      .name = "array",
                                      .element = &qmp_type_blockdev_options };
 static const QmpMember reopen_members[] = {
-    { "options", &reopen_list, false, "the nodes, each with all of the options that it is to have" },
+    { "options", &reopen_list, false,
+      "the nodes, each with all of the options that it is to have" },
     { NULL },
 };
 static const QmpType reopen_args = { .kind = QMP_KIND_OBJECT,

@@ -26,8 +26,8 @@ typedef struct QmpContextOptions {
      * out. */
     void (*quit)(void *opaque);
     void *opaque;
-    /* What else may be to blame where an error ends in "Permission denied"; it is added in brackets.
-     * Borrowed, outlives the context; or NULL. */
+    /* What else may be to blame where an error ends in "Permission denied"; it is added in
+     * brackets. Borrowed, outlives the context; or NULL. */
     const char *not_permitted;
 } QmpContextOptions;
 

@@ -1,5 +1,5 @@
-/* util/identifier.h: what QEMU takes for an id (util/id.c): letters, digits, '-', '.', '_', beginning
- * with a letter. Any thread. */
+/* util/identifier.h: what QEMU takes for an id (util/id.c): letters, digits, '-', '.', '_',
+ * beginning with a letter. Any thread. */
 #pragma once
 #include <glib.h>
 #include <stdbool.h>

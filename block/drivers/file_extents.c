@@ -306,7 +306,7 @@ static int ask(FileExtents *x, uint64_t offset, bool *data, uint64_t *end)
         if (*data && (at < 0 || (uint64_t)at <= offset))
             continue;
         *end = at < 0 ? size : tm_min((uint64_t)at, size); /* nothing more: hole to the end */
-        *end = tm_max(*end, offset + 1); /* it may just have been cut off */
+        *end = tm_max(*end, offset + 1);                   /* it may just have been cut off */
         return 0;
     }
     return -EINVAL; /* it makes no sense of the question */

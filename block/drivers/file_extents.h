@@ -24,11 +24,11 @@
 typedef struct FileWindow FileWindow;
 
 typedef struct FileExtents {
-    const TmSys *sys; /* borrowed */
-    int fd;           /* borrowed */
-    bool opaque;      /* atomic: the file system can't tell: all is data */
-    uint64_t size;    /* atomic; changes with no change under way, under the lock */
-    unsigned shift;   /* a window is 1 << shift bytes; likewise */
+    const TmSys *sys;     /* borrowed */
+    int fd;               /* borrowed */
+    bool opaque;          /* atomic: the file system can't tell: all is data */
+    uint64_t size;        /* atomic; changes with no change under way, under the lock */
+    unsigned shift;       /* a window is 1 << shift bytes; likewise */
     unsigned asking;      /* atomic: look-ups that are asking the kernel now */
     FileWindow *windows;  /* atomic; NULL until the first look-up */
     pthread_mutex_t lock; /* guards all below and the windows' runs; a leaf, no I/O under it */
