@@ -13,7 +13,7 @@ LONG = float(os.environ.get("STRESS_SECONDS") or 0)
 SEED = int(os.environ.get("STRESS_SEED") or (random.randrange(1 << 31) if LONG else 1))
 KINDS = [("cluster_size=512", "1100k"), ("cluster_size=512,refcount_bits=1", "1100k"), ("cluster_size=4k", "1100k"),
          ("extended_l2=on,cluster_size=16k", "1100k"), ("", "4M"), ("cluster_size=2M", "8M"),
-         ("compat=0.10,cluster_size=1k", "1100k"), ("cluster_size=512,refcount_bits=64,compression_type=zstd", "1100k")]
+         ("compat=0.10,cluster_size=1k", "1100k"), ("cluster_size=512,refcount_bits=64,compression_type=zstd", "4M")]
 
 
 def base(path):

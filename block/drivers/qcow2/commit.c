@@ -44,7 +44,9 @@ static int write_pieces(Qcow2 *q, const GArray *pieces)
 
 static int move_reftable(Qcow2 *q, const Qcow2Pieces *p)
 {
-    q->reftable_told = true;
+    pthread_mutex_lock(&q->alloc_lock);
+    q->reftable_told = p->reftable_offset; /* it may have moved on since */
+    pthread_mutex_unlock(&q->alloc_lock);
     q->header.reftable_offset = p->reftable_offset;
     q->header.reftable_clusters = p->reftable_clusters;
     return qcow2_header_write(q);

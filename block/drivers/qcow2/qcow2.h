@@ -130,17 +130,17 @@ typedef struct Qcow2 {
     uint64_t reftable_offset; /* where it is to be; the header says where it is */
     uint32_t reftable_clusters;
     Qcow2Dirty reftable_dirty;
-    bool reftable_moved; /* it is new as a whole: the header is to say where */
-    bool reftable_told;  /* moved, and the header may say so already: it failed later than that */
-    GHashTable *blocks;  /* index -> Qcow2Block: those that are in memory */
-    uint64_t blocks_max; /* how many of them, when clean */
-    uint64_t free_hint;  /* no cluster before this one is free */
-    uint64_t touched;    /* bytes: nothing was ever written to the file from here on */
-    uint64_t packed;     /* where the next compressed cluster may go; 0: nowhere begun */
-    GArray *freed;       /* Qcow2Freed: not yet committed */
-    uint64_t n_freed;    /* clusters therein */
-    GArray *retired;     /* Qcow2Freed: free, but a client may be looking at what was there */
-    bool closing;        /* nobody is any more */
+    bool reftable_moved;    /* it is new as a whole: the header is to say where */
+    uint64_t reftable_told; /* where the header says, or may say, that it is if it moved */
+    GHashTable *blocks;     /* index -> Qcow2Block: those that are in memory */
+    uint64_t blocks_max;    /* how many of them, when clean */
+    uint64_t free_hint;     /* no cluster before this one is free */
+    uint64_t touched;       /* bytes: nothing was ever written to the file from here on */
+    uint64_t packed;        /* where the next compressed cluster may go; 0: nowhere begun */
+    GArray *freed;          /* Qcow2Freed: not yet committed */
+    uint64_t n_freed;       /* clusters therein */
+    GArray *retired;        /* Qcow2Freed: free, but a client may be looking at what was there */
+    bool closing;           /* nobody is any more */
     GQueue claims;
     pthread_cond_t unclaimed;
 

@@ -224,7 +224,6 @@ int qcow2_reftable_grow(Qcow2 *q, uint64_t index)
     q->reftable = table;
     q->reftable_entries = entries;
     q->reftable_moved = true;
-    q->reftable_told = false;
     q->reftable_offset = (first + blocks) * q->cluster;
     q->reftable_clusters = (uint32_t)clusters;
     q->touched = tm_max(q->touched, (first + n) * q->cluster);
@@ -278,7 +277,8 @@ static bool take_table(Qcow2 *q, Qcow2Pieces *pieces)
         return false;
     for (uint32_t i = range.from; i < range.to; i += 8)
         tm_put_be64(bytes + i, q->reftable[i / 8]);
-    return take(q->reftable_moved && !q->reftable_told ? pieces->fresh : pieces->anchors,
+    return take(q->reftable_moved && q->reftable_told != q->reftable_offset ? pieces->fresh
+                                                                            : pieces->anchors,
                 q->reftable_offset, bytes, range);
 }
 
