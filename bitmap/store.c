@@ -415,7 +415,12 @@ const char *bmp_set_store_path(BmpSet *set)
 
 bool bmp_set_store_exists(BmpSet *set)
 {
-    return set->store && set->store->fd >= 0;
+    bool exists;
+
+    bmp_set_lock(set);
+    exists = set->store && set->store->fd >= 0;
+    bmp_set_unlock(set);
+    return exists;
 }
 
 void bmp_set_distrust_store(BmpSet *set, const char *why)
@@ -426,11 +431,15 @@ void bmp_set_distrust_store(BmpSet *set, const char *why)
 
 bool bmp_set_wants_commit(BmpSet *set)
 {
-    BmpMap *map = __atomic_load_n(&set->map, __ATOMIC_ACQUIRE);
+    const BmpMap *map;
+    bool wants;
 
-    if (!set->store || set->store->o.read_only || !set->store->path)
-        return false;
-    return bmp_store_has_failed(set->store) || (map && bmp_map_full(map));
+    bmp_set_lock(set); /* a disk that grows replaces the map */
+    map = set->map;
+    wants = set->store && !set->store->o.read_only && set->store->path &&
+            (bmp_store_has_failed(set->store) || (map && bmp_map_full(map)));
+    bmp_set_unlock(set);
+    return wants;
 }
 
 void bmp_store_tell_full(BmpStore *store)

@@ -166,8 +166,13 @@ void bmp_set_drop_store(BmpSet *set)
 
 bool bmp_set_store_sound(BmpSet *set)
 {
-    return set->store && set->store->fd >= 0 && !set->store->o.read_only &&
-           !bmp_store_has_failed(set->store);
+    bool sound;
+
+    bmp_set_lock(set);
+    sound = set->store && set->store->fd >= 0 && !set->store->o.read_only &&
+            !bmp_store_has_failed(set->store);
+    bmp_set_unlock(set);
+    return sound;
 }
 
 /* It was read-only: what there is now is compared with what there was. */

@@ -190,7 +190,7 @@ bool blk_bitmaps_open(BlkNode *node, bool by_default, GError **error)
     const char *disk = data_file(node);
     BmpStoreOptions options = { .sys = node->graph_sys,
                                 .durability = durability(node),
-                                .read_only = node->read_only,
+                                .read_only = blk_node_read_only(node),
                                 .report = report,
                                 .opaque = node };
     const BlkKeptBitmaps *kept = blk_bitmaps_kept(node);
@@ -211,7 +211,7 @@ bool blk_bitmaps_open(BlkNode *node, bool by_default, GError **error)
     ok = (!path && !kept) || bmp_set_open_store(node->bitmaps, &options, error);
     if (options.disk_fd >= 0)
         node->graph_sys->close(options.disk_fd);
-    if (ok && kept && !node->read_only)
+    if (ok && kept && !blk_node_read_only(node))
         ok = blk_bitmaps_image_begin(node, error);
     if (ok && (path || kept))
         node->store = bitmaps_new(node);
@@ -233,7 +233,7 @@ void blk_bitmaps_rest(BlkNode *node)
     wait_for_tick(node->store);
     if (!blk_bitmaps_kept(node))
         bmp_set_rest_store(node->bitmaps);
-    else if (!node->read_only && node->open)
+    else if (!blk_node_read_only(node) && node->open)
         node->store->dropped = blk_bitmaps_image_keep(node);
 }
 
@@ -243,8 +243,8 @@ static bool wake_image(BlkNode *node, GError **error)
     bool dropped = node->store->dropped;
 
     node->store->dropped = false;
-    return bmp_set_wake_image(node->bitmaps, &image, node->read_only, dropped, error) &&
-           (node->read_only || blk_bitmaps_image_begin(node, error));
+    return bmp_set_wake_image(node->bitmaps, &image, blk_node_read_only(node), dropped, error) &&
+           (blk_node_read_only(node) || blk_bitmaps_image_begin(node, error));
 }
 
 bool blk_bitmaps_wake(BlkNode *node, GError **error)
@@ -254,7 +254,7 @@ bool blk_bitmaps_wake(BlkNode *node, GError **error)
     wait_for_tick(node->store);
     if (blk_bitmaps_kept(node))
         return wake_image(node, error);
-    return bmp_set_wake_store(node->bitmaps, node->read_only,
+    return bmp_set_wake_store(node->bitmaps, blk_node_read_only(node),
                               blk_options_bool(node->options, "bitmap-accept-changed"), error);
 }
 
@@ -266,10 +266,10 @@ void blk_bitmaps_close(BlkNode *node)
         return;
     wait_for_tick(b);
     if (blk_bitmaps_kept(node)) {
-        if (!node->read_only && node->open)
+        if (!blk_node_read_only(node) && node->open)
             blk_bitmaps_image_keep(node);
     } else {
-        if (!node->read_only && bmp_set_store_exists(node->bitmaps))
+        if (!blk_node_read_only(node) && bmp_set_store_exists(node->bitmaps))
             blk_node_flush(node); /* whether it worked or not: its failure has been reported */
         bmp_set_close_store(node->bitmaps);
     }
@@ -320,7 +320,7 @@ void blk_bitmaps_change_begin(BlkNode *const *nodes, size_t n)
 
 static bool has_image(const BlkNode *node)
 {
-    return node->store && !node->read_only && node->open && blk_bitmaps_kept(node);
+    return node->store && !blk_node_read_only(node) && node->open && blk_bitmaps_kept(node);
 }
 
 bool blk_bitmaps_commit(BlkNode *const *nodes, size_t n, GError **error)
@@ -389,7 +389,7 @@ void blk_bitmaps_tick(BlkGraph *graph)
     for (guint i = 0; i < nodes->len; i++) {
         BlkNode *node = nodes->pdata[i];
 
-        if (node->store && !node->read_only && bmp_set_store_path(node->bitmaps))
+        if (node->store && !blk_node_read_only(node) && bmp_set_store_path(node->bitmaps))
             tick(node);
     }
 }

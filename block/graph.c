@@ -289,6 +289,7 @@ bool blk_graph_del(BlkGraph *graph, const char *node_name, GError **error)
 bool blk_graph_resize(BlkGraph *graph, BlkNode *node, uint64_t size, GError **error)
 {
     const char *holder = blk_node_resize_forbidden(node);
+    g_autofree char *why = NULL;
     int ret;
 
     if (blk_node_read_only(node))
@@ -303,11 +304,12 @@ bool blk_graph_resize(BlkGraph *graph, BlkNode *node, uint64_t size, GError **er
         return false;
     blk_inflight_drain(&node->inflight);
     ret = blk_node_resize(node, size);
+    why = g_strdup(node->error);
     blk_inflight_drain_end(&node->inflight);
     if (ret == 0)
         return true;
-    if (node->error)
-        return tm_error_set(error, "%s", node->error);
+    if (why)
+        return tm_error_set(error, "%s", why);
     if (ret == -ENOTSUP)
         return tm_error_set(error, "Image format driver does not support resize");
     return tm_error_set_errno(error, -ret, "Failed to resize node '%s'", node->name);

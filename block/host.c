@@ -106,9 +106,9 @@ static int host_child_resize(struct tidemark_node *node, uint32_t child, uint64_
     if (child_node) {
         blk_inflight_drain(&child_node->inflight);
         ret = blk_node_resize(child_node, size);
-        blk_inflight_drain_end(&child_node->inflight);
         if (child_node->error)
             host_error(node, "%s", child_node->error);
+        blk_inflight_drain_end(&child_node->inflight);
     }
     return ret;
 }

@@ -462,7 +462,7 @@ int blk_node_grow(BlkNode *node, uint64_t size)
 
     if (blk_node_size(node) >= size)
         return 0;
-    if (node->read_only)
+    if (blk_node_read_only(node))
         return -EPERM;
     blk_inflight_drain(&node->inflight);
     if (blk_node_size(node) < size)

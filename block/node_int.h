@@ -28,7 +28,7 @@ struct tidemark_node {
     char *name;
     bool monitor_owned; /* by blockdev-add, not implicitly as a nested definition */
     BlkOptions *options;
-    char *error; /* what the driver said through the host, during open and resize */
+    char *error; /* what the driver said through the host, during open and resize; drained */
 
     uint64_t size; /* atomic; changed with the node drained */
     /* These change with the node drained and its gate closed; who is neither in flight nor inside

@@ -88,8 +88,9 @@ static bool flush(const BlkReopen *r, GError **error)
 {
     for (guint i = 0; i < r->held->len; i++) {
         BlkNode *node = r->held->pdata[i];
-        int ret =
-            blk_reopen_entry(r, node) && node->open && !node->read_only ? blk_node_flush(node) : 0;
+        int ret = blk_reopen_entry(r, node) && node->open && !blk_node_read_only(node)
+                      ? blk_node_flush(node)
+                      : 0;
 
         if (ret < 0)
             return tm_error_set_errno(error, -ret, "Error flushing drive");
@@ -138,7 +139,7 @@ static bool open_entry(const BlkReopen *r, BlkReopenEntry *e, GError **error)
 
     if (!blk_node_open_driver(node, error))
         return false;
-    if (!blk_reopen_check_writers(r, node, node->read_only, error))
+    if (!blk_reopen_check_writers(r, node, blk_node_read_only(node), error))
         return false;
     if (blk_node_size(node) != e->size && holder)
         return tm_error_set(error, "Node '%s' would change its size, which %s does not allow",
@@ -250,7 +251,7 @@ static void rest_bitmaps(const BlkReopen *r)
     for (guint i = 0; i < r->held->len; i++) {
         BlkNode *node = r->held->pdata[i];
 
-        if (!node->read_only && may_become_read_only(r, node))
+        if (!blk_node_read_only(node) && may_become_read_only(r, node))
             blk_bitmaps_rest(node);
     }
 }

@@ -1,5 +1,6 @@
 /* tests/unit/test_drivers.c: the drivers raw and null-co, and the example plug-ins, through a real
  * graph. The file driver has test_file.c. */
+#include "block/bitmaps.h"
 #include "tests/unit/drivers_util.h"
 
 /* The tests that loop over it run once on a disk's file system and once on tmpfs. */
@@ -111,6 +112,56 @@ START_TEST(null_disk)
 }
 END_TEST
 
+/* ---- growing, as a format lets its file grow, while time passes */
+
+#define GROWTHS 60u
+
+static void *grow(void *opaque)
+{
+    BlkNode *node = opaque;
+
+    for (unsigned i = 0; i < GROWTHS; i++)
+        ck_assert_int_eq(blk_node_grow(node, blk_node_size(node) + MIB), 0);
+    return NULL;
+}
+
+static void add_persistent(BlkNode *node)
+{
+    const BmpAddOptions options = { .persistent = true };
+    g_autoptr(BmpBitmap) bitmap = NULL;
+
+    blk_bitmaps_change_begin(&node, 1);
+    bitmap = bmp_set_add(blk_node_bitmaps(node), "b", &options, NULL);
+    ck_assert_ptr_nonnull(bitmap);
+    ck_assert(blk_bitmaps_commit(&node, 1, NULL));
+    blk_bitmaps_change_end(&node, 1);
+}
+
+/* What the thread sanitizer is for. */
+START_TEST(grows_while_watched)
+{
+    g_autoptr(BmpBitmap) bitmap = NULL;
+    pthread_t threads[2];
+    BlkNode *file;
+
+    open_graph("/tmp");
+    make_file("f", MIB);
+    file = add_file("f", "");
+    add_persistent(file);
+    for (unsigned i = 0; i < 2; i++)
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, grow, file), 0);
+    while (blk_node_size(file) < MIB * (GROWTHS + 1)) {
+        blk_bitmaps_tick(graph);
+        g_usleep(100);
+    }
+    for (unsigned i = 0; i < 2; i++)
+        ck_assert_int_eq(pthread_join(threads[i], NULL), 0);
+    bitmap = bmp_set_find(blk_node_bitmaps(file), "b", NULL);
+    ck_assert_uint_eq(bmp_bitmap_count(bitmap), blk_node_size(file) - MIB);
+    close_graph();
+}
+END_TEST
+
 /* ---- the example plug-ins, by the way a plug-in is loaded */
 
 static void load_plugins(void)
@@ -184,6 +235,7 @@ int main(void)
     tcase_add_test(cases, raw_refusals);
     tcase_add_test(cases, raw_resize);
     tcase_add_test(cases, null_disk);
+    tcase_add_test(cases, grows_while_watched);
     tcase_add_test(cases, plugin_ramdisk);
     tcase_add_test(cases, plugin_reverse);
     suite_add_tcase(suite, cases);
