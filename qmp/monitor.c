@@ -1,13 +1,10 @@
 /* qmp/monitor.c: listens, and keeps the list of sessions. The sessions are in session.c. */
 #include "qmp/monitor.h"
 #include "qmp/session.h"
-#include "util/error.h"
+#include "util/unix_socket.h"
 #include <errno.h>
 #include <glib-unix.h>
-#include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #define BACKLOG 16
@@ -21,8 +18,7 @@ struct QmpMonitor {
     GPtrArray *sessions; /* QmpSession, owned */
     int fd;              /* listening, or -1 */
     GSource *watch;      /* on fd */
-    char *path;          /* of the socket, or NULL */
-    struct stat identity;
+    TmSocketFile file;   /* of the socket, if it has one */
 };
 
 static void session_ended(void *opaque, QmpSession *session)
@@ -65,47 +61,13 @@ static gboolean accept_client(int fd, GIOCondition condition, void *opaque)
     return G_SOURCE_CONTINUE;
 }
 
-/* A socket that an earlier daemon left is in the way of bind; anything else at @path is not ours.
- */
-static bool remove_stale(const char *path, GError **error)
-{
-    struct stat st;
-
-    if (lstat(path, &st) || !S_ISSOCK(st.st_mode) || !unlink(path) || errno == ENOENT)
-        return true;
-    return tm_error_set_errno(error, errno, "Failed to unlink socket %s", path);
-}
-
-static bool listen_unix(QmpMonitor *m, const char *path, GError **error)
-{
-    struct sockaddr_un address = { .sun_family = AF_UNIX };
-
-    if (strlen(path) >= sizeof(address.sun_path))
-        return tm_error_set(error,
-                            "UNIX socket path '%s' is too long, it must be less than %zu bytes",
-                            path, sizeof(address.sun_path));
-    strcpy(address.sun_path, path);
-    m->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (m->fd < 0)
-        return tm_error_set_errno(error, errno, "Failed to create a socket");
-    if (!remove_stale(path, error))
-        return false;
-    /* The file that bind makes has the mode of the socket: never a moment when others may connect.
-     */
-    if (fchmod(m->fd, 0600) || bind(m->fd, (struct sockaddr *)&address, sizeof(address)))
-        return tm_error_set_errno(error, errno, "Failed to bind socket to %s", path);
-    m->path = g_canonicalize_filename(path, NULL); /* --daemonize changes directory */
-    if (lstat(path, &m->identity) || listen(m->fd, BACKLOG))
-        return tm_error_set_errno(error, errno, "Failed to listen on socket %s", path);
-    return true;
-}
-
 QmpMonitor *qmp_monitor_new_unix(QmpContext *ctx, const char *path,
                                  const QmpMonitorOptions *options, GError **error)
 {
     QmpMonitor *m = monitor_new(ctx, options);
 
-    if (!listen_unix(m, path, error)) {
+    m->fd = tm_unix_listen(path, BACKLOG, &m->file, error);
+    if (m->fd < 0) {
         qmp_monitor_free(m);
         return NULL;
     }
@@ -124,16 +86,6 @@ QmpMonitor *qmp_monitor_new_stdio(QmpContext *ctx, int in, int out,
     return m;
 }
 
-/* Another daemon may have taken our path over meanwhile. */
-static void remove_socket(QmpMonitor *m)
-{
-    struct stat st;
-
-    if (m->path && !lstat(m->path, &st) && st.st_ino == m->identity.st_ino &&
-        st.st_dev == m->identity.st_dev)
-        unlink(m->path);
-}
-
 void qmp_monitor_free(QmpMonitor *m)
 {
     gint64 until = g_get_monotonic_time() + FAREWELL;
@@ -147,10 +99,9 @@ void qmp_monitor_free(QmpMonitor *m)
     for (guint i = 0; i < m->sessions->len; i++)
         qmp_session_flush(g_ptr_array_index(m->sessions, i), until);
     g_ptr_array_unref(m->sessions);
+    tm_socket_file_remove(&m->file);
     if (m->fd >= 0)
         close(m->fd);
-    remove_socket(m);
-    g_free(m->path);
     g_free(m);
 }
 

@@ -7,6 +7,7 @@
 #include "server/internal.h"
 
 #include "util/error.h"
+#include "util/unix_socket.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -17,7 +18,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -34,11 +34,7 @@ static void append(GArray *sockets, int fd)
 
 void nbds_socket_close(NbdsSocket *s)
 {
-    struct stat st;
-
-    if (s->path && !lstat(s->path, &st) && st.st_dev == s->dev && st.st_ino == s->ino)
-        unlink(s->path);
-    g_clear_pointer(&s->path, g_free);
+    tm_socket_file_remove(&s->file);
     close(s->fd);
 }
 
@@ -51,60 +47,13 @@ static bool in_range(const char *number, uint32_t max)
 
 /* ---- unix */
 
-/* Whether a server accepts there. */
-static bool in_use(const struct sockaddr_un *address)
-{
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    bool used;
-
-    if (fd < 0)
-        return false;
-    used = connect(fd, (const struct sockaddr *)address, sizeof(*address)) == 0 || errno == EAGAIN;
-    close(fd);
-    return used;
-}
-
-/* A socket that nobody listens on any more is in the way of its successor. */
-static void remove_stale(const struct sockaddr_un *address)
-{
-    struct stat st;
-
-    if (!lstat(address->sun_path, &st) && S_ISSOCK(st.st_mode) && !in_use(address))
-        unlink(address->sun_path);
-}
-
 static bool listen_unix(const char *path, GArray *sockets, GError **error)
 {
-    struct sockaddr_un address = { .sun_family = AF_UNIX };
     NbdsSocket s = { 0 };
-    struct stat st;
 
-    if (!*path || strlen(path) >= sizeof(address.sun_path))
-        return tm_error_set(error,
-                            "UNIX socket path '%s' is too %s: it has %zu bytes, at most %zu are "
-                            "allowed",
-                            path, *path ? "long" : "short", strlen(path),
-                            sizeof(address.sun_path) - 1);
-    strcpy(address.sun_path, path);
-    s.fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    s.fd = tm_unix_listen(path, BACKLOG, &s.file, error);
     if (s.fd < 0)
-        return tm_error_set_errno(error, errno, "Failed to create Unix socket");
-    remove_stale(&address);
-    /* The socket's own mode is what the file gets: no window in which others could connect. */
-    if (fchmod(s.fd, 0600) < 0 || bind(s.fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
-        tm_error_set_errno(error, errno, "Failed to bind socket to %s", path);
-        close(s.fd);
         return false;
-    }
-    if (listen(s.fd, BACKLOG) < 0 || lstat(path, &st) < 0) {
-        tm_error_set_errno(error, errno, "Failed to listen on socket %s", path);
-        unlink(path);
-        close(s.fd);
-        return false;
-    }
-    s.path = g_canonicalize_filename(path, NULL); /* --daemonize changes directory */
-    s.dev = st.st_dev;
-    s.ino = st.st_ino;
     g_array_append_val(sockets, s);
     return true;
 }

@@ -30,6 +30,7 @@
 #include "server/proto.h"
 #include "server/server.h"
 #include "util/sync.h"
+#include "util/unix_socket.h"
 
 #include <pthread.h>
 #include <stdbool.h>
@@ -462,10 +463,8 @@ json_object *nbds_listen_addresses(const NbdsService *service);
 /* address.c: a listening socket. */
 typedef struct NbdsSocket {
     int fd;
-    bool shared; /* others have it too: it is not to be shut down */
-    char *path;  /* unix: to unlink, if it is still ours */
-    dev_t dev;
-    ino_t ino;
+    bool shared;       /* others have it too: it is not to be shut down */
+    TmSocketFile file; /* unix */
 } NbdsSocket;
 /* Appends those that @options name to @sockets (of NbdsSocket), at least one; or none and fails. */
 bool nbds_address_listen(NbdServer *server, const BlkServerOptions *options, GArray *sockets,

@@ -158,6 +158,7 @@ void nbds_listen_stop(NbdsService *service)
 
     pthread_mutex_lock(&server->lock);
     for (NbdsListener *l = service->listeners; l; l = l->next) {
+        tm_socket_file_remove(&l->socket.file);
         l->stopping = true;
         wake(l);
     }

@@ -63,6 +63,47 @@ def pidfile(tmp):
 
 
 @test
+def pidfile_of_another(tmp):
+    "a PID file that isn't this daemon's is neither written nor removed, nor is what a link leads to"
+    path, other = os.path.join(tmp, "pid"), os.path.join(tmp, "other")
+    with Daemon(tmp, "--pidfile", path) as a:
+        os.rename(path, other)
+        with Daemon(tmp, "--pidfile", path, name="b") as b:
+            a.stop()
+            equal(contents(path, 0, 99), b"%d\n" % b.pid)
+        equal(os.path.exists(path), False)
+    os.unlink(other)
+    for make in (lambda: os.symlink(other, path), lambda: os.link(other, path),
+                 lambda: os.mkfifo(path), lambda: image(path, MIB, [(0, b"disk")])):
+        with open(other, "w") as f:
+            f.write("123\n")
+        make()
+        refused("cannot create PID file: '%s' is (a symbolic link|something else)" % path,
+                "--pidfile", path)
+        equal(contents(other, 0, 99), b"123\n")
+        os.unlink(path)
+
+
+@test
+def monitor_of_another(tmp):
+    "a monitor's socket is not taken from who listens on it; what a killed daemon left is replaced"
+    with Daemon(tmp) as a:
+        refused("Address already in use: another process listens there", "--chardev",
+                "socket,id=c,server=on,wait=off,path=" + a.qmp_path, "--monitor", "c")
+        a.new_monitor()("query-version")
+        a.kill()
+    equal(os.path.exists(a.qmp_path), True)
+    with Daemon(tmp) as b:
+        equal(b.qmp_path, a.qmp_path)
+        b.new_monitor()("query-version")
+        # and what another has put there stays
+        os.unlink(b.qmp_path)
+        image(b.qmp_path, 1)
+        b.stop()
+    equal(os.path.getsize(a.qmp_path), 1)
+
+
+@test
 def daemonize(tmp):
     "--daemonize returns when the sockets are up; relative paths are removed at the end"
     image(os.path.join(tmp, "a.img"), MIB)
