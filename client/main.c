@@ -2,6 +2,7 @@
 #include "client/commands.h"
 #include "util/log.h"
 #include <locale.h>
+#include <signal.h>
 #include <string.h>
 
 static const TcCommand *const commands[] = {
@@ -65,6 +66,7 @@ int main(int argc, char **argv)
 
     setlocale(LC_CTYPE, "");
     g_set_prgname("tidemark");
+    signal(SIGXFSZ, SIG_IGN); /* a file over the limit of sizes is EFBIG, and told */
     help_as_option(argc, argv);
     if (tc_cli_parse(&root, argc, argv, &invocation, &error))
         status = run(&invocation);

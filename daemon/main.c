@@ -110,6 +110,7 @@ int main(int argc, char **argv)
     without_slices(argv);
     g_set_prgname("tidemarkd");
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* EFBIG is an error of one write */
     options = cmd_parse(argc, argv, &error);
     if (options && last_of(options, CMD_HELP)) {
         cmd_print_help();
