@@ -38,6 +38,8 @@ static const Field fields[] = {
     NUMBER(50, 1, map_shift),
     NUMBER(51, 1, region_shift),
     NUMBER(52, 1, group_pending),
+    NUMBER(53, 1, disk_kind),
+    NUMBER(54, 1, disk_marked),
     NUMBER(56, 8, map_epoch),
     NUMBER(64, 8, map_offset),
     NUMBER(72, 8, map_length),
@@ -52,6 +54,11 @@ static const Field fields[] = {
     NUMBER(152, 8, store_ino),
     BYTES(160, 16, group),
     BYTES(176, BMP_LAYER_MAX + 1, layer),
+    NUMBER(208, 8, disk_birth_sec),
+    NUMBER(216, 4, disk_birth_nsec),
+    NUMBER(224, 8, disk_serial),
+    NUMBER(232, 8, disk_instance),
+    NUMBER(240, 8, disk_written),
 };
 
 uint64_t bmp_checksum(const void *data, size_t length, uint64_t seed)
@@ -123,8 +130,9 @@ static bool super_valid(const BmpSuper *s)
            s->state <= BMP_STORE_DISTRUSTED && s->durability >= BMP_DURABLE_POWER &&
            s->durability <= BMP_DURABLE_PROCESS && s->group_pending <= 1 &&
            s->map_epoch <= BMP_EPOCH_MAX && s->disk_mtime_nsec < 1000000000 &&
-           memchr(s->layer, 0, sizeof(s->layer)) && extents_valid(s) &&
-           (!s->map_shift || (s->map_epoch && bmp_geometry_of(&geometry, s)));
+           s->disk_kind <= BMP_DISK_DEVICE && s->disk_marked <= 1 &&
+           s->disk_birth_nsec < 1000000000 && memchr(s->layer, 0, sizeof(s->layer)) &&
+           extents_valid(s) && (!s->map_shift || (s->map_epoch && bmp_geometry_of(&geometry, s)));
 }
 
 static bool all_zero(const uint8_t *bytes, size_t n)

@@ -42,6 +42,12 @@ typedef enum {
     BMP_DURABLE_PROCESS = 2, /* nothing is synced on the write path */
 } BmpDurability;
 
+typedef enum {
+    BMP_DISK_UNKNOWN = 0,
+    BMP_DISK_FILE = 1,
+    BMP_DISK_DEVICE = 2,
+} BmpDiskKind;
+
 typedef struct BmpSuper {
     uint8_t uuid[16];    /* of the store, random at creation */
     uint64_t generation; /* grows by one a commit; the highest valid copy is the truth (F2) */
@@ -53,10 +59,17 @@ typedef struct BmpSuper {
     uint64_t map_epoch; /* entries with another stamp are of the past: clean (F4) */
     uint64_t map_offset, map_length;
     uint64_t catalogue_offset, catalogue_length;
-    /* The disk at clean close. */
+    /* The disk at clean close; but for the times and what was written also while open. */
+    uint8_t disk_kind;   /* BmpDiskKind */
+    uint8_t disk_marked; /* 1: the store's uuid is in its extended attribute */
     int64_t disk_mtime_sec;
     uint32_t disk_mtime_nsec;
-    uint64_t disk_dev, disk_ino; /* and while open */
+    uint64_t disk_dev, disk_ino; /* of a block device: its own number, and 0 */
+    int64_t disk_birth_sec;      /* of a file, 0, 0: unknown */
+    uint32_t disk_birth_nsec;
+    uint64_t disk_serial;   /* of a block device: checksum of what names it; 0: unknown */
+    uint64_t disk_instance; /* the kernel's number for it in this boot; 0: unknown */
+    uint64_t disk_written;  /* sectors that were ever written to that instance */
     /* Where the session that opened it ran: equal values mean that the page cache has survived. */
     uint8_t boot_id[16];
     uint64_t store_dev, store_ino;

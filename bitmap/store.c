@@ -134,7 +134,7 @@ void bmp_store_fail(BmpStore *store, int err, const char *what)
 
 static void report_missing(BmpStore *store, const BmpIdentity *disk)
 {
-    g_autofree char *uuid = bmp_uuid_text(disk->uuid);
+    g_autofree char *uuid = bmp_uuid_text(disk->marks[0]);
     g_autofree char *reason = g_strdup_printf("the disk had a bitmap store (%s), which is not at "
                                               "'%s': its bitmaps are missing",
                                               uuid, store->path);
@@ -151,7 +151,7 @@ static bool find_file(BmpStore *store, const BmpIdentity *disk, GError **error)
 
     if (bmp_store_file_open(sys, store->path, store->o.read_only, &fd, &problem)) {
         store->fd = fd;
-        if (fd < 0 && disk->marked)
+        if (fd < 0 && disk->n_marks)
             report_missing(store, disk);
         return true;
     }
@@ -190,11 +190,25 @@ static void recover(BmpStore *store, const BmpIdentity *disk, BmpRecovered *foun
     store->barred = found->verdict == BMP_FOUND_NOTHING;
     if (found->verdict == BMP_FOUND_STORE) {
         store->super = found->super;
+        store->marked = found->super.disk_marked && bmp_identity_has(disk, found->super.uuid);
         store->stale_copy = found->stale_copy;
         store->last_epoch = found->super.map_epoch;
         store->keep_empty = !found->records->len && memcmp(found->super.group, (uint8_t[16]){ 0 },
                                                            sizeof(found->super.group));
     }
+}
+
+/* A mark that is missing comes back when the store says why its bitmaps can't be used: a crash in
+ * between must find it missing, and what says that it is there must be true. */
+static void mark_again(BmpStore *store)
+{
+    g_autoptr(GError) error = NULL;
+
+    if (store->fd < 0 || store->marked)
+        return;
+    store->marked = bmp_identity_mark(store->o.sys, store->disk_fd, store->super.uuid);
+    if (store->marked && !bmp_store_commit(store, BMP_STORE_OPEN, &error))
+        bmp_store_fail(store, 0, error->message);
 }
 
 /* What was found is in the set; from now on the store says that somebody has it open. */
@@ -221,7 +235,9 @@ static void take_over(BmpStore *store, BmpRecovered *found)
         return;
     }
     store->replace = found->verdict == BMP_FOUND_DAMAGED;
-    if (!bmp_store_commit(store, BMP_STORE_OPEN, &error))
+    if (bmp_store_commit(store, BMP_STORE_OPEN, &error))
+        mark_again(store);
+    else
         bmp_store_fail(store, 0, error->message);
 }
 
@@ -283,6 +299,7 @@ static bool clean_end(BmpStore *store, GError **error)
 {
     if (store->disk_fd >= 0 && store->o.sys->fsync(store->disk_fd) < 0)
         return tm_error_set_errno(error, errno, "Could not sync the disk");
+    bmp_identity_settle(store->o.sys, store->disk_fd);
     return bmp_store_commit(store, BMP_STORE_CLOSED, error);
 }
 
@@ -291,7 +308,8 @@ void bmp_set_close_store(BmpSet *set)
     BmpStore *store = set->store;
     g_autoptr(GError) error = NULL;
 
-    if (!store || store->o.read_only || (store->fd < 0 && !bmp_store_has_failed(store)))
+    if (!store || store->o.read_only || store->resting ||
+        (store->fd < 0 && !bmp_store_has_failed(store)))
         return;
     bmp_set_change_begin(&set, 1);
     if (!clean_end(store, &error))

@@ -47,7 +47,8 @@
 #include "util/sys.h"
 
 #define BMP_STORE_SUFFIX ".bitmaps"
-#define BMP_STORE_XATTR  "user.tidemark.bitmaps" /* the store's uuid, 32 hex digits */
+#define BMP_STORE_XATTR  "user.tidemark.bitmaps" /* uuids, 32 hex digits each, spaces between */
+#define BMP_MARKS_MAX    15u                     /* they fit in 512 bytes */
 
 /* What happened to persistent bitmaps. @bitmap: its name, NULL: all of the node. Called on the
  * thread that noticed, possibly under the set's lock: must not call into the set. */
@@ -135,6 +136,32 @@ void bmp_set_distrust_store(BmpSet *set, const char *why);
 bool bmp_set_wants_commit(BmpSet *set);
 /* Time passes: retires cold regions. A worker, about once a second; harmless without a store. */
 void bmp_set_tick(BmpSet *set);
+
+/* ---- which disk it is */
+
+typedef struct BmpIdentity {
+    bool known;       /* there is a descriptor */
+    bool device;      /* a block device */
+    unsigned n_marks; /* stores that the disk is marked with */
+    uint8_t marks[BMP_MARKS_MAX][16];
+    uint64_t dev, ino, size; /* of a device: its own number, 0, 0 */
+    int64_t mtime_sec, birth_sec;
+    uint32_t mtime_nsec, birth_nsec;    /* birth 0, 0: unknown */
+    uint64_t serial, instance, written; /* of a device; as in BmpSuper */
+} BmpIdentity;
+
+/* Of a loop device: that of its file, if that can be opened. Any thread. */
+void bmp_identity_read(const TmSys *sys, int disk_fd, BmpIdentity *identity);
+/* Waits until whoever writes to the disk from now on gives it a time of modification that it does
+ * not have yet: two seconds at most, where its file system has coarse ones. */
+void bmp_identity_settle(const TmSys *sys, int disk_fd);
+/* Why a disk that nobody should have had open meanwhile is not what it was @before (g_free), or
+ * NULL. */
+char *bmp_identity_changed(const BmpIdentity *before, const BmpIdentity *now);
+/* Before somebody writes to the disk: of the stores that it is marked with those stay that @sets
+ * have open for writing; the others will find out. Durable; false: it can't be said, and the disk
+ * must not be written. */
+bool bmp_disk_claim(const TmSys *sys, int disk_fd, BmpSet *const *sets, size_t n, GError **error);
 
 /* ---- without a daemon: what a store's file holds */
 typedef struct BmpStoreInfo {

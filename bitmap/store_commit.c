@@ -129,7 +129,11 @@ static void fill_super(Part *part)
     BmpIdentity disk;
     struct stat st;
 
-    bmp_identity_read(store->o.sys, store->disk_fd, &disk);
+    if (!store->resting) { /* else others may have changed it since */
+        bmp_identity_read(store->o.sys, store->disk_fd, &disk);
+        bmp_identity_put(&disk, next);
+    }
+    next->disk_marked = store->marked;
     next->generation = store->super.generation + 1;
     next->group_pending = 0;
     next->disk_size = store->set ? store->set->size : store->super.disk_size;
@@ -138,10 +142,6 @@ static void fill_super(Part *part)
     next->map_shift = part->geometry.map_shift;
     next->region_shift = part->geometry.region_shift;
     next->map_epoch = next->map_shift ? store->last_epoch + 1 : 0;
-    next->disk_mtime_sec = disk.mtime_sec;
-    next->disk_mtime_nsec = disk.mtime_nsec;
-    next->disk_dev = disk.dev;
-    next->disk_ino = disk.ino;
     memcpy(next->boot_id, store->o.boot_id, sizeof(next->boot_id));
     if (store->o.sys->fstat(part->fd, &st) == 0) {
         next->store_dev = st.st_dev;
@@ -228,11 +228,11 @@ static void discard(Part *part)
         if (part->published) {
             if (!bmp_store_file_remove(store->o.sys, store->path, NULL))
                 store->replace = true; /* what is left there is ours, and says nothing */
-            if (store->fd < 0) /* else the disk has lost its store, which is to be noticed */
-                bmp_identity_unmark(store->o.sys, store->disk_fd);
         } else if (part->fd >= 0) {
             store->o.sys->unlink(name);
         }
+        if (store->fd < 0) /* else the disk has lost its store, which is to be noticed */
+            bmp_identity_unmark(store->o.sys, store->disk_fd, part->next.uuid);
         if (part->fd >= 0)
             store->o.sys->close(part->fd);
     } else if (part->fd >= 0 && part->old_size) {
@@ -285,6 +285,8 @@ static bool prepare(Part *part, GError **error)
                                 store->path);
         }
     }
+    if (part->create)
+        store->marked = bmp_identity_mark(store->o.sys, store->disk_fd, part->next.uuid);
     place(part, catalogue ? catalogue->len : 0);
     fill_super(part);
     ret = write_content(part, catalogue);
@@ -347,7 +349,6 @@ static int publish_new(Part *part, GError **error)
     }
     if (!ours_to_replace(part->store) && !bmp_store_file_absent(sys, part->store->path, error))
         return -EEXIST;
-    bmp_identity_mark(sys, part->store->disk_fd, next->uuid);
     part->published = true;
     return bmp_store_file_publish(sys, part->store->path, error) ? 0 : -EIO;
 }
@@ -405,7 +406,7 @@ static bool vanish(Part *part, GError **error)
     if (store->fd >= 0) {
         if (!bmp_store_file_remove(store->o.sys, store->path, error))
             return false;
-        bmp_identity_unmark(store->o.sys, store->disk_fd);
+        bmp_identity_unmark(store->o.sys, store->disk_fd, store->super.uuid);
         bmp_store_set_map(store, NULL);
         store->o.sys->close(store->fd);
         store->fd = -1;

@@ -6,6 +6,7 @@
 #include "util/sync.h"
 
 #include <errno.h>
+#include <string.h>
 
 /* ---- opening */
 
@@ -17,6 +18,7 @@ static bool clear_the_way(BmpStore *store, GError **error)
     g_autoptr(GError) problem = NULL;
     BmpRecovered found;
     BmpIdentity disk;
+    uint8_t uuid[16];
     int fd = -1;
 
     if (!store->path)
@@ -43,13 +45,14 @@ static bool clear_the_way(BmpStore *store, GError **error)
                                       .boot_id = store->o.boot_id },
                 &found);
     store->barred = found.verdict == BMP_FOUND_NOTHING;
+    memcpy(uuid, found.super.uuid, sizeof(uuid));
     bmp_recovered_clear(&found);
     if (!store->barred && !bmp_store_file_remove(sys, store->path, &problem)) {
         bmp_store_report(store, &(BmpReport){ .reason = problem->message });
         store->barred = true;
     }
     if (!store->barred)
-        bmp_identity_unmark(sys, store->disk_fd);
+        bmp_identity_unmark(sys, store->disk_fd, uuid);
     sys->close(fd);
     return true;
 }
@@ -153,7 +156,7 @@ void bmp_set_drop_store(BmpSet *set)
         if (!bmp_store_file_remove(store->o.sys, store->path, &error))
             bmp_store_report(store, &(BmpReport){ .reason = error->message });
         else
-            bmp_identity_unmark(store->o.sys, store->disk_fd);
+            bmp_identity_unmark(store->o.sys, store->disk_fd, store->super.uuid);
         store->o.sys->close(store->fd);
         store->fd = -1;
     }

@@ -182,7 +182,7 @@ static bool repair(const TmSys *sys, const char *path, const uint8_t boot_id[16]
     if (!o->found.records->len) {
         if (!bmp_store_file_remove(sys, path, error))
             return false;
-        bmp_identity_unmark(sys, o->disk_fd);
+        bmp_identity_unmark(sys, o->disk_fd, o->found.super.uuid);
         return true;
     }
     return write_safe(sys, path, boot_id, o, error);

@@ -31,6 +31,7 @@ typedef struct BmpStore {
     bool barred;         /* something that isn't ours lies at the path */
     bool replace;        /* a ruin lies at the path, to be replaced */
     bool resting;        /* closed cleanly, to be woken (bmp_set_wake_store) */
+    bool marked;         /* the disk carries its uuid, on the medium */
     bool keep_empty;     /* others may still have to ask it how a group ended (F9) */
 
     pthread_mutex_t ticking; /* held by a tick, and by commits, which change the map */
@@ -62,22 +63,29 @@ int bmp_store_write_super(const TmSys *sys, int fd, unsigned copy, const BmpSupe
 uint64_t bmp_store_read(const TmSys *sys, int fd, void *data, uint64_t length, uint64_t offset);
 
 /* ---- store_identity.c: which disk it is */
-typedef struct BmpIdentity {
-    bool known;  /* there is a descriptor */
-    bool device; /* a block device: it has no times, and numbers that change */
-    bool marked; /* the attribute is there */
-    uint8_t uuid[16];
-    uint64_t dev, ino, size;
-    int64_t mtime_sec;
-    uint32_t mtime_nsec;
-} BmpIdentity;
-
-void bmp_identity_read(const TmSys *sys, int disk_fd, BmpIdentity *identity);
-void bmp_identity_mark(const TmSys *sys, int disk_fd, const uint8_t uuid[16]); /* if it can be */
-void bmp_identity_unmark(const TmSys *sys, int disk_fd);
-char *bmp_uuid_text(const uint8_t uuid[16]); /* 32 hex digits; g_free */
+/* Reads it, and returns what the rest is to be asked of: disk_fd, or the file of a loop device,
+ * which bmp_identity_close() closes. */
+int bmp_identity_open(const TmSys *sys, int disk_fd, BmpIdentity *identity);
+void bmp_identity_close(const TmSys *sys, int disk_fd, int fd);
+/* What a superblock says of the disk. */
+void bmp_identity_put(const BmpIdentity *disk, BmpSuper *super);
 /* Whether the disk is not what the store was left with, and why (g_free); R4, R5. */
-char *bmp_identity_differs(const BmpSuper *super, const BmpIdentity *disk, uint64_t disk_size);
+char *bmp_identity_differs(const BmpSuper *super, const BmpIdentity *disk, uint64_t disk_size,
+                           const uint8_t boot_id[16]);
+
+/* ---- store_marks.c */
+void bmp_marks_read(const TmSys *sys, int fd, BmpIdentity *disk);
+/* Whether the store of that uuid is marked on the disk. */
+bool bmp_identity_has(const BmpIdentity *disk, const uint8_t uuid[16]);
+/* The disk carries the uuid, for good; false: it can't. */
+bool bmp_identity_mark(const TmSys *sys, int disk_fd, const uint8_t uuid[16]);
+void bmp_identity_unmark(const TmSys *sys, int disk_fd, const uint8_t uuid[16]);
+char *bmp_uuid_text(const uint8_t uuid[16]); /* 32 hex digits; g_free */
+
+/* ---- store_device.c: what the kernel knows of a block device */
+void bmp_device_read(const TmSys *sys, uint64_t number, BmpIdentity *identity);
+/* The file that a loop device is, opened for reading; -1: it is none, or its file can't be had. */
+int bmp_device_loop_file(const TmSys *sys, int fd, uint64_t number);
 
 /* ---- store_recover.c: what a file says; reading only */
 typedef struct BmpRecovered {

@@ -374,7 +374,8 @@ static void fit_size(Reader *r)
 static void check_disk(Reader *r)
 {
     g_autofree char *why = bmp_identity_differs(
-        &r->out->super, r->o->disk, size_known(r) ? r->o->disk_size : r->out->super.disk_size);
+        &r->out->super, r->o->disk, size_known(r) ? r->o->disk_size : r->out->super.disk_size,
+        r->o->boot_id);
 
     if (why && !r->o->accept_changed)
         distrust(r, why);

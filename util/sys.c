@@ -1,6 +1,7 @@
 /* util/sys.c: the kernel's own entries of the table; see the header. */
 #include "util/sys.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
@@ -57,6 +58,20 @@ static int sys_cached(int fd, off_t offset, size_t count, bool whole)
     return found.cached >= (whole ? pages : 1);
 }
 
+static int sys_birth(int fd, struct timespec *time)
+{
+    struct statx st;
+
+    if (statx(fd, "", AT_EMPTY_PATH, STATX_BTIME, &st) < 0)
+        return -1;
+    if (!(st.stx_mask & STATX_BTIME)) {
+        errno = ENOTSUP;
+        return -1;
+    }
+    *time = (struct timespec){ st.stx_btime.tv_sec, st.stx_btime.tv_nsec };
+    return 0;
+}
+
 static int sys_fsetxattr(int fd, const char *name, const void *value, size_t size)
 {
     return fsetxattr(fd, name, value, size, 0);
@@ -84,5 +99,6 @@ const TmSys tm_sys_kernel = {
     .munmap = munmap,
     .fgetxattr = fgetxattr,
     .fsetxattr = sys_fsetxattr,
+    .birth = sys_birth,
     .fremovexattr = fremovexattr,
 };

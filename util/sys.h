@@ -40,6 +40,8 @@ typedef struct TmSys {
     ssize_t (*fgetxattr)(int fd, const char *name, void *value, size_t size);
     int (*fsetxattr)(int fd, const char *name, const void *value, size_t size);
     int (*fremovexattr)(int fd, const char *name);
+    /* When the file was made (statx(2)); -1 and ENOTSUP where nobody knows. May be NULL: that. */
+    int (*birth)(int fd, struct timespec *time);
 } TmSys;
 
 /* The real ones. */

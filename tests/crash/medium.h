@@ -32,7 +32,7 @@
 #define MEDIUM_NAMES     12u
 #define MEDIUM_FDS       32u
 #define MEDIUM_DISKS     2u
-#define MEDIUM_XATTR_MAX 64u
+#define MEDIUM_XATTR_MAX 512u
 
 typedef enum {
     CHANGE_SECTOR,

@@ -183,6 +183,7 @@ END_TEST
 typedef struct Snapshot {
     char *bytes[4]; /* of each path; NULL: no such file */
     gsize length[4];
+    char marks[4][64]; /* of the disk beside a store */
 } Snapshot;
 
 static struct {
@@ -191,6 +192,14 @@ static struct {
     GArray *taken;
 } film;
 
+/* The disk of the store at @path. */
+static int film_disk(const char *path)
+{
+    g_autofree char *image = g_strndup(path, strlen(path) - strlen(BMP_STORE_SUFFIX));
+
+    return g_str_has_suffix(path, BMP_STORE_SUFFIX) ? open(image, O_RDONLY | O_CLOEXEC) : -1;
+}
+
 static void film_take(void)
 {
     Snapshot s = { .length = { 0 } };
@@ -198,6 +207,14 @@ static void film_take(void)
     for (unsigned i = 0; i < film.n; i++) {
         if (!g_file_get_contents(film.paths[i], &s.bytes[i], &s.length[i], NULL))
             s.bytes[i] = NULL;
+        int disk = film_disk(film.paths[i]);
+
+        if (disk >= 0) {
+            ssize_t n = fgetxattr(disk, BMP_STORE_XATTR, s.marks[i], sizeof(s.marks[i]) - 1);
+
+            s.marks[i][MAX(n, 0)] = '\0';
+            close(disk);
+        }
     }
     g_array_append_val(film.taken, s);
 }
@@ -219,8 +236,14 @@ static void film_show(unsigned shot)
     const Snapshot *s = &g_array_index(film.taken, Snapshot, shot);
 
     for (unsigned i = 0; i < film.n; i++) {
-        int fd;
+        int fd = film_disk(film.paths[i]);
 
+        if (fd >= 0) {
+            if (!*s->marks[i] ||
+                fsetxattr(fd, BMP_STORE_XATTR, s->marks[i], strlen(s->marks[i]), 0) < 0)
+                fremovexattr(fd, BMP_STORE_XATTR);
+            close(fd);
+        }
         if (!s->bytes[i]) {
             unlink(film.paths[i]);
             continue;
