@@ -14,7 +14,7 @@
 
 typedef struct BlkEngine BlkEngine;
 
-typedef enum { BLK_IO_AUTO, BLK_IO_URING, BLK_IO_THREADS } BlkIoEngine;
+typedef enum { BLK_IO_AUTO, BLK_IO_URING, BLK_IO_THREADS, BLK_IO_ENGINES } BlkIoEngine;
 
 typedef struct BlkEngineOptions {
     BlkIoEngine io;   /* AUTO: io_uring if the kernel allows it, else threads */

@@ -16,11 +16,8 @@ static const BlkObjectClass *const classes[] = {
     &blk_authz_simple_class, &blk_tls_creds_x509_class, &blk_tls_creds_psk_class,
 };
 
-static const char *const kinds[] = {
-    [BLK_OBJECT_SECRET] = "a secret",
-    [BLK_OBJECT_TLS_CREDS] = "TLS credentials",
-    [BLK_OBJECT_AUTHZ] = "an authorization object",
-};
+static const char *const kinds[] = { "a secret", "TLS credentials", "an authorization object" };
+G_STATIC_ASSERT(G_N_ELEMENTS(kinds) == BLK_OBJECT_KINDS);
 
 /* ---- properties */
 

@@ -14,7 +14,12 @@
 typedef struct BlkObjects BlkObjects;
 typedef struct BlkObject BlkObject;
 
-typedef enum { BLK_OBJECT_SECRET, BLK_OBJECT_TLS_CREDS, BLK_OBJECT_AUTHZ } BlkObjectKind;
+typedef enum {
+    BLK_OBJECT_SECRET,
+    BLK_OBJECT_TLS_CREDS,
+    BLK_OBJECT_AUTHZ,
+    BLK_OBJECT_KINDS, /* how many there are */
+} BlkObjectKind;
 
 BlkObjects *blk_objects_new(void);
 void blk_objects_free(BlkObjects *objects); /* those still referenced live on; NULL is fine */

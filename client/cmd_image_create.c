@@ -28,7 +28,7 @@ static const TcOption options[] = {
 /* An option of a format: how it is spelt here, and in QMP. */
 typedef struct CreateOption {
     const char *name, *member;
-    enum { TEXT, SIZE, NUMBER, FLAG, COMPAT } type;
+    enum { TEXT, SIZE, NUMBER, FLAG, COMPAT, TYPES } type;
     const char *help;
 } CreateOption;
 
@@ -115,13 +115,9 @@ static bool parse_compat(const char *text, json_object **value)
 static bool parse_value(const CreateOption *o, const char *text, json_object **value,
                         GError **error)
 {
-    static const char *const expected[] = {
-        [TEXT] = "",
-        [SIZE] = "a size",
-        [NUMBER] = "a number",
-        [FLAG] = "on or off",
-        [COMPAT] = "a version: v2 (0.10) or v3 (1.1)",
-    };
+    static const char *const expected[] = { "", "a size", "a number", "on or off",
+                                            "a version: v2 (0.10) or v3 (1.1)" };
+    G_STATIC_ASSERT(G_N_ELEMENTS(expected) == TYPES);
     uint64_t number;
     bool ok = true;
 

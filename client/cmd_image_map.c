@@ -27,6 +27,10 @@ static const TcOption options[] = {
     { 0 },
 };
 
+enum { WHAT_DATA, WHAT_ZERO, WHAT_HOLE, WHAT_BELOW, WHATS };
+static const char *const words[] = { "data", "zero", "hole", "in the backing file" };
+G_STATIC_ASSERT(G_N_ELEMENTS(words) == WHATS);
+
 typedef struct Map {
     const TcInvocation *inv;
     TcImage *image;
@@ -39,13 +43,10 @@ typedef struct Map {
     bool any;    /* something was printed */
     uint64_t at; /* of the entry that is not yet told */
     BlkLayerRun entry;
-    uint64_t totals[4];
+    uint64_t totals[WHATS];
 } Map;
 
 /* ---- one entry */
-
-enum { WHAT_DATA, WHAT_ZERO, WHAT_HOLE, WHAT_BELOW };
-static const char *const words[] = { "data", "zero", "hole", "in the backing file" };
 
 /* In raw images zeroes are holes. */
 static unsigned what(const Map *map, const BlkLayerRun *r)

@@ -12,12 +12,13 @@ typedef struct Look {
 } Look;
 
 /* Told apart three times: by letter, by density and by colour. */
-static const Look looks[TC_STATES] = {
-    [TC_HOLE] = { "hole", ".", "\u00b7", "\033[90m" },
-    [TC_ZERO] = { "zero", "o", "\u2591", "\033[36m" },
-    [TC_DATA] = { "data", "=", "\u2592", "\033[34m" },
-    [TC_DIRTY] = { "dirty", "#", "\u2588", "\033[1;31m" },
+static const Look looks[] = {
+    { "hole", ".", "\u00b7", "\033[90m" },
+    { "zero", "o", "\u2591", "\033[36m" },
+    { "data", "=", "\u2592", "\033[34m" },
+    { "dirty", "#", "\u2588", "\033[1;31m" },
 };
+G_STATIC_ASSERT(G_N_ELEMENTS(looks) == TC_STATES);
 
 struct TcPicture {
     uint64_t size;

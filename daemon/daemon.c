@@ -23,9 +23,8 @@ static void quit(void *opaque)
 
 static bool engine_options(const GArray *options, BlkEngineOptions *engine, GError **error)
 {
-    static const char *const names[] = {
-        [BLK_IO_AUTO] = "auto", [BLK_IO_URING] = "io_uring", [BLK_IO_THREADS] = "threads"
-    };
+    static const char *const names[] = { "auto", "io_uring", "threads" };
+    G_STATIC_ASSERT(G_N_ELEMENTS(names) == BLK_IO_ENGINES);
 
     for (guint i = 0; i < options->len; i++) {
         const CmdOption *option = &g_array_index(options, CmdOption, i);

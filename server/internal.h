@@ -132,7 +132,7 @@ typedef enum {
     NBDS_REASON_CLOSED,    /* by the client */
     NBDS_REASON_LOST,      /* the connection broke */
     NBDS_REASON_ERROR,     /* what the client sent makes no sense, or there is no memory */
-    NBDS_REASON_HANDSHAKE, /* it took too long */
+    NBDS_REASON_HANDSHAKE, /* it took too long; the session never opens then */
     NBDS_REASON_IDLE,
     NBDS_REASON_STALLED,   /* the client stood still in others' way */
     NBDS_REASON_EXPORT,    /* is removed */
@@ -147,6 +147,7 @@ typedef enum {
     NBDS_CONTEXT_BITMAP, /* qemu:dirty-bitmap:NAME */
     NBDS_CONTEXT_BACKUP, /* x-tidemark:backup:NAME */
     NBDS_CONTEXT_USER,   /* x-tidemark:user:NAME */
+    NBDS_CONTEXT_KINDS,  /* how many there are */
 } NbdsContextKind;
 
 /* A metadata context that was selected. */

@@ -21,12 +21,11 @@
 static const struct {
     const char *namespace, *prefix;
 } kinds[] = {
-    [NBDS_CONTEXT_BASE] = { "base:", "base:allocation" },
-    [NBDS_CONTEXT_DEPTH] = { "qemu:", "qemu:allocation-depth" },
-    [NBDS_CONTEXT_BITMAP] = { "qemu:", "qemu:dirty-bitmap:" },
-    [NBDS_CONTEXT_BACKUP] = { "x-tidemark:", "x-tidemark:backup:" },
-    [NBDS_CONTEXT_USER] = { "x-tidemark:", "x-tidemark:user:" },
+    { "base:", "base:allocation" },        { "qemu:", "qemu:allocation-depth" },
+    { "qemu:", "qemu:dirty-bitmap:" },     { "x-tidemark:", "x-tidemark:backup:" },
+    { "x-tidemark:", "x-tidemark:user:" },
 };
+G_STATIC_ASSERT(G_N_ELEMENTS(kinds) == NBDS_CONTEXT_KINDS);
 
 typedef struct Query {
     NbdsSession *session;

@@ -8,6 +8,7 @@
 
 #include "util/endian.h"
 #include "util/range.h"
+#include "util/sync.h"
 
 #include <errno.h>
 #include <string.h>
@@ -79,7 +80,21 @@ static uint16_t flags_of(const NbdsSession *s, const BlkExport *x)
     return flags;
 }
 
-/* Enters transmission on @x (taken). 0, or as blk_export_session_begin(). */
+/* Opens @s, unless it was cut off meanwhile: whoever does that looks at open, under the lock. */
+static bool open_session(NbdsSession *s)
+{
+    TM_GUARD(&s->server->lock);
+
+    if (__atomic_load_n(&s->dead, __ATOMIC_ACQUIRE))
+        return false;
+    s->open = true;
+    s->told = s->server->events_left > 0;
+    s->server->events_left -= s->told;
+    return true;
+}
+
+/* Enters transmission on @x (taken). 0, or as blk_export_session_begin(), or -ECONNABORTED: the
+ * session is at its end. */
 static int enter(NbdsSession *s, BlkExport *x)
 {
     struct tidemark_info info = { .struct_size = sizeof(info) };
@@ -113,11 +128,8 @@ static int enter(NbdsSession *s, BlkExport *x)
     s->reply_head = s->extended ? NBD_EXTENDED_HEAD : NBD_STRUCTURED_HEAD;
     s->data_head = s->structured ? s->reply_head + 8 : NBD_SIMPLE_HEAD;
     s->phase = NBDS_TRANSMISSION;
-    pthread_mutex_lock(&s->server->lock);
-    s->open = true;
-    s->told = s->server->events_left > 0;
-    s->server->events_left -= s->told;
-    pthread_mutex_unlock(&s->server->lock);
+    if (!open_session(s))
+        return -ECONNABORTED;
     nbds_sessions_opened(s);
     return 0;
 }
@@ -240,6 +252,8 @@ static NbdsVerdict info_or_go(NbdsSession *s, uint32_t option, const uint8_t *da
     if (!x)
         return NBDS_MORE;
     err = option == NBD_OPT_GO ? enter(s, blk_export_ref(x)) : 0;
+    if (err == -ECONNABORTED)
+        return NBDS_CUT;
     if (err == -EUSERS)
         nbds_option_error(s, option, NBD_REP_ERR_POLICY, "export '%s' has its %u clients", name,
                           blk_export_max_connections(x));

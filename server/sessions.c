@@ -58,20 +58,39 @@ void nbds_sessions_opened(NbdsSession *s)
     emit(s, "NBD_CLIENT_CONNECTED", data);
 }
 
+/* The compiler tells if one is left out. */
+static const char *reason_name(NbdsReason reason)
+{
+    switch (reason) {
+    case NBDS_REASON_CLOSED:
+        return "closed";
+    case NBDS_REASON_LOST:
+        return "lost";
+    case NBDS_REASON_HANDSHAKE: /* never told: it ends sessions that are not open */
+    case NBDS_REASON_ERROR:
+        return "error";
+    case NBDS_REASON_IDLE:
+        return "idle";
+    case NBDS_REASON_STALLED:
+        return "stalled";
+    case NBDS_REASON_EXPORT:
+        return "export-removed";
+    case NBDS_REASON_SERVER:
+        return "server-stopped";
+    case NBDS_REASON_REQUESTED:
+        return "requested";
+    }
+    return "error";
+}
+
 void nbds_sessions_closed(NbdsSession *s)
 {
-    static const char *const reasons[] = {
-        [NBDS_REASON_CLOSED] = "closed",         [NBDS_REASON_LOST] = "lost",
-        [NBDS_REASON_ERROR] = "error",           [NBDS_REASON_IDLE] = "idle",
-        [NBDS_REASON_STALLED] = "stalled",       [NBDS_REASON_EXPORT] = "export-removed",
-        [NBDS_REASON_SERVER] = "server-stopped", [NBDS_REASON_REQUESTED] = "requested",
-    };
     json_object *data;
 
     if (!s->told)
         return;
     data = event(s);
-    add(data, "reason", reasons[__atomic_load_n(&s->reason, __ATOMIC_RELAXED)]);
+    add(data, "reason", reason_name((NbdsReason)__atomic_load_n(&s->reason, __ATOMIC_RELAXED)));
     emit(s, "NBD_CLIENT_DISCONNECTED", data);
 }
 

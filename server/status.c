@@ -142,8 +142,9 @@ static int ask(Walk *walk, uint64_t offset, uint64_t length, TmExtents *x, uint6
     case NBDS_CONTEXT_BACKUP:
         ret = blk_node_backup(node, walk->c->bitmap, offset, length, x, described, &looks);
         break;
-    case NBDS_CONTEXT_BITMAP:
-        break; /* collect_bitmap() */
+    case NBDS_CONTEXT_BITMAP: /* collect_bitmap() */
+    case NBDS_CONTEXT_KINDS:
+        break;
     case NBDS_CONTEXT_USER:
         *described = blk_context_map_extents(walk->map, offset, length, x);
         break;

@@ -10,16 +10,19 @@ GQuark tm_error_quark(void)
 
 const char *tm_error_class_name(const GError *error)
 {
-    static const char *const names[] = {
-        [TM_ERROR_GENERIC] = "GenericError",
-        [TM_ERROR_COMMAND_NOT_FOUND] = "CommandNotFound",
-        [TM_ERROR_DEVICE_NOT_ACTIVE] = "DeviceNotActive",
-        [TM_ERROR_DEVICE_NOT_FOUND] = "DeviceNotFound",
-    };
-
-    if (!error || error->domain != TM_ERROR || (guint)error->code >= G_N_ELEMENTS(names))
-        return names[TM_ERROR_GENERIC];
-    return names[error->code];
+    if (error && error->domain == TM_ERROR) {
+        switch ((TmErrorClass)error->code) {
+        case TM_ERROR_GENERIC:
+            break;
+        case TM_ERROR_COMMAND_NOT_FOUND:
+            return "CommandNotFound";
+        case TM_ERROR_DEVICE_NOT_ACTIVE:
+            return "DeviceNotActive";
+        case TM_ERROR_DEVICE_NOT_FOUND:
+            return "DeviceNotFound";
+        }
+    }
+    return "GenericError";
 }
 
 static bool set_va(GError **error, TmErrorClass class, int errnum, const char *format, va_list ap)

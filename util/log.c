@@ -23,6 +23,7 @@ static void one_line(char *text)
 void tm_log(TmLogLevel level, const char *format, ...)
 {
     static const char *const prefix[] = { "", "warning: ", "", "debug: " };
+    G_STATIC_ASSERT(G_N_ELEMENTS(prefix) == TM_LOG_LEVELS);
     g_autofree char *text = NULL;
     g_autofree char *line = NULL;
     va_list ap;

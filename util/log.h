@@ -5,7 +5,7 @@
 #pragma once
 #include <glib.h>
 
-typedef enum { TM_LOG_ERROR, TM_LOG_WARNING, TM_LOG_INFO, TM_LOG_DEBUG } TmLogLevel;
+typedef enum { TM_LOG_ERROR, TM_LOG_WARNING, TM_LOG_INFO, TM_LOG_DEBUG, TM_LOG_LEVELS } TmLogLevel;
 
 /* The one mutable global of the project. The default is TM_LOG_WARNING. */
 void tm_log_set_level(TmLogLevel level);

@@ -24,24 +24,28 @@ typedef enum {
     ABORTING,
     CONCLUDED,
     GONE,
+    STATUSES,
 } Status;
 
 static const char *const status_names[] = { "created", "running",  "paused",    "waiting",
                                             "pending", "aborting", "concluded", "null" };
-static const char *const verb_names[] = { "cancel",   "pause",    "resume",
-                                          "complete", "finalize", "dismiss" };
+G_STATIC_ASSERT(G_N_ELEMENTS(status_names) == STATUSES);
 
 #define BIT(n) (1u << (n))
 
-/* In which statuses a job takes a verb. */
-static const unsigned verb_allowed[] = {
-    [BLK_JOB_CANCEL] = BIT(CREATED) | BIT(RUNNING) | BIT(PAUSED) | BIT(WAITING) | BIT(PENDING),
-    [BLK_JOB_PAUSE] = BIT(CREATED) | BIT(RUNNING) | BIT(PAUSED),
-    [BLK_JOB_RESUME] = BIT(CREATED) | BIT(RUNNING) | BIT(PAUSED),
-    [BLK_JOB_COMPLETE] = 0,
-    [BLK_JOB_FINALIZE] = BIT(PENDING),
-    [BLK_JOB_DISMISS] = BIT(CONCLUDED),
+/* And in which statuses a job takes it. */
+static const struct {
+    const char *name;
+    unsigned allowed;
+} verbs[] = {
+    { "cancel", BIT(CREATED) | BIT(RUNNING) | BIT(PAUSED) | BIT(WAITING) | BIT(PENDING) },
+    { "pause", BIT(CREATED) | BIT(RUNNING) | BIT(PAUSED) },
+    { "resume", BIT(CREATED) | BIT(RUNNING) | BIT(PAUSED) },
+    { "complete", 0 },
+    { "finalize", BIT(PENDING) },
+    { "dismiss", BIT(CONCLUDED) },
 };
+G_STATIC_ASSERT(G_N_ELEMENTS(verbs) == BLK_JOB_VERBS);
 
 struct BlkJobs {
     BlkGraph *graph; /* borrowed */
@@ -348,9 +352,9 @@ bool blk_jobs_act(BlkJobs *jobs, const char *id, BlkJobVerb verb, GError **error
     if (verb == BLK_JOB_RESUME && !is_paused(job))
         return tm_error_set(error, "Can't resume a job that was not paused");
     status = status_of(job);
-    if (!(verb_allowed[verb] & BIT(status)))
+    if (!(verbs[verb].allowed & BIT(status)))
         return tm_error_set(error, "Job '%s' in state '%s' cannot accept command verb '%s'", id,
-                            status_names[status], verb_names[verb]);
+                            status_names[status], verbs[verb].name);
     switch (verb) {
     case BLK_JOB_CANCEL:
         cancel(job);

@@ -27,6 +27,7 @@ typedef enum {
     BLK_JOB_COMPLETE,
     BLK_JOB_FINALIZE,
     BLK_JOB_DISMISS,
+    BLK_JOB_VERBS, /* how many there are */
 } BlkJobVerb;
 
 /* Both borrowed, must outlive it; @main NULL: the default context. */
