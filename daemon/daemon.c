@@ -260,6 +260,12 @@ bool daemon_apply(Daemon *d, const CmdOption *option, GError **error)
     return ok;
 }
 
+/* The monitors' clients wait for the main loop. */
+void daemon_serve(Daemon *d)
+{
+    nbds_server_serve(d->server);
+}
+
 /* ---- ending */
 
 bool daemon_finish(Daemon *d, GError **error)

@@ -24,6 +24,8 @@ bool daemon_init(Daemon *daemon, const GArray *options, const char *hint, GError
 /* Carries out one option, in the order of the command line; the ones of daemon_init() are passed
  * over. */
 bool daemon_apply(Daemon *daemon, const CmdOption *option, GError **error);
+/* All of them are carried out, and the rights given up: takes clients. */
+void daemon_serve(Daemon *daemon);
 /* Ends in order: no new clients, what is in flight finished, everything flushed and closed. Whether
  * the flush succeeded. */
 bool daemon_finish(Daemon *daemon, GError **error);

@@ -75,8 +75,10 @@ static int run(const GArray *options, GError **error)
     ok = ok && sandbox_calls(sandbox, options, error);
     if (ok && background >= 0)
         ok = background_ready(background, error);
-    if (ok)
+    if (ok) {
+        daemon_serve(&daemon);
         g_main_loop_run(daemon.loop);
+    }
     ok = daemon_finish(&daemon, ok ? error : NULL) && ok;
     pidfile_remove(pidfile);
     sandbox_free(sandbox);

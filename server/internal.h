@@ -246,9 +246,10 @@ struct NbdsSession {
     int reason;      /* atomic: NbdsReason */
     int64_t born;    /* monotonic us */
     /* under server->lock */
-    bool told;      /* the management knows of it: it will hear of its end */
-    bool open;      /* the handshake is over: what it agreed on stays as it is */
-    uint64_t moved; /* the clock's: bytes at the last change, and when that was */
+    bool told;       /* the management knows of it: it will hear of its end */
+    bool multi_conn; /* it may have more connections */
+    bool open;       /* the handshake is over: what it agreed on stays as it is */
+    uint64_t moved;  /* the clock's: bytes at the last change, and when that was */
     int64_t moved_at;
 
     BlkSource writer; /* fd -1 until the socket is full for the first time */
@@ -398,6 +399,7 @@ struct NbdServer {
     GArray *inherited; /* address.c's */
     BlkSource clock;   /* fd -1: it does not go */
     bool clock_stopping;
+    bool serving;         /* clients are taken */
     unsigned events_left; /* until the clock's next second */
 
     pthread_mutex_t pool_lock;
@@ -439,7 +441,7 @@ json_object *nbds_service_query(NbdServer *server);
 /* A place for one more connection, if there is one. Any thread. */
 typedef enum {
     NBDS_PLACE,
-    NBDS_FULL,    /* the service has as many as it may */
+    NBDS_FULL,    /* the service has as many as it may, or takes none yet */
     NBDS_CROWDED, /* there are no descriptors to spare */
 } NbdsPlace;
 NbdsPlace nbds_service_enter(NbdsService *service);
@@ -447,11 +449,14 @@ NbdsPlace nbds_service_enter(NbdsService *service);
 bool nbds_descriptor_spare(int fd);
 /* Gives it back, and if @session, a session's reference: the last touch of that. Any thread. */
 void nbds_service_leave(NbdsService *service, bool session);
-static inline bool nbds_service_full(const NbdsService *service) /* under server->lock */
+/* Under server->lock. */
+static inline bool nbds_service_full(const NbdsService *service)
 {
-    return service->limits.max_connections &&
-           service->n_sessions >= service->limits.max_connections;
+    return !service->server->serving || (service->limits.max_connections &&
+                                         service->n_sessions >= service->limits.max_connections);
 }
+/* Whether, besides @s, one more client could come now. Under server->lock. */
+bool nbds_service_room(const NbdsService *service);
 
 /* listen.c */
 bool nbds_listen(NbdsService *service, const BlkServerOptions *options, GError **error);

@@ -1,6 +1,8 @@
 /* server/server.c: the server object: its sessions, and its place in the registry of exports. */
 #include "server/internal.h"
 
+#include "util/sync.h"
+
 #include <sys/mman.h>
 
 void nbds_server_link(NbdServer *server, NbdsSession *s)
@@ -102,6 +104,14 @@ NbdServer *nbds_server_new(BlkExports *exports)
     server->inherited = nbds_inherited_new();
     blk_exports_set_server(exports, &operations);
     return server;
+}
+
+void nbds_server_serve(NbdServer *server)
+{
+    TM_GUARD(&server->lock);
+
+    server->serving = true;
+    nbds_listen_resume(server);
 }
 
 static void free_pools(NbdServer *server)

@@ -110,6 +110,7 @@ static NbdServer *start(void)
     command(qmp, "block-export-context-set",
             "{'id': 'e', 'name': 'w', 'width': 64, 'ranges': [{'offset': 100000, 'length': 9000,"
             " 'value': 18446744073709551615}]}");
+    nbds_server_serve(server);
     return server;
 }
 
