@@ -61,12 +61,46 @@ static bool may_write(const NbdsSession *s, const BlkExport *x)
     return blk_export_writable(x) && blk_export_allows(x, BLK_WRITE, s->identity);
 }
 
-/* "Transmission flags" of an export as this session would use it. */
-static uint16_t flags_of(const NbdsSession *s, const BlkExport *x)
+/* The same process or machine: all but the port is equal. */
+static bool same_client(const char *peer, const char *other)
 {
-    uint16_t flags = NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_FUA |
-                     NBD_FLAG_SEND_CACHE | NBD_FLAG_CAN_MULTI_CONN;
+    const char *port = g_str_has_prefix(peer, "unix") ? NULL : strrchr(peer, ':');
 
+    return port ? !strncmp(peer, other, (size_t)(port + 1 - peer)) : !strcmp(peer, other);
+}
+
+/* Under server->lock: whether a session was promised that its client may have several. */
+static bool was_promised(const NbdsSession *s, const BlkExport *x)
+{
+    const NbdsSession *other = s->server->sessions;
+
+    while (other && !(other != s && other->export_ == x && other->multi_conn &&
+                      same_client(s->peer, other->peer)))
+        other = other->next;
+    return other;
+}
+
+/* Whether the client may open further connections: it would wait for ever for one that can't come.
+ * To those that do come the same is said, though there may be no place left behind them. */
+static bool may_multiply(NbdsSession *s, BlkExport *x)
+{
+    uint32_t max = blk_export_max_connections(x);
+    unsigned others = blk_export_sessions(x) - (s->began ? 1 : 0);
+    TM_GUARD(&s->server->lock);
+
+    s->multi_conn =
+        (nbds_service_room(s->service) && (!max || others + 1 < max)) || was_promised(s, x);
+    return s->multi_conn;
+}
+
+/* "Transmission flags" of an export as this session would use it. */
+static uint16_t flags_of(NbdsSession *s, BlkExport *x)
+{
+    uint16_t flags =
+        NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_FUA | NBD_FLAG_SEND_CACHE;
+
+    if (may_multiply(s, x))
+        flags |= NBD_FLAG_CAN_MULTI_CONN;
     if (may_write(s, x))
         flags |= NBD_FLAG_SEND_TRIM | NBD_FLAG_SEND_WRITE_ZEROES | NBD_FLAG_SEND_FAST_ZERO;
     else
@@ -217,7 +251,7 @@ static void info_block_size(NbdsSession *s, uint32_t option, const BlkExport *x)
     nbds_option_reply(s, option, NBD_REP_INFO, data, sizeof(data));
 }
 
-static void info_export(NbdsSession *s, uint32_t option, const BlkExport *x)
+static void info_export(NbdsSession *s, uint32_t option, BlkExport *x)
 {
     uint8_t data[12];
 

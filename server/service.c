@@ -53,6 +53,11 @@ NbdsPlace nbds_service_enter(NbdsService *service)
     return NBDS_PLACE;
 }
 
+bool nbds_service_room(const NbdsService *service)
+{
+    return !nbds_service_full(service) && !crowded(service->server);
+}
+
 /* Under the lock. */
 static void unref(NbdsService *service)
 {

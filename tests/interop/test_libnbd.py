@@ -176,6 +176,20 @@ def nbdcopies(tmp, uri, *options):
 
 
 @test(needs=["nbdcopy"])
+def nbdcopy_alone(tmp):
+    "nbdcopy does with one connection where there is no place for more"
+    source = image(os.path.join(tmp, "source"), 4 * MIB, [(0, noise(MIB))])
+    for places in (1, 2):
+        with Daemon(tmp, *disk(tmp, "disk0", 4 * MIB, path=os.path.join(tmp, "d%d" % places)),
+                    max_connections=places, name="m%d" % places) as d:
+            held = [d.nbd() for _ in range(places - 1)]
+            run("nbdcopy", source, d.uri())
+            for h in held:
+                h.shutdown()
+        same_files(source, os.path.join(tmp, "d%d" % places))
+
+
+@test(needs=["nbdcopy"])
 def nbdcopy_unix(tmp):
     "nbdcopy both ways with one and several connections, over data and zeroes"
     path = os.path.join(tmp, "disk0.img")

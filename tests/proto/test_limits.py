@@ -56,6 +56,37 @@ def handshake_seconds(tmp):
 
 
 @test
+def late_opening(tmp):
+    "a session whose time is over while its GO waits does not open, and hurts nobody"
+    with serve(tmp, server="handshake-max-seconds=1") as d:
+        for _ in range(2):  # which thread comes first is chance
+            waiting = [Wire(d.nbd_path) for _ in range(200)]
+            os.kill(d.pid, signal.SIGSTOP)
+            for w in waiting:
+                w.send(option(OPT_GO, info_data("disk0")))
+            time.sleep(1.2)
+            os.kill(d.pid, signal.SIGCONT)
+            time.sleep(0.3)
+            for w in waiting:
+                w.close()
+            wait_until(lambda: connections(d) == 0, "their end")
+        works(Wire(d.nbd_path).go())
+
+
+@test
+def multi_conn(tmp):
+    "several connections are promised where another one can come, and to those of one client alike"
+    with serve(tmp, max_connections=1) as d:
+        equal(Wire(d.nbd_path).go().flags & MULTI_CONN, 0)
+    alone = [a.replace("type=nbd", "type=nbd,max-connections=1") for a in disk(tmp, "disk1", MIB)]
+    with serve(tmp, *alone, max_connections=3) as d:
+        equal(Wire(d.nbd_path).go("disk1").flags & MULTI_CONN, 0, "the export has one")
+        wait_until(lambda: connections(d) == 0, "its end")
+        held = [Wire(d.nbd_path).go() for _ in range(3)]
+        equal([w.flags & MULTI_CONN for w in held], [MULTI_CONN] * 3, "one client")
+
+
+@test
 def haste(tmp):
     "whoever fills the server without opening anything is cut off the sooner"
     with serve(tmp, max_connections=5) as d:
