@@ -106,6 +106,8 @@ typedef struct BlkServerOptions {
     const char *cid;         /* vsock */
     const char *fd;          /* fd: its number, or its name as systemd gives it */
     bool has_ipv4, ipv4, has_ipv6, ipv6;
+    bool has_to;
+    uint16_t to;           /* inet: the first port from @port to this one that is free */
     const char *tls_creds; /* the id of an object; NULL: no TLS */
     const char *tls_authz; /* the id of an object that clients must pass; NULL: none */
     bool tls_required;     /* with tls_creds: nothing but STARTTLS is answered in the clear */

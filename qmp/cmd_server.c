@@ -45,6 +45,8 @@ static bool run_start(QmpCall *call, GError **error)
         .ipv4 = qmp_arg_bool(data, "ipv4", false),
         .has_ipv6 = qmp_arg(data, "ipv6") != NULL,
         .ipv6 = qmp_arg_bool(data, "ipv6", false),
+        .has_to = qmp_arg(data, "to") != NULL,
+        .to = (uint16_t)qmp_arg_uint(data, "to", 0),
         .tls_creds = qmp_arg_str(a, "tls-creds"),
         .tls_authz = qmp_arg_str(a, "tls-authz"),
         .tls_required = qmp_arg_bool(a, "tls-required", true),

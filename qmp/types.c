@@ -8,6 +8,9 @@ const QmpType qmp_type_str = { .kind = QMP_KIND_STR, .name = "string" };
 const QmpType qmp_type_int = {
     .kind = QMP_KIND_INT, .name = "integer", .min = INT64_MIN, .max = INT64_MAX
 };
+static const QmpType type_uint16 = { .kind = QMP_KIND_UINT,
+                                     .name = "uint16_t",
+                                     .umax = UINT16_MAX };
 const QmpType qmp_type_uint32 = { .kind = QMP_KIND_UINT, .name = "uint32_t", .umax = UINT32_MAX };
 const QmpType qmp_type_uint64 = { .kind = QMP_KIND_UINT, .name = "uint64", .umax = UINT64_MAX };
 const QmpType qmp_type_size = {
@@ -129,6 +132,7 @@ static const QmpType address_type = { .kind = QMP_KIND_ENUM,
 static const QmpMember inet_members[] = {
     { "host", &qmp_type_str, false, "host name or address" },
     { "port", &qmp_type_str, false, "port number or service name" },
+    { "to", &type_uint16, true, "the first port that is free, up to this one" },
     { "ipv4", &qmp_type_bool, true, "IPv4 addresses are used" },
     { "ipv6", &qmp_type_bool, true, "IPv6 addresses are used" },
     { NULL },

@@ -60,8 +60,9 @@ static bool listen_unix(const char *path, GArray *sockets, GError **error)
 
 /* ---- TCP */
 
-/* -1 and errno on failure. */
-static int listen_address(int family, int protocol, const void *address, socklen_t length)
+/* @six_only: an IPv6 socket takes no IPv4. -1 and errno on failure. */
+static int listen_address(int family, int protocol, const void *address, socklen_t length,
+                          int six_only)
 {
     int on = 1, err;
     int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, protocol);
@@ -70,7 +71,7 @@ static int listen_address(int family, int protocol, const void *address, socklen
         return -1;
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
     if (family == AF_INET6)
-        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on)); /* IPv4 has its own socket */
+        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &six_only, sizeof(six_only));
     if (!bind(fd, address, length) && !listen(fd, BACKLOG))
         return fd;
     err = errno;
@@ -109,32 +110,89 @@ static struct addrinfo *resolve(const BlkServerOptions *o, GError **error)
     return all;
 }
 
+/* "::" means every address of the machine, IPv4 ones too, but where one family is asked for; or
+ * where IPv4 has its own socket already, as it has with an empty host. */
+static int listen_resolved(const BlkServerOptions *o, const struct addrinfo *ai)
+{
+    bool one = (o->has_ipv4 || o->has_ipv6) && !(o->ipv4 && o->ipv6);
+    int fd = listen_address(ai->ai_family, ai->ai_protocol, ai->ai_addr, ai->ai_addrlen, one);
+
+    if (fd < 0 && errno == EADDRINUSE && ai->ai_family == AF_INET6 && !one)
+        fd = listen_address(ai->ai_family, ai->ai_protocol, ai->ai_addr, ai->ai_addrlen, true);
+    return fd;
+}
+
+static bool is_lacking(int err)
+{
+    return err == EAFNOSUPPORT || err == EADDRNOTAVAIL;
+}
+
+/* All of the addresses, or as many as the system has: a family that it lacks is no obstacle if
+ * another one works. 0 or an errno, and nothing is appended. */
+static int listen_all(const BlkServerOptions *o, const struct addrinfo *all, GArray *sockets)
+{
+    int err = 0;
+
+    for (const struct addrinfo *ai = all; ai && (!err || is_lacking(err)); ai = ai->ai_next) {
+        int fd = listen_resolved(o, ai);
+
+        if (fd >= 0)
+            append(sockets, fd);
+        else
+            err = errno;
+    }
+    if (sockets->len && (!err || is_lacking(err)))
+        return 0;
+    for (guint i = 0; i < sockets->len; i++)
+        nbds_socket_close(&g_array_index(sockets, NbdsSocket, i));
+    g_array_set_size(sockets, 0);
+    return err;
+}
+
+static void set_port(struct addrinfo *all, uint16_t port)
+{
+    for (struct addrinfo *ai = all; ai; ai = ai->ai_next) {
+        if (ai->ai_family == AF_INET)
+            ((struct sockaddr_in *)ai->ai_addr)->sin_port = htons(port);
+        else if (ai->ai_family == AF_INET6)
+            ((struct sockaddr_in6 *)ai->ai_addr)->sin6_port = htons(port);
+    }
+}
+
+/* IPv4's port is where IPv6's is. */
+static uint16_t get_port(const struct addrinfo *ai)
+{
+    return ntohs(((const struct sockaddr_in *)ai->ai_addr)->sin_port);
+}
+
 static bool listen_inet(const BlkServerOptions *o, GArray *sockets, GError **error)
 {
     struct addrinfo *all = resolve(o, error);
-    int err = 0;
+    unsigned port, last;
+    int err;
 
     if (!all)
         return false;
-    for (struct addrinfo *ai = all; ai; ai = ai->ai_next) {
-        int fd = listen_address(ai->ai_family, ai->ai_protocol, ai->ai_addr, ai->ai_addrlen);
-
-        if (fd >= 0) {
-            append(sockets, fd);
-            continue;
-        }
-        err = errno;
-        /* A family that the system lacks is no obstacle if another one works. */
-        if (err != EAFNOSUPPORT && err != EADDRNOTAVAIL)
+    port = get_port(all);
+    last = o->has_to ? o->to : port;
+    err = last < port ? EINVAL : 0;
+    for (unsigned p = port; p <= last; p++) {
+        set_port(all, (uint16_t)p);
+        err = listen_all(o, all, sockets);
+        if (err != EADDRINUSE)
             break;
-        if (sockets->len)
-            err = 0;
     }
     freeaddrinfo(all);
-    if (sockets->len && (!err || err == EAFNOSUPPORT || err == EADDRNOTAVAIL))
+    if (!err)
         return true;
-    return tm_error_set_errno(error, err, "Failed to bind socket to %s:%s", o->host ? o->host : "",
-                              o->port);
+    if (last < port)
+        return tm_error_set(error, "Parameter 'to' is %u, expected the port, %u, or more", last,
+                            port);
+    return o->has_to
+               ? tm_error_set_errno(error, err, "Failed to find an available port of %s:%u to %u",
+                                    o->host ? o->host : "", port, last)
+               : tm_error_set_errno(error, err, "Failed to bind socket to %s:%s",
+                                    o->host ? o->host : "", o->port);
 }
 
 /* ---- vsock: a virtual machine and its host */
@@ -152,7 +210,7 @@ static bool listen_vsock(const BlkServerOptions *o, GArray *sockets, GError **er
                             o->port);
     address.svm_cid = (unsigned)strtoul(o->cid, NULL, 10);
     address.svm_port = (unsigned)strtoul(o->port, NULL, 10);
-    fd = listen_address(AF_VSOCK, 0, &address, sizeof(address));
+    fd = listen_address(AF_VSOCK, 0, &address, sizeof(address), false);
     if (fd < 0 && errno == EAFNOSUPPORT)
         return tm_error_set_errno(error, errno, "This system has no vsock");
     if (fd < 0)

@@ -102,6 +102,81 @@ def tcp_families(tmp):
 
 
 @test
+def tcp_any(tmp):
+    "'::' means IPv4 too, unless one family is asked for"
+    if not socket.has_ipv6:
+        skip("no IPv6")
+    with bare(tmp) as d:
+        for more, four in (({}, True), ({"ipv4": True, "ipv6": True}, True), ({"ipv4": False}, False),
+                           ({"ipv6": True}, False)):
+            port = free_port()
+            try:
+                start(d, {"type": "inet", "data": {"host": "::", "port": str(port), **more}})
+            except QMPError as e:
+                skip(e.desc)
+            equal(Wire(("::1", port)).go().size, 1 << 20)
+            if four:
+                equal(Wire(("127.0.0.1", port)).go().size, 1 << 20, str(more))
+            else:
+                raises(OSError, Wire, ("127.0.0.1", port))
+            d.qmp("nbd-server-stop")
+        with socket.socket() as s:  # IPv4's is taken: what is left is IPv6's
+            s.bind(("0.0.0.0", 0))
+            s.listen()
+            port = s.getsockname()[1]
+            start(d, {"type": "inet", "data": {"host": "::", "port": str(port)}})
+            equal(Wire(("::1", port)).go().size, 1 << 20)
+
+
+@test
+def port_range(tmp):
+    "with 'to' the first free port of a range is taken"
+    port = free_port()
+    data = {"host": "127.0.0.1", "port": str(port), "to": min(port + 20, 65535)}
+    with bare(tmp) as d, socket.socket() as s:
+        s.bind(("127.0.0.1", port))
+        s.listen()
+        start(d, {"type": "inet", "data": data})
+        address = d.qmp("query-nbd-servers")[0]["addresses"][0]
+        equal(port < int(address["port"]) <= data["to"], True, address["port"])
+        equal(Wire(("127.0.0.1", int(address["port"]))).go().size, 1 << 20)
+        d.qmp("nbd-server-stop")
+        matches(raises(QMPError, start, d, {"type": "inet", "data": {**data, "to": port}}).desc,
+                "available port")
+        matches(raises(QMPError, start, d, {"type": "inet", "data": {**data, "to": port - 1}}).desc,
+                "'to' is %d, expected the port, %d" % (port - 1, port))
+
+
+@test
+def early_client(tmp):
+    "a client that is there before the start waits until all is up and the sandbox stands"
+    others = [a for i in range(150) for a in (
+        "--blockdev", "null-co,node-name=z%d,size=1M" % i, "--export", "nbd,id=z%d,node-name=z%d" % (i, i))]
+    user = [] if os.getuid() else ["--user", "12345:54321"]
+    for i in range(3):
+        path = os.path.join(tmp, "s%d" % i)
+        with socket.socket(socket.AF_UNIX) as s:
+            s.bind(path)
+            s.listen()
+            w = Wire(path, greet=False)
+            w.send(option(OPT_GO, info_data("disk0")))
+            d = Daemon(tmp, "--nbd-server", "addr.type=fd,addr.str=%d" % s.fileno(), *user, *others,
+                       *disk(tmp, "disk0", 1 << 20), nbd=False, qmp=False, pass_fds=[s.fileno()],
+                       name="d%d" % i)
+            equal(w.read(8), b"NBDMAGIC")
+            with open("/proc/%d/status" % d.pid) as f:
+                status = dict(re.findall(r"^(\w+):\t(.*)$", f.read(), re.M))
+            w.read(10)
+            equal(w.replies(OPT_GO)[-1], (REP_ACK, b""))
+            if user:
+                equal(status["Uid"], "\t".join(["12345"] * 4))
+            if b"__asan_init" not in open(TIDEMARKD, "rb").read():
+                equal(status["Seccomp"], "2")
+            w.close()
+            d.stop()
+
+
+@test
 def twice(tmp):
     "one server at a time, and none to stop twice"
     with serve(tmp) as d:
