@@ -5,6 +5,7 @@
 #include "block/objects_int.h"
 
 #include "util/error.h"
+#include "util/file.h"
 #include "util/sync.h"
 
 #include <string.h>
@@ -124,21 +125,17 @@ static bool list_allows(const List *list, const char *identity)
 
 static List *list_read(const char *filename, GError **error)
 {
-    g_autoptr(GError) problem = NULL;
     g_autofree char *text = NULL;
     json_object *props;
     List *list = NULL;
-    gsize length;
 
-    if (!g_file_get_contents(filename, &text, &length, &problem)) {
-        tm_error_set(error, "Unable to read '%s': %s", filename, problem->message);
+    if (!tm_file_read(filename, FILE_MAX, &text, NULL, error))
         return NULL;
-    }
-    props = length <= FILE_MAX ? json_tokener_parse(text) : NULL;
+    props = json_tokener_parse(text);
     if (json_object_is_type(props, json_type_object))
         list = list_parse(props, error);
     else
-        tm_error_set(error, "'%s' is not a JSON object of at most %u bytes", filename, FILE_MAX);
+        tm_error_set(error, "'%s' is not a JSON object", filename);
     if (!list)
         g_prefix_error(error, "%s: ", filename);
     json_object_put(props);

@@ -3,6 +3,7 @@
 #include "block/objects_int.h"
 
 #include "util/error.h"
+#include "util/secret.h"
 
 #include <gnutls/crypto.h>
 #include <string.h>
@@ -13,83 +14,60 @@
 
 typedef struct Secret {
     BlkObject object;
-    guint8 *data;
-    gsize length;
+    TmSecret text;
 } Secret;
-
-static void wipe(void *data, size_t length)
-{
-    if (data)
-        gnutls_memset(data, 0, length);
-    g_free(data);
-}
 
 const guint8 *blk_secret_data(const BlkObject *object, size_t *length)
 {
     const Secret *secret = (const Secret *)object;
 
-    *length = secret->length;
-    return secret->data;
+    *length = secret->text.length;
+    return secret->text.data;
 }
 
 static void clear(BlkObject *object)
 {
     Secret *secret = (Secret *)object;
 
-    wipe(secret->data, secret->length);
+    tm_secret_clear(&secret->text);
 }
 
-/* Reads what the properties give; @data is NUL-terminated behind its end. */
+/* Reads what the properties give. */
 static bool read_given(Secret *secret, json_object *props, GError **error)
 {
     const char *data = blk_object_string(props, "data"), *file = blk_object_string(props, "file");
-    g_autoptr(GError) problem = NULL;
     json_object *value;
 
     if (data && file)
         return tm_error_set(error, "'file' and 'data' are mutually exclusive");
     if (!data && !file)
         return tm_error_set(error, "Either 'file' or 'data' must be provided");
-    if (data) {
-        json_object_object_get_ex(props, "data", &value);
-        secret->length = (gsize)json_object_get_string_len(value);
-        secret->data = g_malloc(secret->length + 1);
-        memcpy(secret->data, data, secret->length + 1);
-        return true;
-    }
-    if (!g_file_get_contents(file, (char **)&secret->data, &secret->length, &problem))
-        return tm_error_set(error, "Unable to read %s: %s", file, problem->message);
-    if (secret->length > SECRET_MAX)
-        return tm_error_set(error, "'%s' is too large for a secret: %zu bytes, at most %u", file,
-                            secret->length, SECRET_MAX);
+    if (!data)
+        return tm_secret_read(&secret->text, file, SECRET_MAX, error);
+    json_object_object_get_ex(props, "data", &value);
+    if (!tm_secret_new(&secret->text, (size_t)json_object_get_string_len(value), error))
+        return false;
+    memcpy(secret->text.data, data, secret->text.length);
     return true;
 }
 
-/* g_base64_decode() passes over what is none. */
-static guint8 *decode(const char *text, size_t text_length, gsize *length)
+/* In place, which takes a NUL behind the end. g_base64_decode() passes over what is none. */
+static bool decode(void *text, size_t *length)
 {
-    guint8 *data;
+    size_t before = *length;
 
-    if (strlen(text) != text_length ||
-        strspn(text, G_CSET_A_2_Z G_CSET_a_2_z G_CSET_DIGITS "+/=\r\n") != text_length)
-        return NULL;
-    data = g_base64_decode(text, length);
-    if (!*length && text_length)
-        g_clear_pointer(&data, g_free);
-    return data;
+    if (strlen(text) != before ||
+        strspn(text, G_CSET_A_2_Z G_CSET_a_2_z G_CSET_DIGITS "+/=\r\n") != before)
+        return false;
+    if (before)
+        g_base64_decode_inplace(text, length);
+    return *length || !before;
 }
 
 static bool from_base64(Secret *secret, GError **error)
 {
-    gsize length = 0;
-    guint8 *data = decode((const char *)secret->data, secret->length, &length);
-
-    if (!data)
-        return tm_error_set(error, "Secret '%s' is not valid base64", secret->object.id);
-    wipe(secret->data, secret->length);
-    secret->data = data;
-    secret->length = length;
-    return true;
+    return decode(secret->text.data, &secret->text.length) ||
+           tm_error_set(error, "Secret '%s' is not valid base64", secret->object.id);
 }
 
 /* The length of what the last block's padding leaves, or -1. */
@@ -108,36 +86,36 @@ static gssize unpadded(const guint8 *data, gsize length)
 
 static bool decrypt_with(Secret *secret, BlkObject *key, const char *iv_text, GError **error)
 {
-    gsize iv_length = 0;
-    g_autofree guint8 *iv = iv_text ? decode(iv_text, strlen(iv_text), &iv_length) : NULL;
-    size_t key_length;
+    g_autofree char *iv = g_strdup(iv_text);
+    size_t key_length, iv_length = iv ? strlen(iv) : 0;
+    bool iv_known = iv && decode(iv, &iv_length) && iv_length == BLOCK;
     const guint8 *bytes = blk_secret_data(key, &key_length);
     gnutls_datum_t key_datum = { (unsigned char *)bytes, (unsigned)key_length };
-    gnutls_datum_t iv_datum = { iv, (unsigned)iv_length };
+    gnutls_datum_t iv_datum = { (unsigned char *)iv, (unsigned)iv_length };
     gnutls_cipher_hd_t cipher;
     gssize length;
     int ret;
 
-    if (!iv || iv_length != BLOCK)
+    if (!iv_known)
         return tm_error_set(error,
                             "'iv' must be the base64 form of %u bytes to decrypt secret '%s'",
                             BLOCK, secret->object.id);
     if (key_length != KEY_SIZE)
         return tm_error_set(error, "Key '%s' has %zu bytes, decrypting takes %u", key->id,
                             key_length, KEY_SIZE);
-    if (!secret->length || secret->length % BLOCK)
+    if (!secret->text.length || secret->text.length % BLOCK)
         return tm_error_set(error, "Secret '%s' has %zu bytes, which is not encrypted data",
-                            secret->object.id, secret->length);
+                            secret->object.id, secret->text.length);
     ret = gnutls_cipher_init(&cipher, GNUTLS_CIPHER_AES_256_CBC, &key_datum, &iv_datum);
     if (ret == 0) {
-        ret = gnutls_cipher_decrypt(cipher, secret->data, secret->length);
+        ret = gnutls_cipher_decrypt(cipher, secret->text.data, secret->text.length);
         gnutls_cipher_deinit(cipher);
     }
-    length = ret == 0 ? unpadded(secret->data, secret->length) : -1;
+    length = ret == 0 ? unpadded(secret->text.data, secret->text.length) : -1;
     if (length < 0)
         return tm_error_set(error, "Secret '%s' can't be decrypted with key '%s'",
                             secret->object.id, key->id);
-    secret->length = (gsize)length;
+    secret->text.length = (gsize)length;
     return true;
 }
 
@@ -149,6 +127,7 @@ static bool init(BlkObject *object, BlkObjects *objects, json_object *props, GEr
     bool base64 = format && g_str_equal(format, "base64");
     g_autoptr(BlkObject) key = NULL;
 
+    tm_secret_no_dumps();
     if (!read_given(secret, props, error))
         return false;
     if (base64 && !from_base64(secret, error))

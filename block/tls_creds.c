@@ -6,6 +6,8 @@
 
 #include "block/objects_int.h"
 #include "util/error.h"
+#include "util/file.h"
+#include "util/secret.h"
 #include "util/sync.h"
 
 #include <errno.h>
@@ -16,6 +18,7 @@
 #include <sys/auxv.h>
 #endif
 
+#define PEM_MAX      (16u << 20) /* bytes of a file of certificates, keys or revocations */
 #define PSK_PRIORITY "+ECDHE-PSK:+DHE-PSK:+PSK"
 
 typedef struct BlkTlsLoaded {
@@ -116,13 +119,12 @@ G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Chain, chain_clear)
 
 static bool chain_read(Chain *chain, const char *path, GError **error)
 {
-    g_autoptr(GError) problem = NULL;
     g_autofree char *text = NULL;
     gnutls_datum_t data;
-    gsize length;
+    size_t length;
 
-    if (!g_file_get_contents(path, &text, &length, &problem))
-        return tm_error_set(error, "Unable to read %s", problem->message);
+    if (!tm_file_read(path, PEM_MAX, &text, &length, error))
+        return false;
     data = (gnutls_datum_t){ (unsigned char *)text, (unsigned)length };
     return !failed(gnutls_x509_crt_list_import2(&chain->list, &chain->n, &data, GNUTLS_X509_FMT_PEM,
                                                 GNUTLS_X509_CRT_LIST_SORT),
@@ -189,21 +191,39 @@ static bool sane(const TlsCreds *creds, const char *ca_path, const char *own_pat
 static bool load_key(const TlsCreds *creds, BlkTlsLoaded *loaded, const char *cert, const char *key,
                      GError **error)
 {
-    g_autofree char *password = NULL;
+    g_autofree char *cert_text = NULL;
+    g_auto(TmSecret) key_text = { 0 };
+    const guint8 *password = NULL; /* up to a NUL, which stands behind a secret */
+    gnutls_datum_t cert_data, key_data;
     size_t length;
     int ret;
 
-    if (creds->password) {
-        const guint8 *data = blk_secret_data(creds->password, &length);
-
-        password = g_strndup((const char *)data, length);
-    }
-    ret = gnutls_certificate_set_x509_key_file2(loaded->x509, cert, key, GNUTLS_X509_FMT_PEM,
-                                                password, 0);
-    if (password)
-        gnutls_memset(password, 0, strlen(password));
+    if (!tm_file_read(cert, PEM_MAX, &cert_text, &length, error) ||
+        !tm_secret_read(&key_text, key, PEM_MAX, error))
+        return false;
+    cert_data = (gnutls_datum_t){ (unsigned char *)cert_text, (unsigned)length };
+    key_data = (gnutls_datum_t){ key_text.data, (unsigned)key_text.length };
+    if (creds->password)
+        password = blk_secret_data(creds->password, &length);
+    ret = gnutls_certificate_set_x509_key_mem2(loaded->x509, &cert_data, &key_data,
+                                               GNUTLS_X509_FMT_PEM, (const char *)password, 0);
     return ret >= 0 || tm_error_set(error, "Cannot load certificate '%s' & key '%s': %s", cert, key,
                                     gnutls_strerror(ret));
+}
+
+static bool load_pem(BlkTlsLoaded *loaded,
+                     int (*set)(gnutls_certificate_credentials_t, const gnutls_datum_t *,
+                                gnutls_x509_crt_fmt_t),
+                     const char *what, const char *path, GError **error)
+{
+    g_autofree char *text = NULL;
+    gnutls_datum_t data;
+    size_t length;
+
+    if (!tm_file_read(path, PEM_MAX, &text, &length, error))
+        return false;
+    data = (gnutls_datum_t){ (unsigned char *)text, (unsigned)length };
+    return !failed(set(loaded->x509, &data, GNUTLS_X509_FMT_PEM), error, what, path);
 }
 
 static bool load_x509(const TlsCreds *creds, BlkTlsLoaded *loaded, GError **error)
@@ -220,10 +240,10 @@ static bool load_x509(const TlsCreds *creds, BlkTlsLoaded *loaded, GError **erro
         return false;
     if (gnutls_certificate_allocate_credentials(&loaded->x509) < 0)
         return tm_error_set(error, "Not enough memory for TLS credentials");
-    if (failed(gnutls_certificate_set_x509_trust_file(loaded->x509, ca, GNUTLS_X509_FMT_PEM), error,
-               "Cannot load CA certificate", ca) ||
-        (crl && failed(gnutls_certificate_set_x509_crl_file(loaded->x509, crl, GNUTLS_X509_FMT_PEM),
-                       error, "Cannot load CRL", crl)))
+    if (!load_pem(loaded, gnutls_certificate_set_x509_trust_mem, "Cannot load CA certificate", ca,
+                  error) ||
+        (crl &&
+         !load_pem(loaded, gnutls_certificate_set_x509_crl_mem, "Cannot load CRL", crl, error)))
         return false;
     gnutls_certificate_set_known_dh_params(loaded->x509, GNUTLS_SEC_PARAM_MEDIUM);
     return !cert || load_key(creds, loaded, cert, key, error);
@@ -235,27 +255,40 @@ static bool load_psk_client(const TlsCreds *creds, BlkTlsLoaded *loaded, const c
                             GError **error)
 {
     const char *username = creds->username ? creds->username : "qemu";
-    g_autofree char *text = NULL, *begin = g_strconcat(username, ":", NULL);
-    g_auto(GStrv) lines = NULL;
-    g_autoptr(GError) problem = NULL;
+    g_autofree char *begin = g_strconcat(username, ":", NULL);
+    g_auto(TmSecret) text = { 0 };
+    char *line, *rest;
 
-    if (!g_file_get_contents(path, &text, NULL, &problem))
-        return tm_error_set(error, "Unable to read %s", problem->message);
+    if (!tm_secret_read(&text, path, PEM_MAX, error))
+        return false;
     if (gnutls_psk_allocate_client_credentials(&loaded->psk_client) < 0)
         return tm_error_set(error, "Not enough memory for TLS credentials");
-    lines = g_strsplit(text, "\n", -1);
-    for (char **line = lines; *line; line++) {
+    for (line = strtok_r((char *)text.data, "\n", &rest); line;
+         line = strtok_r(NULL, "\n", &rest)) {
         gnutls_datum_t key;
 
-        if (!g_str_has_prefix(*line, begin))
+        if (!g_str_has_prefix(line, begin))
             continue;
-        key.data = (unsigned char *)g_strstrip(*line + strlen(begin));
+        key.data = (unsigned char *)g_strstrip(line + strlen(begin));
         key.size = (unsigned)strlen((char *)key.data);
         return !failed(gnutls_psk_set_client_credentials(loaded->psk_client, username, &key,
                                                          GNUTLS_PSK_KEY_HEX),
                        error, "Cannot use the key of username", username);
     }
     return tm_error_set(error, "Username %s not found in PSK key file %s", username, path);
+}
+
+/* The library opens it again and again, and would wait for a FIFO. */
+static bool is_regular(const char *path, GError **error)
+{
+    uint64_t size;
+    int fd = tm_file_open(path, &size, error);
+
+    if (fd < 0)
+        return false;
+    close(fd);
+    return size != UINT64_MAX ||
+           tm_error_set(error, "Unable to read '%s': it is no regular file", path);
 }
 
 static bool load_psk(const TlsCreds *creds, BlkTlsLoaded *loaded, GError **error)
@@ -266,6 +299,8 @@ static bool load_psk(const TlsCreds *creds, BlkTlsLoaded *loaded, GError **error
         return false;
     if (!creds->server)
         return load_psk_client(creds, loaded, path, error);
+    if (!is_regular(path, error))
+        return false;
     if (gnutls_psk_allocate_server_credentials(&loaded->psk_server) < 0)
         return tm_error_set(error, "Not enough memory for TLS credentials");
     gnutls_psk_set_server_known_dh_params(loaded->psk_server, GNUTLS_SEC_PARAM_MEDIUM);
@@ -283,6 +318,7 @@ static bool reload(BlkObject *object, GError **error)
     BlkTlsLoaded *loaded = g_new0(BlkTlsLoaded, 1), *old;
 
     loaded->refs = 1;
+    tm_secret_no_dumps();
     if (!load_priority(creds, loaded, psk, error) ||
         !(psk ? load_psk : load_x509)(creds, loaded, error)) {
         loaded_unref(loaded);

@@ -96,7 +96,7 @@ static bool preallocate(Resize *r, const TcImage *image, GError **error)
     /* What is less than that in a qcow2 image takes its clusters, too. */
     if (!strcmp(r->preallocation, "full") || strcmp(layer->format, "raw") != 0)
         return write_zeroes(r, image->node, error);
-    fd = open(layer->path, O_RDWR | O_CLOEXEC);
+    fd = tm_sys_kernel.open(layer->path, O_RDWR | O_CLOEXEC, 0);
     err = fd < 0 ? errno : posix_fallocate(fd, (off_t)r->before, (off_t)(r->after - r->before));
     if (fd >= 0)
         close(fd);

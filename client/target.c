@@ -41,7 +41,7 @@ bool tc_target_look(const char *path, TcTargetLook *look, GError **error)
                             path, S_ISDIR(st.st_mode) ? "a directory" : "something else");
     found.size = (uint64_t)st.st_size;
     if (found.is_block) {
-        fd = open(path, O_RDONLY | O_CLOEXEC);
+        fd = tm_sys_kernel.open(path, O_RDONLY | O_CLOEXEC, 0);
         if (fd < 0)
             return tm_error_set_errno(error, errno, "target '%s'", path);
         end = lseek(fd, 0, SEEK_END);

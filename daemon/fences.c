@@ -192,6 +192,7 @@ bool identity_drop(const char *who, GError **error)
     guint64 number;
     uid_t uid = 0;
     gid_t gid = 0;
+    int dumpable;
 
     if (!parts[0] || !*parts[0])
         return tm_error_set(error, "expected NAME or NAME:GROUP");
@@ -200,7 +201,11 @@ bool identity_drop(const char *who, GError **error)
     /* A number may be nobody's: then it has no further groups. */
     if (is_number(parts[0], &number) || parts[1] ? setgroups(0, NULL) : initgroups(parts[0], gid))
         return tm_error_set_errno(error, errno, "cannot set the groups");
+    dumpable = prctl(PR_GET_DUMPABLE, 0, 0, 0, 0);
     if (setresgid(gid, gid, gid) < 0 || setresuid(uid, uid, uid) < 0)
         return tm_error_set_errno(error, errno, "cannot become user %u, group %u", uid, gid);
+    /* The kernel sets it anew (fs.suid_dumpable), but secrets may be loaded (util/secret.h). */
+    if (!dumpable)
+        prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
     return true;
 }

@@ -11,9 +11,39 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+/* A file, a directory or a block device is opened by way of a look at it, so that it is what was
+ * looked at, whatever the path means by then. -1 and ENOENT also without /proc. */
+static int open_seen(const char *path, int flags)
+{
+    char seen[sizeof("/proc/self/fd/") + 10];
+    int look = open(path, O_PATH | O_CLOEXEC | (flags & O_NOFOLLOW)), fd = -1, err;
+    struct stat st;
+
+    if (look < 0)
+        return -1;
+    snprintf(seen, sizeof(seen), "/proc/self/fd/%d", look);
+    errno = ENOENT;
+    if (fstat(look, &st) == 0 &&
+        (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode) || S_ISDIR(st.st_mode)))
+        fd = open(seen, flags & ~(O_CREAT | O_NOFOLLOW));
+    err = errno;
+    close(look);
+    errno = err;
+    return fd;
+}
+
+/* A path may lead to anything: a FIFO must not be waited for. */
 static int sys_open(const char *path, int flags, mode_t mode)
 {
-    return open(path, flags, mode);
+    bool fresh = (flags & (O_CREAT | O_EXCL)) == (O_CREAT | O_EXCL);
+    int fd = fresh ? open(path, flags, mode) : open_seen(path, flags);
+
+    if (fd >= 0 || fresh || errno != ENOENT)
+        return fd;
+    fd = open(path, flags | O_NONBLOCK, mode);
+    if (fd >= 0 && !(flags & O_NONBLOCK))
+        fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
+    return fd;
 }
 
 static int sys_ioctl(int fd, unsigned long request, void *arg)

@@ -73,11 +73,20 @@ uint64_t blk_file_direct_end(const FileDisk *file)
 
 int blk_file_open_tail(FileDisk *file)
 {
+    struct stat a, b;
+
     if (file->tail_fd >= 0 || blk_file_direct_end(file) == file->size)
         return 0;
     file->tail_fd =
         file->sys->open(file->path, (file->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC, 0);
-    return file->tail_fd < 0 ? -errno : 0;
+    if (file->tail_fd < 0)
+        return -errno;
+    if (file->sys->fstat(file->fd, &a) == 0 && file->sys->fstat(file->tail_fd, &b) == 0 &&
+        a.st_dev == b.st_dev && a.st_ino == b.st_ino)
+        return 0;
+    file->sys->close(file->tail_fd); /* the path leads to another file by now */
+    file->tail_fd = -1;
+    return -ESTALE;
 }
 
 static bool fits(const FileDisk *file, const void *buf, uint64_t offset, uint64_t length)

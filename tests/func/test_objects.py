@@ -2,7 +2,9 @@
 """Objects that users create: object-add, object-del, object-reload, query-objects, --object."""
 import base64
 import os
+import resource
 import shutil
+import signal
 
 from harness import *
 from tls import *
@@ -66,6 +68,57 @@ def encrypted(tmp):
         refused(d, "Key 'short' has 1 bytes, decrypting takes 32", **more, id="x", keyid="short", data=text)
         refused(d, "No secret with id 'none'", **more, id="x", keyid="none", data=text)
         refused(d, "is not encrypted data", **more, id="x", keyid="master", data="AAAA")
+
+
+def dumps_core(tmp, *args, user=None):
+    """Whether a daemon with that leaves a core dump when it dies of a signal."""
+    with Daemon(tmp, *args, *(["--user", user] if user else [])) as d:
+        os.kill(d.pid, signal.SIGABRT)
+        dumped = os.waitid(os.P_PID, d.pid, os.WEXITED | os.WNOWAIT).si_code == os.CLD_DUMPED
+        d.kill()
+    for name in os.listdir(tmp):
+        if name.startswith("core"):
+            os.unlink(os.path.join(tmp, name))
+    return dumped
+
+
+@test
+def dumps(tmp):
+    "a daemon that knows a secret or a key leaves no core dump, whoever it runs as; another one does"
+    if os.getuid() or not open("/proc/sys/kernel/core_pattern").read().strip() or \
+            b"__asan_init" in open(TIDEMARKD, "rb").read():
+        skip("needs root, core dumps, and no sanitizer")
+    os.chmod(tmp, 0o777)
+    cwd = os.getcwd()
+    limits = resource.getrlimit(resource.RLIMIT_CORE)
+    os.chdir(tmp)
+    resource.setrlimit(resource.RLIMIT_CORE, (limits[1], limits[1]))
+    try:
+        if not dumps_core(tmp):
+            skip("no core dumps here")
+        directory, _ = psk(os.path.join(tmp, "psk"), "alice")
+        for text in "secret,id=s0,data=letmein", "tls-creds-psk,id=t0,endpoint=server,dir=" + directory:
+            for user in None, "12345":
+                equal(dumps_core(tmp, "--object", text, user=user), False, text)
+    finally:
+        os.chdir(cwd)
+        resource.setrlimit(resource.RLIMIT_CORE, limits)
+
+
+@test
+def user(tmp):
+    "a daemon that knows a secret and has given up root's rights opens images and makes stores as before"
+    if os.getuid():
+        skip("only root can give up its rights")
+    os.chmod(tmp, 0o777)
+    os.chmod(os.path.dirname(tmp), 0o755)
+    path = image(os.path.join(tmp, "disk.img"), 1 << 20)
+    os.chmod(path, 0o666)
+    with Daemon(tmp, "--object", "secret,id=s0,data=letmein", "--user", "12345", "--sandbox",
+                "auto,paths.0=" + tmp) as d:
+        d.qmp("blockdev-add", driver="file", node_name="n", filename=path)
+        d.qmp("block-dirty-bitmap-add", node="n", name="b", persistent=True)
+        equal(os.path.exists(path + ".bitmaps"), True)
 
 
 @test

@@ -5,8 +5,10 @@
 #include "util/endian.h"
 #include "util/error.h"
 #include "util/extent.h"
+#include "util/file.h"
 #include "util/log.h"
 #include "util/range.h"
+#include "util/secret.h"
 #include "util/sys.h"
 
 #include <check.h>
@@ -237,6 +239,108 @@ START_TEST(a_log_line_is_one_line)
 }
 END_TEST
 
+/* ---- files and secrets */
+
+static char *make_path(const char *name, bool fifo)
+{
+    char *path = g_strdup_printf("%s/util-%d-%s", g_get_tmp_dir(), getpid(), name);
+    unlink(path);
+    ck_assert(fifo ? !mkfifo(path, 0600) : g_file_set_contents(path, "content", -1, NULL));
+    return path;
+}
+
+START_TEST(opening_waits_for_nobody)
+{
+    g_autofree char *fifo = make_path("fifo", true), *link = make_path("link", false);
+    g_autofree char *file = make_path("file", false);
+    int fd = tm_sys_kernel.open(fifo, O_RDONLY, 0);
+
+    ck_assert_int_ge(fd, 0);
+    close(fd);
+    unlink(fifo);
+    ck_assert_int_lt(tm_sys_kernel.open(fifo, O_RDONLY, 0), 0);
+    ck_assert_int_eq(errno, ENOENT);
+    /* a link that leads to nothing yet; neither way of opening leaves the descriptor impatient */
+    unlink(link);
+    ck_assert_int_eq(symlink(fifo, link), 0);
+    for (int i = 0; i < 2; i++) {
+        fd = tm_sys_kernel.open(link, O_RDWR | O_CREAT, 0600);
+        ck_assert_int_ge(fd, 0);
+        ck_assert_int_eq(fcntl(fd, F_GETFL) & (O_NONBLOCK | O_ACCMODE), O_RDWR);
+        close(fd);
+    }
+    ck_assert_int_lt(tm_sys_kernel.open(link, O_RDWR | O_NOFOLLOW, 0), 0);
+    ck_assert_int_eq(errno, ELOOP);
+    ck_assert_int_lt(tm_sys_kernel.open(file, O_RDWR | O_CREAT | O_EXCL, 0600), 0);
+    ck_assert_int_eq(errno, EEXIST);
+    fd = tm_sys_kernel.open(file, O_RDWR | O_NOFOLLOW | O_CREAT, 0600);
+    ck_assert_int_ge(fd, 0);
+    close(fd);
+    unlink(fifo);
+    unlink(link);
+    unlink(file);
+}
+END_TEST
+
+START_TEST(files_are_read_within_bounds)
+{
+    g_autofree char *fifo = make_path("fifo", true), *file = make_path("file", false);
+    g_autofree char *text = NULL;
+    size_t length = 0;
+
+    ck_assert(tm_file_read(file, 7, &text, &length, NULL));
+    ck_assert_str_eq(text, "content");
+    ck_assert_uint_eq(length, 7);
+    ck_assert(!tm_file_read(file, 6, &text, NULL, NULL));
+    ck_assert(!tm_file_read(fifo, 6, &text, NULL, NULL));
+    ck_assert(!tm_file_read("/", 6, &text, NULL, NULL));
+    ck_assert(!tm_file_read("/dev/zero", 6, &text, NULL, NULL));
+    unlink(fifo);
+    unlink(file);
+}
+END_TEST
+
+/* Whether the kernel says of the mapping at @address that it has the flag. */
+static bool has_flag(const void *address, const char *flag)
+{
+    g_autofree char *text = NULL, *begin = g_strdup_printf("%lx-", (unsigned long)address);
+    const char *at, *end;
+    g_autofree char *flags = NULL;
+
+    ck_assert(g_file_get_contents("/proc/self/smaps", &text, NULL, NULL));
+    at = strstr(text, begin);
+    ck_assert_ptr_nonnull(at);
+    at = strstr(at, "VmFlags:");
+    end = strchr(at, '\n');
+    flags = g_strndup(at, (size_t)(end - at));
+    return strstr(flags, flag) != NULL;
+}
+
+START_TEST(secrets_are_kept_to_themselves)
+{
+    g_autofree char *fifo = make_path("fifo", true), *file = make_path("file", false);
+    TmSecret secret = { 0 };
+    int writer;
+
+    ck_assert(tm_secret_read(&secret, file, 7, NULL));
+    ck_assert_str_eq((char *)secret.data, "content");
+    ck_assert_uint_eq(secret.length, 7);
+    ck_assert(has_flag(secret.data, " dd"));
+    tm_secret_clear(&secret);
+    ck_assert_ptr_null(secret.data);
+    tm_secret_clear(&secret);
+    ck_assert(!tm_secret_read(&secret, file, 6, NULL));
+    ck_assert(!tm_secret_read(&secret, fifo, 6, NULL)); /* nobody writes */
+    writer = open(fifo, O_RDWR);
+    ck_assert_int_eq(write(writer, "letmein", 7), 7);
+    ck_assert(!tm_secret_read(&secret, fifo, 6, NULL));
+    ck_assert_ptr_null(secret.data);
+    close(writer);
+    unlink(fifo);
+    unlink(file);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("util");
@@ -255,6 +359,9 @@ int main(void)
     tcase_add_test(tc, glib_locks_are_locks);
     tcase_add_test(tc, one_boot_has_one_identity);
     tcase_add_test(tc, a_log_line_is_one_line);
+    tcase_add_test(tc, opening_waits_for_nobody);
+    tcase_add_test(tc, files_are_read_within_bounds);
+    tcase_add_test(tc, secrets_are_kept_to_themselves);
     suite_add_tcase(suite, tc);
     srunner_run_all(runner, CK_ENV);
     failed = srunner_ntests_failed(runner);

@@ -1,0 +1,89 @@
+/* util/file.c: see the header. */
+#include "util/file.h"
+
+#include "util/error.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define PATIENCE (2 * G_USEC_PER_SEC) /* with a pipe */
+
+int tm_file_open(const char *path, uint64_t *size, GError **error)
+{
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    struct stat st;
+
+    if (fd < 0 || fstat(fd, &st) < 0) {
+        tm_error_set_errno(error, errno, "Unable to read '%s'", path);
+    } else if (!S_ISREG(st.st_mode) && !S_ISFIFO(st.st_mode)) {
+        tm_error_set(error, "Unable to read '%s': it is neither a regular file nor a pipe", path);
+    } else {
+        *size = S_ISREG(st.st_mode) ? (uint64_t)st.st_size : UINT64_MAX;
+        return fd;
+    }
+    if (fd >= 0)
+        close(fd);
+    return -1;
+}
+
+/* Until there is something to read, or the time has come. */
+static bool wait_for(int fd, gint64 until)
+{
+    struct pollfd poll_fd = { .fd = fd, .events = POLLIN };
+    gint64 left = (until - g_get_monotonic_time()) / 1000;
+
+    return left > 0 && (poll(&poll_fd, 1, (int)left) > 0 || errno == EINTR);
+}
+
+ssize_t tm_file_fill(int fd, const char *path, void *buf, size_t size, GError **error)
+{
+    gint64 until = g_get_monotonic_time() + PATIENCE;
+    size_t done = 0;
+
+    while (done < size) {
+        ssize_t n = read(fd, (char *)buf + done, size - done);
+
+        if (n == 0)
+            break;
+        if (n > 0) {
+            done += (size_t)n;
+        } else if (errno == EAGAIN && !wait_for(fd, until)) {
+            tm_error_set_errno(error, ETIMEDOUT, "Unable to read '%s'", path);
+            return -1;
+        } else if (errno != EAGAIN && errno != EINTR) {
+            tm_error_set_errno(error, errno, "Unable to read '%s'", path);
+            return -1;
+        }
+    }
+    return (ssize_t)done;
+}
+
+bool tm_file_read(const char *path, size_t max, char **text, size_t *length, GError **error)
+{
+    g_autofree char *buf = NULL;
+    ssize_t n = -1;
+    uint64_t size;
+    int fd = tm_file_open(path, &size, error);
+
+    if (fd < 0)
+        return false;
+    if (size == UINT64_MAX)
+        tm_error_set(error, "Unable to read '%s': it is no regular file", path);
+    else if (size > max || !(buf = g_try_malloc(size + 1)))
+        tm_error_set(error, "Unable to read '%s': it has %" PRIu64 " bytes, at most %zu are read",
+                     path, size, max);
+    else
+        n = tm_file_fill(fd, path, buf, size, error);
+    close(fd);
+    if (n < 0)
+        return false;
+    buf[n] = '\0';
+    *text = g_steal_pointer(&buf);
+    if (length)
+        *length = (size_t)n;
+    return true;
+}

@@ -1,0 +1,22 @@
+/* util/file.h: reading small files that a user names, without ever waiting for good.
+ *
+ * A path may lead to anything: opening a FIFO waits for who opens its other end, and a terminal or
+ * a pipe may say nothing for ever.
+ *
+ * Threads: any. */
+#pragma once
+#include <glib.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* A regular file or a pipe, for reading: a descriptor that doesn't wait, or -1. *size is that of a
+ * file, UINT64_MAX for a pipe. */
+int tm_file_open(const char *path, uint64_t *size, GError **error);
+/* Reads to the end, @size bytes at most: how many there were; or -1. Waits a few seconds at most.
+ * @path is for the message. */
+ssize_t tm_file_fill(int fd, const char *path, void *buf, size_t size, GError **error);
+/* A whole regular file. *text (g_free) ends in a NUL behind *length bytes; @length may be NULL.
+ * Errors: larger than @max. */
+bool tm_file_read(const char *path, size_t max, char **text, size_t *length, GError **error);
