@@ -3,16 +3,62 @@
  *
  * An image may come from anybody, and what it names may be anything: so a name is a path and
  * nothing else (no protocol, no JSON), its format is the one recorded and never guessed, and chains
- * are bounded. */
+ * are bounded. Names in the image's own directory lead to files of that directory, by symbolic
+ * links too; that what was opened is one of them is looked at when it is open. */
 #include "block/node_int.h"
 
 #include "block/registry.h"
 #include "util/error.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #define CHAIN_MAX 100u /* images, one opened for the other */
+#define LINKS_MAX 40u  /* symbolic links, one leading to the other */
+
+/* The path in @directory that links from @name lead to, or NULL: it is elsewhere. */
+static char *follow(const char *directory, const char *name)
+{
+    g_autofree char *path = g_build_filename(directory, name, NULL);
+
+    for (unsigned i = 0; i < LINKS_MAX; i++) {
+        char target[PATH_MAX];
+        ssize_t n = readlink(path, target, sizeof(target));
+
+        if (n < 0)
+            return g_steal_pointer(&path); /* no link; opening tells of other errors */
+        if (n == 0 || n == sizeof(target) || memchr(target, '/', (size_t)n))
+            return NULL;
+        target[n] = '\0';
+        g_free(path);
+        path = g_build_filename(directory, target, NULL);
+    }
+    return NULL;
+}
+
+/* Whether the file of @below is what stands at @path, which may have become a link meanwhile. */
+static bool is_entry(BlkNode *below, const char *path)
+{
+    BlkNode *file = blk_node_child_at(below, 0);
+    struct tidemark_mapping mapping = { 0 };
+    struct stat opened, entry;
+
+    return file->driver->map(file->handle, 0, 1, TIDEMARK_MAP_FOR_READ, &mapping) == 0 &&
+           mapping.kind == TIDEMARK_MAP_FD && file->graph_sys->fstat(mapping.fd, &opened) == 0 &&
+           lstat(path, &entry) == 0 && opened.st_dev == entry.st_dev &&
+           opened.st_ino == entry.st_ino;
+}
+
+static void elsewhere(BlkNode *node, const char *name)
+{
+    blk_host.error(node,
+                   "The image names the backing file '%s', which is not in its own directory: say "
+                   "what it is with 'backing', or backing-names=any",
+                   name);
+}
 
 /* Relative to the image's own directory; NULL, and node->error says why. */
 static char *resolve(BlkNode *node, const char *image, const char *name, const char *which)
@@ -27,12 +73,12 @@ static char *resolve(BlkNode *node, const char *image, const char *name, const c
                        name);
         return NULL;
     }
-    if (g_str_equal(which, "directory") && slash) {
-        blk_host.error(node,
-                       "The image names the backing file '%s', which is not in its own "
-                       "directory: say what it is with 'backing', or backing-names=any",
-                       name);
-        return NULL;
+    if (g_str_equal(which, "directory")) {
+        char *path = slash ? NULL : follow(directory, name);
+
+        if (!path)
+            elsewhere(node, name);
+        return path;
     }
     return g_path_is_absolute(name) ? g_strdup(name) : g_build_filename(directory, name, NULL);
 }
@@ -93,6 +139,10 @@ int blk_host_open_backing(struct tidemark_node *node, const char *name, const ch
     json_object_put(options);
     if (!below) {
         blk_host.error(node, "Could not open backing file: %s", error->message);
+        return -EINVAL;
+    }
+    if (g_str_equal(which, "directory") && !is_entry(below, path)) {
+        elsewhere(node, name);
         return -EINVAL;
     }
     node->children[node->backing] = blk_node_use(below, what, false);

@@ -1,0 +1,176 @@
+#!/usr/bin/python3
+"""What paths may lead to: FIFOs are never waited for, and names in images lead out of a directory only where that is
+said."""
+import os
+import shutil
+import sys
+import threading
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from harness import *
+from tls import *
+
+MIB = 1 << 20
+
+
+def fifo(tmp, name="fifo"):
+    path = os.path.join(tmp, name)
+    os.mkfifo(path)
+    return path
+
+
+def refused(d, command, match, **arguments):
+    """Answered with that error, soon."""
+    begun = time.monotonic()
+    raises(QMPError, d.qmp, command, match=match, **arguments)
+    equal(time.monotonic() - begun < 5, True, command)
+
+
+@test
+def images(tmp):
+    "a FIFO as an image, a store, a new image, a backing file is an error, and the daemon ends when asked to"
+    path = fifo(tmp)
+    base = os.path.join(tmp, "base")
+    top = os.path.join(tmp, "top")
+    image(base, MIB)
+    tidemark("image", "create", "-q", "-f", "qcow2", "-b", "base", "-F", "raw", top)
+    os.unlink(base)
+    os.mkfifo(base)
+    with Daemon(tmp) as d:
+        for driver, match in (("file", "to be a regular file or a block device"),
+                              ("host_device", "to be a block device")):
+            for read_only in (True, False):
+                refused(d, "blockdev-add", match, driver=driver, node_name="n", filename=path,
+                        read_only=read_only)
+        refused(d, "blockdev-add", "regular file or a block device", driver="qcow2", node_name="n",
+                read_only=True, backing_names="any", file={"driver": "file", "filename": top})
+        refused(d, "blockdev-add", "fifo' is not a regular file", driver="file", node_name="disk0",
+                filename=image(os.path.join(tmp, "disk.img"), MIB), bitmap_store=path)
+        d.qmp("blockdev-create", job_id="j", options={"driver": "file", "filename": path, "size": MIB})
+        wait_until(lambda: d.qmp("query-jobs")[0]["status"] == "concluded", "the job")
+        matches(d.qmp("query-jobs")[0]["error"], "regular file or a block device")
+
+
+@test
+def commands(tmp):
+    "tidemark, too"
+    path = fifo(tmp)
+    disk_path = image(os.path.join(tmp, "disk.img"), MIB)
+    os.mkfifo(disk_path + ".bitmaps")
+    for args in (["image", "info", path], ["image", "check", path], ["image", "create", "-q", path, "1M"],
+                 ["image", "resize", path, "2M"], ["bitmap", "list", path], ["bitmap", "check", disk_path],
+                 ["image", "create", "-q", "-f", "qcow2", "-b", path, "-F", "raw", os.path.join(tmp, "q")]):
+        p = tidemark(*args, check=False, timeout=20)
+        equal(p.returncode != 0, True, str(args))
+        equal(p.stderr.count("\n"), 1, p.stderr)
+
+
+@test
+def objects(tmp):
+    "a secret may come through a pipe, but isn't waited for for good; lists and keys have to be files"
+    path = fifo(tmp)
+    with Daemon(tmp) as d:
+        refused(d, "object-add", "nothing came through", qom_type="secret", id="s", file=path)
+        writer = os.open(path, os.O_RDWR)
+        refused(d, "object-add", "Connection timed out", qom_type="secret", id="s", file=path)
+        os.write(writer, b"letmein")
+        threading.Timer(0.3, os.close, (writer,)).start()
+        d.qmp("object-add", **{"qom-type": "secret"}, id="s", file=path)
+        refused(d, "object-add", "no regular file", qom_type="authz-list-file", id="a", filename=path)
+        os.rename(path, os.path.join(tmp, "keys.psk"))
+        refused(d, "object-add", "no regular file", qom_type="tls-creds-psk", id="t", dir=tmp,
+                endpoint="server")
+
+
+@test(needs=["certtool"])
+def certificates(tmp):
+    "each file of TLS credentials"
+    with Daemon(tmp) as d:
+        directory = os.path.join(tmp, "pki")
+        Authority(os.path.join(tmp, "ca")).issue(directory, "server")
+        for name in "ca-cert.pem", "ca-crl.pem", "server-cert.pem", "server-key.pem":
+            for check in True, False:
+                copy = os.path.join(tmp, "copy")
+                shutil.copytree(directory, copy)
+                if os.path.exists(os.path.join(copy, name)):
+                    os.unlink(os.path.join(copy, name))
+                os.mkfifo(os.path.join(copy, name))
+                refused(d, "object-add", "no regular file|through the pipe", qom_type="tls-creds-x509",
+                        id="t", dir=copy, endpoint="server", sanity_check=check)
+                shutil.rmtree(copy)
+        d.qmp("object-add", **{"qom-type": "tls-creds-x509"}, id="t", dir=directory, endpoint="server")
+
+
+def add_top(d, top):
+    d.qmp("blockdev-add", driver="qcow2", node_name="top", read_only=True, backing_names="directory",
+          file={"driver": "file", "filename": top})
+
+
+@test
+def links(tmp):
+    "backing-names=directory follows links within the directory, and none out of it, also if they change meanwhile"
+    directory = os.path.join(tmp, "images")
+    os.mkdir(directory)
+    secret = image(os.path.join(tmp, "secret"), MIB, [(0, b"secret")])
+    good = image(os.path.join(directory, "good"), MIB, [(0, b"good")])
+    base, top = os.path.join(directory, "base"), os.path.join(directory, "top")
+    shutil.copy(good, base)
+    tidemark("image", "create", "-q", "-f", "qcow2", "-b", "base", "-F", "raw", top)
+    with Daemon(tmp) as d:
+        def seen():
+            d.qmp("block-export-add", type="nbd", id="x", node_name="top", name="x")
+            h = d.nbd("x")
+            data = bytes(h.pread(6, 0))
+            h.shutdown()
+            d.qmp("block-export-del", id="x", mode="hard")
+            d.monitor.wait_event("BLOCK_EXPORT_DELETED")
+            return data
+
+        for target in "good", "far/good":
+            os.unlink(base)
+            os.symlink("near", base)
+            near = os.path.join(directory, "near")
+            os.symlink(target, near)
+            if target == "good":
+                add_top(d, top)
+                equal(seen()[:4], b"good")
+                d.qmp("blockdev-del", node_name="top")
+            else:
+                raises(QMPError, add_top, d, top, match="not in its own directory")
+            os.unlink(near)
+        for target in "../secret", secret, "base":
+            os.unlink(base)
+            os.symlink(target, base)
+            raises(QMPError, add_top, d, top, match="not in its own directory")
+        # one that turns into a link and back all the time
+        stop = threading.Event()
+
+        def turn():
+            spare = os.path.join(directory, "spare")
+            while not stop.is_set():
+                os.symlink(secret, spare)
+                os.rename(spare, base)
+                os.link(good, spare)
+                os.rename(spare, base)
+
+        turner = threading.Thread(target=turn)
+        turner.start()
+        try:
+            opened = 0
+            for _ in range(300):
+                try:
+                    add_top(d, top)
+                except QMPError as e:
+                    matches(e.desc, "not in its own directory|No such file")
+                    continue
+                opened += 1
+                equal(seen()[:4], b"good", "a link was followed")
+                d.qmp("blockdev-del", node_name="top")
+        finally:
+            stop.set()
+            turner.join()
+        equal(opened > 0, True, "never opened")
+
+
+main()
