@@ -50,13 +50,13 @@ stress:
 	@$(MAKE) --no-print-directory all
 	@STRESS_SECONDS=$${STRESS_SECONDS:-120} TEST_TIMEOUT_MULTIPLIER=10 $(RUN_TESTS) --suite stress
 
-# CRASH_SECONDS of states that a power loss may leave, and CRASH_KILLS daemons killed under load; both
-# begin with CRASH_SEED, or at random.
+# CRASH_SECONDS of states that a power loss may leave, CRASH_KILLS daemons killed under load, and CRASH_CUTS of
+# the power of each file system; all begin with CRASH_SEED, or at random.
 crash:
 	@$(SETUP) build test
 	@$(MAKE) --no-print-directory all
-	@CRASH_SECONDS=$${CRASH_SECONDS:-300} CRASH_KILLS=$${CRASH_KILLS:-200} TEST_TIMEOUT_MULTIPLIER=20 \
-		$(RUN_TESTS) --suite crash
+	@CRASH_SECONDS=$${CRASH_SECONDS:-300} CRASH_KILLS=$${CRASH_KILLS:-200} \
+		CRASH_CUTS=$${CRASH_CUTS:-34} TEST_TIMEOUT_MULTIPLIER=20 $(RUN_TESTS) --suite crash
 
 # SOAK_SECONDS with SOAK_CONNECTIONS connections; SOAK_SEED.
 soak:
@@ -94,7 +94,7 @@ help:
 	@echo '                SUITES="unit func" or TESTS=tests/func/x.py chooses; make check-SUITE'
 	@echo 'make demo       set up what is missing, build, show an incremental backup'
 	@echo 'make stress     the model test for longer (STRESS_SECONDS); make fuzz: ten minutes (FUZZ_SECONDS each)'
-	@echo 'make crash      power losses and kills for longer (CRASH_SECONDS, CRASH_KILLS, CRASH_SEED)'
+	@echo 'make crash      power losses and kills for longer (CRASH_SECONDS, CRASH_KILLS, CRASH_CUTS, CRASH_SEED)'
 	@echo 'make soak       1,000 connections for two minutes (SOAK_SECONDS, SOAK_CONNECTIONS, SOAK_SEED)'
 	@echo 'make trixie     QEMU 10 and libnbd 1.22 in build-trixie, and the tests with them (root)'
 	@echo 'make bench      compare with the peers; BENCH_ARGS=--help'
