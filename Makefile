@@ -12,7 +12,7 @@ JOBS = 2
 RUN_TESTS = $(PYTHON) $(SRCDIR)/tests/run-tests --build $(BUILD) -j $(JOBS)
 SOURCES = $(filter-out $(SRCDIR)/build%,$(wildcard $(addprefix $(SRCDIR)/,*/*.[ch] */*/*.[ch] */*/*/*.[ch])))
 
-.PHONY: all check demo bench crash fuzz stress soak trixie install uninstall clean distclean format tidy help
+.PHONY: all check demo bench crash mutants fuzz stress soak trixie install uninstall clean distclean format tidy help
 
 all: $(BUILD)/build.ninja
 	@$(NINJA)
@@ -58,6 +58,12 @@ crash:
 	@CRASH_SECONDS=$${CRASH_SECONDS:-300} CRASH_KILLS=$${CRASH_KILLS:-200} \
 		CRASH_CUTS=$${CRASH_CUTS:-34} TEST_TIMEOUT_MULTIPLIER=20 $(RUN_TESTS) --suite crash
 
+# Changes that break a promise, one at a time in a copy of the tree: which of them no test notices. MUTANTS: parts
+# of their names.
+mutants:
+	@$(SETUP) build test
+	@$(PYTHON) $(SRCDIR)/tests/mutants/run $(MUTANTS)
+
 # SOAK_SECONDS with SOAK_CONNECTIONS connections; SOAK_SEED.
 soak:
 	@$(SETUP) build test
@@ -95,6 +101,7 @@ help:
 	@echo 'make demo       set up what is missing, build, show an incremental backup'
 	@echo 'make stress     the model test for longer (STRESS_SECONDS); make fuzz: ten minutes (FUZZ_SECONDS each)'
 	@echo 'make crash      power losses and kills for longer (CRASH_SECONDS, CRASH_KILLS, CRASH_CUTS, CRASH_SEED)'
+	@echo 'make mutants    break the program in known ways and see that tests notice (MUTANTS: part of a name)'
 	@echo 'make soak       1,000 connections for two minutes (SOAK_SECONDS, SOAK_CONNECTIONS, SOAK_SEED)'
 	@echo 'make trixie     QEMU 10 and libnbd 1.22 in build-trixie, and the tests with them (root)'
 	@echo 'make bench      compare with the peers; BENCH_ARGS=--help'
