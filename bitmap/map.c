@@ -119,7 +119,7 @@ void bmp_map_restart(BmpMap *map, uint64_t epoch)
     while (map->syncing) /* a tick's last */
         pthread_cond_wait(&map->changed, &map->lock);
     map->o.epoch = epoch;
-    map->entries_newer = false;
+    map->entries_newer = map->marks_newer = false;
     memset(map->regions, 0, sizeof(Region) * map->o.geometry.regions);
     g_array_set_size(map->asked, 0);
     map->spread = 1;

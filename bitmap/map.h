@@ -68,8 +68,9 @@ bool bmp_map_intend_waits(const BmpMap *map);
  * failed, now or before. Not within a reader section. Waits for a sync with BMP_DURABLE_POWER. */
 int bmp_map_intend(BmpMap *map, uint64_t offset, uint64_t length);
 
-/* Retires regions without new marks for three ticks, and syncs entries retired earlier. Syncs
- * only if there is something to sync. 0 or -errno as intend. A worker; not in a reader section. */
+/* Retires regions without new marks for three ticks, and syncs entries retired earlier, and now and
+ * then the marks of those with new ones, with either durability. Syncs only if there is something
+ * to sync. 0 or -errno as intend. A worker; not in a reader section. */
 int bmp_map_tick(BmpMap *map);
 
 /* Why nothing new is recorded any more: -errno of the first sync or access that failed, or 0. Marks

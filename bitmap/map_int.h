@@ -64,6 +64,8 @@ struct BmpMap {
     uint32_t places;        /* new ones asked for since it grew */
     uint32_t last_asked;    /* the last region of the batch before */
     bool calm;              /* it has not grown since the tick */
+    bool marks_newer;       /* marks were added after the last sync that a tick made */
+    uint8_t unsynced;       /* ticks since then */
 };
 
 static inline uint32_t region_of(const BmpMap *map, uint64_t offset)

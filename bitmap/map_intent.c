@@ -7,6 +7,7 @@
 #include <errno.h>
 
 #define IDLE_TICKS    3u /* without a new mark before a region is retired */
+#define SYNC_TICKS    5u /* after which the marks of busy regions are synced, too */
 #define SPREAD_PLACES 8u /* asked for, one soon after the other: then it spreads more */
 #define INIT_MAX      (UINT64_C(1) << 20) /* bytes of words initialised by one call */
 
@@ -32,15 +33,18 @@ bool bmp_map_intend_waits(const BmpMap *map)
     return map->o.durability == BMP_DURABLE_POWER;
 }
 
-static int sync_file(BmpMap *map)
+static int sync_now(BmpMap *map)
 {
-    if (map->o.durability != BMP_DURABLE_POWER)
-        return 0;
     while (map->o.sys->fdatasync(map->o.fd) < 0) {
         if (errno != EINTR)
             return -errno;
     }
     return 0;
+}
+
+static int sync_file(BmpMap *map)
+{
+    return map->o.durability == BMP_DURABLE_POWER ? sync_now(map) : 0;
 }
 
 /* Under the lock. */
@@ -267,7 +271,7 @@ int bmp_map_intend(BmpMap *map, uint64_t offset, uint64_t length)
 
 /* ---- retiring */
 
-/* Under the lock: the regions to retire now. */
+/* Under the lock: the regions to retire now; none are where nothing was synced for them. */
 static GArray *take_cold(BmpMap *map)
 {
     GArray *cold = g_array_new(FALSE, FALSE, sizeof(uint32_t));
@@ -279,7 +283,8 @@ static GArray *take_cold(BmpMap *map)
             continue;
         if (__atomic_exchange_n(&region->marked, 0, __ATOMIC_RELAXED)) {
             region->idle = 0;
-        } else if (++region->idle >= IDLE_TICKS) {
+            map->marks_newer = true;
+        } else if (bmp_map_intend_waits(map) && ++region->idle >= IDLE_TICKS) {
             state_set(map, r, RETIRING);
             g_array_append_val(cold, r);
         }
@@ -301,6 +306,14 @@ static void retire(BmpMap *map, const GArray *cold)
     }
 }
 
+/* Under the lock: whether to sync for the sake of busy regions: that their marks could not be
+ * written back is told to who syncs, before the pages go, or never. */
+static bool overdue(BmpMap *map)
+{
+    map->unsynced = map->marks_newer ? map->unsynced + 1 : 0;
+    return map->unsynced >= SYNC_TICKS;
+}
+
 int bmp_map_tick(BmpMap *map)
 {
     g_autoptr(GArray) cold = NULL;
@@ -309,7 +322,7 @@ int bmp_map_tick(BmpMap *map)
     TM_GUARD(&map->lock);
     while (map->syncing)
         pthread_cond_wait(&map->changed, &map->lock);
-    if (bmp_map_failed(map) || !bmp_map_intend_waits(map))
+    if (bmp_map_failed(map))
         return bmp_map_failed(map);
     if (map->calm) { /* nobody has been all over the disk since the tick before */
         map->spread = MAX(map->spread / 4, 1);
@@ -317,13 +330,14 @@ int bmp_map_tick(BmpMap *map)
     }
     map->calm = true;
     cold = take_cold(map);
-    if (!cold->len && !map->entries_newer)
+    if (!overdue(map) && !cold->len && !map->entries_newer)
         return 0;
     map->syncing = true;
-    map->entries_newer = false;
+    map->entries_newer = map->marks_newer = false;
+    map->unsynced = 0;
     pthread_mutex_unlock(&map->lock);
     map->o.quiesce(map->o.opaque);
-    ret = sync_file(map);
+    ret = sync_now(map);
     pthread_mutex_lock(&map->lock);
     if (ret == 0)
         retire(map, cold);

@@ -101,8 +101,9 @@ static bool leave_word(BmpStore *store)
         return true;
     super.state = BMP_STORE_DISTRUSTED;
     super.generation += 3; /* newer than whatever a failed commit has left */
-    for (unsigned copy = 0; ret == 0 && copy < BMP_SUPER_COPIES; copy++) {
-        ret = bmp_store_write_super(sys, store->fd, copy, &super);
+    /* First over what a leader may have decided with, as where a commit is taken back. */
+    for (unsigned i = 0; ret == 0 && i < BMP_SUPER_COPIES; i++) {
+        ret = bmp_store_write_super(sys, store->fd, store->stale_copy ^ !i, &super);
         if (ret == 0)
             ret = bmp_store_sync(sys, store->fd);
     }
@@ -163,13 +164,20 @@ static bool find_file(BmpStore *store, const BmpIdentity *disk, GError **error)
     return true;
 }
 
+/* An error of writing back that came before the last process died is told to the first sync only,
+ * and to nobody who may not write: that one has to be ours. */
+static bool sync_found(BmpStore *store)
+{
+    return store->o.read_only || store->o.sys->fsync(store->fd) == 0;
+}
+
 static void load(BmpStore *store, BmpRecovered *found)
 {
     for (guint i = 0; i < found->records->len; i++)
         bmp_bitmap_load(store->set, &g_array_index(found->records, BmpRecord, i));
 }
 
-static void recover(BmpStore *store, const BmpIdentity *disk, BmpRecovered *found)
+static void recover(BmpStore *store, const BmpIdentity *disk, bool synced, BmpRecovered *found)
 {
     BmpRecoverOptions options = {
         .sys = store->o.sys,
@@ -181,6 +189,7 @@ static void recover(BmpStore *store, const BmpIdentity *disk, BmpRecovered *foun
         .size_known = true,
         .boot_id = store->o.boot_id,
         .accept_changed = store->o.accept_changed,
+        .unsynced = !synced,
     };
 
     bmp_recover(&options, found);
@@ -212,7 +221,7 @@ static void mark_again(BmpStore *store)
 }
 
 /* What was found is in the set; from now on the store says that somebody has it open. */
-static void take_over(BmpStore *store, BmpRecovered *found)
+static void take_over(BmpStore *store, BmpRecovered *found, bool synced)
 {
     g_autoptr(GError) error = NULL;
 
@@ -235,6 +244,8 @@ static void take_over(BmpStore *store, BmpRecovered *found)
         return;
     }
     store->replace = found->verdict == BMP_FOUND_DAMAGED;
+    if (!synced) /* to be written anew, too */
+        bmp_store_fail(store, EIO, "it could not be synced when it was opened");
     if (bmp_store_commit(store, BMP_STORE_OPEN, &error))
         mark_again(store);
     else
@@ -245,6 +256,7 @@ bool bmp_store_open_file(BmpStore *store, bool *told, GError **error)
 {
     BmpIdentity disk;
     BmpRecovered found;
+    bool synced;
 
     *told = false;
     bmp_identity_read(store->o.sys, store->disk_fd, &disk);
@@ -252,12 +264,13 @@ bool bmp_store_open_file(BmpStore *store, bool *told, GError **error)
         return false;
     if (store->fd < 0)
         return true;
-    recover(store, &disk, &found);
+    synced = sync_found(store);
+    recover(store, &disk, synced, &found);
     *told = !store->o.image || found.verdict == BMP_FOUND_STORE;
     if (*told) {
         if (bmp_set_length(store->set))
             bmp_store_confirm(store->set, found.records);
-        take_over(store, &found);
+        take_over(store, &found, synced);
     } else {
         store->o.sys->close(store->fd);
         store->fd = -1;
@@ -303,31 +316,39 @@ static bool clean_end(BmpStore *store, GError **error)
     return bmp_store_commit(store, BMP_STORE_CLOSED, error);
 }
 
-void bmp_set_close_store(BmpSet *set)
+bool bmp_set_close_store(BmpSet *set)
 {
     BmpStore *store = set->store;
     g_autoptr(GError) error = NULL;
+    bool ok;
 
     if (!store || store->o.read_only || store->resting ||
         (store->fd < 0 && !bmp_store_has_failed(store)))
-        return;
+        return true;
     bmp_set_change_begin(&set, 1);
-    if (!clean_end(store, &error))
+    ok = clean_end(store, &error);
+    if (!ok && bmp_store_has_failed(store))
         bmp_store_report(store, &(BmpReport){ .reason = error->message });
+    else if (!ok)
+        bmp_store_fail(store, 0, error->message);
     pthread_mutex_lock(&store->ticking);
     bmp_store_set_map(store, NULL);
     pthread_mutex_unlock(&store->ticking);
     bmp_set_change_end(&set, 1);
+    return ok;
 }
 
 /* ---- resting */
 
-void bmp_set_rest_store(BmpSet *set)
+bool bmp_set_rest_store(BmpSet *set)
 {
+    bool ok;
+
     if (!set->store || set->store->o.read_only)
-        return;
-    bmp_set_close_store(set);
+        return true;
+    ok = bmp_set_close_store(set);
     set->store->resting = true;
+    return ok;
 }
 
 /* Lets others read it, too, and lets go of the means to write. */

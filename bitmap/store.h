@@ -84,8 +84,11 @@ typedef struct BmpStoreOptions {
     bool accept_changed;       /* R4: trust the bitmaps although the disk has changed */
     unsigned region_shift_min; /* 0: BMP_REGION_SHIFT_MIN; tests use smaller ones */
     const BmpImage *image;     /* borrowed, static but for beside; or NULL */
+    /* Makes durable what was written to the disk until now; or NULL. Called before each commit,
+     * within the change and with the set's lock held; must not call into the set. */
+    bool (*flush)(void *opaque, GError **error);
     BmpReportFn report;
-    void *opaque; /* for the report, and for the image */
+    void *opaque; /* for the report, the flush and the image */
 } BmpStoreOptions;
 
 /* Gives a set without bitmaps a place for persistent ones, and brings back those that are there.
@@ -94,16 +97,18 @@ typedef struct BmpStoreOptions {
  * (any error but ENOENT). Everything else is reported and survived. Without this call
  * persistent=true is refused. */
 bool bmp_set_open_store(BmpSet *set, const BmpStoreOptions *options, GError **error);
-/* Writes the clean end: after the last write has completed and the disk was flushed; call before
- * bmp_set_free() (which without it leaves the store as a crash would). */
-void bmp_set_close_store(BmpSet *set);
+/* Writes the clean end: after the last write has completed, and the disk's driver has closed; call
+ * before bmp_set_free() (which without it leaves the store as a crash would). false: it could not
+ * be written, which was reported, and the store is distrusted. */
+bool bmp_set_close_store(BmpSet *set);
 
 /* The node is opened anew, for reading only or for writing. Rest: as the close above, before the
- * disk can be changed by others; bitmaps stay. Wake: after it, whether it has rested or not. A
- * store that was read-only so far is compared with the disk as by an opening (R4, R5), and false
- * says that it can't be had for writing: then it still is read-only. Both harmless without a store.
+ * disk can be changed by others; bitmaps stay; false: as there, and others must be kept out. Wake:
+ * after it, whether it has rested or not. A store that was read-only so far is compared with the
+ * disk as by an opening (R4, R5), and false says that it can't be had for writing: then it still is
+ * read-only. Both harmless without a store.
  */
-void bmp_set_rest_store(BmpSet *set);
+bool bmp_set_rest_store(BmpSet *set);
 bool bmp_set_wake_store(BmpSet *set, bool read_only, bool accept_changed, GError **error);
 
 /* ---- sets of images */
@@ -127,7 +132,8 @@ const char *bmp_set_store_path(BmpSet *set);
 bool bmp_set_store_exists(BmpSet *set);
 
 /* Within a change of these sets, after all is done and before bmp_set_change_end(): makes it
- * durable, if persistent bitmaps were touched (else returns at once). For several sets all or none,
+ * durable, if persistent bitmaps were touched (else returns at once). The disks are flushed first:
+ * what a record calls clean is on the medium before the record is. For several sets all or none,
  * also after a crash. false: nothing has changed in any store; take the change back. */
 bool bmp_set_commit(BmpSet *const *sets, size_t n, GError **error);
 /* Within a change that can't be taken back and could not be committed: the store is behind. */

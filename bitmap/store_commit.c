@@ -1,10 +1,13 @@
 /* bitmap/store_commit.c: how a new state gets into a store: all of it or none, whatever happens.
  *
+ * The disk is flushed first: what the new state calls clean must be there before it is.
+ *
  * One store: write the new catalogue, and the table of a new map, where nothing lies; sync; write
  * the superblock over its stale copy; sync; the same over the other; sync (F3). Only then is the
  * old state's space free and the new epoch in use. Where writing a superblock fails nobody knows
  * which one is on the medium: a third, of a newer generation, with the old state settles it; if
- * that fails too, the store has.
+ * that fails too, the store has. A sync that fails settles nothing: the kernel drops what it was to
+ * write, and later ones say that all is well. The store has failed then, and is written anew.
  *
  * A store that is not there yet, or has failed, is written as a whole under another name.
  *
@@ -36,6 +39,7 @@ typedef struct Part {
     bool create;    /* the file is written anew */
     bool vanish;    /* there is nothing left to keep */
     bool published; /* a file that was created has its name */
+    bool lost;      /* a sync of the store's own file has failed */
     int fd;         /* where it is written */
     uint64_t old_size;
 } Part;
@@ -160,6 +164,15 @@ static void random_bytes(uint8_t bytes[16])
 
 /* ---- the first phase: the new state is on the medium, and nothing names it */
 
+/* The kernel drops what a sync could not write and tells once: no later one is to be believed. */
+static int sync_part(Part *part)
+{
+    int ret = bmp_store_sync(part->store->o.sys, part->fd);
+
+    part->lost |= ret < 0 && !part->create;
+    return ret;
+}
+
 static int write_content(Part *part, const GByteArray *catalogue)
 {
     const TmSys *sys = part->store->o.sys;
@@ -173,7 +186,7 @@ static int write_content(Part *part, const GByteArray *catalogue)
         ret = bmp_map_create(sys, part->fd, next->map_offset, &part->geometry,
                              bmp_entry_seed(next->uuid));
     if (ret == 0 && (part->new_catalogue || part->new_map))
-        ret = bmp_store_sync(sys, part->fd);
+        ret = sync_part(part);
     return ret;
 }
 
@@ -217,6 +230,21 @@ static bool prepare_file(Part *part, GError **error)
     return true;
 }
 
+/* A file that has its name says what was not to be; should the name come back, nobody believes it.
+ */
+static void unsay(Part *part)
+{
+    BmpSuper super = part->next;
+
+    super.state = BMP_STORE_DISTRUSTED;
+    super.generation++;
+    for (unsigned copy = 0; copy < BMP_SUPER_COPIES; copy++) {
+        if (bmp_store_write_super(part->store->o.sys, part->fd, copy, &super) < 0)
+            return;
+    }
+    bmp_store_sync(part->store->o.sys, part->fd);
+}
+
 /* Takes back what was written. */
 static void discard(Part *part)
 {
@@ -226,6 +254,7 @@ static void discard(Part *part)
         g_autofree char *name = g_strconcat(store->path, ".tmp", NULL);
 
         if (part->published) {
+            unsay(part);
             if (!bmp_store_file_remove(store->o.sys, store->path, NULL))
                 store->replace = true; /* what is left there is ours, and says nothing */
         } else if (part->fd >= 0) {
@@ -239,6 +268,8 @@ static void discard(Part *part)
         if (store->o.sys->ftruncate(part->fd, (off_t)part->old_size) < 0)
             part->old_size = 0; /* what is too long only takes room */
     }
+    if (part->lost)
+        bmp_store_fail(store, EIO, "it could not be synced");
     part->fd = -1;
 }
 
@@ -298,11 +329,11 @@ static bool prepare(Part *part, GError **error)
 
 /* ---- the second phase: superblocks */
 
-static int write_copy(const Part *part, unsigned copy, const BmpSuper *super)
+static int write_copy(Part *part, unsigned copy, const BmpSuper *super)
 {
     int ret = bmp_store_write_super(part->store->o.sys, part->fd, copy, super);
 
-    return ret < 0 ? ret : bmp_store_sync(part->store->o.sys, part->fd);
+    return ret < 0 ? ret : sync_part(part);
 }
 
 /* Says again, louder, what was in force. */
@@ -322,7 +353,7 @@ static bool abort_supers(Part *part)
 
 static void undo_supers(Part *part, int err)
 {
-    if (!part->create && part->fd >= 0 && !abort_supers(part))
+    if (!part->create && part->fd >= 0 && (part->lost || !abort_supers(part)))
         bmp_store_fail(part->store, err, "its superblock could not be written");
 }
 
@@ -397,6 +428,14 @@ static void part_clear(Part *part)
     g_free(part->records);
 }
 
+/* ---- the disk */
+
+/* What a record calls clean is on the medium before the record is. */
+static bool flush_disk(const BmpStore *store, GError **error)
+{
+    return !store->o.flush || store->o.flush(store->o.opaque, error);
+}
+
 /* ---- one store */
 
 static bool vanish(Part *part, GError **error)
@@ -463,6 +502,8 @@ bool bmp_store_commit(BmpStore *store, BmpStoreState state, GError **error)
     bool ok;
 
     TM_GUARD(&store->ticking);
+    if (!flush_disk(store, error))
+        return false;
     collect(&part);
     ok = commit_part(&part, error);
     part_clear(&part);
@@ -580,6 +621,10 @@ static bool commit_group(BmpStore **stores, size_t n, GError **error)
 
     if (!all_well(stores, n, error))
         return false;
+    for (size_t i = 0; i < n; i++) {
+        if (!flush_disk(stores[i], error))
+            return false;
+    }
     for (size_t i = 0; i < n; i++) {
         pthread_mutex_lock(&stores[i]->ticking);
         parts[i] = (Part){ .store = stores[i], .state = BMP_STORE_OPEN, .grouped = true, .fd = -1 };

@@ -119,6 +119,7 @@ typedef struct BmpRecoverOptions {
     bool size_known;
     const uint8_t *boot_id;
     bool accept_changed;
+    bool unsynced; /* some of it may not be on the medium: as after a loss of power */
 } BmpRecoverOptions;
 
 void bmp_recover(const BmpRecoverOptions *options, BmpRecovered *out);

@@ -149,12 +149,13 @@ static void add_everything(Reader *r, GArray *records, const BmpSuper *super, co
     bmp_map_found_clear(&found);
 }
 
-static char *map_reason(const BmpMapFound *found)
+static char *map_reason(const BmpMapFound *found, bool unsynced)
 {
     GString *text = g_string_new(NULL);
 
     if (found->open_regions)
-        g_string_append_printf(text, "power was lost: %zu regions count as dirty",
+        g_string_append_printf(text, "%s: %zu regions count as dirty",
+                               unsynced ? "the store could not be synced" : "power was lost",
                                found->open_regions);
     if (found->crowded_regions)
         g_string_append_printf(text, "%sthere was no room for marks: %zu regions count as dirty",
@@ -182,7 +183,7 @@ static void add_map(Reader *r, GArray *records, const BmpSuper *super)
         add_everything(r, records, super, "the store could not be written while the disk was");
         return;
     }
-    power_lost = memcmp(super->boot_id, o->boot_id, sizeof(super->boot_id)) ||
+    power_lost = o->unsynced || memcmp(super->boot_id, o->boot_id, sizeof(super->boot_id)) ||
                  o->sys->fstat(o->fd, &st) < 0 || st.st_dev != super->store_dev ||
                  st.st_ino != super->store_ino;
     if (power_lost && super->durability == BMP_DURABLE_PROCESS) {
@@ -193,7 +194,7 @@ static void add_map(Reader *r, GArray *records, const BmpSuper *super)
     bmp_geometry_of(&geometry, super); /* the superblock was checked for it */
     bmp_map_recover(o->sys, o->fd, super->map_offset, &geometry, bmp_entry_seed(super->uuid),
                     super->map_epoch, power_lost, &found);
-    reason = map_reason(&found);
+    reason = map_reason(&found, o->unsynced);
     add_found(r, records, &found, reason);
     bmp_map_found_clear(&found);
 }

@@ -178,8 +178,9 @@ void change_apply(const Change *change, Image *image, int *entries)
 
 static bool same_thing(const Change *a, const Change *b)
 {
-    return a->kind == b->kind && a->inode == b->inode &&
-           (a->kind != CHANGE_SECTOR || a->sector == b->sector);
+    if (a->kind != b->kind || (a->kind != CHANGE_ENTRY && a->inode != b->inode))
+        return false;
+    return (a->kind != CHANGE_SECTOR && a->kind != CHANGE_ENTRY) || a->sector == b->sector;
 }
 
 /* Whether a sync of @n (-2: the directory) writes that kind of change. */

@@ -676,7 +676,8 @@ START_TEST(a_failed_sync_lets_waiters_go)
 }
 END_TEST
 
-START_TEST(durable_process_never_syncs)
+/* But for what a tick does once in a while. */
+START_TEST(durable_process_writes_never_sync)
 {
     Fix f;
     BmpBits model;
@@ -690,10 +691,38 @@ START_TEST(durable_process_never_syncs)
     }
     ck_assert_int_eq(mark(&f, REGION, REGION), 0);
     bmp_bits_set_bytes(&model, REGION, REGION);
-    ticks(&f, 6);
     ck_assert_uint_eq(syncs_now(), 0);
+    ticks(&f, 6);
+    ck_assert_uint_eq(syncs_now(), 1);
+    ticks(&f, 20);
+    ck_assert_uint_eq(syncs_now(), 1);
     expect_found(&f, false, &model, 0);
     bmp_bits_clear_all(&model);
+    fix_close(&f);
+}
+END_TEST
+
+/* Or it would never be heard of that their marks could not be written. */
+START_TEST(busy_regions_are_synced)
+{
+    unsigned before, busy = 0;
+    Fix f;
+
+    fix_open(&f, 64 * REGION, SHIFT, _i ? BMP_DURABLE_PROCESS : BMP_DURABLE_POWER);
+    ck_assert_int_eq(mark(&f, 0, 1), 0);
+    before = syncs_now();
+    for (unsigned i = 1; i <= 12; i++) {
+        ck_assert_int_eq(mark(&f, (uint64_t)i << SHIFT, 1), 0);
+        ticks(&f, 1);
+        busy = MAX(busy, syncs_now() - before);
+    }
+    ck_assert_uint_eq(busy, 2);
+    io.sync_error = EIO;
+    for (unsigned i = 13; i < 20 && !bmp_map_failed(f.map); i++) {
+        ck_assert_int_eq(mark(&f, (uint64_t)i << SHIFT, 1), 0);
+        bmp_map_tick(f.map);
+    }
+    ck_assert_int_eq(bmp_map_failed(f.map), -EIO);
     fix_close(&f);
 }
 END_TEST
@@ -963,7 +992,8 @@ int main(void)
     tcase_add_test(tc, m5_no_room_crowds);
     tcase_add_test(tc, a_failed_sync_is_for_ever);
     tcase_add_test(tc, a_failed_sync_lets_waiters_go);
-    tcase_add_test(tc, durable_process_never_syncs);
+    tcase_add_test(tc, durable_process_writes_never_sync);
+    tcase_add_loop_test(tc, busy_regions_are_synced, 0, 2);
     tcase_add_test(tc, local_writers_do_not_spread);
     tcase_add_test(tc, random_writers_spread);
     tcase_add_test(tc, damage_costs_what_it_hits);
