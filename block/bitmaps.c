@@ -20,6 +20,8 @@ struct BlkBitmaps {
     pthread_cond_t ticked;
     bool ticking;            /* bmp_set_tick() is queued or running */
     bool dropped;            /* resting: everything is in the image */
+    bool flushed;            /* it was, as drained as it is: @flush_error is how it went */
+    int flush_error;         /* -errno, or 0 */
     unsigned wait, interval; /* seconds to the next attempt to heal; and after it */
 };
 
@@ -154,6 +156,26 @@ static void report(void *opaque, const BmpReport *r)
     blk_graph_emit(node->graph, "BITMAP_DEGRADED", data);
 }
 
+/* ---- flushing */
+
+/* Notes how it went: what follows until the node is let go of rests on this flush. */
+static void flush_now(BlkNode *node)
+{
+    node->store->flush_error = blk_node_read_only(node) ? 0 : blk_node_flush(node);
+    node->store->flushed = true;
+}
+
+/* Of the node's set: before a commit. */
+static bool flush(void *opaque, GError **error)
+{
+    BlkNode *node = opaque;
+    int ret = node->store && node->store->flushed ? node->store->flush_error : blk_node_flush(node);
+
+    return ret == 0 ||
+           tm_error_set_errno(error, -ret, "Could not flush node '%s' before its bitmaps change",
+                              node->name);
+}
+
 /* ---- opening and closing */
 
 static void tick_run(BlkWork *work)
@@ -191,6 +213,7 @@ bool blk_bitmaps_open(BlkNode *node, bool by_default, GError **error)
     BmpStoreOptions options = { .sys = node->graph_sys,
                                 .durability = durability(node),
                                 .read_only = blk_node_read_only(node),
+                                .flush = flush,
                                 .report = report,
                                 .opaque = node };
     const BlkKeptBitmaps *kept = blk_bitmaps_kept(node);
@@ -226,15 +249,25 @@ static void wait_for_tick(BlkBitmaps *b)
         pthread_cond_wait(&b->ticked, &b->lock);
 }
 
-void blk_bitmaps_rest(BlkNode *node)
+bool blk_bitmaps_settle(BlkNode *node)
 {
-    if (!node->store)
-        return;
-    wait_for_tick(node->store);
+    BlkBitmaps *b = node->store;
+
+    if (!b || blk_node_read_only(node))
+        return true;
+    wait_for_tick(b);
+    flush_now(node);
     if (!blk_bitmaps_kept(node))
-        bmp_set_rest_store(node->bitmaps);
-    else if (!blk_node_read_only(node) && node->open)
-        node->store->dropped = blk_bitmaps_image_keep(node);
+        return true;
+    b->dropped = node->open && blk_bitmaps_image_keep(node, b->flush_error);
+    return b->dropped || !bmp_set_length(node->bitmaps);
+}
+
+bool blk_bitmaps_rest(BlkNode *node)
+{
+    bool settled = node->store && node->store->flushed;
+
+    return !settled || blk_bitmaps_kept(node) || bmp_set_rest_store(node->bitmaps);
 }
 
 static bool wake_image(BlkNode *node, GError **error)
@@ -252,31 +285,27 @@ bool blk_bitmaps_wake(BlkNode *node, GError **error)
     if (!node->store)
         return true;
     wait_for_tick(node->store);
+    node->store->flushed = false;
     if (blk_bitmaps_kept(node))
         return wake_image(node, error);
     return bmp_set_wake_store(node->bitmaps, blk_node_read_only(node),
                               blk_options_bool(node->options, "bitmap-accept-changed"), error);
 }
 
-void blk_bitmaps_close(BlkNode *node)
+bool blk_bitmaps_close(BlkNode *node)
 {
     BlkBitmaps *b = node->store;
+    bool ok;
 
     if (!b)
-        return;
+        return true;
     wait_for_tick(b);
-    if (blk_bitmaps_kept(node)) {
-        if (!blk_node_read_only(node) && node->open)
-            blk_bitmaps_image_keep(node);
-    } else {
-        if (!blk_node_read_only(node) && bmp_set_store_exists(node->bitmaps))
-            blk_node_flush(node); /* whether it worked or not: its failure has been reported */
-        bmp_set_close_store(node->bitmaps);
-    }
+    ok = bmp_set_close_store(node->bitmaps);
     node->store = NULL;
     pthread_mutex_destroy(&b->lock);
     pthread_cond_destroy(&b->ticked);
     g_free(b);
+    return ok;
 }
 
 /* ---- changes */
@@ -308,13 +337,28 @@ static BmpSet **sets_of(BlkNode *const *nodes, size_t n)
     return sets;
 }
 
+/* What a commit of the change will call clean is flushed when nothing is in flight any more; most
+ * of it before, while requests still run. Of several nodes a parent is, before its child is
+ * drained, into which it writes, and on which others who flush it may be waiting. A single one that
+ * has nothing persistent yet leaves it to the commit. */
+static void drain_flushed(BlkNode *node, bool several)
+{
+    bool wanted = !blk_node_read_only(node) && (several || bmp_set_store_exists(node->bitmaps));
+
+    if (wanted && node->open)
+        blk_node_flush(node); /* how it went is asked again */
+    blk_inflight_drain(&node->inflight);
+    if (wanted)
+        flush_now(node);
+}
+
 void blk_bitmaps_change_begin(BlkNode *const *nodes, size_t n)
 {
     g_autoptr(GPtrArray) drained = to_drain(nodes, n);
     g_autofree BmpSet **sets = sets_of(nodes, n);
 
     for (guint i = 0; i < drained->len; i++)
-        blk_inflight_drain(&((BlkNode *)drained->pdata[i])->inflight);
+        drain_flushed(drained->pdata[i], n > 1);
     bmp_set_change_begin(sets, n);
 }
 
@@ -342,8 +386,12 @@ void blk_bitmaps_change_end(BlkNode *const *nodes, size_t n)
     g_autofree BmpSet **sets = sets_of(nodes, n);
 
     bmp_set_change_end(sets, n);
-    for (guint i = 0; i < drained->len; i++)
-        blk_inflight_drain_end(&((BlkNode *)drained->pdata[i])->inflight);
+    for (guint i = 0; i < drained->len; i++) {
+        BlkNode *node = drained->pdata[i];
+
+        node->store->flushed = false;
+        blk_inflight_drain_end(&node->inflight);
+    }
 }
 
 /* ---- time */

@@ -11,12 +11,17 @@
  * BITMAP_HEALED and to the log of the graph (blk_graph_set_log). Errors: as bmp_set_open_store().
  */
 bool blk_bitmaps_open(BlkNode *node, bool by_default, GError **error);
-/* The clean end: no request is in flight and none will come. Flushes the node. */
-void blk_bitmaps_close(BlkNode *node);
+/* The clean end, when no request is in flight and none will come. Settle: parents first, before any
+ * driver is closed: flushes the node, and an image takes its bitmaps. Close: when the drivers of
+ * the node and of all below it are closed, whose last writes count. false: something could not be
+ * kept where and as it was to be; that was reported, and the next opening will know. */
+bool blk_bitmaps_settle(BlkNode *node);
+bool blk_bitmaps_close(BlkNode *node);
 
-/* The node is being opened anew (block/reopen.c), drained: before it can become read-only, and
- * after, as it is then. */
-void blk_bitmaps_rest(BlkNode *node);
+/* The node is being opened anew (block/reopen.c), drained. Where it can become read-only: settle,
+ * as above. Rest: when the drivers are closed, for those that were settled; false as there. Wake:
+ * when drivers are open, as they are then, also if it has come to nothing. */
+bool blk_bitmaps_rest(BlkNode *node);
 bool blk_bitmaps_wake(BlkNode *node, GError **error);
 
 /* A change of the bitmaps of @n nodes (no duplicates): nodes with a store are drained, so that what

@@ -57,15 +57,15 @@ bool blk_bitmaps_image_begin(BlkNode *node, GError **error)
     return blk_bitmaps_kept(node)->begin(node->handle, bmp_set_store_sound(node->bitmaps), error);
 }
 
-bool blk_bitmaps_image_keep(BlkNode *node)
+bool blk_bitmaps_image_keep(BlkNode *node, int flush_error)
 {
-    g_autoptr(GArray) records = NULL;
+    g_autoptr(GArray) records = bmp_set_records(node->bitmaps);
     g_autoptr(GError) error = NULL;
     g_autofree char *reason = NULL;
 
-    blk_node_flush(node); /* whether it worked or not: its failure has been reported */
-    records = bmp_set_records(node->bitmaps);
-    if (blk_bitmaps_kept(node)->store(node->handle, records, &error)) {
+    if (flush_error < 0) {
+        tm_error_set_errno(&error, -flush_error, "Could not flush node '%s'", node->name);
+    } else if (blk_bitmaps_kept(node)->store(node->handle, records, &error)) {
         bmp_set_drop_store(node->bitmaps);
         return true;
     }

@@ -11,8 +11,9 @@ const BlkKeptBitmaps *blk_bitmaps_kept(const BlkNode *node);
 BmpImage blk_bitmaps_image(BlkNode *node);
 /* Before the first write: the image says where its bitmaps are. */
 bool blk_bitmaps_image_begin(BlkNode *node, GError **error);
-/* Everything into the image; then the store goes. false: it stays, and that was reported. */
-bool blk_bitmaps_image_keep(BlkNode *node);
+/* Everything into the image; then the store goes. @flush_error: how flushing the node went, 0 or
+ * -errno. false: it stays, and that was reported. */
+bool blk_bitmaps_image_keep(BlkNode *node, int flush_error);
 /* Within a change, after its commit: the image follows. */
 void blk_bitmaps_image_follow(BlkNode *node);
 /* A store that has failed is not to be believed any more. */

@@ -11,6 +11,7 @@
 #include "util/boot.h"
 #include "util/error.h"
 #include "util/identifier.h"
+#include "util/sync.h"
 
 #include <errno.h>
 #include <string.h>
@@ -30,6 +31,7 @@ struct BlkGraph {
     void (*log)(void *opaque, const char *line);
     void *log_opaque;
     bool without_stores;
+    bool behind; /* bitmaps of a node that was closed could not be kept */
 };
 
 BlkGraph *blk_graph_new(BlkRegistry *registry, BlkEngine *engine, const TmSys *sys)
@@ -44,16 +46,34 @@ BlkGraph *blk_graph_new(BlkRegistry *registry, BlkEngine *engine, const TmSys *s
     return graph;
 }
 
-void blk_graph_free(BlkGraph *graph)
+/* Takes references. Parents first. What a driver writes when it closes belongs to what the stores
+ * of the bitmaps below say, and changes the files that they are to know again: they close last. */
+static void close_nodes(BlkGraph *graph, const GPtrArray *going)
 {
+    for (guint i = 0; i < going->len; i++)
+        graph->behind |= !blk_bitmaps_settle(going->pdata[i]);
+    for (guint i = 0; i < going->len; i++)
+        blk_node_close_driver(going->pdata[i]);
+    for (guint i = 0; i < going->len; i++)
+        graph->behind |= !blk_bitmaps_close(going->pdata[i]);
+    for (guint i = 0; i < going->len; i++)
+        blk_node_unref(going->pdata[i]);
+}
+
+bool blk_graph_free(BlkGraph *graph)
+{
+    g_autoptr(GPtrArray) going = g_ptr_array_new();
+    bool kept;
+
     if (!graph)
-        return;
+        return true;
     for (guint i = graph->nodes->len; i-- > 0;)
-        blk_bitmaps_close(graph->nodes->pdata[i]);
-    while (graph->nodes->len)
-        blk_node_unref(g_ptr_array_remove_index(graph->nodes, graph->nodes->len - 1));
+        g_ptr_array_add(going, graph->nodes->pdata[i]);
+    close_nodes(graph, going);
     g_ptr_array_unref(graph->nodes);
+    kept = !graph->behind;
     g_free(graph);
+    return kept;
 }
 
 void blk_graph_set_events(BlkGraph *graph, BlkEventFn emit, void *opaque)
@@ -167,18 +187,44 @@ static bool check_name(BlkGraph *graph, json_object *options, const char **name,
 
 /* ---- adding and deleting */
 
-/* A nested node that lost its last user goes too, and then perhaps its own children. */
-static void drop_orphans(BlkGraph *graph)
+static guint users_among(const GPtrArray *nodes, const BlkNode *child)
+{
+    guint n = 0;
+
+    for (guint i = 0; i < nodes->len; i++) {
+        const BlkNode *node = nodes->pdata[i];
+
+        for (unsigned k = 0; k < node->n_children; k++)
+            n += blk_node_child_at(node, k) == child;
+    }
+    return n;
+}
+
+static guint count_users(BlkNode *node)
+{
+    TM_GUARD(&node->users_lock);
+    return node->users->len;
+}
+
+/* Nested nodes that nobody uses but those that are @going go too. Closes them all. */
+static void drop(BlkGraph *graph, GPtrArray *going)
 {
     for (guint i = graph->nodes->len; i-- > 0;) {
         BlkNode *node = graph->nodes->pdata[i];
 
-        if (!node->monitor_owned && node->users->len == 0) {
+        if (!node->monitor_owned && count_users(node) == users_among(going, node)) {
             g_ptr_array_remove_index(graph->nodes, i);
-            blk_bitmaps_close(node);
-            blk_node_unref(node);
+            g_ptr_array_add(going, node);
         }
     }
+    close_nodes(graph, going);
+}
+
+static void drop_orphans(BlkGraph *graph)
+{
+    g_autoptr(GPtrArray) going = g_ptr_array_new();
+
+    drop(graph, going);
 }
 
 /* Below @node first. */
@@ -264,23 +310,20 @@ BlkNode *blk_graph_add(BlkGraph *graph, json_object *options, GError **error)
 bool blk_graph_del(BlkGraph *graph, const char *node_name, GError **error)
 {
     BlkNode *node = blk_graph_find(graph, node_name, error);
+    g_autoptr(GPtrArray) going = g_ptr_array_new();
 
     if (!node)
         return false;
     if (!node->monitor_owned)
         return tm_error_set(error, "Node %s is not owned by the monitor", node_name);
-    pthread_mutex_lock(&node->users_lock);
-    guint users = node->users->len;
-    pthread_mutex_unlock(&node->users_lock);
     /* An export of another node may offer a bitmap of this one. */
-    if (users || bmp_set_busy(node->bitmaps))
+    if (count_users(node) || bmp_set_busy(node->bitmaps))
         return tm_error_set(error, "Node %s is in use", node_name);
     g_ptr_array_remove(graph->nodes, node);
     blk_inflight_drain(&node->inflight);
     blk_inflight_drain_end(&node->inflight);
-    blk_bitmaps_close(node);
-    blk_node_unref(node);
-    drop_orphans(graph);
+    g_ptr_array_add(going, node);
+    drop(graph, going);
     return true;
 }
 

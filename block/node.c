@@ -18,12 +18,19 @@ BlkNode *blk_node_ref(BlkNode *node)
     return node;
 }
 
+void blk_node_close_driver(BlkNode *node)
+{
+    if (node->open)
+        node->driver->close(node->handle);
+    node->open = false;
+    node->handle = NULL;
+}
+
 void blk_node_unref(BlkNode *node)
 {
     if (!node || !tm_unref(&node->refs))
         return;
-    if (node->open)
-        node->driver->close(node->handle);
+    blk_node_close_driver(node);
     for (unsigned i = 0; i < node->n_children; i++)
         blk_node_release(node->children[i]);
     bmp_set_free(node->bitmaps);

@@ -61,6 +61,7 @@ BlkNode *blk_node_open(BlkGraph *graph, json_object *options, const char *auto_n
 
 /* The parts of that which a reopening does again. */
 bool blk_node_open_driver(BlkNode *node, GError **error);
+void blk_node_close_driver(BlkNode *node);
 json_object *blk_node_child_options(json_object *parent, json_object *child, bool backing);
 void blk_node_set_unmap(BlkNode *node);
 

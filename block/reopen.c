@@ -100,14 +100,6 @@ static bool flush(const BlkReopen *r, GError **error)
 
 /* ---- closing and opening */
 
-static void close_driver(BlkNode *node)
-{
-    if (node->open)
-        node->driver->close(node->handle);
-    node->open = false;
-    node->handle = NULL;
-}
-
 static void exchange_entry(BlkReopenEntry *e)
 {
     BlkNode *node = e->node;
@@ -166,7 +158,7 @@ static void close_all(const BlkReopen *r)
             e->size = blk_node_size(e->node);
             e->had = e->node->backing < 0 ? NULL : e->node->children[e->node->backing];
         }
-        close_driver(e->node);
+        blk_node_close_driver(e->node);
     }
 }
 
@@ -189,7 +181,7 @@ static void lose(BlkNode *node, const GError *why, GError **error)
 {
     g_autofree char *text = NULL;
 
-    close_driver(node);
+    blk_node_close_driver(node);
     g_free(node->lost);
     node->lost = g_strdup(why->message);
     blk_graph_log(node->graph, "node '%s' is lost: it could not be opened again: %s", node->name,
@@ -216,7 +208,8 @@ static void drop_backing(BlkReopenEntry *e)
 static void take_back(BlkReopen *r, GError **error)
 {
     close_all(r);
-    exchange(r);
+    if (r->exchanged)
+        exchange(r);
     for (guint i = 0; i < r->entries->len; i++)
         drop_backing(r->entries->pdata[i]);
     for (guint i = r->held->len; i-- > 0;) {
@@ -246,14 +239,32 @@ static bool may_become_read_only(const BlkReopen *r, const BlkNode *node)
     return false;
 }
 
-static void rest_bitmaps(const BlkReopen *r)
+/* Others may change the disk then: what its bitmaps could not be told first they would miss. */
+static bool not_kept(const BlkNode *node, GError **error)
+{
+    return tm_error_set(error, "The bitmaps of node '%s' can't be stored, as was reported",
+                        node->name);
+}
+
+static bool settle_bitmaps(const BlkReopen *r, GError **error)
 {
     for (guint i = 0; i < r->held->len; i++) {
         BlkNode *node = r->held->pdata[i];
 
-        if (!blk_node_read_only(node) && may_become_read_only(r, node))
-            blk_bitmaps_rest(node);
+        if (!blk_node_read_only(node) && may_become_read_only(r, node) && !blk_bitmaps_settle(node))
+            return not_kept(node, error);
     }
+    return true;
+}
+
+/* The drivers are closed, and have written their last. */
+static bool rest_bitmaps(const BlkReopen *r, GError **error)
+{
+    for (guint i = 0; i < r->held->len; i++) {
+        if (!blk_bitmaps_rest(r->held->pdata[i]))
+            return not_kept(r->held->pdata[i], error);
+    }
+    return true;
 }
 
 /* Children first. */
@@ -287,10 +298,11 @@ static bool run(BlkReopen *r, GError **error)
 
     hold(r);
     ok = flush(r, error);
+    if (ok && !(ok = settle_bitmaps(r, error)))
+        wake_bitmaps(r, NULL);
     if (ok) {
-        rest_bitmaps(r);
         close_all(r);
-        ok = open_all(r, error) && wake_bitmaps(r, error);
+        ok = rest_bitmaps(r, error) && open_all(r, error) && wake_bitmaps(r, error);
         if (!ok) {
             take_back(r, error);
             wake_bitmaps(r, NULL);

@@ -270,6 +270,7 @@ void daemon_serve(Daemon *d)
 
 bool daemon_finish(Daemon *d, GError **error)
 {
+    bool kept;
     int ret = 0;
 
     nbds_server_free(d->server);
@@ -284,10 +285,12 @@ bool daemon_finish(Daemon *d, GError **error)
         g_ptr_array_unref(d->monitors);
     qmp_context_free(d->qmp);
     blk_exports_free(d->exports);
-    blk_graph_free(d->graph);
+    kept = blk_graph_free(d->graph);
     blk_engine_free(d->engine);
     blk_registry_free(d->registry);
     g_clear_pointer(&d->chardevs, g_hash_table_unref);
     g_clear_pointer(&d->loop, g_main_loop_unref);
-    return ret == 0 || tm_error_set_errno(error, -ret, "the last flush failed, data may be lost");
+    if (ret < 0)
+        return tm_error_set_errno(error, -ret, "the last flush failed, data may be lost");
+    return kept || tm_error_set(error, "bitmaps could not be stored as they were");
 }

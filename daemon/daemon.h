@@ -27,5 +27,5 @@ bool daemon_apply(Daemon *daemon, const CmdOption *option, GError **error);
 /* All of them are carried out, and the rights given up: takes clients. */
 void daemon_serve(Daemon *daemon);
 /* Ends in order: no new clients, what is in flight finished, everything flushed and closed. Whether
- * the flush succeeded. */
+ * the flush succeeded, and bitmaps were kept. */
 bool daemon_finish(Daemon *daemon, GError **error);
