@@ -71,6 +71,11 @@ static void log_line(void *opaque, const char *line)
     tm_log(TM_LOG_WARNING, "%s", line);
 }
 
+static const char *blame(void *opaque, const char *message, json_object *args)
+{
+    return sandbox_blame(opaque, message, args);
+}
+
 static gboolean tick(void *opaque)
 {
     Daemon *d = opaque;
@@ -80,7 +85,7 @@ static gboolean tick(void *opaque)
     return G_SOURCE_CONTINUE;
 }
 
-bool daemon_init(Daemon *d, const GArray *options, const char *hint, GError **error)
+bool daemon_init(Daemon *d, const GArray *options, const Sandbox *sandbox, GError **error)
 {
     BlkEngineOptions engine = { 0 };
     QmpContextOptions qmp = { .quit = quit };
@@ -104,7 +109,8 @@ bool daemon_init(Daemon *d, const GArray *options, const char *hint, GError **er
     qmp.graph = d->graph;
     qmp.exports = d->exports;
     qmp.opaque = d->loop;
-    qmp.not_permitted = hint;
+    qmp.not_permitted = blame;
+    qmp.not_permitted_opaque = (void *)sandbox;
     d->qmp = qmp_context_new(&qmp);
     return true;
 }

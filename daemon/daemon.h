@@ -2,6 +2,7 @@
  */
 #pragma once
 #include "daemon/cmdline.h"
+#include "daemon/sandbox.h"
 #include "qmp/monitor.h"
 #include "server/server.h"
 
@@ -19,8 +20,8 @@ typedef struct Daemon {
 } Daemon;
 
 /* The drivers and plug-ins that @options name, the I/O threads, the servers; nothing is open yet.
- * @hint (borrowed, outlives the daemon) goes with errors of permission, or NULL. */
-bool daemon_init(Daemon *daemon, const GArray *options, const char *hint, GError **error);
+ * @sandbox (borrowed, outlives the daemon) has a word on errors of permission. */
+bool daemon_init(Daemon *daemon, const GArray *options, const Sandbox *sandbox, GError **error);
 /* Carries out one option, in the order of the command line; the ones of daemon_init() are passed
  * over. */
 bool daemon_apply(Daemon *daemon, const CmdOption *option, GError **error);

@@ -42,8 +42,7 @@ static void raise_descriptor_limit(void)
 
 static bool start(Daemon *daemon, Sandbox *sandbox, const GArray *options, GError **error)
 {
-    if (!sandbox_files(sandbox, error) ||
-        !daemon_init(daemon, options, sandbox_hint(sandbox), error))
+    if (!sandbox_files(sandbox, error) || !daemon_init(daemon, options, sandbox, error))
         return false;
     g_unix_signal_add(SIGTERM, on_signal, daemon->loop);
     g_unix_signal_add(SIGINT, on_signal, daemon->loop);

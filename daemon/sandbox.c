@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 typedef enum { MODE_OFF, MODE_AUTO, MODE_ON } Mode;
 
@@ -17,7 +18,8 @@ struct Sandbox {
     Mode mode;
     bool given;       /* only the files given */
     GPtrArray *paths; /* strings; "r:": for reading only */
-    char *hint;
+    char *in_root;    /* a file in the root directory, which stays closed; or NULL */
+    bool stands;      /* the fence of files does */
 };
 
 /* What the C library and the libraries that it loads read: resolving names, plug-ins, time, TLS. */
@@ -53,15 +55,25 @@ static const char *const path_members[] = { "filename", "bitmap-store", "path", 
 
 static void add(Sandbox *x, const char *prefix, const char *path)
 {
-    g_ptr_array_add(x->paths, g_strconcat(prefix, path, NULL));
+    g_autofree char *absolute = g_canonicalize_filename(path, NULL); /* --daemonize changes it */
+
+    g_ptr_array_add(x->paths, g_strconcat(prefix, absolute, NULL));
+}
+
+/* Directories that hold more than what stands beside a file. */
+static bool is_too_wide(const char *dir)
+{
+    return g_str_equal(dir, "/") || g_str_equal(dir, "/dev");
 }
 
 /* A file, and, for what is made and renamed beside it, its directory; but a device's directory
- * holds other devices. Directories that are named hold certificates. */
-static void add_file(Sandbox *x, const char *path)
+ * holds other devices, and below the root is everything. Directories that are named hold
+ * certificates. */
+static void add_file(void *opaque, const char *path)
 {
+    Sandbox *x = opaque;
     char *resolved = realpath(path, NULL);
-    const char *real = resolved ? resolved : path;
+    g_autofree char *real = resolved ? g_strdup(resolved) : g_canonicalize_filename(path, NULL);
     g_autofree char *dir = g_path_get_dirname(real);
     struct stat st = { 0 };
 
@@ -69,35 +81,39 @@ static void add_file(Sandbox *x, const char *path)
         add(x, "r:", real);
     } else {
         add(x, "", real);
-        if (!S_ISBLK(st.st_mode) && !S_ISCHR(st.st_mode))
+        if (!is_too_wide(dir) && !S_ISBLK(st.st_mode) && !S_ISCHR(st.st_mode))
             add(x, "", dir);
+        if (g_str_equal(dir, "/") && !x->in_root)
+            x->in_root = g_strdup(real);
     }
     free(resolved);
 }
 
 /* A secret's "file" is one; a node's is another node. */
-static bool names_path(CmdKind kind, const char *member)
+static bool names_path(bool object, const char *member)
 {
     for (size_t i = 0; i < G_N_ELEMENTS(path_members); i++) {
         if (!strcmp(path_members[i], member))
             return true;
     }
-    return kind == CMD_OBJECT && !strcmp(member, "file");
+    return object && !strcmp(member, "file");
 }
 
-static void collect(Sandbox *x, CmdKind kind, json_object *value)
+/* Calls @fn with each path in @value, which an @object has or else a node or server. */
+static void each_path(json_object *value, bool object, void (*fn)(void *, const char *),
+                      void *opaque)
 {
     if (json_object_is_type(value, json_type_array)) {
         for (size_t i = 0; i < json_object_array_length(value); i++)
-            collect(x, kind, json_object_array_get_idx(value, i));
+            each_path(json_object_array_get_idx(value, i), object, fn, opaque);
     }
     if (!json_object_is_type(value, json_type_object))
         return;
     json_object_object_foreach(value, member, child)
     {
-        if (json_object_is_type(child, json_type_string) && names_path(kind, member))
-            add_file(x, json_object_get_string(child));
-        collect(x, kind, child);
+        if (json_object_is_type(child, json_type_string) && names_path(object, member))
+            fn(opaque, json_object_get_string(child));
+        each_path(child, object, fn, opaque);
     }
 }
 
@@ -107,14 +123,14 @@ static void collect_option(Sandbox *x, CmdKind kind, const char *text)
     json_object *value =
         *text == '{' ? json_tokener_parse(text) : qmp_keyval_parse(text, "type", NULL);
 
-    collect(x, kind, value);
+    each_path(value, kind == CMD_OBJECT, add_file, x);
     json_object_put(value);
 }
 
 static void collect_all(Sandbox *x, const GArray *options)
 {
     for (size_t i = 0; i < G_N_ELEMENTS(system_paths); i++)
-        add(x, "", system_paths[i]);
+        g_ptr_array_add(x->paths, g_strdup(system_paths[i]));
     for (guint i = 0; i < options->len; i++) {
         const CmdOption *option = &g_array_index(options, CmdOption, i);
 
@@ -213,13 +229,8 @@ void sandbox_free(Sandbox *x)
     if (!x)
         return;
     g_ptr_array_unref(x->paths);
-    g_free(x->hint);
+    g_free(x->in_root);
     g_free(x);
-}
-
-const char *sandbox_hint(const Sandbox *x)
-{
-    return x->hint;
 }
 
 /* ---- the fences */
@@ -244,9 +255,12 @@ bool sandbox_files(Sandbox *x, GError **error)
     err = landlock_restrict(version, x->given ? (char **)x->paths->pdata : NULL);
     if (err)
         return missing(x, "files can't be restricted", -err, error);
-    if (x->given)
-        x->hint = g_strdup("the sandbox allows only what the command line names; "
-                           "--sandbox paths.0=DIR adds to it, --sandbox off ends it");
+    x->stands = x->given;
+    if (x->given && x->in_root)
+        tm_log(TM_LOG_WARNING,
+               "sandbox: nothing can be made beside '%s': the root directory stays closed, unless "
+               "--sandbox paths.0=/ opens it, with all that is in it",
+               x->in_root);
     return true;
 }
 
@@ -272,4 +286,76 @@ bool sandbox_calls(Sandbox *x, const GArray *options, GError **error)
         return true;
     err = seccomp_restrict();
     return !err || missing(x, "system calls can't be restricted", -err, error);
+}
+
+/* ---- blame */
+
+typedef struct Blame {
+    const Sandbox *x;
+    bool guilty;
+} Blame;
+
+/* With links followed, also those that lead to what is not there yet. */
+static char *real_path(const char *path)
+{
+    char *real = realpath(path, NULL), *result;
+    g_autofree char *dir = NULL, *name = NULL;
+
+    if (real) {
+        result = g_strdup(real);
+    } else {
+        dir = g_path_get_dirname(path);
+        name = g_path_get_basename(path);
+        real = realpath(dir, NULL);
+        result = g_build_filename(real ? real : dir, name, NULL);
+    }
+    free(real);
+    return result;
+}
+
+/* Whether @path is @top or below it. */
+static bool is_below(const char *path, const char *top)
+{
+    size_t n = strlen(top);
+
+    return g_str_equal(top, "/") || (!strncmp(path, top, n) && (!path[n] || path[n] == '/'));
+}
+
+/* For reading alone, it is the fence that is in the way of a file's owner only. */
+static void judge(void *opaque, const char *path)
+{
+    Blame *blame = opaque;
+    g_autofree char *real = real_path(path);
+    bool readable = false;
+
+    for (guint i = 0; i + 1 < blame->x->paths->len; i++) {
+        const char *rule = blame->x->paths->pdata[i];
+        bool reading = g_str_has_prefix(rule, "r:");
+        g_autofree char *top = real_path(reading ? rule + 2 : rule);
+
+        if (!is_below(real, top))
+            continue;
+        if (!reading)
+            return;
+        readable = true;
+    }
+    if (!readable || access(real, W_OK) == 0)
+        blame->guilty = true;
+}
+
+const char *sandbox_blame(const Sandbox *x, const char *message, json_object *args)
+{
+    g_auto(GStrv) quoted = g_strsplit(message, "'", -1);
+    Blame blame = { x };
+
+    if (!x->stands)
+        return NULL;
+    each_path(args, json_object_object_get_ex(args, "qom-type", NULL), judge, &blame);
+    for (guint i = 1; quoted[0] && quoted[i] && quoted[i + 1]; i += 2) {
+        if (g_path_is_absolute(quoted[i]))
+            judge(&blame, quoted[i]);
+    }
+    return blame.guilty ? "the sandbox allows only what the command line names; --sandbox "
+                          "paths.0=DIR adds to it, --sandbox off ends it"
+                        : NULL;
 }

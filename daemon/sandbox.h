@@ -3,7 +3,8 @@
  * A hostile client or image that finds a way to run code in this process still has only what the
  * kernel lets the process do. Three fences, each of which stands alone:
  *  - files (Landlock): a daemon without a monitor reaches the files and directories that its
- *    command line names, and what the C library reads. With a monitor, whose client may name any
+ *    command line names, what is beside those files (but for the root directory), and what the C
+ *    library reads. With a monitor, whose client may name any
  *    file, every file can be reached unless the option says `files=given`; in either case no
  *    program can be executed and no device, directory or symbolic link be made.
  *  - calls (seccomp): no new processes and programs, no tracing, mounting, namespaces, kernel
@@ -13,6 +14,8 @@
  * Threads: the main one. */
 #pragma once
 #include "daemon/cmdline.h"
+
+#include <json-c/json.h>
 
 typedef struct Sandbox Sandbox;
 
@@ -26,5 +29,6 @@ bool sandbox_files(Sandbox *sandbox, GError **error);
 /* Gives up the identity that --user says, and then restricts calls, of all threads. Once everything
  * is up. Errors: no such user, not root; `on` and no seccomp. */
 bool sandbox_calls(Sandbox *sandbox, const GArray *options, GError **error);
-/* What to add to an error that says that something is not permitted, or NULL. Borrowed. */
-const char *sandbox_hint(const Sandbox *sandbox);
+/* What to add to the error @message, that something is not permitted, of a command with @args; NULL
+ * if none of the files that they name is beyond the fence. Borrowed. */
+const char *sandbox_blame(const Sandbox *sandbox, const char *message, json_object *args);

@@ -175,14 +175,19 @@ json_object *qmp_context_version(void)
 /* ---- commands ---- */
 
 /* Messages end in the cause (util/error.h). */
-static void add_hint(const QmpContext *ctx, GError **error)
+static void add_hint(const QmpContext *ctx, json_object *args, GError **error)
 {
+    const QmpContextOptions *o = &ctx->options;
     g_autofree char *text = NULL;
+    const char *hint;
 
-    if (!ctx->options.not_permitted || !error || !*error ||
+    if (!o->not_permitted || !error || !*error ||
         !g_str_has_suffix((*error)->message, tm_strerror(EACCES)))
         return;
-    text = g_strdup_printf("%s (%s)", (*error)->message, ctx->options.not_permitted);
+    hint = o->not_permitted(o->not_permitted_opaque, (*error)->message, args);
+    if (!hint)
+        return;
+    text = g_strdup_printf("%s (%s)", (*error)->message, hint);
     g_free((*error)->message);
     (*error)->message = g_steal_pointer(&text);
 }
@@ -200,7 +205,7 @@ bool qmp_dispatch(QmpContext *ctx, const char *command, json_object *args, json_
     call.args = args ? json_object_get(args) : json_object_new_object();
     ok = qmp_check(ctx->types, c->args, call.args, error) && c->run(&call, error);
     if (!ok)
-        add_hint(ctx, error);
+        add_hint(ctx, call.args, error);
     json_object_put(call.args);
     if (ok && result)
         *result = call.result ? call.result : json_object_new_object();

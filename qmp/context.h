@@ -26,9 +26,10 @@ typedef struct QmpContextOptions {
      * out. */
     void (*quit)(void *opaque);
     void *opaque;
-    /* What else may be to blame where an error ends in "Permission denied"; it is added in
-     * brackets. Borrowed, outlives the context; or NULL. */
-    const char *not_permitted;
+    /* What but the files themselves is to blame where @message ends in "Permission denied" and the
+     * command had @args; it is added in brackets. Borrowed; NULL: nothing. Itself NULL: never. */
+    const char *(*not_permitted)(void *opaque, const char *message, json_object *args);
+    void *not_permitted_opaque;
 } QmpContextOptions;
 
 /* The drivers known to the graph's registry now are those that blockdev-add knows. Takes the

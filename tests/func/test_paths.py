@@ -102,6 +102,22 @@ def certificates(tmp):
         d.qmp("object-add", **{"qom-type": "tls-creds-x509"}, id="t", dir=directory, endpoint="server")
 
 
+@test
+def names(tmp):
+    "names in images are not followed unless that is said, a data file's never"
+    base = image(os.path.join(tmp, "base"), MIB)
+    top, data = os.path.join(tmp, "top"), os.path.join(tmp, "external")
+    tidemark("image", "create", "-q", "-f", "qcow2", "-b", base, "-F", "raw", top)
+    tidemark("image", "create", "-q", "-f", "qcow2", "-o", "data_file=%s.raw" % data, data, "1M")
+    with Daemon(tmp) as d:
+        for path, match in (top, "backing-names"), (data, "'data-file' is required"):
+            for names in {}, {"backing-names": "any"}:
+                if path == top and names:
+                    continue
+                raises(QMPError, d.qmp, "blockdev-add", dict(names, **{"node-name": "n", "driver": "qcow2"}),
+                       file={"driver": "file", "filename": path}, match=match)
+
+
 def add_top(d, top):
     d.qmp("blockdev-add", driver="qcow2", node_name="top", read_only=True, backing_names="directory",
           file={"driver": "file", "filename": top})

@@ -60,9 +60,21 @@ def calls(tmp):
 
 @test
 def any_file(tmp):
-    "with a monitor every file can be opened"
-    with Daemon(tmp) as d:
-        d.qmp("blockdev-add", driver="file", node_name="n", filename=image(other_dir(tmp)))
+    "with a monitor every file can be opened, and made, unless files=given"
+    if not landlock():
+        skip("this kernel has no Landlock")
+    for args in (), ("--sandbox", "on,files=given"):
+        with tempfile.TemporaryDirectory() as elsewhere, Daemon(tmp, *args) as d:
+            old, new = image(elsewhere), os.path.join(elsewhere, "new")
+            node = {"driver": "file", "node-name": "n", "filename": old}
+            if args:
+                raises(QMPError, d.qmp, "blockdev-add", node, match="the sandbox allows")
+            else:
+                d.qmp("blockdev-add", node)
+            d.qmp("blockdev-create", job_id="j",
+                  options={"driver": "file", "filename": new, "size": M})
+            wait_until(lambda: d.qmp("query-jobs")[0]["status"] == "concluded", "the job")
+            equal(os.path.exists(new), not args)
 
 
 @test
@@ -101,6 +113,78 @@ def more_paths(tmp):
         d.qmp("blockdev-add", driver="file", node_name="n", filename=image(other))
         raises(QMPError, d.qmp, "blockdev-add", driver="file", node_name="o", read_only=True,
                filename="/etc/hostname", match="the sandbox allows")
+
+
+@test
+def ordinary(tmp):
+    "an ordinary lack of rights is not blamed on the sandbox, and what the sandbox denies is"
+    if not landlock() or os.getuid():
+        skip("needs root and Landlock")
+    os.chmod(tmp, 0o777)
+    os.chmod(os.path.dirname(tmp), 0o755)
+    mine, other = image(tmp, "mine"), image(other_dir(tmp))
+    os.chmod(mine, 0o600)
+    os.chmod(other, 0o666)
+    link = os.path.join(tmp, "link")
+    os.symlink(other, link)
+    with tempfile.TemporaryDirectory() as elsewhere, Daemon(
+            tmp, "--sandbox", "on,paths.0=" + tmp, "--user", "12345") as d:
+        os.chmod(elsewhere, 0o755)
+        beyond = image(elsewhere)
+        os.chmod(beyond, 0o666)
+        os.symlink(beyond, os.path.join(tmp, "far"))
+        d.qmp("blockdev-add", driver="file", node_name="l", filename=link)
+
+        def desc(path):
+            return raises(QMPError, d.qmp, "blockdev-add", driver="file", node_name="n", filename=path).desc
+
+        equal(desc(mine), "Could not open '%s': Permission denied" % mine)
+        for path in beyond, os.path.join(tmp, "far"), os.path.join(elsewhere, "..", os.path.basename(elsewhere), "disk.img"):
+            matches(desc(path), "Permission denied .the sandbox allows")
+        equal("sandbox" in desc("/usr/bin/env"), False, "nobody but root may write there")
+        e = raises(QMPError, d.qmp, "object-add", qom_type="secret", id="s", file=beyond).desc
+        matches(e, "Permission denied .the sandbox allows")
+        e = raises(QMPError, d.qmp, "nbd-server-start", id="x", addr={
+            "type": "unix", "data": {"path": os.path.join(elsewhere, "s")}}).desc
+        matches(e, "Permission denied .the sandbox allows")
+    # nor without a monitor, at the start
+    done = run("setpriv", "--reuid=12345", "--clear-groups", TIDEMARKD, "--blockdev",
+               "driver=file,node-name=n,filename=" + mine, check=False)
+    matches(done.stderr, "Permission denied$")
+
+
+@test
+def backing(tmp):
+    "what an image names beyond the fence is told, too"
+    if not landlock():
+        skip("this kernel has no Landlock")
+    with tempfile.TemporaryDirectory() as elsewhere:
+        top = os.path.join(tmp, "top")
+        tidemark("image", "create", "-q", "-f", "qcow2", "-b", image(elsewhere), "-F", "raw", top)
+        done = run(TIDEMARKD, "--blockdev", "driver=qcow2,node-name=n,read-only=on,backing-names=any,"
+                   "file.driver=file,file.filename=" + top, check=False)
+        matches(done.stderr, "Permission denied .the sandbox allows")
+
+
+@test
+def root_directory(tmp):
+    "a file in the root directory doesn't open that, and all that is in it, to the daemon"
+    if not landlock() or os.getuid():
+        skip("needs root and Landlock")
+    path = "/tidemark-test-%d.img" % os.getpid()
+    with tempfile.TemporaryDirectory() as elsewhere:
+        other = image(elsewhere)
+        image("/", os.path.basename(path))
+        try:
+            with Daemon(tmp, "--sandbox", "on,files=given", "--blockdev",
+                        "driver=file,node-name=n,filename=" + path) as d:
+                matches(d.log(), "warning: sandbox: nothing can be made beside '%s'" % path)
+                raises(QMPError, d.qmp, "blockdev-add", driver="file", node_name="o", filename=other,
+                       match="Permission denied .the sandbox allows")
+                raises(QMPError, d.qmp, "block-dirty-bitmap-add", node="n", name="b", persistent=True,
+                       match="Permission denied .the sandbox allows")
+        finally:
+            os.unlink(path)
 
 
 @test
