@@ -3,6 +3,7 @@
 #include "block/node_int.h"
 
 #include "util/error.h"
+#include "util/file.h"
 #include "util/range.h"
 
 #include <errno.h>
@@ -168,19 +169,6 @@ static bool make_file(BlkImageCreate *c, const char *path, GError **error)
     return true;
 }
 
-/* The name of a new file is to survive, too. As good as it goes: it may be out of our reach. */
-static void sync_directory(BlkImageCreate *c)
-{
-    const TmSys *sys = blk_graph_sys(c->graph);
-    g_autofree char *directory = g_path_get_dirname(c->made);
-    int fd = sys->open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
-
-    if (fd < 0)
-        return;
-    sys->fsync(fd);
-    sys->close(fd);
-}
-
 static bool begin_file(BlkImageCreate *c, GError **error)
 {
     const char *path = blk_options_string(c->options, "filename");
@@ -215,8 +203,9 @@ static bool run_file(BlkImageCreate *c, BlkWorkDone *work, GError **error)
     ret = blk_node_flush(node);
     if (ret < 0)
         return tm_error_set_errno(error, -ret, "Could not write the file");
-    if (c->made)
-        sync_directory(c);
+    ret = c->made ? tm_file_sync_name(blk_graph_sys(c->graph), c->made) : 0;
+    if (ret < 0)
+        return tm_error_set_errno(error, -ret, "Could not sync the directory of '%s'", c->made);
     return true;
 }
 

@@ -63,6 +63,7 @@ typedef struct Create {
     bool sized;
     uint64_t size;
     char *data_file;
+    GPtrArray *made; /* paths of files that were not there before, borrowed */
     TcProgress *progress;
 } Create;
 
@@ -285,7 +286,7 @@ static json_object *file_node(const char *path)
 }
 
 /* A file of no bytes, if there is none. */
-static bool make_file(TcImage *image, const char *path, GError **error)
+static bool make_file(Create *c, TcImage *image, const char *path, GError **error)
 {
     json_object *create;
     bool ok;
@@ -296,6 +297,8 @@ static bool make_file(TcImage *image, const char *path, GError **error)
     json_object_object_add(create, "size", json_object_new_int(0));
     ok = blk_image_create(image->graph, create, NULL, NULL, error);
     json_object_put(create);
+    if (ok)
+        g_ptr_array_add(c->made, (char *)path);
     return ok;
 }
 
@@ -309,12 +312,12 @@ static bool make_image(Create *c, TcImage *image, GError **error)
     if (raw) {
         json_object_object_add(create, "filename", json_object_new_string(c->path));
     } else {
-        if (!make_file(image, c->path, error))
+        if (!make_file(c, image, c->path, error))
             return false;
         json_object_object_add(create, "file", file_node(c->path));
     }
     if (c->data_file) {
-        if (!make_file(image, c->data_file, error))
+        if (!make_file(c, image, c->data_file, error))
             return false;
         json_object_object_add(create, "data-file", file_node(c->data_file));
     }
@@ -323,7 +326,7 @@ static bool make_image(Create *c, TcImage *image, GError **error)
 
 static bool make(Create *c, GError **error)
 {
-    bool fresh = !g_file_test(c->path, G_FILE_TEST_EXISTS);
+    g_autoptr(GPtrArray) made = g_ptr_array_new();
     g_autoptr(TcProgress) progress = tc_progress_new(!tc_flag(c->inv, "quiet"));
     g_auto(TcImage) image = { 0 };
 
@@ -334,12 +337,13 @@ static bool make(Create *c, GError **error)
                             c->known == raw_options ? "" : ", or a backing file");
     c->size = tm_align_up(c->size, SECTOR);
     c->progress = progress;
+    c->made = made;
     if (!tc_image_begin(&image, error))
         return false;
     if (make_image(c, &image, error))
         return true;
-    if (fresh)
-        unlink(c->path);
+    for (guint i = 0; i < made->len; i++)
+        unlink(made->pdata[i]);
     return false;
 }
 

@@ -1,6 +1,7 @@
 /* client/main.c: the tidemark command: finds the subcommand and runs it. */
 #include "client/commands.h"
 #include "util/log.h"
+#include <errno.h>
 #include <locale.h>
 #include <signal.h>
 #include <string.h>
@@ -73,7 +74,8 @@ int main(int argc, char **argv)
     else
         status = tc_fail_usage(&invocation, g_steal_pointer(&error));
     tc_invocation_clear(&invocation);
-    if (fflush(stdout) || ferror(stdout)) {
+    /* Some file systems tell at the end only; it may have been closed from the beginning. */
+    if (fflush(stdout) || ferror(stdout) || (fclose(stdout) && errno != EBADF)) {
         tm_log(TM_LOG_ERROR, "standard output: write failed");
         return TC_EXIT_FAILED;
     }

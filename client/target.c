@@ -1,6 +1,7 @@
 /* client/target.c: see target.h. */
 #include "client/target.h"
 #include "client/text.h"
+#include "util/file.h"
 #include "util/range.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -203,17 +204,10 @@ bool tc_target_sync(TcTarget *target, GError **error)
     if (target->sys->fdatasync(target->fd))
         return tm_error_set_errno(error, errno, "target '%s': sync", target->path);
     if (target->created) {
-        g_autofree char *folder = g_path_get_dirname(target->path);
-        int fd = target->sys->open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+        int ret = tm_file_sync_name(target->sys, target->path);
 
-        /* some file systems can't sync a folder: then its names need no sync either */
-        if (fd >= 0 && target->sys->fsync(fd) && errno != EINVAL && errno != ENOTSUP) {
-            tm_error_set_errno(error, errno, "folder '%s': sync", folder);
-            target->sys->close(fd);
-            return false;
-        }
-        if (fd >= 0)
-            target->sys->close(fd);
+        if (ret < 0)
+            return tm_error_set_errno(error, -ret, "target '%s': sync of its folder", target->path);
         target->created = false;
     }
     return true;

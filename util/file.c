@@ -87,3 +87,16 @@ bool tm_file_read(const char *path, size_t max, char **text, size_t *length, GEr
         *length = (size_t)n;
     return true;
 }
+
+int tm_file_sync_name(const TmSys *sys, const char *path)
+{
+    g_autofree char *directory = g_path_get_dirname(path);
+    int fd = sys->open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0), ret = 0;
+
+    if (fd < 0)
+        return errno == EACCES || errno == EPERM ? 0 : -errno;
+    if (sys->fsync(fd) < 0 && errno != EINVAL && errno != ENOTSUP)
+        ret = -errno;
+    sys->close(fd);
+    return ret;
+}

@@ -1,10 +1,13 @@
-/* util/file.h: reading small files that a user names, without ever waiting for good.
+/* util/file.h: reading small files that a user names, without ever waiting for good; and making
+ * names durable.
  *
  * A path may lead to anything: opening a FIFO waits for who opens its other end, and a terminal or
  * a pipe may say nothing for ever.
  *
  * Threads: any. */
 #pragma once
+#include "util/sys.h"
+
 #include <glib.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -20,3 +23,7 @@ ssize_t tm_file_fill(int fd, const char *path, void *buf, size_t size, GError **
 /* A whole regular file. *text (g_free) ends in a NUL behind *length bytes; @length may be NULL.
  * Errors: larger than @max. */
 bool tm_file_read(const char *path, size_t max, char **text, size_t *length, GError **error);
+
+/* Makes durable that @path was made, renamed or removed, as far as that can be asked for: a
+ * directory that can't be read, or whose file system syncs none, is passed over. 0 or -errno. */
+int tm_file_sync_name(const TmSys *sys, const char *path);

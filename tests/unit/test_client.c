@@ -495,6 +495,36 @@ START_TEST(target_failures)
 }
 END_TEST
 
+static int sync_fails(int fd)
+{
+    errno = EIO;
+    return -1;
+}
+
+/* What is new has a name, too, that has to survive. */
+START_TEST(target_not_synced)
+{
+    g_autofree char *path = g_strdup("/tmp/tm-target-XXXXXX");
+    TmSys sys = tm_sys_kernel;
+
+    for (int i = 0; i < 4; i++) {
+        bool fresh = i % 2 == 0, data = i < 2;
+        TcTarget *target;
+
+        close(g_mkstemp(path));
+        if (fresh)
+            unlink(path);
+        sys.fdatasync = data ? sync_fails : tm_sys_kernel.fdatasync;
+        sys.fsync = data ? tm_sys_kernel.fsync : sync_fails;
+        target = open_target(&sys, path, 4096);
+        ck_assert_int_eq(tc_target_sync(target, NULL), !data && !fresh);
+        tc_target_free(target);
+        unlink(path);
+        strcpy(path + strlen(path) - 6, "XXXXXX");
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("client");
@@ -518,6 +548,7 @@ int main(void)
     tcase_add_test(tcase, progress_fits);
     tcase_add_test(tcase, target_zeroes_by_any_means);
     tcase_add_test(tcase, target_failures);
+    tcase_add_test(tcase, target_not_synced);
     suite_add_tcase(suite, tcase);
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

@@ -444,6 +444,32 @@ START_TEST(test_info)
 }
 END_TEST
 
+static int fsync_errno;
+
+static int fake_fsync(int fd)
+{
+    return fails(fsync_errno) ? -1 : tm_sys_kernel.fsync(fd);
+}
+
+/* A new file whose name may go with the power is not said to be made. */
+START_TEST(test_name_not_synced)
+{
+    g_autofree char *path = path_of("r");
+    g_autoptr(GError) error = NULL;
+    json_object *options = parse_json("{'driver':'file','filename':'%s','size':65536}", path);
+
+    fake_sys.fsync = fake_fsync;
+    fsync_errno = EIO;
+    ck_assert(!blk_image_create(graph, options, NULL, NULL, &error));
+    ck_assert_ptr_nonnull(strstr(error->message, "directory"));
+    ck_assert_int_ne(access(path, F_OK), 0);
+    fsync_errno = EINVAL; /* a file system that has no such thing */
+    ck_assert(blk_image_create(graph, options, NULL, NULL, NULL));
+    ck_assert_int_eq(access(path, F_OK), 0);
+    json_object_put(options);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("image");
@@ -454,6 +480,7 @@ int main(void)
     tcase_add_checked_fixture(tests, open_on_disk, close_graph);
     tcase_set_timeout(tests, 60);
     tcase_add_test(tests, test_cut_short);
+    tcase_add_test(tests, test_name_not_synced);
     tcase_add_test(tests, test_cannot_write);
     tcase_add_test(tests, test_not_emptied);
     tcase_add_test(tests, test_file);
