@@ -16,20 +16,13 @@
 
 enum { UNKNOWN, CAN, CAN_NOT }; /* BlkNode.forgets */
 
-/* The descriptor that holds a range, its node, and its place there. */
+/* The descriptor that a range could be lent from. */
 static BlkNode *find_descriptor(BlkNode *node, uint64_t offset, uint64_t length,
                                 struct tidemark_mapping *m)
 {
-    while (blk_node_map(node, offset, length, TIDEMARK_MAP_FOR_READ, m) == 0 &&
-           m->length == length) {
-        if (m->kind == TIDEMARK_MAP_FD)
-            return m->flags & TIDEMARK_MAPPED_DIRECT ? NULL : node;
-        if (m->kind != TIDEMARK_MAP_CHILD)
-            return NULL;
-        node = blk_node_child_at(node, m->child);
-        offset = m->offset;
-    }
-    return NULL;
+    BlkNode *place = blk_node_descriptor(node, offset, length, m);
+
+    return place && !(m->flags & TIDEMARK_MAPPED_DIRECT) ? place : NULL;
 }
 
 /* Punching behind the end of a file changes nothing and tells whether it could. */
@@ -57,19 +50,10 @@ bool blk_node_can_forget(BlkNode *node, uint64_t cluster)
     return forgets == CAN && cluster >= (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
-/* Where discards are to be ignored the space stays reserved. Advice. */
-static void reserve(BlkNode *node, const struct tidemark_mapping *m)
-{
-    node->graph_sys->fallocate(m->fd, FALLOC_FL_KEEP_SIZE, (off_t)m->offset, (off_t)m->length);
-    if (node->driver->wrote)
-        node->driver->wrote(node->handle, m->offset, m->length);
-}
-
 int blk_node_forget(BlkNode *node, uint64_t offset, uint64_t length, uint32_t flags)
 {
     const TmSys *sys = node->graph_sys;
     struct tidemark_mapping m;
-    BlkNode *place;
     int ret;
 
     if (!__atomic_load_n(&node->lent, __ATOMIC_ACQUIRE))
@@ -78,10 +62,10 @@ int blk_node_forget(BlkNode *node, uint64_t offset, uint64_t length, uint32_t fl
                                 TIDEMARK_FAST_ZERO | TIDEMARK_MAY_UNMAP | BLK_FORGET);
     if (ret < 0)
         return ret;
-    place = find_descriptor(node, offset, length, &m);
-    if (!place || !sys->cached || sys->cached(m.fd, (off_t)m.offset, length, false) != 0)
+    if (!find_descriptor(node, offset, length, &m) || !sys->cached ||
+        sys->cached(m.fd, (off_t)m.offset, length, false) != 0)
         return -EBUSY;
     if (!(flags & TIDEMARK_MAY_UNMAP && __atomic_load_n(&node->unmap, __ATOMIC_RELAXED)))
-        reserve(place, &m);
+        blk_node_reserve(node, offset, length); /* where discards are ignored; advice */
     return 0;
 }

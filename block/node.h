@@ -85,3 +85,6 @@ int blk_node_flush(BlkNode *node);
 /* Makes it at least so big: for a format that needs room in its file, be it while requests of the
  * format wait. -errno as the driver's resize. */
 int blk_node_grow(BlkNode *node, uint64_t size);
+/* Space for what is written to the range later, whatever else fills the medium; what is in it stays
+ * as it is. -ENOTSUP: that can't be had otherwise than by writing. Slow lane. */
+int blk_node_reserve(BlkNode *node, uint64_t offset, uint64_t length);

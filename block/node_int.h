@@ -91,6 +91,10 @@ int blk_node_map(BlkNode *node, uint64_t offset, uint64_t length, uint32_t purpo
 /* A flag of blk_node_write_zeroes(): the space goes, discard=ignore or not. */
 #define BLK_FORGET (1u << 31)
 
+/* reserve.c. The node whose descriptor holds all of a range, and its place there; NULL: none. */
+BlkNode *blk_node_descriptor(BlkNode *node, uint64_t offset, uint64_t length,
+                             struct tidemark_mapping *m);
+
 /* forget.c. Whether what is lent of @node (blk_send()) could be forgotten, in clusters of that
  * size. Any thread. */
 bool blk_node_can_forget(BlkNode *node, uint64_t cluster);

@@ -1,0 +1,43 @@
+/* block/reserve.c: the descriptor that a range of a node is in, and space there that is promised
+ * before it is written to. */
+#include "block/node_int.h"
+
+#include <errno.h>
+#include <linux/falloc.h>
+
+BlkNode *blk_node_descriptor(BlkNode *node, uint64_t offset, uint64_t length,
+                             struct tidemark_mapping *m)
+{
+    while (blk_node_map(node, offset, length, TIDEMARK_MAP_FOR_READ, m) == 0 &&
+           m->length == length) {
+        if (m->kind == TIDEMARK_MAP_FD)
+            return node;
+        if (m->kind != TIDEMARK_MAP_CHILD)
+            return NULL;
+        node = blk_node_child_at(node, m->child);
+        offset = m->offset;
+    }
+    return NULL;
+}
+
+/* EINVAL: a device, asked for a part of a sector. */
+static bool lacks(int err)
+{
+    return err == EOPNOTSUPP || err == ENOSYS || err == ENODEV || err == EINVAL;
+}
+
+int blk_node_reserve(BlkNode *node, uint64_t offset, uint64_t length)
+{
+    const TmSys *sys = node->graph_sys;
+    struct tidemark_mapping m;
+    BlkNode *place = blk_node_descriptor(node, offset, length, &m);
+
+    if (!place)
+        return -ENOTSUP;
+    while (sys->fallocate(m.fd, FALLOC_FL_KEEP_SIZE, (off_t)m.offset, (off_t)m.length) < 0)
+        if (errno != EINTR)
+            return lacks(errno) ? -ENOTSUP : -errno;
+    if (place->driver->wrote)
+        place->driver->wrote(place->handle, m.offset, m.length);
+    return 0;
+}
