@@ -6,6 +6,7 @@
 #include "block/bitmaps.h"
 #include "client/cmd_image.h"
 #include "client/text.h"
+#include "util/text.h"
 #include <string.h>
 
 static const TcOption options[] = {
@@ -25,7 +26,7 @@ static const TcOption options[] = {
 
 typedef struct Actions {
     const TcInvocation *inv;
-    const char *name;
+    const char *name; /* as text */
     TcImage image;
     BlkNode *source; /* of merges; the image's own node, or another */
     uint64_t granularity;
@@ -41,8 +42,9 @@ static bool add(Actions *a, GError **error)
     return blk_bitmap_changes_add(a->changes, a->image.node, a->name, &o, error);
 }
 
-static bool merge(Actions *a, BmpBitmap *bitmap, const char *name, GError **error)
+static bool merge(Actions *a, BmpBitmap *bitmap, const char *bytes, GError **error)
 {
+    g_autofree char *name = tm_text_of(bytes, strlen(bytes));
     g_autoptr(BmpBitmap) source = bmp_set_find(blk_node_bitmaps(a->source), name, error);
 
     return source && blk_bitmap_changes_merge(a->changes, bitmap, source, error);
@@ -131,6 +133,8 @@ static bool check(Actions *a, TcImageOptions *o, GError **error)
                             "is needed");
     if (tc_flag(inv, "granularity") && !tc_flag(inv, "add"))
         return tm_error_set(error, "--granularity is for --add");
+    if (tc_flag(inv, "add") && !tm_is_text(tc_arg(inv, 1), strlen(tc_arg(inv, 1))))
+        return tm_error_set(error, "'%s' is no name for a new bitmap: it is not UTF-8", a->name);
     if (tc_flag(inv, "source-file") && !tc_flag(inv, "merge"))
         return tm_error_set(error, "--source-file is for --merge");
     if (tc_flag(inv, "source-format") && !tc_flag(inv, "source-file"))
@@ -142,7 +146,9 @@ static bool check(Actions *a, TcImageOptions *o, GError **error)
 
 static int run(const TcInvocation *inv)
 {
-    Actions a = { .inv = inv, .name = tc_arg(inv, 1) };
+    /* As images have them that QEMU made: what a shell gave. */
+    g_autofree char *name = tm_text_of(tc_arg(inv, 1), strlen(tc_arg(inv, 1)));
+    Actions a = { .inv = inv, .name = name };
     TcImageOptions o = { .writable = true, .bitmaps = true };
     g_autoptr(GError) error = NULL;
     bool ok;

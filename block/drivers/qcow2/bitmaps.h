@@ -41,6 +41,8 @@ typedef struct Qcow2Bitmap {
     uint32_t flags;
     uint8_t granularity_bits;
     char *name;     /* UTF-8; owned */
+    uint8_t *bytes; /* the name in the image, if that is no text: owned; NULL: it is @name */
+    uint32_t n_bytes;
     uint8_t *extra; /* owned */
     uint32_t extra_size;
 } Qcow2Bitmap;

@@ -4,6 +4,7 @@
 #include "util/endian.h"
 #include "util/error.h"
 #include "util/range.h"
+#include "util/text.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -11,6 +12,7 @@
 #define GRANULARITY_BITS_MIN 9u
 #define GRANULARITY_BITS_MAX 31u
 #define TYPE_DIRTY           1u
+#define NAME_OF_BYTES_MAX    1000u /* of a name made for one that is no text */
 #define TABLE_RESERVED       UINT64_C(0xff000000000001fe)
 
 static void bitmap_clear(void *data)
@@ -18,6 +20,7 @@ static void bitmap_clear(void *data)
     Qcow2Bitmap *b = data;
 
     g_free(b->name);
+    g_free(b->bytes);
     g_free(b->extra);
 }
 
@@ -116,6 +119,20 @@ static bool check_entry(const Qcow2Header *h, uint64_t file_size, const Qcow2Bit
     return check_size(h, b, error);
 }
 
+/* What is no text has a name that is, and stays in the image as it is. */
+static void read_name(Qcow2Bitmap *b, const uint8_t *bytes, uint64_t length)
+{
+    b->name = tm_text_of((const char *)bytes, length);
+    if (tm_is_text((const char *)bytes, length))
+        return;
+    b->bytes = g_memdup2(bytes, length);
+    b->n_bytes = (uint32_t)length;
+    if (strlen(b->name) > NAME_OF_BYTES_MAX)
+        b->name[NAME_OF_BYTES_MAX] = 0;
+    for (char *end = b->name + strlen(b->name); !g_utf8_validate(b->name, -1, NULL);)
+        *--end = 0;
+}
+
 /* The name, and where the entry ends; what is in between is taken as it is. */
 static bool read_entry(const uint8_t *bytes, uint64_t size, uint64_t *at, Qcow2Bitmap *b,
                        GError **error)
@@ -139,10 +156,7 @@ static bool read_entry(const uint8_t *bytes, uint64_t size, uint64_t *at, Qcow2B
                             "bitmap directory: the entry at %" PRIu64 " has a name of %" PRIu64
                             " bytes, expected 1 to %u",
                             *at, name, QCOW2_BITMAP_NAME_MAX);
-    b->name = g_strndup((const char *)e + QCOW2_BITMAP_ENTRY + b->extra_size, name);
-    if (strlen(b->name) != name || !g_utf8_validate(b->name, -1, NULL))
-        return tm_error_set(
-            error, "bitmap directory: the name in the entry at %" PRIu64 " is not text", *at);
+    read_name(b, e + QCOW2_BITMAP_ENTRY + b->extra_size, name);
     b->at = *at;
     b->table_offset = tm_get_be64(e);
     b->table_size = tm_get_be32(e + 8);
@@ -181,6 +195,11 @@ GArray *qcow2_bitmaps_parse(const Qcow2Header *h, uint64_t file_size, const uint
     return g_steal_pointer(&bitmaps);
 }
 
+static size_t name_length(const Qcow2Bitmap *b)
+{
+    return b->bytes ? b->n_bytes : strlen(b->name);
+}
+
 uint8_t *qcow2_bitmaps_build(const GArray *bitmaps, uint64_t *size)
 {
     uint64_t bytes = 0;
@@ -189,7 +208,7 @@ uint8_t *qcow2_bitmaps_build(const GArray *bitmaps, uint64_t *size)
     for (guint i = 0; i < bitmaps->len; i++) {
         const Qcow2Bitmap *b = &g_array_index(bitmaps, Qcow2Bitmap, i);
 
-        bytes += qcow2_bitmap_entry_bytes(strlen(b->name), b->extra_size);
+        bytes += qcow2_bitmap_entry_bytes(name_length(b), b->extra_size);
     }
     directory = bytes <= QCOW2_BITMAP_DIRECTORY_MAX ? g_try_malloc0(bytes + 1) : NULL;
     if (!directory)
@@ -197,7 +216,7 @@ uint8_t *qcow2_bitmaps_build(const GArray *bitmaps, uint64_t *size)
     e = directory;
     for (guint i = 0; i < bitmaps->len; i++) {
         const Qcow2Bitmap *b = &g_array_index(bitmaps, Qcow2Bitmap, i);
-        size_t name = strlen(b->name);
+        size_t name = name_length(b);
 
         tm_put_be64(e, b->table_offset);
         tm_put_be32(e + 8, b->table_size);
@@ -208,7 +227,7 @@ uint8_t *qcow2_bitmaps_build(const GArray *bitmaps, uint64_t *size)
         tm_put_be32(e + 20, b->extra_size);
         if (b->extra_size)
             memcpy(e + QCOW2_BITMAP_ENTRY, b->extra, b->extra_size);
-        memcpy(e + QCOW2_BITMAP_ENTRY + b->extra_size, b->name, name);
+        memcpy(e + QCOW2_BITMAP_ENTRY + b->extra_size, b->bytes ? b->bytes : (void *)b->name, name);
         e += qcow2_bitmap_entry_bytes(name, b->extra_size);
     }
     *size = bytes;

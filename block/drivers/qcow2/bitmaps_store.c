@@ -218,6 +218,7 @@ static void keep(Writer *w, Qcow2Bitmap *old, uint32_t flags)
     b.flags |= flags;
     g_array_append_val(w->bitmaps, b);
     old->name = NULL;
+    old->bytes = NULL;
     old->extra = NULL;
 }
 
@@ -288,6 +289,8 @@ static int put_record(Writer *w, const BmpRecord *r, Qcow2Bitmap *before)
         b.flags |= before->flags & QCOW2_BITMAP_EXTRA_COMPATIBLE;
         b.extra = g_steal_pointer(&before->extra);
         b.extra_size = before->extra_size;
+        b.bytes = g_steal_pointer(&before->bytes);
+        b.n_bytes = before->n_bytes;
         let_go_of_bitmap(w, before);
     }
     ret = put_bitmap(w, r, &b);

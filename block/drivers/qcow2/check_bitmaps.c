@@ -6,6 +6,7 @@
 #include "util/endian.h"
 #include "util/error.h"
 #include "util/range.h"
+#include "util/text.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -28,7 +29,6 @@ static void entry_clear(void *data)
 static uint64_t read_entry(const uint8_t *at, uint64_t left, Qcow2DirectoryEntry *e)
 {
     uint64_t name_length, extra, length;
-    g_autofree char *name = NULL;
 
     if (left < ENTRY_HEAD)
         return 0;
@@ -44,8 +44,7 @@ static uint64_t read_entry(const uint8_t *at, uint64_t left, Qcow2DirectoryEntry
     if (at[16] != 1 || e->granularity_bits < 9 || e->granularity_bits > 31 ||
         e->table_size > TABLE_MAX || !e->table_offset || e->table_offset > TM_SIZE_MAX)
         return 0;
-    name = g_strndup((const char *)at + ENTRY_HEAD + extra, name_length);
-    e->name = g_utf8_make_valid(name, -1);
+    e->name = tm_text_of((const char *)at + ENTRY_HEAD + extra, name_length);
     return length;
 }
 

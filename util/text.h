@@ -1,0 +1,15 @@
+/* util/text.h: bytes that should be text, and may not be.
+ *
+ * Threads: any. */
+#pragma once
+#include <glib.h>
+#include <stdbool.h>
+
+/* Whether it is UTF-8, and has no NUL in it. */
+static inline bool tm_is_text(const char *bytes, gsize length)
+{
+    return g_utf8_validate(bytes, (gssize)length, NULL);
+}
+
+/* Text for people and JSON (g_free): the same if it is text; else what is none as \xNN. */
+char *tm_text_of(const char *bytes, gsize length);
