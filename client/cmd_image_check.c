@@ -55,10 +55,10 @@ static void show_line(void *opaque, const char *line)
 
 static int status_of(const BlkImageCheck *r)
 {
-    return r->corruptions    ? CHECK_CORRUPT
-           : r->check_errors ? CHECK_FAILED
-           : r->leaks        ? CHECK_LEAKS
-                             : CHECK_OK;
+    return r->check_errors  ? CHECK_FAILED
+           : r->corruptions ? CHECK_CORRUPT
+           : r->leaks       ? CHECK_LEAKS
+                            : CHECK_OK;
 }
 
 static void print_count(uint64_t n, const char *one, const char *many, const char *meaning)

@@ -247,8 +247,10 @@ static bool look_at_backing(Create *c, GError **error)
     g_auto(TcImage) image = { 0 };
     g_autofree char *path = NULL;
 
-    if (!backing || !*backing)
+    if (!backing)
         return true;
+    if (!*backing)
+        return tm_error_set(error, "the name of the backing file is empty");
     if (!format)
         return tm_error_set(error, "which format '%s' has is to be said with --backing-format",
                             backing);

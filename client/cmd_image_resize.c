@@ -52,6 +52,8 @@ static bool check_backing(const Resize *r, const TcImage *image, bool followed, 
 
 static bool new_size(Resize *r, GError **error)
 {
+    if (!r->sign && !r->amount)
+        return tm_error_set(error, "a size of 0 leaves nothing of the disk: it has to be positive");
     if (r->sign == '-' && r->amount >= r->before)
         return tm_error_set(error, "the image has %" PRIu64 " bytes: it can't lose %" PRIu64,
                             r->before, r->amount);

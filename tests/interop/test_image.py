@@ -294,10 +294,17 @@ def statuses(tmp):
         for args in (["map", "none"], ["map", "-f", "qcow2", "r"], ["map", "cut"], ["resize", "q", "512k"],
                      ["resize", "q", "x"], ["resize", "q", "-2M"], ["resize", "none", "1M"],
                      ["bitmap", "--remove", "q", "b"], ["bitmap", "--merge", "a", "q", "b"],
+                     ["resize", "--shrink", "q", "0"], ["resize", "--shrink", "r", "0"],
+                     ["create", "-q", "-f", "qcow2", "-b", "", "-F", "raw", "o", "1M"],
+                     ["create", "-q", "-f", "qcow2", "-o", "backing_file=", "-F", "raw", "o", "1M"],
                      ["map", "q"], ["map", "-U", "r"], ["resize", "q", "+1M"], ["resize", "r", "+512"]):
             got, expected = ours(*args, check=False), qemu_img(*args, check=False)
             equal(got.returncode != 0, expected.returncode != 0, "%s %s" % (args, got.stderr))
             equal(bool(got.stderr), got.returncode != 0, str(args))
+        with open("q", "r+b") as f:  # there is no such refcount block: the check can't be completed
+            f.seek(0x10000)
+            f.write(bytes([0, 0, 0, 0, 0, 2, 0x2a, 0]))
+        equal([run_("check", "q", check=False).returncode for run_ in (qemu_img, ours)], [1, 1])
 
 
 @test(needs=["qemu-img", "qemu-storage-daemon"])
