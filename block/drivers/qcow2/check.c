@@ -59,6 +59,15 @@ int qcow2_check_write(Qcow2Check *k, const void *buf, uint64_t offset, uint64_t 
     return blk_node_pwrite(k->file, buf, offset, length, 0);
 }
 
+int qcow2_check_grow(Qcow2Check *k, uint64_t size)
+{
+    int ret = blk_node_grow(k->file, size);
+
+    k->size = tm_max(k->size, blk_node_size(k->file));
+    k->clusters = k->size / k->cluster + !!(k->size % k->cluster);
+    return ret;
+}
+
 /* ---- life */
 
 static bool start(Qcow2Check *k, BlkNode *data_file, GError **error)
@@ -142,6 +151,21 @@ static bool count_again(Qcow2Check *k, GError **error)
     return ok;
 }
 
+/* What the file lost of its end is there again as a hole, as whoever wrote to it would make it. */
+static bool mend_end(Qcow2Check *k, GError **error)
+{
+    uint64_t before = k->result.corruptions;
+
+    if (!(k->options.fix & BLK_IMAGE_FIX_ERRORS) || !k->cut_end ||
+        qcow2_check_grow(k, tm_align_up(k->cut_end, k->cluster)) < 0)
+        return true;
+    qcow2_check_found(k, "Repairing the end of the file");
+    if (!count_again(k, error))
+        return false;
+    k->result.corruptions_fixed += before - tm_min(before, k->result.corruptions);
+    return true;
+}
+
 static bool rebuild(Qcow2Check *k, GError **error)
 {
     BlkImageCheck before = k->result;
@@ -182,7 +206,7 @@ static bool mend(Qcow2Check *k, GError **error)
     BlkImageCheck counted;
     bool quiet = k->quiet, ok;
 
-    if (!qcow2_check_count(k, true, error))
+    if (!qcow2_check_count(k, true, error) || !mend_end(k, error))
         return false;
     if (fix & BLK_IMAGE_FIX_ERRORS && k->fixable &&
         (!qcow2_check_zero_entries(k, error) || !count_again(k, error)))

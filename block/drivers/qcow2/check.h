@@ -66,6 +66,8 @@ void qcow2_check_found(Qcow2Check *k, const char *format, ...)
 int qcow2_check_read(Qcow2Check *k, void *buf, uint64_t offset, uint64_t length);
 /* How much of [offset, offset + length) is a hole from its start. */
 uint64_t qcow2_check_hole(Qcow2Check *k, uint64_t offset, uint64_t length);
+/* Makes the file at least that big. */
+int qcow2_check_grow(Qcow2Check *k, uint64_t size);
 int qcow2_check_write(Qcow2Check *k, const void *buf, uint64_t offset, uint64_t length);
 
 /* ---- check_refs.c */

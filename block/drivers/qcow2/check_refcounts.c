@@ -293,20 +293,11 @@ static int write_blocks(Qcow2Check *k, const Rebuild *r, uint8_t *block, uint64_
     return ret == 0 ? blk_node_flush(k->file) : ret;
 }
 
-static int grow(Qcow2Check *k, uint64_t size)
-{
-    int ret = blk_node_grow(k->file, size);
-
-    k->size = tm_max(k->size, blk_node_size(k->file));
-    k->clusters = k->size / k->cluster + !!(k->size % k->cluster);
-    return ret;
-}
-
 /* The header is the last to know. */
 static int write_all(Qcow2Check *k, const Rebuild *r, uint8_t *block, uint64_t *table)
 {
     uint8_t fields[12];
-    int ret = grow(k, (r->start + r->total) * k->cluster);
+    int ret = qcow2_check_grow(k, (r->start + r->total) * k->cluster);
 
     if (ret == 0)
         ret = write_blocks(k, r, block, table);
@@ -331,7 +322,7 @@ static bool count_all(Qcow2Check *k, GError **error)
         return false;
     if (!k->cut_end)
         return true;
-    ret = grow(k, tm_align_up(k->cut_end, k->cluster));
+    ret = qcow2_check_grow(k, tm_align_up(k->cut_end, k->cluster));
     if (ret < 0)
         return tm_error_set_errno(error, -ret, "Could not rebuild the refcounts");
     return qcow2_check_count(k, false, error);

@@ -57,12 +57,6 @@ void qcow2_check_add(Qcow2Check *k, uint64_t cluster, uint32_t holds)
     qcow2_check_found(k, "ERROR: overflow cluster offset=0x%" PRIx64, cluster * k->cluster);
 }
 
-/* How much of its end a file may have lost for that to be what happened to it. */
-static uint64_t cut_max(const Qcow2Check *k)
-{
-    return tm_max(k->size, UINT64_C(16) << 20);
-}
-
 void qcow2_check_refer(Qcow2Check *k, uint64_t offset, uint64_t length, uint32_t holds)
 {
     uint64_t end = UINT64_MAX;
@@ -72,7 +66,7 @@ void qcow2_check_refer(Qcow2Check *k, uint64_t offset, uint64_t length, uint32_t
     /* The last cluster of a file may be there in part. */
     if (!tm_range_end(offset, length, &end) || (end > k->size && end - k->size >= k->cluster)) {
         k->result.corruptions++;
-        if (end <= k->size + cut_max(k))
+        if (end <= qcow2_reach(k->size))
             k->cut_end = tm_max(k->cut_end, end);
         qcow2_check_found(k,
                           "ERROR: counting reference for region exceeding the end of the file by "

@@ -4,7 +4,11 @@
  * once the next commit has made everything durable that was changed before (Q2); then its space may
  * go back to the file, and only then can it be had again.
  *
- * A free cluster at or behind "touched" was never written to and reads as zeroes. */
+ * A free cluster at or behind "touched" was never written to and reads as zeroes. Where that is the
+ * refcounts say, for the file may have lost its end, or end within a cluster.
+ *
+ * Metadata has its space from the moment that its cluster is taken: a commit does not fail for want
+ * of any, and what was answered can be flushed when the medium is full. */
 #include "block/drivers/qcow2/qcow2.h"
 #include "util/range.h"
 #include "util/sync.h"
@@ -57,6 +61,13 @@ static int find_free(Qcow2 *q, uint64_t clusters, uint64_t *first)
     return 0;
 }
 
+int qcow2_grow(Qcow2 *q, uint32_t child, uint64_t size)
+{
+    int ret = blk_host.child_grow(q->node, child, size);
+
+    return ret == -EINVAL || ret == -ENOTSUP ? -ENOSPC : ret;
+}
+
 static int make_file_reach(Qcow2 *q, uint64_t end)
 {
     uint64_t size = blk_host.child_size(q->node, QCOW2_FILE), more;
@@ -64,9 +75,87 @@ static int make_file_reach(Qcow2 *q, uint64_t end)
     if (end <= size)
         return 0;
     more = CLAMP(size / 8, GROW_MIN, GROW_MAX);
-    if (blk_host.child_grow(q->node, QCOW2_FILE, end + more) == 0)
+    if (qcow2_grow(q, QCOW2_FILE, end + more) == 0)
         return 0;
-    return blk_host.child_grow(q->node, QCOW2_FILE, end);
+    return qcow2_grow(q, QCOW2_FILE, end);
+}
+
+static void raise_touched(Qcow2 *q, uint64_t end)
+{
+    __atomic_store_n(&q->touched, tm_max(q->touched, end), __ATOMIC_RELAXED);
+}
+
+void qcow2_touch(Qcow2 *q, uint64_t end)
+{
+    if (end <= __atomic_load_n(&q->touched, __ATOMIC_RELAXED))
+        return;
+    TM_GUARD(&q->alloc_lock);
+    raise_touched(q, tm_align_up(end, q->cluster));
+}
+
+bool qcow2_reaches(const Qcow2 *q, uint64_t offset)
+{
+    return offset < __atomic_load_n(&q->touched, __ATOMIC_RELAXED) ||
+           offset < qcow2_reach(blk_host.child_size(q->node, QCOW2_FILE));
+}
+
+/* ---- space */
+
+static int write_zeroes(Qcow2 *q, uint64_t offset, uint64_t length)
+{
+    g_autofree uint8_t *zeroes = g_try_malloc0(length);
+
+    return zeroes ? blk_host.child_pwrite(q->node, QCOW2_FILE, zeroes, offset, length, 0) : -ENOMEM;
+}
+
+int qcow2_make_room(Qcow2 *q, uint64_t offset, uint64_t clusters)
+{
+    uint64_t length = clusters * q->cluster;
+    int ret = make_file_reach(q, offset + length);
+
+    if (ret == 0)
+        ret = blk_node_reserve(blk_node_child(q->node, QCOW2_FILE), offset, length);
+    if (ret == -ENOTSUP)
+        ret = write_zeroes(q, offset, length);
+    if (ret == 0)
+        raise_touched(q, offset + length);
+    return ret;
+}
+
+int qcow2_reserve_once(Qcow2 *q, bool *reserved, uint64_t offset, uint64_t length)
+{
+    int ret = 0;
+
+    if (!__atomic_load_n(reserved, __ATOMIC_RELAXED))
+        ret = blk_node_reserve(blk_node_child(q->node, QCOW2_FILE), offset, length);
+    if (ret < 0 && ret != -ENOTSUP)
+        return ret;
+    __atomic_store_n(reserved, true, __ATOMIC_RELAXED);
+    return 0;
+}
+
+/* ---- taking */
+
+static int count_down(Qcow2 *q, uint64_t cluster)
+{
+    uint64_t count;
+    Qcow2Block *b;
+    int ret = qcow2_block_get(q, cluster / qcow2_per_block(q), &b);
+
+    if (ret < 0)
+        return ret;
+    count = b ? qcow2_count_get(q, b, cluster % qcow2_per_block(q)) : 0;
+    if (!count)
+        return qcow2_corrupt(q, "the cluster at %" PRIu64 " is to lose a reference and has none",
+                             cluster * q->cluster);
+    qcow2_count_set(q, b, cluster % qcow2_per_block(q), count - 1);
+    if (count > 1)
+        return 0;
+    q->free_hint = tm_min(q->free_hint, cluster);
+    if (q->packed / q->cluster == cluster)
+        q->packed = 0;
+    qcow2_metadata_remove(q, cluster * q->cluster);
+    return 0;
 }
 
 static int count_up(Qcow2 *q, uint64_t first, uint64_t clusters)
@@ -76,8 +165,13 @@ static int count_up(Qcow2 *q, uint64_t first, uint64_t clusters)
         Qcow2Block *b;
         int ret = qcow2_block_get(q, cluster / qcow2_per_block(q), &b);
 
-        if (ret < 0 || !b)
-            return ret < 0 ? ret : -EIO;
+        if (ret == 0)
+            ret = b ? qcow2_block_reserve(q, b) : -EIO;
+        if (ret < 0) {
+            while (i--) /* those are in memory, or were */
+                count_down(q, first + i);
+            return ret;
+        }
         qcow2_count_set(q, b, cluster % qcow2_per_block(q),
                         qcow2_count_get(q, b, cluster % qcow2_per_block(q)) + 1);
     }
@@ -100,8 +194,21 @@ int qcow2_alloc_locked(Qcow2 *q, uint64_t clusters, uint64_t *offset, bool *fres
     q->free_hint = first + clusters;
     *offset = first * q->cluster;
     *fresh = *offset >= q->touched;
-    q->touched = tm_max(q->touched, *offset + clusters * q->cluster);
+    raise_touched(q, *offset + clusters * q->cluster);
     return 0;
+}
+
+int qcow2_alloc_metadata(Qcow2 *q, uint64_t *offset)
+{
+    bool fresh;
+    int ret = qcow2_alloc_locked(q, 1, offset, &fresh);
+
+    if (ret < 0)
+        return ret;
+    ret = qcow2_make_room(q, *offset, 1);
+    if (ret < 0)
+        count_down(q, *offset / q->cluster);
+    return ret;
 }
 
 int qcow2_alloc(Qcow2 *q, uint64_t clusters, uint64_t *offset, bool *fresh)
@@ -181,28 +288,6 @@ void qcow2_free_bitmap(Qcow2 *q, uint64_t offset)
     if (!qcow2_has_metadata(q, offset, 1, true) &&
         qcow2_count_of(q, offset / q->cluster, &count) == 0 && count)
         qcow2_free_locked(q, offset, 1, QCOW2_FREED_OTHER);
-}
-
-static int count_down(Qcow2 *q, uint64_t cluster)
-{
-    uint64_t count;
-    Qcow2Block *b;
-    int ret = qcow2_block_get(q, cluster / qcow2_per_block(q), &b);
-
-    if (ret < 0)
-        return ret;
-    count = b ? qcow2_count_get(q, b, cluster % qcow2_per_block(q)) : 0;
-    if (!count)
-        return qcow2_corrupt(q, "the cluster at %" PRIu64 " is to lose a reference and has none",
-                             cluster * q->cluster);
-    qcow2_count_set(q, b, cluster % qcow2_per_block(q), count - 1);
-    if (count > 1)
-        return 0;
-    q->free_hint = tm_min(q->free_hint, cluster);
-    if (q->packed / q->cluster == cluster)
-        q->packed = 0;
-    qcow2_metadata_remove(q, cluster * q->cluster);
-    return 0;
 }
 
 void qcow2_unalloc(Qcow2 *q, uint64_t offset, uint64_t clusters)
@@ -294,23 +379,24 @@ void qcow2_let_go(Qcow2 *q, const GArray *freed)
     }
 }
 
-int qcow2_used_end(Qcow2 *q, uint64_t *end)
+int qcow2_used_end(Qcow2 *q, uint64_t from, uint64_t *end)
 {
+    uint64_t per = qcow2_per_block(q), first = from / q->cluster;
     TM_GUARD(&q->alloc_lock);
 
-    for (uint64_t index = q->reftable_entries; index-- > 0;) {
+    for (uint64_t index = q->reftable_entries; index-- > first / per;) {
         Qcow2Block *b;
         int ret = qcow2_block_get(q, index, &b);
 
         if (ret < 0)
             return ret;
-        for (uint64_t i = b ? qcow2_per_block(q) : 0; i-- > 0;) {
+        for (uint64_t i = b ? per : 0; i-- > 0 && index * per + i >= first;) {
             if (qcow2_count_get(q, b, i)) {
-                *end = (index * qcow2_per_block(q) + i + 1) * q->cluster;
+                *end = (index * per + i + 1) * q->cluster;
                 return 0;
             }
         }
     }
-    *end = q->cluster;
+    *end = from;
     return 0;
 }

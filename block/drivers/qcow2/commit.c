@@ -35,7 +35,7 @@ static int write_pieces(Qcow2 *q, const GArray *pieces)
     for (guint i = 0; ret == 0 && i < pieces->len; i++) {
         const Qcow2Piece *p = &g_array_index(pieces, Qcow2Piece, i);
 
-        ret = blk_host.child_grow(q->node, QCOW2_FILE, p->offset + p->length);
+        ret = qcow2_grow(q, QCOW2_FILE, p->offset + p->length);
         if (ret == 0)
             ret = blk_host.child_pwrite(q->node, QCOW2_FILE, p->bytes, p->offset, p->length, 0);
     }

@@ -178,7 +178,7 @@ static int write_packed(Qcow2 *q, const uint8_t *to, size_t n, uint64_t offset)
     if (ret < 0)
         return ret;
     word = descriptor_of(q, at, n);
-    ret = word ? blk_host.child_grow(q->node, QCOW2_FILE, tm_align_up(at + n, SECTOR)) : -EFBIG;
+    ret = word ? qcow2_grow(q, QCOW2_FILE, tm_align_up(at + n, SECTOR)) : -EFBIG;
     if (ret == 0)
         ret = blk_host.child_pwrite(q->node, QCOW2_FILE, to, at, n, 0);
     if (ret == 0) {

@@ -183,8 +183,10 @@ static int check_l1(const Start *s, const Qcow2Header *h)
                       "L1 table is too small: %u entries for a disk of %" PRIu64
                       " bytes, which takes %" PRIu64,
                       h->l1_size, h->size, wanted);
-    if (bytes && (h->l1_offset & ((UINT64_C(1) << h->cluster_bits) - 1) ||
-                  !tm_range_within(h->l1_offset, bytes, s->file_size)))
+    /* It may have lost its end, as QEMU writes no more of its last cluster than there is in it. */
+    if (bytes &&
+        (h->l1_offset & ((UINT64_C(1) << h->cluster_bits) - 1) || h->l1_offset >= s->file_size ||
+         !tm_range_within(h->l1_offset, bytes, qcow2_reach(s->file_size))))
         return refuse(s, EINVAL,
                       "Active L1 table offset invalid: %" PRIu64 " bytes at %" PRIu64
                       " of an image of %" PRIu64,

@@ -79,12 +79,11 @@ static bool continues(const Qcow2Run *run, const Entry *next, unsigned flags)
            next->host == run->host + run->length;
 }
 
-/* Writing in place would change metadata, or make the file as large as an entry says. */
+/* Writing in place would change metadata, or make the file as large as some entry says. */
 static bool misplaced(const Qcow2 *q, const Entry *e)
 {
     return e->own && q->data_child == QCOW2_FILE && q->metadata &&
-           (qcow2_is_metadata(q, e->host) ||
-            tm_align_down(e->host, q->cluster) >= blk_host.child_size(q->node, QCOW2_FILE));
+           (qcow2_is_metadata(q, e->host) || !qcow2_reaches(q, tm_align_down(e->host, q->cluster)));
 }
 
 /* Within one table. */
@@ -140,10 +139,11 @@ int qcow2_lookup(Qcow2 *q, uint64_t offset, uint64_t length, unsigned flags, Qco
         if (!(flags & QCOW2_LOAD))
             return -EAGAIN;
         if (ret == -EUCLEAN)
-            return qcow2_corrupt(q,
-                                 "the data at %" PRIu64
-                                 " of the disk lies over metadata or behind the end of the image",
-                                 offset);
+            return qcow2_corrupt(
+                q,
+                "the data at %" PRIu64
+                " of the disk lies over metadata or far behind the end of the image",
+                offset);
         ret = qcow2_table_load(q, offset);
         if (ret < 0)
             return ret;

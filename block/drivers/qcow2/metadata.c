@@ -75,7 +75,7 @@ static uint64_t clusters_of(const Qcow2 *q, uint64_t bytes)
 /* Theirs are only looked after: who reads a snapshot checks them. */
 static void add_snapshot_tables(Qcow2 *q, const GArray *snapshots)
 {
-    uint64_t size = blk_host.child_size(q->node, QCOW2_FILE), all = 0;
+    uint64_t size = qcow2_reach(blk_host.child_size(q->node, QCOW2_FILE)), all = 0;
 
     for (guint i = 0; i < snapshots->len; i++) {
         const Qcow2Snapshot *s = &g_array_index(snapshots, Qcow2Snapshot, i);

@@ -68,6 +68,13 @@ enum { QCOW2_FILE, QCOW2_BACKING, QCOW2_DATA_FILE };
 
 typedef enum { QCOW2_ZLIB, QCOW2_ZSTD } Qcow2Compression;
 
+/* A file that lost its end in a power cut has clusters behind it, which read as zeroes and may be
+ * written. What is at or behind this can't have been in a file of @size bytes. */
+static inline uint64_t qcow2_reach(uint64_t size)
+{
+    return size + MAX(size, UINT64_C(16) << 20);
+}
+
 /* The header, checked. */
 typedef struct Qcow2Header {
     uint32_t version, cluster_bits, l1_size, compression;
@@ -135,12 +142,14 @@ typedef struct Qcow2 {
     GHashTable *blocks;     /* index -> Qcow2Block: those that are in memory */
     uint64_t blocks_max;    /* how many of them, when clean */
     uint64_t free_hint;     /* no cluster before this one is free */
-    uint64_t touched;       /* bytes: nothing was ever written to the file from here on */
-    uint64_t packed;        /* where the next compressed cluster may go; 0: nowhere begun */
-    GArray *freed;          /* Qcow2Freed: not yet committed */
-    uint64_t n_freed;       /* clusters therein */
-    GArray *retired;        /* Qcow2Freed: free, but a client may be looking at what was there */
-    bool closing;           /* nobody is any more */
+    uint64_t touched;       /* bytes, atomic, raised under the lock: from here on nothing was ever
+                               written to the file, and by the refcounts nothing is in use */
+    bool l1_reserved, reftable_reserved;
+    uint64_t packed;  /* where the next compressed cluster may go; 0: nowhere begun */
+    GArray *freed;    /* Qcow2Freed: not yet committed */
+    uint64_t n_freed; /* clusters therein */
+    GArray *retired;  /* Qcow2Freed: free, but a client may be looking at what was there */
+    bool closing;     /* nobody is any more */
     GQueue claims;
     pthread_cond_t unclaimed;
 
@@ -213,9 +222,10 @@ uint64_t *qcow2_table_entry(Qcow2 *q, Qcow2Table *table, uint64_t offset);
 void qcow2_table_changed(Qcow2 *q, Qcow2Table *table, uint64_t offset, uint64_t clusters);
 /* Whether there is a table for @offset. */
 bool qcow2_table_exists(Qcow2 *q, uint64_t offset);
-/* Under alloc_lock: forgets L1 entries from @first on; their tables are to be freed. */
-void qcow2_tables_drop(Qcow2 *q, uint32_t first);
-/* A longer or shorter L1 in memory. Drained. */
+/* Takes the table of @offset, if there is one, out of L1: it is to be freed, and so is what its
+ * entries refer to, which are a copy (g_free), or NULL. Drained. */
+int qcow2_table_drop(Qcow2 *q, uint64_t offset, uint64_t **entries);
+/* A longer or shorter L1 in memory; a longer one with what L1 on the medium has there. Drained. */
 int qcow2_tables_resize(Qcow2 *q, uint64_t size);
 
 /* ---- refcounts.c: under alloc_lock but for open and close */
@@ -241,6 +251,8 @@ uint64_t qcow2_count_get(const Qcow2 *q, const Qcow2Block *block, uint64_t i);
 void qcow2_count_set(Qcow2 *q, Qcow2Block *block, uint64_t i, uint64_t count);
 /* Of the cluster with that number. */
 int qcow2_count_of(Qcow2 *q, uint64_t cluster, uint64_t *count);
+/* Space for what the block has to say of more clusters: before a count goes up in it. */
+int qcow2_block_reserve(Qcow2 *q, Qcow2Block *block);
 /* A block for counts that had none, at @cluster, which is free: in a block that there is, or one
  * that the new one counts itself. */
 int qcow2_block_add(Qcow2 *q, uint64_t index, uint64_t cluster);
@@ -253,6 +265,18 @@ int qcow2_reftable_grow(Qcow2 *q, uint64_t index);
  * there. The file is as long as it takes. Takes alloc_lock. */
 int qcow2_alloc(Qcow2 *q, uint64_t clusters, uint64_t *offset, bool *fresh);
 int qcow2_alloc_locked(Qcow2 *q, uint64_t clusters, uint64_t *offset, bool *fresh);
+/* One cluster for metadata, whose space is there whatever else fills the medium. */
+int qcow2_alloc_metadata(Qcow2 *q, uint64_t *offset);
+/* The same for clusters that are free and to be taken without asking: the file reaches them. */
+int qcow2_make_room(Qcow2 *q, uint64_t offset, uint64_t clusters);
+/* Once for metadata that there is: parts of it may be holes. Takes no lock. */
+int qcow2_reserve_once(Qcow2 *q, bool *reserved, uint64_t offset, uint64_t length);
+/* Makes a child at least that big. What can't grow is full: -ENOSPC. Takes no lock. */
+int qcow2_grow(Qcow2 *q, uint32_t child, uint64_t size);
+/* Data is written up to there, whatever the refcounts say. Takes alloc_lock, if need be. */
+void qcow2_touch(Qcow2 *q, uint64_t end);
+/* Whether the refcounts, or what the file may have lost, reach there. Takes no lock. */
+bool qcow2_reaches(const Qcow2 *q, uint64_t offset);
 /* @bytes for a compressed cluster, in clusters that others like it may share. Takes alloc_lock. */
 int qcow2_alloc_bytes(Qcow2 *q, uint64_t bytes, uint64_t *offset);
 /* Clusters of data lose a reference once what was changed before is committed. Takes alloc_lock. */
@@ -267,8 +291,9 @@ void qcow2_unalloc(Qcow2 *q, uint64_t offset, uint64_t clusters);
 void qcow2_let_go(Qcow2 *q, const GArray *freed);
 /* What was not let go because of clients may be now: they are gone. Takes alloc_lock. */
 void qcow2_free_retired(Qcow2 *q);
-/* The end of what is in use, by the refcounts: what is behind may be cut off. Takes alloc_lock. */
-int qcow2_used_end(Qcow2 *q, uint64_t *end);
+/* The end of what is in use, by the refcounts, but for what is before @from: what is behind may be
+ * cut off. Takes alloc_lock. */
+int qcow2_used_end(Qcow2 *q, uint64_t from, uint64_t *end);
 
 /* ---- metadata.c: which host clusters hold metadata, so that nothing else comes there */
 

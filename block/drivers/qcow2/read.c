@@ -27,6 +27,13 @@ static void map_place(const Qcow2 *q, const Qcow2Run *run, struct tidemark_mappi
     m->offset = run->occupied ? run->host : 0;
 }
 
+/* A place where, by the refcounts, nothing is: pwrite takes note that there is now. */
+static bool untouched(const Qcow2 *q, const Qcow2Run *run)
+{
+    return q->data_child == QCOW2_FILE &&
+           run->host + run->length > __atomic_load_n(&q->touched, __ATOMIC_RELAXED);
+}
+
 int qcow2_map(void *handle, uint64_t offset, uint64_t length, uint32_t purpose,
               struct tidemark_mapping *m)
 {
@@ -45,7 +52,8 @@ int qcow2_map(void *handle, uint64_t offset, uint64_t length, uint32_t purpose,
     if (ret < 0)
         return ret;
     if (purpose == TIDEMARK_MAP_FOR_WRITE &&
-        (run.kind != QCOW2_DATA || !run.own || __atomic_load_n(&q->corrupt, __ATOMIC_RELAXED)))
+        (run.kind != QCOW2_DATA || !run.own || untouched(q, &run) ||
+         __atomic_load_n(&q->corrupt, __ATOMIC_RELAXED)))
         return 0; /* the whole length: pwrite goes run by run itself */
     m->length = run.length;
     switch (run.kind) {

@@ -22,6 +22,7 @@
 struct Qcow2Block {
     uint64_t index;
     bool is_new, taken_new, pinned; /* pinned: by a commit under way */
+    bool reserved;
     Qcow2Dirty dirty, taken;
     uint8_t bytes[];
 };
@@ -118,10 +119,6 @@ int qcow2_block_get(Qcow2 *q, uint64_t index, Qcow2Block **block)
     *block = offset ? g_hash_table_lookup(q->blocks, GSIZE_TO_POINTER(index)) : NULL;
     if (*block || !offset)
         return 0;
-    if (offset >= blk_host.child_size(q->node, QCOW2_FILE))
-        return qcow2_corrupt(
-            q, "refcount block %" PRIu64 " at %" PRIu64 " is behind the end of the image", index,
-            offset);
     b = block_new(q, index);
     ret = b ? qcow2_read_child(q, QCOW2_FILE, b->bytes, offset, q->cluster) : -ENOMEM;
     if (ret < 0) {
@@ -143,6 +140,11 @@ int qcow2_count_of(Qcow2 *q, uint64_t cluster, uint64_t *count)
     return ret;
 }
 
+int qcow2_block_reserve(Qcow2 *q, Qcow2Block *block)
+{
+    return qcow2_reserve_once(q, &block->reserved, q->reftable[block->index], q->cluster);
+}
+
 /* ---- growing the structure */
 
 static void set_block_place(Qcow2 *q, uint64_t index, uint64_t cluster)
@@ -150,7 +152,12 @@ static void set_block_place(Qcow2 *q, uint64_t index, uint64_t cluster)
     q->reftable[index] = cluster * q->cluster;
     qcow2_dirty_add(&q->reftable_dirty, index * 8, index * 8 + 8);
     qcow2_metadata_add(q, cluster * q->cluster, 1, QCOW2_OF_TABLES);
-    q->touched = tm_max(q->touched, (cluster + 1) * q->cluster);
+}
+
+static int reserve_reftable(Qcow2 *q)
+{
+    return qcow2_reserve_once(q, &q->reftable_reserved, q->reftable_offset,
+                              q->reftable_clusters * q->cluster);
 }
 
 /* A block for counts that had none, at @cluster, which is free: in a block that there is, or the
@@ -158,22 +165,27 @@ static void set_block_place(Qcow2 *q, uint64_t index, uint64_t cluster)
 int qcow2_block_add(Qcow2 *q, uint64_t index, uint64_t cluster)
 {
     int ret = qcow2_check_free(q, cluster, 1);
-    Qcow2Block *b, *at;
+    Qcow2Block *b, *at = NULL;
 
+    if (ret == 0)
+        ret = qcow2_make_room(q, cluster * q->cluster, 1);
+    if (ret == 0)
+        ret = reserve_reftable(q);
     if (ret < 0)
         return ret;
     b = block_new(q, index);
     if (!b)
         return -ENOMEM;
-    b->is_new = true;
-    if (cluster / qcow2_per_block(q) == index) {
+    b->is_new = b->reserved = true;
+    if (cluster / qcow2_per_block(q) == index)
         at = b;
-    } else {
+    else
         ret = qcow2_block_get(q, cluster / qcow2_per_block(q), &at);
-        if (ret < 0) {
-            g_free(b);
-            return ret;
-        }
+    if (ret == 0 && at != b)
+        ret = qcow2_block_reserve(q, at);
+    if (ret < 0) {
+        g_free(b);
+        return ret;
     }
     qcow2_count_set(q, at, cluster % qcow2_per_block(q), 1);
     block_keep(q, b);
@@ -187,6 +199,7 @@ int qcow2_reftable_grow(Qcow2 *q, uint64_t index)
 {
     uint64_t first = q->reftable_entries * qcow2_per_block(q), entries, clusters, blocks = 0, n;
     uint64_t *table;
+    int ret;
 
     entries = tm_max(index + 1, q->reftable_entries + q->reftable_entries / 2);
     do { /* each block that is added may take one more */
@@ -198,8 +211,11 @@ int qcow2_reftable_grow(Qcow2 *q, uint64_t index)
     n = blocks + clusters;
     if (clusters * q->cluster > QCOW2_REFTABLE_MAX || (first + n) * q->cluster > QCOW2_OFFSET_END)
         return -EFBIG;
-    if (qcow2_check_free(q, first, n) < 0)
-        return -EIO;
+    ret = qcow2_check_free(q, first, n);
+    if (ret == 0)
+        ret = qcow2_make_room(q, first * q->cluster, n);
+    if (ret < 0)
+        return ret;
     table = g_try_malloc0(entries * 8);
     if (!table)
         return -ENOMEM;
@@ -213,7 +229,7 @@ int qcow2_reftable_grow(Qcow2 *q, uint64_t index)
             g_free(table);
             return -ENOMEM;
         }
-        b->is_new = true;
+        b->is_new = b->reserved = true;
         for (uint64_t k = i * qcow2_per_block(q); k < n && k < (i + 1) * qcow2_per_block(q); k++)
             qcow2_count_set(q, b, k % qcow2_per_block(q), 1);
         block_keep(q, b);
@@ -226,7 +242,7 @@ int qcow2_reftable_grow(Qcow2 *q, uint64_t index)
     q->reftable_moved = true;
     q->reftable_offset = (first + blocks) * q->cluster;
     q->reftable_clusters = (uint32_t)clusters;
-    q->touched = tm_max(q->touched, (first + n) * q->cluster);
+    q->reftable_reserved = true;
     qcow2_metadata_add(q, first * q->cluster, n, QCOW2_OF_TABLES);
     qcow2_dirty(q);
     return 0;
@@ -324,6 +340,16 @@ void qcow2_refcounts_done(Qcow2 *q, Qcow2Pieces *pieces, bool written)
 
 /* ---- opening */
 
+/* Without it nobody knows what is free. */
+static int lost(Qcow2 *q, const char *what, uint64_t offset)
+{
+    blk_host.error(q->node,
+                   "qcow2: the %s at %" PRIu64 " is behind the end of the file: the image can only "
+                   "be read, or be repaired",
+                   what, offset);
+    return -EIO;
+}
+
 static int check_blocks(Qcow2 *q)
 {
     for (uint64_t i = 0; i < q->reftable_entries; i++) {
@@ -338,6 +364,8 @@ static int check_blocks(Qcow2 *q)
                            i, offset);
             return -EINVAL;
         }
+        if (offset >= blk_host.child_size(q->node, QCOW2_FILE))
+            return lost(q, "refcount block", offset);
         if (!qcow2_metadata_add(q, offset, 1, QCOW2_OF_TABLES)) {
             blk_host.error(
                 q->node,
@@ -356,18 +384,20 @@ static int check_blocks(Qcow2 *q)
 int qcow2_refcounts_open(Qcow2 *q)
 {
     uint64_t bytes = (uint64_t)q->header.reftable_clusters * q->cluster;
+    uint64_t size = blk_host.child_size(q->node, QCOW2_FILE);
     int ret;
 
     q->blocks = g_hash_table_new_full(NULL, NULL, NULL, block_free);
     q->freed = g_array_new(FALSE, FALSE, sizeof(Qcow2Freed));
     q->retired = g_array_new(FALSE, FALSE, sizeof(Qcow2Freed));
-    q->touched = blk_host.child_size(q->node, QCOW2_FILE);
     q->reftable_entries = bytes / 8;
     q->reftable_offset = q->header.reftable_offset;
     q->reftable_clusters = q->header.reftable_clusters;
     q->reftable = g_try_malloc(bytes);
     if (!q->reftable)
         return -ENOMEM;
+    if (q->header.reftable_offset >= size)
+        return lost(q, "refcount table", q->header.reftable_offset);
     if (!qcow2_metadata_add(q, q->header.reftable_offset, q->header.reftable_clusters,
                             QCOW2_OF_TABLES)) {
         blk_host.error(q->node, "qcow2: the refcount table at %" PRIu64 " lies over other metadata",
@@ -379,7 +409,13 @@ int qcow2_refcounts_open(Qcow2 *q)
         blk_host.error(q->node, "Could not read the refcount table: %s", tm_strerror(-ret));
         return ret;
     }
-    return check_blocks(q);
+    ret = check_blocks(q);
+    if (ret < 0)
+        return ret;
+    ret = qcow2_used_end(q, tm_align_up(size, q->cluster), &q->touched);
+    if (ret < 0)
+        blk_host.error(q->node, "Could not read the refcounts: %s", tm_strerror(-ret));
+    return ret;
 }
 
 void qcow2_refcounts_close(Qcow2 *q)

@@ -1,9 +1,10 @@
 /* block/drivers/qcow2/resize.c: another size of the disk. Nothing else is under way then.
  *
- * Growing: a longer L1 if it takes one, on the medium before the header says where it is; then the
- * size. What was behind the old end, in its last cluster or in a longer backing, reads as zeroes.
- * Shrinking: what is cut off is let go, then the size. */
-#include "block/drivers/qcow2/qcow2.h"
+ * Growing: what tables have behind the old end goes; then a longer L1 if it takes one, on the
+ * medium before the header says where it is; then the size. What was behind the old end, in its
+ * last cluster or in a longer backing, reads as zeroes. Shrinking: what is cut off is let go, then
+ * the size. */
+#include "block/drivers/qcow2/snapshots.h"
 #include "util/endian.h"
 #include "util/error.h"
 #include "util/range.h"
@@ -91,9 +92,13 @@ static int clear_grown(Qcow2 *q, uint64_t from, uint64_t size)
 {
     uint64_t tail = tm_min(tm_align_up(from, q->cluster), size);
     uint64_t below = tm_min(blk_host.child_size(q->node, QCOW2_BACKING), size);
+    uint64_t data = tm_min(blk_host.child_size(q->node, QCOW2_DATA_FILE), size);
     int ret = 0;
 
-    if (from < tail)
+    if (q->header.data_raw && tail < data)
+        ret = blk_host.child_write_zeroes(q->node, QCOW2_DATA_FILE, tail, data - tail,
+                                          TIDEMARK_MAY_UNMAP);
+    if (ret == 0 && from < tail)
         ret = q->header.version >= 3 ? qcow2_write_zeroes(q, from, tail - from, 0)
                                      : clear_tail(q, from, tail);
     if (ret < 0 || below <= tail)
@@ -106,11 +111,69 @@ static int clear_grown(Qcow2 *q, uint64_t from, uint64_t size)
     return -ENOTSUP;
 }
 
+/* The entries of one table from that of @from on. */
+static int cut_entries(Qcow2 *q, uint64_t from)
+{
+    uint64_t end = tm_align_up(from, qcow2_covered(q));
+    Qcow2Table *table;
+    int ret = qcow2_table_exists(q, from) ? qcow2_table_pin(q, from, &table) : 0;
+
+    if (ret < 0 || !qcow2_table_exists(q, from))
+        return ret;
+    for (uint64_t c = from; c < end; c += q->cluster) {
+        uint64_t *words = qcow2_table_entry(q, table, c), old = words[0];
+
+        pthread_mutex_lock(&q->tables_lock);
+        memset(words, 0, q->entry_bytes);
+        qcow2_table_changed(q, table, c, 1);
+        pthread_mutex_unlock(&q->tables_lock);
+        qcow2_free_entry(q, old, QCOW2_FREED_REQUEST);
+    }
+    qcow2_table_unpin(q, table);
+    return 0;
+}
+
+/* Entries of whole clusters from @from on, and tables that have no others: all that L1 in memory
+ * has, which may be more than the disk. */
+static int cut(Qcow2 *q, uint64_t from)
+{
+    uint64_t covered = qcow2_covered(q), at = tm_align_up(from, q->cluster);
+    uint64_t end = q->l1_size * covered;
+    int ret = 0;
+
+    if (at < end && at % covered) {
+        ret = cut_entries(q, at);
+        at = tm_align_up(at, covered);
+    }
+    for (; ret == 0 && at < end; at += covered) {
+        g_autofree uint64_t *entries = NULL;
+
+        ret = qcow2_table_drop(q, at, &entries);
+        for (uint64_t i = 0; entries && i < q->cluster / q->entry_bytes; i++)
+            qcow2_free_entry(q, entries[i * q->entry_bytes / 8], QCOW2_FREED_REQUEST);
+    }
+    return ret;
+}
+
+/* What L1 and L2 have behind the end of the disk, as of the saved state of a machine, must not come
+ * to light. */
+static int cut_stale(Qcow2 *q, uint64_t size)
+{
+    uint64_t there = tm_min(size, q->header.l1_size * qcow2_covered(q));
+    int ret = entries_for(q, there) > q->l1_size ? qcow2_tables_resize(q, there) : 0;
+
+    if (ret == 0)
+        ret = cut(q, q->header.size);
+    return ret == 0 && q->dirty ? qcow2_commit(q) : ret;
+}
+
 static int grow(Qcow2 *q, uint64_t size)
 {
     uint64_t entries = entries_for(q, size), before = q->header.size;
-    int ret = entries > q->header.l1_size ? grow_l1(q, entries) : 0;
+    int ret = cut_stale(q, size);
 
+    if (ret == 0 && entries > q->header.l1_size)
+        ret = grow_l1(q, entries);
     if (ret == 0)
         ret = qcow2_tables_resize(q, size);
     if (ret < 0)
@@ -122,42 +185,10 @@ static int grow(Qcow2 *q, uint64_t size)
         ret = qcow2_commit(q);
     q->header.size = before;
     if (ret == 0 && q->header.data_raw)
-        ret = blk_host.child_grow(q->node, QCOW2_DATA_FILE, size);
+        ret = qcow2_grow(q, QCOW2_DATA_FILE, size);
     if (ret == 0)
         ret = write_fields(q, size, q->header.l1_offset, q->header.l1_size);
     return ret;
-}
-
-/* Entries of whole clusters behind the new end, and tables that have no others. */
-static int cut(Qcow2 *q, uint64_t size)
-{
-    uint64_t covered = q->cluster << q->l2_bits, kept = tm_align_up(size, covered);
-
-    for (uint64_t at = tm_align_up(size, q->cluster); at < q->header.size;) {
-        uint64_t stop = tm_min(tm_align_down(at, covered) + covered, q->header.size);
-        Qcow2Table *table;
-        int ret;
-
-        if (qcow2_table_exists(q, at)) {
-            ret = qcow2_table_pin(q, at, &table);
-            if (ret < 0)
-                return ret;
-            for (uint64_t c = at; c < stop; c += q->cluster) {
-                uint64_t *words = qcow2_table_entry(q, table, c), old = words[0];
-
-                pthread_mutex_lock(&q->tables_lock);
-                memset(words, 0, q->entry_bytes);
-                qcow2_table_changed(q, table, c, 1);
-                pthread_mutex_unlock(&q->tables_lock);
-                qcow2_free_entry(q, old, QCOW2_FREED_REQUEST);
-            }
-            qcow2_table_unpin(q, table);
-        }
-        at = stop;
-    }
-    TM_GUARD(&q->alloc_lock);
-    qcow2_tables_drop(q, (uint32_t)(kept / covered));
-    return 0;
 }
 
 static int shrink(Qcow2 *q, uint64_t size)
@@ -175,18 +206,45 @@ static int shrink(Qcow2 *q, uint64_t size)
         return ret;
     /* It has its new size. What fails now costs space only, and is told to who flushes. */
     qcow2_tables_resize(q, size);
-    if (qcow2_commit(q) == 0 && qcow2_used_end(q, &end) == 0 &&
+    if (qcow2_commit(q) == 0 && qcow2_used_end(q, q->cluster, &end) == 0 &&
         end < blk_host.child_size(q->node, QCOW2_FILE) &&
         blk_host.child_resize(q->node, QCOW2_FILE, end) == 0)
-        q->touched = tm_min(q->touched, end);
+        q->touched = end;
     if (q->header.data_raw)
         blk_host.child_resize(q->node, QCOW2_DATA_FILE, size);
     return 0;
 }
 
+/* They keep their size, if they tell it. */
+static int check_snapshots(Qcow2 *q)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(GArray) list = NULL;
+    uint64_t bytes;
+
+    if (q->header.version < 3) {
+        blk_host.error(q->node, "Can't resize a v2 image which has snapshots");
+        return -ENOTSUP;
+    }
+    list = qcow2_snapshots_read(blk_node_child(q->node, QCOW2_FILE), &q->header, &bytes, &error);
+    for (guint i = 0; list && i < list->len; i++) {
+        const Qcow2Snapshot *s = &g_array_index(list, Qcow2Snapshot, i);
+
+        if (s->extra_size >= QCOW2_SNAPSHOT_DISK_SIZE_END)
+            continue;
+        blk_host.error(q->node, "Can't resize an image with a snapshot that has no size: '%s'",
+                       s->name);
+        return -ENOTSUP;
+    }
+    if (!list)
+        blk_host.error(q->node, "%s", error->message);
+    return list ? 0 : -EIO;
+}
+
 int qcow2_resize(void *handle, uint64_t size)
 {
     Qcow2 *q = handle;
+    int ret;
 
     if (!q->writable) {
         blk_host.error(q->node, "Image is read-only");
@@ -196,13 +254,10 @@ int qcow2_resize(void *handle, uint64_t size)
         blk_host.error(q->node, "The new size must be a multiple of 512");
         return -EINVAL;
     }
-    if (q->header.n_snapshots && (q->header.version < 3 || size < q->header.size)) {
-        blk_host.error(q->node, q->header.version < 3
-                                    ? "Can't resize a v2 image which has snapshots"
-                                    : "Can't shrink an image which has snapshots");
-        return -ENOTSUP;
-    }
     if (size == q->header.size) /* which may be what it came back to */
         return q->header_in_doubt ? qcow2_commit(q) : 0;
+    ret = q->header.n_snapshots ? check_snapshots(q) : 0;
+    if (ret < 0)
+        return ret;
     return size > q->header.size ? grow(q, size) : shrink(q, size);
 }

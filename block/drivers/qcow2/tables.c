@@ -21,6 +21,7 @@ struct Qcow2Table {
     uint32_t index;          /* in L1 */
     uint32_t pins;           /* users who will set entries, and a commit under way */
     bool is_new, taken_new;  /* no L1 on the medium refers to it at its place */
+    bool reserved;           /* atomic: there is space for all of it */
     Qcow2Dirty dirty, taken; /* bytes of it: since the last commit; in the one under way */
     GList link;              /* in @used */
     uint64_t entries[];
@@ -63,15 +64,15 @@ static int check_entry(Qcow2 *q, uint32_t index)
     }
     if (!offset || !q->writable)
         return 0;
-    if (offset < blk_host.child_size(q->node, QCOW2_FILE) &&
-        qcow2_metadata_add(q, offset, 1, QCOW2_OF_TABLES))
+    if (qcow2_reaches(q, offset) && qcow2_metadata_add(q, offset, 1, QCOW2_OF_TABLES))
         return 0;
     blk_host.error(q->node,
-                   "qcow2: L2 table %u at %" PRIu64 " lies over other metadata or behind the end: "
+                   "qcow2: L2 table %u at %" PRIu64 " lies over other metadata or far behind the "
+                   "end of the file: "
                    "the image is corrupt and can only be read, or be repaired",
                    index, offset);
-    qcow2_corrupt(q, "L2 table %u at %" PRIu64 " lies over other metadata or behind the end", index,
-                  offset);
+    qcow2_corrupt(q, "L2 table %u at %" PRIu64 " lies over other metadata or far behind the end",
+                  index, offset);
     return -EIO;
 }
 
@@ -80,23 +81,34 @@ static uint32_t entries_for(const Qcow2 *q, uint64_t size)
     return (uint32_t)(size / qcow2_covered(q) + !!(size % qcow2_covered(q)));
 }
 
-int qcow2_tables_open(Qcow2 *q)
+/* Entries [first, end) of L1 in memory, from the medium. */
+static int read_entries(Qcow2 *q, uint32_t first, uint32_t end)
 {
     int ret = 0;
 
+    if (first < end)
+        ret = qcow2_read_child(q, QCOW2_FILE, q->l1 + first,
+                               q->header.l1_offset + (uint64_t)first * 8,
+                               (uint64_t)(end - first) * 8);
+    if (ret < 0)
+        blk_host.error(q->node, "Could not read L1 table: %s", tm_strerror(-ret));
+    for (uint32_t i = first; ret == 0 && i < end; i++) {
+        ret = check_entry(q, i);
+        while (ret < 0 && i-- > first) /* as if they had not been read */
+            if (q->l1[i] && q->writable)
+                qcow2_metadata_remove(q, q->l1[i] & QCOW2_OFFSET_MASK);
+    }
+    return ret;
+}
+
+int qcow2_tables_open(Qcow2 *q)
+{
     q->l1_size = entries_for(q, q->header.size);
     q->l1 = g_try_malloc0((gsize)q->l1_size * 8 + 8);
     q->tables = g_try_malloc0((gsize)q->l1_size * sizeof(*q->tables) + 8);
     if (!q->l1 || !q->tables)
         return -ENOMEM;
-    if (q->l1_size)
-        ret = blk_host.child_pread(q->node, QCOW2_FILE, q->l1, q->header.l1_offset,
-                                   (uint64_t)q->l1_size * 8, 0);
-    if (ret < 0)
-        blk_host.error(q->node, "Could not read L1 table: %s", tm_strerror(-ret));
-    for (uint32_t i = 0; ret == 0 && i < q->l1_size; i++)
-        ret = check_entry(q, i);
-    return ret;
+    return read_entries(q, 0, q->l1_size);
 }
 
 void qcow2_tables_close(Qcow2 *q)
@@ -241,13 +253,28 @@ bool qcow2_table_look(Qcow2 *q, uint64_t offset, const uint64_t **entries)
 
 /* ---- changing them */
 
+static int reserve_l1(Qcow2 *q)
+{
+    return qcow2_reserve_once(q, &q->l1_reserved, q->header.l1_offset,
+                              (uint64_t)q->header.l1_size * 8);
+}
+
+/* One that is pinned. */
+static int reserve_table(Qcow2 *q, Qcow2Table *t, uint64_t word)
+{
+    int ret = qcow2_reserve_once(q, &t->reserved, word & QCOW2_OFFSET_MASK, q->cluster);
+
+    if (ret < 0)
+        qcow2_table_unpin(q, t);
+    return ret;
+}
+
 /* A table where there was none, or one of our own instead of one that a snapshot has too. Under
  * alloc_lock. */
 static int make_table(Qcow2 *q, uint32_t index)
 {
     uint64_t word, offset, old;
     Qcow2Table *t = NULL;
-    bool fresh;
     int ret;
 
     for (;;) {
@@ -268,7 +295,9 @@ static int make_table(Qcow2 *q, uint32_t index)
     }
     if (!word)
         t = table_new(q, index);
-    ret = word || t ? qcow2_alloc_locked(q, 1, &offset, &fresh) : -ENOMEM;
+    ret = word || t ? reserve_l1(q) : -ENOMEM;
+    if (ret == 0)
+        ret = qcow2_alloc_metadata(q, &offset);
     pthread_mutex_lock(&q->tables_lock);
     if (word)
         (t = q->tables[index])->pins--;
@@ -286,7 +315,7 @@ static int make_table(Qcow2 *q, uint32_t index)
     old = word & QCOW2_OFFSET_MASK;
     q->l1[index] = offset | QCOW2_COPIED;
     qcow2_dirty_add(&q->l1_dirty, (uint64_t)index * 8, (uint64_t)index * 8 + 8);
-    t->is_new = true;
+    t->is_new = t->reserved = true;
     qcow2_metadata_add_locked(q, offset, QCOW2_OF_TABLES);
     qcow2_dirty(q);
     pthread_mutex_unlock(&q->tables_lock);
@@ -309,7 +338,7 @@ int qcow2_table_pin(Qcow2 *q, uint64_t offset, Qcow2Table **table)
             *table = q->tables[index];
             (*table)->pins++;
             pthread_mutex_unlock(&q->tables_lock);
-            return 0;
+            return reserve_table(q, *table, word);
         }
         pthread_mutex_unlock(&q->tables_lock);
         if (word & QCOW2_COPIED) {
@@ -354,38 +383,52 @@ bool qcow2_table_exists(Qcow2 *q, uint64_t offset)
     return q->l1[index_of(q, offset)] != 0;
 }
 
-void qcow2_tables_drop(Qcow2 *q, uint32_t first)
+/* The table's entries (g_free); NULL: it is not in memory. */
+static uint64_t *copy_entries(Qcow2 *q, uint32_t index)
 {
-    for (uint32_t i = first; i < q->l1_size; i++) {
-        uint64_t word;
+    TM_GUARD(&q->tables_lock);
 
-        pthread_mutex_lock(&q->tables_lock);
-        word = q->l1[i];
-        q->l1[i] = 0;
-        if (q->tables[i])
-            forget(q, q->tables[i]);
-        if (word)
-            qcow2_dirty_add(&q->l1_dirty, (uint64_t)i * 8, (uint64_t)i * 8 + 8);
-        if (word)
-            qcow2_dirty(q);
-        pthread_mutex_unlock(&q->tables_lock);
-        if (word)
-            qcow2_free_locked(q, word & QCOW2_OFFSET_MASK, 1, QCOW2_FREED_OTHER);
-    }
+    return q->tables[index] ? g_memdup2(q->tables[index]->entries, q->cluster) : NULL;
+}
+
+int qcow2_table_drop(Qcow2 *q, uint64_t offset, uint64_t **entries)
+{
+    uint32_t index = index_of(q, offset);
+    uint64_t word = q->l1[index];
+    int ret = 0;
+
+    *entries = NULL;
+    while (word && ret == 0 && !(*entries = copy_entries(q, index)))
+        ret = load_table(q, index);
+    if (!word || ret < 0)
+        return ret;
+    pthread_mutex_lock(&q->commit_lock); /* a commit may have it pinned */
+    pthread_mutex_lock(&q->alloc_lock);
+    pthread_mutex_lock(&q->tables_lock);
+    q->l1[index] = 0;
+    if (q->tables[index])
+        forget(q, q->tables[index]);
+    qcow2_dirty_add(&q->l1_dirty, (uint64_t)index * 8, (uint64_t)index * 8 + 8);
+    pthread_mutex_unlock(&q->tables_lock);
+    qcow2_free_locked(q, word & QCOW2_OFFSET_MASK, 1, QCOW2_FREED_OTHER);
+    pthread_mutex_unlock(&q->alloc_lock);
+    pthread_mutex_unlock(&q->commit_lock);
+    return 0;
 }
 
 int qcow2_tables_resize(Qcow2 *q, uint64_t size)
 {
-    uint32_t n = entries_for(q, size), keep = MIN(n, q->l1_size);
+    uint32_t n = entries_for(q, size), before = q->l1_size, keep = MIN(n, before);
     uint64_t *l1 = g_try_malloc0((gsize)n * 8 + 8);
     Qcow2Table **tables = g_try_malloc0((gsize)n * sizeof(*tables) + 8);
+    int ret;
 
     if (!l1 || !tables) {
         g_free(l1);
         g_free(tables);
         return -ENOMEM;
     }
-    TM_GUARD(&q->tables_lock);
+    pthread_mutex_lock(&q->tables_lock);
     memcpy(l1, q->l1, (gsize)keep * 8);
     memcpy(tables, q->tables, (gsize)keep * sizeof(*tables));
     g_free(q->l1);
@@ -393,7 +436,11 @@ int qcow2_tables_resize(Qcow2 *q, uint64_t size)
     q->l1 = l1;
     q->tables = tables;
     q->l1_size = n;
-    return 0;
+    pthread_mutex_unlock(&q->tables_lock);
+    ret = read_entries(q, before, MIN(n, q->header.l1_size));
+    if (ret < 0)
+        q->l1_size = before;
+    return ret;
 }
 
 /* ---- commit */

@@ -90,7 +90,7 @@ static int write_host(Qcow2 *q, const Plan *p, const uint8_t *bytes, uint64_t fr
 
     if (from >= end)
         return 0;
-    ret = blk_host.child_grow(q->node, q->data_child, at + (end - from));
+    ret = qcow2_grow(q, q->data_child, at + (end - from));
     return ret == 0 ? blk_host.child_pwrite(q->node, q->data_child, bytes, at, end - from, 0) : ret;
 }
 
@@ -259,10 +259,12 @@ static int allocate(Qcow2 *q, Plan *p)
 
 static int write_in_place(Qcow2 *q, const Qcow2Run *run, const uint8_t *buf)
 {
-    int ret = blk_host.child_grow(q->node, q->data_child, run->host + run->length);
+    int ret = qcow2_grow(q, q->data_child, run->host + run->length);
 
     if (ret < 0)
         return ret;
+    if (q->data_child == QCOW2_FILE)
+        qcow2_touch(q, run->host + run->length);
     return blk_host.child_pwrite(q->node, q->data_child, buf, run->host, run->length, 0);
 }
 

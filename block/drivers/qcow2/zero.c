@@ -173,7 +173,7 @@ int qcow2_write_zeroes(void *handle, uint64_t offset, uint64_t length, uint32_t 
     if (q->header.version < 3)
         return -ENOTSUP;
     if (q->header.data_raw) {
-        ret = blk_host.child_grow(q->node, QCOW2_DATA_FILE, end);
+        ret = qcow2_grow(q, QCOW2_DATA_FILE, end);
         if (ret == 0)
             ret = blk_host.child_write_zeroes(q->node, QCOW2_DATA_FILE, offset, length,
                                               flags & ~TIDEMARK_EXCLUSIVE);
