@@ -18,9 +18,12 @@ KINDS = [("cluster_size=512", "150k", 0), ("cluster_size=512,refcount_bits=1", "
          ("compression_type=zstd,cluster_size=2048", "200k", 0), ("cluster_size=512", "150k", 2),
          ("extended_l2=on,cluster_size=16k", "300k", 1), ("cluster_size=1024", "150k", -1),
          ("extended_l2=on,cluster_size=16k", "400k", -1)]
+# The file has lost so much of its end.
+CUT = [("cluster_size=512", "150k", 0, 700), ("cluster_size=4096", "300k", 0, 5000),
+       ("cluster_size=4096", "300k", 1, 100), ("extended_l2=on,cluster_size=16k", "500k", 0, 20000)]
 
 
-def make(tmp, options, size, snapshots):
+def make(tmp, options, size, snapshots, cut):
     path = os.path.join(tmp, "image")
     backing = snapshots < 0
     if backing:
@@ -32,15 +35,18 @@ def make(tmp, options, size, snapshots):
         compressed = "write -c -P 3 %dk %s" % (112 + 16 * n, "16k" if "16k" in options else "4k")
         run("qemu-io", "-c", "write -P %d 3k 40k" % (n + 5), "-c", "write -P 8 100k 5k", "-c", compressed, path)
         run("qemu-img", "snapshot", "-c", "snap%d" % n, path)
+    if cut:
+        run("qemu-io", "-c", "write -P 4 0 60k", path)
+        os.truncate(path, os.stat(path).st_size - cut)
     return [path] + ([os.path.join(tmp, "base")] if backing else [])
 
 
-def case(options, size, snapshots):
+def case(options, size, snapshots, cut=0):
     def states(tmp):
-        files = make(tmp, options, size, snapshots)
+        files = make(tmp, options, size, snapshots, cut)
         seed = int(os.environ.get("CRASH_SEED") or random.randrange(1 << 31)) if LONG else 1
         command = [PROGRAM, "--seed", seed, "--keep", os.path.join(BUILDDIR, "test-logs", "crash", "kept-qcow2")]
-        command += ["--seconds", max(1, int(LONG / len(KINDS) / 2))] if LONG else ["--seeds", 2]
+        command += ["--seconds", max(1, int(LONG / len(KINDS + CUT) / 2))] if LONG else ["--seeds", 2]
         if SLOW:  # the sanitizers look at every event, too, but at fewer states after it
             command += ["--seeds", 1, "--states", 1, "--qemu-img", 500]
         bitmap = [] if "0.10" in options else ["--bitmap"]
@@ -55,11 +61,12 @@ def case(options, size, snapshots):
             print("# " + done.stdout.strip())
 
     states.__doc__ = options + {0: "", -1: ", over a backing file"}.get(snapshots, ", with %d snapshots" % snapshots)
+    states.__doc__ += ", %d bytes short" % cut if cut else ""
     states.__name__ = "states"
     return states
 
 
-for kind in KINDS:
+for kind in KINDS + CUT:
     test(needs=["qemu-img", "qemu-io"])(case(*kind))
 
 main()
