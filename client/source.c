@@ -2,6 +2,7 @@
 #include "client/source.h"
 #include "client/text.h"
 #include "util/range.h"
+#include "util/secret.h"
 #include <errno.h>
 #include <string.h>
 
@@ -106,6 +107,8 @@ static struct nbd_handle *connect_uri(const char *uri, GError **error)
 {
     struct nbd_handle *nbd = nbd_create();
 
+    if (g_str_has_prefix(uri, "nbds"))
+        tm_secret_no_dumps();
     if (!nbd) {
         fail_nbd(error, uri);
         return NULL;

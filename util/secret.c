@@ -9,6 +9,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#define READ_MIN 4095u  /* bytes, with the NUL a page: files of the kernel claim to have none */
 #define PIPE_MAX 65536u /* bytes of a pipe, which can't say how many they are */
 
 bool tm_secret_new(TmSecret *secret, size_t size, GError **error)
@@ -33,7 +34,8 @@ bool tm_secret_read(TmSecret *secret, const char *path, size_t max, GError **err
 
     if (fd < 0)
         return false;
-    if (!tm_secret_new(&read, MIN(size == UINT64_MAX ? PIPE_MAX : size, max) + 1, error)) {
+    if (!tm_secret_new(&read, MIN(size == UINT64_MAX ? PIPE_MAX : MAX(size, READ_MIN), max) + 1,
+                       error)) {
         close(fd);
         return false;
     }
