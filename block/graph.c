@@ -358,16 +358,16 @@ bool blk_graph_resize(BlkGraph *graph, BlkNode *node, uint64_t size, GError **er
     return tm_error_set_errno(error, -ret, "Failed to resize node '%s'", node->name);
 }
 
-int blk_graph_flush_all(BlkGraph *graph)
+bool blk_graph_flush_all(BlkGraph *graph, GError **error)
 {
-    int first = 0;
+    bool ok = true;
 
     for (guint i = graph->nodes->len; i-- > 0;) { /* parents before children */
         BlkNode *node = graph->nodes->pdata[i];
         int ret = blk_node_read_only(node) ? 0 : blk_node_flush(node);
 
-        if (ret < 0 && !first)
-            first = ret;
+        if (ret < 0 && ok)
+            ok = tm_error_set_errno(error, -ret, "Error flushing node '%s'", node->name);
     }
-    return first;
+    return ok;
 }

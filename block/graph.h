@@ -50,5 +50,5 @@ GPtrArray *blk_graph_nodes(BlkGraph *graph);
 
 /* block_resize: drains the node, resizes, and grows its bitmaps. */
 bool blk_graph_resize(BlkGraph *graph, BlkNode *node, uint64_t size, GError **error);
-/* Flushes every writable node; 0 or the first -errno. */
-int blk_graph_flush_all(BlkGraph *graph);
+/* Flushes every writable node, also behind one that fails, which the error names. */
+bool blk_graph_flush_all(BlkGraph *graph, GError **error);

@@ -160,7 +160,7 @@ static int run(const TcInvocation *inv)
     a.changes = blk_bitmap_changes_new();
     ok = open_source(&a, &error) && change(&a, &error);
     blk_bitmap_changes_free(a.changes);
-    tc_image_clear(&a.image);
+    ok = tc_image_finish(&a.image, ok ? &error : NULL) && ok;
     return ok ? TC_EXIT_OK : tc_fail(g_steal_pointer(&error));
 }
 

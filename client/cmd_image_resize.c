@@ -108,7 +108,6 @@ static bool preallocate(Resize *r, const TcImage *image, GError **error)
 static bool resize(Resize *r, const TcImageOptions *o, GError **error)
 {
     g_auto(TcImage) image = { 0 };
-    int ret;
 
     if (!tc_image_open(tc_arg(r->inv, 0), o, &image, error))
         return false;
@@ -119,8 +118,7 @@ static bool resize(Resize *r, const TcImageOptions *o, GError **error)
         (r->after != r->before && !blk_graph_resize(image.graph, image.node, r->after, error)) ||
         !preallocate(r, &image, error))
         return false;
-    ret = blk_node_flush(image.node);
-    return ret == 0 || tm_error_set_errno(error, -ret, "Could not flush '%s'", tc_arg(r->inv, 0));
+    return tc_image_finish(&image, error);
 }
 
 static bool check(Resize *r, TcImageOptions *o, GError **error)

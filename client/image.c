@@ -223,16 +223,22 @@ BlkNode *tc_image_add(TcImage *image, const char *path, const TcImageOptions *op
     return layers && add_node(image, layers, options, &node, error) ? node : NULL;
 }
 
-void tc_image_clear(TcImage *image)
+bool tc_image_finish(TcImage *image, GError **error)
 {
-    if (image->graph) {
-        blk_graph_flush_all(image->graph);
-        blk_graph_free(image->graph);
-    }
+    bool ok = !image->graph || blk_graph_flush_all(image->graph, error);
+
+    if (!blk_graph_free(image->graph) && ok)
+        ok = tm_error_set(error, "bitmaps could not be stored as they were");
     blk_engine_free(image->engine);
     blk_registry_free(image->registry);
     g_clear_pointer(&image->layers, g_ptr_array_unref);
     *image = (TcImage){ 0 };
+    return ok;
+}
+
+void tc_image_clear(TcImage *image)
+{
+    tc_image_finish(image, NULL);
 }
 
 const TcLayer *tc_image_layer(const TcImage *image)

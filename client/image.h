@@ -65,7 +65,9 @@ BlkNode *tc_image_add(TcImage *image, const char *path, const TcImageOptions *op
 bool tc_image_check_written(const TcLayer *layer, const TcImageOptions *options, GError **error);
 /* Neither layers nor node: for what makes images. */
 bool tc_image_begin(TcImage *image, GError **error);
-void tc_image_clear(TcImage *image); /* flushes and closes */
+/* Flushes and closes. false: something that was written may not last. */
+bool tc_image_finish(TcImage *image, GError **error);
+void tc_image_clear(TcImage *image); /* the same, where nothing was written, or it failed anyway */
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(TcImage, tc_image_clear)
 /* Of the topmost. */
 const TcLayer *tc_image_layer(const TcImage *image);

@@ -276,8 +276,7 @@ void daemon_serve(Daemon *d)
 
 bool daemon_finish(Daemon *d, GError **error)
 {
-    bool kept;
-    int ret = 0;
+    bool flushed = true, kept;
 
     nbds_server_free(d->server);
     if (d->exports)
@@ -285,7 +284,7 @@ bool daemon_finish(Daemon *d, GError **error)
     if (d->tick)
         g_source_remove(d->tick);
     if (d->graph)
-        ret = blk_graph_flush_all(d->graph);
+        flushed = blk_graph_flush_all(d->graph, error);
     /* Only now: clients are told that the exports are gone. */
     if (d->monitors)
         g_ptr_array_unref(d->monitors);
@@ -296,7 +295,9 @@ bool daemon_finish(Daemon *d, GError **error)
     blk_registry_free(d->registry);
     g_clear_pointer(&d->chardevs, g_hash_table_unref);
     g_clear_pointer(&d->loop, g_main_loop_unref);
-    if (ret < 0)
-        return tm_error_set_errno(error, -ret, "the last flush failed, data may be lost");
-    return kept || tm_error_set(error, "bitmaps could not be stored as they were");
+    if (!flushed)
+        g_prefix_error(error, "the last flush failed, data may be lost: ");
+    else if (!kept)
+        tm_error_set(error, "bitmaps could not be stored as they were");
+    return flushed && kept;
 }

@@ -311,6 +311,7 @@ END_TEST
 
 START_TEST(file_durability)
 {
+    g_autoptr(GError) error = NULL;
     BlkNode *node;
     char buf[512] = { 1 };
 
@@ -327,6 +328,17 @@ START_TEST(file_durability)
     ck_assert_int_eq(blk_node_pwrite(node, buf, 0, 512, TIDEMARK_FUA), -EIO);
     fake.sync_error = 0;
     ck_assert_int_eq(blk_node_flush(node), -EIO);
+    /* the last flush goes on behind it, and names it */
+    make_file("b", MIB);
+    add_file("b", "");
+    make_file("c", MIB);
+    add_file("c", "");
+    fake.syncs = 0;
+    ck_assert(!blk_graph_flush_all(graph, &error));
+    ck_assert_str_eq(error->message, "Error flushing node 'a': Input/output error");
+    ck_assert_int_eq(fake.syncs, 2);
+    del("b");
+    del("c");
     del("a");
     node = add_file("a", ",'cache':{'no-flush':true}");
     fake.syncs = 0;
