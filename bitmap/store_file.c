@@ -5,6 +5,7 @@
 #include "bitmap/store_int.h"
 
 #include "util/error.h"
+#include "util/file.h"
 
 #include <errno.h>
 #include <string.h>
@@ -144,32 +145,25 @@ bool bmp_store_file_absent(const TmSys *sys, const char *path, GError **error)
     int fd = sys->open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0);
 
     if (fd < 0)
-        return true;
+        return errno == ENOENT || tm_error_set_errno(error, errno,
+                                                     "Bitmap store '%s' can't be looked at before "
+                                                     "it is replaced",
+                                                     path);
     close_fd(sys, &fd);
     return tm_error_set(error, "Bitmap store '%s' was created by somebody else meanwhile", path);
-}
-
-static int sync_directory(const TmSys *sys, const char *path)
-{
-    g_autofree char *directory = g_path_get_dirname(path);
-    int fd = sys->open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
-    int ret = fd < 0 || sys->fsync(fd) < 0 ? -errno : 0;
-
-    close_fd(sys, &fd);
-    return ret;
 }
 
 bool bmp_store_file_publish(const TmSys *sys, const char *path, GError **error)
 {
     g_autofree char *name = temporary(path);
-    int ret = sys->rename(name, path) < 0 ? -errno : sync_directory(sys, path);
+    int ret = sys->rename(name, path) < 0 ? -errno : tm_file_sync_name(sys, path);
 
     return ret == 0 || tm_error_set_errno(error, -ret, "Could not create bitmap store '%s'", path);
 }
 
 bool bmp_store_file_remove(const TmSys *sys, const char *path, GError **error)
 {
-    int ret = sys->unlink(path) < 0 && errno != ENOENT ? -errno : sync_directory(sys, path);
+    int ret = sys->unlink(path) < 0 && errno != ENOENT ? -errno : tm_file_sync_name(sys, path);
 
     return ret == 0 || tm_error_set_errno(error, -ret, "Could not remove bitmap store '%s'", path);
 }

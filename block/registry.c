@@ -168,9 +168,12 @@ bool blk_registry_load(BlkRegistry *registry, const char *path, GError **error)
 {
     /* without a slash dlopen would search the library directories */
     g_autofree char *file = strchr(path, '/') ? g_strdup(path) : g_strconcat("./", path, NULL);
-    void *module = dlopen(file, RTLD_NOW | RTLD_LOCAL);
     const struct tidemark_driver *driver;
+    void *module;
 
+    if (g_file_test(file, G_FILE_TEST_EXISTS) && !g_file_test(file, G_FILE_TEST_IS_REGULAR))
+        return tm_error_set(error, "Could not load module '%s': it is not a regular file", path);
+    module = dlopen(file, RTLD_NOW | RTLD_LOCAL);
     if (!module)
         return tm_error_set(error, "Could not load module '%s': %s", path, dlerror());
     driver = module_driver(module, path, error);

@@ -101,6 +101,8 @@ def refusals(tmp):
 
     refused("/nonexistent.so", "Could not load module '/nonexistent.so'")
     refused("/dev/null", "Could not load module '/dev/null'")
+    os.mkfifo(os.path.join(tmp, "fifo.so"))
+    refused(os.path.join(tmp, "fifo.so"), "it is not a regular file")
     plugins = os.path.join(BUILDDIR, "tests", "plugin")
     if not os.path.isdir(plugins):
         skip("the tests' plug-ins are not built")

@@ -254,6 +254,25 @@ START_TEST(what_cannot_be_opened_cannot_be_passed)
 }
 END_TEST
 
+/* Nor replaced, if it came there meanwhile. */
+START_TEST(what_cannot_be_opened_is_not_replaced)
+{
+    g_autofree char *after = NULL;
+    g_autoptr(GError) error = NULL;
+    Disk d;
+
+    disk_init(&d, size);
+    disk_open(&d);
+    ck_assert(g_file_set_contents(d.store, "my diary", -1, NULL));
+    d.sys.open = refuse_open;
+    ck_assert(!disk_add(&d, "a", 65536, false, &error));
+    assert_says(error->message, "Permission denied");
+    ck_assert(g_file_get_contents(d.store, &after, NULL, NULL));
+    ck_assert_str_eq(after, "my diary");
+    disk_fini(&d);
+}
+END_TEST
+
 /* A bitmap that is held by somebody does not hold the store. */
 START_TEST(a_reference_holds_no_lock)
 {
@@ -346,6 +365,7 @@ int main(void)
     tcase_add_test(tc, a_ruin_is_searched_in_no_time);
     tcase_add_test(tc, another_version_is_left_alone);
     tcase_add_test(tc, what_cannot_be_opened_cannot_be_passed);
+    tcase_add_test(tc, what_cannot_be_opened_is_not_replaced);
     tcase_add_test(tc, a_reference_holds_no_lock);
     tcase_add_test(tc, inspected_and_repaired);
     tcase_add_loop_test(tc, a_changed_disk_is_repaired_to_all_dirty, 0, 2);
