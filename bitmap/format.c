@@ -40,6 +40,7 @@ static const Field fields[] = {
     NUMBER(52, 1, group_pending),
     NUMBER(53, 1, disk_kind),
     NUMBER(54, 1, disk_marked),
+    NUMBER(55, 1, forgotten),
     NUMBER(56, 8, map_epoch),
     NUMBER(64, 8, map_offset),
     NUMBER(72, 8, map_length),
@@ -59,6 +60,8 @@ static const Field fields[] = {
     NUMBER(224, 8, disk_serial),
     NUMBER(232, 8, disk_instance),
     NUMBER(240, 8, disk_written),
+    BYTES(248, 16, leader),
+    BYTES(264, BMP_GROUPS_MAX * 16, decided),
 };
 
 uint64_t bmp_checksum(const void *data, size_t length, uint64_t seed)
@@ -130,7 +133,7 @@ static bool super_valid(const BmpSuper *s)
            s->state <= BMP_STORE_DISTRUSTED && s->durability >= BMP_DURABLE_POWER &&
            s->durability <= BMP_DURABLE_PROCESS && s->group_pending <= 1 &&
            s->map_epoch <= BMP_EPOCH_MAX && s->disk_mtime_nsec < 1000000000 &&
-           s->disk_kind <= BMP_DISK_DEVICE && s->disk_marked <= 1 &&
+           s->disk_kind <= BMP_DISK_DEVICE && s->disk_marked <= 1 && s->forgotten <= 1 &&
            s->disk_birth_nsec < 1000000000 && memchr(s->layer, 0, sizeof(s->layer)) &&
            extents_valid(s) && (!s->map_shift || (s->map_epoch && bmp_geometry_of(&geometry, s)));
 }

@@ -48,6 +48,8 @@ typedef enum {
     BMP_DISK_DEVICE = 2,
 } BmpDiskKind;
 
+#define BMP_GROUPS_MAX 14u
+
 typedef struct BmpSuper {
     uint8_t uuid[16];    /* of the store, random at creation */
     uint64_t generation; /* grows by one a commit; the highest valid copy is the truth (F2) */
@@ -74,8 +76,12 @@ typedef struct BmpSuper {
     uint8_t boot_id[16];
     uint64_t store_dev, store_ino;
     /* A commit over several stores (F9): this copy counts only if the leader's store says so. */
-    uint8_t group[16];             /* random; zeroes: none */
-    uint8_t group_pending;         /* 1: prepared, not decided here */
+    uint8_t group_pending; /* 1: prepared, not decided here */
+    uint8_t group[16];     /* pending: random */
+    uint8_t leader[16];    /* pending: uuid of the leader's store; zeroes: it is this one */
+    /* Those that this store has decided and others may have to ask for, oldest first; zeroes. */
+    uint8_t decided[BMP_GROUPS_MAX][16];
+    uint8_t forgotten;             /* 1: there were more of them */
     char layer[BMP_LAYER_MAX + 1]; /* the driver of the node that keeps its bitmaps here */
 } BmpSuper;
 

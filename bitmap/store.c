@@ -108,7 +108,9 @@ static bool leave_word(BmpStore *store)
             ret = bmp_store_sync(sys, store->fd);
     }
     store->super.generation = super.generation;
-    return ret == 0 || bmp_store_file_remove(sys, store->path, NULL);
+    /* Neither takes room on the store's file system, and the last one nothing of it at all. */
+    return ret == 0 || bmp_store_file_remove(sys, store->path, NULL) ||
+           (store->marked && bmp_identity_unmark(sys, store->disk_fd, store->super.uuid));
 }
 
 void bmp_store_fail(BmpStore *store, int err, const char *what)
@@ -201,9 +203,9 @@ static void recover(BmpStore *store, const BmpIdentity *disk, bool synced, BmpRe
         store->super = found->super;
         store->marked = found->super.disk_marked && bmp_identity_has(disk, found->super.uuid);
         store->stale_copy = found->stale_copy;
+        store->other = found->other;
         store->last_epoch = found->super.map_epoch;
-        store->keep_empty = !found->records->len && memcmp(found->super.group, (uint8_t[16]){ 0 },
-                                                           sizeof(found->super.group));
+        store->keep_empty = !found->records->len && found->led;
     }
 }
 

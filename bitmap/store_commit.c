@@ -107,23 +107,32 @@ static void place(Part *part, uint64_t catalogue_length)
 {
     const BmpSuper *old = &part->store->super;
     BmpSuper *next = &part->next;
-    uint64_t extents[3][2] = { { 0 } };
+    const BmpSuper *named[] = { old, &part->store->other };
+    uint64_t extents[2 * G_N_ELEMENTS(named) + 1][2] = { { 0 } };
 
-    if (!part->create) {
-        extents[0][0] = old->map_offset, extents[0][1] = old->map_length;
-        extents[1][0] = old->catalogue_offset, extents[1][1] = old->catalogue_length;
+    for (size_t i = 0; i < G_N_ELEMENTS(named) && !part->create; i++) {
+        extents[2 * i][0] = named[i]->map_offset, extents[2 * i][1] = named[i]->map_length;
+        extents[2 * i + 1][0] = named[i]->catalogue_offset;
+        extents[2 * i + 1][1] = named[i]->catalogue_length;
     }
     if (!part->geometry.map_shift) {
         next->map_offset = next->map_length = 0;
     } else if (part->new_map) {
         next->map_length = part->geometry.length;
-        next->map_offset = find_room(extents, 2, next->map_length);
+        next->map_offset = find_room(extents, 4, next->map_length);
     }
     if (part->new_catalogue) {
-        extents[2][0] = next->map_offset, extents[2][1] = next->map_length;
+        extents[4][0] = next->map_offset, extents[4][1] = next->map_length;
         next->catalogue_length = catalogue_length;
-        next->catalogue_offset = find_room(extents, 3, catalogue_length);
+        next->catalogue_offset = find_room(extents, 5, catalogue_length);
     }
+}
+
+static void not_pending(BmpSuper *super)
+{
+    super->group_pending = 0;
+    memset(super->group, 0, sizeof(super->group));
+    memset(super->leader, 0, sizeof(super->leader));
 }
 
 static void fill_super(Part *part)
@@ -139,7 +148,7 @@ static void fill_super(Part *part)
     }
     next->disk_marked = store->marked;
     next->generation = store->super.generation + 1;
-    next->group_pending = 0;
+    not_pending(next);
     next->disk_size = store->set ? store->set->size : store->super.disk_size;
     next->state = part->state;
     next->durability = store->o.durability;
@@ -397,6 +406,7 @@ static void settle(Part *part, BmpMap *map)
         store->o.sys->close(store->fd);
     store->fd = part->fd;
     store->super = *next;
+    store->other = (BmpSuper){ 0 };
     store->stale_copy = 0;
     store->catalogue_good = true;
     store->replace = false;
@@ -545,14 +555,15 @@ static void take_back(Part *part)
     discard(part);
 }
 
-/* After the decision: what fails now leaves a store that finds out from the leader. */
-static void complete(Part *part, BmpMap *map, unsigned copies)
+/* After the decision: what fails now leaves a store that finds out from the leader. Whether it need
+ * not. */
+static bool complete(Part *part, BmpMap *map, unsigned copies)
 {
     BmpStore *store = part->store;
     unsigned stale = part->create ? 0 : store->stale_copy;
     int ret = 0;
 
-    part->next.group_pending = 0;
+    not_pending(&part->next);
     if (copies > 1)
         ret = write_copy(part, !stale, &part->next);
     if (ret == 0)
@@ -562,14 +573,43 @@ static void complete(Part *part, BmpMap *map, unsigned copies)
         bmp_store_fail(store, -ret, "its superblock could not be written");
     else if (part->vanish)
         vanish(part, NULL);
+    return ret == 0;
+}
+
+/* Where there is no room, the oldest goes; that is noted, lest it be taken for a "no". */
+static void remember(BmpSuper *leader, const uint8_t group[16])
+{
+    unsigned n = 0;
+
+    while (n < BMP_GROUPS_MAX && memcmp(leader->decided[n], (uint8_t[16]){ 0 }, 16))
+        n++;
+    if (n == BMP_GROUPS_MAX) {
+        memmove(leader->decided[0], leader->decided[1], --n * sizeof(leader->decided[0]));
+        leader->forgotten = 1;
+    }
+    memcpy(leader->decided[n], group, 16);
+}
+
+static void forget(BmpSuper *leader, const uint8_t group[16])
+{
+    unsigned kept = 0;
+
+    for (unsigned i = 0; i < BMP_GROUPS_MAX; i++) {
+        if (memcmp(leader->decided[i], group, 16))
+            memmove(leader->decided[kept++], leader->decided[i], 16);
+    }
+    memset(leader->decided[kept], 0, (BMP_GROUPS_MAX - kept) * 16);
 }
 
 static bool decide(Part *leader, GError **error)
 {
     unsigned stale = leader->create ? 0 : leader->store->stale_copy;
+    uint8_t group[16];
     int ret;
 
-    leader->next.group_pending = 0;
+    memcpy(group, leader->next.group, sizeof(group));
+    not_pending(&leader->next);
+    remember(&leader->next, group);
     ret = write_copy(leader, !stale, &leader->next);
     if (ret == 0)
         return true;
@@ -578,14 +618,15 @@ static bool decide(Part *leader, GError **error)
 }
 
 /* Everything that may fail, up to the decision. */
-static bool publish_group(Part *parts, BmpMap **maps, size_t n, GError **error)
+static bool publish_group(Part *parts, BmpMap **maps, size_t n, const uint8_t group[16],
+                          GError **error)
 {
-    uint8_t group[16];
     int err = 0;
 
-    random_bytes(group);
     for (size_t i = 0; i < n; i++) {
-        memcpy(parts[i].next.group, group, sizeof(group));
+        memcpy(parts[i].next.group, group, 16);
+        if (i)
+            memcpy(parts[i].next.leader, parts[0].next.uuid, 16);
         if (parts[i].open_map)
             maps[i] = open_map(&parts[i], &err);
         if (err)
@@ -617,8 +658,10 @@ static bool commit_group(BmpStore **stores, size_t n, GError **error)
     g_autofree Part *parts = g_new0(Part, n);
     g_autofree BmpMap **maps = g_new0(BmpMap *, n);
     size_t prepared = 0;
-    bool ok = true;
+    uint8_t group[16];
+    bool ok = true, done = true;
 
+    random_bytes(group);
     if (!all_well(stores, n, error))
         return false;
     for (size_t i = 0; i < n; i++) {
@@ -633,14 +676,14 @@ static bool commit_group(BmpStore **stores, size_t n, GError **error)
     }
     while (ok && prepared < n)
         ok = prepare(&parts[prepared], error) && ++prepared;
-    ok = ok && publish_group(parts, maps, n, error);
+    ok = ok && publish_group(parts, maps, n, group, error);
     /* Followers ask the leader as long as they are pending: it is the last to move on, and the
      * first to be taken back. */
     for (size_t k = 0; k < n; k++) {
         size_t i = ok ? (k + 1) % n : k;
 
         if (ok) {
-            complete(&parts[i], g_steal_pointer(&maps[i]), i ? 2 : 1);
+            done = complete(&parts[i], g_steal_pointer(&maps[i]), i ? 2 : 1) && done;
         } else {
             bmp_map_close(maps[i]);
             if (i < prepared)
@@ -649,6 +692,8 @@ static bool commit_group(BmpStore **stores, size_t n, GError **error)
         part_clear(&parts[i]);
         pthread_mutex_unlock(&stores[i]->ticking);
     }
+    if (ok && done) /* with the leader's next commit: nobody will ask */
+        forget(&stores[0]->super, group);
     return ok;
 }
 

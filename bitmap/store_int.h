@@ -23,6 +23,7 @@ typedef struct BmpStore {
     int disk_fd;
     BmpSuper super;
     unsigned stale_copy; /* the copy to be written first */
+    BmpSuper other;      /* the other copy, as long as it may still count: its extents are kept */
     uint64_t last_epoch; /* no entry of the file has a newer stamp */
     BmpSet *set;         /* the one that has it; borrowed */
     bool catalogue_good; /* what super names is what the bitmaps were after the last commit */
@@ -79,7 +80,7 @@ void bmp_marks_read(const TmSys *sys, int fd, BmpIdentity *disk);
 bool bmp_identity_has(const BmpIdentity *disk, const uint8_t uuid[16]);
 /* The disk carries the uuid, for good; false: it can't. */
 bool bmp_identity_mark(const TmSys *sys, int disk_fd, const uint8_t uuid[16]);
-void bmp_identity_unmark(const TmSys *sys, int disk_fd, const uint8_t uuid[16]);
+bool bmp_identity_unmark(const TmSys *sys, int disk_fd, const uint8_t uuid[16]);
 char *bmp_uuid_text(const uint8_t uuid[16]); /* 32 hex digits; g_free */
 
 /* ---- store_device.c: what the kernel knows of a block device */
@@ -97,6 +98,8 @@ typedef struct BmpRecovered {
     bool other_layer;
     BmpSuper super;      /* FOUND_STORE */
     unsigned stale_copy; /* the one that is not equal to super */
+    BmpSuper other;      /* what that says, where it may count until super is written (F9) */
+    bool led;            /* others may still have to ask it how a group ended */
     bool as_stored;      /* the records are what the catalogue on the medium says */
     GArray *records;     /* BmpRecord */
     GPtrArray *reports;  /* Problem */

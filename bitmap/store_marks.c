@@ -108,17 +108,19 @@ bool bmp_identity_mark(const TmSys *sys, int disk_fd, const uint8_t uuid[16])
     return ok;
 }
 
-void bmp_identity_unmark(const TmSys *sys, int disk_fd, const uint8_t uuid[16])
+bool bmp_identity_unmark(const TmSys *sys, int disk_fd, const uint8_t uuid[16])
 {
     BmpIdentity disk;
     int fd = bmp_identity_open(sys, disk_fd, &disk);
     unsigned kept = remove_mark(&disk, uuid);
+    bool gone = false;
 
     if (kept < disk.n_marks) {
         disk.n_marks = kept;
-        marks_write(sys, fd, &disk); /* one that stays tells of a store that is not there */
+        gone = marks_write(sys, fd, &disk) == 0; /* one that stays tells of a store that is gone */
     }
     bmp_identity_close(sys, disk_fd, fd);
+    return gone;
 }
 
 static bool follows(const BmpSet *set, const uint8_t uuid[16])

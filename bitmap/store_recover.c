@@ -209,30 +209,85 @@ static bool read_state(Reader *r, const BmpSuper *super, GArray *records, char *
     return true;
 }
 
-/* Whether the group of a pending superblock was decided by its leader (F9). 1, 0, -1: can't tell.
- */
-static int group_decided(Reader *r, const BmpSuper *pending, const char *leader)
+/* ---- groups (F9) */
+
+typedef enum { NOT_DECIDED, DECIDED, CANT_TELL } Fate;
+
+static bool is_zero(const uint8_t uuid[16])
 {
-    bool decided = false;
+    return !memcmp(uuid, (uint8_t[16]){ 0 }, 16);
+}
+
+/* What one copy of the leader's superblock says of the group. One that was never written says no.
+ */
+static Fate ask_copy(Reader *r, int fd, unsigned copy, const BmpSuper *pending)
+{
+    uint8_t bytes[BMP_SUPER_SIZE] = { 0 };
+    uint32_t version;
+    BmpSuper super;
+    BmpSuperVerdict verdict;
+
+    if (bmp_store_read(r->o->sys, fd, bytes, sizeof(bytes), copy * BMP_STORE_ALIGN) < sizeof(bytes))
+        return CANT_TELL;
+    verdict = bmp_super_decode(bytes, &super, &version);
+    if (verdict == BMP_SUPER_EMPTY)
+        return NOT_DECIDED;
+    if (verdict != BMP_SUPER_OK || memcmp(super.uuid, pending->leader, 16))
+        return CANT_TELL;
+    for (unsigned i = 0; i < BMP_GROUPS_MAX; i++) {
+        if (!memcmp(super.decided[i], pending->group, 16))
+            return DECIDED;
+    }
+    return super.forgotten ? CANT_TELL : NOT_DECIDED;
+}
+
+/* A leader that is gone, or another store in its place, is no "no". */
+static Fate ask_leader(Reader *r, const BmpSuper *pending, const char *path)
+{
+    Fate fates[BMP_SUPER_COPIES];
     int fd;
 
-    if (!leader)
-        return false; /* it is the leader itself */
-    fd = r->o->sys->open(leader, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW, 0);
+    if (is_zero(pending->leader))
+        return NOT_DECIDED; /* it is the leader: its other copy would say so */
+    fd = path ? r->o->sys->open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0) : -1;
     if (fd < 0)
-        return false;
-    for (unsigned copy = 0; copy < BMP_SUPER_COPIES; copy++) {
-        uint8_t bytes[BMP_SUPER_SIZE] = { 0 };
-        uint32_t version;
-        BmpSuper super;
-
-        bmp_store_read(r->o->sys, fd, bytes, sizeof(bytes), copy * BMP_STORE_ALIGN);
-        decided |= bmp_super_decode(bytes, &super, &version) == BMP_SUPER_OK &&
-                   !memcmp(super.group, pending->group, sizeof(super.group)) &&
-                   !super.group_pending;
-    }
+        return CANT_TELL;
+    for (unsigned copy = 0; copy < BMP_SUPER_COPIES; copy++)
+        fates[copy] = ask_copy(r, fd, copy, pending);
     r->o->sys->close(fd);
-    return decided;
+    if (fates[0] == DECIDED || fates[1] == DECIDED)
+        return DECIDED;
+    return fates[0] == NOT_DECIDED && fates[1] == NOT_DECIDED ? NOT_DECIDED : CANT_TELL;
+}
+
+static BmpRecord *find_record(GArray *records, const char *name)
+{
+    for (guint i = 0; i < records->len; i++) {
+        if (!strcmp(nth(records, i)->name, name))
+            return nth(records, i);
+    }
+    return NULL;
+}
+
+/* What either of two states says: nothing is clean that one of them calls dirty. */
+static void unite(GArray *records, GArray *others)
+{
+    for (guint i = 0; i < others->len; i++) {
+        BmpRecord *other = nth(others, i), *record = find_record(records, other->name);
+
+        if (!record) {
+            g_array_append_val(records, *other);
+            memset(other, 0, sizeof(*other)); /* it has moved */
+            continue;
+        }
+        record->enabled |= other->enabled;
+        record->inconsistent |= other->inconsistent;
+        record->recovered = MAX(record->recovered, other->recovered);
+        bmp_bits_or(&record->bits, &other->bits);
+    }
+    for (guint i = 0; i < records->len; i++)
+        degrade(nth(records, i), g_strdup("it can't be told whether a change of several disks was "
+                                          "made: it has what was dirty before and after"));
 }
 
 /* ---- superblocks */
@@ -255,7 +310,9 @@ static void read_copies(Reader *r, Copies *c)
         c->verdict[i] = bmp_super_decode(bytes, &c->super[i], &c->version);
         if (c->verdict[i] != BMP_SUPER_OK)
             continue;
-        if (!c->any || c->super[i].generation > c->super[c->newest].generation)
+        if (!c->any || c->super[i].generation > c->super[c->newest].generation ||
+            (c->super[i].generation == c->super[c->newest].generation &&
+             c->super[c->newest].group_pending)) /* the same, and decided */
             c->newest = i;
         c->any = true;
     }
@@ -394,35 +451,60 @@ static void report_records(Reader *r)
     }
 }
 
+/* The state before the pending one. */
+static bool read_old(Reader *r, const Copies *c, GArray *records)
+{
+    if (c->verdict[!c->newest] == BMP_SUPER_EMPTY) /* the store was being made */
+        return true;
+    return c->verdict[!c->newest] == BMP_SUPER_OK &&
+           read_state(r, &c->super[!c->newest], records, NULL);
+}
+
+static bool both_states(Reader *r, GArray *old, bool known, const char *leader)
+{
+    BmpRecovered *out = r->out;
+
+    bmp_recovered_problem(out, NULL, 0, false,
+                          "whether a change of several disks was made can't be told, as its leader "
+                          "can't be asked, the store '%s': what was dirty before it or after is",
+                          leader ? leader : "?");
+    unite(out->records, old);
+    for (guint i = 0; i < out->records->len && !known; i++)
+        nth(out->records, i)->inconsistent = true; /* one of the states is lost */
+    return known;
+}
+
 /* Settles which of two states counts, when the newest is one that may not have been decided. */
 static bool read_pending(Reader *r, const Copies *c)
 {
-    const BmpSuper *pending = &c->super[c->newest], *old = &c->super[!c->newest];
+    const BmpSuper *pending = &c->super[c->newest];
+    g_autoptr(GArray) old = bmp_records_new();
     BmpRecovered *out = r->out;
     g_autofree char *leader = NULL;
     bool known = read_state(r, pending, out->records, &leader);
-    bool decided = known && group_decided(r, pending, leader);
+    Fate fate = ask_leader(r, pending, leader);
+    bool known_old = fate == DECIDED || read_old(r, c, old);
 
     out->as_stored = false;
     out->super = *pending;
     out->super.group_pending = 0;
-    if (decided)
-        return true;
-    memset(out->super.group, 0, sizeof(out->super.group)); /* or it would be taken for decided */
+    if (c->verdict[!c->newest] == BMP_SUPER_OK)
+        out->other = c->super[!c->newest];
+    if (fate == CANT_TELL)
+        return both_states(r, old, known && known_old, leader);
+    if (fate == DECIDED)
+        return known;
+    if (!known_old) /* what was before is lost */
+        return both_states(r, old, false, leader);
     if (c->verdict[!c->newest] == BMP_SUPER_OK) {
-        out->super = *old;
+        out->super = c->super[!c->newest];
         out->super.generation = pending->generation; /* the next one is newer than both */
+        out->other = *pending;
         out->stale_copy = c->newest;
-        g_array_set_size(out->records, 0);
-        return read_state(r, old, out->records, NULL);
     }
-    if (c->verdict[!c->newest] == BMP_SUPER_EMPTY) { /* the store was being made */
-        g_array_set_size(out->records, 0);
-        return true;
-    }
-    for (guint i = 0; i < out->records->len; i++)
-        nth(out->records, i)->inconsistent = true; /* what was before is lost */
-    return known;
+    g_array_unref(out->records);
+    out->records = g_steal_pointer(&old);
+    return true;
 }
 
 static void read_store(Reader *r, const Copies *c)
@@ -447,6 +529,7 @@ static void read_store(Reader *r, const Copies *c)
                               r->o->path);
         out->as_stored = false;
     }
+    out->led = super->group_pending ? is_zero(super->leader) : !is_zero(super->decided[0]);
     if (super->group_pending) {
         known = read_pending(r, c);
     } else {
