@@ -35,7 +35,8 @@ static bool add(Run *run, Disk *disk, Undo *undo)
         run_fail(run, "add %s: %s", name, error->message);
         return false;
     }
-    model_add(model, name, shift, options.persistent, !options.disabled);
+    model_begins(model_add(model, name, shift, options.persistent, !options.disabled),
+                 &disk->unflushed);
     return true;
 }
 
@@ -64,10 +65,12 @@ static bool alter(Run *run, Disk *disk, ModelBitmap *b, Undo *undo)
     case DO_CLEAR:
         ok = bmp_bitmap_clear(undo->bitmap, NULL);
         model_clear(b);
+        model_begins(b, &disk->unflushed);
         break;
     case DO_ENABLE:
         ok = bmp_bitmap_enable(undo->bitmap, NULL);
         b->enabled = true;
+        model_begins(b, &disk->unflushed);
         break;
     case DO_DISABLE:
         ok = bmp_bitmap_disable(undo->bitmap, NULL);

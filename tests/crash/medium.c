@@ -119,7 +119,7 @@ static void inode_reset(Inode *inode)
     inode->seen_high = 0;
     image_reset(&inode->now);
     image_reset(&inode->base);
-    inode->used = inode->disk = false;
+    inode->used = inode->disk = inode->unwritten = false;
     inode->fds = 0;
 }
 

@@ -67,7 +67,8 @@ typedef struct Image {
 
 typedef struct Inode {
     bool used, disk;
-    unsigned fds; /* descriptors and mappings */
+    bool unwritten; /* writing it back has failed, and nobody was told: the next sync is */
+    unsigned fds;   /* descriptors and mappings */
     uint32_t serial;
     Image now, base;
     uint8_t *seen; /* now.data at the last look */
@@ -135,6 +136,8 @@ void medium_make_disk(Medium *m, unsigned n, uint64_t size);
 /* The real descriptor of disk @n, the same for all media. */
 int medium_disk_fd(unsigned n);
 uint64_t medium_disk_size(Medium *m, unsigned n);
+/* Whether a sync of the disk has failed, and some of what it was to write is in doubt. */
+bool medium_disk_lost(Medium *m, unsigned n);
 /* Somebody writes to it: its time moves. */
 void medium_disk_written(Medium *m, unsigned n);
 void medium_disk_resize(Medium *m, unsigned n, uint64_t size);

@@ -221,6 +221,10 @@ static int sync_file(int fd, bool all)
     m->syncs++;
     medium_absorb(m, true);
     medium_event(m, "sync begins");
+    if (n >= 0 && m->inodes[n].unwritten) {
+        m->inodes[n].unwritten = false;
+        return fail(EIO);
+    }
     if (faulty(m, n == DIRECTORY ? CALL_DIRECTORY : CALL_SYNC)) {
         medium_sync_failed(m, n, all);
         return fail(m->fault.error);

@@ -133,6 +133,19 @@ void medium_changed_mtime(Medium *m, int n)
     last->lost = false;
 }
 
+bool medium_disk_lost(Medium *m, unsigned n)
+{
+    int disk = medium_disk(m, n);
+
+    for (guint i = 0; i < m->changes->len; i++) {
+        const Change *change = &g_array_index(m->changes, Change, i);
+
+        if (change->lost && change->kind != CHANGE_ENTRY && change->inode == disk)
+            return true;
+    }
+    return false;
+}
+
 void medium_disk_written(Medium *m, unsigned n)
 {
     medium_changed_mtime(m, medium_disk(m, n));

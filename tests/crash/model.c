@@ -50,6 +50,17 @@ void model_written(ModelDisk *disk, uint64_t offset, uint64_t length)
     }
 }
 
+void model_flushed(ModelDisk *disk)
+{
+    for (unsigned i = 0; i < disk->n; i++)
+        memset(&disk->bitmaps[i].unflushed, 0, sizeof(ModelBits));
+}
+
+void model_begins(ModelBitmap *bitmap, const ModelBits *unflushed)
+{
+    bitmap->unflushed = *unflushed;
+}
+
 ModelBitmap *model_find(ModelDisk *disk, const char *name)
 {
     for (unsigned i = 0; i < disk->n; i++) {

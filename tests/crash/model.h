@@ -24,6 +24,9 @@ typedef struct ModelBitmap {
     bool inconsistent;
     bool exact; /* nothing in it ever came from a recovery: recovered is 0 */
     ModelBits must, may;
+    /* P5: granules of 512 bytes that were not on the medium when it began: what it was told of as
+     * clean may be lost yet. */
+    ModelBits unflushed;
 } ModelBitmap;
 
 typedef struct ModelDisk {
@@ -48,6 +51,10 @@ bool model_subset(const ModelBits *small, const ModelBits *big);
 void model_marking(ModelDisk *disk, uint64_t offset, uint64_t length);
 /* It may have reached the disk: it must be. */
 void model_written(ModelDisk *disk, uint64_t offset, uint64_t length);
+
+/* The disk was flushed; and: the bitmap begins while @unflushed may still be lost. */
+void model_flushed(ModelDisk *disk);
+void model_begins(ModelBitmap *bitmap, const ModelBits *unflushed);
 
 ModelBitmap *model_find(ModelDisk *disk, const char *name);
 ModelBitmap *model_add(ModelDisk *disk, const char *name, unsigned shift, bool persistent,

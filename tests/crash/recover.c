@@ -1,6 +1,7 @@
 /* tests/crash/recover.c: opening what is left, and whether it is right. */
 #include "bitmap/format.h"
 #include "tests/crash/run.h"
+#include "util/error.h"
 
 #include <string.h>
 
@@ -17,6 +18,19 @@ static void heard(void *opaque, const BmpReport *report)
                report->bitmap ? report->bitmap : "-", report->reason);
 }
 
+/* What was written is on the medium, and no bitmap rests on what may go. */
+static bool flush_disk(void *opaque, GError **error)
+{
+    Disk *disk = opaque;
+
+    if (medium_sys.fdatasync(medium_disk_fd(disk->index)) < 0)
+        return tm_error_set(error, "the disk can't be flushed");
+    memset(&disk->unflushed, 0, sizeof(disk->unflushed));
+    model_flushed(&disk->model);
+    model_flushed(&disk->after);
+    return true;
+}
+
 BmpSet *recover_open(Run *run, Medium *m, unsigned n, uint8_t boot, bool read_only,
                      BmpReportFn report, void *opaque)
 {
@@ -30,6 +44,7 @@ BmpSet *recover_open(Run *run, Medium *m, unsigned n, uint8_t boot, bool read_on
         .read_only = read_only,
         .accept_changed = disk->accept_changed,
         .region_shift_min = disk->region_shift,
+        .flush = opaque == disk ? flush_disk : NULL,
         .report = report,
         .opaque = opaque,
     };
@@ -235,13 +250,29 @@ static char *check_content(const ModelBitmap *b, const FoundBitmap *f, uint64_t 
     return NULL;
 }
 
+/* What the bitmap was told of as clean is on the medium, or dirty. */
+static char *check_data(const ModelBitmap *b, const FoundBitmap *f, uint64_t size)
+{
+    ModelBits lost = { 0 };
+
+    model_or(&lost, f->shift, &b->unflushed, 9, size);
+    if (model_subset(&lost, &f->bits))
+        return NULL;
+    return g_strdup_printf("P5: %s: granule %" G_GUINT64_FORMAT
+                           " of %u bytes is clean, and was not "
+                           "on the medium when it began",
+                           b->name, first_beyond(&lost, &f->bits), 1u << f->shift);
+}
+
 static char *check_bitmap(const ModelBitmap *b, const FoundBitmap *f, uint64_t size, bool power,
-                          const Doubt *doubt, Looseness looseness)
+                          bool disk_lost, const Doubt *doubt, Looseness looseness)
 {
     if (!f && looseness == LOOSE_STATES)
         return NULL;
     if (!f)
         return g_strdup_printf("P3: %s is missing", b->name);
+    if (f->inconsistent && disk_lost)
+        return f->reason ? NULL : g_strdup_printf("%s is inconsistent without a reason", b->name);
     if (looseness != LOOSE_STATES && f->inconsistent != b->inconsistent)
         return g_strdup_printf("P3: %s is %sconsistent", b->name, f->inconsistent ? "in" : "");
     if (f->inconsistent)
@@ -285,11 +316,24 @@ char *check_found(const ModelDisk *expected, const Found *found, bool power, con
         const ModelBitmap *b = &model->bitmaps[i];
 
         if (b->persistent)
-            wrong =
-                check_bitmap(b, found_find(found, b->name), found->size, power, doubt, looseness);
+            wrong = check_bitmap(b, found_find(found, b->name), found->size, power,
+                                 found->disk_lost, doubt, looseness);
     }
     if (!wrong && looseness != LOOSE_STATES)
         wrong = check_unexpected(model, found, false);
+    return wrong;
+}
+
+char *check_data_kept(const ModelDisk *model, const Found *found)
+{
+    char *wrong = NULL;
+
+    for (unsigned i = 0; i < model->n && !wrong; i++) {
+        const FoundBitmap *f = found_find(found, model->bitmaps[i].name);
+
+        if (f && !f->inconsistent)
+            wrong = check_data(&model->bitmaps[i], f, found->size);
+    }
     return wrong;
 }
 

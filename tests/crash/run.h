@@ -42,7 +42,8 @@ typedef struct FoundBitmap {
 
 typedef struct Found {
     bool opened;
-    uint64_t size; /* of the disk */
+    bool disk_lost; /* a sync of the disk had failed: it need not be what its store knows */
+    uint64_t size;  /* of the disk */
     unsigned n, degraded;
     FoundBitmap bitmaps[MODEL_BITMAPS + 2];
     char report[160]; /* the last */
@@ -64,6 +65,7 @@ typedef struct Disk {
     BmpDurability durability;
     unsigned region_shift;
     bool accept_changed, changed;
+    ModelBits unflushed; /* granules of 512 bytes that a loss of power may take back */
     Looseness looseness;
     unsigned degraded, healed; /* reports */
 } Disk;
@@ -135,6 +137,8 @@ void doubt_read(Run *run, Medium *m, unsigned disk, Doubt *doubt);
  * besides. Returned (g_free). */
 char *check_found(const ModelDisk *model, const Found *found, bool power, const Doubt *doubt,
                   Looseness looseness);
+/* P5: why the data that a loss of power took is clean in a bitmap that began before. */
+char *check_data_kept(const ModelDisk *model, const Found *found);
 /* Where two openings differ; NULL: nowhere. Returned (g_free). */
 char *check_same(const Found *a, const Found *b);
 /* The same of damage. @mild: nothing may be missing. */

@@ -21,7 +21,8 @@ typedef enum {
     CUT_HALF,
     CUT_FEW,
     CUT_MOST,
-    CUT_DATA, /* contents without lengths and names */
+    CUT_DATA,      /* contents without lengths and names */
+    CUT_UNWRITTEN, /* killed, and some of a file could not be written back and was dropped */
     CUT_KINDS
 } Cut;
 
@@ -30,8 +31,9 @@ static uint32_t small_states(const Run *run)
     return 3 + (1u << run->medium->changes->len);
 }
 
-/* Which changes state @j keeps; false: that state is none of its own. */
-static bool choose(const Run *run, uint32_t j, Rng *rng, uint8_t *kept, bool *power)
+/* Which changes state @j keeps; false: that state is none of its own. *file: an inode that could
+ * not be written back, of which nobody has heard; or -1. */
+static bool choose(const Run *run, uint32_t j, Rng *rng, uint8_t *kept, bool *power, int *file)
 {
     const Medium *m = run->medium;
     guint n = m->changes->len, pick = n ? rng_below(rng, n) : 0;
@@ -40,6 +42,7 @@ static bool choose(const Run *run, uint32_t j, Rng *rng, uint8_t *kept, bool *po
     bool calls = n && changes[n - 1].event == m->event && !changes[n - 1].mapped;
 
     *power = cut != CUT_KILLED && cut != CUT_KILLED_TORN;
+    *file = -1;
     if ((cut == CUT_NONE && !n) || (cut == CUT_KILLED_TORN && !calls))
         return false;
     if (cut >= CUT_WITHOUT_CALL && n <= SMALL) {
@@ -47,6 +50,10 @@ static bool choose(const Run *run, uint32_t j, Rng *rng, uint8_t *kept, bool *po
             kept[i] = (j - 4) >> i & 1;
         return j < 4 + (1u << n);
     }
+    if (cut == CUT_UNWRITTEN && changes[pick].kind == CHANGE_SECTOR)
+        *file = changes[pick].inode;
+    if (cut == CUT_UNWRITTEN)
+        *power = false;
     for (guint i = 0; i < n; i++) {
         bool call = changes[i].event == m->event && !changes[i].mapped;
         bool torn = cut == CUT_KILLED_TORN ? changes[i].sector / 8 < changes[pick].sector / 8
@@ -91,6 +98,9 @@ static bool choose(const Run *run, uint32_t j, Rng *rng, uint8_t *kept, bool *po
         case CUT_MOST:
             kept[i] = !rng_chance(rng, 6);
             break;
+        case CUT_UNWRITTEN:
+            kept[i] = changes[i].kind != CHANGE_SECTOR || changes[i].inode != *file || torn;
+            break;
         case CUT_DATA:
             kept[i] = changes[i].kind == CHANGE_SECTOR || torn;
             break;
@@ -126,6 +136,8 @@ static void explain_found(const Run *run, GString *text)
         const Found *found = &run->found[d];
         const ModelDisk *model = &run->disks[d].model;
 
+        if (found->degraded)
+            g_string_append_printf(text, "  disk %u: %s\n", d, found->report);
         for (unsigned i = 0; i < model->n; i++) {
             const ModelBitmap *b = &model->bitmaps[i];
 
@@ -179,17 +191,21 @@ static const ModelDisk *candidate(const Run *run, unsigned disk, int which)
 }
 
 /* Which of the states before and after it is: 0, 1, -1 neither. */
-static int match(Run *run, const Found *found, const uint8_t *kept, bool power, const char *what)
+static int match(Run *run, const Found *found, const uint8_t *kept, bool power, int file,
+                 const char *what)
 {
+    bool doubted = power || file >= 0; /* what was not synced may be gone */
     g_autofree Doubt *doubt = NULL;
     char *wrong[2] = { NULL, NULL };
     int matched = -1;
 
     for (int which = run->in_flight; which >= 0 && matched < 0; which--) {
         for (unsigned d = 0; d < run->n_disks && !wrong[which]; d++) {
-            wrong[which] = check_found(candidate(run, d, which), &found[d], power, NULL,
+            wrong[which] = check_found(candidate(run, d, which), &found[d], doubted, NULL,
                                        run->disks[d].looseness);
-            if (!wrong[which] || !found[d].opened || (!power && !run->faulted))
+            if (!wrong[which] && power)
+                wrong[which] = check_data_kept(candidate(run, d, which), &found[d]);
+            if (!wrong[which] || !found[d].opened || (!doubted && !run->faulted))
                 continue;
             /* Look again what was open there, before it was recovered. */
             if (!doubt)
@@ -197,8 +213,10 @@ static int match(Run *run, const Found *found, const uint8_t *kept, bool power, 
             medium_cut(run->scratch2, run->medium, kept);
             doubt_read(run, run->scratch2, d, doubt);
             g_free(wrong[which]);
-            wrong[which] = check_found(candidate(run, d, which), &found[d], power, doubt,
+            wrong[which] = check_found(candidate(run, d, which), &found[d], doubted, doubt,
                                        run->disks[d].looseness);
+            if (!wrong[which] && power)
+                wrong[which] = check_data_kept(candidate(run, d, which), &found[d]);
         }
         if (!wrong[which])
             matched = which;
@@ -255,7 +273,8 @@ static void adopt(Run *run, const uint8_t *kept, bool power, int which, const Fo
     }
 }
 
-static void recover_state(Run *run, const char *what, const uint8_t *kept, bool power, Rng *rng)
+static void recover_state(Run *run, const char *what, const uint8_t *kept, bool power, int file,
+                          Rng *rng)
 {
     Found *found = run->found;
     bool backwards = rng_chance(rng, 2), adopting;
@@ -263,17 +282,23 @@ static void recover_state(Run *run, const char *what, const uint8_t *kept, bool 
     int which;
     const State state = { what, kept, power };
 
-    adopting = !run->adopted && run->adopt_in == 0 && rng_chance(rng, 3);
+    adopting = !run->adopted && run->adopt_in == 0 && rng_chance(rng, 3) && file < 0;
     medium_cut(run->scratch, run->medium, kept);
-    hash = medium_hash(run->scratch) + power;
+    hash = medium_hash(run->scratch) + power + 2 * (file >= 0);
+    if (file >= 0)
+        run->scratch->inodes[file].unwritten = true;
     if (!adopting && !run->options->one_state &&
         !g_hash_table_add(run->seen, GSIZE_TO_POINTER(hash)))
         return;
     for (unsigned i = 0; i < run->n_disks; i++)
         recover(run, run->scratch, backwards ? run->n_disks - 1 - i : i, power, THEN_DIE,
                 &found[backwards ? run->n_disks - 1 - i : i]);
+    for (unsigned d = 0; d < run->n_disks; d++)
+        found[d].disk_lost = medium_disk_lost(run->medium, d);
     run->recovered++;
-    which = run->failure ? 0 : match(run, found, kept, power, what);
+    which = run->failure ? 0 : match(run, found, kept, power, file, what);
+    if (!run->failure && file >= 0)
+        return; /* the error was told, and is not again */
     if (!run->failure && rng_chance(rng, 8))
         again_durable(run, &state, found, rng);
     if (!run->failure && rng_chance(rng, 16))
@@ -320,14 +345,15 @@ void states_event(void *opaque, const char *what)
     for (run->state = 0; run->state < n && !run->failure && !run->adopted; run->state++) {
         Rng rng = { run->seed * 1000003 + event * UINT64_C(7919) + run->state };
         bool power;
+        int file;
 
         if (run->options->one_state && run->options->state != run->state &&
             run->options->state != ANY_STATE && run->adopt_in != 0)
             continue;
-        if (!choose(run, run->state, &rng, kept, &power))
+        if (!choose(run, run->state, &rng, kept, &power, &file))
             continue;
         run->states++;
-        recover_state(run, what, kept, power, &rng);
+        recover_state(run, what, kept, power, file, &rng);
     }
     run->adopt_in -= run->adopt_in > 0;
 }

@@ -164,6 +164,7 @@ static void write_some(Run *run, Disk *disk)
     if (disk->durability == BMP_DURABLE_PROCESS && run->medium->syncs != syncs && !run->faulted)
         run_fail(run, "step %u: a write has waited for a sync", run->step);
     model_written(&disk->model, offset, length);
+    model_set(&disk->unflushed, 9, offset, length);
     run->version++;
     if (!run->adopted) {
         medium_disk_written(run->medium, disk->index);
@@ -295,8 +296,13 @@ static void go_on(Run *run)
         run->in_flight = false;
         run->boot += run->adopted_power;
         run->adopt_in = -1;
-        for (unsigned d = 0; d < run->n_disks; d++)
+        for (unsigned d = 0; d < run->n_disks; d++) {
             run->disks[d].model = run->disks[d].after;
+            if (run->adopted_power) { /* what there is now is on the medium */
+                memset(&run->disks[d].unflushed, 0, sizeof(ModelBits));
+                model_flushed(&run->disks[d].model);
+            }
+        }
         run->version++;
         if (run->options->verbose)
             g_printerr("step %u: goes on from event %u after a %s\n", run->step, dead->event,
