@@ -2,6 +2,7 @@
 """A store that the daemon can't write, or that is taken from under it: writes to the disk go on, the bitmap
 degrades honestly and is told, heals once it can, and never calls clean what was written."""
 import os
+import signal
 import time
 
 from harness import *
@@ -98,6 +99,25 @@ def full_at_a_command(tmp):
             equal(granules(d, "b"), {1, 2})
             small.empty()
             add(d, "c")
+
+
+@test
+def full_at_the_end(tmp):
+    "a full file system at the end: the exit status says so, and what others change meanwhile is dirty"
+    with Small(tmp, "1m") as small:
+        store = os.path.join(small.path, "b")
+        with start(tmp, store, SIZE) as d:
+            add(d, "b", granularity=4096)
+            write(d, *range(0, 1000, 3))
+            small.fill()
+            d.process.send_signal(signal.SIGTERM)
+            d.wait(1)
+        with open(os.path.join(tmp, "disk0.img"), "r+b") as f:
+            f.seek(700 * G)
+            f.write(b"y" * G)
+        small.empty()
+        with start(tmp, store) as d:
+            covers(d, "b", set(range(0, 1000, 3)) | {700})
 
 
 @test

@@ -1,0 +1,319 @@
+/* tests/unit/test_store_order.c: what has to be durable before what: the disk before a record that
+ * calls it clean, a store before it is believed, and a change of several disks in all of them,
+ * wherever their stores are by then. */
+#include "tests/unit/store_util.h"
+
+static ino_t inode_of(const char *path)
+{
+    struct stat st;
+
+    return stat(path, &st) < 0 ? 0 : st.st_ino;
+}
+
+/* ---- the disk first */
+
+static struct {
+    unsigned flushes, calls_then;
+    bool fails;
+} flushed;
+
+static bool on_flush(void *opaque, GError **error)
+{
+    flushed.flushes++;
+    flushed.calls_then = io.calls;
+    if (flushed.fails)
+        g_set_error(error, 1, 1, "the disk can't be flushed");
+    return !flushed.fails;
+}
+
+static void flush_init(Disk *d)
+{
+    memset(&flushed, 0, sizeof(flushed));
+    disk_init(d, 64 * MIB);
+    d->o.flush = on_flush;
+    disk_open(d);
+}
+
+static void expect_flushed_first(void)
+{
+    ck_assert_uint_eq(flushed.flushes, 1);
+    ck_assert_uint_eq(flushed.calls_then, 0); /* nothing was written before */
+    ck_assert_uint_gt(io.calls, 0);
+    flushed.flushes = 0;
+    io_fail(0, 0, 0);
+}
+
+START_TEST(a_record_begins_after_its_data)
+{
+    Disk d;
+
+    flush_init(&d);
+    ck_assert_uint_eq(flushed.flushes, 0);
+    disk_must_add(&d, "a", 65536, false);
+    expect_flushed_first();
+    disk_mark(&d, 0, 1);
+    io_fail(0, 0, 0);
+    disk_must(&d, "a", bmp_bitmap_clear);
+    expect_flushed_first();
+    disk_must(&d, "a", bmp_bitmap_disable);
+    expect_flushed_first();
+    disk_must(&d, "a", bmp_bitmap_enable);
+    expect_flushed_first();
+    bmp_set_change_begin(&d.set, 1);
+    bmp_set_resize(d.set, 32 * MIB);
+    ck_assert(bmp_set_commit(&d.set, 1, NULL));
+    bmp_set_change_end(&d.set, 1);
+    expect_flushed_first();
+    d.size = 32 * MIB;
+    ck_assert(bmp_set_close_store(d.set));
+    ck_assert_uint_eq(flushed.flushes, 1);
+    disk_kill(&d);
+    disk_fini(&d);
+}
+END_TEST
+
+START_TEST(no_record_begins_without_its_data)
+{
+    g_autoptr(GError) error = NULL, again = NULL;
+    Disk d;
+
+    flush_init(&d);
+    disk_must_add(&d, "a", 65536, false);
+    disk_mark(&d, 0, 1);
+    flushed.fails = true;
+    io_fail(0, 0, 0);
+    ck_assert(!disk_change(&d, "a", bmp_bitmap_clear, &error));
+    ck_assert_str_eq(error->message, "the disk can't be flushed");
+    ck_assert(!disk_add(&d, "b", 65536, false, &again));
+    ck_assert_uint_eq(io.calls, 0);
+    ck_assert(disk_is_dirty(&d, "a", 0));
+    /* What ends like that has not ended well. */
+    ck_assert(!bmp_set_close_store(d.set));
+    disk_kill(&d);
+    flushed.fails = false;
+    disk_open(&d);
+    ck_assert(disk_is_dirty(&d, "a", 0) && disk_is_dirty(&d, "a", 40 * MIB) && !has(&d, "b"));
+    disk_fini(&d);
+}
+END_TEST
+
+/* ---- a sync that fails */
+
+START_TEST(a_failed_sync_fails_the_store)
+{
+    for (unsigned k = 1; k <= 3; k++) { /* contents, and the two superblocks */
+        bool killed = _i;
+        ino_t before;
+        Disk d;
+
+        disk_init(&d, 64 * MIB);
+        disk_open(&d);
+        disk_must_add(&d, "a", 65536, false);
+        disk_mark(&d, 0, 1);
+        before = inode_of(d.store);
+        io_fail(k, 1, EIO);
+        io.syncs_only = true;
+        ck_assert(!disk_add(&d, "b", 65536, false, NULL));
+        io_fail(0, 0, 0);
+        ck_assert_msg(bmp_set_wants_commit(d.set), "sync %u is forgotten", k);
+        if (!killed) {
+            ck_assert(disk_heal(&d));
+            ck_assert_msg(inode_of(d.store) != before, "sync %u: the old file is used", k);
+            disk_mark(&d, 9 * MIB, 1);
+        }
+        disk_kill(&d);
+        disk_open(&d);
+        ck_assert(disk_is_dirty(&d, "a", 0) && !has(&d, "b"));
+        ck_assert(disk_is_dirty(&d, "a", 9 * MIB));
+        ck_assert(disk_is_dirty(&d, "a", 33 * MIB) == killed); /* distrusted */
+        disk_fini(&d);
+    }
+}
+END_TEST
+
+/* What the last process was not told of is told to the first sync of the next. */
+START_TEST(what_cant_be_synced_is_not_believed)
+{
+    ino_t before;
+    Disk d;
+
+    disk_init(&d, 64 * MIB);
+    d.o.region_shift_min = 22;
+    disk_open(&d);
+    disk_must_add(&d, "a", 65536, false);
+    disk_mark(&d, 0, 1);
+    disk_kill(&d);
+    before = inode_of(d.store);
+    io_fail(1, 1, EIO);
+    io.syncs_only = true;
+    disk_open(&d);
+    ck_assert_msg(strstr(d.reasons->str, "could not be synced") != NULL, "%s", d.reasons->str);
+    ck_assert(disk_is_dirty(&d, "a", 0) && disk_is_dirty(&d, "a", 4 * MIB - 1));
+    ck_assert(!disk_is_dirty(&d, "a", 40 * MIB));
+    ck_assert(inode_of(d.store) != before);
+    disk_fini(&d);
+}
+END_TEST
+
+/* ---- changes of several disks */
+
+static struct {
+    unsigned at;
+    const char *paths[2];
+    char *bytes[2]; /* NULL: there is no such file */
+    gsize length[2];
+} cut;
+
+/* What a kill at that call leaves. */
+static void cut_take(void)
+{
+    if (!cut.at || --cut.at)
+        return;
+    for (int i = 0; i < 2; i++) {
+        if (!g_file_get_contents(cut.paths[i], &cut.bytes[i], &cut.length[i], NULL))
+            cut.bytes[i] = NULL;
+    }
+}
+
+static void cut_show(void)
+{
+    for (int i = 0; i < 2; i++) {
+        if (cut.bytes[i])
+            ck_assert(g_file_set_contents(cut.paths[i], cut.bytes[i], (gssize)cut.length[i], NULL));
+        else
+            unlink(cut.paths[i]);
+        g_clear_pointer(&cut.bytes[i], g_free);
+    }
+}
+
+/* a's bitmap is merged into b's and cleared. */
+static void group_change(Disk *a, Disk *b)
+{
+    g_autoptr(BmpBitmap) from = bmp_set_find(a->set, "a", NULL);
+    g_autoptr(BmpBitmap) to = bmp_set_find(b->set, "acc", NULL);
+    BmpSet *sets[2] = { a->set, b->set };
+
+    bmp_set_change_begin(sets, 2);
+    ck_assert(bmp_bitmap_merge(to, from, NULL) && bmp_bitmap_clear(from, NULL));
+    ck_assert(bmp_set_commit(sets, 2, NULL));
+    bmp_set_change_end(sets, 2);
+}
+
+static void group_of(Disk *a, Disk *b, const char *name)
+{
+    BmpAddOptions options = { .granularity = 65536, .persistent = true };
+    BmpSet *sets[2] = { a->set, b->set };
+
+    bmp_set_change_begin(sets, 2);
+    for (int i = 0; i < 2; i++)
+        bmp_bitmap_unref(bmp_set_add(sets[i], name, &options, NULL));
+    ck_assert(bmp_set_commit(sets, 2, NULL));
+    bmp_set_change_end(sets, 2);
+}
+
+typedef enum { MOVED, LINKED, OTHER_GROUPS, REPLACED, BETWEENS } Between;
+
+/* The leader's store, before the follower is opened. */
+static void between(Disk *a, Disk *c, Between how)
+{
+    g_autofree char *moved = g_strconcat(a->store, ".moved", NULL);
+
+    if (how == MOVED || how == LINKED || how == REPLACED)
+        ck_assert_int_eq(rename(a->store, moved), 0);
+    if (how == LINKED)
+        ck_assert_int_eq(symlink(moved, a->store), 0);
+    if (how == REPLACED)
+        ck_assert(g_file_set_contents(a->store, "not a store", -1, NULL));
+    if (how != OTHER_GROUPS)
+        return;
+    disk_open(a);
+    disk_open(c);
+    for (unsigned i = 0; i < 20; i++) {
+        g_autofree char *name = g_strdup_printf("g%u", i);
+
+        group_of(a, c, name);
+    }
+    disk_kill(a);
+    disk_kill(c);
+}
+
+static void back(Disk *a, Between how)
+{
+    g_autofree char *moved = g_strconcat(a->store, ".moved", NULL);
+
+    if (how == OTHER_GROUPS)
+        return;
+    unlink(a->store);
+    ck_assert_int_eq(rename(moved, a->store), 0);
+}
+
+/* Whether the cut came before the end. */
+static bool cut_at(unsigned k, Between how)
+{
+    Disk d[3];
+    bool taken, inexact;
+
+    for (int i = 0; i < 3; i++) {
+        disk_init(&d[i], 64 * MIB);
+        disk_open(&d[i]);
+    }
+    disk_must_add(&d[0], "a", 65536, false);
+    disk_must_add(&d[1], "acc", 65536, true);
+    disk_mark(&d[0], 0, 1);
+    for (int i = 0; i < 2; i++)
+        cut.paths[i] = d[i].store;
+    cut.at = k;
+    io.before = cut_take;
+    group_change(&d[0], &d[1]);
+    io.before = NULL;
+    taken = !cut.at;
+    for (int i = 0; i < 3; i++)
+        disk_kill(&d[i]);
+    if (taken)
+        cut_show();
+    between(&d[0], &d[2], how);
+    disk_open(&d[1]);
+    inexact = strstr(d[1].reasons->str, "can't be told") != NULL;
+    back(&d[0], how);
+    disk_open(&d[0]);
+    ck_assert_msg(disk_is_dirty(&d[0], "a", 0) || disk_is_dirty(&d[1], "acc", 0),
+                  "call %u: dirty in neither: %s%s", k, d[0].reasons->str, d[1].reasons->str);
+    /* All or nothing, where the leader could be asked. */
+    ck_assert_msg(inexact || disk_is_dirty(&d[0], "a", 0) != disk_is_dirty(&d[1], "acc", 0),
+                  "call %u: dirty in both", k);
+    ck_assert(!inexact || how == MOVED || how == REPLACED);
+    ck_assert(!disk_is_dirty(&d[1], "acc", 33 * MIB));
+    for (int i = 0; i < 3; i++)
+        disk_fini(&d[i]);
+    return taken;
+}
+
+START_TEST(f9_the_leader_is_elsewhere_by_then)
+{
+    unsigned k = 1;
+
+    while (cut_at(k, _i))
+        k++;
+    ck_assert_uint_gt(k, 8);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("store_order");
+    TCase *tc = tcase_create("store_order");
+    SRunner *runner = srunner_create(suite);
+    int failed;
+
+    tcase_set_timeout(tc, 60);
+    tcase_add_test(tc, a_record_begins_after_its_data);
+    tcase_add_test(tc, no_record_begins_without_its_data);
+    tcase_add_loop_test(tc, a_failed_sync_fails_the_store, 0, 2);
+    tcase_add_test(tc, what_cant_be_synced_is_not_believed);
+    tcase_add_loop_test(tc, f9_the_leader_is_elsewhere_by_then, 0, BETWEENS);
+    suite_add_tcase(suite, tc);
+    srunner_run_all(runner, CK_ENV);
+    failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
