@@ -59,6 +59,7 @@ typedef struct NbdsRequest NbdsRequest;
 typedef struct NbdsListener NbdsListener;
 typedef struct NbdsService NbdsService;
 typedef struct NbdsTls NbdsTls;
+typedef struct NbdsStatus NbdsStatus;
 
 /* ---- buffer.c: memory of the wire */
 
@@ -228,6 +229,7 @@ struct NbdsSession {
     } skipped;            /* what the error reply answers once the bytes have passed */
     NbdsBatch *batch;     /* while in ready() */
     NbdsRequest *request; /* a fresh one, not submitted yet */
+    NbdsStatus *status;   /* a block status that is being answered, or NULL */
 
     NbdsTls *tls;   /* NULL: the connection is in the clear; set once, under the lock */
     char *identity; /* of the client, NULL: unknown; changes under server->lock */
@@ -278,6 +280,8 @@ void nbds_session_cut(NbdsSession *s, NbdsReason reason);
 bool nbds_session_flush(NbdsSession *s);
 /* Appends bytes to the output, at once or by way of further batches. */
 void nbds_session_put(NbdsSession *s, const void *data, size_t length);
+/* Appends the first @length bytes of @chunk, which is taken. */
+void nbds_session_give(NbdsSession *s, NbdsChunk *chunk, size_t length);
 /* Adds to a counter that this thread alone writes now and any may read. */
 static inline void nbds_count(uint64_t *counter, uint64_t n)
 {
@@ -351,8 +355,12 @@ uint32_t nbds_request_error(NbdsSession *s, const NbdsHead *h, int err);
 void nbds_read(NbdsSession *s, const NbdsHead *h);
 void nbds_sparse_free(struct NbdsSparse *sparse);
 void nbds_sparse_format(NbdsRequest *r);
-/* @payload: h->payload bytes, a choice of contexts. */
+/* Begins to answer: from then on s->status is to be run. @payload: h->payload bytes, a choice of
+ * contexts. */
 void nbds_block_status(NbdsSession *s, const NbdsHead *h, const uint8_t *payload);
+/* true: it is answered; false: others have their turn, or the output has to wait. */
+bool nbds_status_run(NbdsSession *s);
+void nbds_status_free(NbdsSession *s);
 uint32_t nbds_error(int err, bool fast_zero); /* an errno, positive, as NBD has it */
 /* Writes a whole reply without payload into @to (NBDS_REPLY_MAX bytes); returns its length. @error
  * 0: success. */

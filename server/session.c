@@ -57,6 +57,7 @@ static void session_free(NbdsSession *s)
         close(s->writer.fd);
     }
     close(s->source.fd);
+    nbds_status_free(s);
     nbds_chunk_put(server, s->rx);
     g_free(s->request);
     nbds_meta_clear(s);
@@ -132,6 +133,21 @@ void nbds_session_put(NbdsSession *s, const void *data, size_t length)
         data = (const char *)data + n;
         length -= n;
     }
+}
+
+void nbds_session_give(NbdsSession *s, NbdsChunk *chunk, size_t length)
+{
+    nbds_session_flush(s);
+    if (!s->batch) { /* no memory: the stream can't go on */
+        nbds_session_cut(s, NBDS_REASON_ERROR);
+        nbds_chunk_put(s->server, chunk);
+        return;
+    }
+    nbds_chunk_put(s->server, s->batch->chunk);
+    s->batch->chunk = chunk;
+    nbds_chunk_hold(chunk, s); /* so that no batch keeps it */
+    nbds_batch_add(s->batch, chunk->data, length);
+    nbds_session_flush(s);
 }
 
 /* ---- input */

@@ -333,8 +333,6 @@ static bool make_room(NbdsSession *s, const NbdsHead *h)
 
     if (h->command == NBD_CMD_READ && h->length <= NBDS_CHUNK / 2)
         room += h->length + s->align;
-    else if (h->command == NBD_CMD_BLOCK_STATUS)
-        room = NBDS_CHUNK / 2;
     return nbds_batch_has_room(s->batch, room) || nbds_session_flush(s);
 }
 
@@ -354,15 +352,6 @@ static bool denial(const NbdsSession *s, const NbdsHead *h)
     return s->extended && h->payload > s->payload_max;
 }
 
-/* Block status is computed here and now: after so much of it others have their turn. */
-static bool tired(NbdsSession *s)
-{
-    if (s->effort < NBDS_EFFORT)
-        return false;
-    s->effort = 0;
-    return true;
-}
-
 NbdsVerdict nbds_transmission_input(NbdsSession *s)
 {
     const size_t head = s->request_head;
@@ -373,6 +362,8 @@ NbdsVerdict nbds_transmission_input(NbdsSession *s)
         const char *why;
         NbdsHead h;
 
+        if (s->status && (!nbds_status_run(s) || !s->batch))
+            return NBDS_PAUSE;
         if (s->skipped.error) {
             if (!skip(s))
                 return NBDS_MORE;
@@ -405,7 +396,7 @@ NbdsVerdict nbds_transmission_input(NbdsSession *s)
         }
         s->begin += head + h.payload;
         execute(s, &h, (uint8_t *)at + head);
-        if (!s->batch || (h.command == NBD_CMD_BLOCK_STATUS && tired(s)))
+        if (!s->batch)
             return NBDS_PAUSE;
     }
 }

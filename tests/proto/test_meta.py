@@ -20,11 +20,12 @@ def ready(d):
     return w
 
 
-def with_bitmaps(tmp, *bitmaps, size=1 << 20, more=""):
+def with_bitmaps(tmp, *bitmaps, size=1 << 20, granularity=4096, disabled=False, **options):
     """A daemon whose export disk0 offers these bitmaps."""
-    d = Daemon(tmp, *disk(tmp, "disk0", size, export=False))
+    d = Daemon(tmp, *disk(tmp, "disk0", size, export=False, **options))
     for b in bitmaps:
-        d.qmp("block-dirty-bitmap-add", node="disk0", name=b, granularity=4096)
+        d.qmp("block-dirty-bitmap-add", node="disk0", name=b, granularity=granularity,
+              disabled=disabled)
     d.qmp("block-export-add", {"type": "nbd", "id": "e", "node-name": "disk0", "name": "disk0",
                                "writable": True, "bitmaps": list(bitmaps),
                                "allocation-depth": True})
@@ -214,31 +215,91 @@ def ranges_and_flags(tmp):
         equal(w.status((1 << 20) - 1, 1), {0: [(1, 3)]})
 
 
+def one_end(found, what=""):
+    """The bytes that all contexts of a reply describe."""
+    ends = {context: sum(n for n, _ in runs) for context, runs in found.items()}
+    equal(len(set(ends.values())), 1, "the contexts end at different places: %s %s" % (ends, what))
+    return ends.popitem()[1]
+
+
+def write_each(w, size, step):
+    batch = 1024
+    for first in range(0, size, batch * step):
+        offsets = range(first, min(first + batch * step, size), step)
+        w.send(b"".join(request(WRITE, at, at, 1, 0, b"x") for at in offsets))
+        for _ in offsets:
+            equal(w.answer()[1], 0)
+
+
 @test
 def long_lists(tmp):
-    "a bitmap with many runs is told in full by bounded answers"
-    size, step = 256 << 20, 8192
-    with with_bitmaps(tmp, "b0", size=size) as d:
+    "a bitmap with many runs is told in full by bounded answers, of 131072 extents, others to the same end"
+    size, step = 66 << 20, 1024
+    with with_bitmaps(tmp, "b0", size=size, granularity=512) as d:
         w = Wire(d.nbd_path).go(contexts=[BITMAP + "b0"])
-        batch = 512
-        for first in range(0, size // step, batch):
-            w.send(b"".join(request(WRITE, i, i * step, 1, 0, b"x")
-                            for i in range(first, first + batch)))
-            for _ in range(batch):
-                equal(w.answer()[1], 0)
-        at, runs, answers = 0, [], 0
-        while at < size:
-            got = w.status(at, size - at)[2]
-            if len(got) > 1 << 20:
-                fail("%d extents in a chunk" % len(got))
-            if not all(n for n, _ in got):
-                fail("an extent of length 0")
-            runs += got
-            at += sum(n for n, _ in got)
-            answers += 1
-        equal(runs, [(4096, 1), (4096, 0)] * (size // step))
-        if answers < 2:
-            fail("the bound was not reached")
+        write_each(w, size, step)
+        for contexts, form in (([BITMAP + "b0"], {}), ([BASE, BITMAP + "b0", DEPTH], {}),
+                               ([BITMAP + "b0", BASE], {"extended": True})):
+            w = Wire(d.nbd_path).go(contexts=contexts, **form)
+            which = next(i for i, name in w.contexts.items() if name == BITMAP + "b0")
+            at, runs, counts = 0, [], []
+            while at < size:
+                found = w.status(at, size - at)
+                counts.append(len(found[which]))
+                runs += found[which]
+                at += one_end(found)
+            equal(runs, [(512, 1), (512, 0)] * (size // step))
+            equal(counts, [131072, 2 * size // step - 131072])
+
+
+@test
+def same_end(tmp):
+    "all contexts of a reply end at the same place, however many extents each has"
+    size, step = 72 << 20, 8192
+    with with_bitmaps(tmp, "b0", "b1", size=size, granularity=512) as d:
+        d.qmp("block-export-context-set", {"id": "e", "name": "u", "ranges": [
+            {"offset": i << 20, "length": 1000, "value": i + 1} for i in range(40)]})
+        write_each(Wire(d.nbd_path).go(), size, step)
+        names = [BASE, DEPTH, BITMAP + "b0", BITMAP + "b1", BACKUP + "b0", "x-tidemark:user:u"]
+        for form in ({}, {"extended": True}):
+            w = Wire(d.nbd_path).go(contexts=names, **form)
+            equal(len(w.contexts), 6)
+            found = w.status(0, size)
+            equal(one_end(found), size, "a reply of 18000 extents")
+            equal(len(found[next(i for i, n in w.contexts.items() if n == BASE)]), size // step * 2)
+            equal(one_end(w.status(100, size - 200)), size - 200)
+            first = w.status(0, size, REQ_ONE)
+            equal([len(runs) for runs in first.values()], [1] * 6)
+            equal(one_end(first), 512, "REQ_ONE")
+            if form:
+                equal(one_end(w.status(4096, size - 4096, ids=sorted(w.contexts)[1:4])), size - 4096)
+
+
+@test
+def same_end_in_motion(tmp):
+    "all contexts of a reply end at the same place while what they tell changes"
+    size, bitmaps = 4 << 20, ["b%d" % i for i in range(300)]
+    # Bitmaps that take their time and stay one extent.
+    with with_bitmaps(tmp, *bitmaps, size=size, disabled=True, discard="unmap") as d:
+        until = time.monotonic() + 1.5
+
+        def change():
+            w = Wire(d.nbd_path).go()
+            turn = b"".join(request(WRITE, i, 4096, 4096, 0, b"x" * 4096) + request(TRIM, i, 4096, 4096)
+                            for i in range(32))
+            while time.monotonic() < until:
+                w.send(turn)
+                w.read(64 * 16)  # simple replies
+
+        def ask():
+            w = Wire(d.nbd_path).go(contexts=[BASE] + [BITMAP + b for b in bitmaps])
+            equal(len(w.contexts), 301)
+            while time.monotonic() < until:
+                w.request(STATUS, 9, 0, size, REQ_ONE)
+                found = w.read(301 * 32)  # chunks of one extent
+                equal(len({found[at + 24:at + 28] for at in range(0, len(found), 32)}), 1, "ends")
+
+        in_threads(change, ask)
 
 
 @test
