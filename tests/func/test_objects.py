@@ -107,7 +107,7 @@ def dumps(tmp):
 
 @test
 def user(tmp):
-    "a daemon that knows a secret and has given up root's rights opens images and makes stores as before"
+    "a daemon that knows a secret and has given up root's rights works as before, and its user can't look into it"
     if os.getuid():
         skip("only root can give up its rights")
     os.chmod(tmp, 0o777)
@@ -119,6 +119,9 @@ def user(tmp):
         d.qmp("blockdev-add", driver="file", node_name="n", filename=path)
         d.qmp("block-dirty-bitmap-add", node="n", name="b", persistent=True)
         equal(os.path.exists(path + ".bitmaps"), True)
+        # and its own user can't look into it
+        look = run("setpriv", "--reuid=12345", "--clear-groups", "cat", "/proc/%d/environ" % d.pid, check=False)
+        matches(look.stderr, "Permission denied")
 
 
 @test

@@ -103,6 +103,20 @@ def certificates(tmp):
 
 
 @test
+def content(tmp):
+    "what a disk holds is never interpreted: an image in a raw disk is bytes"
+    path, base = os.path.join(tmp, "disk0.img"), image(os.path.join(tmp, "base"), MIB, [(0, b"secret")])
+    tidemark("image", "create", "-q", "-f", "qcow2", "-b", base, "-F", "raw", path)
+    with open(path, "rb") as f:
+        expected = f.read()
+    with Daemon(tmp, *disk(tmp, "disk0")) as d:
+        h = d.nbd()
+        equal(h.get_size(), len(expected))
+        equal(bytes(h.pread(512, 0)), expected[:512])
+        h.shutdown()
+
+
+@test
 def names(tmp):
     "names in images are not followed unless that is said, a data file's never"
     base = image(os.path.join(tmp, "base"), MIB)

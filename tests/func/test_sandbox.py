@@ -59,6 +59,17 @@ def calls(tmp):
 
 
 @test
+def silent(tmp):
+    "nothing listens unless told to"
+    pid = os.path.join(tmp, "pid")
+    with Daemon(tmp, "--blockdev", "driver=file,node-name=n,filename=" + image(tmp), "--pidfile", pid,
+                nbd=False, qmp=False) as d:
+        wait_until(lambda: os.path.exists(pid), "the PID file")
+        links = [os.readlink("/proc/%d/fd/%s" % (d.pid, fd)) for fd in os.listdir("/proc/%d/fd" % d.pid)]
+        equal([x for x in links if x.startswith("socket:")], [])
+
+
+@test
 def any_file(tmp):
     "with a monitor every file can be opened, and made, unless files=given"
     if not landlock():
