@@ -370,14 +370,19 @@ static bool has_image(const BlkNode *node)
 bool blk_bitmaps_commit(BlkNode *const *nodes, size_t n, GError **error)
 {
     g_autofree BmpSet **sets = sets_of(nodes, n);
+    bool ok = true;
 
-    if (!bmp_set_commit(sets, n, error))
-        return false;
+    /* What a crash leaves of a change of several is decided by their stores: also by those that are
+     * about to come. */
+    for (size_t i = 0; ok && n > 1 && i < n; i++)
+        ok = !has_image(nodes[i]) || bmp_set_store_exists(nodes[i]->bitmaps) ||
+             blk_bitmaps_image_announce(nodes[i], error);
+    ok = ok && bmp_set_commit(sets, n, error);
     for (size_t i = 0; i < n; i++) {
         if (has_image(nodes[i]))
-            blk_bitmaps_image_follow(nodes[i]);
+            blk_bitmaps_image_follow(nodes[i], ok);
     }
-    return true;
+    return ok;
 }
 
 void blk_bitmaps_change_end(BlkNode *const *nodes, size_t n)

@@ -14,7 +14,9 @@ bool blk_bitmaps_image_begin(BlkNode *node, GError **error);
 /* Everything into the image; then the store goes. @flush_error: how flushing the node went, 0 or
  * -errno. false: it stays, and that was reported. */
 bool blk_bitmaps_image_keep(BlkNode *node, int flush_error);
-/* Within a change, after its commit: the image follows. */
-void blk_bitmaps_image_follow(BlkNode *node);
+/* Within a change, before its commit: the store that this may make counts from the beginning. */
+bool blk_bitmaps_image_announce(BlkNode *node, GError **error);
+/* After it, or after it has failed: the image follows. */
+void blk_bitmaps_image_follow(BlkNode *node, bool committed);
 /* A store that has failed is not to be believed any more. */
 void blk_bitmaps_image_tick(BlkNode *node);
