@@ -31,6 +31,8 @@ def make(tmp, options, size, snapshots, cut):
             f.write(random.Random(1).randbytes(100000))
     run("qemu-img", "create", "-q", "-f", "qcow2", *(["-b", "base", "-F", "raw"] if backing else []), "-o", options,
         path, size, cwd=tmp)
+    if not snapshots:  # what is cut off has been something
+        run("qemu-io", "-c", "write -P 9 60k 90k", path)
     for n in range(snapshots):
         compressed = "write -c -P 3 %dk %s" % (112 + 16 * n, "16k" if "16k" in options else "4k")
         run("qemu-io", "-c", "write -P %d 3k 40k" % (n + 5), "-c", "write -P 8 100k 5k", "-c", compressed, path)
