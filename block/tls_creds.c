@@ -126,9 +126,10 @@ static bool chain_read(Chain *chain, const char *path, GError **error)
     if (!tm_file_read(path, PEM_MAX, &text, &length, error))
         return false;
     data = (gnutls_datum_t){ (unsigned char *)text, (unsigned)length };
-    return !failed(gnutls_x509_crt_list_import2(&chain->list, &chain->n, &data, GNUTLS_X509_FMT_PEM,
-                                                GNUTLS_X509_CRT_LIST_SORT),
-                   error, "Unable to import certificates", path);
+    /* Sorting would leave out what is no chain of the first one: another authority. */
+    return !failed(
+        gnutls_x509_crt_list_import2(&chain->list, &chain->n, &data, GNUTLS_X509_FMT_PEM, 0), error,
+        "Unable to import certificates", path);
 }
 
 static bool current(gnutls_x509_crt_t cert, const char *path, GError **error)

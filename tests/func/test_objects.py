@@ -194,4 +194,33 @@ def credentials(tmp):
         equal([o["id"] for o in d.qmp("query-objects")], ["t0", "t1", "t2"])
 
 
+@test(needs=["certtool"])
+def two_authorities(tmp):
+    "a file of two authorities is taken in either order, and with an intermediate one, when made and when reloaded"
+    old, new = Authority(os.path.join(tmp, "old")), Authority(os.path.join(tmp, "new"))
+    middle = Authority(os.path.join(tmp, "middle"), signed_by=new)
+    x509 = {"qom-type": "tls-creds-x509", "endpoint": "server"}
+
+    def fill(directory, owner, *authorities):
+        owner.issue(directory, "server")
+        with open(os.path.join(directory, "ca-cert.pem"), "w") as f:
+            for a in authorities:
+                f.write(open(a.cert).read())
+
+    with Daemon(tmp) as d:
+        kept = os.path.join(tmp, "kept")
+        fill(kept, old, old)
+        d.qmp("object-add", **x509, id="kept", dir=kept)
+        for i, (owner, *authorities) in enumerate((
+                (old, old, new), (new, old, new), (old, new, old), (new, new, old),
+                (middle, new, middle), (middle, middle, new), (middle, old, new, middle))):
+            directory = os.path.join(tmp, "c%d" % i)
+            fill(directory, owner, *authorities)
+            d.qmp("object-add", **x509, id="t%d" % i, dir=directory)
+            fill(kept, owner, *authorities)
+            d.qmp("object-reload", id="kept")
+        fill(kept, middle, old, new)
+        raises(QMPError, d.qmp, "object-reload", match="failed validation", id="kept")
+
+
 main()

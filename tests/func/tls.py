@@ -5,7 +5,7 @@ import os
 from harness import *
 
 TEMPLATES = {
-    "ca": "cn = Test CA\nca\ncert_signing_key\n",
+    "ca": "cn = Test CA %s\nca\ncert_signing_key\n",
     "server": "organization = Tests\ncn = localhost\ndns_name = localhost\nip_address = 127.0.0.1\n"
               "tls_www_server\nencryption_key\nsigning_key\n",
     "client": "organization = Tests\ncn = %s\ntls_www_client\nencryption_key\nsigning_key\n",
@@ -17,15 +17,19 @@ def certtool(*args):
 
 
 class Authority:
-    """A certificate authority in @directory."""
+    """A certificate authority in @directory, called after it; @signed_by: an intermediate one of that."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, signed_by=None):
         self.directory = directory
         os.makedirs(directory, exist_ok=True)
         self.key, self.cert = self.path("ca-key.pem"), self.path("ca-cert.pem")
         self._private(self.key)
-        certtool("--generate-self-signed", "--load-privkey", self.key,
-                 "--template", self._template("ca", TEMPLATES["ca"]), "--outfile", self.cert)
+        how = ["--generate-self-signed"] if not signed_by else [
+            "--generate-certificate", "--load-ca-certificate", signed_by.cert,
+            "--load-ca-privkey", signed_by.key]
+        certtool(*how, "--load-privkey", self.key, "--template",
+                 self._template("ca", TEMPLATES["ca"] % os.path.basename(directory)),
+                 "--outfile", self.cert)
 
     def path(self, name):
         return os.path.join(self.directory, name)
