@@ -49,7 +49,9 @@
 #define NBDS_COMMANDS     8u    /* those that there are, from 0 on */
 #define NBDS_EVENTS_MAX   500u  /* clients a second that make events */
 #define NBDS_QUERIES_MAX  4096u /* queries of one metadata option */
-#define NBDS_SPARSE_MIN   (64u << 10) /* bytes of a read from which holes are looked for */
+#define NBDS_SPARSE_MIN                                                                            \
+    (64u << 10) /* bytes of a read from which holes are looked for beforehand                      \
+                 */
 #define NBDS_LENT_MIN                                                                              \
     (64u << 10) /* bytes of a read from which its data don't pass through here                     \
                  */
@@ -353,6 +355,8 @@ void nbds_request_failed(NbdsSession *s, const NbdsHead *h, int result);
 /* What the block layer failed with (positive), as the client is told; tells the management. */
 uint32_t nbds_request_error(NbdsSession *s, const NbdsHead *h, int err);
 void nbds_read(NbdsSession *s, const NbdsHead *h);
+/* Of a short read that has succeeded: what of it are holes, returned, or NULL. Any thread. */
+struct NbdsSparse *nbds_sparse_find(NbdsRequest *r);
 void nbds_sparse_free(struct NbdsSparse *sparse);
 void nbds_sparse_format(NbdsRequest *r);
 /* Begins to answer: from then on s->status is to be run. @payload: h->payload bytes, a choice of

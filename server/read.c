@@ -13,24 +13,26 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #define SEND_BUFFER (512 << 10) /* the kernel doubles it */
-#define RUNS_MAX    16u         /* of a sparse reply; what comes behind them is read as data */
+#define RUNS_MAX    256u        /* of a sparse reply; what comes behind them is told as data */
+#define PARTS_MAX   16u         /* if there are more of them, the range is read whole */
 
 /* A read that is answered in pieces: holes, and runs of data read by a request each. All are sent
  * together when the last one has been read: first what is known, then where it is not. */
 typedef struct NbdsSparse {
     int left; /* atomic: parts not read yet, and 1 while they are being submitted */
     unsigned n;
-    TmExtent runs[RUNS_MAX]; /* flags: TM_STATE_ZERO or 0 */
-    struct iovec iov[2 * RUNS_MAX];
-    uint8_t heads[RUNS_MAX][NBDS_REPLY_MAX];
+    TmExtent *runs;    /* flags: TM_STATE_ZERO or 0 */
+    struct iovec *iov; /* two a run, as the rest has one */
+    uint8_t (*heads)[NBDS_REPLY_MAX];
     struct Part {
         BlkRequest blk;
         NbdsRequest *request;
         int error; /* -errno, once read */
-    } parts[RUNS_MAX];
+    } * parts;
 } NbdsSparse;
 
 static uint8_t *aligned(const NbdsSession *s, uint8_t *p)
@@ -51,8 +53,26 @@ static size_t hole_format(const NbdsSession *s, uint8_t *to, bool last, const Nb
 
 /* ---- sparse */
 
+static NbdsSparse *sparse_new(const TmExtents *runs)
+{
+    NbdsSparse *sparse = g_new0(NbdsSparse, 1);
+
+    sparse->n = (unsigned)runs->count;
+    sparse->runs = g_memdup2(runs->list, runs->count * sizeof(*runs->list));
+    sparse->iov = g_new(struct iovec, 2 * runs->count);
+    sparse->heads = g_malloc(runs->count * NBDS_REPLY_MAX);
+    sparse->parts = g_new0(struct Part, runs->count);
+    return sparse;
+}
+
 void nbds_sparse_free(struct NbdsSparse *sparse)
 {
+    if (!sparse)
+        return;
+    g_free(sparse->runs);
+    g_free(sparse->iov);
+    g_free(sparse->heads);
+    g_free(sparse->parts);
     g_free(sparse);
 }
 
@@ -130,7 +150,46 @@ static bool look(NbdsSession *s, const NbdsHead *h, TmExtents *runs)
         tm_extents_add(runs, list[i].length, list[i].flags & TM_STATE_ZERO);
     if (described < h->length)
         tm_extents_add(runs, h->length - described, 0);
-    return runs->count > 1 || list[0].flags & TM_STATE_ZERO;
+    if (runs->count == 1 && !(runs->list[0].flags & TM_STATE_ZERO))
+        runs->count = 0;
+    return runs->count;
+}
+
+/* A hole that is not shorter than a sector reads as zeroes at the beginning of one, or of what is
+ * asked for: without such there is none to look for. */
+static bool has_zeroes(const uint8_t *data, uint64_t offset, uint64_t length)
+{
+    static const uint8_t zeroes[8];
+    uint64_t next;
+
+    for (uint64_t at = 0; at < length; at = next) {
+        next = tm_min(tm_align_down(offset + at, 512) + 512 - offset, length);
+        if (!memcmp(data + at, zeroes, tm_min(sizeof(zeroes), next - at)))
+            return true;
+    }
+    return false;
+}
+
+/* The holes in what was read to @data, which is short: found afterwards, as most of it has none. */
+static bool look_back(NbdsSession *s, const NbdsHead *h, const uint8_t *data, TmExtents *runs)
+{
+    return s->structured && !(h->flags & NBD_CMD_FLAG_DF) && h->length < NBDS_SPARSE_MIN &&
+           has_zeroes(data, h->offset, h->length) && look(s, h, runs);
+}
+
+struct NbdsSparse *nbds_sparse_find(NbdsRequest *r)
+{
+    TmExtent list[RUNS_MAX];
+    TmExtents runs = { .list = list, .max = G_N_ELEMENTS(list) };
+
+    return look_back(r->session, &r->h, r->data, &runs) ? sparse_new(&runs) : NULL;
+}
+
+static void put_hole(NbdsSession *s, const NbdsHead *h)
+{
+    uint8_t hole[NBD_HOLE_MAX];
+
+    nbds_session_put(s, hole, hole_format(s, hole, true, h, h->offset, (uint32_t)h->length));
 }
 
 static void submit_parts(NbdsSession *s, NbdsRequest *r)
@@ -160,62 +219,62 @@ static void submit_parts(NbdsSession *s, NbdsRequest *r)
     }
 }
 
-/* false: to be read whole. */
-static bool read_sparse(NbdsSession *s, const NbdsHead *h)
-{
-    TmExtent list[RUNS_MAX];
-    TmExtents runs = { .list = list, .max = G_N_ELEMENTS(list) };
-    NbdsChunk *chunk;
-    NbdsSparse *sparse;
-    NbdsRequest *r;
-
-    if (!look(s, h, &runs))
-        return false;
-    if (runs.count == 1) {
-        uint8_t hole[NBD_HOLE_MAX];
-
-        nbds_session_put(s, hole, hole_format(s, hole, true, h, h->offset, (uint32_t)h->length));
-        return true;
-    }
-    chunk = nbds_chunk_get(s->server, h->length);
-    if (!chunk)
-        return false;
-    sparse = g_new0(NbdsSparse, 1);
-    sparse->left = 1;
-    sparse->n = (unsigned)runs.count;
-    for (unsigned i = 0; i < sparse->n; i++)
-        sparse->runs[i] = list[i];
-    r = nbds_request_fill(s, BLK_OP_READ, h);
-    r->chunk = chunk;
-    r->data = chunk->data;
-    r->sparse = sparse;
-    submit_parts(s, r);
-    nbds_request_taken(s, chunk);
-    nbds_chunk_put(s->server, chunk);
-    finish(r);
-    return true;
-}
-
 /* ---- whole */
 
-static void read_large(NbdsSession *s, const NbdsHead *h)
+/* @sparse: what of it is told as holes, taken, or NULL. */
+static void read_large(NbdsSession *s, const NbdsHead *h, NbdsSparse *sparse)
 {
     NbdsChunk *chunk = nbds_chunk_get(s->server, h->length);
     NbdsRequest *r;
     int ret;
 
     if (!chunk) {
+        nbds_sparse_free(sparse);
         nbds_reply(s, h, NBD_ENOMEM, "no memory for the data");
         return;
     }
     r = nbds_request_fill(s, BLK_OP_READ, h);
     r->chunk = chunk;
     r->data = r->blk.buf = chunk->data;
+    r->sparse = sparse;
     ret = blk_submit(s->node, &r->blk);
     nbds_request_taken(s, chunk);
     nbds_chunk_put(s->server, chunk);
     if (ret != -EINPROGRESS)
         nbds_request_done(r, ret);
+}
+
+/* false: to be read whole. */
+static bool read_sparse(NbdsSession *s, const NbdsHead *h)
+{
+    TmExtent list[RUNS_MAX];
+    TmExtents runs = { .list = list, .max = G_N_ELEMENTS(list) };
+    NbdsChunk *chunk;
+    NbdsRequest *r;
+
+    if (!look(s, h, &runs))
+        return false;
+    if (runs.count == 1) {
+        put_hole(s, h);
+        return true;
+    }
+    if (runs.count > PARTS_MAX) {
+        read_large(s, h, sparse_new(&runs));
+        return true;
+    }
+    chunk = nbds_chunk_get(s->server, h->length);
+    if (!chunk)
+        return false;
+    r = nbds_request_fill(s, BLK_OP_READ, h);
+    r->chunk = chunk;
+    r->data = chunk->data;
+    r->sparse = sparse_new(&runs);
+    r->sparse->left = 1;
+    submit_parts(s, r);
+    nbds_request_taken(s, chunk);
+    nbds_chunk_put(s->server, chunk);
+    finish(r);
+    return true;
 }
 
 /* Once, for a session with large reads: half a megabyte in the socket at a time doubles what goes
@@ -263,6 +322,8 @@ static void read_small(NbdsSession *s, const NbdsHead *h)
     size_t head = s->data_head;
     uint8_t *data = aligned(s, batch->chunk->data + batch->used + head);
     NbdsRequest *r = nbds_request_fill(s, BLK_OP_READ, h);
+    TmExtent list[RUNS_MAX];
+    TmExtents runs = { .list = list, .max = G_N_ELEMENTS(list) };
     int ret;
 
     r->chunk = batch->chunk;
@@ -273,6 +334,13 @@ static void read_small(NbdsSession *s, const NbdsHead *h)
         nbds_request_taken(s, batch->chunk);
     } else if (ret < 0) {
         nbds_request_failed(s, h, ret);
+    } else if (look_back(s, h, data, &runs) && runs.count == 1) {
+        put_hole(s, h);
+    } else if (runs.count) {
+        r->sparse = sparse_new(&runs);
+        batch->used = (size_t)(data - batch->chunk->data) + h->length;
+        nbds_request_taken(s, batch->chunk);
+        nbds_request_done(r, 0);
     } else {
         nbds_data_format(s, data - head, true, h, h->offset, (uint32_t)h->length);
         nbds_batch_add(batch, data - head, head + h->length);
@@ -293,5 +361,5 @@ void nbds_read(NbdsSession *s, const NbdsHead *h)
     else if (h->length <= NBDS_CHUNK / 2)
         read_small(s, h);
     else
-        read_large(s, h);
+        read_large(s, h, NULL);
 }

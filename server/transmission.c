@@ -72,7 +72,9 @@ void nbds_request_done(NbdsRequest *r, int result)
 {
     NbdsSession *s = r->session;
 
-    if (r->sparse) {
+    if (!result && r->h.command == NBD_CMD_READ && !r->sparse && r->h.length < NBDS_SPARSE_MIN)
+        r->sparse = nbds_sparse_find(r);
+    if (r->sparse && !result) {
         nbds_sparse_format(r);
     } else if (!result && r->h.command == NBD_CMD_READ) {
         nbds_data_format(s, r->head, true, &r->h, r->h.offset, (uint32_t)r->h.length);

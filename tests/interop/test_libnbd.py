@@ -175,6 +175,40 @@ def nbdcopies(tmp, uri, *options):
     return source
 
 
+@test(needs=[QSD])
+def short_holes(tmp):
+    "holes in short reads, and many in a long one, are told as qemu-storage-daemon tells them"
+    path = image(os.path.join(tmp, "s.img"), MIB, [(i * 8192, b"x" * 4096) for i in range(64)] +
+                 [(MIB - 4096, b"y" * 2048)])
+    with open(path, "r+b") as f:
+        f.seek(600 << 10)
+        f.write(bytes(8192))  # zeroes that are there
+
+    def pieces(d):
+        h = d.nbd()
+        found = []
+        for offset, length in ((0, 4096), (4096, 4096), (0, 8192), (4096, 12288), (5000, 1), (1000, 3000),
+                               (4608, 512), (3000, 9000), (600 << 10, 4096), (596 << 10, 16384),
+                               (MIB - 8192, 8192), (0, 65536), (0, MIB), (0, 32768)):
+            at = []
+            data = h.pread_structured(length, offset, lambda part, where, status, error: at.append(
+                (where, len(part), status)))
+            found.append((offset, length, sorted(at), bytes(data)))
+        h.shutdown()
+        return found
+
+    with Daemon(tmp, *disk(tmp, "disk0", path=path, writable=False)) as d:
+        warm = pieces(d)
+    with Daemon(tmp, *disk(tmp, "disk0", path=path, writable=False, cache__direct="on"), name="c") as d:
+        cold = pieces(d)
+    with Daemon(tmp, *disk(tmp, "disk0", path=path, writable=False), binary=QSD, name="q") as d:
+        qsd = pieces(d)
+    for ours, theirs in zip(warm, qsd):
+        equal(ours, theirs)
+    for ours, theirs in zip(cold, qsd):
+        equal(ours, theirs, "cache.direct=on")
+
+
 @test(needs=["nbdcopy"])
 def nbdcopy_alone(tmp):
     "nbdcopy does with one connection where there is no place for more"
