@@ -115,6 +115,7 @@ typedef struct Medium {
     unsigned writes; /* calls that changed something */
     unsigned syncs;
     MediumFault fault;
+    bool full;       /* nothing gets space that has none: ENOSPC */
     char *violation; /* the first rule of the medium that was broken */
     /* The power may be cut here; @what names the call. */
     void (*on_event)(void *opaque, const char *what);

@@ -182,6 +182,16 @@ static ssize_t write_at(Medium *m, int n, const struct iovec *iov, int count, ui
     return length;
 }
 
+/* The medium is full, and some of [from, to) has no space on it. */
+static bool lacks_space(const Medium *m, int n, uint64_t from, uint64_t to)
+{
+    for (uint64_t page = from / MEDIUM_PAGE; m->full && from < to && page <= (to - 1) / MEDIUM_PAGE;
+         page++)
+        if (!m->inodes[n].now.allocated[page])
+            return true;
+    return false;
+}
+
 static ssize_t med_pwritev2(int fd, const struct iovec *iov, int count, off_t offset, int flags)
 {
     Medium *m = medium_used();
@@ -202,7 +212,7 @@ static ssize_t med_pwritev2(int fd, const struct iovec *iov, int count, off_t of
     }
     if (bad && !m->fault.whole && (!m->fault.partial || !length))
         return fail(m->fault.error);
-    if (offset + length > MEDIUM_FILE_MAX)
+    if (offset + length > MEDIUM_FILE_MAX || lacks_space(m, n, offset, offset + length))
         return fail(ENOSPC);
     if (bad && m->fault.whole) {
         write_at(m, n, iov, count, offset, length);
@@ -263,6 +273,8 @@ static int med_fallocate(int fd, int mode, off_t offset, off_t length)
         return fail(ENOSPC);
     if (mode & ~(FALLOC_FL_KEEP_SIZE | FALLOC_FL_ZERO_RANGE | FALLOC_FL_PUNCH_HOLE))
         return fail(EOPNOTSUPP);
+    if (!(mode & FALLOC_FL_PUNCH_HOLE) && lacks_space(m, n, offset, end))
+        return fail(ENOSPC);
     m->writes++;
     if (mode & (FALLOC_FL_ZERO_RANGE | FALLOC_FL_PUNCH_HOLE) && (uint64_t)offset < image->high)
         memset(image->data + offset, 0, MIN(end, image->high) - offset);

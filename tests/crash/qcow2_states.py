@@ -48,14 +48,15 @@ def case(options, size, snapshots, cut=0):
         files = make(tmp, options, size, snapshots, cut)
         seed = int(os.environ.get("CRASH_SEED") or random.randrange(1 << 31)) if LONG else 1
         command = [PROGRAM, "--seed", seed, "--keep", os.path.join(BUILDDIR, "test-logs", "crash", "kept-qcow2")]
-        command += ["--seconds", max(1, int(LONG / len(KINDS + CUT) / 2))] if LONG else ["--seeds", 2]
+        command += ["--seconds", max(1, int(LONG / len(KINDS + CUT) / 3))] if LONG else ["--seeds", 2]
         if SLOW:  # the sanitizers look at every event, too, but at fewer states after it
             command += ["--seeds", 1, "--states", 1, "--qemu-img", 500]
         bitmap = [] if "0.10" in options else ["--bitmap"]
         # What a failure leaves behind shows later: more workloads, fewer states of each.
         workloads = 2 if SLOW and (options, size, snapshots) != KINDS[0] else 20
         faults = ["--faults"] + ([] if LONG else ["--seeds", workloads, "--states", 1, "--qemu-img", 500])
-        for more in bitmap, bitmap + faults:
+        full = ["--full"] + ([] if LONG else ["--seeds", workloads, "--states", 1, "--qemu-img", 500])
+        for more in bitmap, bitmap + faults, full:
             done = run(*command, *more, *files, check=False, timeout=LONG + 60 * (4 if SLOW else 1))
             if done.returncode:
                 fail("%s %s %s\n%s%s" % (PROGRAM, " ".join(map(str, more)), " ".join(files), done.stdout,

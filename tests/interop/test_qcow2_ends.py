@@ -56,6 +56,9 @@ def within_a_cluster(tmp):
             h = d.nbd()
             h.pwrite(b"\2" * 16384, cluster // 2)
             h.flush()
+        reads(path, "read -P 1 0 2k", "read -P 2 %d 16k" % (cluster // 2))
+        with serve(tmp, path) as d:
+            h = d.nbd()
             h.pwrite(b"\3" * 4096, 4 * M)
             h.zero(4096, 4 * M)
         reads(path, "read -P 1 0 2k", "read -P 2 %d 16k" % (cluster // 2), "read -P 0 2k %d" % (cluster // 2 - 2 * K))

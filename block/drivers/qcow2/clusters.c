@@ -19,7 +19,8 @@
 #define GROW_MIN                                                                                   \
     (UINT64_C(1) << 20) /* the file grows by this at least, so that it does so rarely */
 #define GROW_MAX   (UINT64_C(64) << 20)
-#define FREED_MANY 4096u /* clusters: waiting for a commit, they are worth one */
+#define PART       (UINT64_C(64) << 10) /* bytes of a table that get their space together */
+#define FREED_MANY 4096u                /* clusters: waiting for a commit, they are worth one */
 
 /* ---- allocating */
 
@@ -132,6 +133,18 @@ int qcow2_reserve_once(Qcow2 *q, bool *reserved, uint64_t offset, uint64_t lengt
         return ret;
     __atomic_store_n(reserved, true, __ATOMIC_RELAXED);
     return 0;
+}
+
+int qcow2_reserve_part(Qcow2 *q, uint64_t *part, uint64_t offset, uint64_t bytes, uint64_t at)
+{
+    uint64_t number = at / PART;
+    bool reserved = *part == number + 1;
+    int ret = qcow2_reserve_once(q, &reserved, offset + number * PART,
+                                 tm_min(PART, bytes - number * PART));
+
+    if (ret == 0)
+        *part = number + 1;
+    return ret;
 }
 
 /* ---- taking */

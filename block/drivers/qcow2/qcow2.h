@@ -144,7 +144,7 @@ typedef struct Qcow2 {
     uint64_t free_hint;     /* no cluster before this one is free */
     uint64_t touched;       /* bytes, atomic, raised under the lock: from here on nothing was ever
                                written to the file, and by the refcounts nothing is in use */
-    bool l1_reserved, reftable_reserved;
+    uint64_t l1_reserved, reftable_reserved; /* qcow2_reserve_part() */
     uint64_t packed;  /* where the next compressed cluster may go; 0: nowhere begun */
     GArray *freed;    /* Qcow2Freed: not yet committed */
     uint64_t n_freed; /* clusters therein */
@@ -271,6 +271,9 @@ int qcow2_alloc_metadata(Qcow2 *q, uint64_t *offset);
 int qcow2_make_room(Qcow2 *q, uint64_t offset, uint64_t clusters);
 /* Once for metadata that there is: parts of it may be holes. Takes no lock. */
 int qcow2_reserve_once(Qcow2 *q, bool *reserved, uint64_t offset, uint64_t length);
+/* The same for what is around byte @at of a table of @bytes at @offset, which may be long: *part is
+ * the last part that it was done for, plus 1. */
+int qcow2_reserve_part(Qcow2 *q, uint64_t *part, uint64_t offset, uint64_t bytes, uint64_t at);
 /* Makes a child at least that big. What can't grow is full: -ENOSPC. Takes no lock. */
 int qcow2_grow(Qcow2 *q, uint32_t child, uint64_t size);
 /* Data is written up to there, whatever the refcounts say. Takes alloc_lock, if need be. */

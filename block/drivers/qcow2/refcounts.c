@@ -154,10 +154,10 @@ static void set_block_place(Qcow2 *q, uint64_t index, uint64_t cluster)
     qcow2_metadata_add(q, cluster * q->cluster, 1, QCOW2_OF_TABLES);
 }
 
-static int reserve_reftable(Qcow2 *q)
+static int reserve_reftable(Qcow2 *q, uint64_t index)
 {
-    return qcow2_reserve_once(q, &q->reftable_reserved, q->reftable_offset,
-                              q->reftable_clusters * q->cluster);
+    return qcow2_reserve_part(q, &q->reftable_reserved, q->reftable_offset,
+                              q->reftable_clusters * q->cluster, index * 8);
 }
 
 /* A block for counts that had none, at @cluster, which is free: in a block that there is, or the
@@ -170,7 +170,7 @@ int qcow2_block_add(Qcow2 *q, uint64_t index, uint64_t cluster)
     if (ret == 0)
         ret = qcow2_make_room(q, cluster * q->cluster, 1);
     if (ret == 0)
-        ret = reserve_reftable(q);
+        ret = reserve_reftable(q, index);
     if (ret < 0)
         return ret;
     b = block_new(q, index);
@@ -242,7 +242,6 @@ int qcow2_reftable_grow(Qcow2 *q, uint64_t index)
     q->reftable_moved = true;
     q->reftable_offset = (first + blocks) * q->cluster;
     q->reftable_clusters = (uint32_t)clusters;
-    q->reftable_reserved = true;
     qcow2_metadata_add(q, first * q->cluster, n, QCOW2_OF_TABLES);
     qcow2_dirty(q);
     return 0;

@@ -253,10 +253,10 @@ bool qcow2_table_look(Qcow2 *q, uint64_t offset, const uint64_t **entries)
 
 /* ---- changing them */
 
-static int reserve_l1(Qcow2 *q)
+static int reserve_l1(Qcow2 *q, uint32_t index)
 {
-    return qcow2_reserve_once(q, &q->l1_reserved, q->header.l1_offset,
-                              (uint64_t)q->header.l1_size * 8);
+    return qcow2_reserve_part(q, &q->l1_reserved, q->header.l1_offset,
+                              (uint64_t)q->header.l1_size * 8, (uint64_t)index * 8);
 }
 
 /* One that is pinned. */
@@ -295,7 +295,7 @@ static int make_table(Qcow2 *q, uint32_t index)
     }
     if (!word)
         t = table_new(q, index);
-    ret = word || t ? reserve_l1(q) : -ENOMEM;
+    ret = word || t ? reserve_l1(q, index) : -ENOMEM;
     if (ret == 0)
         ret = qcow2_alloc_metadata(q, &offset);
     pthread_mutex_lock(&q->tables_lock);
