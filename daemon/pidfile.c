@@ -11,6 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define ATTEMPTS 1000u /* to get hold of what others remove and make */
+
 struct Pidfile {
     char *path;
     int fd;
@@ -40,7 +42,7 @@ static int open_file(const char *path, GError **error)
 /* A descriptor of what is at @path, with the lock; or -1. */
 static int open_locked(const char *path, GError **error)
 {
-    for (;;) {
+    for (unsigned i = 0; i < ATTEMPTS; i++) {
         struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
         int fd = open_file(path, error);
 
@@ -60,6 +62,8 @@ static int open_locked(const char *path, GError **error)
             return fd;
         close(fd); /* whose it was has ended meanwhile, and removed it */
     }
+    tm_error_set(error, "cannot create PID file: '%s' is replaced all the time", path);
+    return -1;
 }
 
 /* A number, or what a crash makes of one. */
