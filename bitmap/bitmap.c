@@ -237,8 +237,10 @@ static bool check_add(BmpSet *set, const char *name, const BmpAddOptions *option
         return tm_error_set(error,
                             "Can't store persistent bitmaps to %s: Operation not supported (%s)",
                             set->node_name,
-                            set->store ? "it is read-only"
-                                       : "it has no place for them: see the option bitmap-store");
+                            set->store     ? "it is read-only"
+                            : set->refused ? set->refused
+                                           : "it has no place for them: see the option "
+                                             "bitmap-store");
     taken = bmp_set_find(set, name, NULL);
     if (taken)
         return tm_error_set(error, "Bitmap already exists: %s", name);
@@ -297,6 +299,30 @@ void bmp_bitmap_confirm(BmpBitmap *bitmap, const BmpRecord *record)
     g_free(bitmap->reason);
     bitmap->reason = g_strdup(record->reason);
     bitmap->recovered = record->recovered;
+}
+
+void bmp_set_distrust(BmpSet *set, const char *why)
+{
+    BmpRecord record = { .inconsistent = true, .reason = (char *)why };
+
+    for (guint i = 0; i < set->bitmaps->len; i++) {
+        BmpBitmap *bitmap = set->bitmaps->pdata[i];
+
+        if (!bitmap->enabled || bitmap->inconsistent)
+            continue;
+        bmp_bitmap_confirm(bitmap, &record);
+        bmp_bits_set_bytes(&bitmap->bits, 0, set->size); /* for whoever is still reading it */
+        if (bitmap->persistent && set->store) {
+            set->store->catalogue_good = false;
+            set->store->doubted = true;
+        }
+    }
+}
+
+void bmp_set_refuse_store(BmpSet *set, const char *why)
+{
+    g_free(set->refused);
+    set->refused = g_strdup(why);
 }
 
 void bmp_bitmap_save(BmpBitmap *bitmap, BmpRecord *record)

@@ -48,7 +48,8 @@ struct BmpSet {
     BmpMemo memo;           /* the last fold, for the next bitmap to share */
     GPtrArray *bitmaps;     /* BmpBitmap, a reference each, in order of creation */
     GPtrArray *removed;     /* within a change: what may be put back, a reference each */
-    struct BmpStore *store; /* or NULL */
+    struct BmpStore *store; /* or NULL: */
+    char *refused;          /* why there can be none; or NULL */
     struct BmpMap *map;     /* atomic: the store's, or NULL; changes when nobody marks */
     bool touched;           /* persistent bitmaps have changed since the last commit */
 };

@@ -254,11 +254,27 @@ static void take_over(BmpStore *store, BmpRecovered *found, bool synced)
         bmp_store_fail(store, 0, error->message);
 }
 
+/* Of a reader: what a writer is changing can't be read, and is not shown. */
+static bool is_written(BmpStore *store)
+{
+    g_autofree char *reason = NULL;
+
+    if (!store->o.read_only || !bmp_store_file_locked(store->o.sys, store->fd))
+        return false;
+    reason = g_strdup_printf("bitmap store '%s' is in use by another process, which writes to the "
+                             "disk: its bitmaps are not shown",
+                             store->path);
+    bmp_store_report(store, &(BmpReport){ .reason = reason });
+    store->o.sys->close(store->fd);
+    store->fd = -1;
+    return true;
+}
+
 bool bmp_store_open_file(BmpStore *store, bool *told, GError **error)
 {
     BmpIdentity disk;
     BmpRecovered found;
-    bool synced;
+    bool synced, written;
 
     *told = false;
     bmp_identity_read(store->o.sys, store->disk_fd, &disk);
@@ -266,14 +282,18 @@ bool bmp_store_open_file(BmpStore *store, bool *told, GError **error)
         return false;
     if (store->fd < 0)
         return true;
+    *told = is_written(store);
+    if (*told)
+        return true;
     synced = sync_found(store);
     recover(store, &disk, synced, &found);
-    *told = !store->o.image || found.verdict == BMP_FOUND_STORE;
-    if (*told) {
+    written = is_written(store); /* since it began to be read */
+    *told = written || !store->o.image || found.verdict == BMP_FOUND_STORE;
+    if (*told && !written) {
         if (bmp_set_length(store->set))
             bmp_store_confirm(store->set, found.records);
         take_over(store, &found, synced);
-    } else {
+    } else if (!written) {
         store->o.sys->close(store->fd);
         store->fd = -1;
     }
@@ -353,18 +373,17 @@ bool bmp_set_rest_store(BmpSet *set)
     return ok;
 }
 
-/* Lets others read it, too, and lets go of the means to write. */
+/* Lets others write to it, and lets go of the means to. */
 static void keep_for_reading(BmpStore *store)
 {
     const TmSys *sys = store->o.sys;
-    struct flock range = { .l_type = F_RDLCK, .l_whence = SEEK_SET };
     int fd = -1;
 
     store->o.read_only = true;
-    if (store->fd < 0 || sys->lock(store->fd, F_OFD_SETLK, &range) < 0)
+    if (store->fd < 0)
         return;
-    if (!bmp_store_file_open(sys, store->path, true, &fd, NULL) || fd < 0)
-        return;
+    if (!bmp_store_file_open(sys, store->path, true, &fd, NULL))
+        fd = -1;
     sys->close(store->fd);
     store->fd = fd;
 }
@@ -504,6 +523,12 @@ static bool deleted(const BmpStore *store)
     return store->fd >= 0 && store->o.sys->fstat(store->fd, &st) == 0 && st.st_nlink == 0;
 }
 
+void bmp_store_look(BmpStore *store)
+{
+    if (!store->o.read_only && deleted(store))
+        bmp_store_fail(store, 0, "it was deleted");
+}
+
 void bmp_set_tick(BmpSet *set)
 {
     BmpMap *map;
@@ -516,6 +541,17 @@ void bmp_set_tick(BmpSet *set)
     ret = map ? bmp_map_tick(map) : 0;
     if (ret < 0)
         bmp_store_fail(set->store, -ret, "it could not be synced");
-    else if (!set->store->o.read_only && deleted(set->store))
-        bmp_store_fail(set->store, 0, "it was deleted");
+    else
+        bmp_store_look(set->store);
+}
+
+void bmp_set_change_disk(BmpSet *set, int disk_fd)
+{
+    BmpStore *store = set->store;
+
+    if (!store || disk_fd < 0)
+        return;
+    if (store->disk_fd >= 0)
+        close(store->disk_fd);
+    store->disk_fd = store->o.disk_fd = fcntl(disk_fd, F_DUPFD_CLOEXEC, 0);
 }

@@ -35,8 +35,8 @@
  *  I2  else the image does, and a store that lies there is of the past, and is removed.
  * At the end everything goes into the image, and then the store goes.
  *
- * Exclusive: a writable set holds an OFD write lock on the store's file, a read-only one a read
- * lock.
+ * Exclusive: a writable set holds an OFD write lock on the store's file. A read-only one has what
+ * was there when it was opened, and of a store that somebody writes nothing.
  *
  * Threads: main, with the disk's requests drained, but for what says otherwise. bmp_set_commit()
  * and opening do blocking I/O, under the set's lock. */
@@ -136,6 +136,13 @@ bool bmp_set_store_exists(BmpSet *set);
  * what a record calls clean is on the medium before the record is. For several sets all or none,
  * also after a crash. false: nothing has changed in any store; take the change back. */
 bool bmp_set_commit(BmpSet *const *sets, size_t n, GError **error);
+/* Within a change: what enabled bitmaps say is not to be believed any more: they are inconsistent.
+ */
+void bmp_set_distrust(BmpSet *set, const char *why);
+/* Why there is no place for persistent bitmaps, where there is none; copied. */
+void bmp_set_refuse_store(BmpSet *set, const char *why);
+/* The disk is opened anew: that is its descriptor now (dup'ed). */
+void bmp_set_change_disk(BmpSet *set, int disk_fd);
 /* Within a change that can't be taken back and could not be committed: the store is behind. */
 void bmp_set_distrust_store(BmpSet *set, const char *why);
 /* Whether an empty change with a commit should be made (healing; any thread). */

@@ -409,6 +409,7 @@ static void settle(Part *part, BmpMap *map)
     store->other = (BmpSuper){ 0 };
     store->stale_copy = 0;
     store->catalogue_good = true;
+    store->doubted = false;
     store->replace = false;
     store->keep_empty = store->keep_empty && !part->n;
     store->map_sound = true;
@@ -514,6 +515,8 @@ bool bmp_store_commit(BmpStore *store, BmpStoreState state, GError **error)
     TM_GUARD(&store->ticking);
     if (!flush_disk(store, error))
         return false;
+    if (store->resting) /* the disk is not ours now */
+        part.state = BMP_STORE_CLOSED;
     collect(&part);
     ok = commit_part(&part, error);
     part_clear(&part);
@@ -712,7 +715,7 @@ static bool idle(BmpStore *store)
 /* Whether the set's part in a change is to be stored. */
 static bool takes_part(BmpSet *set)
 {
-    if (!set->store || !set->touched || !set->store->path)
+    if (!set->store || !(set->touched || set->store->doubted) || !set->store->path)
         return false;
     if (!idle(set->store))
         return true;
@@ -728,6 +731,8 @@ bool bmp_set_commit(BmpSet *const *sets, size_t n, GError **error)
 
     for (size_t i = 0; i < n; i++) {
         g_assert(sets[i]->changing);
+        if (sets[i]->store)
+            bmp_store_look(sets[i]->store);
         if (takes_part(sets[i]))
             stores[count++] = sets[i]->store;
         else if (bmp_set_wants_commit(sets[i])) /* healing; if it does not work, another time */

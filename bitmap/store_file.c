@@ -26,9 +26,9 @@ static int in_use(const char *path, GError **error)
     return -EAGAIN;
 }
 
-static int lock(const TmSys *sys, int fd, bool read_only, const char *path, GError **error)
+static int lock(const TmSys *sys, int fd, const char *path, GError **error)
 {
-    struct flock range = { .l_type = read_only ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET };
+    struct flock range = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
     int err;
 
     if (sys->lock(fd, F_OFD_SETLK, &range) == 0)
@@ -38,6 +38,13 @@ static int lock(const TmSys *sys, int fd, bool read_only, const char *path, GErr
         return in_use(path, error);
     tm_error_set_errno(error, err, "Could not lock bitmap store '%s'", path);
     return -err;
+}
+
+bool bmp_store_file_locked(const TmSys *sys, int fd)
+{
+    struct flock range = { .l_type = F_RDLCK, .l_whence = SEEK_SET };
+
+    return sys->lock(fd, F_OFD_GETLK, &range) == 0 && range.l_type != F_UNLCK;
 }
 
 bool bmp_store_file_named(const TmSys *sys, int fd, const char *path)
@@ -66,7 +73,7 @@ static int open_once(const TmSys *sys, const char *path, bool read_only, int *fd
         tm_error_set(error, "Bitmap store '%s' is not a regular file", path);
         ret = -EINVAL;
     } else {
-        ret = lock(sys, opened, read_only, path, error);
+        ret = read_only ? 0 : lock(sys, opened, path, error);
         if (ret == 0)
             ret = bmp_store_file_named(sys, opened, path);
     }
@@ -115,7 +122,7 @@ static bool take_temporary(const TmSys *sys, int fd, const char *name, const cha
     if (sys->fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_nlink > 1)
         return tm_error_set(error, "'%s' is in the way: it is not what a bitmap store has left",
                             name);
-    if (lock(sys, fd, false, path, error) < 0)
+    if (lock(sys, fd, path, error) < 0)
         return false;
     if (!bmp_store_file_named(sys, fd, name)) {
         in_use(path, error);

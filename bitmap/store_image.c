@@ -10,9 +10,35 @@
 
 /* ---- opening */
 
+/* Bitmaps that only a store has which does not count any more are not to vanish without a word.
+ * What was not recording is a record of the past, and stays. */
+static void add_lost(GArray *records, GArray *found)
+{
+    static const char why[] =
+        "it was in the store only, and the image was written since without it";
+
+    for (guint i = found->len; i-- > 0;) {
+        BmpRecord *lost = &g_array_index(found, BmpRecord, i);
+        guint k = 0;
+
+        while (k < records->len && strcmp(g_array_index(records, BmpRecord, k).name, lost->name))
+            k++;
+        if (k < records->len)
+            continue;
+        if (lost->enabled) {
+            lost->inconsistent = true;
+            g_free(lost->reason);
+            lost->reason = g_strdup(why);
+            bmp_bits_clear_all(&lost->bits);
+        }
+        g_array_append_val(records, *lost);
+        *lost = (BmpRecord){ 0 };
+    }
+}
+
 /* Of a writable set: the path is free, or what lies there is not ours and stays. false: somebody
  * has it open. */
-static bool clear_the_way(BmpStore *store, GError **error)
+static bool clear_the_way(BmpStore *store, GArray *records, GError **error)
 {
     const TmSys *sys = store->o.sys;
     g_autoptr(GError) problem = NULL;
@@ -23,7 +49,7 @@ static bool clear_the_way(BmpStore *store, GError **error)
 
     if (!store->path)
         return true;
-    if (!bmp_store_file_open(sys, store->path, false, &fd, &problem)) {
+    if (!bmp_store_file_open(sys, store->path, store->o.read_only, &fd, &problem)) {
         if (fd == -EAGAIN) {
             g_propagate_error(error, g_steal_pointer(&problem));
             return false;
@@ -34,6 +60,10 @@ static bool clear_the_way(BmpStore *store, GError **error)
     }
     if (fd < 0)
         return true;
+    if (store->o.read_only && bmp_store_file_locked(sys, fd)) {
+        sys->close(fd);
+        return true;
+    }
     bmp_identity_read(sys, store->disk_fd, &disk);
     bmp_recover(&(BmpRecoverOptions){ .sys = sys,
                                       .path = store->path,
@@ -46,7 +76,12 @@ static bool clear_the_way(BmpStore *store, GError **error)
                 &found);
     store->barred = found.verdict == BMP_FOUND_NOTHING;
     memcpy(uuid, found.super.uuid, sizeof(uuid));
+    add_lost(records, found.records);
     bmp_recovered_clear(&found);
+    if (store->o.read_only) {
+        sys->close(fd);
+        return true;
+    }
     if (!store->barred && !bmp_store_file_remove(sys, store->path, &problem)) {
         bmp_store_report(store, &(BmpReport){ .reason = problem->message });
         store->barred = true;
@@ -95,7 +130,7 @@ bool bmp_store_open_image(BmpStore *store, GError **error)
         }
         g_ptr_array_add(problems, g_strdup(problem->message));
     }
-    if (!store->o.read_only && !clear_the_way(store, error))
+    if (!clear_the_way(store, records, error))
         return false;
     report_records(store, records, problems);
     if (store->set->bitmaps->len)

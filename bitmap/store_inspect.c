@@ -22,13 +22,6 @@ static void opened_close(const TmSys *sys, Opened *o)
     bmp_recovered_clear(&o->found);
 }
 
-static bool locked(const TmSys *sys, int fd)
-{
-    struct flock range = { .l_type = F_RDLCK, .l_whence = SEEK_SET };
-
-    return sys->lock(fd, F_OFD_GETLK, &range) == 0 && range.l_type != F_UNLCK;
-}
-
 /* The size of the disk, if the kernel tells. */
 static uint64_t disk_size(const TmSys *sys, const Opened *o)
 {
@@ -92,7 +85,7 @@ bool bmp_store_inspect(const TmSys *sys, const char *path, const char *disk,
     }
     *info = (BmpStoreInfo){ .super = o.found.super, .file_size = o.file_size };
     info->usable = o.found.verdict == BMP_FOUND_STORE;
-    info->in_use = locked(sys, o.fd);
+    info->in_use = bmp_store_file_locked(sys, o.fd);
     info->records = g_ptr_array_new_with_free_func(record_free);
     info->problems = g_ptr_array_new_with_free_func(g_free);
     for (guint i = 0; i < o.found.records->len; i++) {
@@ -169,7 +162,7 @@ static bool write_safe(const TmSys *sys, const char *path, const uint8_t boot_id
 static bool repair(const TmSys *sys, const char *path, const uint8_t boot_id[16], Opened *o,
                    GError **error)
 {
-    if (locked(sys, o->fd))
+    if (bmp_store_file_locked(sys, o->fd))
         return tm_error_set(error, "Bitmap store '%s' is in use by another process", path);
     if (o->found.verdict != BMP_FOUND_STORE)
         return tm_error_set(error,

@@ -4,7 +4,7 @@
  *  - @super is in force: at least one copy on the medium is equal to it, and no valid one is newer
  *    (else the store has failed);
  *  - nothing within an extent that @super names is written, but for the map's marks and entries;
- *  - @fd is locked as long as it is open.
+ *  - @fd is locked as long as it is open, but for readers, who keep nobody out.
  *
  * Locks: the set's, which main holds through changes; store->lock guards failing, which may happen
  * on any thread. It ranks below the set's and is held over I/O: who comes meanwhile has to wait for
@@ -27,6 +27,7 @@ typedef struct BmpStore {
     uint64_t last_epoch; /* no entry of the file has a newer stamp */
     BmpSet *set;         /* the one that has it; borrowed */
     bool catalogue_good; /* what super names is what the bitmaps were after the last commit */
+    bool doubted;        /* bitmaps have become inconsistent since (bmp_set_distrust) */
     bool map_sound;      /* the map that super names has a table without damage */
     bool full_told;      /* that the map has no room (atomic) */
     bool barred;         /* something that isn't ours lies at the path */
@@ -43,10 +44,12 @@ typedef struct BmpStore {
 
 /* ---- store_file.c: the file. All: true or *error */
 
-/* Opens, locks, and checks that the path still names what was locked. *fd is -1 and the result true
- * if there is no file; on failure *fd is -errno, -EAGAIN for a lock. */
+/* Opens, locks for a writer, and checks that the path still names what was locked. *fd is -1 and
+ * the result true if there is no file; on failure *fd is -errno, -EAGAIN for a lock. */
 bool bmp_store_file_open(const TmSys *sys, const char *path, bool read_only, int *fd,
                          GError **error);
+/* Whether another one has it open for writing. */
+bool bmp_store_file_locked(const TmSys *sys, int fd);
 /* A new file under PATH.tmp, locked. */
 bool bmp_store_file_create(const TmSys *sys, const char *path, int *fd, GError **error);
 /* Whether @path names the file that is open as @fd. */
@@ -158,6 +161,8 @@ bool bmp_store_has_failed(BmpStore *store);
 bool bmp_store_forget_failure(BmpStore *store);
 /* Once: distrusts or removes the file, reports, and lets marks pass. Any thread. */
 void bmp_store_fail(BmpStore *store, int err, const char *what);
+/* Within a change: fails if the file was deleted. */
+void bmp_store_look(BmpStore *store);
 /* Once: regions are FULL for want of room. Any thread. */
 void bmp_store_tell_full(BmpStore *store);
 void bmp_store_report(BmpStore *store, const BmpReport *report);

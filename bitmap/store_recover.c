@@ -183,9 +183,14 @@ static void add_map(Reader *r, GArray *records, const BmpSuper *super)
         add_everything(r, records, super, "the store could not be written while the disk was");
         return;
     }
+    if (o->sys->fstat(o->fd, &st) < 0 || st.st_ino != super->store_ino) {
+        add_everything(
+            r, records, super,
+            "the store is a copy of the one that was open, and may be older than the disk");
+        return;
+    }
     power_lost = o->unsynced || memcmp(super->boot_id, o->boot_id, sizeof(super->boot_id)) ||
-                 o->sys->fstat(o->fd, &st) < 0 || st.st_dev != super->store_dev ||
-                 st.st_ino != super->store_ino;
+                 st.st_dev != super->store_dev;
     if (power_lost && super->durability == BMP_DURABLE_PROCESS) {
         add_everything(r, records, super,
                        "power was lost, and the durability was process-death: all counts as dirty");

@@ -2,6 +2,7 @@
  *
  * A node is drained parents first: a request in the parent may be waiting for its child. */
 #include "block/bitmaps_int.h"
+#include "block/disk.h"
 #include "util/error.h"
 #include "util/sync.h"
 
@@ -10,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #define HEAL_MAX 60u /* seconds between attempts, at most */
 
@@ -21,43 +23,12 @@ struct BlkBitmaps {
     bool ticking;            /* bmp_set_tick() is queued or running */
     bool dropped;            /* resting: everything is in the image */
     bool flushed;            /* it was, as drained as it is: @flush_error is how it went */
+    int held;                /* what keeps the disk's locks until the store is closed; or -1 */
     int flush_error;         /* -errno, or 0 */
     unsigned wait, interval; /* seconds to the next attempt to heal; and after it */
 };
 
 /* ---- where */
-
-/* The file that the node's data is in, borrowed; NULL: none. */
-static const char *data_file(BlkNode *node)
-{
-    while (node) {
-        const struct tidemark_option *o = node->driver->options;
-
-        for (; o && o->name; o++) {
-            if (g_str_equal(o->name, "filename") && o->type == TIDEMARK_OPTION_STRING &&
-                blk_options_is_set(node->options, "filename"))
-                return blk_options_string(node->options, "filename");
-        }
-        for (unsigned i = 0; i <= node->n_children; i++) {
-            if (i == node->n_children)
-                return NULL;
-            if (node->children[i] && (int)i != node->backing) {
-                node = node->children[i]->node;
-                break;
-            }
-        }
-    }
-    return NULL;
-}
-
-static int open_disk(BlkNode *node, const char *path, bool *regular)
-{
-    int fd = path ? node->graph_sys->open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0) : -1;
-    struct stat st;
-
-    *regular = fd >= 0 && node->graph_sys->fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
-    return fd;
-}
 
 /* Absolute, as other stores may refer to it; g_free. */
 static char *real_path(const char *path)
@@ -84,6 +55,14 @@ static bool taken(BlkNode *node, const char *path)
     return false;
 }
 
+/* With what is appended while it is written. */
+static bool fits(const char *path)
+{
+    static const size_t more = sizeof(".tmp") - 1;
+
+    return strlen(strrchr(path, '/') + 1) + more <= NAME_MAX && strlen(path) + more < PATH_MAX;
+}
+
 /* g_free; NULL: the node has no place for a store. */
 static char *store_path(BlkNode *node, const char *disk, bool regular, bool by_default)
 {
@@ -95,6 +74,12 @@ static char *store_path(BlkNode *node, const char *disk, bool regular, bool by_d
         return NULL;
     real = real_path(disk);
     path = g_strconcat(real, BMP_STORE_SUFFIX, NULL);
+    if (!fits(path)) {
+        bmp_set_refuse_store(node->bitmaps,
+                             "the name of the disk is too long for a store beside it: "
+                             "see the option bitmap-store");
+        return NULL;
+    }
     return taken(node, path) ? NULL : g_steal_pointer(&path);
 }
 
@@ -195,6 +180,7 @@ static BlkBitmaps *bitmaps_new(BlkNode *node)
     b->node = node;
     b->work.run = tick_run;
     b->interval = 1;
+    b->held = -1;
     pthread_mutex_init(&b->lock, NULL);
     pthread_cond_init(&b->ticked, NULL);
     return b;
@@ -207,9 +193,27 @@ static BmpDurability durability(BlkNode *node)
                : BMP_DURABLE_POWER;
 }
 
+/* Whether the file below is an image that keeps bitmaps itself: when that is written says nothing
+ * of when the node's data is. */
+static bool check_place(BlkNode *node, bool *has_place, GError **error)
+{
+    BlkNode *image = blk_bitmaps_kept(node) ? NULL : blk_bitmaps_image_below(node);
+    g_autofree char *why = NULL;
+
+    *has_place = !image;
+    if (!image)
+        return true;
+    why = g_strdup_printf("its data is in the image of node '%s', which keeps bitmaps itself",
+                          image->name);
+    if (blk_options_is_set(node->options, "bitmap-store"))
+        return tm_error_set(error, "Node '%s' can't have a bitmap-store: %s", node->name, why);
+    bmp_set_refuse_store(node->bitmaps, why);
+    return true;
+}
+
 bool blk_bitmaps_open(BlkNode *node, bool by_default, GError **error)
 {
-    const char *disk = data_file(node);
+    const char *disk = blk_disk_path(node);
     BmpStoreOptions options = { .sys = node->graph_sys,
                                 .durability = durability(node),
                                 .read_only = blk_node_read_only(node),
@@ -219,15 +223,19 @@ bool blk_bitmaps_open(BlkNode *node, bool by_default, GError **error)
     const BlkKeptBitmaps *kept = blk_bitmaps_kept(node);
     BmpImage image = { .beside = false };
     g_autofree char *path = NULL, *layer = NULL;
-    bool regular, ok;
+    bool has_place, regular, ok;
 
+    if (!check_place(node, &has_place, error))
+        return false;
+    if (!has_place)
+        return true;
     if (kept) {
         image = blk_bitmaps_image(node);
         options.image = &image;
     }
 
     options.layer = layer = layer_name(node);
-    options.disk_fd = open_disk(node, disk, &regular);
+    options.disk_fd = blk_disk_open(node, &regular);
     options.path = path = store_path(node, disk, regular, by_default || image.beside);
     options.accept_changed = blk_options_bool(node->options, "bitmap-accept-changed");
     memcpy(options.boot_id, blk_graph_boot_id(node->graph), sizeof(options.boot_id));
@@ -235,7 +243,7 @@ bool blk_bitmaps_open(BlkNode *node, bool by_default, GError **error)
     if (options.disk_fd >= 0)
         node->graph_sys->close(options.disk_fd);
     if (ok && kept && !blk_node_read_only(node))
-        ok = blk_bitmaps_image_begin(node, error);
+        ok = blk_disk_claim(node, error) && blk_bitmaps_image_begin(node, error);
     if (ok && (path || kept))
         node->store = bitmaps_new(node);
     return ok;
@@ -249,6 +257,13 @@ static void wait_for_tick(BlkBitmaps *b)
         pthread_cond_wait(&b->ticked, &b->lock);
 }
 
+static void let_go_of_disk(BlkBitmaps *b)
+{
+    if (b->held >= 0)
+        close(b->held);
+    b->held = -1;
+}
+
 bool blk_bitmaps_settle(BlkNode *node)
 {
     BlkBitmaps *b = node->store;
@@ -257,6 +272,9 @@ bool blk_bitmaps_settle(BlkNode *node)
         return true;
     wait_for_tick(b);
     flush_now(node);
+    let_go_of_disk(b);
+    b->held = blk_disk_hold(node); /* others must not write before it is known how it was left */
+    bmp_identity_settle(node->graph_sys, b->held);
     if (!blk_bitmaps_kept(node))
         return true;
     b->dropped = node->open && blk_bitmaps_image_keep(node, b->flush_error);
@@ -265,9 +283,14 @@ bool blk_bitmaps_settle(BlkNode *node)
 
 bool blk_bitmaps_rest(BlkNode *node)
 {
-    bool settled = node->store && node->store->flushed;
+    bool ok = true;
 
-    return !settled || blk_bitmaps_kept(node) || bmp_set_rest_store(node->bitmaps);
+    if (!node->store)
+        return true;
+    if (node->store->flushed && !blk_bitmaps_kept(node))
+        ok = bmp_set_rest_store(node->bitmaps);
+    let_go_of_disk(node->store);
+    return ok;
 }
 
 static bool wake_image(BlkNode *node, GError **error)
@@ -276,16 +299,27 @@ static bool wake_image(BlkNode *node, GError **error)
     bool dropped = node->store->dropped;
 
     node->store->dropped = false;
+    if (!dropped && !image.beside && bmp_set_store_sound(node->bitmaps))
+        blk_bitmaps_distrust(node,
+                             "the image was written by somebody who does not know of its store");
     return bmp_set_wake_image(node->bitmaps, &image, blk_node_read_only(node), dropped, error) &&
            (blk_node_read_only(node) || blk_bitmaps_image_begin(node, error));
 }
 
 bool blk_bitmaps_wake(BlkNode *node, GError **error)
 {
+    bool regular;
+    int disk;
+
     if (!node->store)
         return true;
     wait_for_tick(node->store);
     node->store->flushed = false;
+    let_go_of_disk(node->store);
+    disk = blk_disk_open(node, &regular);
+    bmp_set_change_disk(node->bitmaps, disk);
+    if (disk >= 0)
+        node->graph_sys->close(disk);
     if (blk_bitmaps_kept(node))
         return wake_image(node, error);
     return bmp_set_wake_store(node->bitmaps, blk_node_read_only(node),
@@ -301,11 +335,29 @@ bool blk_bitmaps_close(BlkNode *node)
         return true;
     wait_for_tick(b);
     ok = bmp_set_close_store(node->bitmaps);
+    let_go_of_disk(b);
     node->store = NULL;
     pthread_mutex_destroy(&b->lock);
     pthread_cond_destroy(&b->ticked);
     g_free(b);
     return ok;
+}
+
+void blk_bitmaps_distrust(BlkNode *node, const char *why)
+{
+    BmpBitmap *next;
+
+    for (size_t i = 0; (next = bmp_set_nth(node->bitmaps, i)); i++) {
+        g_autoptr(BmpBitmap) bitmap = next;
+
+        if (bmp_bitmap_enabled(bitmap) && !bmp_bitmap_inconsistent(bitmap))
+            report(node, &(BmpReport){ .bitmap = bmp_bitmap_name(bitmap),
+                                       .reason = why,
+                                       .inconsistent = true });
+    }
+    bmp_set_change_begin(&node->bitmaps, 1);
+    bmp_set_distrust(node->bitmaps, why);
+    bmp_set_change_end(&node->bitmaps, 1);
 }
 
 /* ---- changes */

@@ -24,6 +24,10 @@ bool blk_bitmaps_close(BlkNode *node);
 bool blk_bitmaps_rest(BlkNode *node);
 bool blk_bitmaps_wake(BlkNode *node, GError **error);
 
+/* The disk is another one than what its bitmaps were recorded of: those that record are
+ * inconsistent. Drained, not within a change; what is stored follows with the next commit. */
+void blk_bitmaps_distrust(BlkNode *node, const char *why);
+
 /* A change of the bitmaps of @n nodes (no duplicates): nodes with a store are drained, so that what
  * is stored is what was there at one instant. Everything of bitmap.h that is "within a change" goes
  * in between. Do not nest. */

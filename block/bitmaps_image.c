@@ -19,6 +19,19 @@ const BlkKeptBitmaps *blk_bitmaps_kept(const BlkNode *node)
     return format ? format->bitmaps : NULL;
 }
 
+BlkNode *blk_bitmaps_image_below(const BlkNode *node)
+{
+    BlkNode *found = NULL;
+
+    for (unsigned i = 0; i < node->n_children && !found; i++) {
+        BlkNode *child = (int)i == node->backing ? NULL : blk_node_child_at(node, i);
+
+        if (child)
+            found = blk_bitmaps_kept(child) ? child : blk_bitmaps_image_below(child);
+    }
+    return found;
+}
+
 /* ---- for the set */
 
 static bool load(void *opaque, GArray *records, GPtrArray *problems, GError **error)

@@ -7,6 +7,8 @@
 
 /* What keeps the bitmaps of the node's image; NULL: they have only a store. */
 const BlkKeptBitmaps *blk_bitmaps_kept(const BlkNode *node);
+/* The node that keeps the bitmaps of what the node's data is in; NULL: none. */
+BlkNode *blk_bitmaps_image_below(const BlkNode *node);
 /* The node's image, for its set; the node is the opaque pointer. */
 BmpImage blk_bitmaps_image(BlkNode *node);
 /* Before the first write: the image says where its bitmaps are. */

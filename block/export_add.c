@@ -1,4 +1,5 @@
 /* block/export_add.c: new exports: what is asked for is checked, then the export is listed. */
+#include "block/disk.h"
 #include "block/export_int.h"
 
 #include "block/selection.h"
@@ -168,6 +169,11 @@ BlkExport *blk_exports_add(BlkExports *exports, const BlkExportOptions *o, GErro
     if (!selection)
         return NULL;
     if (!check_draft(o, selection, error)) {
+        blk_selection_unref(selection);
+        return NULL;
+    }
+
+    if (o->writable && !blk_disk_claim(node, error)) {
         blk_selection_unref(selection);
         return NULL;
     }

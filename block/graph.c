@@ -6,6 +6,7 @@
  *  - in the list children stand before their parents: it is in order of creation, but for nodes
  * that a reopening has given to older ones. */
 #include "block/bitmaps.h"
+#include "block/disk.h"
 #include "block/node_int.h"
 
 #include "util/boot.h"
@@ -343,7 +344,7 @@ bool blk_graph_resize(BlkGraph *graph, BlkNode *node, uint64_t size, GError **er
                             "required by an unnamed block device (uses node '%s' as 'root' child) "
                             "and unshared by %s (uses node '%s' as 'root' child).",
                             node->name, node->name, holder, node->name);
-    if (!blk_bitmaps_may_resize(node, size, error))
+    if (!blk_bitmaps_may_resize(node, size, error) || !blk_disk_claim(node, error))
         return false;
     blk_inflight_drain(&node->inflight);
     ret = blk_node_resize(node, size);

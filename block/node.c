@@ -45,6 +45,7 @@ void blk_node_unref(BlkNode *node)
     g_free(node->children);
     g_free(node->error);
     g_free(node->lost);
+    g_free(node->seen);
     g_free(node->name);
     g_aligned_free(node);
 }

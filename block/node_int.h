@@ -43,6 +43,8 @@ struct tidemark_node {
     BlkUser **children; /* per role of the driver; NULL: none */
     int backing;        /* index of the role "backing", or -1 */
 
+    struct BmpIdentity *seen; /* by a reopening: what the driver had open (disk.c); or NULL */
+    bool recorded;            /* by a reopening: it was writable when it was last open */
     BmpSet *bitmaps;
     struct BlkBitmaps *store; /* block/bitmaps.c: set while bitmaps may persist */
     BlkInflight inflight;

@@ -5,7 +5,9 @@
  * first, and opened with the new options, children first. If one of them fails, all are opened with
  * what they had. A node that can't be opened even so is lost: every request to it fails with EIO
  * until another reopening succeeds. */
+#include "bitmap/store.h"
 #include "block/bitmaps.h"
+#include "block/disk.h"
 #include "block/reopen_int.h"
 
 #include "util/error.h"
@@ -149,6 +151,12 @@ static void refresh_parent(BlkNode *node)
 /* What closes last may still make its file grow. */
 static void close_all(const BlkReopen *r)
 {
+    for (guint i = 0; i < r->held->len && !r->exchanged; i++) {
+        BlkNode *node = r->held->pdata[i];
+
+        if (!node->lost)
+            node->recorded = !blk_node_read_only(node);
+    }
     for (guint i = 0; i < r->held->len; i++) {
         BlkReopenEntry *e = blk_reopen_entry(r, r->held->pdata[i]);
 
@@ -157,6 +165,7 @@ static void close_all(const BlkReopen *r)
         if (!r->exchanged) {
             e->size = blk_node_size(e->node);
             e->had = e->node->backing < 0 ? NULL : e->node->children[e->node->backing];
+            blk_disk_remember(e->node);
         }
         blk_node_close_driver(e->node);
     }
@@ -246,12 +255,16 @@ static bool not_kept(const BlkNode *node, GError **error)
                         node->name);
 }
 
+/* A store is closed while its disk is: a node that is lost then leaves it so. An image keeps its
+ * bitmaps where others may read it. */
 static bool settle_bitmaps(const BlkReopen *r, GError **error)
 {
     for (guint i = 0; i < r->held->len; i++) {
         BlkNode *node = r->held->pdata[i];
 
-        if (!blk_node_read_only(node) && may_become_read_only(r, node) && !blk_bitmaps_settle(node))
+        if (!blk_node_read_only(node) &&
+            (!blk_format_of(node->driver) || may_become_read_only(r, node)) &&
+            !blk_bitmaps_settle(node))
             return not_kept(node, error);
     }
     return true;
@@ -267,14 +280,52 @@ static bool rest_bitmaps(const BlkReopen *r, GError **error)
     return true;
 }
 
+/* Whether it and what its data is in is open. */
+static bool is_whole(const BlkNode *node)
+{
+    bool whole = node->open;
+
+    for (unsigned i = 0; whole && i < node->n_children; i++) {
+        if (node->children[i] && (int)i != node->backing)
+            whole = is_whole(node->children[i]->node);
+    }
+    return whole;
+}
+
+/* What was recorded of another disk, or before others wrote to it, is so no more. */
+static bool compare_disk(BlkNode *node)
+{
+    g_autofree char *why = node->recorded ? blk_disk_changed(node) : NULL;
+
+    if (why)
+        blk_bitmaps_distrust(node, why);
+    return why != NULL;
+}
+
+static void store_doubt(BlkNode *node)
+{
+    g_autoptr(GError) error = NULL;
+
+    bmp_set_change_begin(&node->bitmaps, 1);
+    if (!bmp_set_commit(&node->bitmaps, 1, &error))
+        bmp_set_distrust_store(node->bitmaps, error->message);
+    bmp_set_change_end(&node->bitmaps, 1);
+}
+
 /* Children first. */
 static bool wake_bitmaps(const BlkReopen *r, GError **error)
 {
     for (guint i = r->held->len; i-- > 0;) {
         BlkNode *node = r->held->pdata[i];
+        bool changed;
 
-        if (node->open && !blk_bitmaps_wake(node, error))
+        if (!is_whole(node))
+            continue;
+        changed = compare_disk(node);
+        if (!blk_bitmaps_wake(node, error))
             return false;
+        if (changed && !blk_node_read_only(node))
+            store_doubt(node);
     }
     return true;
 }
@@ -284,6 +335,7 @@ static void settle(const BlkReopenEntry *e)
 {
     BlkNode *node = e->node;
 
+    blk_disk_forget(node);
     if (node->open)
         g_clear_pointer(&node->lost, g_free);
     if (blk_node_size(node) != e->size)

@@ -84,6 +84,11 @@ static bool may_repair(const TcStorePlace *place, json_object *store, GError **e
         return tm_error_set(error,
                             "'%s' is in use by a daemon, and can't be repaired: stop that first",
                             place->store);
+    if (!strcmp(state, "of-the-past"))
+        return tm_error_set(error,
+                            "'%s' does not count any more, and can't be repaired: the next opening "
+                            "of the image for writing removes it",
+                            place->store);
     if (place->guessed)
         return tm_error_set(error,
                             "'%s' begins like a store, but may be a disk with such content: if it "

@@ -170,6 +170,22 @@ static void show_line(void *opaque, const char *line)
     tm_log(TM_LOG_WARNING, "%s", line);
 }
 
+/* What befell bitmaps, as the line that a daemon would log. */
+static void heard(void *opaque, const char *name, json_object *data)
+{
+    json_object *bitmap = NULL, *reason = NULL;
+
+    if (!strcmp(name, "BITMAP_DEGRADED") && json_object_object_get_ex(data, "reason", &reason)) {
+        const char *why = json_object_get_string(reason);
+
+        json_object_object_get_ex(data, "bitmap", &bitmap);
+        g_ptr_array_add(
+            opaque, bitmap ? g_strdup_printf("bitmap '%s': %s", json_object_get_string(bitmap), why)
+                           : g_strdup(why));
+    }
+    json_object_put(data);
+}
+
 bool tc_image_begin(TcImage *image, GError **error)
 {
     BlkEngineOptions options = { .loops = 1, .workers = 4, .io = BLK_IO_THREADS };
@@ -188,9 +204,14 @@ bool tc_image_open(const char *path, const TcImageOptions *options, TcImage *ima
 {
     *image = (TcImage){ 0 };
     image->layers = tc_image_layers(path, options->format, options->chain, error);
-    if (image->layers && tc_image_begin(image, error) &&
-        add_node(image, image->layers, options, &image->node, error))
-        return true;
+    if (image->layers && tc_image_begin(image, error)) {
+        if (options->reports) {
+            blk_graph_set_events(image->graph, heard, options->reports);
+            blk_graph_set_log(image->graph, NULL, NULL);
+        }
+        if (add_node(image, image->layers, options, &image->node, error))
+            return true;
+    }
     tc_image_clear(image);
     return false;
 }

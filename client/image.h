@@ -42,9 +42,10 @@ GPtrArray *tc_image_layers(const char *path, const char *format, bool chain, GEr
 typedef struct TcImageOptions {
     const char *format; /* NULL: probed */
     bool writable;
-    bool force_share; /* put up with writers */
-    bool chain;       /* follow names */
-    bool bitmaps;     /* and the bitmaps that are stored for it */
+    bool force_share;   /* put up with writers */
+    bool chain;         /* follow names */
+    bool bitmaps;       /* and the bitmaps that are stored for it */
+    GPtrArray *reports; /* borrowed; what is wrong with these goes there (char *), not to the log */
 } TcImageOptions;
 
 typedef struct TcImage {

@@ -52,6 +52,8 @@ static const struct {
     { "crashed", "left by a crash of the machine: what was being written then counts as dirty" },
     { "distrusted", "given up by a daemon that could not write it any more: enabled bitmaps are "
                     "all dirty" },
+    { "of-the-past", "of the past: the image was written without it since, and what the image says "
+                     "counts" },
     { "damaged", "damaged: what was dirty can't be told" },
 };
 

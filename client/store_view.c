@@ -2,6 +2,7 @@
 #include "client/store_view.h"
 #include "bitmap/catalogue.h"
 #include "bitmap/store.h"
+#include "client/image.h"
 #include "client/text.h"
 #include "util/boot.h"
 #include <errno.h>
@@ -195,6 +196,60 @@ static const char *state_of(const TcStorePlace *place, const BmpStoreInfo *info,
     return same_boot(place, &info->super, boot_id) ? "killed" : "crashed";
 }
 
+/* ---- those of an image that keeps bitmaps itself */
+
+static json_object *describe_bitmap(BmpBitmap *bitmap, uint64_t size)
+{
+    json_object *object = json_object_new_object();
+    g_autofree char *reason = bmp_bitmap_reason(bitmap);
+
+    add_string(object, "name", bmp_bitmap_name(bitmap));
+    add_number(object, "granularity", bmp_bitmap_granularity(bitmap));
+    add_number(object, "count", bmp_bitmap_count(bitmap));
+    add_flag(object, "recording", bmp_bitmap_enabled(bitmap));
+    add_flag(object, "persistent", true);
+    if (bmp_bitmap_inconsistent(bitmap))
+        add_flag(object, "inconsistent", true);
+    if (bmp_bitmap_recovered(bitmap))
+        add_number(object, "recovered", bmp_bitmap_recovered(bitmap));
+    if (reason)
+        add_string(object, "reason", reason);
+    add_number(object, "size", size);
+    return object;
+}
+
+/* Whether the store counts is for the image to say, and so what there is is what an opening finds.
+ * false: the image can't be opened. */
+static bool describe_image(json_object *store, const TcStorePlace *place)
+{
+    g_autoptr(GPtrArray) problems = g_ptr_array_new_with_free_func(g_free);
+    TcImageOptions options = {
+        .format = "qcow2", .force_share = true, .bitmaps = true, .reports = problems
+    };
+    json_object *bitmaps, *lines;
+    g_auto(TcImage) image = { 0 };
+    BmpBitmap *next;
+    BmpSet *set;
+
+    if (!tc_image_open(place->disk, &options, &image, NULL))
+        return false;
+    bitmaps = json_object_new_array();
+    lines = json_object_new_array();
+    set = blk_node_bitmaps(image.node);
+    for (size_t i = 0; (next = bmp_set_nth(set, i)); i++) {
+        g_autoptr(BmpBitmap) bitmap = next;
+
+        json_object_array_add(bitmaps, describe_bitmap(bitmap, blk_node_size(image.node)));
+    }
+    for (guint i = 0; i < problems->len; i++)
+        json_object_array_add(lines, new_string(problems->pdata[i]));
+    json_object_object_add(store, "bitmaps", bitmaps);
+    json_object_object_add(store, "problems", lines);
+    if (!bmp_set_store_exists(set))
+        add_string(store, "state", "of-the-past");
+    return true;
+}
+
 static void describe_info(json_object *store, const TcStorePlace *place, const BmpStoreInfo *info,
                           const uint8_t boot_id[16])
 {
@@ -268,6 +323,8 @@ json_object *tc_store_describe(const TmSys *sys, const TcStorePlace *place, GErr
     if (!inspect(sys, place, boot_id, &info, error))
         return NULL;
     describe_info(store, place, &info, boot_id);
+    if (info.usable && !info.in_use && place->disk && !strcmp(info.super.layer, "qcow2"))
+        describe_image(store, place);
     bmp_store_info_clear(&info);
     return g_steal_pointer(&store);
 }

@@ -4,8 +4,8 @@
  * What is known is a JSON object, which --json prints as it is and the texts are made from:
  *
  *     store, disk       paths; disk may be null
- *     state             "none", "missing", "closed", "in-use", "killed", "crashed", "distrusted" or
- *                       "damaged"; see tidemark(1)
+ *     state             "none", "missing", "closed", "in-use", "killed", "crashed", "distrusted",
+ *                       "of-the-past" or "damaged"; see tidemark(1)
  *     durability        "power-loss" or "process-death"
  *     generation, size (of the disk), store-size
  *     bitmaps           as the daemon tells them: name, granularity, count, recording, persistent,

@@ -1,5 +1,6 @@
 #!/usr/bin/python3
 """blockdev-reopen: other options for open nodes, answers as QEMU's, all or nothing, clients meanwhile."""
+import fcntl
 import itertools
 import os
 import random
@@ -375,12 +376,12 @@ def bitmaps_of(tmp, name):
     equal((d.bitmap(name, "b")["count"], d.bitmap(name, "b")["recording"]), (2 * 64 * KIB, True))
     d.stop()
 
-    # one that can't be had for writing, as another process reads the store
-    other = start("o", read_only=True)
+    # one that can't be had for writing, as another process writes to the store
     d = start(read_only=True)
-    raises(QMPError, reopen, d, r, f, match="is in use by another process")
+    with open(store, "r+b") as other:
+        fcntl.lockf(other, fcntl.LOCK_EX)
+        raises(QMPError, reopen, d, r, f, match="is in use by another process")
     equal((facts(d, "f")["ro"], d.bitmap(name, "b")["count"]), (True, 2 * 64 * KIB))
-    other.stop()
     reopen(d, r, f)
     write(d, 3 * MIB)
     d.kill()

@@ -24,7 +24,8 @@ static struct {
     unsigned fail_n;  /* how many fail, from there on */
     bool syncs_only;
     int err;
-    void (*before)(void); /* each of them: what a kill would leave just then */
+    unsigned unsynced_marks; /* changes of extended attributes since the last sync that worked */
+    void (*before)(void);    /* each of them: what a kill would leave just then */
 } io;
 
 static bool io_fails(bool sync)
@@ -65,11 +66,15 @@ static inline int io_fdatasync(int fd)
 
 static inline int io_fsync(int fd)
 {
-    return io_fails(true) ? -1 : fcntl(fd, F_SETFD, FD_CLOEXEC);
+    if (io_fails(true))
+        return -1;
+    io.unsynced_marks = 0;
+    return fcntl(fd, F_SETFD, FD_CLOEXEC);
 }
 
 static inline int io_rename(const char *from, const char *to)
 {
+    ck_assert_msg(!io.unsynced_marks, "a store gets its name before the disk's mark is synced");
     return io_fails(false) ? -1 : rename(from, to);
 }
 
@@ -110,6 +115,18 @@ static inline void on_report(void *opaque, const BmpReport *report)
                            report->reason);
 }
 
+static inline int io_fsetxattr(int fd, const char *name, const void *value, size_t length)
+{
+    io.unsynced_marks++;
+    return fsetxattr(fd, name, value, length, 0);
+}
+
+static inline int io_fremovexattr(int fd, const char *name)
+{
+    io.unsynced_marks++;
+    return fremovexattr(fd, name);
+}
+
 static inline void disk_init(Disk *d, uint64_t size)
 {
     *d = (Disk){ .size = size, .sys = tm_sys_kernel };
@@ -126,6 +143,8 @@ static inline void disk_init(Disk *d, uint64_t size)
     d->sys.fallocate = io_fallocate;
     d->sys.fdatasync = io_fdatasync;
     d->sys.fsync = io_fsync;
+    d->sys.fsetxattr = io_fsetxattr;
+    d->sys.fremovexattr = io_fremovexattr;
     d->sys.rename = io_rename;
     d->sys.unlink = io_unlink;
     d->o = (BmpStoreOptions){

@@ -179,7 +179,9 @@ static void cut_show(void)
 {
     for (int i = 0; i < 2; i++) {
         if (cut.bytes[i])
-            ck_assert(g_file_set_contents(cut.paths[i], cut.bytes[i], (gssize)cut.length[i], NULL));
+            ck_assert(g_file_set_contents_full(cut.paths[i], cut.bytes[i], (gssize)cut.length[i],
+                                               G_FILE_SET_CONTENTS_NONE, 0600,
+                                               NULL)); /* in place */
         else
             unlink(cut.paths[i]);
         g_clear_pointer(&cut.bytes[i], g_free);

@@ -1,0 +1,149 @@
+/* block/disk.c: see the header. */
+#include "block/disk.h"
+
+#include "bitmap/store.h"
+#include "block/node_int.h"
+
+/* ---- where */
+
+static const char *filename_of(const BlkNode *node)
+{
+    for (const struct tidemark_option *o = node->driver->options; o && o->name; o++) {
+        if (g_str_equal(o->name, "filename") && o->type == TIDEMARK_OPTION_STRING &&
+            blk_options_is_set(node->options, "filename"))
+            return blk_options_string(node->options, "filename");
+    }
+    return NULL;
+}
+
+/* A child that has data of the node; NULL. */
+static BlkNode *data_child(const BlkNode *node, unsigned index)
+{
+    return (int)index == node->backing ? NULL : blk_node_child_at(node, index);
+}
+
+const char *blk_disk_path(BlkNode *node)
+{
+    const char *path = NULL;
+
+    while (node && !(path = filename_of(node))) {
+        BlkNode *below = NULL;
+
+        for (unsigned i = 0; i < node->n_children && !below; i++)
+            below = data_child(node, i);
+        node = below;
+    }
+    return path;
+}
+
+int blk_disk_open(BlkNode *node, bool *regular)
+{
+    const char *path = blk_disk_path(node);
+    int fd = path ? node->graph_sys->open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0) : -1;
+    struct stat st;
+
+    *regular = fd >= 0 && node->graph_sys->fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
+    return fd;
+}
+
+/* The descriptor that the driver of a node without children has open, or -1. */
+static int driver_fd(BlkNode *node)
+{
+    struct tidemark_mapping mapping;
+
+    if (node->n_children || !node->open ||
+        blk_node_map(node, 0, 1, TIDEMARK_MAP_FOR_READ, &mapping) < 0)
+        return -1;
+    return mapping.fd;
+}
+
+int blk_disk_hold(BlkNode *node)
+{
+    int fd = driver_fd(node), held = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 0);
+
+    for (unsigned i = 0; i < node->n_children && held < 0; i++) {
+        BlkNode *child = data_child(node, i);
+
+        if (child)
+            held = blk_disk_hold(child);
+    }
+    return held;
+}
+
+/* ---- who writes */
+
+/* The sets of all nodes, and of @node, which may not be one of them yet. */
+static GPtrArray *sets_with(BlkNode *node)
+{
+    g_autoptr(GPtrArray) nodes = blk_graph_nodes(node->graph);
+    GPtrArray *sets = g_ptr_array_new();
+
+    for (guint i = 0; i < nodes->len; i++)
+        g_ptr_array_add(sets, ((BlkNode *)nodes->pdata[i])->bitmaps);
+    g_ptr_array_add(sets, node->bitmaps);
+    return sets;
+}
+
+static bool claim(BlkNode *node, const GPtrArray *sets, GError **error)
+{
+    int fd = driver_fd(node);
+
+    if (fd >= 0 &&
+        !bmp_disk_claim(node->graph_sys, fd, (BmpSet *const *)sets->pdata, sets->len, error))
+        return false;
+    for (unsigned i = 0; i < node->n_children; i++) {
+        BlkNode *child = data_child(node, i);
+
+        if (child && !claim(child, sets, error))
+            return false;
+    }
+    return true;
+}
+
+bool blk_disk_claim(BlkNode *node, GError **error)
+{
+    g_autoptr(GPtrArray) sets = sets_with(node);
+
+    return claim(node, sets, error);
+}
+
+/* ---- whether it is the same */
+
+void blk_disk_remember(BlkNode *node)
+{
+    int fd = driver_fd(node);
+
+    if (fd < 0)
+        return;
+    if (!node->seen)
+        node->seen = g_new0(BmpIdentity, 1);
+    if (!blk_node_read_only(node))
+        bmp_identity_settle(node->graph_sys, fd);
+    bmp_identity_read(node->graph_sys, fd, node->seen);
+}
+
+void blk_disk_forget(BlkNode *node)
+{
+    if (node->open)
+        g_clear_pointer(&node->seen, g_free);
+}
+
+char *blk_disk_changed(BlkNode *node)
+{
+    int fd = driver_fd(node);
+    char *why = NULL;
+
+    if (fd >= 0 && node->seen) {
+        BmpIdentity now;
+
+        bmp_identity_read(node->graph_sys, fd, &now);
+        why = bmp_identity_changed(node->seen, &now);
+    }
+    for (unsigned i = 0; i < node->n_children && !why; i++) {
+        BlkNode *child = data_child(node, i);
+
+        if (child)
+            why = blk_disk_changed(child);
+    }
+    return why;
+}

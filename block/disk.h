@@ -1,0 +1,25 @@
+/* block/disk.h: the file or the device that a node's data is in: which it is, and who is told that
+ * it is written. Main thread. */
+#pragma once
+#include "block/node.h"
+
+/* Its path, borrowed; NULL: none. */
+const char *blk_disk_path(BlkNode *node);
+/* Opened for reading, or -1. *regular: it is a regular file. */
+int blk_disk_open(BlkNode *node, bool *regular);
+/* Somebody is about to write to the node: stores of bitmaps that would not see it are told so, on
+ * the disk, for good. false: they can't be, and nothing must be written. */
+bool blk_disk_claim(BlkNode *node, GError **error);
+
+/* Before drivers are closed: a descriptor (to be closed) with which the locks that the disk's
+ * driver has on it stay; -1: there is none. */
+int blk_disk_hold(BlkNode *node);
+
+/* Before the node's driver is closed to be opened anew: what its disk is like. Of one that is lost
+ * that stays known. */
+void blk_disk_remember(BlkNode *node);
+/* When drivers are open again: why the node's disk is not what was remembered, (g_free), or NULL.
+ */
+char *blk_disk_changed(BlkNode *node);
+/* It was opened, and compared. */
+void blk_disk_forget(BlkNode *node);

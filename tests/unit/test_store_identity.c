@@ -1,0 +1,432 @@
+/* tests/unit/test_store_identity.c: whether a disk is the one that its store was left with:
+ * replaced, put back from a copy, written by another road or within one time stamp. */
+#include "tests/unit/store_util.h"
+
+static const uint64_t size = 64 * MIB;
+
+/* A disk with a bitmap and a mark in it. */
+static void begin(Disk *d)
+{
+    disk_init(d, size);
+    disk_open(d);
+    disk_must_add(d, "a", 65536, false);
+    disk_mark(d, 0, 1);
+}
+
+static bool has_marks(Disk *d)
+{
+    char value[512];
+
+    return fgetxattr(d->fd, BMP_STORE_XATTR, value, sizeof(value)) > 0;
+}
+
+static void write_disk(Disk *d)
+{
+    ck_assert_int_eq(pwrite(d->fd, "z", 1, 5 * MIB), 1);
+}
+
+/* ---- the mark */
+
+START_TEST(a_lost_mark_after_a_kill)
+{
+    Disk d;
+
+    begin(&d);
+    disk_kill(&d);
+    if (has_marks(&d)) {
+        ck_assert_int_eq(fremovexattr(d.fd, BMP_STORE_XATTR), 0);
+        disk_open(&d);
+        ck_assert(inconsistent(&d, "a"));
+        ck_assert(has_marks(&d)); /* again */
+        disk_must(&d, "a", bmp_bitmap_remove);
+        disk_must_add(&d, "a", 65536, false);
+        disk_mark(&d, MIB, 1);
+        disk_kill(&d);
+        disk_open(&d);
+        assert_dirty(&d, "a", "1024-1088");
+    }
+    disk_fini(&d);
+}
+END_TEST
+
+/* Who is going to write without the store takes the mark away; who has it open does not. */
+START_TEST(claimed)
+{
+    bool with_store = _i;
+    Disk d;
+
+    begin(&d);
+    if (with_store)
+        ck_assert(bmp_disk_claim(&d.sys, d.fd, &d.set, 1, NULL));
+    disk_kill(&d);
+    if (!with_store)
+        ck_assert(bmp_disk_claim(&d.sys, d.fd, NULL, 0, NULL));
+    ck_assert_uint_eq(io.unsynced_marks, 0);
+    if (with_store || !has_marks(&d)) {
+        disk_open(&d);
+        ck_assert_int_eq(inconsistent(&d, "a"), !with_store && d.degraded);
+        if (with_store)
+            assert_dirty(&d, "a", "0-64");
+    }
+    disk_fini(&d);
+}
+END_TEST
+
+/* A claim that can't be made durable is none. */
+START_TEST(a_claim_that_fails)
+{
+    Disk d;
+
+    begin(&d);
+    disk_kill(&d);
+    if (has_marks(&d)) {
+        io_fail(1, 1, EIO);
+        ck_assert(!bmp_disk_claim(&d.sys, d.fd, NULL, 0, NULL));
+    }
+    disk_fini(&d);
+}
+END_TEST
+
+/* A mark that could not be synced is not counted upon. */
+START_TEST(a_mark_that_is_not_synced)
+{
+    Disk d;
+
+    disk_init(&d, size);
+    disk_open(&d);
+    io_fail(1, 2, EIO);
+    io.syncs_only = true;
+    disk_must_add(&d, "a", 65536, false);
+    disk_kill(&d);
+    fremovexattr(d.fd, BMP_STORE_XATTR);
+    disk_open(&d);
+    ck_assert(!inconsistent(&d, "a"));
+    disk_fini(&d);
+}
+END_TEST
+
+/* Parts of one disk have a store each. */
+START_TEST(two_stores)
+{
+    bool killed = _i;
+    Disk a, b;
+
+    begin(&a);
+    begin(&b);
+    close(b.fd);
+    unlink(b.image);
+    disk_kill(&b);
+    unlink(b.store);
+    b.fd = fcntl(a.fd, F_DUPFD_CLOEXEC, 0);
+    b.o.layer = "raw+1000";
+    disk_open(&b);
+    disk_must_add(&b, "a", 65536, false);
+    if (!killed) {
+        bmp_set_close_store(a.set);
+        bmp_set_close_store(b.set);
+    }
+    disk_kill(&a);
+    disk_kill(&b);
+    disk_open(&a);
+    disk_open(&b);
+    ck_assert(!inconsistent(&a, "a") && !inconsistent(&b, "a"));
+    ck_assert_uint_eq(a.degraded + b.degraded, 0);
+    disk_fini(&a);
+    disk_fini(&b);
+}
+END_TEST
+
+/* ---- the file */
+
+/* Another file takes the disk's place, with its times and its mark. */
+static void replace_disk(Disk *d)
+{
+    g_autofree char *other = g_strconcat(d->image, ".new", NULL);
+    char mark[512];
+    ssize_t n = fgetxattr(d->fd, BMP_STORE_XATTR, mark, sizeof(mark));
+    int fd = open(other, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    struct stat st;
+
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(fstat(d->fd, &st), 0);
+    ck_assert_int_eq(ftruncate(fd, (off_t)d->size), 0);
+    if (n > 0)
+        ck_assert_int_eq(fsetxattr(fd, BMP_STORE_XATTR, mark, (size_t)n, 0), 0);
+    ck_assert_int_eq(futimens(fd, (struct timespec[]){ st.st_atim, st.st_mtim }), 0);
+    ck_assert_int_eq(rename(other, d->image), 0);
+    close(d->fd);
+    d->fd = fd;
+}
+
+/* Closed, a copy that has kept its times is as good; not closed, it is another disk. */
+START_TEST(replaced)
+{
+    bool killed = _i;
+    Disk d;
+
+    begin(&d);
+    (killed ? disk_kill : disk_close)(&d);
+    replace_disk(&d);
+    disk_open(&d);
+    ck_assert_int_eq(inconsistent(&d, "a"), killed);
+    disk_fini(&d);
+}
+END_TEST
+
+static int born_later(int fd, struct timespec *time)
+{
+    struct stat st;
+
+    *time = (struct timespec){ fstat(fd, &st) < 0 ? 0 : 17 + st.st_mode % 2, 5 };
+    return 0;
+}
+
+/* The inode number of a file that was removed is given again: when it was made tells. */
+START_TEST(born_again_under_the_same_number)
+{
+    bool killed = _i;
+    Disk d;
+
+    disk_init(&d, size);
+    d.sys.birth = born_later;
+    disk_open(&d);
+    disk_must_add(&d, "a", 65536, false);
+    (killed ? disk_kill : disk_close)(&d);
+    ck_assert_int_eq(fchmod(d.fd, 0601), 0);
+    disk_open(&d);
+    ck_assert_int_eq(inconsistent(&d, "a"), killed);
+    disk_fini(&d);
+}
+END_TEST
+
+/* What changes nothing of the content is no change: mode, name, links. */
+START_TEST(harmless)
+{
+    bool killed = _i;
+    Disk d;
+
+    begin(&d);
+    (killed ? disk_kill : disk_close)(&d);
+    g_autofree char *link_name = g_strconcat(d.image, ".link", NULL);
+
+    ck_assert_int_eq(fchmod(d.fd, 0640), 0);
+    ck_assert_int_eq(link(d.image, link_name), 0);
+    ck_assert_int_eq(unlink(link_name), 0);
+    disk_open(&d);
+    ck_assert_uint_eq(d.degraded, 0);
+    assert_dirty(&d, "a", "0-64");
+    disk_fini(&d);
+}
+END_TEST
+
+/* ---- the store's own file */
+
+static void copy_store(Disk *d)
+{
+    g_autofree char *bytes = NULL, *copy = g_strconcat(d->store, ".copy", NULL);
+    gsize n;
+
+    ck_assert(g_file_get_contents(d->store, &bytes, &n, NULL));
+    ck_assert(g_file_set_contents(copy, bytes, (gssize)n, NULL));
+    ck_assert_int_eq(rename(copy, d->store), 0);
+}
+
+/* A copy of a store that was open may be older than the disk. */
+START_TEST(a_copy_of_the_store)
+{
+    bool killed = _i;
+    Disk d;
+
+    begin(&d);
+    (killed ? disk_kill : disk_close)(&d);
+    copy_store(&d);
+    disk_open(&d);
+    ck_assert(!inconsistent(&d, "a"));
+    if (killed)
+        ck_assert(disk_is_dirty(&d, "a", 40 * MIB));
+    else
+        assert_dirty(&d, "a", "0-64");
+    disk_fini(&d);
+}
+END_TEST
+
+static int other_device(int fd, struct stat *st)
+{
+    int ret = fstat(fd, st);
+
+    st->st_dev += 7;
+    return ret;
+}
+
+/* In the same boot, but mounted anew: the page cache did not survive. */
+START_TEST(mounted_anew)
+{
+    Disk d;
+
+    disk_init(&d, size);
+    d.o.durability = BMP_DURABLE_PROCESS;
+    disk_open(&d);
+    disk_must_add(&d, "a", 65536, false);
+    disk_mark(&d, 0, 1);
+    disk_kill(&d);
+    d.sys.fstat = other_device;
+    disk_open(&d);
+    if (!inconsistent(&d,
+                      "a")) /* as where nobody knows when the file was made, nor has it a mark */
+        ck_assert_msg(disk_is_dirty(&d, "a", 40 * MIB), "what was not synced counts as exact");
+    disk_fini(&d);
+}
+END_TEST
+
+/* Somebody removes it: the next change writes it anew, and says so. */
+START_TEST(deleted_under_way)
+{
+    Disk d;
+
+    begin(&d);
+    ck_assert_int_eq(unlink(d.store), 0);
+    disk_must_add(&d, "b", 65536, false);
+    ck_assert_int_eq(access(d.store, F_OK), 0);
+    ck_assert_uint_eq(d.degraded, 1);
+    assert_says(d.reasons->str, "deleted");
+    ck_assert_uint_eq(d.healed, 1);
+    disk_kill(&d);
+    disk_open(&d);
+    ck_assert(!inconsistent(&d, "a"));
+    assert_dirty(&d, "a", "0-64");
+    disk_fini(&d);
+}
+END_TEST
+
+/* ---- readers */
+
+START_TEST(readers_keep_nobody_out)
+{
+    Disk d, reader;
+
+    begin(&d);
+    disk_close(&d);
+    reader = d;
+    reader.reasons = g_string_new(NULL);
+    reader.o.read_only = true;
+    disk_open(&reader);
+    assert_dirty(&reader, "a", "0-64");
+    disk_open(&d);
+    assert_dirty(&d, "a", "0-64");
+    disk_kill(&reader);
+    disk_open(&reader); /* what is being written is not shown */
+    ck_assert_uint_eq(bmp_set_length(reader.set), 0);
+    assert_says(reader.reasons->str, "in use");
+    disk_kill(&reader);
+    g_string_free(reader.reasons, TRUE);
+    disk_fini(&d);
+}
+END_TEST
+
+/* ---- times */
+
+static int whole_seconds(int fd, struct stat *st)
+{
+    int ret = fstat(fd, st);
+
+    st->st_mtim.tv_nsec = st->st_ctim.tv_nsec = 0;
+    return ret;
+}
+
+/* Whoever writes right after a clean end gives the disk another time, whatever the clock's grain.
+ */
+START_TEST(written_right_after_the_end)
+{
+    bool coarse = _i;
+
+    for (int i = 0; i < (coarse ? 1 : 30); i++) {
+        Disk d;
+
+        disk_init(&d, size);
+        if (coarse)
+            d.sys.fstat = whole_seconds;
+        disk_open(&d);
+        disk_must_add(&d, "a", 65536, false);
+        write_disk(&d);
+        disk_close(&d);
+        write_disk(&d);
+        disk_open(&d);
+        ck_assert_msg(inconsistent(&d, "a"), "round %d", i);
+        disk_fini(&d);
+    }
+}
+END_TEST
+
+/* Stamps of whole seconds don't tell a copy from another file of that second. */
+START_TEST(replaced_within_a_second)
+{
+    bool copy = _i;
+    Disk d;
+
+    disk_init(&d, size);
+    d.sys.fstat = whole_seconds;
+    disk_open(&d);
+    disk_must_add(&d, "a", 65536, false);
+    disk_close(&d);
+    bool marked = has_marks(&d);
+
+    replace_disk(&d);
+    if (!copy)
+        fremovexattr(d.fd, BMP_STORE_XATTR);
+    disk_open(&d);
+    ck_assert_int_eq(inconsistent(&d, "a"), !copy || !marked);
+    disk_fini(&d);
+}
+END_TEST
+
+/* ---- while it is away */
+
+START_TEST(changed_while_it_was_being_opened)
+{
+    BmpIdentity before, now;
+    g_autofree char *why = NULL;
+    Disk d;
+
+    begin(&d);
+    bmp_identity_settle(&d.sys, d.fd);
+    bmp_identity_read(&d.sys, d.fd, &before);
+    ck_assert_int_eq(fchmod(d.fd, 0640), 0);
+    bmp_identity_read(&d.sys, d.fd, &now);
+    ck_assert_ptr_null(bmp_identity_changed(&before, &now));
+    write_disk(&d);
+    bmp_identity_read(&d.sys, d.fd, &now);
+    why = bmp_identity_changed(&before, &now);
+    assert_says(why, "changed by somebody else");
+    disk_fini(&d);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("store_identity");
+    TCase *tc = tcase_create("store_identity");
+    SRunner *runner = srunner_create(suite);
+    int failed;
+
+    tcase_set_timeout(tc, 100);
+    tcase_add_test(tc, a_lost_mark_after_a_kill);
+    tcase_add_loop_test(tc, claimed, 0, 2);
+    tcase_add_test(tc, a_claim_that_fails);
+    tcase_add_test(tc, a_mark_that_is_not_synced);
+    tcase_add_loop_test(tc, two_stores, 0, 2);
+    tcase_add_loop_test(tc, replaced, 0, 2);
+    tcase_add_loop_test(tc, born_again_under_the_same_number, 0, 2);
+    tcase_add_loop_test(tc, harmless, 0, 2);
+    tcase_add_loop_test(tc, a_copy_of_the_store, 0, 2);
+    tcase_add_test(tc, mounted_anew);
+    tcase_add_test(tc, deleted_under_way);
+    tcase_add_test(tc, readers_keep_nobody_out);
+    tcase_add_loop_test(tc, written_right_after_the_end, 0, 2);
+    tcase_add_loop_test(tc, replaced_within_a_second, 0, 2);
+    tcase_add_test(tc, changed_while_it_was_being_opened);
+    suite_add_tcase(suite, tc);
+    srunner_run_all(runner, CK_ENV);
+    failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
