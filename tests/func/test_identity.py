@@ -151,7 +151,7 @@ def written_after_the_end(tmp):
 @test
 def opened_anew(tmp):
     "blockdev-reopen of a file that is another one by now, or was changed while the node was lost"
-    for i, how in enumerate(("another", "changed", "same", "changed and ended")):
+    for i, how in enumerate(("another", "changed", "same", "changed and killed")):
         path = image(os.path.join(tmp, "%d.img" % i), SIZE)
         node = file_node(path, discard="unmap")
         d = begin(tmp, file_node(path))
@@ -164,8 +164,8 @@ def opened_anew(tmp):
             with open(path + ".away", "r+b") as f:
                 f.write(b"foreign")
             os.rename(path + ".away", path)
-        if how == "changed and ended":
-            d.stop()
+        if how == "changed and killed":  # the store was closed when the node was lost
+            d.kill()
             judged(tmp, file_node(path), "changed by somebody else")
             continue
         d.qmp("blockdev-reopen", options=[node])

@@ -1,5 +1,6 @@
 /* tests/unit/test_qcow2.c: what of qcow2 images takes a moment to be met on purpose: two requests
  * that come in each other's way. */
+#include "block/bitmaps.h"
 #include "block/image.h"
 #include "tests/unit/drivers_util.h"
 #include "util/endian.h"
@@ -230,6 +231,59 @@ START_TEST(header_in_doubt)
 }
 END_TEST
 
+/* ---- bitmaps */
+
+static void add_bitmap(BlkNode *node)
+{
+    BmpAddOptions options = { .persistent = true };
+
+    blk_bitmaps_change_begin(&node, 1);
+    bmp_bitmap_unref(bmp_set_add(blk_node_bitmaps(node), "b", &options, NULL));
+    ck_assert(blk_bitmaps_commit(&node, 1, NULL));
+    blk_bitmaps_change_end(&node, 1);
+}
+
+/* Of the first entry in the bitmap directory. */
+static uint64_t flags_at(const char *name)
+{
+    uint64_t at = get64(name, 96) & UINT32_MAX; /* where the header's extensions begin */
+
+    while (get64(name, at) >> 32 != 0x23852875)
+        at += 8 + (((get64(name, at) & UINT32_MAX) + 7) & ~UINT64_C(7));
+    return get64(name, at + 24) + 12;
+}
+
+static struct {
+    uint64_t at;
+    int syncs; /* before the flags were written */
+} in_use;
+
+static int note_flags(off_t offset)
+{
+    if ((uint64_t)offset == in_use.at)
+        in_use.syncs = __atomic_load_n(&fake.syncs, __ATOMIC_RELAXED);
+    return 0;
+}
+
+/* When an image is open for writing its bitmaps are in use for whoever looks at the medium. */
+START_TEST(in_use_before_anything_is_written)
+{
+    BlkNode *node = new_image("i", "", "");
+
+    add_bitmap(node);
+    del("q");
+    in_use.at = flags_at("i");
+    ck_assert_uint_eq(get64("i", in_use.at) >> 32 & 1, 0);
+    in_use.syncs = -1;
+    fake.after_write = note_flags;
+    reopen("i", "");
+    ck_assert_uint_eq(get64("i", in_use.at) >> 32 & 1, 1);
+    ck_assert_int_ge(in_use.syncs, 0);
+    ck_assert_int_gt(fake.syncs, in_use.syncs);
+    fake.after_write = NULL;
+}
+END_TEST
+
 /* ---- what is let go and can't be */
 
 /* Entries that say that metadata, or what is no cluster, holds data: discarding it doesn't make it
@@ -295,6 +349,7 @@ int main(void)
     tcase_add_test(tests, full_and_failing);
     tcase_add_test(tests, no_unref_in_version_2);
     tcase_add_loop_test(tests, header_in_doubt, 0, 2);
+    tcase_add_test(tests, in_use_before_anything_is_written);
     tcase_add_loop_test(tests, discarded_metadata, 0, 4);
     tcase_add_loop_test(tests, tables_over_others, 0, 3);
     suite_add_tcase(suite, tests);
