@@ -454,8 +454,11 @@ static bool vanish(Part *part, GError **error)
     BmpStore *store = part->store;
 
     if (store->fd >= 0) {
-        if (!bmp_store_file_remove(store->o.sys, store->path, error))
+        if (!bmp_store_file_remove(store->o.sys, store->path, error)) {
+            if (!bmp_store_file_named(store->o.sys, store->fd, store->path))
+                bmp_store_fail(store, 0, "it has lost its name and may get it back");
             return false;
+        }
         bmp_identity_unmark(store->o.sys, store->disk_fd, store->super.uuid);
         bmp_store_set_map(store, NULL);
         store->o.sys->close(store->fd);
