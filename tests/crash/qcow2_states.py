@@ -19,8 +19,8 @@ KINDS = [("cluster_size=512", "150k", 0), ("cluster_size=512,refcount_bits=1", "
          ("extended_l2=on,cluster_size=16k", "300k", 1), ("cluster_size=1024", "150k", -1),
          ("extended_l2=on,cluster_size=16k", "400k", -1)]
 # The file has lost so much of its end.
-CUT = [("cluster_size=512", "150k", 0, 700), ("cluster_size=4096", "300k", 0, 5000),
-       ("cluster_size=4096", "300k", 1, 100), ("extended_l2=on,cluster_size=16k", "500k", 0, 20000)]
+CUT = [("cluster_size=512", "150k", 0, 700), ("cluster_size=4096", "300k", 1, 100),
+       ("extended_l2=on,cluster_size=16k", "500k", 0, 20000)]
 
 
 def make(tmp, options, size, snapshots, cut):
@@ -48,14 +48,14 @@ def case(options, size, snapshots, cut=0):
         files = make(tmp, options, size, snapshots, cut)
         seed = int(os.environ.get("CRASH_SEED") or random.randrange(1 << 31)) if LONG else 1
         command = [PROGRAM, "--seed", seed, "--keep", os.path.join(BUILDDIR, "test-logs", "crash", "kept-qcow2")]
-        command += ["--seconds", max(1, int(LONG / len(KINDS + CUT) / 3))] if LONG else ["--seeds", 2]
+        command += ["--seconds", max(1, int(LONG / len(KINDS + CUT) / 3))] if LONG else ["--seeds", 1 if cut else 2]
         if SLOW:  # the sanitizers look at every event, too, but at fewer states after it
             command += ["--seeds", 1, "--states", 1, "--qemu-img", 500]
         bitmap = [] if "0.10" in options else ["--bitmap"]
         # What a failure leaves behind shows later: more workloads, fewer states of each.
-        workloads = 2 if SLOW and (options, size, snapshots) != KINDS[0] else 20
+        workloads = 2 if SLOW and (options, size, snapshots) != KINDS[0] else 5 if cut else 20
         faults = ["--faults"] + ([] if LONG else ["--seeds", workloads, "--states", 1, "--qemu-img", 500])
-        full = ["--full"] + ([] if LONG else ["--seeds", workloads, "--states", 1, "--qemu-img", 500])
+        full = ["--full"] + ([] if LONG else ["--seeds", min(workloads, 5), "--states", 1, "--qemu-img", 500])
         for more in bitmap, bitmap + faults, full:
             done = run(*command, *more, *files, check=False, timeout=LONG + 60 * (4 if SLOW else 1))
             if done.returncode:
