@@ -5,10 +5,13 @@
 #include <errno.h>
 #include <string.h>
 
-/* As much of a run of data as the file has; its last cluster may be cut short. */
+#define SECTOR 512u /* what a write leaves whole, or as it was */
+
+/* As much of a run of data as the file has; its last cluster may be cut short. A sector is not cut
+ * in two: a kill between two writes would leave half of it. */
 static void map_data(Qcow2 *q, const Qcow2Run *run, struct tidemark_mapping *m)
 {
-    uint64_t size = blk_host.child_size(q->node, q->data_child);
+    uint64_t size = tm_align_down(blk_host.child_size(q->node, q->data_child), SECTOR);
 
     if (run->host >= size)
         return; /* SELF: zeroes, or the error */
