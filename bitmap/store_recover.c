@@ -473,6 +473,8 @@ static bool both_states(Reader *r, GArray *old, bool known, const char *leader)
                           "whether a change of several disks was made can't be told, as its leader "
                           "can't be asked, the store '%s': what was dirty before it or after is",
                           leader ? leader : "?");
+    for (guint i = 0; i < old->len; i++) /* a damaged store may say anything */
+        bmp_bits_resize(&nth(old, i)->bits, out->super.disk_size);
     unite(out->records, old);
     for (guint i = 0; i < out->records->len && !known; i++)
         nth(out->records, i)->inconsistent = true; /* one of the states is lost */
