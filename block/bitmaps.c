@@ -424,9 +424,8 @@ bool blk_bitmaps_commit(BlkNode *const *nodes, size_t n, GError **error)
     g_autofree BmpSet **sets = sets_of(nodes, n);
     bool ok = true;
 
-    /* What a crash leaves of a change of several is decided by their stores: also by those that are
-     * about to come. */
-    for (size_t i = 0; ok && n > 1 && i < n; i++)
+    /* What a crash leaves of the change is decided by the stores: also by those about to come. */
+    for (size_t i = 0; ok && i < n; i++)
         ok = !has_image(nodes[i]) || bmp_set_store_exists(nodes[i]->bitmaps) ||
              blk_bitmaps_image_announce(nodes[i], error);
     ok = ok && bmp_set_commit(sets, n, error);
