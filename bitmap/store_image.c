@@ -10,29 +10,21 @@
 
 /* ---- opening */
 
-/* Bitmaps that only a store has which does not count any more are not to vanish without a word.
- * What was not recording is a record of the past, and stays. */
-static void add_lost(GArray *records, GArray *found)
+/* Bitmaps that only a store has which does not count any more don't vanish without a word. (They
+ * may have been on their way into it when a crash came: they don't come back either.) */
+static void report_lost(BmpStore *store, const GArray *records, const GArray *found)
 {
-    static const char why[] =
-        "it was in the store only, and the image was written since without it";
-
-    for (guint i = found->len; i-- > 0;) {
-        BmpRecord *lost = &g_array_index(found, BmpRecord, i);
+    for (guint i = 0; i < found->len; i++) {
+        const char *name = g_array_index(found, BmpRecord, i).name;
         guint k = 0;
 
-        while (k < records->len && strcmp(g_array_index(records, BmpRecord, k).name, lost->name))
+        while (k < records->len && strcmp(g_array_index(records, BmpRecord, k).name, name))
             k++;
-        if (k < records->len)
-            continue;
-        if (lost->enabled) {
-            lost->inconsistent = true;
-            g_free(lost->reason);
-            lost->reason = g_strdup(why);
-            bmp_bits_clear_all(&lost->bits);
-        }
-        g_array_append_val(records, *lost);
-        *lost = (BmpRecord){ 0 };
+        if (k == records->len)
+            bmp_store_report(store, &(BmpReport){ .bitmap = name,
+                                                  .reason = "it was in the store only, and the "
+                                                            "image does not say that this counts: "
+                                                            "it is lost" });
     }
 }
 
@@ -76,7 +68,7 @@ static bool clear_the_way(BmpStore *store, GArray *records, GError **error)
                 &found);
     store->barred = found.verdict == BMP_FOUND_NOTHING;
     memcpy(uuid, found.super.uuid, sizeof(uuid));
-    add_lost(records, found.records);
+    report_lost(store, records, found.records);
     bmp_recovered_clear(&found);
     if (store->o.read_only) {
         sys->close(fd);

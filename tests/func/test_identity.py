@@ -283,11 +283,16 @@ def checked_without_a_daemon(tmp):
         said = tidemark("bitmap", "check", "--json", path, check=False)
         equal(said.returncode, 3, said.stdout)
         found = json.loads(said.stdout)
-        equal((found["state"], [b.get("inconsistent") for b in found["bitmaps"]]), ("of-the-past", [True]))
+        equal((found["state"], [b.get("inconsistent") for b in found["bitmaps"]]),
+              ("of-the-past", [True] if stored else []))
+        matches(found["problems"][0], "bitmap 'b'")
         equal(tidemark("bitmap", "check", "--repair", path, check=False).returncode, 1)
         with start(tmp, node, export=None) as d:
             b = d.bitmap("disk0", "b")
-            equal((b["inconsistent"], b["reason"]), (True, found["bitmaps"][0]["reason"]))
+            if stored:
+                equal((b["inconsistent"], b["reason"]), (True, found["bitmaps"][0]["reason"]))
+            else:
+                equal(b, None)
             matches(d.log(), "bitmap 'b'")
 
 
