@@ -115,7 +115,7 @@ bool bmp_set_wake_store(BmpSet *set, bool read_only, bool accept_changed, GError
 
 /* The persistent bitmaps as they are now: BmpRecord (g_array_unref). */
 GArray *bmp_set_records(BmpSet *set);
-/* Within a change: names of persistent ones that it has removed (borrowed); g_ptr_array_unref. */
+/* Within a change: names of persistent ones that it has removed; g_ptr_array_unref. */
 GPtrArray *bmp_set_removed_names(BmpSet *set);
 /* All of it is in the image: the store goes. */
 void bmp_set_drop_store(BmpSet *set);

@@ -158,13 +158,13 @@ GArray *bmp_set_records(BmpSet *set)
 
 GPtrArray *bmp_set_removed_names(BmpSet *set)
 {
-    GPtrArray *names = g_ptr_array_new();
+    GPtrArray *names = g_ptr_array_new_with_free_func(g_free);
 
     for (guint i = 0; i < set->removed->len; i++) {
         const BmpBitmap *bitmap = set->removed->pdata[i];
 
         if (bitmap->persistent)
-            g_ptr_array_add(names, bitmap->name);
+            g_ptr_array_add(names, g_strdup(bitmap->name));
     }
     return names;
 }

@@ -105,7 +105,6 @@ int blk_host_open_backing(struct tidemark_node *node, const char *name, const ch
                           const char *which)
 {
     g_autofree char *image = blk_node_filename(blk_node_child_at(node, 0)), *path = NULL;
-    g_autofree char *what = g_strdup_printf("node '%s'", node->name);
     g_autoptr(GError) error = NULL;
     g_autoptr(BlkNode) below = NULL;
     json_object *options, *nested;
@@ -145,6 +144,11 @@ int blk_host_open_backing(struct tidemark_node *node, const char *name, const ch
         elsewhere(node, name);
         return -EINVAL;
     }
-    node->children[node->backing] = blk_node_use(below, what, false);
+    node->children[node->backing] =
+        blk_node_use_child(node, (unsigned)node->backing, below, &error);
+    if (!node->children[node->backing]) {
+        blk_host.error(node, "Could not open backing file: %s", error->message);
+        return -EINVAL;
+    }
     return 0;
 }

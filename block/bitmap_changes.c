@@ -1,6 +1,8 @@
 /* block/bitmap_changes.c: see the header. */
 #include "block/bitmap_changes.h"
 
+#include "block/permissions.h"
+
 /* How to take back one step. */
 typedef struct Undo {
     enum { UNDO_ADD, UNDO_REMOVE, UNDO_CHANGE } kind;
@@ -60,6 +62,8 @@ bool blk_bitmap_changes_add(BlkBitmapChanges *c, BlkNode *node, const char *name
 
     if (!o.granularity)
         o.granularity = default_granularity(node);
+    if (!blk_node_read_only(node) && !blk_permissions_guard(node, true, error))
+        return false;
     bitmap = bmp_set_add(blk_node_bitmaps(node), name, &o, error);
     if (!bitmap)
         return false;

@@ -3,6 +3,7 @@
  * A node is drained parents first: a request in the parent may be waiting for its child. */
 #include "block/bitmaps_int.h"
 #include "block/disk.h"
+#include "block/roads.h"
 #include "util/error.h"
 #include "util/sync.h"
 
@@ -25,6 +26,7 @@ struct BlkBitmaps {
     bool flushed;            /* it was, as drained as it is: @flush_error is how it went */
     int held;                /* what keeps the disk's locks until the store is closed; or -1 */
     int flush_error;         /* -errno, or 0 */
+    GPtrArray *removed;      /* within a change, committed: names that the image is to forget */
     unsigned wait, interval; /* seconds to the next attempt to heal; and after it */
 };
 
@@ -211,6 +213,19 @@ static bool check_place(BlkNode *node, bool *has_place, GError **error)
     return true;
 }
 
+/* Before a store is looked at nobody else may be writing, for it would soon say that we were. */
+static bool may_have_bitmaps(BlkNode *node, const char *path, GError **error)
+{
+    return !path || blk_node_read_only(node) || access(path, F_OK) != 0 ||
+           blk_permissions_guard(node, true, error);
+}
+
+bool blk_bitmaps_guard(BlkNode *node, GError **error)
+{
+    return blk_permissions_guard(
+        node, !blk_node_read_only(node) && bmp_set_length(node->bitmaps) > 0, error);
+}
+
 bool blk_bitmaps_open(BlkNode *node, bool by_default, GError **error)
 {
     const char *disk = blk_disk_path(node);
@@ -239,7 +254,9 @@ bool blk_bitmaps_open(BlkNode *node, bool by_default, GError **error)
     options.path = path = store_path(node, disk, regular, by_default || image.beside);
     options.accept_changed = blk_options_bool(node->options, "bitmap-accept-changed");
     memcpy(options.boot_id, blk_graph_boot_id(node->graph), sizeof(options.boot_id));
-    ok = (!path && !kept) || bmp_set_open_store(node->bitmaps, &options, error);
+    ok = (!path && !kept) ||
+         (may_have_bitmaps(node, path, error) &&
+          bmp_set_open_store(node->bitmaps, &options, error) && blk_bitmaps_guard(node, error));
     if (options.disk_fd >= 0)
         node->graph_sys->close(options.disk_fd);
     if (ok && kept && !blk_node_read_only(node))
@@ -362,22 +379,21 @@ void blk_bitmaps_distrust(BlkNode *node, const char *why)
 
 /* ---- changes */
 
-/* Those with a store, parents before children. */
-static GPtrArray *to_drain(BlkNode *const *nodes, size_t n)
+static bool has_image(const BlkNode *node)
 {
-    GPtrArray *found = g_ptr_array_new();
-    g_autoptr(GPtrArray) all = NULL;
+    return node->store && !blk_node_read_only(node) && node->open && blk_bitmaps_kept(node);
+}
 
-    if (!n)
-        return found;
-    all = blk_graph_nodes(nodes[0]->graph);
-    for (guint i = all->len; i-- > 0;) {
-        for (size_t k = 0; k < n; k++) {
-            if (all->pdata[i] == nodes[k] && nodes[k]->store)
-                g_ptr_array_add(found, nodes[k]);
-        }
+/* Those with a store. */
+static GPtrArray *hold(BlkNode *const *nodes, size_t n)
+{
+    g_autoptr(GPtrArray) stored = g_ptr_array_new();
+
+    for (size_t i = 0; i < n; i++) {
+        if (nodes[i]->store)
+            g_ptr_array_add(stored, nodes[i]);
     }
-    return found;
+    return blk_roads_hold((BlkNode *const *)stored->pdata, stored->len);
 }
 
 static BmpSet **sets_of(BlkNode *const *nodes, size_t n)
@@ -389,34 +405,41 @@ static BmpSet **sets_of(BlkNode *const *nodes, size_t n)
     return sets;
 }
 
-/* What a commit of the change will call clean is flushed when nothing is in flight any more; most
- * of it before, while requests still run. Of several nodes a parent is, before its child is
- * drained, into which it writes, and on which others who flush it may be waiting. A single one that
- * has nothing persistent yet leaves it to the commit. */
-static void drain_flushed(BlkNode *node, bool several)
+/* Whether a commit of the change will call something clean. One of several nodes may write into
+ * another one. A single one that has nothing persistent yet leaves its flush to the commit. */
+static bool wants_flush(const BlkNode *node, size_t n)
 {
-    bool wanted = !blk_node_read_only(node) && (several || bmp_set_store_exists(node->bitmaps));
+    return node->store && !blk_node_read_only(node) &&
+           (n > 1 || bmp_set_store_exists(node->bitmaps));
+}
 
-    if (wanted && node->open)
-        blk_node_flush(node); /* how it went is asked again */
-    blk_inflight_drain(&node->inflight);
-    if (wanted)
-        flush_now(node);
+/* Flushes when nothing is in flight any more, parents first, as they write into their children;
+ * most of it before, while requests still run. */
+static void hold_flushed(BlkNode *const *nodes, size_t n)
+{
+    GPtrArray *held;
+
+    for (size_t i = 0; i < n; i++) {
+        if (wants_flush(nodes[i], n) && nodes[i]->open)
+            blk_node_flush(nodes[i]); /* how it went is asked again */
+    }
+    held = nodes[0]->held = hold(nodes, n);
+    for (guint i = 0; i < held->len; i++) {
+        for (size_t k = 0; k < n; k++) {
+            if (held->pdata[i] == nodes[k] && wants_flush(nodes[k], n))
+                flush_now(nodes[k]);
+        }
+    }
 }
 
 void blk_bitmaps_change_begin(BlkNode *const *nodes, size_t n)
 {
-    g_autoptr(GPtrArray) drained = to_drain(nodes, n);
     g_autofree BmpSet **sets = sets_of(nodes, n);
 
-    for (guint i = 0; i < drained->len; i++)
-        drain_flushed(drained->pdata[i], n > 1);
+    if (!n)
+        return;
+    hold_flushed(nodes, n);
     bmp_set_change_begin(sets, n);
-}
-
-static bool has_image(const BlkNode *node)
-{
-    return node->store && !blk_node_read_only(node) && node->open && blk_bitmaps_kept(node);
 }
 
 bool blk_bitmaps_commit(BlkNode *const *nodes, size_t n, GError **error)
@@ -431,23 +454,38 @@ bool blk_bitmaps_commit(BlkNode *const *nodes, size_t n, GError **error)
     ok = ok && bmp_set_commit(sets, n, error);
     for (size_t i = 0; i < n; i++) {
         if (has_image(nodes[i]))
-            blk_bitmaps_image_follow(nodes[i], ok);
+            nodes[i]->store->removed =
+                ok ? bmp_set_removed_names(nodes[i]->bitmaps) : g_ptr_array_new();
     }
     return ok;
 }
 
+/* The image follows its store. It may grow meanwhile, and with it the file below, whose bitmaps may
+ * have been part of the change: so that is over. */
+static void follow(BlkNode *node)
+{
+    g_autoptr(GPtrArray) removed = NULL;
+
+    if (!node->store || !node->store->removed)
+        return;
+    removed = g_steal_pointer(&node->store->removed);
+    blk_bitmaps_image_follow(node, removed);
+}
+
 void blk_bitmaps_change_end(BlkNode *const *nodes, size_t n)
 {
-    g_autoptr(GPtrArray) drained = to_drain(nodes, n);
     g_autofree BmpSet **sets = sets_of(nodes, n);
 
+    if (!n)
+        return;
     bmp_set_change_end(sets, n);
-    for (guint i = 0; i < drained->len; i++) {
-        BlkNode *node = drained->pdata[i];
-
-        node->store->flushed = false;
-        blk_inflight_drain_end(&node->inflight);
+    for (size_t i = 0; i < n; i++) {
+        blk_bitmaps_guard(nodes[i], NULL); /* whoever has some has been guarded since the first */
+        follow(nodes[i]);
+        if (nodes[i]->store)
+            nodes[i]->store->flushed = false;
     }
+    blk_roads_let_go(g_steal_pointer(&nodes[0]->held));
 }
 
 /* ---- time */

@@ -28,6 +28,10 @@ bool blk_bitmaps_wake(BlkNode *node, GError **error);
  * inconsistent. Drained, not within a change; what is stored follows with the next commit. */
 void blk_bitmaps_distrust(BlkNode *node, const char *why);
 
+/* Keeps other programs from writing to the node's disk, if it has bitmaps; and lets them, if not.
+ */
+bool blk_bitmaps_guard(BlkNode *node, GError **error);
+
 /* A change of the bitmaps of @n nodes (no duplicates): nodes with a store are drained, so that what
  * is stored is what was there at one instant. Everything of bitmap.h that is "within a change" goes
  * in between. Do not nest. */

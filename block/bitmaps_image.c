@@ -105,13 +105,12 @@ bool blk_bitmaps_image_announce(BlkNode *node, GError **error)
     return blk_bitmaps_kept(node)->set_beside(node->handle, true, error);
 }
 
-void blk_bitmaps_image_follow(BlkNode *node, bool committed)
+void blk_bitmaps_image_follow(BlkNode *node, const GPtrArray *removed)
 {
-    g_autoptr(GPtrArray) removed = bmp_set_removed_names(node->bitmaps);
     g_autoptr(GError) error = NULL;
 
     say_beside(node, bmp_set_store_sound(node->bitmaps));
-    if (committed && removed->len && !blk_bitmaps_kept(node)->forget(node->handle, removed, &error))
+    if (removed->len && !blk_bitmaps_kept(node)->forget(node->handle, removed, &error))
         bmp_set_report(node->bitmaps, &(BmpReport){ .reason = error->message });
 }
 

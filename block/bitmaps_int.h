@@ -18,7 +18,7 @@ bool blk_bitmaps_image_begin(BlkNode *node, GError **error);
 bool blk_bitmaps_image_keep(BlkNode *node, int flush_error);
 /* Within a change, before its commit: the store that this may make counts from the beginning. */
 bool blk_bitmaps_image_announce(BlkNode *node, GError **error);
-/* After it, or after it has failed: the image follows. */
-void blk_bitmaps_image_follow(BlkNode *node, bool committed);
+/* After a change, committed or not: the image follows, and forgets bitmaps of those names. */
+void blk_bitmaps_image_follow(BlkNode *node, const GPtrArray *removed);
 /* A store that has failed is not to be believed any more. */
 void blk_bitmaps_image_tick(BlkNode *node);

@@ -145,6 +145,18 @@ static bool find_allowed(BlkExport *x, const BlkExportOptions *o, GError **error
     return true;
 }
 
+/* In two steps, so that conflicts are told in QEMU's order. */
+static bool use_node(BlkExport *x, BlkNode *node, GError **error)
+{
+    unsigned needs = BLK_PERM_CONSISTENT_READ | (x->writable ? BLK_PERM_WRITE : 0);
+
+    x->user = blk_node_use(node, BLK_USER_UNNAMED, needs, BLK_PERM_ALL, error);
+    if (x->user && blk_user_set(x->user, needs, BLK_PERM_ALL & ~BLK_PERM_RESIZE, error))
+        return true;
+    g_clear_pointer(&x->user, blk_node_release);
+    return false;
+}
+
 BlkExport *blk_exports_add(BlkExports *exports, const BlkExportOptions *o, GError **error)
 {
     const char *name = o->name ? o->name : o->node_name;
@@ -173,21 +185,16 @@ BlkExport *blk_exports_add(BlkExports *exports, const BlkExportOptions *o, GErro
         return NULL;
     }
 
-    if (o->writable && !blk_disk_claim(node, error)) {
-        blk_selection_unref(selection);
-        return NULL;
-    }
-
     x = export_new(exports, o, name);
-    if (!find_allowed(x, o, error)) {
+    if (!find_allowed(x, o, error) || !use_node(x, node, error) ||
+        (o->writable && !blk_disk_claim(node, error))) {
+        blk_node_release(x->user);
         blk_selection_unref(selection);
         blk_export_free(x);
         return NULL;
     }
     x->selection = selection;
     x->contexts = blk_contexts_new();
-    x->user = blk_node_use(node, "an unnamed block device", false); /* QEMU's name for it */
-    blk_user_set_writes(x->user, o->writable);
     TM_GUARD(&exports->lock);
     g_ptr_array_add(exports->list, x);
     exports->alive++;

@@ -8,11 +8,11 @@
 #include "block/bitmaps.h"
 #include "block/disk.h"
 #include "block/node_int.h"
+#include "block/roads.h"
 
 #include "util/boot.h"
 #include "util/error.h"
 #include "util/identifier.h"
-#include "util/sync.h"
 
 #include <errno.h>
 #include <string.h>
@@ -24,6 +24,7 @@ struct BlkGraph {
     BlkEngine *engine;     /* borrowed */
     const TmSys *sys;      /* borrowed */
     GPtrArray *nodes;      /* references */
+    pthread_mutex_t permissions;
     uint8_t boot_id[16];
     unsigned auto_names;
     unsigned chain; /* images being opened one for the other */
@@ -44,21 +45,28 @@ BlkGraph *blk_graph_new(BlkRegistry *registry, BlkEngine *engine, const TmSys *s
     graph->sys = sys;
     graph->nodes = g_ptr_array_new();
     tm_boot_id(graph->boot_id);
+    pthread_mutex_init(&graph->permissions, NULL);
     return graph;
 }
 
 /* Takes references. Parents first. What a driver writes when it closes belongs to what the stores
- * of the bitmaps below say, and changes the files that they are to know again: they close last. */
+ * of the bitmaps below say, and changes the files that they are to know again: they close last, and
+ * meanwhile nobody writes from below. */
 static void close_nodes(BlkGraph *graph, const GPtrArray *going)
 {
+    GPtrArray *held = blk_roads_hold((BlkNode *const *)going->pdata, going->len);
+
     for (guint i = 0; i < going->len; i++)
         graph->behind |= !blk_bitmaps_settle(going->pdata[i]);
     for (guint i = 0; i < going->len; i++)
         blk_node_close_driver(going->pdata[i]);
     for (guint i = 0; i < going->len; i++)
         graph->behind |= !blk_bitmaps_close(going->pdata[i]);
-    for (guint i = 0; i < going->len; i++)
+    blk_roads_let_go(held);
+    for (guint i = 0; i < going->len; i++) {
+        blk_roads_disconnect(going->pdata[i]);
         blk_node_unref(going->pdata[i]);
+    }
 }
 
 bool blk_graph_free(BlkGraph *graph)
@@ -73,6 +81,7 @@ bool blk_graph_free(BlkGraph *graph)
     close_nodes(graph, going);
     g_ptr_array_unref(graph->nodes);
     kept = !graph->behind;
+    pthread_mutex_destroy(&graph->permissions);
     g_free(graph);
     return kept;
 }
@@ -128,6 +137,11 @@ const uint8_t *blk_graph_boot_id(const BlkGraph *graph)
 BlkEngine *blk_graph_engine(BlkGraph *graph)
 {
     return graph->engine;
+}
+
+pthread_mutex_t *blk_graph_permissions(BlkGraph *graph)
+{
+    return &graph->permissions;
 }
 
 BlkRegistry *blk_graph_registry(BlkGraph *graph)
@@ -201,19 +215,13 @@ static guint users_among(const GPtrArray *nodes, const BlkNode *child)
     return n;
 }
 
-static guint count_users(BlkNode *node)
-{
-    TM_GUARD(&node->users_lock);
-    return node->users->len;
-}
-
 /* Nested nodes that nobody uses but those that are @going go too. Closes them all. */
 static void drop(BlkGraph *graph, GPtrArray *going)
 {
     for (guint i = graph->nodes->len; i-- > 0;) {
         BlkNode *node = graph->nodes->pdata[i];
 
-        if (!node->monitor_owned && count_users(node) == users_among(going, node)) {
+        if (!node->monitor_owned && blk_node_users(node) == users_among(going, node)) {
             g_ptr_array_remove_index(graph->nodes, i);
             g_ptr_array_add(going, node);
         }
@@ -252,6 +260,18 @@ void blk_graph_settle(BlkGraph *graph)
     drop_orphans(graph);
 }
 
+/* From the moment that they are compared with the disk on they see what changes it. */
+static bool open_bitmaps(BlkNode *node, bool by_default, GError **error)
+{
+    GPtrArray *held = blk_roads_hold(&node, 1);
+    bool ok = blk_bitmaps_open(node, by_default, error);
+
+    if (ok)
+        blk_roads_connect(node);
+    blk_roads_let_go(held);
+    return ok;
+}
+
 /* Opens a node and lists it; a reference. */
 static BlkNode *open_listed(BlkGraph *graph, json_object *options, bool monitor_owned,
                             GError **error)
@@ -272,7 +292,7 @@ static BlkNode *open_listed(BlkGraph *graph, json_object *options, bool monitor_
         blk_node_unref(node);
         return NULL;
     }
-    if (!blk_bitmaps_open(node, monitor_owned && !graph->without_stores, error)) {
+    if (!open_bitmaps(node, monitor_owned && !graph->without_stores, error)) {
         blk_node_unref(node);
         return NULL;
     }
@@ -318,7 +338,7 @@ bool blk_graph_del(BlkGraph *graph, const char *node_name, GError **error)
     if (!node->monitor_owned)
         return tm_error_set(error, "Node %s is not owned by the monitor", node_name);
     /* An export of another node may offer a bitmap of this one. */
-    if (count_users(node) || bmp_set_busy(node->bitmaps))
+    if (blk_node_users(node) || bmp_set_busy(node->bitmaps))
         return tm_error_set(error, "Node %s is in use", node_name);
     g_ptr_array_remove(graph->nodes, node);
     blk_inflight_drain(&node->inflight);
@@ -330,26 +350,14 @@ bool blk_graph_del(BlkGraph *graph, const char *node_name, GError **error)
 
 /* ---- all of them */
 
-bool blk_graph_resize(BlkGraph *graph, BlkNode *node, uint64_t size, GError **error)
+/* What shows what is below has marks of who writes there, too: held until they fit its new size. */
+static bool resize(BlkNode *node, uint64_t size, GError **error)
 {
-    const char *holder = blk_node_resize_forbidden(node);
-    g_autofree char *why = NULL;
-    int ret;
+    GPtrArray *held = blk_roads_hold(&node, 1);
+    int ret = blk_node_resize(node, size);
+    g_autofree char *why = g_strdup(node->error);
 
-    if (blk_node_read_only(node))
-        return tm_error_set(error, "Image is read-only");
-    if (holder)
-        return tm_error_set(error,
-                            "Permission conflict on node '%s': permissions 'resize' are both "
-                            "required by an unnamed block device (uses node '%s' as 'root' child) "
-                            "and unshared by %s (uses node '%s' as 'root' child).",
-                            node->name, node->name, holder, node->name);
-    if (!blk_bitmaps_may_resize(node, size, error) || !blk_disk_claim(node, error))
-        return false;
-    blk_inflight_drain(&node->inflight);
-    ret = blk_node_resize(node, size);
-    why = g_strdup(node->error);
-    blk_inflight_drain_end(&node->inflight);
+    blk_roads_let_go(held);
     if (ret == 0)
         return true;
     if (why)
@@ -357,6 +365,22 @@ bool blk_graph_resize(BlkGraph *graph, BlkNode *node, uint64_t size, GError **er
     if (ret == -ENOTSUP)
         return tm_error_set(error, "Image format driver does not support resize");
     return tm_error_set_errno(error, -ret, "Failed to resize node '%s'", node->name);
+}
+
+bool blk_graph_resize(BlkGraph *graph, BlkNode *node, uint64_t size, GError **error)
+{
+    BlkUser *user;
+    bool ok;
+
+    if (blk_node_read_only(node))
+        return tm_error_set(error, "Image is read-only");
+    user = blk_node_use(node, BLK_USER_UNNAMED, BLK_PERM_RESIZE, BLK_PERM_ALL, error);
+    if (!user)
+        return false;
+    ok = blk_bitmaps_may_resize(node, size, error) && blk_disk_claim(node, error) &&
+         resize(node, size, error);
+    blk_node_release(user);
+    return ok;
 }
 
 bool blk_graph_flush_all(BlkGraph *graph, GError **error)

@@ -12,7 +12,9 @@
 #include <string.h>
 
 #define RESERVE_STEP (UINT64_C(256) << 20) /* what is reserved between looks at the progress */
-#define WRITE_STEP   (UINT64_C(1) << 20)
+/* Of whoever makes an image in a node. */
+#define NEEDS      (BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE | BLK_PERM_RESIZE)
+#define WRITE_STEP (UINT64_C(1) << 20)
 
 struct BlkImageCreate {
     BlkGraph *graph;
@@ -102,21 +104,14 @@ static bool use_node(BlkImageCreate *c, json_object *value, BlkUser **user, GErr
     }
     if (blk_node_read_only(node))
         return tm_error_set(error, "Block node is read-only");
-    *user = blk_node_use(node, "an image that is created", true);
-    blk_user_set_writes(*user, true);
-    return true;
+    *user = blk_node_use(node, BLK_USER_UNNAMED, NEEDS, BLK_PERM_ALL, error);
+    return *user != NULL;
 }
 
 /* From here on nobody else makes it longer or shorter. */
-static void hold_size(BlkUser **user)
+static bool hold_size(BlkUser *user, GError **error)
 {
-    BlkUser *before = *user;
-
-    if (!before)
-        return;
-    *user = blk_node_use(blk_user_node(before), "an image that is created", false);
-    blk_user_set_writes(*user, true);
-    blk_node_release(before);
+    return !user || blk_user_set(user, NEEDS, BLK_PERM_ALL & ~BLK_PERM_RESIZE, error);
 }
 
 /* A device stays as long as it is; what a file holds is gone. */
@@ -124,14 +119,9 @@ static bool empty(BlkImageCreate *c, GError **error)
 {
     BlkNode *node = blk_user_node(c->file);
 
-    if (!blk_graph_resize(c->graph, node, 0, error)) {
-        if (blk_node_resize_forbidden(node))
-            return false;
+    if (!blk_graph_resize(c->graph, node, 0, error))
         g_clear_error(error); /* it can't be made shorter: then it is written over */
-    }
-    hold_size(&c->file);
-    hold_size(&c->data_file);
-    return true;
+    return hold_size(c->file, error) && hold_size(c->data_file, error);
 }
 
 static bool begin_qcow2(BlkImageCreate *c, GError **error)

@@ -5,6 +5,7 @@
  *    the first byte is touched and checks the epoch after the last;
  *  - stripes are taken parents first. */
 #include "block/node_int.h"
+#include "block/roads.h"
 
 #include "util/range.h"
 
@@ -158,6 +159,7 @@ typedef struct Change {
     bool exclusive;
     uint64_t first, held; /* what is held exclusively */
     uint64_t epoch;
+    BlkMarked *above; /* in the bitmaps of the nodes that show it, too */
 } Change;
 
 /* Exclusive: with all of the clusters that the range is in, as a change may move them. */
@@ -197,6 +199,7 @@ static int change_begin(Change *c)
         change_let_go(c);
         return ret;
     }
+    c->above = blk_roads_mark_begin(node, c->offset, c->length);
     c->epoch = bmp_set_mark_begin(node->bitmaps, c->offset, c->length);
     wrote(node, c->offset, c->length);
     return 0;
@@ -208,6 +211,7 @@ static void change_end(Change *c)
 
     wrote(node, c->offset, c->length);
     bmp_set_mark_end(node->bitmaps, c->offset, c->length, c->epoch);
+    blk_roads_mark_end(c->above);
     change_let_go(c);
 }
 

@@ -18,14 +18,6 @@ BlkNode *blk_node_ref(BlkNode *node)
     return node;
 }
 
-void blk_node_close_driver(BlkNode *node)
-{
-    if (node->open)
-        node->driver->close(node->handle);
-    node->open = false;
-    node->handle = NULL;
-}
-
 void blk_node_unref(BlkNode *node)
 {
     if (!node || !tm_unref(&node->refs))
@@ -39,10 +31,10 @@ void blk_node_unref(BlkNode *node)
     blk_slices_destroy(&node->slices);
     blk_share_destroy(&node->share);
     pthread_mutex_destroy(&node->serial);
-    pthread_mutex_destroy(&node->users_lock);
     g_ptr_array_unref(node->users);
     blk_options_free(node->options);
     g_free(node->children);
+    g_free(node->up);
     g_free(node->error);
     g_free(node->lost);
     g_free(node->seen);
@@ -79,7 +71,6 @@ static BlkNode *node_new(BlkGraph *graph, const struct tidemark_driver *driver, 
     blk_slices_init(&node->slices);
     blk_share_init(&node->share);
     pthread_mutex_init(&node->serial, NULL);
-    pthread_mutex_init(&node->users_lock, NULL);
     return node;
 }
 
@@ -108,7 +99,6 @@ json_object *blk_node_child_options(json_object *parent, json_object *child, boo
 static bool open_child(BlkNode *node, unsigned index, json_object *options, GError **error)
 {
     const struct tidemark_child_role *role = &node->driver->children[index];
-    g_autofree char *what = g_strdup_printf("node '%s'", node->name);
     g_autoptr(BlkNode) own = NULL;
     json_object *value = NULL;
     BlkNode *child;
@@ -131,8 +121,10 @@ static bool open_child(BlkNode *node, unsigned index, json_object *options, GErr
         if (!child)
             return false;
     }
-    node->children[index] = blk_node_use(child, what, false);
-    return true;
+    if ((int)index != node->backing && blk_node_read_only(child))
+        node->read_only = true; /* until the driver says */
+    node->children[index] = blk_node_use_child(node, index, child, error);
+    return node->children[index] != NULL;
 }
 
 static bool open_children(BlkNode *node, json_object *options, GError **error)
@@ -153,19 +145,51 @@ static bool open_children(BlkNode *node, json_object *options, GError **error)
     return true;
 }
 
+static void set_open(BlkNode *node, bool open)
+{
+    blk_permissions_lock(node);
+    node->open = open;
+    blk_permissions_unlock(node);
+}
+
+void blk_node_close_driver(BlkNode *node)
+{
+    if (!node->open)
+        return;
+    set_open(node, false);
+    node->driver->close(node->handle);
+    node->handle = NULL;
+}
+
+void blk_node_predict(BlkNode *node)
+{
+    bool read_only = blk_options_bool(node->options, "read-only");
+
+    for (unsigned i = 0; i < node->n_children; i++) {
+        const BlkNode *child = blk_node_child_at(node, i);
+
+        read_only |= child && (int)i != node->backing && blk_node_read_only(child);
+    }
+    __atomic_store_n(&node->read_only, read_only, __ATOMIC_RELAXED);
+}
+
 bool blk_node_open_driver(BlkNode *node, GError **error)
 {
     int ret;
 
+    /* A format may write as soon as it is open. */
+    blk_node_predict(node);
+    if (!blk_permissions_refresh(&node, 1, error))
+        return false;
     g_clear_pointer(&node->error, g_free);
     ret = node->driver->open(node, &node->handle);
 
     if (ret == 0) {
-        node->open = true;
+        set_open(node, true);
         __atomic_store_n(&node->forgets, 0, __ATOMIC_RELAXED);
         ret = blk_node_refresh(node);
         if (ret == 0)
-            return true;
+            return blk_permissions_refresh(&node, 1, error);
     }
     if (node->error)
         return tm_error_set(error, "%s", node->error);
@@ -193,6 +217,7 @@ BlkNode *blk_node_open(BlkGraph *graph, json_object *object, const char *auto_na
     if (!options)
         return NULL;
     node = node_new(graph, driver, options, auto_name);
+    node->read_only = blk_options_bool(options, "read-only");
     if (!open_children(node, object, error) || !blk_node_open_driver(node, error))
         return NULL;
     node->bitmaps = bmp_set_new(node->name, node->size);
@@ -370,55 +395,6 @@ int blk_node_map(BlkNode *node, uint64_t offset, uint64_t length, uint32_t purpo
         m->kind != TIDEMARK_MAP_CHILD)
         m->kind = TIDEMARK_MAP_SELF;
     return 0;
-}
-
-/* ---- users */
-
-BlkUser *blk_node_use(BlkNode *node, const char *what, bool allow_resize)
-{
-    BlkUser *user = g_new0(BlkUser, 1);
-
-    user->node = blk_node_ref(node);
-    user->what = g_strdup(what);
-    user->allow_resize = allow_resize;
-    TM_GUARD(&node->users_lock);
-    g_ptr_array_add(node->users, user);
-    return user;
-}
-
-void blk_node_release(BlkUser *user)
-{
-    if (!user)
-        return;
-    pthread_mutex_lock(&user->node->users_lock);
-    g_ptr_array_remove(user->node->users, user);
-    pthread_mutex_unlock(&user->node->users_lock);
-    blk_node_unref(user->node);
-    g_free(user->what);
-    g_free(user);
-}
-
-void blk_user_set_writes(BlkUser *user, bool writes)
-{
-    user->writes = writes;
-}
-
-BlkNode *blk_user_node(const BlkUser *user)
-{
-    return user->node;
-}
-
-const char *blk_node_resize_forbidden(BlkNode *node)
-{
-    TM_GUARD(&node->users_lock);
-
-    for (guint i = 0; i < node->users->len; i++) {
-        BlkUser *user = node->users->pdata[i];
-
-        if (!user->allow_resize)
-            return user->what;
-    }
-    return NULL;
 }
 
 /* ---- resizing */

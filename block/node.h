@@ -41,15 +41,28 @@ char *blk_node_filename(const BlkNode *node);
 bool blk_node_option_bool(const BlkNode *node, const char *name);
 const char *blk_node_option_string(const BlkNode *node, const char *name);
 
-/* Users are parents, exports and jobs: while there is one, blockdev-del refuses. Main thread (end:
- * any). A user that says resize=false makes block_resize refuse. @what is for the message, as
- * "block device", "export 'x'"; copied. */
+/* What a user of a node does with it, or lets others do (block/permissions.h); QEMU's. */
+enum {
+    BLK_PERM_CONSISTENT_READ = 1,
+    BLK_PERM_WRITE = 2,
+    BLK_PERM_WRITE_UNCHANGED = 4, /* what doesn't change what is read */
+    BLK_PERM_RESIZE = 8,
+    BLK_PERM_ALL = 15,
+};
+
+/* Users are parents, exports and jobs: while there is one, blockdev-del refuses. @what is for
+ * messages; copied; QEMU's name for what has none is BLK_USER_UNNAMED. Errors: a conflict with
+ * another user, of this node or one below; an image lock that somebody else has; the node is
+ * read-only. Main thread (release: any). */
+#define BLK_USER_UNNAMED "an unnamed block device"
 typedef struct BlkUser BlkUser;
-BlkUser *blk_node_use(BlkNode *node, const char *what, bool allow_resize);
+BlkUser *blk_node_use(BlkNode *node, const char *what, unsigned needs, unsigned shares,
+                      GError **error);
 void blk_node_release(BlkUser *user); /* NULL is fine */
-/* That the node must stay writable as long as there is this user. Main thread. */
-void blk_user_set_writes(BlkUser *user, bool writes);
+/* On failure it has what it had. */
+bool blk_user_set(BlkUser *user, unsigned needs, unsigned shares, GError **error);
 BlkNode *blk_user_node(const BlkUser *user); /* borrowed */
+unsigned blk_node_users(BlkNode *node);      /* how many; any thread */
 
 /* ---- block status -------------------------------------------------------------------------------
  */

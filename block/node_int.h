@@ -5,16 +5,20 @@
 #include "block/inflight.h"
 #include "block/node.h"
 #include "block/options.h"
+#include "block/permissions.h"
 #include "block/share.h"
 #include "block/slices.h"
 
 typedef struct BlkBitmaps BlkBitmaps;
 
+typedef struct BlkRoadUp BlkRoadUp;
+
 struct BlkUser {
     BlkNode *node;
+    BlkNode *parent; /* borrowed; NULL: no node */
+    unsigned index;  /* of the parent's roles */
     char *what;
-    bool allow_resize;
-    bool writes; /* needs the node to be writable */
+    unsigned needs, shares; /* BLK_PERM_*; guarded by the graph's lock of permissions */
 };
 
 struct tidemark_node {
@@ -47,14 +51,21 @@ struct tidemark_node {
     bool recorded;            /* by a reopening: it was writable when it was last open */
     BmpSet *bitmaps;
     struct BlkBitmaps *store; /* block/bitmaps.c: set while bitmaps may persist */
+    GPtrArray *held;          /* block/bitmaps.c: by the change whose first node it is; or NULL */
     BlkInflight inflight;
     BlkGate gate;
     BlkSlices slices;
     BlkShare share;
     pthread_mutex_t serial; /* held around callbacks of a TIDEMARK_DRIVER_SERIALIZED driver */
 
-    pthread_mutex_t users_lock; /* guards users; a leaf */
-    GPtrArray *users;           /* BlkUser, borrowed */
+    /* Changes with the node drained (block/roads.c). */
+    unsigned n_up;
+    BlkRoadUp *up;
+
+    /* The graph's lock of permissions guards these (block/permissions.c). */
+    GPtrArray *users; /* BlkUser, borrowed */
+    bool guards;      /* it has bitmaps */
+    bool guarded;     /* or one above it, that shows it, has */
 };
 
 /* Opens a node and its children; monitor-owned nodes are named in the options. block/node.c */
@@ -63,7 +74,9 @@ BlkNode *blk_node_open(BlkGraph *graph, json_object *options, const char *auto_n
 
 /* The parts of that which a reopening does again. */
 bool blk_node_open_driver(BlkNode *node, GError **error);
-void blk_node_close_driver(BlkNode *node);
+/* Whether it will be read-only, as far as can be told before its driver is open. */
+void blk_node_predict(BlkNode *node);
+void blk_node_close_driver(BlkNode *node); /* harmless if it is not open */
 json_object *blk_node_child_options(json_object *parent, json_object *child, bool backing);
 void blk_node_set_unmap(BlkNode *node);
 
@@ -73,6 +86,10 @@ BlkNode *blk_graph_open_child(BlkGraph *graph, json_object *options, GError **er
 /* After children have changed: puts them before their parents in the list again, and closes nested
  * nodes that nobody uses any more. block/graph.c */
 void blk_graph_settle(BlkGraph *graph);
+
+/* Guards who uses which node and with what permissions, and the image locks that hang on that; a
+ * leaf. block/permissions.c */
+pthread_mutex_t *blk_graph_permissions(BlkGraph *graph);
 
 /* How many images are being opened one for the other, after adding @change. block/graph.c */
 unsigned blk_graph_chain(BlkGraph *graph, int change);
@@ -109,8 +126,6 @@ int blk_node_refresh(BlkNode *node);
 int blk_node_resize(BlkNode *node, uint64_t size);
 /* A drained node has another size than its bitmaps know. */
 void blk_node_resized(BlkNode *node);
-/* Whether users other than the caller forbid it: their name, borrowed, or NULL. */
-const char *blk_node_resize_forbidden(BlkNode *node);
 
 /* Callbacks of a serialized driver run one at a time. */
 static inline void blk_node_serial_begin(BlkNode *node)

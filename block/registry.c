@@ -7,6 +7,7 @@
 
 #include "block/drivers/drivers.h"
 #include "block/options.h"
+#include "block/permissions.h"
 #include "util/error.h"
 
 #include <dlfcn.h>
@@ -32,6 +33,16 @@ const BlkFormat *blk_format_of(const struct tidemark_driver *driver)
     for (size_t i = 0; i < G_N_ELEMENTS(formats); i++)
         if (formats[i]->driver == driver)
             return formats[i];
+    return NULL;
+}
+
+static const BlkLocks *const locks[] = { &blk_locks_file, &blk_locks_host_device };
+
+const BlkLocks *blk_locks_of(const struct tidemark_driver *driver)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(locks); i++)
+        if (locks[i]->driver == driver)
+            return locks[i];
     return NULL;
 }
 

@@ -9,6 +9,7 @@
 #include "block/bitmaps.h"
 #include "block/disk.h"
 #include "block/reopen_int.h"
+#include "block/roads.h"
 
 #include "util/error.h"
 
@@ -107,6 +108,7 @@ static void exchange_entry(BlkReopenEntry *e)
     BlkNode *node = e->node;
     BlkOptions *options = node->options;
 
+    blk_roads_disconnect(node);
     node->options = e->options;
     e->options = options;
     if (e->other_backing) {
@@ -115,6 +117,7 @@ static void exchange_entry(BlkReopenEntry *e)
         *role = e->backing;
         e->backing = backing;
     }
+    blk_roads_connect(node);
     blk_node_set_unmap(node);
 }
 
@@ -129,10 +132,11 @@ static void exchange(BlkReopen *r)
 static bool open_entry(const BlkReopen *r, BlkReopenEntry *e, GError **error)
 {
     BlkNode *node = e->node;
-    const char *holder = blk_node_resize_forbidden(node);
+    const char *holder = blk_permissions_unshared(node, BLK_PERM_RESIZE);
 
     if (!blk_node_open_driver(node, error))
         return false;
+    blk_roads_connect(node); /* to a backing that the driver has opened, too */
     if (!blk_reopen_check_writers(r, node, blk_node_read_only(node), error))
         return false;
     if (blk_node_size(node) != e->size && holder)
@@ -171,9 +175,29 @@ static void close_all(const BlkReopen *r)
     }
 }
 
+/* What the nodes are going to need, all at once: of two that change together neither must fail for
+ * what the other one was. */
+static bool permit(const BlkReopen *r, GError **error)
+{
+    g_autoptr(GPtrArray) nodes = g_ptr_array_new();
+
+    for (guint i = r->held->len; i-- > 0;) {
+        BlkNode *node = r->held->pdata[i];
+
+        if (!blk_reopen_entry(r, node))
+            continue;
+        blk_node_predict(node);
+        g_ptr_array_add(nodes, node);
+    }
+    return !nodes->len ||
+           blk_permissions_refresh((BlkNode *const *)nodes->pdata, nodes->len, error);
+}
+
 static bool open_all(BlkReopen *r, GError **error)
 {
     exchange(r);
+    if (!permit(r, error))
+        return false;
     for (guint i = r->held->len; i-- > 0;) {
         BlkReopenEntry *e = blk_reopen_entry(r, r->held->pdata[i]);
 
@@ -210,8 +234,10 @@ static void drop_backing(BlkReopenEntry *e)
 
     if (node->backing < 0 || node->children[node->backing] == e->had)
         return;
+    blk_roads_disconnect(node);
     blk_node_release(node->children[node->backing]);
     node->children[node->backing] = e->had;
+    blk_roads_connect(node);
 }
 
 static void take_back(BlkReopen *r, GError **error)
@@ -221,6 +247,7 @@ static void take_back(BlkReopen *r, GError **error)
         exchange(r);
     for (guint i = 0; i < r->entries->len; i++)
         drop_backing(r->entries->pdata[i]);
+    permit(r, NULL);
     for (guint i = r->held->len; i-- > 0;) {
         g_autoptr(GError) again = NULL;
         BlkNode *node = r->held->pdata[i];
@@ -322,12 +349,38 @@ static bool wake_bitmaps(const BlkReopen *r, GError **error)
         if (!is_whole(node))
             continue;
         changed = compare_disk(node);
-        if (!blk_bitmaps_wake(node, error))
+        if (!blk_bitmaps_guard(node, error) || !blk_bitmaps_wake(node, error))
             return false;
         if (changed && !blk_node_read_only(node))
             store_doubt(node);
     }
     return true;
+}
+
+/* Whether the bitmaps of the node, or of one that shows it, would tell of a change. */
+static bool is_recorded(BlkNode *node)
+{
+    return bmp_set_length(node->bitmaps) || blk_roads_any_up(node, is_recorded);
+}
+
+/* What shows of another backing may be other data, though nobody wrote it. */
+static void mark_backing(const BlkReopenEntry *e)
+{
+    BlkNode *node = e->node;
+    uint64_t size = blk_node_size(node);
+
+    if (!e->other_backing || !node->open || !is_recorded(node))
+        return;
+    for (uint64_t at = 0; at < size;) {
+        struct tidemark_mapping m;
+        int ret = blk_node_map(node, at, size - at, TIDEMARK_MAP_FOR_STATUS, &m);
+
+        if (ret < 0)
+            m.length = size - at;
+        if (ret < 0 || m.kind == TIDEMARK_MAP_BACKING || !node->driver->map)
+            blk_roads_mark(node, at, m.length);
+        at += m.length;
+    }
 }
 
 /* What other things know of the node. */
@@ -361,6 +414,8 @@ static bool run(BlkReopen *r, GError **error)
         }
         for (guint i = 0; i < r->entries->len; i++)
             settle(r->entries->pdata[i]);
+        for (guint i = 0; ok && i < r->entries->len; i++)
+            mark_backing(r->entries->pdata[i]);
     }
     let_go(r);
     return ok;

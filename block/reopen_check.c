@@ -6,7 +6,6 @@
 #include "block/reopen_int.h"
 
 #include "util/error.h"
-#include "util/sync.h"
 
 #include <string.h>
 
@@ -73,12 +72,9 @@ static bool check_other(BlkReopenEntry *e, unsigned index, BlkNode *to, GError *
     if ((int)index != node->backing)
         return cannot_change(node->driver->children[index].name, error);
     e->other_backing = true;
-    if (to) {
-        g_autofree char *what = g_strdup_printf("node '%s'", node->name);
-
-        e->backing = blk_node_use(to, what, false);
-    }
-    return true;
+    if (to)
+        e->backing = blk_node_use_child(node, index, to, error);
+    return !to || e->backing;
 }
 
 static bool check_child(BlkReopen *r, BlkReopenEntry *e, unsigned index, json_object *object,
@@ -238,22 +234,11 @@ bool blk_reopen_read_only(const BlkReopen *r, const BlkNode *node)
              : blk_node_read_only(node);
 }
 
-static bool user_writes(BlkNode *node)
-{
-    TM_GUARD(&node->users_lock);
-
-    for (guint i = 0; i < node->users->len; i++) {
-        if (((BlkUser *)node->users->pdata[i])->writes)
-            return true;
-    }
-    return false;
-}
-
 /* Whether somebody relies on writing to @node: its users, or those of a node whose data is in it. A
  * format that has something to flush writes of itself. */
 static bool written(const BlkReopen *r, GPtrArray *all, BlkNode *node)
 {
-    if (user_writes(node))
+    if (blk_permissions_written(node))
         return true;
     for (guint i = 0; i < all->len; i++) {
         BlkNode *parent = all->pdata[i];

@@ -12,6 +12,7 @@
 #include "block/request.h"
 
 #include "block/node_int.h"
+#include "block/roads.h"
 #include "util/range.h"
 
 #include <errno.h>
@@ -96,7 +97,9 @@ static bool hop_enter(BlkRequest *r, BlkNode *node, uint64_t offset)
         r->n_hops = i + 1;
         return true;
     }
-    if (!bmp_set_mark_try_begin(node->bitmaps, offset, r->length, &r->hop[i].epoch)) {
+    /* Who stands beside the road, and sees the change, is the slow lane's. */
+    if (blk_roads_beside(node, i ? r->hop[i - 1].node : NULL, offset, r->length) ||
+        !bmp_set_mark_try_begin(node->bitmaps, offset, r->length, &r->hop[i].epoch)) {
         blk_inflight_shared_end(&node->inflight, offset, r->length);
         return false;
     }

@@ -148,6 +148,18 @@ static json_object *chain_options(GPtrArray *layers, const TcImageOptions *optio
 
 /* ---- opening and closing */
 
+/* What is read may be written by others, but stays as long as it is. */
+static bool use(TcImage *image, BlkNode *node, bool writes, GError **error)
+{
+    unsigned needs = BLK_PERM_CONSISTENT_READ | (writes ? BLK_PERM_WRITE : 0);
+    unsigned shares = writes ? BLK_PERM_ALL : BLK_PERM_ALL & ~BLK_PERM_RESIZE;
+    BlkUser *user = blk_node_use(node, "this program", needs, shares, error);
+
+    if (user)
+        g_ptr_array_add(image->users, user);
+    return user != NULL;
+}
+
 static bool add_node(TcImage *image, GPtrArray *layers, const TcImageOptions *options,
                      BlkNode **node, GError **error)
 {
@@ -162,7 +174,7 @@ static bool add_node(TcImage *image, GPtrArray *layers, const TcImageOptions *op
     blk_graph_set_stores(image->graph, options->bitmaps);
     *node = blk_graph_add(image->graph, object, error);
     json_object_put(object);
-    return *node != NULL;
+    return *node && use(image, *node, options->writable, error);
 }
 
 static void show_line(void *opaque, const char *line)
@@ -195,6 +207,7 @@ bool tc_image_begin(TcImage *image, GError **error)
         return false;
     image->registry = blk_registry_new(&tm_sys_kernel);
     image->graph = blk_graph_new(image->registry, image->engine, &tm_sys_kernel);
+    image->users = g_ptr_array_new_with_free_func((GDestroyNotify)blk_node_release);
     blk_graph_set_log(image->graph, show_line, NULL);
     blk_graph_set_stores(image->graph, false);
     return true;
@@ -248,6 +261,7 @@ bool tc_image_finish(TcImage *image, GError **error)
 {
     bool ok = !image->graph || blk_graph_flush_all(image->graph, error);
 
+    g_clear_pointer(&image->users, g_ptr_array_unref);
     if (!blk_graph_free(image->graph) && ok)
         ok = tm_error_set(error, "bitmaps could not be stored as they were");
     blk_engine_free(image->engine);

@@ -54,6 +54,7 @@ typedef struct TcImage {
     BlkRegistry *registry;
     BlkEngine *engine;
     BlkGraph *graph;
+    GPtrArray *users; /* BlkUser, of each image that was opened by name */
 } TcImage;
 
 /* On failure there is nothing to clear. */

@@ -8,10 +8,11 @@
  *  - the driver "file" takes block devices too; "host_device" is there for QEMU's command lines,
  * and takes nothing else;
  *  - a disk presents its exact size, not one rounded up to sectors;
- *  - the write lock is taken when the node is opened, see file_lock.c;
+ *  - a disk that is written through has no other writer, see block/permissions.h;
  *  - aio=native is io_uring. */
 #include "block/drivers/file.h"
 #include "block/drivers/drivers.h"
+#include "block/permissions.h"
 #include "block/registry.h"
 #include "util/error.h"
 #include "util/range.h"
@@ -164,14 +165,15 @@ static int probe_nowait(FileDisk *file)
     return 0;
 }
 
-static int lock_file(FileDisk *file)
+static int set_locking(FileDisk *file)
 {
     const char *locking = blk_host.option_string(file->node, "locking");
     int ret;
 
     if (g_str_equal(locking, "off"))
         return 0;
-    ret = blk_file_lock(file, blk_host.option_bool(file->node, "force-share"));
+    ret = blk_file_locks_probe(file);
+    file->locking = ret == 0;
     return ret == -ENOTSUP && g_str_equal(locking, "auto") ? 0 : ret;
 }
 
@@ -182,7 +184,7 @@ static int set_up(FileDisk *file, bool device_only)
     if (ret == 0)
         ret = find_size(file, device_only);
     if (ret == 0)
-        ret = lock_file(file);
+        ret = set_locking(file);
     if (ret == 0)
         ret = probe_alignment(file);
     if (ret == 0)
@@ -384,3 +386,8 @@ const struct tidemark_driver blk_driver_host_device = {
     .open = device_open,
     FILE_CALLBACKS,
 };
+
+const struct BlkLocks blk_locks_file = { &blk_driver_file, blk_file_locks_take,
+                                         blk_file_locks_keep };
+const struct BlkLocks blk_locks_host_device = { &blk_driver_host_device, blk_file_locks_take,
+                                                blk_file_locks_keep };

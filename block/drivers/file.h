@@ -30,7 +30,8 @@ typedef struct FileDisk {
     bool device; /* a block device, not a regular file */
     bool read_only, direct, unmap, no_flush, uring;
     bool nowait;               /* RWF_NOWAIT works */
-    bool locked;               /* holds the bytes of file_lock.h */
+    bool locking;              /* takes the bytes of file_lock.c */
+    unsigned used, unshared;   /* those that it has: BLK_PERM_* */
     uint64_t size;             /* bytes */
     uint32_t align;            /* direct: of offset, length and memory; else 1 */
     uint32_t sector;           /* device: its logical block; else 1 */
@@ -47,13 +48,12 @@ typedef struct FileDisk {
 } FileDisk;
 
 /* ---- file_lock.c */
-/* Takes QEMU's permission bytes for a reader or a writer (@file->read_only), shared or not.
- * Describes a failure through the host. 0 or -errno; -ENOTSUP if the file system has no such locks.
- */
-int blk_file_lock(FileDisk *file, bool force_share);
-/* Takes and gives back the permission to resize. */
-int blk_file_lock_resize(FileDisk *file);
-void blk_file_unlock_resize(FileDisk *file);
+/* Whether there are such locks: 0 or -errno; -ENOTSUP if the file system has none, and then the
+ * host has been told. */
+int blk_file_locks_probe(FileDisk *file);
+/* As BlkLocks of block/permissions.h: QEMU's bytes. */
+int blk_file_locks_take(void *handle, unsigned needs, unsigned unshared);
+void blk_file_locks_keep(void *handle, unsigned needs, unsigned unshared);
 
 /* ---- file_io.c: the driver's callbacks */
 int blk_file_pread(void *handle, void *buf, uint64_t offset, uint64_t length, uint32_t flags);

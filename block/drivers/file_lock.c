@@ -6,24 +6,24 @@
  * nobody else holds its 200 byte, whoever won't share it that nobody holds its 100 byte. Locks
  * belong to the open file description, so two nodes of one process exclude each other too.
  *
- * What we take, when the node is opened:
- *   reader  uses consistent-read; doesn't share resize
- *   writer  uses consistent-read and write; doesn't share write and resize
- *   force-share (readers only)  uses consistent-read, shares everything
- * So there is one writer, ours or QEMU's, and any number of readers that put up with a writer.
- * Unlike QEMU, where an NBD export shares its disk with other writers, nobody else can change a
- * disk under us: bitmaps and remembered extents rest on that. resize() is used for the length of
- * one call. */
+ * What is used and what is not shared follows from who uses the node and for what
+ * (block/permissions.h): nothing for a node that nobody uses, all that it takes for an image whose
+ * format may write its metadata any time. With force-share nothing is unshared.
+ *
+ * Who comes late finds what others have done since the node was opened. A size that has changed is
+ * refused, as those above remember it; what was remembered of extents is forgotten as soon as
+ * nobody else writes. */
 #include "block/drivers/file.h"
+#include "block/node.h"
 #include "block/registry.h"
 #include "util/error.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <unistd.h>
 
-enum { PERM_CONSISTENT_READ, PERM_WRITE, PERM_WRITE_UNCHANGED, PERM_RESIZE, PERM_COUNT };
-
-#define BIT(perm)     (1u << (perm))
+#define BIT(perm)     (1u << (perm)) /* as BLK_PERM_* */
+#define PERM_COUNT    4
 #define USED_BASE     100
 #define UNSHARED_BASE 200
 
@@ -49,6 +49,14 @@ static int byte_held(const FileDisk *file, int byte)
     if (file->sys->lock(file->fd, F_OFD_GETLK, &lock) < 0)
         return -errno;
     return lock.l_type != F_UNLCK;
+}
+
+static void give_back(FileDisk *file, unsigned perms, int base)
+{
+    for (int i = 0; i < PERM_COUNT; i++) {
+        if (perms & BIT(i))
+            byte_lock(file, F_UNLCK, base + i);
+    }
 }
 
 static int take(FileDisk *file, unsigned perms, int base)
@@ -84,44 +92,73 @@ static int check(FileDisk *file, unsigned perms, int base)
     return 0;
 }
 
-int blk_file_lock(FileDisk *file, bool force_share)
+static int check_size(FileDisk *file)
 {
-    unsigned used = BIT(PERM_CONSISTENT_READ);
-    unsigned unshared = force_share ? 0 : BIT(PERM_RESIZE);
-    int ret;
+    struct stat st;
 
-    if (!file->read_only) {
-        used |= BIT(PERM_WRITE);
-        unshared |= BIT(PERM_WRITE);
-    }
+    if (file->device)
+        return 0;
+    if (file->sys->fstat(file->fd, &st) < 0)
+        return -errno;
+    if ((uint64_t)st.st_size == file->size)
+        return 0;
+    blk_host.error(file->node,
+                   "'%s' has been given another size since it was opened: %" PRIu64
+                   " bytes instead of %" PRIu64,
+                   file->path, (uint64_t)st.st_size, file->size);
+    return -ESTALE;
+}
+
+static int take_and_check(FileDisk *file, unsigned used, unsigned unshared)
+{
+    bool first = !file->used && !file->unshared;
     /* Taken first and checked after: of two that come at once, at least one sees the other. */
-    ret = take(file, used, USED_BASE);
+    int ret = take(file, used, USED_BASE);
+
     if (ret == 0)
         ret = take(file, unshared, UNSHARED_BASE);
     if (ret == 0)
         ret = check(file, used, UNSHARED_BASE);
     if (ret == 0)
         ret = check(file, unshared, USED_BASE);
-    file->locked = ret == 0;
-    return ret; /* on failure the caller closes the descriptor, and the locks go with it */
+    return ret == 0 && first ? check_size(file) : ret;
 }
 
-int blk_file_lock_resize(FileDisk *file)
+int blk_file_locks_take(void *handle, unsigned needs, unsigned not_shared)
 {
+    FileDisk *file = handle;
+    unsigned used = needs & ~file->used, unshared = not_shared & ~file->unshared;
     int ret;
 
-    if (!file->locked)
+    if (!file->locking || !(used | unshared))
         return 0;
-    ret = take(file, BIT(PERM_RESIZE), USED_BASE);
-    if (ret == 0)
-        ret = check(file, BIT(PERM_RESIZE), UNSHARED_BASE);
-    if (ret < 0)
-        blk_file_unlock_resize(file);
-    return ret;
+    ret = take_and_check(file, used, unshared);
+    if (ret < 0) {
+        give_back(file, used, USED_BASE);
+        give_back(file, unshared, UNSHARED_BASE);
+        return ret;
+    }
+    file->used |= used;
+    file->unshared |= unshared;
+    if (unshared & BLK_PERM_WRITE)
+        blk_file_extents_forget(&file->extents, 0, file->size);
+    return 0;
 }
 
-void blk_file_unlock_resize(FileDisk *file)
+void blk_file_locks_keep(void *handle, unsigned needs, unsigned not_shared)
 {
-    if (file->locked)
-        byte_lock(file, F_UNLCK, USED_BASE + PERM_RESIZE);
+    FileDisk *file = handle;
+
+    give_back(file, file->used & ~needs, USED_BASE);
+    give_back(file, file->unshared & ~not_shared, UNSHARED_BASE);
+    file->used &= needs;
+    file->unshared &= not_shared;
+}
+
+int blk_file_locks_probe(FileDisk *file)
+{
+    int ret = take(file, BLK_PERM_CONSISTENT_READ, USED_BASE);
+
+    give_back(file, ret == 0 ? BLK_PERM_CONSISTENT_READ : 0, USED_BASE);
+    return ret;
 }

@@ -185,16 +185,13 @@ static int resize_device(FileDisk *file, uint64_t size)
 
 static int resize_file(FileDisk *file, uint64_t size)
 {
-    int ret = blk_file_lock_resize(file);
+    int ret = 0;
 
-    if (ret < 0)
-        return ret;
     if (file->sys->ftruncate(file->fd, (off_t)size) < 0) {
         ret = -errno;
         blk_host.error(file->node, "Failed to resize the file '%s' to %" PRIu64 " bytes: %s",
                        file->path, size, tm_strerror(-ret));
     }
-    blk_file_unlock_resize(file);
     if (ret == 0)
         __atomic_store_n(&file->size, size, __ATOMIC_RELAXED); /* listings look any time */
     return ret;

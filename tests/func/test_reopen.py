@@ -220,8 +220,7 @@ def named_backing(tmp):
     q = {"driver": "qcow2", "node-name": "q", "file": {"driver": "file", "filename": top},
          "backing-names": "any"}
     g = file_node(tmp, "g", read_only=True)
-    with Daemon(tmp) as d, Daemon(tmp, name="other") as other:
-        other.qmp("blockdev-add", node(g, read_only=False))
+    with Daemon(tmp) as d:
         d.qmp("blockdev-add", g)
         d.qmp("blockdev-add", q)
         d.qmp("block-export-add", type="nbd", id="e", node_name="q", name="e")
@@ -230,8 +229,8 @@ def named_backing(tmp):
         def count():
             return len(d.qmp("query-named-block-nodes"))
 
-        def fails(*definitions, match="lock"):
-            raises(QMPError, reopen, d, *definitions, node(g, read_only=False), match=match)
+        def fails(*definitions):
+            raises(QMPError, reopen, d, *definitions, node(g, aio="native"), match="aio=native")
 
         before, full, empty = count(), b"b" * 4096, bytes(4096)
         raises(QMPError, reopen, d, q, match="backing is missing for 'q'")
@@ -273,16 +272,15 @@ def cycles(tmp):
 def all_or_nothing(tmp):
     "if one of the nodes can't be opened the new way, all are as they were, and clients notice nothing"
     f, g = file_node(tmp, "f"), file_node(tmp, "g", read_only=True)
-    with Daemon(tmp) as d, Daemon(tmp, name="other") as other:
+    with Daemon(tmp) as d:
         for n in (f, g):
             d.qmp("blockdev-add", n)
             d.qmp("block-export-add", type="nbd", id=n["node-name"], node_name=n["node-name"],
                   name=n["node-name"], writable=n is f)
-        other.qmp("blockdev-add", node(g, read_only=False))  # takes the write lock
         h = d.nbd("f"), d.nbd("g")
         h[0].pwrite(b"1" * 512, 0)
-        raises(QMPError, reopen, d, node(f, cache={"direct": True}), node(g, read_only=False),
-               match="Failed to get .*write.* lock")
+        raises(QMPError, reopen, d, node(f, cache={"direct": True}), node(g, aio="native"),
+               match="aio=native was specified")
         equal((facts(d, "f")["cache"]["direct"], facts(d, "g")["ro"]), (False, True))
         h[0].pwrite(b"2" * 512, 512)
         equal(bytes(h[0].pread(KIB, 0)), b"1" * 512 + b"2" * 512)
@@ -441,20 +439,18 @@ def bitmaps_of_failures(tmp):
     "a reopening that fails leaves persistent bitmaps recording, and a change of size reaches them"
     f, g = file_node(tmp, "f"), file_node(tmp, "g", read_only=True)
     r = {"driver": "raw", "node-name": "r", "file": "f", "bitmap-store": os.path.join(tmp, "store")}
-    with Daemon(tmp, name="other") as other:
-        other.qmp("blockdev-add", node(g, read_only=False))
-        d = Daemon(tmp)
-        for n in (f, g, r):
-            d.qmp("blockdev-add", n)
-        d.qmp("block-dirty-bitmap-add", node="r", name="b", persistent=True)
-        raises(QMPError, reopen, d, node(f, read_only=True), node(g, read_only=False), match="lock")
-        raises(QMPError, reopen, d, node(r, offset=512), match="'offset' .* node 'r' has dirty bitmaps")
-        reopen(d, node(r, size=2 * MIB))
-        equal(facts(d, "r")["image"]["virtual-size"], 2 * MIB)
-        d.qmp("block-export-add", type="nbd", id="w", node_name="r", name="w", writable=True)
-        h = d.nbd("w")
-        h.pwrite(b"x", 2 * MIB - 1)
-        d.kill()
+    d = Daemon(tmp)
+    for n in (f, g, r):
+        d.qmp("blockdev-add", n)
+    d.qmp("block-dirty-bitmap-add", node="r", name="b", persistent=True)
+    raises(QMPError, reopen, d, node(f, read_only=True), node(g, aio="native"), match="aio=native")
+    raises(QMPError, reopen, d, node(r, offset=512), match="'offset' .* node 'r' has dirty bitmaps")
+    reopen(d, node(r, size=2 * MIB))
+    equal(facts(d, "r")["image"]["virtual-size"], 2 * MIB)
+    d.qmp("block-export-add", type="nbd", id="w", node_name="r", name="w", writable=True)
+    h = d.nbd("w")
+    h.pwrite(b"x", 2 * MIB - 1)
+    d.kill()
     d = Daemon(tmp)
     d.qmp("blockdev-add", f)
     d.qmp("blockdev-add", node(r, size=2 * MIB))

@@ -267,7 +267,8 @@ START_TEST(test_resize_marks_growth)
     path = g_build_filename(dir, "disk", NULL);
     node = add("{\"driver\":\"file\",\"node-name\":\"f\",\"filename\":\"%s\"}", path);
     bitmap = add_bitmap(node, "b", 65536);
-    user = blk_node_use(node, "a test", false);
+    user = blk_node_use(node, "a test", 0, BLK_PERM_ALL & ~BLK_PERM_RESIZE, NULL);
+    ck_assert_ptr_nonnull(user);
     ck_assert(!blk_graph_resize(graph, node, 2 * MIB, &error));
     ck_assert_ptr_nonnull(strstr(error->message, "a test"));
     blk_node_release(user);

@@ -203,6 +203,7 @@ START_TEST(plugin_reverse)
     open_on_disk();
     load_plugins();
     make_file("f", MIB);
+    make_file("g", MIB);
     file = add_file("f", ",'discard':'unmap'");
     node = add("{'driver':'reverse','node-name':'r','file':'f','block':4096,'discard':'unmap'}");
     write_pattern(node, 4000, 10000, 1);
@@ -217,8 +218,9 @@ START_TEST(plugin_reverse)
     assert_status(node, "data 16384, hole,zero 1032192");
     ck_assert_int_eq(blk_node_write_zeroes(node, 0, 16384, TIDEMARK_MAY_UNMAP), 0);
     assert_status(file, "hole,zero 1048576");
+    add_file("g", "");
     assert_refused("Parameter 'block' expects a power of two, not 5000",
-                   "{'driver':'reverse','node-name':'x','file':'f','block':5000}");
+                   "{'driver':'reverse','node-name':'x','file':'g','block':5000}");
     close_graph();
 }
 END_TEST

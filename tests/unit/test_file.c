@@ -3,6 +3,9 @@
  * test_extents.c's. */
 #include "tests/unit/drivers_util.h"
 
+#include "block/bitmap_changes.h"
+#include "block/bitmaps.h"
+
 #include <linux/loop.h>
 #include <sys/ioctl.h>
 
@@ -67,22 +70,117 @@ static char *lock_message(const char *which, const char *name)
                            path);
 }
 
+#define READ  BLK_PERM_CONSISTENT_READ
+#define WRITE (BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE)
+
+/* As an export uses it. */
+static BlkUser *use(BlkNode *node, unsigned needs)
+{
+    g_autoptr(GError) error = NULL;
+    BlkUser *user = blk_node_use(node, "a test", needs, BLK_PERM_ALL & ~BLK_PERM_RESIZE, &error);
+
+    ck_assert_msg(user != NULL, "%s", error ? error->message : "no error set");
+    return user;
+}
+
+static void assert_unusable(BlkNode *node, unsigned needs, const char *message)
+{
+    g_autoptr(GError) error = NULL;
+
+    ck_assert_ptr_null(
+        blk_node_use(node, "a test", needs, BLK_PERM_ALL & ~BLK_PERM_RESIZE, &error));
+    ck_assert_str_eq(error->message, message);
+}
+
+/* Nodes on one file are to each other what other processes are. */
 START_TEST(locks_between_nodes)
 {
+    BlkNode *a, *b, *r, *off;
+    BlkUser *writer, *reader, *another;
+
     open_graph(places[_i]);
     make_file("a", MIB);
-    g_autofree char *a = path_of("a");
+    g_autofree char *path = path_of("a");
     g_autofree char *write = lock_message("\"write\"", "a");
 
-    add_file("a", "");
-    assert_refused(write, "{'driver':'file','node-name':'b','filename':'%s'}", a);
+    a = add_file("a", "");
+    b = add("{'driver':'file','node-name':'b','filename':'%s','locking':'on'}", path);
+    r = add("{'driver':'file','node-name':'r','filename':'%s','read-only':true}", path);
+    off = add("{'driver':'file','node-name':'off','filename':'%s','locking':'off'}", path);
+    writer = use(a, WRITE);
+    assert_unusable(b, WRITE, write);
     /* what was refused left no lock behind, and readers may come */
-    assert_refused(write, "{'driver':'file','node-name':'b','filename':'%s'}", a);
-    add("{'driver':'file','node-name':'r','filename':'%s','read-only':true}", a);
-    add("{'driver':'file','node-name':'f','filename':'%s','read-only':true,'force-share':true}", a);
-    add("{'driver':'file','node-name':'off','filename':'%s','locking':'off'}", a);
-    del("a");
-    add("{'driver':'file','node-name':'b','filename':'%s','locking':'on'}", a);
+    assert_unusable(b, WRITE, write);
+    reader = use(r, READ);
+    another = use(off, WRITE);
+    blk_node_release(writer);
+    writer = use(b, WRITE);
+    blk_node_release(writer);
+    blk_node_release(reader);
+    blk_node_release(another);
+    close_graph();
+}
+END_TEST
+
+/* Its bitmaps would not see what another one writes. */
+START_TEST(locks_of_bitmaps)
+{
+    static const BmpAddOptions options = { .granularity = 65536 };
+    g_autoptr(BmpBitmap) bitmap = NULL;
+    g_autoptr(GError) error = NULL;
+    BlkBitmapChanges *changes = blk_bitmap_changes_new();
+    BlkNode *a, *b;
+    BlkUser *writer;
+
+    open_graph(places[_i]);
+    make_file("a", MIB);
+    g_autofree char *path = path_of("a");
+    g_autofree char *write = lock_message("\"write\"", "a");
+    g_autofree char *shared = lock_message("shared \"write\"", "a");
+
+    a = add_file("a", "");
+    b = add("{'driver':'file','node-name':'b','filename':'%s'}", path);
+    blk_bitmaps_change_begin(&a, 1);
+    ck_assert(blk_bitmap_changes_add(changes, a, "m", &options, NULL));
+    blk_bitmaps_change_end(&a, 1);
+    assert_unusable(b, WRITE, write);
+    bitmap = bmp_set_find(blk_node_bitmaps(a), "m", NULL);
+    blk_bitmaps_change_begin(&a, 1);
+    ck_assert(blk_bitmap_changes_remove(changes, bitmap, NULL));
+    blk_bitmaps_change_end(&a, 1);
+    writer = use(b, WRITE);
+    blk_bitmaps_change_begin(&a, 1);
+    ck_assert(!blk_bitmap_changes_add(changes, a, "m", &options, &error));
+    blk_bitmaps_change_end(&a, 1);
+    ck_assert_str_eq(error->message, shared);
+    blk_node_release(writer);
+    blk_bitmap_changes_free(changes);
+    g_clear_pointer(&bitmap, bmp_bitmap_unref);
+    close_graph();
+}
+END_TEST
+
+/* Who comes late finds what has changed since. */
+START_TEST(locks_that_come_late)
+{
+    g_autofree char *message = NULL;
+    BlkNode *node;
+    BlkUser *user;
+
+    open_graph(places[_i]);
+    make_file("a", MIB);
+    g_autofree char *path = path_of("a");
+
+    node = add_file("a", "");
+    ck_assert_int_eq(truncate(path, 2 * MIB), 0);
+    message = g_strdup_printf("'%s' has been given another size since it was opened: 2097152 bytes "
+                              "instead of 1048576",
+                              path);
+    assert_unusable(node, READ, message);
+    assert_unusable(node, WRITE, message);
+    ck_assert_int_eq(truncate(path, MIB), 0);
+    user = use(node, WRITE);
+    blk_node_release(user);
     close_graph();
 }
 END_TEST
@@ -108,6 +206,7 @@ START_TEST(locks_against_qemu)
     static const int sharing_writer[] = { 100, 101, 203 }; /* an NBD export of QSD */
     static const int sole_user[] = { 100, 101, 201, 203 }; /* a virtual machine */
     static const int lonely[] = { 200 };                   /* doesn't share reading */
+    BlkNode *node;
     int fd;
 
     open_on_disk();
@@ -117,18 +216,18 @@ START_TEST(locks_against_qemu)
     g_autofree char *shared = lock_message("shared \"write\"", "a");
     g_autofree char *reads = lock_message("\"consistent read\"", "a");
 
+    node = add_file("a", "");
     fd = hold_bytes(a, sharing_writer, G_N_ELEMENTS(sharing_writer));
-    assert_refused(shared, "{'driver':'file','node-name':'a','filename':'%s'}", a);
-    add_file("a", ",'read-only':true");
-    del("a");
+    assert_unusable(node, WRITE, shared);
+    blk_node_release(use(node, READ));
     close(fd);
     fd = hold_bytes(a, sole_user, G_N_ELEMENTS(sole_user));
-    assert_refused(write, "{'driver':'file','node-name':'a','filename':'%s'}", a);
+    assert_unusable(node, WRITE, write);
     close(fd);
     fd = hold_bytes(a, lonely, G_N_ELEMENTS(lonely));
-    assert_refused(reads, "{'driver':'file','node-name':'a','filename':'%s','read-only':true}", a);
+    assert_unusable(node, READ, reads);
     close(fd);
-    add_file("a", "");
+    blk_node_release(use(node, WRITE));
     close_graph();
 }
 END_TEST
@@ -154,7 +253,8 @@ START_TEST(lock_of_resize)
     ck_assert(blk_graph_resize(graph, node, 2 * MIB, &error));
     ck_assert_int_eq(stat_of("a").st_size, 2 * MIB);
     /* the permission was given back: such a reader may come */
-    add("{'driver':'file','node-name':'r','filename':'%s','read-only':true}", a);
+    blk_node_release(
+        use(add("{'driver':'file','node-name':'r','filename':'%s','read-only':true}", a), READ));
     close_graph();
 }
 END_TEST
@@ -544,6 +644,8 @@ int main(void)
     tcase_add_test(cases, file_refusals);
     tcase_add_test(cases, auto_read_only);
     tcase_add_loop_test(cases, locks_between_nodes, 0, 2);
+    tcase_add_loop_test(cases, locks_of_bitmaps, 0, 2);
+    tcase_add_loop_test(cases, locks_that_come_late, 0, 2);
     tcase_add_test(cases, locks_against_qemu);
     tcase_add_test(cases, lock_of_resize);
     tcase_add_loop_test(cases, file_odd_sizes, 0, 2);

@@ -1,0 +1,443 @@
+/* block/permissions.c: see the header.
+ *
+ * A change of who uses a node is carried downwards, parents first: for each node what its users
+ * need and share together, then what it needs of and shares on each child. What was there before is
+ * noted and put back if there is a conflict further down, or a lock can't be had. Locks are taken
+ * in two steps: more than before, for all; then, when nothing can fail any more, no more than now.
+ *
+ * Invariant: of two users of a node neither needs what the other doesn't share. */
+#include "block/permissions.h"
+
+#include "block/node_int.h"
+#include "block/roads.h"
+#include "util/error.h"
+#include "util/sync.h"
+
+#define WRITES (BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED)
+
+static const struct {
+    unsigned permission;
+    const char *name;
+} names[] = {
+    { BLK_PERM_CONSISTENT_READ, "consistent read" },
+    { BLK_PERM_WRITE, "write" },
+    { BLK_PERM_WRITE_UNCHANGED, "write unchanged" },
+    { BLK_PERM_RESIZE, "resize" },
+};
+
+typedef struct Perms {
+    unsigned needs, shares;
+} Perms;
+
+/* ---- what a parent needs and shares */
+
+/* A format writes its metadata whoever writes to it. Nobody else may, nor where it can't be told
+ * what of the parent would change with it. */
+static Perms of_format(const BlkNode *node, Perms all)
+{
+    if (node->driver->flags & TIDEMARK_DRIVER_FORMAT && !blk_node_read_only(node))
+        all.needs |= BLK_PERM_WRITE | BLK_PERM_RESIZE;
+    all.needs |= BLK_PERM_CONSISTENT_READ;
+    all.shares &= ~(unsigned)BLK_PERM_WRITE;
+    return all;
+}
+
+/* Who can do with a disk that changes can do with a backing that does. */
+static Perms of_backing(Perms all)
+{
+    all.needs &= BLK_PERM_CONSISTENT_READ;
+    all.shares =
+        (all.shares & BLK_PERM_WRITE) | BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE_UNCHANGED;
+    return all;
+}
+
+static Perms of_child(const BlkNode *parent, unsigned index, const BlkNode *child, Perms all)
+{
+    BlkRoad road = blk_node_road(parent, index);
+
+    if (road == BLK_ROAD_FORMAT)
+        all = of_format(parent, all);
+    else if (road == BLK_ROAD_BACKING)
+        all = of_backing(all);
+    all.shares &= ~(unsigned)BLK_PERM_RESIZE;
+    if (blk_options_bool(child->options, "force-share"))
+        all.shares = BLK_PERM_ALL;
+    return all;
+}
+
+/* ---- what users need and share together */
+
+static Perms cumulative(const BlkNode *node)
+{
+    Perms all = { 0, BLK_PERM_ALL };
+
+    for (guint i = 0; i < node->users->len; i++) {
+        const BlkUser *user = node->users->pdata[i];
+
+        all.needs |= user->needs;
+        all.shares &= user->shares;
+    }
+    return all;
+}
+
+static const char *role_of(const BlkUser *user)
+{
+    return user->parent ? user->parent->driver->children[user->index].name : "root";
+}
+
+static char *join(unsigned permissions)
+{
+    GString *joined = g_string_new(NULL);
+
+    for (size_t i = 0; i < G_N_ELEMENTS(names); i++) {
+        if (permissions & names[i].permission)
+            g_string_append_printf(joined, "%s%s", joined->len ? ", " : "", names[i].name);
+    }
+    return g_string_free(joined, FALSE);
+}
+
+static bool allows(const BlkUser *a, const BlkUser *b, GError **error)
+{
+    const char *name = a->node->name;
+    g_autofree char *permissions = NULL;
+
+    if (!(b->needs & ~a->shares))
+        return true;
+    permissions = join(b->needs & ~a->shares);
+    return tm_error_set(error,
+                        "Permission conflict on node '%s': permissions '%s' are both required by "
+                        "%s (uses node '%s' as '%s' child) and unshared by %s (uses node '%s' as "
+                        "'%s' child).",
+                        name, permissions, b->what, name, role_of(b), a->what, name, role_of(a));
+}
+
+/* The newest first, as QEMU looks at them. */
+static bool check_users(const BlkNode *node, GError **error)
+{
+    for (guint i = node->users->len; i-- > 0;) {
+        for (guint k = node->users->len; k-- > 0;) {
+            if (i != k && !allows(node->users->pdata[i], node->users->pdata[k], error))
+                return false;
+        }
+    }
+    return !(cumulative(node).needs & WRITES && blk_node_read_only(node)) ||
+           tm_error_set(error, "Block node is read-only");
+}
+
+/* ---- carrying a change downwards */
+
+typedef struct Before {
+    BlkUser *user;
+    Perms perms;
+} Before;
+
+typedef struct Refresh {
+    GPtrArray *nodes; /* BlkNode, parents first */
+    GArray *before;   /* Before */
+} Refresh;
+
+static void list_below(GPtrArray *listed, GHashTable *seen, BlkNode *node)
+{
+    if (!g_hash_table_add(seen, node))
+        return;
+    for (unsigned i = node->n_children; i-- > 0;) {
+        BlkNode *child = blk_node_child_at(node, i);
+
+        if (child)
+            list_below(listed, seen, child);
+    }
+    g_ptr_array_insert(listed, 0, node);
+}
+
+static void refresh_begin(Refresh *r, BlkNode *const *nodes, size_t n)
+{
+    g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
+
+    r->nodes = g_ptr_array_new();
+    r->before = g_array_new(FALSE, FALSE, sizeof(Before));
+    for (size_t i = 0; i < n; i++)
+        list_below(r->nodes, seen, nodes[i]);
+}
+
+static void set_child(Refresh *r, BlkNode *node, unsigned index, Perms all)
+{
+    BlkUser *user = node->children[index];
+    Before before = { user, { user->needs, user->shares } };
+    Perms perms = of_child(node, index, user->node, all);
+
+    g_array_append_val(r->before, before);
+    user->needs = perms.needs;
+    user->shares = perms.shares;
+}
+
+static bool guarded(const BlkNode *node)
+{
+    bool is = node->guards;
+
+    for (guint i = 0; !is && i < node->users->len; i++) {
+        const BlkUser *user = node->users->pdata[i];
+
+        is = user->parent && user->parent->guarded;
+    }
+    return is;
+}
+
+/* To the end, whether there is a conflict or not: the first one is told. */
+static bool carry(Refresh *r, GError **error)
+{
+    bool ok = true;
+
+    for (guint n = 0; n < r->nodes->len; n++) {
+        BlkNode *node = r->nodes->pdata[n];
+
+        node->guarded = guarded(node);
+        ok = ok && check_users(node, error);
+        for (unsigned i = 0; i < node->n_children; i++) {
+            if (node->children[i])
+                set_child(r, node, i, cumulative(node));
+        }
+    }
+    return ok;
+}
+
+static void put_back(Refresh *r)
+{
+    for (guint i = r->before->len; i-- > 0;) {
+        Before *b = &g_array_index(r->before, Before, i);
+
+        b->user->needs = b->perms.needs;
+        b->user->shares = b->perms.shares;
+    }
+    for (guint n = 0; n < r->nodes->len; n++)
+        ((BlkNode *)r->nodes->pdata[n])->guarded = guarded(r->nodes->pdata[n]);
+}
+
+/* ---- locks */
+
+static bool lockable(const BlkNode *node)
+{
+    return node->open && blk_locks_of(node->driver);
+}
+
+/* What other programs are not to do. */
+static unsigned unshared(const BlkNode *node, Perms all)
+{
+    unsigned u = BLK_PERM_ALL & ~all.shares;
+
+    if (blk_options_bool(node->options, "force-share"))
+        return 0;
+    if (all.needs & BLK_PERM_WRITE || (node->guarded && !blk_node_read_only(node)))
+        u |= BLK_PERM_WRITE;
+    return u;
+}
+
+static bool take(BlkNode *node, GError **error)
+{
+    Perms all = cumulative(node);
+    int ret;
+
+    if (!lockable(node))
+        return true;
+    g_clear_pointer(&node->error, g_free);
+    ret = blk_locks_of(node->driver)->take(node->handle, all.needs, unshared(node, all));
+    if (ret == 0)
+        return true;
+    return node->error ? tm_error_set(error, "%s", node->error)
+                       : tm_error_set_errno(error, -ret, "Failed to lock node '%s'", node->name);
+}
+
+static bool take_all(const Refresh *r, GError **error)
+{
+    for (guint n = 0; n < r->nodes->len; n++) {
+        if (!take(r->nodes->pdata[n], error))
+            return false;
+    }
+    return true;
+}
+
+static void keep_all(const Refresh *r)
+{
+    for (guint n = 0; n < r->nodes->len; n++) {
+        BlkNode *node = r->nodes->pdata[n];
+        Perms all = cumulative(node);
+
+        if (lockable(node))
+            blk_locks_of(node->driver)->keep(node->handle, all.needs, unshared(node, all));
+    }
+}
+
+static void refresh_end(Refresh *r)
+{
+    keep_all(r);
+    g_ptr_array_unref(r->nodes);
+    g_array_unref(r->before);
+}
+
+/* Under the lock, as the next. */
+static bool refresh_nodes(BlkNode *const *nodes, size_t n, GError **error)
+{
+    Refresh r;
+    bool ok;
+
+    refresh_begin(&r, nodes, n);
+    ok = carry(&r, error) && take_all(&r, error);
+    if (!ok)
+        put_back(&r);
+    refresh_end(&r);
+    return ok;
+}
+
+static bool refresh(BlkNode *node, GError **error)
+{
+    return refresh_nodes(&node, 1, error);
+}
+
+/* Less is needed, or more shared. Any thread. */
+static void relax(BlkNode *node)
+{
+    Refresh r;
+
+    refresh_begin(&r, &node, 1);
+    carry(&r, NULL);
+    refresh_end(&r);
+}
+
+void blk_permissions_lock(BlkNode *node)
+{
+    pthread_mutex_lock(blk_graph_permissions(node->graph));
+}
+
+void blk_permissions_unlock(BlkNode *node)
+{
+    pthread_mutex_unlock(blk_graph_permissions(node->graph));
+}
+
+bool blk_permissions_refresh(BlkNode *const *nodes, size_t n, GError **error)
+{
+    TM_GUARD(blk_graph_permissions(nodes[0]->graph));
+
+    return refresh_nodes(nodes, n, error);
+}
+
+bool blk_permissions_guard(BlkNode *node, bool guard, GError **error)
+{
+    bool before = node->guards;
+    TM_GUARD(blk_graph_permissions(node->graph));
+
+    node->guards = guard;
+    if (before && !guard)
+        relax(node);
+    if (before || !guard || refresh(node, error))
+        return true;
+    node->guards = false;
+    relax(node);
+    return false;
+}
+
+/* ---- users */
+
+static BlkUser *use(BlkNode *node, BlkUser what, GError **error)
+{
+    BlkUser *user = g_memdup2(&what, sizeof(what));
+    bool ok;
+
+    user->node = blk_node_ref(node);
+    blk_permissions_lock(node);
+    if (user->parent) {
+        Perms perms = of_child(user->parent, user->index, node, cumulative(user->parent));
+
+        user->needs = perms.needs;
+        user->shares = perms.shares;
+    }
+    g_ptr_array_add(node->users, user);
+    ok = refresh(node, error);
+    blk_permissions_unlock(node);
+    if (ok)
+        return user;
+    blk_node_release(user);
+    return NULL;
+}
+
+BlkUser *blk_node_use(BlkNode *node, const char *what, unsigned needs, unsigned shares,
+                      GError **error)
+{
+    return use(node, (BlkUser){ .what = g_strdup(what), .needs = needs, .shares = shares }, error);
+}
+
+BlkUser *blk_node_use_child(BlkNode *parent, unsigned index, BlkNode *child, GError **error)
+{
+    return use(child,
+               (BlkUser){ .parent = parent,
+                          .index = index,
+                          .what = g_strdup_printf("node '%s'", parent->name) },
+               error);
+}
+
+void blk_node_release(BlkUser *user)
+{
+    BlkNode *node;
+
+    if (!user)
+        return;
+    node = user->node;
+    blk_permissions_lock(node);
+    g_ptr_array_remove(node->users, user);
+    relax(node);
+    blk_permissions_unlock(node);
+    blk_node_unref(node);
+    g_free(user->what);
+    g_free(user);
+}
+
+bool blk_user_set(BlkUser *user, unsigned needs, unsigned shares, GError **error)
+{
+    Perms before = { user->needs, user->shares };
+    TM_GUARD(blk_graph_permissions(user->node->graph));
+
+    user->needs = needs;
+    user->shares = shares;
+    if (refresh(user->node, error))
+        return true;
+    user->needs = before.needs;
+    user->shares = before.shares;
+    relax(user->node);
+    return false;
+}
+
+BlkNode *blk_user_node(const BlkUser *user)
+{
+    return user->node;
+}
+
+unsigned blk_node_users(BlkNode *node)
+{
+    TM_GUARD(blk_graph_permissions(node->graph));
+
+    return node->users->len;
+}
+
+const char *blk_permissions_unshared(BlkNode *node, unsigned needs)
+{
+    TM_GUARD(blk_graph_permissions(node->graph));
+
+    for (guint i = node->users->len; i-- > 0;) {
+        const BlkUser *user = node->users->pdata[i];
+
+        if (needs & ~user->shares)
+            return user->what;
+    }
+    return NULL;
+}
+
+bool blk_permissions_written(BlkNode *node)
+{
+    TM_GUARD(blk_graph_permissions(node->graph));
+
+    for (guint i = 0; i < node->users->len; i++) {
+        const BlkUser *user = node->users->pdata[i];
+
+        if (!user->parent && user->needs & WRITES)
+            return true;
+    }
+    return false;
+}

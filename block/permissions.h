@@ -1,0 +1,48 @@
+/* block/permissions.h: who may do what with a node: QEMU's permissions (BLK_PERM_* of its block.c).
+ *
+ * Each user of a node, that is a parent, an export or a job, needs some permissions and shares some
+ * with the others. What a parent needs of a child and shares on it follows from what its own users
+ * need and share, and from what the child is to it (block/roads.h). Whatever would bring together
+ * one who needs a permission and one who doesn't share it is refused, with QEMU's message. Below
+ * them all a file takes its image locks for what its users need and don't share.
+ *
+ * What differs from QEMU: parents don't share resize (they remember the size of what is below), and
+ * a data file is not shared for writing any more than the image is.
+ *
+ * Two rules are not QEMU's, and are for image locks alone, so towards other programs: a disk that
+ * is written through has no other writer; nor has one with bitmaps that is open for writing, for
+ * they would not see what is written. In one process they do (block/roads.h).
+ *
+ * Threads: main, but for blk_node_release(). */
+#pragma once
+#include "block/node.h"
+
+/* A parent as the user of what is, or is to be, its child in that role. */
+BlkUser *blk_node_use_child(BlkNode *parent, unsigned index, BlkNode *child, GError **error);
+
+/* Computes anew what @n nodes, one at least, need of what is below, and takes locks. On failure all
+ * is as before. */
+bool blk_permissions_refresh(BlkNode *const *nodes, size_t n, GError **error);
+
+/* Whether the node has bitmaps to guard; false can't fail. */
+bool blk_permissions_guard(BlkNode *node, bool guard, GError **error);
+
+/* What takes and gives back the driver's handle, which locks hang on, does it between these. */
+void blk_permissions_lock(BlkNode *node);
+void blk_permissions_unlock(BlkNode *node);
+
+/* Who doesn't share those of @needs that others may want (borrowed), or NULL. */
+const char *blk_permissions_unshared(BlkNode *node, unsigned needs);
+/* Whether a user that is no node needs to write. */
+bool blk_permissions_written(BlkNode *node);
+
+/* How a driver takes image locks. @needs and @unshared: BLK_PERM_*. */
+typedef struct BlkLocks {
+    const struct tidemark_driver *driver;
+    /* Takes those that it doesn't hold yet. 0 or -errno, and then the host has been told why. */
+    int (*take)(void *handle, unsigned needs, unsigned unshared);
+    /* Gives back all others. */
+    void (*keep)(void *handle, unsigned needs, unsigned unshared);
+} BlkLocks;
+/* Borrowed, static; NULL: none. block/registry.c */
+const BlkLocks *blk_locks_of(const struct tidemark_driver *driver);
