@@ -496,20 +496,44 @@ uint64_t bmp_bitmap_count(BmpBitmap *bitmap)
     return granules << bits.shift;
 }
 
+/* What is beyond the disk's end is clean: told with what is before it, if there is room for the
+ * edge that may lie there. */
+static size_t edges_beyond(const BmpBits *bits, uint64_t offset, uint64_t length, uint64_t *edges,
+                           size_t n, size_t max, bool dirty, uint64_t *described)
+{
+    uint64_t end = bits->nbits << bits->shift;
+
+    if (*described == length || offset + *described < end)
+        return n;
+    if (dirty != (n % 2 != 0)) {
+        if (n == max)
+            return n;
+        edges[n++] = end;
+    }
+    *described = length;
+    return n;
+}
+
 size_t bmp_bitmap_edges(BmpBitmap *bitmap, uint64_t offset, uint64_t length, uint64_t *edges,
                         size_t max, bool *dirty, uint64_t *described)
 {
     uint64_t end = offset + length, reached;
     BmpBits bits;
-    size_t n;
+    size_t n = 0;
 
     *described = 0;
     if (!length)
         return 0;
     bitmap_snapshot(bitmap, &bits);
-    n = bmp_bits_edges(&bits, offset >> bits.shift, ((end - 1) >> bits.shift) + 1, edges, max,
-                       dirty, &reached);
-    *described = tm_min(reached << bits.shift, end) - offset;
+    *dirty = false;
+    if (offset >> bits.shift < bits.nbits) {
+        n = bmp_bits_edges(&bits, offset >> bits.shift, ((end - 1) >> bits.shift) + 1, edges, max,
+                           dirty, &reached);
+        *described = tm_min(reached << bits.shift, end) - offset;
+        n = edges_beyond(&bits, offset, length, edges, n, max, *dirty, described);
+    } else {
+        *described = length;
+    }
     bmp_bits_clear_all(&bits);
     return n;
 }

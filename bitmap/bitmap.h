@@ -163,8 +163,8 @@ bool bmp_bitmap_check_usable(const BmpBitmap *bitmap, GError **error);
  * as of the change's beginning (and so do the two below). */
 uint64_t bmp_bitmap_count(BmpBitmap *bitmap);
 
-/* Fills @out with TM_STATE_DIRTY / 0 runs of [offset, offset + length), which must be within the
- * disk; stops early when @out is full. Runs at the end are cut at the range's end. Returns the
+/* Fills @out with TM_STATE_DIRTY / 0 runs of [offset, offset + length); beyond the disk's end all
+ * is clean; stops early when @out is full. Runs at the end are cut at the range's end. Returns the
  * bytes described. Folds what is pending first. */
 uint64_t bmp_bitmap_extents(BmpBitmap *bitmap, uint64_t offset, uint64_t length, TmExtents *out);
 /* The same as the places at which it changes, in order: the first @max (> 0) of them. Returns how

@@ -2,6 +2,7 @@
  * offered. */
 #include "block/selection.h"
 
+#include "block/roads.h"
 #include "util/error.h"
 #include "util/sync.h"
 
@@ -39,34 +40,46 @@ void blk_selection_unref(BlkSelection *selection)
     g_free(selection);
 }
 
-/* The bitmap in @node or, as in QEMU, in a node below it. */
-static BmpBitmap *find_below(BlkNode *node, const char *name)
+/* The bitmap in @node or, as in QEMU, in one whose content it shows: below a filter, or the backing
+ * of an image. *of: where it was found. */
+static BmpBitmap *find_along(BlkNode *node, const char *name, BlkNode **of)
 {
-    for (; node; node = blk_node_child(node, 0)) {
+    for (; node; node = blk_node_shown_below(node)) {
         BmpBitmap *bitmap = bmp_set_find(blk_node_bitmaps(node), name, NULL);
 
+        *of = node;
         if (bitmap)
             return bitmap;
     }
     return NULL;
 }
 
-static BmpBitmap *find_bitmap(BlkNode *node, const BlkBitmapName *name, GError **error)
+static BmpBitmap *find_elsewhere(BlkNode *node, const BlkBitmapName *name, GError **error)
 {
-    BmpBitmap *bitmap;
-
-    if (name->node) {
-        node = blk_graph_find(blk_node_graph(node), name->node, NULL);
-        if (!node) {
-            tm_error_set(error, "Node '%s' not found", name->node);
-            return NULL;
-        }
+    node = blk_graph_find(blk_node_graph(node), name->node, NULL);
+    if (node)
         return bmp_set_find(blk_node_bitmaps(node), name->name, error);
-    }
-    bitmap = find_below(node, name->name);
+    tm_error_set(error, "Node '%s' not found", name->node);
+    return NULL;
+}
+
+/* One that records while the export can't write belongs to somebody else's writes, unless its node
+ * was named. */
+static BmpBitmap *find_bitmap(BlkNode *node, bool writable, const BlkBitmapName *name,
+                              GError **error)
+{
+    g_autoptr(BmpBitmap) bitmap = NULL;
+
+    if (name->node)
+        return find_elsewhere(node, name, error);
+    bitmap = find_along(node, name->name, &node);
     if (!bitmap)
         tm_error_set(error, "Bitmap '%s' is not found", name->name);
-    return bitmap;
+    else if (!writable && !blk_node_read_only(node) && bmp_bitmap_enabled(bitmap))
+        tm_error_set(error, "Enabled bitmap '%s' incompatible with readonly export", name->name);
+    else
+        return g_steal_pointer(&bitmap);
+    return NULL;
 }
 
 BlkSelection *blk_selection_make(BlkNode *node, bool writable, const BlkBitmapName *names, size_t n,
@@ -75,15 +88,10 @@ BlkSelection *blk_selection_make(BlkNode *node, bool writable, const BlkBitmapNa
     BlkSelection *selection = selection_new(n);
 
     for (size_t i = 0; i < n; i++) {
-        g_autoptr(BmpBitmap) bitmap = find_bitmap(node, &names[i], error);
+        g_autoptr(BmpBitmap) bitmap = find_bitmap(node, writable, &names[i], error);
 
         if (!bitmap)
             goto fail;
-        if (!writable && !blk_node_read_only(node) && bmp_bitmap_enabled(bitmap)) {
-            tm_error_set(error, "Enabled bitmap '%s' incompatible with readonly export",
-                         names[i].name);
-            goto fail;
-        }
         if (exclusive && !bmp_bitmap_check_usable(bitmap, error))
             goto fail;
         if (bmp_bitmap_inconsistent(bitmap)) {

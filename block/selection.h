@@ -2,9 +2,11 @@
 #pragma once
 #include "block/export.h"
 
-/* The bitmaps named, of @node and the nodes below it, or of the nodes that the names give. All or
- * nothing; a reference. @exclusive: one that is busy elsewhere is refused, as QEMU does. Errors:
- * not found, busy, inconsistent, named twice, enabled on an export that cannot write. Main thread.
+/* The bitmaps named, of @node and those whose content it shows, or of the nodes that the names
+ * give: whatever size these have, what is beyond their end is clean. All or nothing; a reference.
+ * @exclusive: one that is busy elsewhere is refused, as QEMU does. Errors: not found, busy,
+ * inconsistent, named twice, enabled on an export that cannot write, unless its node was named.
+ * Main thread.
  */
 BlkSelection *blk_selection_make(BlkNode *node, bool writable, const BlkBitmapName *names, size_t n,
                                  bool exclusive, GError **error);
