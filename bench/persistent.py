@@ -138,7 +138,7 @@ def steady(bench):
 
 def first(bench):
     """Writes at random places of a sparse disk of 1 TiB, of which nothing is dirty; then more of the
-    same, while most regions have been met. Who is slow does less."""
+    same. Who is slow does less."""
     seeds = iter(range(1, 1 << 20))
 
     def measure(depth):

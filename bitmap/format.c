@@ -5,6 +5,7 @@
 #include "bitmap/format.h"
 
 #include "bitmap/bitmap.h"
+#include "bitmap/intents.h"
 #include "util/endian.h"
 #include "util/range.h"
 
@@ -181,7 +182,8 @@ static void geometry_fill(BmpGeometry *g, uint64_t size, unsigned map_shift, uns
     *g = (BmpGeometry){ .size = size, .map_shift = map_shift, .region_shift = region_shift };
     g->regions = size ? ((size - 1) >> region_shift) + 1 : 0;
     g->block = (granules + BMP_WORD_GRANULES - 1) / BMP_WORD_GRANULES * 8;
-    g->words_offset = round_up((uint64_t)g->regions * 8, BMP_STORE_ALIGN);
+    g->table_offset = BMP_INTENTS_SIZE;
+    g->words_offset = round_up(g->table_offset + (uint64_t)g->regions * 8, BMP_STORE_ALIGN);
     g->length = g->words_offset + round_up(g->regions * g->block, BMP_STORE_ALIGN);
 }
 

@@ -7,8 +7,8 @@
  *     4096   superblock, copy 1
  *     ...    two extents, each at a multiple of 4096, named by the superblock:
  *            the catalogue   every bitmap and its content as of the last commit (catalogue.h)
- *            the map         what was marked since (map.h): a table with one entry a region, then
- *                            the words of all regions
+ *            the map         what was marked since (map.h): two lists of intents (intents.h), a
+ *                            table with one entry a region, then the words of all regions
  *
  * The content of an enabled bitmap is what the catalogue says of it, and what the map says.
  *
@@ -102,7 +102,7 @@ BmpSuperVerdict bmp_super_decode(const uint8_t bytes[BMP_SUPER_SIZE], BmpSuper *
                                  uint32_t *version);
 
 /* ---- the map's geometry */
-#define BMP_REGIONS_MAX      16384u
+#define BMP_REGIONS_MAX      65536u
 #define BMP_REGION_SHIFT_MIN 22u /* 4 MiB, unless granules are bigger */
 
 typedef struct BmpGeometry {
@@ -110,6 +110,7 @@ typedef struct BmpGeometry {
     uint8_t map_shift, region_shift;
     uint32_t regions;      /* 0 for an empty disk */
     uint64_t block;        /* bytes of one region's words; a multiple of 8 */
+    uint64_t table_offset; /* from the start of the map, where the lists of intents are */
     uint64_t words_offset; /* from the start of the map; a multiple of 4096 */
     uint64_t length;       /* of the map; a multiple of 4096 */
 } BmpGeometry;
@@ -126,8 +127,8 @@ typedef enum {
     BMP_REGION_CLEAN = 0, /* with stamp 0, in a new table: nothing marked */
     BMP_REGION_CROWDED =
         0,                /* with an epoch: there was no room for its words, all counts as dirty */
-    BMP_REGION_OPEN = 1,  /* the intent: marks may be newer than what is on the medium */
-    BMP_REGION_EXACT = 2, /* the words were synced after the last mark */
+    BMP_REGION_NEW = 1,   /* its words may not be on the medium; intents tell of all its marks */
+    BMP_REGION_READY = 2, /* its words were synced after they were initialised */
     BMP_REGION_FULL = 3,  /* all of it is marked, its words say nothing */
 } BmpRegionState;
 

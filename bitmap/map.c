@@ -47,15 +47,17 @@ static void make_room(const TmSys *sys, int fd, uint64_t offset, const BmpGeomet
 int bmp_map_create(const TmSys *sys, int fd, uint64_t offset, const BmpGeometry *geometry,
                    uint64_t seed)
 {
-    g_autofree uint64_t *table = g_try_malloc0(MAX(geometry->words_offset, 8));
+    g_autofree char *head = g_try_malloc0(geometry->words_offset);
+    uint64_t *table = (uint64_t *)(void *)(head + geometry->table_offset);
     struct stat st;
     int ret;
 
-    if (!table)
+    if (!head)
         return -ENOMEM;
+    bmp_intents_init((uint8_t *)head, seed);
     for (uint32_t r = 0; r < geometry->regions; r++)
         table[r] = GUINT64_TO_LE(bmp_entry_make(seed, r, 0, BMP_REGION_CLEAN));
-    ret = bmp_map_write_all(sys, fd, table, geometry->words_offset, offset);
+    ret = bmp_map_write_all(sys, fd, head, geometry->words_offset, offset);
     if (ret < 0)
         return ret;
     if (sys->fstat(fd, &st) < 0)
@@ -72,6 +74,7 @@ static void map_free(BmpMap *map)
     pthread_mutex_destroy(&map->lock);
     pthread_cond_destroy(&map->changed);
     g_array_unref(map->asked);
+    g_array_unref(map->intents);
     g_free(map->regions);
     g_free(map);
 }
@@ -82,9 +85,12 @@ BmpMap *bmp_map_open(const BmpMapOptions *options, int *err)
     BmpMap *map = g_new0(BmpMap, 1);
 
     map->o = *options;
-    map->spread = 1;
-    map->asked = g_array_new(FALSE, FALSE, sizeof(uint32_t));
-    map->regions = g_try_new0(Region, g->regions + 1);
+    map->granules = g->size ? ((g->size - 1) >> g->map_shift) + 1 : 0;
+    map->region_shift = g->region_shift - g->map_shift;
+    map->asked = g_array_new(FALSE, FALSE, sizeof(BmpIntent));
+    map->intents = g_array_new(FALSE, FALSE, sizeof(Intent));
+    map->regions = g_try_new0(uint8_t, g->regions + 1);
+    bmp_windows_init(map);
     pthread_mutex_init(&map->lock, NULL);
     pthread_cond_init(&map->changed, NULL);
     if (!map->regions) {
@@ -92,15 +98,13 @@ BmpMap *bmp_map_open(const BmpMapOptions *options, int *err)
         map_free(map);
         return NULL;
     }
-    *err = g->length ? tm_mapping_open(&map->mapping, options->sys, options->fd, options->offset,
-                                       g->length)
-                     : 0;
+    *err = tm_mapping_open(&map->mapping, options->sys, options->fd, options->offset, g->length);
     if (*err < 0) {
         map_free(map);
         return NULL;
     }
-    map->table = map->mapping.address;
-    map->words = g->length ? (uint64_t *)((char *)map->mapping.address + g->words_offset) : NULL;
+    map->table = (uint64_t *)((char *)map->mapping.address + g->table_offset);
+    map->words = (uint64_t *)((char *)map->mapping.address + g->words_offset);
     return map;
 }
 
@@ -119,21 +123,18 @@ void bmp_map_restart(BmpMap *map, uint64_t epoch)
     while (map->syncing) /* a tick's last */
         pthread_cond_wait(&map->changed, &map->lock);
     map->o.epoch = epoch;
-    map->entries_newer = map->marks_newer = false;
-    memset(map->regions, 0, sizeof(Region) * map->o.geometry.regions);
+    map->number = 0;
+    map->touched = map->unsynced = false;
+    memset(map->regions, 0, map->o.geometry.regions);
+    memset(map->recent, 0, sizeof(map->recent));
     g_array_set_size(map->asked, 0);
-    map->spread = 1;
-    map->places = 0;
+    g_array_set_size(map->intents, 0);
     __atomic_store_n(&map->no_room, false, __ATOMIC_RELAXED);
 }
 
 bool bmp_map_untouched(const BmpMap *map)
 {
-    for (uint32_t r = 0; r < map->o.geometry.regions; r++) {
-        if (state_get(map, r) != NONE)
-            return false;
-    }
-    return true;
+    return !map->touched;
 }
 
 int bmp_map_failed(const BmpMap *map)
@@ -155,45 +156,30 @@ void bmp_map_give_up(BmpMap *map)
 
 /* ---- marking */
 
-/* Sets bits of one word; false if that takes an intent. */
-static bool mark_word(Region *region, unsigned state, uint64_t *word, uint32_t bits)
+BmpIntent bmp_map_granules(const BmpMap *map, uint64_t offset, uint64_t length)
 {
-    uint64_t old = __atomic_load_n(word, __ATOMIC_RELAXED), set;
+    uint64_t size = map->o.geometry.size, shift = map->o.geometry.map_shift;
 
-    do {
-        set = GUINT64_TO_LE(bmp_word_set(GUINT64_FROM_LE(old), bits));
-        if (set == old)
-            return true;
-        if (state != OPEN)
+    if (offset >= size || !length)
+        return (BmpIntent){ 0, 0 };
+    return (BmpIntent){ offset >> shift,
+                        ((offset + tm_min(length, size - offset) - 1) >> shift) + 1 };
+}
+
+bool bmp_map_marked(const BmpMap *map, BmpIntent range)
+{
+    uint64_t next;
+
+    for (uint64_t at = range.first; at < range.end; at = next) {
+        uint32_t r = region_of(map, at), bits;
+        unsigned state = region_get(map, r);
+        const uint64_t *word = word_of(map, at, range.end, &bits, &next);
+
+        if (state == NONE)
             return false;
-    } while (
-        !__atomic_compare_exchange_n(word, &old, set, true, __ATOMIC_RELEASE, __ATOMIC_RELAXED));
-    if (!__atomic_load_n(&region->marked, __ATOMIC_RELAXED))
-        __atomic_store_n(&region->marked, 1, __ATOMIC_RELAXED);
-    return true;
-}
-
-static uint32_t word_bits(uint64_t first, uint64_t last)
-{
-    return (UINT32_MAX << first) & (UINT32_MAX >> (BMP_WORD_GRANULES - 1 - last));
-}
-
-/* Granules @first to @last of one region, counted from its start. */
-static bool mark_region(BmpMap *map, uint32_t r, uint64_t first, uint64_t last, bool better_full)
-{
-    uint64_t *words = region_words(map, r);
-    unsigned state = state_get(map, r);
-
-    if (state == FULL)
-        return true;
-    if ((state != OPEN && state != EXACT && state != RETIRING) || better_full)
-        return false;
-    for (uint64_t w = first / BMP_WORD_GRANULES; w <= last / BMP_WORD_GRANULES; w++) {
-        uint64_t base = w * BMP_WORD_GRANULES;
-
-        if (!mark_word(&map->regions[r], state, &words[w],
-                       word_bits(tm_max(first, base) - base,
-                                 tm_min(last, base + BMP_WORD_GRANULES - 1) - base)))
+        if (state == FULL)
+            next = region_end(map, r);
+        else if (bits & ~(uint32_t)GUINT64_FROM_LE(__atomic_load_n(word, __ATOMIC_ACQUIRE)))
             return false;
     }
     return true;
@@ -201,17 +187,14 @@ static bool mark_region(BmpMap *map, uint32_t r, uint64_t first, uint64_t last, 
 
 bool bmp_map_mark(BmpMap *map, uint64_t offset, uint64_t length)
 {
-    uint64_t end = cut_end(map, offset, length);
+    BmpIntent range = bmp_map_granules(map, offset, length);
 
-    if (offset >= end || __atomic_load_n(&map->given_up, __ATOMIC_ACQUIRE))
+    if (range.first == range.end || __atomic_load_n(&map->given_up, __ATOMIC_ACQUIRE))
         return true;
-    for (uint32_t r = region_of(map, offset); r <= region_of(map, end - 1); r++) {
-        uint64_t start = region_start(map, r);
-        unsigned shift = map->o.geometry.map_shift;
+    if (!bmp_map_marked(map, range)) {
+        TM_GUARD(&map->lock);
 
-        if (!mark_region(map, r, (tm_max(offset, start) - start) >> shift,
-                         (tm_min(end, region_end(map, r)) - 1 - start) >> shift,
-                         fills(map, r, offset, end)))
+        if (!bmp_map_put(map, range))
             return false;
     }
     return !tm_mapping_broken(&map->mapping); /* else the marks went nowhere */

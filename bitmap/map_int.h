@@ -1,119 +1,150 @@
 /* bitmap/map_int.h: what the files of the live map share: map.c (life and marking), map_intent.c
- * (intents and retiring). What they are for is in map.h.
+ * (rounds: intents and their syncs), map_window.c (what is opened ahead). What they are for is in
+ * map.h.
  *
- * Every region has a state in memory:
+ * Bits are only set under the lock, and only within an intent of a list that is on the medium. So
+ * whoever finds a bit set, without the lock, may write.
+ *
+ * A round writes a list and syncs; rounds come one after the other. An intent is
+ *
+ *     PENDING    in the list that is being written; nobody relies on it yet
+ *     OPEN       in the list on the medium, and in the next: marks may be set in it
+ *     CLOSING    in the list of this round for the last time; no marks are set in it any more
+ *
+ * and leaves with the round after, because the sync of this one has put all its marks on the
+ * medium. That list and words reach the medium in any order within a sync is why it stays for one
+ * more.
+ *
+ * A region is in memory
  *
  *     NONE       untouched in this epoch; its words are not initialised
- *     PENDING    to be OPEN; entry and words may not be on the medium yet
- *     OPEN       marks may be set
- *     RETIRING   was OPEN, no mark may be added; its words are being synced
- *     EXACT      every mark is on the medium; to add one it must be opened again
- *     FILLING    to be FULL
+ *     NEW        they are; until the sync has ended its entry says so, too: after a loss of power
+ *                they tell nothing, and intents tell all that was marked
+ *     READY      ... and on the medium
  *     FULL       all of it is marked
  *
- * States change under the lock; marking only loads them. Why that is enough:
- *  - A marker that sees OPEN is in a reader section. Retiring sets RETIRING, then waits for all
- *    sections, then syncs: the bits of whoever saw OPEN are in that sync (M2). Entering a section,
- *    loading a state, storing one and waiting for sections are sequentially consistent, so a marker
- *    is waited for or sees RETIRING. Who comes later and lacks a bit sees RETIRING and asks for an
- *    intent, which sets OPEN again without a sync, because the OPEN entry is still what is on the
- *    medium; the retiring then finds the region no more RETIRING and lets it be. It can't be
- *    RETIRING anew by then: ticks are one at a time.
- *  - Bits found set in OPEN, RETIRING or EXACT need nothing: whoever set them saw OPEN, so they are
- *    covered by the entry, or were by the sync that ended RETIRING.
- *  - PENDING and FILLING become OPEN and FULL when a sync that began after the entry was written
- *    has ended (M1). Entries are written under the lock, by whoever holds @syncing: one batch at a
- *    time, and retiring only writes those of regions that are still RETIRING.
- *  - A region that is FILLING may get marks from who saw OPEN before: they are on words that mean
- *    nothing from then on.
+ * An entry that says READY, FULL or CROWDED is written after a sync and is on the medium with the
+ * next, before the intents leave that have told of the same until then.
  *
  * Locks: map->lock guards all but what is atomic; a leaf. No calls for I/O under it. */
 #pragma once
+#include "bitmap/intents.h"
 #include "bitmap/map.h"
 #include "util/mapping.h"
 #include "util/range.h"
 #include <pthread.h>
 
-enum { NONE, PENDING, OPEN, RETIRING, EXACT, FILLING, FULL };
+enum { NONE, NEW, READY, FULL }; /* regions */
+enum { PENDING, OPEN, CLOSING }; /* intents */
 
-#define MARK_WORDS 64u /* more words than this of one region: better FULL */
+#define BATCH_MAX   160u /* ranges that wait, taken by a round; twice that and windows fit a list */
+#define WINDOWS_MAX 64u
+#define RECENT_BITS 10u
 
-typedef struct Region {
-    uint8_t state;  /* atomic */
-    uint8_t marked; /* atomic: a mark was added since the last tick */
-    uint8_t idle;   /* ticks without one */
-    uint8_t ready;  /* the words are initialised in this epoch */
-    uint8_t wanted; /* somebody waits for it; else a neighbour does */
-} Region;
+typedef struct Intent {
+    BmpIntent range;
+    BmpIntent asked; /* what is marked at the end of the round; empty: a window */
+    uint8_t state;
+    uint8_t idle;  /* of a window: ticks without a mark */
+    uint64_t used; /* of a window: when a mark came, in marks */
+} Intent;
+
+static inline bool is_window(const Intent *intent)
+{
+    return intent->asked.first == intent->asked.end;
+}
 
 struct BmpMap {
     BmpMapOptions o;
     TmMapping mapping;
     uint64_t *table, *words; /* in the mapping */
-    Region *regions;
-    int failed;    /* atomic: errno */
-    bool given_up; /* atomic: marks don't matter any more */
-    bool no_room;  /* atomic: M5 has happened */
+    uint64_t granules;
+    unsigned region_shift; /* log2 of granules in a region */
+    uint8_t *regions;      /* atomic */
+    int failed;            /* atomic: errno */
+    bool given_up;         /* atomic: marks don't matter any more */
+    bool no_room;          /* atomic: M5 has happened */
 
     pthread_mutex_t lock;
     pthread_cond_t changed; /* @syncing has ended */
-    bool syncing;           /* somebody writes entries and syncs */
-    bool entries_newer;     /* entries were written after the last sync */
-    GArray *asked;          /* uint32_t: regions that became PENDING or FILLING since */
-    uint32_t spread;        /* how many neighbours are opened together; a power of two */
-    uint32_t places;        /* new ones asked for since it grew */
-    uint32_t last_asked;    /* the last region of the batch before */
-    bool calm;              /* it has not grown since the tick */
-    bool marks_newer;       /* marks were added after the last sync that a tick made */
-    uint8_t unsynced;       /* ticks since then */
+    bool syncing;           /* a round is under way */
+    bool touched;           /* in this epoch */
+    bool unsynced;          /* words or entries have changed since the last sync began */
+    uint8_t waits;          /* ticks since then, with BMP_DURABLE_PROCESS */
+    GArray *asked;          /* BmpIntent: ranges that wait for a round */
+    GArray *intents;        /* Intent: the list on the medium, or being written */
+    uint64_t number;        /* of that list */
+
+    uint64_t budget;                    /* granules that intents may cover ahead of marks */
+    uint64_t unit;                      /* of windows; 0: there are none */
+    uint64_t marks;                     /* that came in windows: a clock */
+    uint64_t recent[1u << RECENT_BITS]; /* units that were asked for, plus 1; by a hash */
 };
 
-static inline uint32_t region_of(const BmpMap *map, uint64_t offset)
+static inline uint32_t region_of(const BmpMap *map, uint64_t granule)
 {
-    return (uint32_t)(offset >> map->o.geometry.region_shift);
+    return (uint32_t)(granule >> map->region_shift);
 }
 
-static inline uint64_t *region_words(const BmpMap *map, uint32_t r)
+static inline uint64_t region_first(const BmpMap *map, uint32_t r)
 {
-    return map->words + map->o.geometry.block / 8 * r;
-}
-
-static inline uint64_t region_start(const BmpMap *map, uint32_t r)
-{
-    return (uint64_t)r << map->o.geometry.region_shift;
+    return (uint64_t)r << map->region_shift;
 }
 
 static inline uint64_t region_end(const BmpMap *map, uint32_t r)
 {
-    return tm_min(region_start(map, r) + (UINT64_C(1) << map->o.geometry.region_shift),
-                  map->o.geometry.size);
+    return tm_min(region_first(map, r + 1), map->granules);
 }
 
-/* Where a range ends within the disk; not behind @offset if there is nothing of it. */
-static inline uint64_t cut_end(const BmpMap *map, uint64_t offset, uint64_t length)
+static inline unsigned region_get(const BmpMap *map, uint32_t r)
 {
-    uint64_t size = map->o.geometry.size;
-
-    return offset >= size ? offset : offset + tm_min(length, size - offset);
+    return __atomic_load_n(&map->regions[r], __ATOMIC_ACQUIRE);
 }
 
-static inline unsigned state_get(const BmpMap *map, uint32_t r)
+static inline void region_set(BmpMap *map, uint32_t r, unsigned state)
 {
-    return __atomic_load_n(&map->regions[r].state, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&map->regions[r], (uint8_t)state, __ATOMIC_RELEASE);
 }
 
-static inline void state_set(BmpMap *map, uint32_t r, unsigned state)
+static inline bool covers_region(const BmpMap *map, BmpIntent range, uint32_t r)
 {
-    __atomic_store_n(&map->regions[r].state, (uint8_t)state, __ATOMIC_SEQ_CST);
+    return range.first <= region_first(map, r) && range.end >= region_end(map, r);
 }
 
-/* Whether the range covers a region whole that has so many words that FULL is cheaper: marking and
- * intending must agree on it. */
-static inline bool fills(const BmpMap *map, uint32_t r, uint64_t offset, uint64_t end)
+/* The word that has granule @first, and in *bits those of [first, end) that it has; returned in
+ * *next: where the next word goes on. */
+static inline uint64_t *word_of(const BmpMap *map, uint64_t first, uint64_t end, uint32_t *bits,
+                                uint64_t *next)
 {
-    return map->o.geometry.block > MARK_WORDS * 8 && offset <= region_start(map, r) &&
-           end >= region_end(map, r);
+    uint32_t r = region_of(map, first);
+    uint64_t in = first - region_first(map, r);
+    unsigned bit = in % BMP_WORD_GRANULES, n;
+
+    *next = tm_min(tm_min(end, region_end(map, r)), first + BMP_WORD_GRANULES - bit);
+    n = (unsigned)(*next - first);
+    *bits = UINT32_MAX >> (BMP_WORD_GRANULES - n) << bit;
+    return map->words + map->o.geometry.block / 8 * r + in / BMP_WORD_GRANULES;
 }
+
+/* The granules that a range of bytes touches, cut at the end of the disk; first == end: none. */
+BmpIntent bmp_map_granules(const BmpMap *map, uint64_t offset, uint64_t length);
+/* Whether all of it is marked. Lock-free. */
+bool bmp_map_marked(const BmpMap *map, BmpIntent range);
+
+/* ---- under the lock */
+
+/* Marks what has intents, and asks for them otherwise; whether it is marked. */
+bool bmp_map_put(BmpMap *map, BmpIntent range);
+/* Marks a range; a region without words becomes FULL. */
+void bmp_map_set(BmpMap *map, BmpIntent range);
+void bmp_map_entry(BmpMap *map, uint32_t r, BmpRegionState state);
+
+/* What no marks have come to for some ticks, and what is in the way, is closed; and for each of the
+ * first @n ranges that wait there may be a window. */
+void bmp_windows_choose(BmpMap *map, size_t n);
+/* Time has passed; whether the list has something that can leave. */
+bool bmp_windows_tick(BmpMap *map);
+void bmp_windows_init(BmpMap *map);
 
 /* 0 or -errno; all of it. */
 int bmp_map_write_all(const TmSys *sys, int fd, const void *data, uint64_t length, uint64_t offset);

@@ -1,22 +1,14 @@
-/* bitmap/map_intent.c: opening regions before they are marked, and retiring them afterwards. How it
- * hangs together is in map_int.h. */
+/* bitmap/map_intent.c: rounds. A round takes what is asked for, initialises the words that it
+ * needs, writes the list of intents and syncs; then what was asked for is marked, for all that
+ * wait. How it hangs together is in map_int.h. */
 #include "bitmap/map_int.h"
 
 #include "util/sync.h"
 
 #include <errno.h>
 
-#define IDLE_TICKS    3u /* without a new mark before a region is retired */
-#define SYNC_TICKS    5u /* after which the marks of busy regions are synced, too */
-#define SPREAD_PLACES 8u /* asked for, one soon after the other: then it spreads more */
-#define INIT_MAX      (UINT64_C(1) << 20) /* bytes of words initialised by one call */
-
-static void entry_set(BmpMap *map, uint32_t r, BmpRegionState state)
-{
-    __atomic_store_n(&map->table[r],
-                     GUINT64_TO_LE(bmp_entry_make(map->o.seed, r, map->o.epoch, state)),
-                     __ATOMIC_RELEASE);
-}
+#define INIT_MAX   (UINT64_C(1) << 20) /* bytes of words initialised by one call */
+#define SYNC_TICKS 5u                  /* after which marks are synced that nobody waits for */
 
 static void fail(BmpMap *map, int err)
 {
@@ -26,65 +18,145 @@ static void fail(BmpMap *map, int err)
                                 __ATOMIC_RELAXED);
 }
 
-/* ---- intents */
-
 bool bmp_map_intend_waits(const BmpMap *map)
 {
     return map->o.durability == BMP_DURABLE_POWER;
 }
 
-static int sync_now(BmpMap *map)
+/* ---- marks */
+
+void bmp_map_entry(BmpMap *map, uint32_t r, BmpRegionState state)
 {
-    while (map->o.sys->fdatasync(map->o.fd) < 0) {
-        if (errno != EINTR)
-            return -errno;
+    __atomic_store_n(&map->table[r],
+                     GUINT64_TO_LE(bmp_entry_make(map->o.seed, r, map->o.epoch, state)),
+                     __ATOMIC_RELEASE);
+}
+
+static void set_words(BmpMap *map, BmpIntent range)
+{
+    uint64_t next;
+
+    for (uint64_t at = range.first; at < range.end; at = next) {
+        uint32_t bits;
+        uint64_t *word = word_of(map, at, range.end, &bits, &next);
+
+        __atomic_store_n(word, GUINT64_TO_LE(bmp_word_set(GUINT64_FROM_LE(*word), bits)),
+                         __ATOMIC_RELEASE);
     }
-    return 0;
 }
 
-static int sync_file(BmpMap *map)
+void bmp_map_set(BmpMap *map, BmpIntent range)
 {
-    return map->o.durability == BMP_DURABLE_POWER ? sync_now(map) : 0;
-}
+    map->touched = map->unsynced = true;
+    for (uint64_t at = range.first; at < range.end;) {
+        uint32_t r = region_of(map, at);
+        uint64_t end = tm_min(range.end, region_end(map, r));
+        bool whole = covers_region(map, range, r);
 
-/* Under the lock. */
-static void ask(BmpMap *map, uint32_t r, unsigned state)
-{
-    state_set(map, r, state);
-    g_array_append_val(map->asked, r);
-}
-
-/* Under the lock: asks for what the range lacks; whether there is anything to wait for. */
-static bool ask_range(BmpMap *map, uint64_t offset, uint64_t end)
-{
-    bool wait = false;
-
-    for (uint32_t r = region_of(map, offset); r <= region_of(map, end - 1); r++) {
-        bool whole = offset <= region_start(map, r) && end >= region_end(map, r);
-
-        switch (state_get(map, r)) {
-        case RETIRING:
-            state_set(map, r, OPEN); /* the entry on the medium still says so */
-            map->regions[r].idle = 0;
-            if (fills(map, r, offset, end))
-                ask(map, r, FILLING);
-            break;
-        case NONE:
-        case EXACT:
-            ask(map, r, whole ? FILLING : PENDING);
-            break;
-        case OPEN:
-        case PENDING:
-            if (fills(map, r, offset, end))
-                ask(map, r, FILLING);
-            break;
-        default:
-            break;
+        if (region_get(map, r) == FULL) {
+            at = end;
+            continue;
         }
-        map->regions[r].wanted = 1;
-        wait |= state_get(map, r) == PENDING || state_get(map, r) == FILLING;
+        if (whole || region_get(map, r) == NONE) {
+            bmp_map_entry(map, r, whole ? BMP_REGION_FULL : BMP_REGION_CROWDED);
+            region_set(map, r, FULL);
+            if (!whole)
+                __atomic_store_n(&map->no_room, true, __ATOMIC_RELAXED);
+        } else {
+            set_words(map, (BmpIntent){ at, end });
+        }
+        at = end;
     }
-    return wait;
+}
+
+/* Where the open intent ends that has granule @at; @at: there is none. */
+static uint64_t opened_to(BmpMap *map, uint64_t at)
+{
+    for (guint i = map->intents->len; i-- > 0;) {
+        Intent *intent = &g_array_index(map->intents, Intent, i);
+
+        if (intent->state != OPEN || at < intent->range.first || at >= intent->range.end)
+            continue;
+        intent->used = ++map->marks;
+        intent->idle = 0;
+        return intent->range.end;
+    }
+    return at;
+}
+
+static bool may_set(BmpMap *map, BmpIntent range)
+{
+    for (uint32_t r = region_of(map, range.first); r <= region_of(map, range.end - 1); r++) {
+        if (region_get(map, r) == NONE && !covers_region(map, range, r))
+            return false;
+    }
+    for (uint64_t at = range.first, to; bmp_map_intend_waits(map) && at < range.end; at = to) {
+        to = opened_to(map, at);
+        if (to == at)
+            return false;
+    }
+    return true;
+}
+
+static bool contains(BmpIntent a, BmpIntent b)
+{
+    return a.first <= b.first && a.end >= b.end;
+}
+
+static bool is_asked(const BmpMap *map, BmpIntent range)
+{
+    for (guint i = 0; i < map->asked->len; i++) {
+        if (contains(g_array_index(map->asked, BmpIntent, i), range))
+            return true;
+    }
+    for (guint i = 0; i < map->intents->len; i++) {
+        const Intent *intent = &g_array_index(map->intents, Intent, i);
+
+        if (intent->state == PENDING && contains(intent->asked, range))
+            return true;
+    }
+    return false;
+}
+
+bool bmp_map_put(BmpMap *map, BmpIntent range)
+{
+    if (bmp_map_marked(map, range))
+        return true;
+    if (may_set(map, range)) {
+        bmp_map_set(map, range);
+        return true;
+    }
+    if (!is_asked(map, range))
+        g_array_append_val(map->asked, range);
+    return false;
+}
+
+/* ---- a round */
+
+/* The intents of this round: those of before that have not left, what is asked for, windows. */
+static void compose(BmpMap *map)
+{
+    guint n = MIN(map->asked->len, BATCH_MAX), kept = 0;
+
+    for (guint i = 0; i < map->intents->len; i++) {
+        Intent *intent = &g_array_index(map->intents, Intent, i);
+
+        if (intent->state == CLOSING)
+            continue;
+        if (!is_window(intent))
+            intent->state = CLOSING;
+        g_array_index(map->intents, Intent, kept++) = *intent;
+    }
+    g_array_set_size(map->intents, kept);
+    bmp_windows_choose(map, n);
+    for (guint i = 0; i < n; i++) {
+        BmpIntent asked = g_array_index(map->asked, BmpIntent, i);
+        Intent intent = { .range = asked, .asked = asked, .state = PENDING };
+
+        g_array_append_val(map->intents, intent);
+    }
+    if (n)
+        g_array_remove_range(map->asked, 0, n);
 }
 
 static int by_number(gconstpointer a, gconstpointer b)
@@ -94,55 +166,25 @@ static int by_number(gconstpointer a, gconstpointer b)
     return x < y ? -1 : x > y;
 }
 
-/* Sorts; how many runs of adjacent regions there are. */
-static guint count_runs(GArray *asked)
+/* The regions that need words for what is pending; sorted, some of them twice. */
+static GArray *wordless(const BmpMap *map)
 {
-    guint runs = asked->len ? 1 : 0;
+    GArray *regions = g_array_new(FALSE, FALSE, sizeof(uint32_t));
 
-    g_array_sort(asked, by_number);
-    for (guint i = 1; i < asked->len; i++)
-        runs += g_array_index(asked, uint32_t, i) > g_array_index(asked, uint32_t, i - 1) + 1;
-    return runs;
-}
+    for (guint i = 0; i < map->intents->len; i++) {
+        const Intent *intent = &g_array_index(map->intents, Intent, i);
 
-/* How many new places the batch is: going on where the one before ended is none. */
-static guint count_places(BmpMap *map)
-{
-    guint runs = count_runs(map->asked);
-    uint32_t first = g_array_index(map->asked, uint32_t, 0);
-    uint32_t last = g_array_index(map->asked, uint32_t, map->asked->len - 1);
-    bool goes_on = first == map->last_asked || first == map->last_asked + 1;
-
-    map->last_asked = last;
-    return runs - goes_on;
-}
-
-/* Under the lock: many places soon after one another come from a writer all over the disk, however
- * deep its queue, whose next regions are likely any. One that writes in order is in one place. */
-static void ask_neighbours(BmpMap *map)
-{
-    guint n = map->asked->len;
-
-    map->places += count_places(map);
-    if (map->places >= SPREAD_PLACES) {
-        map->spread *= map->places >= 2 * SPREAD_PLACES ? 4 : 2;
-        map->spread = MAX(MIN(map->spread, map->o.geometry.regions / 8), 1);
-        map->places = 0;
-        map->calm = false;
-    }
-    if (map->spread == 1)
-        return;
-    for (guint i = 0; i < n; i++) {
-        uint32_t r = g_array_index(map->asked, uint32_t, i);
-        uint32_t first = r - r % map->spread;
-
-        for (uint32_t k = first; k < MIN(first + map->spread, map->o.geometry.regions); k++) {
-            if (state_get(map, k) != NONE && state_get(map, k) != EXACT)
-                continue;
-            map->regions[k].wanted = 0;
-            ask(map, k, PENDING);
+        if (intent->state != PENDING)
+            continue;
+        for (uint32_t r = region_of(map, intent->range.first);
+             r <= region_of(map, intent->range.end - 1); r++) {
+            if (region_get(map, r) == NONE &&
+                (is_window(intent) || !covers_region(map, intent->range, r)))
+                g_array_append_val(regions, r);
         }
     }
+    g_array_sort(regions, by_number);
+    return regions;
 }
 
 /* Initialises the words of @n regions that lie one after the other. */
@@ -163,92 +205,123 @@ static int init_words(BmpMap *map, uint32_t r, uint32_t n)
     return ret;
 }
 
-static bool wants_words(const BmpMap *map, uint32_t r)
+/* Leaves those in @regions that have words now. */
+static void make_words(BmpMap *map, GArray *regions)
 {
-    return !map->regions[r].ready && state_get(map, r) == PENDING;
-}
+    guint ready = 0;
 
-/* Makes the words of a sorted batch ready; without room for them regions are to be FULL, if
- * somebody waits for them. */
-static void make_ready(BmpMap *map, const uint32_t *batch, guint n)
-{
-    for (guint i = 0; i < n;) {
-        guint end = i + 1;
-        int ret;
+    for (guint i = 0, end; i < regions->len; i = end) {
+        uint32_t first = g_array_index(regions, uint32_t, i), last = first;
 
-        if (!wants_words(map, batch[i])) {
-            i++;
-            continue;
+        for (end = i + 1; end < regions->len; end++) {
+            uint32_t r = g_array_index(regions, uint32_t, end);
+
+            if (r > last + 1)
+                break;
+            last = r;
         }
-        while (end < n && batch[end] <= batch[end - 1] + 1 && wants_words(map, batch[end]))
-            end++;
-        ret = init_words(map, batch[i], batch[end - 1] - batch[i] + 1);
-        if (ret < 0)
-            __atomic_store_n(&map->no_room, true, __ATOMIC_RELAXED);
-        for (; i < end; i++)
-            map->regions[batch[i]].ready = ret == 0;
+        if (init_words(map, first, last - first + 1) < 0)
+            continue;
+        for (uint32_t r = first; r <= last; r++)
+            g_array_index(regions, uint32_t, ready++) = r; /* not beyond those that were read */
+    }
+    g_array_set_size(regions, ready);
+}
+
+/* Under the lock: what the entries of regions say before (NEW) and after the sync. */
+static void enter(BmpMap *map, const GArray *regions, unsigned state)
+{
+    for (guint i = 0; i < regions->len; i++) {
+        uint32_t r = g_array_index(regions, uint32_t, i);
+
+        bmp_map_entry(map, r, state == NEW ? BMP_REGION_NEW : BMP_REGION_READY);
+        region_set(map, r, state);
     }
 }
 
-/* Under the lock; @becomes: what each region is after the sync, NONE: not this batch's to say. */
-static void write_entries(BmpMap *map, const uint32_t *batch, guint n, uint8_t *becomes)
+/* Under the lock: a region that could not get its words will be dirty as a whole, which is an
+ * intent. */
+static void widen(BmpMap *map)
 {
-    for (guint i = 0; i < n; i++) {
-        unsigned state = state_get(map, batch[i]);
+    for (guint i = 0; i < map->intents->len; i++) {
+        Intent *intent = &g_array_index(map->intents, Intent, i);
+        uint32_t first = region_of(map, intent->range.first);
+        uint32_t last = region_of(map, intent->range.end - 1);
 
-        becomes[i] = NONE;
-        if (state != PENDING && state != FILLING)
+        if (intent->state != PENDING || is_window(intent))
             continue;
-        if (state == PENDING && !map->regions[batch[i]].ready && !map->regions[batch[i]].wanted) {
-            state_set(map, batch[i], NONE);
-            continue;
-        }
-        becomes[i] = state == PENDING && map->regions[batch[i]].ready ? OPEN : FULL;
-        entry_set(map, batch[i],
-                  becomes[i] == OPEN ? BMP_REGION_OPEN
-                  : state == PENDING ? BMP_REGION_CROWDED
-                                     : BMP_REGION_FULL);
+        if (region_get(map, first) == NONE)
+            intent->range.first = region_first(map, first);
+        if (region_get(map, last) == NONE)
+            intent->range.end = region_end(map, last);
     }
 }
 
-/* Under the lock: a region that was asked to be FULL during the sync is in the next batch. */
-static void finish(BmpMap *map, const uint32_t *batch, guint n, const uint8_t *becomes)
+/* Under the lock: the list as it is to be written; its length. */
+static size_t encode(BmpMap *map, uint8_t list[BMP_INTENTS_LIST])
 {
-    for (guint i = 0; i < n; i++) {
-        if (becomes[i] == NONE || (becomes[i] == OPEN && state_get(map, batch[i]) != PENDING))
+    g_autofree BmpIntent *intents = g_new(BmpIntent, map->intents->len + 1);
+
+    for (guint i = 0; i < map->intents->len; i++)
+        intents[i] = g_array_index(map->intents, Intent, i).range;
+    return bmp_intents_encode(list, map->o.seed, map->o.epoch, ++map->number, intents,
+                              map->intents->len);
+}
+
+static int write_and_sync(BmpMap *map, const uint8_t *list, size_t length)
+{
+    int ret = 0;
+
+    if (bmp_map_intend_waits(map))
+        ret = bmp_map_write_all(map->o.sys, map->o.fd, list, length,
+                                map->o.offset + map->number % 2 * BMP_INTENTS_LIST);
+
+    while (ret == 0 && map->o.sys->fdatasync(map->o.fd) < 0) {
+        if (errno != EINTR)
+            ret = -errno;
+    }
+    return ret;
+}
+
+/* Under the lock: what was pending is on the medium. */
+static void finish(BmpMap *map, const GArray *fresh)
+{
+    enter(map, fresh, READY);
+    for (guint i = 0; i < map->intents->len; i++) {
+        Intent *intent = &g_array_index(map->intents, Intent, i);
+
+        if (intent->state != PENDING)
             continue;
-        map->regions[batch[i]].idle = 0;
-        state_set(map, batch[i], becomes[i]);
+        intent->state = OPEN;
+        if (!is_window(intent))
+            bmp_map_set(map, intent->asked);
     }
 }
 
-/* Under the lock, which is let go of meanwhile: opens what was asked for until now. */
-static void lead(BmpMap *map)
+/* Under the lock, which is let go of meanwhile. */
+static void lead(BmpMap *map, bool sync)
 {
-    g_autofree uint8_t *becomes = NULL;
-    g_autoptr(GArray) asked = NULL;
-    const uint32_t *batch;
-    int ret;
+    uint8_t list[BMP_INTENTS_LIST];
+    g_autoptr(GArray) fresh = NULL;
+    size_t length;
+    int ret = 0;
 
-    ask_neighbours(map);
-    asked = map->asked;
-    map->asked = g_array_new(FALSE, FALSE, sizeof(uint32_t));
-    map->syncing = true;
-    g_array_sort(asked, by_number);
-    batch = (const uint32_t *)asked->data;
-    becomes = g_new(uint8_t, asked->len);
-
+    map->syncing = map->touched = true;
+    compose(map);
+    fresh = wordless(map);
     pthread_mutex_unlock(&map->lock);
-    make_ready(map, batch, asked->len);
+    make_words(map, fresh);
     pthread_mutex_lock(&map->lock);
-    write_entries(map, batch, asked->len, becomes);
-    map->entries_newer = false;
+    enter(map, fresh, NEW);
+    widen(map);
+    length = encode(map, list);
+    map->unsynced &= !sync;
     pthread_mutex_unlock(&map->lock);
-    ret = sync_file(map);
+    if (sync)
+        ret = write_and_sync(map, list, length);
     pthread_mutex_lock(&map->lock);
-
     if (ret == 0)
-        finish(map, batch, asked->len, becomes);
+        finish(map, fresh);
     else
         fail(map, -ret);
     map->syncing = false;
@@ -257,93 +330,35 @@ static void lead(BmpMap *map)
 
 int bmp_map_intend(BmpMap *map, uint64_t offset, uint64_t length)
 {
-    uint64_t end = cut_end(map, offset, length);
+    BmpIntent range = bmp_map_granules(map, offset, length);
 
     TM_GUARD(&map->lock);
-    while (offset < end && !bmp_map_failed(map) && ask_range(map, offset, end)) {
+    while (range.first < range.end && !bmp_map_failed(map) && !bmp_map_put(map, range)) {
         if (map->syncing)
             pthread_cond_wait(&map->changed, &map->lock);
         else
-            lead(map);
+            lead(map, bmp_map_intend_waits(map));
     }
     return bmp_map_failed(map);
 }
 
-/* ---- retiring */
-
-/* Under the lock: the regions to retire now; none are where nothing was synced for them. */
-static GArray *take_cold(BmpMap *map)
-{
-    GArray *cold = g_array_new(FALSE, FALSE, sizeof(uint32_t));
-
-    for (uint32_t r = 0; r < map->o.geometry.regions; r++) {
-        Region *region = &map->regions[r];
-
-        if (state_get(map, r) != OPEN)
-            continue;
-        if (__atomic_exchange_n(&region->marked, 0, __ATOMIC_RELAXED)) {
-            region->idle = 0;
-            map->marks_newer = true;
-        } else if (bmp_map_intend_waits(map) && ++region->idle >= IDLE_TICKS) {
-            state_set(map, r, RETIRING);
-            g_array_append_val(cold, r);
-        }
-    }
-    return cold;
-}
-
-/* Under the lock: their words are on the medium. */
-static void retire(BmpMap *map, const GArray *cold)
-{
-    for (guint i = 0; i < cold->len; i++) {
-        uint32_t r = g_array_index(cold, uint32_t, i);
-
-        if (state_get(map, r) != RETIRING)
-            continue;
-        entry_set(map, r, BMP_REGION_EXACT);
-        state_set(map, r, EXACT);
-        map->entries_newer = true;
-    }
-}
-
-/* Under the lock: whether to sync for the sake of busy regions: that their marks could not be
- * written back is told to who syncs, before the pages go, or never. */
-static bool overdue(BmpMap *map)
-{
-    map->unsynced = map->marks_newer ? map->unsynced + 1 : 0;
-    return map->unsynced >= SYNC_TICKS;
-}
-
 int bmp_map_tick(BmpMap *map)
 {
-    g_autoptr(GArray) cold = NULL;
-    int ret = 0;
+    bool due;
 
     TM_GUARD(&map->lock);
     while (map->syncing)
         pthread_cond_wait(&map->changed, &map->lock);
     if (bmp_map_failed(map))
         return bmp_map_failed(map);
-    if (map->calm) { /* nobody has been all over the disk since the tick before */
-        map->spread = MAX(map->spread / 4, 1);
-        map->places = 0;
+    if (bmp_map_intend_waits(map))
+        due = bmp_windows_tick(map) || map->unsynced;
+    else /* that a mark could not be written back is told to who syncs before its page goes, or
+            never */
+        due = map->unsynced && ++map->waits >= SYNC_TICKS;
+    if (due) {
+        map->waits = 0;
+        lead(map, true);
     }
-    map->calm = true;
-    cold = take_cold(map);
-    if (!overdue(map) && !cold->len && !map->entries_newer)
-        return 0;
-    map->syncing = true;
-    map->entries_newer = map->marks_newer = false;
-    map->unsynced = 0;
-    pthread_mutex_unlock(&map->lock);
-    map->o.quiesce(map->o.opaque);
-    ret = sync_now(map);
-    pthread_mutex_lock(&map->lock);
-    if (ret == 0)
-        retire(map, cold);
-    else
-        fail(map, -ret);
-    map->syncing = false;
-    pthread_cond_broadcast(&map->changed);
     return bmp_map_failed(map);
 }

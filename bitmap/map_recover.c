@@ -1,4 +1,5 @@
 /* bitmap/map_recover.c: what the map of a store says that nobody has open: reading only. */
+#include "bitmap/intents.h"
 #include "bitmap/map.h"
 
 #include "util/range.h"
@@ -124,19 +125,37 @@ static void read_region(Reader *r, uint32_t region, BmpRegionState state, bool p
 {
     if (state == BMP_REGION_FULL) {
         set_region(&r->found->marked, r->g, region);
-        return;
-    }
-    if (state == BMP_REGION_CROWDED) {
+    } else if (state == BMP_REGION_CROWDED) {
         r->found->crowded_regions++;
         set_region(&r->found->uncertain, r->g, region);
-        return;
+    } else if (state == BMP_REGION_READY || !power_lost) {
+        read_words(r, region);
     }
-    if (state == BMP_REGION_OPEN && power_lost) {
-        r->found->open_regions++;
-        set_region(&r->found->uncertain, r->g, region);
-        return;
-    }
-    read_words(r, region);
+}
+
+static void add_intent(Reader *r, BmpIntent intent)
+{
+    uint64_t granules = r->found->uncertain.nbits;
+
+    if (intent.first >= intent.end || intent.end > granules)
+        r->found->damaged_intents = true;
+    else
+        bmp_bits_set(&r->found->uncertain, intent.first, intent.end - 1);
+}
+
+/* Marks that are not in the words, if they did not survive. */
+static void read_intents(Reader *r, uint64_t seed, uint64_t epoch)
+{
+    g_autoptr(GArray) intents = g_array_new(FALSE, FALSE, sizeof(BmpIntent));
+    g_autofree uint8_t *bytes = g_malloc(BMP_INTENTS_SIZE);
+
+    read_or_zero(r, bytes, BMP_INTENTS_SIZE, r->offset);
+    r->found->damaged_intents = !bmp_intents_decode(bytes, seed, epoch, intents);
+    r->found->intents = intents->len;
+    for (guint i = 0; i < intents->len; i++)
+        add_intent(r, g_array_index(intents, BmpIntent, i));
+    if (r->found->damaged_intents)
+        bmp_bits_set_bytes(&r->found->uncertain, 0, r->g->size);
 }
 
 void bmp_map_recover(const TmSys *sys, int fd, uint64_t offset, const BmpGeometry *geometry,
@@ -155,7 +174,9 @@ void bmp_map_recover(const TmSys *sys, int fd, uint64_t offset, const BmpGeometr
     *found = (BmpMapFound){ 0 };
     bmp_bits_init(&found->marked, geometry->size, geometry->map_shift);
     bmp_bits_init(&found->uncertain, geometry->size, geometry->map_shift);
-    read_or_zero(r, table, n, offset);
+    if (power_lost)
+        read_intents(r, seed, epoch);
+    read_or_zero(r, table, n, offset + geometry->table_offset);
     for (uint32_t i = 0; i < geometry->regions; i++) {
         BmpRegionState state;
         uint64_t stamp;

@@ -84,8 +84,8 @@ void bmp_set_unlock(BmpSet *set)
 
 /* ---- marking -------------------------------------------------------------------------------- */
 
-/* The road of a mark whose region of the store's map must be opened first. */
-static bool open_region(BmpSet *set, BmpMap *map, uint64_t offset, uint64_t length, bool may_wait)
+/* The road of a mark that takes an intent in the store's map. */
+static bool intend(BmpSet *set, BmpMap *map, uint64_t offset, uint64_t length, bool may_wait)
 {
     int ret;
 
@@ -117,7 +117,7 @@ static bool mark(BmpSet *set, uint64_t offset, uint64_t length, bool may_wait, u
         bmp_tracker_leave(section);
         if (marked)
             return true;
-        if (!open_region(set, map, offset, length, may_wait))
+        if (!intend(set, map, offset, length, may_wait))
             return false;
     }
 }

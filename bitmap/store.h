@@ -16,7 +16,7 @@
  * What an opening finds (R names are the tests'):
  *  R1  closed cleanly, disk unchanged since: the bitmaps as they were.
  *  R2  not closed, the page cache has survived (same boot, same file): catalogue and map: exact.
- *  R3  not closed, power lost: the same, and OPEN regions dirty; with BMP_DURABLE_PROCESS
+ *  R3  not closed, power lost: the same, and intents dirty; with BMP_DURABLE_PROCESS
  * everything dirty in enabled bitmaps. R4  closed cleanly, but size or modification time of the
  * disk (regular files) differ, or the disk has another store's mark: enabled bitmaps inconsistent,
  * unless accepted; disabled ones are a record of the past and stay. R5  not closed, and the disk's
@@ -147,7 +147,7 @@ void bmp_set_change_disk(BmpSet *set, int disk_fd);
 void bmp_set_distrust_store(BmpSet *set, const char *why);
 /* Whether an empty change with a commit should be made (healing; any thread). */
 bool bmp_set_wants_commit(BmpSet *set);
-/* Time passes: retires cold regions. A worker, about once a second; harmless without a store. */
+/* Time passes: syncs what was marked. A worker, about once a second; harmless without a store. */
 void bmp_set_tick(BmpSet *set);
 
 /* ---- which disk it is */

@@ -199,11 +199,6 @@ static int write_content(Part *part, const GByteArray *catalogue)
     return ret;
 }
 
-static void quiesce(void *tracker)
-{
-    bmp_tracker_quiesce(tracker);
-}
-
 /* The new map is ready before there is no way back. */
 static BmpMap *open_map(Part *part, int *err)
 {
@@ -216,8 +211,6 @@ static BmpMap *open_map(Part *part, int *err)
         .seed = bmp_entry_seed(part->next.uuid),
         .epoch = part->next.map_epoch,
         .durability = store->o.durability,
-        .quiesce = quiesce,
-        .opaque = &store->set->tracker,
     };
 
     return bmp_map_open(&options, err);

@@ -153,10 +153,10 @@ static char *map_reason(const BmpMapFound *found, bool unsynced)
 {
     GString *text = g_string_new(NULL);
 
-    if (found->open_regions)
-        g_string_append_printf(text, "%s: %zu regions count as dirty",
+    if (found->intents)
+        g_string_append_printf(text, "%s: %zu ranges that were written to count as dirty",
                                unsynced ? "the store could not be synced" : "power was lost",
-                               found->open_regions);
+                               found->intents);
     if (found->crowded_regions)
         g_string_append_printf(text, "%sthere was no room for marks: %zu regions count as dirty",
                                text->len ? "; " : "", found->crowded_regions);
@@ -164,6 +164,11 @@ static char *map_reason(const BmpMapFound *found, bool unsynced)
         g_string_append_printf(
             text, "%sthe store is damaged: %zu regions and %zu words of its map count as dirty",
             text->len ? "; " : "", found->damaged_entries, found->damaged_words);
+    if (found->damaged_intents)
+        g_string_append_printf(text,
+                               "%sthe store is damaged: its list of what was being written is, "
+                               "and all counts as dirty",
+                               text->len ? "; " : "");
     return g_string_free(text, FALSE);
 }
 

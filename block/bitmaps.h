@@ -40,7 +40,7 @@ void blk_bitmaps_change_begin(BlkNode *const *nodes, size_t n);
 bool blk_bitmaps_commit(BlkNode *const *nodes, size_t n, GError **error);
 void blk_bitmaps_change_end(BlkNode *const *nodes, size_t n);
 
-/* About once a second: lets cold regions retire (on a worker), and heals stores that have failed,
+/* About once a second: syncs what was marked (on a worker), and heals stores that have failed,
  * less and less often. Cheap if no node has a store. */
 void blk_bitmaps_tick(BlkGraph *graph);
 

@@ -1,5 +1,6 @@
 /* tests/crash/recover.c: opening what is left, and whether it is right. */
 #include "bitmap/format.h"
+#include "bitmap/intents.h"
 #include "tests/crash/run.h"
 #include "util/error.h"
 
@@ -128,6 +129,26 @@ void recover(Run *run, Medium *m, unsigned n, bool power, How how, Found *found)
 
 /* ---- the harness's own reading of a store --------------------------------------------------- */
 
+static void doubt_of_intents(const BmpSuper *super, const Image *image, const BmpGeometry *g,
+                             Doubt *doubt)
+{
+    g_autoptr(GArray) intents = g_array_new(FALSE, FALSE, sizeof(BmpIntent));
+
+    if (super->map_offset + BMP_INTENTS_SIZE > image->size ||
+        !bmp_intents_decode(image->data + super->map_offset, bmp_entry_seed(super->uuid),
+                            super->map_epoch, intents)) {
+        doubt->everything = true;
+        return;
+    }
+    doubt->open += intents->len;
+    for (guint i = 0; i < intents->len; i++) {
+        BmpIntent *intent = &g_array_index(intents, BmpIntent, i);
+
+        model_set(&doubt->bits, 9, intent->first << g->map_shift,
+                  MIN(intent->end << g->map_shift, g->size) - (intent->first << g->map_shift));
+    }
+}
+
 static void doubt_of_map(const BmpSuper *super, const Image *image, bool full, Doubt *doubt)
 {
     uint64_t seed = bmp_entry_seed(super->uuid), epoch;
@@ -138,19 +159,20 @@ static void doubt_of_map(const BmpSuper *super, const Image *image, bool full, D
         return;
     for (uint32_t i = 0; i < g.regions; i++) {
         uint64_t entry, at = (uint64_t)i << g.region_shift;
+        uint64_t offset = super->map_offset + g.table_offset + (uint64_t)i * 8;
 
-        if (super->map_offset + (i + 1) * 8 > image->size)
+        if (offset + 8 > image->size)
             return;
-        memcpy(&entry, image->data + super->map_offset + i * 8, 8);
+        memcpy(&entry, image->data + offset, 8);
         if (!bmp_entry_read(seed, i, GUINT64_FROM_LE(entry), &epoch, &state) ||
             epoch != super->map_epoch)
             continue;
-        if (state == BMP_REGION_OPEN || state == BMP_REGION_CROWDED ||
-            (full && state == BMP_REGION_FULL)) {
+        if (state == BMP_REGION_CROWDED || (full && state == BMP_REGION_FULL)) {
             doubt->open++;
             model_set(&doubt->bits, 9, at, MIN(UINT64_C(1) << g.region_shift, g.size - at));
         }
     }
+    doubt_of_intents(super, image, &g, doubt);
 }
 
 void doubt_read(Run *run, Medium *m, unsigned n, Doubt *doubt)

@@ -125,10 +125,10 @@ BmpSet *recover_open(Run *run, Medium *m, unsigned disk, uint8_t boot, bool read
                      BmpReportFn report, void *opaque);
 void recover_read(BmpSet *set, Found *found);
 
-/* What a store's table says is in doubt after a power loss. */
+/* What a store's map says is in doubt after a power loss. */
 typedef struct Doubt {
     bool everything;
-    unsigned open;  /* regions */
+    unsigned open;  /* intents, and regions that are dirty as a whole */
     ModelBits bits; /* granules of 512 bytes */
 } Doubt;
 void doubt_read(Run *run, Medium *m, unsigned disk, Doubt *doubt);

@@ -195,7 +195,7 @@ static void cold(Run *run, Disk *disk)
     medium_cut(run->scratch2, run->medium, kept);
     doubt_read(run, run->scratch2, disk->index, doubt);
     if (doubt->open)
-        run_fail(run, "step %u: %u regions are still open though nobody writes", run->step,
+        run_fail(run, "step %u: %u intents are still there though nobody writes", run->step,
                  doubt->open);
 }
 

@@ -89,7 +89,7 @@ void seal_entry(GByteArray *file, uint32_t index, uint64_t value, unsigned state
         return;
     index %= g.regions;
     epoch = (super.map_epoch + (int8_t)value) & BMP_EPOCH_MAX;
-    at = map_at(file, &super, index * 8);
+    at = map_at(file, &super, g.table_offset + index * 8);
     if (at)
         tm_put_le64(at, bmp_entry_make(bmp_entry_seed(super.uuid), index, epoch, state & 3));
 }

@@ -263,7 +263,7 @@ END_TEST
 
 START_TEST(f1_every_byte_of_an_entry_damaged)
 {
-    uint64_t entry = bmp_entry_make(7, 3, 1234567, BMP_REGION_OPEN), epoch;
+    uint64_t entry = bmp_entry_make(7, 3, 1234567, BMP_REGION_READY), epoch;
     BmpRegionState state;
 
     for (unsigned byte = 0; byte < 8; byte++) {

@@ -1,232 +1,11 @@
-/* tests/unit/test_map.c: the live map of a store: marks, intents, retiring, recovery, failure.
+/* tests/unit/test_map.c: the live map of a store: marks, intents, recovery, failure.
  *
- * The file is real; its system calls go through a table that counts and blocks syncs, copies the
- * file as a sync ends (what a power loss would leave at best) and makes calls fail. M1 to M5 are
- * the invariants of bitmap/map.h. */
-#include "bitmap/map.h"
-#include "bitmap/tracker.h"
+ * M1 to M5 are the invariants of bitmap/map.h; test_map_power.c has more of M2, and M6. */
+#include "tests/unit/map_util.h"
 #include "util/mapping.h"
 
-#include <check.h>
-#include <errno.h>
-#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-
-#define SHIFT  16u
-#define MIB    (UINT64_C(1) << 20)
-#define REGION (4 * MIB) /* 64 granules: two words */
-#define SEED   UINT64_C(0x1234567)
-#define AT     UINT64_C(8192) /* of the map in the file */
-
-/* What a table of calls can't be given as an argument. */
-static struct {
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    unsigned syncs, running; /* begun so far; in the kernel now */
-    bool blocked;            /* syncs wait */
-    unsigned medium_us;      /* what a sync takes */
-    int sync_error, write_error;
-    void (*after_sync)(int fd);
-} io = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
-
-static int test_fdatasync(int fd)
-{
-    int err;
-
-    pthread_mutex_lock(&io.lock);
-    io.syncs++;
-    io.running++;
-    pthread_cond_broadcast(&io.changed);
-    while (io.blocked)
-        pthread_cond_wait(&io.changed, &io.lock);
-    io.running--;
-    err = io.sync_error;
-    pthread_mutex_unlock(&io.lock);
-    if (err) {
-        errno = err;
-        return -1;
-    }
-    if (io.medium_us)
-        usleep(io.medium_us);
-    if (io.after_sync)
-        io.after_sync(fd);
-    return 0;
-}
-
-static ssize_t test_pwritev2(int fd, const struct iovec *iov, int iovcnt, off_t offset, int flags)
-{
-    if (__atomic_load_n(&io.write_error, __ATOMIC_RELAXED)) {
-        errno = io.write_error;
-        return -1;
-    }
-    return pwritev2(fd, iov, iovcnt, offset, flags);
-}
-
-static void block_syncs(bool blocked)
-{
-    pthread_mutex_lock(&io.lock);
-    io.blocked = blocked;
-    pthread_cond_broadcast(&io.changed);
-    pthread_mutex_unlock(&io.lock);
-}
-
-static void wait_for_sync(void)
-{
-    pthread_mutex_lock(&io.lock);
-    while (!io.running)
-        pthread_cond_wait(&io.changed, &io.lock);
-    pthread_mutex_unlock(&io.lock);
-}
-
-static unsigned syncs_now(void)
-{
-    pthread_mutex_lock(&io.lock);
-    unsigned n = io.syncs;
-    pthread_mutex_unlock(&io.lock);
-    return n;
-}
-
-typedef struct Fix {
-    unsigned quiesced, syncs_before; /* how often; syncs begun by then */
-    bool retiring;                   /* by then granule 1 could not be marked */
-    TmSys sys;
-    BmpTracker tracker; /* for its reader sections */
-    BmpMap *map;
-    BmpGeometry g;
-    int fd;
-    uint64_t epoch;
-} Fix;
-
-static int temp_file(void)
-{
-    g_autofree char *path = NULL;
-    int fd = g_file_open_tmp("test-map-XXXXXX", &path, NULL);
-
-    ck_assert_int_ge(fd, 0);
-    unlink(path);
-    return fd;
-}
-
-static void quiesce(void *opaque)
-{
-    Fix *f = opaque;
-
-    f->quiesced++;
-    f->syncs_before = syncs_now();
-    f->retiring = !bmp_map_mark(f->map, 65536, 1);
-    bmp_tracker_quiesce(&f->tracker);
-}
-
-static void fix_open(Fix *f, uint64_t size, unsigned shift, BmpDurability durability)
-{
-    int err = 0;
-
-    *f = (Fix){ .sys = tm_sys_kernel, .fd = temp_file(), .epoch = 7 };
-    f->sys.fdatasync = test_fdatasync;
-    f->sys.pwritev2 = test_pwritev2;
-    bmp_tracker_init(&f->tracker, size, shift);
-    bmp_geometry_choose(&f->g, size, shift, BMP_REGION_SHIFT_MIN);
-    ck_assert_int_eq(bmp_map_create(&f->sys, f->fd, AT, &f->g, SEED), 0);
-    f->map = bmp_map_open(
-        &(BmpMapOptions){
-            .sys = &f->sys,
-            .fd = f->fd,
-            .geometry = f->g,
-            .offset = AT,
-            .seed = SEED,
-            .epoch = f->epoch,
-            .durability = durability,
-            .quiesce = quiesce,
-            .opaque = f,
-        },
-        &err);
-    ck_assert_msg(f->map != NULL, "bmp_map_open: %s", strerror(-err));
-}
-
-static void fix_close(Fix *f)
-{
-    bmp_map_close(f->map);
-    bmp_tracker_destroy(&f->tracker);
-    close(f->fd);
-}
-
-static bool try_mark(Fix *f, uint64_t offset, uint64_t length)
-{
-    uint32_t *section = bmp_tracker_enter(&f->tracker);
-    bool done = bmp_map_mark(f->map, offset, length);
-
-    bmp_tracker_leave(section);
-    return done;
-}
-
-/* As a writer does it. */
-static int mark(Fix *f, uint64_t offset, uint64_t length)
-{
-    int ret = 0;
-
-    while (ret == 0 && !try_mark(f, offset, length))
-        ret = bmp_map_intend(f->map, offset, length);
-    return ret;
-}
-
-static void recover_fd(Fix *f, int fd, bool power_lost, BmpMapFound *found)
-{
-    bmp_map_recover(&tm_sys_kernel, fd, AT, &f->g, SEED, f->epoch, power_lost, found);
-}
-
-static bool bits_equal(const BmpBits *a, const BmpBits *b)
-{
-    BmpBitsIter i = bmp_bits_iter(a), j = bmp_bits_iter(b);
-    uint64_t at = 0, first[2], end[2] = { 0 };
-
-    while (bmp_bits_next(&i, at, a->nbits, &first[0], &end[0])) {
-        if (!bmp_bits_next(&j, at, b->nbits, &first[1], &end[1]) || first[0] != first[1] ||
-            end[0] != end[1])
-            return false;
-        at = end[0];
-    }
-    return !bmp_bits_next(&j, at, b->nbits, &first[1], &end[1]);
-}
-
-static void expect_found(Fix *f, bool power_lost, const BmpBits *marked, uint64_t uncertain)
-{
-    BmpMapFound found;
-
-    recover_fd(f, f->fd, power_lost, &found);
-    ck_assert(bits_equal(&found.marked, marked));
-    ck_assert_uint_eq(bmp_bits_count(&found.uncertain), uncertain);
-    bmp_map_found_clear(&found);
-}
-
-static void ticks(Fix *f, unsigned n)
-{
-    while (n--)
-        ck_assert_int_eq(bmp_map_tick(f->map), 0);
-}
-
-static uint64_t entry_of(int fd, uint32_t r, BmpRegionState *state)
-{
-    uint64_t entry, epoch;
-
-    ck_assert_int_eq(pread(fd, &entry, 8, (off_t)(AT + 8 * r)), 8);
-    ck_assert(bmp_entry_read(SEED, r, GUINT64_FROM_LE(entry), &epoch, state));
-    return epoch;
-}
-
-/* How many regions have this epoch's stamp. */
-static uint32_t stamped(Fix *f)
-{
-    BmpRegionState state;
-    uint32_t n = 0;
-
-    for (uint32_t r = 0; r < f->g.regions; r++)
-        n += entry_of(f->fd, r, &state) == f->epoch;
-    return n;
-}
 
 START_TEST(marks_are_recovered)
 {
@@ -248,7 +27,6 @@ START_TEST(marks_are_recovered)
     bmp_bits_init(&model, f.g.size, SHIFT);
     expect_found(&f, false, &model, 0);
     for (unsigned i = 0; i < G_N_ELEMENTS(ranges); i++) {
-        ck_assert(!try_mark(&f, ranges[i][0], ranges[i][1]) || i == 1 || i == 2 || i == 3);
         ck_assert_int_eq(mark(&f, ranges[i][0], ranges[i][1]), 0);
         ck_assert(try_mark(&f, ranges[i][0], ranges[i][1]));
         bmp_bits_set_bytes(&model, ranges[i][0], ranges[i][1]);
@@ -268,8 +46,9 @@ START_TEST(marks_are_recovered)
     ck_assert(bmp_map_untouched(f.map));
     bmp_bits_clear_all(&model);
     expect_found(&f, false, &model, 0);
-    ck_assert(!try_mark(&f, 0, 1));
+    ck_assert(!try_mark(&f, 0, 1)); /* that asks for it, too */
     ck_assert_int_eq(mark(&f, 40 * 65536, 1), 0);
+    bmp_bits_set(&model, 0, 0);
     bmp_bits_set(&model, 40, 40);
     expect_found(&f, false, &model, 0);
     bmp_bits_clear_all(&model);
@@ -277,8 +56,7 @@ START_TEST(marks_are_recovered)
 }
 END_TEST
 
-/* With regions of so many words that FULL is preferred, ranges that cover all granules of an open
- * region but not all bytes must come to an end, too. */
+/* All granules of a region, though not all bytes, make it FULL, which needs no words. */
 START_TEST(nearly_whole_regions)
 {
     Fix f;
@@ -286,15 +64,14 @@ START_TEST(nearly_whole_regions)
     BmpRegionState state;
 
     fix_open(&f, 8 * REGION, 9, BMP_DURABLE_POWER);
-    ck_assert_uint_gt(f.g.block, 64 * 8);
     bmp_bits_init(&model, f.g.size, 9);
     ck_assert_int_eq(mark(&f, 0, 1), 0);
-    ck_assert_int_eq(mark(&f, 1, REGION - 2), 0);
-    bmp_bits_set_bytes(&model, 0, REGION);
+    bmp_bits_set_bytes(&model, 0, 1);
     expect_found(&f, false, &model, 0);
     entry_of(f.fd, 0, &state);
-    ck_assert_int_eq(state, BMP_REGION_OPEN);
-    ck_assert_int_eq(mark(&f, 0, REGION), 0);
+    ck_assert_int_eq(state, BMP_REGION_READY);
+    ck_assert_int_eq(mark(&f, 1, REGION - 2), 0);
+    bmp_bits_set_bytes(&model, 0, REGION);
     entry_of(f.fd, 0, &state);
     ck_assert_int_eq(state, BMP_REGION_FULL);
     expect_found(&f, true, &model, 0);
@@ -302,25 +79,6 @@ START_TEST(nearly_whole_regions)
     fix_close(&f);
 }
 END_TEST
-
-typedef struct Marker {
-    Fix *f;
-    BmpBits model;
-    uint32_t seed;
-    unsigned n;
-    uint64_t offset, length; /* for one mark */
-    int ret;
-    bool done; /* atomic */
-    pthread_t thread;
-} Marker;
-
-static uint32_t next_random(uint32_t *state)
-{
-    *state ^= *state << 13;
-    *state ^= *state >> 17;
-    *state ^= *state << 5;
-    return *state;
-}
 
 static void *mark_random(void *opaque)
 {
@@ -338,16 +96,8 @@ static void *mark_random(void *opaque)
     return NULL;
 }
 
-static void *mark_once(void *opaque)
-{
-    Marker *m = opaque;
-
-    m->ret = mark(m->f, m->offset, m->length);
-    __atomic_store_n(&m->done, true, __ATOMIC_RELEASE);
-    return NULL;
-}
-
-/* Many markers, and a ticker that retires what it can: nothing more and nothing less is found. */
+/* Many markers, and a ticker that syncs and closes what it can: nothing more and nothing less is
+ * found. */
 START_TEST(many_threads)
 {
     enum { THREADS = 6 };
@@ -397,8 +147,8 @@ START_TEST(m1_nothing_before_the_sync)
     ck_assert_int_eq(pthread_create(&m.thread, NULL, mark_once, &m), 0);
     wait_for_sync();
     ck_assert_uint_eq(entry_of(f.fd, 0, &state), f.epoch); /* part of what is being synced */
-    ck_assert_int_eq(state, BMP_REGION_OPEN);
-    ck_assert(!try_mark(&f, 0, 1)); /* PENDING lets nobody */
+    ck_assert_int_eq(state, BMP_REGION_NEW);
+    ck_assert(!try_mark(&f, m.offset, 1));
     recover_fd(&f, f.fd, false, &found);
     ck_assert(bmp_bits_empty(&found.marked) && bmp_bits_empty(&found.uncertain));
     bmp_map_found_clear(&found);
@@ -406,8 +156,10 @@ START_TEST(m1_nothing_before_the_sync)
     block_syncs(false);
     pthread_join(m.thread, NULL);
     ck_assert_int_eq(m.ret, 0);
-    ck_assert(try_mark(&f, 0, 1));
+    ck_assert(try_mark(&f, m.offset, 1));
     ck_assert_uint_eq(syncs_now(), 1);
+    entry_of(f.fd, 0, &state);
+    ck_assert_int_eq(state, BMP_REGION_READY);
     fix_close(&f);
 }
 END_TEST
@@ -447,20 +199,6 @@ static struct {
     pthread_mutex_t lock;
     unsigned copies;
 } crash = { .lock = PTHREAD_MUTEX_INITIALIZER };
-
-/* A file that has what @fd has now. */
-static int copy_file(int fd)
-{
-    struct stat st;
-    g_autofree char *data = NULL;
-    int copy = temp_file();
-
-    ck_assert_int_eq(fstat(fd, &st), 0);
-    data = g_malloc((gsize)st.st_size);
-    ck_assert_int_eq(pread(fd, data, (size_t)st.st_size, 0), st.st_size);
-    ck_assert_int_eq(pwrite(copy, data, (size_t)st.st_size, 0), st.st_size);
-    return copy;
-}
 
 static void check_crash(int fd)
 {
@@ -529,65 +267,6 @@ START_TEST(m2_a_crash_at_every_sync)
 }
 END_TEST
 
-static void *tick_once(void *opaque)
-{
-    Marker *m = opaque;
-
-    m->ret = bmp_map_tick(m->f->map);
-    return NULL;
-}
-
-/* M2: a mark that comes while its region is being retired keeps it OPEN; one that is there already
- * needs nothing; neither waits for the sync. */
-START_TEST(m2_marks_while_retiring)
-{
-    Fix f;
-    Marker m = { .f = &f };
-    BmpRegionState state;
-
-    fix_open(&f, 8 * REGION, SHIFT, BMP_DURABLE_POWER);
-    ck_assert_int_eq(mark(&f, 0, 1), 0);
-    ck_assert_int_eq(mark(&f, REGION, 1), 0);
-    ticks(&f, 3);
-    block_syncs(true);
-    ck_assert_int_eq(pthread_create(&m.thread, NULL, tick_once, &m), 0);
-    wait_for_sync();
-    ck_assert(try_mark(&f, 0, 1));
-    ck_assert(try_mark(&f, REGION, 1));
-    ck_assert(!try_mark(&f, 65536, 1));
-    ck_assert_int_eq(bmp_map_intend(f.map, 65536, 1), 0);
-    ck_assert(try_mark(&f, 65536, 1));
-    block_syncs(false);
-    pthread_join(m.thread, NULL);
-    ck_assert_int_eq(m.ret, 0);
-    entry_of(f.fd, 0, &state);
-    ck_assert_int_eq(state, BMP_REGION_OPEN);
-    entry_of(f.fd, 1, &state);
-    ck_assert_int_eq(state, BMP_REGION_EXACT);
-    fix_close(&f);
-}
-END_TEST
-
-/* M2: who saw OPEN has set his bits before the sync begins. */
-START_TEST(m2_retiring_waits_for_markers)
-{
-    Fix f;
-    unsigned before;
-
-    fix_open(&f, 8 * REGION, SHIFT, BMP_DURABLE_POWER);
-    ck_assert_int_eq(mark(&f, 0, 1), 0);
-    ticks(&f, 3);
-    before = syncs_now();
-    f.quiesced = 0;
-    ticks(&f, 1);
-    ck_assert_uint_eq(f.quiesced, 1);
-    ck_assert(f.retiring); /* nobody could begin to add a mark any more */
-    ck_assert_uint_eq(f.syncs_before, before);
-    ck_assert_uint_eq(syncs_now(), before + 1);
-    fix_close(&f);
-}
-END_TEST
-
 START_TEST(ticks_sync_only_what_there_is)
 {
     Fix f;
@@ -599,10 +278,10 @@ START_TEST(ticks_sync_only_what_there_is)
     ck_assert_int_eq(mark(&f, 0, 1), 0);
     ticks(&f, 8);
     n = syncs_now();
-    ck_assert_uint_eq(n, 3); /* the intent, the words, the entry that says EXACT */
+    ck_assert_uint_eq(n, 3); /* the intent, the words, the list without it */
     ticks(&f, 4);
     ck_assert_uint_eq(syncs_now(), n);
-    ck_assert(try_mark(&f, 0, 1)); /* EXACT, and there already: no intent */
+    ck_assert(try_mark(&f, 0, 1));
     ck_assert(!try_mark(&f, 65536, 1));
     fix_close(&f);
 }
@@ -619,14 +298,14 @@ START_TEST(m5_no_room_crowds)
     ck_assert_int_eq(mark(&f, 0, 1), 0);
     bmp_bits_set(&model, 0, 0);
     io.write_error = ENOSPC;
+    io.errors_from = (off_t)(AT + f.g.words_offset);
     ck_assert_int_eq(mark(&f, 9 * REGION + 5, 1), 0);
     ck_assert(try_mark(&f, 10 * REGION - 1, 1));
     ck_assert(bmp_map_full(f.map));
     ck_assert_int_eq(bmp_map_failed(f.map), 0);
     io.write_error = 0;
     expect_found(&f, false, &model, 64); /* region 9 */
-    bmp_bits_clear(&model, 0, 0);
-    expect_found(&f, true, &model, 128); /* and region 0, which is OPEN */
+    expect_found(&f, true, &model, 64);
     bmp_bits_clear_all(&model);
     fix_close(&f);
 }
@@ -702,90 +381,21 @@ START_TEST(durable_process_writes_never_sync)
 }
 END_TEST
 
-/* Or it would never be heard of that their marks could not be written. */
-START_TEST(busy_regions_are_synced)
+/* Or it would never be heard of that marks could not be written, though nobody waits for a sync. */
+START_TEST(busy_places_are_synced)
 {
-    unsigned before, busy = 0;
     Fix f;
 
-    fix_open(&f, 64 * REGION, SHIFT, _i ? BMP_DURABLE_PROCESS : BMP_DURABLE_POWER);
+    fix_open(&f, _i ? 64 * REGION : 16384 * REGION, SHIFT,
+             _i ? BMP_DURABLE_PROCESS : BMP_DURABLE_POWER);
     ck_assert_int_eq(mark(&f, 0, 1), 0);
-    before = syncs_now();
-    for (unsigned i = 1; i <= 12; i++) {
-        ck_assert_int_eq(mark(&f, (uint64_t)i << SHIFT, 1), 0);
-        ticks(&f, 1);
-        busy = MAX(busy, syncs_now() - before);
-    }
-    ck_assert_uint_eq(busy, 2);
+    ck_assert_int_eq(mark(&f, UINT64_C(1) << SHIFT, 1), 0);
     io.sync_error = EIO;
-    for (unsigned i = 13; i < 20 && !bmp_map_failed(f.map); i++) {
-        ck_assert_int_eq(mark(&f, (uint64_t)i << SHIFT, 1), 0);
+    for (unsigned i = 2; i < 9 && !bmp_map_failed(f.map); i++) {
+        ck_assert_int_eq(mark(&f, (uint64_t)i << SHIFT, 1), 0); /* opened ahead */
         bmp_map_tick(f.map);
     }
     ck_assert_int_eq(bmp_map_failed(f.map), -EIO);
-    fix_close(&f);
-}
-END_TEST
-
-/* ---- spreading */
-
-START_TEST(local_writers_do_not_spread)
-{
-    enum { DEEP = 16 };
-    Marker m[DEEP];
-    Fix f;
-
-    fix_open(&f, 16384 * REGION, SHIFT, BMP_DURABLE_POWER);
-    ck_assert_int_eq(mark(&f, 8000 * REGION, 1), 0);
-    ck_assert_uint_eq(stamped(&f), 1);
-    for (unsigned i = 0; i < 32; i++)
-        ck_assert_int_eq(mark(&f, i * REGION, 1), 0);
-    ck_assert_uint_eq(stamped(&f), 33);
-    /* One after the other, but deep: the first is in its sync while the others ask. */
-    for (unsigned i = 0; i < DEEP; i++) {
-        m[i] = (Marker){ .f = &f, .offset = (100 + i) * REGION, .length = 1 };
-        ck_assert_int_eq(pthread_create(&m[i].thread, NULL, mark_once, &m[i]), 0);
-    }
-    for (unsigned i = 0; i < DEEP; i++)
-        pthread_join(m[i].thread, NULL);
-    ck_assert_uint_le(stamped(&f), 33 + DEEP + 8);
-    fix_close(&f);
-}
-END_TEST
-
-static void *mark_often(void *opaque)
-{
-    Marker *m = opaque;
-
-    for (unsigned i = 0; i < m->n; i++)
-        ck_assert_int_eq(mark(m->f, next_random(&m->seed) % m->f->g.regions * REGION, 1), 0);
-    return NULL;
-}
-
-/* Thirty-two writers all over the disk have soon opened it; what nobody marked is retired. */
-START_TEST(random_writers_spread)
-{
-    enum { DEEP = 32, EACH = 64 };
-    Marker m[DEEP];
-    BmpMapFound found;
-    Fix f;
-
-    fix_open(&f, 16384 * REGION, SHIFT, BMP_DURABLE_POWER);
-    io.medium_us = 2000;
-    for (unsigned i = 0; i < DEEP; i++) {
-        m[i] = (Marker){ .f = &f, .seed = 1000 + 7 * i, .n = EACH };
-        ck_assert_int_eq(pthread_create(&m[i].thread, NULL, mark_often, &m[i]), 0);
-    }
-    for (unsigned i = 0; i < DEEP; i++)
-        pthread_join(m[i].thread, NULL);
-    io.medium_us = 0;
-    ck_assert_uint_gt(stamped(&f), DEEP * EACH);
-    ck_assert_uint_lt(syncs_now(), DEEP * EACH / 8);
-    ticks(&f, 5);
-    recover_fd(&f, f.fd, true, &found);
-    ck_assert_uint_eq(found.open_regions, 0);
-    ck_assert_uint_le(bmp_bits_count(&found.marked), DEEP * EACH);
-    bmp_map_found_clear(&found);
     fix_close(&f);
 }
 END_TEST
@@ -806,7 +416,7 @@ START_TEST(damage_costs_what_it_hits)
     for (unsigned r = 0; r < 16; r++)
         ck_assert_int_eq(mark(&f, r * REGION, 1), 0);
     ticks(&f, 5);
-    put(f.fd, 42, AT + 8 * 3);                                             /* an entry */
+    put(f.fd, 42, AT + f.g.table_offset + 8 * 3);                          /* an entry */
     put(f.fd, GUINT64_TO_LE(UINT64_C(1)), AT + f.g.words_offset + 8 * 10); /* region 5's first */
     recover_fd(&f, f.fd, false, &found);
     ck_assert_uint_eq(found.damaged_entries, 1);
@@ -837,23 +447,52 @@ START_TEST(damage_costs_what_it_hits)
 }
 END_TEST
 
+/* Which intents there were is not known any more: after a loss of power any granule may be written.
+ */
+START_TEST(damage_of_a_list)
+{
+    Fix f;
+    BmpMapFound found;
+    BmpBits model;
+
+    fix_open(&f, 16 * REGION, SHIFT, BMP_DURABLE_POWER);
+    bmp_bits_init(&model, f.g.size, SHIFT);
+    for (unsigned r = 0; r < 3; r++) {
+        ck_assert_int_eq(mark(&f, r * REGION, 1), 0);
+        bmp_bits_set_bytes(&model, r * REGION, 1);
+    }
+    expect_found(&f, true, &model, 0);
+    for (unsigned list = 0; list < 2; list++) {
+        put(f.fd, 42, AT + list * BMP_INTENTS_LIST + 8);
+        expect_found(&f, false, &model, 0);
+        recover_fd(&f, f.fd, true, &found);
+        ck_assert(found.damaged_intents);
+        ck_assert_uint_eq(bmp_bits_count(&found.uncertain), 16 * 64 - 3);
+        bmp_map_found_clear(&found);
+        put(f.fd, GUINT64_TO_LE(list ? 3 : 2), AT + list * BMP_INTENTS_LIST + 8);
+    }
+    bmp_bits_clear_all(&model);
+    fix_close(&f);
+}
+END_TEST
+
 /* A word that is mostly unused does not reach into the next regions. */
 START_TEST(damage_of_tiny_regions)
 {
     Fix f;
     BmpMapFound found;
 
-    fix_open(&f, 16 * REGION, 22, BMP_DURABLE_POWER);
+    fix_open(&f, 16 * REGION, 21, BMP_DURABLE_POWER);
     ck_assert_uint_eq(f.g.block, 8);
     ck_assert_int_eq(mark(&f, 3 * REGION, 1), 0);
     ck_assert_int_eq(mark(&f, 5 * REGION + 9, 1), 0);
     put(f.fd, 0, AT + f.g.words_offset + 8 * 3);
     recover_fd(&f, f.fd, false, &found);
     ck_assert_uint_eq(found.damaged_words, 1);
-    ck_assert_uint_eq(bmp_bits_count(&found.uncertain), 1);
-    ck_assert(bmp_bits_test(&found.uncertain, 3));
+    ck_assert_uint_eq(bmp_bits_count(&found.uncertain), 2);
+    ck_assert(bmp_bits_test(&found.uncertain, 6) && bmp_bits_test(&found.uncertain, 7));
     ck_assert_uint_eq(bmp_bits_count(&found.marked), 1);
-    ck_assert(bmp_bits_test(&found.marked, 5));
+    ck_assert(bmp_bits_test(&found.marked, 10));
     bmp_map_found_clear(&found);
     fix_close(&f);
 }
@@ -861,7 +500,7 @@ END_TEST
 
 static ssize_t bad_page(int fd, const struct iovec *iov, int iovcnt, off_t offset, int flags)
 {
-    off_t bad = AT + 4096 + 4096; /* the second page of words, if the table has one */
+    off_t bad = AT + BMP_INTENTS_SIZE + 4096 + 4096; /* the second of words, if the table has one */
 
     if (offset < bad + 4096 && offset + (off_t)iov->iov_len > bad) {
         struct iovec before = { iov->iov_base, (size_t)(bad - offset) };
@@ -883,7 +522,7 @@ START_TEST(a_bad_page_costs_a_page)
     sys.preadv2 = bad_page;
     fix_open(&f, 512 * REGION, 12,
              BMP_DURABLE_PROCESS); /* 256 bytes of words a region: 16 a page */
-    ck_assert_uint_eq(f.g.words_offset, 4096);
+    ck_assert_uint_eq(f.g.words_offset, BMP_INTENTS_SIZE + 4096);
     for (unsigned r = 0; r < 64; r++)
         ck_assert_int_eq(mark(&f, r * REGION, 1), 0);
     bmp_map_recover(&sys, f.fd, AT, &f.g, SEED, f.epoch, false, &found);
@@ -927,7 +566,7 @@ START_TEST(a_cut_file_at_an_intent)
     fix_open(&other, 64 * REGION, SHIFT, BMP_DURABLE_POWER);
     io.write_error = ENOSPC; /* else initialising makes the file longer again */
     ck_assert_int_eq(ftruncate(f.fd, 0), 0);
-    ck_assert_int_eq(mark(&f, 3 * REGION, 1), -EIO);
+    ck_assert_int_lt(mark(&f, 3 * REGION, 1), 0);
     io.write_error = 0;
     ck_assert_int_eq(mark(&other, 3 * REGION, 1), 0);
     ck_assert_int_eq(bmp_map_failed(other.map), 0);
@@ -986,17 +625,14 @@ int main(void)
     tcase_add_test(tc, m1_nothing_before_the_sync);
     tcase_add_test(tc, syncs_are_shared);
     tcase_add_test(tc, m2_a_crash_at_every_sync);
-    tcase_add_test(tc, m2_marks_while_retiring);
-    tcase_add_test(tc, m2_retiring_waits_for_markers);
     tcase_add_test(tc, ticks_sync_only_what_there_is);
     tcase_add_test(tc, m5_no_room_crowds);
     tcase_add_test(tc, a_failed_sync_is_for_ever);
     tcase_add_test(tc, a_failed_sync_lets_waiters_go);
     tcase_add_test(tc, durable_process_writes_never_sync);
-    tcase_add_loop_test(tc, busy_regions_are_synced, 0, 2);
-    tcase_add_test(tc, local_writers_do_not_spread);
-    tcase_add_test(tc, random_writers_spread);
+    tcase_add_loop_test(tc, busy_places_are_synced, 0, 2);
     tcase_add_test(tc, damage_costs_what_it_hits);
+    tcase_add_test(tc, damage_of_a_list);
     tcase_add_test(tc, damage_of_tiny_regions);
     tcase_add_test(tc, a_bad_page_costs_a_page);
     tcase_add_test(tc, a_cut_file_is_a_failure_not_the_end);

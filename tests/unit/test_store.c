@@ -224,13 +224,15 @@ START_TEST(r3_power_loss)
     disk_must_add(&d, "a", 65536, false);
     disk_must_add(&d, "off", 65536, true);
     disk_mark(&d, 0, 1);
+    disk_mark(&d, 65536, 1); /* that opens what lies beside it */
     disk_power_loss(&d);
     disk_open(&d);
-    ck_assert(disk_is_dirty(&d, "a", 0));
+    ck_assert(disk_is_dirty(&d, "a", 0) && disk_is_dirty(&d, "a", 65536));
     ck_assert(!disk_is_dirty(&d, "a", 32 * MIB));
     assert_dirty(&d, "off", "");
     first = recovered(&d, "a");
-    ck_assert_uint_eq(first, 4 * MIB); /* its words can't be believed */
+    ck_assert_uint_gt(first, 0);
+    ck_assert_uint_le(first, size / 200);
     reason = reason_of(&d, "a");
     assert_says(reason, "power was lost");
     ck_assert_uint_gt(d.degraded, 0);

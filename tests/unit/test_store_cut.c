@@ -476,6 +476,53 @@ START_TEST(f9_a_group_that_fails)
 }
 END_TEST
 
+/* ---- the word that a failed store leaves */
+
+static unsigned supers[2]; /* writes of each copy */
+
+/* The second can't be written when it is to have the new state, the first ever since it has it. */
+static ssize_t copies_fail_in_turn(int fd, const struct iovec *iov, int n, off_t offset, int flags)
+{
+    unsigned copy = offset != 0;
+
+    if (iov->iov_len == BMP_SUPER_SIZE && offset <= (off_t)BMP_STORE_ALIGN &&
+        (++supers[copy] == 1) == copy) {
+        errno = EIO;
+        return -1;
+    }
+    return pwritev2(fd, iov, n, offset, flags);
+}
+
+static int never_unlink(const char *path)
+{
+    (void)path;
+    errno = EROFS;
+    return -1;
+}
+
+/* A commit fails, and so does taking it back, so that its superblock stays on the medium beside the
+ * word: the word is newer. */
+START_TEST(a_word_counts_beside_a_failed_commit)
+{
+    Disk d;
+
+    disk_init(&d, 64 * MIB);
+    disk_open(&d);
+    disk_must_add(&d, "a", 65536, false);
+    d.sys.pwritev2 = copies_fail_in_turn;
+    d.sys.unlink = never_unlink;
+    ck_assert(!disk_change(&d, "a", bmp_bitmap_clear, NULL));
+    ck_assert_uint_ge(supers[1], 3);
+    disk_mark(&d, 3 * MIB, 1); /* recorded in memory only */
+    disk_kill(&d);
+    d.sys.pwritev2 = io_pwritev2;
+    d.sys.unlink = io_unlink;
+    disk_open(&d);
+    ck_assert(disk_is_dirty(&d, "a", 3 * MIB));
+    disk_fini(&d);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("store_cut");
@@ -494,6 +541,7 @@ int main(void)
     tcase_add_loop_test(tc, f9_a_group_cut_anywhere, 0, 8);
     tcase_add_loop_test(tc, f9_a_group_removes, 0, 2);
     tcase_add_loop_test(tc, f9_a_group_that_fails, 0, 2);
+    tcase_add_test(tc, a_word_counts_beside_a_failed_commit);
     suite_add_tcase(suite, tc);
     srunner_run_all(runner, CK_ENV);
     failed = srunner_ntests_failed(runner);

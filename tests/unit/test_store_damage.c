@@ -317,8 +317,7 @@ START_TEST(inspected_and_repaired)
     bmp_store_info_clear(&info);
     disk_open(&d);
     ck_assert(disk_is_dirty(&d, "a", 0));
-    ck_assert(disk_is_dirty(&d, "a", 3 * MIB)); /* its region */
-    ck_assert(!disk_is_dirty(&d, "a", 5 * MIB));
+    ck_assert(!disk_is_dirty(&d, "a", 65536)); /* nothing was opened beside it */
     disk_fini(&d);
 }
 END_TEST

@@ -393,6 +393,42 @@ START_TEST(neighbours_in_one_word)
 }
 END_TEST
 
+typedef struct Turner {
+    BmpTracker tracker;
+    bool done; /* atomic */
+} Turner;
+
+static void *quiesce(void *opaque)
+{
+    Turner *t = opaque;
+
+    bmp_tracker_quiesce(&t->tracker);
+    __atomic_store_n(&t->done, true, __ATOMIC_RELEASE);
+    return NULL;
+}
+
+/* A marker may have read either parity when it counts itself in, however old: both are waited for,
+ * whichever is the current one. */
+START_TEST(sections_of_both_parities_are_waited_for)
+{
+    Turner t = { .done = false };
+    pthread_t thread;
+    uint32_t *section;
+
+    bmp_tracker_init(&t.tracker, SIZE, 12);
+    section = &t.tracker.readers[3].in[_i];
+    __atomic_fetch_add(section, 1, __ATOMIC_SEQ_CST);
+    ck_assert_int_eq(pthread_create(&thread, NULL, quiesce, &t), 0);
+    for (unsigned i = 0; i < 50 && !__atomic_load_n(&t.done, __ATOMIC_ACQUIRE); i++)
+        g_usleep(1000);
+    ck_assert(!__atomic_load_n(&t.done, __ATOMIC_ACQUIRE));
+    bmp_tracker_leave(section);
+    pthread_join(thread, NULL);
+    ck_assert(t.done);
+    bmp_tracker_destroy(&t.tracker);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("tracker");
@@ -405,6 +441,7 @@ int main(void)
     tcase_add_test(tc, a_sealed_delta_never_changes);
     tcase_add_loop_test(tc, concurrent_marks_add_up, 0, 2);
     tcase_add_test(tc, neighbours_in_one_word);
+    tcase_add_loop_test(tc, sections_of_both_parities_are_waited_for, 0, 2);
     suite_add_tcase(suite, tc);
     srunner_run_all(runner, CK_ENV);
     failed = srunner_ntests_failed(runner);
