@@ -228,12 +228,15 @@ static void make_words(BmpMap *map, GArray *regions)
     g_array_set_size(regions, ready);
 }
 
-/* Under the lock: what the entries of regions say before (NEW) and after the sync. */
+/* Under the lock: what the entries of regions say before (NEW) and after the sync. One that became
+ * FULL while the lock was let go of stays so: its marks are in no words. */
 static void enter(BmpMap *map, const GArray *regions, unsigned state)
 {
     for (guint i = 0; i < regions->len; i++) {
         uint32_t r = g_array_index(regions, uint32_t, i);
 
+        if (region_get(map, r) == FULL)
+            continue;
         bmp_map_entry(map, r, state == NEW ? BMP_REGION_NEW : BMP_REGION_READY);
         region_set(map, r, state);
     }

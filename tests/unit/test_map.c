@@ -381,6 +381,33 @@ START_TEST(durable_process_writes_never_sync)
 }
 END_TEST
 
+/* While a round gives a region its words somebody marks all of it. */
+static Fix *whole;
+
+static ssize_t whole_pwritev2(int fd, const struct iovec *iov, int iovcnt, off_t offset, int flags)
+{
+    whole->sys.pwritev2 = test_pwritev2;
+    ck_assert(try_mark(whole, 0, REGION));
+    return pwritev2(fd, iov, iovcnt, offset, flags);
+}
+
+START_TEST(full_while_words_are_made)
+{
+    BmpBits model;
+    Fix f;
+
+    fix_open(&f, 16 * REGION, SHIFT, BMP_DURABLE_PROCESS);
+    bmp_bits_init(&model, f.g.size, SHIFT);
+    whole = &f;
+    f.sys.pwritev2 = whole_pwritev2;
+    ck_assert_int_eq(mark(&f, 5 << SHIFT, 1), 0);
+    bmp_bits_set_bytes(&model, 0, REGION);
+    expect_found(&f, false, &model, 0);
+    bmp_bits_clear_all(&model);
+    fix_close(&f);
+}
+END_TEST
+
 /* Or it would never be heard of that marks could not be written, though nobody waits for a sync. */
 START_TEST(busy_places_are_synced)
 {
@@ -630,6 +657,7 @@ int main(void)
     tcase_add_test(tc, a_failed_sync_is_for_ever);
     tcase_add_test(tc, a_failed_sync_lets_waiters_go);
     tcase_add_test(tc, durable_process_writes_never_sync);
+    tcase_add_test(tc, full_while_words_are_made);
     tcase_add_loop_test(tc, busy_places_are_synced, 0, 2);
     tcase_add_test(tc, damage_costs_what_it_hits);
     tcase_add_test(tc, damage_of_a_list);
