@@ -60,6 +60,28 @@ static void sort(BlkReopen *r)
         list_parents_first(r, from->pdata[i], seen, from);
 }
 
+/* Who writes below marks the bitmaps of the nodes that show it, whose stores are closed meanwhile.
+ * None of those below is above one that is held. */
+static GPtrArray *with_below(const BlkReopen *r)
+{
+    GPtrArray *still = g_ptr_array_copy(r->held, NULL, NULL);
+    g_autoptr(GPtrArray) from = g_ptr_array_copy(r->held, NULL, NULL);
+    g_autoptr(GPtrArray) down = NULL;
+
+    for (guint i = 0; i < r->entries->len; i++) {
+        const BlkReopenEntry *e = r->entries->pdata[i];
+
+        if (e->backing)
+            g_ptr_array_add(from, e->backing->node);
+    }
+    down = blk_roads_down((BlkNode *const *)from->pdata, from->len);
+    for (guint i = 0; i < down->len; i++) {
+        if (!g_ptr_array_find(r->held, down->pdata[i], NULL))
+            g_ptr_array_add(still, down->pdata[i]);
+    }
+    return still;
+}
+
 /* The list of the graph has children before their parents. */
 static void hold(BlkReopen *r)
 {
@@ -70,20 +92,22 @@ static void hold(BlkReopen *r)
             g_ptr_array_add(r->held, all->pdata[i]);
     }
     sort(r);
-    for (guint i = 0; i < r->held->len; i++)
-        blk_inflight_drain_gated(&((BlkNode *)r->held->pdata[i])->inflight);
-    for (guint i = 0; i < r->held->len; i++)
-        blk_gate_close(&((BlkNode *)r->held->pdata[i])->gate);
+    r->still = with_below(r);
+    for (guint i = 0; i < r->still->len; i++)
+        blk_inflight_drain_gated(&((BlkNode *)r->still->pdata[i])->inflight);
+    for (guint i = 0; i < r->still->len; i++)
+        blk_gate_close(&((BlkNode *)r->still->pdata[i])->gate);
 }
 
 static void let_go(BlkReopen *r)
 {
-    for (guint i = r->held->len; i-- > 0;) {
-        BlkNode *node = r->held->pdata[i];
+    for (guint i = r->still->len; i-- > 0;) {
+        BlkNode *node = r->still->pdata[i];
 
         blk_gate_open(&node->gate);
         blk_inflight_drain_end(&node->inflight);
     }
+    g_ptr_array_unref(r->still);
 }
 
 /* What has been written is on the medium: the handle that would know of a failure goes. */

@@ -17,6 +17,7 @@ typedef struct BlkReopen {
     BlkGraph *graph;
     GPtrArray *entries; /* BlkReopenEntry */
     GPtrArray *held;    /* BlkNode, borrowed: those and all that stand on them, parents first */
+    GPtrArray *still;   /* BlkNode, borrowed: those, and what they show or will show */
     bool exchanged;     /* the nodes have the new options and children */
 } BlkReopen;
 

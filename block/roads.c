@@ -205,21 +205,28 @@ static void add_below(GHashTable *wanted, BlkNode *node)
     }
 }
 
-GPtrArray *blk_roads_hold(BlkNode *const *nodes, size_t n)
+GPtrArray *blk_roads_down(BlkNode *const *nodes, size_t n)
 {
     g_autoptr(GHashTable) wanted = g_hash_table_new(NULL, NULL);
     g_autoptr(GPtrArray) all = NULL;
-    GPtrArray *held = g_ptr_array_new();
+    GPtrArray *found = g_ptr_array_new();
 
     for (size_t i = 0; i < n; i++)
         add_below(wanted, nodes[i]);
     if (!n)
-        return held;
+        return found;
     all = blk_graph_nodes(nodes[0]->graph);
-    for (guint i = all->len; i-- > 0;) { /* parents first: a request there may wait for its child */
+    for (guint i = all->len; i-- > 0;) {
         if (g_hash_table_remove(wanted, all->pdata[i]))
-            g_ptr_array_add(held, all->pdata[i]);
+            g_ptr_array_add(found, all->pdata[i]);
     }
+    return found;
+}
+
+GPtrArray *blk_roads_hold(BlkNode *const *nodes, size_t n)
+{
+    GPtrArray *held = blk_roads_down(nodes, n);
+
     for (guint i = 0; i < held->len; i++) {
         BlkNode *node = held->pdata[i];
 

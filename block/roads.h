@@ -43,6 +43,9 @@ void blk_roads_mark_end(BlkMarked *marked); /* NULL is fine */
 /* What the node shows may have changed without a write: dirty, in its bitmaps and above. */
 void blk_roads_mark(BlkNode *node, uint64_t offset, uint64_t length);
 
+/* @n nodes, and those below through which changes of what they show can come. Parents first: a
+ * request there may wait for its child. */
+GPtrArray *blk_roads_down(BlkNode *const *nodes, size_t n);
 /* Holds @n nodes still, and those below through which changes of what they show can come: no
  * request is in flight, none will come but the caller's own. Of several the gates are closed, too:
  * a flush would write from one into the other. Returned: blk_roads_let_go(). */

@@ -8,6 +8,55 @@ static const char *const places[] = { "/var/tmp", "/dev/shm" };
 
 /* ---- raw */
 
+/* What is written to the store when raw is opened anew: meanwhile somebody writes below it. */
+static BlkNode *below;
+static bool wrote_below; /* atomic */
+static pthread_t writer;
+
+static void *write_below(void *unused)
+{
+    write_pattern(below, 512 * KIB, 4096, 1);
+    __atomic_store_n(&wrote_below, true, __ATOMIC_RELEASE);
+    return unused;
+}
+
+static int write_meanwhile(off_t offset)
+{
+    fake.after_write = NULL;
+    ck_assert_int_eq(pthread_create(&writer, NULL, write_below, NULL), 0);
+    g_usleep(100000);
+    ck_assert(!__atomic_load_n(&wrote_below, __ATOMIC_ACQUIRE));
+    (void)offset;
+    return 0;
+}
+
+START_TEST(raw_reopened_while_written_below)
+{
+    g_autofree char *options =
+        g_strdelimit(g_strdup("[{'driver':'raw','node-name':'r','file':'f'}]"), "'", '"');
+    json_object *list = json_tokener_parse(options);
+    g_autoptr(BmpBitmap) bitmap = NULL;
+    BlkNode *raw;
+
+    open_on_disk();
+    make_file("f", MIB);
+    below = add_file("f", "");
+    raw = add("{'driver':'raw','node-name':'r','file':'f'}");
+    blk_bitmaps_change_begin(&raw, 1);
+    bitmap = bmp_set_add(blk_node_bitmaps(raw), "b",
+                         &(BmpAddOptions){ .granularity = 4096, .persistent = true }, NULL);
+    ck_assert(bitmap && blk_bitmaps_commit(&raw, 1, NULL));
+    blk_bitmaps_change_end(&raw, 1);
+    fake.after_write = write_meanwhile;
+    ck_assert(blk_graph_reopen(graph, list, NULL));
+    ck_assert_ptr_null(fake.after_write);
+    pthread_join(writer, NULL);
+    ck_assert_uint_eq(bmp_bitmap_count(bitmap), 4096);
+    json_object_put(list);
+    close_graph();
+}
+END_TEST
+
 START_TEST(raw_window)
 {
     BlkNode *file, *raw;
@@ -234,6 +283,7 @@ int main(void)
 
     tcase_set_timeout(cases, 60);
     tcase_add_loop_test(cases, raw_window, 0, 2);
+    tcase_add_test(cases, raw_reopened_while_written_below);
     tcase_add_test(cases, raw_refusals);
     tcase_add_test(cases, raw_resize);
     tcase_add_test(cases, null_disk);
