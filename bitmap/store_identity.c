@@ -152,7 +152,7 @@ static bool same_file(const BmpIdentity *a, const BmpIdentity *b)
 static char *closed_file_differs(const BmpSuper *s, const BmpIdentity *was, const BmpIdentity *disk)
 {
     if (!same_time(was, disk))
-        return g_strdup("the disk was changed by somebody else: its modification time is another");
+        return g_strdup("the disk was changed by somebody else: its modification time has changed");
     if (same_file(was, disk) || bmp_identity_has(disk, s->uuid))
         return NULL;
     if (disk->n_marks)
@@ -210,7 +210,7 @@ char *bmp_identity_differs(const BmpSuper *s, const BmpIdentity *disk, uint64_t 
     if (!disk->known)
         return NULL;
     if (!was.known)
-        return g_strdup("it was written without its disk, of which it knows nothing");
+        return g_strdup("it has no record of its disk");
     if (was.device != disk->device)
         return g_strdup_printf("the disk was a %s and is a %s",
                                was.device ? "block device" : "file",
@@ -225,10 +225,10 @@ char *bmp_identity_changed(const BmpIdentity *was, const BmpIdentity *now)
     if (!was->known || !now->known)
         return NULL;
     if (was->device != now->device || (!now->device && !same_file(was, now)))
-        return g_strdup("the disk is another file than before it was opened anew");
+        return g_strdup("the disk is another file than before it was reopened");
     if (now->device)
         return device_differs(was, now, true, true);
     if (!same_time(was, now) || was->size != now->size)
-        return g_strdup("the disk was changed by somebody else while it was being opened anew");
+        return g_strdup("the disk was changed by somebody else while it was being reopened");
     return NULL;
 }

@@ -22,8 +22,8 @@ static void report_lost(BmpStore *store, const GArray *records, const GArray *fo
             k++;
         if (k == records->len)
             bmp_store_report(store, &(BmpReport){ .bitmap = name,
-                                                  .reason = "it was in the store only, and the "
-                                                            "image does not say that this counts: "
+                                                  .reason = "only the store had it, and the image "
+                                                            "does not say that the store counts: "
                                                             "it is lost" });
     }
 }

@@ -474,10 +474,11 @@ static bool both_states(Reader *r, GArray *old, bool known, const char *leader)
 {
     BmpRecovered *out = r->out;
 
-    bmp_recovered_problem(out, NULL, 0, false,
-                          "whether a change of several disks was made can't be told, as its leader "
-                          "can't be asked, the store '%s': what was dirty before it or after is",
-                          leader ? leader : "?");
+    bmp_recovered_problem(
+        out, NULL, 0, false,
+        "it can't be told whether a change of several disks was made, since its leader, "
+        "the store '%s', can't be read: what was dirty before or after it is dirty",
+        leader ? leader : "?");
     for (guint i = 0; i < old->len; i++) /* a damaged store may say anything */
         bmp_bits_resize(&nth(old, i)->bits, out->super.disk_size);
     unite(out->records, old);

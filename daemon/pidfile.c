@@ -86,10 +86,7 @@ static bool fill(int fd, const char *path, GError **error)
     struct stat st;
 
     if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_nlink > 1 || !looks_like_pid(fd))
-        return tm_error_set(error,
-                            "cannot create PID file: '%s' is something else, which is left as it "
-                            "is",
-                            path);
+        return tm_error_set(error, "cannot create PID file: '%s' exists, but is no PID file", path);
     if (ftruncate(fd, 0) < 0 || pwrite(fd, text, (size_t)n, 0) != n)
         return tm_error_set_errno(error, errno, "cannot create PID file: Could not write '%s'",
                                   path);
