@@ -90,6 +90,16 @@ bool bmp_store_forget_failure(BmpStore *store)
     return __atomic_exchange_n(&store->failed, false, __ATOMIC_ACQ_REL);
 }
 
+/* The disk does not know the file any more; what replaces it has another uuid, or it would be
+ * vouched for again before that is there. */
+static bool disown(BmpStore *store)
+{
+    if (!store->marked || !bmp_identity_unmark(store->o.sys, store->disk_fd, store->super.uuid))
+        return false;
+    memset(store->super.uuid, 0, sizeof(store->super.uuid));
+    return true;
+}
+
 /* Leaves word for the next opening that the store is behind the disk. */
 static bool leave_word(BmpStore *store)
 {
@@ -109,8 +119,7 @@ static bool leave_word(BmpStore *store)
     }
     store->super.generation = super.generation;
     /* Neither takes room on the store's file system, and the last one nothing of it at all. */
-    return ret == 0 || bmp_store_file_remove(sys, store->path, NULL) ||
-           (store->marked && bmp_identity_unmark(sys, store->disk_fd, store->super.uuid));
+    return ret == 0 || bmp_store_file_remove(sys, store->path, NULL) || disown(store);
 }
 
 void bmp_store_fail(BmpStore *store, int err, const char *what)

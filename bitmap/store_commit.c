@@ -233,8 +233,8 @@ static bool prepare_file(Part *part, GError **error)
 }
 
 /* A file that has its name says what was not to be; should the name come back, nobody believes it.
- */
-static void unsay(Part *part)
+ * Whether that is on the medium. */
+static bool unsay(Part *part)
 {
     BmpSuper super = part->next;
 
@@ -242,9 +242,9 @@ static void unsay(Part *part)
     super.generation++;
     for (unsigned copy = 0; copy < BMP_SUPER_COPIES; copy++) {
         if (bmp_store_write_super(part->store->o.sys, part->fd, copy, &super) < 0)
-            return;
+            return false;
     }
-    bmp_store_sync(part->store->o.sys, part->fd);
+    return bmp_store_sync(part->store->o.sys, part->fd) == 0;
 }
 
 /* Takes back what was written. */
@@ -256,13 +256,16 @@ static void discard(Part *part)
         g_autofree char *name = g_strconcat(store->path, ".tmp", NULL);
 
         if (part->published) {
-            unsay(part);
-            if (!bmp_store_file_remove(store->o.sys, store->path, NULL))
-                store->replace = true; /* what is left there is ours, and says nothing */
+            bool said = unsay(part), gone = bmp_store_file_remove(store->o.sys, store->path, NULL);
+
+            store->replace |= !gone; /* what is left there is ours, and says nothing */
+            if (!gone && !said)      /* the disk will not know it */
+                memset(store->super.uuid, 0, sizeof(store->super.uuid));
         } else if (part->fd >= 0) {
             store->o.sys->unlink(name);
         }
-        if (store->fd < 0) /* else the disk has lost its store, which is to be noticed */
+        /* Else the disk has lost its store, which is to be noticed. */
+        if (store->fd < 0 || memcmp(part->next.uuid, store->super.uuid, 16))
             bmp_identity_unmark(store->o.sys, store->disk_fd, part->next.uuid);
         if (part->fd >= 0)
             store->o.sys->close(part->fd);

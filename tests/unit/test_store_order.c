@@ -131,6 +131,78 @@ START_TEST(a_failed_sync_fails_the_store)
 }
 END_TEST
 
+/* Nothing can be written to the store, and its name can't be changed, but beside it. */
+static ino_t stuck;
+
+static bool is_stuck(int fd)
+{
+    struct stat st;
+
+    errno = EIO;
+    return fstat(fd, &st) == 0 && st.st_ino == stuck;
+}
+
+static ssize_t stuck_pwritev2(int fd, const struct iovec *iov, int n, off_t offset, int flags)
+{
+    return is_stuck(fd) ? -1 : pwritev2(fd, iov, n, offset, flags);
+}
+
+static int stuck_fdatasync(int fd)
+{
+    return is_stuck(fd) ? -1 : 0;
+}
+
+static int stuck_rename(const char *from, const char *to)
+{
+    (void)from;
+    (void)to;
+    errno = EIO;
+    return -1;
+}
+
+static int stuck_unlink(const char *path)
+{
+    struct stat st;
+
+    if (stat(path, &st) < 0 || st.st_ino != stuck)
+        return unlink(path);
+    errno = EIO;
+    return -1;
+}
+
+/* The last thing that can be said of it is said by the disk, and not taken back. */
+START_TEST(what_is_behind_is_not_vouched_for_again)
+{
+    g_autoptr(BmpBitmap) bitmap = NULL;
+    Disk d;
+
+    disk_init(&d, 64 * MIB);
+    disk_open(&d);
+    disk_must_add(&d, "a", 65536, false);
+    disk_mark(&d, 0, 1);
+    stuck = inode_of(d.store);
+    d.sys.pwritev2 = stuck_pwritev2;
+    d.sys.fdatasync = stuck_fdatasync;
+    d.sys.rename = stuck_rename;
+    d.sys.unlink = stuck_unlink;
+    disk_mark(&d, 40 * MIB, 1);
+    ck_assert(strstr(d.reasons->str, "could not be synced") != NULL);
+    ck_assert(strstr(d.reasons->str, "can't be marked as behind") == NULL);
+    disk_heal(&d);
+    ck_assert(bmp_set_wants_commit(d.set));
+    disk_mark(&d, 50 * MIB, 1);
+    disk_kill(&d);
+    d.sys.pwritev2 = io_pwritev2;
+    d.sys.fdatasync = io_fdatasync;
+    d.sys.rename = io_rename;
+    d.sys.unlink = io_unlink;
+    disk_open(&d);
+    bitmap = bmp_set_find(d.set, "a", NULL);
+    ck_assert(bitmap && bmp_bitmap_inconsistent(bitmap));
+    disk_fini(&d);
+}
+END_TEST
+
 /* What the last process was not told of is told to the first sync of the next. */
 START_TEST(what_cant_be_synced_is_not_believed)
 {
@@ -313,6 +385,7 @@ int main(void)
     tcase_add_test(tc, a_record_begins_after_its_data);
     tcase_add_test(tc, no_record_begins_without_its_data);
     tcase_add_loop_test(tc, a_failed_sync_fails_the_store, 0, 2);
+    tcase_add_test(tc, what_is_behind_is_not_vouched_for_again);
     tcase_add_test(tc, what_cant_be_synced_is_not_believed);
     tcase_add_loop_test(tc, f9_the_leader_is_elsewhere_by_then, 0, BETWEENS);
     suite_add_tcase(suite, tc);
