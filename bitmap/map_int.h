@@ -70,7 +70,7 @@ struct BmpMap {
     bool syncing;           /* a round is under way */
     bool touched;           /* in this epoch */
     bool unsynced;          /* words or entries have changed since the last sync began */
-    uint8_t waits;          /* ticks since then, with BMP_DURABLE_PROCESS */
+    uint8_t waits;          /* ticks with something to settle since a tick's last round */
     GArray *asked;          /* BmpIntent: ranges that wait for a round */
     GArray *intents;        /* Intent: the list on the medium, or being written */
     uint64_t number;        /* of that list */
@@ -142,7 +142,7 @@ void bmp_map_entry(BmpMap *map, uint32_t r, BmpRegionState state);
 /* What no marks have come to for some ticks, and what is in the way, is closed; and for each of the
  * first @n ranges that wait there may be a window. */
 void bmp_windows_choose(BmpMap *map, size_t n);
-/* Time has passed; whether the list has something that can leave. */
+/* Time has passed; whether the list has a window that can leave. */
 bool bmp_windows_tick(BmpMap *map);
 void bmp_windows_init(BmpMap *map);
 

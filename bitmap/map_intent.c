@@ -345,21 +345,29 @@ int bmp_map_intend(BmpMap *map, uint64_t offset, uint64_t length)
     return bmp_map_failed(map);
 }
 
+/* Whether there is something that a round makes durable, or takes off the list. */
+static bool unsettled(const BmpMap *map)
+{
+    bool found = map->unsynced, listed = bmp_map_intend_waits(map);
+
+    for (guint i = 0; listed && i < map->intents->len && !found; i++)
+        found = !is_window(&g_array_index(map->intents, Intent, i));
+    return found;
+}
+
 int bmp_map_tick(BmpMap *map)
 {
-    bool due;
+    bool stale;
 
     TM_GUARD(&map->lock);
     while (map->syncing)
         pthread_cond_wait(&map->changed, &map->lock);
     if (bmp_map_failed(map))
         return bmp_map_failed(map);
-    if (bmp_map_intend_waits(map))
-        due = bmp_windows_tick(map) || map->unsynced;
-    else /* that a mark could not be written back is told to who syncs before its page goes, or
-            never */
-        due = map->unsynced && ++map->waits >= SYNC_TICKS;
-    if (due) {
+    stale = bmp_windows_tick(map);
+    map->waits += unsettled(map);
+    /* That a mark could not be written back is told to who syncs, or to nobody. */
+    if (stale || map->waits >= SYNC_TICKS) {
         map->waits = 0;
         lead(map, true);
     }

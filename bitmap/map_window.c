@@ -141,7 +141,9 @@ bool bmp_windows_tick(BmpMap *map)
     for (guint i = 0; i < map->intents->len; i++) {
         Intent *w = nth(map, i);
 
-        if (is_window(w) && w->state == OPEN && w->idle < IDLE_TICKS)
+        if (!is_window(w))
+            continue; /* all of it is marked: it costs nothing after a loss of power */
+        if (w->state == OPEN && w->idle < IDLE_TICKS)
             w->idle++;
         stale |= w->state == CLOSING || w->idle >= IDLE_TICKS;
     }

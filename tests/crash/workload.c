@@ -187,7 +187,7 @@ static void cold(Run *run, Disk *disk)
     g_autofree Doubt *doubt = g_new(Doubt, 1);
     g_autofree uint8_t *kept = NULL;
 
-    for (int i = 0; i < 6; i++)
+    for (int i = 0; i < 12; i++)
         tick(run, disk);
     if (run->adopted || run->faulted || disk->durability != BMP_DURABLE_POWER)
         return;

@@ -276,10 +276,10 @@ START_TEST(ticks_sync_only_what_there_is)
     ticks(&f, 4);
     ck_assert_uint_eq(syncs_now(), 0);
     ck_assert_int_eq(mark(&f, 0, 1), 0);
-    ticks(&f, 8);
+    ticks(&f, 12);
     n = syncs_now();
     ck_assert_uint_eq(n, 3); /* the intent, the words, the list without it */
-    ticks(&f, 4);
+    ticks(&f, 12);
     ck_assert_uint_eq(syncs_now(), n);
     ck_assert(try_mark(&f, 0, 1));
     ck_assert(!try_mark(&f, 65536, 1));
