@@ -197,8 +197,16 @@ static char *device_differs(const BmpIdentity *was, const BmpIdentity *disk, boo
     return NULL;
 }
 
+bool bmp_identity_moved_with(const BmpSuper *s, const BmpIdentity *disk, uint64_t store_ino)
+{
+    BmpIdentity was = identity_of(s);
+
+    return store_ino != s->store_ino && s->disk_marked && was.known && disk->known && !was.device &&
+           !disk->device && !same_file(&was, disk) && bmp_identity_has(disk, s->uuid);
+}
+
 char *bmp_identity_differs(const BmpSuper *s, const BmpIdentity *disk, uint64_t disk_size,
-                           const uint8_t boot_id[16])
+                           uint64_t store_ino, const uint8_t boot_id[16])
 {
     BmpIdentity was = identity_of(s);
     bool closed = s->state == BMP_STORE_CLOSED;
@@ -217,6 +225,8 @@ char *bmp_identity_differs(const BmpSuper *s, const BmpIdentity *disk, uint64_t 
                                disk->device ? "block device" : "file");
     if (disk->device)
         return device_differs(&was, disk, closed, !memcmp(s->boot_id, boot_id, 16));
+    if (!closed && bmp_identity_moved_with(s, disk, store_ino))
+        return NULL;
     return closed ? closed_file_differs(s, &was, disk) : open_file_differs(s, &was, disk);
 }
 

@@ -73,9 +73,12 @@ int bmp_identity_open(const TmSys *sys, int disk_fd, BmpIdentity *identity);
 void bmp_identity_close(const TmSys *sys, int disk_fd, int fd);
 /* What a superblock says of the disk. */
 void bmp_identity_put(const BmpIdentity *disk, BmpSuper *super);
+/* Whether disk and store (@store_ino: the inode of its file) are both copies: the disk has the mark
+ * of the store that was open with another file. Such a pair is what a loss of power leaves. */
+bool bmp_identity_moved_with(const BmpSuper *super, const BmpIdentity *disk, uint64_t store_ino);
 /* Whether the disk is not what the store was left with, and why (g_free); R4, R5. */
 char *bmp_identity_differs(const BmpSuper *super, const BmpIdentity *disk, uint64_t disk_size,
-                           const uint8_t boot_id[16]);
+                           uint64_t store_ino, const uint8_t boot_id[16]);
 
 /* ---- store_marks.c */
 void bmp_marks_read(const TmSys *sys, int fd, BmpIdentity *disk);

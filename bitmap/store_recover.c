@@ -172,14 +172,22 @@ static char *map_reason(const BmpMapFound *found, bool unsynced)
     return g_string_free(text, FALSE);
 }
 
+static uint64_t store_ino(const Reader *r)
+{
+    struct stat st;
+
+    return r->o->sys->fstat(r->o->fd, &st) < 0 ? 0 : st.st_ino;
+}
+
 static void add_map(Reader *r, GArray *records, const BmpSuper *super)
 {
     const BmpRecoverOptions *o = r->o;
     g_autofree char *reason = NULL;
     BmpGeometry geometry;
     BmpMapFound found;
+    uint64_t ino = store_ino(r);
     struct stat st;
-    bool power_lost;
+    bool power_lost, moved = bmp_identity_moved_with(super, o->disk, ino);
 
     if (!super->map_shift || super->state == BMP_STORE_CLOSED || !super->disk_size)
         return;
@@ -188,14 +196,14 @@ static void add_map(Reader *r, GArray *records, const BmpSuper *super)
         add_everything(r, records, super, "the store could not be written while the disk was");
         return;
     }
-    if (o->sys->fstat(o->fd, &st) < 0 || st.st_ino != super->store_ino) {
+    if (o->sys->fstat(o->fd, &st) < 0 || (ino != super->store_ino && !moved)) {
         add_everything(
             r, records, super,
             "the store is a copy of the one that was open, and may be older than the disk");
         return;
     }
     power_lost = o->unsynced || memcmp(super->boot_id, o->boot_id, sizeof(super->boot_id)) ||
-                 st.st_dev != super->store_dev;
+                 st.st_dev != super->store_dev || moved;
     if (power_lost && super->durability == BMP_DURABLE_PROCESS) {
         add_everything(r, records, super,
                        "power was lost, and the durability was process-death: all counts as dirty");
@@ -443,7 +451,7 @@ static void check_disk(Reader *r)
 {
     g_autofree char *why = bmp_identity_differs(
         &r->out->super, r->o->disk, size_known(r) ? r->o->disk_size : r->out->super.disk_size,
-        r->o->boot_id);
+        store_ino(r), r->o->boot_id);
 
     if (why && !r->o->accept_changed)
         distrust(r, why);

@@ -250,6 +250,23 @@ START_TEST(a_copy_of_the_store)
 }
 END_TEST
 
+/* A copy of both is what a loss of power leaves: what was marked is dirty, and hardly more. */
+START_TEST(a_copy_of_disk_and_store)
+{
+    Disk d;
+
+    begin(&d);
+    disk_kill(&d);
+    copy_store(&d);
+    replace_disk(&d);
+    disk_open(&d);
+    ck_assert(!inconsistent(&d, "a"));
+    ck_assert(disk_is_dirty(&d, "a", 0));
+    ck_assert(!disk_is_dirty(&d, "a", 40 * MIB));
+    disk_fini(&d);
+}
+END_TEST
+
 static int other_device(int fd, struct stat *st)
 {
     int ret = fstat(fd, st);
@@ -417,6 +434,7 @@ int main(void)
     tcase_add_loop_test(tc, replaced, 0, 2);
     tcase_add_loop_test(tc, born_again_under_the_same_number, 0, 2);
     tcase_add_loop_test(tc, harmless, 0, 2);
+    tcase_add_test(tc, a_copy_of_disk_and_store);
     tcase_add_loop_test(tc, a_copy_of_the_store, 0, 2);
     tcase_add_test(tc, mounted_anew);
     tcase_add_test(tc, deleted_under_way);
