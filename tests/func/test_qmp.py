@@ -450,7 +450,7 @@ OPTIONS = [
     ("--blockdev", "a..b=1"),
     ("--blockdev", "driver.x=1,driver=2"),
     ("--blockdev", "driver=raw,node-name=a,file.0=x"),
-    ("--blockdev", "driver=raw,node-name=a,file.driver=file,file.filename=/nope,,x"),
+    ("--blockdev", "driver=raw,node-name=a,file.driver=file,file.filename=/usr/nope,,x"),
     ("--blockdev", "driver=raw,node-name=a,file=nope"),
     ("--blockdev", "driver=null-co,node-name=a,cache.direct=foo"),
     ("--blockdev", "driver=null-co,node-name=a,cache=foo"),

@@ -47,7 +47,7 @@ static const uint8_t boots[2][16] = { "one boot", "the next one" };
 typedef struct Good {
     GByteArray *bytes;
     uint64_t size;
-    uint8_t xattr[64];
+    uint8_t xattr[512];
     size_t xattr_size;
     TmExtents dirty[BITMAPS];
 } Good;

@@ -22,7 +22,7 @@ typedef struct MemoryFile {
 static MemoryFile files[FILES];
 static ino_t last_ino;
 static int mappings; /* atomic */
-static uint8_t xattr[64];
+static uint8_t xattr[512];
 static size_t xattr_size;
 
 static MemoryFile *find(const char *path)
