@@ -254,16 +254,16 @@ static void discard(Part *part)
 
     if (part->create) {
         g_autofree char *name = g_strconcat(store->path, ".tmp", NULL);
+        bool said = !part->published || unsay(part), gone = true;
 
-        if (part->published) {
-            bool said = unsay(part), gone = bmp_store_file_remove(store->o.sys, store->path, NULL);
-
-            store->replace |= !gone; /* what is left there is ours, and says nothing */
-            if (!gone && !said)      /* the disk will not know it */
-                memset(store->super.uuid, 0, sizeof(store->super.uuid));
-        } else if (part->fd >= 0) {
+        /* Where it did not get the name, that is another one's. */
+        if (part->published && bmp_store_file_named(store->o.sys, part->fd, store->path))
+            gone = bmp_store_file_remove(store->o.sys, store->path, NULL);
+        else if (part->fd >= 0)
             store->o.sys->unlink(name);
-        }
+        store->replace |= !gone; /* what is left there is ours, and says nothing */
+        if (!gone && !said)      /* the disk will not know it */
+            memset(store->super.uuid, 0, sizeof(store->super.uuid));
         /* Else the disk has lost its store, which is to be noticed. */
         if (store->fd < 0 || memcmp(part->next.uuid, store->super.uuid, 16))
             bmp_identity_unmark(store->o.sys, store->disk_fd, part->next.uuid);

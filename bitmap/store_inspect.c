@@ -8,6 +8,7 @@
 
 typedef struct Opened {
     int fd, disk_fd;
+    bool unsynced; /* what a dead process has written may not be on the medium */
     BmpIdentity disk;
     BmpRecovered found;
     uint64_t file_size;
@@ -45,8 +46,10 @@ static bool open_both(const TmSys *sys, const char *path, const char *disk, Open
     return true;
 }
 
+/* @repair: what is found is to be written, and what it says must be on the medium, as where a disk
+ * is opened; who only looks leaves the error to those who do. */
 static bool look(const TmSys *sys, const char *path, const char *disk, const uint8_t boot_id[16],
-                 bool accept_changed, Opened *o, GError **error)
+                 bool repair, Opened *o, GError **error)
 {
     BmpRecoverOptions options = { .sys = sys, .path = path, .boot_id = boot_id };
     struct stat st;
@@ -60,7 +63,9 @@ static bool look(const TmSys *sys, const char *path, const char *disk, const uin
     options.disk = &o->disk;
     options.size_known = disk != NULL;
     options.disk_size = disk ? disk_size(sys, o) : 0;
-    options.accept_changed = accept_changed || !disk;
+    options.accept_changed = !disk;
+    o->unsynced = repair && !bmp_store_file_locked(sys, o->fd) && sys->fsync(o->fd) < 0;
+    options.unsynced = o->unsynced;
     bmp_recover(&options, &o->found);
     if (o->found.verdict != BMP_FOUND_NOTHING)
         return true;
@@ -186,8 +191,10 @@ bool bmp_store_repair(const TmSys *sys, const char *path, const char *disk,
 {
     Opened o;
     bool ok =
-        look(sys, path, disk, boot_id, false, &o, error) && repair(sys, path, boot_id, &o, error);
+        look(sys, path, disk, boot_id, true, &o, error) && repair(sys, path, boot_id, &o, error);
 
+    if (!ok && o.unsynced) /* nobody else will be told */
+        bmp_identity_unmark(sys, o.disk_fd, o.found.super.uuid);
     opened_close(sys, &o);
     return ok;
 }

@@ -229,6 +229,39 @@ START_TEST(what_cant_be_synced_is_not_believed)
 }
 END_TEST
 
+START_TEST(what_cant_be_synced_is_not_repaired_as_it_is)
+{
+    g_autoptr(GError) error = NULL;
+    bool fails = _i;
+    Disk d;
+
+    disk_init(&d, 64 * MIB);
+    disk_open(&d);
+    disk_must_add(&d, "a", 65536, false);
+    disk_mark(&d, 0, 1);
+    disk_mark(&d, 65536, 1);
+    disk_kill(&d);
+    io_fail(1, 1, EIO);
+    io.syncs_only = true;
+    d.sys.rename = fails ? stuck_rename : io_rename;
+    ck_assert_msg(bmp_store_repair(&d.sys, d.store, d.image, d.o.boot_id, &error) != fails, "%s",
+                  error ? error->message : "no error");
+    d.sys.rename = io_rename;
+    disk_open(&d);
+    if (fails) { /* the error was told to who could not keep it */
+        g_autoptr(BmpBitmap) bitmap = bmp_set_find(d.set, "a", NULL);
+
+        ck_assert(bitmap && bmp_bitmap_inconsistent(bitmap));
+        disk_fini(&d);
+        return;
+    }
+    ck_assert(disk_is_dirty(&d, "a", 0) && disk_is_dirty(&d, "a", 65536));
+    ck_assert(disk_is_dirty(&d, "a", 2 * 65536)); /* it was opened ahead */
+    ck_assert(!disk_is_dirty(&d, "a", 40 * MIB));
+    disk_fini(&d);
+}
+END_TEST
+
 /* ---- changes of several disks */
 
 static struct {
@@ -387,6 +420,7 @@ int main(void)
     tcase_add_loop_test(tc, a_failed_sync_fails_the_store, 0, 2);
     tcase_add_test(tc, what_is_behind_is_not_vouched_for_again);
     tcase_add_test(tc, what_cant_be_synced_is_not_believed);
+    tcase_add_loop_test(tc, what_cant_be_synced_is_not_repaired_as_it_is, 0, 2);
     tcase_add_loop_test(tc, f9_the_leader_is_elsewhere_by_then, 0, BETWEENS);
     suite_add_tcase(suite, tc);
     srunner_run_all(runner, CK_ENV);
