@@ -141,6 +141,7 @@ static void report(void *opaque, const BmpReport *r)
                   r->bitmap ? r->bitmap : "", r->bitmap ? "'" : "", r->reason,
                   r->inconsistent ? "; it is inconsistent" : "");
     blk_graph_emit(node->graph, "BITMAP_DEGRADED", data);
+    blk_graph_ask_heal(node->graph);
 }
 
 /* ---- flushing */
@@ -510,6 +511,22 @@ static void heal(BlkNode *node)
     blk_bitmaps_change_end(&node, 1);
 }
 
+/* Whether time passes for the node's bitmaps. */
+static bool is_kept(BlkNode *node)
+{
+    return node->store && !blk_node_read_only(node) && bmp_set_store_path(node->bitmaps);
+}
+
+void blk_bitmaps_heal(BlkGraph *graph)
+{
+    g_autoptr(GPtrArray) nodes = blk_graph_nodes(graph);
+
+    for (guint i = 0; i < nodes->len; i++) {
+        if (is_kept(nodes->pdata[i]))
+            heal(nodes->pdata[i]);
+    }
+}
+
 static void tick(BlkNode *node)
 {
     BlkBitmaps *b = node->store;
@@ -531,7 +548,7 @@ void blk_bitmaps_tick(BlkGraph *graph)
     for (guint i = 0; i < nodes->len; i++) {
         BlkNode *node = nodes->pdata[i];
 
-        if (node->store && !blk_node_read_only(node) && bmp_set_store_path(node->bitmaps))
+        if (is_kept(node))
             tick(node);
     }
 }

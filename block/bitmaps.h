@@ -43,6 +43,8 @@ void blk_bitmaps_change_end(BlkNode *const *nodes, size_t n);
 /* About once a second: syncs what was marked (on a worker), and heals stores that have failed,
  * less and less often. Cheap if no node has a store. */
 void blk_bitmaps_tick(BlkGraph *graph);
+/* The first attempt to heal need not wait for that; see blk_graph_set_heal(). */
+void blk_bitmaps_heal(BlkGraph *graph);
 
 /* Whether the node's persistent bitmaps, where its image keeps them, can follow its disk to another
  * size. */

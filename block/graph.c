@@ -32,6 +32,8 @@ struct BlkGraph {
     void *emit_opaque;
     void (*log)(void *opaque, const char *line);
     void *log_opaque;
+    void (*heal)(void *opaque);
+    void *heal_opaque;
     bool without_stores;
     bool behind; /* bitmaps of a node that was closed could not be kept */
 };
@@ -104,6 +106,18 @@ void blk_graph_set_log(BlkGraph *graph, void (*log)(void *opaque, const char *li
 {
     graph->log = log;
     graph->log_opaque = opaque;
+}
+
+void blk_graph_set_heal(BlkGraph *graph, void (*heal)(void *opaque), void *opaque)
+{
+    graph->heal = heal;
+    graph->heal_opaque = opaque;
+}
+
+void blk_graph_ask_heal(BlkGraph *graph)
+{
+    if (graph->heal)
+        graph->heal(graph->heal_opaque);
 }
 
 void blk_graph_log(BlkGraph *graph, const char *format, ...)

@@ -85,6 +85,17 @@ static gboolean tick(void *opaque)
     return G_SOURCE_CONTINUE;
 }
 
+static gboolean heal(void *opaque)
+{
+    blk_bitmaps_heal(((Daemon *)opaque)->graph);
+    return G_SOURCE_REMOVE;
+}
+
+static void ask_heal(void *opaque)
+{
+    g_idle_add(heal, opaque);
+}
+
 bool daemon_init(Daemon *d, const GArray *options, const Sandbox *sandbox, GError **error)
 {
     BlkEngineOptions engine = { 0 };
@@ -102,6 +113,7 @@ bool daemon_init(Daemon *d, const GArray *options, const Sandbox *sandbox, GErro
         return false;
     d->graph = blk_graph_new(d->registry, d->engine, &tm_sys_kernel);
     blk_graph_set_log(d->graph, log_line, NULL);
+    blk_graph_set_heal(d->graph, ask_heal, d);
     tm_mapping_guard_install();
     d->exports = blk_exports_new(d->graph);
     d->server = nbds_server_new(d->exports);
@@ -291,6 +303,8 @@ bool daemon_finish(Daemon *d, GError **error)
     qmp_context_free(d->qmp);
     blk_exports_free(d->exports);
     kept = blk_graph_free(d->graph);
+    while (g_idle_remove_by_data(d)) /* nobody asks to heal any more */
+        continue;
     blk_engine_free(d->engine);
     blk_registry_free(d->registry);
     g_clear_pointer(&d->chardevs, g_hash_table_unref);
