@@ -197,10 +197,18 @@ void bmp_geometry_choose(BmpGeometry *g, uint64_t size, unsigned map_shift,
     geometry_fill(g, size, map_shift, shift);
 }
 
+/* Larger than they need be: who reads the words of one would have no end. */
+static bool regions_too_large(const BmpSuper *super)
+{
+    return super->region_shift > MAX(super->map_shift, BMP_REGION_SHIFT_MIN) &&
+           (!super->disk_size ||
+            ((super->disk_size - 1) >> (super->region_shift - 1)) < BMP_REGIONS_MAX);
+}
+
 bool bmp_geometry_of(BmpGeometry *g, const BmpSuper *super)
 {
     if (super->map_shift < 9 || super->map_shift > 31 || super->region_shift < super->map_shift ||
-        super->region_shift > 62 ||
+        super->region_shift > 62 || regions_too_large(super) ||
         (super->disk_size && ((super->disk_size - 1) >> super->region_shift) >= BMP_REGIONS_MAX))
         return false;
     geometry_fill(g, super->disk_size, super->map_shift, super->region_shift);

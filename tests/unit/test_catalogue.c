@@ -341,8 +341,9 @@ END_TEST
 
 START_TEST(superblocks_out_of_range)
 {
-    BmpSuper found, wrong[] = { some_super(), some_super(), some_super(), some_super(),
-                                some_super(), some_super(), some_super(), some_super() };
+    BmpSuper found,
+        wrong[] = { some_super(), some_super(), some_super(), some_super(), some_super(),
+                    some_super(), some_super(), some_super(), some_super() };
     uint8_t bytes[BMP_SUPER_SIZE];
     uint32_t version;
 
@@ -354,6 +355,9 @@ START_TEST(superblocks_out_of_range)
     wrong[5].disk_size = UINT64_MAX;
     wrong[6].map_epoch = BMP_EPOCH_MAX + 1;
     wrong[7].map_offset = UINT64_MAX - 4095;
+    wrong[8].region_shift = 62; /* one region, whose words are 16 TiB */
+    wrong[8].map_length = UINT64_C(1) << 46;
+    wrong[8].catalogue_offset = UINT64_C(1) << 50;
     for (size_t i = 0; i < G_N_ELEMENTS(wrong); i++) {
         bmp_super_encode(&wrong[i], bytes);
         ck_assert_int_eq(bmp_super_decode(bytes, &found, &version), BMP_SUPER_DAMAGED);

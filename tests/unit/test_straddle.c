@@ -154,10 +154,12 @@ static void writer_done(BlkRequest *request, int result)
 static void *write_it(void *opaque)
 {
     Writer *w = opaque;
+    int result = blk_submit(w->disk->node, &w->request);
 
-    w->result = blk_submit(w->disk->node, &w->request);
-    if (w->result != -EINPROGRESS)
+    if (result != -EINPROGRESS) { /* else it may be done by now */
+        w->result = result;
         return NULL;
+    }
     blk_engine_kick(w->disk->engine);
     pthread_mutex_lock(&w->lock);
     while (!w->done)
