@@ -296,7 +296,7 @@ static bool prepare(Part *part, GError **error)
 
     part->fd = -1;
     part->vanish = !part->n && (store->fd < 0 || !store->keep_empty);
-    if (part->vanish && (store->fd < 0 || !part->grouped))
+    if (part->vanish && (store->fd < 0 || (bmp_store_has_failed(store) && !part->grouped)))
         return true;
     part->create = store->fd < 0 || (bmp_store_has_failed(store) && !part->vanish);
     part->next = store->super;
@@ -484,19 +484,26 @@ static bool publish_alone(Part *part, GError **error)
     return tm_error_set_errno(error, -ret, "Could not write bitmap store '%s'", store->path);
 }
 
+/* A store without bitmaps is removed; before that it says that it has none, as its name may come
+ * back. Where there is no room for that, the removal alone has to do. */
 static bool commit_part(Part *part, GError **error)
 {
+    g_autoptr(GError) why = NULL;
     BmpMap *map = NULL;
     int err = 0;
 
-    if (!prepare(part, error))
+    if (!prepare(part, &why) && !part->vanish) {
+        g_propagate_error(error, g_steal_pointer(&why));
         return false;
-    if (part->vanish)
+    }
+    if (part->vanish && part->fd < 0)
         return vanish(part, error);
     if (part->open_map)
         map = open_map(part, &err);
     if (err == 0 && publish_alone(part, error)) {
         settle(part, map);
+        if (part->vanish)
+            vanish(part, NULL);
         return true;
     }
     bmp_map_close(map);
