@@ -378,6 +378,25 @@ def copy_target_in_use(tmp):
 
 
 @test
+def copy_target_read(tmp):
+    "a target that a daemon only reads is refused too; who exports a disk after a copy sees its new size"
+    data = content(2 * MIB)
+    path = image(os.path.join(tmp, "disk0.img"), 2 * MIB, [(0, data)])
+    small = image(os.path.join(tmp, "small.img"), MIB, [(0, b"small")])
+    export = dict(type="nbd", id="e", node_name="disk0", name="disk0")
+    with Daemon(tmp, *disk(tmp, "small", path=small)) as source, \
+            Daemon(tmp, "--blockdev", "driver=file,node-name=disk0,filename=" + path, name="e") as d:
+        d.qmp("block-export-add", **export)
+        for uri in (d.uri(), source.uri("small")):
+            refused(1, "in use by another program", "copy", uri, path)
+        with open(path, "rb") as f:
+            equal(f.read() == data, True, "a refused copy changed its target")
+        d.qmp("block-export-del", id="e")
+        tidemark("copy", source.uri("small"), path)
+        raises(QMPError, d.qmp, "block-export-add", **export, match="another size")
+
+
+@test
 def copy_few_connections(tmp):
     "a server that takes fewer clients than connections were asked for holds no copy up"
     path = image(os.path.join(tmp, "disk0.img"), 4 * MIB, [(0, content(4 * MIB))])
@@ -476,6 +495,7 @@ def short_lived_server(path):
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen(1)
+    listener.settimeout(PATIENCE)
 
     def serve():
         peer = listener.accept()[0]
@@ -532,6 +552,7 @@ def in_one_piece(tmp):
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen(1)
+        listener.settimeout(PATIENCE)
         got = []
 
         def serve():
