@@ -1,4 +1,5 @@
 #!/usr/bin/python3
+# timeout: 300
 """qcow2 images written by us: random I/O against a model; then qemu-img finds nothing wrong with them and
 reads the same."""
 import json
