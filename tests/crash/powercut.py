@@ -505,7 +505,11 @@ parser.add_argument("--seed", default=os.environ.get("CRASH_SEED"))
 parser.add_argument("--driver", choices=["raw", "qcow2"])
 ARGUMENTS = list(sys.argv)
 OPTIONS, sys.argv[1:] = parser.parse_known_args()
-if os.geteuid() == 0 and have("unshare") and not os.environ.get("POWERCUT_NAMESPACE"):
+if not os.environ.get("POWERCUT_NAMESPACE") and subprocess.run(["unshare", "--mount", "true"], check=False,
+                                                               stderr=subprocess.DEVNULL).returncode:
+    print("1..0 # SKIP no mount namespace of one's own can be had here")
+    sys.exit(0)
+if os.geteuid() == 0 and not os.environ.get("POWERCUT_NAMESPACE"):
     # Whatever is mounted goes when the last process does, however it ends.
     os.environ["POWERCUT_NAMESPACE"] = "1"
     os.execvp("unshare", ["unshare", "--mount", sys.executable, *ARGUMENTS])
