@@ -299,6 +299,7 @@ static void copy_inodes(Medium *to, const Medium *from)
         }
         in->used = true;
         in->disk = old->disk;
+        in->unwritten = false; /* of what was there before */
         in->fds = 0;
         in->serial = old->serial;
         image_copy(&in->now, &old->base);

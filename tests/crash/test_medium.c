@@ -191,6 +191,31 @@ START_TEST(what_a_failed_sync_lost_stays_in_doubt)
 }
 END_TEST
 
+START_TEST(what_was_not_written_back_is_told_once)
+{
+    int fd = make_durable();
+
+    for (unsigned i = 0; i < MEDIUM_INODES; i++)
+        m->inodes[i].unwritten = m->inodes[i].used;
+    ck_assert_int_eq(sys->fdatasync(fd), -1);
+    ck_assert_int_eq(errno, EIO);
+    ck_assert_int_eq(sys->fdatasync(fd), 0);
+}
+END_TEST
+
+/* A state takes the place of another one, whose error nobody heard of. */
+START_TEST(what_was_not_written_back_is_not_of_the_next_state)
+{
+    make_durable();
+    cut(NULL);
+    for (unsigned i = 0; i < MEDIUM_INODES; i++)
+        after->inodes[i].unwritten = after->inodes[i].used;
+    cut(NULL);
+    medium_use(after);
+    ck_assert_int_eq(sys->fdatasync(sys->open("/m/a", O_RDWR, 0)), 0);
+}
+END_TEST
+
 START_TEST(a_rename_is_one_change)
 {
     int fd = make_durable(), other = make("/m/b");
@@ -286,6 +311,8 @@ int main(void)
     tcase_add_test(tc, a_hole_must_not_be_touched);
     tcase_add_test(tc, lengths_are_changes);
     tcase_add_test(tc, what_a_failed_sync_lost_stays_in_doubt);
+    tcase_add_test(tc, what_was_not_written_back_is_told_once);
+    tcase_add_test(tc, what_was_not_written_back_is_not_of_the_next_state);
     tcase_add_test(tc, a_rename_is_one_change);
     tcase_add_test(tc, a_disk_has_times_sizes_and_attributes);
     tcase_add_test(tc, locks_exclude);
