@@ -347,6 +347,23 @@ static void ask_check(bool leaks)
         blk_graph_del(w.graph, "file", NULL);
 }
 
+/* With the files in it, whichever there were on the medium. */
+static void remove_directory(const char *path)
+{
+    GDir *dir = g_dir_open(path, 0, NULL);
+    const char *name;
+
+    while (dir && (name = g_dir_read_name(dir))) {
+        g_autofree char *file = g_build_filename(path, name, NULL);
+
+        unlink(file);
+    }
+    if (dir)
+        g_dir_close(dir);
+    if (rmdir(path) < 0)
+        failed("'%s' can't be removed: %s", path, strerror(errno));
+}
+
 /* What qemu-img finds in the file on @m: anything but leaks is wrong. */
 static void ask_qemu_img(Medium *m, bool leaks)
 {
@@ -365,11 +382,7 @@ static void ask_qemu_img(Medium *m, bool leaks)
         WIFEXITED(status) && WEXITSTATUS(status) != 0 && (!leaks || WEXITSTATUS(status) != 3) &&
         (!w.lost || WEXITSTATUS(status) != 2))
         failed("qemu-img check: %s", out);
-    unlink(path);
-    g_free(g_steal_pointer(&path));
-    path = g_build_filename(dir, "base", NULL);
-    unlink(path);
-    rmdir(dir);
+    remove_directory(dir);
 }
 
 /* ---- states */
