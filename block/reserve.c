@@ -26,18 +26,27 @@ static bool lacks(int err)
     return err == EOPNOTSUPP || err == ENOSYS || err == ENODEV || err == EINVAL;
 }
 
+/* A request in flight on @place, as others are: whoever resizes the node waits for it. */
+static int reserve(BlkNode *place, const TmSys *sys, const struct tidemark_mapping *m)
+{
+    int ret = 0;
+
+    blk_inflight_shared(&place->inflight, m->offset, m->length);
+    do {
+        ret = sys->fallocate(m->fd, FALLOC_FL_KEEP_SIZE, (off_t)m->offset, (off_t)m->length);
+    } while (ret < 0 && errno == EINTR);
+    if (ret < 0)
+        ret = lacks(errno) ? -ENOTSUP : -errno;
+    else if (place->driver->wrote)
+        place->driver->wrote(place->handle, m->offset, m->length);
+    blk_inflight_shared_end(&place->inflight, m->offset, m->length);
+    return ret;
+}
+
 int blk_node_reserve(BlkNode *node, uint64_t offset, uint64_t length)
 {
-    const TmSys *sys = node->graph_sys;
     struct tidemark_mapping m;
     BlkNode *place = blk_node_descriptor(node, offset, length, &m);
 
-    if (!place)
-        return -ENOTSUP;
-    while (sys->fallocate(m.fd, FALLOC_FL_KEEP_SIZE, (off_t)m.offset, (off_t)m.length) < 0)
-        if (errno != EINTR)
-            return lacks(errno) ? -ENOTSUP : -errno;
-    if (place->driver->wrote)
-        place->driver->wrote(place->handle, m.offset, m.length);
-    return 0;
+    return place ? reserve(place, node->graph_sys, &m) : -ENOTSUP;
 }
