@@ -8,16 +8,17 @@
  *    it has completed. Both touch the tracker only, whatever the number of bitmaps.
  *  - The time between two seals is an epoch. The set of enabled bitmaps does not change within an
  *    epoch. A seal swaps in an empty tracker and leaves the old one's content as an immutable
- * delta, which is folded into a bitmap when that bitmap is next asked. Pages are shared by
- * reference.
+ *    delta, which is folded into a bitmap when that bitmap is next asked. Pages are shared by
+ *    reference.
  *  - mark_end() marks again if the epoch has moved since mark_begin(): a write that straddles a
  *    checkpoint is in both epochs.
  *
  * Invariants that the tests name:
  *  I1  A byte written between mark_begin() and mark_end() is dirty, once mark_end() has returned,
- * in every bitmap enabled at any moment in between, unless cleared after mark_end() returned. I2  A
- * granule is dirty only if a byte of it was marked while the bitmap was enabled, or merged, or is
- * in a grown part. I3  Deltas alive <= bitmaps + 1: deltas that no bitmap tells apart are merged.
+ *      in every bitmap enabled at any moment in between, unless cleared after mark_end() returned.
+ *  I2  A granule is dirty only if a byte of it was marked while the bitmap was enabled, or merged,
+ *      or is in a grown part.
+ *  I3  Deltas alive <= bitmaps + 1: deltas that no bitmap tells apart are merged.
  *  I4  A sealed delta never changes.
  *
  * Threads: mark_begin/mark_end from any thread, lock-free for granules that are already dirty.
@@ -45,12 +46,25 @@ BmpSet *bmp_set_new(const char *node_name, uint64_t size);
  * valid: a busy one keeps what it has recorded, others report no dirt. NULL is fine. */
 void bmp_set_free(BmpSet *set);
 
-/* Marks [offset, offset + length) dirty and returns the epoch to hand to mark_end(). The range must
- * be within the disk. With no enabled bitmap it costs one load. May wait for a sync of the store
- * (bitmap/store.h). Cannot fail: without memory for the mark a whole larger region becomes dirty.
- */
+/* Marking, around each write of [offset, offset + length), which must be within the disk:
+ * begin marks it dirty before the write is issued and returns the epoch, end takes that epoch when
+ * the write has completed, whether it has succeeded or failed. With no enabled bitmap either costs
+ * one load. Neither can fail: without memory for the mark a whole larger region becomes dirty, and
+ * a store that can't be synced becomes distrusted.
+ *
+ * Threads: any, many at once. begin may wait for a sync of the store (bitmap/store.h), so loop
+ * threads, which must not wait, call try_begin: false if it would have to wait; nothing counts as
+ * marked then. end never waits for I/O, but may wait for the set's lock.
+ *
+ * Held by the caller: from before begin until after end, whatever a drain of the node waits for
+ * (block/inflight.h), since the store's map is changed only when nobody is in between; on a drained
+ * node, the main thread itself. Not held: the set's lock, so neither is called within a change.
+ *
+ * begin without end: only if the write was never issued. The range stays dirty. A write that was
+ * issued and is not ended is missing in bitmaps that were enabled or cleared in the meantime.
+ * end without begin, or with another call's epoch: not allowed. It marks nothing while that epoch
+ * lasts, and never marks the store. */
 uint64_t bmp_set_mark_begin(BmpSet *set, uint64_t offset, uint64_t length);
-/* The same where waiting is not allowed: false if it would have to; nothing is marked then. */
 bool bmp_set_mark_try_begin(BmpSet *set, uint64_t offset, uint64_t length, uint64_t *epoch);
 void bmp_set_mark_end(BmpSet *set, uint64_t offset, uint64_t length, uint64_t epoch);
 
@@ -61,8 +75,8 @@ void bmp_set_change_begin(BmpSet *const *sets, size_t n);
 void bmp_set_change_end(BmpSet *const *sets, size_t n);
 
 /* The disk's size has become @size; within a change. A grown part is dirty in every bitmap. (QEMU
- * 7.2 leaves it clean: whoever copies what is dirty would miss what was in the file there before.)
- */
+ * 7.2 leaves it clean: whoever copies what is dirty would miss what was in the file there
+ * before.) */
 void bmp_set_resize(BmpSet *set, uint64_t size);
 
 /* The disk is about to become shorter, with nobody writing: what will be cut off is dirty until
@@ -120,8 +134,8 @@ bool bmp_bitmap_disable(BmpBitmap *bitmap, GError **error); /* errors: busy */
 typedef struct BmpBackup BmpBackup;
 BmpBackup *bmp_bitmap_backup(BmpBitmap *bitmap);
 /* Takes back everything since the backup, within the same change and without a resize in between;
- * consumes @backup. (bmp_bitmap_remove() is taken back by bmp_bitmap_unremove(), before or after.)
- */
+ * consumes @backup. (bmp_bitmap_remove() is taken back by bmp_bitmap_unremove(), before or
+ * after.) */
 void bmp_bitmap_restore(BmpBitmap *bitmap, BmpBackup *backup);
 void bmp_backup_free(BmpBackup *backup); /* keep the change; NULL is fine */
 

@@ -103,8 +103,7 @@ BmpBitsKind bmp_bits_kind(const BmpBits *bits, uint64_t first, uint64_t n);
 /* Bytes of memory of the pages that are not in @seen (a set of pointers) yet; adds them. */
 size_t bmp_page_tree_memory(BmpPage *root, GHashTable *seen);
 
-/* ---- shared with the tracker ------------------------------------------------------------------
- */
+/* ---- shared with the tracker ----------------------------------------------------------------- */
 
 /* Bits below a slot at @level (0 is a leaf's slot). */
 static inline uint64_t bmp_bits_span(unsigned level)

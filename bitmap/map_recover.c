@@ -20,8 +20,8 @@ typedef struct Reader {
     uint64_t buffer[CHUNK / 8];
 } Reader;
 
-/* What can't be read is zeroes, which are not valid anywhere; after a bad page the next is tried.
- */
+/* What can't be read is zeroes, which are not valid anywhere; after a bad page the next is
+ * tried. */
 static void read_or_zero(Reader *r, void *data, uint64_t length, uint64_t offset)
 {
     char *at = data;

@@ -9,11 +9,13 @@
  * Invariants:
  *  S1  Every delta but the tail is somebody's position. One that is nobody's is merged into its
  *      predecessor, whose holders are then the only ones to need it, or dropped if it is the
- * oldest: I3 of bitmap.h. S2  A bitmap's content and the deltas from its position on, with the
- * running epoch, are all that it has recorded. A bitmap without position records nothing. S3  The
- * running epoch's granules are no bigger than those of any bitmap positioned at or before it. S4
- * Between change_begin and change_end the running epoch is the one that the change began, with the
- * smallest granules there are: a bitmap of any granularity can begin at that instant.
+ *      oldest: I3 of bitmap.h.
+ *  S2  A bitmap's content and the deltas from its position on, with the running epoch, are all
+ *      that it has recorded. A bitmap without position records nothing.
+ *  S3  The running epoch's granules are no bigger than those of any bitmap positioned at or before
+ *      it.
+ *  S4  Between change_begin and change_end the running epoch is the one that the change began,
+ *      with the smallest granules there are: a bitmap of any granularity can begin at that instant.
  *
  * Locks: set->lock (recursive, so that queries work within a change) guards everything here but the
  * tracker's marking. It ranks below nothing: under it, only the tracker's stripes and malloc. */

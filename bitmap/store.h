@@ -3,10 +3,10 @@
  *
  * A set with a store behaves as before, and besides:
  *  - bitmaps with persistent=true are in the store, which is created with the first and removed
- * with the last;
+ *    with the last;
  *  - bmp_set_mark_begin() marks the store's map, too;
  *  - a change that touches persistent bitmaps ends with bmp_set_commit(), which writes the new
- * state so that a crash leaves the state before it or after it.
+ *    state so that a crash leaves the state before it or after it.
  *
  * RAM is the truth while the set lives; the store is what an opening starts from. When the store
  * fails, writes go on, the persistent bitmaps are "degraded", the store is marked distrusted if
@@ -16,14 +16,16 @@
  * What an opening finds (R names are the tests'):
  *  R1  closed cleanly, disk unchanged since: the bitmaps as they were.
  *  R2  not closed, the page cache has survived (same boot, same file): catalogue and map: exact.
- *  R3  not closed, power lost: the same, and intents dirty; with BMP_DURABLE_PROCESS
- * everything dirty in enabled bitmaps. R4  closed cleanly, but size or modification time of the
- * disk (regular files) differ, or the disk has another store's mark: enabled bitmaps inconsistent,
- * unless accepted; disabled ones are a record of the past and stay. R5  not closed, and the disk's
- * size differs: a resize was cut short: grown part dirty, or cut. Not closed, and it is not the
- * same disk: as R4. R6  damage: what can't be believed is dirty, or, where nothing can, the bitmap
- * is inconsistent or, with its name lost, gone; each is reported. The disk opens all the same. R7
- * distrusted: enabled bitmaps all dirty.
+ *  R3  not closed, power lost: the same, and intents dirty; with BMP_DURABLE_PROCESS everything
+ *      dirty in enabled bitmaps.
+ *  R4  closed cleanly, but size or modification time of the disk (regular files) differ, or the
+ *      disk has another store's mark: enabled bitmaps inconsistent, unless accepted; disabled ones
+ *      are a record of the past and stay.
+ *  R5  not closed, and the disk's size differs: a resize was cut short: grown part dirty, or cut.
+ *      Not closed, and it is not the same disk: as R4.
+ *  R6  damage: what can't be believed is dirty, or, where nothing can, the bitmap is inconsistent
+ *      or, with its name lost, gone; each is reported. The disk opens all the same.
+ *  R7  distrusted: enabled bitmaps all dirty.
  *
  * The disk carries the store's uuid in the extended attribute BMP_STORE_XATTR, where its file
  * system has such: so a store that is missing or another disk's is noticed.
@@ -106,8 +108,8 @@ bool bmp_set_close_store(BmpSet *set);
  * disk can be changed by others; bitmaps stay; false: as there, and others must be kept out. Wake:
  * after it, whether it has rested or not. A store that was read-only so far is compared with the
  * disk as by an opening (R4, R5), and false says that it can't be had for writing: then it still is
- * read-only. Both harmless without a store.
- */
+ * read-only. Both harmless without a
+ * store. */
 bool bmp_set_rest_store(BmpSet *set);
 bool bmp_set_wake_store(BmpSet *set, bool read_only, bool accept_changed, GError **error);
 
@@ -136,8 +138,8 @@ bool bmp_set_store_exists(BmpSet *set);
  * what a record calls clean is on the medium before the record is. For several sets all or none,
  * also after a crash. false: nothing has changed in any store; take the change back. */
 bool bmp_set_commit(BmpSet *const *sets, size_t n, GError **error);
-/* Within a change: what enabled bitmaps say is not to be believed any more: they are inconsistent.
- */
+/* Within a change: what enabled bitmaps say is not to be believed any more: they are
+ * inconsistent. */
 void bmp_set_distrust(BmpSet *set, const char *why);
 /* Why there is no place for persistent bitmaps, where there is none; copied. */
 void bmp_set_refuse_store(BmpSet *set, const char *why);

@@ -166,7 +166,7 @@ bool bmp_store_forget_failure(BmpStore *store);
 void bmp_store_fail(BmpStore *store, int err, const char *what);
 /* Within a change: fails if the file was deleted. */
 void bmp_store_look(BmpStore *store);
-/* Once: regions are FULL for want of room. Any thread. */
+/* Once: regions are CROWDED for want of room. Any thread. */
 void bmp_store_tell_full(BmpStore *store);
 void bmp_store_report(BmpStore *store, const BmpReport *report);
 /* Within the set's life, nobody marking: what marks go to. Takes the map; closes the old one. */

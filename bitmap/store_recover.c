@@ -236,8 +236,8 @@ static bool is_zero(const uint8_t uuid[16])
     return !memcmp(uuid, (uint8_t[16]){ 0 }, 16);
 }
 
-/* What one copy of the leader's superblock says of the group. One that was never written says no.
- */
+/* What one copy of the leader's superblock says of the group. One that was never written says
+ * no. */
 static Fate ask_copy(Reader *r, int fd, unsigned copy, const BmpSuper *pending)
 {
     uint8_t bytes[BMP_SUPER_SIZE] = { 0 };

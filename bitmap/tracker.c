@@ -89,8 +89,8 @@ static void mark_words(BmpPage *page, unsigned first, unsigned last)
 }
 
 /* Under the stripe's lock, so nobody else adds to or replaces a list; but another marker may fill
- * the slot, or a slot above it: then what is done here to the page is done to garbage, and right.
- */
+ * the slot, or a slot above it: then what is done here to the page is done to garbage, and
+ * right. */
 static void mark_list(BmpEpoch *epoch, BmpPage **slot, unsigned first, unsigned last)
 {
     BmpPage *page = slot_get(slot), *grown;

@@ -15,9 +15,10 @@
  *
  * Invariants:
  *  T1  A mark that has returned is in the tree whose state it returned, or in one handed out
- * before. T2  A tree that was handed out never changes again (I4 in bitmap.h). T3  The state a mark
- * returns differs from the current one if the tree that it is in was handed out before
- * bmp_tracker_swap() returned.
+ *      before.
+ *  T2  A tree that was handed out never changes again (I4 in bitmap.h).
+ *  T3  The state a mark returns differs from the current one if the tree that it is in was handed
+ *      out before bmp_tracker_swap() returned.
  *
  * Threads: marking from any; swaps one at a time, under the set's lock. */
 #pragma once
@@ -62,8 +63,8 @@ static inline uint64_t bmp_tracker_state(const BmpTracker *tracker)
 /* A reader section: what marks is within one. Returned: for bmp_tracker_leave(). */
 uint32_t *bmp_tracker_enter(BmpTracker *tracker);
 void bmp_tracker_leave(uint32_t *section);
-/* Returns when every section that was entered before has been left. Any thread, not in a section.
- */
+/* Returns when every section that was entered before has been left. Any thread, not in a
+ * section. */
 void bmp_tracker_quiesce(BmpTracker *tracker);
 
 /* Marks the granules that a range of bytes touches, cut at the end of the disk. Within a section.

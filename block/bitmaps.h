@@ -8,8 +8,8 @@
 /* Brings back the bitmaps of a node that was just opened and gives it a place for new ones: the
  * file that its option bitmap-store names, else, where @by_default and the node stands on a regular
  * file, that file's path with BMP_STORE_SUFFIX. Reports go out as events BITMAP_DEGRADED and
- * BITMAP_HEALED and to the log of the graph (blk_graph_set_log). Errors: as bmp_set_open_store().
- */
+ * BITMAP_HEALED and to the log of the graph (blk_graph_set_log). Errors: as
+ * bmp_set_open_store(). */
 bool blk_bitmaps_open(BlkNode *node, bool by_default, GError **error);
 /* The clean end, when no request is in flight and none will come. Settle: parents first, before any
  * driver is closed: flushes the node, and an image takes its bitmaps. Close: when the drivers of
@@ -28,8 +28,8 @@ bool blk_bitmaps_wake(BlkNode *node, GError **error);
  * inconsistent. Drained, not within a change; what is stored follows with the next commit. */
 void blk_bitmaps_distrust(BlkNode *node, const char *why);
 
-/* Keeps other programs from writing to the node's disk, if it has bitmaps; and lets them, if not.
- */
+/* Keeps other programs from writing to the node's disk, if it has bitmaps; and lets them, if
+ * not. */
 bool blk_bitmaps_guard(BlkNode *node, GError **error);
 
 /* A change of the bitmaps of @n nodes (no duplicates): nodes with a store are drained, so that what

@@ -18,8 +18,8 @@ int blk_disk_hold(BlkNode *node);
 /* Before the node's driver is closed to be opened anew: what its disk is like. Of one that is lost
  * that stays known. */
 void blk_disk_remember(BlkNode *node);
-/* When drivers are open again: why the node's disk is not what was remembered, (g_free), or NULL.
- */
+/* When drivers are open again: why the node's disk is not what was remembered, (g_free), or
+ * NULL. */
 char *blk_disk_changed(BlkNode *node);
 /* It was opened, and compared. */
 void blk_disk_forget(BlkNode *node);

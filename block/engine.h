@@ -37,13 +37,13 @@ struct BlkSource {
     int handover; /* the engine's: what one owner did happens before the next one's ready() */
 };
 
-/* Adds the source to the epoll set, armed for @events (EPOLLIN, EPOLLOUT). 0 or -errno. Any thread.
- */
+/* Adds the source to the epoll set, armed for @events (EPOLLIN, EPOLLOUT). 0 or -errno. Any
+ * thread. */
 int blk_engine_add(BlkEngine *engine, BlkSource *source, uint32_t events);
 /* Arms it again: from then on another thread may run ready(). 0 or -errno. */
 int blk_engine_arm(BlkEngine *engine, BlkSource *source, uint32_t events);
-/* Takes it out. Only by its present owner (in ready(), or before add). Close the descriptor after.
- */
+/* Takes it out. Only by its present owner (in ready(), or before add). Close the descriptor
+ * after. */
 void blk_engine_remove(BlkEngine *engine, BlkSource *source);
 
 /* For a ready() that would rather wait a moment for its own descriptor than arm it, which saves the

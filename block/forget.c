@@ -5,8 +5,8 @@
  * are.
  *
  * Invariant: a range is forgotten only if none of it is in the page cache afterwards; that they are
- * gone is seen, not assumed, for a large folio that somebody holds is zeroed rather than dropped.
- */
+ * gone is seen, not assumed, for a large folio that somebody holds is zeroed rather than
+ * dropped. */
 #include "block/node_int.h"
 #include "util/range.h"
 

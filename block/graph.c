@@ -2,9 +2,9 @@
  *
  * Invariants:
  *  - names are unique; nodes made by blockdev-add are owned by the monitor, nested ones by their
- * users: they go with the last of these;
+ *    users: they go with the last of these;
  *  - in the list children stand before their parents: it is in order of creation, but for nodes
- * that a reopening has given to older ones. */
+ *    that a reopening has given to older ones. */
 #include "block/bitmaps.h"
 #include "block/disk.h"
 #include "block/node_int.h"

@@ -1,5 +1,5 @@
-/* block/image_info.c: what an image says of itself, as `qemu-img info` and `qemu-img check` put it.
- */
+/* block/image_info.c: what an image says of itself, as `qemu-img info` and `qemu-img check` put
+ * it. */
 #include "block/drivers/qcow2/check.h"
 #include "block/image_int.h"
 

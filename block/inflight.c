@@ -10,8 +10,8 @@
 #define EXCLUSIVE    0x80000000u
 #define REGION_SHIFT 20
 
-/* The stripes of a range: @first and then @count - 1 more, in ring order; below, visited ascending.
- */
+/* The stripes of a range: @first and then @count - 1 more, in ring order; below, visited
+ * ascending. */
 typedef struct Span {
     unsigned first, count;
 } Span;

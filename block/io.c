@@ -109,8 +109,7 @@ static int follow_fua(BlkNode *node, uint32_t flags)
 }
 
 /* A driver that has something to flush has not told its child all of it: where the data is, for
- * one.
- */
+ * one. */
 static int write_child(BlkNode *node, const char *buf, const struct tidemark_mapping *m,
                        uint32_t flags)
 {

@@ -423,8 +423,8 @@ int blk_node_resize(BlkNode *node, uint64_t size)
         return -EIO;
     if (!node->driver->resize)
         return -ENOTSUP;
-    /* Of a format what is cut off may be gone before the size says so, and stay so after a crash.
-     */
+    /* Of a format what is cut off may be gone before the size says so, and stay so after a
+     * crash. */
     format = blk_format_of(node->driver);
     if (format && format->bitmaps && size < node->size)
         bmp_set_cut_begin(node->bitmaps, size);

@@ -64,14 +64,12 @@ bool blk_user_set(BlkUser *user, unsigned needs, unsigned shares, GError **error
 BlkNode *blk_user_node(const BlkUser *user); /* borrowed */
 unsigned blk_node_users(BlkNode *node);      /* how many; any thread */
 
-/* ---- block status -------------------------------------------------------------------------------
- */
+/* ---- block status ---------------------------------------------------------------------------- */
 
 /* Fills @out with runs of TM_STATE_HOLE | TM_STATE_ZERO bits for [offset, offset + length), through
  * the whole graph; stops early when @out is full or after many looks. *described is the bytes told:
  * at least 1 on success. 0 or -errno. May look up file system metadata; does not wait for requests.
- * Any thread.
- */
+ * Any thread. */
 int blk_node_status(BlkNode *node, uint64_t offset, uint64_t length, TmExtents *out,
                     uint64_t *described);
 /* The same with qemu:allocation-depth values: 0 unallocated, 1 in this layer, 2 in the next, ... */
@@ -86,8 +84,8 @@ int blk_node_backup(BlkNode *node, BmpBitmap *bitmap, uint64_t offset, uint64_t 
 /* ---- blocking I/O, for worker threads and jobs; never on a loop thread
  * --------------------------- */
 /* Ranges are checked: -EINVAL outside the disk (-ENOSPC for writes), -EPERM for writes to a
- * read-only node. Writes, zeroing and discards mark the bitmaps. Flags: TIDEMARK_FUA and the like.
- */
+ * read-only node. Writes, zeroing and discards mark the bitmaps. Flags: TIDEMARK_FUA and the
+ * like. */
 int blk_node_pread(BlkNode *node, void *buf, uint64_t offset, uint64_t length);
 int blk_node_pwrite(BlkNode *node, const void *buf, uint64_t offset, uint64_t length,
                     uint32_t flags);

@@ -16,8 +16,8 @@ BlkRegistry *blk_registry_new(const TmSys *sys);
 void blk_registry_free(BlkRegistry *registry); /* after the last node; NULL is fine */
 
 /* Loads one plug-in. Errors: cannot be opened, lacks tidemark_driver_init, refuses, another ABI or
- * struct size, a name that is taken or malformed, a required callback missing; each names the file.
- */
+ * struct size, a name that is taken or malformed, a required callback missing; each names the
+ * file. */
 bool blk_registry_load(BlkRegistry *registry, const char *path, GError **error);
 /* Loads every *.so in @dir, in alphabetical order. A missing directory is no error. */
 bool blk_registry_load_dir(BlkRegistry *registry, const char *dir, GError **error);

@@ -60,8 +60,8 @@ struct BlkRequest {
 
 /* Starts @request on @node (the caller keeps a reference to @node until completion). Returns 0 or
  * -errno if it has completed, in which case done() is not called, else -EINPROGRESS.
- * Errors: as the blocking calls of block/node.h. Any thread. Call blk_engine_kick() after a batch.
- */
+ * Errors: as the blocking calls of block/node.h. Any thread. Call blk_engine_kick() after a
+ * batch. */
 int blk_submit(BlkNode *node, BlkRequest *request);
 
 /* Sends of a range as much as @socket takes, from the page cache to the socket. Never waits for the

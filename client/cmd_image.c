@@ -1,5 +1,5 @@
-/* client/cmd_image.c: "tidemark image": image files without a daemon; a file for each subcommand.
- */
+/* client/cmd_image.c: "tidemark image": image files without a daemon; a file for each
+ * subcommand. */
 #include "client/cmd_image.h"
 #include "client/text.h"
 #include <string.h>

@@ -31,8 +31,8 @@ extern const TcCommand tc_command_image_resize;
         "quiet", NULL, "say nothing but errors", 'q'                                               \
     }
 
-/* --format, --force-share and --backing-chain, those of them that the command has. false: misuse.
- */
+/* --format, --force-share and --backing-chain, those of them that the command has. false:
+ * misuse. */
 bool tc_image_options(const TcInvocation *inv, TcImageOptions *options, GError **error);
 /* --json or --output. false: misuse. */
 bool tc_image_output(const TcInvocation *inv, bool *json, GError **error);

@@ -25,8 +25,8 @@ json_object *tc_qmp_greeting(const TcQmp *qmp);
 void tc_qmp_free(TcQmp *qmp);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(TcQmp, tc_qmp_free)
 
-/* Steps down through objects: NULL as soon as a key is missing. Borrowed. The keys end with NULL.
- */
+/* Steps down through objects: NULL as soon as a key is missing. Borrowed. The keys end with
+ * NULL. */
 json_object *tc_json_get(json_object *object, ...) G_GNUC_NULL_TERMINATED;
 const char *tc_json_string(json_object *object, const char *key); /* NULL if missing; borrowed */
 uint64_t tc_json_number(json_object *object, const char *key);    /* 0 if missing */

@@ -1,5 +1,5 @@
-/* daemon/chardev.c: see the header. Of QEMU's many channels the two that a storage daemon is given.
- */
+/* daemon/chardev.c: see the header. Of QEMU's many channels the two that a storage daemon is
+ * given. */
 #include "daemon/chardev.h"
 
 #include "qmp/keyval.h"

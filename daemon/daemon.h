@@ -1,5 +1,5 @@
-/* daemon/daemon.h: everything that one tidemarkd is made of, made and unmade in order. Main thread.
- */
+/* daemon/daemon.h: everything that one tidemarkd is made of, made and unmade in order. Main
+ * thread. */
 #pragma once
 #include "daemon/cmdline.h"
 #include "daemon/sandbox.h"

@@ -1,5 +1,5 @@
-/* qmp/cmd_bitmap.c: the dirty bitmaps. Each command is a transaction of the one action of its name.
- */
+/* qmp/cmd_bitmap.c: the dirty bitmaps. Each command is a transaction of the one action of its
+ * name. */
 #include "qmp/context.h"
 #include "qmp/families.h"
 #include "qmp/transaction.h"

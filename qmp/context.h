@@ -60,8 +60,8 @@ struct QmpCall {
     json_object *result; /* a reference; NULL: {} */
 };
 
-/* Arguments by name; a dotted path ("addr.type") goes down. Absent: NULL or the default. Borrowed.
- */
+/* Arguments by name; a dotted path ("addr.type") goes down. Absent: NULL or the default.
+ * Borrowed. */
 json_object *qmp_arg(json_object *args, const char *path);
 const char *qmp_arg_str(json_object *args, const char *path);
 bool qmp_arg_bool(json_object *args, const char *path, bool otherwise);

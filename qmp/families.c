@@ -1,5 +1,5 @@
-/* qmp/families.c: the list of all families of commands. A new one is entered here and nowhere else.
- */
+/* qmp/families.c: the list of all families of commands. A new one is entered here and nowhere
+ * else. */
 #include "qmp/families.h"
 
 const QmpFamily *const qmp_families[] = {

@@ -34,8 +34,7 @@ void qmp_stream_end(QmpStream *stream);
 /* Exactly one value in @text. true and *value (a reference, or NULL for null), or false. */
 bool qmp_json_parse(const char *text, json_object **value, GError **error);
 
-/* ---- one value from its tokens (json_stream.c to json_parse.c) --------------------------------
- */
+/* ---- one value from its tokens (json_stream.c to json_parse.c) ------------------------------- */
 
 typedef enum {
     QMP_TOKEN_PUNCT,
@@ -54,8 +53,7 @@ typedef struct QmpToken {
 bool qmp_json_parse_tokens(const char *text, const QmpToken *tokens, size_t n, json_object **value,
                            GError **error);
 
-/* ---- writing ----------------------------------------------------------------------------------
- */
+/* ---- writing --------------------------------------------------------------------------------- */
 
 /* Appends @value as QEMU writes it: ASCII only, a space after ':' and ',', or, @pretty, a member a
  * line with four spaces for a level. No newline at the end. */

@@ -110,8 +110,8 @@ extern const QmpType qmp_type_nbd_server_args;   /* nbd-server-start's */
 extern const QmpType qmp_type_nbd_server_option; /* --nbd-server's: without the "data" level */
 
 /* ---- run-time types */
-/* @registry (borrowed, outlives the result) must be complete: plug-ins loaded later are not seen.
- */
+/* @registry (borrowed, outlives the result) must be complete: plug-ins loaded later are not
+ * seen. */
 QmpTypes *qmp_types_new(BlkRegistry *registry);
 void qmp_types_free(QmpTypes *types); /* NULL is fine */
 /* @type itself, unless it is a late one. Borrowed. */

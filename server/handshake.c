@@ -69,8 +69,7 @@ static NbdsVerdict client_flags(NbdsSession *s)
 }
 
 /* The data of an option that is unknown, too large or not allowed yet pass by; then comes the
- * error.
- */
+ * error. */
 static NbdsVerdict skip_option(NbdsSession *s, uint32_t option, uint32_t length)
 {
     if (option == NBD_OPT_EXPORT_NAME)

@@ -49,12 +49,10 @@
 #define NBDS_COMMANDS     8u    /* those that there are, from 0 on */
 #define NBDS_EVENTS_MAX   500u  /* clients a second that make events */
 #define NBDS_QUERIES_MAX  4096u /* queries of one metadata option */
-#define NBDS_SPARSE_MIN                                                                            \
-    (64u << 10) /* bytes of a read from which holes are looked for beforehand                      \
-                 */
-#define NBDS_LENT_MIN                                                                              \
-    (64u << 10) /* bytes of a read from which its data don't pass through here                     \
-                 */
+/* Bytes of a read from which holes are looked for beforehand; from which its data don't pass
+ * through here. */
+#define NBDS_SPARSE_MIN (64u << 10)
+#define NBDS_LENT_MIN   (64u << 10)
 
 typedef struct NbdsSession NbdsSession;
 typedef struct NbdsRequest NbdsRequest;

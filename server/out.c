@@ -18,9 +18,8 @@
 
 #define SEND_TURN (16u << 20) /* bytes of one session before others have their turn */
 #define IOV_BATCH 1024        /* the kernel's UIO_MAXIOV */
-#define LENT_PIECE                                                                                 \
-    NBDS_CHUNK_LARGE /* bytes of what is lent that are looked at or read at a time                 \
-                      */
+/* Bytes of what is lent that are looked at or read at a time. */
+#define LENT_PIECE NBDS_CHUNK_LARGE
 
 static void drop_first(NbdsSession *s, NbdsOut **list)
 {
@@ -213,8 +212,7 @@ static void fetch_run(BlkWork *work)
 }
 
 /* What was to be sent from the page cache is not there any more. Takes over the reference, as
- * above.
- */
+ * above. */
 static void fetch(NbdsSession *s, NbdsOut *list)
 {
     NbdsRequest *r = (NbdsRequest *)list;

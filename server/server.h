@@ -9,8 +9,8 @@ typedef struct NbdServer NbdServer;
 
 /* Registers itself with @exports (borrowed, outlives the server) as the server of type "nbd". */
 NbdServer *nbds_server_new(BlkExports *exports);
-/* Takes clients from now on: those of servers that were started before it waited, not greeted yet.
- */
+/* Takes clients from now on: those of servers that were started before it waited, not greeted
+ * yet. */
 void nbds_server_serve(NbdServer *server);
 /* Stops listening, ends the sessions that are left and waits until they are gone. The engine must
  * still run. NULL is fine. */

@@ -252,8 +252,8 @@ static NbdsVerdict run(NbdsSession *s, bool drained)
             return NBDS_END;
         if (got)
             verdict = use_input(s);
-        /* More of a large payload is likely there by now. (For small ones this measured no gain.)
-         */
+        /* More of a large payload is likely there by now. (For small ones this measured no
+         * gain.) */
         if (got && verdict == NBDS_MORE && s->need > NBDS_CHUNK / 8)
             drained = false;
     }

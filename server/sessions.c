@@ -4,8 +4,8 @@
  * once it is open, so that others may read it then, under server->lock.
  *
  * Clients must not fill the monitors with events: those that have not opened an export make none,
- * and of those that have, so many a second (NBDS_EVENTS_MAX). Whose beginning was told, its end is.
- */
+ * and of those that have, so many a second (NBDS_EVENTS_MAX). Whose beginning was told, its end
+ * is. */
 #include "server/internal.h"
 
 #include "util/error.h"

@@ -21,8 +21,8 @@ static struct {
 } guarded[SLOTS];
 
 /* What is interrupted may be an access of the thread sanitizer's runtime that holds its locks, so
- * the handler calls nothing that takes them: it is not instrumented, and maps without the library.
- */
+ * the handler calls nothing that takes them: it is not instrumented, and maps without the
+ * library. */
 #if defined(__clang__) && __clang_major__ >= 14
 #define NOT_SANITIZED __attribute__((disable_sanitizer_instrumentation))
 #else

@@ -34,8 +34,8 @@ typedef struct TmSys {
     /* Whether the range of a file is in the page cache, @whole or any page of it (cachestat(2),
      * Linux 6.5): 1, 0, or -1 and errno. */
     int (*cached)(int fd, off_t offset, size_t count, bool whole);
-    /* A shared mapping of [offset, offset + length) for reading and writing; NULL, not MAP_FAILED.
-     */
+    /* A shared mapping of [offset, offset + length) for reading and writing; NULL, not
+     * MAP_FAILED. */
     void *(*mmap)(int fd, off_t offset, size_t length);
     int (*munmap)(void *address, size_t length);
     ssize_t (*fgetxattr)(int fd, const char *name, void *value, size_t size);

@@ -6,7 +6,7 @@
  *
  * Options and messages as QEMU's (qapi BlockdevOptionsFile). What differs:
  *  - the driver "file" takes block devices too; "host_device" is there for QEMU's command lines,
- * and takes nothing else;
+ *    and takes nothing else;
  *  - a disk presents its exact size, not one rounded up to sectors;
  *  - a disk that is written through has no other writer, see block/permissions.h;
  *  - aio=native is io_uring. */

@@ -6,11 +6,12 @@
  * Invariants:
  *  - reads beyond the end of the file, which another program may have truncated, give zeroes;
  *  - read-modify-writes exclude each other (bounce_lock); that an aligned write to the same block
- * isn't under way is the core's part, which counts unaligned writes by request_alignment;
- *  - O_DIRECT can't write a part of a block, so the bytes behind the last whole block of a file of
- * odd size go through a second, buffered descriptor, and nothing else does: the file never grows;
+ *    isn't under way is the core's part, which counts unaligned writes by request_alignment;
+ *  - O_DIRECT can't write a part of a block, so the bytes after the last whole block of a file of
+ *    odd size go through a second, buffered descriptor, and nothing else does: the file never
+ *    grows;
  *  - once an fdatasync has failed, all later ones fail: the kernel has dropped the dirty pages, and
- * a second call would claim that they are safe. */
+ *    a second call would claim that they are safe. */
 #include "block/drivers/file.h"
 #include "util/range.h"
 

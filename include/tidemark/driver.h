@@ -25,8 +25,8 @@
 extern "C" {
 #endif
 
-/* Changes when the meaning or layout of anything here changes. A driver of another ABI is refused.
- */
+/* Changes when the meaning or layout of anything here changes. A driver of another ABI is
+ * refused. */
 #define TIDEMARK_ABI 2
 
 struct tidemark_node; /* one opened node, known to the host; handed to open() */
@@ -58,8 +58,7 @@ struct tidemark_child_role {
     uint32_t required;
 };
 
-/* ---- map ---------------------------------------------------------------------------------------
- */
+/* ---- map ------------------------------------------------------------------------------------- */
 
 enum tidemark_map_kind {
     TIDEMARK_MAP_SELF,    /* the driver must do it: its blocking callbacks are called */
@@ -93,8 +92,7 @@ struct tidemark_mapping {
     uint64_t length; /* how far the answer holds: 1 .. the length asked */
 };
 
-/* ---- the driver --------------------------------------------------------------------------------
- */
+/* ---- the driver ------------------------------------------------------------------------------ */
 
 /* Flags of tidemark_info */
 #define TIDEMARK_INFO_READ_ONLY   1u  /* opened read-only */
@@ -119,8 +117,8 @@ struct tidemark_info {
 #define TIDEMARK_FUA       1u /* on stable storage before the call returns */
 #define TIDEMARK_MAY_UNMAP 2u /* write_zeroes: may free the space */
 #define TIDEMARK_FAST_ZERO 4u /* write_zeroes: fail with -ENOTSUP rather than write data */
-/* pwrite: store whole clusters compressed, held exclusively. -ENOTSUP where nothing can compress.
- */
+/* pwrite: store whole clusters compressed, held exclusively. -ENOTSUP where nothing can
+ * compress. */
 #define TIDEMARK_COMPRESSED 8u
 /* pwrite: nobody else has a request in the range, widened to whole clusters (cluster_size). Without
  * it pwrite may do nothing and ask for it by returning -EBUSY: when it would take away what readers
@@ -128,8 +126,10 @@ struct tidemark_info {
 #define TIDEMARK_EXCLUSIVE 16u
 
 /* Flags of a driver */
-#define TIDEMARK_DRIVER_SERIALIZED 1u /* the host calls one callback of a node at a time */
-#define TIDEMARK_DRIVER_FORMAT     2u /* interprets its child: "format" in listings, not "protocol" */
+/* The host calls one callback of a node at a time. */
+#define TIDEMARK_DRIVER_SERIALIZED 1u
+/* It interprets its child: "format" in listings, not "protocol". */
+#define TIDEMARK_DRIVER_FORMAT 2u
 
 struct tidemark_driver {
     uint32_t abi;         /* TIDEMARK_ABI */
@@ -170,15 +170,14 @@ struct tidemark_driver {
     void (*wrote)(void *handle, uint64_t offset, uint64_t length);
 };
 
-/* ---- the host ----------------------------------------------------------------------------------
- */
+/* ---- the host -------------------------------------------------------------------------------- */
 
 struct tidemark_host {
     uint32_t abi;
     uint32_t struct_size;
 
-    /* Why open() or resize() fails: one line, printf-like. Valid during open() and resize() only.
-     */
+    /* Why open() or resize() fails: one line, printf-like. Valid during open() and resize()
+     * only. */
     void (*error)(struct tidemark_node *node, const char *format, ...)
         __attribute__((format(printf, 2, 3)));
     const char *(*node_name)(struct tidemark_node *node); /* borrowed */
@@ -212,8 +211,8 @@ struct tidemark_host {
     int (*child_cache)(struct tidemark_node *node, uint32_t child, uint64_t offset,
                        uint64_t length);
     int (*child_resize)(struct tidemark_node *node, uint32_t child, uint64_t size);
-    /* Makes the child at least that big, whoever else does. From the callbacks that may block, too.
-     */
+    /* Makes the child at least that big, whoever else does. From the callbacks that may block,
+     * too. */
     int (*child_grow)(struct tidemark_node *node, uint32_t child, uint64_t size);
     /* Bytes of the child; 0 if there is none. Costs nothing. */
     uint64_t (*child_size)(struct tidemark_node *node, uint32_t child);

@@ -248,8 +248,8 @@ static bool touched_near(const Record *record, uint32_t sector)
     return touched;
 }
 
-/* Whether what has changed since record @k began is dirty in it or in one of those that followed.
- */
+/* Whether what has changed since record @k began is dirty in it or in one of those that
+ * followed. */
 static char *check_since(const DataDisk *d, const Model *model, unsigned k, const Shown *found)
 {
     bool dirty[SECTORS] = { false };

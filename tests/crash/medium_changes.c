@@ -1,5 +1,5 @@
-/* tests/crash/medium_changes.c: what was changed since the last sync, and what a sync makes of it.
- */
+/* tests/crash/medium_changes.c: what was changed since the last sync, and what a sync makes of
+ * it. */
 #include "tests/crash/medium_calls.h"
 
 #include <string.h>

@@ -1,5 +1,5 @@
-/* tests/fuzz/fuzz_options.c: what --blockdev and --export take, dotted or JSON, up to their types.
- */
+/* tests/fuzz/fuzz_options.c: what --blockdev and --export take, dotted or JSON, up to their
+ * types. */
 #include "block/registry.h"
 #include "qmp/json.h"
 #include "qmp/keyval.h"

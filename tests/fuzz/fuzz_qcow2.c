@@ -17,9 +17,8 @@
 #define PIECE    (UINT64_C(1) << 18)
 #define EXTENTS  64u
 #define CHANGES  40u
-#define FILE_GROWS                                                                                 \
-    (UINT64_C(512) << 20) /* a cluster of 2 MiB may be new for each change, and each grows ahead   \
-                           */
+/* A cluster of 2 MiB may be new for each change, and each grows ahead. */
+#define FILE_GROWS (UINT64_C(512) << 20)
 
 #define BUG(...) (g_printerr(__VA_ARGS__), g_printerr("\n"), abort())
 

@@ -1,5 +1,5 @@
-/* tests/plugin/refused.c: plug-ins that must be refused, one for each VARIANT_x that meson defines.
- */
+/* tests/plugin/refused.c: plug-ins that must be refused, one for each VARIANT_x that meson
+ * defines. */
 #include <stddef.h>
 #include <tidemark/driver.h>
 

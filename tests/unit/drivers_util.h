@@ -209,8 +209,8 @@ G_GNUC_UNUSED static void del(const char *name)
     ck_assert_msg(blk_graph_del(graph, name, &error), "%s", error ? error->message : "?");
 }
 
-/* A file node named @name on the file of that name in the directory; @more options begin with ','.
- */
+/* A file node named @name on the file of that name in the directory; @more options begin with
+ * ','. */
 G_GNUC_UNUSED static BlkNode *add_file(const char *name, const char *more)
 {
     g_autofree char *path = path_of(name);

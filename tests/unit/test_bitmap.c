@@ -157,8 +157,8 @@ static void assert_sha256(BmpBitmap *bitmap, const char *sum)
     ck_assert_str_eq(have, sum);
 }
 
-/* 1000448 bytes: what a raw file of 1000000 reads as. Every granularity's last granule ends beyond.
- */
+/* 1000448 bytes: what a raw file of 1000000 reads as. Every granularity's last granule ends
+ * beyond. */
 START_TEST(odd_sizes_count_and_hash_as_qemu)
 {
     BmpSet *set = bmp_set_new("n", 1000448);

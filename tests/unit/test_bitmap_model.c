@@ -226,8 +226,7 @@ START_TEST(every_bitmap_equals_its_model)
 }
 END_TEST
 
-/* ---- memory and many bitmaps ------------------------------------------------------------------
- */
+/* ---- memory and many bitmaps ----------------------------------------------------------------- */
 
 static BmpBitmap *add(BmpSet *set, const char *name, uint64_t granularity)
 {

@@ -34,8 +34,7 @@ static uint64_t rand_below(GRand *rand, uint64_t n)
     return (((uint64_t)g_rand_int(rand) << 32) | g_rand_int(rand)) % n;
 }
 
-/* ---- the model: bytes, in windows of a space that may be huge ----------------------------------
- */
+/* ---- the model: bytes, in windows of a space that may be huge -------------------------------- */
 
 #define WINDOWS 8
 
@@ -98,8 +97,8 @@ static void assert_equal(const BmpBits *bits, const Model *m, bool superset)
     }
 }
 
-/* The edges say the same as walking from bit to bit, from anywhere to anywhere, in parts or whole.
- */
+/* The edges say the same as walking from bit to bit, from anywhere to anywhere, in parts or
+ * whole. */
 static void assert_edges(const BmpBits *bits, GRand *rand, uint64_t near)
 {
     uint64_t from = rand_below(rand, bits->nbits), edges[8], reached;

@@ -474,8 +474,8 @@ START_TEST(damage_costs_what_it_hits)
 }
 END_TEST
 
-/* Which intents there were is not known any more: after a loss of power any granule may be written.
- */
+/* Which intents there were is not known any more: after a loss of power any granule may be
+ * written. */
 START_TEST(damage_of_a_list)
 {
     Fix f;

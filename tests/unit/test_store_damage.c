@@ -66,8 +66,8 @@ START_TEST(r6_both_superblocks)
 }
 END_TEST
 
-/* Any one byte: the disk opens, and what was dirty is, or says that it can't be used, or is gone.
- */
+/* Any one byte: the disk opens, and what was dirty is, or says that it can't be used, or is
+ * gone. */
 START_TEST(r6_any_byte)
 {
     g_autofree char *good = NULL;

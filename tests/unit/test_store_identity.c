@@ -350,8 +350,8 @@ static int whole_seconds(int fd, struct stat *st)
     return ret;
 }
 
-/* Whoever writes right after a clean end gives the disk another time, whatever the clock's grain.
- */
+/* Whoever writes right after a clean end gives the disk another time, whatever the clock's
+ * grain. */
 START_TEST(written_right_after_the_end)
 {
     bool coarse = _i;

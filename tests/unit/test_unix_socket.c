@@ -1,5 +1,5 @@
-/* tests/unit/test_unix_socket.c: whose a socket's file is, and that none is taken from who listens.
- */
+/* tests/unit/test_unix_socket.c: whose a socket's file is, and that none is taken from who
+ * listens. */
 #include "util/unix_socket.h"
 
 #include <check.h>

@@ -193,8 +193,8 @@ static gpointer count_to_1000(gpointer opaque)
     return NULL;
 }
 
-/* Says nothing unless built with the thread sanitizer, which must see GLib's locks (util/tsan.c).
- */
+/* Says nothing unless built with the thread sanitizer, which must see GLib's locks
+ * (util/tsan.c). */
 START_TEST(glib_locks_are_locks)
 {
     Shared shared = { .count = 0 };

@@ -12,8 +12,8 @@
  *  B1  A directory that counts, and what it refers to, is not written to, but for the flag that an
  *      entry is in use, which only ever is set there.
  *  B2  A new directory counts only when everything that it refers to is on the medium, and only
- * then is what only the old one referred to let go. B3  Bits and memory of what is loaded follow
- * what is in the file, not what is claimed.
+ *      then is what only the old one referred to let go.
+ *  B3  Bits and memory of what is loaded follow what is in the file, not what is claimed.
  *
  * Source: the specification, "Bitmaps extension" and "Bitmaps"; bounds as QEMU's.
  *

@@ -240,8 +240,8 @@ static bool clear_bits(Qcow2Check *k, GError **error)
     return ret == 0 || tm_error_set_errno(error, -ret, "Could not update the qcow2 header");
 }
 
-/* Nothing that was in memory counts for the check of what was mended: tables may lie over others.
- */
+/* Nothing that was in memory counts for the check of what was mended: tables may lie over
+ * others. */
 static bool start_again(Qcow2Check *k, BlkNode *data_file, GError **error)
 {
     Qcow2Check fresh = { .file = k->file, .options = k->options, .work = k->work, .quiet = true };

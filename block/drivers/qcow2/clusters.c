@@ -16,16 +16,15 @@
 #include <errno.h>
 #include <inttypes.h>
 
-#define GROW_MIN                                                                                   \
-    (UINT64_C(1) << 20) /* the file grows by this at least, so that it does so rarely */
+#define GROW_MIN   (UINT64_C(1) << 20) /* the file grows by this at least: rarely, then */
 #define GROW_MAX   (UINT64_C(64) << 20)
 #define PART       (UINT64_C(64) << 10) /* bytes of a table that get their space together */
 #define FREED_MANY 4096u                /* clusters: waiting for a commit, they are worth one */
 
 /* ---- allocating */
 
-/* The first @clusters that are free in a row from the hint on; the blocks to count them are there.
- */
+/* The first @clusters that are free in a row from the hint on; the blocks to count them are
+ * there. */
 static int find_free(Qcow2 *q, uint64_t clusters, uint64_t *first)
 {
     uint64_t run = 0, i = q->free_hint;

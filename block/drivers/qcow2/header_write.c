@@ -130,8 +130,8 @@ static void fill_fields(Edit *e)
     tm_put_be64(e->bytes + 88, h->autoclear);
 }
 
-/* An extension that comes counts before the autoclear bit says that it does; one that goes, after.
- */
+/* An extension that comes counts before the autoclear bit says that it does; one that goes,
+ * after. */
 static int write_all(Edit *e)
 {
     const Qcow2Header *h = &e->q->header;

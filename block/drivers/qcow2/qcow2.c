@@ -105,8 +105,8 @@ static int find_writable(Qcow2 *q)
     return -EACCES;
 }
 
-/* QEMU did not close it, and keeps refcounts lazily: they are made anew before anything is written.
- */
+/* QEMU did not close it, and keeps refcounts lazily: they are made anew before anything is
+ * written. */
 static int repair(Qcow2 *q)
 {
     BlkImageCheckOptions options = { .fix = BLK_IMAGE_FIX_ALL };

@@ -209,8 +209,8 @@ static inline uint64_t qcow2_covered(const Qcow2 *q)
 }
 /* Reads the table of @offset if it is not in memory; it may be gone again: look. No lock held. */
 int qcow2_table_load(Qcow2 *q, uint64_t offset);
-/* false: there is none. *entries: host-endian words; NULL: it is not in memory. Under tables_lock.
- */
+/* false: there is none. *entries: host-endian words; NULL: it is not in memory. Under
+ * tables_lock. */
 bool qcow2_table_look(Qcow2 *q, uint64_t offset, const uint64_t **entries);
 
 /* The table of @offset, made or copied if need be so that its entries may be set, and kept in
