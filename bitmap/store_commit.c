@@ -39,6 +39,7 @@ typedef struct Part {
     bool create;    /* the file is written anew */
     bool vanish;    /* there is nothing left to keep */
     bool published; /* a file that was created has its name */
+    bool unsaid;    /* and says that it doesn't count */
     bool lost;      /* a sync of the store's own file has failed */
     int fd;         /* where it is written */
     uint64_t old_size;
@@ -233,18 +234,35 @@ static bool prepare_file(Part *part, GError **error)
 }
 
 /* A file that has its name says what was not to be; should the name come back, nobody believes it.
- * Whether that is on the medium. */
+ * Of a group, it is pending for good, and there is nothing before: first over what a leader may
+ * have decided with, and no step before the one that it rests on. Whether that is on the medium. */
 static bool unsay(Part *part)
 {
+    const TmSys *sys = part->store->o.sys;
+    const uint8_t nothing[BMP_SUPER_SIZE] = { 0 };
     BmpSuper super = part->next;
+    int ret;
 
-    super.state = BMP_STORE_DISTRUSTED;
+    if (!part->published || part->unsaid)
+        return true;
     super.generation++;
-    for (unsigned copy = 0; copy < BMP_SUPER_COPIES; copy++) {
-        if (bmp_store_write_super(part->store->o.sys, part->fd, copy, &super) < 0)
-            return false;
+    if (part->grouped) {
+        super.group_pending = 1;
+        memset(super.leader, 0, sizeof(super.leader));
+        memset(super.decided, 0, sizeof(super.decided));
+        ret = bmp_store_write(sys, part->fd, nothing, sizeof(nothing), BMP_STORE_ALIGN);
+    } else {
+        super.state = BMP_STORE_DISTRUSTED;
+        ret = bmp_store_write_super(sys, part->fd, 1, &super);
     }
-    return bmp_store_sync(part->store->o.sys, part->fd) == 0;
+    if (ret == 0)
+        ret = bmp_store_sync(sys, part->fd);
+    if (ret == 0)
+        ret = bmp_store_write_super(sys, part->fd, 0, &super);
+    if (ret == 0)
+        ret = bmp_store_sync(sys, part->fd);
+    part->unsaid = ret == 0;
+    return part->unsaid;
 }
 
 /* Takes back what was written. */
@@ -254,7 +272,7 @@ static void discard(Part *part)
 
     if (part->create) {
         g_autofree char *name = g_strconcat(store->path, ".tmp", NULL);
-        bool said = !part->published || unsay(part), gone = true;
+        bool said = unsay(part), gone = true;
 
         /* Where it did not get the name, that is another one's. */
         if (part->published && bmp_store_file_named(store->o.sys, part->fd, store->path))
@@ -557,11 +575,18 @@ static bool publish_pending(Part *part, GError **error)
     return tm_error_set_errno(error, -ret, "Could not write bitmap store '%s'", store->path);
 }
 
-/* The state of before, where the new one was pending. */
-static void take_back(Part *part)
+/* The state of before, where the new one was pending. Followers ask the leader as long as they are:
+ * it says no first, and goes when nobody does any more. */
+static void take_back(Part *parts, size_t n)
 {
-    undo_supers(part, EIO);
-    discard(part);
+    for (size_t i = 0; i < n; i++) {
+        if (parts[i].create)
+            unsay(&parts[i]);
+        else
+            undo_supers(&parts[i], EIO);
+    }
+    for (size_t i = 0; i < n; i++)
+        discard(&parts[i]);
 }
 
 /* After the decision: what fails now leaves a store that finds out from the leader. Whether it need
@@ -686,18 +711,15 @@ static bool commit_group(BmpStore **stores, size_t n, GError **error)
     while (ok && prepared < n)
         ok = prepare(&parts[prepared], error) && ++prepared;
     ok = ok && publish_group(parts, maps, n, group, error);
-    /* Followers ask the leader as long as they are pending: it is the last to move on, and the
-     * first to be taken back. */
+    if (!ok)
+        take_back(parts, prepared);
+    /* Followers ask the leader as long as they are pending: it is the last to move on. */
     for (size_t k = 0; k < n; k++) {
-        size_t i = ok ? (k + 1) % n : k;
+        size_t i = (k + 1) % n;
 
-        if (ok) {
+        if (ok)
             done = complete(&parts[i], g_steal_pointer(&maps[i]), i ? 2 : 1) && done;
-        } else {
-            bmp_map_close(maps[i]);
-            if (i < prepared)
-                take_back(&parts[i]);
-        }
+        bmp_map_close(maps[i]);
         part_clear(&parts[i]);
         pthread_mutex_unlock(&stores[i]->ticking);
     }

@@ -407,6 +407,62 @@ START_TEST(f9_the_leader_is_elsewhere_by_then)
 }
 END_TEST
 
+/* Two new stores, in a change whose call @fails fails, and a kill at the @k-th. Whether that came
+ * before the end. */
+static bool cut_after_failure(unsigned fails, unsigned k, bool *came)
+{
+    BmpAddOptions options = { .granularity = 65536, .persistent = true };
+    BmpSet *sets[2];
+    bool taken, done;
+    Disk d[2];
+
+    for (int i = 0; i < 2; i++) {
+        disk_init(&d[i], 64 * MIB);
+        disk_open(&d[i]);
+        sets[i] = d[i].set;
+        cut.paths[i] = d[i].store;
+    }
+    io_fail(fails, 1, EIO);
+    cut.at = k;
+    io.before = cut_take;
+    bmp_set_change_begin(sets, 2);
+    for (int i = 0; i < 2; i++)
+        bmp_bitmap_unref(bmp_set_add(sets[i], "a", &options, NULL));
+    done = bmp_set_commit(sets, 2, NULL);
+    io.before = NULL;
+    taken = !cut.at;
+    *came = io.calls >= fails;
+    io_fail(0, 0, 0);
+    bmp_set_change_end(sets, 2);
+    for (int i = 0; i < 2; i++)
+        disk_kill(&d[i]);
+    if (taken)
+        cut_show();
+    for (int i = 2; i-- > 0;) /* who is asked comes last */
+        disk_open(&d[i]);
+    ck_assert(taken || has(&d[0], "a") == done);
+    ck_assert_msg(has(&d[0], "a") == has(&d[1], "a"), "call %u failed, killed at %u: %s%s%s", fails,
+                  k, has(&d[0], "a") ? "only the leader's" : "only the follower's",
+                  d[0].reasons->str, d[1].reasons->str);
+    for (int i = 0; i < 2; i++)
+        disk_fini(&d[i]);
+    return taken;
+}
+
+START_TEST(f9_what_is_taken_back_was_in_no_disk)
+{
+    unsigned fails, k, most = 0;
+    bool came = true;
+
+    for (fails = 1; came; fails++) {
+        for (k = 1; cut_after_failure(fails, fails + k, &came); k++)
+            most = MAX(most, k);
+    }
+    ck_assert_uint_gt(fails, 20);
+    ck_assert_uint_gt(most, 8);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("store_order");
@@ -422,6 +478,7 @@ int main(void)
     tcase_add_test(tc, what_cant_be_synced_is_not_believed);
     tcase_add_loop_test(tc, what_cant_be_synced_is_not_repaired_as_it_is, 0, 2);
     tcase_add_loop_test(tc, f9_the_leader_is_elsewhere_by_then, 0, BETWEENS);
+    tcase_add_test(tc, f9_what_is_taken_back_was_in_no_disk);
     suite_add_tcase(suite, tc);
     srunner_run_all(runner, CK_ENV);
     failed = srunner_ntests_failed(runner);
