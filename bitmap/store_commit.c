@@ -693,11 +693,9 @@ static bool commit_group(BmpStore **stores, size_t n, GError **error)
     g_autofree BmpMap **maps = g_new0(BmpMap *, n);
     size_t prepared = 0;
     uint8_t group[16];
-    bool ok = true, done = true;
+    bool ok, done = true;
 
     random_bytes(group);
-    if (!all_well(stores, n, error))
-        return false;
     for (size_t i = 0; i < n; i++) {
         if (!flush_disk(stores[i], error))
             return false;
@@ -708,6 +706,7 @@ static bool commit_group(BmpStore **stores, size_t n, GError **error)
         parts[i].leader = i ? stores[0]->path : NULL;
         collect(&parts[i]);
     }
+    ok = all_well(stores, n, error);
     while (ok && prepared < n)
         ok = prepare(&parts[prepared], error) && ++prepared;
     ok = ok && publish_group(parts, maps, n, group, error);
