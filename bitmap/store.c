@@ -223,11 +223,14 @@ static void recover(BmpStore *store, const BmpIdentity *disk, bool synced, BmpRe
 static void mark_again(BmpStore *store)
 {
     g_autoptr(GError) error = NULL;
+    int ret;
 
     if (store->fd < 0 || store->marked)
         return;
-    store->marked = bmp_identity_mark(store->o.sys, store->disk_fd, store->super.uuid);
-    if (store->marked && !bmp_store_commit(store, BMP_STORE_OPEN, &error))
+    ret = bmp_identity_mark(store->o.sys, store->disk_fd, store->super.uuid, &store->marked);
+    if (ret < 0)
+        bmp_store_fail(store, -ret, "the disk could not be synced");
+    else if (store->marked && !bmp_store_commit(store, BMP_STORE_OPEN, &error))
         bmp_store_fail(store, 0, error->message);
 }
 

@@ -304,13 +304,36 @@ static bool marked_since(BmpSet *set)
     return map && !bmp_map_untouched(map);
 }
 
+/* The new state, in a place that nothing names. */
+static bool write_new_state(Part *part, GError **error)
+{
+    BmpStore *store = part->store;
+    g_autoptr(GByteArray) catalogue = NULL;
+    int ret = 0;
+
+    if (part->new_catalogue) {
+        catalogue = bmp_catalogue_build(part->records, part->n, part->leader);
+        if (!catalogue)
+            return tm_error_set(error, "Not enough memory to store the bitmaps in '%s'",
+                                store->path);
+    }
+    if (part->create)
+        ret = bmp_identity_mark(store->o.sys, store->disk_fd, part->next.uuid, &store->marked);
+    if (ret < 0)
+        return tm_error_set_errno(error, -ret, "Could not sync the disk of bitmap store '%s'",
+                                  store->path);
+    place(part, catalogue ? catalogue->len : 0);
+    fill_super(part);
+    ret = write_content(part, catalogue);
+    return ret == 0 ||
+           tm_error_set_errno(error, -ret, "Could not write bitmap store '%s'", store->path);
+}
+
 static bool prepare(Part *part, GError **error)
 {
     BmpStore *store = part->store;
     uint64_t size = store->set ? store->set->size : store->super.disk_size;
-    g_autoptr(GByteArray) catalogue = NULL;
     unsigned shift = finest(part);
-    int ret;
 
     part->fd = -1;
     part->vanish = !part->n && (store->fd < 0 || !store->keep_empty);
@@ -331,23 +354,10 @@ static bool prepare(Part *part, GError **error)
                           (store->set && (store->set->touched || marked_since(store->set)));
     if (!prepare_file(part, error))
         return false;
-    if (part->new_catalogue) {
-        catalogue = bmp_catalogue_build(part->records, part->n, part->leader);
-        if (!catalogue) {
-            discard(part);
-            return tm_error_set(error, "Not enough memory to store the bitmaps in '%s'",
-                                store->path);
-        }
-    }
-    if (part->create)
-        store->marked = bmp_identity_mark(store->o.sys, store->disk_fd, part->next.uuid);
-    place(part, catalogue ? catalogue->len : 0);
-    fill_super(part);
-    ret = write_content(part, catalogue);
-    if (ret == 0)
+    if (write_new_state(part, error))
         return true;
     discard(part);
-    return tm_error_set_errno(error, -ret, "Could not write bitmap store '%s'", store->path);
+    return false;
 }
 
 /* ---- the second phase: superblocks */

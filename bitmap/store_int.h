@@ -84,8 +84,9 @@ char *bmp_identity_differs(const BmpSuper *super, const BmpIdentity *disk, uint6
 void bmp_marks_read(const TmSys *sys, int fd, BmpIdentity *disk);
 /* Whether the store of that uuid is marked on the disk. */
 bool bmp_identity_has(const BmpIdentity *disk, const uint8_t uuid[16]);
-/* The disk carries the uuid, for good; false: it can't. */
-bool bmp_identity_mark(const TmSys *sys, int disk_fd, const uint8_t uuid[16]);
+/* Whether the disk carries the uuid, for good: not every disk can. -errno: it could not be synced,
+ * and nothing has changed. */
+int bmp_identity_mark(const TmSys *sys, int disk_fd, const uint8_t uuid[16], bool *marked);
 bool bmp_identity_unmark(const TmSys *sys, int disk_fd, const uint8_t uuid[16]);
 char *bmp_uuid_text(const uint8_t uuid[16]); /* 32 hex digits; g_free */
 

@@ -57,7 +57,7 @@ bool bmp_identity_has(const BmpIdentity *disk, const uint8_t uuid[16])
     return false;
 }
 
-static int marks_write(const TmSys *sys, int fd, const BmpIdentity *disk)
+static int marks_set(const TmSys *sys, int fd, const BmpIdentity *disk)
 {
     g_autoptr(GString) text = g_string_new(NULL);
     int ret;
@@ -69,9 +69,19 @@ static int marks_write(const TmSys *sys, int fd, const BmpIdentity *disk)
     }
     ret = text->len ? sys->fsetxattr(fd, BMP_STORE_XATTR, text->str, text->len)
                     : sys->fremovexattr(fd, BMP_STORE_XATTR);
-    if (ret == 0)
-        ret = sys->fsync(fd);
     return ret < 0 ? -errno : 0;
+}
+
+static int marks_sync(const TmSys *sys, int fd)
+{
+    return sys->fsync(fd) < 0 ? -errno : 0;
+}
+
+static int marks_write(const TmSys *sys, int fd, const BmpIdentity *disk)
+{
+    int ret = marks_set(sys, fd, disk);
+
+    return ret < 0 ? ret : marks_sync(sys, fd);
 }
 
 /* How many are left. */
@@ -86,12 +96,12 @@ static unsigned remove_mark(BmpIdentity *disk, const uint8_t uuid[16])
     return kept;
 }
 
-bool bmp_identity_mark(const TmSys *sys, int disk_fd, const uint8_t uuid[16])
+int bmp_identity_mark(const TmSys *sys, int disk_fd, const uint8_t uuid[16], bool *marked)
 {
     BmpIdentity disk;
-    int fd = bmp_identity_open(sys, disk_fd, &disk);
+    int fd = bmp_identity_open(sys, disk_fd, &disk), ret = 0;
     BmpIdentity before = disk;
-    bool ok = false;
+    bool set = false;
 
     if (disk.known && !disk.device) {
         if (bmp_identity_has(&disk, uuid))
@@ -100,12 +110,15 @@ bool bmp_identity_mark(const TmSys *sys, int disk_fd, const uint8_t uuid[16])
             BMP_MARKS_MAX) /* the oldest store goes without: it will be distrusted */
             memmove(disk.marks[0], disk.marks[1], --disk.n_marks * sizeof(disk.marks[0]));
         memcpy(disk.marks[disk.n_marks++], uuid, 16);
-        ok = marks_write(sys, fd, &disk) == 0;
-        if (!ok)
+        set = marks_set(sys, fd, &disk) == 0;
+        ret = set ? marks_sync(sys, fd) : 0;
+        if (!set || ret < 0)
             marks_write(sys, fd, &before); /* what was not synced must not be seen later */
     }
     bmp_identity_close(sys, disk_fd, fd);
-    return ok;
+    if (ret == 0)
+        *marked = set;
+    return ret;
 }
 
 bool bmp_identity_unmark(const TmSys *sys, int disk_fd, const uint8_t uuid[16])
