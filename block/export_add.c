@@ -166,11 +166,9 @@ BlkExport *blk_exports_add(BlkExports *exports, const BlkExportOptions *o, GErro
 
     if (!check_id(exports, o->id, error))
         return NULL;
-    node = blk_graph_find(exports->graph, o->node_name, NULL);
-    if (!node) {
-        tm_error_set(error, "Cannot find device='' nor node-name='%s'", o->node_name);
+    node = blk_graph_lookup(exports->graph, NULL, o->node_name, error);
+    if (!node)
         return NULL;
-    }
     if (o->writable && blk_node_read_only(node)) {
         tm_error_set(error, "Cannot export read-only node as writable");
         return NULL;

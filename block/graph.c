@@ -190,6 +190,28 @@ BlkNode *blk_graph_find(BlkGraph *graph, const char *node_name, GError **error)
     return node;
 }
 
+BlkNode *blk_graph_lookup(BlkGraph *graph, const char *device, const char *node_name,
+                          GError **error)
+{
+    BlkNode *node = node_name ? find(graph, node_name) : NULL;
+
+    if (!node)
+        tm_error_set(error, "Cannot find device='%s' nor node-name='%s'", device ? device : "",
+                     node_name ? node_name : "");
+    return node;
+}
+
+BmpBitmap *blk_graph_find_bitmap(BlkGraph *graph, const char *node_name, const char *name,
+                                 GError **error)
+{
+    BlkNode *node = find(graph, node_name);
+
+    if (node)
+        return bmp_set_find(node->bitmaps, name, error);
+    tm_error_set(error, "Node '%s' not found", node_name);
+    return NULL;
+}
+
 GPtrArray *blk_graph_nodes(BlkGraph *graph)
 {
     return g_ptr_array_copy(graph->nodes, NULL, NULL);

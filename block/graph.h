@@ -46,8 +46,19 @@ bool blk_graph_del(BlkGraph *graph, const char *node_name, GError **error);
  * options, all of them or none: what fails is as it was. A node that can't even be opened as it was
  * fails every request from then on, and the error says so. block/reopen.c */
 bool blk_graph_reopen(BlkGraph *graph, json_object *list, GError **error);
-/* Borrowed; NULL and QEMU's message if there is none. */
+/* The node of that name, borrowed; else NULL and what QEMU says there, word for word, which depends
+ * on who asks:
+ *   find         what manages nodes (blockdev-del, -reopen): "Failed to find node with
+ *                node-name='N'"
+ *   lookup       what uses a node (children, exports, block_resize, a new bitmap): "Cannot find
+ *                device='D' nor node-name='N'". D is what stands where QEMU takes a guest's device,
+ *                too; it names no node here. Either may be NULL, shown as ''.
+ *   find_bitmap  what uses a bitmap: "Node 'N' not found", and bmp_set_find()'s; a reference */
 BlkNode *blk_graph_find(BlkGraph *graph, const char *node_name, GError **error);
+BlkNode *blk_graph_lookup(BlkGraph *graph, const char *device, const char *node_name,
+                          GError **error);
+BmpBitmap *blk_graph_find_bitmap(BlkGraph *graph, const char *node_name, const char *name,
+                                 GError **error);
 /* Children before their parents, else in order of creation; borrowed nodes in a returned array
  * (g_ptr_array_unref). */
 GPtrArray *blk_graph_nodes(BlkGraph *graph);

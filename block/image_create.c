@@ -94,14 +94,12 @@ static bool use_node(BlkImageCreate *c, json_object *value, BlkUser **user, GErr
     if (json_object_is_type(value, json_type_string)) {
         const char *name = json_object_get_string(value);
 
-        node = blk_graph_find(c->graph, name, NULL);
-        if (!node)
-            return tm_error_set(error, "Cannot find device='%s' nor node-name='%s'", name, name);
+        node = blk_graph_lookup(c->graph, name, name, error);
     } else {
         node = own = blk_graph_open_child(c->graph, value, error);
-        if (!node)
-            return false;
     }
+    if (!node)
+        return false;
     if (blk_node_read_only(node))
         return tm_error_set(error, "Block node is read-only");
     *user = blk_node_use(node, BLK_USER_UNNAMED, NEEDS, BLK_PERM_ALL, error);

@@ -109,10 +109,11 @@ static bool open_child(BlkNode *node, unsigned index, json_object *options, GErr
         return true;
     }
     if (json_object_is_type(value, json_type_string)) {
-        child = blk_graph_find(node->graph, json_object_get_string(value), NULL);
+        const char *name = json_object_get_string(value);
+
+        child = blk_graph_lookup(node->graph, name, name, error);
         if (!child)
-            return tm_error_set(error, "Cannot find device='%s' nor node-name='%s'",
-                                json_object_get_string(value), json_object_get_string(value));
+            return false;
     } else {
         json_object *nested = blk_node_child_options(options, value, (int)index == node->backing);
 

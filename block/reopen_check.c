@@ -92,10 +92,9 @@ static bool check_child(BlkReopen *r, BlkReopenEntry *e, unsigned index, json_ob
     if (json_object_is_type(value, json_type_object))
         return check_nested(r, node, index, object, value, error);
     if (value) {
-        to = blk_graph_find(r->graph, json_object_get_string(value), NULL);
+        to = blk_graph_lookup(r->graph, NULL, json_object_get_string(value), error);
         if (!to)
-            return tm_error_set(error, "Cannot find device='' nor node-name='%s'",
-                                json_object_get_string(value));
+            return false;
     }
     return to == now || check_other(e, index, to, error);
 }

@@ -54,15 +54,6 @@ static BmpBitmap *find_along(BlkNode *node, const char *name, BlkNode **of)
     return NULL;
 }
 
-static BmpBitmap *find_elsewhere(BlkNode *node, const BlkBitmapName *name, GError **error)
-{
-    node = blk_graph_find(blk_node_graph(node), name->node, NULL);
-    if (node)
-        return bmp_set_find(blk_node_bitmaps(node), name->name, error);
-    tm_error_set(error, "Node '%s' not found", name->node);
-    return NULL;
-}
-
 /* One that records while the export can't write belongs to somebody else's writes, unless its node
  * was named. */
 static BmpBitmap *find_bitmap(BlkNode *node, bool writable, const BlkBitmapName *name,
@@ -71,7 +62,7 @@ static BmpBitmap *find_bitmap(BlkNode *node, bool writable, const BlkBitmapName 
     g_autoptr(BmpBitmap) bitmap = NULL;
 
     if (name->node)
-        return find_elsewhere(node, name, error);
+        return blk_graph_find_bitmap(blk_node_graph(node), name->node, name->name, error);
     bitmap = find_along(node, name->name, &node);
     if (!bitmap)
         tm_error_set(error, "Bitmap '%s' is not found", name->name);

@@ -1,8 +1,8 @@
 /* client/cmd_image_check.c: "tidemark image check": what is wrong with an image, and mending it. */
 #include "block/image.h"
 #include "client/cmd_image.h"
+#include "client/json.h"
 #include "client/progress.h"
-#include "client/qmp_client.h"
 #include "client/text.h"
 #include <string.h>
 

@@ -4,8 +4,8 @@
  * block layer as QEMU's BlockdevCreateOptions. */
 #include "block/image.h"
 #include "client/cmd_image.h"
+#include "client/json.h"
 #include "client/progress.h"
-#include "client/qmp_client.h"
 #include "client/text.h"
 #include "util/log.h"
 #include "util/range.h"

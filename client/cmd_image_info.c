@@ -3,7 +3,7 @@
  * has them. */
 #include "block/image.h"
 #include "client/cmd_image.h"
-#include "client/qmp_client.h"
+#include "client/json.h"
 #include "client/store_view.h"
 #include "client/text.h"
 #include <string.h>

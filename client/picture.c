@@ -31,16 +31,6 @@ struct TcPicture {
     uint64_t dirty_below[TC_STATES]; /* what the dirty bytes are, without the bitmap */
 };
 
-TcState tc_state_of_allocation(uint32_t flags)
-{
-    return flags & TM_STATE_HOLE ? TC_HOLE : flags & TM_STATE_ZERO ? TC_ZERO : TC_DATA;
-}
-
-const char *tc_state_name(TcState state)
-{
-    return looks[state].name;
-}
-
 TcPicture *tc_picture_new(uint64_t size, unsigned columns, unsigned rows, bool dirty)
 {
     TcPicture *p = g_new0(TcPicture, 1);

@@ -4,13 +4,10 @@
  * granule can't hide; the totals, in bytes, are exact. Extents are taken as they come and not kept.
  * Threads: a picture belongs to one. */
 #pragma once
+#include "client/state.h"
 #include <glib.h>
-#include <inttypes.h>
 #include <stdbool.h>
 #include <stdio.h>
-
-/* The more important, the greater. */
-typedef enum { TC_HOLE, TC_ZERO, TC_DATA, TC_DIRTY, TC_STATES } TcState;
 
 typedef struct TcPicture TcPicture;
 
@@ -32,7 +29,3 @@ unsigned tc_picture_columns(const TcPicture *picture);
 uint64_t tc_picture_cells(const TcPicture *picture);
 TcState tc_picture_cell(const TcPicture *picture, uint64_t cell);
 uint64_t tc_picture_total(const TcPicture *picture, TcState state);
-
-/* base:allocation's flags (TM_STATE_*) as a state. */
-TcState tc_state_of_allocation(uint32_t flags);
-const char *tc_state_name(TcState state);

@@ -1,7 +1,6 @@
 /* client/qmp_client.c: see qmp_client.h. */
 #include "client/qmp_client.h"
 #include <errno.h>
-#include <stdarg.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -217,48 +216,4 @@ void tc_qmp_free(TcQmp *qmp)
     g_free(qmp->buf);
     g_free(qmp->path);
     g_free(qmp);
-}
-
-json_object *tc_json_get(json_object *object, ...)
-{
-    const char *key;
-    va_list ap;
-
-    va_start(ap, object);
-    while ((key = va_arg(ap, const char *)) && object) {
-        json_object *next = NULL;
-
-        if (json_object_is_type(object, json_type_object))
-            json_object_object_get_ex(object, key, &next);
-        object = next;
-    }
-    va_end(ap);
-    return object;
-}
-
-const char *tc_json_string(json_object *object, const char *key)
-{
-    json_object *value = tc_json_get(object, key, NULL);
-
-    return json_object_is_type(value, json_type_string) ? json_object_get_string(value) : NULL;
-}
-
-uint64_t tc_json_number(json_object *object, const char *key)
-{
-    return json_object_get_uint64(tc_json_get(object, key, NULL));
-}
-
-bool tc_json_true(json_object *object, const char *key)
-{
-    return json_object_get_boolean(tc_json_get(object, key, NULL));
-}
-
-void tc_json_print(json_object *object, FILE *out)
-{
-    int flags = JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED | JSON_C_TO_STRING_NOSLASHESCAPE;
-
-    /* json-c takes two lines for an object without members */
-    if (json_object_is_type(object, json_type_object) && !json_object_object_length(object))
-        flags = JSON_C_TO_STRING_PLAIN;
-    fprintf(out, "%s\n", json_object_to_json_string_ext(object, flags));
 }

@@ -2,11 +2,8 @@
  *
  * One command at a time; events in between are passed over. Threads: a client belongs to one. */
 #pragma once
+#include "client/json.h"
 #include "util/error.h"
-#include <json-c/json.h>
-#include <stdio.h>
-
-G_DEFINE_AUTOPTR_CLEANUP_FUNC(json_object, json_object_put)
 
 typedef struct TcQmp TcQmp;
 
@@ -24,11 +21,3 @@ json_object *tc_qmp_execute(TcQmp *qmp, const char *command, json_object *argume
 json_object *tc_qmp_greeting(const TcQmp *qmp);
 void tc_qmp_free(TcQmp *qmp);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(TcQmp, tc_qmp_free)
-
-/* Steps down through objects: NULL as soon as a key is missing. Borrowed. The keys end with
- * NULL. */
-json_object *tc_json_get(json_object *object, ...) G_GNUC_NULL_TERMINATED;
-const char *tc_json_string(json_object *object, const char *key); /* NULL if missing; borrowed */
-uint64_t tc_json_number(json_object *object, const char *key);    /* 0 if missing */
-bool tc_json_true(json_object *object, const char *key);
-void tc_json_print(json_object *object, FILE *out); /* pretty, with a newline */

@@ -37,14 +37,11 @@ static bool run_merge(QmpCall *call, GError **error)
 
 static bool run_sha256(QmpCall *call, GError **error)
 {
-    const char *node_name = qmp_arg_str(call->args, "node");
-    BlkNode *node = blk_graph_find(qmp_context_graph(call->ctx), node_name, NULL);
-    g_autoptr(BmpBitmap) bitmap = NULL;
+    g_autoptr(BmpBitmap) bitmap =
+        blk_graph_find_bitmap(qmp_context_graph(call->ctx), qmp_arg_str(call->args, "node"),
+                              qmp_arg_str(call->args, "name"), error);
     g_autofree char *digest = NULL;
 
-    if (!node)
-        return tm_error_set(error, "Node '%s' not found", node_name);
-    bitmap = bmp_set_find(blk_node_bitmaps(node), qmp_arg_str(call->args, "name"), error);
     if (!bitmap)
         return false;
     digest = bmp_bitmap_sha256(bitmap);

@@ -10,7 +10,7 @@ static bool run_nbd_add(QmpCall *call, GError **error)
     const char *device = qmp_arg_str(call->args, "device");
     const char *name = qmp_arg_str(call->args, "name"), *bitmap = qmp_arg_str(call->args, "bitmap");
     BlkBitmapName bitmap_name = { NULL, bitmap };
-    BlkNode *node = qmp_find_node(call->ctx, device, device, error);
+    BlkNode *node = blk_graph_lookup(qmp_context_graph(call->ctx), device, device, error);
     BlkExportOptions options = {
         .id = name ? name : device,
         .type = "nbd",

@@ -248,16 +248,6 @@ uint64_t qmp_arg_uint(json_object *args, const char *path, uint64_t otherwise)
     return value ? json_object_get_uint64(value) : otherwise;
 }
 
-BlkNode *qmp_find_node(QmpContext *ctx, const char *device, const char *node_name, GError **error)
-{
-    BlkNode *node = node_name ? blk_graph_find(ctx->options.graph, node_name, NULL) : NULL;
-
-    if (!node)
-        tm_error_set(error, "Cannot find device='%s' nor node-name='%s'", device ? device : "",
-                     node_name ? node_name : "");
-    return node;
-}
-
 /* ---- events and who listens ---- */
 
 static json_object *event_message(const char *name, json_object *data)

@@ -67,9 +67,6 @@ const char *qmp_arg_str(json_object *args, const char *path);
 bool qmp_arg_bool(json_object *args, const char *path, bool otherwise);
 uint64_t qmp_arg_uint(json_object *args, const char *path, uint64_t otherwise);
 
-/* The node of that name, borrowed; else NULL and "Cannot find device='X' nor node-name='Y'". */
-BlkNode *qmp_find_node(QmpContext *ctx, const char *device, const char *node_name, GError **error);
-
 /* ---- events */
 /* Sends an event to every listener. Takes @data (NULL: none). Any thread: it is sent on the main
  * one, at once if this is it. Its type matches BlkEventFn. */

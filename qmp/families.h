@@ -2,6 +2,6 @@
 #pragma once
 #include "qmp/table.h"
 
-extern const QmpFamily qmp_family_core, qmp_family_blockdev, qmp_family_nodes, qmp_family_server,
-    qmp_family_export, qmp_family_context, qmp_family_bitmap, qmp_family_object, qmp_family_job,
+extern const QmpFamily qmp_family_core, qmp_family_blockdev, qmp_family_server, qmp_family_export,
+    qmp_family_context, qmp_family_bitmap, qmp_family_object, qmp_family_job,
     qmp_family_transaction;

@@ -44,12 +44,7 @@ static void involve_action(Transaction *t, json_object *data)
 
 static BmpBitmap *find(Transaction *t, const char *node_name, const char *name, GError **error)
 {
-    BlkNode *node = blk_graph_find(qmp_context_graph(t->ctx), node_name, NULL);
-
-    if (node)
-        return bmp_set_find(blk_node_bitmaps(node), name, error);
-    tm_error_set(error, "Node '%s' not found", node_name);
-    return NULL;
+    return blk_graph_find_bitmap(qmp_context_graph(t->ctx), node_name, name, error);
 }
 
 static BmpBitmap *find_target(Transaction *t, json_object *data, const char *key, GError **error)
@@ -65,7 +60,7 @@ static bool act_add(Transaction *t, json_object *data, GError **error)
     BmpAddOptions options = { .granularity = qmp_arg_uint(data, "granularity", 0),
                               .persistent = qmp_arg_bool(data, "persistent", false),
                               .disabled = qmp_arg_bool(data, "disabled", false) };
-    BlkNode *node = qmp_find_node(t->ctx, node_name, node_name, error);
+    BlkNode *node = blk_graph_lookup(qmp_context_graph(t->ctx), node_name, node_name, error);
 
     if (!node)
         return false;

@@ -1,0 +1,19 @@
+/* client/json.h: reading and printing JSON objects.
+ *
+ * Threads: an object belongs to one. */
+#pragma once
+#include <glib.h>
+#include <inttypes.h>
+#include <json-c/json.h>
+#include <stdbool.h>
+#include <stdio.h>
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(json_object, json_object_put)
+
+/* Steps down through objects: NULL as soon as a key is missing. Borrowed. The keys end with
+ * NULL. */
+json_object *tc_json_get(json_object *object, ...) G_GNUC_NULL_TERMINATED;
+const char *tc_json_string(json_object *object, const char *key); /* NULL if missing; borrowed */
+uint64_t tc_json_number(json_object *object, const char *key);    /* 0 if missing */
+bool tc_json_true(json_object *object, const char *key);
+void tc_json_print(json_object *object, FILE *out); /* pretty, with a newline */
