@@ -23,10 +23,10 @@ import copy
 import json
 import random
 
-import nbd
 
 from expected import Bits, runs, settled, simulate
 from harness import *
+import nbd
 
 MIB = 1 << 20
 SIZES = [MIB + 511, 3 * MIB + 12345, 8 * MIB, 24 * MIB - 512]

@@ -24,10 +24,10 @@ import random
 import struct
 import uuid
 
-import nbd
 
 import harness
 from harness import *
+import nbd
 
 MIB = 1 << 20
 BLOCK = 4096

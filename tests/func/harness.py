@@ -16,6 +16,7 @@ A case takes `tmp`, an empty directory of its own with a path short enough for s
 fails by raising, is skipped by skip(reason) or by @test(needs=["qemu-img"]). Daemons must end with
 status 0 and without a word from a sanitizer, also those that a case left running.
 """
+import importlib.util
 import json
 import os
 import re
@@ -29,6 +30,11 @@ import tempfile
 import threading
 import time
 import traceback
+
+PYTHON = "/usr/bin/python3"  # where distributions put libnbd's module, whatever PATH says
+if not importlib.util.find_spec("nbd") and os.path.exists(PYTHON) and not os.path.samefile(
+        PYTHON, os.path.realpath(sys.executable)):
+    os.execv(PYTHON, [PYTHON] + sys.argv)
 
 SRCDIR = os.environ.get("SRCDIR") or os.path.dirname(
     os.path.dirname(os.path.dirname(os.path.abspath(__file__))))

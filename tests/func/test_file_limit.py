@@ -5,10 +5,10 @@ import os
 import resource
 import sys
 
-import nbd
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from harness import *
+import nbd
 
 MIB = 1 << 20
 

@@ -3,9 +3,9 @@
 checkpoints differ, into files and into another daemon, while the disk is being written."""
 import random
 
-import nbd
 
 from harness import *
+import nbd
 
 MIB = 1 << 20
 SIZE = 24 * MIB + 12345

@@ -4,9 +4,9 @@ import ctypes
 import os
 import tempfile
 
-import nbd
 
 from harness import *
+import nbd
 
 M = 1 << 20
 

@@ -5,9 +5,9 @@ import os
 import random
 import struct
 
-import nbd
 
 from harness import *
+import nbd
 from images import create, raw, scribble
 
 NEEDS = ["qemu-img", "qemu-io"]

@@ -9,9 +9,9 @@ import random
 import shutil
 import struct
 
-import nbd
 
 from harness import *
+import nbd
 
 NEEDS = ["qemu-img", "qemu-io", "qemu-storage-daemon"]
 M = 1 << 20

@@ -6,9 +6,9 @@ import json
 import os
 import struct
 
-import nbd
 
 from harness import *
+import nbd
 from images import create
 
 NEEDS = ["qemu-img", "qemu-io"]

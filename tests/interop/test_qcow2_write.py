@@ -6,9 +6,9 @@ import json
 import os
 import random
 
-import nbd
 
 from harness import *
+import nbd
 from images import create, raw, scribble
 
 NEEDS = ["qemu-img", "qemu-io"]

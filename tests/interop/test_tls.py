@@ -6,9 +6,9 @@ import socket
 import subprocess
 import sys
 
-import nbd
 
 from harness import *
+import nbd
 from tls import *
 
 NEEDS = ["certtool"]

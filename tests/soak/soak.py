@@ -22,9 +22,9 @@ import sys
 import tempfile
 import time
 
-import nbd
 
 from harness import *
+import nbd
 from tls import *
 
 SECONDS = float(os.environ.get("SOAK_SECONDS") or 8)

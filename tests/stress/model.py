@@ -21,9 +21,9 @@ import copy
 import random
 import select as io_select
 
-import nbd
 
 from harness import *
+import nbd
 
 GRANULARITIES = [1 << n for n in range(9, 22)]
 RACE_SIZES = [(4 << 20) + 511, 16 << 20, (48 << 20) - 512]

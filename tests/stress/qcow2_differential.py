@@ -15,9 +15,9 @@ import os
 import random
 import struct
 
-import nbd
 
 from harness import *
+import nbd
 from images import create, raw
 
 LONG = float(os.environ.get("STRESS_SECONDS") or 0)
