@@ -6,7 +6,8 @@ A round has a seed, and picks an image: its options, what is below it, where its
 writes, zeroes, discards and flushes by tidemarkd or by qemu-io, ends and kills of either, other sizes, snapshots made,
 deleted and gone back to. After each turn the disk is what the model says, by qemu-img or by our next turn, and `qemu-img
 check` finds nothing: leaks after a kill only, which are repaired then, and of a file that had been cut off no more than
-at the beginning. After a kill each sector is what it was at the last flush, or since.
+at the beginning (what a table that was lost referred to is a leak, which shows once the file is as long again). After a
+kill each sector is what it was at the last flush, or since.
 
 STRESS_SECONDS: for so long, from a seed at random (STRESS_SEED: from that one). A failure names the seed of its round.
 """
@@ -86,7 +87,7 @@ class Model:
 class Round:
     def __init__(self, tmp, seed):
         self.tmp, self.rng, self.seed, self.number = tmp, random.Random(seed), seed, 0
-        self.did, self.snapshots, self.leaks, self.lost, self.dirty = [], {}, 0, 0, False
+        self.did, self.snapshots, self.leaks, self.lost, self.end_before, self.dirty = [], {}, 0, 0, 0, False
         self.make()
 
     # ---- the image
@@ -126,6 +127,7 @@ class Round:
         lost = self.rng.choice((1, SECTOR, self.rng.randrange(1, self.cluster + 1), self.cluster, 3 * self.cluster + 77))
         end = max(size - lost, 4 * self.cluster if path == self.path else 0)
         os.truncate(path, min(end, size))
+        self.end_before = size if path == self.path else 0
         self.say("cut %d bytes off %s" % (lost, path))
         self.model = Model(raw(self.path))
         self.leaks, self.lost = self.check()[:2]
@@ -302,15 +304,25 @@ class Round:
             self.settle("before a snapshot")
             name = "s%d" % self.number
             self.say("snapshot " + name)
-            run("qemu-img", "snapshot", "-c", name, self.path)
+            if run("qemu-img", "snapshot", "-c", name, self.path, check="refcount_bits=2" not in self.options).returncode:
+                return self.over(killed=True)  # compressed clusters share one as often as it can be counted
             self.snapshots[name] = bytes(self.model.data)
 
     # ---- what must be
 
-    def check(self):
+    def check_as_it_is(self):
         done = run("qemu-img", "check", "--output=json", self.path, check=False)
         found = json.loads(done.stdout)
         return found.get("leaks", 0), found.get("corruptions", 0), found.get("check-errors", 0), done.stderr
+
+    def check(self):
+        """QEMU looks for leaks up to the end of the file: those behind it are counted as well."""
+        found, size = self.check_as_it_is(), os.stat(self.path).st_size
+        if size < self.end_before:
+            os.truncate(self.path, self.end_before)
+            found = (self.check_as_it_is()[0], *found[1:])
+            os.truncate(self.path, size)
+        return found
 
     def over(self, killed):
         """After a turn."""
@@ -325,12 +337,13 @@ class Round:
         self.lost = corruptions
         if leaks > self.leaks:
             self.mend()
+            leaks = self.check()[0]
         self.leaks = min(leaks, self.leaks)
 
     def mend(self):
         by = [TIDEMARK, "image", "check", "-q", "--repair"] if self.rng.random() < 0.5 else ["qemu-img", "check", "-q", "-r"]
         run(*by, "leaks", self.path, check=False)
-        equal(self.check()[:2], (0, self.lost), "after leaks were repaired")
+        equal(self.check_as_it_is()[:2], (0, self.lost), "after leaks were repaired")
 
     def lose(self):
         if self.rng.random() < 0.5 or self.dirty:
