@@ -1,6 +1,10 @@
 /* block/bitmaps.c: nodes and their stores of bitmaps; see the header.
  *
- * A node is drained parents first: a request in the parent may be waiting for its child. */
+ * A node is drained parents first: a request in the parent may be waiting for its child.
+ *
+ * A driver may hold locks of its own while what is below it grows or is marked, which takes the set
+ * there. So an image is flushed, and told where its bitmaps are, before sets are locked; it follows
+ * when they are not any more. */
 #include "block/bitmaps_int.h"
 #include "block/disk.h"
 #include "block/roads.h"
@@ -21,12 +25,13 @@ struct BlkBitmaps {
     BlkWork work;
     pthread_mutex_t lock; /* guards ticking; a leaf */
     pthread_cond_t ticked;
-    bool ticking;            /* bmp_set_tick() is queued or running */
-    bool dropped;            /* resting: everything is in the image */
-    bool flushed;            /* it was, as drained as it is: @flush_error is how it went */
-    int held;                /* what keeps the disk's locks until the store is closed; or -1 */
-    int flush_error;         /* -errno, or 0 */
-    GPtrArray *removed;      /* within a change, committed: names that the image is to forget */
+    bool ticking;        /* bmp_set_tick() is queued or running */
+    bool dropped;        /* resting: everything is in the image */
+    bool flushed;        /* it was, as drained as it is: @flush_error is how it went */
+    int held;            /* what keeps the disk's locks until the store is closed; or -1 */
+    int flush_error;     /* -errno, or 0 */
+    GPtrArray *removed;  /* within a change of an image's: names that it is to forget */
+    GError *unannounced; /* within a change: the image could not be told of its store; or NULL */
     unsigned wait, interval; /* seconds to the next attempt to heal; and after it */
 };
 
@@ -407,11 +412,12 @@ static BmpSet **sets_of(BlkNode *const *nodes, size_t n)
 }
 
 /* Whether a commit of the change will call something clean. One of several nodes may write into
- * another one. A single one that has nothing persistent yet leaves its flush to the commit. */
+ * another one. A single one that has nothing persistent yet leaves its flush to the commit; but not
+ * an image, whose locks come before its set's. */
 static bool wants_flush(const BlkNode *node, size_t n)
 {
     return node->store && !blk_node_read_only(node) &&
-           (n > 1 || bmp_set_store_exists(node->bitmaps));
+           (n > 1 || blk_bitmaps_kept(node) || bmp_set_store_exists(node->bitmaps));
 }
 
 /* Flushes when nothing is in flight any more, parents first, as they write into their children;
@@ -433,6 +439,16 @@ static void hold_flushed(BlkNode *const *nodes, size_t n)
     }
 }
 
+/* What a crash leaves of the change is decided by the stores: also by those about to come. */
+static void announce(BlkNode *node)
+{
+    if (!has_image(node))
+        return;
+    node->store->removed = g_ptr_array_new();
+    if (!bmp_set_store_exists(node->bitmaps))
+        blk_bitmaps_image_announce(node, &node->store->unannounced);
+}
+
 void blk_bitmaps_change_begin(BlkNode *const *nodes, size_t n)
 {
     g_autofree BmpSet **sets = sets_of(nodes, n);
@@ -440,25 +456,35 @@ void blk_bitmaps_change_begin(BlkNode *const *nodes, size_t n)
     if (!n)
         return;
     hold_flushed(nodes, n);
+    for (size_t i = 0; i < n; i++)
+        announce(nodes[i]);
     bmp_set_change_begin(sets, n);
+}
+
+static bool was_announced(const BlkNode *node, GError **error)
+{
+    const GError *why = node->store ? node->store->unannounced : NULL;
+
+    return !why || tm_error_set(error, "%s", why->message);
 }
 
 bool blk_bitmaps_commit(BlkNode *const *nodes, size_t n, GError **error)
 {
     g_autofree BmpSet **sets = sets_of(nodes, n);
-    bool ok = true;
 
-    /* What a crash leaves of the change is decided by the stores: also by those about to come. */
-    for (size_t i = 0; ok && i < n; i++)
-        ok = !has_image(nodes[i]) || bmp_set_store_exists(nodes[i]->bitmaps) ||
-             blk_bitmaps_image_announce(nodes[i], error);
-    ok = ok && bmp_set_commit(sets, n, error);
     for (size_t i = 0; i < n; i++) {
-        if (has_image(nodes[i]))
-            nodes[i]->store->removed =
-                ok ? bmp_set_removed_names(nodes[i]->bitmaps) : g_ptr_array_new();
+        if (!was_announced(nodes[i], error))
+            return false;
     }
-    return ok;
+    if (!bmp_set_commit(sets, n, error))
+        return false;
+    for (size_t i = 0; i < n; i++) {
+        if (!has_image(nodes[i]))
+            continue;
+        g_ptr_array_unref(nodes[i]->store->removed);
+        nodes[i]->store->removed = bmp_set_removed_names(nodes[i]->bitmaps);
+    }
+    return true;
 }
 
 /* The image follows its store. It may grow meanwhile, and with it the file below, whose bitmaps may
@@ -470,6 +496,7 @@ static void follow(BlkNode *node)
     if (!node->store || !node->store->removed)
         return;
     removed = g_steal_pointer(&node->store->removed);
+    g_clear_error(&node->store->unannounced);
     blk_bitmaps_image_follow(node, removed);
 }
 
@@ -487,6 +514,23 @@ void blk_bitmaps_change_end(BlkNode *const *nodes, size_t n)
             nodes[i]->store->flushed = false;
     }
     blk_roads_let_go(g_steal_pointer(&nodes[0]->held));
+}
+
+void blk_bitmaps_store(BlkNode *node, bool resized)
+{
+    g_autoptr(GError) error = NULL;
+    bool image = has_image(node) && !node->store->flushed;
+
+    if (image)
+        flush_now(node);
+    bmp_set_change_begin(&node->bitmaps, 1);
+    if (resized)
+        bmp_set_resize(node->bitmaps, blk_node_size(node));
+    if (!bmp_set_commit(&node->bitmaps, 1, &error))
+        bmp_set_distrust_store(node->bitmaps, error->message);
+    bmp_set_change_end(&node->bitmaps, 1);
+    if (image)
+        node->store->flushed = false;
 }
 
 /* ---- time */

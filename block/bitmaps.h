@@ -40,6 +40,10 @@ void blk_bitmaps_change_begin(BlkNode *const *nodes, size_t n);
 bool blk_bitmaps_commit(BlkNode *const *nodes, size_t n, GError **error);
 void blk_bitmaps_change_end(BlkNode *const *nodes, size_t n);
 
+/* The disk of a drained node has another size, or is not to be believed: that can't be taken back,
+ * whether its store can follow or not. Not within a change. Any thread. */
+void blk_bitmaps_store(BlkNode *node, bool resized);
+
 /* About once a second: syncs what was marked (on a worker), and heals stores that have failed,
  * less and less often. Cheap if no node has a store. */
 void blk_bitmaps_tick(BlkGraph *graph);

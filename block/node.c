@@ -2,6 +2,7 @@
 #include "block/node_int.h"
 
 #include "bitmap/store.h"
+#include "block/bitmaps.h"
 
 #include "util/error.h"
 #include "util/range.h"
@@ -400,18 +401,6 @@ int blk_node_map(BlkNode *node, uint64_t offset, uint64_t length, uint32_t purpo
 
 /* ---- resizing */
 
-void blk_node_resized(BlkNode *node)
-{
-    g_autoptr(GError) error = NULL;
-
-    bmp_set_change_begin(&node->bitmaps, 1);
-    bmp_set_resize(node->bitmaps, node->size);
-    /* The disk has its new size, whether its store can follow or not. */
-    if (!bmp_set_commit(&node->bitmaps, 1, &error))
-        bmp_set_distrust_store(node->bitmaps, error->message);
-    bmp_set_change_end(&node->bitmaps, 1);
-}
-
 int blk_node_resize(BlkNode *node, uint64_t size)
 {
     const BlkFormat *format;
@@ -437,7 +426,7 @@ int blk_node_resize(BlkNode *node, uint64_t size)
     ret = blk_node_refresh(node);
     if (ret < 0)
         return ret;
-    blk_node_resized(node);
+    blk_bitmaps_store(node, true);
     return 0;
 }
 

@@ -124,8 +124,6 @@ int blk_node_refresh(BlkNode *node);
 /* The resize of a drained or idle node, bitmaps and size included; on failure node->error may say
  * why. */
 int blk_node_resize(BlkNode *node, uint64_t size);
-/* A drained node has another size than its bitmaps know. */
-void blk_node_resized(BlkNode *node);
 
 /* Callbacks of a serialized driver run one at a time. */
 static inline void blk_node_serial_begin(BlkNode *node)

@@ -5,7 +5,6 @@
  * first, and opened with the new options, children first. If one of them fails, all are opened with
  * what they had. A node that can't be opened even so is lost: every request to it fails with EIO
  * until another reopening succeeds. */
-#include "bitmap/store.h"
 #include "block/bitmaps.h"
 #include "block/disk.h"
 #include "block/reopen_int.h"
@@ -353,16 +352,6 @@ static bool compare_disk(BlkNode *node)
     return why != NULL;
 }
 
-static void store_doubt(BlkNode *node)
-{
-    g_autoptr(GError) error = NULL;
-
-    bmp_set_change_begin(&node->bitmaps, 1);
-    if (!bmp_set_commit(&node->bitmaps, 1, &error))
-        bmp_set_distrust_store(node->bitmaps, error->message);
-    bmp_set_change_end(&node->bitmaps, 1);
-}
-
 /* Children first. */
 static bool wake_bitmaps(const BlkReopen *r, GError **error)
 {
@@ -376,7 +365,7 @@ static bool wake_bitmaps(const BlkReopen *r, GError **error)
         if (!blk_bitmaps_guard(node, error) || !blk_bitmaps_wake(node, error))
             return false;
         if (changed && !blk_node_read_only(node))
-            store_doubt(node);
+            blk_bitmaps_store(node, false);
     }
     return true;
 }
@@ -416,7 +405,7 @@ static void settle(const BlkReopenEntry *e)
     if (node->open)
         g_clear_pointer(&node->lost, g_free);
     if (blk_node_size(node) != e->size)
-        blk_node_resized(node);
+        blk_bitmaps_store(node, true);
 }
 
 /* ---- all of it */

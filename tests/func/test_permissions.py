@@ -268,8 +268,6 @@ def layers_in_one_change(tmp):
 @test(needs=["qemu-img"])
 def layers_under_load(tmp):
     "such transactions go on while clients write and flush"
-    # The sanitizer sees an order of locks that the gates of held nodes rule out.
-    os.environ["TSAN_OPTIONS"] = os.environ.get("TSAN_OPTIONS", "") + ":detect_deadlocks=0"
     f, q = qcow2_nodes(tmp, "q", "-o", "cluster_size=4096")
     with Daemon(tmp) as d:
         add(d, f, q, raw("r", "q"))

@@ -344,6 +344,22 @@ def removed_then_killed(tmp):
     settled(path)
 
 
+@test(needs=NEEDS)
+def taken_back(tmp):
+    "a change that comes to nothing leaves no word of a store in the image"
+    path = create(os.path.join(tmp, "i.qcow2"), 12 * M)
+    d = serve(tmp, path)
+    add = {"type": "block-dirty-bitmap-add", "data": {"node": "disk0", "name": "b", "persistent": True}}
+    raises(QMPError, d.qmp, "transaction", actions=[add, {"type": "abort", "data": {}}])
+    equal(autoclear(path) & BESIDE, 0)
+    d.qmp("block-dirty-bitmap-add", node="disk0", name="b")
+    equal(autoclear(path) & BESIDE, 0)
+    d.kill()
+    with serve(tmp, path) as d:
+        equal(nodes(d)["disk0"].get("dirty-bitmaps", []), [])
+    settled(path)
+
+
 # ---- states of an image
 
 
