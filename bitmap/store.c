@@ -214,7 +214,7 @@ static void recover(BmpStore *store, const BmpIdentity *disk, bool synced, BmpRe
         store->stale_copy = found->stale_copy;
         store->other = found->other;
         store->last_epoch = found->super.map_epoch;
-        store->keep_empty = !found->records->len && found->led;
+        store->keep_empty = !found->records->len;
     }
 }
 

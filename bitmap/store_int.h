@@ -34,7 +34,7 @@ typedef struct BmpStore {
     bool replace;        /* a ruin lies at the path, to be replaced */
     bool resting;        /* closed cleanly, to be woken (bmp_set_wake_store) */
     bool marked;         /* the disk carries its uuid, on the medium */
-    bool keep_empty;     /* others may still have to ask it how a group ended (F9) */
+    bool keep_empty;     /* found so: others may have to ask it how a group ended (F9) */
 
     pthread_mutex_t ticking; /* held by a tick, and by commits, which change the map */
     pthread_mutex_t lock;
@@ -106,7 +106,6 @@ typedef struct BmpRecovered {
     BmpSuper super;      /* FOUND_STORE */
     unsigned stale_copy; /* the one that is not equal to super */
     BmpSuper other;      /* what that says, where it may count until super is written (F9) */
-    bool led;            /* others may still have to ask it how a group ended */
     bool as_stored;      /* the records are what the catalogue on the medium says */
     GArray *records;     /* BmpRecord */
     GPtrArray *reports;  /* Problem */

@@ -550,7 +550,6 @@ static void read_store(Reader *r, const Copies *c)
                               r->o->path);
         out->as_stored = false;
     }
-    out->led = super->group_pending ? is_zero(super->leader) : !is_zero(super->decided[0]);
     if (super->group_pending) {
         known = read_pending(r, c);
     } else {

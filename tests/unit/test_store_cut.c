@@ -361,7 +361,8 @@ static void group_init(Disk d[2], bool first, bool second)
 
 START_TEST(f9_a_group_cut_anywhere)
 {
-    bool first = _i & 1, second = _i & 2, follower_first = _i & 4;
+    enum { LEADER_FIRST, FOLLOWER_FIRST, LEADER_TWICE } order = _i / 4;
+    bool first = _i & 1, second = _i & 2, follower_first = order == FOLLOWER_FIRST;
     Disk d[2];
 
     group_init(d, first, second);
@@ -377,6 +378,10 @@ START_TEST(f9_a_group_cut_anywhere)
         bool end = i + 1 == film.taken->len;
 
         film_show(i);
+        if (order == LEADER_TWICE) {
+            disk_open(&d[0]);
+            disk_kill(&d[0]);
+        }
         disk_open(&d[follower_first]);
         disk_open(&d[!follower_first]);
         ck_assert_msg(has(&d[0], "new") == has(&d[1], "new"), "shot %u: %d and %d\n%s%s", i,
@@ -544,7 +549,7 @@ int main(void)
     tcase_add_loop_test(tc, transient_ones_need_no_store, 0, 2);
     tcase_add_test(tc, healing_cut_anywhere);
     tcase_add_test(tc, a_change_cut_anywhere);
-    tcase_add_loop_test(tc, f9_a_group_cut_anywhere, 0, 8);
+    tcase_add_loop_test(tc, f9_a_group_cut_anywhere, 0, 12);
     tcase_add_loop_test(tc, f9_a_group_removes, 0, 2);
     tcase_add_loop_test(tc, f9_a_group_that_fails, 0, 4);
     tcase_add_test(tc, a_word_counts_beside_a_failed_commit);
