@@ -12,15 +12,19 @@ JOBS = 2
 RUN_TESTS = $(PYTHON) $(SRCDIR)/tests/run-tests --build $(BUILD) -j $(JOBS)
 SOURCES = $(filter-out $(SRCDIR)/build%,$(wildcard $(addprefix $(SRCDIR)/,*/*.[ch] */*/*.[ch] */*/*/*.[ch])))
 
-.PHONY: all check demo bench crash mutants fuzz stress soak trixie install uninstall clean distclean format tidy help
+.PHONY: all programs check demo bench crash mutants fuzz stress soak trixie install uninstall clean distclean format tidy help
 
 all: $(BUILD)/build.ninja
 	@$(NINJA)
 
+# What is installed, without the tests.
+programs: $(BUILD)/build.ninja
+	@$(NINJA) programs
+
 # configure writes it; who didn't run configure gets the defaults.
 $(BUILD)/build.ninja:
 	@$(SETUP) build
-	@$(SRCDIR)/configure
+	@$(SRCDIR)/configure --quiet
 
 check:
 	@$(SETUP) build test
@@ -30,10 +34,11 @@ check:
 check-%:
 	@$(MAKE) --no-print-directory check SUITES=$*
 
+# TOUR=docs/tour.md writes that page, too.
 demo:
 	@$(SETUP) build demo
-	@$(MAKE) --no-print-directory all
-	@$(PYTHON) $(SRCDIR)/scripts/demo --build $(BUILD)
+	@$(MAKE) --no-print-directory programs
+	@$(PYTHON) $(SRCDIR)/scripts/demo --build $(BUILD) $(if $(TOUR),--tour $(TOUR))
 
 bench:
 	@$(SETUP) build test bench
@@ -71,7 +76,7 @@ soak:
 	@SOAK_SECONDS=$${SOAK_SECONDS:-120} SOAK_CONNECTIONS=$${SOAK_CONNECTIONS:-1000} \
 		TEST_TIMEOUT_MULTIPLIER=20 $(RUN_TESTS) --suite soak
 
-install: all
+install: programs
 	@DESTDIR="$(abspath $(DESTDIR))" meson install -C $(BUILD) --no-rebuild
 
 uninstall:
@@ -98,7 +103,7 @@ help:
 	@echo 'make            build (after ./configure, or with its defaults)'
 	@echo 'make check      set up what is missing, build, run all tests;'
 	@echo '                SUITES="unit func" or TESTS=tests/func/x.py chooses; make check-SUITE'
-	@echo 'make demo       set up what is missing, build, show an incremental backup'
+	@echo 'make demo       set up what is missing, build, show an incremental backup; TOUR=FILE writes it down'
 	@echo 'make stress     the model test for longer (STRESS_SECONDS); make fuzz: ten minutes (FUZZ_SECONDS each)'
 	@echo 'make crash      power losses and kills for longer (CRASH_SECONDS, CRASH_KILLS, CRASH_CUTS, CRASH_SEED)'
 	@echo 'make mutants    break the program in known ways and see that tests notice (MUTANTS: part of a name)'

@@ -12,22 +12,45 @@ CONFIGURE = os.path.join(SRCDIR, "configure")
 @test
 def out_of_tree(tmp):
     "configure in another directory leaves a Makefile there, and takes prefix and sanitizers"
-    run(CONFIGURE, "--prefix=/opt/tide mark", "--mandir=/opt/man", "--enable-sanitizers=address,undefined",
+    run(CONFIGURE, "--prefix=/opt/tide mark", "--mandir=/opt/man", "--libdir=lib", "--enable-sanitizers=address,undefined",
         cwd=tmp)
     options = {o["name"]: o["value"] for o in json.loads(
         run("meson", "introspect", "--buildoptions", "build", cwd=tmp).stdout)}
     equal(options["prefix"], "/opt/tide mark")
     equal(options["mandir"], "/opt/man")
+    equal(options["libdir"], "lib")
     equal(options["b_sanitize"], "address,undefined")
     matches(run("make", "-n", cwd=tmp).stdout, "ninja -C build")
     equal(os.path.exists(os.path.join(tmp, "build", "build.ninja")), True)
+    # make demo and make install build the programs, without tests and fuzzers.
+    inputs = run("ninja", "-C", "build", "-t", "inputs", "programs", cwd=tmp).stdout
+    matches(inputs, "daemon/tidemarkd")
+    equal([line for line in inputs.splitlines() if re.search(r"(^|/)(tests|bench)/", line)], [])
+    for target in ("demo", "install"):
+        matches(run("make", "-n", target, cwd=tmp).stdout, r"ninja -C build +programs")
+
+
+@test
+def debian_libdir(tmp):
+    "libraries go where Debian looks for them, even if dpkg-architecture is not there"
+    multiarch = run("cc", "-print-multiarch").stdout.strip()
+    if not multiarch:
+        skip("this compiler names no directory for its architecture")
+    stub = os.path.join(tmp, "dpkg-architecture")
+    with open(stub, "w") as f:
+        f.write("#!/bin/sh\nexit 1\n")
+    os.chmod(stub, 0o755)
+    run(CONFIGURE, "--prefix=/usr", cwd=tmp, env={"PATH": tmp + ":" + os.environ["PATH"]})
+    options = {o["name"]: o["value"] for o in json.loads(
+        run("meson", "introspect", "--buildoptions", "build", cwd=tmp).stdout)}
+    equal(options["libdir"], "lib/" + multiarch)
 
 
 @test
 def configure_again(tmp):
     "configuring again forgets the options of the last time"
-    run(CONFIGURE, "--enable-werror", cwd=tmp)
-    run(CONFIGURE, cwd=tmp)
+    equal(run(CONFIGURE, "--enable-werror", cwd=tmp).stdout, "configured in %s/build; now run make\n" % tmp)
+    equal(run(CONFIGURE, "--quiet", cwd=tmp).stdout, "")
     options = {o["name"]: o["value"] for o in json.loads(
         run("meson", "introspect", "--buildoptions", "build", cwd=tmp).stdout)}
     equal(options["werror"], False)
@@ -46,6 +69,10 @@ def configure_refuses(tmp):
         equal(done.returncode, 1)
         equal(len(done.stderr.splitlines()), 1, done.stderr)
         matches(done.stderr, re.escape(message))
+    os.rmdir(os.path.join(tmp, "build"))
+    done = run(CONFIGURE, "CFLAGS=--no-such-flag", check=False, cwd=tmp)
+    equal(done.returncode, 1)
+    matches(done.stderr, "ERROR")  # meson's own words
 
 
 @test
@@ -58,7 +85,7 @@ def configure_help(tmp):
 @test
 def install(tmp):
     "what make install puts where, under DESTDIR"
-    run("make", "-o", "all", "-f", os.path.join(SRCDIR, "Makefile"), "install", "BUILD=" + BUILDDIR, "DESTDIR=" + tmp,
+    run("make", "-o", "programs", "-f", os.path.join(SRCDIR, "Makefile"), "install", "BUILD=" + BUILDDIR, "DESTDIR=" + tmp,
         cwd=os.path.dirname(BUILDDIR))
     options = {o["name"]: o["value"] for o in json.loads(
         run("meson", "introspect", "--buildoptions", BUILDDIR).stdout)}
