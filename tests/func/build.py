@@ -112,13 +112,47 @@ def install(tmp):
                 input="#include <tidemark/driver.h>\n")
 
 
+@test(needs=["nbdsh"])
+def readme(tmp):
+    "the README's first incremental copy works as it is written there"
+    with open(os.path.join(SRCDIR, "README.md")) as f:
+        commands = re.search(r"(?s)\n```sh\n(.*?)```", f.read()).group(1)
+    # /usr/bin: nbdsh runs the first python3, which has to be the one with libnbd.
+    path = ":".join([os.path.dirname(TIDEMARKD), os.path.dirname(TIDEMARK), "/usr/bin", os.environ["PATH"]])
+    try:
+        said = run("sh", "-ec", commands, cwd=tmp, env={"PATH": path}).stdout
+    finally:
+        run(TIDEMARK, "qmp", "quit", "--socket", os.path.join(tmp, "qmp.sock"))
+    matches(said, r"Copied the disk to 'backup.img'")
+    matches(said, r"(?s)Updated 'backup.img'.* read +64 KiB")
+    run("cmp", "disk.img", "backup.img", cwd=tmp)
+
+
+def told(page):
+    """Headings, prose and the first lines of commands in a tour. Figures differ each time, and so does what the
+    chapter after the damage has to say."""
+    with open(page) as f:
+        text = re.sub(r"(?s)\n## 14\..*(?=\n## 15\.)", "", f.read())
+    said = []
+    for paragraph in re.split(r"\n\n|\n(?=    )", text):
+        if paragraph.startswith("    $ ") or not paragraph.startswith("    "):
+            said.append(re.sub(r"[\d.]+( ?[KMG]iB|M\b)?", "#", " ".join(paragraph.split())))
+    return said
+
+
 @test(needs=["mkfs.ext4", "debugfs", "e2fsck"])
 def demo(tmp):
-    "the demo runs to its happy end"
-    said = run(os.path.join(SRCDIR, "scripts", "demo"), "--build", BUILDDIR, "--size", "64",
+    "the demo runs to its happy end, and docs/tour.md is what it prints"
+    tour = os.path.join(tmp, "tour.md")
+    said = run(os.path.join(SRCDIR, "scripts", "demo"), "--build", BUILDDIR, "--size", "64", "--tour", tour,
                timeout=100).stdout
     matches(said, r"(?s)8\. Is the copy right.*word for word")
-    matches(said, r"So \S+ \S+ were read instead of the")
+    matches(said, r"The copy read \S+ \S+\. A full copy of this .* disk read")
+    equal([len(line) for line in said.splitlines() if len(line) > 100], [])
+    kept = told(os.path.join(SRCDIR, "docs", "tour.md"))
+    equal(len(told(tour)), len(kept), "docs/tour.md is stale")
+    for now, then in zip(told(tour), kept):
+        equal(now, then, "docs/tour.md is stale; 'make demo TOUR=docs/tour.md' writes it anew")
 
 
 main()
