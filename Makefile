@@ -12,7 +12,7 @@ JOBS = 2
 RUN_TESTS = $(PYTHON) $(SRCDIR)/tests/run-tests --build $(BUILD) -j $(JOBS)
 SOURCES = $(filter-out $(SRCDIR)/build%,$(wildcard $(addprefix $(SRCDIR)/,*/*.[ch] */*/*.[ch] */*/*/*.[ch])))
 
-.PHONY: all programs check demo bench crash mutants fuzz stress soak trixie install uninstall clean distclean format tidy help
+.PHONY: all programs check docs demo bench crash mutants fuzz stress soak trixie install uninstall clean distclean format tidy help
 
 all: $(BUILD)/build.ninja
 	@$(NINJA)
@@ -33,6 +33,11 @@ check:
 
 check-%:
 	@$(MAKE) --no-print-directory check SUITES=$*
+
+# Writes what the documentation has from the program's tables; tests/unit/check_lists compares.
+docs:
+	@$(NINJA) docs/describe
+	@$(PYTHON) $(SRCDIR)/tests/unit/check_lists --write $(BUILD)
 
 # TOUR=docs/tour.md writes that page, too.
 demo:

@@ -38,6 +38,8 @@ typedef struct TcCommand {
     const struct TcCommand *const *subcommands; /* NULL-terminated; then run is NULL */
     int (*run)(const TcInvocation *invocation); /* returns the exit status */
     int usage_status; /* exit status for misuse, if it is not TC_EXIT_USAGE */
+    /* Instead of tc_cli_help(); knows the arguments before --help. Returns the exit status. */
+    int (*help)(const TcInvocation *invocation);
 } TcCommand;
 
 struct TcInvocation {

@@ -41,6 +41,8 @@ static int run(const TcInvocation *invocation)
         printf("tidemark %s\n", TM_VERSION);
         return TC_EXIT_OK;
     }
+    if (invocation->help && invocation->command->help)
+        return invocation->command->help(invocation);
     if (invocation->help) {
         tc_cli_help(invocation, stdout);
         return TC_EXIT_OK;

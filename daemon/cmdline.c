@@ -149,5 +149,5 @@ void cmd_print_help(void)
             printf("      --%s\n", options[i].name);
         printf("          %s\n", options[i].help);
     }
-    printf("\nThe manual: man tidemarkd. The QMP commands: tidemark qmp query-commands.\n");
+    printf("\nThe manual: man tidemarkd. The QMP commands: tidemark qmp --help.\n");
 }

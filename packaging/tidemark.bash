@@ -1,4 +1,5 @@
-# Completion of tidemark(1) for bash: commands and options as --help tells them, else file names.
+# Completion of tidemark(1) for bash: commands and options as --help shows them, those of QMP from the
+# tables that the program has, else file names.
 
 _tidemark()
 {
@@ -27,8 +28,11 @@ _tidemark()
             ${path[0]} == image && $before == -[fF] ]]; then
         mapfile -t COMPREPLY < <(compgen -W "raw qcow2" -- "$word")
     elif [[ ${path[0]} == qmp && $before == qmp ]]; then
-        commands=$("$program" qmp query-commands 2>/dev/null | sed -n 's/.*"name": *"\(.*\)".*/\1/p')
-        mapfile -t COMPREPLY < <(compgen -W "$commands" -- "$word")
+        mapfile -t COMPREPLY < <(compgen -W "$("$program" qmp --complete)" -- "$word")
+    elif [[ ${path[0]} == qmp && $word != = && $before != = && -n ${COMP_WORDS[2]} ]]; then
+        options=$("$program" qmp --complete "${COMP_WORDS[2]}" 2>/dev/null)
+        mapfile -t COMPREPLY < <(compgen -W "$options" -- "$word")
+        compopt -o nospace 2>/dev/null
     else
         compopt -o filenames 2>/dev/null
         mapfile -t COMPREPLY < <(compgen -f -- "$word")

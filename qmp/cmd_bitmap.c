@@ -74,7 +74,9 @@ const QmpType qmp_type_bitmap_merge = { .kind = QMP_KIND_OBJECT,
                                         .name = "BlockDirtyBitmapMerge",
                                         .members = merge_members };
 
-static const QmpMember sha256_members[] = { { "sha256", &qmp_type_str }, { NULL } };
+static const QmpMember sha256_members[] = {
+    { "sha256", &qmp_type_str, false, "the digest, in hexadecimal" }, { NULL }
+};
 static const QmpType sha256_type = { .kind = QMP_KIND_OBJECT,
                                      .name = "BlockDirtyBitmapSha256",
                                      .members = sha256_members };
@@ -105,21 +107,58 @@ static const QmpEvent events[] = {
     { NULL },
 };
 
+static const char *const block_dirty_bitmap_add_errors[] = {
+    "Cannot find device='NODE' nor node-name='NODE'",
+    "Bitmap name cannot be empty",
+    "Bitmap name too long: NAME",
+    "Bitmap already exists: NAME",
+    "Granularity must be power of 2 and at least 512",
+    NULL
+};
+static const char *const block_dirty_bitmap_remove_errors[] = {
+    "Node 'NODE' not found", "Dirty bitmap 'NAME' not found",
+    "Bitmap 'NAME' is currently in use by another operation and cannot be used", NULL
+};
+static const char *const block_dirty_bitmap_clear_errors[] = {
+    "Node 'NODE' not found",
+    "Dirty bitmap 'NAME' not found",
+    "Bitmap 'NAME' is currently in use by another operation and cannot be used",
+    "Bitmap 'NAME' is readonly and cannot be modified",
+    "Bitmap 'NAME' is inconsistent and cannot be used",
+    NULL
+};
+static const char *const block_dirty_bitmap_enable_errors[] = {
+    "Node 'NODE' not found", "Dirty bitmap 'NAME' not found",
+    "Bitmap 'NAME' is currently in use by another operation and cannot be used",
+    "Bitmap 'NAME' is inconsistent and cannot be used", NULL
+};
+static const char *const x_debug_block_dirty_bitmap_sha256_errors[] = {
+    "Node 'NODE' not found", "Dirty bitmap 'NAME' not found", NULL
+};
+
 static const QmpCommand commands[] = {
     { "block-dirty-bitmap-add", "begin to record writes in a new bitmap", &qmp_type_bitmap_add,
-      &qmp_type_empty, run_add },
-    { "block-dirty-bitmap-remove", "remove a bitmap", &qmp_type_bitmap, &qmp_type_empty,
-      run_remove },
+      &qmp_type_empty, run_add, .example = "{'node': 'disk0', 'name': 'b0', 'persistent': true}",
+      .errors = block_dirty_bitmap_add_errors },
+    { "block-dirty-bitmap-remove", "remove a bitmap", &qmp_type_bitmap, &qmp_type_empty, run_remove,
+      .example = "{'node': 'disk0', 'name': 'b0'}", .errors = block_dirty_bitmap_remove_errors },
     { "block-dirty-bitmap-clear", "make a bitmap clean", &qmp_type_bitmap, &qmp_type_empty,
-      run_clear },
+      run_clear, .example = "{'node': 'disk0', 'name': 'b0'}",
+      .errors = block_dirty_bitmap_clear_errors },
     { "block-dirty-bitmap-enable", "record writes again", &qmp_type_bitmap, &qmp_type_empty,
-      run_enable },
+      run_enable, .example = "{'node': 'disk0', 'name': 'b0'}",
+      .errors = block_dirty_bitmap_enable_errors },
     { "block-dirty-bitmap-disable", "record no more writes", &qmp_type_bitmap, &qmp_type_empty,
-      run_disable },
+      run_disable, .example = "{'node': 'disk0', 'name': 'b0'}",
+      .errors = block_dirty_bitmap_enable_errors },
     { "block-dirty-bitmap-merge", "add the dirt of other bitmaps to a bitmap",
-      &qmp_type_bitmap_merge, &qmp_type_empty, run_merge },
+      &qmp_type_bitmap_merge, &qmp_type_empty, run_merge,
+      .example =
+          "{'node': 'disk0', 'target': 'b0', 'bitmaps': ['b1', {'node': 'disk1', 'name': 'b2'}]}",
+      .errors = block_dirty_bitmap_clear_errors },
     { "x-debug-block-dirty-bitmap-sha256", "the SHA-256 of a bitmap's content", &qmp_type_bitmap,
-      &sha256_type, run_sha256, QMP_COMMAND_UNSTABLE },
+      &sha256_type, run_sha256, QMP_COMMAND_UNSTABLE, .example = "{'node': 'disk0', 'name': 'b0'}",
+      .errors = x_debug_block_dirty_bitmap_sha256_errors },
     { NULL },
 };
 

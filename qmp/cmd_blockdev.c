@@ -1,4 +1,4 @@
-/* qmp/cmd_blockdev.c: nodes come, change size and go, and are listed. The work is the block layer's.
+/* qmp/cmd_blockdev.c: nodes come, change size, go, and are listed. The work is the block layer's.
  *
  * The members of query-named-block-nodes are QEMU's BlockDeviceInfo; figures of features that do
  * not exist here (I/O limits, write thresholds, encryption) have the values that QEMU gives when
@@ -323,10 +323,12 @@ static const QmpType image_type = { .kind = QMP_KIND_OBJECT,
                                     .name = "ImageInfo",
                                     .members = image_members };
 
-static const QmpMember cache_members[] = { { "writeback", &qmp_type_bool },
-                                           { "direct", &qmp_type_bool },
-                                           { "no-flush", &qmp_type_bool },
-                                           { NULL } };
+static const QmpMember cache_members[] = {
+    { "writeback", &qmp_type_bool, false, "for compatibility; true" },
+    { "direct", &qmp_type_bool, false, "the page cache is bypassed" },
+    { "no-flush", &qmp_type_bool, false, "flushes are ignored" },
+    { NULL }
+};
 static const QmpType cache_type = { .kind = QMP_KIND_OBJECT,
                                     .name = "BlockdevCacheInfo",
                                     .members = cache_members };
@@ -357,24 +359,24 @@ static const QmpType detect_type = { .kind = QMP_KIND_ENUM,
                                      .values = detect_values };
 
 static const QmpMember node_members[] = {
-    { "file", &qmp_type_str },
-    { "node-name", &qmp_type_str, true },
-    { "ro", &qmp_type_bool },
-    { "drv", &qmp_type_str },
-    { "backing_file", &qmp_type_str, true },
-    { "backing_file_depth", &qmp_type_int },
-    { "encrypted", &qmp_type_bool },
-    { "detect_zeroes", &detect_type },
-    { "bps", &qmp_type_int },
-    { "bps_rd", &qmp_type_int },
-    { "bps_wr", &qmp_type_int },
-    { "iops", &qmp_type_int },
-    { "iops_rd", &qmp_type_int },
-    { "iops_wr", &qmp_type_int },
-    { "image", &image_type },
-    { "cache", &cache_type },
-    { "write_threshold", &qmp_type_int },
-    { "dirty-bitmaps", &bitmap_array, true },
+    { "file", &qmp_type_str, false, "name of the image file" },
+    { "node-name", &qmp_type_str, true, "name of the node" },
+    { "ro", &qmp_type_bool, false, "it is read-only" },
+    { "drv", &qmp_type_str, false, "the driver" },
+    { "backing_file", &qmp_type_str, true, "name of the image file below" },
+    { "backing_file_depth", &qmp_type_int, false, "how many images are below" },
+    { "encrypted", &qmp_type_bool, false, "for compatibility; false" },
+    { "detect_zeroes", &detect_type, false, "whether zeroes are looked for in what is written" },
+    { "bps", &qmp_type_int, false, "for compatibility; there are no limits, so 0" },
+    { "bps_rd", &qmp_type_int, false, "for compatibility; there are no limits, so 0" },
+    { "bps_wr", &qmp_type_int, false, "for compatibility; there are no limits, so 0" },
+    { "iops", &qmp_type_int, false, "for compatibility; there are no limits, so 0" },
+    { "iops_rd", &qmp_type_int, false, "for compatibility; there are no limits, so 0" },
+    { "iops_wr", &qmp_type_int, false, "for compatibility; there are no limits, so 0" },
+    { "image", &image_type, false, "the image" },
+    { "cache", &cache_type, false, "how the page cache is used" },
+    { "write_threshold", &qmp_type_int, false, "for compatibility; 0" },
+    { "dirty-bitmaps", &bitmap_array, true, "its dirty bitmaps, the newest first" },
     { "lost", &qmp_type_str, true, "why every request fails: it could not be opened again" },
     { NULL },
 };
@@ -403,12 +405,47 @@ static const QmpEvent events[] = {
     { NULL },
 };
 
+static const char *const blockdev_add_errors[] = {
+    "'node-name' must be specified for the root node",
+    "Invalid node-name: 'NAME'",
+    "Duplicate nodes with node-name='NAME'",
+    "Cannot find device='NAME' nor node-name='NAME'",
+    "Block node is read-only",
+    NULL
+};
+static const char *const blockdev_del_errors[] = { "Failed to find node with node-name='NAME'",
+                                                   "Node NAME is not owned by the monitor",
+                                                   "Node NAME is in use", NULL };
+static const char *const blockdev_reopen_errors[] = {
+    "node-name not specified",
+    "Failed to find node with node-name='NAME'",
+    "Cannot find device='' nor node-name='NAME'",
+    "Cannot change the option 'NAME'",
+    "Option 'NAME' cannot be reset to its default value",
+    "backing is missing for 'NAME'",
+    "Making 'NAME' a backing child of 'NAME' would create a cycle",
+    "Read-only block node 'NAME' cannot support read-write users",
+    "Node 'NAME' would change its size, which USER does not allow",
+    NULL
+};
+static const char *const block_resize_errors[] = { "Cannot find device='NAME' nor node-name='NAME'",
+                                                   "Parameter 'size' expects a >0 size",
+                                                   "Image format driver does not support resize",
+                                                   "Image is read-only", NULL };
+
 static const QmpCommand commands[] = {
-    { "blockdev-add", "open a node", &qmp_type_blockdev_options, &qmp_type_empty, run_add },
-    { "blockdev-del", "close a node that nothing uses", &del_args, &qmp_type_empty, run_del },
+    { "blockdev-add", "open a node", &qmp_type_blockdev_options, &qmp_type_empty, run_add,
+      .example = "{'driver': 'file', 'node-name': 'disk0', 'filename': 'disk.img'}",
+      .errors = blockdev_add_errors },
+    { "blockdev-del", "close a node that nothing uses", &del_args, &qmp_type_empty, run_del,
+      .example = "{'node-name': 'disk0'}", .errors = blockdev_del_errors },
     { "blockdev-reopen", "give nodes other options, all of them or none", &reopen_args,
-      &qmp_type_empty, run_reopen },
-    { "block_resize", "change the size of a node", &resize_args, &qmp_type_empty, run_resize },
+      &qmp_type_empty, run_reopen,
+      .example = "{'options': [{'driver': 'file', 'node-name': 'disk0', 'filename': 'disk.img', "
+                 "'read-only': true}]}",
+      .errors = blockdev_reopen_errors },
+    { "block_resize", "change the size of a node", &resize_args, &qmp_type_empty, run_resize,
+      .example = "{'node-name': 'disk0', 'size': 10737418240}", .errors = block_resize_errors },
     { "query-named-block-nodes", "the nodes, with their images and dirty bitmaps", &query_args,
       &node_array, run_query },
     { NULL },

@@ -164,15 +164,31 @@ static const QmpType info_array = { .kind = QMP_KIND_ARRAY,
                                     .name = "array",
                                     .element = &info_type };
 
+static const char *const block_export_context_set_errors[] = {
+    "Export 'ID' is not found", "Metadata context name cannot be empty",
+    "Metadata context 'NAME' not found",
+    "Metadata context 'NAME': the width is 32 or 64, not WIDTH", NULL
+};
+static const char *const block_export_context_remove_errors[] = {
+    "Export 'ID' is not found", "Metadata context 'NAME' not found", NULL
+};
+static const char *const query_block_export_contexts_errors[] = { "Export 'ID' is not found",
+                                                                  NULL };
+
 static const QmpCommand commands[] = {
     { "block-export-context-set",
       "attach a map of ranges to values to an export, as a metadata context, or change it",
-      &set_args, &qmp_type_empty, run_set },
+      &set_args, &qmp_type_empty, run_set,
+      .example = "{'id': 'exp0', 'name': 'owner', 'ranges': [{'offset': 0, 'length': 1048576, "
+                 "'value': 7}]}",
+      .errors = block_export_context_set_errors },
     { "block-export-context-remove",
       "take such a metadata context away; sessions that use it keep what it was", &remove_args,
-      &qmp_type_empty, run_remove },
+      &qmp_type_empty, run_remove, .example = "{'id': 'exp0', 'name': 'owner'}",
+      .errors = block_export_context_remove_errors },
     { "query-block-export-contexts", "the metadata contexts attached to exports", &query_args,
-      &info_array, run_query },
+      &info_array, run_query, .example = "{'id': 'exp0'}",
+      .errors = query_block_export_contexts_errors },
     { NULL },
 };
 

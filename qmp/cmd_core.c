@@ -51,20 +51,25 @@ static const QmpType capabilities_args = { .kind = QMP_KIND_OBJECT,
                                            .name = "q_obj_qmp_capabilities-arg",
                                            .members = capabilities_members };
 
-static const QmpMember triple_members[] = {
-    { "major", &qmp_type_int }, { "minor", &qmp_type_int }, { "micro", &qmp_type_int }, { NULL }
-};
+static const QmpMember triple_members[] = { { "major", &qmp_type_int, false, "first number" },
+                                            { "minor", &qmp_type_int, false, "second number" },
+                                            { "micro", &qmp_type_int, false, "third number" },
+                                            { NULL } };
 static const QmpType triple = { .kind = QMP_KIND_OBJECT,
                                 .name = "VersionTriple",
                                 .members = triple_members };
-static const QmpMember version_members[] = { { "qemu", &triple },
-                                             { "package", &qmp_type_str },
-                                             { NULL } };
+static const QmpMember version_members[] = {
+    { "qemu", &triple, false, "the version of QEMU's QMP that is spoken" },
+    { "package", &qmp_type_str, false, "the version of tidemarkd" },
+    { NULL }
+};
 static const QmpType version_info = { .kind = QMP_KIND_OBJECT,
                                       .name = "VersionInfo",
                                       .members = version_members };
 
-static const QmpMember command_info_members[] = { { "name", &qmp_type_str }, { NULL } };
+static const QmpMember command_info_members[] = {
+    { "name", &qmp_type_str, false, "of the command" }, { NULL }
+};
 static const QmpType command_info = { .kind = QMP_KIND_OBJECT,
                                       .name = "CommandInfo",
                                       .members = command_info_members };
@@ -92,34 +97,48 @@ static const QmpType json_type_enum = { .kind = QMP_KIND_ENUM,
 #define ARRAY(id, of)                                                                              \
     static const QmpType id = { .kind = QMP_KIND_ARRAY, .name = "array", .element = of }
 
-OBJECT(enum_member, "SchemaInfoEnumMember", { "name", &qmp_type_str },
-       { "features", &qmp_type_str_array, true });
+OBJECT(enum_member, "SchemaInfoEnumMember", { "name", &qmp_type_str, false, "the value" },
+       { "features", &qmp_type_str_array, true, "of the value" });
 ARRAY(enum_members_array, &enum_member);
-OBJECT(object_member, "SchemaInfoObjectMember", { "name", &qmp_type_str },
-       { "type", &qmp_type_str }, { "default", &qmp_type_any, true },
-       { "features", &qmp_type_str_array, true });
+OBJECT(object_member, "SchemaInfoObjectMember", { "name", &qmp_type_str, false, "of the member" },
+       { "type", &qmp_type_str, false, "name of its type" },
+       { "default", &qmp_type_any, true, "what it is if not given; there: it is optional" },
+       { "features", &qmp_type_str_array, true, "of the member" });
 ARRAY(object_members_array, &object_member);
-OBJECT(object_variant, "SchemaInfoObjectVariant", { "case", &qmp_type_str },
-       { "type", &qmp_type_str });
+OBJECT(object_variant, "SchemaInfoObjectVariant",
+       { "case", &qmp_type_str, false, "value of the tag" },
+       { "type", &qmp_type_str, false, "name of the type whose members it brings" });
 ARRAY(object_variants_array, &object_variant);
-OBJECT(alternate_member, "SchemaInfoAlternateMember", { "type", &qmp_type_str });
+OBJECT(alternate_member, "SchemaInfoAlternateMember",
+       { "type", &qmp_type_str, false, "name of the type" });
 ARRAY(alternate_members_array, &alternate_member);
 
-OBJECT(info_builtin, "SchemaInfoBuiltin", { "json-type", &json_type_enum });
-OBJECT(info_enum, "SchemaInfoEnum", { "members", &enum_members_array },
-       { "values", &qmp_type_str_array });
-OBJECT(info_array, "SchemaInfoArray", { "element-type", &qmp_type_str });
-OBJECT(info_object, "SchemaInfoObject", { "members", &object_members_array },
-       { "tag", &qmp_type_str, true }, { "variants", &object_variants_array, true });
-OBJECT(info_alternate, "SchemaInfoAlternate", { "members", &alternate_members_array });
-OBJECT(info_command, "SchemaInfoCommand", { "arg-type", &qmp_type_str },
-       { "ret-type", &qmp_type_str }, { "allow-oob", &qmp_type_bool, true });
-OBJECT(info_event, "SchemaInfoEvent", { "arg-type", &qmp_type_str });
+OBJECT(info_builtin, "SchemaInfoBuiltin",
+       { "json-type", &json_type_enum, false, "what it is in JSON" });
+OBJECT(info_enum, "SchemaInfoEnum", { "members", &enum_members_array, false, "the values" },
+       { "values", &qmp_type_str_array, false, "the values, for older clients" });
+OBJECT(info_array, "SchemaInfoArray",
+       { "element-type", &qmp_type_str, false, "name of its elements' type" });
+OBJECT(info_object, "SchemaInfoObject",
+       { "members", &object_members_array, false, "what every object of the type has" },
+       { "tag", &qmp_type_str, true, "the member that decides on further ones" },
+       { "variants", &object_variants_array, true, "what its values bring" });
+OBJECT(info_alternate, "SchemaInfoAlternate",
+       { "members", &alternate_members_array, false, "the types that it can be" });
+OBJECT(info_command, "SchemaInfoCommand",
+       { "arg-type", &qmp_type_str, false, "name of its arguments' type" },
+       { "ret-type", &qmp_type_str, false, "name of its result's type" },
+       { "allow-oob", &qmp_type_bool, true, "can run out of band" });
+OBJECT(info_event, "SchemaInfoEvent",
+       { "arg-type", &qmp_type_str, false, "name of its data's type" });
 
-static const QmpMember schema_members[] = { { "name", &qmp_type_str },
-                                            { "meta-type", &meta_type },
-                                            { "features", &qmp_type_str_array, true },
-                                            { NULL } };
+static const QmpMember schema_members[] = {
+    { "name", &qmp_type_str, false,
+      "of the command, event or type; other names than these tell nothing" },
+    { "meta-type", &meta_type, false, "what is described" },
+    { "features", &qmp_type_str_array, true, "deprecated, unstable" },
+    { NULL }
+};
 static const QmpVariant schema_variants[] = {
     { "builtin", &info_builtin },     { "enum", &info_enum },
     { "array", &info_array },         { "object", &info_object },

@@ -179,10 +179,10 @@ static const QmpType select_args = { .kind = QMP_KIND_OBJECT,
                                      .members = select_members };
 
 static const QmpMember info_members[] = {
-    { "id", &qmp_type_str },
-    { "type", &export_type },
-    { "node-name", &qmp_type_str },
-    { "shutting-down", &qmp_type_bool },
+    { "id", &qmp_type_str, false, "the id of the export" },
+    { "type", &export_type, false, "how it is exported" },
+    { "node-name", &qmp_type_str, false, "the node" },
+    { "shutting-down", &qmp_type_bool, false, "it takes no new clients and goes with the last" },
     { NULL },
 };
 static const QmpType info_type = { .kind = QMP_KIND_OBJECT,
@@ -192,16 +192,62 @@ static const QmpType info_array = { .kind = QMP_KIND_ARRAY,
                                     .name = "array",
                                     .element = &info_type };
 
+static const char *const nbd_server_add_errors[] = {
+    "Cannot find device='NAME' nor node-name='NAME'", "NBD server not running",
+    "Block export id 'ID' is already in use", NULL
+};
+static const char *const nbd_server_remove_errors[] = { "Export 'ID' is not found",
+                                                        "Block export 'ID' is not an NBD export",
+                                                        "export 'ID' still in use", NULL };
+static const char *const block_export_add_errors[] = {
+    "Invalid block export id",
+    "Block export id 'ID' is already in use",
+    "Cannot find device='' nor node-name='NAME'",
+    "Cannot export read-only node as writable",
+    "NBD server not running",
+    "NBD server 'ID' not running",
+    "NBD server already has export named 'NAME'",
+    "NBD server already has a default export: 'ID'",
+    "export name 'NAME' too long",
+    "description 'TEXT' too long",
+    "Bitmap 'NAME' is not found",
+    "Node 'NODE' not found",
+    "Enabled bitmap 'NAME' incompatible with readonly export",
+    "Bitmap 'NAME' is inconsistent and cannot be used",
+    NULL
+};
+static const char *const block_export_del_errors[] = {
+    "Export 'ID' is not found", "Export 'ID' is already shutting down", "export 'ID' still in use",
+    "Parameter 'seconds' needs 'mode' to be 'wait'", NULL
+};
+static const char *const block_export_dirty_bitmap_errors[] = {
+    "Export 'ID' is not found",
+    "Bitmap 'NAME' is not found",
+    "Node 'NODE' not found",
+    "Bitmap 'NAME' is named twice",
+    "Bitmap 'NAME' is inconsistent and cannot be used",
+    NULL
+};
+
 static const QmpCommand commands[] = {
     { "nbd-server-add", "export a node over NBD; use block-export-add", &nbd_add_args,
-      &qmp_type_empty, run_nbd_add, QMP_COMMAND_DEPRECATED },
+      &qmp_type_empty, run_nbd_add, QMP_COMMAND_DEPRECATED, .example = "{'device': 'disk0'}",
+      .errors = nbd_server_add_errors },
     { "nbd-server-remove", "remove an NBD export; use block-export-del", &nbd_remove_args,
-      &qmp_type_empty, run_nbd_remove, QMP_COMMAND_DEPRECATED },
-    { "block-export-add", "export a node", &qmp_type_export_options, &qmp_type_empty, run_add },
-    { "block-export-del", "remove an export", &del_args, &qmp_type_empty, run_del },
+      &qmp_type_empty, run_nbd_remove, QMP_COMMAND_DEPRECATED, .example = "{'name': 'disk0'}",
+      .errors = nbd_server_remove_errors },
+    { "block-export-add", "export a node", &qmp_type_export_options, &qmp_type_empty, run_add,
+      .example = "{'type': 'nbd', 'id': 'exp0', 'node-name': 'disk0', 'writable': true, 'bitmaps': "
+                 "['b0']}",
+      .errors = block_export_add_errors },
+    { "block-export-del", "remove an export", &del_args, &qmp_type_empty, run_del,
+      .example = "{'id': 'exp0', 'mode': 'wait', 'seconds': 60}",
+      .errors = block_export_del_errors },
     { "block-export-dirty-bitmap",
       "select the dirty bitmaps that an export offers to clients from now on", &select_args,
-      &qmp_type_empty, run_select },
+      &qmp_type_empty, run_select,
+      .example = "{'id': 'exp0', 'bitmaps': ['b0', {'node': 'base', 'name': 'b1'}]}",
+      .errors = block_export_dirty_bitmap_errors },
     { "query-block-exports", "the exports", &qmp_type_empty, &info_array, run_query },
     { NULL },
 };

@@ -182,18 +182,39 @@ static const QmpEvent events[] = {
     { NULL },
 };
 
+static const char *const blockdev_create_errors[] = { "Job ID 'ID' already in use",
+                                                      "Invalid job ID 'ID'", NULL };
+static const char *const job_cancel_errors[] = {
+    "Job not found", "Job 'ID' in state 'STATUS' cannot accept command verb 'VERB'", NULL
+};
+static const char *const job_pause_errors[] = {
+    "Job not found", "Job 'ID' in state 'STATUS' cannot accept command verb 'VERB'",
+    "Job is already paused", NULL
+};
+static const char *const job_resume_errors[] = {
+    "Job not found", "Job 'ID' in state 'STATUS' cannot accept command verb 'VERB'",
+    "Can't resume a job that was not paused", NULL
+};
+
 static const QmpCommand commands[] = {
     { "blockdev-create", "create an image, as a job that has to be dismissed", &create_args,
-      &qmp_type_empty, run_create },
+      &qmp_type_empty, run_create,
+      .example = "{'job-id': 'create0', 'options': {'driver': 'qcow2', 'file': 'disk0', 'size': "
+                 "10737418240}}",
+      .errors = blockdev_create_errors },
     { "query-jobs", "the jobs, concluded ones too", &qmp_type_empty, &info_array, run_query },
-    { "job-cancel", "end a job before it is through", &id_args, &qmp_type_empty, run_cancel },
-    { "job-pause", "let a job wait", &id_args, &qmp_type_empty, run_pause },
-    { "job-resume", "let a paused job go on", &id_args, &qmp_type_empty, run_resume },
+    { "job-cancel", "end a job before it is through", &id_args, &qmp_type_empty, run_cancel,
+      .example = "{'id': 'create0'}", .errors = job_cancel_errors },
+    { "job-pause", "let a job wait", &id_args, &qmp_type_empty, run_pause,
+      .example = "{'id': 'create0'}", .errors = job_pause_errors },
+    { "job-resume", "let a paused job go on", &id_args, &qmp_type_empty, run_resume,
+      .example = "{'id': 'create0'}", .errors = job_resume_errors },
     { "job-complete", "end a job that is ready to; no kind of job here ever is", &id_args,
-      &qmp_type_empty, run_complete },
+      &qmp_type_empty, run_complete, .example = "{'id': 'create0'}", .errors = job_cancel_errors },
     { "job-finalize", "end a job that is pending; here they do it themselves", &id_args,
-      &qmp_type_empty, run_finalize },
-    { "job-dismiss", "forget a concluded job", &id_args, &qmp_type_empty, run_dismiss },
+      &qmp_type_empty, run_finalize, .example = "{'id': 'create0'}", .errors = job_cancel_errors },
+    { "job-dismiss", "forget a concluded job", &id_args, &qmp_type_empty, run_dismiss,
+      .example = "{'id': 'create0'}", .errors = job_cancel_errors },
     { NULL },
 };
 

@@ -171,11 +171,25 @@ static const QmpMember info_members[] = {
 OBJECT(info, "ObjectInfo", info_members);
 static const QmpType infos = { .kind = QMP_KIND_ARRAY, .name = "array", .element = &info };
 
+static const char *const object_add_errors[] = {
+    "invalid object type: TYPE", "attempt to add duplicate property 'ID' to object (type 'TYPE')",
+    NULL
+};
+static const char *const object_del_errors[] = { "object 'ID' not found",
+                                                 "object 'ID' is in use, can not be deleted",
+                                                 NULL };
+static const char *const object_reload_errors[] = {
+    "object 'ID' not found", "object 'ID' of type 'TYPE' is not made of files", NULL
+};
+
 static const QmpCommand commands[] = {
-    { "object-add", "make an object", &qmp_type_object_options, &qmp_type_empty, run_add },
-    { "object-del", "remove one that nothing refers to", &del_args, &qmp_type_empty, run_del },
+    { "object-add", "make an object", &qmp_type_object_options, &qmp_type_empty, run_add,
+      .example = "{'qom-type': 'authz-simple', 'id': 'alice', 'identity': 'CN=alice'}",
+      .errors = object_add_errors },
+    { "object-del", "remove one that nothing refers to", &del_args, &qmp_type_empty, run_del,
+      .example = "{'id': 'alice'}", .errors = object_del_errors },
     { "object-reload", "read an object's files again, for sessions to come", &reload_args,
-      &qmp_type_empty, run_reload },
+      &qmp_type_empty, run_reload, .example = "{'id': 'tls0'}", .errors = object_reload_errors },
     { "query-objects", "what objects there are", &qmp_type_empty, &infos, run_query },
     { NULL },
 };

@@ -91,13 +91,13 @@ static const QmpMember info_members[] = {
     { "tls", &qmp_type_bool, false, "clients can start TLS" },
     { "connections", &qmp_type_uint32, false, "how many clients it has" },
     { "max-connections", &qmp_type_uint32, false, "how many it takes, 0 for any number" },
-    { "handshake-max-seconds", &qmp_type_uint32, false, "as given, as the rest" },
-    { "idle-max-seconds", &qmp_type_uint32, false, NULL },
-    { "max-bytes-in-flight", &qmp_type_size, false, NULL },
-    { "max-bytes-in-flight-total", &qmp_type_size, false, NULL },
-    { "max-request-size", &qmp_type_size, false, NULL },
-    { "max-option-size", &qmp_type_size, false, NULL },
-    { "max-options", &qmp_type_uint32, false, NULL },
+    { "handshake-max-seconds", &qmp_type_uint32, false, "as given" },
+    { "idle-max-seconds", &qmp_type_uint32, false, "as given" },
+    { "max-bytes-in-flight", &qmp_type_size, false, "as given" },
+    { "max-bytes-in-flight-total", &qmp_type_size, false, "as given" },
+    { "max-request-size", &qmp_type_size, false, "as given" },
+    { "max-option-size", &qmp_type_size, false, "as given" },
+    { "max-options", &qmp_type_uint32, false, "as given" },
     { NULL },
 };
 static const QmpType info_type = { .kind = QMP_KIND_OBJECT,
@@ -136,10 +136,14 @@ static const QmpType disconnect_args = { .kind = QMP_KIND_OBJECT,
                                          .members = disconnect_members };
 
 static const QmpMember request_members[] = {
-    { "read", &qmp_type_uint64 },         { "write", &qmp_type_uint64 },
-    { "flush", &qmp_type_uint64 },        { "trim", &qmp_type_uint64 },
-    { "cache", &qmp_type_uint64 },        { "write-zeroes", &qmp_type_uint64 },
-    { "block-status", &qmp_type_uint64 }, { NULL },
+    { "read", &qmp_type_uint64, false, "requests of that kind" },
+    { "write", &qmp_type_uint64, false, "requests of that kind" },
+    { "flush", &qmp_type_uint64, false, "requests of that kind" },
+    { "trim", &qmp_type_uint64, false, "requests of that kind" },
+    { "cache", &qmp_type_uint64, false, "requests of that kind" },
+    { "write-zeroes", &qmp_type_uint64, false, "requests of that kind" },
+    { "block-status", &qmp_type_uint64, false, "requests of that kind" },
+    { NULL },
 };
 static const QmpType requests = { .kind = QMP_KIND_OBJECT,
                                   .name = "NbdSessionRequests",
@@ -173,16 +177,27 @@ static const QmpType session_array = { .kind = QMP_KIND_ARRAY,
                                        .name = "array",
                                        .element = &session };
 
+static const char *const nbd_server_start_errors[] = {
+    "NBD server already running",    "NBD server 'ID' already running",
+    "Invalid NBD server id 'ID'",    "No TLS credentials with id 'ID'",
+    "This daemon has no NBD server", NULL
+};
+static const char *const nbd_server_stop_errors[] = { "NBD server not running",
+                                                      "NBD server 'ID' not running", NULL };
+static const char *const nbd_session_disconnect_errors[] = { "NBD session ID is not found", NULL };
+
 static const QmpCommand commands[] = {
     { "nbd-server-start", "start listening for NBD clients", &qmp_type_nbd_server_args,
-      &qmp_type_empty, run_start },
+      &qmp_type_empty, run_start,
+      .example = "{'addr': {'type': 'unix', 'data': {'path': 'nbd.sock'}}}",
+      .errors = nbd_server_start_errors },
     { "nbd-server-stop",
       "stop listening, end the sessions, and remove the exports that no other server shows",
-      &stop_args, &qmp_type_empty, run_stop },
+      &stop_args, &qmp_type_empty, run_stop, .errors = nbd_server_stop_errors },
     { "query-nbd-sessions", "the clients of the NBD servers", &qmp_type_empty, &session_array,
       run_query_sessions },
     { "nbd-session-disconnect", "cut a client off", &disconnect_args, &qmp_type_empty,
-      run_disconnect },
+      run_disconnect, .example = "{'id': 1}", .errors = nbd_session_disconnect_errors },
     { "query-nbd-servers", "the NBD servers that run", &qmp_type_empty, &info_array, run_query },
     { NULL },
 };

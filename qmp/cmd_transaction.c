@@ -12,10 +12,16 @@ static bool run_transaction(QmpCall *call, GError **error)
 }
 
 /* An action's variant wraps the data of the command of its name. */
-static const QmpMember abort_members[] = { { "data", &qmp_type_empty }, { NULL } };
-static const QmpMember add_members[] = { { "data", &qmp_type_bitmap_add }, { NULL } };
-static const QmpMember bitmap_members[] = { { "data", &qmp_type_bitmap }, { NULL } };
-static const QmpMember merge_members[] = { { "data", &qmp_type_bitmap_merge }, { NULL } };
+static const QmpMember abort_members[] = { { "data", &qmp_type_empty, false, "empty" }, { NULL } };
+static const QmpMember add_members[] = {
+    { "data", &qmp_type_bitmap_add, false, "the arguments of that command" }, { NULL }
+};
+static const QmpMember bitmap_members[] = {
+    { "data", &qmp_type_bitmap, false, "the arguments of that command" }, { NULL }
+};
+static const QmpMember merge_members[] = {
+    { "data", &qmp_type_bitmap_merge, false, "the arguments of that command" }, { NULL }
+};
 static const QmpType abort_wrapper = { .kind = QMP_KIND_OBJECT,
                                        .name = "AbortWrapper",
                                        .members = abort_members };
@@ -87,9 +93,15 @@ static const QmpType transaction_args = { .kind = QMP_KIND_OBJECT,
                                           .name = "q_obj_transaction-arg",
                                           .members = transaction_members };
 
+static const char *const transaction_errors[] = { "Transaction aborted using Abort action", NULL };
+
 static const QmpCommand commands[] = {
     { "transaction", "do several things at one instant, or none of them", &transaction_args,
-      &qmp_type_empty, run_transaction },
+      &qmp_type_empty, run_transaction,
+      .example =
+          "{'actions': [{'type': 'block-dirty-bitmap-disable', 'data': {'node': 'disk0', 'name': "
+          "'b0'}}, {'type': 'block-dirty-bitmap-add', 'data': {'node': 'disk0', 'name': 'b1'}}]}",
+      .errors = transaction_errors },
     { NULL },
 };
 

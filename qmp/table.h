@@ -2,8 +2,9 @@
  *
  * A family of commands is one const table. From it derive: the check of arguments (with QEMU's
  * messages), query-qmp-schema, query-commands, the command line's options (--blockdev takes
- * blockdev-add's arguments), the manual page and the client's completion. Nothing about a command
- * is written twice.
+ * blockdev-add's arguments), `tidemark qmp COMMAND --help`, the shell's completion,
+ * docs/qmp-reference.md and tidemarkd(8)'s list of commands (both by `make docs`, and held to the
+ * tables by tests/unit/check_lists). Nothing about a command is written twice.
  *
  * The one type that is not constant is BlockdevOptions: what it may hold depends on the drivers
  * that are loaded. A table names it as a late type, and a QmpTypes, made once from the block
@@ -49,7 +50,7 @@ typedef struct QmpVariant {
 
 struct QmpType {
     QmpKind kind;
-    const char *name;           /* shown in messages and in the manual page */
+    const char *name;           /* shown in messages and in descriptions */
     int64_t min, max;           /* INT */
     uint64_t umax;              /* UINT */
     bool suffixes;              /* INT, UINT: the command line takes k M G T P E */
@@ -77,6 +78,8 @@ typedef struct QmpCommand {
     const QmpType *result; /* &qmp_type_empty: {} */
     QmpHandler run;
     unsigned flags;
+    const char *example;       /* the arguments as JSON with ' for \", or NULL if it takes none */
+    const char *const *errors; /* messages of its own, what varies in capitals; NULL-terminated */
 } QmpCommand;
 
 typedef struct QmpEvent {
@@ -86,7 +89,7 @@ typedef struct QmpEvent {
 } QmpEvent;
 
 typedef struct QmpFamily {
-    const char *title; /* for the manual page */
+    const char *title; /* of its chapter */
     const QmpCommand *commands;
     const QmpEvent *events; /* or NULL */
 } QmpFamily;
@@ -132,8 +135,13 @@ bool qmp_check_keyval(const QmpTypes *types, const QmpType *type, json_object *v
 /* query-qmp-schema and query-commands: a reference. */
 json_object *qmp_table_schema(const QmpTypes *types);
 json_object *qmp_table_commands(void);
-/* The commands and events as mdoc-free man(7) text: a section .SS for each family. Returned. */
-char *qmp_table_man(const QmpTypes *types);
+/* For people: one command, with its arguments, results, errors and an example; all commands, a line
+ * each. Lines of text, indented, and not broken. Returned; NULL: there is no such command. */
+char *qmp_table_help(const QmpTypes *types, const char *command);
+char *qmp_table_list(void);
+/* The same of all commands and events as Markdown, and their list as mdoc(7). Returned. */
+char *qmp_table_markdown(const QmpTypes *types);
+char *qmp_table_man(void);
 /* Completion: the names of all commands, or, given a @command, its arguments as "name=" (members of
  * members as "a.b="), or NULL if there is no such command. NULL-terminated; g_strfreev. */
 char **qmp_table_completion(const QmpTypes *types, const char *command);

@@ -164,10 +164,18 @@ static const QmpType fd_address = { .kind = QMP_KIND_OBJECT,
                                     .name = "FdSocketAddress",
                                     .members = fd_members };
 
-static const QmpMember inet_wrapper_members[] = { { "data", &inet_address }, { NULL } };
-static const QmpMember unix_wrapper_members[] = { { "data", &unix_address }, { NULL } };
-static const QmpMember vsock_wrapper_members[] = { { "data", &vsock_address }, { NULL } };
-static const QmpMember fd_wrapper_members[] = { { "data", &fd_address }, { NULL } };
+static const QmpMember inet_wrapper_members[] = {
+    { "data", &inet_address, false, "the address itself" }, { NULL }
+};
+static const QmpMember unix_wrapper_members[] = {
+    { "data", &unix_address, false, "the address itself" }, { NULL }
+};
+static const QmpMember vsock_wrapper_members[] = {
+    { "data", &vsock_address, false, "the address itself" }, { NULL }
+};
+static const QmpMember fd_wrapper_members[] = {
+    { "data", &fd_address, false, "the address itself" }, { NULL }
+};
 static const QmpType inet_wrapper = { .kind = QMP_KIND_OBJECT,
                                       .name = "InetSocketAddressWrapper",
                                       .members = inet_wrapper_members };

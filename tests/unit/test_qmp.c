@@ -386,7 +386,7 @@ END_TEST
 
 START_TEST(descriptions)
 {
-    g_autofree char *man = qmp_table_man(qmp_context_types(ctx));
+    g_autofree char *man = qmp_table_man();
     g_auto(GStrv) names = qmp_table_completion(qmp_context_types(ctx), NULL);
     g_auto(GStrv) args = qmp_table_completion(qmp_context_types(ctx), "blockdev-add");
 
@@ -400,8 +400,89 @@ START_TEST(descriptions)
         ck_assert_ptr_nonnull(c);
         ck_assert_msg(c->help && *c->help, "%s has no line of help", *n);
     }
-    ck_assert_ptr_nonnull(strstr(man, ".B block\\-dirty\\-bitmap\\-add\n"));
+    ck_assert_ptr_nonnull(strstr(man, ".It Cm block-dirty-bitmap-add\n"));
     ck_assert_ptr_nonnull(strstr(man, "BLOCK_EXPORT_DELETED"));
+    ck_assert_ptr_null(qmp_table_help(qmp_context_types(ctx), "nope"));
+}
+END_TEST
+
+START_TEST(help_has_types_conditions_and_errors)
+{
+    g_autofree char *help = qmp_table_help(qmp_context_types(ctx), "block-export-add");
+    g_autofree char *add = qmp_table_help(qmp_context_types(ctx), "blockdev-add");
+    g_autofree char *transaction = qmp_table_help(qmp_context_types(ctx), "transaction");
+
+    ck_assert_ptr_nonnull(strstr(help, "\n  writable (boolean, optional)\n      clients may"));
+    ck_assert_ptr_nonnull(strstr(help, "\n  bitmaps.N.node (string; with type=nbd)\n"));
+    ck_assert_ptr_nonnull(strstr(help, "\n  Cannot find device='' nor node-name='NAME'\n"));
+    ck_assert_ptr_nonnull(strstr(help, " 'bitmaps:=[\"b0\"]'\n"));
+    ck_assert_ptr_nonnull(strstr(add, "  locking (auto | on | off, optional; with driver=file | "
+                                      "host_device)\n"));
+    ck_assert_ptr_nonnull(strstr(transaction, "  actions.N.data.target (string; with "
+                                              "actions.N.type=block-dirty-bitmap-merge)\n"));
+}
+END_TEST
+
+/* Each example is what its command takes, and what takes something that it needs has one. */
+START_TEST(examples_are_valid)
+{
+    const QmpTypes *types = qmp_context_types(ctx);
+
+    for (const QmpFamily *const *f = qmp_families; *f; f++)
+        for (const QmpCommand *c = (*f)->commands; c->name; c++) {
+            g_autofree char *text = g_strdup(c->example ? c->example : "{}");
+            json_object *arguments = parse(g_strdelimit(text, "'", '"'));
+            g_autoptr(GError) error = NULL;
+
+            ck_assert_msg(qmp_check(types, c->args, arguments, &error), "%s: %s", c->name,
+                          error ? error->message : "");
+            json_object_put(arguments);
+        }
+}
+END_TEST
+
+/* How many members have no help; *name: one of them. */
+static unsigned without_help(const QmpTypes *types, const QmpType *type, GHashTable *seen,
+                             const char **name)
+{
+    const QmpType *t = qmp_types_resolve(types, type);
+    unsigned found = 0;
+
+    if (!g_hash_table_add(seen, (void *)t))
+        return 0;
+    if (t->element)
+        found += without_help(types, t->element, seen, name);
+    for (const QmpType *const *a = t->alternatives; a && *a; a++)
+        found += without_help(types, *a, seen, name);
+    for (const QmpVariant *v = t->variants; v && v->value; v++)
+        found += without_help(types, v->type, seen, name);
+    for (const QmpMember *m = t->members; m && m->name; m++) {
+        if (!m->help) {
+            *name = m->name;
+            found++;
+        }
+        found += without_help(types, m->type, seen, name);
+    }
+    return found;
+}
+
+START_TEST(every_member_has_help)
+{
+    const QmpTypes *types = qmp_context_types(ctx);
+    g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
+    const char *name = NULL;
+
+    for (const QmpFamily *const *f = qmp_families; *f; f++) {
+        for (const QmpCommand *c = (*f)->commands; c->name; c++) {
+            unsigned found = without_help(types, c->args, seen, &name);
+
+            found += without_help(types, c->result, seen, &name);
+            ck_assert_msg(found == 0, "%s: member %s has no help", c->name, name);
+        }
+        for (const QmpEvent *e = (*f)->events; e && e->name; e++)
+            ck_assert_msg(without_help(types, e->data, seen, &name) == 0,
+                          "%s: member %s has no help", e->name, name);
+    }
 }
 END_TEST
 
@@ -529,6 +610,9 @@ int main(void)
     tcase_add_loop_test(tables, keyval, 0, G_N_ELEMENTS(keyval_cases));
     tcase_add_test(tables, keyval_bounds);
     tcase_add_test(tables, descriptions);
+    tcase_add_test(tables, help_has_types_conditions_and_errors);
+    tcase_add_test(tables, examples_are_valid);
+    tcase_add_test(tables, every_member_has_help);
     suite_add_tcase(suite, tables);
     tcase_add_checked_fixture(commands, setup, teardown);
     tcase_add_test(commands, dispatches);

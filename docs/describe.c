@@ -1,0 +1,65 @@
+/* docs/describe.c: what the documentation says of QMP, from the tables of qmp/table.h. `make docs`
+ * keeps its output in docs/qmp-reference.md and in docs/man/tidemarkd.8; tests/unit/check_lists
+ * compares.
+ *
+ *     describe reference | man */
+#include "qmp/table.h"
+#include <stdio.h>
+#include <string.h>
+
+static const char intro[] =
+    "# QMP reference\n"
+    "\n"
+    "Every command and event of tidemarkd. `make docs` writes this page from the tables that "
+    "check\n"
+    "arguments, so it can't say anything else than the program does; `tidemark qmp COMMAND "
+    "--help`\n"
+    "shows the same for one command, without a daemon.\n"
+    "\n"
+    "The dialect is QEMU's: the server greets, a client sends `qmp_capabilities`, then requests, "
+    "and\n"
+    "each is answered by `{\"return\": ...}` or `{\"error\": {\"class\": ..., \"desc\": ...}}`. "
+    "Names of\n"
+    "arguments have dots where they lie within an object, and N for a number in an array, as\n"
+    "`tidemark qmp` takes them. A *size* is a number of bytes in JSON; the command line also "
+    "takes\n"
+    "`64k`, `1G` and the like. \"With driver=raw\" means that an argument exists only if `driver` "
+    "has\n"
+    "that value. Plug-ins add drivers of their own to `blockdev-add`.\n"
+    "\n"
+    "Any command can fail with these, whose class is `GenericError`, as it is unless something "
+    "else is\n"
+    "said:\n"
+    "\n"
+    "- `Parameter 'NAME' is missing`\n"
+    "- `Parameter 'NAME' is unexpected`\n"
+    "- `Invalid parameter type for 'NAME', expected: TYPE`\n"
+    "- `Parameter 'NAME' does not accept value 'VALUE'`\n"
+    "- `The command NAME has not been found` (class `CommandNotFound`)\n"
+    "- `Expecting capabilities negotiation with 'qmp_capabilities'` (class `CommandNotFound`)\n"
+    "\n"
+    "Errors that a command has besides are listed with it, words in capitals standing for what "
+    "varies.\n"
+    "Errors of the operating system (a file that can't be opened) come as messages of their own.\n";
+
+int main(int argc, char **argv)
+{
+    BlkRegistry *registry = blk_registry_new(&tm_sys_kernel);
+    QmpTypes *types = qmp_types_new(registry);
+    const char *what = argc == 2 ? argv[1] : "";
+    g_autofree char *text = NULL;
+
+    if (!strcmp(what, "reference")) {
+        fputs(intro, stdout);
+        text = qmp_table_markdown(types);
+    } else if (!strcmp(what, "man")) {
+        text = qmp_table_man();
+    } else {
+        fputs("usage: describe reference | man\n", stderr);
+        return 2;
+    }
+    fputs(text, stdout);
+    qmp_types_free(types);
+    blk_registry_free(registry);
+    return fflush(stdout) ? 1 : 0;
+}
