@@ -289,6 +289,7 @@ bool bmp_store_open_file(BmpStore *store, bool *told, GError **error)
     bool synced, written;
 
     *told = false;
+    synced = bmp_identity_sync(store->o.sys, store->disk_fd) == 0;
     bmp_identity_read(store->o.sys, store->disk_fd, &disk);
     if (!find_file(store, &disk, error))
         return false;
@@ -297,7 +298,7 @@ bool bmp_store_open_file(BmpStore *store, bool *told, GError **error)
     *told = is_written(store);
     if (*told)
         return true;
-    synced = sync_found(store);
+    synced = sync_found(store) && synced;
     recover(store, &disk, synced, &found);
     written = is_written(store); /* since it began to be read */
     *told = written || !store->o.image || found.verdict == BMP_FOUND_STORE;
@@ -342,15 +343,15 @@ bool bmp_set_open_store(BmpSet *set, const BmpStoreOptions *options, GError **er
 
 /* ---- closing */
 
-static bool clean_end(BmpStore *store, GError **error)
+static bool clean_end(BmpStore *store, BmpStoreState state, GError **error)
 {
     if (store->disk_fd >= 0 && store->o.sys->fsync(store->disk_fd) < 0)
         return tm_error_set_errno(error, errno, "Could not sync the disk");
     bmp_identity_settle(store->o.sys, store->disk_fd);
-    return bmp_store_commit(store, BMP_STORE_CLOSED, error);
+    return bmp_store_commit(store, state, error);
 }
 
-bool bmp_set_close_store(BmpSet *set)
+static bool end(BmpSet *set, BmpStoreState state)
 {
     BmpStore *store = set->store;
     g_autoptr(GError) error = NULL;
@@ -360,7 +361,7 @@ bool bmp_set_close_store(BmpSet *set)
         (store->fd < 0 && !bmp_store_has_failed(store)))
         return true;
     bmp_set_change_begin(&set, 1);
-    ok = clean_end(store, &error);
+    ok = clean_end(store, state, &error);
     if (!ok && bmp_store_has_failed(store))
         bmp_store_report(store, &(BmpReport){ .reason = error->message });
     else if (!ok)
@@ -372,15 +373,25 @@ bool bmp_set_close_store(BmpSet *set)
     return ok;
 }
 
+bool bmp_set_close_store(BmpSet *set)
+{
+    return end(set, BMP_STORE_CLOSED);
+}
+
+bool bmp_set_leave_store(BmpSet *set)
+{
+    return end(set, BMP_STORE_DISTRUSTED);
+}
+
 /* ---- resting */
 
-bool bmp_set_rest_store(BmpSet *set)
+bool bmp_set_rest_store(BmpSet *set, bool left)
 {
     bool ok;
 
     if (!set->store || set->store->o.read_only)
         return true;
-    ok = bmp_set_close_store(set);
+    ok = left ? bmp_set_leave_store(set) : bmp_set_close_store(set);
     set->store->resting = true;
     return ok;
 }
@@ -464,7 +475,7 @@ bool bmp_set_wake_store(BmpSet *set, bool read_only, bool accept_changed, GError
     if (!store)
         return true;
     if (read_only)
-        bmp_set_rest_store(set);
+        bmp_set_rest_store(set, false);
     rested = store->resting;
     store->resting = false;
     bmp_set_change_begin(&set, 1);

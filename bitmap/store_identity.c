@@ -4,6 +4,7 @@
  * a chmod changes it. */
 #include "bitmap/store_int.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <string.h>
 #include <sys/sysmacros.h>
@@ -75,6 +76,15 @@ void bmp_identity_put(const BmpIdentity *disk, BmpSuper *s)
     s->disk_serial = disk->serial;
     s->disk_instance = disk->instance;
     s->disk_written = disk->written;
+}
+
+int bmp_identity_sync(const TmSys *sys, int disk_fd)
+{
+    struct stat st;
+
+    if (disk_fd < 0 || sys->fstat(disk_fd, &st) < 0 || !S_ISBLK(st.st_mode))
+        return 0;
+    return sys->fsync(disk_fd) < 0 ? -errno : 0;
 }
 
 /* What a superblock knows of its disk, as if it had been read then. */

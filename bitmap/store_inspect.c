@@ -42,6 +42,7 @@ static bool open_both(const TmSys *sys, const char *path, const char *disk, Open
         o->disk_fd = sys->open(disk, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0);
     if (disk && o->disk_fd < 0)
         return tm_error_set_errno(error, errno, "Could not open disk '%s'", disk);
+    bmp_identity_sync(sys, o->disk_fd);
     bmp_identity_read(sys, o->disk_fd, &o->disk);
     return true;
 }

@@ -193,7 +193,7 @@ static void add_map(Reader *r, GArray *records, const BmpSuper *super)
         return;
     r->out->as_stored = false;
     if (super->state == BMP_STORE_DISTRUSTED) {
-        add_everything(r, records, super, "the store could not be written while the disk was");
+        add_everything(r, records, super, "the disk was written when the store was not");
         return;
     }
     if (o->sys->fstat(o->fd, &st) < 0 || (ino != super->store_ino && !moved)) {

@@ -304,6 +304,15 @@ bool blk_bitmaps_settle(BlkNode *node)
     return b->dropped || !bmp_set_length(node->bitmaps);
 }
 
+/* A file's times tell what was written since; a device tells nothing that lasts. */
+static bool is_left(const BlkBitmaps *b, const GPtrArray *going)
+{
+    struct stat st;
+
+    return b->held >= 0 && b->node->graph_sys->fstat(b->held, &st) == 0 && S_ISBLK(st.st_mode) &&
+           blk_disk_written_beside(b->node, going);
+}
+
 bool blk_bitmaps_rest(BlkNode *node)
 {
     bool ok = true;
@@ -311,7 +320,7 @@ bool blk_bitmaps_rest(BlkNode *node)
     if (!node->store)
         return true;
     if (node->store->flushed && !blk_bitmaps_kept(node))
-        ok = bmp_set_rest_store(node->bitmaps);
+        ok = bmp_set_rest_store(node->bitmaps, is_left(node->store, NULL));
     let_go_of_disk(node->store);
     return ok;
 }
@@ -349,7 +358,7 @@ bool blk_bitmaps_wake(BlkNode *node, GError **error)
                               blk_options_bool(node->options, "bitmap-accept-changed"), error);
 }
 
-bool blk_bitmaps_close(BlkNode *node)
+bool blk_bitmaps_close(BlkNode *node, const GPtrArray *going)
 {
     BlkBitmaps *b = node->store;
     bool ok;
@@ -357,7 +366,14 @@ bool blk_bitmaps_close(BlkNode *node)
     if (!b)
         return true;
     wait_for_tick(b);
-    ok = bmp_set_close_store(node->bitmaps);
+    if (!is_left(b, going)) {
+        ok = bmp_set_close_store(node->bitmaps);
+    } else {
+        if (bmp_set_store_exists(node->bitmaps))
+            report(node, &(BmpReport){ .reason = "its disk is written to below: when it is opened "
+                                                 "again all counts as dirty" });
+        ok = bmp_set_leave_store(node->bitmaps);
+    }
     let_go_of_disk(b);
     node->store = NULL;
     pthread_mutex_destroy(&b->lock);

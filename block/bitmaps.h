@@ -13,10 +13,11 @@
 bool blk_bitmaps_open(BlkNode *node, bool by_default, GError **error);
 /* The clean end, when no request is in flight and none will come. Settle: parents first, before any
  * driver is closed: flushes the node, and an image takes its bitmaps. Close: when the drivers of
- * the node and of all below it are closed, whose last writes count. false: something could not be
+ * the node and of all below it are closed, whose last writes count; @going: the nodes that are closed
+ * with it. Where others write on to a device, which can't tell later, all will be dirty. false: something could not be
  * kept where and as it was to be; that was reported, and the next opening will know. */
 bool blk_bitmaps_settle(BlkNode *node);
-bool blk_bitmaps_close(BlkNode *node);
+bool blk_bitmaps_close(BlkNode *node, const GPtrArray *going);
 
 /* The node is being opened anew (block/reopen.c), drained. Where it can become read-only: settle,
  * as above. Rest: when the drivers are closed, for those that were settled; false as there. Wake:

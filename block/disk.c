@@ -107,6 +107,28 @@ bool blk_disk_claim(BlkNode *node, GError **error)
     return claim(node, sets, error);
 }
 
+static void add_own(GPtrArray *own, BlkNode *node)
+{
+    g_ptr_array_add(own, node);
+    for (unsigned i = 0; i < node->n_children; i++) {
+        BlkNode *child = data_child(node, i);
+
+        if (child)
+            add_own(own, child);
+    }
+}
+
+bool blk_disk_written_beside(BlkNode *node, const GPtrArray *going)
+{
+    g_autoptr(GPtrArray) own = g_ptr_array_new();
+    bool beside = false;
+
+    add_own(own, node);
+    for (guint i = 1; i < own->len && !beside; i++) /* those that are below */
+        beside = blk_permissions_written_beside(own->pdata[i], going ? going : own);
+    return beside;
+}
+
 /* ---- whether it is the same */
 
 void blk_disk_remember(BlkNode *node)
@@ -136,6 +158,7 @@ char *blk_disk_changed(BlkNode *node)
     if (fd >= 0 && node->seen) {
         BmpIdentity now;
 
+        bmp_identity_sync(node->graph_sys, fd);
         bmp_identity_read(node->graph_sys, fd, &now);
         why = bmp_identity_changed(node->seen, &now);
     }

@@ -63,7 +63,7 @@ static void close_nodes(BlkGraph *graph, const GPtrArray *going)
     for (guint i = 0; i < going->len; i++)
         blk_node_close_driver(going->pdata[i]);
     for (guint i = 0; i < going->len; i++)
-        graph->behind |= !blk_bitmaps_close(going->pdata[i]);
+        graph->behind |= !blk_bitmaps_close(going->pdata[i], going);
     blk_roads_let_go(held);
     for (guint i = 0; i < going->len; i++) {
         blk_roads_disconnect(going->pdata[i]);

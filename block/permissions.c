@@ -429,6 +429,20 @@ const char *blk_permissions_unshared(BlkNode *node, unsigned needs)
     return NULL;
 }
 
+bool blk_permissions_written_beside(BlkNode *node, const GPtrArray *nodes)
+{
+    TM_GUARD(blk_graph_permissions(node->graph));
+
+    for (guint i = 0; i < node->users->len; i++) {
+        const BlkUser *user = node->users->pdata[i];
+        bool among = user->parent && g_ptr_array_find((GPtrArray *)nodes, user->parent, NULL);
+
+        if (!among && user->needs & WRITES)
+            return true;
+    }
+    return false;
+}
+
 bool blk_permissions_written(BlkNode *node)
 {
     TM_GUARD(blk_graph_permissions(node->graph));

@@ -35,6 +35,8 @@ void blk_permissions_unlock(BlkNode *node);
 const char *blk_permissions_unshared(BlkNode *node, unsigned needs);
 /* Whether a user that is no node needs to write. */
 bool blk_permissions_written(BlkNode *node);
+/* Whether anybody does but nodes that are among those. */
+bool blk_permissions_written_beside(BlkNode *node, const GPtrArray *nodes);
 
 /* How a driver takes image locks. @needs and @unshared: BLK_PERM_*. */
 typedef struct BlkLocks {

@@ -62,4 +62,52 @@ def direct(tmp):
         exercise(d, path)
 
 
+def written_below(tmp, change):
+    """A disk over a device has a bitmap; @change(d) while the device is exported, too. The bitmap afterwards."""
+    path = image(os.path.join(tmp, "back"), 4 << 20)
+    with Loop(path) as device, Daemon(tmp) as d:
+        def add(driver, **more):
+            d.qmp("blockdev-add", **{"driver": driver, "node-name": driver, **more})
+
+        over = {"file": "host_device", "bitmap-store": os.path.join(tmp, "store")}
+        add("host_device", filename=device)
+        add("raw", **over)
+        d.qmp("block-dirty-bitmap-add", node="raw", name="b", persistent=True)
+        change(d)
+        add("raw", **over)
+        return d.bitmap("raw", "b"), d.log()
+
+
+def export(d):
+    d.qmp("block-export-add", type="nbd", id="e", node_name="host_device", name="e", writable=True)
+    return d.nbd("e")
+
+
+@test(needs=["losetup"])
+def written_on_below(tmp):
+    "a bitmap whose node goes while the device is written to below it is all dirty when it comes back"
+    def change(d):
+        h = export(d)
+        d.qmp("blockdev-del", node_name="raw")
+        h.pwrite(b"x" * 512, 1 << 20)
+        h.shutdown()
+
+    b, log = written_below(tmp, change)
+    equal([b.get("inconsistent", False), b["count"]], [False, 4 << 20])
+    matches(log, "node 'raw': its disk is written to below")
+
+
+@test(needs=["losetup"])
+def written_below_later(tmp):
+    "what is written to a device after its bitmaps were closed is noticed, also if it has not got there yet"
+    def change(d):
+        d.qmp("blockdev-del", node_name="raw")
+        h = export(d)
+        h.pwrite(b"x" * 512, 1 << 20)
+        h.shutdown()
+        d.qmp("block-export-del", id="e", mode="hard")
+
+    equal(written_below(tmp, change)[0].get("inconsistent"), True)
+
+
 main()
