@@ -191,6 +191,46 @@ static void touch(BmpBitmap *bitmap)
     bitmap->set->touched |= bitmap->persistent;
 }
 
+/* A record begins. Where the disk has lost data, what is read may not be what is there, and what
+ * was read before may be there no more. */
+static void count_all_if_lossy(BmpBitmap *bitmap)
+{
+    BmpSet *set = bitmap->set;
+    uint64_t before;
+
+    if (!set->loss || !bitmap->enabled)
+        return;
+    before = bmp_bits_count(&bitmap->bits);
+    bmp_bits_set_bytes(&bitmap->bits, 0, set->size);
+    bitmap->recovered += (bmp_bits_count(&bitmap->bits) - before) << bitmap->shift;
+    g_free(bitmap->reason);
+    bitmap->reason = g_strdup(set->loss);
+}
+
+void bmp_set_lose(BmpSet *set, const char *why)
+{
+    if (set->loss)
+        return;
+    bmp_set_change_begin(&set, 1);
+    set->loss = g_strdup(why);
+    for (guint i = 0; i < set->bitmaps->len; i++) {
+        BmpBitmap *bitmap = set->bitmaps->pdata[i];
+
+        if (bitmap->persistent || bitmap->inconsistent)
+            continue;
+        bmp_bitmap_fold(bitmap);
+        count_all_if_lossy(bitmap);
+    }
+    if (set->store)
+        bmp_store_note_loss(set->store);
+    bmp_set_change_end(&set, 1);
+}
+
+bool bmp_set_lossy(BmpSet *set)
+{
+    return set->loss != NULL;
+}
+
 /* ---- changes -------------------------------------------------------------------------------- */
 
 /* Whether the image that keeps the set's bitmaps has room for another. */
@@ -263,6 +303,7 @@ BmpBitmap *bmp_set_add(BmpSet *set, const char *name, const BmpAddOptions *optio
     g_ptr_array_add(set->bitmaps, bmp_bitmap_ref(bitmap));
     if (!options->disabled)
         start_recording(bitmap);
+    count_all_if_lossy(bitmap);
     touch(bitmap);
     return bitmap;
 }
@@ -377,6 +418,7 @@ bool bmp_bitmap_enable(BmpBitmap *bitmap, GError **error)
         return tm_error_set(error, "Dirty bitmap '%s' not found", bitmap->name);
     if (!bitmap->enabled) {
         start_recording(bitmap);
+        count_all_if_lossy(bitmap);
         touch(bitmap);
     }
     return true;
@@ -404,6 +446,7 @@ bool bmp_bitmap_clear(BmpBitmap *bitmap, GError **error)
         move_to_tail(bitmap);
     g_clear_pointer(&bitmap->reason, g_free);
     bitmap->recovered = 0;
+    count_all_if_lossy(bitmap);
     touch(bitmap);
     return true;
 }

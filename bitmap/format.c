@@ -63,6 +63,7 @@ static const Field fields[] = {
     NUMBER(240, 8, disk_written),
     BYTES(248, 16, leader),
     BYTES(264, BMP_GROUPS_MAX * 16, decided),
+    NUMBER(488, 1, disk_lossy),
 };
 
 uint64_t bmp_checksum(const void *data, size_t length, uint64_t seed)
@@ -134,9 +135,10 @@ static bool super_valid(const BmpSuper *s)
            s->state <= BMP_STORE_DISTRUSTED && s->durability >= BMP_DURABLE_POWER &&
            s->durability <= BMP_DURABLE_PROCESS && s->group_pending <= 1 &&
            s->map_epoch <= BMP_EPOCH_MAX && s->disk_mtime_nsec < 1000000000 &&
-           s->disk_kind <= BMP_DISK_DEVICE && s->disk_marked <= 1 && s->forgotten <= 1 &&
-           s->disk_birth_nsec < 1000000000 && memchr(s->layer, 0, sizeof(s->layer)) &&
-           extents_valid(s) && (!s->map_shift || (s->map_epoch && bmp_geometry_of(&geometry, s)));
+           s->disk_kind <= BMP_DISK_DEVICE && s->disk_marked <= 1 && s->disk_lossy <= 1 &&
+           s->forgotten <= 1 && s->disk_birth_nsec < 1000000000 &&
+           memchr(s->layer, 0, sizeof(s->layer)) && extents_valid(s) &&
+           (!s->map_shift || (s->map_epoch && bmp_geometry_of(&geometry, s)));
 }
 
 static bool all_zero(const uint8_t *bytes, size_t n)

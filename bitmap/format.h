@@ -64,6 +64,7 @@ typedef struct BmpSuper {
     /* The disk at clean close; but for the times and what was written also while open. */
     uint8_t disk_kind;   /* BmpDiskKind */
     uint8_t disk_marked; /* 1: the store's uuid is in its extended attribute */
+    uint8_t disk_lossy;  /* 1: a flush of it has failed in this boot */
     int64_t disk_mtime_sec;
     uint32_t disk_mtime_nsec;
     uint64_t disk_dev, disk_ino; /* of a block device: its own number, and 0 */

@@ -52,6 +52,7 @@ struct BmpSet {
     GPtrArray *removed;     /* within a change: what may be put back, a reference each */
     struct BmpStore *store; /* or NULL: */
     char *refused;          /* why there can be none; or NULL */
+    char *loss;             /* why what begins is dirty everywhere; or NULL */
     struct BmpMap *map;     /* atomic: the store's, or NULL; changes when nobody marks */
     bool touched;           /* persistent bitmaps have changed since the last commit */
 };

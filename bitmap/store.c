@@ -100,16 +100,15 @@ static bool disown(BmpStore *store)
     return true;
 }
 
-/* Leaves word for the next opening that the store is behind the disk. */
-static bool leave_word(BmpStore *store)
+/* Says what was in force once more, but for the state, and whether the disk has lost data. */
+static int say_again(BmpStore *store, BmpStoreState state)
 {
     const TmSys *sys = store->o.sys;
     BmpSuper super = store->super;
     int ret = 0;
 
-    if (store->fd < 0)
-        return true;
-    super.state = BMP_STORE_DISTRUSTED;
+    super.state = state;
+    super.disk_lossy = store->set && store->set->loss;
     super.generation += 3; /* newer than whatever a failed commit has left */
     /* First over what a leader may have decided with, as where a commit is taken back. */
     for (unsigned i = 0; ret == 0 && i < BMP_SUPER_COPIES; i++) {
@@ -118,8 +117,16 @@ static bool leave_word(BmpStore *store)
             ret = bmp_store_sync(sys, store->fd);
     }
     store->super.generation = super.generation;
-    /* Neither takes room on the store's file system, and the last one nothing of it at all. */
-    return ret == 0 || bmp_store_file_remove(sys, store->path, NULL) || disown(store);
+    store->super.disk_lossy = super.disk_lossy;
+    return ret;
+}
+
+/* Leaves word for the next opening that the store is behind the disk. */
+static bool leave_word(BmpStore *store)
+{
+    /* None takes room on the store's file system, and the last one nothing of it at all. */
+    return store->fd < 0 || say_again(store, BMP_STORE_DISTRUSTED) == 0 ||
+           bmp_store_file_remove(store->o.sys, store->path, NULL) || disown(store);
 }
 
 void bmp_store_fail(BmpStore *store, int err, const char *what)
@@ -140,6 +147,22 @@ void bmp_store_fail(BmpStore *store, int err, const char *what)
     }
     if (map)
         bmp_map_give_up(map);
+}
+
+void bmp_store_note_loss(BmpStore *store)
+{
+    int ret = 0;
+
+    if (store->fd < 0 || store->o.read_only || store->resting)
+        return; /* the next commit says it */
+    pthread_mutex_lock(&store->ticking);
+    pthread_mutex_lock(&store->lock);
+    if (!store->failed)
+        ret = say_again(store, store->super.state);
+    pthread_mutex_unlock(&store->lock);
+    pthread_mutex_unlock(&store->ticking);
+    if (ret < 0)
+        bmp_store_fail(store, -ret, "its superblock could not be written");
 }
 
 /* ---- opening */
@@ -179,7 +202,7 @@ static bool find_file(BmpStore *store, const BmpIdentity *disk, GError **error)
  * and to nobody who may not write: that one has to be ours. */
 static bool sync_found(BmpStore *store)
 {
-    return store->o.read_only || store->o.sys->fsync(store->fd) == 0;
+    return store->o.read_only || bmp_store_sync_all(store->o.sys, store->fd) == 0;
 }
 
 static void load(BmpStore *store, BmpRecovered *found)
@@ -215,6 +238,8 @@ static void recover(BmpStore *store, const BmpIdentity *disk, bool synced, BmpRe
         store->other = found->other;
         store->last_epoch = found->super.map_epoch;
         store->keep_empty = !found->records->len;
+        if (store->super.disk_lossy && !store->set->loss)
+            store->set->loss = g_strdup(BMP_LOSS);
     }
 }
 
@@ -345,8 +370,10 @@ bool bmp_set_open_store(BmpSet *set, const BmpStoreOptions *options, GError **er
 
 static bool clean_end(BmpStore *store, BmpStoreState state, GError **error)
 {
-    if (store->disk_fd >= 0 && store->o.sys->fsync(store->disk_fd) < 0)
-        return tm_error_set_errno(error, errno, "Could not sync the disk");
+    int ret = store->disk_fd < 0 ? 0 : bmp_store_sync_all(store->o.sys, store->disk_fd);
+
+    if (ret < 0)
+        return tm_error_set_errno(error, -ret, "Could not sync the disk");
     bmp_identity_settle(store->o.sys, store->disk_fd);
     return bmp_store_commit(store, state, error);
 }

@@ -117,6 +117,19 @@ bool bmp_set_leave_store(BmpSet *set);
 bool bmp_set_rest_store(BmpSet *set, bool left);
 bool bmp_set_wake_store(BmpSet *set, bool read_only, bool accept_changed, GError **error);
 
+/* ---- a disk that has lost data */
+
+#define BMP_LOSS                                                                                   \
+    "a flush of the disk has failed: what was written before may be lost, so all is dirty"
+
+/* A flush has failed, and the kernel has dropped what it could not write: what is read may not be
+ * on the medium, and what was read before may go. Whatever begins from now on is dirty everywhere,
+ * and so is what is in memory only. (Persistent ones began after a flush, and have recorded all
+ * that may be lost.) The store says so to openings, until the machine is started again. Main, not
+ * within a change. Once is enough; @why is copied. */
+void bmp_set_lose(BmpSet *set, const char *why);
+bool bmp_set_lossy(BmpSet *set);
+
 /* ---- sets of images */
 
 /* The persistent bitmaps as they are now: BmpRecord (g_array_unref). */

@@ -148,6 +148,7 @@ static void fill_super(Part *part)
         bmp_identity_put(&disk, next);
     }
     next->disk_marked = store->marked;
+    next->disk_lossy = store->set ? store->set->loss != NULL : store->super.disk_lossy;
     next->generation = store->super.generation + 1;
     not_pending(next);
     next->disk_size = store->set ? store->set->size : store->super.disk_size;
@@ -406,7 +407,7 @@ static int publish_new(Part *part, GError **error)
     if (ret == 0 && !next->group_pending)
         ret = bmp_store_write_super(sys, part->fd, 1, next);
     if (ret == 0)
-        ret = sys->fsync(part->fd) < 0 ? -errno : 0;
+        ret = bmp_store_sync_all(sys, part->fd);
     if (ret < 0) {
         tm_error_set_errno(error, -ret, "Could not write bitmap store '%s'", part->store->path);
         return ret;

@@ -211,13 +211,23 @@ uint64_t bmp_store_read(const TmSys *sys, int fd, void *data, uint64_t length, u
     return done;
 }
 
-int bmp_store_sync(const TmSys *sys, int fd)
+static int sync_with(int (*sync)(int fd), int fd)
 {
-    while (sys->fdatasync(fd) < 0) {
+    while (sync(fd) < 0) {
         if (errno != EINTR)
             return -errno;
     }
     return 0;
+}
+
+int bmp_store_sync(const TmSys *sys, int fd)
+{
+    return sync_with(sys->fdatasync, fd);
+}
+
+int bmp_store_sync_all(const TmSys *sys, int fd)
+{
+    return sync_with(sys->fsync, fd);
 }
 
 int bmp_store_write_super(const TmSys *sys, int fd, unsigned copy, const BmpSuper *super)

@@ -62,6 +62,7 @@ bool bmp_store_file_remove(const TmSys *sys, const char *path, GError **error);
 /* 0 or -errno */
 int bmp_store_write(const TmSys *sys, int fd, const void *data, uint64_t length, uint64_t offset);
 int bmp_store_sync(const TmSys *sys, int fd);
+int bmp_store_sync_all(const TmSys *sys, int fd); /* with times and attributes */
 int bmp_store_write_super(const TmSys *sys, int fd, unsigned copy, const BmpSuper *super);
 /* Reads up to @length; the bytes read. */
 uint64_t bmp_store_read(const TmSys *sys, int fd, void *data, uint64_t length, uint64_t offset);
@@ -164,6 +165,8 @@ bool bmp_store_has_failed(BmpStore *store);
 bool bmp_store_forget_failure(BmpStore *store);
 /* Once: distrusts or removes the file, reports, and lets marks pass. Any thread. */
 void bmp_store_fail(BmpStore *store, int err, const char *what);
+/* Within a change: notes that the set's disk has lost data, where there is a file. */
+void bmp_store_note_loss(BmpStore *store);
 /* Within a change: fails if the file was deleted. */
 void bmp_store_look(BmpStore *store);
 /* Once: regions are CROWDED for want of room. Any thread. */

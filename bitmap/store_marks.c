@@ -74,7 +74,7 @@ static int marks_set(const TmSys *sys, int fd, const BmpIdentity *disk)
 
 static int marks_sync(const TmSys *sys, int fd)
 {
-    return sys->fsync(fd) < 0 ? -errno : 0;
+    return bmp_store_sync_all(sys, fd);
 }
 
 static int marks_write(const TmSys *sys, int fd, const BmpIdentity *disk)

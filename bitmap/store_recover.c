@@ -582,4 +582,6 @@ void bmp_recover(const BmpRecoverOptions *options, BmpRecovered *out)
         read_store(&r, &copies);
     else
         no_copy(&r, &copies);
+    if (memcmp(out->super.boot_id, options->boot_id, sizeof(out->super.boot_id)))
+        out->super.disk_lossy = 0; /* what is read now is what the medium has */
 }

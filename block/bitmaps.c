@@ -7,6 +7,7 @@
  * when they are not any more. */
 #include "block/bitmaps_int.h"
 #include "block/disk.h"
+#include "block/losses.h"
 #include "block/roads.h"
 #include "util/error.h"
 #include "util/sync.h"
@@ -472,6 +473,7 @@ void blk_bitmaps_change_begin(BlkNode *const *nodes, size_t n)
     if (!n)
         return;
     hold_flushed(nodes, n);
+    blk_losses_tell(nodes[0]->graph);
     for (size_t i = 0; i < n; i++)
         announce(nodes[i]);
     bmp_set_change_begin(sets, n);
@@ -581,6 +583,7 @@ void blk_bitmaps_heal(BlkGraph *graph)
 {
     g_autoptr(GPtrArray) nodes = blk_graph_nodes(graph);
 
+    blk_losses_tell(graph);
     for (guint i = 0; i < nodes->len; i++) {
         if (is_kept(nodes->pdata[i]))
             heal(nodes->pdata[i]);

@@ -46,8 +46,7 @@ int blk_disk_open(BlkNode *node, bool *regular)
     return fd;
 }
 
-/* The descriptor that the driver of a node without children has open, or -1. */
-static int driver_fd(BlkNode *node)
+int blk_disk_fd(BlkNode *node)
 {
     struct tidemark_mapping mapping;
 
@@ -59,7 +58,7 @@ static int driver_fd(BlkNode *node)
 
 int blk_disk_hold(BlkNode *node)
 {
-    int fd = driver_fd(node), held = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    int fd = blk_disk_fd(node), held = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 0);
 
     for (unsigned i = 0; i < node->n_children && held < 0; i++) {
         BlkNode *child = data_child(node, i);
@@ -86,7 +85,7 @@ static GPtrArray *sets_with(BlkNode *node)
 
 static bool claim(BlkNode *node, const GPtrArray *sets, GError **error)
 {
-    int fd = driver_fd(node);
+    int fd = blk_disk_fd(node);
 
     if (fd >= 0 &&
         !bmp_disk_claim(node->graph_sys, fd, (BmpSet *const *)sets->pdata, sets->len, error))
@@ -133,7 +132,7 @@ bool blk_disk_written_beside(BlkNode *node, const GPtrArray *going)
 
 void blk_disk_remember(BlkNode *node)
 {
-    int fd = driver_fd(node);
+    int fd = blk_disk_fd(node);
 
     if (fd < 0)
         return;
@@ -152,7 +151,7 @@ void blk_disk_forget(BlkNode *node)
 
 char *blk_disk_changed(BlkNode *node)
 {
-    int fd = driver_fd(node);
+    int fd = blk_disk_fd(node);
     char *why = NULL;
 
     if (fd >= 0 && node->seen) {

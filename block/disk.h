@@ -7,6 +7,8 @@
 const char *blk_disk_path(BlkNode *node);
 /* Opened for reading, or -1. *regular: it is a regular file. */
 int blk_disk_open(BlkNode *node, bool *regular);
+/* The descriptor that the driver of a node without children has open, borrowed, or -1. */
+int blk_disk_fd(BlkNode *node);
 /* Somebody is about to write to the node: stores of bitmaps that would not see it are told so, on
  * the disk, for good. false: they can't be, and nothing must be written. */
 bool blk_disk_claim(BlkNode *node, GError **error);

@@ -7,6 +7,7 @@
  *    that a reopening has given to older ones. */
 #include "block/bitmaps.h"
 #include "block/disk.h"
+#include "block/losses.h"
 #include "block/node_int.h"
 #include "block/roads.h"
 
@@ -26,6 +27,7 @@ struct BlkGraph {
     GPtrArray *nodes;      /* references */
     pthread_mutex_t permissions;
     uint8_t boot_id[16];
+    BlkLosses *losses;
     unsigned auto_names;
     unsigned chain; /* images being opened one for the other */
     BlkEventFn emit;
@@ -46,6 +48,7 @@ BlkGraph *blk_graph_new(BlkRegistry *registry, BlkEngine *engine, const TmSys *s
     graph->engine = engine;
     graph->sys = sys;
     graph->nodes = g_ptr_array_new();
+    graph->losses = blk_losses_new();
     tm_boot_id(graph->boot_id);
     pthread_mutex_init(&graph->permissions, NULL);
     return graph;
@@ -83,6 +86,7 @@ bool blk_graph_free(BlkGraph *graph)
     close_nodes(graph, going);
     g_ptr_array_unref(graph->nodes);
     kept = !graph->behind;
+    blk_losses_free(graph->losses);
     pthread_mutex_destroy(&graph->permissions);
     g_free(graph);
     return kept;
@@ -156,6 +160,11 @@ BlkEngine *blk_graph_engine(BlkGraph *graph)
 pthread_mutex_t *blk_graph_permissions(BlkGraph *graph)
 {
     return &graph->permissions;
+}
+
+BlkLosses *blk_graph_losses(BlkGraph *graph)
+{
+    return graph->losses;
 }
 
 BlkRegistry *blk_graph_registry(BlkGraph *graph)

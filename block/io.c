@@ -4,6 +4,7 @@
  *  - every node on the way counts the request in flight and, for changes, marks its bitmaps before
  *    the first byte is touched and checks the epoch after the last;
  *  - stripes are taken parents first. */
+#include "block/losses.h"
 #include "block/node_int.h"
 #include "block/roads.h"
 
@@ -445,6 +446,8 @@ static int flush(BlkNode *node)
         blk_node_serial_begin(node);
         ret = node->driver->flush(node->handle);
         blk_node_serial_end(node);
+        if (ret < 0 && !node->n_children)
+            blk_losses_note(node);
         return ret;
     }
     for (unsigned i = 0; ret == 0 && i < node->n_children; i++) {

@@ -1,4 +1,5 @@
 /* block/node.c: a node's life: opening from options, children, users, facts, resizing. */
+#include "block/losses.h"
 #include "block/node_int.h"
 
 #include "bitmap/store.h"
@@ -158,6 +159,7 @@ void blk_node_close_driver(BlkNode *node)
 {
     if (!node->open)
         return;
+    blk_losses_remember(node);
     set_open(node, false);
     node->driver->close(node->handle);
     node->handle = NULL;

@@ -64,7 +64,7 @@ uint32_t nbds_request_error(NbdsSession *s, const NbdsHead *h, int err)
     bool fast = h->flags & NBD_CMD_FLAG_FAST_ZERO;
 
     if (!(err == ENOTSUP && fast) && err != ESHUTDOWN)
-        blk_export_io_error(s->export_, writes(h->command), err);
+        blk_export_io_error(s->export_, writes(h->command) || h->command == NBD_CMD_FLUSH, err);
     return nbds_error(err, fast);
 }
 

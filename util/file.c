@@ -95,8 +95,11 @@ int tm_file_sync_name(const TmSys *sys, const char *path)
 
     if (fd < 0)
         return errno == EACCES || errno == EPERM ? 0 : -errno;
-    if (sys->fsync(fd) < 0 && errno != EINVAL && errno != ENOTSUP)
-        ret = -errno;
+    do
+        ret = sys->fsync(fd) < 0 ? -errno : 0;
+    while (ret == -EINTR);
+    if (ret == -EINVAL || ret == -ENOTSUP)
+        ret = 0;
     sys->close(fd);
     return ret;
 }

@@ -47,8 +47,13 @@ def flush(tmp):
         for form in FORMS.values():
             w = Wire(d.nbd_path).go(**form)
             equal(w.do(FLUSH), ENOSPC)
+            if form is FORMS["simple"]:  # as QEMU: events know reads and writes only
+                event = d.monitor.wait_event("BLOCK_IO_ERROR")["data"]
+                equal((event["node-name"], event["operation"], event["nospace"]), ("disk0", "write", True))
             equal(w.do(TRIM, 0, 4096, FUA), ENOSPC)
             equal(w.do(TRIM, 0, 4096), 0)
+        d.qmp("block-dirty-bitmap-add", node="disk0", name="b0")
+        equal(d.bitmap("disk0", "b0")["count"], 8 * MIB)  # what was read need not be there
         d.process.terminate()
         d.wait(1)  # the last flush fails as well, and it says so
 

@@ -262,6 +262,39 @@ START_TEST(what_cant_be_synced_is_not_repaired_as_it_is)
 }
 END_TEST
 
+/* ---- a flush that failed */
+
+/* The store says to the next process that what is read need not be on the medium; a loss of power
+ * ends that. */
+START_TEST(a_disk_that_has_lost_data_stays_so)
+{
+    bool power_lost = _i;
+    Disk d;
+
+    disk_init(&d, 64 * MIB);
+    disk_open(&d);
+    disk_must_add(&d, "a", 65536, false);
+    disk_mark(&d, 0, 1);
+    ck_assert(!bmp_set_lossy(d.set));
+    bmp_set_lose(d.set, BMP_LOSS);
+    assert_dirty(&d, "a", "0-64");
+    for (unsigned i = 0; i < 3; i++) { /* killed; killed after a commit; closed */
+        disk_mark(&d, MIB, 1);
+        if (i == 2)
+            disk_close(&d);
+        else
+            disk_kill(&d);
+        d.o.boot_id[0] += power_lost;
+        disk_open(&d);
+        ck_assert(bmp_set_lossy(d.set) != power_lost);
+        ck_assert(power_lost || i || !disk_is_dirty(&d, "a", 40 * MIB));
+        disk_must(&d, "a", bmp_bitmap_clear);
+        ck_assert(disk_is_dirty(&d, "a", 40 * MIB) != power_lost);
+    }
+    disk_fini(&d);
+}
+END_TEST
+
 /* ---- changes of several disks */
 
 static struct {
@@ -477,6 +510,7 @@ int main(void)
     tcase_add_test(tc, what_is_behind_is_not_vouched_for_again);
     tcase_add_test(tc, what_cant_be_synced_is_not_believed);
     tcase_add_loop_test(tc, what_cant_be_synced_is_not_repaired_as_it_is, 0, 2);
+    tcase_add_loop_test(tc, a_disk_that_has_lost_data_stays_so, 0, 2);
     tcase_add_loop_test(tc, f9_the_leader_is_elsewhere_by_then, 0, BETWEENS);
     tcase_add_test(tc, f9_what_is_taken_back_was_in_no_disk);
     suite_add_tcase(suite, tc);

@@ -1,0 +1,20 @@
+/* block/losses.h: disks of which a flush has failed.
+ *
+ * The kernel drops what it could not write, tells once, and goes on: what is read is not what is on
+ * the medium any more, and later flushes work again for whoever opens the file anew. So it is
+ * remembered, by file, as long as the graph lives, and bitmaps are told (bmp_set_lose()). */
+#pragma once
+#include "block/node.h"
+
+typedef struct BlkLosses BlkLosses;
+
+BlkLosses *blk_losses_new(void);
+void blk_losses_free(BlkLosses *losses);
+
+/* A flush of a node without children has failed. Any thread. */
+void blk_losses_note(BlkNode *node);
+/* Before a node's driver is closed: its file stays known. Main. */
+void blk_losses_remember(BlkNode *node);
+/* Tells the bitmaps of all nodes whose data is, be it in part, in such a file. Main, not within a
+ * change. Cheap where no flush has failed. */
+void blk_losses_tell(BlkGraph *graph);
