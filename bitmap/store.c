@@ -372,8 +372,11 @@ static bool clean_end(BmpStore *store, BmpStoreState state, GError **error)
 {
     int ret = store->disk_fd < 0 ? 0 : bmp_store_sync_all(store->o.sys, store->disk_fd);
 
-    if (ret < 0)
+    if (ret < 0) { /* others may have written to it, too */
+        if (!store->set->loss)
+            store->set->loss = g_strdup(BMP_LOSS);
         return tm_error_set_errno(error, -ret, "Could not sync the disk");
+    }
     bmp_identity_settle(store->o.sys, store->disk_fd);
     return bmp_store_commit(store, state, error);
 }

@@ -296,6 +296,7 @@ bool blk_bitmaps_settle(BlkNode *node)
         return true;
     wait_for_tick(b);
     flush_now(node);
+    blk_losses_tell(node->graph);
     let_go_of_disk(b);
     b->held = blk_disk_hold(node); /* others must not write before it is known how it was left */
     bmp_identity_settle(node->graph_sys, b->held);

@@ -18,6 +18,13 @@ static BmpBitmap *find(Disk *disk, const ModelBitmap *b)
     return bmp_set_find(disk->set, b->name, NULL);
 }
 
+static void begins(Disk *disk, ModelBitmap *b)
+{
+    model_begins(b, &disk->unflushed, &disk->lost);
+    if (b->enabled && bmp_set_lossy(disk->set))
+        model_fill(&disk->after, b);
+}
+
 static bool add(Run *run, Disk *disk, Undo *undo)
 {
     ModelDisk *model = &disk->after;
@@ -35,8 +42,7 @@ static bool add(Run *run, Disk *disk, Undo *undo)
         run_fail(run, "add %s: %s", name, error->message);
         return false;
     }
-    model_begins(model_add(model, name, shift, options.persistent, !options.disabled),
-                 &disk->unflushed);
+    begins(disk, model_add(model, name, shift, options.persistent, !options.disabled));
     return true;
 }
 
@@ -65,12 +71,14 @@ static bool alter(Run *run, Disk *disk, ModelBitmap *b, Undo *undo)
     case DO_CLEAR:
         ok = bmp_bitmap_clear(undo->bitmap, NULL);
         model_clear(b);
-        model_begins(b, &disk->unflushed);
+        begins(disk, b);
         break;
     case DO_ENABLE:
         ok = bmp_bitmap_enable(undo->bitmap, NULL);
-        b->enabled = true;
-        model_begins(b, &disk->unflushed);
+        if (!b->enabled) {
+            b->enabled = true;
+            begins(disk, b);
+        }
         break;
     case DO_DISABLE:
         ok = bmp_bitmap_disable(undo->bitmap, NULL);
@@ -202,4 +210,19 @@ void workload_heal(Run *run, Disk *disk)
     flight_end(run, done);
     if (done && bmp_set_wants_commit(disk->set) && !run->medium->fault.times)
         run_fail(run, "healed, and still not well");
+}
+
+void workload_lose(Run *run, Disk *disk)
+{
+    if (!disk->set || !disk->flush_failed || run->adopted)
+        return;
+    disk->flush_failed = false;
+    for (unsigned i = 0; i < disk->model.n && !bmp_set_lossy(disk->set); i++) {
+        ModelBitmap *b = &disk->model.bitmaps[i];
+
+        if (b->enabled && !b->persistent)
+            model_fill(&disk->model, b);
+    }
+    run->version++;
+    bmp_set_lose(disk->set, BMP_LOSS);
 }

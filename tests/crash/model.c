@@ -50,15 +50,25 @@ void model_written(ModelDisk *disk, uint64_t offset, uint64_t length)
     }
 }
 
-void model_flushed(ModelDisk *disk)
+void model_flushed(ModelDisk *disk, const ModelBits *lost)
 {
-    for (unsigned i = 0; i < disk->n; i++)
-        memset(&disk->bitmaps[i].unflushed, 0, sizeof(ModelBits));
+    for (unsigned i = 0; i < disk->n; i++) {
+        for (size_t k = 0; k < MODEL_WORDS; k++)
+            disk->bitmaps[i].unflushed.words[k] &= lost->words[k];
+    }
 }
 
-void model_begins(ModelBitmap *bitmap, const ModelBits *unflushed)
+void model_begins(ModelBitmap *bitmap, const ModelBits *unflushed, const ModelBits *lost)
 {
-    bitmap->unflushed = *unflushed;
+    for (size_t k = 0; k < MODEL_WORDS; k++)
+        bitmap->unflushed.words[k] = bitmap->enabled ? unflushed->words[k] | lost->words[k] : 0;
+}
+
+void model_fill(ModelDisk *disk, ModelBitmap *bitmap)
+{
+    model_set(&bitmap->must, bitmap->shift, 0, disk->size);
+    model_set(&bitmap->may, bitmap->shift, 0, disk->size);
+    bitmap->exact = false;
 }
 
 ModelBitmap *model_find(ModelDisk *disk, const char *name)

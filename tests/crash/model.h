@@ -52,9 +52,12 @@ void model_marking(ModelDisk *disk, uint64_t offset, uint64_t length);
 /* It may have reached the disk: it must be. */
 void model_written(ModelDisk *disk, uint64_t offset, uint64_t length);
 
-/* The disk was flushed; and: the bitmap begins while @unflushed may still be lost. */
-void model_flushed(ModelDisk *disk);
-void model_begins(ModelBitmap *bitmap, const ModelBits *unflushed);
+/* The disk was flushed, which has no effect on what is @lost by then; and: the bitmap begins while
+ * @unflushed and @lost may go. */
+void model_flushed(ModelDisk *disk, const ModelBits *lost);
+void model_begins(ModelBitmap *bitmap, const ModelBits *unflushed, const ModelBits *lost);
+/* All of it is dirty. */
+void model_fill(ModelDisk *disk, ModelBitmap *bitmap);
 
 ModelBitmap *model_find(ModelDisk *disk, const char *name);
 ModelBitmap *model_add(ModelDisk *disk, const char *name, unsigned shift, bool persistent,

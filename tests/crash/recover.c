@@ -19,18 +19,26 @@ static void heard(void *opaque, const BmpReport *report)
                report->bitmap ? report->bitmap : "-", report->reason);
 }
 
-/* What was written is on the medium, and no bitmap rests on what may go. Or it failed, and what may
- * go is not looked for any more: the file driver would let no record begin from now on, but here
- * flushes work again, so that there is more to see of stores. */
-static bool flush_disk(void *opaque, GError **error)
+/* What was written is on the medium, and no bitmap rests on what may go. Or it failed, and what
+ * could go stays so for good: later flushes work again, as where a file is opened anew. */
+bool recover_flush(Disk *disk)
 {
-    Disk *disk = opaque;
     bool ok = medium_sys.fdatasync(medium_disk_fd(disk->index)) == 0;
 
+    for (size_t i = 0; i < MODEL_WORDS && !ok; i++)
+        disk->lost.words[i] |= disk->unflushed.words[i];
+    disk->flush_failed |= !ok;
     memset(&disk->unflushed, 0, sizeof(disk->unflushed));
-    model_flushed(&disk->model);
-    model_flushed(&disk->after);
-    return ok || tm_error_set(error, "the disk can't be flushed");
+    if (ok) {
+        model_flushed(&disk->model, &disk->lost);
+        model_flushed(&disk->after, &disk->lost);
+    }
+    return ok;
+}
+
+static bool flush_disk(void *opaque, GError **error)
+{
+    return recover_flush(opaque) || tm_error_set(error, "the disk can't be flushed");
 }
 
 BmpSet *recover_open(Run *run, Medium *m, unsigned n, uint8_t boot, bool read_only,

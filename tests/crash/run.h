@@ -66,6 +66,9 @@ typedef struct Disk {
     unsigned region_shift;
     bool accept_changed, changed;
     ModelBits unflushed; /* granules of 512 bytes that a loss of power may take back */
+    ModelBits lost;      /* that were so when a flush failed, whatever later ones say */
+    bool flush_failed;   /* and the set has not been told yet */
+    bool loss_noted;     /* its store should know by now */
     Looseness looseness;
     unsigned degraded, healed; /* reports */
 } Disk;
@@ -124,6 +127,8 @@ void recover(Run *run, Medium *m, unsigned disk, bool power, How how, Found *fou
 BmpSet *recover_open(Run *run, Medium *m, unsigned disk, uint8_t boot, bool read_only,
                      BmpReportFn report, void *opaque);
 void recover_read(BmpSet *set, Found *found);
+/* As a node is: false: that failed. */
+bool recover_flush(Disk *disk);
 
 /* What a store's map says is in doubt after a power loss. */
 typedef struct Doubt {

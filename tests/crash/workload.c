@@ -65,6 +65,28 @@ static void take_over(Run *run, Disk *disk)
     run->version++;
 }
 
+static void forget_loss(Disk *disk)
+{
+    memset(&disk->lost, 0, sizeof(disk->lost));
+    disk->loss_noted = false;
+    model_flushed(&disk->model, &disk->lost);
+}
+
+/* What the store says of a disk that has lost data is all that an opening knows of it. */
+static void take_over_loss(Run *run, Disk *disk)
+{
+    unsigned persistent = 0;
+
+    for (unsigned i = 0; i < disk->model.n; i++)
+        persistent += disk->model.bitmaps[i].persistent;
+    disk->flush_failed = false;
+    if (bmp_set_lossy(disk->set))
+        return;
+    if (disk->loss_noted && persistent && disk->looseness == STRICT)
+        run_fail(run, "step %u: the store has forgotten that its disk has lost data", run->step);
+    forget_loss(disk);
+}
+
 bool session_open(Run *run, Disk *disk)
 {
     /* The models differ in flight only while others write; nobody does. */
@@ -78,6 +100,7 @@ bool session_open(Run *run, Disk *disk)
         return false;
     }
     if (!run->adopted) {
+        take_over_loss(run, disk);
         take_over(run, disk);
         medium_look(run->medium, "opened");
     }
@@ -86,6 +109,10 @@ bool session_open(Run *run, Disk *disk)
 
 void session_close(Run *run, Disk *disk)
 {
+    if (!recover_flush(disk))
+        workload_lose(run, disk);
+    if (run->adopted)
+        return;
     flight_begin(run);
     model_drop_transient(&disk->after);
     run->version++;
@@ -249,6 +276,7 @@ static void fail_end(Run *run)
         if (run->adopted || run->failure)
             return;
         disk->looseness = STRICT;
+        disk->loss_noted = bmp_set_lossy(disk->set);
     }
     run->medium->fault.hits = 0;
     run->version++;
@@ -300,7 +328,7 @@ static void go_on(Run *run)
             run->disks[d].model = run->disks[d].after;
             if (run->adopted_power) { /* what there is now is on the medium */
                 memset(&run->disks[d].unflushed, 0, sizeof(ModelBits));
-                model_flushed(&run->disks[d].model);
+                forget_loss(&run->disks[d]);
             }
         }
         run->version++;
@@ -418,6 +446,8 @@ bool run_seed(Run *run, uint64_t seed, unsigned steps)
     open_all(run);
     for (run->step = 0; run->step < steps && !run->failure; run->step++) {
         step(run);
+        for (unsigned d = 0; d < run->n_disks; d++)
+            workload_lose(run, &run->disks[d]);
         go_on(run);
         if (run->failure)
             break;

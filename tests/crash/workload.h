@@ -12,6 +12,8 @@ bool workload_commit(Run *run, Disk *const *disks, unsigned n);
 /* changes.c: a change or a transaction of one to four operations; a resize; an empty one. */
 void workload_change(Run *run);
 void workload_resize(Run *run, Disk *disk);
+/* Tells the set of a flush that has failed. */
+void workload_lose(Run *run, Disk *disk);
 void workload_heal(Run *run, Disk *disk);
 
 /* Opens, closes, and checks what is in memory. */

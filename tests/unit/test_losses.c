@@ -163,6 +163,31 @@ START_TEST(a_daemon_that_was_started_anew)
 }
 END_TEST
 
+static int disk_fdatasync(int fd)
+{
+    struct stat st;
+
+    errno = EIO;
+    return fstat(fd, &st) == 0 && st.st_size == SIZE ? -1 : 0;
+}
+
+/* Also where only the last flush of all fails, and the main thread hears of it then. */
+START_TEST(a_daemon_that_ends_with_it)
+{
+    BlkNode *node = begin();
+
+    ck_assert(make(node, "p", true));
+    write_pattern(node, 0, 4096, 1);
+    fake_sys.fdatasync = disk_fdatasync;
+    restart(this_boot);
+    fake_sys.fdatasync = fake_fdatasync;
+    node = add_raw("a");
+    apply(node, "p", bmp_bitmap_clear);
+    ck_assert_uint_eq(dirty(node, "p"), SIZE);
+    close_graph();
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("losses");
@@ -173,6 +198,7 @@ int main(void)
     tcase_add_test(tc, what_is_in_memory_is_dirty);
     tcase_add_loop_test(tc, a_file_that_was_opened_anew, 0, 2);
     tcase_add_loop_test(tc, a_daemon_that_was_started_anew, 0, 2);
+    tcase_add_test(tc, a_daemon_that_ends_with_it);
     suite_add_tcase(suite, tc);
     srunner_run_all(runner, CK_ENV);
     failed = srunner_ntests_failed(runner);
