@@ -66,7 +66,8 @@ static int host_child_pread(struct tidemark_node *node, uint32_t child, void *bu
 static int host_child_pwrite(struct tidemark_node *node, uint32_t child, const void *buf,
                              uint64_t offset, uint64_t length, uint32_t flags)
 {
-    ON_CHILD(blk_node_pwrite(child_node, buf, offset, length, flags));
+    /* That nobody else is there is of the parent's range, not of the child's. */
+    ON_CHILD(blk_node_pwrite(child_node, buf, offset, length, flags & ~TIDEMARK_EXCLUSIVE));
 }
 
 static int host_child_flush(struct tidemark_node *node, uint32_t child)
@@ -125,6 +126,25 @@ static uint64_t host_child_size(struct tidemark_node *node, uint32_t child)
     return child_node ? blk_node_size(child_node) : 0;
 }
 
+static int host_child_status(struct tidemark_node *node, uint32_t child, uint64_t offset,
+                             uint64_t length, struct tidemark_mapping *status)
+{
+    BlkNode *child_node = blk_node_child_at(node, child);
+    struct tidemark_mapping m = { .kind = TIDEMARK_MAP_SELF, .fd = -1 };
+    uint32_t flags;
+    int ret =
+        child_node ? blk_node_status_at(child_node, offset, length, &m.length, &flags) : -ENOMEDIUM;
+
+    if (ret < 0)
+        return ret;
+    if (flags & TM_STATE_ZERO)
+        m.kind = TIDEMARK_MAP_ZERO;
+    if (flags & TM_STATE_HOLE)
+        m.flags = TIDEMARK_MAPPED_HOLE;
+    *status = m;
+    return 0;
+}
+
 const TmSys *blk_host_sys(struct tidemark_node *node)
 {
     return blk_graph_sys(node->graph);
@@ -163,4 +183,5 @@ const struct tidemark_host blk_host = {
     .child_resize = host_child_resize,
     .child_grow = host_child_grow,
     .child_size = host_child_size,
+    .child_status = host_child_status,
 };

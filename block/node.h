@@ -72,6 +72,9 @@ unsigned blk_node_users(BlkNode *node);      /* how many; any thread */
  * Any thread. */
 int blk_node_status(BlkNode *node, uint64_t offset, uint64_t length, TmExtents *out,
                     uint64_t *described);
+/* The first run of it alone, at the price of one look. */
+int blk_node_status_at(BlkNode *node, uint64_t offset, uint64_t length, uint64_t *described,
+                       uint32_t *flags);
 /* The same with qemu:allocation-depth values: 0 unallocated, 1 in this layer, 2 in the next, ... */
 int blk_node_depth(BlkNode *node, uint64_t offset, uint64_t length, TmExtents *out,
                    uint64_t *described);
@@ -81,8 +84,7 @@ int blk_node_depth(BlkNode *node, uint64_t offset, uint64_t length, TmExtents *o
 int blk_node_backup(BlkNode *node, BmpBitmap *bitmap, uint64_t offset, uint64_t length,
                     TmExtents *out, uint64_t *described, unsigned *lookups);
 
-/* ---- blocking I/O, for worker threads and jobs; never on a loop thread
- * --------------------------- */
+/* ---- blocking I/O, for worker threads and jobs; never on a loop thread ----------------------- */
 /* Ranges are checked: -EINVAL outside the disk (-ENOSPC for writes), -EPERM for writes to a
  * read-only node. Writes, zeroing and discards mark the bitmaps. Flags: TIDEMARK_FUA and the
  * like. */

@@ -1,5 +1,6 @@
 /* block/status.c: block status and allocation depth, both from map, and what a backup asks. */
 #include "block/node_int.h"
+#include "block/roads.h"
 
 #include "bitmap/bitmap.h"
 #include "util/range.h"
@@ -17,6 +18,14 @@ typedef struct Run {
 } Run;
 
 static int first_run(BlkNode *node, uint64_t offset, uint64_t length, unsigned level, Run *run);
+
+/* Whether what is in that child is allocated in clusters of the node's own. A filter shows those of
+ * its child. */
+static bool allocates(const BlkNode *node, unsigned child)
+{
+    return node->cluster > 1 && node->driver->flags & TIDEMARK_DRIVER_FORMAT &&
+           blk_node_road(node, child) == BLK_ROAD_FORMAT;
+}
 
 /* Inside the gate. */
 static int look_at(BlkNode *node, uint64_t offset, uint64_t length, unsigned level, Run *run)
@@ -38,7 +47,7 @@ static int look_at(BlkNode *node, uint64_t offset, uint64_t length, unsigned lev
         ret = first_run(blk_node_child_at(node, m.child), m.offset, m.length, level + 1, run);
         if (ret == 0)
             run->depth = 1;
-        if (ret == 0 && node->cluster > 1) /* allocated, whatever the file makes of it */
+        if (ret == 0 && allocates(node, m.child)) /* whatever the file makes of it */
             run->flags &= ~(uint32_t)TM_STATE_HOLE;
         return ret;
     case TIDEMARK_MAP_ZERO:
@@ -76,6 +85,21 @@ static int first_run(BlkNode *node, uint64_t offset, uint64_t length, unsigned l
     ret = look_at(node, offset, length, level, run);
     blk_gate_leave(&node->gate);
     return ret;
+}
+
+int blk_node_status_at(BlkNode *node, uint64_t offset, uint64_t length, uint64_t *described,
+                       uint32_t *flags)
+{
+    Run run;
+    int ret = -EINVAL;
+
+    if (length && tm_range_within(offset, length, blk_node_size(node)))
+        ret = first_run(node, offset, length, 0, &run);
+    if (ret < 0)
+        return ret;
+    *described = run.length;
+    *flags = run.flags;
+    return 0;
 }
 
 static int describe(BlkNode *node, uint64_t offset, uint64_t length, bool depth, TmExtents *out,

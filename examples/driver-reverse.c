@@ -88,7 +88,6 @@ static const struct tidemark_driver reverse_driver = {
     .struct_size = sizeof(struct tidemark_driver),
     .name = "reverse",
     .help = "another node's blocks in reverse order",
-    .flags = TIDEMARK_DRIVER_FORMAT,
     .options = reverse_options,
     .children = reverse_children,
     .open = reverse_open,

@@ -27,7 +27,7 @@ extern "C" {
 
 /* Changes when the meaning or layout of anything here changes. A driver of another ABI is
  * refused. */
-#define TIDEMARK_ABI 2
+#define TIDEMARK_ABI 3
 
 struct tidemark_node; /* one opened node, known to the host; handed to open() */
 
@@ -110,7 +110,10 @@ struct tidemark_info {
     uint32_t request_alignment; /* I/O below it is read-modify-write; power of two, 1: none */
     uint32_t preferred_block;   /* a good I/O size, power of two; 0: no opinion */
     uint64_t allocated;         /* bytes occupied on the medium; UINT64_MAX: unknown */
-    uint32_t cluster_size;      /* allocation unit of a format; 0: none */
+    /* Allocation unit of a format, a power of two; 0: none. It is shown in queries and is the
+     * default granularity of bitmaps (from 4 KiB to 64 KiB); what is EXCLUSIVE is widened to it.
+     * In a format that has one, what map says is in a child is allocated: a hole there is none. */
+    uint32_t cluster_size;
 };
 
 /* Flags of the I/O callbacks */
@@ -128,7 +131,10 @@ struct tidemark_info {
 /* Flags of a driver */
 /* The host calls one callback of a node at a time. */
 #define TIDEMARK_DRIVER_SERIALIZED 1u
-/* It interprets its child: "format" in listings, not "protocol". */
+/* It interprets its child, and keeps data of its own in it. So: a node that can be written writes
+ * to the child by itself, and nobody else may write there; a zero range counts as a hole, since
+ * the format keeps no data for it; cluster_size means more (see there). A filter is none, nor is
+ * what keeps its data elsewhere. */
 #define TIDEMARK_DRIVER_FORMAT 2u
 
 struct tidemark_driver {
@@ -152,10 +158,17 @@ struct tidemark_driver {
                struct tidemark_mapping *mapping);
 
     /* The blocking callbacks, for what map answers with SELF, and flush, discard and the like,
-     * which always come here first. A NULL one: pread, pwrite fail with -EIO; write_zeroes falls
-     * back to the children that map names, then to writing zeroes; discard, cache and flush go to
-     * the children, resize fails. A driver without TIDEMARK_INFO_FUA is never given FUA: a flush
-     * follows instead. */
+     * which always come here first. A NULL one:
+     *   pread, pwrite   fail with -EIO
+     *   write_zeroes    goes to the child where map FOR_WRITE says CHILD, else zeroes are written
+     *   discard         goes to the child where map FOR_WRITE says CHILD, else nothing is
+     *                   discarded. A driver that has both children and pwrite must have one: only
+     *                   it knows where a range that it writes by itself lies. -ENOTSUP drops the
+     *                   advice
+     *   cache           goes to the child where map FOR_READ says CHILD, else nothing happens
+     *   flush           goes to all children that can be written
+     *   resize          fails
+     * A driver without TIDEMARK_INFO_FUA is never given FUA: a flush follows instead. */
     int (*pread)(void *handle, void *buf, uint64_t offset, uint64_t length, uint32_t flags);
     int (*pwrite)(void *handle, const void *buf, uint64_t offset, uint64_t length, uint32_t flags);
     int (*flush)(void *handle);
@@ -192,7 +205,8 @@ struct tidemark_host {
     uint64_t (*option_uint)(struct tidemark_node *node, const char *name); /* unset: 0 */
     int (*option_bool)(struct tidemark_node *node, const char *name);      /* unset: 0 */
 
-    /* Blocking I/O on child number @child (index into the roles). -ENOMEDIUM if there is none. */
+    /* Blocking I/O on child number @child (index into the roles). -ENOMEDIUM if there is none. The
+     * flags of the callbacks can be handed on; EXCLUSIVE means nothing below and is dropped. */
     int (*child_info)(struct tidemark_node *node, uint32_t child, struct tidemark_info *info);
     int (*child_pread)(struct tidemark_node *node, uint32_t child, void *buf, uint64_t offset,
                        uint64_t length, uint32_t flags);
@@ -216,6 +230,13 @@ struct tidemark_host {
     int (*child_grow)(struct tidemark_node *node, uint32_t child, uint64_t size);
     /* Bytes of the child; 0 if there is none. Costs nothing. */
     uint64_t (*child_size)(struct tidemark_node *node, uint32_t child);
+    /* What the child's block status is from @offset on, as map FOR_STATUS would say it of a disk
+     * that does all by itself: kind is ZERO or SELF (data), flags may have HOLE, length is how far
+     * that holds. For a map() that answers FOR_STATUS with what it makes of it: of a filter that
+     * changes bytes, what reads as zeroes below does not here. No I/O but look-ups. -EINVAL: not
+     * within the child. From map() and the callbacks that may block. */
+    int (*child_status)(struct tidemark_node *node, uint32_t child, uint64_t offset,
+                        uint64_t length, struct tidemark_mapping *status);
 };
 
 /* What a plug-in exports; see the top. */

@@ -69,7 +69,7 @@ def module_directory(tmp):
     flags = installed_header(tmp)
     modules = os.path.join(tmp, "modules")
     os.mkdir(modules)
-    for name in "ramdisk", "reverse":
+    for name in "ramdisk", "reverse", "invert":
         built = build(tmp, flags, os.path.join(EXAMPLES, "driver-%s.c" % name))
         os.rename(built, os.path.join(modules, name + ".so"))
     content = b"".join(bytes([i]) * 65536 for i in range(16))
@@ -106,7 +106,7 @@ def refusals(tmp):
     plugins = os.path.join(BUILDDIR, "tests", "plugin")
     if not os.path.isdir(plugins):
         skip("the tests' plug-ins are not built")
-    refused(os.path.join(plugins, "refused-abi.so"), "built for driver ABI 99, expected 2")
+    refused(os.path.join(plugins, "refused-abi.so"), "built for driver ABI 99, expected 3")
     refused(os.path.join(plugins, "refused-size.so"), "another tidemark/driver.h")
     refused(os.path.join(plugins, "refused-symbol.so"), "no function 'tidemark_driver_init'")
 

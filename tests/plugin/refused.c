@@ -38,6 +38,16 @@ static const struct tidemark_option options[] = {
     { .name = NULL },
 };
 
+#ifdef VARIANT_discard
+static int dummy_pwrite(void *handle, const void *buf, uint64_t offset, uint64_t length,
+                        uint32_t flags)
+{
+    return 0;
+}
+
+static const struct tidemark_child_role children[] = { { "file", 1 }, { NULL, 0 } };
+#endif
+
 static const struct tidemark_driver driver = {
 #ifdef VARIANT_abi
     .abi = 99,
@@ -57,6 +67,10 @@ static const struct tidemark_driver driver = {
     .name = "refused",
 #endif
     .options = options,
+#ifdef VARIANT_discard
+    .children = children,
+    .pwrite = dummy_pwrite,
+#endif
     .open = dummy_open,
     .close = dummy_close,
 #ifndef VARIANT_callback

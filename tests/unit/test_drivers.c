@@ -274,6 +274,33 @@ START_TEST(plugin_reverse)
 }
 END_TEST
 
+/* What is allocated below shows through a filter that changes bytes, what reads as zeroes does not;
+ * and discards go down. */
+START_TEST(plugin_invert)
+{
+    BlkNode *node, *file;
+    char byte;
+
+    open_on_disk();
+    load_plugins();
+    make_file("f", MIB);
+    file = add_file("f", ",'discard':'unmap'");
+    node = add("{'driver':'invert','node-name':'i','file':'f','discard':'unmap'}");
+    assert_status(node, "hole 1048576");
+    ck_assert_int_eq(blk_node_pread(node, &byte, 5, 1), 0);
+    ck_assert_int_eq((unsigned char)byte, 0xff);
+    write_pattern(node, 4000, 100000, 1);
+    ck_assert(reads_pattern(node, 4000, 100000, 1));
+    assert_status(node, "data 106496, hole 942080");
+    ck_assert_int_eq(blk_node_write_zeroes(node, 131072, 65536, 0), 0);
+    ck_assert(reads_zero(node, 131072, 65536));
+    assert_status(file, "data 106496, hole,zero 24576, data 65536, hole,zero 851968");
+    ck_assert_int_eq(blk_node_discard(node, 0, MIB, 0), 0);
+    assert_status(file, "hole,zero 1048576");
+    close_graph();
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("drivers");
@@ -290,6 +317,7 @@ int main(void)
     tcase_add_test(cases, grows_while_watched);
     tcase_add_test(cases, plugin_ramdisk);
     tcase_add_test(cases, plugin_reverse);
+    tcase_add_test(cases, plugin_invert);
     suite_add_tcase(suite, cases);
     srunner_run_all(runner, CK_ENV);
     failed = srunner_ntests_failed(runner);

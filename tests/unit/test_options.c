@@ -223,11 +223,12 @@ END_TEST
 static const struct {
     const char *module, *says;
 } refused[] = {
-    { "refused-abi.so", "is built for driver ABI 99, expected 2" },
+    { "refused-abi.so", "is built for driver ABI 99, expected 3" },
     { "refused-size.so", "it was built with another tidemark/driver.h" },
     { "refused-name.so", "malformed driver name 'not a name'" },
     { "refused-taken.so", "there is already a driver 'file'" },
     { "refused-callback.so", "lacks the required callback 'get_info'" },
+    { "refused-discard.so", "driver 'refused' writes what stands on its children and so needs" },
     { "refused-option.so", "option 'read-only' of driver 'refused' is one that every driver has" },
     { "refused-default.so", "does not accept its own default 'purple'" },
     { "refused-null.so", "refuses to be loaded" },
@@ -271,6 +272,7 @@ START_TEST(module_directory)
 
     ck_assert(blk_registry_load_dir(registry, "/nonexistent", &error));
     ck_assert_msg(blk_registry_load_dir(registry, dir, &error), "%s", error ? error->message : "");
+    ck_assert_ptr_nonnull(blk_registry_find(registry, "invert"));
     ck_assert_ptr_nonnull(blk_registry_find(registry, "ramdisk"));
     ck_assert_ptr_nonnull(blk_registry_find(registry, "reverse"));
     /* twice is a name taken */

@@ -335,6 +335,19 @@ START_TEST(tables_over_others)
 }
 END_TEST
 
+/* What a filter, or the part of an image, shows is a hole where the image says so. */
+START_TEST(holes_show_through_a_filter)
+{
+    static const char *const drivers[] = { "raw", "compress" };
+    BlkNode *node;
+
+    ck_assert_ptr_nonnull(new_image("i", "", ""));
+    node = add("{'driver':'%s','node-name':'r','file':'q'}", drivers[_i]);
+    write_pattern(node, 65536, 65536, 1);
+    assert_status(node, "hole,zero 65536, data 65536, hole,zero 917504");
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("qcow2");
@@ -352,6 +365,7 @@ int main(void)
     tcase_add_test(tests, in_use_before_anything_is_written);
     tcase_add_loop_test(tests, discarded_metadata, 0, 4);
     tcase_add_loop_test(tests, tables_over_others, 0, 3);
+    tcase_add_loop_test(tests, holes_show_through_a_filter, 0, 2);
     suite_add_tcase(suite, tests);
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
