@@ -7,6 +7,7 @@
  * links too; that what was opened is one of them is looked at when it is open. */
 #include "block/node_int.h"
 
+#include "block/image.h"
 #include "block/registry.h"
 #include "util/error.h"
 
@@ -16,8 +17,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define CHAIN_MAX 100u /* images, one opened for the other */
-#define LINKS_MAX 40u  /* symbolic links, one leading to the other */
+#define LINKS_MAX 40u /* symbolic links, one leading to the other */
 
 /* The path in @directory that links from @name lead to, or NULL: it is elsewhere. */
 static char *follow(const char *directory, const char *name)
@@ -122,12 +122,12 @@ int blk_host_open_backing(struct tidemark_node *node, const char *name, const ch
     path = resolve(node, image, name, which);
     if (!path)
         return -EINVAL;
-    if (blk_graph_chain(node->graph, 1) > CHAIN_MAX) {
+    if (blk_graph_chain(node->graph, 1) >= BLK_IMAGE_CHAIN_MAX) { /* with that which names it */
         blk_graph_chain(node->graph, -1);
         blk_host.error(node,
                        "The chain of backing files is longer than %u images, or a ring: the last "
                        "one is '%s'",
-                       CHAIN_MAX, path);
+                       BLK_IMAGE_CHAIN_MAX, path);
         return -ELOOP;
     }
     options = definition(node, path, format, which);

@@ -11,6 +11,9 @@
  * the work, which then fails with "Operation canceled". On the thread that does the work. */
 typedef bool (*BlkProgressFn)(void *opaque, uint64_t done, uint64_t total);
 
+/* Images of a backing chain that is followed by the names in them. */
+#define BLK_IMAGE_CHAIN_MAX 256u
+
 /* ---- creating */
 
 typedef struct BlkImageCreate BlkImageCreate;

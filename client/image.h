@@ -10,8 +10,6 @@
 #include "block/graph.h"
 #include "util/error.h"
 
-#define TC_IMAGE_CHAIN_MAX 256
-
 /* What an image says of others, read without opening it; all owned, NULL if it says nothing. */
 typedef struct TcImageNames {
     char *backing, *backing_format, *data_file;

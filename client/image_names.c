@@ -3,6 +3,8 @@
  * Source: QEMU docs/interop/qcow2.txt. Nothing of it is trusted; that the image as a whole is sound
  * is for whoever opens it to find out. */
 #include "client/image.h"
+
+#include "block/image.h"
 #include "util/endian.h"
 #include "util/sys.h"
 
@@ -169,9 +171,9 @@ static char *next_path(GPtrArray *layers, const TcLayer *layer, GError **error)
             return NULL;
         }
     }
-    if (layers->len >= TC_IMAGE_CHAIN_MAX) {
-        tm_error_set(error, "the backing chain of '%s' has more than %d images",
-                     ((TcLayer *)layers->pdata[0])->path, TC_IMAGE_CHAIN_MAX);
+    if (layers->len >= BLK_IMAGE_CHAIN_MAX) {
+        tm_error_set(error, "the backing chain of '%s' has more than %u images",
+                     ((TcLayer *)layers->pdata[0])->path, BLK_IMAGE_CHAIN_MAX);
         return NULL;
     }
     return g_steal_pointer(&path);

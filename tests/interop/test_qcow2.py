@@ -153,9 +153,21 @@ def names(tmp):
             same(tmp, d, path, M)
     for backing, form, says in (("nbd:unix:/tmp/x", "raw", "is no path"), ("json:{}", "raw", "is no path"),
                                 ("base", "vmdk", "format 'vmdk'"), ("gone", "raw", "Could not open backing file.*gone"),
-                                ("ring", "qcow2", "longer than 100 images")):
+                                ("ring", "qcow2", "longer than 256 images")):
         path = named("ring", backing, form)
         matches(str(raises(Failure, serve, tmp, blockdev(path, backing=None, backing_names='"any"'))), says)
+    first = open(named("n000", "n001", "qcow2"), "rb").read()
+    for i in range(1, 256):  # 256 images, by one whose name is patched
+        with open(os.path.join(tmp, "n%03d" % i), "wb") as f:
+            f.write(first.replace(b"n001", b"n%03d" % (i + 1)))
+    named("n255", os.path.join(tmp, "base"))
+    with serve(tmp, blockdev(os.path.join(tmp, "n001"), backing=None, backing_names='"any"')) as d:
+        equal(bytes(d.nbd().pread(M, 0)), open(os.path.join(tmp, "base"), "rb").read())
+    equal(len(tidemark("image", "info", "--output=json", "--backing-chain", os.path.join(tmp, "n001")).stdout) > 0, True)
+    matches(str(raises(Failure, serve, tmp, blockdev(os.path.join(tmp, "n000"), backing=None, backing_names='"any"'))),
+            "longer than 256 images")
+    matches(str(raises(Failure, tidemark, "image", "info", "--backing-chain", os.path.join(tmp, "n000"))),
+            "more than 256 images")
     bad = bytearray(open(named("noformat", "base"), "rb").read())
     at = bad.index(struct.pack(">I", 0xe2792aca))
     struct.pack_into(">I", bad, at, 0x12345678)
