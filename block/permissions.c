@@ -15,15 +15,15 @@
 
 #define WRITES (BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED)
 
-static const struct {
-    unsigned permission;
-    const char *name;
-} names[] = {
-    { BLK_PERM_CONSISTENT_READ, "consistent read" },
-    { BLK_PERM_WRITE, "write" },
-    { BLK_PERM_WRITE_UNCHANGED, "write unchanged" },
-    { BLK_PERM_RESIZE, "resize" },
+#define NUMBER(perm) __builtin_ctz(perm)
+
+const char *const blk_perm_names[BLK_PERMS] = {
+    [NUMBER(BLK_PERM_CONSISTENT_READ)] = "consistent read",
+    [NUMBER(BLK_PERM_WRITE)] = "write",
+    [NUMBER(BLK_PERM_WRITE_UNCHANGED)] = "write unchanged",
+    [NUMBER(BLK_PERM_RESIZE)] = "resize",
 };
+G_STATIC_ASSERT(BLK_PERM_ALL == (1u << BLK_PERMS) - 1);
 
 typedef struct Perms {
     unsigned needs, shares;
@@ -89,9 +89,9 @@ static char *join(unsigned permissions)
 {
     GString *joined = g_string_new(NULL);
 
-    for (size_t i = 0; i < G_N_ELEMENTS(names); i++) {
-        if (permissions & names[i].permission)
-            g_string_append_printf(joined, "%s%s", joined->len ? ", " : "", names[i].name);
+    for (unsigned i = 0; i < BLK_PERMS; i++) {
+        if (permissions & 1u << i)
+            g_string_append_printf(joined, "%s%s", joined->len ? ", " : "", blk_perm_names[i]);
     }
     return g_string_free(joined, FALSE);
 }

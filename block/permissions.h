@@ -38,6 +38,10 @@ bool blk_permissions_written(BlkNode *node);
 /* Whether anybody does but nodes that are among those. */
 bool blk_permissions_written_beside(BlkNode *node, const GPtrArray *nodes);
 
+/* How they are called; number i is that of the bit 1 << i. */
+#define BLK_PERMS 4
+extern const char *const blk_perm_names[BLK_PERMS];
+
 /* How a driver takes image locks. @needs and @unshared: BLK_PERM_*. */
 typedef struct BlkLocks {
     const struct tidemark_driver *driver;

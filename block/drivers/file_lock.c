@@ -14,7 +14,7 @@
  * refused, as those above remember it; what was remembered of extents is forgotten as soon as
  * nobody else writes. */
 #include "block/drivers/file.h"
-#include "block/node.h"
+#include "block/permissions.h"
 #include "block/registry.h"
 #include "util/error.h"
 
@@ -23,16 +23,8 @@
 #include <unistd.h>
 
 #define BIT(perm)     (1u << (perm)) /* as BLK_PERM_* */
-#define PERM_COUNT    4
 #define USED_BASE     100
 #define UNSHARED_BASE 200
-
-static const char *const perm_name[PERM_COUNT] = {
-    "consistent read",
-    "write",
-    "write unchanged",
-    "resize",
-};
 
 static int byte_lock(const FileDisk *file, short type, int byte)
 {
@@ -53,7 +45,7 @@ static int byte_held(const FileDisk *file, int byte)
 
 static void give_back(FileDisk *file, unsigned perms, int base)
 {
-    for (int i = 0; i < PERM_COUNT; i++) {
+    for (int i = 0; i < BLK_PERMS; i++) {
         if (perms & BIT(i))
             byte_lock(file, F_UNLCK, base + i);
     }
@@ -61,7 +53,7 @@ static void give_back(FileDisk *file, unsigned perms, int base)
 
 static int take(FileDisk *file, unsigned perms, int base)
 {
-    for (int i = 0; i < PERM_COUNT; i++) {
+    for (int i = 0; i < BLK_PERMS; i++) {
         int ret = perms & BIT(i) ? byte_lock(file, F_RDLCK, base + i) : 0;
 
         if (ret == 0)
@@ -79,14 +71,14 @@ static int take(FileDisk *file, unsigned perms, int base)
 /* Fails if another one holds a byte of @perms. */
 static int check(FileDisk *file, unsigned perms, int base)
 {
-    for (int i = 0; i < PERM_COUNT; i++) {
+    for (int i = 0; i < BLK_PERMS; i++) {
         int held = perms & BIT(i) ? byte_held(file, base + i) : 0;
 
         if (held == 0)
             continue;
         blk_host.error(file->node,
                        "Failed to get %s\"%s\" lock. Is another process using the image [%s]?",
-                       base == USED_BASE ? "shared " : "", perm_name[i], file->path);
+                       base == USED_BASE ? "shared " : "", blk_perm_names[i], file->path);
         return held < 0 ? held : -EAGAIN;
     }
     return 0;
