@@ -37,7 +37,7 @@ struct BlkGraph {
     void (*heal)(void *opaque);
     void *heal_opaque;
     bool without_stores;
-    bool behind; /* bitmaps of a node that was closed could not be kept */
+    bool behind; /* what a node that was closed had in memory could not be kept */
 };
 
 BlkGraph *blk_graph_new(BlkRegistry *registry, BlkEngine *engine, const TmSys *sys)
@@ -90,6 +90,11 @@ bool blk_graph_free(BlkGraph *graph)
     pthread_mutex_destroy(&graph->permissions);
     g_free(graph);
     return kept;
+}
+
+void blk_graph_set_behind(BlkGraph *graph)
+{
+    graph->behind = true;
 }
 
 void blk_graph_set_events(BlkGraph *graph, BlkEventFn emit, void *opaque)

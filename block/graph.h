@@ -14,8 +14,9 @@ typedef void (*BlkEventFn)(void *opaque, const char *name, json_object *data);
 
 /* All borrowed, must outlive the graph. */
 BlkGraph *blk_graph_new(BlkRegistry *registry, BlkEngine *engine, const TmSys *sys);
-/* Closes every node, parents first; all users must be gone. NULL is fine. false: bitmaps of a node
- * that was closed, now or before, could not be kept as they were, which was reported. */
+/* Closes every node, parents first; all users must be gone. NULL is fine. false: bitmaps or
+ * the image of a node that was closed, now or before, could not be kept as they were, which was
+ * reported. */
 bool blk_graph_free(BlkGraph *graph);
 void blk_graph_set_events(BlkGraph *graph, BlkEventFn emit, void *opaque);
 void blk_graph_emit(BlkGraph *graph, const char *name, json_object *data);

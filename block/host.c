@@ -1,6 +1,9 @@
 /* block/host.c: the services that drivers get from the block layer (include/tidemark/driver.h). */
 #include "block/node_int.h"
 
+#include "block/registry.h"
+#include "util/error.h"
+
 #include <errno.h>
 #include <string.h>
 
@@ -161,6 +164,13 @@ void blk_host_corrupted(struct tidemark_node *node, const char *reason)
     blk_graph_log(node->graph, "node '%s': the image is corrupt and is not written any more: %s",
                   node->name, reason);
     blk_graph_emit(node->graph, "BLOCK_IMAGE_CORRUPTED", data);
+}
+
+void blk_host_unfinished(struct tidemark_node *node, int error)
+{
+    blk_graph_log(node->graph, "node '%s': closing: what was not flushed could not be written: %s",
+                  node->name, tm_strerror(-error));
+    blk_graph_set_behind(node->graph);
 }
 
 const struct tidemark_host blk_host = {

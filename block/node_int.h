@@ -92,6 +92,9 @@ void blk_graph_settle(BlkGraph *graph);
  * leaf. block/permissions.c */
 pthread_mutex_t *blk_graph_permissions(BlkGraph *graph);
 
+/* Something that a node had in memory could not be kept when it was closed. block/graph.c */
+void blk_graph_set_behind(BlkGraph *graph);
+
 /* How many images are being opened one for the other, after adding @change. block/graph.c */
 unsigned blk_graph_chain(BlkGraph *graph, int change);
 

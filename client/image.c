@@ -263,7 +263,7 @@ bool tc_image_finish(TcImage *image, GError **error)
 
     g_clear_pointer(&image->users, g_ptr_array_unref);
     if (!blk_graph_free(image->graph) && ok)
-        ok = tm_error_set(error, "bitmaps could not be stored as they were");
+        ok = tm_error_set(error, "not all that was in memory could be stored");
     blk_engine_free(image->engine);
     blk_registry_free(image->registry);
     g_clear_pointer(&image->layers, g_ptr_array_unref);

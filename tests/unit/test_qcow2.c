@@ -180,6 +180,32 @@ START_TEST(full_and_failing)
 }
 END_TEST
 
+static char *logged;
+
+static void note_line(void *opaque, const char *line)
+{
+    g_free(logged);
+    logged = g_strdup(line);
+}
+
+/* A node that goes writes what was not flushed: if it can't, somebody is told. */
+START_TEST(closed_while_failing)
+{
+    BlkNode *node = new_image("i", "", "");
+
+    blk_graph_set_log(graph, note_line, NULL);
+    write_pattern(node, 0, CLUSTER, 1);
+    fake.write_error = EIO;
+    del("q");
+    fake.write_error = 0;
+    ck_assert_str_eq(logged, "node 'q': closing: what was not flushed could not be written: "
+                             "Input/output error");
+    g_clear_pointer(&logged, g_free);
+    ck_assert(!blk_graph_free(graph));
+    graph = NULL;
+}
+END_TEST
+
 /* Version 2 has no entry for it: the clusters would be nobody's. */
 START_TEST(no_unref_in_version_2)
 {
@@ -360,6 +386,7 @@ int main(void)
     tcase_add_test(tests, stale_table);
     tcase_add_test(tests, full_cache);
     tcase_add_test(tests, full_and_failing);
+    tcase_add_test(tests, closed_while_failing);
     tcase_add_test(tests, no_unref_in_version_2);
     tcase_add_loop_test(tests, header_in_doubt, 0, 2);
     tcase_add_test(tests, in_use_before_anything_is_written);

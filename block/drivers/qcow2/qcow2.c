@@ -191,11 +191,14 @@ static int open_tables(Qcow2 *q)
 /* All of it on the medium, and the file no longer than it takes. */
 static void finish(Qcow2 *q)
 {
+    int ret = 0;
+
     qcow2_free_retired(q);
-    for (int i = 0; i < 3 && q->dirty; i++)
-        if (qcow2_commit(q) < 0)
-            return; /* leaks, as after a crash; whoever flushed was told */
-    if (!q->corrupt && q->touched < blk_host.child_size(q->node, QCOW2_FILE))
+    for (int i = 0; i < 3 && q->dirty && ret == 0; i++)
+        ret = qcow2_commit(q);
+    if (ret < 0 && !q->corrupt) /* who flushed was told; here nobody asks */
+        blk_host_unfinished(q->node, ret);
+    if (ret == 0 && !q->corrupt && q->touched < blk_host.child_size(q->node, QCOW2_FILE))
         blk_host.child_resize(q->node, QCOW2_FILE, q->touched);
 }
 
