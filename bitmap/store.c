@@ -526,6 +526,16 @@ const char *bmp_set_store_path(BmpSet *set)
     return set->store ? set->store->path : NULL;
 }
 
+bool bmp_set_has_persistent(BmpSet *set)
+{
+    bool has;
+
+    bmp_set_lock(set);
+    has = bmp_store_has_persistent(set);
+    bmp_set_unlock(set);
+    return has;
+}
+
 bool bmp_set_store_exists(BmpSet *set)
 {
     bool exists;

@@ -149,6 +149,7 @@ void bmp_set_report(BmpSet *set, const BmpReport *report);
 /* Path of the store, borrowed, or NULL; whether it holds bitmaps now. */
 const char *bmp_set_store_path(BmpSet *set);
 bool bmp_set_store_exists(BmpSet *set);
+bool bmp_set_has_persistent(BmpSet *set);
 
 /* Within a change of these sets, after all is done and before bmp_set_change_end(): makes it
  * durable, if persistent bitmaps were touched (else returns at once). The disks are flushed first:

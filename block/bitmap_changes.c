@@ -1,6 +1,7 @@
 /* block/bitmap_changes.c: see the header. */
 #include "block/bitmap_changes.h"
 
+#include "block/bitmaps.h"
 #include "block/permissions.h"
 
 /* How to take back one step. */
@@ -62,6 +63,8 @@ bool blk_bitmap_changes_add(BlkBitmapChanges *c, BlkNode *node, const char *name
 
     if (!o.granularity)
         o.granularity = default_granularity(node);
+    if (options->persistent && !blk_bitmaps_may_add(node, error))
+        return false;
     if (!blk_node_read_only(node) && !blk_permissions_guard(node, true, error))
         return false;
     bitmap = bmp_set_add(blk_node_bitmaps(node), name, &o, error);

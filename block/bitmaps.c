@@ -48,19 +48,31 @@ static char *real_path(const char *path)
     return real;
 }
 
-/* Whether the bitmaps of another node are there: those of the file below, or of another part. */
-static bool taken(BlkNode *node, const char *path)
+/* Whose bitmaps are there, or are about to be, but for the node's: those of the file below, or of
+ * another part; or NULL. */
+static BlkNode *holder(BlkNode *node, const char *path)
 {
     g_autoptr(GPtrArray) nodes = blk_graph_nodes(node->graph);
 
     for (guint i = 0; i < nodes->len; i++) {
         BlkNode *other = nodes->pdata[i];
 
-        if (other != node && other->store && bmp_set_store_exists(other->bitmaps) &&
-            g_str_equal(bmp_set_store_path(other->bitmaps), path))
-            return true;
+        if (other != node && other->store && !g_strcmp0(bmp_set_store_path(other->bitmaps), path) &&
+            (bmp_set_store_exists(other->bitmaps) || bmp_set_has_persistent(other->bitmaps)))
+            return other;
     }
-    return false;
+    return NULL;
+}
+
+bool blk_bitmaps_may_add(BlkNode *node, GError **error)
+{
+    const char *path = bmp_set_store_path(node->bitmaps);
+    BlkNode *other = path && !bmp_set_store_exists(node->bitmaps) ? holder(node, path) : NULL;
+
+    return !other || tm_error_set(error,
+                                  "Node '%s' can't have persistent bitmaps at '%s', where those of "
+                                  "node '%s' are: see the option bitmap-store",
+                                  node->name, path, other->name);
 }
 
 /* With what is appended while it is written. */
@@ -88,7 +100,7 @@ static char *store_path(BlkNode *node, const char *disk, bool regular, bool by_d
                              "see the option bitmap-store");
         return NULL;
     }
-    return taken(node, path) ? NULL : g_steal_pointer(&path);
+    return holder(node, path) ? NULL : g_steal_pointer(&path);
 }
 
 /* Where the node's data begins in the file. */
@@ -337,7 +349,8 @@ static bool wake_image(BlkNode *node, GError **error)
         blk_bitmaps_distrust(node,
                              "the image was written by somebody who does not know of its store");
     return bmp_set_wake_image(node->bitmaps, &image, blk_node_read_only(node), dropped, error) &&
-           (blk_node_read_only(node) || blk_bitmaps_image_begin(node, error));
+           (blk_node_read_only(node) ||
+            (blk_disk_claim(node, error) && blk_bitmaps_image_begin(node, error)));
 }
 
 bool blk_bitmaps_wake(BlkNode *node, GError **error)

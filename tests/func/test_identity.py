@@ -332,4 +332,25 @@ def devices(tmp):
             judged(tmp, node(device), "modification time has changed")
 
 
+@test(needs=["qemu-img"])
+def image_made_writable(tmp):
+    "an image that a reopening makes writable is written by its driver: stores that don't see it are told before"
+    path = os.path.join(tmp, "image")
+    run("qemu-img", "create", "-q", "-f", "qcow2", path, SIZE)
+    if not has_xattrs(path):
+        skip("the file system has no extended attributes")
+    image = {"driver": "qcow2", "node-name": "q", "read-only": True,
+             "file": {"driver": "file", "filename": path, "auto-read-only": True}}
+    node = raw_node(path, bitmap_store=os.path.join(tmp, "store"))
+    with start(tmp, node, export=None) as d:
+        d.qmp("block-dirty-bitmap-add", node="disk0", name="b", persistent=True)
+        d.kill()
+    with start(tmp, image, export=None) as d:
+        equal("user.tidemark.bitmaps" in os.listxattr(path), True)
+        d.qmp("blockdev-reopen", options=[dict(image, **{"read-only": False})])
+        equal("user.tidemark.bitmaps" in os.listxattr(path), False)
+        d.kill()
+    judged(tmp, node, "opened for writing without it")
+
+
 main()

@@ -265,6 +265,28 @@ def layers_in_one_change(tmp):
     run("qemu-img", "check", "-q", f["filename"])
 
 
+@test()
+def one_place_for_two(tmp):
+    "of two nodes on one file the first that has persistent bitmaps has the store beside it; the other one is told why"
+    f = file_node(tmp, "f")
+
+    def change(kind, node, name, **more):
+        return {"type": "block-dirty-bitmap-" + kind, "data": dict({"node": node, "name": name}, **more)}
+
+    with Daemon(tmp) as d:
+        add(d, f, raw("r", "f"), raw("s", "f"))
+        both = [change("add", n, "b", persistent=True) for n in ("r", "s")]
+        says = "Node '%s' can't have persistent bitmaps at '.*f.*', where those of node '%s' are: see the option bitmap-store"
+        raises(QMPError, d.qmp, "transaction", actions=both, match=says % ("s", "r"))
+        bitmap(d, "s", True)
+        raises(QMPError, bitmap, d, "r", True, match=says % ("r", "s"))
+        raises(QMPError, bitmap, d, "f", True, match=says % ("f", "s"))
+        bitmap(d, "r")
+        d.qmp("block-dirty-bitmap-remove", node="r", name="b")
+        d.qmp("block-dirty-bitmap-remove", node="s", name="b")
+        bitmap(d, "r", True)
+
+
 @test(needs=["qemu-img"])
 def layers_under_load(tmp):
     "such transactions go on while clients write and flush"
