@@ -103,17 +103,15 @@ bool bmp_set_open_store(BmpSet *set, const BmpStoreOptions *options, GError **er
  * before bmp_set_free() (which without it leaves the store as a crash would). false: it could not
  * be written, which was reported, and the store is distrusted. */
 bool bmp_set_close_store(BmpSet *set);
-/* The same where the disk goes on being written, and later nobody could tell: the store says that it
- * is behind, and the next opening finds all dirty. */
+/* The same where the disk goes on being written, and later nobody could tell: the store says that
+ * it is behind, and the next opening finds all dirty. */
 bool bmp_set_leave_store(BmpSet *set);
 
-/* The node is opened anew, for reading only or for writing. Rest: as the close above, or where @left
- * is true as the leaving, before the disk can be changed by others; bitmaps stay; false: as there,
- * and others must be kept out. Wake:
- * after it, whether it has rested or not. A store that was read-only so far is compared with the
- * disk as by an opening (R4, R5), and false says that it can't be had for writing: then it still is
- * read-only. Both harmless without a
- * store. */
+/* The node is opened anew, for reading only or for writing. Rest: as the close above, or where
+ * @left is true as the leaving, before the disk can be changed by others; bitmaps stay; false: as
+ * there, and others must be kept out. Wake: after it, whether it has rested or not. A store that
+ * was read-only so far is compared with the disk as by an opening (R4, R5), and false says that
+ * it can't be had for writing: then it still is read-only. Both harmless without a store. */
 bool bmp_set_rest_store(BmpSet *set, bool left);
 bool bmp_set_wake_store(BmpSet *set, bool read_only, bool accept_changed, GError **error);
 

@@ -11,11 +11,12 @@
  * BITMAP_HEALED and to the log of the graph (blk_graph_set_log). Errors: as
  * bmp_set_open_store(). */
 bool blk_bitmaps_open(BlkNode *node, bool by_default, GError **error);
-/* The clean end, when no request is in flight and none will come. Settle: parents first, before any
- * driver is closed: flushes the node, and an image takes its bitmaps. Close: when the drivers of
- * the node and of all below it are closed, whose last writes count; @going: the nodes that are closed
- * with it. Where others write on to a device, which can't tell later, all will be dirty. false: something could not be
- * kept where and as it was to be; that was reported, and the next opening will know. */
+/* The clean end, when no request is in flight and none will come. Settle: parents first, before
+ * any driver is closed: flushes the node, and an image takes its bitmaps. Close: when the drivers
+ * of the node and of all below it are closed, whose last writes count; @going: the nodes that are
+ * closed with it. Where others write on to a device, which can't tell later, all will be dirty.
+ * false: something could not be kept where and as it was to be; that was reported, and the next
+ * opening will know. */
 bool blk_bitmaps_settle(BlkNode *node);
 bool blk_bitmaps_close(BlkNode *node, const GPtrArray *going);
 

@@ -13,8 +13,8 @@ int blk_disk_fd(BlkNode *node);
  * the disk, for good. false: they can't be, and nothing must be written. */
 bool blk_disk_claim(BlkNode *node, GError **error);
 
-/* Whether others write to what the node's data is in: other users of the nodes below than nodes that
- * are @going, or (NULL) than the node and those below themselves. */
+/* Whether others write to what the node's data is in: other users of the nodes below than nodes
+ * that are @going, or (NULL) than the node and those below themselves. */
 bool blk_disk_written_beside(BlkNode *node, const GPtrArray *going);
 
 /* Before drivers are closed: a descriptor (to be closed) with which the locks that the disk's

@@ -1,7 +1,7 @@
 /* block/graph.h: the nodes by name, and what happens to all of them.
  *
- * Main thread, except blk_graph_engine(), blk_graph_losses(), blk_graph_ask_heal(), blk_graph_emit()
- * and blk_graph_log(). */
+ * Main thread, except blk_graph_engine(), blk_graph_losses(), blk_graph_ask_heal(),
+ * blk_graph_emit() and blk_graph_log(). */
 #pragma once
 #include "block/engine.h"
 #include "block/node.h"
