@@ -334,6 +334,15 @@ static void set_boot(BlkGraph *graph, uint8_t boot)
     blk_graph_set_boot_id(graph, (const uint8_t[16]){ boot });
 }
 
+/* A process knows nothing of what another one has met. */
+static void new_process(void)
+{
+    if (w.graph)
+        blk_graph_free(w.graph);
+    w.graph = blk_graph_new(w.registry, w.engine, &medium_sys);
+    set_boot(w.graph, w.boot);
+}
+
 /* Opens what is on w.cut; which of the states it is, see match(). */
 static int check_state(Rng *rng, bool killed)
 {
@@ -641,7 +650,7 @@ static void op_crash(void)
     w.medium->on_event = on_event;
     medium_use(w.medium);
     w.boot += !killed;
-    set_boot(w.graph, w.boot);
+    new_process();
     open_all();
 }
 
@@ -661,6 +670,7 @@ static void op_restart(void)
     }
     w.failures += w.medium->fault.hits;
     w.medium->fault = (MediumFault){ 0 };
+    new_process();
     open_all();
     for (unsigned i = 0; i < DISKS && !w.failure; i++)
         look(w.disks[i].node, &w.disks[i], &w.found[i]);
@@ -786,7 +796,7 @@ static void start(char **images, int n)
     w.events = w.names = w.value = 0;
     w.loose = w.changing = false;
     w.boot = 1;
-    set_boot(w.graph, w.boot);
+    new_process();
     for (unsigned i = 0; i < DISKS; i++) {
         DataDisk *d = &w.disks[i];
 
@@ -857,7 +867,6 @@ int main(int argc, char **argv)
     w.per_event = (uint64_t)states;
     w.registry = blk_registry_new(&medium_sys);
     w.engine = blk_engine_new(&engine, NULL);
-    w.graph = blk_graph_new(w.registry, w.engine, &medium_sys);
     w.other = blk_graph_new(w.registry, w.engine, &medium_sys);
     for (unsigned i = 0; i < DISKS; i++) {
         for (unsigned s = 0; s < SECTORS; s++)
