@@ -207,12 +207,18 @@ static void count_all_if_lossy(BmpBitmap *bitmap)
     bitmap->reason = g_strdup(set->loss);
 }
 
+void bmp_set_note_loss(BmpSet *set, const char *why)
+{
+    if (!set->loss)
+        __atomic_store_n(&set->loss, g_strdup(why), __ATOMIC_RELEASE);
+}
+
 void bmp_set_lose(BmpSet *set, const char *why)
 {
     if (set->loss)
         return;
     bmp_set_change_begin(&set, 1);
-    set->loss = g_strdup(why);
+    bmp_set_note_loss(set, why);
     for (guint i = 0; i < set->bitmaps->len; i++) {
         BmpBitmap *bitmap = set->bitmaps->pdata[i];
 
@@ -228,7 +234,7 @@ void bmp_set_lose(BmpSet *set, const char *why)
 
 bool bmp_set_lossy(BmpSet *set)
 {
-    return set->loss != NULL;
+    return __atomic_load_n(&set->loss, __ATOMIC_ACQUIRE) != NULL;
 }
 
 /* ---- changes -------------------------------------------------------------------------------- */

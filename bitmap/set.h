@@ -52,7 +52,7 @@ struct BmpSet {
     GPtrArray *removed;     /* within a change: what may be put back, a reference each */
     struct BmpStore *store; /* or NULL: */
     char *refused;          /* why there can be none; or NULL */
-    char *loss;             /* why what begins is dirty everywhere; or NULL */
+    char *loss;             /* atomic: why what begins is dirty everywhere; or NULL */
     struct BmpMap *map;     /* atomic: the store's, or NULL; changes when nobody marks */
     bool touched;           /* persistent bitmaps have changed since the last commit */
 };
@@ -93,6 +93,9 @@ void bmp_set_lock(BmpSet *set);
 void bmp_set_unlock(BmpSet *set);
 
 /* The following are called with the lock held. */
+
+/* What begins from now on is dirty everywhere, if it wasn't yet. */
+void bmp_set_note_loss(BmpSet *set, const char *why);
 
 /* Ends the running epoch; its marks become a delta if there are any. */
 void bmp_chain_seal(BmpSet *set, unsigned shift, bool active);

@@ -108,7 +108,7 @@ static int say_again(BmpStore *store, BmpStoreState state)
     int ret = 0;
 
     super.state = state;
-    super.disk_lossy = store->set && store->set->loss;
+    super.disk_lossy = store->set && bmp_set_lossy(store->set);
     super.generation += 3; /* newer than whatever a failed commit has left */
     /* First over what a leader may have decided with, as where a commit is taken back. */
     for (unsigned i = 0; ret == 0 && i < BMP_SUPER_COPIES; i++) {
@@ -238,8 +238,8 @@ static void recover(BmpStore *store, const BmpIdentity *disk, bool synced, BmpRe
         store->other = found->other;
         store->last_epoch = found->super.map_epoch;
         store->keep_empty = !found->records->len;
-        if (store->super.disk_lossy && !store->set->loss)
-            store->set->loss = g_strdup(BMP_LOSS);
+        if (store->super.disk_lossy)
+            bmp_set_note_loss(store->set, BMP_LOSS);
     }
 }
 
@@ -373,8 +373,7 @@ static bool clean_end(BmpStore *store, BmpStoreState state, GError **error)
     int ret = store->disk_fd < 0 ? 0 : bmp_store_sync_all(store->o.sys, store->disk_fd);
 
     if (ret < 0) { /* others may have written to it, too */
-        if (!store->set->loss)
-            store->set->loss = g_strdup(BMP_LOSS);
+        bmp_set_note_loss(store->set, BMP_LOSS);
         return tm_error_set_errno(error, -ret, "Could not sync the disk");
     }
     bmp_identity_settle(store->o.sys, store->disk_fd);

@@ -126,7 +126,7 @@ bool bmp_set_wake_store(BmpSet *set, bool read_only, bool accept_changed, GError
  * that may be lost.) The store says so to openings, until the machine is started again. Main, not
  * within a change. Once is enough; @why is copied. */
 void bmp_set_lose(BmpSet *set, const char *why);
-bool bmp_set_lossy(BmpSet *set);
+bool bmp_set_lossy(BmpSet *set); /* any thread */
 
 /* ---- sets of images */
 

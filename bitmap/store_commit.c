@@ -148,7 +148,7 @@ static void fill_super(Part *part)
         bmp_identity_put(&disk, next);
     }
     next->disk_marked = store->marked;
-    next->disk_lossy = store->set ? store->set->loss != NULL : store->super.disk_lossy;
+    next->disk_lossy = store->set ? bmp_set_lossy(store->set) : store->super.disk_lossy;
     next->generation = store->super.generation + 1;
     not_pending(next);
     next->disk_size = store->set ? store->set->size : store->super.disk_size;

@@ -164,10 +164,25 @@ static void report(void *opaque, const BmpReport *r)
 
 /* ---- flushing */
 
+/* All that the node shows: also what others have written to backings, which it does not flush. */
+static int flush_shown(BlkNode *node)
+{
+    g_autoptr(GPtrArray) shown = blk_roads_down(&node, 1);
+    int ret = blk_node_flush(node);
+
+    for (guint i = 0; ret == 0 && i < shown->len; i++) {
+        BlkNode *backing = blk_node_backing(shown->pdata[i]);
+
+        if (backing && backing->open && !blk_node_read_only(backing))
+            ret = blk_node_flush(backing);
+    }
+    return ret;
+}
+
 /* Notes how it went: what follows until the node is let go of rests on this flush. */
 static void flush_now(BlkNode *node)
 {
-    node->store->flush_error = blk_node_read_only(node) ? 0 : blk_node_flush(node);
+    node->store->flush_error = blk_node_read_only(node) ? 0 : flush_shown(node);
     node->store->flushed = true;
 }
 
@@ -175,7 +190,7 @@ static void flush_now(BlkNode *node)
 static bool flush(void *opaque, GError **error)
 {
     BlkNode *node = opaque;
-    int ret = node->store && node->store->flushed ? node->store->flush_error : blk_node_flush(node);
+    int ret = node->store && node->store->flushed ? node->store->flush_error : flush_shown(node);
 
     return ret == 0 ||
            tm_error_set_errno(error, -ret, "Could not flush node '%s' before its bitmaps change",

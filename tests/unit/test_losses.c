@@ -4,6 +4,7 @@
 
 #include "bitmap/store.h"
 #include "block/bitmaps.h"
+#include "block/image.h"
 
 #define SIZE (64 * MIB)
 
@@ -188,6 +189,69 @@ START_TEST(a_daemon_that_ends_with_it)
 }
 END_TEST
 
+/* ---- what shows through */
+
+static struct {
+    ino_t ino;
+    unsigned syncs;
+} below;
+
+static int count_fdatasync(int fd)
+{
+    struct stat st;
+
+    below.syncs += fstat(fd, &st) == 0 && st.st_ino == below.ino;
+    return 0;
+}
+
+/* An image over "b", which is written by others. */
+static BlkNode *add_overlay(void)
+{
+    g_autofree char *path = path_of("q");
+    g_autofree char *text =
+        g_strdup_printf("{'driver':'qcow2','file':{'driver':'file','filename':'%s'},'size':%u}",
+                        path, (unsigned)SIZE);
+    json_object *options;
+
+    make_file("q", 0);
+    g_strdelimit(text, "'", '"');
+    options = json_tokener_parse(text);
+    ck_assert(blk_image_create(graph, options, NULL, NULL, NULL));
+    json_object_put(options);
+    return add("{'driver':'qcow2','node-name':'q','backing':'b',"
+               "'file':{'driver':'file','filename':'%s'}}",
+               path);
+}
+
+START_TEST(a_record_begins_after_the_data_of_backings)
+{
+    BlkNode *base, *node;
+
+    begin();
+    base = add_raw("b");
+    node = add_overlay();
+    below.ino = stat_of("b").st_ino;
+    below.syncs = 0;
+    fake_sys.fdatasync = count_fdatasync;
+    write_pattern(base, MIB, 4096, 1);
+    ck_assert(make(node, "p", true));
+    ck_assert_uint_gt(below.syncs, 0);
+    write_pattern(base, MIB, 4096, 2);
+    ck_assert_uint_eq(dirty(node, "p"), 65536);
+    below.syncs = 0;
+    apply(node, "p", bmp_bitmap_clear);
+    ck_assert_uint_gt(below.syncs, 0);
+    ck_assert_uint_eq(dirty(node, "p"), 0);
+    fake_sys.fdatasync = fake_fdatasync;
+    fail_flush(base);
+    blk_bitmaps_heal(graph);
+    ck_assert(make(node, "m", false)); /* it shows what may go */
+    ck_assert_uint_eq(dirty(node, "m"), SIZE);
+    ck_assert_uint_eq(dirty(node, "p"), 0);
+    close_graph();
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("losses");
@@ -199,6 +263,7 @@ int main(void)
     tcase_add_loop_test(tc, a_file_that_was_opened_anew, 0, 2);
     tcase_add_loop_test(tc, a_daemon_that_was_started_anew, 0, 2);
     tcase_add_test(tc, a_daemon_that_ends_with_it);
+    tcase_add_test(tc, a_record_begins_after_the_data_of_backings);
     suite_add_tcase(suite, tc);
     srunner_run_all(runner, CK_ENV);
     failed = srunner_ntests_failed(runner);
