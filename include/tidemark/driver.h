@@ -1,5 +1,9 @@
 /* tidemark/driver.h: the block driver interface, for built-in drivers and for plug-ins alike.
  *
+ * Licence: Tidemark is GPL-2.0-or-later. This header may be used, copied, changed and given away
+ * without condition, and a plug-in that reaches Tidemark only through it may have any licence
+ * (docs/writing-a-driver.md).
+ *
  * A driver is a mapper first: its map() answers, for a range of the disk that it presents, where
  * those bytes are. What it cannot map it does itself, in its blocking callbacks. Whoever writes a
  * simple driver leaves map NULL and only writes pread.
@@ -197,8 +201,8 @@ struct tidemark_host {
 
     /* Options by name, defaults applied; besides the driver's own, the common ones: "read-only",
      * "auto-read-only", "force-share", "cache.direct", "cache.no-flush" (bool), "discard"
-     * ("ignore", "unmap"). Only during open(). option_is_set: given or
-     * defaulted; of a child's role: given, be it as null. */
+     * ("ignore", "unmap"). Only during open(). option_is_set: given or defaulted; of a child's
+     * role: given, including null. */
     int (*option_is_set)(struct tidemark_node *node, const char *name);
     const char *(*option_string)(struct tidemark_node *node,
                                  const char *name);                        /* borrowed; or NULL */
