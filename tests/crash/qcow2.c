@@ -65,7 +65,7 @@ typedef struct World {
     uint8_t *next; /* what the operation under way makes of [from, to) */
     uint64_t from, to;
     bool discarding; /* it makes zeroes of clusters, or leaves them */
-    gboolean faults, bitmap, full;
+    gboolean faults, bitmap, full, verbose;
     bool recording;        /* the bitmap has begun */
     uint8_t *initial;      /* the disk when it did */
     bool touched[SECTORS]; /* since then, by a request */
@@ -736,12 +736,29 @@ static void learn(void)
     memset(w.touched, 0, sizeof(w.touched));
 }
 
+static void say(void *opaque, const char *line)
+{
+    fprintf(stderr, "%s\n", line);
+}
+
+/* It knows nothing of what went wrong before. */
+static void new_graph(void)
+{
+    if (w.graph)
+        blk_graph_free(w.graph);
+    w.graph = blk_graph_new(w.registry, w.engine, &medium_sys);
+    blk_graph_set_boot_id(w.graph, (const uint8_t[16]){ 1 });
+    if (w.verbose)
+        blk_graph_set_log(w.graph, say, NULL);
+}
+
 static void run(const char *image, const char *base, unsigned steps)
 {
     int fd;
 
     medium_reset(w.medium);
     medium_use(w.medium);
+    new_graph();
     w.medium->on_event = NULL;
     w.medium->full = false;
     w.rng = (Rng){ w.seed };
@@ -778,14 +795,8 @@ static void run(const char *image, const char *base, unsigned steps)
     medium_close_all(w.medium);
 }
 
-static void say(void *opaque, const char *line)
-{
-    fprintf(stderr, "%s\n", line);
-}
-
 int main(int argc, char **argv)
 {
-    gboolean verbose = false;
     gint64 seed = 1, seeds = 1, seconds = 0, states = 6, steps = 40, qemu_img = 97;
     const GOptionEntry entries[] = {
         { "seed", 0, 0, G_OPTION_ARG_INT64, &seed, "begin with that seed", "N" },
@@ -797,7 +808,7 @@ int main(int argc, char **argv)
         { "bitmap", 0, 0, G_OPTION_ARG_NONE, &w.bitmap, "with a persistent bitmap", NULL },
         { "faults", 0, 0, G_OPTION_ARG_NONE, &w.faults, "calls fail, too", NULL },
         { "full", 0, 0, G_OPTION_ARG_NONE, &w.full, "the medium is full now and then", NULL },
-        { "verbose", 'v', 0, G_OPTION_ARG_NONE, &verbose, "what is logged", NULL },
+        { "verbose", 'v', 0, G_OPTION_ARG_NONE, &w.verbose, "what is logged", NULL },
         { "keep", 0, 0, G_OPTION_ARG_FILENAME, &w.keep, "where a wrong state is kept",
           "DIRECTORY" },
         { NULL }
@@ -818,11 +829,7 @@ int main(int argc, char **argv)
     w.qemu_img = (unsigned)qemu_img;
     w.registry = blk_registry_new(&medium_sys);
     w.engine = blk_engine_new(&engine, NULL);
-    w.graph = blk_graph_new(w.registry, w.engine, &medium_sys);
-    if (verbose)
-        blk_graph_set_log(w.graph, say, NULL);
     w.other = blk_graph_new(w.registry, w.engine, &medium_sys);
-    blk_graph_set_boot_id(w.graph, (const uint8_t[16]){ 1 });
     end = g_get_monotonic_time() + seconds * 1000000;
     for (gint64 i = 0; (seconds ? g_get_monotonic_time() < end : i < seeds) && !w.failure; i++) {
         w.seed = (uint64_t)(seed + i);
