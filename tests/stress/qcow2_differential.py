@@ -246,7 +246,8 @@ class Round:
         for _ in range(rng.randrange(3)):  # in the end: QEMU 7.2 packs some more where others are gone meanwhile
             at = self.place()[0] // self.cluster * self.cluster
             n = min(self.cluster, self.size - at)
-            if self.whole and not self.data_file and "prealloc" not in self.options:
+            # Clusters that packed ones share as often as two bits can say can't be in a snapshot, too.
+            if self.whole and not self.data_file and "prealloc" not in self.options and "_bits=2," not in self.options:
                 commands.append("write -q -c -P 9 %d %d" % (at, n))
                 m.write(at, b"\x09" * n, sure=False)  # over data it is refused
         kill = rng.random() < 0.2
@@ -304,8 +305,7 @@ class Round:
             self.settle("before a snapshot")
             name = "s%d" % self.number
             self.say("snapshot " + name)
-            if run("qemu-img", "snapshot", "-c", name, self.path, check="refcount_bits=2" not in self.options).returncode:
-                return self.over(killed=True)  # compressed clusters share one as often as it can be counted
+            run("qemu-img", "snapshot", "-c", name, self.path)
             self.snapshots[name] = bytes(self.model.data)
 
     # ---- what must be
