@@ -27,6 +27,7 @@ struct BlkBitmaps {
     pthread_mutex_t lock; /* guards ticking; a leaf */
     pthread_cond_t ticked;
     bool ticking;        /* bmp_set_tick() is queued or running */
+    bool in_place;       /* there is something where its store is, or about to be */
     bool dropped;        /* resting: everything is in the image */
     bool flushed;        /* it was, as drained as it is: @flush_error is how it went */
     int held;            /* what keeps the disk's locks until the store is closed; or -1 */
@@ -57,11 +58,18 @@ static BlkNode *holder(BlkNode *node, const char *path)
     for (guint i = 0; i < nodes->len; i++) {
         BlkNode *other = nodes->pdata[i];
 
-        if (other != node && other->store && !g_strcmp0(bmp_set_store_path(other->bitmaps), path) &&
-            (bmp_set_store_exists(other->bitmaps) || bmp_set_has_persistent(other->bitmaps)))
+        if (other != node && other->store && other->store->in_place &&
+            !g_strcmp0(bmp_set_store_path(other->bitmaps), path))
             return other;
     }
     return NULL;
+}
+
+/* Not within a change, where the sets of others are not to be locked. */
+static void note_place(BlkNode *node)
+{
+    node->store->in_place =
+        bmp_set_store_exists(node->bitmaps) || bmp_set_has_persistent(node->bitmaps);
 }
 
 bool blk_bitmaps_may_add(BlkNode *node, GError **error)
@@ -69,6 +77,8 @@ bool blk_bitmaps_may_add(BlkNode *node, GError **error)
     const char *path = bmp_set_store_path(node->bitmaps);
     BlkNode *other = path && !bmp_set_store_exists(node->bitmaps) ? holder(node, path) : NULL;
 
+    if (node->store)
+        node->store->in_place |= !other;
     return !other || tm_error_set(error,
                                   "Node '%s' can't have persistent bitmaps at '%s', where those of "
                                   "node '%s' are: see the option bitmap-store",
@@ -295,8 +305,10 @@ bool blk_bitmaps_open(BlkNode *node, bool by_default, GError **error)
         node->graph_sys->close(options.disk_fd);
     if (ok && kept && !blk_node_read_only(node))
         ok = blk_disk_claim(node, error) && blk_bitmaps_image_begin(node, error);
-    if (ok && (path || kept))
+    if (ok && (path || kept)) {
         node->store = bitmaps_new(node);
+        note_place(node);
+    }
     return ok;
 }
 
@@ -370,7 +382,7 @@ static bool wake_image(BlkNode *node, GError **error)
 
 bool blk_bitmaps_wake(BlkNode *node, GError **error)
 {
-    bool regular;
+    bool regular, ok;
     int disk;
 
     if (!node->store)
@@ -382,10 +394,12 @@ bool blk_bitmaps_wake(BlkNode *node, GError **error)
     bmp_set_change_disk(node->bitmaps, disk);
     if (disk >= 0)
         node->graph_sys->close(disk);
-    if (blk_bitmaps_kept(node))
-        return wake_image(node, error);
-    return bmp_set_wake_store(node->bitmaps, blk_node_read_only(node),
-                              blk_options_bool(node->options, "bitmap-accept-changed"), error);
+    ok = blk_bitmaps_kept(node)
+             ? wake_image(node, error)
+             : bmp_set_wake_store(node->bitmaps, blk_node_read_only(node),
+                                  blk_options_bool(node->options, "bitmap-accept-changed"), error);
+    note_place(node);
+    return ok;
 }
 
 bool blk_bitmaps_close(BlkNode *node, const GPtrArray *going)
@@ -557,8 +571,10 @@ void blk_bitmaps_change_end(BlkNode *const *nodes, size_t n)
     for (size_t i = 0; i < n; i++) {
         blk_bitmaps_guard(nodes[i], NULL); /* whoever has some has been guarded since the first */
         follow(nodes[i]);
-        if (nodes[i]->store)
-            nodes[i]->store->flushed = false;
+        if (!nodes[i]->store)
+            continue;
+        nodes[i]->store->flushed = false;
+        note_place(nodes[i]);
     }
     blk_roads_let_go(g_steal_pointer(&nodes[0]->held));
 }
