@@ -2,7 +2,7 @@
  *
  * The names of errors are QEMU's (block/dirty-bitmap.c and block/monitor/bitmap-qmp-cmds.c, version
  * 7.2): management tools match on them. See set.h for how content and chain fit together. */
-#include "bitmap/store_int.h"
+#include "bitmap/store/store_internal.h"
 #include "util/error.h"
 #include "util/range.h"
 #include <string.h>

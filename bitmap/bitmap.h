@@ -52,13 +52,14 @@ void bmp_set_free(BmpSet *set);
  * one load. Neither can fail: without memory for the mark a whole larger region becomes dirty, and
  * a store that can't be synced becomes distrusted.
  *
- * Threads: any, many at once. begin may wait for a sync of the store (bitmap/store.h), so loop
- * threads, which must not wait, call try_begin: false if it would have to wait; nothing counts as
- * marked then. end never waits for I/O, but may wait for the set's lock.
+ * Threads: any, many at once. begin may wait for a sync of the store (bitmap/store/store.h), so
+ * loop threads, which must not wait, call try_begin: false if it would have to wait; nothing counts
+ * as marked then. end never waits for I/O, but may wait for the set's lock.
  *
  * Held by the caller: from before begin until after end, whatever a drain of the node waits for
- * (block/inflight.h), since the store's map is changed only when nobody is in between; on a drained
- * node, the main thread itself. Not held: the set's lock, so neither is called within a change.
+ * (block/engine/inflight.h), since the store's map is changed only when nobody is in between; on a
+ * drained node, the main thread itself. Not held: the set's lock, so neither is called within a
+ * change.
  *
  * begin without end: only if the write was never issued. The range stays dirty. A write that was
  * issued and is not ended is missing in bitmaps that were enabled or cleared in the meantime.
@@ -112,7 +113,7 @@ uint64_t bmp_default_granularity(uint64_t cluster_size);
 
 typedef struct BmpAddOptions {
     uint64_t granularity; /* bytes; 0 is the default (bmp_default_granularity(0)) */
-    bool persistent;      /* kept in the set's store; refused without one (bitmap/store.h) */
+    bool persistent;      /* kept in the set's store; refused without one (bitmap/store/store.h) */
     bool disabled;
 } BmpAddOptions;
 

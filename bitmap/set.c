@@ -1,5 +1,5 @@
 /* bitmap/set.c: the bitmaps of one disk as a whole: marking, changes, resize, look-up. */
-#include "bitmap/store_int.h"
+#include "bitmap/store/store_internal.h"
 #include "util/error.h"
 #include "util/range.h"
 #include <stdlib.h>
@@ -86,16 +86,16 @@ void bmp_set_unlock(BmpSet *set)
 /* ---- marking -------------------------------------------------------------------------------- */
 
 /* The road of a mark that takes an intent in the store's map. */
-static bool intend(BmpSet *set, BmpMap *map, uint64_t offset, uint64_t length, bool may_wait)
+static bool intend(BmpSet *set, BmpJournal *map, uint64_t offset, uint64_t length, bool may_wait)
 {
     int ret;
 
-    if (!may_wait && bmp_map_intend_waits(map))
+    if (!may_wait && bmp_journal_intend_waits(map))
         return false;
-    ret = bmp_map_intend(map, offset, length);
+    ret = bmp_journal_intend(map, offset, length);
     if (ret < 0) /* from here on the data is written without; the store must not be believed */
         bmp_store_fail(set->store, -ret, "it could not be synced");
-    else if (bmp_map_full(map))
+    else if (bmp_journal_full(map))
         bmp_store_tell_full(set->store);
     return true;
 }
@@ -103,7 +103,7 @@ static bool intend(BmpSet *set, BmpMap *map, uint64_t offset, uint64_t length, b
 static bool mark(BmpSet *set, uint64_t offset, uint64_t length, bool may_wait, uint64_t *epoch)
 {
     uint64_t state = bmp_tracker_state(&set->tracker);
-    BmpMap *map;
+    BmpJournal *map;
 
     *epoch = state;
     if (!(state & BMP_STATE_ACTIVE))
@@ -111,7 +111,7 @@ static bool mark(BmpSet *set, uint64_t offset, uint64_t length, bool may_wait, u
     map = __atomic_load_n(&set->map, __ATOMIC_ACQUIRE);
     for (;;) {
         uint32_t *section = bmp_tracker_enter(&set->tracker);
-        bool marked = !map || bmp_map_mark(map, offset, length);
+        bool marked = !map || bmp_journal_mark(map, offset, length);
 
         if (marked)
             *epoch = bmp_tracker_mark(&set->tracker, offset, length);

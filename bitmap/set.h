@@ -53,7 +53,7 @@ struct BmpSet {
     struct BmpStore *store; /* or NULL: */
     char *refused;          /* why there can be none; or NULL */
     char *loss;             /* atomic: why what begins is dirty everywhere; or NULL */
-    struct BmpMap *map;     /* atomic: the store's, or NULL; changes when nobody marks */
+    struct BmpJournal *map; /* atomic: the store's, or NULL; changes when nobody marks */
     bool touched;           /* persistent bitmaps have changed since the last commit */
 };
 

@@ -5,9 +5,8 @@
  * nothing else (no protocol, no JSON), its format is the one recorded and never guessed, and chains
  * are bounded. Names in the image's own directory lead to files of that directory, by symbolic
  * links too; that what was opened is one of them is looked at when it is open. */
-#include "block/node_int.h"
+#include "block/node_internal.h"
 
-#include "block/image.h"
 #include "block/registry.h"
 #include "util/error.h"
 

@@ -5,10 +5,10 @@
  * A driver may hold locks of its own while what is below it grows or is marked, which takes the set
  * there. So an image is flushed, and told where its bitmaps are, before sets are locked; it follows
  * when they are not any more. */
-#include "block/bitmaps_int.h"
+#include "block/bitmaps_internal.h"
 #include "block/disk.h"
 #include "block/losses.h"
-#include "block/roads.h"
+#include "block/parents.h"
 #include "util/error.h"
 #include "util/sync.h"
 
@@ -177,7 +177,7 @@ static void report(void *opaque, const BmpReport *r)
 /* All that the node shows: also what others have written to backings, which it does not flush. */
 static int flush_shown(BlkNode *node)
 {
-    g_autoptr(GPtrArray) shown = blk_roads_down(&node, 1);
+    g_autoptr(GPtrArray) shown = blk_nodes_below(&node, 1);
     int ret = blk_node_flush(node);
 
     for (guint i = 0; ret == 0 && i < shown->len; i++) {
@@ -459,7 +459,7 @@ static GPtrArray *hold(BlkNode *const *nodes, size_t n)
         if (nodes[i]->store)
             g_ptr_array_add(stored, nodes[i]);
     }
-    return blk_roads_hold((BlkNode *const *)stored->pdata, stored->len);
+    return blk_nodes_hold((BlkNode *const *)stored->pdata, stored->len);
 }
 
 static BmpSet **sets_of(BlkNode *const *nodes, size_t n)
@@ -576,7 +576,7 @@ void blk_bitmaps_change_end(BlkNode *const *nodes, size_t n)
         nodes[i]->store->flushed = false;
         note_place(nodes[i]);
     }
-    blk_roads_let_go(g_steal_pointer(&nodes[0]->held));
+    blk_nodes_release(g_steal_pointer(&nodes[0]->held));
 }
 
 void blk_bitmaps_store(BlkNode *node, bool resized)

@@ -34,8 +34,8 @@ void blk_bitmaps_distrust(BlkNode *node, const char *why);
  * not. */
 bool blk_bitmaps_guard(BlkNode *node, GError **error);
 
-/* Whether a persistent bitmap of the node's would have a place of its own: nodes on one file have the
- * same one until one of them uses it. */
+/* Whether a persistent bitmap of the node's would have a place of its own: nodes on one file have
+ * the same one until one of them uses it. */
 bool blk_bitmaps_may_add(BlkNode *node, GError **error);
 
 /* A change of the bitmaps of @n nodes (no duplicates): nodes with a store are drained, so that what

@@ -1,5 +1,5 @@
 /* block/bitmaps_image.c: nodes whose images keep bitmaps themselves, and have them in a store while
- * they are open for writing: I1 and I2 of bitmap/store.h.
+ * they are open for writing: I1 and I2 of bitmap/store/store.h.
  *
  * Order of what is durable:
  *   opening   the store, what is in it taken from the image - the image says "beside" - what the
@@ -8,13 +8,13 @@
  *             has counts - the store goes
  * A bitmap that is added later is in the store first, too; one that is removed leaves the store,
  * then the image. */
-#include "block/bitmaps_int.h"
+#include "block/bitmaps_internal.h"
 
 #include "util/error.h"
 
 const BlkKeptBitmaps *blk_bitmaps_kept(const BlkNode *node)
 {
-    const BlkFormat *format = blk_format_of(node->driver);
+    const BlkFormat *format = blk_builtin_of(node->driver)->format;
 
     return format ? format->bitmaps : NULL;
 }

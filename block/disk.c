@@ -1,8 +1,8 @@
 /* block/disk.c: see the header. */
 #include "block/disk.h"
 
-#include "bitmap/store.h"
-#include "block/node_int.h"
+#include "bitmap/store/store.h"
+#include "block/node_internal.h"
 
 /* ---- where */
 

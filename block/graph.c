@@ -8,8 +8,8 @@
 #include "block/bitmaps.h"
 #include "block/disk.h"
 #include "block/losses.h"
-#include "block/node_int.h"
-#include "block/roads.h"
+#include "block/node_internal.h"
+#include "block/parents.h"
 
 #include "util/boot.h"
 #include "util/error.h"
@@ -59,7 +59,7 @@ BlkGraph *blk_graph_new(BlkRegistry *registry, BlkEngine *engine, const TmSys *s
  * meanwhile nobody writes from below. */
 static void close_nodes(BlkGraph *graph, const GPtrArray *going)
 {
-    GPtrArray *held = blk_roads_hold((BlkNode *const *)going->pdata, going->len);
+    GPtrArray *held = blk_nodes_hold((BlkNode *const *)going->pdata, going->len);
 
     for (guint i = 0; i < going->len; i++)
         graph->behind |= !blk_bitmaps_settle(going->pdata[i]);
@@ -67,9 +67,9 @@ static void close_nodes(BlkGraph *graph, const GPtrArray *going)
         blk_node_close_driver(going->pdata[i]);
     for (guint i = 0; i < going->len; i++)
         graph->behind |= !blk_bitmaps_close(going->pdata[i], going);
-    blk_roads_let_go(held);
+    blk_nodes_release(held);
     for (guint i = 0; i < going->len; i++) {
-        blk_roads_disconnect(going->pdata[i]);
+        blk_parents_disconnect(going->pdata[i]);
         blk_node_unref(going->pdata[i]);
     }
 }
@@ -313,12 +313,12 @@ void blk_graph_settle(BlkGraph *graph)
 /* From the moment that they are compared with the disk on they see what changes it. */
 static bool open_bitmaps(BlkNode *node, bool by_default, GError **error)
 {
-    GPtrArray *held = blk_roads_hold(&node, 1);
+    GPtrArray *held = blk_nodes_hold(&node, 1);
     bool ok = blk_bitmaps_open(node, by_default, error);
 
     if (ok)
-        blk_roads_connect(node);
-    blk_roads_let_go(held);
+        blk_parents_connect(node);
+    blk_nodes_release(held);
     return ok;
 }
 
@@ -403,11 +403,11 @@ bool blk_graph_del(BlkGraph *graph, const char *node_name, GError **error)
 /* What shows what is below has marks of who writes there, too: held until they fit its new size. */
 static bool resize(BlkNode *node, uint64_t size, GError **error)
 {
-    GPtrArray *held = blk_roads_hold(&node, 1);
+    GPtrArray *held = blk_nodes_hold(&node, 1);
     int ret = blk_node_resize(node, size);
     g_autofree char *why = g_strdup(node->error);
 
-    blk_roads_let_go(held);
+    blk_nodes_release(held);
     if (ret == 0)
         return true;
     if (why)

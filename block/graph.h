@@ -3,7 +3,7 @@
  * Main thread, except blk_graph_engine(), blk_graph_losses(), blk_graph_ask_heal(),
  * blk_graph_emit() and blk_graph_log(). */
 #pragma once
-#include "block/engine.h"
+#include "block/engine/engine.h"
 #include "block/node.h"
 #include "block/registry.h"
 #include <glib.h>

@@ -1,7 +1,7 @@
 /* block/layers.c: see the header. */
 #include "block/layers.h"
 
-#include "block/node_int.h"
+#include "block/node_internal.h"
 #include "util/range.h"
 
 #include <errno.h>
@@ -105,10 +105,10 @@ int blk_node_layer_run(BlkNode *node, uint64_t offset, uint64_t length, BlkLayer
 
         if (offset >= size)
             return -EINVAL;
-        blk_gate_enter(&node->gate);
+        blk_quiesce_enter(&node->quiesce);
         ret = image_run(node, offset, tm_min(length, size - offset), run);
         backing = blk_node_backing(node);
-        blk_gate_leave(&node->gate);
+        blk_quiesce_leave(&node->quiesce);
         if (ret < 0)
             return ret;
         run->depth = depth;

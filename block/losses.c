@@ -1,9 +1,9 @@
 /* block/losses.c: see the header. */
 #include "block/losses.h"
 
-#include "bitmap/store.h"
+#include "bitmap/store/store.h"
 #include "block/disk.h"
-#include "block/node_int.h"
+#include "block/node_internal.h"
 
 struct BlkLosses {
     int failed;    /* atomic: a flush has, once */

@@ -1,8 +1,8 @@
 /* block/node.c: a node's life: opening from options, children, users, facts, resizing. */
 #include "block/losses.h"
-#include "block/node_int.h"
+#include "block/node_internal.h"
 
-#include "bitmap/store.h"
+#include "bitmap/store/store.h"
 #include "block/bitmaps.h"
 
 #include "util/error.h"
@@ -29,9 +29,9 @@ void blk_node_unref(BlkNode *node)
         blk_node_release(node->children[i]);
     bmp_set_free(node->bitmaps);
     blk_inflight_destroy(&node->inflight);
-    blk_gate_destroy(&node->gate);
-    blk_slices_destroy(&node->slices);
-    blk_share_destroy(&node->share);
+    blk_quiesce_destroy(&node->quiesce);
+    blk_long_requests_destroy(&node->long_requests);
+    blk_worker_quota_destroy(&node->quota);
     pthread_mutex_destroy(&node->serial);
     g_ptr_array_unref(node->users);
     blk_options_free(node->options);
@@ -69,9 +69,9 @@ static BlkNode *node_new(BlkGraph *graph, const struct tidemark_driver *driver, 
     node->users = g_ptr_array_new();
     blk_node_set_unmap(node);
     blk_inflight_init(&node->inflight);
-    blk_gate_init(&node->gate);
-    blk_slices_init(&node->slices);
-    blk_share_init(&node->share);
+    blk_quiesce_init(&node->quiesce);
+    blk_long_requests_init(&node->long_requests);
+    blk_worker_quota_init(&node->quota, blk_graph_engine(graph));
     pthread_mutex_init(&node->serial, NULL);
     return node;
 }
@@ -335,22 +335,22 @@ static int driver_info(BlkNode *node, struct tidemark_info *info)
 
 void blk_node_describe(BlkNode *node, json_object *image)
 {
-    const BlkFormat *format = blk_format_of(node->driver);
+    const BlkFormat *format = blk_builtin_of(node->driver)->format;
 
-    blk_gate_enter(&node->gate);
+    blk_quiesce_enter(&node->quiesce);
     if (format && node->open)
         format->describe(node->handle, image);
-    blk_gate_leave(&node->gate);
+    blk_quiesce_leave(&node->quiesce);
 }
 
 void blk_node_info(BlkNode *node, struct tidemark_info *info)
 {
-    blk_gate_enter(&node->gate);
+    blk_quiesce_enter(&node->quiesce);
     if (driver_info(node, info) < 0)
         info->flags = __atomic_load_n(&node->info_flags, __ATOMIC_RELAXED);
     info->size = blk_node_size(node);
     info->request_alignment = __atomic_load_n(&node->request_alignment, __ATOMIC_RELAXED);
-    blk_gate_leave(&node->gate);
+    blk_quiesce_leave(&node->quiesce);
 }
 
 int blk_node_refresh(BlkNode *node)
@@ -417,7 +417,7 @@ int blk_node_resize(BlkNode *node, uint64_t size)
         return -ENOTSUP;
     /* Of a format what is cut off may be gone before the size says so, and stay so after a
      * crash. */
-    format = blk_format_of(node->driver);
+    format = blk_builtin_of(node->driver)->format;
     if (format && format->bitmaps && size < node->size)
         bmp_set_cut_begin(node->bitmaps, size);
     ret = node->driver->resize(node->handle, size);

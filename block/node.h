@@ -10,6 +10,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* Images of a backing chain that is followed by the names in them. */
+#define BLK_IMAGE_CHAIN_MAX 256u
+
 typedef struct BlkGraph BlkGraph;
 /* What the driver interface calls a node is one. */
 typedef struct tidemark_node BlkNode;

@@ -8,8 +8,8 @@
  * Invariant: of two users of a node neither needs what the other doesn't share. */
 #include "block/permissions.h"
 
-#include "block/node_int.h"
-#include "block/roads.h"
+#include "block/node_internal.h"
+#include "block/parents.h"
 #include "util/error.h"
 #include "util/sync.h"
 
@@ -53,11 +53,11 @@ static Perms of_backing(Perms all)
 
 static Perms of_child(const BlkNode *parent, unsigned index, const BlkNode *child, Perms all)
 {
-    BlkRoad road = blk_node_road(parent, index);
+    BlkChildRole role = blk_node_child_role(parent, index);
 
-    if (road == BLK_ROAD_FORMAT)
+    if (role == BLK_ROLE_FORMAT)
         all = of_format(parent, all);
-    else if (road == BLK_ROAD_BACKING)
+    else if (role == BLK_ROLE_BACKING)
         all = of_backing(all);
     all.shares &= ~(unsigned)BLK_PERM_RESIZE;
     if (blk_options_bool(child->options, "force-share"))
@@ -216,7 +216,7 @@ static void put_back(Refresh *r)
 
 static bool lockable(const BlkNode *node)
 {
-    return node->open && blk_locks_of(node->driver);
+    return node->open && blk_builtin_of(node->driver)->locks;
 }
 
 /* What other programs are not to do. */
@@ -239,7 +239,7 @@ static bool take(BlkNode *node, GError **error)
     if (!lockable(node))
         return true;
     g_clear_pointer(&node->error, g_free);
-    ret = blk_locks_of(node->driver)->take(node->handle, all.needs, unshared(node, all));
+    ret = blk_builtin_of(node->driver)->locks->take(node->handle, all.needs, unshared(node, all));
     if (ret == 0)
         return true;
     return node->error ? tm_error_set(error, "%s", node->error)
@@ -262,7 +262,7 @@ static void keep_all(const Refresh *r)
         Perms all = cumulative(node);
 
         if (lockable(node))
-            blk_locks_of(node->driver)->keep(node->handle, all.needs, unshared(node, all));
+            blk_builtin_of(node->driver)->locks->keep(node->handle, all.needs, unshared(node, all));
     }
 }
 

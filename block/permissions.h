@@ -2,7 +2,7 @@
  *
  * Each user of a node, that is a parent, an export or a job, needs some permissions and shares some
  * with the others. What a parent needs of a child and shares on it follows from what its own users
- * need and share, and from what the child is to it (block/roads.h). Whatever would bring together
+ * need and share, and from what the child is to it (block/parents.h). Whatever would bring together
  * one who needs a permission and one who doesn't share it is refused, with QEMU's message. Below
  * them all a file takes its image locks for what its users need and don't share.
  *
@@ -11,7 +11,7 @@
  *
  * Two rules are not QEMU's, and are for image locks alone, so towards other programs: a disk that
  * is written through has no other writer; nor has one with bitmaps that is open for writing, for
- * they would not see what is written. In one process they do (block/roads.h).
+ * they would not see what is written. In one process they do (block/parents.h).
  *
  * Threads: main, but for blk_node_release(). */
 #pragma once
@@ -44,11 +44,8 @@ extern const char *const blk_perm_names[BLK_PERMS];
 
 /* How a driver takes image locks. @needs and @unshared: BLK_PERM_*. */
 typedef struct BlkLocks {
-    const struct tidemark_driver *driver;
     /* Takes those that it doesn't hold yet. 0 or -errno, and then the host has been told why. */
     int (*take)(void *handle, unsigned needs, unsigned unshared);
     /* Gives back all others. */
     void (*keep)(void *handle, unsigned needs, unsigned unshared);
 } BlkLocks;
-/* Borrowed, static; NULL: none. block/registry.c */
-const BlkLocks *blk_locks_of(const struct tidemark_driver *driver);

@@ -5,7 +5,6 @@
  * again. */
 #include "block/registry.h"
 
-#include "block/drivers/drivers.h"
 #include "block/options.h"
 #include "block/permissions.h"
 #include "util/error.h"
@@ -21,29 +20,14 @@ struct BlkRegistry {
     GPtrArray *modules;  /* dlopen handles */
 };
 
-static const struct tidemark_driver *const builtin[] = {
-    &blk_driver_compress, &blk_driver_file,  &blk_driver_host_device,
-    &blk_driver_null_co,  &blk_driver_qcow2, &blk_driver_raw,
-};
-
-static const BlkFormat *const formats[] = { &blk_format_qcow2 };
-
-const BlkFormat *blk_format_of(const struct tidemark_driver *driver)
+const BlkBuiltin *blk_builtin_of(const struct tidemark_driver *driver)
 {
-    for (size_t i = 0; i < G_N_ELEMENTS(formats); i++)
-        if (formats[i]->driver == driver)
-            return formats[i];
-    return NULL;
-}
+    static const BlkBuiltin plugin = { NULL };
+    const BlkBuiltin *b = blk_builtins;
 
-static const BlkLocks *const locks[] = { &blk_locks_file, &blk_locks_host_device };
-
-const BlkLocks *blk_locks_of(const struct tidemark_driver *driver)
-{
-    for (size_t i = 0; i < G_N_ELEMENTS(locks); i++)
-        if (locks[i]->driver == driver)
-            return locks[i];
-    return NULL;
+    while (b->driver && b->driver != driver)
+        b++;
+    return b->driver ? b : &plugin;
 }
 
 static void module_close(void *module)
@@ -58,8 +42,8 @@ BlkRegistry *blk_registry_new(const TmSys *sys)
     registry->sys = sys;
     registry->drivers = g_hash_table_new(g_str_hash, g_str_equal);
     registry->modules = g_ptr_array_new_with_free_func(module_close);
-    for (size_t i = 0; i < G_N_ELEMENTS(builtin); i++)
-        g_hash_table_insert(registry->drivers, (char *)builtin[i]->name, (void *)builtin[i]);
+    for (const BlkBuiltin *b = blk_builtins; b->driver; b++)
+        g_hash_table_insert(registry->drivers, (char *)b->driver->name, (void *)b->driver);
     return registry;
 }
 

@@ -30,14 +30,13 @@ const struct tidemark_driver **blk_registry_list(BlkRegistry *registry);
 typedef struct BlkFormat BlkFormat;
 /* What built-in formats tell besides what the driver interface has words for. */
 struct BlkFormat {
-    const struct tidemark_driver *driver;
     /* Adds to the ImageInfo of QMP: backing-filename, format-specific and the like. Main thread. */
     void (*describe)(void *handle, json_object *image);
     const struct BlkKeptBitmaps *bitmaps; /* NULL: images have none */
 };
 
-/* Bitmaps that images of a format keep themselves (bitmap/store.h, BmpImage), as block/bitmaps.c
- * asks for them of an open image. Main thread, drained. */
+/* Bitmaps that images of a format keep themselves (bitmap/store/store.h, BmpImage), as
+ * block/bitmaps.c asks for them of an open image. Main thread, drained. */
 typedef struct BlkKeptBitmaps {
     /* Whether the image says that the store beside it is its own. */
     bool (*beside)(void *handle);
@@ -56,12 +55,30 @@ typedef struct BlkKeptBitmaps {
      * whoever opens it next finds what they would after a crash. */
     bool (*store)(void *handle, const GArray *records, GError **error);
 } BlkKeptBitmaps;
-/* Borrowed, static; NULL: nothing. */
-const BlkFormat *blk_format_of(const struct tidemark_driver *driver);
 
-/* The table that nodes hand to drivers; implemented by block/host.c. */
+/* How the content of a child shows in the node that stands on it. */
+typedef enum {
+    BLK_ROLE_FORMAT,  /* where what is below shows is the driver's secret */
+    BLK_ROLE_FILTER,  /* byte by byte the same */
+    BLK_ROLE_WINDOW,  /* the same from the option "offset" on, as long as the parent is */
+    BLK_ROLE_BACKING, /* the same, where the parent has nothing of its own */
+} BlkChildRole;
+
+/* A built-in driver, and what the block layer has of it besides. */
+typedef struct BlkBuiltin {
+    const struct tidemark_driver *driver;
+    BlkChildRole role;            /* of its children but the backing */
+    const BlkFormat *format;      /* NULL: it is none */
+    const struct BlkLocks *locks; /* block/permissions.h; NULL: it takes no image locks */
+} BlkBuiltin;
+/* Ends with a driver that is NULL; block/drivers/builtin.c. */
+extern const BlkBuiltin blk_builtins[];
+/* Static, never NULL: a plug-in's says nothing, so a plug-in is taken for a format. Any thread. */
+const BlkBuiltin *blk_builtin_of(const struct tidemark_driver *driver);
+
+/* The table that nodes hand to drivers; implemented by block/io/host.c. */
 extern const struct tidemark_host blk_host;
-/* The TmSys behind a node, for built-in drivers. Borrowed. block/host.c. */
+/* The TmSys behind a node, for built-in drivers. Borrowed. block/io/host.c. */
 const TmSys *blk_host_sys(struct tidemark_node *node);
 /* Opens, for the child "backing", the file that an image names: where its path may be followed, and
  * as
@@ -70,8 +87,8 @@ const TmSys *blk_host_sys(struct tidemark_node *node);
 int blk_host_open_backing(struct tidemark_node *node, const char *name, const char *format,
                           const char *which);
 /* Within close(): what was written and not flushed could not be put on the medium, @error. The log
- * tells, and blk_graph_free(). block/host.c. */
+ * tells, and blk_graph_free(). block/io/host.c. */
 void blk_host_unfinished(struct tidemark_node *node, int error);
 /* The driver found that the image can't be what it says and writes no more to it: the log and an
- * event tell. Any thread. block/host.c. */
+ * event tell. Any thread. block/io/host.c. */
 void blk_host_corrupted(struct tidemark_node *node, const char *reason);

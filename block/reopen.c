@@ -1,14 +1,14 @@
 /* block/reopen.c: blockdev-reopen: nodes are closed and opened with other options, in place.
  *
  * Everything that can be said without touching a driver is checked first. Then the nodes and all
- * that stand on them are drained, their gates closed (block/gate.h), the drivers closed, parents
- * first, and opened with the new options, children first. If one of them fails, all are opened with
- * what they had. A node that can't be opened even so is lost: every request to it fails with EIO
- * until another reopening succeeds. */
+ * that stand on them are drained, their gates closed (block/engine/quiesce.h), the drivers closed,
+ * parents first, and opened with the new options, children first. If one of them fails, all are
+ * opened with what they had. A node that can't be opened even so is lost: every request to it fails
+ * with EIO until another reopening succeeds. */
 #include "block/bitmaps.h"
 #include "block/disk.h"
-#include "block/reopen_int.h"
-#include "block/roads.h"
+#include "block/parents.h"
+#include "block/reopen_internal.h"
 
 #include "util/error.h"
 
@@ -73,7 +73,7 @@ static GPtrArray *with_below(const BlkReopen *r)
         if (e->backing)
             g_ptr_array_add(from, e->backing->node);
     }
-    down = blk_roads_down((BlkNode *const *)from->pdata, from->len);
+    down = blk_nodes_below((BlkNode *const *)from->pdata, from->len);
     for (guint i = 0; i < down->len; i++) {
         if (!g_ptr_array_find(r->held, down->pdata[i], NULL))
             g_ptr_array_add(still, down->pdata[i]);
@@ -95,7 +95,7 @@ static void hold(BlkReopen *r)
     for (guint i = 0; i < r->still->len; i++)
         blk_inflight_drain_gated(&((BlkNode *)r->still->pdata[i])->inflight);
     for (guint i = 0; i < r->still->len; i++)
-        blk_gate_close(&((BlkNode *)r->still->pdata[i])->gate);
+        blk_quiesce_close(&((BlkNode *)r->still->pdata[i])->quiesce);
 }
 
 static void let_go(BlkReopen *r)
@@ -103,7 +103,7 @@ static void let_go(BlkReopen *r)
     for (guint i = r->still->len; i-- > 0;) {
         BlkNode *node = r->still->pdata[i];
 
-        blk_gate_open(&node->gate);
+        blk_quiesce_open(&node->quiesce);
         blk_inflight_drain_end(&node->inflight);
     }
     g_ptr_array_unref(r->still);
@@ -131,7 +131,7 @@ static void exchange_entry(BlkReopenEntry *e)
     BlkNode *node = e->node;
     BlkOptions *options = node->options;
 
-    blk_roads_disconnect(node);
+    blk_parents_disconnect(node);
     node->options = e->options;
     e->options = options;
     if (e->other_backing) {
@@ -140,7 +140,7 @@ static void exchange_entry(BlkReopenEntry *e)
         *role = e->backing;
         e->backing = backing;
     }
-    blk_roads_connect(node);
+    blk_parents_connect(node);
     blk_node_set_unmap(node);
 }
 
@@ -159,7 +159,7 @@ static bool open_entry(const BlkReopen *r, BlkReopenEntry *e, GError **error)
 
     if (!blk_node_open_driver(node, error))
         return false;
-    blk_roads_connect(node); /* to a backing that the driver has opened, too */
+    blk_parents_connect(node); /* to a backing that the driver has opened, too */
     if (!blk_reopen_check_writers(r, node, blk_node_read_only(node), error))
         return false;
     if (blk_node_size(node) != e->size && holder)
@@ -257,10 +257,10 @@ static void drop_backing(BlkReopenEntry *e)
 
     if (node->backing < 0 || node->children[node->backing] == e->had)
         return;
-    blk_roads_disconnect(node);
+    blk_parents_disconnect(node);
     blk_node_release(node->children[node->backing]);
     node->children[node->backing] = e->had;
-    blk_roads_connect(node);
+    blk_parents_connect(node);
 }
 
 static void take_back(BlkReopen *r, GError **error)
@@ -313,7 +313,7 @@ static bool settle_bitmaps(const BlkReopen *r, GError **error)
         BlkNode *node = r->held->pdata[i];
 
         if (!blk_node_read_only(node) &&
-            (!blk_format_of(node->driver) || may_become_read_only(r, node)) &&
+            (!blk_builtin_of(node->driver)->format || may_become_read_only(r, node)) &&
             !blk_bitmaps_settle(node))
             return not_kept(node, error);
     }
@@ -373,7 +373,7 @@ static bool wake_bitmaps(const BlkReopen *r, GError **error)
 /* Whether the bitmaps of the node, or of one that shows it, would tell of a change. */
 static bool is_recorded(BlkNode *node)
 {
-    return bmp_set_length(node->bitmaps) || blk_roads_any_up(node, is_recorded);
+    return bmp_set_length(node->bitmaps) || blk_parents_any_up(node, is_recorded);
 }
 
 /* What shows of another backing may be other data, though nobody wrote it. */
@@ -391,7 +391,7 @@ static void mark_backing(const BlkReopenEntry *e)
         if (ret < 0)
             m.length = size - at;
         if (ret < 0 || m.kind == TIDEMARK_MAP_BACKING || !node->driver->map)
-            blk_roads_mark(node, at, m.length);
+            blk_parents_mark(node, at, m.length);
         at += m.length;
     }
 }

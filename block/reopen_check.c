@@ -3,7 +3,7 @@
  *
  * Messages are QEMU's (block.c and blockdev.c, bdrv_reopen_*). What differs: any option may change
  * but those that say which disk and which bitmaps a node has; "file" stays what it is. */
-#include "block/reopen_int.h"
+#include "block/reopen_internal.h"
 
 #include "util/error.h"
 

@@ -1,8 +1,8 @@
 /* client/cmd_map.c: "tidemark map": the extents of a disk as a table, as JSON or as a picture. */
 #include "client/commands.h"
+#include "client/copy/source.h"
 #include "client/picture.h"
 #include "client/progress.h"
-#include "client/source.h"
 #include "client/text.h"
 #include "util/extent.h"
 #include <json-c/json.h>

@@ -1,9 +1,9 @@
-/* docs/describe.c: what the documentation says of QMP, from the tables of qmp/table.h. `make docs`
- * keeps its output in docs/qmp-reference.md and in docs/man/tidemarkd.8; tests/unit/check_lists
- * compares.
+/* docs/describe.c: what the documentation says of QMP, from the tables of qmp/schema/table.h. `make
+ * docs` keeps its output in docs/qmp-reference.md and in docs/man/tidemarkd.8;
+ * tests/unit/check_lists compares.
  *
  *     describe reference | man */
-#include "qmp/table.h"
+#include "qmp/schema/table.h"
 #include <stdio.h>
 #include <string.h>
 

@@ -1,6 +1,6 @@
 /* qmp/args.h: arguments of shapes that several commands take; internal to qmp/. */
 #pragma once
-#include "block/export.h"
+#include "block/export/export.h"
 #include <json-c/json.h>
 
 /* An array of bitmaps, each a name or {node, name}: returned (g_free), its strings borrowed from

@@ -5,10 +5,10 @@
  *
  * Threads: the main thread, except qmp_context_emit(). */
 #pragma once
-#include "block/export.h"
+#include "block/export/export.h"
 #include "block/graph.h"
 #include "block/jobs/job.h"
-#include "qmp/table.h"
+#include "qmp/schema/table.h"
 
 typedef struct QmpContext QmpContext;
 

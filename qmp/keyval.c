@@ -3,7 +3,7 @@
  * A key is a path. While reading, every inner node is an object whose keys may all be numbers; the
  * numbered ones become arrays afterwards, since their members may come in any order. */
 #include "qmp/keyval.h"
-#include "qmp/json.h"
+#include "qmp/json/json.h"
 #include "util/error.h"
 #include <string.h>
 

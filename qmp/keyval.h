@@ -6,7 +6,7 @@
  *
  * Threads: any. */
 #pragma once
-#include "qmp/table.h"
+#include "qmp/schema/table.h"
 
 /* An object (a reference) or NULL. With @implied_key, a first value without a key stands for it. */
 json_object *qmp_keyval_parse(const char *text, const char *implied_key, GError **error);

@@ -4,7 +4,7 @@
  * commands run in order, one at a time; replies come in that order and carry the command's id.
  * Events go to every session that has negotiated.
  *
- * Bounds: the input by qmp/json.h's limits; no command is read while 1 MiB of output waits; a
+ * Bounds: the input by qmp/json/json.h's limits; no command is read while 1 MiB of output waits; a
  * client that lets 64 MiB of it (events, that is) pile up is cut off.
  *
  * Threads: main thread. */

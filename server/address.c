@@ -4,7 +4,7 @@
  * Sockets that the process was started with, by systemd or another supervisor, are found before any
  * other is opened, so that a number never means one of the daemon's own. Their names are as
  * sd_listen_fds_with_names(3) has them. They stay open for a server that is started anew. */
-#include "server/internal.h"
+#include "server/server_internal.h"
 
 #include "util/error.h"
 #include "util/unix_socket.h"

@@ -7,7 +7,7 @@
  *
  * A client that holds much and does not move costs no other one: each has bounds of its own, and
  * where all of them together hold more than the server may, those that are quiet are cut off. */
-#include "server/internal.h"
+#include "server/server_internal.h"
 
 #include "util/error.h"
 

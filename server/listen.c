@@ -8,7 +8,7 @@
  *
  * Invariant: a listener's state changes under server->lock; an ARMED one always comes back to
  * accept_ready(), a PAUSED one only by nbds_listen_resume() or nbds_listen_stop(). */
-#include "server/internal.h"
+#include "server/server_internal.h"
 
 #include "util/error.h"
 

@@ -1,5 +1,5 @@
 /* server/server.c: the server object: its sessions, and its place in the registry of exports. */
-#include "server/internal.h"
+#include "server/server_internal.h"
 
 #include "util/sync.h"
 

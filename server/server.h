@@ -1,9 +1,9 @@
 /* server/server.h: the NBD server, as the daemon sees it.
  *
- * It serves the exports of a registry (block/export.h) of type "nbd" on unix and TCP sockets. The
- * registry starts and stops it. Main thread. */
+ * It serves the exports of a registry (block/export/export.h) of type "nbd" on unix and TCP
+ * sockets. The registry starts and stops it. Main thread. */
 #pragma once
-#include "block/export.h"
+#include "block/export/export.h"
 
 typedef struct NbdServer NbdServer;
 

@@ -6,9 +6,9 @@
  *
  * Descriptors: a session may need two (its socket, and a second one to wait for room in it), and
  * images and monitors need some too. No more connections are taken than leave enough for that. */
-#include "server/internal.h"
+#include "server/server_internal.h"
 
-#include "block/tls_creds.h"
+#include "object/tls_creds.h"
 #include "util/error.h"
 #include "util/sync.h"
 
@@ -95,13 +95,13 @@ NbdsService *nbds_service_find(NbdServer *server, const char *id)
 /* Under the lock, once others know it: so that the objects can be deleted at once. */
 static void drop_tls(NbdsService *service)
 {
-    g_clear_pointer(&service->tls_creds, blk_object_unref);
-    g_clear_pointer(&service->tls_authz, blk_object_unref);
+    g_clear_pointer(&service->tls_creds, tm_object_unref);
+    g_clear_pointer(&service->tls_authz, tm_object_unref);
 }
 
 static bool find_tls(NbdsService *service, const BlkServerOptions *o, GError **error)
 {
-    BlkObjects *objects = blk_exports_objects(service->server->exports);
+    TmObjects *objects = blk_exports_objects(service->server->exports);
 
     service->tls = o->tls_creds != NULL;
     service->tls_required = service->tls && o->tls_required;
@@ -109,12 +109,12 @@ static bool find_tls(NbdsService *service, const BlkServerOptions *o, GError **e
         return tm_error_set(error, "tls-authz '%s' takes tls-creds, and tls-required=on",
                             o->tls_authz);
     if (o->tls_creds) {
-        service->tls_creds = blk_objects_get(objects, o->tls_creds, BLK_OBJECT_TLS_CREDS, error);
-        if (!service->tls_creds || !blk_tls_creds_server(service->tls_creds, error))
+        service->tls_creds = tm_objects_get(objects, o->tls_creds, TM_OBJECT_TLS_CREDS, error);
+        if (!service->tls_creds || !tm_tls_creds_server(service->tls_creds, error))
             return false;
     }
     if (o->tls_authz)
-        service->tls_authz = blk_objects_get(objects, o->tls_authz, BLK_OBJECT_AUTHZ, error);
+        service->tls_authz = tm_objects_get(objects, o->tls_authz, TM_OBJECT_AUTHZ, error);
     return !o->tls_authz || service->tls_authz;
 }
 

@@ -6,7 +6,7 @@
  * Clients must not fill the monitors with events: those that have not opened an export make none,
  * and of those that have, so many a second (NBDS_EVENTS_MAX). Whose beginning was told, its end
  * is. */
-#include "server/internal.h"
+#include "server/server_internal.h"
 
 #include "util/error.h"
 

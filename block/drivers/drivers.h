@@ -1,15 +1,15 @@
-/* block/drivers/drivers.h: the built-in drivers, for the registry's table.
+/* block/drivers/drivers.h: the built-in drivers, for the table in builtin.c.
  *
  * Static descriptions; any thread. */
 #pragma once
 #include "include/tidemark/driver.h"
 
-extern const struct tidemark_driver blk_driver_compress;    /* compress.c */
-extern const struct tidemark_driver blk_driver_file;        /* file.c: files and block devices */
-extern const struct tidemark_driver blk_driver_host_device; /* file.c: the same, devices only */
-extern const struct tidemark_driver blk_driver_null_co;     /* null.c */
-extern const struct BlkLocks blk_locks_file;                /* file.c */
-extern const struct BlkLocks blk_locks_host_device;         /* file.c */
-extern const struct BlkFormat blk_format_qcow2;             /* qcow2/describe.c */
-extern const struct tidemark_driver blk_driver_qcow2;       /* qcow2/qcow2.c */
-extern const struct tidemark_driver blk_driver_raw;         /* raw.c */
+extern const struct tidemark_driver blk_driver_compress; /* compress.c */
+extern const struct tidemark_driver blk_driver_file;     /* file/file.c: files and block devices */
+extern const struct tidemark_driver
+    blk_driver_host_device;                             /* file/file.c: the same, devices only */
+extern const struct tidemark_driver blk_driver_null_co; /* null.c */
+extern const struct BlkLocks blk_locks_file;            /* file/file.c */
+extern const struct BlkFormat blk_format_qcow2;         /* qcow2/describe.c */
+extern const struct tidemark_driver blk_driver_qcow2;   /* qcow2/qcow2.c */
+extern const struct tidemark_driver blk_driver_raw;     /* raw.c */

@@ -1,6 +1,6 @@
 /* block/jobs/create.c: an image is created while the daemon goes on. */
 #include "block/jobs/create.h"
-#include "block/image.h"
+#include "block/image/image.h"
 
 typedef struct Create {
     BlkGraph *graph;

@@ -2,7 +2,7 @@
 #pragma once
 #include "block/jobs/job.h"
 
-/* @options: BlockdevCreateOptions (block/image.h), borrowed. Errors: the id's; others are the
+/* @options: BlockdevCreateOptions (block/image/image.h), borrowed. Errors: the id's; others are the
  * job's. */
 bool blk_jobs_create(BlkJobs *jobs, BlkGraph *graph, const char *id, json_object *options,
                      GError **error);

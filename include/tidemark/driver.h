@@ -81,8 +81,8 @@ enum tidemark_map_kind {
 #define TIDEMARK_MAPPED_HOLE   1u /* occupies no space on the medium (FOR_STATUS, any kind) */
 #define TIDEMARK_MAPPED_DIRECT 2u /* FD: O_DIRECT, I/O must be aligned to request_alignment */
 #define TIDEMARK_MAPPED_INLINE 4u /* SELF: the callbacks do not block for this range */
-/* CHILD: the place may be given to other data once the range is discarded or moved, child_forget()
- * having been called */
+/* CHILD: the place may be given to other data once the range is discarded or moved,
+ * child_invalidate() having been called */
 #define TIDEMARK_MAPPED_MOVES 8u
 
 struct tidemark_mapping {
@@ -224,8 +224,8 @@ struct tidemark_host {
     /* Before other data may come where MAPPED_MOVES was said: what a client was lent stays as it
      * is. The range reads as zeroes then; flags: TIDEMARK_MAY_UNMAP. -ENODATA: nothing was ever
      * lent; other errors: the place is not to be used again. From the callbacks that may block. */
-    int (*child_forget)(struct tidemark_node *node, uint32_t child, uint64_t offset,
-                        uint64_t length, uint32_t flags);
+    int (*child_invalidate)(struct tidemark_node *node, uint32_t child, uint64_t offset,
+                            uint64_t length, uint32_t flags);
     int (*child_cache)(struct tidemark_node *node, uint32_t child, uint64_t offset,
                        uint64_t length);
     int (*child_resize)(struct tidemark_node *node, uint32_t child, uint64_t size);

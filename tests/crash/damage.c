@@ -1,5 +1,5 @@
 /* tests/crash/damage.c: bytes of a store at rest that are not what was written. */
-#include "bitmap/format.h"
+#include "bitmap/store/format.h"
 #include "tests/crash/run.h"
 
 #include <string.h>

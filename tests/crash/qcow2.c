@@ -20,7 +20,7 @@
 #include "block/bitmap_changes.h"
 #include "block/bitmaps.h"
 #include "block/graph.h"
-#include "block/image.h"
+#include "block/image/image.h"
 #include "block/node.h"
 #include "block/registry.h"
 #include "tests/crash/medium.h"

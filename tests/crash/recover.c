@@ -1,6 +1,6 @@
 /* tests/crash/recover.c: opening what is left, and whether it is right. */
-#include "bitmap/format.h"
-#include "bitmap/intents.h"
+#include "bitmap/store/format.h"
+#include "bitmap/store/intents.h"
 #include "tests/crash/run.h"
 #include "util/error.h"
 

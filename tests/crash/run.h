@@ -3,7 +3,7 @@
  * Everything that happens follows from the seed: the workload from its generator, the states of an
  * event from one made of seed, event and state, so that a single one can be had again. */
 #pragma once
-#include "bitmap/store.h"
+#include "bitmap/store/store.h"
 #include "tests/crash/medium.h"
 #include "tests/crash/model.h"
 

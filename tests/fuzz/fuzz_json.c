@@ -1,6 +1,6 @@
 /* tests/fuzz/fuzz_json.c: the monitor's input. Asserts that how the bytes are split doesn't matter,
  * and that what is written reads back as the same. The first byte is where the input is split. */
-#include "qmp/json.h"
+#include "qmp/json/json.h"
 
 #include <stdint.h>
 #include <stdlib.h>

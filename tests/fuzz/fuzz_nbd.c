@@ -6,9 +6,9 @@
 #include "block/graph.h"
 #include "block/registry.h"
 #include "qmp/context.h"
-#include "qmp/json.h"
-#include "server/internal.h"
+#include "qmp/json/json.h"
 #include "server/server.h"
+#include "server/server_internal.h"
 #include "util/endian.h"
 #include "util/sys.h"
 

@@ -1,7 +1,7 @@
 /* tests/fuzz/fuzz_options.c: what --blockdev and --export take, dotted or JSON, up to their
  * types. */
 #include "block/registry.h"
-#include "qmp/json.h"
+#include "qmp/json/json.h"
 #include "qmp/keyval.h"
 #include "util/sys.h"
 

@@ -3,7 +3,7 @@
  * repair makes nothing worse: what it says is left is what a check finds, and after a repair of all
  * no leak is left unless there are corruptions that can't be mended. */
 #include "block/graph.h"
-#include "block/image.h"
+#include "block/image/image.h"
 #include "block/registry.h"
 #include "util/sys.h"
 

@@ -1,7 +1,7 @@
 /* tests/fuzz/store_seal.c: checks of docs/bitmap-store.md, computed anew. */
 #include "tests/fuzz/store_seal.h"
 
-#include "bitmap/format.h"
+#include "bitmap/store/format.h"
 #include "util/endian.h"
 
 #include <string.h>

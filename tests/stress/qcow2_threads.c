@@ -10,9 +10,9 @@
  * what it should, and has no fault, not even a leak. Its BASE must hold zeroes or such sectors,
  * too. */
 #include "block/graph.h"
-#include "block/image.h"
+#include "block/image/image.h"
+#include "block/io/request.h"
 #include "block/registry.h"
-#include "block/request.h"
 #include "tests/crash/run.h"
 #include "util/range.h"
 #include "util/sync.h"

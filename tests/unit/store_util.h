@@ -1,9 +1,10 @@
 /* tests/unit/store_util.h: a disk, its store, and a model of what its bitmaps must say; for the
- * tests of bitmap/store.h. The system calls are counted, and one of them can be made to fail. */
+ * tests of bitmap/store/store.h. The system calls are counted, and one of them can be made to fail.
+ * */
 #pragma once
 #include "bitmap/bitmap.h"
-#include "bitmap/format.h"
-#include "bitmap/store.h"
+#include "bitmap/store/format.h"
+#include "bitmap/store/store.h"
 #include "util/extent.h"
 
 #include <check.h>

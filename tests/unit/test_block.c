@@ -1,7 +1,7 @@
 /* tests/unit/test_block.c: the graph, both lanes of a request, and the stripes, on real files. */
+#include "block/engine/inflight.h"
 #include "block/graph.h"
-#include "block/inflight.h"
-#include "block/request.h"
+#include "block/io/request.h"
 #include "util/range.h"
 
 #include <check.h>

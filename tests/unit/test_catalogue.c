@@ -1,7 +1,7 @@
 /* tests/unit/test_catalogue.c: superblocks, entries and catalogues there and back, and whatever the
  * bytes are: F1, F7 of docs/bitmap-store.md. */
-#include "bitmap/catalogue.h"
-#include "bitmap/format.h"
+#include "bitmap/store/catalogue.h"
+#include "bitmap/store/format.h"
 #include "util/range.h"
 
 #include <check.h>

@@ -1,12 +1,12 @@
 /* tests/unit/test_client.c: what the client works out by itself: sizes and words, the cells of a
  * picture, the plan of a copy, the command line, arguments typed by a schema, and a target on a
  * file system that can't do everything. */
-#include "client/arguments.h"
 #include "client/cli.h"
+#include "client/copy/plan.h"
+#include "client/copy/target.h"
+#include "client/daemon/arguments.h"
 #include "client/picture.h"
-#include "client/plan.h"
 #include "client/progress.h"
-#include "client/target.h"
 #include "client/text.h"
 #include "util/extent.h"
 

@@ -1,6 +1,6 @@
 /* tests/unit/test_client_store.c: how the client tells of a store of bitmaps, for what a store made
  * by a daemon can't easily be brought to, and for lines that are hard to get right. */
-#include "client/store_view.h"
+#include "client/store/store_view.h"
 
 #include <check.h>
 #include <stdlib.h>

@@ -3,7 +3,7 @@
  *
  * Random changes are seeded (TM_TEST_SEED, default 1). Allocation failures are made here, by a
  * g_try_malloc_n of our own. */
-#include "block/contexts.h"
+#include "block/export/contexts.h"
 
 #include <check.h>
 #include <pthread.h>

@@ -1,7 +1,7 @@
 /* tests/unit/test_export.c: the registry of exports with a server that the test plays: which
  * servers show what, what names mean, how many clients, and how an export ends. */
-#include "block/engine.h"
-#include "block/export.h"
+#include "block/engine/engine.h"
+#include "block/export/export.h"
 
 #include <check.h>
 #include <errno.h>

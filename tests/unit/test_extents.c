@@ -2,7 +2,7 @@
  *
  * Most tests look through a node, as a client does; the races go to the cache itself, with the
  * change made at the worst moment. */
-#include "block/drivers/file_extents.h"
+#include "block/drivers/file/extents.h"
 #include "tests/unit/drivers_util.h"
 
 #include <sys/statvfs.h>
@@ -226,10 +226,10 @@ static void change_file(int fd, FileExtents *x, uint64_t offset, bool write_it)
         ck_assert_int_eq(pwrite(fd, block, BLOCK, (off_t)offset), BLOCK);
         blk_file_extents_wrote(x, offset, BLOCK);
     } else {
-        blk_file_extents_forget(x, offset, BLOCK);
+        blk_file_extents_invalidate(x, offset, BLOCK);
         ck_assert_int_eq(
             fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, BLOCK), 0);
-        blk_file_extents_forget(x, offset, BLOCK);
+        blk_file_extents_invalidate(x, offset, BLOCK);
     }
 }
 

@@ -2,7 +2,7 @@
  * and headers that can't be are refused by name, checks and repairs write nothing where they should
  * not. */
 #include "block/drivers/qcow2/check.h"
-#include "block/image.h"
+#include "block/image/image.h"
 #include "tests/unit/drivers_util.h"
 #include "util/endian.h"
 #include "util/range.h"

@@ -1,7 +1,7 @@
 /* tests/unit/test_json_stream.c: JSON from a stream of bytes, whole and in pieces, good and bad,
  * and written back. The error texts are those that qemu-storage-daemon 7.2 gives for the same
  * input. */
-#include "qmp/json.h"
+#include "qmp/json/json.h"
 
 #include <check.h>
 #include <stdlib.h>

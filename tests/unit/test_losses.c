@@ -2,9 +2,9 @@
  * since may not be on the medium, also where the file was opened anew and flushes work again. */
 #include "tests/unit/drivers_util.h"
 
-#include "bitmap/store.h"
+#include "bitmap/store/store.h"
 #include "block/bitmaps.h"
-#include "block/image.h"
+#include "block/image/image.h"
 
 #define SIZE (64 * MIB)
 

@@ -1,7 +1,7 @@
 /* tests/unit/test_qcow2.c: what of qcow2 images takes a moment to be met on purpose: two requests
  * that come in each other's way. */
 #include "block/bitmaps.h"
-#include "block/image.h"
+#include "block/image/image.h"
 #include "tests/unit/drivers_util.h"
 #include "util/endian.h"
 

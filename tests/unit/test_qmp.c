@@ -1,7 +1,7 @@
 /* tests/unit/test_qmp.c: the tables' checks, the command line's syntax, dispatch, transactions,
  * events and a session, on a graph of null nodes. Messages are those of qemu-storage-daemon 7.2. */
-#include "block/engine.h"
-#include "qmp/json.h"
+#include "block/engine/engine.h"
+#include "qmp/json/json.h"
 #include "qmp/keyval.h"
 #include "qmp/monitor.h"
 #include "util/error.h"

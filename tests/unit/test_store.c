@@ -1,5 +1,5 @@
 /* tests/unit/test_store.c: persistent bitmaps over a life, a kill, a power loss, a change of the
- * disk. R1 to R7 are those of bitmap/store.h. (test_store_damage.c has damage and repair,
+ * disk. R1 to R7 are those of bitmap/store/store.h. (test_store_damage.c has damage and repair,
  * test_store_cut.c what happens within a change.)
  *
  * The files are real. A kill is a set that is freed without being closed; a power loss is another

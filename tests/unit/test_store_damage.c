@@ -1,5 +1,5 @@
-/* tests/unit/test_store_damage.c: stores that can't be believed or used (R6 of bitmap/store.h), and
- * what is told and made of them without a daemon. */
+/* tests/unit/test_store_damage.c: stores that can't be believed or used (R6 of
+ * bitmap/store/store.h), and what is told and made of them without a daemon. */
 #include "store_util.h"
 
 static const uint64_t size = 64 * MIB;

@@ -3,7 +3,7 @@
  * the disk has changed: on each road that a write can take through the block layer. */
 #include "block/bitmaps.h"
 #include "block/graph.h"
-#include "block/request.h"
+#include "block/io/request.h"
 
 #include <check.h>
 #include <fcntl.h>

@@ -4,9 +4,9 @@
  * entries are clusters of bits, or say that they would be all 0 or all 1. It counts while the
  * autoclear bit QCOW2_AUTOCLEAR_BITMAPS is set.
  *
- * While an image is open for writing here its bitmaps are in a store beside it (bitmap/store.h),
- * which QCOW2_AUTOCLEAR_STORE says: a bit of ours that anybody else clears who opens the image for
- * writing. The directory's entries are marked as in use meanwhile.
+ * While an image is open for writing here its bitmaps are in a store beside it
+ * (bitmap/store/store.h), which QCOW2_AUTOCLEAR_STORE says: a bit of ours that anybody else clears
+ * who opens the image for writing. The directory's entries are marked as in use meanwhile.
  *
  * Invariants:
  *  B1  A directory that counts, and what it refers to, is not written to, but for the flag that an
@@ -19,7 +19,7 @@
  *
  * Main thread, drained, but for what says otherwise. */
 #pragma once
-#include "bitmap/record.h"
+#include "bitmap/store/record.h"
 #include "block/drivers/qcow2/qcow2.h"
 
 #define QCOW2_BITMAP_IN_USE           1u

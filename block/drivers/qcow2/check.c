@@ -277,7 +277,7 @@ bool blk_image_check(BlkNode *file, BlkNode *data_file, const BlkImageCheckOptio
 
     if (options)
         k.options = *options;
-    k.work = (BlkWorkDone){ .fn = k.options.progress, .opaque = k.options.opaque };
+    k.work = (BlkProgress){ .fn = k.options.progress, .opaque = k.options.opaque };
     if (k.options.fix && blk_node_read_only(file))
         return tm_error_set(error, "Block node is read-only");
     ok = start(&k, data_file, error);

@@ -12,9 +12,9 @@
  *
  * Threads: one, which may block. */
 #pragma once
+#include "block/drivers/qcow2/image.h"
 #include "block/drivers/qcow2/qcow2.h"
 #include "block/drivers/qcow2/snapshots.h"
-#include "block/image_int.h"
 
 /* What a cluster was said to hold. */
 #define QCOW2_HOLDS_HEADER (1u << 26)
@@ -43,7 +43,7 @@ typedef struct Qcow2Check {
     uint64_t max;         /* refcount */
     GArray *snapshots;    /* Qcow2Snapshot */
     uint64_t snapshots_bytes;
-    BlkWorkDone work;
+    BlkProgress work;
     BlkImageCheck result; /* of this pass */
     uint64_t fixable;     /* entries that a repair would set to zero */
     uint64_t cut_end;     /* the end of what is referred to not far behind the end of the file; 0 */

@@ -82,7 +82,7 @@ static bool walk(Walk *w, GError **error)
             if (ret == 0)
                 ret = walk_chunk(w, chunk, done / 8, n / 8);
         }
-        if (!blk_work_done(&k->work, n / 8, error))
+        if (!blk_progress_add(&k->work, n / 8, error))
             return false;
         done += n;
     }

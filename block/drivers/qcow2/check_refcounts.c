@@ -103,7 +103,7 @@ bool qcow2_check_blocks(Qcow2Check *k, GError **error)
     for (uint64_t i = 0; i < k->reftable_entries; i++)
         if (k->reftable[i])
             check_block(k, i);
-    return blk_work_done(&k->work, 0, error);
+    return blk_progress_add(&k->work, 0, error);
 }
 
 int qcow2_check_refcount(Qcow2Check *k, uint64_t cluster, uint64_t *refcount)
@@ -229,7 +229,7 @@ bool qcow2_check_compare(Qcow2Check *k, unsigned fix, GError **error)
         return tm_error_set_errno(error, ENOMEM, "Could not compare the refcounts");
     for (uint64_t i = 0; i * per < limit; i++)
         if (!compare_block(&c, i, tm_min(limit, (i + 1) * per), error) ||
-            (i % 64 == 0 && !blk_work_done(&k->work, i < k->reftable_entries ? 64 : 0, error)))
+            (i % 64 == 0 && !blk_progress_add(&k->work, i < k->reftable_entries ? 64 : 0, error)))
             return false;
     k->result.image_end = c.highest * k->cluster;
     memset(k->slot_of, 0, k->n_slots * sizeof(*k->slot_of));

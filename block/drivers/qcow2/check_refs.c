@@ -241,7 +241,7 @@ static bool count_l1(Qcow2Check *k, uint64_t offset, uint32_t entries, bool acti
                 if (!count_l1_entry(k, tm_get_be64(chunk + i), active, &visits, error))
                     return false;
         }
-        if (!blk_work_done(&k->work, n / 8, error))
+        if (!blk_progress_add(&k->work, n / 8, error))
             return false;
         done += n;
     }

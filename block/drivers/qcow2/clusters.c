@@ -361,8 +361,8 @@ static void let_go_last(Qcow2 *q, uint64_t first, uint64_t clusters, Qcow2FreedB
     int ret = 0;
 
     if (length)
-        ret = blk_host.child_forget(q->node, QCOW2_FILE, offset, length,
-                                    q->pass_discard[by] ? TIDEMARK_MAY_UNMAP : 0);
+        ret = blk_host.child_invalidate(q->node, QCOW2_FILE, offset, length,
+                                        q->pass_discard[by] ? TIDEMARK_MAY_UNMAP : 0);
 
     if (ret == -ENODATA && q->pass_discard[by])
         blk_host.child_discard(q->node, QCOW2_FILE, offset, length);

@@ -7,8 +7,8 @@
  * making was cut short is no image.
  *
  * Source: the specification; options and messages as QEMU's (BlockdevCreateOptionsQcow2). */
+#include "block/drivers/qcow2/image.h"
 #include "block/drivers/qcow2/qcow2.h"
-#include "block/image_int.h"
 #include "util/endian.h"
 #include "util/error.h"
 #include "util/range.h"
@@ -159,7 +159,7 @@ typedef struct Layout {
     uint64_t end;               /* clusters, all of them */
     unsigned bits, entry_bytes; /* of a refcount; of an L2 entry */
     bool stale;                 /* the file could not be emptied: nothing in it is zero by itself */
-    BlkWorkDone *work;
+    BlkProgress *work;
 } Layout;
 
 static uint64_t ceil_div(uint64_t n, uint64_t by)
@@ -298,7 +298,7 @@ static bool write_table(Layout *l, const char *what, uint64_t at, uint64_t clust
         if (any &&
             !fails(blk_node_pwrite(l->file, chunk, at * l->cluster + done, n, 0), what, error))
             return false;
-        if (!blk_work_done(l->work, n, error))
+        if (!blk_progress_add(l->work, n, error))
             return false;
         done += n;
     }
@@ -332,7 +332,7 @@ static bool reserve_data_file(Layout *l, bool written, bool reserved, GError **e
         return true;
     if (!grow(l->data_file, l->size, error))
         return false;
-    if (reserved && !blk_image_reserve(l->data_file, had, l->size - had, written, l->work, error))
+    if (reserved && !blk_preallocate(l->data_file, had, l->size - had, written, l->work, error))
         return false;
     return fails(blk_node_flush(l->data_file), "data file", error);
 }
@@ -354,8 +354,8 @@ static bool reserve(Layout *l, GError **error)
         return true;
     if (l->data_file)
         return reserve_data_file(l, written, reserves(l), error);
-    return !reserves(l) || blk_image_reserve(l->file, data_at(l) * l->cluster, l->data * l->cluster,
-                                             written, l->work, error);
+    return !reserves(l) || blk_preallocate(l->file, data_at(l) * l->cluster, l->data * l->cluster,
+                                           written, l->work, error);
 }
 
 /* ---- the header */
@@ -473,7 +473,7 @@ static bool write_image(Layout *l, uint8_t *header, GError **error)
            fails(blk_node_flush(l->file), "header", error);
 }
 
-bool qcow2_create(BlkNode *file, BlkNode *data_file, const BlkOptions *o, BlkWorkDone *work,
+bool qcow2_create(BlkNode *file, BlkNode *data_file, const BlkOptions *o, BlkProgress *work,
                   GError **error)
 {
     Layout l = { .options = o,

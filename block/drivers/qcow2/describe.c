@@ -115,6 +115,4 @@ static void describe(void *handle, json_object *image)
     qcow2_describe(blk_node_child(q->node, QCOW2_FILE), &q->header, image, NULL);
 }
 
-const BlkFormat blk_format_qcow2 = { .driver = &blk_driver_qcow2,
-                                     .describe = describe,
-                                     .bitmaps = &qcow2_kept_bitmaps };
+const BlkFormat blk_format_qcow2 = { .describe = describe, .bitmaps = &qcow2_kept_bitmaps };

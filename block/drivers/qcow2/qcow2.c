@@ -6,8 +6,8 @@
  *
  * A backing file is not opened because an image names it: the option "backing" says what stands
  * below, or null for nothing, or "backing-names" which names may be followed. */
+#include "block/drivers/qcow2/image.h"
 #include "block/drivers/qcow2/snapshots.h"
-#include "block/image.h"
 #include "util/endian.h"
 #include "util/error.h"
 #include "util/range.h"

@@ -12,7 +12,7 @@
  *      entry no longer refers to is let go only after that entry is synced.
  *  Q3  A host cluster that a reader may be looking at is not given to other data: requests that
  *      take clusters away hold their range exclusively (TIDEMARK_EXCLUSIVE), and what a client was
- *      lent from the page cache is forgotten there first (child_forget).
+ *      lent from the page cache is forgotten there first (child_invalidate).
  *  Q4  Two requests never allocate the same guest cluster (Qcow2Claim).
  *
  * Threads and locks, by rank:

@@ -1,0 +1,15 @@
+/* block/drivers/builtin.c: the table of the built-in drivers. A new one is entered here and in
+ * drivers.h. */
+#include "block/drivers/drivers.h"
+
+#include "block/registry.h"
+
+const BlkBuiltin blk_builtins[] = {
+    { &blk_driver_compress, BLK_ROLE_FILTER },
+    { &blk_driver_file, .locks = &blk_locks_file },
+    { &blk_driver_host_device, .locks = &blk_locks_file },
+    { &blk_driver_null_co },
+    { &blk_driver_qcow2, .format = &blk_format_qcow2 },
+    { &blk_driver_raw, BLK_ROLE_WINDOW },
+    { NULL },
+};

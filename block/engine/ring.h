@@ -1,0 +1,12 @@
+/* block/engine/ring.h: one io_uring, shared by the threads of an engine. Private to
+ * block/engine/engine.c. */
+#pragma once
+#include "block/engine/engine.h"
+
+typedef struct BlkRing BlkRing;
+
+/* Errors: the kernel or its policy has no io_uring. The completions run on @engine's loops. */
+BlkRing *blk_ring_new(BlkEngine *engine, GError **error);
+void blk_ring_free(BlkRing *ring);             /* nothing may be in flight; NULL is fine */
+bool blk_ring_add(BlkRing *ring, BlkAio *aio); /* false if it is full */
+void blk_ring_submit(BlkRing *ring);

@@ -1,0 +1,49 @@
+/* block/engine/worker_quota.c: see the header.
+ *
+ * Invariant: nothing waits while fewer than BLK_WORKER_QUOTA run. What waits holds no stripe, so
+ * what runs never waits for it. */
+#include "block/engine/worker_quota.h"
+
+#include "util/sync.h"
+
+void blk_worker_quota_add(BlkWorkerQuota *x, BlkWork *work)
+{
+    TM_GUARD(&x->lock);
+
+    if (x->running < BLK_WORKER_QUOTA) {
+        x->running++;
+        blk_engine_work(x->engine, work);
+        return;
+    }
+    work->next = NULL;
+    *x->last = work;
+    x->last = &work->next;
+}
+
+void blk_worker_quota_end(BlkWorkerQuota *x)
+{
+    BlkWork *next;
+    TM_GUARD(&x->lock);
+
+    next = x->first;
+    if (!next) {
+        x->running--;
+        return;
+    }
+    x->first = next->next;
+    if (!x->first)
+        x->last = &x->first;
+    blk_engine_work(x->engine, next);
+}
+
+void blk_worker_quota_init(BlkWorkerQuota *x, BlkEngine *engine)
+{
+    x->engine = engine;
+    pthread_mutex_init(&x->lock, NULL);
+    x->last = &x->first;
+}
+
+void blk_worker_quota_destroy(BlkWorkerQuota *x)
+{
+    pthread_mutex_destroy(&x->lock);
+}

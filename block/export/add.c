@@ -1,0 +1,200 @@
+/* block/export/add.c: new exports: what is asked for is checked, then the export is listed. */
+#include "block/disk.h"
+#include "block/export/export_internal.h"
+
+#include "block/export/selection.h"
+#include "util/error.h"
+#include "util/identifier.h"
+
+#include <string.h>
+
+#define NAME_MAX_NBD 4096 /* NBD_MAX_STRING_SIZE: names and descriptions */
+
+static bool check_id(BlkExports *exports, const char *id, GError **error)
+{
+    g_autoptr(BlkExport) other = NULL;
+
+    if (!tm_identifier(id))
+        return tm_error_set(error, "Invalid block export id");
+    other = blk_exports_find_id(exports, id);
+    if (other)
+        return tm_error_set(error, "Block export id '%s' is already in use", id);
+    return true;
+}
+
+static bool listed(const char *const *ids, size_t n, const char *id)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (g_str_equal(ids[i], id))
+            return true;
+    }
+    return false;
+}
+
+/* Whether a server could show both. */
+static bool meet(const BlkExportOptions *o, const BlkExport *x)
+{
+    if (!o->servers || !x->servers)
+        return true;
+    for (char **id = x->servers; *id; id++) {
+        if (listed(o->servers, o->n_servers, *id))
+            return true;
+    }
+    return false;
+}
+
+static bool check_servers(BlkExports *exports, const BlkExportOptions *o, GError **error)
+{
+    if (!exports->server.type || !g_str_equal(o->type, exports->server.type))
+        return tm_error_set(error, "Parameter 'type' does not accept value '%s'", o->type);
+    if (!blk_exports_running(exports, NULL))
+        return blk_exports_not_running(BLK_SERVER_DEFAULT, error);
+    if (o->servers && !o->n_servers)
+        return tm_error_set(error, "Parameter 'servers' expects at least one server");
+    for (size_t i = 0; i < o->n_servers; i++) {
+        if (!blk_exports_running(exports, o->servers[i]))
+            return blk_exports_not_running(o->servers[i], error);
+        if (listed(o->servers, i, o->servers[i]))
+            return tm_error_set(error, "Parameter 'servers' names server '%s' twice",
+                                o->servers[i]);
+    }
+    return true;
+}
+
+static bool check_name(BlkExports *exports, const BlkExportOptions *o, const char *name,
+                       GError **error)
+{
+    TM_GUARD(&exports->lock);
+
+    if (strlen(name) > NAME_MAX_NBD)
+        return tm_error_set(error, "export name '%s' too long", name);
+    if (o->description && strlen(o->description) > NAME_MAX_NBD)
+        return tm_error_set(error, "description '%s' too long", o->description);
+    for (guint i = 0; i < exports->list->len; i++) {
+        const BlkExport *x = exports->list->pdata[i];
+
+        if (!g_str_equal(x->type, o->type) || blk_export_shutting_down(x) || !meet(o, x))
+            continue;
+        if (g_str_equal(x->name, name))
+            return tm_error_set(error, "NBD server already has export named '%s'", name);
+        if (x->is_default && o->is_default)
+            return tm_error_set(error, "NBD server already has a default export: '%s'", x->id);
+    }
+    return true;
+}
+
+static bool check_draft(const BlkExportOptions *o, const BlkSelection *selection, GError **error)
+{
+    if (!o->draft_bitmap)
+        return true;
+    if (!o->draft_dirty_flag)
+        return tm_error_set(error, "Bitmap '%s' of block-status-2016 needs a dirty-flag",
+                            o->draft_bitmap);
+    for (size_t i = 0; i < selection->count; i++) {
+        if (g_str_equal(bmp_bitmap_name(selection->bitmaps[i]), o->draft_bitmap))
+            return true;
+    }
+    return tm_error_set(error, "Bitmap '%s' of block-status-2016 is not among those of export '%s'",
+                        o->draft_bitmap, o->id);
+}
+
+static char **strings(const char *const *list, size_t n)
+{
+    char **copy = g_new0(char *, n + 1);
+
+    for (size_t i = 0; i < n; i++)
+        copy[i] = g_strdup(list[i]);
+    return copy;
+}
+
+/* What the options say. */
+static BlkExport *export_new(BlkExports *exports, const BlkExportOptions *o, const char *name)
+{
+    BlkExport *x = g_new0(BlkExport, 1);
+
+    x->refs = 1;
+    x->exports = exports;
+    x->id = g_strdup(o->id);
+    x->type = g_strdup(o->type);
+    x->name = g_strdup(name);
+    x->description = g_strdup(o->description);
+    x->writable = o->writable;
+    x->writethrough = o->writethrough;
+    x->allocation_depth = o->allocation_depth;
+    x->draft_2016 = o->draft_2016;
+    x->draft_dirty_flag = o->draft_dirty_flag;
+    x->draft_bitmap = g_strdup(o->draft_bitmap);
+    x->last_error = INT64_MIN;
+    x->servers = o->servers ? strings(o->servers, o->n_servers) : NULL;
+    x->hidden = o->hidden;
+    x->is_default = o->is_default;
+    x->max_connections = o->max_connections;
+    return x;
+}
+
+/* The objects that say who may. */
+static bool find_allowed(BlkExport *x, const BlkExportOptions *o, GError **error)
+{
+    for (int i = 0; i < BLK_ACCESSES; i++) {
+        if (!o->allow[i])
+            continue;
+        x->allow[i] = tm_objects_get(x->exports->objects, o->allow[i], TM_OBJECT_AUTHZ, error);
+        if (!x->allow[i])
+            return false;
+    }
+    return true;
+}
+
+/* In two steps, so that conflicts are told in QEMU's order. */
+static bool use_node(BlkExport *x, BlkNode *node, GError **error)
+{
+    unsigned needs = BLK_PERM_CONSISTENT_READ | (x->writable ? BLK_PERM_WRITE : 0);
+
+    x->user = blk_node_use(node, BLK_USER_UNNAMED, needs, BLK_PERM_ALL, error);
+    if (x->user && blk_user_set(x->user, needs, BLK_PERM_ALL & ~BLK_PERM_RESIZE, error))
+        return true;
+    g_clear_pointer(&x->user, blk_node_release);
+    return false;
+}
+
+BlkExport *blk_exports_add(BlkExports *exports, const BlkExportOptions *o, GError **error)
+{
+    const char *name = o->name ? o->name : o->node_name;
+    BlkSelection *selection;
+    BlkExport *x;
+    BlkNode *node;
+
+    if (!check_id(exports, o->id, error))
+        return NULL;
+    node = blk_graph_lookup(exports->graph, NULL, o->node_name, error);
+    if (!node)
+        return NULL;
+    if (o->writable && blk_node_read_only(node)) {
+        tm_error_set(error, "Cannot export read-only node as writable");
+        return NULL;
+    }
+    if (!check_servers(exports, o, error) || !check_name(exports, o, name, error))
+        return NULL;
+    selection = blk_selection_make(node, o->writable, o->bitmaps, o->n_bitmaps, true, error);
+    if (!selection)
+        return NULL;
+    if (!check_draft(o, selection, error)) {
+        blk_selection_unref(selection);
+        return NULL;
+    }
+
+    x = export_new(exports, o, name);
+    if (!find_allowed(x, o, error) || !use_node(x, node, error) ||
+        (o->writable && !blk_disk_claim(node, error))) {
+        blk_node_release(x->user);
+        blk_selection_unref(selection);
+        blk_export_free(x);
+        return NULL;
+    }
+    x->selection = selection;
+    x->contexts = blk_contexts_new();
+    TM_GUARD(&exports->lock);
+    g_ptr_array_add(exports->list, x);
+    exports->alive++;
+    return x;
+}

@@ -1,0 +1,369 @@
+/* block/export/export.c: the registry of exports and the servers that show them. What an export
+ * says of itself is facts.c's, what bitmaps it offers selection.c's; add.c makes new ones.
+ *
+ * Invariants:
+ *  - an export leaves the list when its last reference goes; from block-export-del on it is
+ *    "shutting down": shown by queries, found by no client;
+ *  - an export that is not shutting down is shown by a running server;
+ *  - an export that a query no longer shows keeps no bitmap busy and no node in use;
+ *  - BLOCK_EXPORT_DELETED is sent once, after the node has been released. */
+#include "block/export/export_internal.h"
+
+#include "block/export/selection.h"
+#include "util/error.h"
+#include "util/identifier.h"
+
+#include <string.h>
+
+/* ---- the registry */
+
+BlkExports *blk_exports_new(BlkGraph *graph)
+{
+    BlkExports *exports = g_new0(BlkExports, 1);
+
+    exports->graph = graph;
+    exports->objects = tm_objects_new();
+    exports->list = g_ptr_array_new();
+    pthread_mutex_init(&exports->lock, NULL);
+    pthread_cond_init(&exports->gone, NULL);
+    return exports;
+}
+
+void blk_exports_free(BlkExports *exports)
+{
+    if (!exports)
+        return;
+    g_ptr_array_unref(exports->list);
+    tm_objects_free(exports->objects);
+    pthread_cond_destroy(&exports->gone);
+    pthread_mutex_destroy(&exports->lock);
+    g_free(exports);
+}
+
+void blk_exports_set_server(BlkExports *exports, const BlkServer *server)
+{
+    exports->server = *server;
+}
+
+BlkGraph *blk_exports_graph(BlkExports *exports)
+{
+    return exports->graph;
+}
+
+TmObjects *blk_exports_objects(BlkExports *exports)
+{
+    return exports->objects;
+}
+
+const BlkServer *blk_exports_server(const BlkExports *exports)
+{
+    return &exports->server;
+}
+
+bool blk_exports_running(const BlkExports *exports, const char *id)
+{
+    return exports->server.running && exports->server.running(exports->server.opaque, id);
+}
+
+bool blk_exports_not_running(const char *id, GError **error)
+{
+    return g_str_equal(id, BLK_SERVER_DEFAULT)
+               ? tm_error_set(error, "NBD server not running")
+               : tm_error_set(error, "NBD server '%s' not running", id);
+}
+
+bool blk_exports_server_start(BlkExports *exports, const BlkServerOptions *options, GError **error)
+{
+    BlkServerOptions o = *options;
+
+    if (!exports->server.start)
+        return tm_error_set(error, "This daemon has no NBD server");
+    if (!o.id)
+        o.id = BLK_SERVER_DEFAULT;
+    if (blk_exports_running(exports, o.id) && g_str_equal(o.id, BLK_SERVER_DEFAULT))
+        return tm_error_set(error, "NBD server already running");
+    if (blk_exports_running(exports, o.id))
+        return tm_error_set(error, "NBD server '%s' already running", o.id);
+    if (!tm_identifier(o.id))
+        return tm_error_set(error, "Invalid NBD server id '%s'", o.id);
+    return exports->server.start(exports->server.opaque, &o, error);
+}
+
+/* Whether a running server shows it. */
+static bool shown(const BlkExports *exports, const BlkExport *x)
+{
+    if (!x->servers)
+        return blk_exports_running(exports, NULL);
+    for (char **id = x->servers; *id; id++) {
+        if (blk_exports_running(exports, *id))
+            return true;
+    }
+    return false;
+}
+
+/* Under the lock. */
+static bool any_orphan(const BlkExports *exports)
+{
+    for (guint i = 0; i < exports->list->len; i++) {
+        if (((BlkExport *)exports->list->pdata[i])->orphaned)
+            return true;
+    }
+    return false;
+}
+
+/* Under the lock. */
+static BlkExport *find_id(BlkExports *exports, const char *id)
+{
+    for (guint i = 0; i < exports->list->len; i++) {
+        BlkExport *x = exports->list->pdata[i];
+
+        if (g_str_equal(x->id, id))
+            return x;
+    }
+    return NULL;
+}
+
+BlkExport *blk_exports_find_id(BlkExports *exports, const char *id)
+{
+    TM_GUARD(&exports->lock);
+    BlkExport *x = find_id(exports, id);
+
+    return x ? blk_export_ref(x) : NULL;
+}
+
+/* Takes it out of sight and gives up the registry's reference. Under no lock; @x stays valid as the
+ * caller has a reference. */
+static void shut_down(BlkExport *x, bool orphaned)
+{
+    bool mine;
+
+    pthread_mutex_lock(&x->exports->lock);
+    x->orphaned = x->orphaned || orphaned;
+    mine = !__atomic_exchange_n(&x->shutting_down, true, __ATOMIC_ACQ_REL);
+    pthread_mutex_unlock(&x->exports->lock);
+    if (mine)
+        blk_export_unref(x);
+}
+
+static void cut(BlkExport *x)
+{
+    x->waits = false;
+    if (x->exports->server.disconnect)
+        x->exports->server.disconnect(x->exports->server.opaque, x);
+}
+
+static void set_wait(BlkExport *x, uint32_t seconds)
+{
+    x->waits = true;
+    x->cut_at = seconds ? g_get_monotonic_time() + seconds * G_USEC_PER_SEC : INT64_MAX;
+}
+
+bool blk_exports_del(BlkExports *exports, const char *id, BlkDelMode mode, uint32_t seconds,
+                     GError **error)
+{
+    g_autoptr(BlkExport) x = blk_exports_find_id(exports, id);
+
+    if (!x)
+        return tm_error_set(error, "Export '%s' is not found", id);
+    if (blk_export_shutting_down(x) && (mode == BLK_DEL_SAFE || !x->waits))
+        return tm_error_set(error, "Export '%s' is already shutting down", id);
+    if (mode == BLK_DEL_SAFE) {
+        pthread_mutex_lock(&exports->lock);
+        bool busy = x->sessions;
+        if (!busy) /* in one step: no session may begin in between */
+            __atomic_store_n(&x->shutting_down, true, __ATOMIC_RELEASE);
+        pthread_mutex_unlock(&exports->lock);
+        if (busy)
+            return tm_error_set(error, "export '%s' still in use", id);
+        blk_export_unref(x);
+    }
+    shut_down(x, false);
+    if (mode == BLK_DEL_WAIT)
+        set_wait(x, seconds);
+    else
+        cut(x);
+    return true;
+}
+
+/* Deletes those of which @but is not true (NULL: all), and waits until they are gone. */
+static void del_which(BlkExports *exports,
+                      bool (*but)(const BlkExports *exports, const BlkExport *x))
+{
+    g_autoptr(GPtrArray) all = blk_exports_list(exports);
+
+    for (guint i = 0; i < all->len; i++) {
+        BlkExport *x = all->pdata[i];
+
+        if (but && but(exports, x))
+            continue;
+        shut_down(x, true);
+        cut(x);
+    }
+    g_ptr_array_set_size(all, 0);
+    TM_GUARD(&exports->lock);
+    while (any_orphan(exports) || exports->alive > exports->list->len)
+        pthread_cond_wait(&exports->gone, &exports->lock);
+}
+
+void blk_exports_del_all(BlkExports *exports)
+{
+    del_which(exports, NULL);
+}
+
+void blk_exports_tick(BlkExports *exports)
+{
+    g_autoptr(GPtrArray) due = g_ptr_array_new_with_free_func((GDestroyNotify)blk_export_unref);
+    int64_t now = g_get_monotonic_time();
+
+    pthread_mutex_lock(&exports->lock);
+    for (guint i = 0; i < exports->list->len; i++) {
+        BlkExport *x = exports->list->pdata[i];
+
+        if (x->waits && x->cut_at <= now)
+            g_ptr_array_add(due, blk_export_ref(x));
+    }
+    pthread_mutex_unlock(&exports->lock);
+    for (guint i = 0; i < due->len; i++)
+        cut(due->pdata[i]);
+}
+
+bool blk_exports_server_stop(BlkExports *exports, const char *id, GError **error)
+{
+    if (!id)
+        id = BLK_SERVER_DEFAULT;
+    if (!blk_exports_running(exports, id))
+        return blk_exports_not_running(id, error);
+    exports->server.stop(exports->server.opaque, id);
+    del_which(exports, shown);
+    return true;
+}
+
+bool blk_exports_select(BlkExports *exports, const char *id, const BlkBitmapName *bitmaps, size_t n,
+                        GError **error)
+{
+    g_autoptr(BlkExport) x = blk_exports_find_id(exports, id);
+    BlkSelection *selection, *old;
+
+    if (!x || blk_export_shutting_down(x))
+        return tm_error_set(error, "Export '%s' is not found", id);
+    selection = blk_selection_make(blk_export_node(x), x->writable, bitmaps, n, false, error);
+    if (!selection)
+        return false;
+    pthread_mutex_lock(&exports->lock);
+    old = x->selection;
+    x->selection = selection;
+    pthread_mutex_unlock(&exports->lock);
+    blk_selection_unref(old);
+    return true;
+}
+
+static gpointer ref_each(gconstpointer x, gpointer unused)
+{
+    return blk_export_ref((BlkExport *)x);
+}
+
+GPtrArray *blk_exports_list(BlkExports *exports)
+{
+    TM_GUARD(&exports->lock);
+
+    while (exports->alive > exports->list->len)
+        pthread_cond_wait(&exports->gone, &exports->lock);
+    GPtrArray *all = g_ptr_array_copy(exports->list, ref_each, NULL);
+
+    g_ptr_array_set_free_func(all, (GDestroyNotify)blk_export_unref);
+    return all;
+}
+
+/* ---- for servers */
+
+/* Under the lock. */
+static bool offers(const BlkExport *x, const char *type, const char *server)
+{
+    return g_str_equal(x->type, type) && !blk_export_shutting_down(x) &&
+           blk_export_shown_by(x, server);
+}
+
+BlkExport *blk_exports_lookup(BlkExports *exports, const char *type, const char *server,
+                              const char *name)
+{
+    BlkExport *found = NULL;
+    TM_GUARD(&exports->lock);
+
+    for (guint i = 0; i < exports->list->len; i++) {
+        BlkExport *x = exports->list->pdata[i];
+
+        if (!offers(x, type, server))
+            continue;
+        if (g_str_equal(x->name, name))
+            return blk_export_ref(x);
+        if (x->is_default && !*name)
+            found = x;
+    }
+    return found ? blk_export_ref(found) : NULL;
+}
+
+GPtrArray *blk_exports_lookup_all(BlkExports *exports, const char *type, const char *server)
+{
+    GPtrArray *found = g_ptr_array_new_with_free_func((GDestroyNotify)blk_export_unref);
+    TM_GUARD(&exports->lock);
+
+    for (guint i = 0; i < exports->list->len; i++) {
+        BlkExport *x = exports->list->pdata[i];
+
+        if (offers(x, type, server) && !x->hidden)
+            g_ptr_array_add(found, blk_export_ref(x));
+    }
+    return found;
+}
+
+BlkExport *blk_export_ref(BlkExport *x)
+{
+    tm_ref(&x->refs);
+    return x;
+}
+
+void blk_export_free(BlkExport *x)
+{
+    g_free(x->id);
+    g_free(x->type);
+    g_free(x->name);
+    g_free(x->description);
+    g_free(x->draft_bitmap);
+    blk_contexts_free(x->contexts);
+    g_strfreev(x->servers);
+    for (int i = 0; i < BLK_ACCESSES; i++)
+        tm_object_unref(x->allow[i]);
+    g_free(x);
+}
+
+/* Drops a reference; whether it was the last and the export has left the list. */
+static bool drop(BlkExport *x)
+{
+    TM_GUARD(&x->exports->lock);
+
+    if (!tm_unref(&x->refs))
+        return false;
+    g_ptr_array_remove(x->exports->list, x);
+    return true;
+}
+
+void blk_export_unref(BlkExport *x)
+{
+    BlkExports *exports;
+    json_object *data;
+
+    if (!x || !drop(x))
+        return;
+    exports = x->exports;
+    blk_selection_unref(x->selection);
+    blk_node_release(x->user);
+    data = json_object_new_object();
+    json_object_object_add(data, "id", json_object_new_string(x->id));
+    blk_graph_emit(exports->graph, "BLOCK_EXPORT_DELETED", data);
+    blk_export_free(x);
+
+    /* The last touch of @exports: whoever waits for this may free it next. */
+    TM_GUARD(&exports->lock);
+    exports->alive--;
+    pthread_cond_broadcast(&exports->gone);
+}

@@ -1,0 +1,210 @@
+/* block/export/export.h: exports: what is offered of which node, to whichever server serves it.
+ *
+ * qmp makes and removes exports, server serves them; neither knows the other. A server registers
+ * itself here with the operations below.
+ *
+ * An export is referenced by the registry and by every session on it. block-export-del takes it out
+ * of sight at once; BLOCK_EXPORT_DELETED follows when the last reference is gone.
+ *
+ * Several servers may run, told apart by their ids; QEMU's single one is BLK_SERVER_DEFAULT. An
+ * export says which of them show it, by default all. Names are unique on each server. An export
+ * that no running server shows any more is deleted with the last one that did.
+ *
+ * Threads: functions that say so from any thread, the rest on the main thread. */
+#pragma once
+#include "bitmap/bitmap.h"
+#include "block/export/contexts.h"
+#include "block/graph.h"
+#include "block/node.h"
+#include "object/objects.h"
+
+#include <json-c/json.h>
+
+typedef struct BlkExports BlkExports;
+typedef struct BlkExport BlkExport;
+
+/* ---- the bitmaps that an export offers: immutable once made, shared by reference. Each bitmap in
+ * it is busy as long as the selection lives. A session keeps the selection it negotiated with. */
+typedef struct BlkSelection {
+    size_t count;
+    BmpBitmap **bitmaps; /* in the order given */
+    /*< private >*/
+    int refs;
+} BlkSelection;
+BlkSelection *blk_selection_ref(BlkSelection *selection); /* any thread */
+void blk_selection_unref(BlkSelection *selection);        /* any thread; NULL is fine */
+
+typedef struct BlkBitmapName {
+    const char *node; /* NULL: the export's node, or one below it */
+    const char *name;
+} BlkBitmapName;
+
+/* What a client may be allowed to do with an export. */
+typedef enum { BLK_LIST, BLK_OPEN, BLK_WRITE, BLK_ACCESSES } BlkAccess;
+
+/* Strings are copied. */
+typedef struct BlkExportOptions {
+    const char *id;
+    const char *type; /* "nbd" */
+    const char *node_name;
+    const char *name;        /* NULL: the node name */
+    const char *description; /* or NULL */
+    bool writable, writethrough, allocation_depth;
+    const BlkBitmapName *bitmaps;
+    size_t n_bitmaps;
+    const char *const *servers; /* ids of those that show it; NULL: all, also later ones */
+    size_t n_servers;
+    bool hidden;              /* not told to clients that list the exports */
+    bool is_default;          /* what the name "" means, unless an export has that name */
+    uint32_t max_connections; /* clients at a time; 0: no limit but the server's */
+    /* Ids of authorisation objects: who may see, open, write it; NULL: everybody. */
+    const char *allow[BLK_ACCESSES];
+    /* Clients that select no metadata context are given block status in the form of the draft of
+     * 2016, which differs from the protocol of today. */
+    bool draft_2016;
+    unsigned
+        draft_dirty_flag; /* the command flag that asks for dirtiness, a power of two; 0: none */
+    const char *draft_bitmap; /* which of the bitmaps that is; NULL: the first one */
+} BlkExportOptions;
+
+/* ---- what a server implements */
+#define BLK_SERVER_DEFAULT "default" /* the id of the server that has none: QEMU's only one */
+
+/* What clients of one server may take. 0: no limit, but where said otherwise. */
+typedef struct BlkServerLimits {
+    uint32_t max_connections;   /* more wait in the kernel's queue, not greeted yet */
+    uint32_t handshake_seconds; /* from the connection to the export's being open */
+    uint32_t idle_seconds;      /* without a byte in either direction nor a request under way */
+    uint64_t bytes_in_flight;   /* of one connection, that requests keep: then no more are taken */
+    uint64_t bytes_in_flight_total; /* of all: then one request at a time of each */
+    uint64_t option_size;           /* bytes of an option's data; never 0 */
+    uint64_t option_count;          /* options of a handshake; never 0 */
+    uint64_t request_size;          /* bytes of a payload; never 0 */
+} BlkServerLimits;
+/* The defaults. */
+#define BLK_SERVER_LIMITS                                                                          \
+    ((BlkServerLimits){ .handshake_seconds = 10,                                                   \
+                        .bytes_in_flight = 64u << 20,                                              \
+                        .bytes_in_flight_total = 1u << 30,                                         \
+                        .option_size = 256u << 10,                                                 \
+                        .option_count = 4096,                                                      \
+                        .request_size = 32u << 20 })
+
+typedef enum {
+    BLK_ADDRESS_UNIX,
+    BLK_ADDRESS_INET,
+    BLK_ADDRESS_VSOCK,
+    BLK_ADDRESS_FD, /* a listening socket that this process was started with */
+} BlkAddressType;
+
+/* Strings are copied. */
+typedef struct BlkServerOptions {
+    const char *id; /* NULL: BLK_SERVER_DEFAULT */
+    BlkAddressType type;
+    const char *path;        /* unix */
+    const char *host, *port; /* inet; vsock: port */
+    const char *cid;         /* vsock */
+    const char *fd;          /* fd: its number, or its name as systemd gives it */
+    bool has_ipv4, ipv4, has_ipv6, ipv6;
+    bool has_to;
+    uint16_t to;           /* inet: the first port from @port to this one that is free */
+    const char *tls_creds; /* the id of an object; NULL: no TLS */
+    const char *tls_authz; /* the id of an object that clients must pass; NULL: none */
+    bool tls_required;     /* with tls_creds: nothing but STARTTLS is answered in the clear */
+    BlkServerLimits limits;
+} BlkServerOptions;
+
+typedef struct BlkServer {
+    const char *type; /* the export type that it serves: "nbd" */
+    bool (*start)(void *opaque, const BlkServerOptions *options, GError **error);
+    /* Server @id: no new clients, and those it has are cut off. It is running. */
+    void (*stop)(void *opaque, const char *id);
+    bool (*running)(void *opaque, const char *id); /* @id NULL: any of them */
+    /* Ends every session on @export_, soon, from any thread. */
+    void (*disconnect)(void *opaque, BlkExport *export_);
+    /* query-nbd-servers and query-nbd-sessions: references. */
+    json_object *(*query_servers)(void *opaque);
+    json_object *(*query_sessions)(void *opaque);
+    bool (*session_disconnect)(void *opaque, uint64_t id, GError **error);
+    void *opaque;
+} BlkServer;
+
+/* ---- the registry of exports */
+BlkExports *blk_exports_new(BlkGraph *graph);
+void blk_exports_free(BlkExports *exports); /* all deleted before; NULL is fine */
+void blk_exports_set_server(BlkExports *exports, const BlkServer *server); /* copied */
+BlkGraph *blk_exports_graph(BlkExports *exports);
+/* What servers and exports name: credentials, lists. Borrowed. */
+TmObjects *blk_exports_objects(BlkExports *exports);
+
+/* Borrowed. Before one is set, all of its operations are NULL. */
+const BlkServer *blk_exports_server(const BlkExports *exports);
+
+/* nbd-server-start and -stop; @id NULL: BLK_SERVER_DEFAULT. Errors: "NBD server already running",
+ * "NBD server not running", of another one "NBD server 'x' ...". */
+bool blk_exports_server_start(BlkExports *exports, const BlkServerOptions *options, GError **error);
+bool blk_exports_server_stop(BlkExports *exports, const char *id, GError **error);
+
+/* block-export-add. Messages as QEMU's. Borrowed result. */
+BlkExport *blk_exports_add(BlkExports *exports, const BlkExportOptions *options, GError **error);
+/* What becomes of the clients of an export that is deleted: it is not deleted if there are any;
+ * they are cut off; they may go on until they end, or some seconds are over. */
+typedef enum { BLK_DEL_SAFE, BLK_DEL_HARD, BLK_DEL_WAIT } BlkDelMode;
+/* block-export-del. @seconds: of WAIT, 0: for ever. WAIT may be followed by another one. */
+bool blk_exports_del(BlkExports *exports, const char *id, BlkDelMode mode, uint32_t seconds,
+                     GError **error);
+/* Deletes all and waits until the last session is gone (bounded by what is in flight). */
+void blk_exports_del_all(BlkExports *exports);
+/* Lets time pass, about once a second. */
+void blk_exports_tick(BlkExports *exports);
+/* block-export-dirty-bitmap: what sessions negotiate from now on. All or nothing. */
+bool blk_exports_select(BlkExports *exports, const char *id, const BlkBitmapName *bitmaps, size_t n,
+                        GError **error);
+/* References to all, in order of creation, the ones shutting down too (g_ptr_array_unref). Waits
+ * for those whose last reference has gone to have let go of node and bitmaps. Main thread. */
+GPtrArray *blk_exports_list(BlkExports *exports);
+BlkExport *blk_exports_find_id(BlkExports *exports, const char *id); /* a reference or NULL */
+
+/* ---- for servers; any thread */
+/* A reference to the export (of type @type) that server @server shows under that name, or, if it is
+ * "", to its default one; or NULL. */
+BlkExport *blk_exports_lookup(BlkExports *exports, const char *type, const char *server,
+                              const char *name);
+/* References to all that it shows and that are not hidden, in order of creation: array with
+ * blk_export_unref as free func. */
+GPtrArray *blk_exports_lookup_all(BlkExports *exports, const char *type, const char *server);
+BlkExport *blk_export_ref(BlkExport *export_);
+void blk_export_unref(BlkExport *export_); /* NULL is fine */
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(BlkExport, blk_export_unref)
+/* A session begins and ends on it: what "still in use" means. begin: 0, or -ESHUTDOWN, or -EUSERS
+ * if it has its max_connections. */
+int blk_export_session_begin(BlkExport *export_);
+void blk_export_session_end(BlkExport *export_);
+BlkSelection *blk_export_selection(BlkExport *export_);     /* a reference */
+BlkContexts *blk_export_contexts(const BlkExport *export_); /* borrowed */
+
+/* ---- facts, borrowed; any thread */
+const char *blk_export_id(const BlkExport *export_);
+const char *blk_export_type(const BlkExport *export_);
+const char *blk_export_name(const BlkExport *export_);
+const char *blk_export_description(const BlkExport *export_); /* or NULL */
+BlkNode *blk_export_node(const BlkExport *export_);
+bool blk_export_writable(const BlkExport *export_);
+bool blk_export_writethrough(const BlkExport *export_);
+bool blk_export_allocation_depth(const BlkExport *export_);
+bool blk_export_shown_by(const BlkExport *export_, const char *server);
+const char *const *blk_export_servers(const BlkExport *export_); /* NULL-terminated, or NULL: all */
+bool blk_export_hidden(const BlkExport *export_);
+bool blk_export_is_default(const BlkExport *export_);
+uint32_t blk_export_max_connections(const BlkExport *export_);
+unsigned blk_export_sessions(BlkExport *export_); /* how many there are now */
+/* Whether a client of that identity (tm_authz_allowed()) may do that with it: see it in a list,
+ * open it, write to it. */
+bool blk_export_allows(const BlkExport *export_, BlkAccess access, const char *identity);
+bool blk_export_status_2016(const BlkExport *export_);
+unsigned blk_export_dirty_flag_2016(const BlkExport *export_);
+const char *blk_export_bitmap_2016(const BlkExport *export_); /* or NULL */
+bool blk_export_shutting_down(const BlkExport *export_);
+/* Tells the management about an I/O error of a client's request: event BLOCK_IO_ERROR, at most one
+ * a second for an export. @errnum positive. */
+void blk_export_io_error(BlkExport *export_, bool write, int errnum);

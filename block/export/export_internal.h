@@ -1,0 +1,42 @@
+/* block/export/export_internal.h: what the files about exports share. Private to block/. */
+#pragma once
+#include "block/export/export.h"
+#include "util/sync.h"
+
+struct BlkExports {
+    BlkGraph *graph; /* borrowed */
+    TmObjects *objects;
+    BlkServer server;
+    pthread_mutex_t lock; /* guards the list, and selection and sessions of every export; a leaf */
+    pthread_cond_t gone;  /* an export has been freed */
+    GPtrArray *list;      /* BlkExport, borrowed: they take themselves out; every refs is > 0 */
+    unsigned alive;       /* exports not yet freed, the listed ones among them */
+};
+
+struct BlkExport {
+    int refs;            /* atomic; drops to 0 only under the registry's lock */
+    BlkExports *exports; /* borrowed */
+    char *id, *type, *name, *description;
+    BlkUser *user;
+    bool writable, writethrough, allocation_depth, hidden, is_default, draft_2016;
+    char **servers; /* NULL: all */
+    uint32_t max_connections;
+    TmObject *allow[BLK_ACCESSES]; /* NULL: everybody */
+    unsigned draft_dirty_flag;
+    char *draft_bitmap;
+    bool shutting_down; /* atomic */
+    bool orphaned;      /* no running server shows it; written by the main thread under the lock */
+    bool waits;         /* shutting down, its clients may go on; the main thread's, as the next */
+    int64_t cut_at;     /* monotonic us: till then; INT64_MAX: for ever */
+    unsigned sessions;
+    BlkSelection *selection;
+    BlkContexts *contexts;
+    int64_t last_error; /* atomic: monotonic seconds of the last BLOCK_IO_ERROR */
+};
+
+/* export.c. Whether that server runs; @id NULL: any of them. */
+bool blk_exports_running(const BlkExports *exports, const char *id);
+/* Says so; false. */
+bool blk_exports_not_running(const char *id, GError **error);
+/* What an export that is in no list has. */
+void blk_export_free(BlkExport *x);

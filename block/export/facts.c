@@ -1,0 +1,161 @@
+/* block/export/facts.c: what an export says of itself, and what sessions do with one. */
+#include "block/export/export_internal.h"
+#include "util/error.h"
+
+#include <errno.h>
+#include <time.h>
+
+/* ---- sessions */
+
+int blk_export_session_begin(BlkExport *x)
+{
+    TM_GUARD(&x->exports->lock);
+
+    if (blk_export_shutting_down(x))
+        return -ESHUTDOWN;
+    if (x->max_connections && x->sessions >= x->max_connections)
+        return -EUSERS;
+    x->sessions++;
+    return 0;
+}
+
+void blk_export_session_end(BlkExport *x)
+{
+    TM_GUARD(&x->exports->lock);
+
+    x->sessions--;
+}
+
+BlkSelection *blk_export_selection(BlkExport *x)
+{
+    TM_GUARD(&x->exports->lock);
+
+    return blk_selection_ref(x->selection);
+}
+
+BlkContexts *blk_export_contexts(const BlkExport *x)
+{
+    return x->contexts;
+}
+
+/* ---- facts */
+
+const char *blk_export_id(const BlkExport *x)
+{
+    return x->id;
+}
+
+const char *blk_export_type(const BlkExport *x)
+{
+    return x->type;
+}
+
+const char *blk_export_name(const BlkExport *x)
+{
+    return x->name;
+}
+
+const char *blk_export_description(const BlkExport *x)
+{
+    return x->description;
+}
+
+BlkNode *blk_export_node(const BlkExport *x)
+{
+    return blk_user_node(x->user);
+}
+
+bool blk_export_writable(const BlkExport *x)
+{
+    return x->writable;
+}
+
+bool blk_export_writethrough(const BlkExport *x)
+{
+    return x->writethrough;
+}
+
+bool blk_export_allocation_depth(const BlkExport *x)
+{
+    return x->allocation_depth;
+}
+
+bool blk_export_shown_by(const BlkExport *x, const char *server)
+{
+    return !x->servers || g_strv_contains((const char *const *)x->servers, server);
+}
+
+const char *const *blk_export_servers(const BlkExport *x)
+{
+    return (const char *const *)x->servers;
+}
+
+bool blk_export_hidden(const BlkExport *x)
+{
+    return x->hidden;
+}
+
+bool blk_export_is_default(const BlkExport *x)
+{
+    return x->is_default;
+}
+
+uint32_t blk_export_max_connections(const BlkExport *x)
+{
+    return x->max_connections;
+}
+
+unsigned blk_export_sessions(BlkExport *x)
+{
+    TM_GUARD(&x->exports->lock);
+
+    return x->sessions;
+}
+
+bool blk_export_allows(const BlkExport *x, BlkAccess access, const char *identity)
+{
+    return !x->allow[access] || tm_authz_allowed(x->allow[access], identity);
+}
+
+bool blk_export_status_2016(const BlkExport *x)
+{
+    return x->draft_2016;
+}
+
+unsigned blk_export_dirty_flag_2016(const BlkExport *x)
+{
+    return x->draft_dirty_flag;
+}
+
+const char *blk_export_bitmap_2016(const BlkExport *x)
+{
+    return x->draft_bitmap;
+}
+
+bool blk_export_shutting_down(const BlkExport *x)
+{
+    return __atomic_load_n(&x->shutting_down, __ATOMIC_ACQUIRE);
+}
+
+void blk_export_io_error(BlkExport *x, bool write, int errnum)
+{
+    struct timespec now;
+    int64_t last = __atomic_load_n(&x->last_error, __ATOMIC_RELAXED);
+    json_object *data;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    if (last != INT64_MIN && now.tv_sec - last < 1)
+        return;
+    if (!__atomic_compare_exchange_n(&x->last_error, &last, now.tv_sec, false, __ATOMIC_RELAXED,
+                                     __ATOMIC_RELAXED))
+        return;
+    data = json_object_new_object();
+    json_object_object_add(data, "device", json_object_new_string(x->id));
+    json_object_object_add(data, "node-name",
+                           json_object_new_string(blk_node_name(blk_export_node(x))));
+    json_object_object_add(data, "operation", json_object_new_string(write ? "write" : "read"));
+    json_object_object_add(data, "action", json_object_new_string("report"));
+    json_object_object_add(data, "nospace", json_object_new_boolean(errnum == ENOSPC));
+    json_object_object_add(data, "reason", json_object_new_string(tm_strerror(errnum)));
+    blk_graph_emit(x->exports->graph, "BLOCK_IO_ERROR", data);
+}

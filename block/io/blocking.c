@@ -1,0 +1,436 @@
+/* block/io/blocking.c: the slow lane: blocking I/O down the graph, piece by piece as map answers.
+ *
+ * Invariants:
+ *  - every node on the way counts the request in flight and, for changes, marks its bitmaps before
+ *    the first byte is touched and checks the epoch after the last;
+ *  - stripes are taken parents first. */
+#include "block/losses.h"
+#include "block/node_internal.h"
+#include "block/parents.h"
+
+#include "util/range.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define ZEROES_CHUNK    ((uint64_t)1 << 20)
+#define WANTS_EXCLUSIVE 1 /* neither done nor failed */
+
+/* Whether the descriptor takes this transfer as it is; else the driver's callback bounces it. */
+static bool direct_fits(const BlkNode *node, const struct tidemark_mapping *m, const void *buf,
+                        uint64_t length)
+{
+    uint64_t mask = node->request_alignment - 1;
+
+    return !(m->flags & TIDEMARK_MAPPED_DIRECT) || !(((uintptr_t)buf | m->offset | length) & mask);
+}
+
+/* ---- reading */
+
+static int read_self(BlkNode *node, void *buf, uint64_t offset, uint64_t length)
+{
+    int ret;
+
+    if (!node->driver->pread)
+        return -EIO;
+    blk_node_serial_begin(node);
+    ret = node->driver->pread(node->handle, buf, offset, length, 0);
+    blk_node_serial_end(node);
+    return ret;
+}
+
+/* A shorter backing reads as zeroes beyond its end. */
+static int read_backing(BlkNode *node, char *buf, uint64_t offset, uint64_t length)
+{
+    BlkNode *backing = blk_node_backing(node);
+    uint64_t size = backing ? blk_node_size(backing) : 0;
+    uint64_t there = offset < size ? tm_min(length, size - offset) : 0;
+
+    memset(buf + there, 0, length - there);
+    return there ? blk_node_pread(backing, buf, offset, there) : 0;
+}
+
+static int read_piece(BlkNode *node, char *buf, uint64_t offset, struct tidemark_mapping *m)
+{
+    switch (m->kind) {
+    case TIDEMARK_MAP_FD:
+        if (direct_fits(node, m, buf, m->length))
+            return blk_fd_pread(blk_graph_sys(node->graph), m->fd, buf, m->offset, m->length);
+        return read_self(node, buf, offset, m->length);
+    case TIDEMARK_MAP_CHILD:
+        return blk_node_pread(blk_node_child_at(node, m->child), buf, m->offset, m->length);
+    case TIDEMARK_MAP_ZERO:
+        memset(buf, 0, m->length);
+        return 0;
+    case TIDEMARK_MAP_BACKING:
+        return read_backing(node, buf, offset, m->length);
+    default:
+        return read_self(node, buf, offset, m->length);
+    }
+}
+
+int blk_node_pread(BlkNode *node, void *buf, uint64_t offset, uint64_t length)
+{
+    uint64_t done = 0;
+    int ret = 0;
+
+    blk_inflight_shared(&node->inflight, offset, length);
+    if (!tm_range_within(offset, length, blk_node_size(node)))
+        ret = -EINVAL;
+    while (ret == 0 && done < length) {
+        struct tidemark_mapping m;
+
+        ret = blk_node_map(node, offset + done, length - done, TIDEMARK_MAP_FOR_READ, &m);
+        if (ret == 0)
+            ret = read_piece(node, (char *)buf + done, offset + done, &m);
+        done += m.length;
+    }
+    blk_inflight_shared_end(&node->inflight, offset, length);
+    return ret;
+}
+
+/* ---- writing */
+
+static void wrote(BlkNode *node, uint64_t offset, uint64_t length)
+{
+    if (node->driver->wrote)
+        node->driver->wrote(node->handle, offset, length);
+}
+
+/* The request flags that the driver is given. */
+static uint32_t driver_flags(const BlkNode *node)
+{
+    return ~BLK_INVALIDATE & (node->info_flags & TIDEMARK_INFO_FUA ? ~0u : ~TIDEMARK_FUA);
+}
+
+/* After a callback that could not be given FUA. */
+static int follow_fua(BlkNode *node, uint32_t flags)
+{
+    return flags & TIDEMARK_FUA & ~driver_flags(node) ? blk_node_flush(node) : 0;
+}
+
+/* A driver that has something to flush has not told its child all of it: where the data is, for
+ * one. */
+static int write_child(BlkNode *node, const char *buf, const struct tidemark_mapping *m,
+                       uint32_t flags)
+{
+    BlkNode *child = blk_node_child_at(node, m->child);
+    bool own = flags & TIDEMARK_FUA && node->driver->flush;
+    int ret;
+
+    flags &= ~TIDEMARK_EXCLUSIVE;
+    ret = blk_node_pwrite(child, buf, m->offset, m->length, own ? flags & ~TIDEMARK_FUA : flags);
+    return ret == 0 && own ? blk_node_flush(node) : ret;
+}
+
+static int write_self(BlkNode *node, const void *buf, uint64_t offset, uint64_t length,
+                      uint32_t flags)
+{
+    int ret;
+
+    if (!node->driver->pwrite)
+        return -EIO;
+    blk_node_serial_begin(node);
+    ret = node->driver->pwrite(node->handle, buf, offset, length, flags & driver_flags(node));
+    blk_node_serial_end(node);
+    return ret == 0 ? follow_fua(node, flags) : ret;
+}
+
+static int write_piece(BlkNode *node, const char *buf, uint64_t offset, struct tidemark_mapping *m,
+                       uint32_t flags)
+{
+    if (m->kind == TIDEMARK_MAP_CHILD)
+        return write_child(node, buf, m, flags);
+    if (flags & TIDEMARK_COMPRESSED && !(node->info_flags & TIDEMARK_INFO_COMPRESS))
+        return -ENOTSUP;
+    if (m->kind == TIDEMARK_MAP_FD && direct_fits(node, m, buf, m->length)) {
+        int ret = blk_fd_pwrite(blk_graph_sys(node->graph), m->fd, buf, m->offset, m->length);
+
+        /* Not RWF_DSYNC: its failure would use up the error that later flushes must tell. */
+        return ret == 0 && (flags & TIDEMARK_FUA) ? blk_node_flush(node) : ret;
+    }
+    return write_self(node, buf, offset, m->length, flags);
+}
+
+/* One guest change on its way: what every kind of change has in common around its pieces. */
+typedef struct Change {
+    BlkNode *node;
+    uint64_t offset, length;
+    bool exclusive;
+    uint64_t first, held; /* what is held exclusively */
+    uint64_t epoch;
+    BlkMarked *above; /* in the bitmaps of the nodes that show it, too */
+} Change;
+
+/* Exclusive: with all of the clusters that the range is in, as a change may move them. */
+static void change_hold(Change *c)
+{
+    uint64_t mask = __atomic_load_n(&c->node->cluster, __ATOMIC_RELAXED) - UINT64_C(1);
+
+    c->first = c->offset & ~mask;
+    c->held = ((c->offset + c->length + mask) & ~mask) - c->first;
+    if (c->exclusive)
+        blk_inflight_exclusive(&c->node->inflight, c->first, c->held);
+    else
+        blk_inflight_shared(&c->node->inflight, c->offset, c->length);
+}
+
+static void change_let_go(Change *c)
+{
+    if (c->exclusive)
+        blk_inflight_exclusive_end(&c->node->inflight, c->first, c->held);
+    else
+        blk_inflight_shared_end(&c->node->inflight, c->offset, c->length);
+}
+
+static int change_begin(Change *c)
+{
+    BlkNode *node = c->node;
+    int ret = 0;
+
+    change_hold(c);
+    if (!node->open)
+        ret = -EIO;
+    else if (node->read_only)
+        ret = -EPERM;
+    else if (!tm_range_within(c->offset, c->length, blk_node_size(node)))
+        ret = -ENOSPC;
+    if (ret < 0) {
+        change_let_go(c);
+        return ret;
+    }
+    c->above = blk_parents_mark_begin(node, c->offset, c->length);
+    c->epoch = bmp_set_mark_begin(node->bitmaps, c->offset, c->length);
+    wrote(node, c->offset, c->length);
+    return 0;
+}
+
+static void change_end(Change *c)
+{
+    BlkNode *node = c->node;
+
+    wrote(node, c->offset, c->length);
+    bmp_set_mark_end(node->bitmaps, c->offset, c->length, c->epoch);
+    blk_parents_mark_end(c->above);
+    change_let_go(c);
+}
+
+/* Where the bytes of a write go. */
+static int map_write(BlkNode *node, uint64_t offset, uint64_t length, uint32_t flags,
+                     struct tidemark_mapping *m)
+{
+    *m = (struct tidemark_mapping){ .kind = TIDEMARK_MAP_SELF, .fd = -1, .length = length };
+    if (flags & TIDEMARK_COMPRESSED && node->info_flags & TIDEMARK_INFO_COMPRESS)
+        return 0;
+    return blk_node_map(node, offset, length, TIDEMARK_MAP_FOR_WRITE, m);
+}
+
+/* The pieces of a write, within a change. WANTS_EXCLUSIVE: the change is not. */
+static int write_pieces(const Change *c, const char *buf, uint64_t offset, uint64_t length,
+                        uint32_t flags)
+{
+    BlkNode *node = c->node;
+    uint64_t done = 0;
+
+    while (done < length) {
+        struct tidemark_mapping m;
+        int ret = map_write(node, offset + done, length - done, flags, &m);
+
+        if (ret == 0)
+            ret = write_piece(node, buf + done, offset + done, &m,
+                              flags | (c->exclusive ? TIDEMARK_EXCLUSIVE : 0));
+        if (ret == -EBUSY && !c->exclusive)
+            return WANTS_EXCLUSIVE;
+        if (ret < 0)
+            return ret;
+        done += m.length;
+    }
+    return 0;
+}
+
+/* A driver reads, modifies and writes the blocks at both ends: nothing else may be writing them.
+ * With alignments up to a region of block/engine/inflight.h they lie in the same stripes. */
+static bool wants_exclusive(const Change *c, uint32_t flags)
+{
+    BlkNode *node = c->node;
+    uint32_t mask = __atomic_load_n(&node->request_alignment, __ATOMIC_RELAXED) - 1;
+
+    return (c->offset | c->length) & mask ||
+           (flags & TIDEMARK_COMPRESSED &&
+            __atomic_load_n(&node->info_flags, __ATOMIC_RELAXED) & TIDEMARK_INFO_COMPRESS);
+}
+
+int blk_node_pwrite(BlkNode *node, const void *buf, uint64_t offset, uint64_t length,
+                    uint32_t flags)
+{
+    Change c = { .node = node, .offset = offset, .length = length };
+    int ret;
+
+    c.exclusive = wants_exclusive(&c, flags);
+    for (;;) {
+        ret = change_begin(&c);
+        if (ret < 0)
+            return ret;
+        if (!c.exclusive && wants_exclusive(&c, flags)) /* the node was opened anew meanwhile */
+            ret = WANTS_EXCLUSIVE;
+        else
+            ret = write_pieces(&c, buf, offset, length, flags);
+        change_end(&c);
+        if (ret != WANTS_EXCLUSIVE)
+            return ret;
+        c.exclusive = true; /* from the start: writes are repeatable */
+    }
+}
+
+/* ---- zeroing and discarding */
+
+static int write_zero_data(const Change *c, uint64_t offset, uint64_t length, uint32_t flags)
+{
+    g_autofree char *zeroes = NULL;
+    uint64_t chunk = tm_min(length, ZEROES_CHUNK);
+
+    zeroes = g_try_malloc0(chunk);
+    if (!zeroes)
+        return -ENOMEM;
+    for (uint64_t done = 0; done < length;) {
+        uint64_t n = tm_min(chunk, length - done);
+        int ret = write_pieces(c, zeroes, offset + done, n, flags & TIDEMARK_FUA);
+
+        if (ret < 0)
+            return ret;
+        done += n;
+    }
+    return 0;
+}
+
+/* Without a callback of its own a driver's zeroing goes to the children that it maps onto. */
+static int zero_pieces(const Change *c, uint64_t offset, uint64_t length, uint32_t flags)
+{
+    BlkNode *node = c->node;
+    uint64_t done = 0;
+
+    while (done < length) {
+        struct tidemark_mapping m;
+        int ret = blk_node_map(node, offset + done, length - done, TIDEMARK_MAP_FOR_WRITE, &m);
+
+        if (ret < 0)
+            return ret;
+        if (m.kind == TIDEMARK_MAP_CHILD)
+            ret =
+                blk_node_write_zeroes(blk_node_child_at(node, m.child), m.offset, m.length, flags);
+        else
+            ret = flags & TIDEMARK_FAST_ZERO ? -ENOTSUP
+                                             : write_zero_data(c, offset + done, m.length, flags);
+        if (ret < 0)
+            return ret;
+        done += m.length;
+    }
+    return 0;
+}
+
+static int zero(const Change *c, uint64_t offset, uint64_t length, uint32_t flags)
+{
+    BlkNode *node = c->node;
+    int ret;
+
+    if (!node->driver->write_zeroes)
+        return zero_pieces(c, offset, length, flags);
+    blk_node_serial_begin(node);
+    ret = node->driver->write_zeroes(node->handle, offset, length, flags & driver_flags(node));
+    blk_node_serial_end(node);
+    if (ret == 0)
+        return follow_fua(node, flags);
+    if (ret == -ENOTSUP && !(flags & TIDEMARK_FAST_ZERO))
+        return write_zero_data(c, offset, length, flags);
+    return ret;
+}
+
+int blk_node_write_zeroes(BlkNode *node, uint64_t offset, uint64_t length, uint32_t flags)
+{
+    Change c = { .node = node, .offset = offset, .length = length, .exclusive = true };
+    int ret = change_begin(&c);
+
+    if (ret < 0)
+        return ret;
+    if (!node->unmap && !(flags & BLK_INVALIDATE))
+        flags &= ~TIDEMARK_MAY_UNMAP;
+    ret = zero(&c, offset, length, flags);
+    change_end(&c);
+    return ret;
+}
+
+static int discard_pieces(BlkNode *node, uint64_t offset, uint64_t length)
+{
+    uint64_t done = 0;
+
+    while (done < length) {
+        struct tidemark_mapping m;
+        int ret = blk_node_map(node, offset + done, length - done, TIDEMARK_MAP_FOR_WRITE, &m);
+
+        if (ret == 0 && m.kind == TIDEMARK_MAP_CHILD)
+            ret = blk_node_discard(blk_node_child_at(node, m.child), m.offset, m.length, 0);
+        if (ret < 0)
+            return ret;
+        done += m.length;
+    }
+    return 0;
+}
+
+int blk_node_discard(BlkNode *node, uint64_t offset, uint64_t length, uint32_t flags)
+{
+    Change c = { .node = node, .offset = offset, .length = length, .exclusive = true };
+    int ret;
+
+    if (!tm_range_within(offset, length, blk_node_size(node)))
+        return -ENOSPC;
+    if (blk_node_read_only(node))
+        return -EPERM;
+    if (!__atomic_load_n(&node->unmap, __ATOMIC_RELAXED))
+        return 0; /* discard=ignore: nothing changes, so nothing is dirty */
+    ret = change_begin(&c);
+    if (ret < 0)
+        return ret;
+    if (node->driver->discard) {
+        blk_node_serial_begin(node);
+        ret = node->driver->discard(node->handle, offset, length);
+        blk_node_serial_end(node);
+        if (ret == -ENOTSUP)
+            ret = 0; /* advice that cannot be followed */
+    } else {
+        ret = discard_pieces(node, offset, length);
+    }
+    change_end(&c);
+    if (ret == 0 && (flags & TIDEMARK_FUA))
+        ret = blk_node_flush(node);
+    return ret;
+}
+
+/* ---- the rest */
+
+int blk_node_cache(BlkNode *node, uint64_t offset, uint64_t length)
+{
+    uint64_t done = 0;
+    int ret = 0;
+
+    blk_inflight_shared(&node->inflight, offset, length);
+    if (!tm_range_within(offset, length, blk_node_size(node)))
+        ret = -EINVAL;
+    if (ret == 0 && !node->open)
+        ret = -EIO;
+    if (ret == 0 && node->driver->cache) {
+        blk_node_serial_begin(node);
+        ret = node->driver->cache(node->handle, offset, length);
+        blk_node_serial_end(node);
+        done = length;
+    }
+    while (ret == 0 && done < length) {
+        struct tidemark_mapping m;
+
+        ret = blk_node_map(node, offset + done, length - done, TIDEMARK_MAP_FOR_READ, &m);
+        if (ret == 0 && m.kind == TIDEMARK_MAP_CHILD)
+            ret = blk_node_cache(blk_node_child_at(node, m.child), m.offset, m.length);
+        done += m.length;
+    }
+    blk_inflight_shared_end(&node->inflight, offset, length);
+    return ret;
+}

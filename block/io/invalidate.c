@@ -1,0 +1,71 @@
+/* block/io/invalidate.c: data that sockets were lent (blk_send()), and that goes.
+ *
+ * What is sent from the page cache is looked at for as long as it pleases a client. A place in a
+ * node that other data are to get must lose its pages first: who was lent them keeps them as they
+ * are.
+ *
+ * Invariant: a range is forgotten only if none of it is in the page cache afterwards; that they are
+ * gone is seen, not assumed, for a large folio that somebody holds is zeroed rather than
+ * dropped. */
+#include "block/node_internal.h"
+#include "util/range.h"
+
+#include <errno.h>
+#include <linux/falloc.h>
+#include <unistd.h>
+
+enum { UNKNOWN, CAN, CAN_NOT }; /* BlkNode.forgets */
+
+/* The descriptor that a range could be lent from. */
+static BlkNode *find_descriptor(BlkNode *node, uint64_t offset, uint64_t length,
+                                struct tidemark_mapping *m)
+{
+    BlkNode *place = blk_node_descriptor(node, offset, length, m);
+
+    return place && !(m->flags & TIDEMARK_MAPPED_DIRECT) ? place : NULL;
+}
+
+/* Punching behind the end of a file changes nothing and tells whether it could. */
+static bool look(BlkNode *node)
+{
+    const TmSys *sys = node->graph_sys;
+    const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    off_t behind = (off_t)tm_align_up(blk_node_size(node) + (1u << 20), 1u << 20);
+    struct tidemark_mapping m;
+
+    return find_descriptor(node, 0, 1, &m) && m.offset % page == 0 && sys->cached &&
+           sys->cached(m.fd, 0, page, true) >= 0 &&
+           sys->fallocate(m.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                          (off_t)m.offset + behind, (off_t)page) == 0;
+}
+
+bool blk_node_can_invalidate(BlkNode *node, uint64_t cluster)
+{
+    int forgets = __atomic_load_n(&node->forgets, __ATOMIC_RELAXED);
+
+    if (forgets == UNKNOWN) {
+        forgets = look(node) ? CAN : CAN_NOT;
+        __atomic_store_n(&node->forgets, forgets, __ATOMIC_RELAXED);
+    }
+    return forgets == CAN && cluster >= (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+int blk_node_invalidate(BlkNode *node, uint64_t offset, uint64_t length, uint32_t flags)
+{
+    const TmSys *sys = node->graph_sys;
+    struct tidemark_mapping m;
+    int ret;
+
+    if (!__atomic_load_n(&node->lent, __ATOMIC_ACQUIRE))
+        return -ENODATA;
+    ret = blk_node_write_zeroes(node, offset, length,
+                                TIDEMARK_FAST_ZERO | TIDEMARK_MAY_UNMAP | BLK_INVALIDATE);
+    if (ret < 0)
+        return ret;
+    if (!find_descriptor(node, offset, length, &m) || !sys->cached ||
+        sys->cached(m.fd, (off_t)m.offset, length, false) != 0)
+        return -EBUSY;
+    if (!(flags & TIDEMARK_MAY_UNMAP && __atomic_load_n(&node->unmap, __ATOMIC_RELAXED)))
+        blk_node_reserve(node, offset, length); /* where discards are ignored; advice */
+    return 0;
+}

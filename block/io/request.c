@@ -1,0 +1,349 @@
+/* block/io/request.c: the fast lane, and where it leaves for the slow one.
+ *
+ * The fast lane walks map from the node submitted to down to a descriptor, taking each node's
+ * stripe and marking each node's bitmaps on the way (a hop), and does the page-cache I/O there and
+ * then. Anything that does not fit, or would wait, takes the hops back and queues the request for a
+ * worker, which goes the blocking road of block/io/blocking.c from the top; marks made meanwhile
+ * only over-report.
+ *
+ * Invariants:
+ *  - a request in a ring holds its hops until its completion; a request queued for a worker holds
+ *    none, so a worker that waits for a stripe never waits for one behind it in the queue. */
+#include "block/io/request.h"
+
+#include "block/node_internal.h"
+#include "block/parents.h"
+#include "util/range.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define CONTINUE 1 /* of the fast lane: neither done nor failed, take the slow one */
+#define SHORTER  2 /* SEND: as much as sent says would do */
+
+#define SEND_PIECE (UINT64_C(32) << 10) /* bytes that are worth a sendfile(2) of their own */
+
+static BlkRequest *from_work(BlkWork *work)
+{
+    return (BlkRequest *)((char *)work - offsetof(BlkRequest, work));
+}
+
+static BlkRequest *from_aio(BlkAio *aio)
+{
+    return (BlkRequest *)((char *)aio - offsetof(BlkRequest, aio));
+}
+
+/* ---- the slow lane */
+
+static int run_blocking(BlkRequest *r)
+{
+    switch (r->op) {
+    case BLK_OP_READ:
+        return blk_node_pread(r->node, r->buf, r->offset, r->length);
+    case BLK_OP_WRITE:
+        return blk_node_pwrite(r->node, r->buf, r->offset, r->length, r->flags);
+    case BLK_OP_FLUSH:
+        return blk_node_flush(r->node);
+    case BLK_OP_DISCARD:
+        return blk_node_discard(r->node, r->offset, r->length, r->flags);
+    case BLK_OP_WRITE_ZEROES:
+        return blk_node_write_zeroes(r->node, r->offset, r->length, r->flags);
+    case BLK_OP_CACHE:
+        return blk_node_cache(r->node, r->offset, r->length);
+    case BLK_OP_SEND:
+        break;
+    }
+    return -EINVAL;
+}
+
+static void work_run(BlkWork *work)
+{
+    BlkRequest *r = from_work(work);
+    bool given_up = r->cancel && __atomic_load_n(r->cancel, __ATOMIC_RELAXED);
+    int ret = given_up ? -ESHUTDOWN : run_blocking(r);
+
+    blk_worker_quota_end(&r->node->quota); /* with done() the node may go */
+    r->done(r, ret);
+}
+
+static int to_worker(BlkRequest *r)
+{
+    if (blk_long_requests_wanted(r)) {
+        blk_long_requests_add(r);
+        return -EINPROGRESS;
+    }
+    r->work.run = work_run;
+    blk_worker_quota_add(&r->node->quota, &r->work);
+    return -EINPROGRESS;
+}
+
+/* ---- hops */
+
+static bool hop_enter(BlkRequest *r, BlkNode *node, uint64_t offset)
+{
+    unsigned i = r->n_hops;
+
+    if (i == BLK_HOPS || !blk_inflight_try_shared(&node->inflight, offset, r->length))
+        return false;
+    /* It may just have shrunk, or become read-only. */
+    if (!tm_range_within(offset, r->length, blk_node_size(node)) || !node->open ||
+        (r->op == BLK_OP_WRITE && node->read_only)) {
+        blk_inflight_shared_end(&node->inflight, offset, r->length);
+        return false;
+    }
+    r->hop[i].node = node;
+    r->hop[i].offset = offset;
+    if (r->op != BLK_OP_WRITE) {
+        r->n_hops = i + 1;
+        return true;
+    }
+    /* Who stands beside the road, and sees the change, is the slow lane's. */
+    if (blk_parents_beside(node, i ? r->hop[i - 1].node : NULL, offset, r->length) ||
+        !bmp_set_mark_try_begin(node->bitmaps, offset, r->length, &r->hop[i].epoch)) {
+        blk_inflight_shared_end(&node->inflight, offset, r->length);
+        return false;
+    }
+    if (node->driver->wrote)
+        node->driver->wrote(node->handle, offset, r->length);
+    r->n_hops = i + 1;
+    return true;
+}
+
+/* @wrote: the data may have reached the descriptor, so the epochs are checked. */
+static void hops_leave(BlkRequest *r, bool wrote)
+{
+    while (r->n_hops) {
+        BlkNode *node = r->hop[--r->n_hops].node;
+        uint64_t offset = r->hop[r->n_hops].offset;
+
+        if (wrote) {
+            if (node->driver->wrote)
+                node->driver->wrote(node->handle, offset, r->length);
+            bmp_set_mark_end(node->bitmaps, offset, r->length, r->hop[r->n_hops].epoch);
+        }
+        blk_inflight_shared_end(&node->inflight, offset, r->length);
+    }
+}
+
+/* ---- the medium */
+
+static void aio_done(BlkAio *aio, int64_t result)
+{
+    BlkRequest *r = from_aio(aio);
+    bool whole = result == (int64_t)r->length;
+
+    hops_leave(r, r->op == BLK_OP_WRITE);
+    /* What is short, interrupted or not supported that way is done again the plain way, which is
+     * right for both: reads have no effect and writes are repeatable. */
+    if (whole || (result < 0 && result != -EAGAIN && result != -EINTR && result != -EOPNOTSUPP &&
+                  result != -EINVAL))
+        r->done(r, whole ? 0 : (int)result);
+    else
+        to_worker(r);
+}
+
+static int to_medium(BlkRequest *r, BlkNode *node, const struct tidemark_mapping *m)
+{
+    if (!(node->info_flags & TIDEMARK_INFO_IO_URING))
+        return CONTINUE;
+    r->aio = (BlkAio){
+        .op = r->op == BLK_OP_READ ? BLK_AIO_READ : BLK_AIO_WRITE,
+        .fd = m->fd,
+        .buf = r->buf,
+        .offset = m->offset,
+        .length = r->length,
+        .done = aio_done,
+    };
+    return blk_engine_aio(blk_graph_engine(node->graph), &r->aio) ? -EINPROGRESS : CONTINUE;
+}
+
+/* ---- the fast lane: each returns 0 or -errno when done, -EINPROGRESS or CONTINUE */
+
+/* What the socket says, not the file. */
+static bool of_the_socket(int err)
+{
+    return err == EAGAIN || err == EINTR || err == EPIPE || err == ECONNRESET;
+}
+
+static int send_range(BlkRequest *r, BlkNode *node, const struct tidemark_mapping *m)
+{
+    const TmSys *sys = node->graph_sys;
+    ssize_t n;
+
+    if (!sys->sendfile || m->flags & TIDEMARK_MAPPED_DIRECT)
+        return CONTINUE;
+    if (node->info_flags & TIDEMARK_INFO_WOULD_BLOCK &&
+        (!sys->cached || sys->cached(m->fd, (off_t)m->offset, r->length, true) <= 0))
+        return CONTINUE;
+    if (r->socket < 0)
+        return 0;
+    for (unsigned i = 0; i < r->n_hops; i++)
+        __atomic_store_n(&r->hop[i].node->lent, true, __ATOMIC_RELEASE);
+    n = sys->sendfile(r->socket, m->fd, (off_t)m->offset, r->length);
+    if (n > 0)
+        r->sent = (size_t)n;
+    return n > 0 ? 0 : n < 0 && of_the_socket(errno) ? -errno : CONTINUE;
+}
+
+static int descriptor_io(BlkRequest *r, BlkNode *node, const struct tidemark_mapping *m)
+{
+    const TmSys *sys = node->graph_sys;
+    struct iovec iov = { r->buf, r->length };
+    ssize_t n;
+
+    if (r->op == BLK_OP_SEND)
+        return send_range(r, node, m);
+    if (r->flags & TIDEMARK_FUA)
+        return CONTINUE; /* the slow lane writes, then syncs as a flush does */
+    if (m->flags & TIDEMARK_MAPPED_DIRECT) {
+        uint64_t mask = node->request_alignment - 1;
+
+        return ((uintptr_t)r->buf | m->offset | r->length) & mask ? CONTINUE
+                                                                  : to_medium(r, node, m);
+    }
+    if (r->op == BLK_OP_READ) {
+        n = sys->preadv2(m->fd, &iov, 1, (off_t)m->offset,
+                         node->info_flags & TIDEMARK_INFO_WOULD_BLOCK ? RWF_NOWAIT : 0);
+        if (n == (ssize_t)r->length)
+            return 0;
+        return n < 0 && errno == EAGAIN ? to_medium(r, node, m) : CONTINUE;
+    }
+    n = sys->pwritev2(m->fd, &iov, 1, (off_t)m->offset, 0);
+    return n == (ssize_t)r->length ? 0
+                                   : CONTINUE; /* errors too: the slow lane tells them exactly */
+}
+
+static int self_io(BlkRequest *r, BlkNode *node, uint64_t offset)
+{
+    const struct tidemark_driver *driver = node->driver;
+    int ret;
+
+    if (r->op == BLK_OP_READ)
+        return driver->pread ? driver->pread(node->handle, r->buf, offset, r->length, 0) : CONTINUE;
+    if (!driver->pwrite || (r->flags & TIDEMARK_FUA) ||
+        (offset | r->length) &
+            (node->request_alignment - 1)) /* blocking.c excludes the neighbours */
+        return CONTINUE;
+    ret = driver->pwrite(node->handle, r->buf, offset, r->length, 0);
+    return ret == -EBUSY ? CONTINUE : ret;
+}
+
+static int fast_lane(BlkRequest *r)
+{
+    BlkNode *node = r->node;
+    uint64_t offset = r->offset;
+    uint32_t purpose = r->op == BLK_OP_WRITE ? TIDEMARK_MAP_FOR_WRITE : TIDEMARK_MAP_FOR_READ;
+
+    for (;;) {
+        struct tidemark_mapping m;
+
+        if ((node->driver->flags & TIDEMARK_DRIVER_SERIALIZED) || !hop_enter(r, node, offset) ||
+            blk_node_map(node, offset, r->length, purpose, &m) < 0)
+            return CONTINUE;
+        if (m.length < r->length) {
+            r->sent = m.length;
+            return r->op == BLK_OP_SEND ? SHORTER : CONTINUE;
+        }
+        switch (m.kind) {
+        case TIDEMARK_MAP_FD:
+            return descriptor_io(r, node, &m);
+        case TIDEMARK_MAP_CHILD:
+            if (r->op == BLK_OP_SEND && m.flags & TIDEMARK_MAPPED_MOVES &&
+                !blk_node_can_invalidate(blk_node_child_at(node, m.child), node->cluster))
+                return CONTINUE;
+            node = blk_node_child_at(node, m.child);
+            offset = m.offset;
+            break;
+        case TIDEMARK_MAP_ZERO:
+            if (r->op == BLK_OP_SEND)
+                return CONTINUE;
+            memset(r->buf, 0, r->length);
+            return 0;
+        case TIDEMARK_MAP_BACKING:
+            node = blk_node_backing(node);
+            if (!node)
+                return CONTINUE;
+            break;
+        default:
+            return m.flags & TIDEMARK_MAPPED_INLINE && r->op != BLK_OP_SEND
+                       ? self_io(r, node, offset)
+                       : CONTINUE;
+        }
+    }
+}
+
+int blk_submit(BlkNode *node, BlkRequest *r)
+{
+    int ret;
+
+    r->node = node;
+    r->n_hops = 0;
+    if (r->op != BLK_OP_FLUSH && !tm_range_within(r->offset, r->length, blk_node_size(node)))
+        return r->op == BLK_OP_READ || r->op == BLK_OP_CACHE ? -EINVAL : -ENOSPC;
+    if (r->op == BLK_OP_READ || r->op == BLK_OP_WRITE) {
+        if (r->op == BLK_OP_WRITE && blk_node_read_only(node))
+            return -EPERM;
+        if (!r->length)
+            return 0;
+        ret = fast_lane(r);
+        if (ret == -EINPROGRESS)
+            return ret;
+        hops_leave(r, r->op == BLK_OP_WRITE && r->n_hops);
+        if (ret != CONTINUE)
+            return ret;
+    } else if (r->op != BLK_OP_FLUSH && !r->length) {
+        return 0;
+    }
+    return to_worker(r);
+}
+
+static int send_or_look(BlkRequest *r, BlkNode *node)
+{
+    int ret;
+
+    r->node = node;
+    if (!tm_range_within(r->offset, r->length, blk_node_size(node)))
+        return -EINVAL;
+    while ((ret = fast_lane(r)) == SHORTER) {
+        hops_leave(r, false);
+        r->length = r->sent;
+    }
+    hops_leave(r, false);
+    return ret;
+}
+
+ssize_t blk_send(BlkNode *node, int socket, uint64_t offset, uint64_t length)
+{
+    BlkRequest r = { .op = BLK_OP_SEND, .offset = offset, .length = length, .socket = socket };
+    int ret = send_or_look(&r, node);
+
+    return ret == 0 ? (ssize_t)r.sent : ret < 0 && of_the_socket(-ret) ? ret : -ENOTSUP;
+}
+
+bool blk_can_send(BlkNode *node, uint64_t offset, uint64_t length)
+{
+    for (uint64_t pieces = 1, looked = 0; length; pieces++) {
+        BlkRequest r = { .op = BLK_OP_SEND, .offset = offset, .length = length, .socket = -1 };
+
+        if (send_or_look(&r, node) != 0)
+            return false;
+        offset += r.length;
+        length -= r.length;
+        looked += r.length;
+        if (looked < (pieces - 1) * SEND_PIECE)
+            return false;
+    }
+    return true;
+}
+
+/* ---- other work */
+
+void blk_node_work(BlkNode *node, BlkWork *work)
+{
+    blk_worker_quota_add(&node->quota, work);
+}
+
+void blk_node_worked(BlkNode *node)
+{
+    blk_worker_quota_end(&node->quota);
+}

@@ -1,0 +1,79 @@
+/* block/io/request.h: a request on its way through the block layer: the two lanes.
+ *
+ * blk_submit() tries the fast lane: it maps the range down to a descriptor and does the page-cache
+ * I/O on the caller's thread. What would wait goes to io_uring or to the workers and completes
+ * later.
+ *
+ * What spans a large part of a disk is done in slices (block/io/long_requests.h).
+ *
+ * Every request counts on its node as in flight from submission to completion, by guest range:
+ * reads and writes shared, discards and zeroing exclusive where they overlap. */
+#pragma once
+#include "block/engine/engine.h"
+#include "block/node.h"
+#include <errno.h>
+
+typedef enum {
+    BLK_OP_READ,
+    BLK_OP_WRITE,
+    BLK_OP_FLUSH, /* offset and length are ignored */
+    BLK_OP_DISCARD,
+    BLK_OP_WRITE_ZEROES,
+    BLK_OP_CACHE,
+    BLK_OP_SEND, /* blk_send()'s own */
+} BlkOp;
+
+/* A request that passes more nodes than this takes the slow lane. */
+#define BLK_HOPS 4
+
+typedef struct BlkRequest BlkRequest;
+struct BlkRequest {
+    BlkOp op;
+    uint32_t flags; /* TIDEMARK_FUA, TIDEMARK_MAY_UNMAP, TIDEMARK_FAST_ZERO */
+    uint64_t offset, length;
+    void *buf; /* READ: filled; WRITE: read. Borrowed until completion; not written on failure's
+                  behalf */
+    /* Called once, on any engine thread, if and only if blk_submit() returned -EINPROGRESS; it may
+     * run before blk_submit() returns. 0 or -errno. */
+    void (*done)(BlkRequest *request, int result);
+    /* Atomic, or NULL: once it is true, a request that waits for a worker, or is done in slices,
+     * ends with -ESHUTDOWN. */
+    const bool *cancel;
+
+    /* the block layer's own */
+    struct {
+        BlkNode *node;
+        uint64_t offset; /* in that node */
+        uint64_t epoch;  /* of its bitmaps */
+    } hop[BLK_HOPS];     /* from the node submitted to down to the one that has the descriptor */
+    unsigned n_hops;
+    BlkNode *node;
+    int socket;  /* SEND: -1: only whether it would do */
+    size_t sent; /* SEND */
+    struct {
+        uint64_t done, size; /* bytes so far; of the next slice */
+        BlkRequest *next;
+    } slices;
+    BlkWork work;
+    BlkAio aio;
+};
+
+/* Starts @request on @node (the caller keeps a reference to @node until completion). Returns 0 or
+ * -errno if it has completed, in which case done() is not called, else -EINPROGRESS.
+ * Errors: as the blocking calls of block/node.h. Any thread. Call blk_engine_kick() after a
+ * batch. */
+int blk_submit(BlkNode *node, BlkRequest *request);
+
+/* Sends of a range as much as @socket takes, from the page cache to the socket. Never waits for the
+ * medium; for the socket only if that blocks. Returns bytes, more than none, or
+ * -EAGAIN   the socket is full; -EINTR; -EPIPE, -ECONNRESET: it is lost;
+ * -ENOTSUP  not that way: read it and send it.
+ * Any thread. */
+ssize_t blk_send(BlkNode *node, int socket, uint64_t offset, uint64_t length);
+/* Whether that can be expected to work now. Any thread. */
+bool blk_can_send(BlkNode *node, uint64_t offset, uint64_t length);
+
+/* Other work that may wait for the disk: queues it, within the node's quota of workers. Its run()
+ * calls blk_node_worked() once when it is done with @node. Any thread. */
+void blk_node_work(BlkNode *node, BlkWork *work);
+void blk_node_worked(BlkNode *node);

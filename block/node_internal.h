@@ -1,0 +1,148 @@
+/* block/node_internal.h: what a node is made of. Private to block/. */
+#pragma once
+#include "block/engine/inflight.h"
+#include "block/engine/quiesce.h"
+#include "block/engine/worker_quota.h"
+#include "block/graph.h"
+#include "block/io/long_requests.h"
+#include "block/node.h"
+#include "block/options.h"
+#include "block/permissions.h"
+
+typedef struct BlkBitmaps BlkBitmaps;
+
+typedef struct BlkParentLink BlkParentLink;
+
+struct BlkUser {
+    BlkNode *node;
+    BlkNode *parent; /* borrowed; NULL: no node */
+    unsigned index;  /* of the parent's roles */
+    char *what;
+    unsigned needs, shares; /* BLK_PERM_*; guarded by the graph's lock of permissions */
+};
+
+struct tidemark_node {
+    int refs;
+    BlkGraph *graph;        /* borrowed */
+    const TmSys *graph_sys; /* borrowed; the graph's */
+    const struct tidemark_driver *driver;
+    void *handle;      /* the driver's; valid once open */
+    bool open;         /* else every request fails: it was lost in a reopening */
+    char *lost;        /* why */
+    bool flush_failed; /* atomic: once, with this file or an earlier one (losses.c) */
+    char *name;
+    bool monitor_owned; /* by blockdev-add, not implicitly as a nested definition */
+    BlkOptions *options;
+    char *error; /* what the driver said through the host, during open and resize; drained */
+
+    uint64_t size; /* atomic; changed with the node drained */
+    /* These change with the node drained and its gate closed; who is neither in flight nor inside
+     * looks at them atomically, and again later. */
+    uint32_t info_flags, request_alignment;
+    uint32_t cluster; /* bytes of a cluster, a power of two; 1: has none */
+    bool lent;        /* atomic: some of it was lent to a socket, once */
+    int forgets;      /* atomic; invalidate.c */
+    bool read_only, unmap;
+
+    unsigned n_children;
+    BlkUser **children; /* per role of the driver; NULL: none */
+    int backing;        /* index of the role "backing", or -1 */
+
+    struct BmpIdentity *seen; /* by a reopening: what the driver had open (disk.c); or NULL */
+    bool recorded;            /* by a reopening: it was writable when it was last open */
+    BmpSet *bitmaps;
+    struct BlkBitmaps *store; /* block/bitmaps.c: set while bitmaps may persist */
+    GPtrArray *held;          /* block/bitmaps.c: by the change whose first node it is; or NULL */
+    BlkInflight inflight;
+    BlkQuiesce quiesce;
+    BlkLongRequests long_requests;
+    BlkWorkerQuota quota;
+    pthread_mutex_t serial; /* held around callbacks of a TIDEMARK_DRIVER_SERIALIZED driver */
+
+    /* Changes with the node drained (block/parents.c). */
+    unsigned n_up;
+    BlkParentLink *up;
+
+    /* The graph's lock of permissions guards these (block/permissions.c). */
+    GPtrArray *users; /* BlkUser, borrowed */
+    bool guards;      /* it has bitmaps */
+    bool guarded;     /* or one above it, that shows it, has */
+};
+
+/* Opens a node and its children; monitor-owned nodes are named in the options. block/node.c */
+BlkNode *blk_node_open(BlkGraph *graph, json_object *options, const char *auto_name,
+                       GError **error);
+
+/* The parts of that which a reopening does again. */
+bool blk_node_open_driver(BlkNode *node, GError **error);
+/* Whether it will be read-only, as far as can be told before its driver is open. */
+void blk_node_predict(BlkNode *node);
+void blk_node_close_driver(BlkNode *node); /* harmless if it is not open */
+json_object *blk_node_child_options(json_object *parent, json_object *child, bool backing);
+void blk_node_set_unmap(BlkNode *node);
+
+/* The same for a nested definition: named by the graph, listed in it. A reference. block/graph.c */
+BlkNode *blk_graph_open_child(BlkGraph *graph, json_object *options, GError **error);
+
+/* After children have changed: puts them before their parents in the list again, and closes nested
+ * nodes that nobody uses any more. block/graph.c */
+void blk_graph_settle(BlkGraph *graph);
+
+/* Guards who uses which node and with what permissions, and the image locks that hang on that; a
+ * leaf. block/permissions.c */
+pthread_mutex_t *blk_graph_permissions(BlkGraph *graph);
+
+/* Something that a node had in memory could not be kept when it was closed. block/graph.c */
+void blk_graph_set_behind(BlkGraph *graph);
+
+/* How many images are being opened one for the other, after adding @change. block/graph.c */
+unsigned blk_graph_chain(BlkGraph *graph, int change);
+
+static inline BlkNode *blk_node_child_at(const BlkNode *node, unsigned index)
+{
+    return index < node->n_children && node->children[index] ? node->children[index]->node : NULL;
+}
+
+static inline BlkNode *blk_node_backing(const BlkNode *node)
+{
+    return node->backing < 0 ? NULL : blk_node_child_at(node, (unsigned)node->backing);
+}
+
+/* The driver's answer, made safe: within the range asked, of a known kind. 0 or -errno. */
+int blk_node_map(BlkNode *node, uint64_t offset, uint64_t length, uint32_t purpose,
+                 struct tidemark_mapping *mapping);
+/* A flag of blk_node_write_zeroes(): the space goes, discard=ignore or not. */
+#define BLK_INVALIDATE (1u << 31)
+
+/* reserve.c. The node whose descriptor holds all of a range, and its place there; NULL: none. */
+BlkNode *blk_node_descriptor(BlkNode *node, uint64_t offset, uint64_t length,
+                             struct tidemark_mapping *m);
+
+/* invalidate.c. Whether what is lent of @node (blk_send()) could be forgotten, in clusters of that
+ * size. Any thread. */
+bool blk_node_can_invalidate(BlkNode *node, uint64_t cluster);
+/* child_invalidate() of driver.h. Slow lane. */
+int blk_node_invalidate(BlkNode *node, uint64_t offset, uint64_t length, uint32_t flags);
+/* Re-reads size and flags from the driver. 0 or -errno. */
+int blk_node_refresh(BlkNode *node);
+/* The resize of a drained or idle node, bitmaps and size included; on failure node->error may say
+ * why. */
+int blk_node_resize(BlkNode *node, uint64_t size);
+
+/* Callbacks of a serialized driver run one at a time. */
+static inline void blk_node_serial_begin(BlkNode *node)
+{
+    if (node->driver->flags & TIDEMARK_DRIVER_SERIALIZED)
+        pthread_mutex_lock(&node->serial);
+}
+
+static inline void blk_node_serial_end(BlkNode *node)
+{
+    if (node->driver->flags & TIDEMARK_DRIVER_SERIALIZED)
+        pthread_mutex_unlock(&node->serial);
+}
+
+/* Blocking descriptor I/O through the system-call table, complete or -errno; a read beyond the end
+ * of the file gives zeroes. block/io/fd.c */
+int blk_fd_pread(const TmSys *sys, int fd, void *buf, uint64_t offset, uint64_t length);
+int blk_fd_pwrite(const TmSys *sys, int fd, const void *buf, uint64_t offset, uint64_t length);

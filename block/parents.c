@@ -1,0 +1,240 @@
+/* block/parents.c: see the header.
+ *
+ * Who sees a node's changes is a list of the node's own. It changes with the node drained, so a
+ * request that holds a stripe reads it as it is. */
+#include "block/parents.h"
+
+#include "block/node_internal.h"
+#include "util/range.h"
+
+#include <string.h>
+
+/* ---- children */
+
+BlkChildRole blk_node_child_role(const BlkNode *node, unsigned index)
+{
+    if ((int)index == node->backing)
+        return BLK_ROLE_BACKING;
+    return blk_builtin_of(node->driver)->role;
+}
+
+static uint64_t window_offset(const BlkNode *node, unsigned index)
+{
+    return blk_node_child_role(node, index) == BLK_ROLE_WINDOW
+               ? blk_options_uint(node->options, "offset")
+               : 0;
+}
+
+BlkNode *blk_node_shown_below(const BlkNode *node)
+{
+    for (unsigned i = 0; i < node->n_children; i++) {
+        BlkNode *child = blk_node_child_at(node, i);
+
+        if (child && blk_node_child_role(node, i) != BLK_ROLE_FORMAT &&
+            (blk_node_child_role(node, i) != BLK_ROLE_WINDOW ||
+             (!window_offset(node, i) && blk_node_size(node) == blk_node_size(child))))
+            return child;
+    }
+    return NULL;
+}
+
+/* ---- who sees whom */
+
+/* One parent that shows what is in a node. */
+struct BlkParentLink {
+    BlkNode *parent; /* borrowed: it disconnects before it goes */
+    uint64_t offset; /* where it begins in the node */
+};
+
+static void set_up(BlkNode *child, GArray *up)
+{
+    blk_inflight_drain(&child->inflight);
+    g_clear_pointer(&child->up, g_free);
+    child->n_up = up->len;
+    child->up = (BlkParentLink *)g_array_free(up, FALSE);
+    blk_inflight_drain_end(&child->inflight);
+}
+
+/* What the child has, but for @node. */
+static GArray *up_without(const BlkNode *child, const BlkNode *node)
+{
+    GArray *up = g_array_new(FALSE, FALSE, sizeof(BlkParentLink));
+
+    for (unsigned i = 0; i < child->n_up; i++) {
+        if (child->up[i].parent != node)
+            g_array_append_val(up, child->up[i]);
+    }
+    return up;
+}
+
+void blk_parents_connect(BlkNode *node)
+{
+    for (unsigned i = 0; i < node->n_children; i++) {
+        BlkNode *child = blk_node_child_at(node, i);
+        BlkParentLink up = { node, window_offset(node, i) };
+        GArray *all;
+
+        if (!child || blk_node_child_role(node, i) == BLK_ROLE_FORMAT)
+            continue;
+        all = up_without(child, node);
+        g_array_append_val(all, up);
+        set_up(child, all);
+    }
+}
+
+void blk_parents_disconnect(BlkNode *node)
+{
+    for (unsigned i = 0; i < node->n_children; i++) {
+        BlkNode *child = blk_node_child_at(node, i);
+
+        if (child && child->n_up)
+            set_up(child, up_without(child, node));
+    }
+}
+
+bool blk_parents_any_up(BlkNode *node, bool (*fn)(BlkNode *parent))
+{
+    bool any = false;
+
+    for (unsigned i = 0; !any && i < node->n_up; i++)
+        any = fn(node->up[i].parent);
+    return any;
+}
+
+/* Where the parent shows the range, cut to what it shows; false: nowhere. */
+static bool ascend(const BlkParentLink *up, uint64_t *offset, uint64_t *length)
+{
+    uint64_t size = blk_node_size(up->parent), end = *offset + *length, skip;
+
+    if (end <= up->offset)
+        return false;
+    skip = up->offset > *offset ? up->offset - *offset : 0;
+    *offset = *offset + skip - up->offset;
+    if (*offset >= size)
+        return false;
+    *length = tm_min(*length - skip, size - *offset);
+    return true;
+}
+
+bool blk_parents_beside(BlkNode *node, const BlkNode *from, uint64_t offset, uint64_t length)
+{
+    for (unsigned i = 0; i < node->n_up; i++) {
+        uint64_t at = offset, n = length;
+
+        if (node->up[i].parent != from && ascend(&node->up[i], &at, &n))
+            return true;
+    }
+    return false;
+}
+
+/* ---- marks */
+
+struct BlkMarked {
+    BlkMarked *next;
+    BmpSet *bitmaps; /* borrowed: its node is connected */
+    uint64_t offset, length, epoch;
+};
+
+static BlkMarked *mark_above(BlkNode *node, uint64_t offset, uint64_t length, BlkMarked *list)
+{
+    for (unsigned i = 0; i < node->n_up; i++) {
+        BlkNode *parent = node->up[i].parent;
+        uint64_t at = offset, n = length;
+        BlkMarked *m;
+
+        if (!ascend(&node->up[i], &at, &n))
+            continue;
+        m = g_new(BlkMarked, 1);
+        *m = (BlkMarked){ list, parent->bitmaps, at, n, 0 };
+        m->epoch = bmp_set_mark_begin(m->bitmaps, at, n);
+        list = mark_above(parent, at, n, m);
+    }
+    return list;
+}
+
+BlkMarked *blk_parents_mark_begin(BlkNode *node, uint64_t offset, uint64_t length)
+{
+    return node->n_up && length ? mark_above(node, offset, length, NULL) : NULL;
+}
+
+void blk_parents_mark_end(BlkMarked *marked)
+{
+    while (marked) {
+        BlkMarked *next = marked->next;
+
+        bmp_set_mark_end(marked->bitmaps, marked->offset, marked->length, marked->epoch);
+        g_free(marked);
+        marked = next;
+    }
+}
+
+void blk_parents_mark(BlkNode *node, uint64_t offset, uint64_t length)
+{
+    BlkMarked *above = blk_parents_mark_begin(node, offset, length);
+    uint64_t epoch = bmp_set_mark_begin(node->bitmaps, offset, length);
+
+    bmp_set_mark_end(node->bitmaps, offset, length, epoch);
+    blk_parents_mark_end(above);
+}
+
+/* ---- holding */
+
+/* @node and what is below, where a request can end in something that it shows. */
+static void add_below(GHashTable *wanted, BlkNode *node)
+{
+    if (!g_hash_table_add(wanted, node))
+        return;
+    for (unsigned i = 0; i < node->n_children; i++) {
+        BlkNode *child = blk_node_child_at(node, i);
+
+        if (child && blk_node_child_role(node, i) != BLK_ROLE_FORMAT && !blk_node_read_only(child))
+            add_below(wanted, child);
+    }
+}
+
+GPtrArray *blk_nodes_below(BlkNode *const *nodes, size_t n)
+{
+    g_autoptr(GHashTable) wanted = g_hash_table_new(NULL, NULL);
+    g_autoptr(GPtrArray) all = NULL;
+    GPtrArray *found = g_ptr_array_new();
+
+    for (size_t i = 0; i < n; i++)
+        add_below(wanted, nodes[i]);
+    if (!n)
+        return found;
+    all = blk_graph_nodes(nodes[0]->graph);
+    for (guint i = all->len; i-- > 0;) {
+        if (g_hash_table_remove(wanted, all->pdata[i]))
+            g_ptr_array_add(found, all->pdata[i]);
+    }
+    return found;
+}
+
+GPtrArray *blk_nodes_hold(BlkNode *const *nodes, size_t n)
+{
+    GPtrArray *held = blk_nodes_below(nodes, n);
+
+    for (guint i = 0; i < held->len; i++) {
+        BlkNode *node = held->pdata[i];
+
+        if (held->len > 1)
+            blk_inflight_drain_gated(&node->inflight);
+        else
+            blk_inflight_drain(&node->inflight);
+    }
+    for (guint i = 0; held->len > 1 && i < held->len; i++)
+        blk_quiesce_close(&((BlkNode *)held->pdata[i])->quiesce);
+    return held;
+}
+
+void blk_nodes_release(GPtrArray *held)
+{
+    for (guint i = held->len; i-- > 0;) {
+        BlkNode *node = held->pdata[i];
+
+        if (held->len > 1)
+            blk_quiesce_open(&node->quiesce);
+        blk_inflight_drain_end(&node->inflight);
+    }
+    g_ptr_array_unref(held);
+}

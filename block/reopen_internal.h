@@ -1,0 +1,34 @@
+/* block/reopen_internal.h: what a reopening knows. Private to block/reopen*.c. */
+#pragma once
+#include "block/node_internal.h"
+
+/* One node that is opened anew. */
+typedef struct BlkReopenEntry {
+    BlkNode *node;       /* borrowed: the graph has it, and only this thread changes that */
+    BlkOptions *options; /* the new ones; once exchanged, the old ones */
+    bool other_backing;  /* "backing" changes, to: */
+    BlkUser *backing;    /* NULL: none; once exchanged, what it was */
+    bool was_open;
+    uint64_t size; /* when it was closed */
+    BlkUser *had;  /* borrowed: the backing it had then */
+} BlkReopenEntry;
+
+typedef struct BlkReopen {
+    BlkGraph *graph;
+    GPtrArray *entries; /* BlkReopenEntry */
+    GPtrArray *held;    /* BlkNode, borrowed: those and all that stand on them, parents first */
+    GPtrArray *still;   /* BlkNode, borrowed: those, and what they show or will show */
+    bool exchanged;     /* the nodes have the new options and children */
+} BlkReopen;
+
+/* ---- reopen_check.c */
+
+/* Makes the entries out of BlockdevOptions, and checks what can be said without touching a driver.
+ * *error is QEMU's. */
+bool blk_reopen_check(BlkReopen *r, json_object *list, GError **error);
+/* That nobody relies on writing to a node that is @read_only. */
+bool blk_reopen_check_writers(const BlkReopen *r, BlkNode *node, bool read_only, GError **error);
+/* Whether the node's options say so; of one that is not opened anew, whether it is. */
+bool blk_reopen_read_only(const BlkReopen *r, const BlkNode *node);
+/* NULL: it is not opened anew. */
+BlkReopenEntry *blk_reopen_entry(const BlkReopen *r, const BlkNode *node);

@@ -1,0 +1,329 @@
+/* client/copy/cmd_copy.c: "tidemark copy": a disk, or what is dirty of it, into a file or device.
+ *
+ * A thread does the work (copy_disk); the main thread waits for it, draws the progress and takes
+ * the signals. Invariant: the target is not touched before stage leaves STAGE_PREPARE, and whoever
+ * wins the exchange on stage, the thread that begins to write or the signal that ends it all,
+ * decides whether it ever is. So every end can say truly what state the target is in. */
+#include "client/commands.h"
+#include "client/copy/transfer.h"
+#include "client/progress.h"
+#include "client/text.h"
+#include "util/extent.h"
+#include "util/log.h"
+#include <json-c/json.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+enum { DEFAULT_CONNECTIONS = 4, DEFAULT_REQUESTS = 16, TICK_MS = 100 };
+
+static const TcOption options[] = {
+    { "bitmap", "NAME", "copy only what is dirty in this bitmap" },
+    { "connections", "N", "connections to the server, if it allows several (default: 4)" },
+    { "requests", "N", "reads in flight on each (default: 16)" },
+    { "no-progress", NULL, "show no progress on the terminal" },
+    TC_JSON_OPTION,
+    { 0 },
+};
+
+typedef enum { STAGE_PREPARE, STAGE_COPY, STAGE_SYNC, STAGE_ABANDONED } Stage;
+
+typedef struct Copy {
+    const char *uri, *path, *bitmap;
+    char *context; /* of the bitmap */
+    uint64_t connections, requests;
+    /* of the thread, until it is joined */
+    TcSource *source;
+    TcTargetLook look;
+    TcPlan *plan;
+    TcTarget *target;
+    GError *error;
+    bool ok;
+    /* set by the thread before stage says STAGE_COPY */
+    TcTransfer *transfer;
+    uint64_t planned; /* bytes to read or zero */
+    size_t ranges;
+    /* shared */
+    atomic_int stage;
+    atomic_uint_fast64_t mapped; /* bytes of the disk */
+    atomic_uint_fast64_t size;
+    int done_fd; /* readable when the thread is at its end */
+} Copy;
+
+static bool plan_extent(void *opaque, uint64_t offset, uint64_t length, const uint32_t *values,
+                        GError **error)
+{
+    Copy *copy = opaque;
+
+    atomic_store(&copy->mapped, offset);
+    return tc_plan_add(copy->plan, offset, length, values[0], values[1], error);
+}
+
+/* Everything that can be found out without touching the target. */
+static bool prepare(Copy *copy, GError **error)
+{
+    const char *contexts[] = { TC_CONTEXT_ALLOCATION, copy->context, NULL };
+    bool fresh;
+
+    if (!tc_target_look(copy->path, &copy->look, error))
+        return false;
+    copy->source = tc_source_open(copy->uri, contexts, error);
+    if (!copy->source)
+        return false;
+    atomic_store(&copy->size, tc_source_size(copy->source));
+    if (copy->bitmap && !tc_source_require(copy->source, 1, copy->context, error))
+        return false;
+    if (!tc_target_check(copy->path, &copy->look, tc_source_size(copy->source), copy->bitmap,
+                         error))
+        return false;
+    fresh = tc_target_fresh(&copy->look);
+    copy->plan = tc_plan_new(copy->bitmap != NULL, fresh);
+    if (!tc_source_walk(copy->source, plan_extent, copy, error))
+        return false;
+    copy->planned = tc_plan_bytes(copy->plan);
+    copy->ranges = tc_plan_ranges(copy->plan);
+    return true;
+}
+
+static bool copy_disk(Copy *copy, GError **error)
+{
+    bool fresh;
+    int expected = STAGE_PREPARE;
+
+    if (!prepare(copy, error))
+        return false;
+    fresh = tc_target_fresh(&copy->look);
+    copy->transfer = tc_transfer_new(copy->source, copy->plan, (unsigned)copy->connections,
+                                     (unsigned)copy->requests, fresh);
+    if (!atomic_compare_exchange_strong(&copy->stage, &expected, STAGE_COPY))
+        return false;
+    copy->target = tc_target_open(&tm_sys_kernel, copy->path, &copy->look,
+                                  tc_source_size(copy->source), error);
+    if (!copy->target || !tc_transfer_run(copy->transfer, copy->target, error))
+        return false;
+    atomic_store(&copy->stage, STAGE_SYNC);
+    return tc_target_sync(copy->target, error);
+}
+
+static void *copy_thread(void *opaque)
+{
+    Copy *copy = opaque;
+
+    copy->ok = copy_disk(copy, &copy->error);
+    eventfd_write(copy->done_fd, 1);
+    return NULL;
+}
+
+static void show_progress(Copy *copy, TcProgress *progress)
+{
+    TcTransferCounts counts;
+
+    switch (atomic_load(&copy->stage)) {
+    case STAGE_COPY:
+        tc_transfer_counts(copy->transfer, &counts);
+        tc_progress_show(progress, "copying", counts.done, copy->planned);
+        break;
+    case STAGE_SYNC:
+        tc_progress_show(progress, "making it durable", 0, 0);
+        break;
+    default:
+        tc_progress_show(progress, "mapping", atomic_load(&copy->mapped), atomic_load(&copy->size));
+    }
+}
+
+/* A signal came. In the copy the thread is asked to stop; anywhere else there is nothing to wait
+ * for, and this does not return. */
+static void interrupt(Copy *copy, TcProgress *progress, int signo, bool again)
+{
+    int stage = STAGE_PREPARE;
+
+    if (!again && !atomic_compare_exchange_strong(&copy->stage, &stage, STAGE_ABANDONED) &&
+        stage == STAGE_COPY) {
+        tc_transfer_cancel(copy->transfer);
+        return;
+    }
+    tc_progress_clear(progress);
+    if (stage == STAGE_PREPARE && !again)
+        tm_log(TM_LOG_ERROR, "interrupted: target '%s' was not touched", copy->path);
+    else if (stage == STAGE_SYNC)
+        tm_log(TM_LOG_ERROR,
+               "interrupted: target '%s' has all bytes, but they may not have reached the disk",
+               copy->path);
+    else
+        tm_log(TM_LOG_ERROR, "interrupted: target '%s' is incomplete; run the same command again",
+               copy->path);
+    _exit(128 + signo);
+}
+
+/* Waits for the thread's end; returns the signal that interrupted it, or 0. */
+static int supervise(Copy *copy, int signal_fd, TcProgress *progress)
+{
+    struct pollfd fds[] = { { .fd = copy->done_fd, .events = POLLIN },
+                            { .fd = signal_fd, .events = POLLIN } };
+    struct signalfd_siginfo info;
+    int signo = 0;
+
+    for (;;) {
+        if (poll(fds, G_N_ELEMENTS(fds), TICK_MS) > 0 && fds[0].revents)
+            return signo;
+        if (read(signal_fd, &info, sizeof(info)) == sizeof(info)) {
+            interrupt(copy, progress, (int)info.ssi_signo, signo != 0);
+            signo = (int)info.ssi_signo;
+        }
+        show_progress(copy, progress);
+    }
+}
+
+/* What has become of the target, when the copy has not come to its end. */
+static int report_failure(Copy *copy, int signo)
+{
+    const char *why = copy->error ? copy->error->message : "interrupted";
+    TcTransferCounts counts;
+
+    if (!copy->target)
+        tm_log(TM_LOG_ERROR, "%s", why);
+    else if (atomic_load(&copy->stage) == STAGE_SYNC)
+        tm_log(TM_LOG_ERROR,
+               "%s: target '%s' has all bytes, but they may not have reached the disk", why,
+               copy->path);
+    else {
+        tc_transfer_counts(copy->transfer, &counts);
+        tm_log(TM_LOG_ERROR,
+               "%s: target '%s' is incomplete: %" PRIu64 " of %" PRIu64
+               " bytes were copied; run the same command again to complete it",
+               why, copy->path, counts.done, copy->planned);
+    }
+    return signo ? 128 + signo : TC_EXIT_FAILED;
+}
+
+static void print_json(const Copy *copy, const TcTransferCounts *counts, double seconds)
+{
+    json_object *object = json_object_new_object();
+
+    json_object_object_add(object, "source", json_object_new_string(copy->uri));
+    json_object_object_add(object, "target", json_object_new_string(copy->path));
+    json_object_object_add(object, "bitmap",
+                           copy->bitmap ? json_object_new_string(copy->bitmap) : NULL);
+    json_object_object_add(object, "size", json_object_new_uint64(tc_source_size(copy->source)));
+    json_object_object_add(object, "read", json_object_new_uint64(counts->read));
+    json_object_object_add(object, "zeroed", json_object_new_uint64(counts->zeroed));
+    json_object_object_add(object, "extents", json_object_new_uint64(copy->ranges));
+    json_object_object_add(object, "connections",
+                           json_object_new_int((int)tc_transfer_connections(copy->transfer)));
+    json_object_object_add(object, "seconds", json_object_new_double(seconds));
+    printf("%s\n", json_object_to_json_string_ext(object, JSON_C_TO_STRING_PRETTY |
+                                                              JSON_C_TO_STRING_SPACED |
+                                                              JSON_C_TO_STRING_NOSLASHESCAPE));
+    json_object_put(object);
+}
+
+static void print_summary(const Copy *copy, const TcTransferCounts *counts, double seconds)
+{
+    uint64_t size = tc_source_size(copy->source);
+    g_autofree char *disk = tc_human_size(size);
+    g_autofree char *read = tc_human_size(counts->read);
+    g_autofree char *zeroed = tc_human_size(counts->zeroed);
+    g_autofree char *read_share = tc_percent(counts->read, size);
+    g_autofree char *zero_share = tc_percent(counts->zeroed, size);
+    g_autofree char *rate =
+        tc_human_size(seconds > 0 ? (uint64_t)((double)counts->read / seconds) : 0);
+
+    if (copy->bitmap)
+        printf("Updated '%s' with what is dirty in bitmap '%s'.\n", copy->path, copy->bitmap);
+    else
+        printf("Copied the disk to '%s'.\n", copy->path);
+    printf("  disk    %10s  %zu extent%s to copy\n", disk, copy->ranges,
+           copy->ranges == 1 ? "" : "s");
+    printf("  read    %10s  %s of the disk\n", read, read_share);
+    printf("  zeroed  %10s  %s of the disk\n", zeroed, zero_share);
+    printf("  time    %8.2f s  %s/s, %u connection%s\n", seconds, rate,
+           tc_transfer_connections(copy->transfer),
+           tc_transfer_connections(copy->transfer) == 1 ? "" : "s");
+    if (copy->look.is_block && copy->look.size > size)
+        printf("  the device is larger: its last %" PRIu64 " bytes were left as they are\n",
+               copy->look.size - size);
+}
+
+static bool set_up(Copy *copy, const TcInvocation *inv, int *signal_fd, GError **error)
+{
+    sigset_t signals;
+
+    if (!tc_option_number(inv, "connections", 1, TC_CONNECTIONS_MAX, &copy->connections, error) ||
+        !tc_option_number(inv, "requests", 1, TC_REQUESTS_MAX, &copy->requests, error))
+        return false;
+    if (copy->bitmap)
+        copy->context = g_strconcat(TC_CONTEXT_BITMAP_PREFIX, copy->bitmap, NULL);
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGHUP);
+    pthread_sigmask(SIG_BLOCK, &signals, NULL);
+    *signal_fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
+    copy->done_fd = eventfd(0, EFD_CLOEXEC);
+    return true;
+}
+
+static void tear_down(Copy *copy, int signal_fd)
+{
+    tc_transfer_free(copy->transfer);
+    tc_plan_free(copy->plan);
+    tc_target_free(copy->target);
+    tc_source_free(copy->source);
+    g_clear_error(&copy->error);
+    g_free(copy->context);
+    close(copy->done_fd);
+    close(signal_fd);
+}
+
+static int run(const TcInvocation *inv)
+{
+    Copy copy = {
+        .uri = tc_arg(inv, 0),
+        .path = tc_arg(inv, 1),
+        .bitmap = tc_option(inv, "bitmap"),
+        .connections = DEFAULT_CONNECTIONS,
+        .requests = DEFAULT_REQUESTS,
+    };
+    g_autoptr(TcProgress) progress = tc_progress_new(!tc_flag(inv, "no-progress"));
+    gint64 start = g_get_monotonic_time();
+    TcTransferCounts counts;
+    GError *error = NULL;
+    int signal_fd, signo, status = TC_EXIT_OK;
+    GThread *thread;
+
+    if (!set_up(&copy, inv, &signal_fd, &error))
+        return tc_fail_usage(inv, error);
+    thread = g_thread_new("copy", copy_thread, &copy);
+    signo = supervise(&copy, signal_fd, progress);
+    g_thread_join(thread);
+    tc_progress_clear(progress);
+    if (!copy.ok) {
+        status = report_failure(&copy, signo);
+    } else {
+        double seconds = (double)(g_get_monotonic_time() - start) / 1e6;
+
+        tc_transfer_counts(copy.transfer, &counts);
+        if (tc_flag(inv, "json"))
+            print_json(&copy, &counts, seconds);
+        else
+            print_summary(&copy, &counts, seconds);
+    }
+    tear_down(&copy, signal_fd);
+    return status;
+}
+
+const TcCommand tc_command_copy = {
+    .name = "copy",
+    .args = "SOURCE TARGET",
+    .summary = "Copies a disk, or what is dirty in a bitmap, into a file or device",
+    .details = "SOURCE is the NBD URI of an export of any server. TARGET is a raw file, which is\n"
+               "made if it does not exist, or a block device; holes and zeroes are kept. With\n"
+               "--bitmap TARGET has to be an earlier copy. Everything is durable at the end.\n",
+    .min_args = 2,
+    .max_args = 2,
+    .options = options,
+    .run = run,
+};

@@ -1,0 +1,409 @@
+/* client/copy/source.c: see source.h. */
+#include "client/copy/source.h"
+#include "client/text.h"
+#include "util/range.h"
+#include "util/secret.h"
+#include <errno.h>
+#include <string.h>
+
+/* The most that 32 bits hold and that is a multiple of any block size that a server may ask for. */
+#define STATUS_LENGTH UINT64_C(0xffff0000)
+/* Answers beyond this are cut; the walk goes on behind them. */
+enum { ANSWER_ENTRIES = 1 << 20 };
+
+/* As in the reply: a pair of 32-bit numbers. */
+typedef struct Entry {
+    uint32_t length, value;
+} Entry;
+
+/* One context's answer to one request. */
+typedef struct Answer {
+    GArray *entries; /* Entry */
+    uint64_t covered;
+} Answer;
+
+struct TcSource {
+    struct nbd_handle *nbd;
+    char *uri;
+    uint64_t size;
+    unsigned contexts;
+    char *names[TC_CONTEXTS_MAX];
+    bool has[TC_CONTEXTS_MAX];
+    Answer answers[TC_CONTEXTS_MAX];
+};
+
+char *tc_nbd_error(void)
+{
+    const char *text = nbd_get_error();
+    g_autofree char *clean = NULL;
+
+    if (!text)
+        return g_strdup("unknown error");
+    if (g_str_has_prefix(text, "nbd_")) {
+        const char *colon = strstr(text, ": ");
+
+        text = colon ? colon + 2 : text;
+    }
+    clean = tc_printable(text);
+    return g_steal_pointer(&clean);
+}
+
+static int collect_export(void *opaque, const char *name, const char *description)
+{
+    TcExportEntry *entry = g_new(TcExportEntry, 1);
+
+    entry->name = g_strdup(name);
+    entry->description = g_strdup(description);
+    g_ptr_array_add(opaque, entry);
+    return 0;
+}
+
+static void export_entry_free(gpointer p)
+{
+    TcExportEntry *entry = p;
+
+    g_free(entry->name);
+    g_free(entry->description);
+    g_free(entry);
+}
+
+static GPtrArray *list_exports(struct nbd_handle *nbd)
+{
+    GPtrArray *list = g_ptr_array_new_with_free_func(export_entry_free);
+
+    if (nbd_aio_is_negotiating(nbd) == 1)
+        nbd_opt_list(nbd, (nbd_list_callback){ .callback = collect_export, .user_data = list });
+    return list;
+}
+
+static bool fail_nbd(GError **error, const char *uri)
+{
+    g_autofree char *why = tc_nbd_error();
+
+    return tm_error_set(error, "%s: %s", uri, why);
+}
+
+/* The export was refused: says so with the names that would have done. */
+static bool fail_export(struct nbd_handle *nbd, const char *uri, GError **error)
+{
+    g_autofree char *why = tc_nbd_error();
+    g_autoptr(GPtrArray) exports = list_exports(nbd);
+    g_autoptr(GString) names = g_string_new(NULL);
+
+    for (unsigned i = 0; i < exports->len && i < 20; i++) {
+        TcExportEntry *entry = exports->pdata[i];
+        g_autofree char *clean = tc_printable(entry->name);
+
+        g_string_append_printf(names, "%s'%s'", i ? ", " : "", clean);
+    }
+    if (!exports->len)
+        return tm_error_set(error, "%s: %s", uri, why);
+    return tm_error_set(error, "%s: %s (the server has the export%s %s%s)", uri, why,
+                        exports->len > 1 ? "s" : "", names->str, exports->len > 20 ? ", ..." : "");
+}
+
+/* A handle that is connected, and negotiating if the server can. */
+static struct nbd_handle *connect_uri(const char *uri, GError **error)
+{
+    struct nbd_handle *nbd = nbd_create();
+
+    if (g_str_has_prefix(uri, "nbds"))
+        tm_secret_no_dumps();
+    if (!nbd) {
+        fail_nbd(error, uri);
+        return NULL;
+    }
+    if (nbd_set_opt_mode(nbd, true) == -1 || nbd_set_full_info(nbd, true) == -1 ||
+        nbd_set_uri_allow_local_file(nbd, true) == -1 || nbd_connect_uri(nbd, uri) == -1) {
+        fail_nbd(error, uri);
+        nbd_close(nbd);
+        return NULL;
+    }
+    return nbd;
+}
+
+TcSource *tc_source_open(const char *uri, const char *const *contexts, GError **error)
+{
+    g_autoptr(TcSource) source = g_new0(TcSource, 1);
+    int64_t size;
+
+    source->uri = g_strdup(uri);
+    source->nbd = connect_uri(uri, error);
+    if (!source->nbd)
+        return NULL;
+    for (; contexts && contexts[source->contexts]; source->contexts++) {
+        g_assert(source->contexts < TC_CONTEXTS_MAX);
+        source->names[source->contexts] = g_strdup(contexts[source->contexts]);
+        source->answers[source->contexts].entries = g_array_new(FALSE, FALSE, sizeof(Entry));
+        /* the oldest protocol negotiates nothing: then the disk is open already */
+        if (nbd_aio_is_negotiating(source->nbd) == 1 &&
+            nbd_add_meta_context(source->nbd, contexts[source->contexts]) == -1) {
+            fail_nbd(error, uri);
+            return NULL;
+        }
+    }
+    if (nbd_aio_is_negotiating(source->nbd) == 1 && nbd_opt_go(source->nbd) == -1) {
+        fail_export(source->nbd, uri, error);
+        return NULL;
+    }
+    size = nbd_get_size(source->nbd);
+    if (size < 0) {
+        fail_nbd(error, uri);
+        return NULL;
+    }
+    source->size = (uint64_t)size;
+    for (unsigned i = 0; i < source->contexts; i++)
+        source->has[i] = nbd_can_meta_context(source->nbd, source->names[i]) == 1;
+    return g_steal_pointer(&source);
+}
+
+void tc_source_free(TcSource *source)
+{
+    if (!source)
+        return;
+    if (source->nbd) {
+        /* a server that has gone is no news here */
+        if (nbd_aio_is_negotiating(source->nbd) == 1)
+            nbd_opt_abort(source->nbd);
+        else if (nbd_aio_is_dead(source->nbd) != 1 && nbd_aio_in_flight(source->nbd) <= 0)
+            nbd_shutdown(source->nbd, 0);
+        nbd_close(source->nbd);
+    }
+    for (unsigned i = 0; i < source->contexts; i++) {
+        g_free(source->names[i]);
+        g_array_unref(source->answers[i].entries);
+    }
+    g_free(source->uri);
+    g_free(source);
+}
+
+struct nbd_handle *tc_source_another(const TcSource *source, int timeout_ms)
+{
+    gint64 end = g_get_monotonic_time() + 1000 * (gint64)timeout_ms;
+    struct nbd_handle *nbd = nbd_create();
+
+    if (!nbd)
+        return NULL;
+    if (nbd_set_uri_allow_local_file(nbd, true) == 0 && nbd_set_pread_initialize(nbd, false) == 0 &&
+        nbd_aio_connect_uri(nbd, source->uri) == 0) {
+        while (nbd_aio_is_connecting(nbd) == 1 && g_get_monotonic_time() < end)
+            if (nbd_poll(nbd, timeout_ms) == -1)
+                break;
+        if (nbd_aio_is_ready(nbd) == 1 && nbd_get_size(nbd) == (int64_t)source->size)
+            return nbd;
+    }
+    nbd_close(nbd);
+    return NULL;
+}
+
+struct nbd_handle *tc_source_handle(TcSource *source)
+{
+    return source->nbd;
+}
+
+const char *tc_source_uri(const TcSource *source)
+{
+    return source->uri;
+}
+
+uint64_t tc_source_size(const TcSource *source)
+{
+    return source->size;
+}
+
+bool tc_source_has(const TcSource *source, unsigned i)
+{
+    return source->has[i];
+}
+
+static int collect_context(void *opaque, const char *name)
+{
+    g_ptr_array_add(opaque, g_strdup(name));
+    return 0;
+}
+
+GPtrArray *tc_source_list_contexts(const char *uri, const char *prefix, GError **error)
+{
+    g_autoptr(GPtrArray) list = g_ptr_array_new_with_free_func(g_free);
+    struct nbd_handle *nbd = connect_uri(uri, error);
+
+    if (!nbd)
+        return NULL;
+    /* The server refusing the list, for want of structured replies for one, is an empty list. */
+    if (nbd_aio_is_negotiating(nbd) == 1 && (!*prefix || nbd_add_meta_context(nbd, prefix) == 0))
+        nbd_opt_list_meta_context(
+            nbd, (nbd_context_callback){ .callback = collect_context, .user_data = list });
+    if (nbd_aio_is_negotiating(nbd) == 1)
+        nbd_opt_abort(nbd);
+    nbd_close(nbd);
+    g_ptr_array_add(list, NULL);
+    return g_steal_pointer(&list);
+}
+
+GPtrArray *tc_source_list_exports(const char *uri, GError **error)
+{
+    struct nbd_handle *nbd = connect_uri(uri, error);
+    GPtrArray *list;
+
+    if (!nbd)
+        return NULL;
+    if (nbd_aio_is_negotiating(nbd) != 1) {
+        tm_error_set(error, "%s: the server can't list its exports", uri);
+        nbd_close(nbd);
+        return NULL;
+    }
+    list = list_exports(nbd);
+    if (nbd_aio_is_negotiating(nbd) == 1)
+        nbd_opt_abort(nbd);
+    nbd_close(nbd);
+    return list;
+}
+
+bool tc_source_require(TcSource *source, unsigned i, const char *context, GError **error)
+{
+    bool bitmap = g_str_has_prefix(context, TC_CONTEXT_BITMAP_PREFIX);
+    const char *prefix = bitmap ? TC_CONTEXT_BITMAP_PREFIX : "";
+    const char *what = bitmap ? "bitmap" : "metadata context";
+    const char *name = context + strlen(prefix);
+    g_autoptr(GPtrArray) offered = NULL;
+    g_autoptr(GString) names = g_string_new(NULL);
+    const char *closest;
+
+    if (source->has[i])
+        return true;
+    offered = tc_source_list_contexts(source->uri, prefix, error);
+    if (!offered)
+        return false;
+    for (unsigned j = 0; j + 1 < offered->len; j++) {
+        char *cut = g_strdup((char *)offered->pdata[j] + strlen(prefix));
+        g_autofree char *clean = tc_printable(cut);
+
+        g_free(offered->pdata[j]);
+        offered->pdata[j] = cut;
+        g_string_append_printf(names, "%s'%s'", j ? ", " : "", clean);
+    }
+    if (!names->len)
+        return tm_error_set(error, "%s: no %s '%s': the export offers none", source->uri, what,
+                            name);
+    closest = tc_closest(name, (const char *const *)offered->pdata);
+    return tm_error_set(error, "%s: no %s '%s': the export offers %s%s%s%s", source->uri, what,
+                        name, names->str, closest ? "; did you mean '" : "", closest ? closest : "",
+                        closest ? "'?" : "");
+}
+
+static int collect_extents(void *opaque, const char *name, uint64_t offset, uint32_t *entries,
+                           size_t count, int *error)
+{
+    TcSource *source = opaque;
+
+    for (unsigned i = 0; i < source->contexts; i++) {
+        Answer *answer = &source->answers[i];
+
+        if (strcmp(source->names[i], name))
+            continue;
+        for (size_t j = 0; j + 1 < count && answer->entries->len < ANSWER_ENTRIES; j += 2) {
+            Entry entry = { entries[j], entries[j + 1] };
+
+            g_array_append_val(answer->entries, entry);
+            answer->covered += entry.length;
+        }
+    }
+    return 0;
+}
+
+/* A run being grown until its values change. */
+typedef struct Pending {
+    uint64_t offset, length;
+    uint32_t values[TC_CONTEXTS_MAX];
+    TcWalkFn fn;
+    void *opaque;
+} Pending;
+
+static bool pending_flush(Pending *p, GError **error)
+{
+    return !p->length || p->fn(p->opaque, p->offset, p->length, p->values, error);
+}
+
+static bool pending_add(Pending *p, uint64_t length, const uint32_t *values, GError **error)
+{
+    if (p->length && !memcmp(p->values, values, sizeof(p->values))) {
+        p->length += length;
+        return true;
+    }
+    if (!pending_flush(p, error))
+        return false;
+    p->offset += p->length;
+    p->length = length;
+    memcpy(p->values, values, sizeof(p->values));
+    return true;
+}
+
+/* Walks the answers of all contexts side by side for @length bytes, which each covers. */
+static bool merge_answers(TcSource *source, uint64_t length, Pending *pending, GError **error)
+{
+    guint next[TC_CONTEXTS_MAX] = { 0 };
+    Entry entry[TC_CONTEXTS_MAX] = { 0 }; /* what is left of the current one */
+
+    while (length) {
+        uint32_t values[TC_CONTEXTS_MAX] = { 0 };
+        uint64_t run = length;
+
+        for (unsigned i = 0; i < source->contexts; i++) {
+            if (!source->has[i])
+                continue;
+            while (!entry[i].length)
+                entry[i] = g_array_index(source->answers[i].entries, Entry, next[i]++);
+            values[i] = entry[i].value;
+            run = tm_min(run, entry[i].length);
+        }
+        for (unsigned i = 0; i < source->contexts; i++)
+            entry[i].length -= source->has[i] ? (uint32_t)run : 0;
+        if (!pending_add(pending, run, values, error))
+            return false;
+        length -= run;
+    }
+    return true;
+}
+
+/* Asks for the status at @offset; *length is how far all contexts told. */
+static bool ask_status(TcSource *source, uint64_t offset, uint64_t *length, GError **error)
+{
+    nbd_extent_callback callback = { .callback = collect_extents, .user_data = source };
+    uint64_t covered = tm_min(source->size - offset, STATUS_LENGTH);
+
+    for (unsigned i = 0; i < source->contexts; i++) {
+        g_array_set_size(source->answers[i].entries, 0);
+        source->answers[i].covered = 0;
+    }
+    if (nbd_block_status(source->nbd, covered, offset, callback, 0) == -1) {
+        g_autofree char *why = tc_nbd_error();
+
+        return tm_error_set(error, "%s: block status at offset %" PRIu64 ": %s", source->uri,
+                            offset, why);
+    }
+    for (unsigned i = 0; i < source->contexts; i++)
+        if (source->has[i])
+            covered = tm_min(covered, source->answers[i].covered);
+    if (!covered)
+        return tm_error_set(error, "%s: the server told nothing of the range at offset %" PRIu64,
+                            source->uri, offset);
+    *length = covered;
+    return true;
+}
+
+bool tc_source_walk(TcSource *source, TcWalkFn fn, void *opaque, GError **error)
+{
+    Pending pending = { .fn = fn, .opaque = opaque };
+    uint32_t nothing[TC_CONTEXTS_MAX] = { 0 };
+    bool any = false;
+
+    for (unsigned i = 0; i < source->contexts; i++)
+        any = any || source->has[i];
+    if (!any)
+        return !source->size || fn(opaque, 0, source->size, nothing, error);
+    for (uint64_t offset = 0, length = 0; offset < source->size; offset += length)
+        if (!ask_status(source, offset, &length, error) ||
+            !merge_answers(source, length, &pending, error))
+            return false;
+    return pending_flush(&pending, error);
+}

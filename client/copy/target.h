@@ -1,0 +1,39 @@
+/* client/copy/target.h: the file or block device that a copy is written into.
+ *
+ * Looking (tc_target_look) touches nothing; opening locks it as QEMU would (OFD locks on the bytes
+ * that stand for permissions, see lock_target), so that a disk that QEMU, tidemarkd or another copy
+ * has open is refused; a block device is opened exclusively, which a mounted one refuses.
+ * Threads: write and zero may be called by several at once on distinct ranges. */
+#pragma once
+#include "util/error.h"
+#include "util/sys.h"
+#include <inttypes.h>
+
+typedef struct TcTarget TcTarget;
+
+typedef struct TcTargetLook {
+    bool exists, is_block;
+    uint64_t size;
+} TcTargetLook;
+
+/* What is at @path. Fails for what is neither a regular file nor a block device nor nothing. */
+bool tc_target_look(const char *path, TcTargetLook *look, GError **error);
+/* Checks that a disk of @size can go there: for an incremental copy (@bitmap not NULL, its name)
+ * it has to exist and to be as large; a device must be large enough. */
+bool tc_target_check(const char *path, const TcTargetLook *look, uint64_t size, const char *bitmap,
+                     GError **error);
+/* Whether all of it will read as zeroes when it has been opened, so that holes need no work. */
+bool tc_target_fresh(const TcTargetLook *look);
+
+/* Creates or opens it; a file gets the @size. @sys is borrowed and outlives the target. */
+TcTarget *tc_target_open(const TmSys *sys, const char *path, const TcTargetLook *look,
+                         uint64_t size, GError **error);
+/* 0 or -errno; all of the range or an error. */
+int tc_target_write(TcTarget *target, uint64_t offset, const void *buf, size_t length);
+/* Makes the range read as zeroes; @hole: deallocated where that is possible. */
+int tc_target_zero(TcTarget *target, uint64_t offset, uint64_t length, bool hole);
+/* Makes it durable, with the name of a file that was created. */
+bool tc_target_sync(TcTarget *target, GError **error);
+const char *tc_target_path(const TcTarget *target); /* borrowed */
+void tc_target_free(TcTarget *target);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(TcTarget, tc_target_free)

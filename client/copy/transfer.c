@@ -1,0 +1,353 @@
+/* client/copy/transfer.c: see transfer.h.
+ *
+ * Lock: TcTransfer.lock guards the plan's cursor and the first error; it is held for neither I/O
+ * nor callbacks. Counters are atomic. */
+#include "client/copy/transfer.h"
+#include "util/range.h"
+#include <errno.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+/* A piece to zero is as long as a stop may have to wait for. */
+#define ZERO_SIZE (UINT64_C(256) << 20)
+
+typedef enum { SLOT_FREE, SLOT_IN_FLIGHT, SLOT_ARRIVED } SlotState;
+
+/* As long as a connection more is waited for. */
+enum { CONNECT_MS = 2000 };
+
+/* One request. */
+typedef struct Slot {
+    SlotState state;
+    int error; /* errno, once arrived */
+    TcTask task;
+    char *buf;
+} Slot;
+
+/* One connection and its thread. */
+typedef struct Worker {
+    TcTransfer *transfer;
+    struct nbd_handle *nbd; /* borrowed from the source by the first, owned by the others */
+    GThread *thread;
+    Slot *slots;
+    char *bufs;
+    unsigned busy;
+} Worker;
+
+struct TcTransfer {
+    TcSource *source;
+    TcPlan *plan;
+    TcTarget *target;
+    unsigned connections, requests;
+    uint64_t read_size;
+    bool fresh;
+    Worker *workers;
+    int stop_fd; /* readable when all shall stop */
+    atomic_bool stop;
+    atomic_uint_fast64_t done, read, zeroed;
+    GMutex lock;
+    GError *error;
+};
+
+TcTransfer *tc_transfer_new(TcSource *source, TcPlan *plan, unsigned connections, unsigned requests,
+                            bool fresh)
+{
+    TcTransfer *t = g_new0(TcTransfer, 1);
+    int64_t max = nbd_get_block_size(tc_source_handle(source), LIBNBD_SIZE_MAXIMUM);
+
+    t->source = source;
+    t->plan = plan;
+    t->requests = requests;
+    t->fresh = fresh;
+    t->connections = nbd_can_multi_conn(tc_source_handle(source)) == 1 ? connections : 1;
+    t->workers = g_new0(Worker, t->connections);
+    t->read_size = TC_READ_SIZE;
+    while (max > 0 && t->read_size > (uint64_t)max)
+        t->read_size /= 2;
+    t->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    g_mutex_init(&t->lock);
+    return t;
+}
+
+void tc_transfer_cancel(TcTransfer *t)
+{
+    uint64_t one = 1;
+
+    atomic_store(&t->stop, true);
+    if (write(t->stop_fd, &one, sizeof(one)) < 0)
+        return; /* full: it is readable already */
+}
+
+/* Keeps the first error, with the meaning of @errnum if it is not 0, and stops everybody. The error
+ * is made under the lock: GLib's bookkeeping of errors is nothing that thread sanitizers see. */
+static void G_GNUC_PRINTF(3, 4) fail(TcTransfer *t, int errnum, const char *format, ...)
+{
+    va_list ap;
+
+    va_start(ap, format);
+    g_mutex_lock(&t->lock);
+    if (!t->error) {
+        g_autofree char *text = g_strdup_vprintf(format, ap);
+
+        if (errnum)
+            tm_error_set_errno(&t->error, errnum, "%s", text);
+        else
+            tm_error_set(&t->error, "%s", text);
+    }
+    g_mutex_unlock(&t->lock);
+    va_end(ap);
+    tc_transfer_cancel(t);
+}
+
+static void fail_at(TcTransfer *t, const char *doing, const char *name, const TcTask *task,
+                    int errnum)
+{
+    fail(t, errnum, "%s %s at offset %" PRIu64, doing, name, task->offset);
+}
+
+static void fail_connection(Worker *w)
+{
+    g_autofree char *why = tc_nbd_error();
+
+    fail(w->transfer, 0, "%s: connection lost: %s", tc_source_uri(w->transfer->source), why);
+}
+
+static bool next_task(TcTransfer *t, TcTask *task)
+{
+    bool any;
+
+    g_mutex_lock(&t->lock);
+    any = tc_plan_next(t->plan, t->read_size, ZERO_SIZE, task);
+    g_mutex_unlock(&t->lock);
+    return any;
+}
+
+static void zero_task(TcTransfer *t, const TcTask *task)
+{
+    int r = tc_target_zero(t->target, task->offset, task->length, task->action == TC_DO_HOLE);
+
+    if (r < 0) {
+        fail_at(t, "zeroing target", tc_target_path(t->target), task, -r);
+        return;
+    }
+    atomic_fetch_add(&t->zeroed, task->length);
+    atomic_fetch_add(&t->done, task->length);
+}
+
+static bool all_zero(const char *buf, size_t length)
+{
+    return !length || (!buf[0] && !memcmp(buf, buf + 1, length - 1));
+}
+
+/* Writes what has arrived. The server may not have told, or not have known, that it is zero. */
+static void store_slot(TcTransfer *t, const Slot *slot)
+{
+    const TcTask *task = &slot->task;
+    bool zero = all_zero(slot->buf, task->length);
+    int r = 0;
+
+    if (!zero)
+        r = tc_target_write(t->target, task->offset, slot->buf, task->length);
+    else if (!t->fresh)
+        r = tc_target_zero(t->target, task->offset, task->length, true);
+    if (r < 0) {
+        fail_at(t, "writing target", tc_target_path(t->target), task, -r);
+        return;
+    }
+    if (zero)
+        atomic_fetch_add(&t->zeroed, task->length);
+    atomic_fetch_add(&t->read, task->length);
+    atomic_fetch_add(&t->done, task->length);
+}
+
+static int read_arrived(void *opaque, int *error)
+{
+    Slot *slot = opaque;
+
+    slot->state = SLOT_ARRIVED;
+    slot->error = *error;
+    return 1; /* retires the command */
+}
+
+/* Starts as many reads as there are free slots; false when there is nothing left to start. */
+static bool start_reads(Worker *w)
+{
+    TcTransfer *t = w->transfer;
+
+    for (unsigned i = 0; i < t->requests && !atomic_load(&t->stop); i++) {
+        Slot *slot = &w->slots[i];
+        nbd_completion_callback callback = { .callback = read_arrived, .user_data = slot };
+
+        if (slot->state != SLOT_FREE)
+            continue;
+        for (;;) {
+            if (atomic_load(&t->stop) || !next_task(t, &slot->task))
+                return false;
+            if (slot->task.action == TC_DO_READ)
+                break;
+            zero_task(t, &slot->task);
+        }
+        slot->state = SLOT_IN_FLIGHT;
+        w->busy++;
+        if (nbd_aio_pread(w->nbd, slot->buf, slot->task.length, slot->task.offset, callback, 0) ==
+            -1) {
+            fail_connection(w);
+            return false;
+        }
+    }
+    return true;
+}
+
+static void finish_reads(Worker *w)
+{
+    TcTransfer *t = w->transfer;
+
+    for (unsigned i = 0; i < t->requests; i++) {
+        Slot *slot = &w->slots[i];
+
+        if (slot->state != SLOT_ARRIVED)
+            continue;
+        if (slot->error)
+            fail_at(t, "reading", tc_source_uri(t->source), &slot->task, slot->error);
+        else if (!atomic_load(&t->stop))
+            store_slot(t, slot);
+        slot->state = SLOT_FREE;
+        w->busy--;
+    }
+}
+
+static bool is_lost(const Worker *w)
+{
+    return nbd_aio_is_dead(w->nbd) == 1 || nbd_aio_is_closed(w->nbd) == 1;
+}
+
+/* Waits for the connection and moves it on. */
+static void turn(Worker *w)
+{
+    unsigned direction = nbd_aio_get_direction(w->nbd);
+    struct pollfd fds[2] = {
+        { .fd = nbd_aio_get_fd(w->nbd) },
+        { .fd = w->transfer->stop_fd, .events = POLLIN },
+    };
+    int r = 0;
+
+    /* Issuing a command may meet the end of the connection without saying so; then there is no
+     * descriptor left to wait for. */
+    if (is_lost(w)) {
+        fail_connection(w);
+        return;
+    }
+    if (direction & LIBNBD_AIO_DIRECTION_READ)
+        fds[0].events |= POLLIN;
+    if (direction & LIBNBD_AIO_DIRECTION_WRITE)
+        fds[0].events |= POLLOUT;
+    if (poll(fds, 2, -1) < 0)
+        return; /* EINTR */
+    if (direction & LIBNBD_AIO_DIRECTION_READ && fds[0].revents & (POLLIN | POLLHUP | POLLERR))
+        r = nbd_aio_notify_read(w->nbd);
+    else if (direction & LIBNBD_AIO_DIRECTION_WRITE && fds[0].revents & (POLLOUT | POLLERR))
+        r = nbd_aio_notify_write(w->nbd);
+    if (r == -1 || is_lost(w))
+        fail_connection(w);
+}
+
+static void *work(void *opaque)
+{
+    Worker *w = opaque;
+    TcTransfer *t = w->transfer;
+
+    while (!atomic_load(&t->stop)) {
+        if (!start_reads(w) && !w->busy)
+            break;
+        if (w->busy)
+            turn(w);
+        finish_reads(w);
+    }
+    return NULL;
+}
+
+static bool prepare_worker(TcTransfer *t, Worker *w, GError **error)
+{
+    w->transfer = t;
+    w->slots = g_new0(Slot, t->requests);
+    w->bufs = g_try_malloc_n(t->requests, t->read_size);
+    if (!w->bufs)
+        return tm_error_set(error, "out of memory for %u buffers of %" PRIu64 " bytes", t->requests,
+                            t->read_size);
+    for (unsigned i = 0; i < t->requests; i++)
+        w->slots[i].buf = w->bufs + i * t->read_size;
+    return true;
+}
+
+/* Connects as many workers as are wanted, useful and to be had; at least the first is. */
+static void connect_workers(TcTransfer *t)
+{
+    uint64_t pieces = tc_plan_bytes(t->plan) / t->read_size + 1;
+    unsigned wanted = (unsigned)tm_min(t->connections, pieces), have = 1;
+
+    t->workers[0].nbd = tc_source_handle(t->source);
+    while (have < wanted && !atomic_load(&t->stop)) {
+        t->workers[have].nbd = tc_source_another(t->source, CONNECT_MS);
+        if (!t->workers[have].nbd)
+            break;
+        have++;
+    }
+    t->connections = have;
+}
+
+bool tc_transfer_run(TcTransfer *t, TcTarget *target, GError **error)
+{
+    t->target = target;
+    connect_workers(t);
+    for (unsigned i = 0; i < t->connections; i++)
+        if (!prepare_worker(t, &t->workers[i], error))
+            return false;
+    for (unsigned i = 0; i < t->connections; i++)
+        t->workers[i].thread = g_thread_new("copy", work, &t->workers[i]);
+    for (unsigned i = 0; i < t->connections; i++)
+        g_thread_join(t->workers[i].thread);
+    if (t->error) {
+        g_propagate_error(error, g_steal_pointer(&t->error));
+        return false;
+    }
+    return !atomic_load(&t->stop);
+}
+
+void tc_transfer_counts(TcTransfer *t, TcTransferCounts *counts)
+{
+    counts->done = atomic_load(&t->done);
+    counts->read = atomic_load(&t->read);
+    counts->zeroed = atomic_load(&t->zeroed);
+}
+
+unsigned tc_transfer_connections(const TcTransfer *t)
+{
+    return t->connections;
+}
+
+void tc_transfer_free(TcTransfer *t)
+{
+    if (!t)
+        return;
+    for (unsigned i = 0; i < t->connections; i++) {
+        Worker *w = &t->workers[i];
+
+        /* Reads may still be in flight: nothing arrives any more once nobody turns the handle.
+         * The first worker's belongs to the source, which may only be freed from now on. */
+        if (i && w->nbd && nbd_aio_is_ready(w->nbd) == 1 && !nbd_aio_in_flight(w->nbd))
+            nbd_shutdown(w->nbd, 0);
+        if (i)
+            nbd_close(w->nbd);
+        g_free(w->slots);
+        g_free(w->bufs);
+    }
+    g_free(t->workers);
+    close(t->stop_fd);
+    g_clear_error(&t->error);
+    g_mutex_clear(&t->lock);
+    g_free(t);
+}

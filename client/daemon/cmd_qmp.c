@@ -1,0 +1,175 @@
+/* client/daemon/cmd_qmp.c: "tidemark qmp": one QMP command, its arguments typed by the server's
+ * schema. */
+#include "client/commands.h"
+#include "client/daemon/arguments.h"
+#include "client/text.h"
+#include "qmp/schema/table.h"
+#include <string.h>
+
+static const TcOption options[] = {
+    TC_SOCKET_OPTION,
+    { "complete", NULL, NULL }, /* for the shell: commands, or the arguments of one */
+    { 0 },
+};
+
+/* ---- from the tables that the daemon of this version has, without it ---- */
+
+static void print_lines(const char *text)
+{
+    g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
+
+    for (char **line = lines; line[0] && line[1]; line++) {
+        unsigned indent = (unsigned)strspn(*line, " ");
+
+        if (**line)
+            tc_print_wrapped(stdout, indent, indent, *line + indent);
+        else
+            putchar('\n');
+    }
+}
+
+static bool unknown_command(const QmpTypes *types, const char *name, GError **error)
+{
+    g_auto(GStrv) names = qmp_table_completion(types, NULL);
+    const char *closest = tc_closest(name, (const char *const *)names);
+
+    return tm_error_set(error, "unknown QMP command '%s'%s%s%s", name,
+                        closest ? ": did you mean '" : "", closest ? closest : "",
+                        closest ? "'?" : "");
+}
+
+static bool describe(const QmpTypes *types, const char *command, GError **error)
+{
+    g_autofree char *text = qmp_table_help(types, command);
+
+    if (!text)
+        return unknown_command(types, command, error);
+    print_lines(text);
+    return true;
+}
+
+static bool complete(const QmpTypes *types, const char *command, GError **error)
+{
+    g_auto(GStrv) words = qmp_table_completion(types, command);
+
+    if (!words)
+        return unknown_command(types, command, error);
+    for (char **word = words; *word; word++)
+        puts(*word);
+    return true;
+}
+
+/* Shows what is known of the first argument. */
+static int from_tables(const TcInvocation *inv,
+                       bool (*show)(const QmpTypes *types, const char *command, GError **error))
+{
+    BlkRegistry *registry = blk_registry_new(&tm_sys_kernel);
+    QmpTypes *types = qmp_types_new(registry);
+    g_autoptr(GError) error = NULL;
+    bool ok = show(types, tc_arg(inv, 0), &error);
+
+    qmp_types_free(types);
+    blk_registry_free(registry);
+    return ok ? TC_EXIT_OK : tc_fail_usage(inv, g_steal_pointer(&error));
+}
+
+static int help(const TcInvocation *inv)
+{
+    g_autofree char *list = qmp_table_list();
+
+    if (tc_arg(inv, 0))
+        return from_tables(inv, describe);
+    tc_cli_help(inv, stdout);
+    fputs(list, stdout);
+    return TC_EXIT_OK;
+}
+
+/* ---- with a daemon ---- */
+
+/* The schema; NULL if the server can't tell it, which is no reason not to try the command. */
+static TcSchema *fetch_schema(TcQmp *qmp)
+{
+    g_autoptr(json_object) array = tc_qmp_execute(qmp, "query-qmp-schema", NULL, NULL);
+
+    return array ? tc_schema_new(array) : NULL;
+}
+
+static bool all_json(const char *const *words)
+{
+    for (; *words; words++) {
+        const char *equals = strchr(*words, '=');
+
+        if (!equals || equals == *words || equals[-1] != ':')
+            return false;
+    }
+    return true;
+}
+
+/* Puts "COMMAND: CLASS: " before the message, and perhaps a better name behind it. */
+static void explain(TcQmp *qmp, const char *command, GError **error)
+{
+    bool unknown = g_error_matches(*error, TM_ERROR, TM_ERROR_COMMAND_NOT_FOUND);
+    g_autoptr(TcSchema) schema = unknown ? fetch_schema(qmp) : NULL;
+    const char *closest = schema ? tc_schema_closest(schema, command) : NULL;
+    g_autoptr(GError) old = g_steal_pointer(error);
+
+    tm_error_set(error, "%s: %s: %s%s%s%s", command, tm_error_class_name(old), old->message,
+                 closest ? " (did you mean '" : "", closest ? closest : "", closest ? "'?)" : "");
+}
+
+static int missing_command(const TcInvocation *inv)
+{
+    GError *error = NULL;
+
+    tm_error_set(&error, "missing argument: usage is '%s %s'", inv->path, inv->command->args);
+    return tc_fail_usage(inv, error);
+}
+
+static int run(const TcInvocation *inv)
+{
+    const char *command = tc_arg(inv, 0);
+    const char *const *words = (const char *const *)&inv->args->pdata[1];
+    g_autofree char *path = NULL;
+    g_autoptr(GError) error = NULL;
+    g_autoptr(TcQmp) qmp = NULL;
+    g_autoptr(TcSchema) schema = NULL;
+    g_autoptr(json_object) arguments = NULL, result = NULL;
+
+    if (tc_flag(inv, "complete"))
+        return from_tables(inv, complete);
+    if (!command)
+        return missing_command(inv);
+    path = tc_qmp_socket(tc_option(inv, "socket"));
+    qmp = tc_qmp_open(path, &error);
+    if (!qmp)
+        return tc_fail(g_steal_pointer(&error));
+    if (!all_json(words))
+        schema = fetch_schema(qmp);
+    arguments = tc_arguments_build(schema, command, words, &error);
+    if (!arguments)
+        return tc_fail_usage(inv, g_steal_pointer(&error));
+    result = tc_qmp_execute(qmp, command, arguments, &error);
+    if (!result) {
+        explain(qmp, command, &error);
+        return tc_fail(g_steal_pointer(&error));
+    }
+    tc_json_print(result, stdout);
+    return TC_EXIT_OK;
+}
+
+const TcCommand tc_command_qmp = {
+    .name = "qmp",
+    .args = "COMMAND [KEY=VALUE | KEY:=JSON]...",
+    .summary = "Sends a QMP command and prints its result",
+    .details =
+        "A VALUE takes the type that the server's schema gives its KEY; dots step into objects\n"
+        "and, by number, into arrays. KEY:=JSON is sent as it is. For example:\n"
+        "  tidemark qmp block-dirty-bitmap-add node=disk0 name=b0 granularity=64k\n"
+        "  tidemark qmp block-export-add id=e0 type=nbd node-name=disk0 bitmaps=b0 writable=on\n"
+        "'tidemark qmp COMMAND --help' shows the arguments of a command, without a daemon.\n",
+    .min_args = 0,
+    .max_args = -1,
+    .options = options,
+    .run = run,
+    .help = help,
+};

@@ -1,0 +1,24 @@
+/* client/daemon/daemon_view.h: what a daemon tells of its nodes, bitmaps and exports, as tables.
+ *
+ * The JSON is the daemon's own (query-named-block-nodes, query-block-exports): here it is only read
+ * leniently, so that any QEMU's answers do. Threads: main. */
+#pragma once
+#include "client/daemon/qmp_client.h"
+#include "client/table.h"
+
+/* query-named-block-nodes, flat. A new reference. */
+json_object *tc_view_nodes(TcQmp *qmp, GError **error);
+/* query-block-exports. A new reference. */
+json_object *tc_view_exports(TcQmp *qmp, GError **error);
+
+/* The bitmaps of @nodes, or of the one called @node, or the one of those called @name (NULL: any)
+ * as an array of objects: the daemon's own with "node" and "size" (of the disk) added, by node and
+ * name. A new reference. False names in @node or @name are errors with a suggestion. */
+json_object *tc_view_bitmaps(json_object *nodes, const char *node, const char *name,
+                             GError **error);
+
+TcTable *tc_view_node_table(json_object *nodes, const char *title);
+TcTable *tc_view_export_table(json_object *exports, const char *title);
+TcTable *tc_view_bitmap_table(json_object *bitmaps, const char *title);
+/* A line for each bitmap that has a reason for its state; nothing if there is none. */
+void tc_view_print_reasons(json_object *bitmaps, FILE *out);

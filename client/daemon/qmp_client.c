@@ -1,0 +1,219 @@
+/* client/daemon/qmp_client.c: see qmp_client.h. */
+#include "client/daemon/qmp_client.h"
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+/* A reply longer than this is a broken server: query-qmp-schema is some hundred kilobytes. */
+enum { REPLY_MAX = 256 << 20, JSON_DEPTH = 128, READ_SIZE = 65536, GREETING_SECONDS = 10 };
+
+struct TcQmp {
+    int fd;
+    char *path;
+    json_tokener *tokener;
+    char *buf;
+    size_t start, end; /* what is in buf and not parsed yet */
+    json_object *greeting;
+};
+
+char *tc_qmp_socket(const char *option)
+{
+    const char *variable = g_getenv("TIDEMARK_SOCKET"), *runtime = g_getenv("XDG_RUNTIME_DIR");
+    g_autofree char *own = NULL;
+
+    if (option)
+        return g_strdup(option);
+    if (variable && *variable)
+        return g_strdup(variable);
+    if (runtime && *runtime) {
+        own = g_build_filename(runtime, "tidemark.sock", NULL);
+        if (!access(own, F_OK))
+            return g_steal_pointer(&own);
+    }
+    return g_strdup("/run/tidemark/qmp.sock");
+}
+
+/* The next JSON value from the socket: a new reference. */
+static json_object *receive(TcQmp *qmp, GError **error)
+{
+    size_t total = 0;
+
+    for (;;) {
+        ssize_t got;
+
+        if (qmp->start < qmp->end) {
+            json_object *value = json_tokener_parse_ex(qmp->tokener, qmp->buf + qmp->start,
+                                                       (int)(qmp->end - qmp->start));
+            enum json_tokener_error state = json_tokener_get_error(qmp->tokener);
+
+            if (state == json_tokener_success) {
+                qmp->start += json_tokener_get_parse_end(qmp->tokener);
+                return value;
+            }
+            total += qmp->end - qmp->start;
+            qmp->start = qmp->end;
+            if (state != json_tokener_continue || total > REPLY_MAX) {
+                tm_error_set(error, "socket '%s': this is not QMP: %s", qmp->path,
+                             state == json_tokener_continue ? "the reply is too long"
+                                                            : json_tokener_error_desc(state));
+                return NULL;
+            }
+        }
+        got = recv(qmp->fd, qmp->buf, READ_SIZE, 0);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0) {
+            if (errno == EAGAIN)
+                tm_error_set(error,
+                             "socket '%s': no greeting within %d seconds: it may serve one client "
+                             "at a time and have one",
+                             qmp->path, GREETING_SECONDS);
+            else
+                tm_error_set_errno(error, errno, "socket '%s'", qmp->path);
+            return NULL;
+        }
+        if (!got) {
+            tm_error_set(error, "socket '%s': the server closed the connection", qmp->path);
+            return NULL;
+        }
+        qmp->start = 0;
+        qmp->end = (size_t)got;
+    }
+}
+
+static bool send_text(TcQmp *qmp, const char *text, GError **error)
+{
+    size_t left = strlen(text);
+
+    while (left) {
+        ssize_t sent = send(qmp->fd, text, left, MSG_NOSIGNAL);
+
+        if (sent < 0 && errno == EINTR)
+            continue;
+        if (sent < 0)
+            return tm_error_set_errno(error, errno, "socket '%s'", qmp->path);
+        text += sent;
+        left -= (size_t)sent;
+    }
+    return true;
+}
+
+/* An error reply as a GError. */
+static void set_server_error(json_object *reply, GError **error)
+{
+    static const struct {
+        const char *name;
+        TmErrorClass code;
+    } classes[] = {
+        { "GenericError", TM_ERROR_GENERIC },
+        { "CommandNotFound", TM_ERROR_COMMAND_NOT_FOUND },
+        { "DeviceNotActive", TM_ERROR_DEVICE_NOT_ACTIVE },
+        { "DeviceNotFound", TM_ERROR_DEVICE_NOT_FOUND },
+    };
+    json_object *details = tc_json_get(reply, "error", NULL);
+    const char *name = tc_json_string(details, "class"), *desc = tc_json_string(details, "desc");
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(classes); i++) {
+        if (name && !strcmp(classes[i].name, name)) {
+            tm_error_set_class(error, classes[i].code, "%s", desc ? desc : "no description");
+            return;
+        }
+    }
+    tm_error_set(error, "%s: %s", name ? name : "error", desc ? desc : "no description");
+}
+
+json_object *tc_qmp_execute(TcQmp *qmp, const char *command, json_object *arguments, GError **error)
+{
+    g_autoptr(json_object) request = json_object_new_object();
+    g_autofree char *line = NULL;
+
+    json_object_object_add(request, "execute", json_object_new_string(command));
+    if (arguments)
+        json_object_object_add(request, "arguments", json_object_get(arguments));
+    /* At once: who has the last brace may answer, and be gone. */
+    line = g_strconcat(json_object_to_json_string_ext(request, JSON_C_TO_STRING_PLAIN), "\n", NULL);
+    if (!send_text(qmp, line, error))
+        return NULL;
+    for (;;) {
+        g_autoptr(json_object) reply = receive(qmp, error);
+        json_object *result;
+
+        if (!reply)
+            return NULL;
+        if (tc_json_get(reply, "event", NULL))
+            continue;
+        if (json_object_is_type(reply, json_type_object) &&
+            json_object_object_get_ex(reply, "return", &result))
+            return result ? json_object_get(result) : json_object_new_object();
+        set_server_error(reply, error);
+        return NULL;
+    }
+}
+
+/* 0: none. */
+static void set_timeout(int fd, int seconds)
+{
+    struct timeval limit = { .tv_sec = seconds };
+
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+}
+
+TcQmp *tc_qmp_open(const char *path, GError **error)
+{
+    g_autoptr(TcQmp) qmp = g_new0(TcQmp, 1);
+    g_autoptr(json_object) ready = NULL;
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+
+    qmp->path = g_strdup(path);
+    qmp->buf = g_malloc(READ_SIZE);
+    qmp->tokener = json_tokener_new_ex(JSON_DEPTH);
+    qmp->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (qmp->fd < 0) {
+        tm_error_set_errno(error, errno, "socket");
+        return NULL;
+    }
+    if (strlen(path) >= sizeof(address.sun_path)) {
+        tm_error_set(error, "socket '%s': the path is longer than %zu bytes", path,
+                     sizeof(address.sun_path) - 1);
+        return NULL;
+    }
+    strcpy(address.sun_path, path);
+    if (connect(qmp->fd, (struct sockaddr *)&address, sizeof(address))) {
+        tm_error_set_errno(error, errno,
+                           "no daemon at socket '%s' (--socket or TIDEMARK_SOCKET name another)",
+                           path);
+        return NULL;
+    }
+    /* commands may take as long as they need, but who listens also greets */
+    set_timeout(qmp->fd, GREETING_SECONDS);
+    qmp->greeting = receive(qmp, error);
+    if (!qmp->greeting)
+        return NULL;
+    set_timeout(qmp->fd, 0);
+    if (!tc_json_get(qmp->greeting, "QMP", NULL)) {
+        tm_error_set(error, "socket '%s': this is not QMP: no greeting", path);
+        return NULL;
+    }
+    ready = tc_qmp_execute(qmp, "qmp_capabilities", NULL, error);
+    return ready ? g_steal_pointer(&qmp) : NULL;
+}
+
+json_object *tc_qmp_greeting(const TcQmp *qmp)
+{
+    return qmp->greeting;
+}
+
+void tc_qmp_free(TcQmp *qmp)
+{
+    if (!qmp)
+        return;
+    if (qmp->fd >= 0)
+        close(qmp->fd);
+    json_object_put(qmp->greeting);
+    json_tokener_free(qmp->tokener);
+    g_free(qmp->buf);
+    g_free(qmp->path);
+    g_free(qmp);
+}

@@ -1,0 +1,23 @@
+/* client/daemon/qmp_client.h: the client's end of a QMP socket, tidemarkd's or any QEMU program's.
+ *
+ * One command at a time; events in between are passed over. Threads: a client belongs to one. */
+#pragma once
+#include "client/json.h"
+#include "util/error.h"
+
+typedef struct TcQmp TcQmp;
+
+/* Where the socket is: @option if it is not NULL, else TIDEMARK_SOCKET, else tidemark.sock in
+ * XDG_RUNTIME_DIR if that exists, else /run/tidemark/qmp.sock. Returned. */
+char *tc_qmp_socket(const char *option);
+/* Connects and negotiates. */
+TcQmp *tc_qmp_open(const char *path, GError **error);
+/* Executes a command; @arguments is borrowed and may be NULL. The result, a new reference, or NULL
+ * and the server's error: its message, the class as the TM_ERROR code where that has one, else
+ * the class's name goes before the message. */
+json_object *tc_qmp_execute(TcQmp *qmp, const char *command, json_object *arguments,
+                            GError **error);
+/* The greeting: borrowed. */
+json_object *tc_qmp_greeting(const TcQmp *qmp);
+void tc_qmp_free(TcQmp *qmp);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(TcQmp, tc_qmp_free)

@@ -1,0 +1,151 @@
+/* client/daemon/schema.c: see schema.h. */
+#include "client/daemon/schema.h"
+#include "client/text.h"
+#include <string.h>
+
+struct TcSchema {
+    json_object *array;
+    GHashTable *by_name; /* borrowed strings to borrowed objects */
+};
+
+TcSchema *tc_schema_new(json_object *array)
+{
+    TcSchema *schema = g_new0(TcSchema, 1);
+
+    schema->array = json_object_get(array);
+    schema->by_name = g_hash_table_new(g_str_hash, g_str_equal);
+    for (size_t i = 0;
+         json_object_is_type(array, json_type_array) && i < json_object_array_length(array); i++) {
+        json_object *entry = json_object_array_get_idx(array, i);
+        const char *name = tc_json_string(entry, "name");
+
+        if (name)
+            g_hash_table_insert(schema->by_name, (gpointer)name, entry);
+    }
+    return schema;
+}
+
+void tc_schema_free(TcSchema *schema)
+{
+    if (!schema)
+        return;
+    g_hash_table_unref(schema->by_name);
+    json_object_put(schema->array);
+    g_free(schema);
+}
+
+/* The entry called @name if its meta-type is @meta. */
+static json_object *find(const TcSchema *schema, const char *name, const char *meta)
+{
+    json_object *entry = schema && name ? g_hash_table_lookup(schema->by_name, name) : NULL;
+
+    return g_strcmp0(tc_json_string(entry, "meta-type"), meta) ? NULL : entry;
+}
+
+const char *tc_schema_arguments(const TcSchema *schema, const char *command)
+{
+    return tc_json_string(find(schema, command, "command"), "arg-type");
+}
+
+const char *tc_schema_closest(const TcSchema *schema, const char *name)
+{
+    g_autoptr(GPtrArray) names = g_ptr_array_new();
+    GHashTableIter iter;
+    gpointer key;
+
+    g_hash_table_iter_init(&iter, schema->by_name);
+    while (g_hash_table_iter_next(&iter, &key, NULL))
+        if (find(schema, key, "command"))
+            g_ptr_array_add(names, key);
+    g_ptr_array_add(names, NULL);
+    return tc_closest(name, (const char *const *)names->pdata);
+}
+
+/* In @list, an array of objects, the "type" of the one whose @key is @value. */
+static const char *type_in(json_object *list, const char *key, const char *value)
+{
+    for (size_t i = 0;
+         json_object_is_type(list, json_type_array) && i < json_object_array_length(list); i++) {
+        json_object *item = json_object_array_get_idx(list, i);
+
+        if (!g_strcmp0(tc_json_string(item, key), value))
+            return tc_json_string(item, "type");
+    }
+    return NULL;
+}
+
+const char *tc_schema_member(const TcSchema *schema, const char *object_type, const char *member,
+                             json_object *given)
+{
+    json_object *object = find(schema, object_type, "object");
+    json_object *variants = tc_json_get(object, "variants", NULL);
+    const char *type = type_in(tc_json_get(object, "members", NULL), "name", member);
+    const char *tag = tc_json_string(object, "tag");
+    const char *value = tag ? tc_json_string(given, tag) : NULL;
+
+    if (type || !variants)
+        return type;
+    if (value)
+        return tc_schema_member(schema, type_in(variants, "case", value), member, given);
+    for (size_t i = 0; !type && i < json_object_array_length(variants); i++)
+        type = tc_schema_member(
+            schema, tc_json_string(json_object_array_get_idx(variants, i), "type"), member, given);
+    return type;
+}
+
+const char *tc_schema_choice(const TcSchema *schema, const char *type, const char *meta)
+{
+    json_object *members = tc_json_get(find(schema, type, "alternate"), "members", NULL);
+
+    if (find(schema, type, meta))
+        return type;
+    for (size_t i = 0; members && i < json_object_array_length(members); i++) {
+        const char *choice = tc_json_string(json_object_array_get_idx(members, i), "type");
+
+        if (find(schema, choice, meta))
+            return choice;
+    }
+    return NULL;
+}
+
+const char *tc_schema_element(const TcSchema *schema, const char *array_type)
+{
+    return tc_json_string(find(schema, array_type, "array"), "element-type");
+}
+
+static unsigned builtin_kinds(const char *json_type)
+{
+    static const struct {
+        const char *name;
+        unsigned kinds;
+    } kinds[] = {
+        { "string", TC_JSON_STRING }, { "int", TC_JSON_INT },   { "number", TC_JSON_NUMBER },
+        { "boolean", TC_JSON_BOOL },  { "null", TC_JSON_NULL }, { "object", TC_JSON_OBJECT },
+        { "array", TC_JSON_ARRAY },
+    };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(kinds); i++)
+        if (!g_strcmp0(json_type, kinds[i].name))
+            return kinds[i].kinds;
+    return TC_JSON_ANY;
+}
+
+unsigned tc_schema_kinds(const TcSchema *schema, const char *type)
+{
+    json_object *alternate = find(schema, type, "alternate"), *members;
+    unsigned kinds = 0;
+
+    if (find(schema, type, "enum"))
+        return TC_JSON_STRING;
+    if (find(schema, type, "object"))
+        return TC_JSON_OBJECT;
+    if (find(schema, type, "array"))
+        return TC_JSON_ARRAY;
+    if (!alternate)
+        return builtin_kinds(tc_json_string(find(schema, type, "builtin"), "json-type"));
+    members = tc_json_get(alternate, "members", NULL);
+    for (size_t i = 0; members && i < json_object_array_length(members); i++)
+        kinds |=
+            tc_schema_kinds(schema, tc_json_string(json_object_array_get_idx(members, i), "type"));
+    return kinds;
+}

@@ -1,0 +1,426 @@
+/* client/image/cmd_create.c: "tidemark image create".
+ *
+ * Options are spelt as qemu-img spells them ("-o cluster_size=64k,compat=0.10"), and given to the
+ * block layer as QEMU's BlockdevCreateOptions. */
+#include "block/image/image.h"
+#include "client/image/cmd_image.h"
+#include "client/json.h"
+#include "client/progress.h"
+#include "client/text.h"
+#include "util/log.h"
+#include "util/range.h"
+#include <string.h>
+#include <unistd.h>
+
+#define SECTOR 512u
+
+static const TcOption options[] = {
+    { "format", "FMT", "raw (default) or qcow2", 'f' },
+    { "options", "K=V,...", "options of the format; 'help' lists them", 'o' },
+    { "backing", "FILE2", "what is not written reads as in that image", 'b' },
+    { "backing-format", "FMT", "the format of FILE2", 'F' },
+    { "unsafe", NULL, "don't look at FILE2: SIZE has to be given", 'u' },
+    { "preallocation", "MODE", "the same as -o preallocation=MODE" },
+    TC_QUIET_OPTION,
+    { 0 },
+};
+
+/* An option of a format: how it is spelt here, and in QMP. */
+typedef struct CreateOption {
+    const char *name, *member;
+    enum { TEXT, SIZE, NUMBER, FLAG, COMPAT, TYPES } type;
+    const char *help;
+} CreateOption;
+
+static const CreateOption raw_options[] = {
+    { "nocow", "nocow", FLAG, "on or off: no copy-on-write by the file system" },
+    { "preallocation", "preallocation", TEXT, "off, falloc or full" },
+    { "size", "size", SIZE, "bytes of the disk" },
+    { 0 },
+};
+
+static const CreateOption qcow2_options[] = {
+    { "backing_file", "backing-file", TEXT, "the name of a backing file" },
+    { "backing_fmt", "backing-fmt", TEXT, "its format" },
+    { "cluster_size", "cluster-size", SIZE, "512 to 2M, 64k by default" },
+    { "compat", "version", COMPAT, "v3 (1.1), the default, or v2 (0.10)" },
+    { "compression_type", "compression-type", TEXT, "zlib or zstd" },
+    { "data_file", "data-file", TEXT, "the name of a file for the data" },
+    { "data_file_raw", "data-file-raw", FLAG, "on or off: that file can be read as a raw image" },
+    { "extended_l2", "extended-l2", FLAG, "on or off: clusters are allocated in 32 parts" },
+    { "lazy_refcounts", "lazy-refcounts", FLAG, "on or off: refcounts may be late" },
+    { "preallocation", "preallocation", TEXT, "off, metadata, falloc or full" },
+    { "refcount_bits", "refcount-bits", NUMBER, "1, 2, 4, ... 64; 16 by default" },
+    { "size", "size", SIZE, "bytes of the disk" },
+    { 0 },
+};
+
+typedef struct Create {
+    const TcInvocation *inv;
+    const char *path, *format;
+    const CreateOption *known;
+    json_object *create; /* BlockdevCreateOptions */
+    bool sized;
+    uint64_t size;
+    char *data_file;
+    GPtrArray *made; /* paths of files that were not there before, borrowed */
+    TcProgress *progress;
+} Create;
+
+/* ---- options */
+
+static const CreateOption *find_known(const Create *c, const char *name, GError **error)
+{
+    g_autoptr(GPtrArray) names = g_ptr_array_new();
+    g_autofree char *spelt = g_strdelimit(g_strdup(name), "-", '_');
+    const char *closest;
+
+    for (const CreateOption *o = c->known; o->name; o++) {
+        if (!strcmp(o->name, spelt))
+            return o;
+        g_ptr_array_add(names, (gpointer)o->name);
+    }
+    g_ptr_array_add(names, NULL);
+    closest = tc_closest(spelt, (const char *const *)names->pdata);
+    if (closest)
+        tm_error_set(error, "%s images have no option '%s': did you mean '%s'?", c->format, name,
+                     closest);
+    else
+        tm_error_set(error, "%s images have no option '%s': '-o help' lists them", c->format, name);
+    return NULL;
+}
+
+static bool parse_flag(const char *text, json_object **value)
+{
+    static const char *const yes[] = { "on", "yes", "true", "y", NULL };
+    static const char *const no[] = { "off", "no", "false", "n", NULL };
+    bool is = g_strv_contains(yes, text);
+
+    if (!is && !g_strv_contains(no, text))
+        return false;
+    *value = json_object_new_boolean(is);
+    return true;
+}
+
+static bool parse_compat(const char *text, json_object **value)
+{
+    static const char *const v2[] = { "v2", "0.10", NULL }, *const v3[] = { "v3", "1.1", NULL };
+    bool old = g_strv_contains(v2, text);
+
+    if (!old && !g_strv_contains(v3, text))
+        return false;
+    *value = json_object_new_string(old ? "v2" : "v3");
+    return true;
+}
+
+static bool parse_value(const CreateOption *o, const char *text, json_object **value,
+                        GError **error)
+{
+    static const char *const expected[] = { "", "a size", "a number", "on or off",
+                                            "a version: v2 (0.10) or v3 (1.1)" };
+    G_STATIC_ASSERT(G_N_ELEMENTS(expected) == TYPES);
+    uint64_t number;
+    bool ok = true;
+
+    if (o->type == TEXT)
+        *value = json_object_new_string(text);
+    else if (o->type == FLAG)
+        ok = parse_flag(text, value);
+    else if (o->type == COMPAT)
+        ok = parse_compat(text, value);
+    else if ((ok = tc_image_size(text, &number) && number <= INT64_MAX))
+        *value = json_object_new_uint64(number);
+    return ok || tm_error_set(error, "option %s: '%s' is not %s", o->name, text, expected[o->type]);
+}
+
+static bool set_option(Create *c, const char *name, const char *text, GError **error)
+{
+    const CreateOption *o = find_known(c, name, error);
+    json_object *value = NULL;
+
+    if (!o || !parse_value(o, text, &value, error))
+        return false;
+    if (!strcmp(o->name, "size")) {
+        c->sized = true;
+        c->size = json_object_get_uint64(value);
+        json_object_put(value);
+    } else if (!strcmp(o->name, "data_file")) {
+        g_free(c->data_file);
+        c->data_file = g_strdup(text);
+        json_object_put(value);
+    } else {
+        json_object_object_add(c->create, o->member, value);
+    }
+    return true;
+}
+
+/* "k=v,k=v"; a comma in a value is written twice. */
+static bool set_options(Create *c, const char *text, GError **error)
+{
+    g_autoptr(GString) word = g_string_new(NULL);
+
+    for (const char *at = text;; at++) {
+        const char *equals;
+
+        if (*at == ',' && at[1] == ',') {
+            g_string_append_c(word, *++at);
+            continue;
+        }
+        if (*at && *at != ',') {
+            g_string_append_c(word, *at);
+            continue;
+        }
+        equals = strchr(word->str, '=');
+        if (!equals)
+            return tm_error_set(error, "option --options: '%s' is not of the form NAME=VALUE",
+                                word->str);
+        g_autofree char *name = g_strndup(word->str, (gsize)(equals - word->str));
+        if (!set_option(c, name, equals + 1, error))
+            return false;
+        if (!*at)
+            return true;
+        g_string_set_size(word, 0);
+    }
+}
+
+static bool take_options(Create *c, GError **error)
+{
+    const TcInvocation *inv = c->inv;
+    const char *preallocation = tc_option(inv, "preallocation");
+    const char *backing = tc_option(inv, "backing"), *format = tc_option(inv, "backing-format");
+
+    for (guint i = 0; i < inv->given->len; i++) {
+        const TcGiven *given = &g_array_index(inv->given, TcGiven, i);
+
+        if (!strcmp(given->option->name, "options") && !set_options(c, given->value, error))
+            return false;
+    }
+    if (backing && c->known == raw_options)
+        return tm_error_set(error, "raw images can't have a backing file");
+    if (format && c->known == raw_options)
+        return tm_error_set(error, "--backing-format is for --backing");
+    return (!preallocation || set_option(c, "preallocation", preallocation, error)) &&
+           (!backing || set_option(c, "backing_file", backing, error)) &&
+           (!format || set_option(c, "backing_fmt", format, error));
+}
+
+static bool check(Create *c, GError **error)
+{
+    static const char *const formats[] = { "raw", "qcow2", NULL };
+    const char *size = tc_arg(c->inv, 1), *closest;
+
+    c->format = tc_option(c->inv, "format");
+    if (!c->format)
+        c->format = "raw";
+    if (!g_strv_contains(formats, c->format)) {
+        closest = tc_closest(c->format, formats);
+        return tm_error_set(error, "unknown format '%s': %s%s", c->format,
+                            closest ? "did you mean " : "raw and qcow2 are known",
+                            closest ? closest : "");
+    }
+    c->known = !strcmp(c->format, "raw") ? raw_options : qcow2_options;
+    if (!g_strcmp0(tc_option(c->inv, "options"), "help"))
+        return true;
+    if (!take_options(c, error))
+        return false;
+    if (size) {
+        if (!tc_image_size(size, &c->size) || c->size > TM_SIZE_MAX)
+            return tm_error_set(
+                error, "'%s' is not a size: NUMBER with a suffix k, M, G, T, P or E", size);
+        c->sized = true;
+    }
+    return true;
+}
+
+/* ---- the backing file */
+
+static const char *text_of(const Create *c, const char *member)
+{
+    return json_object_get_string(json_object_object_get(c->create, member));
+}
+
+/* It is what it is said to be, and as large as the new image, if that is not told. */
+static bool look_at_backing(Create *c, GError **error)
+{
+    const char *backing = text_of(c, "backing-file"), *format = text_of(c, "backing-fmt");
+    TcImageOptions o = { .format = format };
+    g_auto(TcImage) image = { 0 };
+    g_autofree char *path = NULL;
+
+    if (!backing)
+        return true;
+    if (!*backing)
+        return tm_error_set(error, "the name of the backing file is empty");
+    if (!format)
+        return tm_error_set(error, "which format '%s' has is to be said with --backing-format",
+                            backing);
+    if (tc_flag(c->inv, "unsafe"))
+        return true;
+    path = tc_image_path(c->path, backing, error);
+    if (!path || !tc_image_open(path, &o, &image, error)) {
+        if (error && *error)
+            g_prefix_error(error, "the backing file can't be used: ");
+        return false;
+    }
+    if (!c->sized)
+        c->size = blk_node_size(image.node);
+    c->sized = true;
+    return true;
+}
+
+/* ---- making it */
+
+static bool show_progress(void *opaque, uint64_t done, uint64_t total)
+{
+    Create *c = opaque;
+
+    tc_progress_show(c->progress, "creating", done, total);
+    return true;
+}
+
+static json_object *file_node(const char *path)
+{
+    json_object *file = json_object_new_object();
+
+    json_object_object_add(file, "driver", json_object_new_string("file"));
+    json_object_object_add(file, "filename", json_object_new_string(path));
+    return file;
+}
+
+/* A file of no bytes, if there is none. */
+static bool make_file(Create *c, TcImage *image, const char *path, GError **error)
+{
+    json_object *create;
+    bool ok;
+
+    if (g_file_test(path, G_FILE_TEST_EXISTS))
+        return true; /* what is in it goes when all options have been found good */
+    create = file_node(path);
+    json_object_object_add(create, "size", json_object_new_int(0));
+    ok = blk_image_create(image->graph, create, NULL, NULL, error);
+    json_object_put(create);
+    if (ok)
+        g_ptr_array_add(c->made, (char *)path);
+    return ok;
+}
+
+static bool make_image(Create *c, TcImage *image, GError **error)
+{
+    json_object *create = c->create;
+    bool raw = c->known == raw_options;
+
+    json_object_object_add(create, "driver", json_object_new_string(raw ? "file" : c->format));
+    json_object_object_add(create, "size", json_object_new_uint64(c->size));
+    if (raw) {
+        json_object_object_add(create, "filename", json_object_new_string(c->path));
+    } else {
+        if (!make_file(c, image, c->path, error))
+            return false;
+        json_object_object_add(create, "file", file_node(c->path));
+    }
+    if (c->data_file) {
+        if (!make_file(c, image, c->data_file, error))
+            return false;
+        json_object_object_add(create, "data-file", file_node(c->data_file));
+    }
+    return blk_image_create(image->graph, create, show_progress, c, error);
+}
+
+static bool make(Create *c, GError **error)
+{
+    g_autoptr(GPtrArray) made = g_ptr_array_new();
+    g_autoptr(TcProgress) progress = tc_progress_new(!tc_flag(c->inv, "quiet"));
+    g_auto(TcImage) image = { 0 };
+
+    if (!look_at_backing(c, error))
+        return false;
+    if (!c->sized)
+        return tm_error_set(error, "how large is it to be? Give SIZE%s",
+                            c->known == raw_options ? "" : ", or a backing file");
+    c->size = tm_align_up(c->size, SECTOR);
+    c->progress = progress;
+    c->made = made;
+    if (!tc_image_begin(&image, error))
+        return false;
+    if (make_image(c, &image, error))
+        return true;
+    for (guint i = 0; i < made->len; i++)
+        unlink(made->pdata[i]);
+    return false;
+}
+
+/* ---- the command */
+
+/* qemu-img's default, and a trap. */
+static void warn_of_name(const Create *c)
+{
+    if (c->known == raw_options && !tc_flag(c->inv, "format") &&
+        g_str_has_suffix(c->path, ".qcow2"))
+        tm_log(TM_LOG_WARNING,
+               "'%s' is a raw image, whatever its name: --format qcow2 makes the other", c->path);
+}
+
+static void report(const Create *c)
+{
+    g_autofree char *human = tc_human_size(c->size), *name = tc_printable(c->path);
+    const char *backing = text_of(c, "backing-file");
+    g_autofree char *below = backing ? tc_printable(backing) : NULL;
+
+    warn_of_name(c);
+    if (tc_flag(c->inv, "quiet"))
+        return;
+    printf("Created '%s': %s, %s (%" PRIu64 " bytes)%s%s%s.\n", name, c->format, human, c->size,
+           below ? ", backed by '" : "", below ? below : "", below ? "'" : "");
+}
+
+static void list_options(const Create *c)
+{
+    printf("Options of %s images:\n", c->format);
+    for (const CreateOption *o = c->known; o->name; o++)
+        printf("  %-16s  %s\n", o->name, o->help);
+}
+
+/* 'create -o help' needs none. */
+static int no_file(const TcInvocation *inv)
+{
+    GError *error = NULL;
+
+    tm_error_set(&error, "missing argument: usage is '%s %s'", inv->path, inv->command->args);
+    return tc_fail_usage(inv, error);
+}
+
+static int run(const TcInvocation *inv)
+{
+    Create c = { .inv = inv, .path = tc_arg(inv, 0) };
+    g_autoptr(json_object) create = json_object_new_object();
+    g_autoptr(GError) error = NULL;
+    int status = TC_EXIT_OK;
+
+    c.create = create;
+    if (!check(&c, &error))
+        status = tc_fail_usage(inv, g_steal_pointer(&error));
+    else if (!g_strcmp0(tc_option(inv, "options"), "help"))
+        list_options(&c);
+    else if (!c.path)
+        status = no_file(inv);
+    else if (!make(&c, &error))
+        status = tc_fail(g_steal_pointer(&error));
+    else
+        report(&c);
+    g_free(c.data_file);
+    return status;
+}
+
+const TcCommand tc_command_image_create = {
+    .name = "create",
+    .args = "FILE [SIZE]",
+    .summary = "Makes an image",
+    .details =
+        "What was in FILE is gone. SIZE has a suffix k, M, G, T, P or E; with a backing file it\n"
+        "may be left out. A backing file is named relative to FILE, and its format is not\n"
+        "guessed. '-f FMT -o help' lists the options of a format.\n",
+    .min_args = 0,
+    .max_args = 2,
+    .options = options,
+    .run = run,
+};

@@ -1,0 +1,82 @@
+/* client/image/cmd_image.c: "tidemark image": image files without a daemon; a file for each
+ * subcommand. */
+#include "client/image/cmd_image.h"
+#include "client/text.h"
+#include <string.h>
+
+static bool has_option(const TcInvocation *inv, const char *name)
+{
+    for (const TcOption *o = inv->command->options; o && o->name; o++) {
+        if (!strcmp(o->name, name))
+            return true;
+    }
+    return false;
+}
+
+static bool check_format(const char *format, GError **error)
+{
+    static const char *const formats[] = { "raw", "qcow2", NULL };
+    const char *closest;
+
+    if (!format || g_strv_contains(formats, format))
+        return true;
+    closest = tc_closest(format, formats);
+    if (closest)
+        return tm_error_set(error, "unknown format '%s': did you mean '%s'?", format, closest);
+    return tm_error_set(error, "unknown format '%s': raw and qcow2 are known", format);
+}
+
+bool tc_image_options(const TcInvocation *inv, TcImageOptions *options, GError **error)
+{
+    if (has_option(inv, "format"))
+        options->format = tc_option(inv, "format");
+    if (has_option(inv, "force-share"))
+        options->force_share = tc_flag(inv, "force-share");
+    if (has_option(inv, "backing-chain"))
+        options->chain = tc_flag(inv, "backing-chain");
+    return check_format(options->format, error);
+}
+
+bool tc_image_output(const TcInvocation *inv, bool *json, GError **error)
+{
+    const char *output = tc_option(inv, "output");
+
+    *json = tc_flag(inv, "json") || !g_strcmp0(output, "json");
+    if (!output || !strcmp(output, "json") || !strcmp(output, "human"))
+        return true;
+    return tm_error_set(error, "option --output: '%s' is neither json nor human", output);
+}
+
+bool tc_image_size(const char *text, uint64_t *bytes)
+{
+    size_t digits = strspn(text, "0123456789."), whole = strspn(text, "0123456789");
+    g_autofree char *unit = g_strconcat("1", text + digits, NULL);
+    uint64_t scale;
+    double value;
+
+    if (!whole || text[whole] != '.')
+        return tc_parse_size(text, bytes);
+    value = g_ascii_strtod(text, NULL);
+    if (strchr(text + whole + 1, '.') || !text[digits] || !tc_parse_size(unit, &scale) ||
+        value * (double)scale >= 0x1p63)
+        return false;
+    *bytes = (uint64_t)(value * (double)scale);
+    return true;
+}
+
+static const TcCommand *const subcommands[] = {
+    &tc_command_image_create,
+    &tc_command_image_info,
+    &tc_command_image_check,
+    &tc_command_image_map,
+    &tc_command_image_resize,
+    &tc_command_image_bitmap,
+    NULL,
+};
+
+const TcCommand tc_command_image = {
+    .name = "image",
+    .args = "",
+    .summary = "Makes, looks at and mends image files, without a daemon",
+    .subcommands = subcommands,
+};

@@ -1,0 +1,40 @@
+/* client/image/cmd_image.h: what the subcommands of "tidemark image" share. Threads: main. */
+#pragma once
+#include "client/commands.h"
+#include "client/image/image.h"
+
+extern const TcCommand tc_command_image_bitmap;
+extern const TcCommand tc_command_image_check;
+extern const TcCommand tc_command_image_create;
+extern const TcCommand tc_command_image_info;
+extern const TcCommand tc_command_image_map;
+extern const TcCommand tc_command_image_resize;
+
+#define TC_FORMAT_OPTION                                                                           \
+    {                                                                                              \
+        "format", "FMT", "raw or qcow2 (default: qcow2 if it begins so, else raw)", 'f'            \
+    }
+#define TC_SHARE_OPTION                                                                            \
+    {                                                                                              \
+        "force-share", NULL, "look at it though somebody writes to it", 'U'                        \
+    }
+#define TC_CHAIN_OPTION                                                                            \
+    {                                                                                              \
+        "backing-chain", NULL, "follow the names of other files that are recorded in the image"    \
+    }
+#define TC_OUTPUT_OPTION                                                                           \
+    {                                                                                              \
+        "output", "json|human", "the same, as qemu-img has it"                                     \
+    }
+#define TC_QUIET_OPTION                                                                            \
+    {                                                                                              \
+        "quiet", NULL, "say nothing but errors", 'q'                                               \
+    }
+
+/* --format, --force-share and --backing-chain, those of them that the command has. false:
+ * misuse. */
+bool tc_image_options(const TcInvocation *inv, TcImageOptions *options, GError **error);
+/* --json or --output. false: misuse. */
+bool tc_image_output(const TcInvocation *inv, bool *json, GError **error);
+/* A size with a suffix, perhaps with a fraction ("1.5G"). False: it is none. */
+bool tc_image_size(const char *text, uint64_t *bytes);

@@ -1,0 +1,282 @@
+/* client/image/image.c: see image.h; what images name is names.c's. */
+#include "client/image/image.h"
+#include "bitmap/store/store.h"
+#include "block/image/image.h"
+#include "util/log.h"
+#include "util/sys.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+/* ---- what is to be opened, as BlockdevOptions */
+
+static void add_string(json_object *object, const char *key, const char *value)
+{
+    json_object_object_add(object, key, json_object_new_string(value));
+}
+
+static void add_flag(json_object *object, const char *key, bool value)
+{
+    json_object_object_add(object, key, json_object_new_boolean(value));
+}
+
+/* Whether a writer holds its lock: QEMU's byte of the permission to write, 100 and 1 (see
+ * block/drivers/file/lock.c). */
+static bool is_written(const char *path)
+{
+    struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 101, .l_len = 1 };
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    bool held = fd >= 0 && fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+
+    if (fd >= 0)
+        close(fd);
+    return held;
+}
+
+bool tc_image_check_written(const TcLayer *layer, const TcImageOptions *options, GError **error)
+{
+    return options->writable || options->force_share || !strcmp(layer->format, "raw") ||
+           !is_written(layer->path) ||
+           tm_error_set(error,
+                        "another process has '%s' open for writing; --force-share looks at it all "
+                        "the same",
+                        layer->path);
+}
+
+static json_object *file_options(const char *path, const TcImageOptions *options)
+{
+    json_object *file = json_object_new_object();
+
+    add_string(file, "driver", "file");
+    add_string(file, "filename", path);
+    add_flag(file, "read-only", !options->writable);
+    add_flag(file, "force-share", options->force_share);
+    if (options->writable) /* what is discarded is to be free */
+        add_string(file, "discard", "unmap");
+    return file;
+}
+
+/* Where the data of @layer is, if not in itself. true: and *path NULL if it is. */
+static bool data_file(const TcLayer *layer, const TcImageOptions *options, char **path,
+                      GError **error)
+{
+    *path = NULL;
+    if (!layer->names.data_file)
+        return true;
+    if (!options->chain)
+        return tm_error_set(error,
+                            "the data of '%s' is in '%s', which is followed with --backing-chain",
+                            layer->path, layer->names.data_file);
+    *path = tc_image_path(layer->path, layer->names.data_file, error);
+    return *path != NULL;
+}
+
+/* A raw image's bitmaps are those of the node that the store beside it is of. */
+static bool is_of_raw_node(const char *path)
+{
+    g_autofree char *store = g_strconcat(path, BMP_STORE_SUFFIX, NULL);
+    uint8_t boot_id[16] = { 0 };
+    BmpStoreInfo info = { 0 };
+    bool raw = bmp_store_inspect(&tm_sys_kernel, store, NULL, boot_id, &info, NULL) &&
+               !strcmp(info.super.layer, "raw");
+
+    bmp_store_info_clear(&info);
+    return raw;
+}
+
+static json_object *raw_options(const TcLayer *layer, const TcImageOptions *options)
+{
+    json_object *file = file_options(layer->path, options), *raw;
+
+    if (!options->bitmaps || !is_of_raw_node(layer->path))
+        return file;
+    raw = json_object_new_object();
+    add_string(raw, "driver", "raw");
+    json_object_object_add(raw, "file", file);
+    add_flag(raw, "read-only", !options->writable);
+    return raw;
+}
+
+/* A new reference. */
+static json_object *layer_options(const TcLayer *layer, json_object *below,
+                                  const TcImageOptions *options, GError **error)
+{
+    g_autofree char *data = NULL;
+    json_object *image;
+
+    if (!strcmp(layer->format, "raw")) {
+        json_object_put(below);
+        return raw_options(layer, options);
+    }
+    if (!data_file(layer, options, &data, error)) {
+        json_object_put(below);
+        return NULL;
+    }
+    image = json_object_new_object();
+    add_string(image, "driver", layer->format);
+    add_flag(image, "read-only", !options->writable);
+    add_flag(image, "force-share", options->force_share);
+    if (options->writable)
+        add_string(image, "discard", "unmap");
+    json_object_object_add(image, "file", file_options(layer->path, options));
+    json_object_object_add(image, "backing", below); /* or null */
+    if (data)
+        json_object_object_add(image, "data-file", file_options(data, options));
+    return image;
+}
+
+/* Only the topmost is written. */
+static json_object *chain_options(GPtrArray *layers, const TcImageOptions *options, GError **error)
+{
+    json_object *object = NULL;
+
+    for (guint i = layers->len; i-- > 0;) {
+        TcImageOptions o = *options;
+
+        o.writable = options->writable && i == 0;
+        if (!tc_image_check_written(layers->pdata[i], &o, error)) {
+            json_object_put(object);
+            return NULL;
+        }
+        object = layer_options(layers->pdata[i], object, &o, error);
+        if (!object)
+            return NULL;
+    }
+    return object;
+}
+
+/* ---- opening and closing */
+
+/* What is read may be written by others, but stays as long as it is. */
+static bool use(TcImage *image, BlkNode *node, bool writes, GError **error)
+{
+    unsigned needs = BLK_PERM_CONSISTENT_READ | (writes ? BLK_PERM_WRITE : 0);
+    unsigned shares = writes ? BLK_PERM_ALL : BLK_PERM_ALL & ~BLK_PERM_RESIZE;
+    BlkUser *user = blk_node_use(node, "this program", needs, shares, error);
+
+    if (user)
+        g_ptr_array_add(image->users, user);
+    return user != NULL;
+}
+
+static bool add_node(TcImage *image, GPtrArray *layers, const TcImageOptions *options,
+                     BlkNode **node, GError **error)
+{
+    json_object *object = chain_options(layers, options, error);
+    g_autofree char *name = NULL;
+    g_autoptr(GPtrArray) all = blk_graph_nodes(image->graph);
+
+    if (!object)
+        return false;
+    name = g_strdup_printf("image%u", all->len);
+    add_string(object, "node-name", name);
+    blk_graph_set_stores(image->graph, options->bitmaps);
+    *node = blk_graph_add(image->graph, object, error);
+    json_object_put(object);
+    return *node && use(image, *node, options->writable, error);
+}
+
+static void show_line(void *opaque, const char *line)
+{
+    tm_log(TM_LOG_WARNING, "%s", line);
+}
+
+/* What befell bitmaps, as the line that a daemon would log. */
+static void heard(void *opaque, const char *name, json_object *data)
+{
+    json_object *bitmap = NULL, *reason = NULL;
+
+    if (!strcmp(name, "BITMAP_DEGRADED") && json_object_object_get_ex(data, "reason", &reason)) {
+        const char *why = json_object_get_string(reason);
+
+        json_object_object_get_ex(data, "bitmap", &bitmap);
+        g_ptr_array_add(
+            opaque, bitmap ? g_strdup_printf("bitmap '%s': %s", json_object_get_string(bitmap), why)
+                           : g_strdup(why));
+    }
+    json_object_put(data);
+}
+
+bool tc_image_begin(TcImage *image, GError **error)
+{
+    BlkEngineOptions options = { .loops = 1, .workers = 4, .io = BLK_IO_THREADS };
+
+    image->engine = blk_engine_new(&options, error);
+    if (!image->engine)
+        return false;
+    image->registry = blk_registry_new(&tm_sys_kernel);
+    image->graph = blk_graph_new(image->registry, image->engine, &tm_sys_kernel);
+    image->users = g_ptr_array_new_with_free_func((GDestroyNotify)blk_node_release);
+    blk_graph_set_log(image->graph, show_line, NULL);
+    blk_graph_set_stores(image->graph, false);
+    return true;
+}
+
+bool tc_image_open(const char *path, const TcImageOptions *options, TcImage *image, GError **error)
+{
+    *image = (TcImage){ 0 };
+    image->layers = tc_image_layers(path, options->format, options->chain, error);
+    if (image->layers && tc_image_begin(image, error)) {
+        if (options->reports) {
+            blk_graph_set_events(image->graph, heard, options->reports);
+            blk_graph_set_log(image->graph, NULL, NULL);
+        }
+        if (add_node(image, image->layers, options, &image->node, error))
+            return true;
+    }
+    tc_image_clear(image);
+    return false;
+}
+
+const char *tc_image_probe(const char *path, GError **error)
+{
+    TcImageOptions options = { .format = "raw", .force_share = true };
+    g_auto(TcImage) image = { 0 };
+    const char *format;
+    BlkNode *file;
+
+    if (!tc_image_begin(&image, error))
+        return NULL;
+    file = tc_image_add(&image, path, &options, error);
+    format = file ? blk_image_probe(file, error) : NULL;
+    if (!format || !strcmp(format, "raw") || !strcmp(format, "qcow2"))
+        return format;
+    tm_error_set(error,
+                 "'%s' is a %s image, which is not supported: --format raw takes it as it is", path,
+                 format);
+    return NULL;
+}
+
+BlkNode *tc_image_add(TcImage *image, const char *path, const TcImageOptions *options,
+                      GError **error)
+{
+    g_autoptr(GPtrArray) layers = tc_image_layers(path, options->format, options->chain, error);
+    BlkNode *node = NULL;
+
+    return layers && add_node(image, layers, options, &node, error) ? node : NULL;
+}
+
+bool tc_image_finish(TcImage *image, GError **error)
+{
+    bool ok = !image->graph || blk_graph_flush_all(image->graph, error);
+
+    g_clear_pointer(&image->users, g_ptr_array_unref);
+    if (!blk_graph_free(image->graph) && ok)
+        ok = tm_error_set(error, "not all that was in memory could be stored");
+    blk_engine_free(image->engine);
+    blk_registry_free(image->registry);
+    g_clear_pointer(&image->layers, g_ptr_array_unref);
+    *image = (TcImage){ 0 };
+    return ok;
+}
+
+void tc_image_clear(TcImage *image)
+{
+    tc_image_finish(image, NULL);
+}
+
+const TcLayer *tc_image_layer(const TcImage *image)
+{
+    return image->layers->pdata[0];
+}

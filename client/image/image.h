@@ -1,0 +1,73 @@
+/* client/image/image.h: image files without a daemon: opened in this process, through the block
+ * layer and with its locks.
+ *
+ * An image may name others: a backing file, a file for its data. Such a name is followed only if
+ * the caller says so (chain), relative to the image that has it, with the format that is recorded
+ * beside it; nothing is probed for, and what is not a plain file name is not opened.
+ *
+ * Threads: main. */
+#pragma once
+#include "block/graph.h"
+#include "util/error.h"
+
+/* What an image says of others, read without opening it; all owned, NULL if it says nothing. */
+typedef struct TcImageNames {
+    char *backing, *backing_format, *data_file;
+} TcImageNames;
+
+/* Which format @path has: "qcow2" if it begins so, else "raw", unless it begins as a format does
+ * that is not supported. Borrowed, static; NULL: that, or it can't be read. */
+const char *tc_image_probe(const char *path, GError **error);
+/* Whether both paths are the same file. */
+bool tc_image_same(const char *a, const char *b);
+/* What an image of @format names; of raw ones nothing. */
+bool tc_image_names(const char *path, const char *format, TcImageNames *names, GError **error);
+void tc_image_names_clear(TcImageNames *names);
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(TcImageNames, tc_image_names_clear)
+/* The path that @name is, as the image at @path means it. Returned; NULL: it is no file name. */
+char *tc_image_path(const char *path, const char *name, GError **error);
+
+/* One image of a chain. */
+typedef struct TcLayer {
+    char *path, *format;
+    TcImageNames names;
+} TcLayer;
+
+/* The images from @path down, the topmost first: TcLayer, returned (g_ptr_array_unref). @format
+ * NULL: probed. @chain false: only the first one. */
+GPtrArray *tc_image_layers(const char *path, const char *format, bool chain, GError **error);
+
+typedef struct TcImageOptions {
+    const char *format; /* NULL: probed */
+    bool writable;
+    bool force_share;   /* put up with writers */
+    bool chain;         /* follow names */
+    bool bitmaps;       /* and the bitmaps that are stored for it */
+    GPtrArray *reports; /* borrowed; what is wrong with these goes there (char *), not to the log */
+} TcImageOptions;
+
+typedef struct TcImage {
+    GPtrArray *layers; /* TcLayer, the topmost first */
+    BlkNode *node;     /* borrowed: the topmost */
+    BlkRegistry *registry;
+    BlkEngine *engine;
+    BlkGraph *graph;
+    GPtrArray *users; /* BlkUser, of each image that was opened by name */
+} TcImage;
+
+/* On failure there is nothing to clear. */
+bool tc_image_open(const char *path, const TcImageOptions *options, TcImage *image, GError **error);
+/* One more image in the same graph, as a source; borrowed. */
+BlkNode *tc_image_add(TcImage *image, const char *path, const TcImageOptions *options,
+                      GError **error);
+/* That nobody writes to a format whose tables are not all on the medium then, unless @options put
+ * up with it. Opening it as that format checks it, too. */
+bool tc_image_check_written(const TcLayer *layer, const TcImageOptions *options, GError **error);
+/* Neither layers nor node: for what makes images. */
+bool tc_image_begin(TcImage *image, GError **error);
+/* Flushes and closes. false: something that was written may not last. */
+bool tc_image_finish(TcImage *image, GError **error);
+void tc_image_clear(TcImage *image); /* the same, where nothing was written, or it failed anyway */
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(TcImage, tc_image_clear)
+/* Of the topmost. */
+const TcLayer *tc_image_layer(const TcImage *image);

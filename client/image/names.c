@@ -1,0 +1,193 @@
+/* client/image/names.c: what image files are and what others they name, from their first cluster.
+ *
+ * Source: QEMU docs/interop/qcow2.txt. Nothing of it is trusted; that the image as a whole is sound
+ * is for whoever opens it to find out. */
+#include "client/image/image.h"
+
+#include "block/image/image.h"
+#include "util/endian.h"
+#include "util/sys.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define MAGIC          0x514649fbu
+#define HEADER_2       72u
+#define HEADER_MAX     (1u << 21) /* a cluster at most */
+#define NAME_MAX_BYTES 1023u
+#define EXT_END        0u
+#define EXT_FORMAT     0xe2792acau
+#define EXT_DATA_FILE  0x44415441u
+
+/* The first bytes of the file, up to @max; g_free. */
+static uint8_t *read_start(const char *path, size_t max, size_t *length, GError **error)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    g_autofree uint8_t *bytes = g_malloc(max);
+    struct stat st;
+    ssize_t n = 0;
+
+    *length = 0;
+    if (fd < 0 || fstat(fd, &st) < 0) {
+        tm_error_set_errno(error, errno, "Could not open '%s'", path);
+    } else if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
+        tm_error_set(error, "'%s' is neither a file nor a block device", path);
+    } else {
+        while (*length < max && (n = pread(fd, bytes + *length, max - *length, (off_t)*length)) > 0)
+            *length += (size_t)n;
+        if (n < 0)
+            tm_error_set_errno(error, errno, "Could not read '%s'", path);
+        close(fd);
+        return n < 0 ? NULL : g_steal_pointer(&bytes);
+    }
+    if (fd >= 0)
+        close(fd);
+    return NULL;
+}
+
+static char *name_at(const uint8_t *bytes, size_t length, uint64_t offset, uint64_t size)
+{
+    if (!size || size > NAME_MAX_BYTES || offset > length || size > length - offset ||
+        memchr(bytes + offset, 0, size))
+        return NULL;
+    return g_strndup((const char *)bytes + offset, size);
+}
+
+static void read_extensions(const uint8_t *bytes, size_t length, TcImageNames *names)
+{
+    uint32_t version = tm_get_be32(bytes + 4);
+    uint64_t at = version >= 3 && length >= 104 ? tm_get_be32(bytes + 100) : HEADER_2;
+
+    while (at + 8 <= length) {
+        uint32_t type = tm_get_be32(bytes + at), size = tm_get_be32(bytes + at + 4);
+
+        at += 8;
+        if (type == EXT_END || size > length - at)
+            return;
+        if (type == EXT_FORMAT && !names->backing_format)
+            names->backing_format = name_at(bytes, length, at, size);
+        if (type == EXT_DATA_FILE && !names->data_file)
+            names->data_file = name_at(bytes, length, at, size);
+        at += ((uint64_t)size + 7) / 8 * 8;
+    }
+}
+
+bool tc_image_names(const char *path, const char *format, TcImageNames *names, GError **error)
+{
+    g_autofree uint8_t *bytes = NULL;
+    size_t length;
+
+    *names = (TcImageNames){ 0 };
+    if (strcmp(format, "qcow2"))
+        return true;
+    bytes = read_start(path, HEADER_MAX, &length, error);
+    if (!bytes)
+        return false;
+    if (length < HEADER_2 || tm_get_be32(bytes) != MAGIC)
+        return tm_error_set(error, "'%s' is not in qcow2 format", path);
+    names->backing = name_at(bytes, length, tm_get_be64(bytes + 8), tm_get_be32(bytes + 16));
+    read_extensions(bytes, length, names);
+    return true;
+}
+
+void tc_image_names_clear(TcImageNames *names)
+{
+    g_clear_pointer(&names->backing, g_free);
+    g_clear_pointer(&names->backing_format, g_free);
+    g_clear_pointer(&names->data_file, g_free);
+}
+
+char *tc_image_path(const char *path, const char *name, GError **error)
+{
+    const char *colon = strchr(name, ':'), *slash = strchr(name, '/');
+    g_autofree char *directory = g_path_get_dirname(path);
+
+    if (g_str_has_prefix(name, "file:"))
+        name += strlen("file:");
+    else if (colon && (!slash || colon < slash)) {
+        tm_error_set(error, "'%s' names '%s', which is not a file: only files are followed", path,
+                     name);
+        return NULL;
+    }
+    if (g_path_is_absolute(name) || !strcmp(directory, "."))
+        return g_strdup(name);
+    return g_build_filename(directory, name, NULL);
+}
+
+/* ---- chains */
+
+static void layer_free(void *data)
+{
+    TcLayer *layer = data;
+
+    g_free(layer->path);
+    g_free(layer->format);
+    tc_image_names_clear(&layer->names);
+    g_free(layer);
+}
+
+/* Takes @path. */
+static TcLayer *add_layer(GPtrArray *layers, char *path, const char *format, GError **error)
+{
+    TcLayer *layer = g_new0(TcLayer, 1);
+
+    layer->path = path;
+    g_ptr_array_add(layers, layer);
+    if (!format)
+        format = tc_image_probe(path, error);
+    layer->format = g_strdup(format);
+    return format && tc_image_names(path, format, &layer->names, error) ? layer : NULL;
+}
+
+bool tc_image_same(const char *a, const char *b)
+{
+    struct stat sa, sb;
+
+    return stat(a, &sa) == 0 && stat(b, &sb) == 0 && sa.st_dev == sb.st_dev &&
+           sa.st_ino == sb.st_ino;
+}
+
+/* The path of the layer below @layer. Returned. */
+static char *next_path(GPtrArray *layers, const TcLayer *layer, GError **error)
+{
+    g_autofree char *path = tc_image_path(layer->path, layer->names.backing, error);
+
+    if (!path)
+        return NULL;
+    if (!layer->names.backing_format) {
+        tm_error_set(error,
+                     "'%s' does not say of which format its backing file '%s' is, and that is not "
+                     "guessed",
+                     layer->path, layer->names.backing);
+        return NULL;
+    }
+    for (guint i = 0; i < layers->len; i++) {
+        if (tc_image_same(((TcLayer *)layers->pdata[i])->path, path)) {
+            tm_error_set(error, "the backing chain of '%s' is a loop: '%s' comes again",
+                         ((TcLayer *)layers->pdata[0])->path, path);
+            return NULL;
+        }
+    }
+    if (layers->len >= BLK_IMAGE_CHAIN_MAX) {
+        tm_error_set(error, "the backing chain of '%s' has more than %u images",
+                     ((TcLayer *)layers->pdata[0])->path, BLK_IMAGE_CHAIN_MAX);
+        return NULL;
+    }
+    return g_steal_pointer(&path);
+}
+
+GPtrArray *tc_image_layers(const char *path, const char *format, bool chain, GError **error)
+{
+    g_autoptr(GPtrArray) layers = g_ptr_array_new_with_free_func(layer_free);
+    TcLayer *layer = add_layer(layers, g_strdup(path), format, error);
+
+    while (layer && chain && layer->names.backing) {
+        char *next = next_path(layers, layer, error);
+
+        layer = next ? add_layer(layers, next, layer->names.backing_format, error) : NULL;
+    }
+    return layer ? g_steal_pointer(&layers) : NULL;
+}

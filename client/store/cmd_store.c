@@ -1,0 +1,176 @@
+/* client/store/cmd_store.c: "tidemark bitmap list FILE" and "tidemark bitmap check FILE":
+ * persistent bitmaps without a daemon. */
+#include "client/commands.h"
+#include "client/image/image.h"
+#include "client/store/store_view.h"
+#include "client/text.h"
+#include <string.h>
+
+static const TcOption check_options[] = {
+    { "repair", NULL, "make the safest usable state of it" },
+    TC_DISK_OPTION,
+    TC_JSON_OPTION,
+    { 0 },
+};
+
+bool tc_means_file(const TcInvocation *inv)
+{
+    const char *word = tc_arg(inv, 0);
+
+    if (tc_option(inv, "disk"))
+        return true;
+    return word && !tc_option(inv, "socket") && strpbrk(word, "/.");
+}
+
+/* Such images keep their bitmaps themselves; a store is beside them only while they are open. */
+static void point_to_image(const TcStorePlace *place)
+{
+    const char *format = place->exists || !place->disk ? NULL : tc_image_probe(place->disk, NULL);
+
+    if (format && !strcmp(format, "qcow2"))
+        puts("\nA qcow2 image has its bitmaps in it: 'tidemark image info' tells of them.");
+}
+
+/* What was taken for a file may have been meant as a node. Takes and returns. */
+static GError *with_hint(const char *word, GError *error)
+{
+    if (!strchr(word, '/') && !g_file_test(word, G_FILE_TEST_EXISTS))
+        g_prefix_error(&error, "taken as a file (for a node, give --socket): ");
+    return error;
+}
+
+int tc_run_list_file(const TcInvocation *inv)
+{
+    g_auto(TcStorePlace) place = { 0 };
+    g_autoptr(GError) error = NULL;
+    g_autoptr(json_object) store = NULL;
+    g_autoptr(TcTable) table = NULL;
+    const char *name = tc_arg(inv, 1);
+    json_object *problems;
+
+    if (!tc_arg(inv, 0) || tc_option(inv, "socket")) {
+        tm_error_set(&error, tc_arg(inv, 0) ? "--disk and --socket exclude each other"
+                                            : "--disk needs FILE, the store of that disk");
+        return tc_fail_usage(inv, g_steal_pointer(&error));
+    }
+    if (tc_store_find(&tm_sys_kernel, tc_arg(inv, 0), tc_option(inv, "disk"), &place, &error))
+        store = tc_store_describe(&tm_sys_kernel, &place, &error);
+    if (!store || (name && !tc_store_only(store, name, &error)))
+        return tc_fail(with_hint(tc_arg(inv, 0), g_steal_pointer(&error)));
+    if (tc_flag(inv, "json")) {
+        tc_json_print(store, stdout);
+        return TC_EXIT_OK;
+    }
+    tc_store_print_head(store, stdout);
+    putchar('\n');
+    table = tc_store_table(store);
+    tc_table_print(table, stdout, tc_terminal_colors(stdout));
+    tc_store_print_reasons(store, stdout);
+    point_to_image(&place);
+    problems = tc_json_get(store, "problems", NULL);
+    if (json_object_array_length(problems))
+        printf("\n%zu problem%s: 'tidemark bitmap check' tells.\n",
+               json_object_array_length(problems),
+               json_object_array_length(problems) > 1 ? "s" : "");
+    return TC_EXIT_OK;
+}
+
+/* Why @place must not be repaired; false without *error: there is no need. */
+static bool may_repair(const TcStorePlace *place, json_object *store, GError **error)
+{
+    const char *state = tc_json_string(store, "state");
+
+    if (!strcmp(state, "in-use"))
+        return tm_error_set(error,
+                            "'%s' is in use by a daemon, and can't be repaired: stop that first",
+                            place->store);
+    if (!strcmp(state, "of-the-past"))
+        return tm_error_set(error,
+                            "'%s' does not count any more, and can't be repaired: the next opening "
+                            "of the image for writing removes it",
+                            place->store);
+    if (place->guessed)
+        return tm_error_set(error,
+                            "'%s' begins like a store, but may be a disk with such content: if it "
+                            "is a store, say whose with --disk",
+                            place->store);
+    if (!strcmp(state, "missing"))
+        return tm_error_set(
+            error, "there is no '%s' to repair: the next persistent bitmap makes it", place->store);
+    return place->exists && (strcmp(state, "closed") || tc_store_bad(store));
+}
+
+/* What was found before a repair and what there is now. */
+static int report_repair(const TcInvocation *inv, json_object *before, json_object *after)
+{
+    bool colors = tc_terminal_colors(stdout);
+    int status = tc_store_bad(after) ? TC_EXIT_PROBLEMS : TC_EXIT_OK;
+    g_autoptr(TcTable) table = tc_store_table(after);
+
+    if (tc_flag(inv, "json")) {
+        json_object_object_add(after, "before", json_object_get(before));
+        tc_json_print(after, stdout);
+        return status;
+    }
+    tc_store_print_head(before, stdout);
+    tc_store_print_verdict(before, stdout, colors);
+    printf("\n%sRepaired%s\n", colors ? "\033[1;32m" : "", colors ? "\033[0m" : "");
+    if (!strcmp(tc_json_string(after, "state"), "closed"))
+        tc_print_wrapped(stdout, 2, 4,
+                         "The store was written anew with what could be saved, and closed. What "
+                         "can't be told counts as dirty.");
+    else
+        tc_print_wrapped(stdout, 2, 4,
+                         "No bitmap could be saved, so the store was removed. The disk is not "
+                         "touched by this: begin anew with a full copy.");
+    putchar('\n');
+    tc_table_print(table, stdout, colors);
+    return status;
+}
+
+static int report(const TcInvocation *inv, const TcStorePlace *place, json_object *store)
+{
+    if (tc_flag(inv, "json")) {
+        tc_json_print(store, stdout);
+    } else {
+        tc_store_print_head(store, stdout);
+        tc_store_print_verdict(store, stdout, tc_terminal_colors(stdout));
+        point_to_image(place);
+    }
+    return tc_store_bad(store) ? TC_EXIT_PROBLEMS : TC_EXIT_OK;
+}
+
+static int run_check(const TcInvocation *inv)
+{
+    g_auto(TcStorePlace) place = { 0 };
+    g_autoptr(GError) error = NULL;
+    g_autoptr(json_object) store = NULL, after = NULL;
+
+    if (tc_store_find(&tm_sys_kernel, tc_arg(inv, 0), tc_option(inv, "disk"), &place, &error))
+        store = tc_store_describe(&tm_sys_kernel, &place, &error);
+    if (!store)
+        return tc_fail(g_steal_pointer(&error));
+    if (tc_flag(inv, "repair") && may_repair(&place, store, &error)) {
+        if (tc_store_repair(&tm_sys_kernel, &place, &error))
+            after = tc_store_describe(&tm_sys_kernel, &place, &error);
+        if (after)
+            return report_repair(inv, store, after);
+    }
+    return error ? tc_fail(g_steal_pointer(&error)) : report(inv, &place, store);
+}
+
+const TcCommand tc_command_bitmap_check = {
+    .name = "check",
+    .args = "FILE",
+    .summary = "Checks the persistent bitmaps of a disk, without a daemon",
+    .details = "FILE is an image, whose store stands beside it (FILE.bitmaps), or that store.\n"
+               "Tells what is wrong, and what that means for the next copy. A daemon opens a\n"
+               "damaged store too: a repair is never needed to go on.\n"
+               "\n"
+               "Exit status: 0 all is well, or is now; 1 it could not be checked or repaired;\n"
+               "2 usage; 3 there are problems.\n",
+    .min_args = 1,
+    .max_args = 1,
+    .options = check_options,
+    .run = run_check,
+};

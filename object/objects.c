@@ -1,0 +1,190 @@
+/* object/objects.c: the registry of user-created objects. */
+#include "object/objects_internal.h"
+
+#include "util/error.h"
+#include "util/identifier.h"
+#include "util/sync.h"
+
+#include <string.h>
+
+struct TmObjects {
+    GPtrArray *list; /* TmObject, a reference each */
+};
+
+static const TmObjectClass *const classes[] = {
+    &tm_secret_class,       &tm_authz_list_class,     &tm_authz_list_file_class,
+    &tm_authz_simple_class, &tm_tls_creds_x509_class, &tm_tls_creds_psk_class,
+};
+
+static const char *const kinds[] = { "a secret", "TLS credentials", "an authorization object" };
+G_STATIC_ASSERT(G_N_ELEMENTS(kinds) == TM_OBJECT_KINDS);
+
+/* ---- properties */
+
+const char *tm_object_string(json_object *props, const char *name)
+{
+    json_object *value;
+
+    return json_object_object_get_ex(props, name, &value) ? json_object_get_string(value) : NULL;
+}
+
+bool tm_object_bool(json_object *props, const char *name, bool otherwise)
+{
+    json_object *value;
+
+    return json_object_object_get_ex(props, name, &value) ? json_object_get_boolean(value)
+                                                          : otherwise;
+}
+
+/* ---- objects */
+
+TmObject *tm_object_ref(TmObject *object)
+{
+    tm_ref(&object->refs);
+    return object;
+}
+
+void tm_object_unref(TmObject *object)
+{
+    if (!object || !tm_unref(&object->refs))
+        return;
+    object->class->clear(object);
+    g_free(object->id);
+    g_free(object);
+}
+
+const char *tm_object_id(const TmObject *object)
+{
+    return object->id;
+}
+
+const char *tm_object_type(const TmObject *object)
+{
+    return object->class->type;
+}
+
+bool tm_object_in_use(const TmObject *object)
+{
+    return __atomic_load_n(&object->refs, __ATOMIC_ACQUIRE) > 1;
+}
+
+/* ---- the registry */
+
+TmObjects *tm_objects_new(void)
+{
+    TmObjects *objects = g_new0(TmObjects, 1);
+
+    objects->list = g_ptr_array_new_with_free_func((GDestroyNotify)tm_object_unref);
+    return objects;
+}
+
+void tm_objects_free(TmObjects *objects)
+{
+    if (!objects)
+        return;
+    g_ptr_array_unref(objects->list);
+    g_free(objects);
+}
+
+static TmObject *find(TmObjects *objects, const char *id)
+{
+    for (guint i = 0; i < objects->list->len; i++) {
+        TmObject *object = objects->list->pdata[i];
+
+        if (g_str_equal(object->id, id))
+            return object;
+    }
+    return NULL;
+}
+
+static TmObject *must_find(TmObjects *objects, const char *id, GError **error)
+{
+    TmObject *object = find(objects, id);
+
+    if (!object)
+        tm_error_set(error, "object '%s' not found", id);
+    return object;
+}
+
+bool tm_objects_add(TmObjects *objects, const char *type, const char *id, json_object *props,
+                    GError **error)
+{
+    const TmObjectClass *class = NULL;
+    TmObject *object;
+
+    for (size_t i = 0; i < G_N_ELEMENTS(classes); i++) {
+        if (g_str_equal(classes[i]->type, type))
+            class = classes[i];
+    }
+    if (!class)
+        return tm_error_set(error, "invalid object type: %s", type);
+    if (!tm_identifier(id))
+        return tm_error_set(error,
+                            "Parameter 'id' expects an identifier, not '%s': letters, digits, "
+                            "'-', '.', '_', starting with a letter",
+                            id);
+    if (find(objects, id))
+        return tm_error_set(error, "attempt to add duplicate property '%s' to object (type '%s')",
+                            id, "container");
+    object = g_malloc0(class->size);
+    object->class = class;
+    object->refs = 1;
+    object->id = g_strdup(id);
+    if (!class->init(object, objects, props, error)) {
+        tm_object_unref(object);
+        return false;
+    }
+    g_ptr_array_add(objects->list, object);
+    return true;
+}
+
+bool tm_objects_del(TmObjects *objects, const char *id, GError **error)
+{
+    TmObject *object = must_find(objects, id, error);
+
+    if (!object)
+        return false;
+    if (tm_object_in_use(object))
+        return tm_error_set(error, "object '%s' is in use, can not be deleted", id);
+    g_ptr_array_remove(objects->list, object);
+    return true;
+}
+
+bool tm_objects_reload(TmObjects *objects, const char *id, GError **error)
+{
+    TmObject *object = must_find(objects, id, error);
+
+    if (!object)
+        return false;
+    if (!object->class->reload)
+        return tm_error_set(error, "object '%s' of type '%s' is not made of files", id,
+                            object->class->type);
+    return object->class->reload(object, error);
+}
+
+TmObject *tm_objects_get(TmObjects *objects, const char *id, TmObjectKind kind, GError **error)
+{
+    TmObject *object = find(objects, id);
+
+    if (!object) {
+        tm_error_set(error, "No %s with id '%s'",
+                     kind == TM_OBJECT_TLS_CREDS ? "TLS credentials"
+                     : kind == TM_OBJECT_SECRET  ? "secret"
+                                                 : "authorization object",
+                     id);
+        return NULL;
+    }
+    if (object->class->kind != kind) {
+        tm_error_set(error, "Object with id '%s' is not %s", id, kinds[kind]);
+        return NULL;
+    }
+    return tm_object_ref(object);
+}
+
+GPtrArray *tm_objects_list(TmObjects *objects)
+{
+    GPtrArray *list = g_ptr_array_new();
+
+    g_ptr_array_extend(list, objects->list, NULL, NULL);
+    return list;
+}

@@ -1,0 +1,54 @@
+/* object/objects.h: objects that users create and name: secrets, TLS credentials, lists of who may
+ * do what. QEMU's user-creatable objects, with its types and properties (qapi/qom.json,
+ * crypto.json, authz.json).
+ *
+ * Who uses an object holds a reference; while there is one it can't be deleted.
+ *
+ * Threads: the registry belongs to the main thread. References are counted by any thread; what a
+ * kind says of itself (tm_authz_allowed() and so on) says where it may be called. */
+#pragma once
+#include <glib.h>
+#include <json-c/json.h>
+#include <stdbool.h>
+
+typedef struct TmObjects TmObjects;
+typedef struct TmObject TmObject;
+
+typedef enum {
+    TM_OBJECT_SECRET,
+    TM_OBJECT_TLS_CREDS,
+    TM_OBJECT_AUTHZ,
+    TM_OBJECT_KINDS, /* how many there are */
+} TmObjectKind;
+
+TmObjects *tm_objects_new(void);
+void tm_objects_free(TmObjects *objects); /* those still referenced live on; NULL is fine */
+
+/* @props: the properties by name, of the right types; borrowed. Errors: the type or a property's
+ * value, a malformed or taken @id, files that can't be read or make no sense. */
+bool tm_objects_add(TmObjects *objects, const char *type, const char *id, json_object *props,
+                    GError **error);
+/* Errors: there is none; it is in use. */
+bool tm_objects_del(TmObjects *objects, const char *id, GError **error);
+/* Reads an object's files again: who asks from now on gets what they say now. On an error all stays
+ * as it was. Errors: there is none; it has no files; they can't be read or make no sense. */
+bool tm_objects_reload(TmObjects *objects, const char *id, GError **error);
+/* A reference to the object @id of that kind. Errors: there is none; it is of another kind. */
+TmObject *tm_objects_get(TmObjects *objects, const char *id, TmObjectKind kind, GError **error);
+/* In the order in which they were made; borrowed TmObjects. g_ptr_array_unref. */
+GPtrArray *tm_objects_list(TmObjects *objects);
+
+TmObject *tm_object_ref(TmObject *object);
+void tm_object_unref(TmObject *object); /* NULL is fine */
+const char *tm_object_id(const TmObject *object);
+const char *tm_object_type(const TmObject *object);
+bool tm_object_in_use(const TmObject *object);
+
+/* What a secret holds; any thread. Not terminated. */
+const guint8 *tm_secret_data(const TmObject *secret, size_t *length);
+
+/* Whether the one called @identity may; NULL: nobody knows who it is, which only a rule for
+ * everybody lets pass. Any thread. */
+bool tm_authz_allowed(TmObject *authz, const char *identity);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(TmObject, tm_object_unref)

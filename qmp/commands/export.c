@@ -1,0 +1,293 @@
+/* qmp/commands/export.c: the exports. The work is block/export's and the server's. */
+#include "qmp/args.h"
+#include "qmp/commands/families.h"
+#include "qmp/context.h"
+#include "util/error.h"
+#include <string.h>
+
+static bool run_nbd_add(QmpCall *call, GError **error)
+{
+    const char *device = qmp_arg_str(call->args, "device");
+    const char *name = qmp_arg_str(call->args, "name"), *bitmap = qmp_arg_str(call->args, "bitmap");
+    BlkBitmapName bitmap_name = { NULL, bitmap };
+    BlkNode *node = blk_graph_lookup(qmp_context_graph(call->ctx), device, device, error);
+    BlkExportOptions options = {
+        .id = name ? name : device,
+        .type = "nbd",
+        .node_name = device,
+        .name = name ? name : device,
+        .description = qmp_arg_str(call->args, "description"),
+        .bitmaps = &bitmap_name,
+        .n_bitmaps = bitmap ? 1 : 0,
+    };
+
+    if (!node)
+        return false;
+    /* This old command never refused a read-only node: the export was read-only then. */
+    options.writable = qmp_arg_bool(call->args, "writable", false) && !blk_node_read_only(node);
+    return blk_exports_add(qmp_context_exports(call->ctx), &options, error) != NULL;
+}
+
+static BlkDelMode del_mode(json_object *args)
+{
+    const char *mode = qmp_arg_str(args, "mode");
+
+    if (mode && !strcmp(mode, "wait"))
+        return BLK_DEL_WAIT;
+    return mode && !strcmp(mode, "hard") ? BLK_DEL_HARD : BLK_DEL_SAFE;
+}
+
+static bool run_nbd_remove(QmpCall *call, GError **error)
+{
+    BlkExports *exports = qmp_context_exports(call->ctx);
+    const char *name = qmp_arg_str(call->args, "name");
+    g_autoptr(BlkExport) export_ = blk_exports_find_id(exports, name);
+
+    if (export_ && strcmp(blk_export_type(export_), "nbd"))
+        return tm_error_set(error, "Block export '%s' is not an NBD export", name);
+    return blk_exports_del(exports, name, del_mode(call->args), 0, error);
+}
+
+/* ---- exports ---- */
+
+static bool run_add(QmpCall *call, GError **error)
+{
+    json_object *a = call->args, *draft = qmp_arg(a, "block-status-2016");
+    g_autofree BlkBitmapName *bitmaps = NULL;
+    g_autofree const char **servers = NULL;
+    BlkExportOptions options = {
+        .id = qmp_arg_str(a, "id"),
+        .type = qmp_arg_str(a, "type"),
+        .node_name = qmp_arg_str(a, "node-name"),
+        .name = qmp_arg_str(a, "name"),
+        .description = qmp_arg_str(a, "description"),
+        .writable = qmp_arg_bool(a, "writable", false),
+        .writethrough = qmp_arg_bool(a, "writethrough", false),
+        .allocation_depth = qmp_arg_bool(a, "allocation-depth", false),
+    };
+
+    servers = qmp_arg_strings(a, "servers", &options.n_servers);
+    options.servers = servers;
+    options.hidden = qmp_arg_bool(a, "hidden", false);
+    options.is_default = qmp_arg_bool(a, "default", false);
+    options.max_connections = (uint32_t)qmp_arg_uint(a, "max-connections", 0);
+    options.allow[BLK_LIST] = qmp_arg_str(a, "allow-list");
+    options.allow[BLK_OPEN] = qmp_arg_str(a, "allow-open");
+    options.allow[BLK_WRITE] = qmp_arg_str(a, "allow-write");
+    bitmaps = qmp_arg_bitmaps(a, "bitmaps", &options.n_bitmaps);
+    options.bitmaps = bitmaps;
+    options.draft_2016 = draft != NULL;
+    if (qmp_arg(draft, "dirty-flag"))
+        options.draft_dirty_flag = 1u << qmp_arg_uint(draft, "dirty-flag", 0);
+    options.draft_bitmap = qmp_arg_str(draft, "bitmap");
+    return blk_exports_add(qmp_context_exports(call->ctx), &options, error) != NULL;
+}
+
+static bool run_del(QmpCall *call, GError **error)
+{
+    BlkDelMode mode = del_mode(call->args);
+
+    if (qmp_arg(call->args, "seconds") && mode != BLK_DEL_WAIT)
+        return tm_error_set(error, "Parameter 'seconds' needs 'mode' to be 'wait'");
+    return blk_exports_del(qmp_context_exports(call->ctx), qmp_arg_str(call->args, "id"), mode,
+                           (uint32_t)qmp_arg_uint(call->args, "seconds", 0), error);
+}
+
+static bool run_select(QmpCall *call, GError **error)
+{
+    size_t n;
+    g_autofree BlkBitmapName *bitmaps = qmp_arg_bitmaps(call->args, "bitmaps", &n);
+
+    return blk_exports_select(qmp_context_exports(call->ctx), qmp_arg_str(call->args, "id"),
+                              bitmaps, n, error);
+}
+
+static json_object *export_info(BlkExport *export_)
+{
+    json_object *info = json_object_new_object();
+    BlkNode *node = blk_export_node(export_);
+
+    json_object_object_add(info, "node-name", json_object_new_string(blk_node_name(node)));
+    json_object_object_add(info, "shutting-down",
+                           json_object_new_boolean(blk_export_shutting_down(export_)));
+    json_object_object_add(info, "type", json_object_new_string(blk_export_type(export_)));
+    json_object_object_add(info, "id", json_object_new_string(blk_export_id(export_)));
+    return info;
+}
+
+/* Newest first, as QEMU. */
+static bool run_query(QmpCall *call, GError **error)
+{
+    g_autoptr(GPtrArray) exports = blk_exports_list(qmp_context_exports(call->ctx));
+
+    call->result = json_object_new_array();
+    for (guint n = exports->len; n > 0; n--)
+        json_object_array_add(call->result, export_info(g_ptr_array_index(exports, n - 1)));
+    return true;
+}
+
+/* ---- types ---- */
+
+static const char *const mode_values[] = { "safe", "hard", "wait", NULL };
+static const QmpType mode_type = { .kind = QMP_KIND_ENUM,
+                                   .name = "BlockExportRemoveMode",
+                                   .values = mode_values };
+static const char *const export_values[] = { "nbd", NULL };
+static const QmpType export_type = { .kind = QMP_KIND_ENUM,
+                                     .name = "BlockExportType",
+                                     .values = export_values };
+
+static const QmpMember nbd_add_members[] = {
+    { "name", &qmp_type_str, true, "export name, and id (default: the node name)" },
+    { "description", &qmp_type_str, true, "free text, shown to clients that list the exports" },
+    { "device", &qmp_type_str, false, "the node to export" },
+    { "writable", &qmp_type_bool, true, "clients may write (default: off)" },
+    { "bitmap", &qmp_type_str, true, "a dirty bitmap to offer" },
+    { NULL },
+};
+static const QmpType nbd_add_args = { .kind = QMP_KIND_OBJECT,
+                                      .name = "NbdServerAddOptions",
+                                      .members = nbd_add_members };
+static const QmpMember nbd_remove_members[] = {
+    { "name", &qmp_type_str, false, "the id of the export" },
+    { "mode", &mode_type, true,
+      "safe: not while it has clients (default); hard: cut them off; wait: no new ones" },
+    { NULL },
+};
+static const QmpType nbd_remove_args = { .kind = QMP_KIND_OBJECT,
+                                         .name = "q_obj_nbd-server-remove-arg",
+                                         .members = nbd_remove_members };
+static const QmpMember del_members[] = {
+    { "id", &qmp_type_str, false, "the id of the export" },
+    { "mode", &mode_type, true,
+      "safe: not while it has clients (default); hard: cut them off; wait: no new ones" },
+    { "seconds", &qmp_type_uint32, true,
+      "of wait: then those that are left are cut off (default: 0, never)" },
+    { NULL },
+};
+static const QmpType del_args = { .kind = QMP_KIND_OBJECT,
+                                  .name = "q_obj_block-export-del-arg",
+                                  .members = del_members };
+static const QmpMember select_members[] = {
+    { "id", &qmp_type_str, false, "the id of the export" },
+    { "bitmaps", &qmp_type_bitmaps, false,
+      "the dirty bitmaps to offer instead of the present ones" },
+    { NULL },
+};
+static const QmpType select_args = { .kind = QMP_KIND_OBJECT,
+                                     .name = "q_obj_block-export-dirty-bitmap-arg",
+                                     .members = select_members };
+
+static const QmpMember info_members[] = {
+    { "id", &qmp_type_str, false, "the id of the export" },
+    { "type", &export_type, false, "how it is exported" },
+    { "node-name", &qmp_type_str, false, "the node" },
+    { "shutting-down", &qmp_type_bool, false, "it takes no new clients and goes with the last" },
+    { NULL },
+};
+static const QmpType info_type = { .kind = QMP_KIND_OBJECT,
+                                   .name = "BlockExportInfo",
+                                   .members = info_members };
+static const QmpType info_array = { .kind = QMP_KIND_ARRAY,
+                                    .name = "array",
+                                    .element = &info_type };
+
+static const char *const nbd_server_add_errors[] = {
+    "Cannot find device='NAME' nor node-name='NAME'", "NBD server not running",
+    "Block export id 'ID' is already in use", NULL
+};
+static const char *const nbd_server_remove_errors[] = { "Export 'ID' is not found",
+                                                        "Block export 'ID' is not an NBD export",
+                                                        "export 'ID' still in use", NULL };
+static const char *const block_export_add_errors[] = {
+    "Invalid block export id",
+    "Block export id 'ID' is already in use",
+    "Cannot find device='' nor node-name='NAME'",
+    "Cannot export read-only node as writable",
+    "NBD server not running",
+    "NBD server 'ID' not running",
+    "NBD server already has export named 'NAME'",
+    "NBD server already has a default export: 'ID'",
+    "export name 'NAME' too long",
+    "description 'TEXT' too long",
+    "Bitmap 'NAME' is not found",
+    "Node 'NODE' not found",
+    "Enabled bitmap 'NAME' incompatible with readonly export",
+    "Bitmap 'NAME' is inconsistent and cannot be used",
+    NULL
+};
+static const char *const block_export_del_errors[] = {
+    "Export 'ID' is not found", "Export 'ID' is already shutting down", "export 'ID' still in use",
+    "Parameter 'seconds' needs 'mode' to be 'wait'", NULL
+};
+static const char *const block_export_dirty_bitmap_errors[] = {
+    "Export 'ID' is not found",
+    "Bitmap 'NAME' is not found",
+    "Node 'NODE' not found",
+    "Bitmap 'NAME' is named twice",
+    "Bitmap 'NAME' is inconsistent and cannot be used",
+    NULL
+};
+
+static const QmpCommand commands[] = {
+    { "nbd-server-add", "export a node over NBD; use block-export-add", &nbd_add_args,
+      &qmp_type_empty, run_nbd_add, QMP_COMMAND_DEPRECATED, .example = "{'device': 'disk0'}",
+      .errors = nbd_server_add_errors },
+    { "nbd-server-remove", "remove an NBD export; use block-export-del", &nbd_remove_args,
+      &qmp_type_empty, run_nbd_remove, QMP_COMMAND_DEPRECATED, .example = "{'name': 'disk0'}",
+      .errors = nbd_server_remove_errors },
+    { "block-export-add", "export a node", &qmp_type_export_options, &qmp_type_empty, run_add,
+      .example = "{'type': 'nbd', 'id': 'exp0', 'node-name': 'disk0', 'writable': true, 'bitmaps': "
+                 "['b0']}",
+      .errors = block_export_add_errors },
+    { "block-export-del", "remove an export", &del_args, &qmp_type_empty, run_del,
+      .example = "{'id': 'exp0', 'mode': 'wait', 'seconds': 60}",
+      .errors = block_export_del_errors },
+    { "block-export-dirty-bitmap",
+      "select the dirty bitmaps that an export offers to clients from now on", &select_args,
+      &qmp_type_empty, run_select,
+      .example = "{'id': 'exp0', 'bitmaps': ['b0', {'node': 'base', 'name': 'b1'}]}",
+      .errors = block_export_dirty_bitmap_errors },
+    { "query-block-exports", "the exports", &qmp_type_empty, &info_array, run_query },
+    { NULL },
+};
+
+/* ---- events ---- */
+
+static const QmpMember deleted_members[] = {
+    { "id", &qmp_type_str, false, "the id that it had" },
+    { NULL },
+};
+static const QmpType deleted_data = { .kind = QMP_KIND_OBJECT,
+                                      .name = "q_obj_BLOCK_EXPORT_DELETED-arg",
+                                      .members = deleted_members };
+
+static const char *const operation_values[] = { "read", "write", NULL };
+static const QmpType operation_type = { .kind = QMP_KIND_ENUM,
+                                        .name = "IoOperationType",
+                                        .values = operation_values };
+static const char *const action_values[] = { "ignore", "report", "stop", NULL };
+static const QmpType action_type = { .kind = QMP_KIND_ENUM,
+                                     .name = "BlockErrorAction",
+                                     .values = action_values };
+static const QmpMember io_error_members[] = {
+    { "device", &qmp_type_str, false, "empty, or the id of the export" },
+    { "node-name", &qmp_type_str, true, "the node" },
+    { "operation", &operation_type, false, "what failed" },
+    { "action", &action_type, false, "what was done about it" },
+    { "nospace", &qmp_type_bool, true, "for want of space" },
+    { "reason", &qmp_type_str, false, "the error, for people" },
+    { NULL },
+};
+static const QmpType io_error_data = { .kind = QMP_KIND_OBJECT,
+                                       .name = "q_obj_BLOCK_IO_ERROR-arg",
+                                       .members = io_error_members };
+
+static const QmpEvent events[] = {
+    { "BLOCK_EXPORT_DELETED", "an export is gone, and so are its sessions", &deleted_data },
+    { "BLOCK_IO_ERROR", "a client's request failed; at most one a second for an export",
+      &io_error_data },
+    { NULL },
+};
+
+const QmpFamily qmp_family_export = { "Exports", commands, events };

@@ -1,0 +1,244 @@
+/* qmp/commands/server.c: the NBD servers. The work is the server's, by way of block/export. */
+#include "qmp/args.h"
+#include "qmp/commands/families.h"
+#include "qmp/context.h"
+#include "util/error.h"
+#include <string.h>
+
+/* ---- starting and stopping ---- */
+
+static BlkAddressType address_type(const char *type)
+{
+    if (!strcmp(type, "unix"))
+        return BLK_ADDRESS_UNIX;
+    if (!strcmp(type, "vsock"))
+        return BLK_ADDRESS_VSOCK;
+    return strcmp(type, "fd") ? BLK_ADDRESS_INET : BLK_ADDRESS_FD;
+}
+
+/* What is not given stays as it is. */
+static void take_limits(json_object *a, BlkServerLimits *l)
+{
+    l->max_connections = (uint32_t)qmp_arg_uint(a, "max-connections", l->max_connections);
+    l->handshake_seconds = (uint32_t)qmp_arg_uint(a, "handshake-max-seconds", l->handshake_seconds);
+    l->idle_seconds = (uint32_t)qmp_arg_uint(a, "idle-max-seconds", l->idle_seconds);
+    l->bytes_in_flight = qmp_arg_uint(a, "max-bytes-in-flight", l->bytes_in_flight);
+    l->bytes_in_flight_total =
+        qmp_arg_uint(a, "max-bytes-in-flight-total", l->bytes_in_flight_total);
+    l->request_size = qmp_arg_uint(a, "max-request-size", l->request_size);
+    l->option_size = qmp_arg_uint(a, "max-option-size", l->option_size);
+    l->option_count = qmp_arg_uint(a, "max-options", l->option_count);
+}
+
+static bool run_start(QmpCall *call, GError **error)
+{
+    json_object *a = call->args, *data = qmp_arg(a, "addr.data");
+    BlkServerOptions options = {
+        .id = qmp_arg_str(a, "id"),
+        .type = address_type(qmp_arg_str(a, "addr.type")),
+        .path = qmp_arg_str(data, "path"),
+        .host = qmp_arg_str(data, "host"),
+        .port = qmp_arg_str(data, "port"),
+        .cid = qmp_arg_str(data, "cid"),
+        .fd = qmp_arg_str(data, "str"),
+        .has_ipv4 = qmp_arg(data, "ipv4") != NULL,
+        .ipv4 = qmp_arg_bool(data, "ipv4", false),
+        .has_ipv6 = qmp_arg(data, "ipv6") != NULL,
+        .ipv6 = qmp_arg_bool(data, "ipv6", false),
+        .has_to = qmp_arg(data, "to") != NULL,
+        .to = (uint16_t)qmp_arg_uint(data, "to", 0),
+        .tls_creds = qmp_arg_str(a, "tls-creds"),
+        .tls_authz = qmp_arg_str(a, "tls-authz"),
+        .tls_required = qmp_arg_bool(a, "tls-required", true),
+        .limits = BLK_SERVER_LIMITS,
+    };
+
+    take_limits(a, &options.limits);
+    return blk_exports_server_start(qmp_context_exports(call->ctx), &options, error);
+}
+
+static bool run_stop(QmpCall *call, GError **error)
+{
+    return blk_exports_server_stop(qmp_context_exports(call->ctx), qmp_arg_str(call->args, "id"),
+                                   error);
+}
+
+static const QmpMember stop_members[] = {
+    { "id", &qmp_type_str, true, "the id of the server (default: 'default')" },
+    { NULL },
+};
+static const QmpType stop_args = { .kind = QMP_KIND_OBJECT,
+                                   .name = "q_obj_nbd-server-stop-arg",
+                                   .members = stop_members };
+
+/* ---- asking ---- */
+
+static bool run_query(QmpCall *call, GError **error)
+{
+    const BlkServer *server = blk_exports_server(qmp_context_exports(call->ctx));
+
+    call->result =
+        server->query_servers ? server->query_servers(server->opaque) : json_object_new_array();
+    return true;
+}
+
+static const QmpType address_array = { .kind = QMP_KIND_ARRAY,
+                                       .name = "array",
+                                       .element = &qmp_type_socket_address };
+static const QmpMember info_members[] = {
+    { "id", &qmp_type_str, false, "its id" },
+    { "addresses", &address_array, false, "where it listens" },
+    { "tls", &qmp_type_bool, false, "clients can start TLS" },
+    { "connections", &qmp_type_uint32, false, "how many clients it has" },
+    { "max-connections", &qmp_type_uint32, false, "how many it takes, 0 for any number" },
+    { "handshake-max-seconds", &qmp_type_uint32, false, "as given" },
+    { "idle-max-seconds", &qmp_type_uint32, false, "as given" },
+    { "max-bytes-in-flight", &qmp_type_size, false, "as given" },
+    { "max-bytes-in-flight-total", &qmp_type_size, false, "as given" },
+    { "max-request-size", &qmp_type_size, false, "as given" },
+    { "max-option-size", &qmp_type_size, false, "as given" },
+    { "max-options", &qmp_type_uint32, false, "as given" },
+    { NULL },
+};
+static const QmpType info_type = { .kind = QMP_KIND_OBJECT,
+                                   .name = "NbdServerInfo",
+                                   .members = info_members };
+static const QmpType info_array = { .kind = QMP_KIND_ARRAY,
+                                    .name = "array",
+                                    .element = &info_type };
+
+/* ---- sessions ---- */
+
+static bool run_query_sessions(QmpCall *call, GError **error)
+{
+    const BlkServer *server = blk_exports_server(qmp_context_exports(call->ctx));
+
+    call->result =
+        server->query_sessions ? server->query_sessions(server->opaque) : json_object_new_array();
+    return true;
+}
+
+static bool run_disconnect(QmpCall *call, GError **error)
+{
+    const BlkServer *server = blk_exports_server(qmp_context_exports(call->ctx));
+
+    if (!server->session_disconnect)
+        return tm_error_set(error, "This daemon has no NBD server");
+    return server->session_disconnect(server->opaque, qmp_arg_uint(call->args, "id", 0), error);
+}
+
+static const QmpMember disconnect_members[] = {
+    { "id", &qmp_type_uint64, false, "the id of the session" },
+    { NULL },
+};
+static const QmpType disconnect_args = { .kind = QMP_KIND_OBJECT,
+                                         .name = "q_obj_nbd-session-disconnect-arg",
+                                         .members = disconnect_members };
+
+static const QmpMember request_members[] = {
+    { "read", &qmp_type_uint64, false, "requests of that kind" },
+    { "write", &qmp_type_uint64, false, "requests of that kind" },
+    { "flush", &qmp_type_uint64, false, "requests of that kind" },
+    { "trim", &qmp_type_uint64, false, "requests of that kind" },
+    { "cache", &qmp_type_uint64, false, "requests of that kind" },
+    { "write-zeroes", &qmp_type_uint64, false, "requests of that kind" },
+    { "block-status", &qmp_type_uint64, false, "requests of that kind" },
+    { NULL },
+};
+static const QmpType requests = { .kind = QMP_KIND_OBJECT,
+                                  .name = "NbdSessionRequests",
+                                  .members = request_members };
+static const char *const replies_values[] = { "simple", "structured", "extended", NULL };
+static const QmpType replies = { .kind = QMP_KIND_ENUM,
+                                 .name = "NbdReplies",
+                                 .values = replies_values };
+static const QmpMember session_members[] = {
+    { "id", &qmp_type_uint64, false, "its id, never used again" },
+    { "server", &qmp_type_str, false, "the id of the server that it came by" },
+    { "peer", &qmp_type_str, false, "the other end of the connection" },
+    { "tls", &qmp_type_bool, false, "it is encrypted" },
+    { "identity", &qmp_type_str, true, "who it is: name in the certificate, of the key, or uid=N" },
+    { "export", &qmp_type_str, true, "the id of the export that it has opened" },
+    { "replies", &replies, true, "what was agreed on then" },
+    { "writable", &qmp_type_bool, false, "it may write" },
+    { "contexts", &qmp_type_str_array, false, "the metadata contexts that it selected" },
+    { "requests", &requests, false, "how many it made" },
+    { "bytes-read", &qmp_type_uint64, false, "of read requests" },
+    { "bytes-written", &qmp_type_uint64, false, "of write requests" },
+    { "errors", &qmp_type_uint64, false, "how many requests were answered by an error" },
+    { "age", &qmp_type_uint64, false, "seconds since it came" },
+    { "idle", &qmp_type_uint64, false, "seconds since a byte went in either direction" },
+    { NULL },
+};
+static const QmpType session = { .kind = QMP_KIND_OBJECT,
+                                 .name = "NbdSessionInfo",
+                                 .members = session_members };
+static const QmpType session_array = { .kind = QMP_KIND_ARRAY,
+                                       .name = "array",
+                                       .element = &session };
+
+static const char *const nbd_server_start_errors[] = {
+    "NBD server already running",    "NBD server 'ID' already running",
+    "Invalid NBD server id 'ID'",    "No TLS credentials with id 'ID'",
+    "This daemon has no NBD server", NULL
+};
+static const char *const nbd_server_stop_errors[] = { "NBD server not running",
+                                                      "NBD server 'ID' not running", NULL };
+static const char *const nbd_session_disconnect_errors[] = { "NBD session ID is not found", NULL };
+
+static const QmpCommand commands[] = {
+    { "nbd-server-start", "start listening for NBD clients", &qmp_type_nbd_server_args,
+      &qmp_type_empty, run_start,
+      .example = "{'addr': {'type': 'unix', 'data': {'path': 'nbd.sock'}}}",
+      .errors = nbd_server_start_errors },
+    { "nbd-server-stop",
+      "stop listening, end the sessions, and remove the exports that no other server shows",
+      &stop_args, &qmp_type_empty, run_stop, .errors = nbd_server_stop_errors },
+    { "query-nbd-sessions", "the clients of the NBD servers", &qmp_type_empty, &session_array,
+      run_query_sessions },
+    { "nbd-session-disconnect", "cut a client off", &disconnect_args, &qmp_type_empty,
+      run_disconnect, .example = "{'id': 1}", .errors = nbd_session_disconnect_errors },
+    { "query-nbd-servers", "the NBD servers that run", &qmp_type_empty, &info_array, run_query },
+    { NULL },
+};
+
+/* ---- events ---- */
+
+static const QmpMember connected_members[] = {
+    { "id", &qmp_type_uint64, false, "the id of the session" },
+    { "server", &qmp_type_str, false, "the id of the server" },
+    { "peer", &qmp_type_str, false, "the other end of the connection" },
+    { "export", &qmp_type_str, false, "the id of the export" },
+    { "tls", &qmp_type_bool, false, "it is encrypted" },
+    { "identity", &qmp_type_str, true, "as in query-nbd-sessions" },
+    { "writable", &qmp_type_bool, false, "it may write" },
+    { NULL },
+};
+static const QmpType connected_data = { .kind = QMP_KIND_OBJECT,
+                                        .name = "q_obj_NBD_CLIENT_CONNECTED-arg",
+                                        .members = connected_members };
+static const char *const reason_values[] = { "closed",         "lost",      "error",
+                                             "idle",           "stalled",   "export-removed",
+                                             "server-stopped", "requested", NULL };
+static const QmpType reason = { .kind = QMP_KIND_ENUM,
+                                .name = "NbdDisconnectReason",
+                                .values = reason_values };
+static const QmpMember disconnected_members[] = {
+    { "id", &qmp_type_uint64, false, "the id that the session had" },
+    { "server", &qmp_type_str, false, "the id of the server" },
+    { "peer", &qmp_type_str, false, "the other end of the connection" },
+    { "export", &qmp_type_str, false, "the id of the export" },
+    { "reason", &reason, false, "why it ended" },
+    { NULL },
+};
+static const QmpType disconnected_data = { .kind = QMP_KIND_OBJECT,
+                                           .name = "q_obj_NBD_CLIENT_DISCONNECTED-arg",
+                                           .members = disconnected_members };
+
+static const QmpEvent events[] = {
+    { "NBD_CLIENT_CONNECTED", "a client has opened an export", &connected_data },
+    { "NBD_CLIENT_DISCONNECTED", "such a client is gone", &disconnected_data },
+    { NULL },
+};
+
+const QmpFamily qmp_family_server = { "NBD servers", commands, events };

@@ -1,7 +1,0 @@
-/* qmp/families.h: the families of commands, a file cmd_NAME.c each. Constant. */
-#pragma once
-#include "qmp/table.h"
-
-extern const QmpFamily qmp_family_core, qmp_family_blockdev, qmp_family_server, qmp_family_export,
-    qmp_family_context, qmp_family_bitmap, qmp_family_object, qmp_family_job,
-    qmp_family_transaction;

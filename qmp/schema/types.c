@@ -1,0 +1,262 @@
+/* qmp/schema/types.c: the types that several families share. Names and members are QEMU's (its qapi
+ * directory). */
+#include "qmp/schema/table.h"
+
+const QmpType qmp_type_any = { .kind = QMP_KIND_ANY, .name = "any" };
+const QmpType qmp_type_bool = { .kind = QMP_KIND_BOOL, .name = "boolean" };
+const QmpType qmp_type_str = { .kind = QMP_KIND_STR, .name = "string" };
+const QmpType qmp_type_int = {
+    .kind = QMP_KIND_INT, .name = "integer", .min = INT64_MIN, .max = INT64_MAX
+};
+static const QmpType type_uint16 = { .kind = QMP_KIND_UINT,
+                                     .name = "uint16_t",
+                                     .umax = UINT16_MAX };
+const QmpType qmp_type_uint32 = { .kind = QMP_KIND_UINT, .name = "uint32_t", .umax = UINT32_MAX };
+const QmpType qmp_type_uint64 = { .kind = QMP_KIND_UINT, .name = "uint64", .umax = UINT64_MAX };
+const QmpType qmp_type_size = {
+    .kind = QMP_KIND_UINT, .name = "size", .umax = UINT64_MAX, .suffixes = true
+};
+const QmpType qmp_type_str_array = { .kind = QMP_KIND_ARRAY,
+                                     .name = "array",
+                                     .element = &qmp_type_str };
+
+static const QmpMember no_members[] = { { NULL } };
+const QmpType qmp_type_empty = { .kind = QMP_KIND_OBJECT,
+                                 .name = "q_empty",
+                                 .members = no_members };
+
+/* ---- nodes ---- */
+
+const QmpType qmp_type_blockdev_options = { .kind = QMP_KIND_LATE, .name = "BlockdevOptions" };
+
+static const QmpType null_type = { .kind = QMP_KIND_NULL, .name = "null" };
+static const QmpType *const ref_alternatives[] = { &qmp_type_blockdev_options, &qmp_type_str,
+                                                   NULL };
+static const QmpType *const ref_null_alternatives[] = { &qmp_type_blockdev_options, &qmp_type_str,
+                                                        &null_type, NULL };
+const QmpType qmp_type_blockdev_ref = { .kind = QMP_KIND_ALTERNATE,
+                                        .name = "BlockdevRef",
+                                        .alternatives = ref_alternatives };
+const QmpType qmp_type_blockdev_ref_null = { .kind = QMP_KIND_ALTERNATE,
+                                             .name = "BlockdevRefOrNull",
+                                             .alternatives = ref_null_alternatives };
+
+/* ---- bitmaps ---- */
+
+static const QmpMember bitmap_members[] = {
+    { "node", &qmp_type_str, false, "name of the node that the bitmap belongs to" },
+    { "name", &qmp_type_str, false, "name of the bitmap" },
+    { NULL },
+};
+const QmpType qmp_type_bitmap = { .kind = QMP_KIND_OBJECT,
+                                  .name = "BlockDirtyBitmap",
+                                  .members = bitmap_members };
+
+static const QmpType *const bitmap_alternatives[] = { &qmp_type_str, &qmp_type_bitmap, NULL };
+const QmpType qmp_type_bitmap_or_str = { .kind = QMP_KIND_ALTERNATE,
+                                         .name = "BlockDirtyBitmapOrStr",
+                                         .alternatives = bitmap_alternatives };
+const QmpType qmp_type_bitmaps = { .kind = QMP_KIND_ARRAY,
+                                   .name = "array",
+                                   .element = &qmp_type_bitmap_or_str };
+
+/* ---- exports ---- */
+
+static const char *const export_types[] = { "nbd", NULL };
+static const QmpType export_type = { .kind = QMP_KIND_ENUM,
+                                     .name = "BlockExportType",
+                                     .values = export_types };
+
+static const QmpType flag_bit = { .kind = QMP_KIND_INT, .name = "int", .min = 1, .max = 15 };
+static const QmpMember draft_members[] = {
+    { "dirty-flag", &flag_bit, true,
+      "the bit of the command flags that asks for dirtiness (default: none)" },
+    { "bitmap", &qmp_type_str, true, "the dirty bitmap that it asks for (default: the first one)" },
+    { NULL },
+};
+static const QmpType draft = { .kind = QMP_KIND_OBJECT,
+                               .name = "NbdBlockStatus2016",
+                               .members = draft_members };
+
+static const QmpMember nbd_export_members[] = {
+    { "name", &qmp_type_str, true, "export name (default: the node name)" },
+    { "description", &qmp_type_str, true, "free text, shown to clients that list the exports" },
+    { "bitmaps", &qmp_type_bitmaps, true, "dirty bitmaps to offer as qemu:dirty-bitmap:NAME" },
+    { "allocation-depth", &qmp_type_bool, true, "offer the context qemu:allocation-depth" },
+    { "servers", &qmp_type_str_array, true,
+      "the NBD servers that show it (default: all, also later ones)" },
+    { "hidden", &qmp_type_bool, true, "clients that list the exports don't see it (default: off)" },
+    { "default", &qmp_type_bool, true,
+      "it is what clients get that ask for the name '' (default: off)" },
+    { "max-connections", &qmp_type_uint32, true,
+      "most clients at a time, 0 for any number (default: 0)" },
+    { "allow-list", &qmp_type_str, true,
+      "authorization object: who sees it in a list (default: everybody)" },
+    { "allow-open", &qmp_type_str, true,
+      "authorization object: who may open it (default: everybody)" },
+    { "allow-write", &qmp_type_str, true,
+      "authorization object: for whom it is writable, if it is (default: everybody)" },
+    { "block-status-2016", &draft, true,
+      "speak the draft of 2016 for block status with clients that select no contexts" },
+    { NULL },
+};
+static const QmpType nbd_export = { .kind = QMP_KIND_OBJECT,
+                                    .name = "BlockExportOptionsNbd",
+                                    .members = nbd_export_members };
+
+static const QmpMember export_members[] = {
+    { "type", &export_type, false, "how it is exported" },
+    { "id", &qmp_type_str, false, "name of the export for management" },
+    { "node-name", &qmp_type_str, false, "the node to export" },
+    { "writable", &qmp_type_bool, true, "clients may write (default: off)" },
+    { "writethrough", &qmp_type_bool, true, "every write is flushed (default: off)" },
+    { NULL },
+};
+static const QmpVariant export_variants[] = { { "nbd", &nbd_export }, { NULL } };
+const QmpType qmp_type_export_options = {
+    .kind = QMP_KIND_OBJECT,
+    .name = "BlockExportOptions",
+    .members = export_members,
+    .tag = "type",
+    .variants = export_variants,
+};
+
+/* ---- where the NBD server listens: on the wire the variants are under "data", on the command line
+ * they are not ---- */
+
+static const char *const address_types[] = { "inet", "unix", "vsock", "fd", NULL };
+static const QmpType address_type = { .kind = QMP_KIND_ENUM,
+                                      .name = "SocketAddressType",
+                                      .values = address_types };
+
+static const QmpMember inet_members[] = {
+    { "host", &qmp_type_str, false, "host name or address" },
+    { "port", &qmp_type_str, false, "port number or service name" },
+    { "to", &type_uint16, true, "the first port that is free, up to this one" },
+    { "ipv4", &qmp_type_bool, true, "IPv4 addresses are used" },
+    { "ipv6", &qmp_type_bool, true, "IPv6 addresses are used" },
+    { NULL },
+};
+static const QmpMember unix_members[] = {
+    { "path", &qmp_type_str, false, "path of the socket" },
+    { NULL },
+};
+static const QmpMember vsock_members[] = {
+    { "cid", &qmp_type_str, false, "context id, 4294967295 for any" },
+    { "port", &qmp_type_str, false, "port number" },
+    { NULL },
+};
+static const QmpMember fd_members[] = {
+    { "str", &qmp_type_str, false,
+      "number of a descriptor that the process was started with, or its name for systemd" },
+    { NULL },
+};
+static const QmpType inet_address = { .kind = QMP_KIND_OBJECT,
+                                      .name = "InetSocketAddress",
+                                      .members = inet_members };
+static const QmpType unix_address = { .kind = QMP_KIND_OBJECT,
+                                      .name = "UnixSocketAddress",
+                                      .members = unix_members };
+static const QmpType vsock_address = { .kind = QMP_KIND_OBJECT,
+                                       .name = "VsockSocketAddress",
+                                       .members = vsock_members };
+static const QmpType fd_address = { .kind = QMP_KIND_OBJECT,
+                                    .name = "FdSocketAddress",
+                                    .members = fd_members };
+
+static const QmpMember inet_wrapper_members[] = {
+    { "data", &inet_address, false, "the address itself" }, { NULL }
+};
+static const QmpMember unix_wrapper_members[] = {
+    { "data", &unix_address, false, "the address itself" }, { NULL }
+};
+static const QmpMember vsock_wrapper_members[] = {
+    { "data", &vsock_address, false, "the address itself" }, { NULL }
+};
+static const QmpMember fd_wrapper_members[] = {
+    { "data", &fd_address, false, "the address itself" }, { NULL }
+};
+static const QmpType inet_wrapper = { .kind = QMP_KIND_OBJECT,
+                                      .name = "InetSocketAddressWrapper",
+                                      .members = inet_wrapper_members };
+static const QmpType unix_wrapper = { .kind = QMP_KIND_OBJECT,
+                                      .name = "UnixSocketAddressWrapper",
+                                      .members = unix_wrapper_members };
+static const QmpType vsock_wrapper = { .kind = QMP_KIND_OBJECT,
+                                       .name = "VsockSocketAddressWrapper",
+                                       .members = vsock_wrapper_members };
+static const QmpType fd_wrapper = { .kind = QMP_KIND_OBJECT,
+                                    .name = "FdSocketAddressWrapper",
+                                    .members = fd_wrapper_members };
+
+static const QmpMember address_members[] = {
+    { "type", &address_type, false, "kind of the address" },
+    { NULL },
+};
+static const QmpVariant address_variants[] = { { "inet", &inet_address },
+                                               { "unix", &unix_address },
+                                               { "vsock", &vsock_address },
+                                               { "fd", &fd_address },
+                                               { NULL } };
+static const QmpVariant legacy_variants[] = { { "inet", &inet_wrapper },
+                                              { "unix", &unix_wrapper },
+                                              { "vsock", &vsock_wrapper },
+                                              { "fd", &fd_wrapper },
+                                              { NULL } };
+const QmpType qmp_type_socket_address = {
+    .kind = QMP_KIND_OBJECT,
+    .name = "SocketAddress",
+    .members = address_members,
+    .tag = "type",
+    .variants = address_variants,
+};
+static const QmpType legacy_address = {
+    .kind = QMP_KIND_OBJECT,
+    .name = "SocketAddressLegacy",
+    .members = address_members,
+    .tag = "type",
+    .variants = legacy_variants,
+};
+
+/* clang-format off */
+#define SERVER_MEMBERS                                                                             \
+    { "id", &qmp_type_str, true, "name of the server (default: 'default')" },                      \
+    { "tls-creds", &qmp_type_str, true, "id of the TLS credentials, an object" },                  \
+    { "tls-authz", &qmp_type_str, true, "id of the authorisation that clients must pass" },        \
+    { "tls-required", &qmp_type_bool, true,                                                        \
+      "with tls-creds: clients that don't start TLS get nothing (default: on)" },                  \
+    { "max-connections", &qmp_type_uint32, true,                                                   \
+      "most clients at a time, 0 for any number (default: 0)" },                                   \
+    { "handshake-max-seconds", &qmp_type_uint32, true,                                             \
+      "by then a client has opened an export, 0 for any time (default: 10)" },                     \
+    { "idle-max-seconds", &qmp_type_uint32, true,                                                  \
+      "how long a client may send and take nothing, 0 for any time (default: 0)" },                \
+    { "max-bytes-in-flight", &qmp_type_size, true,                                                 \
+      "of a client's requests, then it waits; 0 for any number (default: 64M)" },                  \
+    { "max-bytes-in-flight-total", &qmp_type_size, true,                                           \
+      "of all clients, then each has one request at a time; 0 for any number (default: 1G)" },     \
+    { "max-request-size", &qmp_type_size, true,                                                    \
+      "largest payload of a read or write, 64k to 64M (default: 32M)" },                           \
+    { "max-option-size", &qmp_type_size, true,                                                     \
+      "largest option of a handshake, 16k to 64M (default: 256k)" },                               \
+    { "max-options", &qmp_type_uint32, true,                                                       \
+      "most options of a handshake, 16 to 1048576 (default: 4096)" }
+/* clang-format on */
+
+static const QmpMember server_members[] = {
+    { "addr", &legacy_address, false, "address to listen on" },
+    SERVER_MEMBERS,
+    { NULL },
+};
+const QmpType qmp_type_nbd_server_args = { .kind = QMP_KIND_OBJECT,
+                                           .name = "NbdServerOptionsLegacy",
+                                           .members = server_members };
+
+static const QmpMember server_option_members[] = {
+    { "addr", &qmp_type_socket_address, false, "address to listen on" },
+    SERVER_MEMBERS,
+    { NULL },
+};
+const QmpType qmp_type_nbd_server_option = { .kind = QMP_KIND_OBJECT,
+                                             .name = "NbdServerOptions",
+                                             .members = server_option_members };

@@ -1,0 +1,177 @@
+/* server/nbd/buffer.c: chunks and batches, and the free lists that keep a few of them warm.
+ *
+ * Sessions hold buffers only while there is something in them, so that an idle connection costs
+ * next to none. The lists are last in, first out: what is taken was used a moment ago, by any
+ * thread, and is likely in a cache. */
+#include "server/server_internal.h"
+
+#include "util/range.h"
+
+#include <sys/mman.h>
+
+#define POOL_USUAL   16u /* chunks kept of either kind */
+#define POOL_LARGE   4u
+#define POOL_BATCHES 8u
+
+static int kind_of(size_t cap)
+{
+    return cap == NBDS_CHUNK ? 0 : cap == NBDS_CHUNK_LARGE ? 1 : -1;
+}
+
+static NbdsChunk *chunk_new(size_t cap)
+{
+    void *data = mmap(NULL, cap, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    NbdsChunk *chunk;
+
+    if (data == MAP_FAILED)
+        return NULL;
+    chunk = g_new0(NbdsChunk, 1);
+    chunk->cap = cap;
+    chunk->data = data;
+    return chunk;
+}
+
+static void chunk_free(NbdsChunk *chunk)
+{
+    munmap(chunk->data, chunk->cap);
+    g_free(chunk);
+}
+
+NbdsChunk *nbds_chunk_get(NbdServer *server, size_t min)
+{
+    size_t cap = min <= NBDS_CHUNK         ? NBDS_CHUNK
+                 : min <= NBDS_CHUNK_LARGE ? NBDS_CHUNK_LARGE
+                                           : tm_align_up(min, 4096);
+    int kind = kind_of(cap);
+    NbdsChunk *chunk = NULL;
+
+    if (kind >= 0) {
+        pthread_mutex_lock(&server->pool_lock);
+        chunk = server->chunks[kind].first;
+        if (chunk) {
+            server->chunks[kind].first = chunk->next;
+            server->chunks[kind].n--;
+        }
+        pthread_mutex_unlock(&server->pool_lock);
+    }
+    if (!chunk)
+        chunk = chunk_new(cap);
+    if (chunk)
+        __atomic_store_n(&chunk->refs, 2, __ATOMIC_RELAXED);
+    return chunk;
+}
+
+static void chunk_retire(NbdServer *server, NbdsChunk *chunk)
+{
+    int kind = kind_of(chunk->cap);
+    bool kept = false;
+
+    if (chunk->holder) {
+        __atomic_sub_fetch(&chunk->holder->service->held, (int64_t)chunk->cap, __ATOMIC_RELAXED);
+        __atomic_sub_fetch(&chunk->holder->held, (int64_t)chunk->cap, __ATOMIC_ACQ_REL);
+        chunk->holder = NULL;
+    }
+    if (kind >= 0) {
+        pthread_mutex_lock(&server->pool_lock);
+        kept = server->chunks[kind].n < (kind ? POOL_LARGE : POOL_USUAL);
+        if (kept) {
+            chunk->next = server->chunks[kind].first;
+            server->chunks[kind].first = chunk;
+            server->chunks[kind].n++;
+        }
+        pthread_mutex_unlock(&server->pool_lock);
+    }
+    if (!kept)
+        chunk_free(chunk);
+}
+
+void nbds_chunk_put(NbdServer *server, NbdsChunk *chunk)
+{
+    if (chunk && __atomic_sub_fetch(&chunk->refs, 2, __ATOMIC_ACQ_REL) == 0)
+        chunk_retire(server, chunk);
+}
+
+void nbds_chunk_unref(NbdServer *server, NbdsChunk *chunk)
+{
+    if (__atomic_sub_fetch(&chunk->refs, 1, __ATOMIC_ACQ_REL) == 0)
+        chunk_retire(server, chunk);
+}
+
+void nbds_chunk_hold(NbdsChunk *chunk, NbdsSession *s)
+{
+    if (chunk->holder)
+        return;
+    chunk->holder = s;
+    __atomic_add_fetch(&s->held, (int64_t)chunk->cap, __ATOMIC_RELAXED);
+    __atomic_add_fetch(&s->service->held, (int64_t)chunk->cap, __ATOMIC_RELAXED);
+}
+
+void nbds_chunk_lent(NbdsChunk *chunk, NbdsSession *s)
+{
+    nbds_chunk_hold(chunk, s);
+    __atomic_add_fetch(&chunk->refs, 1, __ATOMIC_RELAXED);
+}
+
+/* ---- batches */
+
+static void batch_release(NbdsSession *s, NbdsOut *out)
+{
+    nbds_batch_put(s->server, (NbdsBatch *)((char *)out - offsetof(NbdsBatch, out)));
+}
+
+NbdsBatch *nbds_batch_get(NbdServer *server)
+{
+    NbdsBatch *batch;
+
+    pthread_mutex_lock(&server->pool_lock);
+    batch = server->batches;
+    if (batch) {
+        server->batches = batch->next;
+        server->n_batches--;
+    }
+    pthread_mutex_unlock(&server->pool_lock);
+    if (!batch) {
+        batch = g_new0(NbdsBatch, 1);
+        batch->out.release = batch_release;
+    }
+    if (!batch->chunk)
+        batch->chunk = nbds_chunk_get(server, NBDS_CHUNK);
+    batch->out.iov = batch->iov;
+    batch->out.n = 0;
+    batch->used = 0;
+    if (batch->chunk)
+        return batch;
+    g_free(batch);
+    return NULL;
+}
+
+void nbds_batch_put(NbdServer *server, NbdsBatch *batch)
+{
+    bool kept;
+
+    if (nbds_chunk_shared(batch->chunk) || batch->chunk->holder)
+        nbds_chunk_put(server, g_steal_pointer(&batch->chunk));
+    pthread_mutex_lock(&server->pool_lock);
+    kept = server->n_batches < POOL_BATCHES;
+    if (kept) {
+        batch->next = server->batches;
+        server->batches = batch;
+        server->n_batches++;
+    }
+    pthread_mutex_unlock(&server->pool_lock);
+    if (!kept) {
+        nbds_chunk_put(server, batch->chunk);
+        g_free(batch);
+    }
+}
+
+void nbds_batch_add(NbdsBatch *batch, const uint8_t *data, size_t length)
+{
+    struct iovec *last = batch->out.n ? &batch->iov[batch->out.n - 1] : NULL;
+
+    if (last && (const uint8_t *)last->iov_base + last->iov_len == data)
+        last->iov_len += length;
+    else
+        batch->iov[batch->out.n++] = (struct iovec){ (void *)data, length };
+    batch->used = (size_t)(data - batch->chunk->data) + length;
+}

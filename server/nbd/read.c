@@ -1,0 +1,365 @@
+/* server/nbd/read.c: reads: small ones into the batch, large ones into a buffer of their own, and
+ * sparse ones, which tell holes instead of sending zeroes. Where the page cache has it all, large
+ * ones don't pass through here: the reply's head is queued with the place, and the data go from
+ * there to the socket when it is its turn. The disk is in use only while that is being done, never
+ * while a client takes its time.
+ *
+ * Source: the NBD specification, NBD_CMD_READ. */
+#include "server/server_internal.h"
+
+#include "util/endian.h"
+#include "util/error.h"
+#include "util/range.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#define SEND_BUFFER (512 << 10) /* the kernel doubles it */
+#define RUNS_MAX    256u        /* of a sparse reply; what comes behind them is told as data */
+#define PARTS_MAX   16u         /* if there are more of them, the range is read whole */
+
+/* A read that is answered in pieces: holes, and runs of data read by a request each. All are sent
+ * together when the last one has been read: first what is known, then where it is not. */
+typedef struct NbdsSparse {
+    int left; /* atomic: parts not read yet, and 1 while they are being submitted */
+    unsigned n;
+    TmExtent *runs;    /* flags: TM_STATE_ZERO or 0 */
+    struct iovec *iov; /* two a run, as the rest has one */
+    uint8_t (*heads)[NBDS_REPLY_MAX];
+    struct Part {
+        BlkRequest blk;
+        NbdsRequest *request;
+        int error; /* -errno, once read */
+    } * parts;
+} NbdsSparse;
+
+static uint8_t *aligned(const NbdsSession *s, uint8_t *p)
+{
+    return (uint8_t *)(uintptr_t)tm_align_up((uintptr_t)p, s->align);
+}
+
+static size_t hole_format(const NbdsSession *s, uint8_t *to, bool last, const NbdsHead *h,
+                          uint64_t offset, uint32_t length)
+{
+    uint8_t *at = to + s->reply_head;
+
+    nbds_chunk_format(s, to, last ? NBD_REPLY_FLAG_DONE : 0, NBD_REPLY_TYPE_OFFSET_HOLE, h, 12);
+    tm_put_be64(at, offset);
+    tm_put_be32(at + 8, length);
+    return s->reply_head + 12;
+}
+
+/* ---- sparse */
+
+static NbdsSparse *sparse_new(const TmExtents *runs)
+{
+    NbdsSparse *sparse = g_new0(NbdsSparse, 1);
+
+    sparse->n = (unsigned)runs->count;
+    sparse->runs = g_memdup2(runs->list, runs->count * sizeof(*runs->list));
+    sparse->iov = g_new(struct iovec, 2 * runs->count);
+    sparse->heads = g_malloc(runs->count * NBDS_REPLY_MAX);
+    sparse->parts = g_new0(struct Part, runs->count);
+    return sparse;
+}
+
+void nbds_sparse_free(struct NbdsSparse *sparse)
+{
+    if (!sparse)
+        return;
+    g_free(sparse->runs);
+    g_free(sparse->iov);
+    g_free(sparse->heads);
+    g_free(sparse->parts);
+    g_free(sparse);
+}
+
+/* Appends run @i, which is at @offset; a failed one with its error. */
+static unsigned run_format(NbdsRequest *r, unsigned i, uint64_t offset, bool last,
+                           struct iovec *iov)
+{
+    const NbdsSession *s = r->session;
+    NbdsSparse *sparse = r->sparse;
+    uint32_t length = (uint32_t)sparse->runs[i].length;
+    uint8_t *head = sparse->heads[i];
+    int error = sparse->parts[i].error;
+
+    if (error) {
+        nbds_count_error(r->session, last);
+        iov[0] =
+            (struct iovec){ head,
+                            nbds_error_offset_format(s, head, last, &r->h, offset,
+                                                     nbds_request_error(r->session, &r->h, -error),
+                                                     tm_strerror(-error)) };
+        return 1;
+    }
+    if (sparse->runs[i].flags) {
+        iov[0] = (struct iovec){ head, hole_format(s, head, last, &r->h, offset, length) };
+        return 1;
+    }
+    nbds_data_format(s, head, last, &r->h, offset, length);
+    iov[0] = (struct iovec){ head, s->data_head };
+    iov[1] = (struct iovec){ r->data + (offset - r->h.offset), length };
+    return 2;
+}
+
+void nbds_sparse_format(NbdsRequest *r)
+{
+    NbdsSparse *sparse = r->sparse;
+    unsigned n = 0, left = sparse->n;
+
+    for (int failed = 0; failed <= 1; failed++) {
+        uint64_t at = r->h.offset;
+
+        for (unsigned i = 0; i < sparse->n; i++) {
+            if ((sparse->parts[i].error != 0) == failed)
+                n += run_format(r, i, at, --left == 0, sparse->iov + n);
+            at += sparse->runs[i].length;
+        }
+    }
+    r->out.iov = sparse->iov;
+    r->out.n = n;
+}
+
+static void finish(NbdsRequest *r)
+{
+    if (__atomic_sub_fetch(&r->sparse->left, 1, __ATOMIC_ACQ_REL) == 0)
+        nbds_request_done(r, 0);
+}
+
+static void part_done(BlkRequest *blk, int result)
+{
+    struct Part *part = (struct Part *)((char *)blk - offsetof(struct Part, blk));
+
+    part->error = result;
+    finish(part->request);
+}
+
+/* Zero and other runs of the range; false if that is not known or all of it is data. */
+static bool look(NbdsSession *s, const NbdsHead *h, TmExtents *runs)
+{
+    TmExtent list[RUNS_MAX - 1];
+    TmExtents x = { .list = list, .max = G_N_ELEMENTS(list) };
+    uint64_t described = 0;
+
+    if (blk_node_status(s->node, h->offset, h->length, &x, &described) < 0)
+        return false;
+    for (size_t i = 0; i < x.count; i++)
+        tm_extents_add(runs, list[i].length, list[i].flags & TM_STATE_ZERO);
+    if (described < h->length)
+        tm_extents_add(runs, h->length - described, 0);
+    if (runs->count == 1 && !(runs->list[0].flags & TM_STATE_ZERO))
+        runs->count = 0;
+    return runs->count;
+}
+
+/* A hole that is not shorter than a sector reads as zeroes at the beginning of one, or of what is
+ * asked for: without such there is none to look for. */
+static bool has_zeroes(const uint8_t *data, uint64_t offset, uint64_t length)
+{
+    static const uint8_t zeroes[8];
+    uint64_t next;
+
+    for (uint64_t at = 0; at < length; at = next) {
+        next = tm_min(tm_align_down(offset + at, 512) + 512 - offset, length);
+        if (!memcmp(data + at, zeroes, tm_min(sizeof(zeroes), next - at)))
+            return true;
+    }
+    return false;
+}
+
+/* The holes in what was read to @data, which is short: found afterwards, as most of it has none. */
+static bool look_back(NbdsSession *s, const NbdsHead *h, const uint8_t *data, TmExtents *runs)
+{
+    return s->structured && !(h->flags & NBD_CMD_FLAG_DF) && h->length < NBDS_SPARSE_MIN &&
+           has_zeroes(data, h->offset, h->length) && look(s, h, runs);
+}
+
+struct NbdsSparse *nbds_sparse_find(NbdsRequest *r)
+{
+    TmExtent list[RUNS_MAX];
+    TmExtents runs = { .list = list, .max = G_N_ELEMENTS(list) };
+
+    return look_back(r->session, &r->h, r->data, &runs) ? sparse_new(&runs) : NULL;
+}
+
+static void put_hole(NbdsSession *s, const NbdsHead *h)
+{
+    uint8_t hole[NBD_HOLE_MAX];
+
+    nbds_session_put(s, hole, hole_format(s, hole, true, h, h->offset, (uint32_t)h->length));
+}
+
+static void submit_parts(NbdsSession *s, NbdsRequest *r)
+{
+    NbdsSparse *sparse = r->sparse;
+    uint64_t at = 0;
+
+    for (unsigned i = 0; i < sparse->n; i++) {
+        struct Part *part = &sparse->parts[i];
+        uint64_t length = sparse->runs[i].length;
+
+        if (!sparse->runs[i].flags) {
+            int ret;
+
+            part->request = r;
+            part->blk.op = BLK_OP_READ;
+            part->blk.offset = r->h.offset + at;
+            part->blk.length = length;
+            part->blk.buf = r->data + at;
+            part->blk.done = part_done;
+            __atomic_add_fetch(&sparse->left, 1, __ATOMIC_RELAXED);
+            ret = blk_submit(s->node, &part->blk);
+            if (ret != -EINPROGRESS)
+                part_done(&part->blk, ret);
+        }
+        at += length;
+    }
+}
+
+/* ---- whole */
+
+/* @sparse: what of it is told as holes, taken, or NULL. */
+static void read_large(NbdsSession *s, const NbdsHead *h, NbdsSparse *sparse)
+{
+    NbdsChunk *chunk = nbds_chunk_get(s->server, h->length);
+    NbdsRequest *r;
+    int ret;
+
+    if (!chunk) {
+        nbds_sparse_free(sparse);
+        nbds_reply(s, h, NBD_ENOMEM, "no memory for the data");
+        return;
+    }
+    r = nbds_request_fill(s, BLK_OP_READ, h);
+    r->chunk = chunk;
+    r->data = r->blk.buf = chunk->data;
+    r->sparse = sparse;
+    ret = blk_submit(s->node, &r->blk);
+    nbds_request_taken(s, chunk);
+    nbds_chunk_put(s->server, chunk);
+    if (ret != -EINPROGRESS)
+        nbds_request_done(r, ret);
+}
+
+/* false: to be read whole. */
+static bool read_sparse(NbdsSession *s, const NbdsHead *h)
+{
+    TmExtent list[RUNS_MAX];
+    TmExtents runs = { .list = list, .max = G_N_ELEMENTS(list) };
+    NbdsChunk *chunk;
+    NbdsRequest *r;
+
+    if (!look(s, h, &runs))
+        return false;
+    if (runs.count == 1) {
+        put_hole(s, h);
+        return true;
+    }
+    if (runs.count > PARTS_MAX) {
+        read_large(s, h, sparse_new(&runs));
+        return true;
+    }
+    chunk = nbds_chunk_get(s->server, h->length);
+    if (!chunk)
+        return false;
+    r = nbds_request_fill(s, BLK_OP_READ, h);
+    r->chunk = chunk;
+    r->data = chunk->data;
+    r->sparse = sparse_new(&runs);
+    r->sparse->left = 1;
+    submit_parts(s, r);
+    nbds_request_taken(s, chunk);
+    nbds_chunk_put(s->server, chunk);
+    finish(r);
+    return true;
+}
+
+/* Once, for a session with large reads: half a megabyte in the socket at a time doubles what goes
+ * through a unix socket; TCP finds its own measure. Root may exceed the system's limit. */
+static void grow_socket(NbdsSession *s)
+{
+    int fd = s->source.fd, domain = 0, size = SEND_BUFFER;
+    socklen_t length = sizeof(domain);
+
+    if (s->grown)
+        return;
+    s->grown = true;
+    if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length) == 0 && domain == AF_UNIX &&
+        setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size)) < 0)
+        setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+}
+
+static bool make_nonblocking(NbdsSession *s)
+{
+    int flags = s->nonblocking ? 0 : fcntl(s->source.fd, F_GETFL);
+
+    if (!s->nonblocking && flags >= 0)
+        s->nonblocking = fcntl(s->source.fd, F_SETFL, flags | O_NONBLOCK) == 0;
+    return s->nonblocking;
+}
+
+/* From the page cache to the socket, as the reply is sent. */
+static bool lend(NbdsSession *s, const NbdsHead *h)
+{
+    NbdsRequest *r;
+
+    if (s->tls || !blk_can_send(s->node, h->offset, h->length) || !make_nonblocking(s))
+        return false;
+    r = nbds_request_fill(s, BLK_OP_READ, h);
+    r->out.lent = h->length;
+    r->out.lent_at = h->offset;
+    nbds_request_taken(s, NULL);
+    nbds_request_done(r, 0);
+    return true;
+}
+
+static void read_small(NbdsSession *s, const NbdsHead *h)
+{
+    NbdsBatch *batch = s->batch;
+    size_t head = s->data_head;
+    uint8_t *data = aligned(s, batch->chunk->data + batch->used + head);
+    NbdsRequest *r = nbds_request_fill(s, BLK_OP_READ, h);
+    TmExtent list[RUNS_MAX];
+    TmExtents runs = { .list = list, .max = G_N_ELEMENTS(list) };
+    int ret;
+
+    r->chunk = batch->chunk;
+    r->data = r->blk.buf = data;
+    ret = blk_submit(s->node, &r->blk);
+    if (ret == -EINPROGRESS) {
+        batch->used = (size_t)(data - batch->chunk->data) + h->length;
+        nbds_request_taken(s, batch->chunk);
+    } else if (ret < 0) {
+        nbds_request_failed(s, h, ret);
+    } else if (look_back(s, h, data, &runs) && runs.count == 1) {
+        put_hole(s, h);
+    } else if (runs.count) {
+        r->sparse = sparse_new(&runs);
+        batch->used = (size_t)(data - batch->chunk->data) + h->length;
+        nbds_request_taken(s, batch->chunk);
+        nbds_request_done(r, 0);
+    } else {
+        nbds_data_format(s, data - head, true, h, h->offset, (uint32_t)h->length);
+        nbds_batch_add(batch, data - head, head + h->length);
+    }
+}
+
+void nbds_read(NbdsSession *s, const NbdsHead *h)
+{
+    if (h->length >= NBDS_LENT_MIN)
+        grow_socket(s);
+    if (!h->length)
+        nbds_reply(s, h, 0, "");
+    else if (s->structured && !(h->flags & NBD_CMD_FLAG_DF) && h->length >= NBDS_SPARSE_MIN &&
+             read_sparse(s, h))
+        return;
+    else if (h->length >= NBDS_LENT_MIN && lend(s, h))
+        return;
+    else if (h->length <= NBDS_CHUNK / 2)
+        read_small(s, h);
+    else
+        read_large(s, h, NULL);
+}

@@ -1,0 +1,361 @@
+/* server/nbd/session.c: the life of a connection, and its input.
+ *
+ * See server_internal.h for who owns what. */
+#include "server/server_internal.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#define LINGER_US 4000 /* how long a session waits for more before it goes back to epoll */
+#define TURNS     64u  /* batches after which it goes there all the same, behind the others */
+
+static void session_ready(BlkSource *source, uint32_t events);
+
+void nbds_session_new(NbdsService *service, int fd)
+{
+    NbdServer *server = service->server;
+    NbdsSession *s = g_new0(NbdsSession, 1);
+    struct timeval wait = { .tv_usec = LINGER_US };
+
+    s->source = (BlkSource){ .fd = fd, .ready = session_ready };
+    s->writer = (BlkSource){ .fd = -1, .ready = nbds_out_ready };
+    s->server = server;
+    s->service = service;
+    s->refs = 2;
+    s->tail = &s->queue;
+    s->align = 64; /* of data read: a cache line */
+    s->peer = nbds_address_peer(fd);
+    s->identity = nbds_address_uid(fd);
+    s->payload_max = service->limits.request_size;
+    s->born = s->moved_at = g_get_monotonic_time();
+    pthread_mutex_init(&s->lock, NULL);
+    /* The descriptor blocks; whatever must not says so (MSG_DONTWAIT). */
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait));
+    nbds_server_link(server, s);
+    /* An empty socket is writable: ready() greets, as the owner. */
+    if (blk_engine_add(server->engine, &s->source, EPOLLIN | EPOLLOUT) < 0)
+        nbds_session_unref(s, 2);
+}
+
+static void session_free(NbdsSession *s)
+{
+    NbdServer *server = s->server;
+    NbdsService *service = s->service;
+
+    nbds_server_unlink(server, s);
+    nbds_sessions_closed(s); /* now that no query shows it */
+    nbds_tls_end(s);
+    g_free(s->identity);
+    blk_engine_remove(server->engine, &s->source);
+    if (s->writer.fd >= 0) {
+        blk_engine_remove(server->engine, &s->writer);
+        close(s->writer.fd);
+    }
+    close(s->source.fd);
+    nbds_status_free(s);
+    nbds_chunk_put(server, s->rx);
+    g_free(s->request);
+    nbds_meta_clear(s);
+    if (s->began)
+        blk_export_session_end(s->export_);
+    blk_export_unref(s->export_);
+    pthread_mutex_destroy(&s->lock);
+    g_free(s->peer);
+    g_free(s);
+    nbds_service_leave(service, true);
+}
+
+void nbds_session_unref(NbdsSession *s, int n)
+{
+    if (__atomic_sub_fetch(&s->refs, n, __ATOMIC_ACQ_REL) == 0)
+        session_free(s);
+}
+
+static void note_reason(NbdsSession *s, NbdsReason reason)
+{
+    int none = NBDS_REASON_CLOSED;
+
+    __atomic_compare_exchange_n(&s->reason, &none, reason, false, __ATOMIC_RELAXED,
+                                __ATOMIC_RELAXED);
+}
+
+void nbds_session_cut(NbdsSession *s, NbdsReason reason)
+{
+    note_reason(s, reason);
+    __atomic_store_n(&s->dead, true, __ATOMIC_RELEASE);
+    shutdown(s->source.fd, SHUT_RDWR);
+}
+
+/* ---- output of the owner */
+
+bool nbds_session_over(NbdsSession *s)
+{
+    int64_t held = __atomic_load_n(&s->held, __ATOMIC_RELAXED);
+
+    return __atomic_load_n(&s->blocked, __ATOMIC_RELAXED) ||
+           __atomic_load_n(&s->refs, __ATOMIC_RELAXED) > (int)NBDS_REQUESTS_MAX ||
+           (held && nbds_limits_over(s, held));
+}
+
+bool nbds_session_flush(NbdsSession *s)
+{
+    if (s->batch && s->batch->used) {
+        if (s->batch->out.n)
+            nbds_out_push(s, &s->batch->out);
+        else /* lent to requests that are under way */
+            nbds_batch_put(s->server, s->batch);
+        s->batch = nbds_batch_get(s->server);
+    }
+    return s->batch && !nbds_session_over(s) && !__atomic_load_n(&s->dead, __ATOMIC_ACQUIRE);
+}
+
+void nbds_session_put(NbdsSession *s, const void *data, size_t length)
+{
+    while (length) {
+        size_t n;
+        uint8_t *to;
+
+        if (s->batch && !nbds_batch_has_room(s->batch, 1))
+            nbds_session_flush(s);
+        if (!s->batch) { /* no memory: the stream can't go on */
+            nbds_session_cut(s, NBDS_REASON_ERROR);
+            return;
+        }
+        to = s->batch->chunk->data + s->batch->used;
+        n = MIN(length, s->batch->chunk->cap - s->batch->used);
+        memcpy(to, data, n);
+        nbds_batch_add(s->batch, to, n);
+        data = (const char *)data + n;
+        length -= n;
+    }
+}
+
+void nbds_session_give(NbdsSession *s, NbdsChunk *chunk, size_t length)
+{
+    nbds_session_flush(s);
+    if (!s->batch) { /* no memory: the stream can't go on */
+        nbds_session_cut(s, NBDS_REASON_ERROR);
+        nbds_chunk_put(s->server, chunk);
+        return;
+    }
+    nbds_chunk_put(s->server, s->batch->chunk);
+    s->batch->chunk = chunk;
+    nbds_chunk_hold(chunk, s); /* so that no batch keeps it */
+    nbds_batch_add(s->batch, chunk->data, length);
+    nbds_session_flush(s);
+}
+
+/* ---- input */
+
+/* Makes room in the receive chunk for the rest of the next message, and more. */
+static bool make_room(NbdsSession *s)
+{
+    size_t have = nbds_session_available(s), min = MAX(s->need, s->large ? NBDS_CHUNK_LARGE : 1);
+    NbdsChunk *old = s->rx;
+
+    if (old && have == 0 && !nbds_chunk_shared(old))
+        s->begin = s->end = 0;
+    if (old && old->cap - s->begin >= MAX(s->need, 4096) && old->cap - s->end >= 4096)
+        return true;
+    if (old && old->cap >= min && !nbds_chunk_shared(old)) {
+        memmove(old->data, old->data + s->begin, have);
+    } else {
+        s->rx = nbds_chunk_get(s->server, min);
+        if (s->rx && have)
+            memcpy(s->rx->data, old->data + s->begin, have);
+        nbds_chunk_put(s->server, old);
+        if (!s->rx)
+            return false;
+        if (s->stashed) {
+            memcpy(s->rx->data, s->stash, s->stashed);
+            have = s->stashed;
+            s->stashed = 0;
+        }
+    }
+    s->begin = 0;
+    s->end = have;
+    return true;
+}
+
+/* 1: something came; 0: nothing for now; -1: the end of the stream or an error. @wait: for up to
+ * LINGER_US, for all of a large payload. */
+static int receive(NbdsSession *s, bool wait, bool *drained)
+{
+    int flags = wait ? 0 : MSG_DONTWAIT;
+    size_t room, have;
+    ssize_t n;
+
+    if (!make_room(s))
+        return -1;
+    have = nbds_session_available(s);
+    room = s->rx->cap - s->end;
+    /* What follows a large payload is better received into a fresh chunk than moved there. */
+    if (s->need > have + NBDS_CHUNK / 8) {
+        room = MIN(room, s->need - have);
+        flags = wait ? MSG_WAITALL : MSG_DONTWAIT;
+    }
+    if (wait && s->nonblocking) {
+        struct pollfd p = { .fd = s->source.fd, .events = POLLIN };
+
+        if (poll(&p, 1, LINGER_US / 1000) == 0)
+            return 0;
+    }
+    n = s->tls ? nbds_tls_recv(s, s->rx->data + s->end, room, flags)
+               : recv(s->source.fd, s->rx->data + s->end, room, flags);
+    *drained = n < (ssize_t)room;
+    if (n > 0) {
+        nbds_count(&s->received, (uint64_t)n);
+        s->end += (size_t)n;
+        return 1;
+    }
+    if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
+        return 0;
+    if (n < 0)
+        note_reason(s, NBDS_REASON_LOST);
+    return -1;
+}
+
+static NbdsVerdict use_input(NbdsSession *s)
+{
+    NbdsVerdict verdict = NBDS_MORE;
+
+    s->need = 1;
+    if (s->skip && s->rx) {
+        size_t n = MIN(s->skip, nbds_session_available(s));
+
+        s->begin += n;
+        s->skip -= n;
+    }
+    if (s->skip || !s->rx)
+        return NBDS_MORE;
+    if (s->phase != NBDS_TRANSMISSION)
+        verdict = nbds_handshake_input(s);
+    if (verdict == NBDS_MORE && s->phase == NBDS_TRANSMISSION)
+        verdict = nbds_transmission_input(s);
+    return verdict;
+}
+
+/* Takes what has arrived until it is used up. @drained: all of that is in the buffer already. */
+static NbdsVerdict run(NbdsSession *s, bool drained)
+{
+    NbdsVerdict verdict = use_input(s);
+
+    while (verdict == NBDS_MORE && !drained) {
+        int got = receive(s, false, &drained);
+
+        if (got < 0)
+            return NBDS_END;
+        if (got)
+            verdict = use_input(s);
+        /* More of a large payload is likely there by now. (For small ones this measured no
+         * gain.) */
+        if (got && verdict == NBDS_MORE && s->need > NBDS_CHUNK / 8)
+            drained = false;
+    }
+    return verdict;
+}
+
+/* An idle session keeps no buffer. */
+static void park(NbdsSession *s)
+{
+    size_t have = s->rx ? nbds_session_available(s) : 0;
+
+    if (!s->rx)
+        return;
+    if (have > NBDS_STASH) { /* and the client may take its time */
+        nbds_chunk_hold(s->rx, s);
+        return;
+    }
+    memcpy(s->stash, s->rx->data + s->begin, have);
+    s->stashed = (unsigned)have;
+    nbds_chunk_put(s->server, g_steal_pointer(&s->rx));
+    s->begin = s->end = 0;
+}
+
+/* Gives the source back; from then on another thread may run, and @s may be gone. @unused: there
+ * may be whole messages in the buffer, for which a writable socket wakes it. */
+static void leave(NbdsSession *s, bool unused)
+{
+    BlkEngine *engine = s->server->engine;
+    bool over;
+
+    __atomic_store_n(&s->active, false, __ATOMIC_RELAXED);
+    pthread_mutex_lock(&s->lock);
+    over = nbds_session_over(s);
+    s->paused = over; /* who sends next, or sends now, will resume */
+    pthread_mutex_unlock(&s->lock);
+    if (!over &&
+        blk_engine_arm(engine, &s->source, EPOLLIN | (unused ? (uint32_t)EPOLLOUT : 0)) < 0)
+        nbds_session_unref(s, 2);
+}
+
+/* Answers what has arrived, with one call if the socket takes it. */
+static NbdsVerdict take_turn(NbdsSession *s, bool drained)
+{
+    NbdServer *server = s->server;
+    NbdsVerdict verdict = NBDS_CUT;
+
+    s->batch = nbds_batch_get(server);
+    if (s->batch) {
+        if (s->phase == NBDS_FLAGS && !s->options)
+            nbds_handshake_greet(s);
+        verdict = run(s, drained);
+    }
+    blk_engine_kick(server->engine);
+    if (s->batch) {
+        if (s->batch->out.n)
+            nbds_out_push(s, &s->batch->out);
+        else
+            nbds_batch_put(server, s->batch);
+        s->batch = NULL;
+    }
+    return verdict;
+}
+
+/* A busy client's next requests are a moment away. To wait for them here, where the kernel hands
+ * them over at once, costs one call instead of the three of arming, being woken and receiving, and
+ * keeps the session on its thread. Whether there is another turn to take (the end of the stream is
+ * one). */
+static bool linger(NbdsSession *s, bool *drained)
+{
+    BlkEngine *engine = s->server->engine;
+    int got;
+
+    if (s->phase != NBDS_TRANSMISSION || nbds_session_over(s) ||
+        __atomic_load_n(&s->dead, __ATOMIC_ACQUIRE) || !blk_engine_linger(engine))
+        return false;
+    got = receive(s, true, drained);
+    blk_engine_linger_end(engine);
+    if (got < 0)
+        *drained = false; /* the turn meets the end itself */
+    return got != 0;
+}
+
+static void session_ready(BlkSource *source, uint32_t events)
+{
+    NbdsSession *s = (NbdsSession *)source;
+    NbdsVerdict verdict;
+    unsigned turns = 0;
+    bool drained = false;
+
+    __atomic_store_n(&s->active, true, __ATOMIC_RELAXED);
+    do
+        verdict = take_turn(s, drained);
+    while (verdict == NBDS_MORE && ++turns < TURNS && linger(s, &drained));
+    if (verdict == NBDS_MORE || verdict == NBDS_PAUSE) {
+        if (verdict == NBDS_MORE)
+            park(s);
+        leave(s, verdict == NBDS_PAUSE);
+        return;
+    }
+    if (verdict == NBDS_CUT)
+        nbds_session_cut(s, NBDS_REASON_ERROR);
+    __atomic_store_n(&s->active, false, __ATOMIC_RELAXED);
+    __atomic_store_n(&s->ended, true, __ATOMIC_RELAXED);
+    nbds_session_unref(s, 2);
+}
