@@ -313,7 +313,9 @@ class Round:
     def check_as_it_is(self):
         done = run("qemu-img", "check", "--output=json", self.path, check=False)
         found = json.loads(done.stdout)
-        return found.get("leaks", 0), found.get("corruptions", 0), found.get("check-errors", 0), done.stderr
+        behind = [line for line in done.stderr.splitlines() if "exceeding the end of the file" in line]
+        again = len(behind) - len(set(behind))  # each snapshot refers to the same lost cluster
+        return found.get("leaks", 0), found.get("corruptions", 0) - again, found.get("check-errors", 0), done.stderr
 
     def check(self):
         """QEMU looks for leaks up to the end of the file: those behind it are counted as well."""
