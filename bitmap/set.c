@@ -85,7 +85,7 @@ void bmp_set_unlock(BmpSet *set)
 
 /* ---- marking -------------------------------------------------------------------------------- */
 
-/* The road of a mark that takes an intent in the store's map. */
+/* A mark that takes an intent in the live journal. */
 static bool intend(BmpSet *set, BmpJournal *map, uint64_t offset, uint64_t length, bool may_wait)
 {
     int ret;

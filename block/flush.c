@@ -4,7 +4,7 @@
 
 #include <errno.h>
 
-/* Inside the gate. */
+/* Inside of the node (block/engine/quiesce.h). */
 static int flush(BlkNode *node)
 {
     int ret = 0;

@@ -190,7 +190,7 @@ bool blk_node_open_driver(BlkNode *node, GError **error)
 
     if (ret == 0) {
         set_open(node, true);
-        __atomic_store_n(&node->forgets, 0, __ATOMIC_RELAXED);
+        __atomic_store_n(&node->invalidates, 0, __ATOMIC_RELAXED);
         ret = blk_node_refresh(node);
         if (ret == 0)
             return blk_permissions_refresh(&node, 1, error);

@@ -102,5 +102,5 @@ int blk_node_flush(BlkNode *node);
  * format wait. -errno as the driver's resize. */
 int blk_node_grow(BlkNode *node, uint64_t size);
 /* Space for what is written to the range later, whatever else fills the medium; what is in it stays
- * as it is. -ENOTSUP: that can't be had otherwise than by writing. Slow lane. */
+ * as it is. -ENOTSUP: that can't be had otherwise than by writing. Blocking lane. */
 int blk_node_reserve(BlkNode *node, uint64_t offset, uint64_t length);

@@ -36,12 +36,12 @@ struct tidemark_node {
     char *error; /* what the driver said through the host, during open and resize; drained */
 
     uint64_t size; /* atomic; changed with the node drained */
-    /* These change with the node drained and its gate closed; who is neither in flight nor inside
-     * looks at them atomically, and again later. */
+    /* These change with the node quiesced; a thread that is neither in flight nor inside reads
+     * them atomically, and again later. */
     uint32_t info_flags, request_alignment;
     uint32_t cluster; /* bytes of a cluster, a power of two; 1: has none */
     bool lent;        /* atomic: some of it was lent to a socket, once */
-    int forgets;      /* atomic; invalidate.c */
+    int invalidates;  /* atomic; invalidate.c */
     bool read_only, unmap;
 
     unsigned n_children;
@@ -118,10 +118,10 @@ int blk_node_map(BlkNode *node, uint64_t offset, uint64_t length, uint32_t purpo
 BlkNode *blk_node_descriptor(BlkNode *node, uint64_t offset, uint64_t length,
                              struct tidemark_mapping *m);
 
-/* invalidate.c. Whether what is lent of @node (blk_send()) could be forgotten, in clusters of that
- * size. Any thread. */
+/* invalidate.c. Whether data of @node that sockets may still read (blk_send()) could be
+ * invalidated, in clusters of that size. Any thread. */
 bool blk_node_can_invalidate(BlkNode *node, uint64_t cluster);
-/* child_invalidate() of driver.h. Slow lane. */
+/* child_invalidate() of driver.h. Blocking lane. */
 int blk_node_invalidate(BlkNode *node, uint64_t offset, uint64_t length, uint32_t flags);
 /* Re-reads size and flags from the driver. 0 or -errno. */
 int blk_node_refresh(BlkNode *node);

@@ -218,7 +218,7 @@ GPtrArray *blk_nodes_hold(BlkNode *const *nodes, size_t n)
         BlkNode *node = held->pdata[i];
 
         if (held->len > 1)
-            blk_inflight_drain_gated(&node->inflight);
+            blk_inflight_drain_to_quiesce(&node->inflight);
         else
             blk_inflight_drain(&node->inflight);
     }

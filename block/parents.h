@@ -40,8 +40,8 @@ void blk_parents_mark(BlkNode *node, uint64_t offset, uint64_t length);
 /* @n nodes, and those below through which changes of what they show can come. Parents first: a
  * request there may wait for its child. */
 GPtrArray *blk_nodes_below(BlkNode *const *nodes, size_t n);
-/* Holds @n nodes still, and those below through which changes of what they show can come: no
- * request is in flight, none will come but the caller's own. Of several the gates are closed, too:
- * a flush would write from one into the other. Returned: blk_nodes_release(). */
+/* Drains @n nodes, and those below through which changes of what they show can come: no request is
+ * in flight, and only the caller's own can come. Several nodes are quiesced as well, because a
+ * flush would write from one into the other. Returned: for blk_nodes_release(). */
 GPtrArray *blk_nodes_hold(BlkNode *const *nodes, size_t n);
 void blk_nodes_release(GPtrArray *held);

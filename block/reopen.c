@@ -1,10 +1,10 @@
 /* block/reopen.c: blockdev-reopen: nodes are closed and opened with other options, in place.
  *
- * Everything that can be said without touching a driver is checked first. Then the nodes and all
- * that stand on them are drained, their gates closed (block/engine/quiesce.h), the drivers closed,
- * parents first, and opened with the new options, children first. If one of them fails, all are
- * opened with what they had. A node that can't be opened even so is lost: every request to it fails
- * with EIO until another reopening succeeds. */
+ * What can be checked without touching a driver is checked first. Then the nodes and all that stand
+ * on them are quiesced (block/engine/quiesce.h), the drivers closed, parents first, and opened with
+ * the new options, children first. If one of them fails, all are opened with their old options. A
+ * node that can't be opened even so is lost: every request to it fails with EIO until another
+ * reopening succeeds. */
 #include "block/bitmaps.h"
 #include "block/disk.h"
 #include "block/parents.h"
@@ -93,7 +93,7 @@ static void hold(BlkReopen *r)
     sort(r);
     r->still = with_below(r);
     for (guint i = 0; i < r->still->len; i++)
-        blk_inflight_drain_gated(&((BlkNode *)r->still->pdata[i])->inflight);
+        blk_inflight_drain_to_quiesce(&((BlkNode *)r->still->pdata[i])->inflight);
     for (guint i = 0; i < r->still->len; i++)
         blk_quiesce_close(&((BlkNode *)r->still->pdata[i])->quiesce);
 }

@@ -22,7 +22,7 @@
 #define LOOPS_MIN   9
 #define LOOPS_SPARE 2 /* that never linger */
 #define LOOPS_MAX   64
-#define WORKERS     64 /* several times a node's share (block/engine/worker_quota.h) */
+#define WORKERS     64 /* several times a node's quota (block/engine/worker_quota.h) */
 #define WORKERS_MAX 256
 
 struct BlkEngine {

@@ -3,9 +3,8 @@
  * Loop threads share one epoll set. A source is armed one-shot: whichever thread wakes owns the
  * source until it arms it again, so a source's handler never runs twice at once. A handler may do
  * page-cache I/O but must not wait for another request, nor, except by blk_engine_linger(), for a
- * client. Workers are a bounded pool
- * for blocking, thread-safe code: the slow lane. What would wait for the medium goes to io_uring
- * where the kernel allows it, else to the workers. */
+ * client. Workers are a bounded pool for blocking, thread-safe code: the blocking lane. What would
+ * wait for the medium goes to io_uring where the kernel allows it, else to the workers. */
 #pragma once
 #include <glib.h>
 #include <stdbool.h>
@@ -52,7 +51,7 @@ void blk_engine_remove(BlkEngine *engine, BlkSource *source);
 bool blk_engine_linger(BlkEngine *engine);
 void blk_engine_linger_end(BlkEngine *engine);
 
-/* ---- the slow lane */
+/* ---- the blocking lane */
 typedef struct BlkWork BlkWork;
 struct BlkWork {
     void (*run)(BlkWork *work); /* on a worker thread; may block */

@@ -71,12 +71,12 @@ bool blk_inflight_try_shared(BlkInflight *x, uint64_t offset, uint64_t length)
     return true;
 }
 
-/* Whether the caller is not kept out by a drain. It holds as long as the drain does: for who
- * drains, and for who is inside a gate that the drainer is going to close. Under the lock. */
+/* Whether a drain does not keep the caller out. It holds as long as the drain does: for the thread
+ * that drains, and for one inside of a node that it is going to close. Under the lock. */
 static bool passes(const BlkInflight *x)
 {
     return x->drained &&
-           (pthread_equal(x->drainer, pthread_self()) || (x->gated && blk_quiesce_inside()));
+           (pthread_equal(x->drainer, pthread_self()) || (x->quiesces && blk_quiesce_inside()));
 }
 
 /* Waits to hold a stripe shared; true: it is held. Under the lock. */
@@ -181,7 +181,7 @@ void blk_inflight_exclusive_end(BlkInflight *x, uint64_t offset, uint64_t length
         let_go_exclusive(x, span_of(offset, length));
 }
 
-static void drain(BlkInflight *x, bool gated)
+static void drain(BlkInflight *x, bool quiesces)
 {
     TM_GUARD(&x->lock);
 
@@ -189,8 +189,8 @@ static void drain(BlkInflight *x, bool gated)
     if (x->drained++)
         return;
     x->drainer = pthread_self();
-    x->gated = gated;
-    if (gated)
+    x->quiesces = quiesces;
+    if (quiesces)
         pthread_cond_broadcast(&x->changed); /* who came meanwhile may pass */
 }
 
@@ -199,7 +199,7 @@ void blk_inflight_drain(BlkInflight *x)
     drain(x, false);
 }
 
-void blk_inflight_drain_gated(BlkInflight *x)
+void blk_inflight_drain_to_quiesce(BlkInflight *x)
 {
     drain(x, true);
 }
@@ -217,7 +217,7 @@ void blk_inflight_init(BlkInflight *x)
     for (unsigned i = 0; i < BLK_STRIPES; i++)
         x->stripe[i].state = 0;
     x->waiting = x->first = x->drained = 0;
-    x->gated = false;
+    x->quiesces = false;
     pthread_mutex_init(&x->lock, NULL);
     pthread_cond_init(&x->changed, NULL);
 }

@@ -25,7 +25,7 @@ typedef struct BlkInflight {
     unsigned waiting; /* who want to hold stripes shared */
     unsigned first;   /* so many of them go before the next exclusive holder; <= waiting */
     unsigned drained; /* how often over, by the one who drains */
-    bool gated;       /* drained: who is inside a gate (block/engine/quiesce.h) goes through */
+    bool quiesces;    /* drained: threads inside of a node (block/engine/quiesce.h) pass */
     pthread_t drainer;
 } BlkInflight;
 
@@ -41,6 +41,6 @@ void blk_inflight_exclusive_end(BlkInflight *inflight, uint64_t offset, uint64_t
 /* Everything: waits until nothing is in flight and keeps it so, but for what the caller's own
  * thread does, which may drain once more. */
 void blk_inflight_drain(BlkInflight *inflight);
-/* The same, but who is inside a gate (block/engine/quiesce.h) goes through. */
-void blk_inflight_drain_gated(BlkInflight *inflight);
+/* The same, but threads inside of a node (block/engine/quiesce.h) pass. */
+void blk_inflight_drain_to_quiesce(BlkInflight *inflight);
 void blk_inflight_drain_end(BlkInflight *inflight);

@@ -11,44 +11,44 @@
 static _Thread_local unsigned depth;
 
 /* Whether it is closed, and not by this thread. Under the lock. */
-static bool shut(const BlkQuiesce *gate)
+static bool shut(const BlkQuiesce *node)
 {
-    return __atomic_load_n(&gate->state, __ATOMIC_ACQUIRE) & CLOSED &&
-           !pthread_equal(gate->closer, pthread_self());
+    return __atomic_load_n(&node->state, __ATOMIC_ACQUIRE) & CLOSED &&
+           !pthread_equal(node->closer, pthread_self());
 }
 
-static void leave(BlkQuiesce *gate)
+static void leave(BlkQuiesce *node)
 {
-    if (__atomic_sub_fetch(&gate->state, 1, __ATOMIC_ACQ_REL) != CLOSED)
+    if (__atomic_sub_fetch(&node->state, 1, __ATOMIC_ACQ_REL) != CLOSED)
         return;
-    TM_GUARD(&gate->lock);
-    pthread_cond_broadcast(&gate->changed);
+    TM_GUARD(&node->lock);
+    pthread_cond_broadcast(&node->changed);
 }
 
 /* Whoever comes while it is closed. */
-static void wait_outside(BlkQuiesce *gate)
+static void wait_outside(BlkQuiesce *node)
 {
-    TM_GUARD(&gate->lock);
+    TM_GUARD(&node->lock);
 
-    while (shut(gate))
-        pthread_cond_wait(&gate->changed, &gate->lock);
+    while (shut(node))
+        pthread_cond_wait(&node->changed, &node->lock);
     /* Under the lock, so that nobody closes it in between. */
-    __atomic_add_fetch(&gate->state, 1, __ATOMIC_ACQ_REL);
+    __atomic_add_fetch(&node->state, 1, __ATOMIC_ACQ_REL);
 }
 
-void blk_quiesce_enter(BlkQuiesce *gate)
+void blk_quiesce_enter(BlkQuiesce *node)
 {
-    if (__atomic_add_fetch(&gate->state, 1, __ATOMIC_ACQ_REL) & CLOSED) {
-        leave(gate);
-        wait_outside(gate);
+    if (__atomic_add_fetch(&node->state, 1, __ATOMIC_ACQ_REL) & CLOSED) {
+        leave(node);
+        wait_outside(node);
     }
     depth++;
 }
 
-void blk_quiesce_leave(BlkQuiesce *gate)
+void blk_quiesce_leave(BlkQuiesce *node)
 {
     depth--;
-    leave(gate);
+    leave(node);
 }
 
 bool blk_quiesce_inside(void)
@@ -56,33 +56,33 @@ bool blk_quiesce_inside(void)
     return depth > 0;
 }
 
-void blk_quiesce_close(BlkQuiesce *gate)
+void blk_quiesce_close(BlkQuiesce *node)
 {
-    TM_GUARD(&gate->lock);
+    TM_GUARD(&node->lock);
 
-    gate->closer = pthread_self();
-    __atomic_fetch_or(&gate->state, CLOSED, __ATOMIC_ACQ_REL);
-    while (__atomic_load_n(&gate->state, __ATOMIC_ACQUIRE) != CLOSED)
-        pthread_cond_wait(&gate->changed, &gate->lock);
+    node->closer = pthread_self();
+    __atomic_fetch_or(&node->state, CLOSED, __ATOMIC_ACQ_REL);
+    while (__atomic_load_n(&node->state, __ATOMIC_ACQUIRE) != CLOSED)
+        pthread_cond_wait(&node->changed, &node->lock);
 }
 
-void blk_quiesce_open(BlkQuiesce *gate)
+void blk_quiesce_open(BlkQuiesce *node)
 {
-    TM_GUARD(&gate->lock);
+    TM_GUARD(&node->lock);
 
-    __atomic_fetch_and(&gate->state, ~CLOSED, __ATOMIC_RELEASE);
-    pthread_cond_broadcast(&gate->changed);
+    __atomic_fetch_and(&node->state, ~CLOSED, __ATOMIC_RELEASE);
+    pthread_cond_broadcast(&node->changed);
 }
 
-void blk_quiesce_init(BlkQuiesce *gate)
+void blk_quiesce_init(BlkQuiesce *node)
 {
-    gate->state = 0;
-    pthread_mutex_init(&gate->lock, NULL);
-    pthread_cond_init(&gate->changed, NULL);
+    node->state = 0;
+    pthread_mutex_init(&node->lock, NULL);
+    pthread_cond_init(&node->changed, NULL);
 }
 
-void blk_quiesce_destroy(BlkQuiesce *gate)
+void blk_quiesce_destroy(BlkQuiesce *node)
 {
-    pthread_cond_destroy(&gate->changed);
-    pthread_mutex_destroy(&gate->lock);
+    pthread_cond_destroy(&node->changed);
+    pthread_mutex_destroy(&node->lock);
 }

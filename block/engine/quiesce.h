@@ -1,16 +1,16 @@
-/* block/engine/quiesce.h: who is looking at a node's driver without holding stripes
+/* block/engine/quiesce.h: quiesces a node that threads use without holding stripes
  * (block/engine/inflight.h).
  *
- * Questions about a node, its status for one, and flushes wait for no request; all they need is
- * that the driver's handle, the children and what is remembered of them stay. Whoever asks is
- * inside the gate meanwhile; whoever takes the handle away closes it first.
+ * Block status and flushes wait for no request. All they need is that the driver's handle, the
+ * children and what is remembered of them stay. So a thread enters the node before it asks and
+ * leaves it afterwards, and a thread that takes the handle away closes the node first.
  *
- * A node is closed for that in two steps: its stripes are drained with blk_inflight_drain_gated(),
- * and, when all that is to be closed is drained, the gates are closed, parents first. Those who are
- * inside a gate go through such drains, so nobody inside waits for who waits for him; and those who
- * wait at a closed gate, a loop for example, have nothing in flight that the drains wait for.
+ * Quiescing takes two steps. The stripes of all nodes concerned are drained with
+ * blk_inflight_drain_to_quiesce(). Then the nodes are closed, parents first. A thread inside of a
+ * node passes such drains, so it never waits for a thread that waits for it. A thread that waits
+ * at a closed node, a loop for example, has nothing in flight that the drains wait for.
  *
- * Threads: any; close and open the main thread, for which its own closed gates are open. */
+ * Threads: any; close and open the main thread, which may enter what it has closed itself. */
 #pragma once
 #include <pthread.h>
 #include <stdbool.h>
@@ -23,12 +23,12 @@ typedef struct BlkQuiesce {
     pthread_t closer; /* while it is closed */
 } BlkQuiesce;
 
-void blk_quiesce_init(BlkQuiesce *gate);
-void blk_quiesce_destroy(BlkQuiesce *gate);
+void blk_quiesce_init(BlkQuiesce *node);
+void blk_quiesce_destroy(BlkQuiesce *node);
 
-void blk_quiesce_enter(BlkQuiesce *gate); /* waits while it is closed; gates nest, parents first */
-void blk_quiesce_leave(BlkQuiesce *gate);
+void blk_quiesce_enter(BlkQuiesce *node); /* waits while it is closed; nests, parents first */
+void blk_quiesce_leave(BlkQuiesce *node);
 bool blk_quiesce_inside(void); /* whether this thread is inside of any */
 
-void blk_quiesce_close(BlkQuiesce *gate); /* waits until nobody is inside */
-void blk_quiesce_open(BlkQuiesce *gate);
+void blk_quiesce_close(BlkQuiesce *node); /* waits until nobody is inside */
+void blk_quiesce_open(BlkQuiesce *node);

@@ -1,8 +1,8 @@
 /* block/engine/worker_quota.h: how many workers a node may have.
  *
- * A disk that hangs keeps every worker that is with it. So a node has up to BLK_WORKER_QUOTA of
- * them at a time, a part of all there are; more of its work waits for its own, and that of other
- * disks finds the rest. */
+ * A disk that hangs keeps every worker that runs its work. So a node has at most BLK_WORKER_QUOTA
+ * workers at a time, a part of all there are. The rest of its work waits, and the work of other
+ * disks finds free workers. */
 #pragma once
 #include "block/engine/engine.h"
 

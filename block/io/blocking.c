@@ -1,4 +1,4 @@
-/* block/io/blocking.c: the slow lane: blocking I/O down the graph, piece by piece as map answers.
+/* block/io/blocking.c: the blocking lane: I/O that may wait, down the graph, as map answers.
  *
  * Invariants:
  *  - every node on the way counts the request in flight and, for changes, marks its bitmaps before

@@ -1,12 +1,13 @@
-/* block/io/invalidate.c: data that sockets were lent (blk_send()), and that goes.
+/* block/io/invalidate.c: takes pages away from the page cache that sockets may still read
+ * (blk_send()).
  *
- * What is sent from the page cache is looked at for as long as it pleases a client. A place in a
- * node that other data are to get must lose its pages first: who was lent them keeps them as they
- * are.
+ * A socket refers to pages that were sent from the page cache for as long as its client likes.
+ * Before a place in a node gets other data, its pages must leave the page cache: then the sockets
+ * keep them as they are.
  *
- * Invariant: a range is forgotten only if none of it is in the page cache afterwards; that they are
- * gone is seen, not assumed, for a large folio that somebody holds is zeroed rather than
- * dropped. */
+ * Invariant: a range is invalidated only if none of it is in the page cache afterwards. This is
+ * checked, not assumed, because the kernel zeroes a large folio that somebody holds rather than
+ * dropping it. */
 #include "block/node_internal.h"
 #include "util/range.h"
 
@@ -14,9 +15,9 @@
 #include <linux/falloc.h>
 #include <unistd.h>
 
-enum { UNKNOWN, CAN, CAN_NOT }; /* BlkNode.forgets */
+enum { UNKNOWN, CAN, CAN_NOT }; /* BlkNode.invalidates */
 
-/* The descriptor that a range could be lent from. */
+/* The descriptor that a range could be sent from. */
 static BlkNode *find_descriptor(BlkNode *node, uint64_t offset, uint64_t length,
                                 struct tidemark_mapping *m)
 {
@@ -25,29 +26,29 @@ static BlkNode *find_descriptor(BlkNode *node, uint64_t offset, uint64_t length,
     return place && !(m->flags & TIDEMARK_MAPPED_DIRECT) ? place : NULL;
 }
 
-/* Punching behind the end of a file changes nothing and tells whether it could. */
-static bool look(BlkNode *node)
+/* Punching beyond the end of a file changes nothing and shows whether it works. */
+static bool can_punch(BlkNode *node)
 {
     const TmSys *sys = node->graph_sys;
     const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
-    off_t behind = (off_t)tm_align_up(blk_node_size(node) + (1u << 20), 1u << 20);
+    off_t beyond = (off_t)tm_align_up(blk_node_size(node) + (1u << 20), 1u << 20);
     struct tidemark_mapping m;
 
     return find_descriptor(node, 0, 1, &m) && m.offset % page == 0 && sys->cached &&
            sys->cached(m.fd, 0, page, true) >= 0 &&
            sys->fallocate(m.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                          (off_t)m.offset + behind, (off_t)page) == 0;
+                          (off_t)m.offset + beyond, (off_t)page) == 0;
 }
 
 bool blk_node_can_invalidate(BlkNode *node, uint64_t cluster)
 {
-    int forgets = __atomic_load_n(&node->forgets, __ATOMIC_RELAXED);
+    int invalidates = __atomic_load_n(&node->invalidates, __ATOMIC_RELAXED);
 
-    if (forgets == UNKNOWN) {
-        forgets = look(node) ? CAN : CAN_NOT;
-        __atomic_store_n(&node->forgets, forgets, __ATOMIC_RELAXED);
+    if (invalidates == UNKNOWN) {
+        invalidates = can_punch(node) ? CAN : CAN_NOT;
+        __atomic_store_n(&node->invalidates, invalidates, __ATOMIC_RELAXED);
     }
-    return forgets == CAN && cluster >= (uint64_t)sysconf(_SC_PAGESIZE);
+    return invalidates == CAN && cluster >= (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
 int blk_node_invalidate(BlkNode *node, uint64_t offset, uint64_t length, uint32_t flags)

@@ -11,14 +11,14 @@
 
 #include <errno.h>
 
-#define SLICE_MIN ((uint64_t)64 << 20)
-#define SLICE_US  20000 /* a slice is to take less */
+#define PIECE_MIN ((uint64_t)64 << 20)
+#define PIECE_US  20000 /* a piece is to take less */
 
-static void slice_run(BlkWork *work);
+static void run_piece(BlkWork *work);
 
 bool blk_long_requests_wanted(const BlkRequest *r)
 {
-    return r->length > SLICE_MIN &&
+    return r->length > PIECE_MIN &&
            (r->op == BLK_OP_DISCARD || r->op == BLK_OP_WRITE_ZEROES || r->op == BLK_OP_CACHE);
 }
 
@@ -31,9 +31,9 @@ static bool given_up(const BlkRequest *r)
 
 static void append(BlkLongRequests *x, BlkRequest *r)
 {
-    r->slices.next = NULL;
+    r->pieces.next = NULL;
     *x->last = r;
-    x->last = &r->slices.next;
+    x->last = &r->pieces.next;
 }
 
 /* Takes out those that were given up, in a list. */
@@ -43,13 +43,13 @@ static BlkRequest *take_given_up(BlkLongRequests *x)
 
     x->last = &x->first;
     for (BlkRequest *r = x->first, *next; r; r = next) {
-        next = r->slices.next;
+        next = r->pieces.next;
         if (given_up(r)) {
-            r->slices.next = taken;
+            r->pieces.next = taken;
             taken = r;
         } else {
             *x->last = r;
-            x->last = &r->slices.next;
+            x->last = &r->pieces.next;
         }
     }
     *x->last = NULL;
@@ -61,7 +61,7 @@ static BlkRequest *pop(BlkLongRequests *x)
     BlkRequest *r = x->first;
 
     if (r)
-        x->first = r->slices.next;
+        x->first = r->pieces.next;
     if (!x->first)
         x->last = &x->first;
     return r;
@@ -69,7 +69,7 @@ static BlkRequest *pop(BlkLongRequests *x)
 
 static void start(BlkRequest *r)
 {
-    r->work.run = slice_run;
+    r->work.run = run_piece;
     blk_engine_work(blk_graph_engine(r->node->graph), &r->work);
 }
 
@@ -90,7 +90,7 @@ static void pass_on(BlkLongRequests *x, BlkRequest *again)
     while (gone) {
         BlkRequest *r = gone;
 
-        gone = r->slices.next;
+        gone = r->pieces.next;
         r->done(r, -ESHUTDOWN);
     }
 }
@@ -100,8 +100,8 @@ void blk_long_requests_add(BlkRequest *r)
     BlkLongRequests *x = &r->node->long_requests;
     bool first;
 
-    r->slices.done = 0;
-    r->slices.size = SLICE_MIN;
+    r->pieces.done = 0;
+    r->pieces.size = PIECE_MIN;
     pthread_mutex_lock(&x->lock);
     first = !x->busy;
     x->busy = true;
@@ -112,7 +112,7 @@ void blk_long_requests_add(BlkRequest *r)
         start(r);
 }
 
-/* ---- a slice */
+/* ---- a piece */
 
 static int run(BlkRequest *r, uint64_t offset, uint64_t length)
 {
@@ -128,33 +128,32 @@ static int run(BlkRequest *r, uint64_t offset, uint64_t length)
     }
 }
 
-/* How much there is to do of the next one: it ends at a round offset, lest there be blocks to split
- * at every end. */
+/* The length of the next piece. It ends at a round offset, so that no block is split there. */
 static uint64_t next_length(const BlkRequest *r)
 {
-    uint64_t left = r->length - r->slices.done, at = r->offset + r->slices.done;
+    uint64_t left = r->length - r->pieces.done, at = r->offset + r->pieces.done;
 
-    return left <= r->slices.size ? left : tm_align_down(at + r->slices.size, SLICE_MIN) - at;
+    return left <= r->pieces.size ? left : tm_align_down(at + r->pieces.size, PIECE_MIN) - at;
 }
 
 static void adapt(BlkRequest *r, int64_t took)
 {
-    if (took < SLICE_US / 4 && r->slices.size < TM_SIZE_MAX / 8)
-        r->slices.size *= 4;
-    else if (took > SLICE_US)
-        r->slices.size = tm_max(r->slices.size / 4, SLICE_MIN);
+    if (took < PIECE_US / 4 && r->pieces.size < TM_SIZE_MAX / 8)
+        r->pieces.size *= 4;
+    else if (took > PIECE_US)
+        r->pieces.size = tm_max(r->pieces.size / 4, PIECE_MIN);
 }
 
-static void slice_run(BlkWork *work)
+static void run_piece(BlkWork *work)
 {
     BlkRequest *r = (BlkRequest *)((char *)work - offsetof(BlkRequest, work));
     BlkLongRequests *x = &r->node->long_requests;
     uint64_t length = next_length(r);
     int64_t began = g_get_monotonic_time();
-    int ret = given_up(r) ? -ESHUTDOWN : run(r, r->offset + r->slices.done, length);
+    int ret = given_up(r) ? -ESHUTDOWN : run(r, r->offset + r->pieces.done, length);
 
-    r->slices.done += length;
-    if (ret == 0 && r->slices.done < r->length) {
+    r->pieces.done += length;
+    if (ret == 0 && r->pieces.done < r->length) {
         adapt(r, g_get_monotonic_time() - began);
         pass_on(x, r);
         return;

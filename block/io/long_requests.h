@@ -1,9 +1,8 @@
 /* block/io/long_requests.h: requests that span more of a disk than can be done at once.
  *
- * A discard, zeroing or caching may span the whole disk, however large. It is done in slices of
- * about as much as takes a few milliseconds. The requests of a node that are in slices take turns,
- * a slice each, so that they keep no more than one worker busy, and other requests of the disk wait
- * for one slice, not for all of it. */
+ * A discard, zeroing or caching may span the whole disk, however large. It is done in pieces that
+ * take a few milliseconds each. The long requests of a node take turns, a piece each, so that they
+ * keep at most one worker busy, and other requests of the disk wait for one piece, not for all. */
 #pragma once
 #include <pthread.h>
 #include <stdbool.h>

@@ -1,10 +1,10 @@
-/* block/io/request.c: the fast lane, and where it leaves for the slow one.
+/* block/io/request.c: the fast lane, and where it leaves for the blocking one.
  *
  * The fast lane walks map from the node submitted to down to a descriptor, taking each node's
  * stripe and marking each node's bitmaps on the way (a hop), and does the page-cache I/O there and
  * then. Anything that does not fit, or would wait, takes the hops back and queues the request for a
- * worker, which goes the blocking road of block/io/blocking.c from the top; marks made meanwhile
- * only over-report.
+ * worker, where it restarts on the blocking lane (block/io/blocking.c). Marks made meanwhile only
+ * over-report.
  *
  * Invariants:
  *  - a request in a ring holds its hops until its completion; a request queued for a worker holds
@@ -18,7 +18,7 @@
 #include <errno.h>
 #include <string.h>
 
-#define CONTINUE 1 /* of the fast lane: neither done nor failed, take the slow one */
+#define CONTINUE 1 /* of the fast lane: neither done nor failed, take the blocking one */
 #define SHORTER  2 /* SEND: as much as sent says would do */
 
 #define SEND_PIECE (UINT64_C(32) << 10) /* bytes that are worth a sendfile(2) of their own */
@@ -33,7 +33,7 @@ static BlkRequest *from_aio(BlkAio *aio)
     return (BlkRequest *)((char *)aio - offsetof(BlkRequest, aio));
 }
 
-/* ---- the slow lane */
+/* ---- the blocking lane */
 
 static int run_blocking(BlkRequest *r)
 {
@@ -97,7 +97,7 @@ static bool hop_enter(BlkRequest *r, BlkNode *node, uint64_t offset)
         r->n_hops = i + 1;
         return true;
     }
-    /* Who stands beside the road, and sees the change, is the slow lane's. */
+    /* Other parents that see the change are left to the blocking lane. */
     if (blk_parents_beside(node, i ? r->hop[i - 1].node : NULL, offset, r->length) ||
         !bmp_set_mark_try_begin(node->bitmaps, offset, r->length, &r->hop[i].epoch)) {
         blk_inflight_shared_end(&node->inflight, offset, r->length);
@@ -194,7 +194,7 @@ static int descriptor_io(BlkRequest *r, BlkNode *node, const struct tidemark_map
     if (r->op == BLK_OP_SEND)
         return send_range(r, node, m);
     if (r->flags & TIDEMARK_FUA)
-        return CONTINUE; /* the slow lane writes, then syncs as a flush does */
+        return CONTINUE; /* the blocking lane writes, then syncs as a flush does */
     if (m->flags & TIDEMARK_MAPPED_DIRECT) {
         uint64_t mask = node->request_alignment - 1;
 
@@ -209,8 +209,8 @@ static int descriptor_io(BlkRequest *r, BlkNode *node, const struct tidemark_map
         return n < 0 && errno == EAGAIN ? to_medium(r, node, m) : CONTINUE;
     }
     n = sys->pwritev2(m->fd, &iov, 1, (off_t)m->offset, 0);
-    return n == (ssize_t)r->length ? 0
-                                   : CONTINUE; /* errors too: the slow lane tells them exactly */
+    /* Errors, too: the blocking lane reports them exactly. */
+    return n == (ssize_t)r->length ? 0 : CONTINUE;
 }
 
 static int self_io(BlkRequest *r, BlkNode *node, uint64_t offset)

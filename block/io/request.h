@@ -4,7 +4,7 @@
  * I/O on the caller's thread. What would wait goes to io_uring or to the workers and completes
  * later.
  *
- * What spans a large part of a disk is done in slices (block/io/long_requests.h).
+ * A request that spans a large part of a disk is done in pieces (block/io/long_requests.h).
  *
  * Every request counts on its node as in flight from submission to completion, by guest range:
  * reads and writes shared, discards and zeroing exclusive where they overlap. */
@@ -23,7 +23,7 @@ typedef enum {
     BLK_OP_SEND, /* blk_send()'s own */
 } BlkOp;
 
-/* A request that passes more nodes than this takes the slow lane. */
+/* A request that passes more nodes than this takes the blocking lane. */
 #define BLK_HOPS 4
 
 typedef struct BlkRequest BlkRequest;
@@ -36,7 +36,7 @@ struct BlkRequest {
     /* Called once, on any engine thread, if and only if blk_submit() returned -EINPROGRESS; it may
      * run before blk_submit() returns. 0 or -errno. */
     void (*done)(BlkRequest *request, int result);
-    /* Atomic, or NULL: once it is true, a request that waits for a worker, or is done in slices,
+    /* Atomic, or NULL: once it is true, a request that waits for a worker, or is done in pieces,
      * ends with -ESHUTDOWN. */
     const bool *cancel;
 
@@ -51,9 +51,9 @@ struct BlkRequest {
     int socket;  /* SEND: -1: only whether it would do */
     size_t sent; /* SEND */
     struct {
-        uint64_t done, size; /* bytes so far; of the next slice */
+        uint64_t done, size; /* bytes so far; of the next piece */
         BlkRequest *next;
-    } slices;
+    } pieces;
     BlkWork work;
     BlkAio aio;
 };

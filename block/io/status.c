@@ -27,7 +27,7 @@ static bool allocates(const BlkNode *node, unsigned child)
            blk_node_child_role(node, child) == BLK_ROLE_FORMAT;
 }
 
-/* Inside the gate. */
+/* Inside of the node (block/engine/quiesce.h). */
 static int look_at(BlkNode *node, uint64_t offset, uint64_t length, unsigned level, Run *run)
 {
     struct tidemark_mapping m;

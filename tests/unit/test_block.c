@@ -467,48 +467,48 @@ static void meet(BlkWork *work)
 
 /* Work that comes in a burst does not wait behind work that blocks while there may be more workers,
  * whether the first one is idle by then (often) or not. */
-/* ---- slices */
+/* ---- pieces */
 
 static struct {
-    pthread_mutex_t lock; /* held: the next slice waits */
-    useconds_t each;      /* what a slice takes */
+    pthread_mutex_t lock; /* held: the next piece waits */
+    useconds_t each;      /* what a piece takes */
     uint64_t next;        /* where it is to begin */
     uint64_t longest, at_sync;
     unsigned calls, cancel_after;
     bool cancel;
-} slices = { .lock = PTHREAD_MUTEX_INITIALIZER };
+} pieces = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
-static int slice(int fd, int mode, off_t offset, off_t length)
+static int piece(int fd, int mode, off_t offset, off_t length)
 {
-    pthread_mutex_lock(&slices.lock);
-    ck_assert_uint_eq((uint64_t)offset, slices.next);
-    slices.next += (uint64_t)length;
-    slices.longest = tm_max(slices.longest, (uint64_t)length);
-    if (++slices.calls == slices.cancel_after)
-        __atomic_store_n(&slices.cancel, true, __ATOMIC_RELAXED);
-    pthread_mutex_unlock(&slices.lock);
-    usleep(slices.each);
+    pthread_mutex_lock(&pieces.lock);
+    ck_assert_uint_eq((uint64_t)offset, pieces.next);
+    pieces.next += (uint64_t)length;
+    pieces.longest = tm_max(pieces.longest, (uint64_t)length);
+    if (++pieces.calls == pieces.cancel_after)
+        __atomic_store_n(&pieces.cancel, true, __ATOMIC_RELAXED);
+    pthread_mutex_unlock(&pieces.lock);
+    usleep(pieces.each);
     return 0;
 }
 
 static int slices_sync(int fd)
 {
-    pthread_mutex_lock(&slices.lock);
-    slices.at_sync = slices.next;
-    pthread_mutex_unlock(&slices.lock);
+    pthread_mutex_lock(&pieces.lock);
+    pieces.at_sync = pieces.next;
+    pthread_mutex_unlock(&pieces.lock);
     return 0;
 }
 
 static void expect_slices(uint64_t offset, useconds_t each, unsigned cancel_after)
 {
-    slices.each = each;
-    slices.next = offset;
-    slices.longest = slices.calls = 0;
-    slices.cancel_after = cancel_after;
-    slices.cancel = false;
+    pieces.each = each;
+    pieces.next = offset;
+    pieces.longest = pieces.calls = 0;
+    pieces.cancel_after = cancel_after;
+    pieces.cancel = false;
 }
 
-/* What spans a large disk is done in slices, in order: larger ones if they take no time. Another
+/* What spans a large disk is done in pieces, in order: larger ones if they take no time. Another
  * request comes between them though there is one worker, and they can be given up. */
 START_TEST(test_slices)
 {
@@ -519,7 +519,7 @@ START_TEST(test_slices)
     Waited trim, flush;
     BlkNode *node;
 
-    sys.fallocate = slice;
+    sys.fallocate = piece;
     sys.fdatasync = slices_sync;
     open_with(&options, &sys);
     make_file("disk", size);
@@ -531,35 +531,35 @@ START_TEST(test_slices)
 
     expect_slices(4096, 0, 0);
     ck_assert_int_eq(run(node, BLK_OP_DISCARD, NULL, 4096, size - 8192, TIDEMARK_FUA), 0);
-    ck_assert_uint_eq(slices.next, size - 4096);
-    ck_assert_uint_gt(slices.longest, 64 * MIB);
-    ck_assert_uint_gt(slices.calls, 1);
-    ck_assert_uint_eq(slices.at_sync, slices.next);
+    ck_assert_uint_eq(pieces.next, size - 4096);
+    ck_assert_uint_gt(pieces.longest, 64 * MIB);
+    ck_assert_uint_gt(pieces.calls, 1);
+    ck_assert_uint_eq(pieces.at_sync, pieces.next);
 
     expect_slices(0, 25000, 0);
     ck_assert_int_eq(run(node, BLK_OP_WRITE_ZEROES, NULL, 0, 320 * MIB, TIDEMARK_MAY_UNMAP), 0);
-    ck_assert_uint_eq(slices.next, 320 * MIB);
-    ck_assert_uint_eq(slices.calls, 5);
-    ck_assert_uint_eq(slices.longest, 64 * MIB);
+    ck_assert_uint_eq(pieces.next, 320 * MIB);
+    ck_assert_uint_eq(pieces.calls, 5);
+    ck_assert_uint_eq(pieces.longest, 64 * MIB);
 
     expect_slices(0, 1000, 0);
     trim = waited(BLK_OP_DISCARD, NULL, 0, size, 0);
     flush = waited(BLK_OP_FLUSH, NULL, 0, 0, 0);
-    pthread_mutex_lock(&slices.lock);
+    pthread_mutex_lock(&pieces.lock);
     ck_assert_int_eq(blk_submit(node, &trim.request), -EINPROGRESS);
     ck_assert_int_eq(blk_submit(node, &flush.request), -EINPROGRESS);
-    pthread_mutex_unlock(&slices.lock);
+    pthread_mutex_unlock(&pieces.lock);
     ck_assert_int_eq(result_of(&flush), 0);
     ck_assert_int_eq(result_of(&trim), 0);
-    ck_assert_uint_lt(slices.at_sync, size);
-    ck_assert_uint_eq(slices.next, size);
+    ck_assert_uint_lt(pieces.at_sync, size);
+    ck_assert_uint_eq(pieces.next, size);
 
     expect_slices(0, 0, 3);
     trim = waited(BLK_OP_DISCARD, NULL, 0, size, 0);
-    trim.request.cancel = &slices.cancel;
+    trim.request.cancel = &pieces.cancel;
     ck_assert_int_eq(blk_submit(node, &trim.request), -EINPROGRESS);
     ck_assert_int_eq(result_of(&trim), -ESHUTDOWN);
-    ck_assert_uint_eq(slices.calls, 3);
+    ck_assert_uint_eq(pieces.calls, 3);
     close_all();
 }
 END_TEST

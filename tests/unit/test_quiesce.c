@@ -141,7 +141,7 @@ static gpointer ask(gpointer opaque)
     return NULL;
 }
 
-static void check_drain(bool gated, bool inside, bool exclusive, bool passes)
+static void check_drain(bool quiesces, bool inside, bool exclusive, bool passes)
 {
     Scene s;
     GThread *thread;
@@ -149,8 +149,8 @@ static void check_drain(bool gated, bool inside, bool exclusive, bool passes)
     scene_init(&s);
     s.exclusive = exclusive;
     s.go = inside ? 0 : -1;
-    if (gated)
-        blk_inflight_drain_gated(&s.inflight);
+    if (quiesces)
+        blk_inflight_drain_to_quiesce(&s.inflight);
     else
         blk_inflight_drain(&s.inflight);
     thread = g_thread_new("asks", ask, &s);
@@ -197,7 +197,7 @@ START_TEST(test_waits_from_before)
         g_usleep(PATIENT);
         ck_assert_int_eq(get(&s.step), 0);
         blk_inflight_drain_end(&s.inflight);
-        blk_inflight_drain_gated(&s.inflight); /* it may come first, or pass */
+        blk_inflight_drain_to_quiesce(&s.inflight); /* it may come first, or pass */
         g_thread_join(thread);
         blk_inflight_drain_end(&s.inflight);
         scene_clear(&s);

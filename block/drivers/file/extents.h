@@ -1,8 +1,8 @@
 /* block/drivers/file/extents.h: which parts of a file are data and which are holes, asked of the
  * kernel once and remembered until they change.
  *
- * Right only as long as every change goes through here: the driver's own zeroing, discarding and
- * resizing say so with forget() and resize(), data written through the descriptor with wrote(). The
+ * Right only as long as every change goes through here: zeroing and discarding by the driver call
+ * invalidate(), resizing calls resize(), and writing through the descriptor calls wrote(). The
  * driver's locks keep other programs that respect them from writing; what one that doesn't changes
  * is seen when the file is opened again.
  *
@@ -39,7 +39,7 @@ typedef struct FileExtents {
 
 void blk_file_extents_init(FileExtents *x, const TmSys *sys, int fd, uint64_t size);
 void blk_file_extents_free(FileExtents *x);
-/* The file has a new size: all is forgotten. */
+/* The file has a new size: nothing is remembered. */
 void blk_file_extents_resize(FileExtents *x, uint64_t size);
 
 /* What @offset, below the size, lies in: *data, and how far that goes on, at most @length. 0 or

@@ -2,7 +2,7 @@
  *
  * Clusters of data are mapped into the image (or its data file) in place, for reads and for
  * overwrites. What is not known without reading a table, what is compressed, and what takes new
- * clusters goes the slow lane.
+ * clusters goes the blocking lane.
  *
  * A backing file is not opened because an image names it: the option "backing" says what stands
  * below, or null for nothing, or "backing-names" which names may be followed. */

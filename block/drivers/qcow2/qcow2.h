@@ -12,7 +12,7 @@
  *      entry no longer refers to is let go only after that entry is synced.
  *  Q3  A host cluster that a reader may be looking at is not given to other data: requests that
  *      take clusters away hold their range exclusively (TIDEMARK_EXCLUSIVE), and what a client was
- *      lent from the page cache is forgotten there first (child_invalidate).
+ *      sent from the page cache is invalidated there first (child_invalidate).
  *  Q4  Two requests never allocate the same guest cluster (Qcow2Claim).
  *
  * Threads and locks, by rank:
@@ -176,7 +176,7 @@ void qcow2_header_clear(Qcow2Header *header);
  * step leaves a header that holds. Drained, or under commit_lock. */
 int qcow2_header_write(Qcow2 *q);
 /* Something in the image can't be: it is marked corrupt, and nothing is written to it any more.
- * Returns -EIO. Slow lane, not under tables_lock. */
+ * Returns -EIO. Blocking lane, not under tables_lock. */
 int qcow2_corrupt(Qcow2 *q, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* ---- lookup.c */
@@ -214,7 +214,7 @@ int qcow2_table_load(Qcow2 *q, uint64_t offset);
 bool qcow2_table_look(Qcow2 *q, uint64_t offset, const uint64_t **entries);
 
 /* The table of @offset, made or copied if need be so that its entries may be set, and kept in
- * memory until qcow2_table_unpin(). Slow lane, no lock held. */
+ * memory until qcow2_table_unpin(). Blocking lane, no lock held. */
 int qcow2_table_pin(Qcow2 *q, uint64_t offset, Qcow2Table **table);
 void qcow2_table_unpin(Qcow2 *q, Qcow2Table *table);
 /* Its entries, host-endian, one or two words each; under tables_lock; who sets some says so. */
