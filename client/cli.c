@@ -255,7 +255,7 @@ void tc_cli_help(const TcInvocation *inv, FILE *out)
     }
     help_options(c, outermost, out);
     if (c->subcommands)
-        fprintf(out, "\n'%s COMMAND --help' tells more of a command.\n", inv->path);
+        fprintf(out, "\n'%s COMMAND --help' shows the options of a command.\n", inv->path);
 }
 
 const char *tc_option(const TcInvocation *inv, const char *name)

@@ -215,7 +215,7 @@ static int run(const TcInvocation *inv)
 const TcCommand tc_command_map = {
     .name = "map",
     .args = "URI",
-    .summary = "Shows which parts of a disk are provisioned, or dirty in a bitmap",
+    .summary = "Shows which parts of a disk are allocated, or dirty in a bitmap",
     .details = "URI names an export of any NBD server, for example nbd://localhost/disk0 or\n"
                "nbd+unix:///disk0?socket=/run/tidemark/nbd.sock.\n",
     .min_args = 1,

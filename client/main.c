@@ -14,7 +14,7 @@ static const TcCommand *const commands[] = {
 static const TcCommand root = {
     .name = "tidemark",
     .args = "",
-    .summary = "Steers tidemarkd and copies and maps disks that are served over NBD",
+    .summary = "Controls tidemarkd, and maps and copies disks that are served over NBD",
     .subcommands = commands,
 };
 

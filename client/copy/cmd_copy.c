@@ -319,9 +319,10 @@ const TcCommand tc_command_copy = {
     .name = "copy",
     .args = "SOURCE TARGET",
     .summary = "Copies a disk, or what is dirty in a bitmap, into a file or device",
-    .details = "SOURCE is the NBD URI of an export of any server. TARGET is a raw file, which is\n"
-               "made if it does not exist, or a block device; holes and zeroes are kept. With\n"
-               "--bitmap TARGET has to be an earlier copy. Everything is durable at the end.\n",
+    .details =
+        "SOURCE is the NBD URI of an export of any server. TARGET is a block device or a raw\n"
+        "file, which is created if it does not exist. Holes and zeroes are kept. With --bitmap,\n"
+        "TARGET must be an earlier copy. The copy is durable when the command ends.\n",
     .min_args = 2,
     .max_args = 2,
     .options = options,

@@ -385,7 +385,7 @@ static bool ask_status(TcSource *source, uint64_t offset, uint64_t *length, GErr
         if (source->has[i])
             covered = tm_min(covered, source->answers[i].covered);
     if (!covered)
-        return tm_error_set(error, "%s: the server told nothing of the range at offset %" PRIu64,
+        return tm_error_set(error, "%s: the server did not describe the range at offset %" PRIu64,
                             source->uri, offset);
     *length = covered;
     return true;

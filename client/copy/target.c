@@ -207,7 +207,8 @@ bool tc_target_sync(TcTarget *target, GError **error)
         int ret = tm_file_sync_name(target->sys, target->path);
 
         if (ret < 0)
-            return tm_error_set_errno(error, -ret, "target '%s': sync of its folder", target->path);
+            return tm_error_set_errno(error, -ret, "target '%s': sync of its directory",
+                                      target->path);
         target->created = false;
     }
     return true;

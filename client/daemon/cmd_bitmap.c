@@ -11,12 +11,12 @@ static const TcOption add_options[] = {
     TC_SOCKET_OPTION,
     { "granularity", "SIZE", "bytes that one bit stands for, a power of two from 512 to 2G" },
     { "disabled", NULL, "don't record writes yet" },
-    { "persistent", NULL, "keep it beside the disk, over restarts and crashes" },
+    { "persistent", NULL, "store it in a file beside the disk; it survives restarts and crashes" },
     { 0 },
 };
 static const TcOption merge_options[] = {
     TC_SOCKET_OPTION,
-    { "from", "NODE", "the node that has the sources, if it is another one" },
+    { "from", "NODE", "the node of the sources (default: NODE)" },
     { 0 },
 };
 
@@ -180,7 +180,7 @@ static const TcCommand remove_bitmap = {
 static const TcCommand clear = {
     .name = "clear",
     .args = "NODE NAME",
-    .summary = "Makes all of a bitmap clean",
+    .summary = "Clears all bits of a bitmap",
     .min_args = 2,
     .max_args = 2,
     .options = plain_options,
@@ -189,7 +189,7 @@ static const TcCommand clear = {
 static const TcCommand enable = {
     .name = "enable",
     .args = "NODE NAME",
-    .summary = "Makes a bitmap record writes",
+    .summary = "Starts recording writes in a bitmap",
     .min_args = 2,
     .max_args = 2,
     .options = plain_options,
@@ -198,7 +198,7 @@ static const TcCommand enable = {
 static const TcCommand disable = {
     .name = "disable",
     .args = "NODE NAME",
-    .summary = "Makes a bitmap stay as it is",
+    .summary = "Stops recording writes in a bitmap",
     .min_args = 2,
     .max_args = 2,
     .options = plain_options,
@@ -217,10 +217,11 @@ static const TcCommand list = {
     .name = "list",
     .args = "[NODE|FILE [NAME]]",
     .summary = "Lists bitmaps, and how much is dirty in each",
-    .details = "Without an argument those of all nodes of the daemon. What has a slash or a\n"
-               "dot in it is a FILE, unless --socket is given: an image, or the store of one,\n"
-               "whose persistent bitmaps are listed without a daemon. A file in the current\n"
-               "directory is always './NAME'.\n",
+    .details =
+        "Without an argument, it lists the bitmaps of all nodes of the daemon. An argument\n"
+        "with a slash or a dot is a FILE, unless --socket is given: an image or its store,\n"
+        "whose persistent bitmaps are listed without a daemon. Write './NAME' for a file in\n"
+        "the current directory.\n",
     .max_args = 2,
     .options = list_options,
     .run = run_list,
@@ -232,6 +233,6 @@ static const TcCommand *const subcommands[] = {
 const TcCommand tc_command_bitmap = {
     .name = "bitmap",
     .args = "",
-    .summary = "Manages and lists dirty bitmaps, of a daemon or in a file",
+    .summary = "Manages and lists dirty bitmaps of a daemon or a file",
     .subcommands = subcommands,
 };

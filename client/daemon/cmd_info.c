@@ -260,9 +260,10 @@ static int run(const TcInvocation *inv)
 const TcCommand tc_command_info = {
     .name = "info",
     .args = "[URI]",
-    .summary = "Shows the nodes, bitmaps and exports of a daemon, or one NBD export",
-    .details = "Without URI the daemon at the QMP socket is asked. With URI, that export of any\n"
-               "NBD server: its size, abilities, block sizes and metadata contexts.\n",
+    .summary = "Shows the nodes, bitmaps and exports of a daemon, or an NBD export",
+    .details =
+        "Without URI, it shows the daemon at the QMP socket. With URI, it shows an export of\n"
+        "any NBD server: its size, flags, block sizes and metadata contexts.\n",
     .max_args = 1,
     .options = options,
     .run = run,

@@ -162,8 +162,8 @@ const TcCommand tc_command_qmp = {
     .args = "COMMAND [KEY=VALUE | KEY:=JSON]...",
     .summary = "Sends a QMP command and prints its result",
     .details =
-        "A VALUE takes the type that the server's schema gives its KEY; dots step into objects\n"
-        "and, by number, into arrays. KEY:=JSON is sent as it is. For example:\n"
+        "A VALUE has the type of its KEY in the server's schema. Dots lead into objects and, by\n"
+        "number, into arrays. KEY:=JSON is sent unchanged. For example:\n"
         "  tidemark qmp block-dirty-bitmap-add node=disk0 name=b0 granularity=64k\n"
         "  tidemark qmp block-export-add id=e0 type=nbd node-name=disk0 bitmaps=b0 writable=on\n"
         "'tidemark qmp COMMAND --help' shows the arguments of a command, without a daemon.\n",

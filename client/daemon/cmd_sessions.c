@@ -63,7 +63,7 @@ const TcCommand tc_command_sessions = {
     .name = "sessions",
     .args = "",
     .summary = "Shows the NBD clients of a daemon",
-    .details = "Cut one off with 'tidemark qmp nbd-session-disconnect id:=ID'.\n",
+    .details = "Disconnect one with 'tidemark qmp nbd-session-disconnect id:=ID'.\n",
     .options = options,
     .run = run,
 };

@@ -67,8 +67,8 @@ static json_object *receive(TcQmp *qmp, GError **error)
         if (got < 0) {
             if (errno == EAGAIN)
                 tm_error_set(error,
-                             "socket '%s': no greeting within %d seconds: it may serve one client "
-                             "at a time and have one",
+                             "socket '%s': no greeting within %d seconds: the server may be busy "
+                             "with its only client",
                              qmp->path, GREETING_SECONDS);
             else
                 tm_error_set_errno(error, errno, "socket '%s'", qmp->path);

@@ -10,11 +10,11 @@
 #include <string.h>
 
 static const TcOption options[] = {
-    { "add", NULL, "make the bitmap" },
-    { "remove", NULL, "take it away" },
-    { "clear", NULL, "make it clean" },
+    { "add", NULL, "add the bitmap" },
+    { "remove", NULL, "remove the bitmap" },
+    { "clear", NULL, "clear all bits of the bitmap" },
     { "enable", NULL, "record writes in it" },
-    { "disable", NULL, "no longer record writes in it" },
+    { "disable", NULL, "stop recording writes in it" },
     { "merge", "SOURCE", "add what is dirty in the bitmap SOURCE" },
     { "granularity", "N", "with --add: bytes that one bit stands for", 'g' },
     { "source-file", "FILE2", "with --merge: SOURCE is in that image", 'b' },
@@ -134,7 +134,8 @@ static bool check(Actions *a, TcImageOptions *o, GError **error)
     if (tc_flag(inv, "granularity") && !tc_flag(inv, "add"))
         return tm_error_set(error, "--granularity is for --add");
     if (tc_flag(inv, "add") && !tm_is_text(tc_arg(inv, 1), strlen(tc_arg(inv, 1))))
-        return tm_error_set(error, "'%s' is no name for a new bitmap: it is not UTF-8", a->name);
+        return tm_error_set(error, "'%s' can't be the name of a new bitmap: it is not UTF-8",
+                            a->name);
     if (tc_flag(inv, "source-file") && !tc_flag(inv, "merge"))
         return tm_error_set(error, "--source-file is for --merge");
     if (tc_flag(inv, "source-format") && !tc_flag(inv, "source-file"))
@@ -169,9 +170,10 @@ const TcCommand tc_command_image_bitmap = {
     .args = "FILE NAME",
     .summary = "Changes a persistent bitmap of an image",
     .details =
-        "Several changes are made in the order in which they are given, all or none. The\n"
-        "bitmaps of qcow2 images are in the image, those of raw ones in the store beside it\n"
-        "(FILE.bitmaps). What there is 'tidemark image info' tells.\n",
+        "Several changes are made in the order of their options, and all of them or none. A qcow2\n"
+        "image contains its bitmaps; those of a raw image are in the store FILE.bitmaps. "
+        "'tidemark\n"
+        "image info' lists them.\n",
     .min_args = 2,
     .max_args = 2,
     .options = options,

@@ -13,7 +13,7 @@ enum { LINES_MAX = 100 }; /* told one by one */
 
 static const TcOption options[] = {
     TC_FORMAT_OPTION,
-    { "repair", "leaks|all", "mend what is wasted, or all that is wrong", 'r' },
+    { "repair", "leaks|all", "free leaked clusters, or repair all errors", 'r' },
     TC_SHARE_OPTION,
     TC_JSON_OPTION,
     TC_OUTPUT_OPTION,
@@ -81,20 +81,21 @@ static void print_verdict(const Check *c, const BlkImageCheck *r)
         putchar('\n');
     if (r->leaks_fixed || r->corruptions_fixed) {
         printf("%sRepaired%s\n", green, plain);
-        print_count(r->corruptions_fixed, "error", "errors", "mended");
-        print_count(r->leaks_fixed, "leaked cluster", "leaked clusters", "free again");
+        print_count(r->corruptions_fixed, "error", "errors", "repaired");
+        print_count(r->leaks_fixed, "leaked cluster", "leaked clusters", "freed");
     }
     if (status_of(r) == CHECK_OK) {
         printf("%sNo errors%s\n", green, plain);
         return;
     }
     printf("%sProblems%s\n", red, plain);
-    print_count(r->corruptions, "error", "errors",
-                "data may be lost, and writing to the image may lose more. --repair all mends what "
-                "can be mended: have a copy before");
+    print_count(
+        r->corruptions, "error", "errors",
+        "data may be lost, and writing to the image may lose more. --repair all repairs what "
+        "it can: make a copy first");
     print_count(r->leaks, "leaked cluster", "leaked clusters",
-                "space is wasted and no data is touched. --repair leaks makes it free");
-    print_count(r->check_errors, "thing could", "things could", "not be looked at");
+                "space is wasted, and no data is affected. --repair leaks frees it");
+    print_count(r->check_errors, "part of the image", "parts of the image", "not checked");
 }
 
 static void print_figures(const Check *c, const BlkImageCheck *r)
@@ -200,12 +201,12 @@ static int run(const TcInvocation *inv)
 const TcCommand tc_command_image_check = {
     .name = "check",
     .args = "FILE",
-    .summary = "Checks the metadata of a qcow2 image, and mends it",
-    .details = "Nobody else may use the image meanwhile.\n"
+    .summary = "Checks the metadata of a qcow2 image, and repairs it",
+    .details = "No other program may use the image during the check.\n"
                "\n"
-               "Exit status, as qemu-img's: 0 all is well, or is now; 1 it could not be checked;\n"
-               "2 there are errors; 3 clusters are leaked, and nothing else is wrong; 63 there is\n"
-               "nothing to be checked in images of that format.\n",
+               "Exit status, as qemu-img's: 0 no errors, or none any more; 1 the check failed;\n"
+               "2 there are errors; 3 clusters are leaked, and there are no errors; 63 images of\n"
+               "that format can't be checked.\n",
     .min_args = 1,
     .max_args = 1,
     .options = options,

@@ -17,9 +17,9 @@
 static const TcOption options[] = {
     { "format", "FMT", "raw (default) or qcow2", 'f' },
     { "options", "K=V,...", "options of the format; 'help' lists them", 'o' },
-    { "backing", "FILE2", "what is not written reads as in that image", 'b' },
+    { "backing", "FILE2", "the backing file: unwritten parts read as in it", 'b' },
     { "backing-format", "FMT", "the format of FILE2", 'F' },
-    { "unsafe", NULL, "don't look at FILE2: SIZE has to be given", 'u' },
+    { "unsafe", NULL, "don't open FILE2; SIZE is required", 'u' },
     { "preallocation", "MODE", "the same as -o preallocation=MODE" },
     TC_QUIET_OPTION,
     { 0 },
@@ -46,9 +46,10 @@ static const CreateOption qcow2_options[] = {
     { "compat", "version", COMPAT, "v3 (1.1), the default, or v2 (0.10)" },
     { "compression_type", "compression-type", TEXT, "zlib or zstd" },
     { "data_file", "data-file", TEXT, "the name of a file for the data" },
-    { "data_file_raw", "data-file-raw", FLAG, "on or off: that file can be read as a raw image" },
+    { "data_file_raw", "data-file-raw", FLAG,
+      "on or off: the data file can be read as a raw image" },
     { "extended_l2", "extended-l2", FLAG, "on or off: clusters are allocated in 32 parts" },
-    { "lazy_refcounts", "lazy-refcounts", FLAG, "on or off: refcounts may be late" },
+    { "lazy_refcounts", "lazy-refcounts", FLAG, "on or off: refcounts may be updated late" },
     { "preallocation", "preallocation", TEXT, "off, metadata, falloc or full" },
     { "refcount_bits", "refcount-bits", NUMBER, "1, 2, 4, ... 64; 16 by default" },
     { "size", "size", SIZE, "bytes of the disk" },
@@ -252,8 +253,7 @@ static bool look_at_backing(Create *c, GError **error)
     if (!*backing)
         return tm_error_set(error, "the name of the backing file is empty");
     if (!format)
-        return tm_error_set(error, "which format '%s' has is to be said with --backing-format",
-                            backing);
+        return tm_error_set(error, "use --backing-format to set the format of '%s'", backing);
     if (tc_flag(c->inv, "unsafe"))
         return true;
     path = tc_image_path(c->path, backing, error);
@@ -335,7 +335,7 @@ static bool make(Create *c, GError **error)
     if (!look_at_backing(c, error))
         return false;
     if (!c->sized)
-        return tm_error_set(error, "how large is it to be? Give SIZE%s",
+        return tm_error_set(error, "the size of the image is missing: add SIZE%s",
                             c->known == raw_options ? "" : ", or a backing file");
     c->size = tm_align_up(c->size, SECTOR);
     c->progress = progress;
@@ -414,11 +414,11 @@ static int run(const TcInvocation *inv)
 const TcCommand tc_command_image_create = {
     .name = "create",
     .args = "FILE [SIZE]",
-    .summary = "Makes an image",
+    .summary = "Creates an image",
     .details =
-        "What was in FILE is gone. SIZE has a suffix k, M, G, T, P or E; with a backing file it\n"
-        "may be left out. A backing file is named relative to FILE, and its format is not\n"
-        "guessed. '-f FMT -o help' lists the options of a format.\n",
+        "The content of FILE is lost. SIZE may have a suffix k, M, G, T, P or E. It may be left\n"
+        "out with a backing file. FILE2 is relative to the directory of FILE, and its format is\n"
+        "never guessed. '-f FMT -o help' lists the options of a format.\n",
     .min_args = 0,
     .max_args = 2,
     .options = options,

@@ -77,6 +77,6 @@ static const TcCommand *const subcommands[] = {
 const TcCommand tc_command_image = {
     .name = "image",
     .args = "",
-    .summary = "Makes, looks at and mends image files, without a daemon",
+    .summary = "Creates, inspects, changes and repairs image files, without a daemon",
     .subcommands = subcommands,
 };

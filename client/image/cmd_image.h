@@ -12,23 +12,23 @@ extern const TcCommand tc_command_image_resize;
 
 #define TC_FORMAT_OPTION                                                                           \
     {                                                                                              \
-        "format", "FMT", "raw or qcow2 (default: qcow2 if it begins so, else raw)", 'f'            \
+        "format", "FMT", "raw or qcow2 (default: qcow2 if FILE has its magic, else raw)", 'f'      \
     }
 #define TC_SHARE_OPTION                                                                            \
     {                                                                                              \
-        "force-share", NULL, "look at it though somebody writes to it", 'U'                        \
+        "force-share", NULL, "open FILE even if another program writes to it", 'U'                 \
     }
 #define TC_CHAIN_OPTION                                                                            \
     {                                                                                              \
-        "backing-chain", NULL, "follow the names of other files that are recorded in the image"    \
+        "backing-chain", NULL, "open the other files that the image names"                         \
     }
 #define TC_OUTPUT_OPTION                                                                           \
     {                                                                                              \
-        "output", "json|human", "the same, as qemu-img has it"                                     \
+        "output", "json|human", "the same, in the form of qemu-img"                                \
     }
 #define TC_QUIET_OPTION                                                                            \
     {                                                                                              \
-        "quiet", NULL, "say nothing but errors", 'q'                                               \
+        "quiet", NULL, "print only errors", 'q'                                                    \
     }
 
 /* --format, --force-share and --backing-chain, those of them that the command has. false:

@@ -173,7 +173,7 @@ static void print_store(json_object *info)
     putchar('\n');
     tc_table_print(table, stdout, tc_terminal_colors(stdout));
     if (json_object_array_length(problems))
-        puts("\nThe store of its bitmaps has problems: 'tidemark bitmap check' tells.");
+        puts("\nThe store of its bitmaps has problems: 'tidemark bitmap check' explains.");
 }
 
 static void print_info(json_object *info, bool followed)
@@ -198,7 +198,7 @@ static void print_info(json_object *info, bool followed)
     print_snapshots(info);
     print_store(info);
     if (backing && !followed)
-        puts("\nWhat is behind it tells --backing-chain.");
+        puts("\nUse --backing-chain to show the backing files.");
 }
 
 /* ---- finding it out */
@@ -289,9 +289,9 @@ static int run(const TcInvocation *inv)
 const TcCommand tc_command_image_info = {
     .name = "info",
     .args = "FILE",
-    .summary = "Tells what an image is",
-    .details = "With --backing-chain also of the backing files below it, one after the other; the\n"
-               "JSON is a list then.\n",
+    .summary = "Shows the format, the sizes and the bitmaps of an image",
+    .details = "With --backing-chain it shows each image of the backing chain, and the JSON is a\n"
+               "list.\n",
     .min_args = 1,
     .max_args = 1,
     .options = options,

@@ -17,8 +17,8 @@ static const TcOption options[] = {
     TC_FORMAT_OPTION,
     TC_CHAIN_OPTION,
     TC_SHARE_OPTION,
-    { "start-offset", "N", "begin there", 's' },
-    { "max-length", "N", "and go on so far", 'l' },
+    { "start-offset", "N", "begin at this offset", 's' },
+    { "max-length", "N", "end after this many bytes", 'l' },
     { "picture", NULL, "draw the whole disk instead of listing ranges" },
     { "width", "N", "columns of the picture (default: the terminal's)" },
     { "no-color", NULL, "draw without colours" },
@@ -205,7 +205,7 @@ static void print_backing(const Map *map)
         return;
     name = tc_printable(layer->names.backing);
     fprintf(map->json ? stderr : stdout,
-            "%sThe backing file '%s' was not looked into: --backing-chain does.\n",
+            "%sThe backing file '%s' was not read: use --backing-chain.\n",
             map->json ? "tidemark: " : "\n", name);
 }
 
@@ -283,11 +283,11 @@ static int run(const TcInvocation *inv)
 const TcCommand tc_command_image_map = {
     .name = "map",
     .args = "FILE",
-    .summary = "Shows where the data of an image is",
+    .summary = "Shows where the data of an image is stored",
     .details =
-        "Lists the ranges of the disk: whether they are data, zeroes or nothing at all, which\n"
-        "image of the chain says so (layer 0 is FILE itself), and where in which file they\n"
-        "are. Other files that FILE names are looked into with --backing-chain only.\n",
+        "Lists the ranges of the disk: data, zero or hole, the image of the chain that decides\n"
+        "it (layer 0 is FILE), and the file and offset of the data. Other files that FILE names\n"
+        "are read only with --backing-chain.\n",
     .min_args = 1,
     .max_args = 1,
     .options = options,

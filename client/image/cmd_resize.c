@@ -13,8 +13,8 @@
 static const TcOption options[] = {
     TC_FORMAT_OPTION,
     TC_CHAIN_OPTION,
-    { "shrink", NULL, "needed to make it smaller: what is beyond the new end is lost" },
-    { "preallocation", "MODE", "of what is added: off (default), metadata, falloc or full" },
+    { "shrink", NULL, "allow a smaller disk: data beyond the new end is lost" },
+    { "preallocation", "MODE", "for the added part: off (default), metadata, falloc or full" },
     TC_QUIET_OPTION,
     { 0 },
 };
@@ -45,15 +45,15 @@ static bool check_backing(const Resize *r, const TcImage *image, bool followed, 
         return true;
     return tm_error_set(
         error,
-        "the backing file '%s' may be longer, and has to be looked at so that what is "
-        "added is zeroes: --backing-chain does",
+        "the backing file '%s' may be longer and must be opened, so that the added part "
+        "reads as zeroes: use --backing-chain",
         layer->names.backing);
 }
 
 static bool new_size(Resize *r, GError **error)
 {
     if (!r->sign && !r->amount)
-        return tm_error_set(error, "a size of 0 leaves nothing of the disk: it has to be positive");
+        return tm_error_set(error, "the new size is 0: it must be positive");
     if (r->sign == '-' && r->amount >= r->before)
         return tm_error_set(error, "the image has %" PRIu64 " bytes: it can't lose %" PRIu64,
                             r->before, r->amount);
@@ -65,8 +65,8 @@ static bool new_size(Resize *r, GError **error)
                                 : r->amount;
     if (r->after < r->before && !tc_flag(r->inv, "shrink"))
         return tm_error_set(error,
-                            "that makes the image smaller, and all that is beyond its new end is "
-                            "lost: say --shrink if that is meant");
+                            "the image would become smaller and lose all data beyond its new end: "
+                            "use --shrink to allow that");
     return true;
 }
 
@@ -112,7 +112,7 @@ static bool resize(Resize *r, const TcImageOptions *o, GError **error)
     if (!tc_image_open(tc_arg(r->inv, 0), o, &image, error))
         return false;
     if (!strcmp(r->preallocation, "metadata") && !strcmp(tc_image_layer(&image)->format, "raw"))
-        return tm_error_set(error, "raw images have no metadata that could be preallocated");
+        return tm_error_set(error, "raw images have no metadata to preallocate");
     r->before = blk_node_size(image.node);
     if (!new_size(r, error) || !check_backing(r, &image, o->chain, error) ||
         (r->after != r->before && !blk_graph_resize(image.graph, image.node, r->after, error)) ||
@@ -142,7 +142,7 @@ static void report(const Resize *r)
     if (tc_flag(r->inv, "quiet"))
         return;
     if (r->before == r->after)
-        printf("It has %s already (%" PRIu64 " bytes).\n", after, r->after);
+        printf("The disk already has %s (%" PRIu64 " bytes).\n", after, r->after);
     else
         printf("Resized from %s to %s (%" PRIu64 " bytes).\n", before, after, r->after);
 }
@@ -164,11 +164,11 @@ static int run(const TcInvocation *inv)
 const TcCommand tc_command_image_resize = {
     .name = "resize",
     .args = "FILE [+|-]SIZE",
-    .summary = "Makes the disk in an image bigger or smaller",
+    .summary = "Changes the size of the disk in an image",
     .details =
-        "With a sign, SIZE is added or taken away. What is added reads as zeroes. Persistent\n"
-        "bitmaps follow: what is added is dirty in them. File systems and partitions in the\n"
-        "disk are to be shrunk before it, and grown after.\n",
+        "With a sign, SIZE is added or subtracted. The added part reads as zeroes. Persistent\n"
+        "bitmaps are resized, too, and the added part is dirty in them. Shrink file systems and\n"
+        "partitions before the disk, and grow them after it.\n",
     .min_args = 2,
     .max_args = 2,
     .options = options,

@@ -39,8 +39,8 @@ bool tc_image_check_written(const TcLayer *layer, const TcImageOptions *options,
     return options->writable || options->force_share || !strcmp(layer->format, "raw") ||
            !is_written(layer->path) ||
            tm_error_set(error,
-                        "another process has '%s' open for writing; --force-share looks at it all "
-                        "the same",
+                        "another process has '%s' open for writing; use --force-share to open it "
+                        "nevertheless",
                         layer->path);
 }
 
@@ -66,7 +66,7 @@ static bool data_file(const TcLayer *layer, const TcImageOptions *options, char 
         return true;
     if (!options->chain)
         return tm_error_set(error,
-                            "the data of '%s' is in '%s', which is followed with --backing-chain",
+                            "the data of '%s' is in '%s': use --backing-chain to open that file",
                             layer->path, layer->names.data_file);
     *path = tc_image_path(layer->path, layer->names.data_file, error);
     return *path != NULL;
@@ -242,9 +242,10 @@ const char *tc_image_probe(const char *path, GError **error)
     format = file ? blk_image_probe(file, error) : NULL;
     if (!format || !strcmp(format, "raw") || !strcmp(format, "qcow2"))
         return format;
-    tm_error_set(error,
-                 "'%s' is a %s image, which is not supported: --format raw takes it as it is", path,
-                 format);
+    tm_error_set(
+        error,
+        "'%s' is a %s image, which is not supported: use --format raw to open it as raw bytes",
+        path, format);
     return NULL;
 }
 

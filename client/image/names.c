@@ -108,7 +108,7 @@ char *tc_image_path(const char *path, const char *name, GError **error)
     if (g_str_has_prefix(name, "file:"))
         name += strlen("file:");
     else if (colon && (!slash || colon < slash)) {
-        tm_error_set(error, "'%s' names '%s', which is not a file: only files are followed", path,
+        tm_error_set(error, "'%s' names '%s', which is not a file: only files can be opened", path,
                      name);
         return NULL;
     }
@@ -159,7 +159,7 @@ static char *next_path(GPtrArray *layers, const TcLayer *layer, GError **error)
         return NULL;
     if (!layer->names.backing_format) {
         tm_error_set(error,
-                     "'%s' does not say of which format its backing file '%s' is, and that is not "
+                     "'%s' does not record the format of its backing file '%s', and it is never "
                      "guessed",
                      layer->path, layer->names.backing);
         return NULL;

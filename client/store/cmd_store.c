@@ -7,7 +7,7 @@
 #include <string.h>
 
 static const TcOption check_options[] = {
-    { "repair", NULL, "make the safest usable state of it" },
+    { "repair", NULL, "repair the store: what can't be trusted becomes dirty" },
     TC_DISK_OPTION,
     TC_JSON_OPTION,
     { 0 },
@@ -28,14 +28,14 @@ static void point_to_image(const TcStorePlace *place)
     const char *format = place->exists || !place->disk ? NULL : tc_image_probe(place->disk, NULL);
 
     if (format && !strcmp(format, "qcow2"))
-        puts("\nA qcow2 image has its bitmaps in it: 'tidemark image info' tells of them.");
+        puts("\nA qcow2 image contains its bitmaps: 'tidemark image info' lists them.");
 }
 
 /* What was taken for a file may have been meant as a node. Takes and returns. */
 static GError *with_hint(const char *word, GError *error)
 {
     if (!strchr(word, '/') && !g_file_test(word, G_FILE_TEST_EXISTS))
-        g_prefix_error(&error, "taken as a file (for a node, give --socket): ");
+        g_prefix_error(&error, "taken as a file (for a node, use --socket): ");
     return error;
 }
 
@@ -69,7 +69,7 @@ int tc_run_list_file(const TcInvocation *inv)
     point_to_image(&place);
     problems = tc_json_get(store, "problems", NULL);
     if (json_object_array_length(problems))
-        printf("\n%zu problem%s: 'tidemark bitmap check' tells.\n",
+        printf("\n%zu problem%s: 'tidemark bitmap check' explains.\n",
                json_object_array_length(problems),
                json_object_array_length(problems) > 1 ? "s" : "");
     return TC_EXIT_OK;
@@ -81,22 +81,24 @@ static bool may_repair(const TcStorePlace *place, json_object *store, GError **e
     const char *state = tc_json_string(store, "state");
 
     if (!strcmp(state, "in-use"))
-        return tm_error_set(error,
-                            "'%s' is in use by a daemon, and can't be repaired: stop that first",
-                            place->store);
+        return tm_error_set(
+            error, "'%s' is in use by a daemon and can't be repaired: stop the daemon first",
+            place->store);
     if (!strcmp(state, "of-the-past"))
-        return tm_error_set(error,
-                            "'%s' does not count any more, and can't be repaired: the next opening "
-                            "of the image for writing removes it",
-                            place->store);
+        return tm_error_set(
+            error,
+            "'%s' is obsolete and can't be repaired: it is removed when the image is "
+            "next opened for writing",
+            place->store);
     if (place->guessed)
         return tm_error_set(error,
                             "'%s' begins like a store, but may be a disk with such content: if it "
-                            "is a store, say whose with --disk",
+                            "is a store, use --disk to name its disk",
                             place->store);
     if (!strcmp(state, "missing"))
-        return tm_error_set(
-            error, "there is no '%s' to repair: the next persistent bitmap makes it", place->store);
+        return tm_error_set(error,
+                            "there is no '%s' to repair: the next persistent bitmap creates it",
+                            place->store);
     return place->exists && (strcmp(state, "closed") || tc_store_bad(store));
 }
 
@@ -163,12 +165,12 @@ const TcCommand tc_command_bitmap_check = {
     .name = "check",
     .args = "FILE",
     .summary = "Checks the persistent bitmaps of a disk, without a daemon",
-    .details = "FILE is an image, whose store stands beside it (FILE.bitmaps), or that store.\n"
-               "Tells what is wrong, and what that means for the next copy. A daemon opens a\n"
-               "damaged store too: a repair is never needed to go on.\n"
+    .details = "FILE is an image, whose store is FILE.bitmaps, or a store. The check shows what\n"
+               "is wrong, and what that means for the next copy. A daemon opens a damaged store,\n"
+               "too, so it does not depend on a repair.\n"
                "\n"
-               "Exit status: 0 all is well, or is now; 1 it could not be checked or repaired;\n"
-               "2 usage; 3 there are problems.\n",
+               "Exit status: 0 no problems, or none any more; 1 the check or repair failed;\n"
+               "2 wrong usage; 3 there are problems.\n",
     .min_args = 1,
     .max_args = 1,
     .options = check_options,

@@ -49,13 +49,14 @@ static const struct {
     { "missing", "the store is lost, and its bitmaps with it" },
     { "closed", "closed cleanly" },
     { "in-use", "in use by a daemon" },
-    { "killed", "left by a daemon that was killed: the next one has every write" },
+    { "killed", "left by a daemon that was killed: the bitmaps have every write" },
     { "crashed", "left by a crash of the machine: what was being written then counts as dirty" },
-    { "distrusted", "given up by a daemon that could not write it any more: enabled bitmaps are "
+    { "distrusted", "given up by a daemon that could no longer write it: enabled bitmaps are "
                     "all dirty" },
-    { "of-the-past", "of the past: the image was written without it since, and what the image says "
-                     "counts" },
-    { "damaged", "damaged: what was dirty can't be told" },
+    { "of-the-past",
+      "obsolete: the image was written without it since, and the bitmaps in the image "
+      "count" },
+    { "damaged", "damaged: it is not known what was dirty" },
 };
 
 static const char *state_words(const char *state, const char *durability)
@@ -159,14 +160,14 @@ static char *meaning(json_object *bitmap)
     g_autofree char *size = tc_human_size(recovered);
 
     if (tc_json_true(bitmap, "inconsistent"))
-        return g_strdup("can't be used: remove it and begin anew with a full copy; a repair makes "
+        return g_strdup("can't be used: remove it and start again with a full copy; a repair makes "
                         "all of it dirty");
     if (recovered)
         return g_strdup_printf("usable; up to %s more than was written will be copied, nothing is "
                                "missed",
                                size);
     if (tc_json_string(bitmap, "reason"))
-        return g_strdup("usable; it may say more than was written, never less");
+        return g_strdup("usable; it may contain more than was written, never less");
     return NULL;
 }
 
@@ -211,7 +212,7 @@ void tc_store_print_verdict(json_object *store, FILE *out, bool colors)
     size_t n = json_object_array_length(problems);
     g_autofree char *title =
         n ? g_strdup_printf("%zu problem%s", n, n > 1 ? "s" : "")
-          : g_strdup(bad ? "The store is sound, but not every bitmap in it" : "No problems");
+          : g_strdup(bad ? "The store is sound, but not all of its bitmaps are" : "No problems");
 
     print_title(out, colors, bad ? "31m" : "32m", title);
     for (size_t i = 0; i < n; i++)
@@ -220,7 +221,7 @@ void tc_store_print_verdict(json_object *store, FILE *out, bool colors)
     if (n && !json_object_array_length(bitmaps)) {
         print_title(out, colors, "39m", "What that means");
         tc_print_wrapped(out, 2, 4,
-                         "No bitmap is left. The disk is not touched by this: begin anew with a "
+                         "No bitmap is left. The disk itself is not affected: start again with a "
                          "full copy.");
     }
 }

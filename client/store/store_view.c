@@ -105,10 +105,11 @@ bool tc_store_find(const TmSys *sys, const char *file, const char *disk, TcStore
     } else if (beside_kind == A_FILE) {
         *place = place_of(beside, file_kind == A_FILE ? file : NULL);
     } else if (file_kind == A_DEVICE) {
-        return tm_error_set(error,
-                            "the store of block device '%s' is where its node's bitmap-store said: "
-                            "give that file, and --disk %s",
-                            file, file);
+        return tm_error_set(
+            error,
+            "the store of block device '%s' is the file of its node's option bitmap-store: "
+            "name that file, and add --disk %s",
+            file, file);
     } else if (g_str_has_suffix(file, BMP_STORE_SUFFIX)) {
         *place = place_by_name(file);
     } else if (looks_like_store(sys, file)) {

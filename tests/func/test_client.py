@@ -575,7 +575,7 @@ def qmp_help():
                  "  export 'ID' still in use\n", "  tidemark qmp block-export-del id=exp0 mode=wait"):
         equal(text in said, True, text)
     equal(tidemark("help", "qmp", "block-export-del").stdout, said)
-    matches(tidemark("qmp", "--help").stdout, "(?s)Options:.*Dirty bitmaps:\n  block-dirty-bitmap-add +begin")
+    matches(tidemark("qmp", "--help").stdout, "(?s)Options:.*Dirty bitmaps:\n  block-dirty-bitmap-add +add a bitmap")
     p = tidemark("qmp", "block-export-dle", "--help", check=False)
     equal(p.returncode, 2)
     matches(p.stderr, "unknown QMP command 'block-export-dle': did you mean 'block-export-del'?")

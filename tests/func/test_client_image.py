@@ -58,13 +58,13 @@ def mistakes(tmp):
     ):
         matches(said(*args, status=2), "^tidemark: .*" + message)
     for args, message in (
-            (["create", path + ".no"], "how large is it to be"),
+            (["create", path + ".no"], "the size of the image is missing"),
             (["create", path + ".no/x", "1M"], "Could not create"),
             (["create", path, "1M", "-f", "qcow2", "-o", "refcount_bits=3"], "power of two"),
             (["map", path + ".no"], "Could not open .*No such file"),
             (["map", tmp], "to be a regular file or a block device"),
             (["map", path, "-f", "qcow2"], "not in qcow2 format"),
-            (["resize", path, "512k"], "say --shrink if that is meant"),
+            (["resize", path, "512k"], "use --shrink to allow that"),
             (["resize", path, "-1M", "--shrink"], "can't lose"),
             (["resize", path, "+9223372036854775807"], "too many"),
             (["bitmap", path, "b", "--clear"], "Dirty bitmap 'b' not found"),
@@ -107,7 +107,7 @@ def info(tmp):
     for line in ("image       %s" % top, "format      qcow2: version 3 (compat 1.1), zstd, extended L2, "
                  "64-bit refcounts", "disk        20 MiB (20971520 bytes)",
                  "cluster     64 KiB (65536 bytes)", "backing     base (raw), that is " + base,
-                 "What is behind it tells --backing-chain."):
+                 "Use --backing-chain to show the backing files."):
         equal(line in text.split("\n"), True, "%s\n%s" % (line, text))
     text = said("info", "--backing-chain", top)
     equal(text.count("image  "), 2)
@@ -120,7 +120,7 @@ def info(tmp):
     with Daemon(tmp, "--blockdev", "driver=qcow2,node-name=q,backing-names=any,file.driver=file,"
                 "file.filename=" + top):
         for command in ("info", "map", "check"):
-            matches(said(command, top, status=1), "has '%s' open for writing; --force-share" % top)
+            matches(said(command, top, status=1), "has '%s' open for writing; use --force-share" % top)
             said(command, "--force-share", top)
 
 
@@ -140,13 +140,13 @@ def check(tmp):
         f.truncate(16 << 16)
     p = tidemark("image", "check", path, check=False)
     equal(p.returncode, 3)
-    matches(p.stdout, "Problems\n  1 leaked cluster: space is wasted and no data is touched. --repair leaks")
+    matches(p.stdout, "Problems\n  1 leaked cluster: space is wasted, and no data is affected. --repair leaks")
     equal(tidemark("image", "check", "-q", path, check=False).returncode, 3)
     with Daemon(tmp, "--blockdev", "driver=qcow2,node-name=q,file.driver=file,file.filename=" + path):
         matches(said("check", "--repair", "leaks", path, status=1), "lock")
-        matches(said("check", path, status=1), "open for writing; --force-share")
+        matches(said("check", path, status=1), "open for writing; use --force-share")
         tidemark("image", "check", "-U", path, check=False)
-    matches(said("check", "--repair", "leaks", path), "Repaired\n  1 leaked cluster: free again\nNo errors")
+    matches(said("check", "--repair", "leaks", path), "Repaired\n  1 leaked cluster: freed\nNo errors")
     equal(as_json("check", path)["check-errors"], 0)
     raw = image(os.path.join(tmp, "r"), MIB)
     matches(said("check", raw, status=63), "is raw: there is nothing in it that could be checked")
@@ -244,7 +244,7 @@ def qcow2_bitmaps(tmp):
     matches(said("info", path), r"\nb +4 KiB +enabled +ok\n")
     equal(os.listdir(tmp), ["i"])
     for command in ("list", "check"):
-        matches(tidemark("bitmap", command, path).stdout, "has its bitmaps in it: 'tidemark image info'")
+        matches(tidemark("bitmap", command, path).stdout, "contains its bitmaps: 'tidemark image info'")
 
 
 @test

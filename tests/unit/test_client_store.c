@@ -60,7 +60,7 @@ START_TEST(heads)
                                                 "generation  7\n");
     has(head_of(STORE("closed", "process-death")), "survives the daemon, not power loss");
     has(head_of(STORE("in-use", "power-loss")), "in use by a daemon");
-    has(head_of(STORE("killed", "process-death")), "the next one has every write");
+    has(head_of(STORE("killed", "process-death")), "the bitmaps have every write");
     has(head_of(STORE("crashed", "power-loss")), "what was being written then counts as dirty");
     has(head_of(STORE("crashed", "process-death")), "enabled bitmaps are all dirty");
     has(head_of(STORE("distrusted", "power-loss")), "enabled bitmaps are all dirty");
@@ -95,9 +95,9 @@ START_TEST(verdicts)
     has(verdict_of(BITMAPS(SOUND, "\"one\"")), "\n1 problem\n  one\n");
     has(verdict_of(BITMAPS("", "\"one\", \"two\"")),
         "\n2 problems\n  one\n  two\n\nWhat that means\n  No bitmap is left.");
-    has(verdict_of(BITMAPS(SOUND "," INCONSISTENT, "")), "\nThe store is sound, but not every");
+    has(verdict_of(BITMAPS(SOUND "," INCONSISTENT, "")), "\nThe store is sound, but not all");
     has(verdict_of(BITMAPS(SOUND "," INCONSISTENT, "")),
-        "\nWhat that means\n  i: can't be used: remove it and begin anew with a full copy; "
+        "\nWhat that means\n  i: can't be used: remove it and start again with a full copy; "
         "a repair makes all of it dirty\n"
         "  1 other: as it was\n");
     has(verdict_of(BITMAPS(RECOVERED "," SOUND "," SOUND, "\"one\"")),
@@ -105,9 +105,9 @@ START_TEST(verdicts)
     has(verdict_of(BITMAPS(RECOVERED "," SOUND "," SOUND, "\"one\"")),
         "(so)\n  2 others: as they were\n");
     has(verdict_of(BITMAPS(DEGRADED, "\"bitmap 'g': so\"")),
-        "  g: usable; it may say more than was written, never less\n");
+        "  g: usable; it may contain more than was written, never less\n");
     has(verdict_of(BITMAPS(DEGRADED, "\"one\"")),
-        "  g: usable; it may say more than was written, never less (so)\n");
+        "  g: usable; it may contain more than was written, never less (so)\n");
 }
 END_TEST
 
