@@ -127,10 +127,10 @@ static const struct tidemark_option raw_options[] = {
     { .name = "offset",
       .type = TIDEMARK_OPTION_SIZE,
       .default_value = "0",
-      .help = "where in the child the disk begins" },
+      .help = "offset of the disk in the child" },
     { .name = "size",
       .type = TIDEMARK_OPTION_SIZE,
-      .help = "size of the disk; without it, all of the child from offset on" },
+      .help = "size of the disk (default: up to the end of the child)" },
     { 0 },
 };
 
@@ -140,7 +140,7 @@ const struct tidemark_driver blk_driver_raw = {
     .abi = TIDEMARK_ABI,
     .struct_size = sizeof(struct tidemark_driver),
     .name = "raw",
-    .help = "the bytes of another node, or a window of them",
+    .help = "the bytes of another node, or a range of them",
     .flags = TIDEMARK_DRIVER_FORMAT,
     .options = raw_options,
     .children = raw_children,

@@ -56,8 +56,8 @@ static const QmpMember add_members[] = {
     { "granularity", &qmp_type_uint32, true,
       "bytes that one bit stands for, a power of two from 512 (default: 64 KiB, or the image's "
       "cluster size from 4 KiB to 64 KiB)" },
-    { "persistent", &qmp_type_bool, true, "keep it over a restart" },
-    { "disabled", &qmp_type_bool, true, "do not record yet" },
+    { "persistent", &qmp_type_bool, true, "keep it across restarts of the daemon (default: off)" },
+    { "disabled", &qmp_type_bool, true, "don't record writes yet (default: off)" },
     { NULL },
 };
 const QmpType qmp_type_bitmap_add = { .kind = QMP_KIND_OBJECT,
@@ -67,7 +67,7 @@ const QmpType qmp_type_bitmap_add = { .kind = QMP_KIND_OBJECT,
 static const QmpMember merge_members[] = {
     { "node", &qmp_type_str, false, "the target's node" },
     { "target", &qmp_type_str, false, "name of the bitmap to merge into" },
-    { "bitmaps", &qmp_type_bitmaps, false, "the bitmaps to merge, also of other nodes" },
+    { "bitmaps", &qmp_type_bitmaps, false, "the bitmaps to merge, of the same node or of others" },
     { NULL },
 };
 const QmpType qmp_type_bitmap_merge = { .kind = QMP_KIND_OBJECT,
@@ -83,9 +83,9 @@ static const QmpType sha256_type = { .kind = QMP_KIND_OBJECT,
 
 static const QmpMember degraded_members[] = {
     { "node-name", &qmp_type_str, false, "the node" },
-    { "bitmap", &qmp_type_str, true, "the bitmap; absent: all persistent ones of the node" },
-    { "reason", &qmp_type_str, false, "what happened, for people" },
-    { "recovered", &qmp_type_uint64, true, "bytes that are dirty only because of it" },
+    { "bitmap", &qmp_type_str, true, "the bitmap (absent: all persistent bitmaps of the node)" },
+    { "reason", &qmp_type_str, false, "a message for people" },
+    { "recovered", &qmp_type_uint64, true, "bytes that are dirty only for this reason" },
     { "inconsistent", &qmp_type_bool, false, "the bitmap can't be used, only removed" },
     { NULL },
 };
@@ -101,7 +101,8 @@ static const QmpType healed_data = { .kind = QMP_KIND_OBJECT,
                                      .members = healed_members };
 
 static const QmpEvent events[] = {
-    { "BITMAP_DEGRADED", "persistent bitmaps say more than was written, or are not stored",
+    { "BITMAP_DEGRADED",
+      "persistent bitmaps have more dirty bytes than were written, or can't be stored",
       &degraded_data },
     { "BITMAP_HEALED", "the persistent bitmaps of a node are stored again", &healed_data },
     { NULL },
@@ -137,21 +138,22 @@ static const char *const x_debug_block_dirty_bitmap_sha256_errors[] = {
 };
 
 static const QmpCommand commands[] = {
-    { "block-dirty-bitmap-add", "begin to record writes in a new bitmap", &qmp_type_bitmap_add,
-      &qmp_type_empty, run_add, .example = "{'node': 'disk0', 'name': 'b0', 'persistent': true}",
+    { "block-dirty-bitmap-add", "add a bitmap to a node and record writes in it",
+      &qmp_type_bitmap_add, &qmp_type_empty, run_add,
+      .example = "{'node': 'disk0', 'name': 'b0', 'persistent': true}",
       .errors = block_dirty_bitmap_add_errors },
     { "block-dirty-bitmap-remove", "remove a bitmap", &qmp_type_bitmap, &qmp_type_empty, run_remove,
       .example = "{'node': 'disk0', 'name': 'b0'}", .errors = block_dirty_bitmap_remove_errors },
-    { "block-dirty-bitmap-clear", "make a bitmap clean", &qmp_type_bitmap, &qmp_type_empty,
+    { "block-dirty-bitmap-clear", "clear all bits of a bitmap", &qmp_type_bitmap, &qmp_type_empty,
       run_clear, .example = "{'node': 'disk0', 'name': 'b0'}",
       .errors = block_dirty_bitmap_clear_errors },
-    { "block-dirty-bitmap-enable", "record writes again", &qmp_type_bitmap, &qmp_type_empty,
-      run_enable, .example = "{'node': 'disk0', 'name': 'b0'}",
+    { "block-dirty-bitmap-enable", "start recording writes in a bitmap", &qmp_type_bitmap,
+      &qmp_type_empty, run_enable, .example = "{'node': 'disk0', 'name': 'b0'}",
       .errors = block_dirty_bitmap_enable_errors },
-    { "block-dirty-bitmap-disable", "record no more writes", &qmp_type_bitmap, &qmp_type_empty,
-      run_disable, .example = "{'node': 'disk0', 'name': 'b0'}",
+    { "block-dirty-bitmap-disable", "stop recording writes in a bitmap", &qmp_type_bitmap,
+      &qmp_type_empty, run_disable, .example = "{'node': 'disk0', 'name': 'b0'}",
       .errors = block_dirty_bitmap_enable_errors },
-    { "block-dirty-bitmap-merge", "add the dirt of other bitmaps to a bitmap",
+    { "block-dirty-bitmap-merge", "add what is dirty in other bitmaps to a bitmap",
       &qmp_type_bitmap_merge, &qmp_type_empty, run_merge,
       .example =
           "{'node': 'disk0', 'target': 'b0', 'bitmaps': ['b1', {'node': 'disk1', 'name': 'b2'}]}",

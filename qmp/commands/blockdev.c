@@ -223,8 +223,7 @@ static const QmpType reopen_list = { .kind = QMP_KIND_ARRAY,
                                      .name = "array",
                                      .element = &qmp_type_blockdev_options };
 static const QmpMember reopen_members[] = {
-    { "options", &reopen_list, false,
-      "the nodes, each with all of the options that it is to have" },
+    { "options", &reopen_list, false, "the nodes, each with all of its new options" },
     { NULL },
 };
 static const QmpType reopen_args = { .kind = QMP_KIND_OBJECT,
@@ -242,7 +241,7 @@ static const QmpType resize_args = { .kind = QMP_KIND_OBJECT,
                                      .members = resize_members };
 
 static const QmpMember query_members[] = {
-    { "flat", &qmp_type_bool, true, "do not nest backing images" },
+    { "flat", &qmp_type_bool, true, "don't nest backing images" },
     { NULL },
 };
 static const QmpType query_args = { .kind = QMP_KIND_OBJECT,
@@ -256,7 +255,7 @@ static const QmpMember qcow2_members[] = {
     { "data-file", &qmp_type_str, true, "the data file, as the image names it" },
     { "data-file-raw", &qmp_type_bool, true, "the data file is the disk, byte by byte" },
     { "extended-l2", &qmp_type_bool, true, "clusters have subclusters" },
-    { "lazy-refcounts", &qmp_type_bool, true, "refcounts may be behind" },
+    { "lazy-refcounts", &qmp_type_bool, true, "refcounts may be out of date" },
     { "corrupt", &qmp_type_bool, true, "the image was found corrupt" },
     { "refcount-bits", &qmp_type_int, false, "bits of a refcount" },
     { "compression-type", &qmp_type_str, false, "of compressed clusters: zlib or zstd" },
@@ -266,7 +265,7 @@ static const QmpType qcow2_type = { .kind = QMP_KIND_OBJECT,
                                     .name = "ImageInfoSpecificQCow2",
                                     .members = qcow2_members };
 static const QmpMember wrapper_members[] = {
-    { "data", &qcow2_type, false, "its facts" },
+    { "data", &qcow2_type, false, "the properties of the qcow2 image" },
     { NULL },
 };
 static const QmpType wrapper_type = { .kind = QMP_KIND_OBJECT,
@@ -288,14 +287,14 @@ static const QmpType specific_type = { .kind = QMP_KIND_OBJECT,
                                        .variants = specific_variants };
 
 static const QmpMember snapshot_members[] = {
-    { "id", &qmp_type_str, false, "unique in the image" },
-    { "name", &qmp_type_str, false, "given by its user" },
+    { "id", &qmp_type_str, false, "identifier, unique in the image" },
+    { "name", &qmp_type_str, false, "name that the user gave it" },
     { "vm-state-size", &qmp_type_int, false, "bytes of the machine's state" },
-    { "date-sec", &qmp_type_int, false, "when it was made, seconds" },
-    { "date-nsec", &qmp_type_int, false, "and nanoseconds" },
-    { "vm-clock-sec", &qmp_type_int, false, "the machine's clock then, seconds" },
-    { "vm-clock-nsec", &qmp_type_int, false, "and nanoseconds" },
-    { "icount", &qmp_type_int, true, "instructions executed by then" },
+    { "date-sec", &qmp_type_int, false, "when it was taken: seconds since 1970" },
+    { "date-nsec", &qmp_type_int, false, "nanoseconds to add to the seconds" },
+    { "vm-clock-sec", &qmp_type_int, false, "the machine's clock at that time: seconds" },
+    { "vm-clock-nsec", &qmp_type_int, false, "nanoseconds to add to the seconds" },
+    { "icount", &qmp_type_int, true, "instructions executed up to that time" },
     { NULL },
 };
 static const QmpType snapshot_type = { .kind = QMP_KIND_OBJECT,
@@ -316,8 +315,8 @@ static const QmpMember image_members[] = {
     { "full-backing-filename", &qmp_type_str, true, "the same, with the image's directory" },
     { "backing-filename-format", &qmp_type_str, true, "its format, as the image names it" },
     { "snapshots", &snapshot_array, true, "internal snapshots" },
-    { "backing-image", &image_type, true, "the image that is below" },
-    { "format-specific", &specific_type, true, "what only this format has" },
+    { "backing-image", &image_type, true, "the image of the backing node" },
+    { "format-specific", &specific_type, true, "information specific to the format" },
     { NULL },
 };
 static const QmpType image_type = { .kind = QMP_KIND_OBJECT,
@@ -340,11 +339,11 @@ static const QmpMember bitmap_members[] = {
     { "granularity", &qmp_type_int, false, "bytes that one bit stands for" },
     { "recording", &qmp_type_bool, false, "writes are recorded" },
     { "busy", &qmp_type_bool, false, "in use by an export or a job" },
-    { "persistent", &qmp_type_bool, false, "kept over a restart" },
-    { "inconsistent", &qmp_type_bool, true, "was not stored properly: may only be removed" },
-    { "recovered", &qmp_type_uint64, true,
-      "bytes dirty only because a recovery can't know better" },
-    { "reason", &qmp_type_str, true, "why it is inconsistent, or dirtier than was written" },
+    { "persistent", &qmp_type_bool, false, "survives a restart of the daemon" },
+    { "inconsistent", &qmp_type_bool, true, "was not stored properly: can only be removed" },
+    { "recovered", &qmp_type_uint64, true, "bytes that are dirty only because of a recovery" },
+    { "reason", &qmp_type_str, true,
+      "why it is inconsistent, or has more dirty bytes than were written" },
     { NULL },
 };
 static const QmpType bitmap_type = { .kind = QMP_KIND_OBJECT,
@@ -364,10 +363,10 @@ static const QmpMember node_members[] = {
     { "node-name", &qmp_type_str, true, "name of the node" },
     { "ro", &qmp_type_bool, false, "it is read-only" },
     { "drv", &qmp_type_str, false, "the driver" },
-    { "backing_file", &qmp_type_str, true, "name of the image file below" },
-    { "backing_file_depth", &qmp_type_int, false, "how many images are below" },
+    { "backing_file", &qmp_type_str, true, "name of the backing image's file" },
+    { "backing_file_depth", &qmp_type_int, false, "number of backing images" },
     { "encrypted", &qmp_type_bool, false, "for compatibility; false" },
-    { "detect_zeroes", &detect_type, false, "whether zeroes are looked for in what is written" },
+    { "detect_zeroes", &detect_type, false, "whether written data is searched for zeroes" },
     { "bps", &qmp_type_int, false, "for compatibility; there are no limits, so 0" },
     { "bps_rd", &qmp_type_int, false, "for compatibility; there are no limits, so 0" },
     { "bps_wr", &qmp_type_int, false, "for compatibility; there are no limits, so 0" },
@@ -378,7 +377,8 @@ static const QmpMember node_members[] = {
     { "cache", &cache_type, false, "how the page cache is used" },
     { "write_threshold", &qmp_type_int, false, "for compatibility; 0" },
     { "dirty-bitmaps", &bitmap_array, true, "its dirty bitmaps, the newest first" },
-    { "lost", &qmp_type_str, true, "why every request fails: it could not be opened again" },
+    { "lost", &qmp_type_str, true,
+      "why the node could not be opened again; all its requests fail" },
     { NULL },
 };
 static const QmpType node_type = { .kind = QMP_KIND_OBJECT,
@@ -391,10 +391,10 @@ static const QmpType node_array = { .kind = QMP_KIND_ARRAY,
 static const QmpMember corrupted_members[] = {
     { "device", &qmp_type_str, false, "for compatibility; empty" },
     { "node-name", &qmp_type_str, true, "the node" },
-    { "msg", &qmp_type_str, false, "what was found, for people" },
-    { "offset", &qmp_type_int, true, "where in the image" },
-    { "size", &qmp_type_int, true, "how much of it" },
-    { "fatal", &qmp_type_bool, false, "the image is not written any more" },
+    { "msg", &qmp_type_str, false, "a message for people" },
+    { "offset", &qmp_type_int, true, "offset in the image, in bytes" },
+    { "size", &qmp_type_int, true, "number of bytes" },
+    { "fatal", &qmp_type_bool, false, "the image is no longer written" },
     { NULL },
 };
 static const QmpType corrupted_data = { .kind = QMP_KIND_OBJECT,
@@ -402,7 +402,7 @@ static const QmpType corrupted_data = { .kind = QMP_KIND_OBJECT,
                                         .members = corrupted_members };
 
 static const QmpEvent events[] = {
-    { "BLOCK_IMAGE_CORRUPTED", "an image was found not to be what it says", &corrupted_data },
+    { "BLOCK_IMAGE_CORRUPTED", "an image was found corrupt", &corrupted_data },
     { NULL },
 };
 
@@ -440,7 +440,7 @@ static const QmpCommand commands[] = {
       .errors = blockdev_add_errors },
     { "blockdev-del", "close a node that nothing uses", &del_args, &qmp_type_empty, run_del,
       .example = "{'node-name': 'disk0'}", .errors = blockdev_del_errors },
-    { "blockdev-reopen", "give nodes other options, all of them or none", &reopen_args,
+    { "blockdev-reopen", "change the options of nodes, of all of them or none", &reopen_args,
       &qmp_type_empty, run_reopen,
       .example = "{'options': [{'driver': 'file', 'node-name': 'disk0', 'filename': 'disk.img', "
                  "'read-only': true}]}",

@@ -103,10 +103,9 @@ static bool run_query(QmpCall *call, GError **error)
 static const QmpType width_type = { .kind = QMP_KIND_INT, .name = "int", .min = 32, .max = 64 };
 
 static const QmpMember range_members[] = {
-    { "offset", &qmp_type_size, false, "where it begins, in bytes" },
-    { "length", &qmp_type_size, false, "bytes of it, at least 1" },
-    { "value", &qmp_type_uint64, false,
-      "what clients are told of it; 0 is as if it were not given" },
+    { "offset", &qmp_type_size, false, "start of the range, in bytes" },
+    { "length", &qmp_type_size, false, "length of the range in bytes, at least 1" },
+    { "value", &qmp_type_uint64, false, "the value of the range; 0 is the same as no range" },
     { NULL },
 };
 static const QmpType range_type = { .kind = QMP_KIND_OBJECT,
@@ -118,13 +117,13 @@ static const QmpType range_array = { .kind = QMP_KIND_ARRAY,
 
 static const QmpMember set_members[] = {
     { "id", &qmp_type_str, false, "the id of the export" },
-    { "name", &qmp_type_str, false, "of the context; clients see x-tidemark:user:NAME" },
+    { "name", &qmp_type_str, false, "name of the context; clients see x-tidemark:user:NAME" },
     { "width", &width_type, true,
-      "bits of a value, 32 (default) or 64; the latter only clients with extended headers see" },
+      "bits of a value: 32 (default), or 64, which only clients with extended headers see" },
     { "ranges", &range_array, false,
-      "in any order, not overlapping, within the disk; all else has the value 0" },
+      "the ranges, in any order, within the disk and without overlaps; the rest has the value 0" },
     { "append", &qmp_type_bool, true,
-      "change the map there is, in these ranges; the default is to replace it" },
+      "change only these ranges (default: off, replace all ranges)" },
     { NULL },
 };
 static const QmpType set_args = { .kind = QMP_KIND_OBJECT,
@@ -133,7 +132,7 @@ static const QmpType set_args = { .kind = QMP_KIND_OBJECT,
 
 static const QmpMember remove_members[] = {
     { "id", &qmp_type_str, false, "the id of the export" },
-    { "name", &qmp_type_str, false, "of the context" },
+    { "name", &qmp_type_str, false, "name of the context" },
     { NULL },
 };
 static const QmpType remove_args = { .kind = QMP_KIND_OBJECT,
@@ -141,7 +140,7 @@ static const QmpType remove_args = { .kind = QMP_KIND_OBJECT,
                                      .members = remove_members };
 
 static const QmpMember query_members[] = {
-    { "id", &qmp_type_str, true, "of one export (default: all)" },
+    { "id", &qmp_type_str, true, "the id of the export (default: all exports)" },
     { NULL },
 };
 static const QmpType query_args = { .kind = QMP_KIND_OBJECT,
@@ -149,12 +148,13 @@ static const QmpType query_args = { .kind = QMP_KIND_OBJECT,
                                     .members = query_members };
 
 static const QmpMember info_members[] = {
-    { "id", &qmp_type_str, false, "of the export" },
-    { "name", &qmp_type_str, false, "of the context" },
-    { "context", &qmp_type_str, false, "its name for clients" },
+    { "id", &qmp_type_str, false, "the id of the export" },
+    { "name", &qmp_type_str, false, "name of the context" },
+    { "context", &qmp_type_str, false, "the name that clients see" },
     { "width", &width_type, false, "bits of a value" },
-    { "ranges", &qmp_type_uint64, false, "of its map, equal neighbours merged" },
-    { "bytes", &qmp_type_size, false, "in them" },
+    { "ranges", &qmp_type_uint64, false,
+      "number of ranges; neighbours of equal value count as one" },
+    { "bytes", &qmp_type_size, false, "bytes in these ranges" },
     { NULL },
 };
 static const QmpType info_type = { .kind = QMP_KIND_OBJECT,
@@ -177,17 +177,17 @@ static const char *const query_block_export_contexts_errors[] = { "Export 'ID' i
 
 static const QmpCommand commands[] = {
     { "block-export-context-set",
-      "attach a map of ranges to values to an export, as a metadata context, or change it",
-      &set_args, &qmp_type_empty, run_set,
+      "add a metadata context with a value for each range to an export, or change it", &set_args,
+      &qmp_type_empty, run_set,
       .example = "{'id': 'exp0', 'name': 'owner', 'ranges': [{'offset': 0, 'length': 1048576, "
                  "'value': 7}]}",
       .errors = block_export_context_set_errors },
     { "block-export-context-remove",
-      "take such a metadata context away; sessions that use it keep what it was", &remove_args,
-      &qmp_type_empty, run_remove, .example = "{'id': 'exp0', 'name': 'owner'}",
+      "remove such a metadata context; sessions that selected it keep its last values",
+      &remove_args, &qmp_type_empty, run_remove, .example = "{'id': 'exp0', 'name': 'owner'}",
       .errors = block_export_context_remove_errors },
-    { "query-block-export-contexts", "the metadata contexts attached to exports", &query_args,
-      &info_array, run_query, .example = "{'id': 'exp0'}",
+    { "query-block-export-contexts", "the metadata contexts that were added to exports",
+      &query_args, &info_array, run_query, .example = "{'id': 'exp0'}",
       .errors = query_block_export_contexts_errors },
     { NULL },
 };

@@ -44,7 +44,7 @@ static const QmpType capability_array = { .kind = QMP_KIND_ARRAY,
                                           .name = "array",
                                           .element = &capability };
 static const QmpMember capabilities_members[] = {
-    { "enable", &capability_array, true, "capabilities to enable, of those in the greeting" },
+    { "enable", &capability_array, true, "capabilities to enable; the greeting lists them" },
     { NULL },
 };
 static const QmpType capabilities_args = { .kind = QMP_KIND_OBJECT,
@@ -59,7 +59,7 @@ static const QmpType triple = { .kind = QMP_KIND_OBJECT,
                                 .name = "VersionTriple",
                                 .members = triple_members };
 static const QmpMember version_members[] = {
-    { "qemu", &triple, false, "the version of QEMU's QMP that is spoken" },
+    { "qemu", &triple, false, "the version of QEMU whose QMP is spoken" },
     { "package", &qmp_type_str, false, "the version of tidemarkd" },
     { NULL }
 };
@@ -68,7 +68,7 @@ static const QmpType version_info = { .kind = QMP_KIND_OBJECT,
                                       .members = version_members };
 
 static const QmpMember command_info_members[] = {
-    { "name", &qmp_type_str, false, "of the command" }, { NULL }
+    { "name", &qmp_type_str, false, "name of the command" }, { NULL }
 };
 static const QmpType command_info = { .kind = QMP_KIND_OBJECT,
                                       .name = "CommandInfo",
@@ -98,44 +98,45 @@ static const QmpType json_type_enum = { .kind = QMP_KIND_ENUM,
     static const QmpType id = { .kind = QMP_KIND_ARRAY, .name = "array", .element = of }
 
 OBJECT(enum_member, "SchemaInfoEnumMember", { "name", &qmp_type_str, false, "the value" },
-       { "features", &qmp_type_str_array, true, "of the value" });
+       { "features", &qmp_type_str_array, true, "features of the value" });
 ARRAY(enum_members_array, &enum_member);
-OBJECT(object_member, "SchemaInfoObjectMember", { "name", &qmp_type_str, false, "of the member" },
+OBJECT(object_member, "SchemaInfoObjectMember",
+       { "name", &qmp_type_str, false, "name of the member" },
        { "type", &qmp_type_str, false, "name of its type" },
-       { "default", &qmp_type_any, true, "what it is if not given; there: it is optional" },
-       { "features", &qmp_type_str_array, true, "of the member" });
+       { "default", &qmp_type_any, true, "the default value; present if the member is optional" },
+       { "features", &qmp_type_str_array, true, "features of the member" });
 ARRAY(object_members_array, &object_member);
 OBJECT(object_variant, "SchemaInfoObjectVariant",
        { "case", &qmp_type_str, false, "value of the tag" },
-       { "type", &qmp_type_str, false, "name of the type whose members it brings" });
+       { "type", &qmp_type_str, false, "name of the type whose members are added" });
 ARRAY(object_variants_array, &object_variant);
 OBJECT(alternate_member, "SchemaInfoAlternateMember",
        { "type", &qmp_type_str, false, "name of the type" });
 ARRAY(alternate_members_array, &alternate_member);
 
 OBJECT(info_builtin, "SchemaInfoBuiltin",
-       { "json-type", &json_type_enum, false, "what it is in JSON" });
+       { "json-type", &json_type_enum, false, "its type in JSON" });
 OBJECT(info_enum, "SchemaInfoEnum", { "members", &enum_members_array, false, "the values" },
        { "values", &qmp_type_str_array, false, "the values, for older clients" });
 OBJECT(info_array, "SchemaInfoArray",
-       { "element-type", &qmp_type_str, false, "name of its elements' type" });
+       { "element-type", &qmp_type_str, false, "name of the type of its elements" });
 OBJECT(info_object, "SchemaInfoObject",
-       { "members", &object_members_array, false, "what every object of the type has" },
-       { "tag", &qmp_type_str, true, "the member that decides on further ones" },
-       { "variants", &object_variants_array, true, "what its values bring" });
+       { "members", &object_members_array, false, "the members that every object of the type has" },
+       { "tag", &qmp_type_str, true, "name of the member that selects the variant" },
+       { "variants", &object_variants_array, true, "the variants, by the value of the tag" });
 OBJECT(info_alternate, "SchemaInfoAlternate",
-       { "members", &alternate_members_array, false, "the types that it can be" });
+       { "members", &alternate_members_array, false, "the possible types" });
 OBJECT(info_command, "SchemaInfoCommand",
-       { "arg-type", &qmp_type_str, false, "name of its arguments' type" },
-       { "ret-type", &qmp_type_str, false, "name of its result's type" },
+       { "arg-type", &qmp_type_str, false, "name of the type of its arguments" },
+       { "ret-type", &qmp_type_str, false, "name of the type of its result" },
        { "allow-oob", &qmp_type_bool, true, "can run out of band" });
 OBJECT(info_event, "SchemaInfoEvent",
-       { "arg-type", &qmp_type_str, false, "name of its data's type" });
+       { "arg-type", &qmp_type_str, false, "name of the type of its data" });
 
 static const QmpMember schema_members[] = {
     { "name", &qmp_type_str, false,
-      "of the command, event or type; other names than these tell nothing" },
-    { "meta-type", &meta_type, false, "what is described" },
+      "name of the command, event or type; names of types have no meaning" },
+    { "meta-type", &meta_type, false, "the kind of entity" },
     { "features", &qmp_type_str_array, true, "deprecated, unstable" },
     { NULL }
 };
@@ -155,15 +156,15 @@ static const QmpType schema_info = {
 ARRAY(schema_array, &schema_info);
 
 static const QmpCommand commands[] = {
-    { "qmp_capabilities", "enable capabilities; has to come first in a session", &capabilities_args,
-      &qmp_type_empty, run_capabilities },
+    { "qmp_capabilities", "enable capabilities; must be the first command of a session",
+      &capabilities_args, &qmp_type_empty, run_capabilities },
     { "query-version", "the version of the daemon", &qmp_type_empty, &version_info, run_version },
     { "query-commands", "the names of all commands", &qmp_type_empty, &command_array,
       run_commands },
     { "query-qmp-schema", "the types of all commands and events", &qmp_type_empty, &schema_array,
       run_schema },
-    { "quit", "finish what is in flight, flush and end", &qmp_type_empty, &qmp_type_empty,
-      run_quit },
+    { "quit", "finish the requests in flight, flush the disks and exit", &qmp_type_empty,
+      &qmp_type_empty, run_quit },
     { NULL },
 };
 

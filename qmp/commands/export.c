@@ -151,7 +151,7 @@ static const QmpType nbd_add_args = { .kind = QMP_KIND_OBJECT,
 static const QmpMember nbd_remove_members[] = {
     { "name", &qmp_type_str, false, "the id of the export" },
     { "mode", &mode_type, true,
-      "safe: not while it has clients (default); hard: cut them off; wait: no new ones" },
+      "safe (default): fail if it has clients; hard: disconnect them; wait: accept no new ones" },
     { NULL },
 };
 static const QmpType nbd_remove_args = { .kind = QMP_KIND_OBJECT,
@@ -160,9 +160,9 @@ static const QmpType nbd_remove_args = { .kind = QMP_KIND_OBJECT,
 static const QmpMember del_members[] = {
     { "id", &qmp_type_str, false, "the id of the export" },
     { "mode", &mode_type, true,
-      "safe: not while it has clients (default); hard: cut them off; wait: no new ones" },
+      "safe (default): fail if it has clients; hard: disconnect them; wait: accept no new ones" },
     { "seconds", &qmp_type_uint32, true,
-      "of wait: then those that are left are cut off (default: 0, never)" },
+      "with mode=wait: disconnect the remaining clients after this time (default: 0, never)" },
     { NULL },
 };
 static const QmpType del_args = { .kind = QMP_KIND_OBJECT,
@@ -170,8 +170,7 @@ static const QmpType del_args = { .kind = QMP_KIND_OBJECT,
                                   .members = del_members };
 static const QmpMember select_members[] = {
     { "id", &qmp_type_str, false, "the id of the export" },
-    { "bitmaps", &qmp_type_bitmaps, false,
-      "the dirty bitmaps to offer instead of the present ones" },
+    { "bitmaps", &qmp_type_bitmaps, false, "the dirty bitmaps to offer from now on" },
     { NULL },
 };
 static const QmpType select_args = { .kind = QMP_KIND_OBJECT,
@@ -180,9 +179,10 @@ static const QmpType select_args = { .kind = QMP_KIND_OBJECT,
 
 static const QmpMember info_members[] = {
     { "id", &qmp_type_str, false, "the id of the export" },
-    { "type", &export_type, false, "how it is exported" },
+    { "type", &export_type, false, "the protocol" },
     { "node-name", &qmp_type_str, false, "the node" },
-    { "shutting-down", &qmp_type_bool, false, "it takes no new clients and goes with the last" },
+    { "shutting-down", &qmp_type_bool, false,
+      "it accepts no new clients and ends with its last one" },
     { NULL },
 };
 static const QmpType info_type = { .kind = QMP_KIND_OBJECT,
@@ -243,9 +243,8 @@ static const QmpCommand commands[] = {
     { "block-export-del", "remove an export", &del_args, &qmp_type_empty, run_del,
       .example = "{'id': 'exp0', 'mode': 'wait', 'seconds': 60}",
       .errors = block_export_del_errors },
-    { "block-export-dirty-bitmap",
-      "select the dirty bitmaps that an export offers to clients from now on", &select_args,
-      &qmp_type_empty, run_select,
+    { "block-export-dirty-bitmap", "select the dirty bitmaps that an export offers to new clients",
+      &select_args, &qmp_type_empty, run_select,
       .example = "{'id': 'exp0', 'bitmaps': ['b0', {'node': 'base', 'name': 'b1'}]}",
       .errors = block_export_dirty_bitmap_errors },
     { "query-block-exports", "the exports", &qmp_type_empty, &info_array, run_query },
@@ -273,10 +272,10 @@ static const QmpType action_type = { .kind = QMP_KIND_ENUM,
 static const QmpMember io_error_members[] = {
     { "device", &qmp_type_str, false, "empty, or the id of the export" },
     { "node-name", &qmp_type_str, true, "the node" },
-    { "operation", &operation_type, false, "what failed" },
-    { "action", &action_type, false, "what was done about it" },
-    { "nospace", &qmp_type_bool, true, "for want of space" },
-    { "reason", &qmp_type_str, false, "the error, for people" },
+    { "operation", &operation_type, false, "the kind of request that failed" },
+    { "action", &action_type, false, "what was done after the error" },
+    { "nospace", &qmp_type_bool, true, "the cause was a lack of space" },
+    { "reason", &qmp_type_str, false, "the error message, for people" },
     { NULL },
 };
 static const QmpType io_error_data = { .kind = QMP_KIND_OBJECT,
@@ -284,8 +283,8 @@ static const QmpType io_error_data = { .kind = QMP_KIND_OBJECT,
                                        .members = io_error_members };
 
 static const QmpEvent events[] = {
-    { "BLOCK_EXPORT_DELETED", "an export is gone, and so are its sessions", &deleted_data },
-    { "BLOCK_IO_ERROR", "a client's request failed; at most one a second for an export",
+    { "BLOCK_EXPORT_DELETED", "an export and its sessions have ended", &deleted_data },
+    { "BLOCK_IO_ERROR", "a request of a client failed; at most one event a second for each export",
       &io_error_data },
     { NULL },
 };

@@ -75,11 +75,11 @@ static const QmpType type_type = { .kind = QMP_KIND_ENUM,
 
 static const QmpMember info_members[] = {
     { "id", &qmp_type_str, false, "the job" },
-    { "type", &type_type, false, "what it does" },
-    { "status", &status_type, false, "where in its life it is" },
-    { "current-progress", &qmp_type_int, false, "how far it is, in no particular unit" },
-    { "total-progress", &qmp_type_int, false, "where that will be at its end; may change" },
-    { "error", &qmp_type_str, true, "why it failed" },
+    { "type", &type_type, false, "the kind of job" },
+    { "status", &status_type, false, "its state" },
+    { "current-progress", &qmp_type_int, false, "progress, in no particular unit" },
+    { "total-progress", &qmp_type_int, false, "expected progress at the end; may change" },
+    { "error", &qmp_type_str, true, "the error message, if it failed" },
     { NULL },
 };
 static const QmpType info_type = { .kind = QMP_KIND_OBJECT,
@@ -111,10 +111,12 @@ static const QmpType format_type = { .kind = QMP_KIND_ENUM,
                                      .values = formats };
 
 static const QmpMember file_members[] = {
-    { "filename", &qmp_type_str, false, "the file; made if it is not there, else emptied" },
+    { "filename", &qmp_type_str, false,
+      "the file; created if it does not exist, emptied if it does" },
     { "size", &qmp_type_size, false, "bytes" },
     { "preallocation", &preallocation, true, "off, falloc or full (default: off)" },
-    { "nocow", &qmp_type_bool, true, "no copy on write by the file system, where it can" },
+    { "nocow", &qmp_type_bool, true,
+      "turn off copy-on-write, if the file system can (default: off)" },
     { "extent-size-hint", &qmp_type_size, true, "accepted for compatibility" },
     { NULL },
 };
@@ -123,20 +125,20 @@ static const QmpType file_type = { .kind = QMP_KIND_OBJECT,
                                    .members = file_members };
 
 static const QmpMember qcow2_members[] = {
-    { "file", &qmp_type_blockdev_ref, false, "where it is put; what was there is gone" },
-    { "data-file", &qmp_type_blockdev_ref, true, "where its data are put; what is there stays" },
+    { "file", &qmp_type_blockdev_ref, false, "the node for the image; its content is lost" },
+    { "data-file", &qmp_type_blockdev_ref, true, "the node for the data; its content is kept" },
     { "data-file-raw", &qmp_type_bool, true, "the data file is a raw image (default: off)" },
     { "extended-l2", &qmp_type_bool, true, "subclusters (default: off)" },
     { "size", &qmp_type_size, false, "bytes of the disk" },
-    { "version", &version, true, "of the format (default: v3)" },
-    { "backing-file", &qmp_type_str, true, "the name to note; nothing is opened" },
-    { "backing-fmt", &format_type, true, "its format, to note, too" },
+    { "version", &version, true, "version of the format (default: v3)" },
+    { "backing-file", &qmp_type_str, true, "the backing file's name to record; it is not opened" },
+    { "backing-fmt", &format_type, true, "the backing file's format to record" },
     { "cluster-size", &qmp_type_size, true, "512 to 2M (default: 64k)" },
-    { "preallocation", &preallocation, true, "what is there from the start (default: off)" },
+    { "preallocation", &preallocation, true, "what is allocated at once (default: off)" },
     { "lazy-refcounts", &qmp_type_bool, true,
-      "let others do without refcounts until they close it" },
+      "allow other programs to update refcounts late (default: off)" },
     { "refcount-bits", &qmp_type_int, true, "1 to 64, a power of two (default: 16)" },
-    { "compression-type", &compression, true, "of compressed clusters (default: zlib)" },
+    { "compression-type", &compression, true, "compression of clusters (default: zlib)" },
     { NULL },
 };
 static const QmpType qcow2_type = { .kind = QMP_KIND_OBJECT,
@@ -148,7 +150,7 @@ static const QmpType driver_type = { .kind = QMP_KIND_ENUM,
                                      .name = "BlockdevCreateDriver",
                                      .values = drivers };
 static const QmpMember create_options_members[] = {
-    { "driver", &driver_type, false, "the kind of image" },
+    { "driver", &driver_type, false, "the format of the image" },
     { NULL },
 };
 static const QmpVariant create_variants[] = { { "file", &file_type },
@@ -160,7 +162,7 @@ static const QmpType create_options = { .kind = QMP_KIND_OBJECT,
                                         .tag = "driver",
                                         .variants = create_variants };
 static const QmpMember create_members[] = {
-    { "job-id", &qmp_type_str, false, "a name for the job" },
+    { "job-id", &qmp_type_str, false, "id of the new job" },
     { "options", &create_options, false, "the image" },
     { NULL },
 };
@@ -170,7 +172,7 @@ static const QmpType create_args = { .kind = QMP_KIND_OBJECT,
 
 static const QmpMember change_members[] = {
     { "id", &qmp_type_str, false, "the job" },
-    { "status", &status_type, false, "where in its life it is now" },
+    { "status", &status_type, false, "its new state" },
     { NULL },
 };
 static const QmpType change_data = { .kind = QMP_KIND_OBJECT,
@@ -178,7 +180,7 @@ static const QmpType change_data = { .kind = QMP_KIND_OBJECT,
                                      .members = change_members };
 
 static const QmpEvent events[] = {
-    { "JOB_STATUS_CHANGE", "a job has another status", &change_data },
+    { "JOB_STATUS_CHANGE", "the state of a job has changed", &change_data },
     { NULL },
 };
 
@@ -197,23 +199,23 @@ static const char *const job_resume_errors[] = {
 };
 
 static const QmpCommand commands[] = {
-    { "blockdev-create", "create an image, as a job that has to be dismissed", &create_args,
-      &qmp_type_empty, run_create,
+    { "blockdev-create", "create an image in a job, which must be dismissed at its end",
+      &create_args, &qmp_type_empty, run_create,
       .example = "{'job-id': 'create0', 'options': {'driver': 'qcow2', 'file': 'disk0', 'size': "
                  "10737418240}}",
       .errors = blockdev_create_errors },
-    { "query-jobs", "the jobs, concluded ones too", &qmp_type_empty, &info_array, run_query },
-    { "job-cancel", "end a job before it is through", &id_args, &qmp_type_empty, run_cancel,
+    { "query-jobs", "the jobs, including concluded ones", &qmp_type_empty, &info_array, run_query },
+    { "job-cancel", "cancel a job", &id_args, &qmp_type_empty, run_cancel,
       .example = "{'id': 'create0'}", .errors = job_cancel_errors },
-    { "job-pause", "let a job wait", &id_args, &qmp_type_empty, run_pause,
+    { "job-pause", "pause a job", &id_args, &qmp_type_empty, run_pause,
       .example = "{'id': 'create0'}", .errors = job_pause_errors },
-    { "job-resume", "let a paused job go on", &id_args, &qmp_type_empty, run_resume,
+    { "job-resume", "resume a paused job", &id_args, &qmp_type_empty, run_resume,
       .example = "{'id': 'create0'}", .errors = job_resume_errors },
-    { "job-complete", "end a job that is ready to; no kind of job here ever is", &id_args,
+    { "job-complete", "complete a job that is ready; no job of this daemon needs it", &id_args,
       &qmp_type_empty, run_complete, .example = "{'id': 'create0'}", .errors = job_cancel_errors },
-    { "job-finalize", "end a job that is pending; here they do it themselves", &id_args,
+    { "job-finalize", "finalize a pending job; jobs of this daemon do it themselves", &id_args,
       &qmp_type_empty, run_finalize, .example = "{'id': 'create0'}", .errors = job_cancel_errors },
-    { "job-dismiss", "forget a concluded job", &id_args, &qmp_type_empty, run_dismiss,
+    { "job-dismiss", "remove a concluded job", &id_args, &qmp_type_empty, run_dismiss,
       .example = "{'id': 'create0'}", .errors = job_cancel_errors },
     { NULL },
 };

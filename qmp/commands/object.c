@@ -54,11 +54,11 @@ static const QmpType secret_format = { .kind = QMP_KIND_ENUM,
                                        .name = "QCryptoSecretFormat",
                                        .values = format_values };
 static const QmpMember secret_members[] = {
-    { "data", &qmp_type_str, true, "the secret itself; others may see a command line" },
-    { "file", &qmp_type_str, true, "the file that holds it" },
-    { "format", &secret_format, true, "how the data are written (default: raw)" },
-    { "keyid", &qmp_type_str, true, "the secret that it is encrypted with (AES-256-CBC)" },
-    { "iv", &qmp_type_str, true, "then: the initialization vector, 16 bytes in base64" },
+    { "data", &qmp_type_str, true, "the secret itself; other users can see it on a command line" },
+    { "file", &qmp_type_str, true, "the file that holds the secret" },
+    { "format", &secret_format, true, "the encoding of the data (default: raw)" },
+    { "keyid", &qmp_type_str, true, "id of the secret that decrypts this one (AES-256-CBC)" },
+    { "iv", &qmp_type_str, true, "with keyid: the initialization vector, 16 bytes in base64" },
     { NULL },
 };
 OBJECT(secret, "SecretProperties", secret_members);
@@ -69,14 +69,13 @@ static const QmpType endpoint = { .kind = QMP_KIND_ENUM,
                                   .values = endpoint_values };
 static const QmpMember x509_members[] = {
     { "dir", &qmp_type_str, true,
-      "directory of ca-cert.pem, server-cert.pem, server-key.pem and maybe ca-crl.pem" },
+      "directory of ca-cert.pem, server-cert.pem, server-key.pem and, optionally, ca-crl.pem" },
     { "endpoint", &endpoint, true, "whose credentials they are (default: client)" },
     { "verify-peer", &qmp_type_bool, true,
-      "clients must show a certificate of that authority (default: on)" },
+      "require a certificate of the client, signed by the CA (default: on)" },
     { "priority", &qmp_type_str, true, "gnutls priority string (default: the system's)" },
-    { "sanity-check", &qmp_type_bool, true,
-      "see first whether the certificates can work (default: on)" },
-    { "passwordid", &qmp_type_str, true, "secret that holds the password of server-key.pem" },
+    { "sanity-check", &qmp_type_bool, true, "check the certificates first (default: on)" },
+    { "passwordid", &qmp_type_str, true, "id of the secret with the password of server-key.pem" },
     { NULL },
 };
 OBJECT(x509, "TlsCredsX509Properties", x509_members);
@@ -102,28 +101,29 @@ static const QmpType match = { .kind = QMP_KIND_ENUM,
 static const QmpMember rule_members[] = {
     { "match", &qmp_type_str, false,
       "a certificate's distinguished name, a PSK identity, or uid=N on a unix socket" },
-    { "policy", &policy, false, "what happens to who matches" },
+    { "policy", &policy, false, "what to do with clients that match" },
     { "format", &match, true, "exact, or with the wildcards * and ? (default: exact)" },
     { NULL },
 };
 OBJECT(rule, "QAuthZListRule", rule_members);
 static const QmpType rules = { .kind = QMP_KIND_ARRAY, .name = "array", .element = &rule };
 static const QmpMember list_members[] = {
-    { "policy", &policy, true, "for whom no rule matches (default: deny)" },
-    { "rules", &rules, true, "the first one that matches decides" },
+    { "policy", &policy, true, "what to do with clients that match no rule (default: deny)" },
+    { "rules", &rules, true, "the rules; the first match decides" },
     { NULL },
 };
 OBJECT(list, "AuthZListProperties", list_members);
 
 static const QmpMember list_file_members[] = {
-    { "filename", &qmp_type_str, false, "a JSON object with the members of authz-list" },
-    { "refresh", &qmp_type_bool, true, "read it again when it has changed (default: on)" },
+    { "filename", &qmp_type_str, false,
+      "file with a JSON object that has the members of authz-list" },
+    { "refresh", &qmp_type_bool, true, "read the file again after it changed (default: on)" },
     { NULL },
 };
 OBJECT(list_file, "AuthZListFileProperties", list_file_members);
 
 static const QmpMember simple_members[] = {
-    { "identity", &qmp_type_str, false, "the one who may" },
+    { "identity", &qmp_type_str, false, "the client to allow" },
     { NULL },
 };
 OBJECT(simple, "AuthZSimpleProperties", simple_members);
@@ -144,8 +144,8 @@ static const QmpVariant variants[] = {
     { NULL },
 };
 static const QmpMember options_members[] = {
-    { "qom-type", &object_type, false, "what it is" },
-    { "id", &qmp_type_str, false, "its name" },
+    { "qom-type", &object_type, false, "type of the object" },
+    { "id", &qmp_type_str, false, "id of the object" },
     { NULL },
 };
 const QmpType qmp_type_object_options = {
@@ -158,14 +158,14 @@ const QmpType qmp_type_object_options = {
 
 /* ---- commands ---- */
 
-static const QmpMember id_members[] = { { "id", &qmp_type_str, false, "name of the object" },
+static const QmpMember id_members[] = { { "id", &qmp_type_str, false, "id of the object" },
                                         { NULL } };
 OBJECT(del_args, "q_obj_object-del-arg", id_members);
 OBJECT(reload_args, "q_obj_object-reload-arg", id_members);
 
 static const QmpMember info_members[] = {
-    { "qom-type", &object_type, false, "what it is" },
-    { "id", &qmp_type_str, false, "its name" },
+    { "qom-type", &object_type, false, "type of the object" },
+    { "id", &qmp_type_str, false, "id of the object" },
     { "in-use", &qmp_type_bool, false, "something refers to it" },
     { NULL },
 };
@@ -184,14 +184,14 @@ static const char *const object_reload_errors[] = {
 };
 
 static const QmpCommand commands[] = {
-    { "object-add", "make an object", &qmp_type_object_options, &qmp_type_empty, run_add,
+    { "object-add", "create an object", &qmp_type_object_options, &qmp_type_empty, run_add,
       .example = "{'qom-type': 'authz-simple', 'id': 'alice', 'identity': 'CN=alice'}",
       .errors = object_add_errors },
-    { "object-del", "remove one that nothing refers to", &del_args, &qmp_type_empty, run_del,
+    { "object-del", "remove an object that nothing refers to", &del_args, &qmp_type_empty, run_del,
       .example = "{'id': 'alice'}", .errors = object_del_errors },
-    { "object-reload", "read an object's files again, for sessions to come", &reload_args,
+    { "object-reload", "read the files of an object again, for new sessions", &reload_args,
       &qmp_type_empty, run_reload, .example = "{'id': 'tls0'}", .errors = object_reload_errors },
-    { "query-objects", "what objects there are", &qmp_type_empty, &infos, run_query },
+    { "query-objects", "the objects", &qmp_type_empty, &infos, run_query },
     { NULL },
 };
 

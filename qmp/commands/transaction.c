@@ -49,7 +49,7 @@ static const QmpType action_kind = { .kind = QMP_KIND_ENUM,
                                      .name = "TransactionActionKind",
                                      .values = action_values };
 static const QmpMember action_members[] = {
-    { "type", &action_kind, false, "what to do" },
+    { "type", &action_kind, false, "the kind of action" },
     { NULL },
 };
 static const QmpVariant action_variants[] = {
@@ -85,8 +85,8 @@ static const QmpType properties = { .kind = QMP_KIND_OBJECT,
                                     .members = property_members };
 
 static const QmpMember transaction_members[] = {
-    { "actions", &action_array, false, "what to do, in this order" },
-    { "properties", &properties, true, "how" },
+    { "actions", &action_array, false, "the actions, in order" },
+    { "properties", &properties, true, "options of the transaction" },
     { NULL },
 };
 static const QmpType transaction_args = { .kind = QMP_KIND_OBJECT,
@@ -96,7 +96,7 @@ static const QmpType transaction_args = { .kind = QMP_KIND_OBJECT,
 static const char *const transaction_errors[] = { "Transaction aborted using Abort action", NULL };
 
 static const QmpCommand commands[] = {
-    { "transaction", "do several things at one instant, or none of them", &transaction_args,
+    { "transaction", "do several actions at one moment, or none of them", &transaction_args,
       &qmp_type_empty, run_transaction,
       .example =
           "{'actions': [{'type': 'block-dirty-bitmap-disable', 'data': {'node': 'disk0', 'name': "

@@ -90,7 +90,7 @@ static void add_group(QmpTypes *types, const struct tidemark_option *options,
                       const struct tidemark_option *o, size_t prefix_length, size_t name_length,
                       GArray *members)
 {
-    QmpMember m = { .optional = !o->required, .help = "options of this kind" };
+    QmpMember m = { .optional = !o->required, .help = "options of this group" };
     g_autofree char *deeper = g_strndup(o->name, prefix_length + name_length + 1);
 
     m.name = pool_add(types, g_strndup(o->name + prefix_length, name_length));

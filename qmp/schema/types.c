@@ -70,8 +70,8 @@ static const QmpType export_type = { .kind = QMP_KIND_ENUM,
 static const QmpType flag_bit = { .kind = QMP_KIND_INT, .name = "int", .min = 1, .max = 15 };
 static const QmpMember draft_members[] = {
     { "dirty-flag", &flag_bit, true,
-      "the bit of the command flags that asks for dirtiness (default: none)" },
-    { "bitmap", &qmp_type_str, true, "the dirty bitmap that it asks for (default: the first one)" },
+      "number of the command flag that requests dirty status (default: none)" },
+    { "bitmap", &qmp_type_str, true, "the dirty bitmap that it requests (default: the first one)" },
     { NULL },
 };
 static const QmpType draft = { .kind = QMP_KIND_OBJECT,
@@ -84,20 +84,18 @@ static const QmpMember nbd_export_members[] = {
     { "bitmaps", &qmp_type_bitmaps, true, "dirty bitmaps to offer as qemu:dirty-bitmap:NAME" },
     { "allocation-depth", &qmp_type_bool, true, "offer the context qemu:allocation-depth" },
     { "servers", &qmp_type_str_array, true,
-      "the NBD servers that show it (default: all, also later ones)" },
-    { "hidden", &qmp_type_bool, true, "clients that list the exports don't see it (default: off)" },
-    { "default", &qmp_type_bool, true,
-      "it is what clients get that ask for the name '' (default: off)" },
+      "the NBD servers that offer it (default: all, including later ones)" },
+    { "hidden", &qmp_type_bool, true, "hide it from clients that list the exports (default: off)" },
+    { "default", &qmp_type_bool, true, "also offer it under the empty name (default: off)" },
     { "max-connections", &qmp_type_uint32, true,
       "most clients at a time, 0 for any number (default: 0)" },
     { "allow-list", &qmp_type_str, true,
-      "authorization object: who sees it in a list (default: everybody)" },
-    { "allow-open", &qmp_type_str, true,
-      "authorization object: who may open it (default: everybody)" },
+      "access list: clients that see it in the list of exports (default: all)" },
+    { "allow-open", &qmp_type_str, true, "access list: clients that may open it (default: all)" },
     { "allow-write", &qmp_type_str, true,
-      "authorization object: for whom it is writable, if it is (default: everybody)" },
+      "access list: clients that may write, with writable=on (default: all)" },
     { "block-status-2016", &draft, true,
-      "speak the draft of 2016 for block status with clients that select no contexts" },
+      "offer block status as drafted in 2016 to clients that select no contexts" },
     { NULL },
 };
 static const QmpType nbd_export = { .kind = QMP_KIND_OBJECT,
@@ -105,11 +103,11 @@ static const QmpType nbd_export = { .kind = QMP_KIND_OBJECT,
                                     .members = nbd_export_members };
 
 static const QmpMember export_members[] = {
-    { "type", &export_type, false, "how it is exported" },
-    { "id", &qmp_type_str, false, "name of the export for management" },
+    { "type", &export_type, false, "the protocol" },
+    { "id", &qmp_type_str, false, "the id of the export" },
     { "node-name", &qmp_type_str, false, "the node to export" },
-    { "writable", &qmp_type_bool, true, "clients may write (default: off)" },
-    { "writethrough", &qmp_type_bool, true, "every write is flushed (default: off)" },
+    { "writable", &qmp_type_bool, true, "allow clients to write (default: off)" },
+    { "writethrough", &qmp_type_bool, true, "flush after every write (default: off)" },
     { NULL },
 };
 static const QmpVariant export_variants[] = { { "nbd", &nbd_export }, { NULL } };
@@ -132,9 +130,9 @@ static const QmpType address_type = { .kind = QMP_KIND_ENUM,
 static const QmpMember inet_members[] = {
     { "host", &qmp_type_str, false, "host name or address" },
     { "port", &qmp_type_str, false, "port number or service name" },
-    { "to", &type_uint16, true, "the first port that is free, up to this one" },
-    { "ipv4", &qmp_type_bool, true, "IPv4 addresses are used" },
-    { "ipv6", &qmp_type_bool, true, "IPv6 addresses are used" },
+    { "to", &type_uint16, true, "last port to try; the first free one is taken" },
+    { "ipv4", &qmp_type_bool, true, "use IPv4 addresses" },
+    { "ipv6", &qmp_type_bool, true, "use IPv6 addresses" },
     { NULL },
 };
 static const QmpMember unix_members[] = {
@@ -147,8 +145,7 @@ static const QmpMember vsock_members[] = {
     { NULL },
 };
 static const QmpMember fd_members[] = {
-    { "str", &qmp_type_str, false,
-      "number of a descriptor that the process was started with, or its name for systemd" },
+    { "str", &qmp_type_str, false, "number of an inherited descriptor, or its name from systemd" },
     { NULL },
 };
 static const QmpType inet_address = { .kind = QMP_KIND_OBJECT,
@@ -190,7 +187,7 @@ static const QmpType fd_wrapper = { .kind = QMP_KIND_OBJECT,
                                     .members = fd_wrapper_members };
 
 static const QmpMember address_members[] = {
-    { "type", &address_type, false, "kind of the address" },
+    { "type", &address_type, false, "kind of address" },
     { NULL },
 };
 static const QmpVariant address_variants[] = { { "inet", &inet_address },
@@ -221,20 +218,20 @@ static const QmpType legacy_address = {
 /* clang-format off */
 #define SERVER_MEMBERS                                                                             \
     { "id", &qmp_type_str, true, "name of the server (default: 'default')" },                      \
-    { "tls-creds", &qmp_type_str, true, "id of the TLS credentials, an object" },                  \
-    { "tls-authz", &qmp_type_str, true, "id of the authorisation that clients must pass" },        \
+    { "tls-creds", &qmp_type_str, true, "id of the object with the TLS credentials" },             \
+    { "tls-authz", &qmp_type_str, true, "id of the access list of clients that may connect" },     \
     { "tls-required", &qmp_type_bool, true,                                                        \
-      "with tls-creds: clients that don't start TLS get nothing (default: on)" },                  \
+      "with tls-creds: refuse clients that don't start TLS (default: on)" },                       \
     { "max-connections", &qmp_type_uint32, true,                                                   \
       "most clients at a time, 0 for any number (default: 0)" },                                   \
     { "handshake-max-seconds", &qmp_type_uint32, true,                                             \
-      "by then a client has opened an export, 0 for any time (default: 10)" },                     \
+      "time limit for a client to open an export, 0 for none (default: 10)" },                     \
     { "idle-max-seconds", &qmp_type_uint32, true,                                                  \
-      "how long a client may send and take nothing, 0 for any time (default: 0)" },                \
+      "time limit without data in either direction, 0 for none (default: 0)" },                    \
     { "max-bytes-in-flight", &qmp_type_size, true,                                                 \
-      "of a client's requests, then it waits; 0 for any number (default: 64M)" },                  \
+      "data of one client's requests, 0 for no limit (default: 64M)" },                            \
     { "max-bytes-in-flight-total", &qmp_type_size, true,                                           \
-      "of all clients, then each has one request at a time; 0 for any number (default: 1G)" },     \
+      "data of all clients' requests, 0 for no limit (default: 1G)" },                             \
     { "max-request-size", &qmp_type_size, true,                                                    \
       "largest payload of a read or write, 64k to 64M (default: 32M)" },                           \
     { "max-option-size", &qmp_type_size, true,                                                     \

@@ -412,7 +412,7 @@ START_TEST(help_has_types_conditions_and_errors)
     g_autofree char *add = qmp_table_help(qmp_context_types(ctx), "blockdev-add");
     g_autofree char *transaction = qmp_table_help(qmp_context_types(ctx), "transaction");
 
-    ck_assert_ptr_nonnull(strstr(help, "\n  writable (boolean, optional)\n      clients may"));
+    ck_assert_ptr_nonnull(strstr(help, "\n  writable (boolean, optional)\n      allow clients"));
     ck_assert_ptr_nonnull(strstr(help, "\n  bitmaps.N.node (string; with type=nbd)\n"));
     ck_assert_ptr_nonnull(strstr(help, "\n  Cannot find device='' nor node-name='NAME'\n"));
     ck_assert_ptr_nonnull(strstr(help, " 'bitmaps:=[\"b0\"]'\n"));

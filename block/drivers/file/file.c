@@ -346,7 +346,7 @@ static const struct tidemark_option file_options[] = {
     { .name = "aio",
       .type = TIDEMARK_OPTION_ENUM,
       .choices = aio_choices,
-      .help = "where I/O that waits for the medium goes; unset: io_uring if there is one" },
+      .help = "what does I/O that waits for the medium (default: io_uring if available)" },
     { .name = "aio-max-batch",
       .type = TIDEMARK_OPTION_UINT,
       .default_value = "0",
@@ -354,12 +354,12 @@ static const struct tidemark_option file_options[] = {
     { .name = "drop-cache",
       .type = TIDEMARK_OPTION_BOOL,
       .default_value = "on",
-      .help = "accepted for compatibility; nothing is migrated" },
+      .help = "accepted for compatibility; there is no migration" },
     { .name = "locking",
       .type = TIDEMARK_OPTION_ENUM,
       .choices = locking_choices,
       .default_value = "auto",
-      .help = "lock the image against other users; auto: if the file system can" },
+      .help = "lock the image against other users; auto: if the file system supports it" },
     { 0 },
 };
 
