@@ -4,7 +4,7 @@
  * An image may come from anybody, and what it names may be anything: so a name is a path and
  * nothing else (no protocol, no JSON), its format is the one recorded and never guessed, and chains
  * are bounded. Names in the image's own directory lead to files of that directory, by symbolic
- * links too; that what was opened is one of them is looked at when it is open. */
+ * links too; whether what was opened is one of them is checked when it is open. */
 #include "block/node_internal.h"
 
 #include "block/registry.h"
@@ -28,7 +28,7 @@ static char *follow(const char *directory, const char *name)
         ssize_t n = readlink(path, target, sizeof(target));
 
         if (n < 0)
-            return g_steal_pointer(&path); /* no link; opening tells of other errors */
+            return g_steal_pointer(&path); /* no link; opening reports other errors */
         if (n == 0 || n == sizeof(target) || memchr(target, '/', (size_t)n))
             return NULL;
         target[n] = '\0';

@@ -257,7 +257,7 @@ static bool check_place(BlkNode *node, bool *has_place, GError **error)
     return true;
 }
 
-/* Before a store is looked at nobody else may be writing, for it would soon say that we were. */
+/* Nobody else may write before a store is read, because it would soon say that we did. */
 static bool may_have_bitmaps(BlkNode *node, const char *path, GError **error)
 {
     return !path || blk_node_read_only(node) || access(path, F_OK) != 0 ||
@@ -345,7 +345,7 @@ bool blk_bitmaps_settle(BlkNode *node)
     return b->dropped || !bmp_set_length(node->bitmaps);
 }
 
-/* A file's times tell what was written since; a device tells nothing that lasts. */
+/* A file's times show what was written since; nothing of a device lasts that does. */
 static bool is_left(const BlkBitmaps *b, const GPtrArray *going)
 {
     struct stat st;

@@ -14,9 +14,9 @@ bool blk_bitmaps_open(BlkNode *node, bool by_default, GError **error);
 /* The clean end, when no request is in flight and none will come. Settle: parents first, before
  * any driver is closed: flushes the node, and an image takes its bitmaps. Close: when the drivers
  * of the node and of all below it are closed, whose last writes count; @going: the nodes that are
- * closed with it. Where others write on to a device, which can't tell later, all will be dirty.
- * false: something could not be kept where and as it was to be; that was reported, and the next
- * opening will know. */
+ * closed with it. Where others keep writing to a device, which can't show that later, all will be
+ * dirty. false: something could not be kept where and as it was to be; that was reported, and the
+ * next opening will know. */
 bool blk_bitmaps_settle(BlkNode *node);
 bool blk_bitmaps_close(BlkNode *node, const GPtrArray *going);
 

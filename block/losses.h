@@ -1,8 +1,8 @@
 /* block/losses.h: disks of which a flush has failed.
  *
- * The kernel drops what it could not write, tells once, and goes on: what is read is not what is on
- * the medium any more, and later flushes work again for whoever opens the file anew. So it is
- * remembered, by file, as long as the graph lives, and bitmaps are told (bmp_set_lose()). */
+ * The kernel drops what it could not write, reports that once, and goes on: what is read is not
+ * what is on the medium any more, and later flushes work again for whoever opens the file anew. So
+ * it is remembered, by file, as long as the graph lives, and passed to bitmaps (bmp_set_lose()). */
 #pragma once
 #include "block/node.h"
 

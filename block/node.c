@@ -295,7 +295,7 @@ static char *pseudo_filename(const BlkNode *node)
     g_autoptr(GString) json = g_string_new(NULL);
 
     for (const struct tidemark_option *o = node->driver->options; o && o->name; o++) {
-        /* Sizes are what tells such disks apart; how they behave is not part of their name. */
+        /* Such disks differ in size; how they behave is not part of their name. */
         if (o->type != TIDEMARK_OPTION_SIZE || !blk_options_is_set(node->options, o->name))
             continue;
         uint64_t value = blk_options_uint(node->options, o->name);

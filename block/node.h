@@ -75,15 +75,15 @@ unsigned blk_node_users(BlkNode *node);      /* how many; any thread */
  * Any thread. */
 int blk_node_status(BlkNode *node, uint64_t offset, uint64_t length, TmExtents *out,
                     uint64_t *described);
-/* The first run of it alone, at the price of one look. */
+/* Only its first extent, at the price of one look-up. */
 int blk_node_status_at(BlkNode *node, uint64_t offset, uint64_t length, uint64_t *described,
                        uint32_t *flags);
 /* The same with qemu:allocation-depth values: 0 unallocated, 1 in this layer, 2 in the next, ... */
 int blk_node_depth(BlkNode *node, uint64_t offset, uint64_t length, TmExtents *out,
                    uint64_t *described);
 /* What a backup has to do: the runs of @bitmap, with the dirty ones as TM_BACKUP_DIRTY and, where
- * they read as zeroes, TM_BACKUP_ZERO. Clean ones are not looked at and so not split. *lookups is
- * how often the graph was asked; what it fails to tell is data. Else as blk_node_status(). */
+ * they read as zeroes, TM_BACKUP_ZERO. Clean ones are not looked up and so not split. *lookups is
+ * how often the graph was asked; what it can't answer is data. Else as blk_node_status(). */
 int blk_node_backup(BlkNode *node, BmpBitmap *bitmap, uint64_t offset, uint64_t length,
                     TmExtents *out, uint64_t *described, unsigned *lookups);
 

@@ -111,7 +111,7 @@ static bool allows(const BlkUser *a, const BlkUser *b, GError **error)
                         name, permissions, b->what, name, role_of(b), a->what, name, role_of(a));
 }
 
-/* The newest first, as QEMU looks at them. */
+/* The newest first, as in QEMU. */
 static bool check_users(const BlkNode *node, GError **error)
 {
     for (guint i = node->users->len; i-- > 0;) {

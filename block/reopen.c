@@ -370,7 +370,7 @@ static bool wake_bitmaps(const BlkReopen *r, GError **error)
     return true;
 }
 
-/* Whether the bitmaps of the node, or of one that shows it, would tell of a change. */
+/* Whether the bitmaps of the node, or of one that shows it, would show a change. */
 static bool is_recorded(BlkNode *node)
 {
     return bmp_set_length(node->bitmaps) || blk_parents_any_up(node, is_recorded);

@@ -27,7 +27,7 @@ static bool cannot_change(const char *name, GError **error)
     return tm_error_set(error, "Cannot change the option '%s'", name);
 }
 
-/* What tells which disk it is, and which bitmaps. */
+/* What identifies the disk and its bitmaps. */
 static bool check_kept(const BlkNode *node, const BlkOptions *options, GError **error)
 {
     static const char *const common[] = { "bitmap-store", "bitmap-durability" };

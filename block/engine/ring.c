@@ -58,7 +58,7 @@ static void event_ready(BlkSource *source, uint32_t events)
     BlkRing *ring = (BlkRing *)((char *)source - offsetof(BlkRing, event));
     eventfd_t count;
 
-    eventfd_read(source->fd, &count); /* before the queue is looked at, lest a wake-up be lost */
+    eventfd_read(source->fd, &count); /* before the queue is read, lest a wake-up be lost */
     reap(ring);
     blk_engine_arm(ring->engine, source, EPOLLIN);
 }

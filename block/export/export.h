@@ -205,6 +205,6 @@ bool blk_export_status_2016(const BlkExport *export_);
 unsigned blk_export_dirty_flag_2016(const BlkExport *export_);
 const char *blk_export_bitmap_2016(const BlkExport *export_); /* or NULL */
 bool blk_export_shutting_down(const BlkExport *export_);
-/* Tells the management about an I/O error of a client's request: event BLOCK_IO_ERROR, at most one
+/* Reports an I/O error of a client's request: event BLOCK_IO_ERROR, at most one
  * a second for an export. @errnum positive. */
 void blk_export_io_error(BlkExport *export_, bool write, int errnum);

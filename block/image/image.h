@@ -4,7 +4,7 @@
  * What an image says is never followed: backing and data file names in it are text, and formats are
  * found by their magic only where the caller asks for it. Every field is checked before use.
  *
- * Threads: each function says so. Those that do I/O block, and tell how far they are. */
+ * Threads: each function says so. Those that do I/O block, and report their progress. */
 #pragma once
 #include "block/drivers/qcow2/image.h" /* checking */
 #include "block/graph.h"
@@ -37,7 +37,7 @@ bool blk_image_create(BlkGraph *graph, json_object *options, BlkProgressFn progr
 
 /* ---- looking */
 
-/* What `qemu-img info --output=json` tells of the image in @file: filename, format, virtual-size,
+/* What `qemu-img info --output=json` shows of the image in @file: filename, format, virtual-size,
  * actual-size, dirty-flag, cluster-size, backing-filename, full-backing-filename,
  * backing-filename-format, snapshots, format-specific. @format is "qcow2" or "raw"; NULL: by the
  * magic, raw if there is none that is known. The result is a reference; NULL: @error says why. Any

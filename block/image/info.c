@@ -63,7 +63,7 @@ typedef struct Magic {
 
 static const Magic magics[] = {
     { "qcow", 0, 8, "QFI\xfb\0\0\0\1" },
-    { "qcow2", 0, 4, "QFI\xfb" }, /* of whatever later version: opening it tells */
+    { "qcow2", 0, 4, "QFI\xfb" }, /* of any later version: opening it reports that */
     { "qed", 0, 4, "QED\0" },
     { "vmdk", 0, 4, "KDMV" },
     { "vmdk", 0, 4, "COWD" },

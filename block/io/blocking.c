@@ -146,7 +146,7 @@ static int write_piece(BlkNode *node, const char *buf, uint64_t offset, struct t
     if (m->kind == TIDEMARK_MAP_FD && direct_fits(node, m, buf, m->length)) {
         int ret = blk_fd_pwrite(blk_graph_sys(node->graph), m->fd, buf, m->offset, m->length);
 
-        /* Not RWF_DSYNC: its failure would use up the error that later flushes must tell. */
+        /* Not RWF_DSYNC: its failure would use up the error that later flushes must report. */
         return ret == 0 && (flags & TIDEMARK_FUA) ? blk_node_flush(node) : ret;
     }
     return write_self(node, buf, offset, m->length, flags);

@@ -115,7 +115,7 @@ static int describe(BlkNode *node, uint64_t offset, uint64_t length, bool depth,
 
         if (ret < 0) {
             if (done)
-                break; /* tell what is known; the next question meets the error */
+                break; /* return what is known; the next query meets the error */
             return ret;
         }
         if (!tm_extents_add(out, run.length, depth ? run.depth : run.flags))

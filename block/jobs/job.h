@@ -44,5 +44,5 @@ json_object *blk_jobs_query(BlkJobs *jobs);
 /* What a user wants of a job. Errors as QEMU's. */
 bool blk_jobs_act(BlkJobs *jobs, const char *id, BlkJobVerb verb, GError **error);
 
-/* For run(): tells how far it is, and waits while the job is paused. false: it was canceled. */
+/* For run(): reports how far it is, and waits while the job is paused. false: it was canceled. */
 bool blk_job_progress(BlkJob *job, uint64_t done, uint64_t total);

@@ -26,7 +26,7 @@ typedef struct FileWindow FileWindow;
 typedef struct FileExtents {
     const TmSys *sys;     /* borrowed */
     int fd;               /* borrowed */
-    bool opaque;          /* atomic: the file system can't tell: all is data */
+    bool opaque;          /* atomic: the file system doesn't say: all is data */
     uint64_t size;        /* atomic; changes with no change under way, under the lock */
     unsigned shift;       /* a window is 1 << shift bytes; likewise */
     unsigned asking;      /* atomic: look-ups that are asking the kernel now */

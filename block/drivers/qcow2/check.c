@@ -1,7 +1,7 @@
 /* block/drivers/qcow2/check.c: checking and mending an image: what is done when.
  *
  * The passes of a repair: count; entries that are nothing become zero, and count again; compare; if
- * the refcounts can't be mended one by one, all of them anew, else one by one; the COPIED flags;
+ * the refcounts can't be repaired one by one, all of them anew, else one by one; the COPIED flags;
  * the header's bits. Then another check says what is left. A cut between any two writes leaves an
  * image that is no worse. */
 #include "block/drivers/qcow2/check.h"
@@ -137,7 +137,7 @@ static bool look(Qcow2Check *k, GError **error)
            qcow2_check_copied(k, false, error);
 }
 
-/* Another pass counts from nothing, but what was mended stays mended. */
+/* Another pass counts from nothing, but what was repaired stays repaired. */
 static bool count_again(Qcow2Check *k, GError **error)
 {
     uint64_t fixed = k->result.corruptions_fixed, errors = k->result.check_errors;
@@ -187,7 +187,7 @@ static bool rebuild(Qcow2Check *k, GError **error)
     return true;
 }
 
-/* One by one: what was found is found again, and then mended. */
+/* One by one: what was found is found again, and then repaired. */
 static bool mend_counts(Qcow2Check *k, const BlkImageCheck *counted, GError **error)
 {
     if (k->rebuild) {
@@ -212,7 +212,7 @@ static bool mend(Qcow2Check *k, GError **error)
         (!qcow2_check_zero_entries(k, error) || !count_again(k, error)))
         return false;
     counted = k->result;
-    k->quiet = true; /* what is found is told when it is mended */
+    k->quiet = true; /* what is found is reported when it is repaired */
     ok = qcow2_check_compare(k, 0, error);
     k->quiet = quiet;
     if (!ok || !(k->rebuild && fix & BLK_IMAGE_FIX_ERRORS ? rebuild(k, error)
@@ -224,7 +224,7 @@ static bool mend(Qcow2Check *k, GError **error)
     return qcow2_check_copied(k, ok, error);
 }
 
-/* All is well: who opens it need not look. */
+/* All is well: who opens it need not check. */
 static bool clear_bits(Qcow2Check *k, GError **error)
 {
     uint64_t bits = QCOW2_INCOMPATIBLE_DIRTY | QCOW2_INCOMPATIBLE_CORRUPT;
@@ -240,7 +240,7 @@ static bool clear_bits(Qcow2Check *k, GError **error)
     return ret == 0 || tm_error_set_errno(error, -ret, "Could not update the qcow2 header");
 }
 
-/* Nothing that was in memory counts for the check of what was mended: tables may lie over
+/* Nothing that was in memory counts for the check of what was repaired: tables may lie over
  * others. */
 static bool start_again(Qcow2Check *k, BlkNode *data_file, GError **error)
 {

@@ -59,7 +59,7 @@ typedef struct Qcow2Check {
     unsigned n_slots;
 } Qcow2Check;
 
-/* A line for people, while this pass tells. */
+/* A line for people, if this pass reports. */
 void qcow2_check_found(Qcow2Check *k, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 /* Reads behind the end of the file, too: zeroes. */
@@ -109,7 +109,7 @@ bool qcow2_check_load_reftable(Qcow2Check *k, GError **error);
 bool qcow2_check_blocks(Qcow2Check *k, GError **error);
 /* The refcount on the medium; -errno: it can't be read. */
 int qcow2_check_refcount(Qcow2Check *k, uint64_t cluster, uint64_t *refcount);
-/* Compares, and mends what @fix (BLK_IMAGE_FIX_*) allows. */
+/* Compares, and repairs what @fix (BLK_IMAGE_FIX_*) allows. */
 bool qcow2_check_compare(Qcow2Check *k, unsigned fix, GError **error);
 /* Makes a new table and new blocks behind the end of all there is, by the counts. */
 bool qcow2_check_rebuild(Qcow2Check *k, GError **error);

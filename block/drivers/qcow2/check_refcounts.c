@@ -1,5 +1,5 @@
 /* block/drivers/qcow2/check_refcounts.c: the refcounts of an image against what was counted, and
- * how they are mended: one by one where their blocks are sound, else all of them anew.
+ * how they are repaired: one by one where their blocks are sound, else all of them anew.
  *
  * Source: the specification, "Host cluster management". */
 #include "block/drivers/qcow2/check.h"

@@ -107,7 +107,7 @@ bool qcow2_describe(BlkNode *file, const Qcow2Header *h, json_object *image, GEr
     return add_snapshots(image, file, h, error);
 }
 
-/* A table of snapshots that can't be is for a check to tell of. */
+/* A check reports an impossible table of snapshots. */
 static void describe(void *handle, json_object *image)
 {
     const Qcow2 *q = handle;

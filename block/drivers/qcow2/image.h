@@ -23,7 +23,7 @@ bool qcow2_create(BlkNode *file, BlkNode *data_file, const BlkOptions *options, 
 typedef struct BlkImageCheck {
     uint64_t leaks, corruptions; /* that are left */
     uint64_t leaks_fixed, corruptions_fixed;
-    uint64_t check_errors; /* things that could not be looked at */
+    uint64_t check_errors; /* things that could not be checked */
     uint64_t image_end;    /* bytes in use, from the start of the file */
     uint64_t total_clusters, allocated_clusters, fragmented_clusters, compressed_clusters;
 } BlkImageCheck;

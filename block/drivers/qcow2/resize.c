@@ -215,7 +215,7 @@ static int shrink(Qcow2 *q, uint64_t size)
     return 0;
 }
 
-/* They keep their size, if they tell it. */
+/* They keep their size, if it is recorded. */
 static int check_snapshots(Qcow2 *q)
 {
     g_autoptr(GError) error = NULL;

@@ -11,13 +11,13 @@ typedef struct Qcow2Snapshot {
     uint32_t date_seconds, date_nanoseconds;
     uint64_t vm_clock_nanoseconds;
     uint64_t vm_state_size; /* bytes, stored behind the disk */
-    uint64_t disk_size;     /* bytes; the image's where the table doesn't tell */
+    uint64_t disk_size;     /* bytes; the image's where the table doesn't say */
     uint64_t icount;        /* UINT64_MAX: none */
     uint32_t extra_size;    /* bytes of the fields beyond the first ones */
 } Qcow2Snapshot;
 
 /* Reads the whole table: an array of Qcow2Snapshot (g_array_unref frees all of it), and its length
- * in *bytes. What the entries refer to is not looked at. NULL and QEMU's message: it can't be. */
+ * in *bytes. What the entries refer to is not read. NULL and QEMU's message: it can't be. */
 GArray *qcow2_snapshots_read(BlkNode *file, const Qcow2Header *header, uint64_t *bytes,
                              GError **error);
 /* The one of that id or, if there is none, of that name. NULL and QEMU's message. Borrowed. */
