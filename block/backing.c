@@ -54,8 +54,8 @@ static bool is_entry(BlkNode *below, const char *path)
 static void elsewhere(BlkNode *node, const char *name)
 {
     blk_host.error(node,
-                   "The image names the backing file '%s', which is not in its own directory: say "
-                   "what it is with 'backing', or backing-names=any",
+                   "The image names the backing file '%s', which is not in its own directory: "
+                   "specify it with 'backing', or use backing-names=any",
                    name);
 }
 
@@ -67,7 +67,7 @@ static char *resolve(BlkNode *node, const char *image, const char *name, const c
 
     if (colon && (!slash || colon < slash)) {
         blk_host.error(node,
-                       "The image names the backing file '%s', which is no path: say what it is "
+                       "The image names the backing file '%s', which is not a path: specify it "
                        "with 'backing'",
                        name);
         return NULL;
@@ -112,8 +112,8 @@ int blk_host_open_backing(struct tidemark_node *node, const char *name, const ch
         return 0; /* it is opened again, and has kept it */
     if (!format || (strcmp(format, "qcow2") && strcmp(format, "raw"))) {
         blk_host.error(node,
-                       "The image names the backing file '%s' and %s%s%s: say what it is with "
-                       "'backing'; formats are not guessed",
+                       "The image names the backing file '%s' and %s%s%s: specify it with "
+                       "'backing'; formats are never guessed",
                        name, format ? "its format '" : "not its format", format ? format : "",
                        format ? "'" : "");
         return -EINVAL;

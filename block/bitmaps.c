@@ -79,10 +79,11 @@ bool blk_bitmaps_may_add(BlkNode *node, GError **error)
 
     if (node->store)
         node->store->in_place |= !other;
-    return !other || tm_error_set(error,
-                                  "Node '%s' can't have persistent bitmaps at '%s', where those of "
-                                  "node '%s' are: see the option bitmap-store",
-                                  node->name, path, other->name);
+    return !other ||
+           tm_error_set(error,
+                        "Node '%s' can't keep persistent bitmaps in '%s', which has those of "
+                        "node '%s': see the option bitmap-store",
+                        node->name, path, other->name);
 }
 
 /* With what is appended while it is written. */
@@ -374,7 +375,7 @@ static bool wake_image(BlkNode *node, GError **error)
     node->store->dropped = false;
     if (!dropped && !image.beside && bmp_set_store_sound(node->bitmaps))
         blk_bitmaps_distrust(node,
-                             "the image was written by somebody who does not know of its store");
+                             "the image was written by a program that does not know its store");
     return bmp_set_wake_image(node->bitmaps, &image, blk_node_read_only(node), dropped, error) &&
            (blk_node_read_only(node) ||
             (blk_disk_claim(node, error) && blk_bitmaps_image_begin(node, error)));
@@ -414,8 +415,9 @@ bool blk_bitmaps_close(BlkNode *node, const GPtrArray *going)
         ok = bmp_set_close_store(node->bitmaps);
     } else {
         if (bmp_set_store_exists(node->bitmaps))
-            report(node, &(BmpReport){ .reason = "its disk is written to below: when it is opened "
-                                                 "again all counts as dirty" });
+            report(node,
+                   &(BmpReport){ .reason = "another node writes to its disk: when it is opened "
+                                           "again, all of it is dirty" });
         ok = bmp_set_leave_store(node->bitmaps);
     }
     let_go_of_disk(b);

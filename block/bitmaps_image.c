@@ -137,7 +137,8 @@ bool blk_bitmaps_may_resize(BlkNode *node, uint64_t size, GError **error)
             return false;
         if (!kept->may_keep(node->handle, bmp_bitmap_name(bitmap), bmp_bitmap_granularity(bitmap),
                             size, 0, 0, &why))
-            return tm_error_set(error, "Bitmap '%s' could not be kept in the image then: %s",
+            return tm_error_set(error,
+                                "Bitmap '%s' does not fit into the image after the change: %s",
                                 bmp_bitmap_name(bitmap), why->message);
     }
     return true;

@@ -130,8 +130,8 @@ static bool check_driver(BlkRegistry *registry, const char *path,
                                              : "get_info");
     if (driver->children && driver->children->name && driver->pwrite && !driver->discard)
         return tm_error_set(error,
-                            "Module '%s': driver '%s' writes what stands on its children and so "
-                            "needs a callback 'discard', be it one that returns -ENOTSUP",
+                            "Module '%s': driver '%s' has children and a callback 'pwrite', so it "
+                            "needs a callback 'discard', which may return -ENOTSUP",
                             path, driver->name);
     for (const struct tidemark_option *o = driver->options; o && o->name; o++)
         if (!check_option(path, driver, o, error))

@@ -217,7 +217,7 @@ static bool check_place(const BlkReopen *r, const BlkReopenEntry *e, GError **er
             return tm_error_set(
                 error,
                 "Cannot change the option 'offset' of node '%s': node '%s' has dirty "
-                "bitmaps of what is there",
+                "bitmaps of that range",
                 e->node->name, node->name);
     }
     return true;

@@ -54,7 +54,8 @@ static bool check_socket(json_object *options, GError **error)
     if (!get_bool(options, "server", &server, error) || !get_bool(options, "wait", &wait, error))
         return false;
     if (!server)
-        return tm_error_set(error, "Parameter 'server' must be 'on': a monitor is connected to");
+        return tm_error_set(error,
+                            "Parameter 'server' must be 'on': clients connect to the monitor");
     return true; /* wait=on is taken as off: clients may come at any time */
 }
 

@@ -28,7 +28,7 @@ static const struct {
       "authz-simple,id=ID,identity=NAME\n"
       "authz-list,id=ID[,policy=deny|allow][,rules.0.match=NAME,rules.0.policy=allow...]\n"
       "authz-list-file,id=ID,filename=FILE[,refresh=on|off]",
-      "make a secret, TLS credentials, or a list of who may" },
+      "create a secret, TLS credentials, or an access list" },
     { "nbd-server", 0, CMD_NBD_SERVER,
       "addr.type=unix,addr.path=PATH[,...]\n"
       "addr.type=inet,addr.host=HOST,addr.port=PORT[,...]\n"
@@ -42,20 +42,20 @@ static const struct {
       "[,description=TEXT][,bitmaps.0=BITMAP...][,allocation-depth=on|off]",
       "export a node (after --nbd-server)" },
     { "chardev", 0, CMD_CHARDEV, "socket,id=ID,path=PATH,server=on,wait=off\nstdio,id=ID",
-      "a channel for a monitor" },
+      "create a channel for a monitor" },
     { "monitor", 0, CMD_MONITOR, "[chardev=]ID[,mode=control][,pretty=on|off]",
-      "speak QMP on a channel" },
+      "serve QMP on a channel" },
     { "module", 0, CMD_MODULE, "FILE.so", "load a driver plug-in" },
     { "module-dir", 0, CMD_MODULE_DIR, "DIR",
-      "load every plug-in there; the default is " TM_MODULE_DIR },
+      "load all plug-ins of a directory (default: " TM_MODULE_DIR ")" },
     { "io-engine", 0, CMD_IO_ENGINE, "auto|io_uring|threads",
-      "what waits for the medium (default: io_uring where the kernel allows it)" },
+      "how to wait for the medium (default: io_uring if the kernel allows it)" },
     { "sandbox", 0, CMD_SANDBOX, "auto|on|off[,files=given|any][,paths.0=PATH...]",
-      "what the daemon can't do even if it is taken over; auto: as far as the kernel can" },
-    { "user", 0, CMD_USER, "USER[:GROUP]",
-      "give up root's rights for these once everything is open" },
-    { "daemonize", 0, CMD_DAEMONIZE, NULL, "go to the background once everything is up" },
-    { "pidfile", 0, CMD_PIDFILE, "FILE", "write the process id there, and lock it" },
+      "restrict what the daemon can do if an attacker takes it over; auto: as far as the kernel "
+      "can" },
+    { "user", 0, CMD_USER, "USER[:GROUP]", "become this user after everything is open" },
+    { "daemonize", 0, CMD_DAEMONIZE, NULL, "run in the background after everything is started" },
+    { "pidfile", 0, CMD_PIDFILE, "FILE", "write the process ID to a file, and lock it" },
 };
 
 /* The option that @text (without dashes, @len bytes) names, abbreviated or not; -1: none, -2:
@@ -131,8 +131,8 @@ GArray *cmd_parse(int argc, char **argv, GError **error)
 void cmd_print_help(void)
 {
     printf("Usage: tidemarkd [options]\n"
-           "Serve disk images over NBD, record what is written in dirty bitmaps, take orders over "
-           "QMP.\n"
+           "Serve disk images over NBD, and record in dirty bitmaps what is written. QMP controls "
+           "the daemon.\n"
            "\n");
     for (size_t i = 0; i < G_N_ELEMENTS(options); i++) {
         g_auto(GStrv) lines = g_strsplit(options[i].value ? options[i].value : "", "\n", -1);
@@ -149,5 +149,5 @@ void cmd_print_help(void)
             printf("      --%s\n", options[i].name);
         printf("          %s\n", options[i].help);
     }
-    printf("\nThe manual: man tidemarkd. The QMP commands: tidemark qmp --help.\n");
+    printf("\nSee tidemarkd(8) for details, and 'tidemark qmp --help' for the QMP commands.\n");
 }

@@ -312,6 +312,6 @@ bool daemon_finish(Daemon *d, GError **error)
     if (!flushed)
         g_prefix_error(error, "the last flush failed, data may be lost: ");
     else if (!kept)
-        tm_error_set(error, "not all that was in memory could be stored, as was reported");
+        tm_error_set(error, "some data in memory could not be stored: see the messages above");
     return flushed && kept;
 }

@@ -62,7 +62,7 @@ static int open_locked(const char *path, GError **error)
             return fd;
         close(fd); /* whose it was has ended meanwhile, and removed it */
     }
-    tm_error_set(error, "cannot create PID file: '%s' is replaced all the time", path);
+    tm_error_set(error, "cannot create PID file: other programs keep replacing '%s'", path);
     return -1;
 }
 
@@ -86,7 +86,8 @@ static bool fill(int fd, const char *path, GError **error)
     struct stat st;
 
     if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_nlink > 1 || !looks_like_pid(fd))
-        return tm_error_set(error, "cannot create PID file: '%s' exists, but is no PID file", path);
+        return tm_error_set(error, "cannot create PID file: '%s' exists and is not a PID file",
+                            path);
     if (ftruncate(fd, 0) < 0 || pwrite(fd, text, (size_t)n, 0) != n)
         return tm_error_set_errno(error, errno, "cannot create PID file: Could not write '%s'",
                                   path);

@@ -258,8 +258,8 @@ bool sandbox_files(Sandbox *x, GError **error)
     x->stands = x->given;
     if (x->given && x->in_root)
         tm_log(TM_LOG_WARNING,
-               "sandbox: nothing can be made beside '%s': the root directory stays closed; "
-               "--sandbox paths.0=/ opens it, and all that is in it",
+               "sandbox: files can't be created beside '%s', in the root directory; "
+               "--sandbox paths.0=/ allows that, and access to all other files",
                x->in_root);
     return true;
 }

@@ -157,7 +157,7 @@ bool tm_objects_reload(TmObjects *objects, const char *id, GError **error)
     if (!object)
         return false;
     if (!object->class->reload)
-        return tm_error_set(error, "object '%s' of type '%s' is not made of files", id,
+        return tm_error_set(error, "object '%s' of type '%s' has no files to reload", id,
                             object->class->type);
     return object->class->reload(object, error);
 }

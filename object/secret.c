@@ -101,8 +101,8 @@ static bool decrypt_with(Secret *secret, TmObject *key, const char *iv_text, GEr
                             "'iv' must be the base64 form of %u bytes to decrypt secret '%s'",
                             BLOCK, secret->object.id);
     if (key_length != KEY_SIZE)
-        return tm_error_set(error, "Key '%s' has %zu bytes, decrypting takes %u", key->id,
-                            key_length, KEY_SIZE);
+        return tm_error_set(error, "Key '%s' has %zu bytes, expected %u", key->id, key_length,
+                            KEY_SIZE);
     if (!secret->text.length || secret->text.length % BLOCK)
         return tm_error_set(error, "Secret '%s' has %zu bytes, which is not encrypted data",
                             secret->object.id, secret->text.length);

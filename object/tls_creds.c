@@ -289,7 +289,7 @@ static bool is_regular(const char *path, GError **error)
         return false;
     close(fd);
     return size != UINT64_MAX ||
-           tm_error_set(error, "Unable to read '%s': it is no regular file", path);
+           tm_error_set(error, "Unable to read '%s': it is not a regular file", path);
 }
 
 static bool load_psk(const TlsCreds *creds, TmTlsLoaded *loaded, GError **error)

@@ -88,7 +88,8 @@ static void say(QmpSession *s, json_object *message)
     if (waiting(s) >= CUT_AT) {
         s->broken = true;
         if (s->options.log)
-            s->options.log(s->options.opaque, "a QMP client does not read; it is cut off");
+            s->options.log(s->options.opaque,
+                           "disconnected a QMP client that does not read its replies");
     } else {
         write_message(s, message);
         /* Most replies go out at once; an error shows again when the rest is written. */

@@ -106,7 +106,7 @@ static bool find_tls(NbdsService *service, const BlkServerOptions *o, GError **e
     service->tls = o->tls_creds != NULL;
     service->tls_required = service->tls && o->tls_required;
     if (o->tls_authz && !service->tls_required)
-        return tm_error_set(error, "tls-authz '%s' takes tls-creds, and tls-required=on",
+        return tm_error_set(error, "tls-authz '%s' needs tls-creds, and tls-required=on",
                             o->tls_authz);
     if (o->tls_creds) {
         service->tls_creds = tm_objects_get(objects, o->tls_creds, TM_OBJECT_TLS_CREDS, error);

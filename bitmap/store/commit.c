@@ -224,9 +224,8 @@ static bool prepare_file(Part *part, GError **error)
     struct stat st;
 
     if (store->barred && part->create)
-        return tm_error_set(error,
-                            "'%s' is in the way: it is not a bitmap store that this disk can use",
-                            store->path);
+        return tm_error_set(
+            error, "'%s' exists and is not a bitmap store of this disk: move it away", store->path);
     if (part->create)
         return bmp_store_file_create(store->o.sys, store->path, &part->fd, error);
     part->fd = store->fd;
@@ -481,7 +480,7 @@ static bool vanish(Part *part, GError **error)
     if (store->fd >= 0) {
         if (!bmp_store_file_remove(store->o.sys, store->path, error)) {
             if (!bmp_store_file_named(store->o.sys, store->fd, store->path))
-                bmp_store_fail(store, 0, "it has lost its name and may get it back");
+                bmp_store_fail(store, 0, "its name was removed and may come back after a crash");
             return false;
         }
         bmp_identity_unmark(store->o.sys, store->disk_fd, store->super.uuid);

@@ -120,7 +120,7 @@ static bool take_temporary(const TmSys *sys, int fd, const char *name, const cha
     struct stat st;
 
     if (sys->fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_nlink > 1)
-        return tm_error_set(error, "'%s' is in the way: it is not what a bitmap store has left",
+        return tm_error_set(error, "'%s' exists and was not left by a bitmap store: move it away",
                             name);
     if (lock(sys, fd, path, error) < 0)
         return false;
@@ -153,11 +153,11 @@ bool bmp_store_file_absent(const TmSys *sys, const char *path, GError **error)
 
     if (fd < 0)
         return errno == ENOENT || tm_error_set_errno(error, errno,
-                                                     "Bitmap store '%s' can't be looked at before "
+                                                     "Bitmap store '%s' can't be checked before "
                                                      "it is replaced",
                                                      path);
     close_fd(sys, &fd);
-    return tm_error_set(error, "Bitmap store '%s' was created by somebody else meanwhile", path);
+    return tm_error_set(error, "Bitmap store '%s' was created by another program meanwhile", path);
 }
 
 bool bmp_store_file_publish(const TmSys *sys, const char *path, GError **error)

@@ -138,11 +138,11 @@ void bmp_store_fail(BmpStore *store, int err, const char *what)
     if (!store->failed) {
         __atomic_store_n(&store->failed, true, __ATOMIC_RELEASE);
         word = leave_word(store);
-        store->failure =
-            g_strdup_printf("bitmap store '%s': %s%s%s; what is written from now on is recorded in "
-                            "memory only%s",
-                            store->path, what, err ? ": " : "", err ? tm_strerror(err) : "",
-                            word ? "" : ", and the store on the medium can't be marked as behind");
+        store->failure = g_strdup_printf(
+            "bitmap store '%s': %s%s%s; what is written from now on is recorded in "
+            "memory only%s",
+            store->path, what, err ? ": " : "", err ? tm_strerror(err) : "",
+            word ? "" : ", and the store on the medium can't be marked as out of date");
         bmp_store_report(store, &(BmpReport){ .reason = store->failure });
     }
     if (map)

@@ -68,10 +68,11 @@ static bool map_seal(BlkContextMap *map, GError **error)
     void *less;
 
     if (map->count > BLK_CONTEXT_RANGES_ALL - others)
-        return tm_error_set(error,
-                            "%zu ranges are too many: the export has %zu already, with those that "
-                            "sessions still hold, and may have %zu",
-                            map->count, others, BLK_CONTEXT_RANGES_ALL);
+        return tm_error_set(
+            error,
+            "%zu ranges are too many: the export and its sessions have %zu already, "
+            "of at most %zu",
+            map->count, others, BLK_CONTEXT_RANGES_ALL);
     __atomic_add_fetch(held, map->count, __ATOMIC_RELAXED);
     less = g_try_realloc_n(map->ranges, MAX(map->count, 1), sizeof(*map->ranges));
     if (less)
@@ -355,9 +356,9 @@ static bool check_change(const BlkContexts *contexts, const BlkContextChange *ch
         return tm_error_set(error, "Metadata context '%s': the width is 32 or 64, not %u",
                             change->name, width);
     if (!old && contexts->list->len >= BLK_CONTEXTS_MAX)
-        return tm_error_set(error,
-                            "Metadata context '%s': the export has %u already, as many as it may",
-                            change->name, contexts->list->len);
+        return tm_error_set(
+            error, "Metadata context '%s': the export already has the maximum of %u contexts",
+            change->name, contexts->list->len);
     if (!change->append)
         return true;
     if (!old)

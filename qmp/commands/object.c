@@ -180,7 +180,7 @@ static const char *const object_del_errors[] = { "object 'ID' not found",
                                                  "object 'ID' is in use, can not be deleted",
                                                  NULL };
 static const char *const object_reload_errors[] = {
-    "object 'ID' not found", "object 'ID' of type 'TYPE' is not made of files", NULL
+    "object 'ID' not found", "object 'ID' of type 'TYPE' has no files to reload", NULL
 };
 
 static const QmpCommand commands[] = {

@@ -200,7 +200,7 @@ NbdsVerdict nbds_meta_option(NbdsSession *s, uint32_t option, const uint8_t *dat
         return invalid(s, option, "malformed export name or no count of queries");
     q.n = tm_get_be32(data);
     if (q.n > NBDS_QUERIES_MAX) {
-        nbds_option_error(s, option, NBD_REP_ERR_TOO_BIG, "%u queries, at most %u are taken", q.n,
+        nbds_option_error(s, option, NBD_REP_ERR_TOO_BIG, "%u queries, expected at most %u", q.n,
                           NBDS_QUERIES_MAX);
         return NBDS_MORE;
     }

@@ -38,7 +38,8 @@ static void refuse(NbdsSession *s, uint32_t option, const BlkExport *x, const ch
     else if (!s->tls && s->service->tls)
         nbds_option_error(s, option, NBD_REP_ERR_TLS_REQD, "export '%s' needs TLS", name);
     else
-        nbds_option_error(s, option, NBD_REP_ERR_POLICY, "export '%s' is not for you", name);
+        nbds_option_error(s, option, NBD_REP_ERR_POLICY, "you are not allowed to open export '%s'",
+                          name);
 }
 
 BlkExport *nbds_lookup(NbdsSession *s, uint32_t option, const char *name)
@@ -289,7 +290,8 @@ static NbdsVerdict info_or_go(NbdsSession *s, uint32_t option, const uint8_t *da
     if (err == -ECONNABORTED)
         return NBDS_CUT;
     if (err == -EUSERS)
-        nbds_option_error(s, option, NBD_REP_ERR_POLICY, "export '%s' has its %u clients", name,
+        nbds_option_error(s, option, NBD_REP_ERR_POLICY,
+                          "export '%s' already has its maximum of %u clients", name,
                           blk_export_max_connections(x));
     else if (err)
         nbds_option_error(s, option, NBD_REP_ERR_SHUTDOWN, "export '%s' is shutting down", name);

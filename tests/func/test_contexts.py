@@ -86,7 +86,7 @@ def limits(tmp):
     with Daemon(tmp, *disk(tmp, "disk0", 4 * n)) as d:
         for i in range(64):
             change(d, "c%d" % i)
-        raises(QMPError, change, d, "c64", match="'c64': the export has 64 already")
+        raises(QMPError, change, d, "c64", match="'c64': the export already has the maximum of 64")
         for first in range(0, n, step):
             change(d, "c0", [(2 * i, 1, 1) for i in range(first, first + step)], append=first > 0)
         equal(d.qmp("query-block-export-contexts")[0], info("c0", ranges=n, size=n))

@@ -94,7 +94,7 @@ def written_on_below(tmp):
 
     b, log = written_below(tmp, change)
     equal([b.get("inconsistent", False), b["count"]], [False, 4 << 20])
-    matches(log, "node 'raw': its disk is written to below")
+    matches(log, "node 'raw': another node writes to its disk")
 
 
 @test(needs=["losetup"])

@@ -78,7 +78,7 @@ def pidfile_of_another(tmp):
         with open(other, "w") as f:
             f.write("123\n")
         make()
-        refused("cannot create PID file: '%s' (is a symbolic link|exists, but is no PID file)" % path,
+        refused("cannot create PID file: '%s' (is a symbolic link|exists and is not a PID file)" % path,
                 "--pidfile", path)
         equal(contents(other, 0, 99), b"123\n")
         os.unlink(path)

@@ -77,9 +77,9 @@ def objects(tmp):
         os.write(writer, b"letmein")
         threading.Timer(0.3, os.close, (writer,)).start()
         d.qmp("object-add", **{"qom-type": "secret"}, id="s", file=path)
-        refused(d, "object-add", "no regular file", qom_type="authz-list-file", id="a", filename=path)
+        refused(d, "object-add", "not a regular file", qom_type="authz-list-file", id="a", filename=path)
         os.rename(path, os.path.join(tmp, "keys.psk"))
-        refused(d, "object-add", "no regular file", qom_type="tls-creds-psk", id="t", dir=tmp,
+        refused(d, "object-add", "not a regular file", qom_type="tls-creds-psk", id="t", dir=tmp,
                 endpoint="server")
 
 
@@ -96,7 +96,7 @@ def certificates(tmp):
                 if os.path.exists(os.path.join(copy, name)):
                     os.unlink(os.path.join(copy, name))
                 os.mkfifo(os.path.join(copy, name))
-                refused(d, "object-add", "no regular file|through the pipe", qom_type="tls-creds-x509",
+                refused(d, "object-add", "not a regular file|through the pipe", qom_type="tls-creds-x509",
                         id="t", dir=copy, endpoint="server", sanity_check=check)
                 shutil.rmtree(copy)
         d.qmp("object-add", **{"qom-type": "tls-creds-x509"}, id="t", dir=directory, endpoint="server")

@@ -276,7 +276,7 @@ def one_place_for_two(tmp):
     with Daemon(tmp) as d:
         add(d, f, raw("r", "f"), raw("s", "f"))
         both = [change("add", n, "b", persistent=True) for n in ("r", "s")]
-        says = "Node '%s' can't have persistent bitmaps at '.*f.*', where those of node '%s' are: see the option bitmap-store"
+        says = "Node '%s' can't keep persistent bitmaps in '.*f.*', which has those of node '%s': see the option bitmap-store"
         raises(QMPError, d.qmp, "transaction", actions=both, match=says % ("s", "r"))
         bitmap(d, "s", True)
         raises(QMPError, bitmap, d, "r", True, match=says % ("r", "s"))

@@ -189,7 +189,7 @@ def root_directory(tmp):
         try:
             with Daemon(tmp, "--sandbox", "on,files=given", "--blockdev",
                         "driver=file,node-name=n,filename=" + path) as d:
-                matches(d.log(), "warning: sandbox: nothing can be made beside '%s'" % path)
+                matches(d.log(), "warning: sandbox: files can't be created beside '%s'" % path)
                 raises(QMPError, d.qmp, "blockdev-add", driver="file", node_name="o", filename=other,
                        match="Permission denied .the sandbox allows")
                 raises(QMPError, d.qmp, "block-dirty-bitmap-add", node="n", name="b", persistent=True,

@@ -89,7 +89,7 @@ def backing(tmp):
         h = d.nbd()
         h.pread(20 * M, 0)
     d = raises(Failure, serve, tmp, blockdev(top, backing=None))
-    matches(str(d), "names the backing file '.*middle.qcow2' \\(qcow2\\): say what it is with 'backing'")
+    matches(str(d), "names the backing file '.*middle.qcow2' \\(qcow2\\): specify it with 'backing'")
 
 
 @test(needs=NEEDS + ["qemu-storage-daemon"])
@@ -151,7 +151,7 @@ def names(tmp):
                 "not in its own directory")
         with serve(tmp, blockdev(path, backing=None, backing_names='"any"')) as d:
             same(tmp, d, path, M)
-    for backing, form, says in (("nbd:unix:/tmp/x", "raw", "is no path"), ("json:{}", "raw", "is no path"),
+    for backing, form, says in (("nbd:unix:/tmp/x", "raw", "is not a path"), ("json:{}", "raw", "is not a path"),
                                 ("base", "vmdk", "format 'vmdk'"), ("gone", "raw", "Could not open backing file.*gone"),
                                 ("ring", "qcow2", "longer than 256 images")):
         path = named("ring", backing, form)

@@ -514,7 +514,7 @@ def bounds(tmp):
         raises(QMPError, d.qmp, "block-dirty-bitmap-add", node="disk0", name="b", granularity=512, persistent=True,
                match="Can't make bitmap 'b' persistent in 'disk0': Too much space will be occupied by the bitmap")
         d.qmp("block-dirty-bitmap-add", node="disk0", name="b", granularity=1024, persistent=True)
-        resize(d, 8 << 40, "Bitmap 'b' could not be kept in the image then: Too much space")
+        resize(d, 8 << 40, "Bitmap 'b' does not fit into the image after the change: Too much space")
     settled(path)
     path = create(os.path.join(tmp, "old.qcow2"), M, "compat=0.10")
     with serve(tmp, path) as d:

@@ -198,7 +198,7 @@ def wrong_objects(tmp):
                            ("Expecting TLS credentials with a server endpoint", dict(tls_creds="c0")),
                            ("is not an authorization object", dict(tls_creds="t0", tls_authz="s0")),
                            ("No authorization object with id 'none'", dict(tls_creds="t0", tls_authz="none")),
-                           ("takes tls-creds", dict(tls_authz="none")),
+                           ("needs tls-creds", dict(tls_authz="none")),
                            ("tls-required=on", dict(tls_creds="t0", tls_authz="a", tls_required=False))):
             raises(QMPError, d.qmp, "nbd-server-start", match=text, addr=address, **more)
         d.qmp("nbd-server-start", addr=address, tls_creds="t0")

@@ -64,7 +64,7 @@ def full(tmp):
     with serve(tmp, *options("x", max_connections=2)) as d:
         held = [Wire(d.nbd_path).go("x") for _ in range(2)]
         w = Wire(d.nbd_path)
-        equal(w.opt(OPT_GO, info_data("x")), [(ERR_POLICY, b"export 'x' has its 2 clients")])
+        equal(w.opt(OPT_GO, info_data("x")), [(ERR_POLICY, b"export 'x' already has its maximum of 2 clients")])
         equal(w.verdict(OPT_INFO, info_data("x")), REP_ACK)
         cut = Wire(d.nbd_path)
         cut.send(option(OPT_EXPORT_NAME, b"x"))

@@ -244,7 +244,7 @@ START_TEST(number_of_contexts)
 
         sets(name, 0, false, &one, 1);
     }
-    refused("more", 0, false, &one, 1, "'more': the export has 64 already");
+    refused("more", 0, false, &one, 1, "'more': the export already has the maximum of 64");
     sets("c5", 64, false, &one, 1); /* takes its place */
     list = blk_contexts_list(contexts);
     ck_assert_str_eq(blk_context_name(list->pdata[5]), "c5");
@@ -294,7 +294,8 @@ START_TEST(number_of_ranges)
         old[i] = map_of("m");
     }
     ck_assert(!set("m", 0, false, ranges, 1, HUGE, &error));
-    ck_assert_ptr_nonnull(strstr(error->message, "the export has 4000000 already"));
+    ck_assert_ptr_nonnull(
+        strstr(error->message, "the export and its sessions have 4000000 already"));
     sets("m", 0, false, NULL, 0);
     blk_context_map_unref(old[2]);
     sets("m", 0, false, ranges, max);

@@ -228,7 +228,7 @@ static const struct {
     { "refused-name.so", "malformed driver name 'not a name'" },
     { "refused-taken.so", "there is already a driver 'file'" },
     { "refused-callback.so", "lacks the required callback 'get_info'" },
-    { "refused-discard.so", "driver 'refused' writes what stands on its children and so needs" },
+    { "refused-discard.so", "driver 'refused' has children and a callback 'pwrite', so it needs" },
     { "refused-option.so", "option 'read-only' of driver 'refused' is one that every driver has" },
     { "refused-default.so", "does not accept its own default 'purple'" },
     { "refused-null.so", "refuses to be loaded" },

@@ -42,7 +42,7 @@ static void fail_in_add(unsigned k, unsigned n, int err)
     assert_dirty(&d, "a", "0-64");
     disk_mark(&d, 9 * MIB, 1);
     io_fail(0, 0, 0);
-    lost = k % 2 == 0 && strstr(d.reasons->str, "can't be marked as behind");
+    lost = k % 2 == 0 && strstr(d.reasons->str, "can't be marked as out of date");
     if (k % 2) {
         disk_heal(&d);
         ck_assert_msg(!bmp_set_wants_commit(d.set), "call %u: not healed", k);

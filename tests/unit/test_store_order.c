@@ -187,7 +187,7 @@ START_TEST(what_is_behind_is_not_vouched_for_again)
     d.sys.unlink = stuck_unlink;
     disk_mark(&d, 40 * MIB, 1);
     ck_assert(strstr(d.reasons->str, "could not be synced") != NULL);
-    ck_assert(strstr(d.reasons->str, "can't be marked as behind") == NULL);
+    ck_assert(strstr(d.reasons->str, "can't be marked as out of date") == NULL);
     disk_heal(&d);
     ck_assert(bmp_set_wants_commit(d.set));
     disk_mark(&d, 50 * MIB, 1);

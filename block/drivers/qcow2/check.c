@@ -90,7 +90,7 @@ static bool start(Qcow2Check *k, BlkNode *data_file, GError **error)
     if (k->clusters > CLUSTERS_MAX)
         return tm_error_set(error,
                             "The image is too large to be checked: %" PRIu64
-                            " clusters, and may have %" PRIu64,
+                            " clusters, expected at most %" PRIu64,
                             k->clusters, CLUSTERS_MAX);
     k->allocated = tm_min(info.allocated / k->cluster + 1, k->clusters);
     k->entry_bytes = k->header.extended_l2 ? 16 : 8;

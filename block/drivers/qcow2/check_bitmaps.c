@@ -61,7 +61,7 @@ GArray *qcow2_directory_read(BlkNode *file, const Qcow2Header *h, GError **error
         !tm_range_within(h->bitmaps_offset, h->bitmaps_size, blk_node_size(file))) {
         tm_error_set(error,
                      "bitmaps extension: a directory of %u bitmaps, %" PRIu64 " bytes at %" PRIu64
-                     ", can't be",
+                     ", is invalid",
                      h->n_bitmaps, h->bitmaps_size, h->bitmaps_offset);
         return NULL;
     }
@@ -76,7 +76,7 @@ GArray *qcow2_directory_read(BlkNode *file, const Qcow2Header *h, GError **error
         uint64_t length = read_entry(bytes + at, h->bitmaps_size - at, &e);
 
         if (!length) {
-            tm_error_set(error, "bitmaps extension: entry %u of the directory can't be", i);
+            tm_error_set(error, "bitmaps extension: entry %u of the directory is invalid", i);
             return NULL;
         }
         g_array_append_val(list, e);
@@ -91,7 +91,7 @@ static void count_entry(Qcow2Check *k, const Qcow2DirectoryEntry *b, uint64_t en
 
     if (entry & TABLE_RESERVED || (offset && (entry & ALL_ONES || offset & (k->cluster - 1)))) {
         k->result.corruptions++;
-        qcow2_check_found(k, "ERROR bitmap '%s': table entry 0x%" PRIx64 " can't be", b->name,
+        qcow2_check_found(k, "ERROR bitmap '%s': table entry 0x%" PRIx64 " is invalid", b->name,
                           entry);
         return;
     }
@@ -105,7 +105,7 @@ static bool count_table(Qcow2Check *k, const Qcow2DirectoryEntry *b, GError **er
     g_autofree uint8_t *chunk = g_malloc(CHUNK);
 
     if (!qcow2_check_fresh(k, b->table_offset, bytes, QCOW2_HOLDS_OTHER))
-        return tm_error_set(error, "The image is corrupt beyond a check: bitmaps overlap");
+        return tm_error_set(error, "The image is too corrupt to be checked: bitmaps overlap");
     qcow2_check_refer(k, b->table_offset, bytes, QCOW2_HOLDS_OTHER);
     for (uint64_t done = 0; done < bytes && b->table_offset + done < k->size;) {
         uint64_t n = tm_align_down(qcow2_check_hole(k, b->table_offset + done, bytes - done), 8);

@@ -340,8 +340,8 @@ bool qcow2_check_rebuild(Qcow2Check *k, GError **error)
     lay_out(k, &r);
     if (r.table * k->cluster > QCOW2_REFTABLE_MAX)
         return tm_error_set(error,
-                            "Could not rebuild the refcounts: the table would be of %" PRIu64
-                            " bytes, and may be of %" PRIu64,
+                            "Could not rebuild the refcounts: the table would have %" PRIu64
+                            " bytes, expected at most %" PRIu64,
                             r.table * k->cluster, QCOW2_REFTABLE_MAX);
     table = g_try_malloc0(r.table * k->cluster);
     if (!block || !table)

@@ -192,8 +192,9 @@ static bool count_l2(Qcow2Check *k, uint64_t offset, bool active, uint64_t *visi
     if (qcow2_check_hole(k, offset, k->cluster) == k->cluster)
         return true;
     if (++*visits > k->allocated + REPEATED_MAX)
-        return tm_error_set(error, "The image is corrupt beyond a check: L2 tables are referred to "
-                                   "again and again");
+        return tm_error_set(error,
+                            "The image is too corrupt to be checked: L2 tables have too many "
+                            "references");
     table = g_try_malloc(k->cluster);
     ret = table ? qcow2_check_read(k, table, offset, k->cluster) : -ENOMEM;
     if (ret < 0)
@@ -225,7 +226,7 @@ static bool count_l1(Qcow2Check *k, uint64_t offset, uint32_t entries, bool acti
     g_autofree uint8_t *chunk = g_malloc(CHUNK);
 
     if (!qcow2_check_fresh(k, offset, bytes, QCOW2_HOLDS_L1))
-        return tm_error_set(error, "The image is corrupt beyond a check: L1 tables overlap");
+        return tm_error_set(error, "The image is too corrupt to be checked: L1 tables overlap");
     qcow2_check_refer(k, offset, bytes, QCOW2_HOLDS_L1);
     for (uint64_t done = 0; done < bytes;) {
         uint64_t n = tm_align_down(qcow2_check_hole(k, offset + done, bytes - done), 8);

@@ -119,8 +119,8 @@ static bool check_files(const BlkOptions *o, bool data_file, GError **error)
                             blk_options_string(o, "backing-fmt"));
     if (backing && strlen(backing) > BACKING_MAX)
         return tm_error_set(error,
-                            "Could not assign backing file: its name has %zu bytes, and may "
-                            "have %u",
+                            "Could not assign backing file: its name has %zu bytes, expected "
+                            "at most %u",
                             strlen(backing), BACKING_MAX);
     return true;
 }
@@ -197,8 +197,8 @@ static bool lay_out(Layout *l, GError **error)
     lay_refcounts(l);
     if (l->reftable * l->cluster > QCOW2_REFTABLE_MAX)
         return tm_error_set(error,
-                            "Could not resize image: the refcount table would be of %" PRIu64
-                            " bytes, and may be of %" PRIu64,
+                            "Could not resize image: the refcount table would have %" PRIu64
+                            " bytes, expected at most %" PRIu64,
                             l->reftable * l->cluster, QCOW2_REFTABLE_MAX);
     if (l->end > (UINT64_C(1) << 55) / l->cluster)
         return tm_error_set(error, "Could not resize image: File too large");

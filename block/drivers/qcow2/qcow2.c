@@ -75,8 +75,8 @@ static int refuse_children(struct tidemark_node *node, const Qcow2Header *h)
         if (strcmp(which, "none") != 0)
             return blk_host_open_backing(node, h->backing, h->backing_format, which);
         blk_host.error(node,
-                       "The image names the backing file '%s'%s%s%s: say what it is with 'backing' "
-                       "(a node, or null for none), or with backing-names that it may be followed",
+                       "The image names the backing file '%s'%s%s%s: specify it with 'backing' (a "
+                       "node, or null for none), or allow it with backing-names",
                        h->backing, h->backing_format ? " (" : "",
                        h->backing_format ? h->backing_format : "", h->backing_format ? ")" : "");
         return -EINVAL;

@@ -112,7 +112,7 @@ static void snapshot_clear(void *data)
 static bool check_place(BlkNode *file, const Qcow2Header *h, GError **error)
 {
     if (h->n_snapshots > SNAPSHOTS_MAX)
-        return tm_error_set(error, "Snapshot table too large: %u snapshots, and may have %u",
+        return tm_error_set(error, "Snapshot table too large: %u snapshots, expected at most %u",
                             h->n_snapshots, SNAPSHOTS_MAX);
     if (h->snapshots_offset & ((UINT64_C(1) << h->cluster_bits) - 1) ||
         h->snapshots_offset >= blk_node_size(file))
