@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 # A thin front door: meson and ninja do the building. `make help` lists what there is to ask for.
 
 SRCDIR := $(patsubst %/,%,$(dir $(lastword $(MAKEFILE_LIST))))

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What is done to a server, and what it costs: one measurement a function, each returns figures.
 
 Figures: iops, gib_s, extents_s (a second); p50_us, p99_us; cpu (the server's CPU, by `per`)."""

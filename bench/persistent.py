@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What persistent bitmaps cost: while writing, and when they are found again. Beside qemu-storage-daemon
 with the bitmap of a qcow2 image, and the same image without one.
 

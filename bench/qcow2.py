@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 """qcow2: allocated clusters read and overwritten, new ones allocated; ours beside qemu-storage-daemon's, on
 equal images of their own, and beside ours without a format."""
 import os

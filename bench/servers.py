@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The NBD servers that are compared: how each is started on an image, steered, measured and ended.
 
 A server serves the export "disk" on a unix socket in a directory of its own. Every process started

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* bench/walk.c: what bench/run asks of a server that fio can't: dirtying a disk in a pattern, and
  * walking over a metadata context.
  *

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* bitmap/bitmap.c: one named bitmap: its life, its changes, its content.
  *
  * The names of errors are QEMU's (block/dirty-bitmap.c and block/monitor/bitmap-qmp-cmds.c, version

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* bitmap/bitmap.h: the dirty bitmaps of one disk.
  *
  * A BmpSet belongs to one disk (one block node). It holds the tracker, the one recorder that writes

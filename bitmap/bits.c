@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* bitmap/bits.c: the radix tree over pages. What it promises is in bits.h; the shape of slots,
  * pages and nodes, and what happens without memory, in page.h. */
 #include "bitmap/bits.h"

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* bitmap/bits.h: a sparse set of bits over [0, nbits), up to 2^54 of them. Pure data.
  *
  * A radix tree of pages (page.h) that copies of a set share and that are copied when written:

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* bitmap/chain.c: the deltas of a set, and folding them. What the chain is: set.h. */
 #include "bitmap/set.h"
 #include "util/range.h"

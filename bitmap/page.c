@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* bitmap/page.c: leaves and nodes of a set of bits: memory, references, and what happens inside one
  * leaf. See page.h for the invariants. */
 #include "bitmap/page.h"

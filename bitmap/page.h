@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* bitmap/page.h: the pieces that a set of bits is made of (inside bitmap/ only).
  *
  * A set is a radix tree (bits.h). Its leaves are pages of 65,536 bits: a sorted list of the set

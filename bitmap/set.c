@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* bitmap/set.c: the bitmaps of one disk as a whole: marking, changes, resize, look-up. */
 #include "bitmap/store/store_internal.h"
 #include "util/error.h"

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* bitmap/set.h: what a set and its bitmaps are made of (inside bitmap/ only); bitmap.h is for
  * users.
  *

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* bitmap/tracker.c: concurrent marking and the swap of epochs. How both work is in tracker.h. */
 #include "bitmap/tracker.h"
 #include "util/range.h"

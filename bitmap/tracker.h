@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* bitmap/tracker.h: the one recorder of a disk, which every write marks (inside bitmap/ only).
  *
  * Marks go to the tree of the running epoch: the pages of page.h, changed by many threads at once.

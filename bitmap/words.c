@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* bitmap/words.c: bits in and out as words, for formats that keep them so. What is not mixed costs
  * neither time nor memory. */
 #include "bitmap/bits.h"

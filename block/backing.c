@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/backing.c: opening the backing file that an image names, where the user said that such
  * names may be followed.
  *

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/bitmap_changes.h: changes of bitmaps that can be taken back: what transactions consist of.
  *
  * Everything here happens within a change (block/bitmaps.h) of all nodes concerned. Main thread. */

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/bitmaps.c: nodes and their stores of bitmaps; see the header.
  *
  * A node is drained parents first: a request in the parent may be waiting for its child.

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/bitmaps.h: the persistent bitmaps of nodes: which store a node has, changes that a crash
  * can't cut in two, and time passing.
  *

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/bitmaps_image.c: nodes whose images keep bitmaps themselves, and have them in a store while
  * they are open for writing: I1 and I2 of bitmap/store/store.h.
  *

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/bitmaps_internal.h: what block/bitmaps.c asks of nodes whose images keep bitmaps themselves
  * (block/bitmaps_image.c). Main thread. */
 #pragma once

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/disk.h: the file or the device that a node's data is in: which it is, and who is told that
  * it is written. Main thread. */
 #pragma once

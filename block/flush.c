@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/flush.c: making a node's completed writes durable. */
 #include "block/losses.h"
 #include "block/node_internal.h"

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/graph.h: the nodes by name, and what happens to all of them.
  *
  * Main thread, except blk_graph_engine(), blk_graph_losses(), blk_graph_ask_heal(),

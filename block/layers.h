@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/layers.h: which image of a chain a range of the disk is in, and where: what qemu-img map
  * tells.
  *

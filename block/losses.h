@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/losses.h: disks of which a flush has failed.
  *
  * The kernel drops what it could not write, reports that once, and goes on: what is read is not

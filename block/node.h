@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/node.h: one node of the graph: a driver instance that presents a disk.
  *
  * Threads: references and the read-only accessors from any thread; the rest says so. */

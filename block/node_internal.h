@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/node_internal.h: what a node is made of. Private to block/. */
 #pragma once
 #include "block/engine/inflight.h"

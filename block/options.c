@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/options.c: one node's options, parsed from JSON against tables. See the header.
  *
  * Names and messages are QEMU's (qapi/block-core.json, BlockdevOptions). As there, what is known is

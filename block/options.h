@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/options.h: the typed options of one node, parsed from a JSON object against its driver's
  * table.
  *

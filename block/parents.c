@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/parents.c: see the header.
  *
  * Who sees a node's changes is a list of the node's own. It changes with the node drained, so a

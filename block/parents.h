@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/parents.h: how the content of a node shows in those that stand on it, and what
  * follows: whose bitmaps a change concerns, and who must be held while bitmaps change.
  *

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/permissions.c: see the header.
  *
  * A change of who uses a node is carried downwards, parents first: for each node what its users

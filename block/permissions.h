@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/permissions.h: who may do what with a node: QEMU's permissions (BLK_PERM_* of its block.c).
  *
  * Each user of a node, that is a parent, an export or a job, needs some permissions and shares some

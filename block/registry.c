@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/registry.c: the drivers by name: the built-in ones and plug-ins. See the header.
  *
  * Nothing of a plug-in's description is believed before its ABI and size are right. Invariant:

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/registry.h: which drivers there are, by name.
  *
  * Filled before the graph is used: the built-in ones by blk_registry_new(), plug-ins by --module

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/reopen.c: blockdev-reopen: nodes are closed and opened with other options, in place.
  *
  * What can be checked without touching a driver is checked first. Then the nodes and all that stand

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/reopen_check.c: what is asked of a reopening, and whether it can be, before anything is
  * touched.
  *

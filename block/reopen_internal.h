@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/reopen_internal.h: what a reopening knows. Private to block/reopen*.c. */
 #pragma once
 #include "block/node_internal.h"

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/cli.c: see cli.h. */
 #include "client/cli.h"
 #include "client/text.h"

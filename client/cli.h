@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/cli.h: the command line as tables. Parsing, --help and the "did you mean" of a misspelt
  * word all derive from the same const TcCommand.
  *

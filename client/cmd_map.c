@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/cmd_map.c: "tidemark map": the extents of a disk as a table, as JSON or as a picture. */
 #include "client/commands.h"
 #include "client/copy/source.h"

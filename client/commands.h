@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/commands.h: the subcommands, a file each. Threads: main. */
 #pragma once
 #include "client/cli.h"

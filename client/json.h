@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/json.h: reading and printing JSON objects.
  *
  * Threads: an object belongs to one. */

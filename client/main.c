@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/main.c: the tidemark command: finds the subcommand and runs it. */
 #include "client/commands.h"
 #include "util/log.h"

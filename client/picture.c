@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/picture.c: see picture.h. */
 #include "client/picture.h"
 #include "client/text.h"

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/picture.h: a whole disk as a rectangle of characters, one cell a range.
  *
  * A cell shows the most important state that occurs anywhere in its range, so a single dirty

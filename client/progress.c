@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/progress.c: see progress.h. */
 #include "client/progress.h"
 #include "client/text.h"

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/progress.h: one line on a terminal that is rewritten in place.
  *
  * Nothing is drawn where standard error is no terminal. Threads: a progress belongs to one. */

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/state.h: what a range of a disk holds, as people are shown it.
  *
  * Pure functions; any thread. */

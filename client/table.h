@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/table.h: rows in columns as wide as their widest cell, two spaces apart.
  *
  * Cells are cleaned with tc_printable, so that a server's names can't steer the terminal.

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/text.h: sizes, percentages and words as people read and write them, and what the terminal
  * can show.
  *

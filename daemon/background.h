@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* daemon/background.h: --daemonize: the parent waits until the child is up, then leaves. */
 #pragma once
 #include <glib.h>

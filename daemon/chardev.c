@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* daemon/chardev.c: see the header. Of QEMU's many channels the two that a storage daemon is
  * given. */
 #include "daemon/chardev.h"

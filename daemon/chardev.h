@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* daemon/chardev.h: --chardev: the channels that monitors speak on. Main thread. */
 #pragma once
 #include <glib.h>

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* daemon/cmdline.c: the table of options, from which parsing and --help derive. */
 #include "daemon/cmdline.h"
 

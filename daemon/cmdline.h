@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* daemon/cmdline.h: tidemarkd's command line, as a list in the order given.
  *
  * qemu-storage-daemon's options, with its messages. What an option means is main.c's. */

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* daemon/daemon.c: what the options do, and the order in which things begin and end.
  *
  * Ending goes from the outside in: monitors, the NBD server with its sessions, exports, a flush,

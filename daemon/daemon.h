@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* daemon/daemon.h: everything that one tidemarkd is made of, made and unmade in order. Main
  * thread. */
 #pragma once

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* daemon/fences.c: Landlock, seccomp and identities; see the header. */
 #include "daemon/fences.h"
 

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* daemon/fences.h: what the kernel can keep a process from: Landlock, seccomp, identities. What it
  * is used for is sandbox.h's.
  *

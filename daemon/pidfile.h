@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* daemon/pidfile.h: --pidfile: the process id in a file that stays locked while the daemon lives.
  *
  * What is at the path is taken over only if it is a file of one name that holds a number or

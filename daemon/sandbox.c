@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* daemon/sandbox.c: what the command line names, and which fences stand; see the header. */
 #include "daemon/sandbox.h"
 

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* daemon/sandbox.h: what a daemon that has been taken over can't do: --sandbox and --user.
  *
  * A hostile client or image that finds a way to run code in this process still has only what the

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* docs/describe.c: what the documentation says of QMP, from the tables of qmp/schema/table.h. `make
  * docs` keeps its output in docs/qmp-reference.md and in docs/man/tidemarkd.8;
  * tests/unit/check_lists compares.

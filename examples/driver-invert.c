@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: 0BSD */
 /* examples/driver-invert.c: a filter that changes the bytes: those of its child with every bit
  * turned over.
  *

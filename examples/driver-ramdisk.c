@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: 0BSD */
 /* examples/driver-ramdisk.c: a disk in memory, the simplest driver there is.
  *
  *     cc -shared -fPIC $(pkg-config --cflags tidemark) -o ramdisk.so driver-ramdisk.c

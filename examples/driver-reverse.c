@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: 0BSD */
 /* examples/driver-reverse.c: a filter: the child's blocks in reverse order, last block first.
  *
  *     cc -shared -fPIC $(pkg-config --cflags tidemark) -o reverse.so driver-reverse.c

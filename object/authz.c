@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* object/authz.c: who may: one identity, a list of rules, or a file with such a list.
  *
  * The first rule that matches decides, or else the list's policy. A file is read again when it has

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* object/objects.c: the registry of user-created objects. */
 #include "object/objects_internal.h"
 

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* object/objects.h: objects that users create and name: secrets, TLS credentials, lists of who may
  * do what. QEMU's user-creatable objects, with its types and properties (qapi/qom.json,
  * crypto.json, authz.json).

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* object/objects_internal.h: what the kinds of objects are made of. Private to block/. */
 #pragma once
 #include "object/objects.h"

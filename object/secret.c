@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* object/secret.c: a password or key, given in place or in a file, maybe encrypted with another one
  * (AES-256-CBC with PKCS#7 padding). Source: QEMU docs/system/secrets. */
 #include "object/objects_internal.h"

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* object/tls_creds.c: TLS credentials: a directory of PEM files, or of pre-shared keys.
  *
  * What was loaded is constant and counted. Reloading puts something else in its place, for sessions

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* object/tls_creds.h: TLS sessions with the credentials of a tls-creds object (tls-creds-x509,
  * tls-creds-psk). Files are named as QEMU names them: ca-cert.pem, ca-crl.pem, server-cert.pem,
  * server-key.pem; keys.psk.

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 # Completion of tidemark(1) for bash: commands and options as --help shows them, those of QMP from the
 # tables that the program has, else file names.
 

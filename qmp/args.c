@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* qmp/args.c: see the header. */
 #include "qmp/args.h"
 #include "qmp/context.h"

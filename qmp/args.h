@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* qmp/args.h: arguments of shapes that several commands take; internal to qmp/. */
 #pragma once
 #include "block/export/export.h"

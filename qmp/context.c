@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* qmp/context.c: see the header.
  *
  * Events come from any thread and leave on the main one: others put them in a queue and ring, so

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* qmp/context.h: what commands work on, and how one is run.
  *
  * One QmpContext for a daemon. Monitors run the commands of their clients through it, and the

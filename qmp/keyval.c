@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* qmp/keyval.c: see keyval.h.
  *
  * A key is a path. While reading, every inner node is an object whose keys may all be numbers; the

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* qmp/keyval.h: the command line's "key=value,..." as a JSON object (QEMU util/keyval.c's syntax).
  *
  * "a.b=c" is {"a": {"b": "c"}}; "a.0=x,a.1=y" is {"a": ["x", "y"]}; ",," within a value is a comma;

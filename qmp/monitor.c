@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* qmp/monitor.c: listens, and keeps the list of sessions. The sessions are in session.c. */
 #include "qmp/monitor.h"
 #include "qmp/session.h"

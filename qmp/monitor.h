@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* qmp/monitor.h: QMP sessions, on a listening unix socket or on standard input and output.
  *
  * A session is greeted, negotiates capabilities (out-of-band is not offered), and then has its

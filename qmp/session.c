@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* qmp/session.c: the conversation with one client.
  *
  * Input is read when it is there and while not too much output waits; each value is answered before

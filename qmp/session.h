@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* qmp/session.h: one client of a monitor; internal to qmp/. Main thread. */
 #pragma once
 #include "qmp/context.h"

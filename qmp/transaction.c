@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* qmp/transaction.c: see the header.
  *
  * All disks that the actions name are sealed together, so that what the actions do takes effect at

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* qmp/transaction.h: actions that happen all at one instant, or not at all; internal to qmp/.
  *
  * A command on bitmaps is a transaction of one action, so that there is one implementation of each.

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* server/address.c: addresses: opening the sockets that a server listens on, and telling which they
  * are and who is at their other end.
  *

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* server/limits.c: what a server's clients may take, and the clock that tells when they took too
  * long.
  *

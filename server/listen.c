@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* server/listen.c: listening sockets, and accepting.
  *
  * A listener is a source of the engine. It is not armed while its service is full or the process is

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* server/server.c: the server object: its sessions, and its place in the registry of exports. */
 #include "server/server_internal.h"
 

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* server/server.h: the NBD server, as the daemon sees it.
  *
  * It serves the exports of a registry (block/export/export.h) of type "nbd" on unix and TCP

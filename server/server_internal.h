@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* server/server_internal.h: what the files of server/ share.
  *
  * A session is one connection. Its input belongs to one thread at a time, the owner: whoever runs

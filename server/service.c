@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* server/service.c: the servers that clients see, each with an id, sockets and limits.
  *
  * They share threads, buffers and the exports' registry; an export says which of them show it. A

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* server/sessions.c: what the management sees of clients, and does with them.
  *
  * A session counts for itself, each counter written by one thread. What it negotiated is constant

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* util/endian.h: big-endian (wire) and little-endian (store) loads and stores at any alignment. */
 #pragma once
 #include <endian.h>

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* util/error.h: how a control-path function says what went wrong.
  *
  * Control-path functions take a GError ** last and return false (or NULL). The message is one

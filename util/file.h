@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* util/file.h: reading small files that a user names, without ever waiting for good; and making
  * names durable.
  *

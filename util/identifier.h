@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* util/identifier.h: what QEMU takes for an id (util/id.c): letters, digits, '-', '.', '_',
  * beginning with a letter. Any thread. */
 #pragma once

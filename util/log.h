@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* util/log.h: lines on standard error. Only the daemon, the client and tests log; libraries return
  * errors or call a callback that they were given.
  *

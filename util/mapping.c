@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* util/mapping.c: the guarded mappings and the handler of SIGBUS.
  *
  * A signal handler is given nothing but an address, so the table of mappings is the one global

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* util/mapping.h: shared file mappings that survive what happens to the file.
  *
  * Touching a page of a mapping that the file does not have any more, or that the medium can't read,

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* util/range.h: the only way that an offset and a length meet.
  *
  * Offsets and lengths are bytes. Nothing here overflows silently. Pure functions, any thread. */

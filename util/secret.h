@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* util/secret.h: memory for passwords and keys: kept out of core dumps and, as far as the limits
  * let it, out of swap, and wiped before it is given back.
  *

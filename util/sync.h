@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* util/sync.h: reference counts and scoped locks.
  *
  * Locks are pthread mutexes, not GMutex: the thread sanitizer sees them. For the same reason counts

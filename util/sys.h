@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* util/sys.h: the system calls that touch disks and stores, as a table that tests can replace.
  *
  * Whoever opens files is given a const TmSys * (borrowed, outlives the user) and calls the kernel

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* util/tsan.c: tells the thread sanitizer about GLib's locks. Built under -fsanitize=thread only.
  *
  * The sanitizer sees what is compiled for it and the pthread functions. GLib isn't compiled for it,

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* util/unix_socket.h: the file of a unix socket that a server listens on.
  *
  * A socket on which a process listens is never taken away from it; one that nobody listens on any

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* bitmap/store/catalogue.c: writing a catalogue; the layout is in the header. */
 #include "bitmap/store/catalogue.h"
 

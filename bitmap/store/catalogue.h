@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* bitmap/store/catalogue.h: the bitmaps of a disk as bytes (inside bitmap/ only): what a commit
  * writes and an opening reads.
  *

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* bitmap/store/catalogue_internal.h: the numbers of a catalogue's layout (docs/bitmap-store.md). */
 #pragma once
 

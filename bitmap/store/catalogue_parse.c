@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* bitmap/store/catalogue_parse.c: reading a catalogue, whatever its bytes are; the layout is in the
  * header.
  *

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* bitmap/store/commit.c: how a new state gets into a store: all of it or none, whatever happens.
  *
  * The disk is flushed first: what the new state calls clean must be there before it is.

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* bitmap/store/device.c: what tells one block device from another, as sysfs has it.
  *
  * A serial number, a world-wide name or the uuid of a mapping or an array outlives a restart of the

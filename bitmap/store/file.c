@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* bitmap/store/file.c: the file of a store: opened and locked, made, named, removed.
  *
  * A file gets its name when it is whole and synced, and every change of a name is followed by a

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* bitmap/store/format.c: encoding and checking the fixed parts of a store; see the header.
  *
  * The superblock's fields are one table, so that encoder, decoder and the written format can't

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* bitmap/store/identity.c: whether a disk is the one that a store was left with.
  *
  * The rules are a table in docs/bitmap-store.md. The change time is not asked: a rename, a chown or

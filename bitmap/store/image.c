@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* bitmap/store/image.c: sets whose bitmaps an image keeps while nobody has it open for writing: I1
  * and I2 of store.h. */
 #include "bitmap/store/store_internal.h"

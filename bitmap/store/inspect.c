@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* bitmap/store/inspect.c: a store without a daemon: what it holds, and making it usable. */
 #include "bitmap/store/store_internal.h"
 

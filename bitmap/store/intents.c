@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* bitmap/store/intents.c: lists of intents as bytes; see the header.
  *
  * Which list is in force: of those of the epoch the one with the highest number that any sector

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* bitmap/store/intents.h: the two lists of intents in a map (inside bitmap/ only);
  * docs/bitmap-store.md is the written format.
  *

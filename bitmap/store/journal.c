@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* bitmap/store/journal.c: the live journal's life, and marking. How it hangs together is in
  * journal_internal.h. */
 #include "bitmap/store/journal_internal.h"

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* bitmap/store/journal.h: the mapped part of a store: what was marked since the last commit, kept
  * so that it survives (inside bitmap/ only).
  *

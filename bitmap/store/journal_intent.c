@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* bitmap/store/journal_intent.c: rounds. A round takes what is asked for, initialises the words
  * that it needs, writes the list of intents and syncs; then what was asked for is marked, for all
  * that wait. How it hangs together is in journal_internal.h. */

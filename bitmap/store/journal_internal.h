@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* bitmap/store/journal_internal.h: what the files of the live journal share: journal.c (life and
  * marking), journal_intent.c (rounds: intents and their syncs), journal_window.c (what is opened
  * ahead). What they are for is in journal.h.

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* bitmap/store/journal_recover.c: what the map of a store says that nobody has open: reading only.
  * */
 #include "bitmap/store/intents.h"

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* bitmap/store/journal_window.c: what is opened ahead of those who write, so that not every first
  * touch waits for a sync, and how much of it.
  *

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* bitmap/store/marks.c: the extended attribute of a disk's file that lists the stores which have
  * seen every write to it.
  *

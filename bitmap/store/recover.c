@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* bitmap/store/recover.c: what the file of a store says about a disk: R1 to R7 of store.h. Reads
  * only; an opening, `tidemark bitmap list` and a repair all see the same. */
 #include "bitmap/store/store_internal.h"

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* bitmap/store/store.c: the life of a store: opened with a disk, failing, ticking, closed. */
 #include "bitmap/store/store_internal.h"
 

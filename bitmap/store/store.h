@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* bitmap/store/store.h: where the persistent bitmaps of a disk live: one file (format.h) beside a
  * raw disk, for one BmpSet.
  *

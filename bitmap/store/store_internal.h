@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* bitmap/store/store_internal.h: what a store is made of (inside bitmap/ only); store.h is for
  * users.
  *

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/drivers/builtin.c: the table of the built-in drivers. A new one is entered here and in
  * drivers.h. */
 #include "block/drivers/drivers.h"

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/drivers/compress.c: a filter whose writes are stored compressed by the format below, in
  * whole clusters: what is written of a cluster is put together with the rest of it.
  *

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/drivers/drivers.h: the built-in drivers, for the table in builtin.c.
  *
  * Static descriptions; any thread. */

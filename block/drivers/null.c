@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/drivers/null.c: a disk that stores nothing, to measure everything above it.
  *
  * Writes are dropped. Reads give zero bytes even with read-zeroes=off: that option only decides

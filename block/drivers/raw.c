@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/drivers/raw.c: the format without a format: the child's bytes, or a window of them.
  *
  * Everything is a mapping to the child: offset is added, size limits. There is nothing to do in a

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/engine/engine.c: loop threads over one epoll set, the worker pool, and the ring between
  * them.
  *

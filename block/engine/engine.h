@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/engine/engine.h: the threads that do I/O.
  *
  * Loop threads share one epoll set. A source is armed one-shot: whichever thread wakes owns the

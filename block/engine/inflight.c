@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/engine/inflight.c: see the header.
  *
  * A stripe's word counts its shared holders; the top bit says that an exclusive holder has it or

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/engine/inflight.h: the requests in flight on one node, by guest range: a reader-writer lock
  * per stripe.
  *

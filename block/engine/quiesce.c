@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/engine/quiesce.c: see the header.
  *
  * The state is a count with a bit, as a stripe of block/engine/inflight.c is. That a thread is

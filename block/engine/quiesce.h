@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/engine/quiesce.h: quiesces a node that threads use without holding stripes
  * (block/engine/inflight.h).
  *

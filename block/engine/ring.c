@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/engine/ring.c: io_uring for what would wait for the medium.
  *
  * Submissions are collected under a lock and handed over by blk_ring_submit(), once a batch.

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/engine/ring.h: one io_uring, shared by the threads of an engine. Private to
  * block/engine/engine.c. */
 #pragma once

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/engine/worker_quota.c: see the header.
  *
  * Invariant: nothing waits while fewer than BLK_WORKER_QUOTA run. What waits holds no stripe, so

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/engine/worker_quota.h: how many workers a node may have.
  *
  * A disk that hangs keeps every worker that runs its work. So a node has at most BLK_WORKER_QUOTA

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/export/add.c: new exports: what is asked for is checked, then the export is listed. */
 #include "block/disk.h"
 #include "block/export/export_internal.h"

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/export/contexts.h: metadata contexts that the management attaches to an export: named maps
  * of ranges of the disk to values of 32 or 64 bits, which clients see as they were given.
  *

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/export/export.c: the registry of exports and the servers that show them. What an export
  * says of itself is facts.c's, what bitmaps it offers selection.c's; add.c makes new ones.
  *

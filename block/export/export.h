@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/export/export.h: exports: what is offered of which node, to whichever server serves it.
  *
  * qmp makes and removes exports, server serves them; neither knows the other. A server registers

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/export/export_internal.h: what the files about exports share. Private to block/. */
 #pragma once
 #include "block/export/export.h"

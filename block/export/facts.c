@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/export/facts.c: what an export says of itself, and what sessions do with one. */
 #include "block/export/export_internal.h"
 #include "util/error.h"

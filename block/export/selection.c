@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/export/selection.c: the bitmaps that an export offers: found, checked, and busy while they
  * are offered. */
 #include "block/export/selection.h"

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/export/selection.h: making the selection of bitmaps that an export offers. Private to
  * block/. */
 #pragma once

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/image/create.c: creating images: the options, the nodes, and raw files. */
 #include "block/image/image.h"
 #include "block/node_internal.h"

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/image/image.h: images as files: made, looked at, checked and mended, with no node of their
  * own.
  *

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/image/info.c: what an image says of itself, as `qemu-img info` and `qemu-img check` put
  * it. */
 #include "block/drivers/qcow2/check.h"

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/io/blocking.c: the blocking lane: I/O that may wait, down the graph, as map answers.
  *
  * Invariants:

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/io/fd.c: all of a range, from or to a descriptor. */
 #include "block/node_internal.h"
 

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/io/host.c: the services that drivers get from the block layer (include/tidemark/driver.h).
  * */
 #include "block/node_internal.h"

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/io/invalidate.c: takes pages away from the page cache that sockets may still read
  * (blk_send()).
  *

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/io/long_requests.c: see the header.
  *
  * Invariant: of a node's requests at most one, which has the turn, is queued for a worker or runs;

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/io/long_requests.h: requests that span more of a disk than can be done at once.
  *
  * A discard, zeroing or caching may span the whole disk, however large. It is done in pieces that

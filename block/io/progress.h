@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/io/progress.h: long work that shows how far it is and can be given up. */
 #pragma once
 #include "block/node.h"

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/io/request.c: the fast lane, and where it leaves for the blocking one.
  *
  * The fast lane walks map from the node submitted to down to a descriptor, taking each node's

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/io/request.h: a request on its way through the block layer: the two lanes.
  *
  * blk_submit() tries the fast lane: it maps the range down to a descriptor and does the page-cache

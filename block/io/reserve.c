@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/io/reserve.c: the descriptor that a range of a node is in, and space there that is promised
  * before it is written to. */
 #include "block/node_internal.h"

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/io/status.c: block status and allocation depth, both from map, and what a backup asks. */
 #include "block/node_internal.h"
 #include "block/parents.h"

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/jobs/create.h: blockdev-create, as a job. Main thread. */
 #pragma once
 #include "block/jobs/job.h"

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/jobs/job.c: the life of jobs.
  *
  * A job runs on a thread of its own, as it may take long or be paused, which workers are not for.

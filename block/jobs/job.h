@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/jobs/job.h: work that goes on after its command has been answered.
  *
  * A job's life is QEMU's (qapi/job.json): created, running (paused and running again), then

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/copy/cmd_copy.c: "tidemark copy": a disk, or what is dirty of it, into a file or device.
  *
  * A thread does the work (copy_disk); the main thread waits for it, draws the progress and takes

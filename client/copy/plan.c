@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/copy/plan.c: see plan.h. */
 #include "client/copy/plan.h"
 #include "util/extent.h"

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/copy/plan.h: what a copy has to do, as a list of ranges.
  *
  * Built from the extents of the source before the target is touched, so that totals are known from

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/copy/source.c: see source.h. */
 #include "client/copy/source.h"
 #include "client/text.h"

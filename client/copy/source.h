@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/copy/source.h: a disk at an NBD server, read through libnbd.
  *
  * Works with any server: what it does not offer (structured replies, metadata contexts, block

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/copy/target.c: see target.h. */
 #include "client/copy/target.h"
 #include "client/text.h"

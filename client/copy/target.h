@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/copy/target.h: the file or block device that a copy is written into.
  *
  * Looking (tc_target_look) touches nothing; opening locks it as QEMU would (OFD locks on the bytes

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/copy/transfer.c: see transfer.h.
  *
  * Lock: TcTransfer.lock guards the plan's cursor and the first error; it is held for neither I/O

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/copy/transfer.h: carries a plan out: many reads in flight on several connections, each
  * with its thread, which writes what arrives into the target.
  *

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/daemon/arguments.c: see arguments.h. */
 #include "client/daemon/arguments.h"
 #include "client/text.h"

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/daemon/arguments.h: words of a command line as a QMP command's arguments.
  *
  * KEY=VALUE sets a member; dots in KEY step into objects and, by number, into arrays

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/daemon/cmd_bitmap.c: "tidemark bitmap": the dirty bitmaps of a daemon's nodes. What works
  * on files is in cmd_store.c. */
 #include "client/commands.h"

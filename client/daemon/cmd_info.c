@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/daemon/cmd_info.c: "tidemark info": what a daemon has, or what an NBD export is. */
 #include "client/commands.h"
 #include "client/copy/source.h"

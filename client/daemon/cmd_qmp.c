@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/daemon/cmd_qmp.c: "tidemark qmp": one QMP command, its arguments typed by the server's
  * schema. */
 #include "client/commands.h"

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/daemon/cmd_sessions.c: "tidemark sessions": the NBD clients of a daemon. */
 #include "client/commands.h"
 #include "client/daemon/qmp_client.h"

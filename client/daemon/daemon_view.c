@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/daemon/daemon_view.c: see daemon_view.h. */
 #include "client/daemon/daemon_view.h"
 #include "client/text.h"

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/daemon/qmp_client.c: see qmp_client.h. */
 #include "client/daemon/qmp_client.h"
 #include <errno.h>

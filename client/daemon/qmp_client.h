@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/daemon/qmp_client.h: the client's end of a QMP socket, tidemarkd's or any QEMU program's.
  *
  * One command at a time; events in between are passed over. Threads: a client belongs to one. */

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/daemon/schema.h: the answer of query-qmp-schema (QEMU docs/devel/qapi-code-gen, "Client
  * JSON Protocol introspection"), asked what type an argument has.
  *

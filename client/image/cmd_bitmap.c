@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/image/cmd_bitmap.c: "tidemark image bitmap": changes of the bitmaps that are kept with an
  * image.
  *

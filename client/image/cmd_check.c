@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/image/cmd_check.c: "tidemark image check": what is wrong with an image, and mending it. */
 #include "block/image/image.h"
 #include "client/image/cmd_image.h"

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/image/cmd_create.c: "tidemark image create".
  *
  * Options are spelt as qemu-img spells them ("-o cluster_size=64k,compat=0.10"), and given to the

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/image/cmd_image.c: "tidemark image": image files without a daemon; a file for each
  * subcommand. */
 #include "client/image/cmd_image.h"

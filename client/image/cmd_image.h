@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/image/cmd_image.h: what the subcommands of "tidemark image" share. Threads: main. */
 #pragma once
 #include "client/commands.h"

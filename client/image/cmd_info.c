@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/image/cmd_info.c: "tidemark image info": what an image is. The JSON is qemu-img's; for a
  * raw image with a store of bitmaps "bitmaps" and "problems" are added, as "tidemark bitmap list"
  * has them. */

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/image/cmd_map.c: "tidemark image map": where the data of an image is, as a table, as JSON
  * or as a picture.
  *

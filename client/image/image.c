@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/image/image.c: see image.h; what images name is names.c's. */
 #include "client/image/image.h"
 #include "bitmap/store/store.h"

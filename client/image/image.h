@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/image/image.h: image files without a daemon: opened in this process, through the block
  * layer and with its locks.
  *

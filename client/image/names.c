@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/image/names.c: what image files are and what others they name, from their first cluster.
  *
  * Source: QEMU docs/interop/qcow2.txt. Nothing of it is trusted; that the image as a whole is sound

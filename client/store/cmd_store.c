@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/store/cmd_store.c: "tidemark bitmap list FILE" and "tidemark bitmap check FILE":
  * persistent bitmaps without a daemon. */
 #include "client/commands.h"

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/store/store_text.c: a store of bitmaps in words, from the object that store_view.h
  * describes. */
 #include "client/store/store_view.h"

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/store/store_view.c: see store_view.h; how it is shown is in store_text.c. */
 #include "client/store/store_view.h"
 #include "bitmap/store/catalogue.h"

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/store/store_view.h: the store of a disk's persistent bitmaps (bitmap/store/store.h), seen
  * without a daemon: finding it, and telling people and programs what is in it.
  *

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: 0BSD */
 /* tidemark/driver.h: the block driver interface, for built-in drivers and for plug-ins alike.
  *
  * Licence: Tidemark is GPL-2.0-or-later. This header may be used, copied, changed and given away

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* qmp/commands/bitmap.c: the dirty bitmaps. Each command is a transaction of the one action of its
  * name. */
 #include "qmp/commands/families.h"

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* qmp/commands/blockdev.c: nodes come, change size, go, and are listed. The work is the block
  * layer's.
  *

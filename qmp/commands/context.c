@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* qmp/commands/context.c: the metadata contexts that the management attaches to exports. The work
  * is the block layer's (block/export/contexts.h); clients see them by the names of docs/nbd.md. */
 #include "qmp/context.h"

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* qmp/commands/core.c: the commands about QMP itself. */
 #include "qmp/commands/families.h"
 #include "qmp/context.h"

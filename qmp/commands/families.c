@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* qmp/commands/families.c: the list of all families of commands. A new one is entered here and
  * nowhere else. */
 #include "qmp/commands/families.h"

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* qmp/commands/families.h: the families of commands, a file cmd_NAME.c each. Constant. */
 #pragma once
 #include "qmp/schema/table.h"

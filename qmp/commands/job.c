@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* qmp/commands/job.c: jobs, and the command that starts one. Names and answers are QEMU's
  * (qapi/job.json, qapi/block-core.json). */
 #include "block/jobs/create.h"

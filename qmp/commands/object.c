@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* qmp/commands/object.c: objects that users create. The work is the block layer's
  * (object/objects.h).
  *

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* qmp/commands/server.c: the NBD servers. The work is the server's, by way of block/export. */
 #include "qmp/args.h"
 #include "qmp/commands/families.h"

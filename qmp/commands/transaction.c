@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* qmp/commands/transaction.c: the command transaction, and the types of its actions. */
 #include "qmp/transaction.h"
 #include "qmp/commands/families.h"

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* qmp/json/json.h: JSON text in QEMU's dialect, to and from json-c objects.
  *
  * The dialect (QEMU docs/interop/qmp-spec) is RFC 8259 and, read but never written, strings in

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* qmp/json/parse.c: a JSON value from its tokens, by recursive descent.
  *
  * The depth is bounded by whoever collected the tokens. Every error is "JSON parse error, ...". */

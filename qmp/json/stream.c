@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* qmp/json/stream.c: cuts a stream of bytes into JSON values.
  *
  * A lexer, one state a byte, collects tokens until brackets balance (or close too often, which the

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* qmp/json/write.c: a json-c object as the text that QEMU writes.
  *
  * json-c's own serializer spaces and escapes differently, and shell scripts compare the text.

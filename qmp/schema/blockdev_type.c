@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* qmp/schema/blockdev_type.c: BlockdevOptions, assembled from the block layer's registry of
  * drivers.
  *

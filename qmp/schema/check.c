@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* qmp/schema/check.c: is a JSON value of a type of the tables?
  *
  * One walk over type and value together, for JSON and for the command line, where scalars are

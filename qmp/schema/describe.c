@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* qmp/schema/describe.c: what people read of the tables: help, reference, manual page and
  * completion.
  *

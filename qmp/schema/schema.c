@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* qmp/schema/schema.c: query-qmp-schema and query-commands from the tables.
  *
  * The format is QEMU's SchemaInfo (qapi/introspect.json). Commands, events and built-in types go by

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* qmp/schema/table.h: types, commands and events as constant tables, and what is derived from them.
  *
  * A family of commands is one const table. From it derive: the check of arguments (with QEMU's

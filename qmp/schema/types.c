@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* qmp/schema/types.c: the types that several families share. Names and members are QEMU's (its qapi
  * directory). */
 #include "qmp/schema/table.h"

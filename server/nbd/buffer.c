@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* server/nbd/buffer.c: chunks and batches, and the free lists that keep a few of them warm.
  *
  * Sessions hold buffers only while there is something in them, so that an idle connection costs

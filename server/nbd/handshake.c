@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* server/nbd/handshake.c: fixed newstyle negotiation up to the options' data.
  *
  * A state machine over what has been received: each step needs a whole header, or an option with

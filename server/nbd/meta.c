@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* server/nbd/meta.c: which metadata contexts there are and which a client selects.
  *
  * The contexts of an export are base:allocation, qemu:allocation-depth if it offers it, for each

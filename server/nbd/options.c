@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* server/nbd/options.c: the options of the handshake, a table of them.
  *
  * An option's data are complete and bounded when it runs. A mistake in them is answered and the

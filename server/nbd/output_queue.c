@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* server/nbd/output_queue.c: the output of a session: a queue that one thread at a time sends.
  *
  * Whoever appends and finds nobody sending sends, everything that is queued with as few calls as

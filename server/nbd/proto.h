@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* server/nbd/proto.h: the numbers of the NBD protocol, newstyle. All fields are big-endian.
  *
  * Source: the NBD specification, doc/proto.md with the EXTENDED_HEADERS extension (branch

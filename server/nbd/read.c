@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* server/nbd/read.c: reads: small ones into the batch, large ones into a buffer of their own, and
  * sparse ones, which tell holes instead of sending zeroes. Where the page cache has it all, large
  * ones don't pass through here: the reply's head is queued with the place, and the data go from

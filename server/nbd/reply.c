@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* server/nbd/reply.c: how replies look on the wire.
  *
  * Success without payload is a simple reply, which with structured replies is allowed for

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* server/nbd/session.c: the life of a connection, and its input.
  *
  * See server_internal.h for who owns what. */

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* server/nbd/status.c: NBD_CMD_BLOCK_STATUS: extents of the contexts that were selected, or of
  * those that the request's payload chooses among them.
  *

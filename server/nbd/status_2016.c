@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* server/nbd/status_2016.c: who is answered in the form that block status had in the draft of 2016.
  *
  * An export may offer it (block-status-2016). It is spoken with a client that agreed on structured

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* server/nbd/tls.c: TLS below a session: its transport from NBD_OPT_STARTTLS on.
  *
  * The library never sees the socket. The owner receives as much as there is into a buffer that the

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* server/nbd/transmission.c: requests: parsing, checking, and handing them to the block layer.
  *
  * What is wrong with a request is answered and the session lives, its payload being thrown away;

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/crash/again.c: what else has to hold of a state that was recovered. */
 #include "tests/crash/run.h"
 

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/crash/changes.c: changes of bitmaps, alone and in transactions, and taking them back. */
 #include "tests/crash/workload.h"
 

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/crash/crash.c: seeds until enough states were recovered, or one was wrong.
  *
  *     crash [--tap] [--states N] [--seconds N] [--seed N [--event K [--state J]]] [--verbose]

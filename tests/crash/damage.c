@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/crash/damage.c: bytes of a store at rest that are not what was written. */
 #include "bitmap/store/format.h"
 #include "tests/crash/run.h"

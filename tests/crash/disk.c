@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/crash/disk.c: disks with chains of bitmaps, the disks' own data included, on a medium whose
  * power is cut at every event.
  *

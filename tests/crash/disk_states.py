@@ -1,4 +1,6 @@
 #!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 # timeout: 300
 """States that a power loss may leave of two disks and the chains of bitmaps that both have, their data included: some
 ten thousand. CRASH_SECONDS: for so long instead, from a seed at random (CRASH_SEED: from that one). A failure names its

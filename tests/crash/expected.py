@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What a bitmap must and may say while requests are in flight and nobody knows whether an operation has
 happened: two bits a granule, in a byte each."""
 import copy

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/crash/medium.c: files, their changes and what a loss of power leaves; see the header. The
  * calls are in medium_calls.c. */
 #include "tests/crash/medium_calls.h"

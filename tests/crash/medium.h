@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/crash/medium.h: the simulated medium: files behind a TmSys whose power can be cut.
  *
  * Files live in memory. What a program sees is the page cache: every write and every store through

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/crash/medium_calls.c: the system calls of the simulated medium. */
 #include "tests/crash/medium_calls.h"
 

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/crash/medium_calls.h: between the parts of the medium. */
 #pragma once
 #include "tests/crash/medium.h"

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/crash/medium_changes.c: what was changed since the last sync, and what a sync makes of
  * it. */
 #include "tests/crash/medium_calls.h"

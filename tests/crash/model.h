@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/crash/model.h: what the bitmaps of a disk have to say, as arrays of bits.
  *
  * Of each bitmap two sets are kept: what must be dirty (P1), and what may be at most, but for

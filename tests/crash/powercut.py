@@ -1,4 +1,6 @@
 #!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 # timeout: 120
 """Power cuts of real file systems: what the medium holds at a random moment under load is mounted, recovered and compared.
 

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/crash/qcow2.c: qcow2 images on a medium whose power is cut at every event.
  *
  *     crash-qcow2 [--seed N] [--seeds N] [--seconds N] [--states N] [--steps N] [--keep DIRECTORY]

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/crash/recover.c: opening what is left, and whether it is right. */
 #include "bitmap/store/format.h"
 #include "bitmap/store/intents.h"

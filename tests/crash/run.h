@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/crash/run.h: one seeded workload on a simulated medium, and what is known of it.
  *
  * Everything that happens follows from the seed: the workload from its generator, the states of an

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/crash/states.c: the states that a loss of power, or a killed process, may leave at an
  * event. */
 #include "tests/crash/run.h"

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/crash/test_medium.c: the simulated medium loses what a real one may lose, and nothing
  * else. */
 #include "tests/crash/medium.h"

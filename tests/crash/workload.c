@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/crash/workload.c: what happens to the disks: writes, changes, sessions, failures, crashes
  * that the next session goes on from. */
 #include "tests/crash/workload.h"

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/crash/workload.h: the workload, between its files. */
 #pragma once
 #include "tests/crash/run.h"

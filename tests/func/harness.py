@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What the Python tests share: cases and their TAP, daemons, QMP and NBD clients, commands.
 
     from harness import *

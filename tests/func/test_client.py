@@ -1,4 +1,6 @@
 #!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The tidemark command against a daemon: TIDEMARKD, which can be qemu-storage-daemon too; and its
 copies from another server, nbdkit."""
 import fcntl

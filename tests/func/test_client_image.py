@@ -1,4 +1,6 @@
 #!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 """`tidemark image`: image files without a daemon. What qemu-img says of the same images: tests/interop."""
 import os
 import sys

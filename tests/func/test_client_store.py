@@ -1,4 +1,6 @@
 #!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Persistent bitmaps seen by the client: `tidemark bitmap list FILE` and `check FILE` on stores that
 daemons made and that were then killed, damaged, mixed up or left in use, and what the same looks like
 through a daemon."""

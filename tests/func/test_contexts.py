@@ -1,4 +1,6 @@
 #!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Metadata contexts that the management attaches to exports: the commands and their errors. What
 clients see of them: tests/proto/test_contexts.py."""
 from harness import *

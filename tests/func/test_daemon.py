@@ -1,4 +1,6 @@
 #!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 """tidemarkd's command line, and how it begins and ends. What isn't marked as ours alone holds for
 qemu-storage-daemon too: TIDEMARKD=qemu-storage-daemon runs the file against it."""
 import os

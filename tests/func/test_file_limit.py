@@ -1,4 +1,6 @@
 #!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The limit of the size of files (RLIMIT_FSIZE, LimitFSIZE= of systemd): what would exceed it fails, and nothing
 else; the daemon and the command live."""
 import os

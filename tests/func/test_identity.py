@@ -1,4 +1,6 @@
 #!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Whether the disk under a persistent bitmap is still the disk it was: replaced, put back from a copy,
 opened in another way after a crash, or while it was being opened anew. Then the bitmap says that it can't
 be used, and why; and what changes nothing of the content does no harm."""

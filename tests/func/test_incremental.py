@@ -1,4 +1,6 @@
 #!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Increments as a backup tool takes them: with the client and with libnbd, from bitmaps whose
 checkpoints differ, into files and into another daemon, while the disk is being written."""
 import random

@@ -1,4 +1,6 @@
 #!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Jobs and blockdev-create: lives and answers as qemu-storage-daemon's, and what only jobs that take long show."""
 import os
 import sys

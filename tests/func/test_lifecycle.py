@@ -1,4 +1,6 @@
 #!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What happens while clients are there: exports that change or go, errors, engines, signals, the background."""
 import os
 import signal

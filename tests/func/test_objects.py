@@ -1,4 +1,6 @@
 #!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Objects that users create: object-add, object-del, object-reload, query-objects, --object."""
 import base64
 import os

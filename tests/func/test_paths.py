@@ -1,4 +1,6 @@
 #!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What paths may lead to: FIFOs are never waited for, and names in images lead out of a directory only where that is
 said."""
 import os

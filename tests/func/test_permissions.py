@@ -1,4 +1,6 @@
 #!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Who may do what with a node, answers as QEMU's; and bitmaps see what reaches their disk by another road."""
 import json
 import os

@@ -1,4 +1,6 @@
 #!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Persistent bitmaps through the daemon: what is left of them after a kill, a move, a copy, a foreign
 writer, a lost or a strange store, and what changes to them survive. Whatever happens to the store, what
 was written must be dirty (or the bitmap inconsistent), and what was not, clean, where that is promised."""

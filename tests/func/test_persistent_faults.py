@@ -1,4 +1,6 @@
 #!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A store that the daemon can't write, or that is taken from under it: writes to the disk go on, the bitmap
 degrades honestly and is told, heals once it can, and never calls clean what was written."""
 import os

@@ -1,4 +1,6 @@
 #!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Driver plug-ins: compiled against what is installed and nothing else, loaded and used over NBD."""
 import os
 import shlex

@@ -1,4 +1,6 @@
 #!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 """QMP: what qemu-storage-daemon answers and what tidemarkd answers, and what is ours alone.
 
 The scripts below are sent to both; every reply and event must be equal but for versions, time stamps

@@ -1,4 +1,6 @@
 #!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 """blockdev-reopen: other options for open nodes, answers as QEMU's, all or nothing, clients meanwhile."""
 import fcntl
 import itertools

@@ -1,4 +1,6 @@
 #!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What tidemarkd can't do, whoever steers it: --sandbox and --user."""
 import ctypes
 import os

@@ -1,4 +1,6 @@
 #!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Several NBD servers at once: ids, addresses, which exports they show, starting and stopping."""
 import os
 import sys

@@ -1,4 +1,6 @@
 #!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What an operator sees of clients and does with them: query-nbd-sessions, events, disconnecting."""
 import os
 import sys

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Certificates and keys for the tests: made once a case by certtool and psktool, as QEMU's documentation
 shows it."""
 import os

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/fuzz/fuzz_json.c: the monitor's input. Asserts that how the bytes are split doesn't matter,
  * and that what is written reads back as the same. The first byte is where the input is split. */
 #include "qmp/json/json.h"

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/fuzz/fuzz_nbd.c: a client's bytes to a real session over a socketpair: the real server,
  * engine and block layer on a file in memory. Bytes that begin as a request does follow a handshake
  * that negotiates all there is; bytes that begin as a TLS record, an agreement on TLS; others are

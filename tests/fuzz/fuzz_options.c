@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/fuzz/fuzz_options.c: what --blockdev and --export take, dotted or JSON, up to their
  * types. */
 #include "block/registry.h"

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/fuzz/fuzz_qcow2.c: an image that is not what a program has written: opened, read through
  * and asked what it is made of; then opened for writing and written. No crash, no leak, no huge
  * allocation or file, no endless loop; and what is read twice is the same. The image is the input;

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/fuzz/fuzz_qcow2_check.c: an image that is not what a program has written: looked at,
  * checked, repaired and checked again. No crash, no leak, no huge allocation, no endless loop. A
  * repair makes nothing worse: what it says is left is what a check finds, and after a repair of all

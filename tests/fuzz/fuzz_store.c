@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/fuzz/fuzz_store.c: an opening of a store that is not what a daemon has left.
  *
  * Input: a byte of flags, a byte that chooses a good store, then either a whole file (FLAG_WHOLE)

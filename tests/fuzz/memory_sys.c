@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/fuzz/memory_sys.c: a table of memfds with names. Each open() is a description of its own,
  * as locks need. */
 #include "tests/fuzz/memory_sys.h"

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/fuzz/memory_sys.h: files in memory behind the system-call table, a few at a time, so that a
  * fuzzer leaves nothing behind and meets the same identities in every run: inode numbers count from
  * 1 in the order of creation, times stand still, syncing costs nothing, extended attributes are

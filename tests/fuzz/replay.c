@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/fuzz/replay.c: a fuzzer's entry point on the files that are named, without libFuzzer; it
  * says each name before it reads it, so that a crash has one. */
 #include <glib.h>

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Writes the hand-made inputs of the fuzzers' corpora: /usr/bin/python3 tests/fuzz/seeds.py"""
 import os
 import struct

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/fuzz/store_seal.h: changes of a store's bytes that leave every check right, as only a
  * forger makes them. Whatever isn't there is left alone. */
 #pragma once

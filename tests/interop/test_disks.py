@@ -1,4 +1,6 @@
 #!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 # timeout: 300
 """Kinds of disks as other people's clients see them: preallocated, huge and sparse, loop devices."""
 import random

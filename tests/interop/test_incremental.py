@@ -1,4 +1,6 @@
 #!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The main job with other people's programs: a full copy, then increments of what a bitmap says is
 dirty, while somebody goes on writing. What a checkpoint froze is copied; at the end nothing is missing."""
 import random

@@ -1,4 +1,6 @@
 #!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 """libnbd's programs, fio and nbdkit as clients of our exports; nbdkit as the server that the client copies."""
 import json
 import os

@@ -1,4 +1,6 @@
 #!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 # timeout: 300
 """Bitmaps in qcow2 images: taken over from QEMU and left for it, turn by turn; what is left of them when
 either is killed."""

@@ -1,4 +1,6 @@
 #!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 # timeout: 240
 """qcow2 images whose file ends where the image does not: within a cluster, or before clusters that it has; disks that
 grow over what tables have behind their end; and media that are full. As QEMU takes them, and nothing is lost."""

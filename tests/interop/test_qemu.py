@@ -1,4 +1,6 @@
 #!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 """QEMU's programs as clients: qemu-img looks at, compares and copies our exports, qemu-io writes them."""
 import json
 import os

@@ -1,4 +1,6 @@
 #!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 """TLS with real clients, and who may do what: certificates, pre-shared keys, users of a unix socket."""
 import os
 import shutil

@@ -1,4 +1,6 @@
 #!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 """QEMU 10 and libnbd 1.22, which speaks extended headers, as clients and as servers: `make trixie` puts them
 into build-trixie (or TRIXIE says where they are)."""
 import json

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/plugin/faulty.c: a driver that fails, for the tests of errors on their way to a client.
  *
  * Of its disk every other MiB, from the first on, is a hole; the rest is bytes 0xdd that writes

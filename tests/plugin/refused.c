@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/plugin/refused.c: plug-ins that must be refused, one for each VARIANT_x that meson
  * defines. */
 #include <stddef.h>

@@ -1,4 +1,6 @@
 #!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The contexts of the namespace x-tidemark: maps that the management attaches to exports, and what a
 backup asks ("Metadata querying" and NBD_CMD_BLOCK_STATUS of the NBD specification; docs/nbd.md)."""
 import threading

@@ -1,4 +1,6 @@
 #!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Block status in the form of the draft of 2016: the "BLOCK_STATUS extension" in doc/proto.md of the
 NBD repository's commit cfa8ebf. Sections named are that text's."""
 from wire import *

@@ -1,4 +1,6 @@
 #!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Errors of the disk on their way to the client. Sections named are those of the NBD specification
 (doc/proto.md, with the EXTENDED_HEADERS extension)."""
 import errno

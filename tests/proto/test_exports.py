@@ -1,4 +1,6 @@
 #!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Which exports a client is told of, and finds. Sections named are those of the NBD specification,
 doc/proto.md."""
 from wire import *

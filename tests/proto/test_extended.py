@@ -1,4 +1,6 @@
 #!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Extended headers, byte by byte. Sections named are those of the NBD specification with the
 EXTENDED_HEADERS extension (doc/proto.md, branch extension-ext-header)."""
 import random

@@ -1,4 +1,6 @@
 #!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Large reads, which go from the page cache to the socket: the same bytes as any other, whatever happens
 meanwhile (NBD_CMD_READ)."""
 import os

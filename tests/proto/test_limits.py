@@ -1,4 +1,6 @@
 #!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What a server's clients may take: time, memory, descriptors (docs/nbd.md, "Limits"), and that whoever
 takes more hurts nobody else. Sections named are those of the NBD specification, doc/proto.md."""
 import resource

@@ -1,4 +1,6 @@
 #!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Listening: unix and TCP sockets, limits (nbd-server-start; design of the daemon's --nbd-server)."""
 import resource
 import stat

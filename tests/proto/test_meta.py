@@ -1,4 +1,6 @@
 #!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Metadata contexts: negotiation and block status ("Metadata querying" of the NBD specification, and
 QEMU's docs/interop/nbd.txt for its namespace)."""
 from wire import *

@@ -1,4 +1,6 @@
 #!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 """NBD_OPT_STARTTLS at the level of bytes. Sections are those of the NBD specification's "TLS support"."""
 import os
 import socket

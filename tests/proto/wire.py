@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 """NBD at the level of bytes, for the tests of the protocol: no library in between.
 
 Names are the specification's (doc/proto.md) without NBD_. A Wire is one connection; what it does not

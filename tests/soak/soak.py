@@ -1,4 +1,6 @@
 #!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 # timeout: 240
 """Many connections for a long time, with mixed load, clients that are killed and replaced, and others
 that misbehave; nothing may leak, grow, or go wrong for the healthy ones.

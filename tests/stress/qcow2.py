@@ -1,4 +1,6 @@
 #!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 # timeout: 240
 """Several threads at one qcow2 image of every kind, with system calls that take their time: each finds what it wrote,
 nobody what was written elsewhere, and in the end the image has no fault. STRESS_SECONDS: for so long in all, from a

@@ -1,4 +1,6 @@
 #!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
 # timeout: 240
 """qcow2 images of every kind, by turns in our hands and in QEMU's, against a model of the disk.
 

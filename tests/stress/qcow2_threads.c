@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/stress/qcow2_threads.c: several threads at one qcow2 image, with system calls that take
  * their time.
  *

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/unit/drivers_util.h: a graph over a temporary directory and a system-call table that counts
  * and fails on demand, for the tests of drivers. Included once by each of them. */
 #pragma once

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/unit/store_util.h: a disk, its store, and a model of what its bitmaps must say; for the
  * tests of bitmap/store/store.h. The system calls are counted, and one of them can be made to fail.
  * */

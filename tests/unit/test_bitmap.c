@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/unit/test_bitmap.c: named bitmaps: messages, numbers and checksums as QEMU's, the
  * invariants I1 to I3 of bitmap.h, and a model that every bitmap must equal exactly (TM_TEST_SEED,
  * default 1).

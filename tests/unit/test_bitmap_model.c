@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/unit/test_bitmap_model.c: random writes, changes, resizes and queries on a disk, against
  * one array of bytes a bitmap, which must be equal at every granularity (I1, I2); that deltas stay
  * bounded (I3), and memory with what is dirty. TM_TEST_SEED, default 1. */

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/unit/test_bits.c: the sparse set of bits, against an array of bytes.
  *
  * Random operations, seeded (TM_TEST_SEED, default 1), on sizes around every boundary that the

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/unit/test_block.c: the graph, both lanes of a request, and the stripes, on real files. */
 #include "block/engine/inflight.h"
 #include "block/graph.h"

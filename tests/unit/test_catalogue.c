@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/unit/test_catalogue.c: superblocks, entries and catalogues there and back, and whatever the
  * bytes are: F1, F7 of docs/bitmap-store.md. */
 #include "bitmap/store/catalogue.h"

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/unit/test_client.c: what the client works out by itself: sizes and words, the cells of a
  * picture, the plan of a copy, the command line, arguments typed by a schema, and a target on a
  * file system that can't do everything. */

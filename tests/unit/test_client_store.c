@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/unit/test_client_store.c: how the client tells of a store of bitmaps, for what a store made
  * by a daemon can't easily be brought to, and for lines that are hard to get right. */
 #include "client/store/store_view.h"

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/unit/test_contexts.c: the maps that the management attaches to exports: against an array of
  * values, at their limits, and while others walk them.
  *

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/unit/test_drivers.c: the drivers raw and null-co, and the example plug-ins, through a real
  * graph. The file driver has test_file.c. */
 #include "block/bitmaps.h"

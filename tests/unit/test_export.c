@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/unit/test_export.c: the registry of exports with a server that the test plays: which
  * servers show what, what names mean, how many clients, and how an export ends. */
 #include "block/engine/engine.h"

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/unit/test_extents.c: the file driver's memory of data and holes: exact, bounded, and cheap.
  *
  * Most tests look through a node, as a client does; the races go to the cache itself, with the

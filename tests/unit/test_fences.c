@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/unit/test_fences.c: what a fenced process can't do any more, and what it still can.
  *
  * Each attempt runs in a child of its own, since a fence can't be taken down. Its exit status is

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/unit/test_file.c: the file driver through a real graph on real files: ext4 or whatever
  * /var/tmp is, tmpfs, and loop devices where there are any. What it remembers of extents is
  * test_extents.c's. */

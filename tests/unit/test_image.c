@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/unit/test_image.c: images as files: what is made survives being cut short, snapshot tables
  * and headers that can't be are refused by name, checks and repairs write nothing where they should
  * not. */

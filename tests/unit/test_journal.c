@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/unit/test_journal.c: the live map of a store: marks, intents, recovery, failure.
  *
  * M1 to M5 are the invariants of bitmap/store/journal.h; test_journal_power.c has more of M2, and

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/unit/test_journal_power.c: what the live map of a store says after a loss of power: never
  * too little (M1 to M3), and not more than the bound (M6).
  *

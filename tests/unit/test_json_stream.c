@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/unit/test_json_stream.c: JSON from a stream of bytes, whole and in pieces, good and bad,
  * and written back. The error texts are those that qemu-storage-daemon 7.2 gives for the same
  * input. */

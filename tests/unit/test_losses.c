@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/unit/test_losses.c: what bitmaps say once a flush of their disk has failed: what was read
  * since may not be on the medium, also where the file was opened anew and flushes work again. */
 #include "tests/unit/drivers_util.h"

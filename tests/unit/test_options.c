@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/unit/test_options.c: parsing a node's options, and what the registry refuses. */
 #include "block/options.h"
 #include "block/registry.h"

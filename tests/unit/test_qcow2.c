@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/unit/test_qcow2.c: what of qcow2 images takes a moment to be met on purpose: two requests
  * that come in each other's way. */
 #include "block/bitmaps.h"

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/unit/test_qmp.c: the tables' checks, the command line's syntax, dispatch, transactions,
  * events and a session, on a graph of null nodes. Messages are those of qemu-storage-daemon 7.2. */
 #include "block/engine/engine.h"

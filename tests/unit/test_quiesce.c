@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/unit/test_quiesce.c: gates, and drains that let through who is inside of one. */
 #include "block/engine/inflight.h"
 #include "block/engine/quiesce.h"

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/unit/test_store.c: persistent bitmaps over a life, a kill, a power loss, a change of the
  * disk. R1 to R7 are those of bitmap/store/store.h. (test_store_damage.c has damage and repair,
  * test_store_cut.c what happens within a change.)

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/unit/test_store_cut.c: changes of persistent bitmaps in which each call fails in its turn,
  * and which are cut before each call: all or nothing, nothing lost, and well again when there is
  * room. F9 is the commit over several stores.

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/unit/test_store_damage.c: stores that can't be believed or used (R6 of
  * bitmap/store/store.h), and what is told and made of them without a daemon. */
 #include "store_util.h"

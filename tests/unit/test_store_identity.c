@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/unit/test_store_identity.c: whether a disk is the one that its store was left with:
  * replaced, put back from a copy, written by another road or within one time stamp. */
 #include "tests/unit/store_util.h"

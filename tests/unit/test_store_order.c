@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/unit/test_store_order.c: what has to be durable before what: the disk before a record that
  * calls it clean, a store before it is believed, and a change of several disks in all of them,
  * wherever their stores are by then. */

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/unit/test_straddle.c: writes that are in the kernel while the set of bitmaps changes. The
  * call that changes the disk is held, a bitmap is cleared meanwhile, and afterwards it says that
  * the disk has changed: on each road that a write can take through the block layer. */

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/unit/test_tracker.c: marks from many threads against changes and queries.
  *
  * The proof that no mark is lost is an incremental backup: writers change an array (the disk)

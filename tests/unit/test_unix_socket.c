@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/unit/test_unix_socket.c: whose a socket's file is, and that none is taken from who
  * listens. */
 #include "util/unix_socket.h"

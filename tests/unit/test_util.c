@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/unit/test_util.c: checked ranges, byte order, extents, errors and the system-call table.
  *
  * The edges are where these are wrong when they are wrong: 0, the last byte, and 2^64 - 1. */

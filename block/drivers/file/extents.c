@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/drivers/file/extents.c: remembered data and holes; see the header.
  *
  * The file is divided into windows of equal size, a power of two. Each remembers one segment of

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/drivers/file/extents.h: which parts of a file are data and which are holes, asked of the
  * kernel once and remembered until they change.
  *

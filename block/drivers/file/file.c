@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/drivers/file/file.c: the file driver: a disk that is a regular file or a block device.
  *
  * map gives out the descriptor for reads and writes without looking anything up, so the fast lane

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/drivers/file/file.h: one open file or block device, shared by the parts of the file driver.
  *
  *   file.c          options, opening, what it is, map

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/drivers/file/io.c: reading, writing and flushing for what map's answer won't do.
  *
  * Page-cache I/O needs nothing from here: the core does it on the descriptor. With O_DIRECT, what

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/drivers/file/lock.c: who else may have the image open: QEMU's byte locks.
  *
  * QEMU (block/file-posix.c) gives each permission two bytes of the file: a process that uses a

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/drivers/file/space.c: zeroing, discarding, caching and resizing.
  *
  * Each tries what the medium does best and remembers what it lacks. Nothing here writes zeroes from

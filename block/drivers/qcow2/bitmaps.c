@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/drivers/qcow2/bitmaps.c: what block/bitmaps.c asks of an image that is open: which of its
  * bits say where its bitmaps are, and what it can keep. */
 #include "block/drivers/qcow2/bitmaps.h"

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/drivers/qcow2/bitmaps.h: the bitmaps extension.
  *
  * The header names a directory (one piece, at a cluster), whose entries name a table each, whose

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/drivers/qcow2/bitmaps_load.c: bitmaps as the image has them. What is wrong with one bitmap
  * makes that one inconsistent; what is wrong with the directory makes that the image can't be
  * written, for whoever does must know what bitmaps there are. */

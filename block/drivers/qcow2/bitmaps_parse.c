@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/drivers/qcow2/bitmaps_parse.c: the directory of the bitmaps extension as bytes, and back;
  * what can be in tables. */
 #include "block/drivers/qcow2/bitmaps.h"

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/drivers/qcow2/bitmaps_store.c: bitmaps into the image: bits, tables and directory in new
  * clusters, then the header, then what was before is let go (B2). */
 #include "block/drivers/qcow2/bitmaps.h"

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/drivers/qcow2/check.c: checking and mending an image: what is done when.
  *
  * The passes of a repair: count; entries that are nothing become zero, and count again; compare; if

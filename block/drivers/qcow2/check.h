@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/drivers/qcow2/check.h: what the files of the checker share.
  *
  * A check counts what all tables of an image refer to (check_refs.c, check_bitmaps.c), compares

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/drivers/qcow2/check_bitmaps.c: the directory of the bitmaps extension, and what the tables
  * of the bitmaps refer to.
  *

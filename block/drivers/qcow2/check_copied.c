@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/drivers/qcow2/check_copied.c: entries against refcounts, and the repair of entries.
  *
  * COPIED says that a cluster's refcount is exactly 1; only the active tables have it. */

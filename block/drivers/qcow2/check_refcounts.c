@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/drivers/qcow2/check_refcounts.c: the refcounts of an image against what was counted, and
  * how they are repaired: one by one where their blocks are sound, else all of them anew.
  *

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/drivers/qcow2/check_refs.c: counting what the tables of an image refer to.
  *
  * Counts are kept by page of clusters, where there are any. */

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/drivers/qcow2/clusters.c: which host clusters are given out, and when they come back.
  *
  * The first free ones are taken, from a hint on. What is freed is only noted: its references go

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/drivers/qcow2/commit.c: puts what has changed of the metadata on the medium, in order.
  *
  * At one instant everything dirty is copied. The copies are then written in steps:

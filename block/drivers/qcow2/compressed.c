@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/drivers/qcow2/compressed.c: clusters that are compressed, by zlib or zstd. The last one
  * inflated is kept, as whoever reads a part of one likely reads the next. Written ones are packed
  * one behind the other, as far as a host cluster goes.

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/drivers/qcow2/header.c: the header and its extensions, checked field by field.
  *
  * Source: the specification, "Header" and "Header extensions". */

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/drivers/qcow2/header_write.c: changes of the header that a cut at any moment survives.
  *
  * A sector is written whole or not. The fields are all in the first one, and what else belongs to a

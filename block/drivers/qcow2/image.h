@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/drivers/qcow2/image.h: what is done to a qcow2 image that no node has open: it is created,
  * and checked. */
 #pragma once

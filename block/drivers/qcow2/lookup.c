@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/drivers/qcow2/lookup.c: what the entries of an L2 table say of a range of the disk.
  *
  * Source: the specification, "Cluster mapping" and "Extended L2 Entries". */

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/drivers/qcow2/metadata.c: which host clusters hold metadata, by the tables and not by their
  * refcounts: an image whose tables and refcounts are at odds would lose it to data.
  *

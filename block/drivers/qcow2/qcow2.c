@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/drivers/qcow2/qcow2.c: the driver: what of an image is mapped, and what is read here.
  *
  * Clusters of data are mapped into the image (or its data file) in place, for reads and for

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/drivers/qcow2/qcow2.h: what the files of the qcow2 driver share.
  *
  * Source: QEMU docs/interop/qcow2.txt ("the specification" below). All of an image is big-endian,

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/drivers/qcow2/read.c: where the data of a range is, and reading what is not in place. */
 #include "block/drivers/qcow2/qcow2.h"
 #include "util/range.h"

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/drivers/qcow2/refcounts.c: how often each host cluster is referred to.
  *
  * The table is in memory whole (it is bounded), blocks as they are needed, up to a limit. A block

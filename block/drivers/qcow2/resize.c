@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/drivers/qcow2/resize.c: another size of the disk. Nothing else is under way then.
  *
  * Growing: what tables have behind the old end goes; then a longer L1 if it takes one, on the

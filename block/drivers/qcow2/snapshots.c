@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/drivers/qcow2/snapshots.c: the table of an image's internal snapshots, entry by entry.
  *
  * Source: the specification, "Snapshots"; bounds and messages as QEMU's. */

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/drivers/qcow2/tables.c: L1, and the L2 tables that are in memory.
  *
  * L1 is in memory whole (it is bounded), L2 tables as they are asked for, up to a limit, the least

@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/drivers/qcow2/write.c: writes that can't be done in place: clusters are allocated, what is
  * around the write in them is copied there (copy on write), and L2 is told.
  *

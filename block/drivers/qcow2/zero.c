@@ -1,3 +1,5 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/drivers/qcow2/zero.c: zeroing and discarding: entries that say so, instead of data.
  *
  * Both have their range exclusively. What an entry no longer refers to is free after the next
