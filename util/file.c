@@ -97,9 +97,7 @@ int tm_file_sync_name(const TmSys *sys, const char *path)
 
     if (fd < 0)
         return errno == EACCES || errno == EPERM ? 0 : -errno;
-    do
-        ret = sys->fsync(fd) < 0 ? -errno : 0;
-    while (ret == -EINTR);
+    ret = tm_fsync(sys, fd);
     if (ret == -EINVAL || ret == -ENOTSUP)
         ret = 0;
     sys->close(fd);

@@ -134,3 +134,63 @@ const TmSys tm_sys_kernel = {
     .birth = sys_birth,
     .fremovexattr = fremovexattr,
 };
+
+/* ---- over the table */
+
+#define CALL_MAX ((uint64_t)1 << 30) /* bytes; Linux takes no more than 2 GiB at a time */
+
+int tm_write_all(const TmSys *sys, int fd, const void *data, uint64_t length, uint64_t offset)
+{
+    const char *at = data;
+
+    while (length) {
+        struct iovec iov = { (void *)at, length < CALL_MAX ? length : CALL_MAX };
+        ssize_t n = sys->pwritev2(fd, &iov, 1, (off_t)offset, 0);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n < 0 ? -errno : -ENOSPC;
+        at += n;
+        offset += (uint64_t)n;
+        length -= (uint64_t)n;
+    }
+    return 0;
+}
+
+int tm_read_all(const TmSys *sys, int fd, void *data, uint64_t length, uint64_t offset,
+                uint64_t *done)
+{
+    *done = 0;
+    while (*done < length) {
+        uint64_t left = length - *done;
+        struct iovec iov = { (char *)data + *done, left < CALL_MAX ? left : CALL_MAX };
+        ssize_t n = sys->preadv2(fd, &iov, 1, (off_t)(offset + *done), 0);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n < 0 ? -errno : 0;
+        *done += (uint64_t)n;
+    }
+    return 0;
+}
+
+static int sync_with(int (*sync)(int fd), int fd)
+{
+    while (sync(fd) < 0) {
+        if (errno != EINTR)
+            return -errno;
+    }
+    return 0;
+}
+
+int tm_fsync(const TmSys *sys, int fd)
+{
+    return sync_with(sys->fsync, fd);
+}
+
+int tm_fdatasync(const TmSys *sys, int fd)
+{
+    return sync_with(sys->fdatasync, fd);
+}

@@ -49,3 +49,12 @@ typedef struct TmSys {
 
 /* The real ones. */
 extern const TmSys tm_sys_kernel;
+
+/* All of a range, whatever a call takes at a time and however often a signal interrupts it. 0 or
+ * -errno; of a read, *done bytes, fewer than @length where the file ends or an error comes. */
+int tm_write_all(const TmSys *sys, int fd, const void *data, uint64_t length, uint64_t offset);
+int tm_read_all(const TmSys *sys, int fd, void *data, uint64_t length, uint64_t offset,
+                uint64_t *done);
+/* 0 or -errno. What has failed is lost, and later calls may say that all is well. */
+int tm_fsync(const TmSys *sys, int fd);
+int tm_fdatasync(const TmSys *sys, int fd);

@@ -180,7 +180,7 @@ static void random_bytes(uint8_t bytes[16])
 /* The kernel drops what a sync could not write and tells once: no later one is to be believed. */
 static int sync_part(Part *part)
 {
-    int ret = bmp_store_sync(part->store->o.sys, part->fd);
+    int ret = tm_fdatasync(part->store->o.sys, part->fd);
 
     part->lost |= ret < 0 && !part->create;
     return ret;
@@ -193,8 +193,7 @@ static int write_content(Part *part, const GByteArray *catalogue)
     int ret = 0;
 
     if (part->new_catalogue)
-        ret =
-            bmp_store_write(sys, part->fd, catalogue->data, catalogue->len, next->catalogue_offset);
+        ret = tm_write_all(sys, part->fd, catalogue->data, catalogue->len, next->catalogue_offset);
     if (ret == 0 && part->new_map)
         ret = bmp_journal_create(sys, part->fd, next->map_offset, &part->geometry,
                                  bmp_entry_seed(next->uuid));
@@ -252,17 +251,17 @@ static bool unsay(Part *part)
         super.group_pending = 1;
         memset(super.leader, 0, sizeof(super.leader));
         memset(super.decided, 0, sizeof(super.decided));
-        ret = bmp_store_write(sys, part->fd, nothing, sizeof(nothing), BMP_STORE_ALIGN);
+        ret = tm_write_all(sys, part->fd, nothing, sizeof(nothing), BMP_STORE_ALIGN);
     } else {
         super.state = BMP_STORE_DISTRUSTED;
         ret = bmp_store_write_super(sys, part->fd, 1, &super);
     }
     if (ret == 0)
-        ret = bmp_store_sync(sys, part->fd);
+        ret = tm_fdatasync(sys, part->fd);
     if (ret == 0)
         ret = bmp_store_write_super(sys, part->fd, 0, &super);
     if (ret == 0)
-        ret = bmp_store_sync(sys, part->fd);
+        ret = tm_fdatasync(sys, part->fd);
     part->unsaid = ret == 0;
     return part->unsaid;
 }
@@ -408,7 +407,7 @@ static int publish_new(Part *part, GError **error)
     if (ret == 0 && !next->group_pending)
         ret = bmp_store_write_super(sys, part->fd, 1, next);
     if (ret == 0)
-        ret = bmp_store_sync_all(sys, part->fd);
+        ret = tm_fsync(sys, part->fd);
     if (ret < 0) {
         tm_error_set_errno(error, -ret, "Could not write bitmap store '%s'", part->store->path);
         return ret;

@@ -177,59 +177,12 @@ bool bmp_store_file_remove(const TmSys *sys, const char *path, GError **error)
     return ret == 0 || tm_error_set_errno(error, -ret, "Could not remove bitmap store '%s'", path);
 }
 
-int bmp_store_write(const TmSys *sys, int fd, const void *data, uint64_t length, uint64_t offset)
-{
-    const char *at = data;
-
-    while (length) {
-        struct iovec iov = { (void *)at, MIN(length, 1u << 30) };
-        ssize_t n = sys->pwritev2(fd, &iov, 1, (off_t)offset, 0);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return n < 0 ? -errno : -ENOSPC;
-        at += n;
-        offset += (uint64_t)n;
-        length -= (uint64_t)n;
-    }
-    return 0;
-}
-
 uint64_t bmp_store_read(const TmSys *sys, int fd, void *data, uint64_t length, uint64_t offset)
 {
-    uint64_t done = 0;
+    uint64_t done;
 
-    while (done < length) {
-        struct iovec iov = { (char *)data + done, MIN(length - done, 1u << 30) };
-        ssize_t n = sys->preadv2(fd, &iov, 1, (off_t)(offset + done), 0);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            break;
-        done += (uint64_t)n;
-    }
+    tm_read_all(sys, fd, data, length, offset, &done);
     return done;
-}
-
-static int sync_with(int (*sync)(int fd), int fd)
-{
-    while (sync(fd) < 0) {
-        if (errno != EINTR)
-            return -errno;
-    }
-    return 0;
-}
-
-int bmp_store_sync(const TmSys *sys, int fd)
-{
-    return sync_with(sys->fdatasync, fd);
-}
-
-int bmp_store_sync_all(const TmSys *sys, int fd)
-{
-    return sync_with(sys->fsync, fd);
 }
 
 int bmp_store_write_super(const TmSys *sys, int fd, unsigned copy, const BmpSuper *super)
@@ -237,5 +190,5 @@ int bmp_store_write_super(const TmSys *sys, int fd, unsigned copy, const BmpSupe
     uint8_t bytes[BMP_SUPER_SIZE];
 
     bmp_super_encode(super, bytes);
-    return bmp_store_write(sys, fd, bytes, sizeof(bytes), copy * BMP_STORE_ALIGN);
+    return tm_write_all(sys, fd, bytes, sizeof(bytes), copy * BMP_STORE_ALIGN);
 }

@@ -86,7 +86,7 @@ int bmp_identity_sync(const TmSys *sys, int disk_fd)
 
     if (disk_fd < 0 || sys->fstat(disk_fd, &st) < 0 || !S_ISBLK(st.st_mode))
         return 0;
-    return sys->fsync(disk_fd) < 0 ? -errno : 0;
+    return tm_fsync(sys, disk_fd);
 }
 
 /* What a superblock knows of its disk, as if it had been read then. */

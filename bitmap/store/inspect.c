@@ -67,8 +67,7 @@ static bool look(const TmSys *sys, const char *path, const char *disk, const uin
     options.size_known = disk != NULL;
     options.disk_size = disk ? disk_size(sys, o) : 0;
     options.accept_changed = !disk;
-    o->unsynced =
-        repair && !bmp_store_file_locked(sys, o->fd) && bmp_store_sync_all(sys, o->fd) < 0;
+    o->unsynced = repair && !bmp_store_file_locked(sys, o->fd) && tm_fsync(sys, o->fd) < 0;
     options.unsynced = o->unsynced;
     bmp_recover(&options, &o->found);
     if (o->found.verdict != BMP_FOUND_NOTHING)

@@ -14,26 +14,6 @@
 
 /* ---- life */
 
-int bmp_journal_write_all(const TmSys *sys, int fd, const void *data, uint64_t length,
-                          uint64_t offset)
-{
-    const char *at = data;
-
-    while (length) {
-        struct iovec iov = { (void *)at, length };
-        ssize_t n = sys->pwritev2(fd, &iov, 1, (off_t)offset, 0);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return n < 0 ? -errno : -ENOSPC;
-        at += n;
-        offset += (uint64_t)n;
-        length -= (uint64_t)n;
-    }
-    return 0;
-}
-
 /* Words that take little are given their room at once, so that an intent overwrites blocks and need
  * not allocate any, which on most file systems takes several times as long. Without room for them
  * that is as it was. */
@@ -44,8 +24,8 @@ static void make_room(const TmSys *sys, int fd, uint64_t offset, const BmpGeomet
     int ret = zeroes ? 0 : -ENOMEM;
 
     for (uint64_t done = 0; ret == 0 && done < length; done += chunk)
-        ret = bmp_journal_write_all(sys, fd, zeroes, tm_min(chunk, length - done),
-                                    offset + geometry->words_offset + done);
+        ret = tm_write_all(sys, fd, zeroes, tm_min(chunk, length - done),
+                           offset + geometry->words_offset + done);
 }
 
 int bmp_journal_create(const TmSys *sys, int fd, uint64_t offset, const BmpGeometry *geometry,
@@ -61,7 +41,7 @@ int bmp_journal_create(const TmSys *sys, int fd, uint64_t offset, const BmpGeome
     bmp_intents_init((uint8_t *)head, seed);
     for (uint32_t r = 0; r < geometry->regions; r++)
         table[r] = GUINT64_TO_LE(bmp_entry_make(seed, r, 0, BMP_REGION_CLEAN));
-    ret = bmp_journal_write_all(sys, fd, head, geometry->words_offset, offset);
+    ret = tm_write_all(sys, fd, head, geometry->words_offset, offset);
     if (ret < 0)
         return ret;
     if (sys->fstat(fd, &st) < 0)

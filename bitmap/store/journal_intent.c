@@ -202,8 +202,8 @@ static int init_words(BmpJournal *map, uint32_t r, uint32_t n)
     for (uint64_t i = 0; i < chunk / 8; i++)
         clean[i] = GUINT64_TO_LE(BMP_WORD_CLEAN);
     for (uint64_t done = 0; ret == 0 && done < length; done += chunk)
-        ret = bmp_journal_write_all(map->o.sys, map->o.fd, clean, tm_min(chunk, length - done),
-                                    map->o.offset + g->words_offset + g->block * r + done);
+        ret = tm_write_all(map->o.sys, map->o.fd, clean, tm_min(chunk, length - done),
+                           map->o.offset + g->words_offset + g->block * r + done);
     return ret;
 }
 
@@ -278,14 +278,9 @@ static int write_and_sync(BmpJournal *map, const uint8_t *list, size_t length)
     int ret = 0;
 
     if (bmp_journal_intend_waits(map))
-        ret = bmp_journal_write_all(map->o.sys, map->o.fd, list, length,
-                                    map->o.offset + map->number % 2 * BMP_INTENTS_LIST);
-
-    while (ret == 0 && map->o.sys->fdatasync(map->o.fd) < 0) {
-        if (errno != EINTR)
-            ret = -errno;
-    }
-    return ret;
+        ret = tm_write_all(map->o.sys, map->o.fd, list, length,
+                           map->o.offset + map->number % 2 * BMP_INTENTS_LIST);
+    return ret == 0 ? tm_fdatasync(map->o.sys, map->o.fd) : ret;
 }
 
 /* Under the lock: what was pending is on the medium. */

@@ -149,5 +149,3 @@ bool bmp_windows_tick(BmpJournal *map);
 void bmp_windows_init(BmpJournal *map);
 
 /* 0 or -errno; all of it. */
-int bmp_journal_write_all(const TmSys *sys, int fd, const void *data, uint64_t length,
-                          uint64_t offset);

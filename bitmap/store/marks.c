@@ -76,7 +76,7 @@ static int marks_set(const TmSys *sys, int fd, const BmpIdentity *disk)
 
 static int marks_sync(const TmSys *sys, int fd)
 {
-    return bmp_store_sync_all(sys, fd);
+    return tm_fsync(sys, fd);
 }
 
 static int marks_write(const TmSys *sys, int fd, const BmpIdentity *disk)

@@ -116,7 +116,7 @@ static int say_again(BmpStore *store, BmpStoreState state)
     for (unsigned i = 0; ret == 0 && i < BMP_SUPER_COPIES; i++) {
         ret = bmp_store_write_super(sys, store->fd, store->stale_copy ^ !i, &super);
         if (ret == 0)
-            ret = bmp_store_sync(sys, store->fd);
+            ret = tm_fdatasync(sys, store->fd);
     }
     store->super.generation = super.generation;
     store->super.disk_lossy = super.disk_lossy;
@@ -204,7 +204,7 @@ static bool find_file(BmpStore *store, const BmpIdentity *disk, GError **error)
  * and to nobody who may not write: that one has to be ours. */
 static bool sync_found(BmpStore *store)
 {
-    return store->o.read_only || bmp_store_sync_all(store->o.sys, store->fd) == 0;
+    return store->o.read_only || tm_fsync(store->o.sys, store->fd) == 0;
 }
 
 static void load(BmpStore *store, BmpRecovered *found)
@@ -372,7 +372,7 @@ bool bmp_set_open_store(BmpSet *set, const BmpStoreOptions *options, GError **er
 
 static bool clean_end(BmpStore *store, BmpStoreState state, GError **error)
 {
-    int ret = store->disk_fd < 0 ? 0 : bmp_store_sync_all(store->o.sys, store->disk_fd);
+    int ret = store->disk_fd < 0 ? 0 : tm_fsync(store->o.sys, store->disk_fd);
 
     if (ret < 0) { /* others may have written to it, too */
         bmp_set_note_loss(store->set, BMP_LOSS);

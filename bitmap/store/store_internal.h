@@ -63,9 +63,6 @@ bool bmp_store_file_absent(const TmSys *sys, const char *path, GError **error);
 bool bmp_store_file_publish(const TmSys *sys, const char *path, GError **error);
 bool bmp_store_file_remove(const TmSys *sys, const char *path, GError **error);
 /* 0 or -errno */
-int bmp_store_write(const TmSys *sys, int fd, const void *data, uint64_t length, uint64_t offset);
-int bmp_store_sync(const TmSys *sys, int fd);
-int bmp_store_sync_all(const TmSys *sys, int fd); /* with times and attributes */
 int bmp_store_write_super(const TmSys *sys, int fd, unsigned copy, const BmpSuper *super);
 /* Reads up to @length; the bytes read. */
 uint64_t bmp_store_read(const TmSys *sys, int fd, void *data, uint64_t length, uint64_t offset);

@@ -141,19 +141,7 @@ TcTarget *tc_target_open(const TmSys *sys, const char *path, const TcTargetLook 
 
 int tc_target_write(TcTarget *target, uint64_t offset, const void *buf, size_t length)
 {
-    while (length) {
-        struct iovec iov = { (void *)buf, length };
-        ssize_t done = target->sys->pwritev2(target->fd, &iov, 1, (off_t)offset, 0);
-
-        if (done < 0 && errno == EINTR)
-            continue;
-        if (done <= 0)
-            return done ? -errno : -EIO;
-        buf = (const char *)buf + done;
-        offset += (uint64_t)done;
-        length -= (size_t)done;
-    }
-    return 0;
+    return tm_write_all(target->sys, target->fd, buf, length, offset);
 }
 
 /* One way to zero without writing; *cannot remembers that there is no such way here. -ENOTSUP sends
@@ -203,11 +191,12 @@ int tc_target_zero(TcTarget *target, uint64_t offset, uint64_t length, bool hole
 
 bool tc_target_sync(TcTarget *target, GError **error)
 {
-    if (target->sys->fdatasync(target->fd))
-        return tm_error_set_errno(error, errno, "target '%s': sync", target->path);
-    if (target->created) {
-        int ret = tm_file_sync_name(target->sys, target->path);
+    int ret = tm_fdatasync(target->sys, target->fd);
 
+    if (ret < 0)
+        return tm_error_set_errno(error, -ret, "target '%s': sync", target->path);
+    if (target->created) {
+        ret = tm_file_sync_name(target->sys, target->path);
         if (ret < 0)
             return tm_error_set_errno(error, -ret, "target '%s': sync of its directory",
                                       target->path);

@@ -47,28 +47,6 @@ static int read_all(const FileDisk *file, int fd, void *buf, uint64_t offset, ui
     return 0;
 }
 
-static int write_all(const FileDisk *file, int fd, const void *buf, uint64_t offset,
-                     uint64_t length)
-{
-    const char *at = buf;
-
-    while (length) {
-        struct iovec iov = { (char *)at, tm_min(length, 1u << 30) };
-        ssize_t n = file->sys->pwritev2(fd, &iov, 1, (off_t)offset, 0);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return -errno;
-        if (n == 0)
-            return -ENOSPC;
-        at += n;
-        offset += (uint64_t)n;
-        length -= (uint64_t)n;
-    }
-    return 0;
-}
-
 uint64_t blk_file_direct_end(const FileDisk *file)
 {
     return file->direct ? tm_align_down(file->size, file->align) : file->size;
@@ -147,7 +125,7 @@ static int write_one_bounced(FileDisk *file, const char *buf, Bounce *b)
     if (ret < 0)
         return ret;
     memcpy(b->memory + b->skip, buf, b->take);
-    return write_all(file, file->fd, b->memory, b->start, b->length);
+    return tm_write_all(file->sys, file->fd, b->memory, b->length, b->start);
 }
 
 static int write_bounced(FileDisk *file, const char *buf, uint64_t offset, uint64_t length)
@@ -195,12 +173,12 @@ int blk_file_pwrite(void *handle, const void *buf, uint64_t offset, uint64_t len
     int ret = 0;
 
     if (body && fits(file, buf, offset, body))
-        ret = write_all(file, file->fd, buf, offset, body);
+        ret = tm_write_all(file->sys, file->fd, buf, body, offset);
     else if (body)
         ret = write_bounced(file, buf, offset, body);
     if (ret == 0 && length > body)
-        ret =
-            write_all(file, file->tail_fd, (const char *)buf + body, offset + body, length - body);
+        ret = tm_write_all(file->sys, file->tail_fd, (const char *)buf + body, length - body,
+                           offset + body);
     return ret;
 }
 
@@ -208,16 +186,11 @@ int blk_file_pwrite(void *handle, const void *buf, uint64_t offset, uint64_t len
 static void sync_for_all(FileDisk *file)
 {
     uint64_t wanted = file->sync_wanted;
-    int err = 0;
+    int err;
 
     file->syncing = true;
     pthread_mutex_unlock(&file->sync_lock);
-    while (file->sys->fdatasync(file->fd) < 0) {
-        err = errno;
-        if (err != EINTR)
-            break;
-        err = 0;
-    }
+    err = -tm_fdatasync(file->sys, file->fd);
     pthread_mutex_lock(&file->sync_lock);
     file->syncing = false;
     if (err)
