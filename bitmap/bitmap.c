@@ -200,27 +200,20 @@ static void count_all_if_lossy(BmpBitmap *bitmap)
     BmpSet *set = bitmap->set;
     uint64_t before;
 
-    if (!set->loss || !bitmap->enabled)
+    if (!set->lossy || !bitmap->enabled)
         return;
     before = bmp_bits_count(&bitmap->bits);
     bmp_bits_set_bytes(&bitmap->bits, 0, set->size);
     bitmap->recovered += (bmp_bits_count(&bitmap->bits) - before) << bitmap->shift;
     g_free(bitmap->reason);
-    bitmap->reason = g_strdup(set->loss);
+    bitmap->reason = g_strdup(BMP_LOSS);
 }
 
-void bmp_set_note_loss(BmpSet *set, const char *why)
+void bmp_set_note_loss(BmpSet *set)
 {
-    if (!set->loss)
-        __atomic_store_n(&set->loss, g_strdup(why), __ATOMIC_RELEASE);
-}
-
-void bmp_set_lose(BmpSet *set, const char *why)
-{
-    if (set->loss)
+    if (set->lossy)
         return;
-    bmp_set_change_begin(&set, 1);
-    bmp_set_note_loss(set, why);
+    __atomic_store_n(&set->lossy, true, __ATOMIC_RELEASE);
     for (guint i = 0; i < set->bitmaps->len; i++) {
         BmpBitmap *bitmap = set->bitmaps->pdata[i];
 
@@ -229,6 +222,14 @@ void bmp_set_lose(BmpSet *set, const char *why)
         bmp_bitmap_fold(bitmap);
         count_all_if_lossy(bitmap);
     }
+}
+
+void bmp_set_lose(BmpSet *set)
+{
+    if (set->lossy)
+        return;
+    bmp_set_change_begin(&set, 1);
+    bmp_set_note_loss(set);
     if (set->store)
         bmp_store_note_loss(set->store);
     bmp_set_change_end(&set, 1);
@@ -236,7 +237,7 @@ void bmp_set_lose(BmpSet *set, const char *why)
 
 bool bmp_set_lossy(BmpSet *set)
 {
-    return __atomic_load_n(&set->loss, __ATOMIC_ACQUIRE) != NULL;
+    return __atomic_load_n(&set->lossy, __ATOMIC_ACQUIRE);
 }
 
 /* ---- changes -------------------------------------------------------------------------------- */

@@ -48,7 +48,6 @@ void bmp_set_unref(BmpSet *set)
     g_ptr_array_unref(set->removed);
     pthread_mutex_destroy(&set->lock);
     g_free(set->refused);
-    g_free(set->loss);
     g_free(set->node_name);
     g_aligned_free(set);
 }

@@ -54,7 +54,7 @@ struct BmpSet {
     GPtrArray *removed;     /* within a change: what may be put back, a reference each */
     struct BmpStore *store; /* or NULL: */
     char *refused;          /* why there can be none; or NULL */
-    char *loss;             /* atomic: why what begins is dirty everywhere; or NULL */
+    bool lossy;             /* atomic: the disk has lost data: what begins is dirty everywhere */
     struct BmpJournal *map; /* atomic: the store's, or NULL; changes when nobody marks */
     bool touched;           /* persistent bitmaps have changed since the last commit */
 };
@@ -96,8 +96,9 @@ void bmp_set_unlock(BmpSet *set);
 
 /* The following are called with the lock held. */
 
-/* What begins from now on is dirty everywhere, if it wasn't yet. */
-void bmp_set_note_loss(BmpSet *set, const char *why);
+/* Within a change: the disk has lost data. What is in memory only, and what begins from now on, is
+ * dirty everywhere. */
+void bmp_set_note_loss(BmpSet *set);
 
 /* Ends the running epoch; its marks become a delta if there are any. */
 void bmp_chain_seal(BmpSet *set, unsigned shift, bool active);

@@ -111,6 +111,6 @@ void blk_losses_tell(BlkGraph *graph)
             continue;
         if (bmp_set_length(node->bitmaps))
             bmp_set_report(node->bitmaps, &(BmpReport){ .reason = BMP_LOSS });
-        bmp_set_lose(node->bitmaps, BMP_LOSS);
+        bmp_set_lose(node->bitmaps);
     }
 }

@@ -241,7 +241,7 @@ static void recover(BmpStore *store, const BmpIdentity *disk, bool synced, BmpRe
         store->last_epoch = found->super.map_epoch;
         store->keep_empty = !found->records->len;
         if (store->super.disk_lossy)
-            bmp_set_note_loss(store->set, BMP_LOSS);
+            bmp_set_note_loss(store->set);
     }
 }
 
@@ -375,7 +375,7 @@ static bool clean_end(BmpStore *store, BmpStoreState state, GError **error)
     int ret = store->disk_fd < 0 ? 0 : tm_fsync(store->o.sys, store->disk_fd);
 
     if (ret < 0) { /* others may have written to it, too */
-        bmp_set_note_loss(store->set, BMP_LOSS);
+        bmp_set_note_loss(store->set);
         return tm_error_set_errno(error, -ret, "Could not sync the disk");
     }
     bmp_identity_settle(store->o.sys, store->disk_fd);

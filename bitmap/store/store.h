@@ -126,8 +126,8 @@ bool bmp_set_wake_store(BmpSet *set, bool read_only, bool accept_changed, GError
  * on the medium, and what was read before may go. Whatever begins from now on is dirty everywhere,
  * and so is what is in memory only. (Persistent ones began after a flush, and have recorded all
  * that may be lost.) The store says so to openings, until the machine is started again. Main, not
- * within a change. Once is enough; @why is copied. */
-void bmp_set_lose(BmpSet *set, const char *why);
+ * within a change. Once is enough. */
+void bmp_set_lose(BmpSet *set);
 bool bmp_set_lossy(BmpSet *set); /* any thread */
 
 /* ---- sets of images */

@@ -226,5 +226,5 @@ void workload_lose(Run *run, Disk *disk)
             model_fill(&disk->model, b);
     }
     run->version++;
-    bmp_set_lose(disk->set, BMP_LOSS);
+    bmp_set_lose(disk->set);
 }
