@@ -5,6 +5,7 @@
 
 #include "bitmap/store/store.h"
 #include "block/node_internal.h"
+#include "util/error.h"
 
 /* ---- where */
 
@@ -159,9 +160,11 @@ char *blk_disk_changed(BlkNode *node)
     if (fd >= 0 && node->seen) {
         BmpIdentity now;
 
-        bmp_identity_sync(node->graph_sys, fd);
+        int ret = bmp_identity_sync(node->graph_sys, fd);
+
         bmp_identity_read(node->graph_sys, fd, &now);
-        why = bmp_identity_changed(node->seen, &now);
+        why = ret < 0 ? g_strdup_printf("the disk could not be synced: %s", tm_strerror(-ret))
+                      : bmp_identity_changed(node->seen, &now);
     }
     for (unsigned i = 0; i < node->n_children && !why; i++) {
         BlkNode *child = data_child(node, i);

@@ -10,7 +10,7 @@
 
 typedef struct Opened {
     int fd, disk_fd;
-    bool unsynced; /* what a dead process has written may not be on the medium */
+    bool unsynced; /* what others have written, to disk or store, may not be on the medium */
     BmpIdentity disk;
     BmpRecovered found;
     uint64_t file_size;
@@ -44,7 +44,7 @@ static bool open_both(const TmSys *sys, const char *path, const char *disk, Open
         o->disk_fd = sys->open(disk, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0);
     if (disk && o->disk_fd < 0)
         return tm_error_set_errno(error, errno, "Could not open disk '%s'", disk);
-    bmp_identity_sync(sys, o->disk_fd);
+    o->unsynced = bmp_identity_sync(sys, o->disk_fd) < 0;
     bmp_identity_read(sys, o->disk_fd, &o->disk);
     return true;
 }
@@ -67,8 +67,9 @@ static bool look(const TmSys *sys, const char *path, const char *disk, const uin
     options.size_known = disk != NULL;
     options.disk_size = disk ? disk_size(sys, o) : 0;
     options.accept_changed = !disk;
-    o->unsynced = repair && !bmp_store_file_locked(sys, o->fd) && tm_fsync(sys, o->fd) < 0;
-    options.unsynced = o->unsynced;
+    if (repair && !bmp_store_file_locked(sys, o->fd) && tm_fsync(sys, o->fd) < 0)
+        o->unsynced = true;
+    options.unsynced = repair && o->unsynced;
     bmp_recover(&options, &o->found);
     if (o->found.verdict != BMP_FOUND_NOTHING)
         return true;
