@@ -377,28 +377,6 @@ static int check_state(Rng *rng, bool killed)
     return which;
 }
 
-/* Which changes state @state of this event keeps. */
-static void choose(Rng *rng, uint8_t *kept, uint64_t state)
-{
-    const Medium *m = w.medium;
-    guint n = m->changes->len, pick = n ? (guint)rng_below(rng, n) : 0;
-    const Change *changes = (const Change *)(void *)m->changes->data;
-    uint64_t kind = state < 2 ? state : 2 + rng_below(rng, 6);
-
-    for (guint i = 0; i < n; i++) {
-        bool call = changes[i].event == m->event;
-
-        kept[i] = kind == 0   ? 1
-                  : kind == 1 ? 0
-                  : kind == 2 ? i < pick
-                  : kind == 3 ? i > pick
-                  : kind == 4 ? i != pick
-                  : kind == 5 ? (call ? rng_chance(rng, 2) : 1)
-                  : kind == 6 ? !rng_chance(rng, 5)
-                              : rng_chance(rng, 2);
-    }
-}
-
 static void on_event(void *opaque, const char *what)
 {
     g_autofree uint8_t *kept = g_malloc0(w.medium->changes->len + 1);
@@ -409,7 +387,7 @@ static void on_event(void *opaque, const char *what)
     for (uint64_t state = 0; state < w.per_event && !w.failure; state++) {
         Rng rng = { w.seed * 1000003 + w.events * 101 + state };
 
-        choose(&rng, kept, state);
+        medium_choose(w.medium, &rng, kept, state);
         medium_cut(w.cut, w.medium, kept);
         check_state(&rng, state == 0);
         if (w.failure) {
@@ -629,7 +607,7 @@ static void op_crash(void)
     Medium *dead = w.medium;
     int which;
 
-    choose(&w.rng, kept, killed ? 0 : 1 + rng_below(&w.rng, 8));
+    medium_choose(w.medium, &w.rng, kept, killed ? 0 : 1 + rng_below(&w.rng, 8));
     medium_cut(w.cut, dead, kept);
     which = check_state(&w.rng, killed);
     if (which < 0)
@@ -769,19 +747,15 @@ static void step(void)
 
 static void put(const char *path, const char *image, uint64_t size)
 {
-    int fd = medium_sys.open(path, O_RDWR | O_CREAT, 0600);
-    g_autofree char *bytes = NULL;
-    gsize length = 0;
+    int fd;
 
-    if (image && !g_file_get_contents(image, &bytes, &length, NULL))
-        g_error("image '%s' can't be read", image);
-    for (gsize at = 0; at < length; at += 65536) {
-        struct iovec iov = { bytes + at, MIN(65536, length - at) };
-
-        if (medium_sys.pwritev2(fd, &iov, 1, (off_t)at, 0) < 0)
+    if (image) {
+        if (!medium_take(path, image))
             g_error("image '%s' can't be taken onto the medium", image);
+        return;
     }
-    if ((!image && medium_sys.ftruncate(fd, (off_t)size) < 0) || medium_sys.fsync(fd) < 0)
+    fd = medium_sys.open(path, O_RDWR | O_CREAT, 0600);
+    if (fd < 0 || medium_sys.ftruncate(fd, (off_t)size) < 0 || medium_sys.fsync(fd) < 0)
         g_error("no disk on the medium");
     medium_sys.close(fd);
 }

@@ -411,3 +411,20 @@ void medium_dump(const Medium *m, const char *path)
                                 NULL);
     }
 }
+
+bool medium_take(const char *name, const char *path)
+{
+    g_autofree char *bytes = NULL;
+    gsize length;
+    int fd;
+    bool ok;
+
+    if (!g_file_get_contents(path, &bytes, &length, NULL))
+        return false;
+    fd = medium_sys.open(name, O_RDWR | O_CREAT, 0600);
+    if (fd < 0)
+        return false;
+    ok = tm_write_all(&medium_sys, fd, bytes, length, 0) == 0 && tm_fsync(&medium_sys, fd) == 0;
+    medium_sys.close(fd);
+    return ok;
+}

@@ -23,6 +23,7 @@
  *
  * One thread. A TmSys has no context, so medium_use() says which medium its calls go to. */
 #pragma once
+#include "tests/crash/rng.h"
 #include "util/sys.h"
 #include <glib.h>
 #include <stdbool.h>
@@ -151,6 +152,8 @@ void medium_look(Medium *m, const char *what);
 /* *to (not the same) = what is left of @from, when of its changes those with kept[i] != 0 are.
  * NULL: all of them, which is also what the page cache holds. Nothing is open in it. */
 void medium_cut(Medium *to, const Medium *from, const uint8_t *kept);
+/* Which changes state @state of the last event keeps: all (0), none (1), or some. */
+void medium_choose(const Medium *m, Rng *rng, uint8_t *kept, uint64_t state);
 /* Over the directory, sizes, attributes and contents. */
 uint64_t medium_hash(const Medium *m);
 /* The process has died: nothing is open any more. */
@@ -160,5 +163,7 @@ unsigned medium_open_count(const Medium *m);
 
 /* The file of that name now, or NULL. */
 Image *medium_file(Medium *m, const char *name);
+/* Takes the real file @path onto the medium in use as @name, durable; false: it can't be. */
+bool medium_take(const char *name, const char *path);
 /* Writes the files into the directory @path of the real file system. */
 void medium_dump(const Medium *m, const char *path);

@@ -256,3 +256,25 @@ void medium_synced(Medium *m, int n, bool all)
     g_array_unref(changes);
     m->changes = left;
 }
+
+/* ---- states */
+
+void medium_choose(const Medium *m, Rng *rng, uint8_t *kept, uint64_t state)
+{
+    guint n = m->changes->len, pick = n ? (guint)rng_below(rng, n) : 0;
+    const Change *changes = (const Change *)(void *)m->changes->data;
+    uint64_t kind = state < 2 ? state : 2 + rng_below(rng, 6);
+
+    for (guint i = 0; i < n; i++) {
+        bool call = changes[i].event == m->event;
+
+        kept[i] = kind == 0   ? 1
+                  : kind == 1 ? 0
+                  : kind == 2 ? i < pick
+                  : kind == 3 ? i > pick
+                  : kind == 4 ? i != pick
+                  : kind == 5 ? (call ? rng_chance(rng, 2) : 1)
+                  : kind == 6 ? !rng_chance(rng, 5)
+                              : rng_chance(rng, 2);
+    }
+}

@@ -450,27 +450,6 @@ static void check_state(const uint8_t *kept, Rng *rng, bool killed)
     w.states++;
 }
 
-static void choose(Rng *rng, uint8_t *kept, uint64_t state)
-{
-    const Medium *m = w.medium;
-    guint n = m->changes->len, pick = n ? (guint)rng_below(rng, n) : 0;
-    const Change *changes = (const Change *)(void *)m->changes->data;
-    uint64_t kind = state < 2 ? state : 2 + rng_below(rng, 6);
-
-    for (guint i = 0; i < n; i++) {
-        bool call = changes[i].event == m->event;
-
-        kept[i] = kind == 0   ? 1
-                  : kind == 1 ? 0
-                  : kind == 2 ? i < pick
-                  : kind == 3 ? i > pick
-                  : kind == 4 ? i != pick
-                  : kind == 5 ? (call ? rng_chance(rng, 2) : 1)
-                  : kind == 6 ? !rng_chance(rng, 5)
-                              : rng_chance(rng, 2);
-    }
-}
-
 static void on_event(void *opaque, const char *what)
 {
     g_autofree uint8_t *kept = g_malloc0(w.medium->changes->len + 1);
@@ -481,7 +460,7 @@ static void on_event(void *opaque, const char *what)
     for (uint64_t state = 0; state < w.per_event && !w.failure; state++) {
         Rng rng = { w.seed * 1000003 + w.events * 101 + state };
 
-        choose(&rng, kept, state);
+        medium_choose(w.medium, &rng, kept, state);
         check_state(kept, &rng, state == 0);
         if (w.failure) {
             char *more = g_strdup_printf("--seed %" PRIu64 ", step %u, event %" PRIu64
@@ -682,26 +661,6 @@ static void step(void)
 
 /* ---- one seed */
 
-static bool put_file(const char *name, const char *path)
-{
-    g_autofree char *bytes = NULL;
-    gsize length;
-    int fd;
-
-    if (!g_file_get_contents(path, &bytes, &length, NULL))
-        return false;
-    fd = medium_sys.open(name, O_RDWR | O_CREAT, 0600);
-    for (gsize at = 0; at < length; at += PIECE) {
-        struct iovec iov = { bytes + at, MIN(PIECE, length - at) };
-
-        if (medium_sys.pwritev2(fd, &iov, 1, (off_t)at, 0) < 0)
-            return false;
-    }
-    medium_sys.fsync(fd);
-    medium_sys.close(fd);
-    return true;
-}
-
 /* What may be wrong with it: it is behind the end that the file has. */
 static void count_lost(void)
 {
@@ -766,7 +725,7 @@ static void run(const char *image, const char *base, unsigned steps)
     w.rng = (Rng){ w.seed };
     w.events = 0;
     w.base = base != NULL;
-    if (!put_file("/m/image", image) || (base && !put_file("/m/base", base)))
+    if (!medium_take("/m/image", image) || (base && !medium_take("/m/base", base)))
         g_error("the image can't be taken onto the medium");
     fd = medium_sys.open("/m", O_RDONLY, 0);
     medium_sys.fsync(fd);

@@ -8,30 +8,7 @@
 #include "bitmap/store/store.h"
 #include "tests/crash/medium.h"
 #include "tests/crash/model.h"
-
-/* ---- numbers at random */
-typedef struct Rng {
-    uint64_t state;
-} Rng;
-
-static inline uint64_t rng_next(Rng *rng)
-{
-    uint64_t z = rng->state += UINT64_C(0x9e3779b97f4a7c15);
-
-    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return z ^ (z >> 31);
-}
-
-static inline uint64_t rng_below(Rng *rng, uint64_t n)
-{
-    return rng_next(rng) % n;
-}
-
-static inline bool rng_chance(Rng *rng, unsigned one_in)
-{
-    return !rng_below(rng, one_in);
-}
+#include "tests/crash/rng.h"
 
 /* ---- what an opening found */
 typedef struct FoundBitmap {
