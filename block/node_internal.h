@@ -116,9 +116,18 @@ int blk_node_map(BlkNode *node, uint64_t offset, uint64_t length, uint32_t purpo
 /* A flag of blk_node_write_zeroes(): the space goes, discard=ignore or not. */
 #define BLK_INVALIDATE (1u << 31)
 
-/* reserve.c. The node whose descriptor holds all of a range, and its place there; NULL: none. */
-BlkNode *blk_node_descriptor(BlkNode *node, uint64_t offset, uint64_t length,
-                             struct tidemark_mapping *m);
+/* Where a range of a node lies as a whole: in the descriptor of one node. */
+typedef struct BlkPlace {
+    BlkNode *node;           /* whose descriptor it is */
+    uint64_t offset, length; /* of that node's disk */
+    struct tidemark_mapping mapping;
+} BlkPlace;
+
+/* reserve.c. Finds it, and keeps the range in flight there until blk_place_leave(), so that the
+ * node is not resized: a format lets its file grow whatever requests do. false: it lies in no
+ * descriptor, or (without @wait, as loop threads call it) somebody is resizing. */
+bool blk_place_enter(BlkPlace *place, BlkNode *node, uint64_t offset, uint64_t length, bool wait);
+void blk_place_leave(BlkPlace *place);
 
 /* invalidate.c. Whether data of @node that sockets may still read (blk_send()) could be
  * invalidated, in clusters of that size. Any thread. */

@@ -19,44 +19,69 @@
 
 enum { UNKNOWN, CAN, CAN_NOT }; /* BlkNode.invalidates */
 
-/* The descriptor that a range could be sent from. */
-static BlkNode *find_descriptor(BlkNode *node, uint64_t offset, uint64_t length,
-                                struct tidemark_mapping *m)
+/* Where a range could be sent from. */
+static bool enter(BlkPlace *p, BlkNode *node, uint64_t offset, uint64_t length, bool wait)
 {
-    BlkNode *place = blk_node_descriptor(node, offset, length, m);
-
-    return place && !(m->flags & TIDEMARK_MAPPED_DIRECT) ? place : NULL;
+    if (!blk_place_enter(p, node, offset, length, wait))
+        return false;
+    if (!(p->mapping.flags & TIDEMARK_MAPPED_DIRECT))
+        return true;
+    blk_place_leave(p);
+    return false;
 }
 
-/* Punching beyond the end of a file changes nothing and shows whether it works. */
-static bool can_punch(BlkNode *node)
+/* Punching beyond the end of a file, which does not grow meanwhile, changes nothing and shows
+ * whether it works. */
+static bool can_punch(const TmSys *sys, const BlkPlace *p)
 {
-    const TmSys *sys = node->graph_sys;
     const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
-    off_t beyond = (off_t)tm_align_up(blk_node_size(node) + (1u << 20), 1u << 20);
-    struct tidemark_mapping m;
+    off_t beyond = (off_t)tm_align_up(blk_node_size(p->node) + (1u << 20), 1u << 20);
 
-    return find_descriptor(node, 0, 1, &m) && m.offset % page == 0 && sys->cached &&
-           sys->cached(m.fd, 0, page, true) >= 0 &&
-           sys->fallocate(m.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                          (off_t)m.offset + beyond, (off_t)page) == 0;
+    return p->mapping.offset % page == 0 && sys->cached &&
+           sys->cached(p->mapping.fd, 0, page, true) >= 0 &&
+           sys->fallocate(p->mapping.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                          (off_t)p->mapping.offset + beyond, (off_t)page) == 0;
+}
+
+/* What can't be asked now is asked again. */
+static int look(BlkNode *node)
+{
+    int invalidates;
+    BlkPlace p;
+
+    if (!enter(&p, node, 0, 1, false))
+        return CAN_NOT;
+    invalidates = can_punch(node->graph_sys, &p) ? CAN : CAN_NOT;
+    blk_place_leave(&p);
+    __atomic_store_n(&node->invalidates, invalidates, __ATOMIC_RELAXED);
+    return invalidates;
 }
 
 bool blk_node_can_invalidate(BlkNode *node, uint64_t cluster)
 {
     int invalidates = __atomic_load_n(&node->invalidates, __ATOMIC_RELAXED);
 
-    if (invalidates == UNKNOWN) {
-        invalidates = can_punch(node) ? CAN : CAN_NOT;
-        __atomic_store_n(&node->invalidates, invalidates, __ATOMIC_RELAXED);
-    }
+    if (invalidates == UNKNOWN)
+        invalidates = look(node);
     return invalidates == CAN && cluster >= (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+/* Whether none of a range is in the page cache. */
+static bool is_gone(BlkNode *node, uint64_t offset, uint64_t length)
+{
+    const TmSys *sys = node->graph_sys;
+    BlkPlace p;
+    bool gone;
+
+    if (!sys->cached || !enter(&p, node, offset, length, true))
+        return false;
+    gone = sys->cached(p.mapping.fd, (off_t)p.mapping.offset, length, false) == 0;
+    blk_place_leave(&p);
+    return gone;
 }
 
 int blk_node_invalidate(BlkNode *node, uint64_t offset, uint64_t length, uint32_t flags)
 {
-    const TmSys *sys = node->graph_sys;
-    struct tidemark_mapping m;
     int ret;
 
     if (!__atomic_load_n(&node->lent, __ATOMIC_ACQUIRE))
@@ -65,8 +90,7 @@ int blk_node_invalidate(BlkNode *node, uint64_t offset, uint64_t length, uint32_
                                 TIDEMARK_FAST_ZERO | TIDEMARK_MAY_UNMAP | BLK_INVALIDATE);
     if (ret < 0)
         return ret;
-    if (!find_descriptor(node, offset, length, &m) || !sys->cached ||
-        sys->cached(m.fd, (off_t)m.offset, length, false) != 0)
+    if (!is_gone(node, offset, length))
         return -EBUSY;
     if (!(flags & TIDEMARK_MAY_UNMAP && __atomic_load_n(&node->unmap, __ATOMIC_RELAXED)))
         blk_node_reserve(node, offset, length); /* where discards are ignored; advice */

@@ -23,6 +23,7 @@ static struct {
     int lseeks, syncs;                                                /* atomic counts */
     int read_error, write_error, sync_error, zero_error, punch_error; /* errno, 0: none */
     bool refuse_write_open;
+    void (*before_fallocate)(void);
     void (*before_lseek)(void);
     void (*after_lseek)(void);
     void (*after_read)(off_t offset, size_t length);
@@ -68,6 +69,8 @@ static int fake_fdatasync(int fd)
 
 static int fake_fallocate(int fd, int mode, off_t offset, off_t length)
 {
+    if (fake.before_fallocate)
+        fake.before_fallocate();
     if (fails(mode & FALLOC_FL_PUNCH_HOLE ? fake.punch_error : fake.zero_error))
         return -1;
     return tm_sys_kernel.fallocate(fd, mode, offset, length);

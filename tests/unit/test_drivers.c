@@ -3,6 +3,7 @@
 /* tests/unit/test_drivers.c: the drivers raw and null-co, and the example plug-ins, through a real
  * graph. The file driver has test_file.c. */
 #include "block/bitmaps.h"
+#include "block/node_internal.h"
 #include "tests/unit/drivers_util.h"
 
 /* The tests that loop over it run once on a disk's file system and once on tmpfs. */
@@ -213,6 +214,53 @@ START_TEST(grows_while_watched)
 }
 END_TEST
 
+static struct {
+    BlkNode *file;
+    pthread_t thread;
+    unsigned calls;
+    uint64_t size; /* of the file, while its space was being changed */
+} growing;
+
+static void *grow_once(void *opaque)
+{
+    ck_assert_int_eq(blk_node_grow(growing.file, 64 * MIB), 0);
+    return opaque;
+}
+
+/* A worker of the format above has the file grow just now. */
+static void grow_under_way(void)
+{
+    if (growing.calls++)
+        return;
+    ck_assert_int_eq(pthread_create(&growing.thread, NULL, grow_once, NULL), 0);
+    g_usleep(50000);
+    growing.size = blk_node_size(growing.file);
+}
+
+/* What is punched beyond its end to see whether that works could be data by then; and the driver
+ * drops what it remembers of the file when that is resized, while it is told of a change. */
+START_TEST(a_file_does_not_grow_while_its_space_is_changed)
+{
+    open_graph("/var/tmp");
+    make_file("f", MIB);
+    growing.file = add_file("f", "");
+    growing.calls = 0;
+    fake.before_fallocate = grow_under_way;
+    if (_i)
+        ck_assert_int_eq(blk_node_reserve(growing.file, 0, MIB), 0);
+    else
+        blk_node_can_invalidate(growing.file, 64 * KIB);
+    fake.before_fallocate = NULL;
+    if (growing.calls) { /* else the kernel can't show what is in the page cache */
+        ck_assert_uint_eq(growing.size, MIB);
+        ck_assert_int_eq(pthread_join(growing.thread, NULL), 0);
+        ck_assert_uint_eq(blk_node_size(growing.file), 64 * MIB);
+    }
+    ck_assert(growing.calls || !_i);
+    close_graph();
+}
+END_TEST
+
 /* ---- the example plug-ins, by the way a plug-in is loaded */
 
 static void load_plugins(void)
@@ -317,6 +365,7 @@ int main(void)
     tcase_add_test(cases, raw_resize);
     tcase_add_test(cases, null_disk);
     tcase_add_test(cases, grows_while_watched);
+    tcase_add_loop_test(cases, a_file_does_not_grow_while_its_space_is_changed, 0, 2);
     tcase_add_test(cases, plugin_ramdisk);
     tcase_add_test(cases, plugin_reverse);
     tcase_add_test(cases, plugin_invert);

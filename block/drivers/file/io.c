@@ -49,7 +49,9 @@ static int read_all(const FileDisk *file, int fd, void *buf, uint64_t offset, ui
 
 uint64_t blk_file_direct_end(const FileDisk *file)
 {
-    return file->direct ? tm_align_down(file->size, file->align) : file->size;
+    uint64_t size = __atomic_load_n(&file->size, __ATOMIC_RELAXED); /* block status asks any time */
+
+    return file->direct ? tm_align_down(size, file->align) : size;
 }
 
 int blk_file_open_tail(FileDisk *file)
