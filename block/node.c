@@ -102,14 +102,14 @@ json_object *blk_node_child_options(json_object *parent, json_object *child, boo
 
 static bool open_child(BlkNode *node, unsigned index, json_object *options, GError **error)
 {
-    const struct tidemark_child_role *role = &node->driver->children[index];
+    const struct tidemark_child *kind = &node->driver->children[index];
     g_autoptr(BlkNode) own = NULL;
     json_object *value = NULL;
     BlkNode *child;
 
-    if (!blk_options_child(node->options, role->name, &value) || !value) {
-        if (role->required)
-            return tm_error_set(error, "Parameter '%s' is missing", role->name);
+    if (!blk_options_child(node->options, kind->name, &value) || !value) {
+        if (kind->required)
+            return tm_error_set(error, "Parameter '%s' is missing", kind->name);
         return true;
     }
     if (json_object_is_type(value, json_type_string)) {
@@ -134,15 +134,15 @@ static bool open_child(BlkNode *node, unsigned index, json_object *options, GErr
 
 static bool open_children(BlkNode *node, json_object *options, GError **error)
 {
-    const struct tidemark_child_role *roles = node->driver->children;
+    const struct tidemark_child *kinds = node->driver->children;
     unsigned n = 0;
 
-    while (roles && roles[n].name)
+    while (kinds && kinds[n].name)
         n++;
     node->n_children = n;
     node->children = g_new0(BlkUser *, n);
     for (unsigned i = 0; i < n; i++) {
-        if (g_str_equal(roles[i].name, "backing"))
+        if (g_str_equal(kinds[i].name, "backing"))
             node->backing = (int)i;
         if (!open_child(node, i, options, error))
             return false;

@@ -37,7 +37,7 @@ BmpSet *blk_node_bitmaps(BlkNode *node); /* borrowed, lives as long as the node 
 void blk_node_describe(BlkNode *node, json_object *image);
 /* A fresh answer of the driver. */
 void blk_node_info(BlkNode *node, struct tidemark_info *info);
-/* The child in a role, borrowed, or NULL. @index counts the driver's roles. */
+/* A child, borrowed, or NULL. @index counts those of the driver. */
 BlkNode *blk_node_child(const BlkNode *node, unsigned index);
 /* The filename as listings show it: the "filename" option of the node or of its first child that
  * has one, else a JSON pseudo name. Returned (g_free). */

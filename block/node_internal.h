@@ -18,7 +18,7 @@ typedef struct BlkParentLink BlkParentLink;
 struct BlkUser {
     BlkNode *node;
     BlkNode *parent; /* borrowed; NULL: no node */
-    unsigned index;  /* of the parent's roles */
+    unsigned index;  /* of the parent's children */
     char *what;
     unsigned needs, shares; /* BLK_PERM_*; guarded by the graph's lock of permissions */
 };
@@ -47,8 +47,8 @@ struct tidemark_node {
     bool read_only, unmap;
 
     unsigned n_children;
-    BlkUser **children; /* per role of the driver; NULL: none */
-    int backing;        /* index of the role "backing", or -1 */
+    BlkUser **children; /* as the driver has them; NULL: none */
+    int backing;        /* index of the child "backing", or -1 */
 
     struct BmpIdentity *seen; /* by a reopening: what the driver had open (disk.c); or NULL */
     bool recorded;            /* by a reopening: it was writable when it was last open */

@@ -76,7 +76,7 @@ typedef struct Value {
 } Value;
 
 typedef struct Child {
-    const char *role;   /* borrowed, static */
+    const char *name;   /* borrowed, static */
     json_object *value; /* reference; JSON null is NULL */
     bool given;
 } Child;
@@ -277,11 +277,10 @@ static bool parse_table(const Context *c, const struct tidemark_option *table, G
     return true;
 }
 
-static bool parse_children(const Context *c, const struct tidemark_child_role *roles,
-                           GArray *children)
+static bool parse_children(const Context *c, const struct tidemark_child *kinds, GArray *children)
 {
-    for (const struct tidemark_child_role *r = roles; r && r->name; r++) {
-        Child child = { .role = r->name };
+    for (const struct tidemark_child *r = kinds; r && r->name; r++) {
+        Child child = { .name = r->name };
 
         child.given = json_object_object_get_ex(c->object, r->name, &child.value);
         if (!child.given && r->required)
@@ -310,7 +309,7 @@ static bool known(const BlkOptions *options, const char *path, bool *group)
             *group = true;
     }
     for (guint i = 0; i < options->children->len; i++)
-        if (g_str_equal(g_array_index(options->children, Child, i).role, path))
+        if (g_str_equal(g_array_index(options->children, Child, i).name, path))
             return true;
     return *group;
 }
@@ -420,12 +419,12 @@ bool blk_options_bool(const BlkOptions *options, const char *name)
     return find_value(options, name)->number != 0;
 }
 
-bool blk_options_child(const BlkOptions *options, const char *role, json_object **value)
+bool blk_options_child(const BlkOptions *options, const char *name, json_object **value)
 {
     for (guint i = 0; i < options->children->len; i++) {
         const Child *child = &g_array_index(options->children, Child, i);
 
-        if (g_str_equal(child->role, role)) {
+        if (g_str_equal(child->name, name)) {
             *value = child->value;
             return child->given;
         }

@@ -17,7 +17,7 @@ typedef struct BlkOptions BlkOptions;
  * cache.direct, cache.no-flush, discard, detect-zeroes. Ends with a NULL name. */
 extern const struct tidemark_option blk_common_options[];
 
-/* Checks @object: every member known (common, the driver's own, or a child role), of its type, in
+/* Checks @object: every member known (common, the driver's own, or a child), of its type, in
  * range, and every required one there. Messages as QEMU's ("Parameter 'filename' is missing",
  * "Invalid parameter type for 'size', expected: integer", "Parameter 'x' is unexpected", ...). */
 BlkOptions *blk_options_parse(const struct tidemark_driver *driver, json_object *object,
@@ -35,8 +35,8 @@ bool blk_options_is_given(const BlkOptions *options, const char *name); /* in th
 const char *blk_options_string(const BlkOptions *options, const char *name);
 uint64_t blk_options_uint(const BlkOptions *options, const char *name);
 bool blk_options_bool(const BlkOptions *options, const char *name);
-/* What stands under a child role: a string, an object, JSON null (explicitly none), or NULL. */
-bool blk_options_child(const BlkOptions *options, const char *role, json_object **value);
+/* What a child is to be: a string, an object, JSON null (explicitly none), or NULL. */
+bool blk_options_child(const BlkOptions *options, const char *name, json_object **value);
 
 /* Whether @text, as a table's default is written, is a value of @option. Any thread. */
 bool blk_option_accepts(const struct tidemark_option *option, const char *text);

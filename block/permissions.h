@@ -19,7 +19,7 @@
 #pragma once
 #include "block/node.h"
 
-/* A parent as the user of what is, or is to be, its child in that role. */
+/* A parent as the user of what is, or is to be, its child of that index. */
 BlkUser *blk_node_use_child(BlkNode *parent, unsigned index, BlkNode *child, GError **error);
 
 /* Computes anew what @n nodes, one at least, need of what is below, and takes locks. On failure all

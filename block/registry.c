@@ -138,7 +138,7 @@ static bool check_driver(BlkRegistry *registry, const char *path,
     for (const struct tidemark_option *o = driver->options; o && o->name; o++)
         if (!check_option(path, driver, o, error))
             return false;
-    for (const struct tidemark_child_role *r = driver->children; r && r->name; r++)
+    for (const struct tidemark_child *r = driver->children; r && r->name; r++)
         if (option_is_common(r->name))
             return tm_error_set(error,
                                 "Module '%s': child '%s' of driver '%s' is the name of an "

@@ -137,9 +137,9 @@ static void exchange_entry(BlkReopenEntry *e)
     node->options = e->options;
     e->options = options;
     if (e->other_backing) {
-        BlkUser **role = &node->children[node->backing], *backing = *role;
+        BlkUser **user = &node->children[node->backing], *backing = *user;
 
-        *role = e->backing;
+        *user = e->backing;
         e->backing = backing;
     }
     blk_parents_connect(node);

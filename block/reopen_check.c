@@ -83,14 +83,14 @@ static bool check_child(BlkReopen *r, BlkReopenEntry *e, unsigned index, json_ob
                         GError **error)
 {
     BlkNode *node = e->node, *now = blk_node_child_at(node, index), *to = NULL;
-    const char *role = node->driver->children[index].name;
+    const char *name = node->driver->children[index].name;
     json_object *value = NULL;
-    bool given = blk_options_child(e->options, role, &value);
+    bool given = blk_options_child(e->options, name, &value);
 
     if (!given && now && (int)index == node->backing)
         return tm_error_set(error, "backing is missing for '%s'", node->name);
     if (!given && now)
-        return tm_error_set(error, "Option '%s' cannot be reset to its default value", role);
+        return tm_error_set(error, "Option '%s' cannot be reset to its default value", name);
     if (json_object_is_type(value, json_type_object))
         return check_nested(r, node, index, object, value, error);
     if (value) {

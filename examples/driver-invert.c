@@ -96,7 +96,7 @@ static int invert_resize(void *handle, uint64_t size)
     return host->child_resize(handle, 0, size);
 }
 
-static const struct tidemark_child_role invert_children[] = { { "file", 1 }, { NULL, 0 } };
+static const struct tidemark_child invert_children[] = { { "file", 1 }, { NULL, 0 } };
 
 static const struct tidemark_driver invert_driver = {
     .abi = TIDEMARK_ABI,

@@ -83,7 +83,7 @@ static const struct tidemark_option reverse_options[] = {
     { .name = NULL },
 };
 
-static const struct tidemark_child_role reverse_children[] = { { "file", 1 }, { NULL, 0 } };
+static const struct tidemark_child reverse_children[] = { { "file", 1 }, { NULL, 0 } };
 
 static const struct tidemark_driver reverse_driver = {
     .abi = TIDEMARK_ABI,

@@ -131,7 +131,7 @@ static int compress_resize(void *handle, uint64_t size)
     return blk_host.child_resize(c->node, BELOW, size);
 }
 
-static const struct tidemark_child_role compress_children[] = { { "file", 1 }, { 0 } };
+static const struct tidemark_child compress_children[] = { { "file", 1 }, { 0 } };
 
 const struct tidemark_driver blk_driver_compress = {
     .abi = TIDEMARK_ABI,

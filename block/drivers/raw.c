@@ -136,7 +136,7 @@ static const struct tidemark_option raw_options[] = {
     { 0 },
 };
 
-static const struct tidemark_child_role raw_children[] = { { "file", 1 }, { 0 } };
+static const struct tidemark_child raw_children[] = { { "file", 1 }, { 0 } };
 
 const struct tidemark_driver blk_driver_raw = {
     .abi = TIDEMARK_ABI,

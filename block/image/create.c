@@ -40,9 +40,9 @@ static const struct tidemark_option file_create_options[] = {
     { 0 },
 };
 
-static const struct tidemark_child_role qcow2_create_children[] = { { "file", 1 },
-                                                                    { "data-file", 0 },
-                                                                    { 0 } };
+static const struct tidemark_child qcow2_create_children[] = { { "file", 1 },
+                                                               { "data-file", 0 },
+                                                               { 0 } };
 
 static const struct tidemark_driver create_file = { .name = "file",
                                                     .options = file_create_options };
@@ -53,7 +53,7 @@ static const struct tidemark_driver *const kinds[] = { &create_file, &create_qco
 
 /* ---- nodes */
 
-/* The node that stands under a role: one that there is, or one opened for the while. */
+/* The node that a child is to be: one that there is, or one opened for the while. */
 static bool use_node(BlkImageCreate *c, json_object *value, BlkUser **user, GError **error)
 {
     g_autoptr(BlkNode) own = NULL;

@@ -27,12 +27,12 @@ static const char *host_node_name(struct tidemark_node *node)
 
 static int host_option_is_set(struct tidemark_node *node, const char *name)
 {
-    const struct tidemark_child_role *role = node->driver->children;
+    const struct tidemark_child *kind = node->driver->children;
     json_object *child;
 
-    while (role && role->name && strcmp(role->name, name))
-        role++;
-    return role && role->name ? blk_options_child(node->options, name, &child)
+    while (kind && kind->name && strcmp(kind->name, name))
+        kind++;
+    return kind && kind->name ? blk_options_child(node->options, name, &child)
                               : blk_options_is_set(node->options, name);
 }
 

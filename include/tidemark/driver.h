@@ -57,9 +57,9 @@ struct tidemark_option {
     const char *help;           /* one line */
 };
 
-/* A child: another node that this one stands on. The option of the role's name takes a node name or
- * a nested definition. */
-struct tidemark_child_role {
+/* A child: another node that this one stands on. The option of its name takes a node name or a
+ * nested definition. */
+struct tidemark_child {
     const char *name; /* "file", "backing", ... */
     uint32_t required;
 };
@@ -71,7 +71,7 @@ enum tidemark_map_kind {
     TIDEMARK_MAP_FD,      /* the bytes are in descriptor fd at offset */
     TIDEMARK_MAP_CHILD,   /* the bytes are in child number child at offset */
     TIDEMARK_MAP_ZERO,    /* reads as zeroes */
-    TIDEMARK_MAP_BACKING, /* not allocated here: ask the child whose role is "backing" */
+    TIDEMARK_MAP_BACKING, /* not allocated here: ask the child "backing" */
 };
 
 /* What the answer will be used for; one of these. */
@@ -90,7 +90,7 @@ enum tidemark_map_kind {
 struct tidemark_mapping {
     uint32_t kind;
     uint32_t flags;
-    uint32_t child; /* CHILD: index into the driver's roles */
+    uint32_t child; /* CHILD: index into the driver's children */
     int32_t fd;     /* FD: stays valid until close() */
     /* FD, CHILD: where the first byte is; ZERO, BACKING, FOR_STATUS, without HOLE: the place in
      * child that is kept for it */
@@ -149,8 +149,8 @@ struct tidemark_driver {
     const char *name;     /* what driver= says: letters, digits, '-', '_'; a letter first */
     const char *help;     /* one line */
     uint32_t flags;
-    const struct tidemark_option *options;      /* ends with a NULL name; NULL: none */
-    const struct tidemark_child_role *children; /* ends with a NULL name; NULL: none */
+    const struct tidemark_option *options; /* ends with a NULL name; NULL: none */
+    const struct tidemark_child *children; /* ends with a NULL name; NULL: none */
 
     /* Opens a node; the options and children are read through the host. *handle is passed to the
      * other callbacks. On failure describe why with host->error() and return -errno. Required. */
@@ -203,16 +203,17 @@ struct tidemark_host {
 
     /* Options by name, defaults applied; besides the driver's own, the common ones: "read-only",
      * "auto-read-only", "force-share", "cache.direct", "cache.no-flush" (bool), "discard"
-     * ("ignore", "unmap"). Only during open(). option_is_set: given or defaulted; of a child's
-     * role: given, including null. */
+     * ("ignore", "unmap"). Only during open(). option_is_set: given or defaulted; of a child:
+     * given, including null. */
     int (*option_is_set)(struct tidemark_node *node, const char *name);
     const char *(*option_string)(struct tidemark_node *node,
                                  const char *name);                        /* borrowed; or NULL */
     uint64_t (*option_uint)(struct tidemark_node *node, const char *name); /* unset: 0 */
     int (*option_bool)(struct tidemark_node *node, const char *name);      /* unset: 0 */
 
-    /* Blocking I/O on child number @child (index into the roles). -ENOMEDIUM if there is none. The
-     * flags of the callbacks can be handed on; EXCLUSIVE means nothing below and is dropped. */
+    /* Blocking I/O on child number @child (index into the driver's children). -ENOMEDIUM if there
+     * is none. The flags of the callbacks can be handed on; EXCLUSIVE means nothing below and is
+     * dropped. */
     int (*child_info)(struct tidemark_node *node, uint32_t child, struct tidemark_info *info);
     int (*child_pread)(struct tidemark_node *node, uint32_t child, void *buf, uint64_t offset,
                        uint64_t length, uint32_t flags);

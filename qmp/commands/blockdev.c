@@ -147,10 +147,10 @@ static void add_limits(json_object *info)
 
 static BlkNode *backing_of(BlkNode *node)
 {
-    const struct tidemark_child_role *role = blk_node_driver(node)->children;
+    const struct tidemark_child *child = blk_node_driver(node)->children;
 
-    for (unsigned i = 0; role && role[i].name; i++)
-        if (!strcmp(role[i].name, "backing"))
+    for (unsigned i = 0; child && child[i].name; i++)
+        if (!strcmp(child[i].name, "backing"))
             return blk_node_child(node, i);
     return NULL;
 }

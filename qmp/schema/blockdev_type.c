@@ -128,7 +128,7 @@ static const QmpType *driver_type(QmpTypes *types, const struct tidemark_driver 
     QmpType *t = new_type(types, QMP_KIND_OBJECT, driver->name);
     GArray *members = begin_members();
 
-    for (const struct tidemark_child_role *c = driver->children; c && c->name; c++) {
+    for (const struct tidemark_child *c = driver->children; c && c->name; c++) {
         QmpMember m = { c->name, c->required ? &qmp_type_blockdev_ref : &qmp_type_blockdev_ref_null,
                         !c->required, "the node that it stands on, by name or defined in place" };
 

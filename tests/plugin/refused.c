@@ -47,7 +47,7 @@ static int dummy_pwrite(void *handle, const void *buf, uint64_t offset, uint64_t
     return 0;
 }
 
-static const struct tidemark_child_role children[] = { { "file", 1 }, { NULL, 0 } };
+static const struct tidemark_child children[] = { { "file", 1 }, { NULL, 0 } };
 #endif
 
 static const struct tidemark_driver driver = {

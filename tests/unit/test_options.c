@@ -22,15 +22,15 @@ static const struct tidemark_option table[] = {
     { 0 },
 };
 
-static const struct tidemark_child_role roles[] = { { "file", 0 }, { "backing", 0 }, { 0 } };
-static const struct tidemark_child_role needed[] = { { "file", 1 }, { 0 } };
+static const struct tidemark_child children[] = { { "file", 0 }, { "backing", 0 }, { 0 } };
+static const struct tidemark_child needed[] = { { "file", 1 }, { 0 } };
 
 static const struct tidemark_driver driver = {
     .abi = TIDEMARK_ABI,
     .struct_size = sizeof(driver),
     .name = "test",
     .options = table,
-    .children = roles,
+    .children = children,
 };
 
 static BlkOptions *parse_with(const struct tidemark_driver *d, const char *text, GError **error)
@@ -100,7 +100,7 @@ START_TEST(groups)
 }
 END_TEST
 
-START_TEST(children)
+START_TEST(a_child_is_a_name_or_a_definition)
 {
     g_autoptr(BlkOptions) o = good(",\"file\":{\"driver\":\"x\"},\"backing\":null");
     g_autoptr(BlkOptions) none = good("");
@@ -294,7 +294,7 @@ int main(void)
 
     tcase_add_test(options, values_and_defaults);
     tcase_add_test(options, groups);
-    tcase_add_test(options, children);
+    tcase_add_test(options, a_child_is_a_name_or_a_definition);
     tcase_add_test(options, refusals);
     tcase_add_test(options, nested_prefix);
     tcase_add_test(options, required_child);

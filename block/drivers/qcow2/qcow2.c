@@ -384,7 +384,7 @@ static const struct tidemark_option qcow2_options[] = {
     { 0 },
 };
 
-static const struct tidemark_child_role qcow2_children[] = {
+static const struct tidemark_child qcow2_children[] = {
     { "file", 1 }, { "backing", 0 }, { "data-file", 0 }, { 0 }
 };
 

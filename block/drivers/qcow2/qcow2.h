@@ -33,7 +33,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* The children, in the order of the driver's roles. */
+/* The children, in the driver's order. */
 enum { QCOW2_FILE, QCOW2_BACKING, QCOW2_DATA_FILE };
 
 #define QCOW2_CLUSTER_BITS_MIN 9u
