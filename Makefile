@@ -10,8 +10,8 @@ PYTHON := /usr/bin/python3
 NINJA = ninja -C $(BUILD) $(if $(V),-v)
 SETUP = $(SRCDIR)/scripts/setup
 SUITES =
-JOBS = 2
-RUN_TESTS = $(PYTHON) $(SRCDIR)/tests/run-tests --build $(BUILD) -j $(JOBS)
+JOBS =
+RUN_TESTS = $(PYTHON) $(SRCDIR)/tests/run-tests --build $(BUILD) $(if $(JOBS),-j $(JOBS))
 SOURCES = $(filter-out $(SRCDIR)/build%,$(wildcard $(addprefix $(SRCDIR)/,*/*.[ch] */*/*.[ch] */*/*/*.[ch])))
 
 .PHONY: all programs check docs demo bench crash mutants fuzz stress soak trixie install uninstall clean distclean format tidy help
