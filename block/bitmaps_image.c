@@ -34,6 +34,11 @@ BlkNode *blk_bitmaps_image_below(const BlkNode *node)
     return found;
 }
 
+bool blk_bitmaps_has_image(const BlkNode *node)
+{
+    return node->store && !blk_node_read_only(node) && node->open && blk_bitmaps_kept(node);
+}
+
 /* ---- for the set */
 
 static bool load(void *opaque, GArray *records, GPtrArray *problems, GError **error)
