@@ -4,6 +4,8 @@
 #include "block/losses.h"
 #include "block/node_internal.h"
 
+#include "util/error.h"
+
 #include <errno.h>
 
 /* Inside of the node (block/engine/quiesce.h). */
@@ -38,4 +40,19 @@ int blk_node_flush(BlkNode *node)
     ret = flush(node);
     blk_quiesce_leave(&node->quiesce);
     return ret;
+}
+
+bool blk_graph_flush_all(BlkGraph *graph, GError **error)
+{
+    g_autoptr(GPtrArray) nodes = blk_graph_nodes(graph);
+    bool ok = true;
+
+    for (guint i = nodes->len; i-- > 0;) { /* parents before children */
+        BlkNode *node = nodes->pdata[i];
+        int ret = blk_node_read_only(node) ? 0 : blk_node_flush(node);
+
+        if (ret < 0 && ok)
+            ok = tm_error_set_errno(error, -ret, "Error flushing node '%s'", node->name);
+    }
+    return ok;
 }

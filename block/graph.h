@@ -2,8 +2,8 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/graph.h: the nodes by name, and what happens to all of them.
  *
- * Main thread, except blk_graph_engine(), blk_graph_losses(), blk_graph_ask_heal(),
- * blk_graph_emit() and blk_graph_log(). */
+ * Main thread, except blk_graph_engine(), blk_graph_ask_heal(), blk_graph_emit() and
+ * blk_graph_log(). */
 #pragma once
 #include "block/engine/engine.h"
 #include "block/node.h"
@@ -38,7 +38,6 @@ void blk_graph_set_boot_id(BlkGraph *graph, const uint8_t id[16]);
 const uint8_t *blk_graph_boot_id(const BlkGraph *graph);
 BlkEngine *blk_graph_engine(BlkGraph *graph);
 BlkRegistry *blk_graph_registry(BlkGraph *graph);
-struct BlkLosses *blk_graph_losses(BlkGraph *graph);
 const TmSys *blk_graph_sys(BlkGraph *graph);
 
 /* blockdev-add: opens the node that @options (BlockdevOptions of QMP) describes, and the children

@@ -5,37 +5,23 @@
 
 #include "bitmap/store/store.h"
 #include "block/disk.h"
-#include "block/node_internal.h"
-
-struct BlkLosses {
-    int failed;    /* atomic: a flush has, once */
-    GArray *files; /* File; main thread */
-};
+#include "block/graph_internal.h"
 
 typedef struct File {
     dev_t dev; /* of a device: 0, and its own number */
     ino_t ino;
 } File;
 
-BlkLosses *blk_losses_new(void)
+void blk_losses_clear(BlkLosses *losses)
 {
-    BlkLosses *losses = g_new0(BlkLosses, 1);
-
-    losses->files = g_array_new(FALSE, FALSE, sizeof(File));
-    return losses;
-}
-
-void blk_losses_free(BlkLosses *losses)
-{
-    g_array_unref(losses->files);
-    g_free(losses);
+    g_clear_pointer(&losses->files, g_array_unref);
 }
 
 void blk_losses_note(BlkNode *node)
 {
     if (__atomic_exchange_n(&node->flush_failed, true, __ATOMIC_ACQ_REL))
         return;
-    __atomic_store_n(&blk_graph_losses(node->graph)->failed, true, __ATOMIC_RELEASE);
+    __atomic_store_n(&node->graph->losses.failed, true, __ATOMIC_RELEASE);
     blk_graph_ask_heal(node->graph);
 }
 
@@ -56,7 +42,7 @@ static bool file_of(BlkNode *node, File *file)
 
 static bool is_known(const BlkLosses *losses, const File *file)
 {
-    for (guint i = 0; i < losses->files->len; i++) {
+    for (guint i = 0; losses->files && i < losses->files->len; i++) {
         const File *known = &g_array_index(losses->files, File, i);
 
         if (known->dev == file->dev && known->ino == file->ino)
@@ -72,11 +58,14 @@ static bool has_failed(const BlkNode *node)
 
 void blk_losses_remember(BlkNode *node)
 {
-    BlkLosses *losses = blk_graph_losses(node->graph);
+    BlkLosses *losses = &node->graph->losses;
     File file;
 
-    if (has_failed(node) && file_of(node, &file) && !is_known(losses, &file))
-        g_array_append_val(losses->files, file);
+    if (!has_failed(node) || !file_of(node, &file) || is_known(losses, &file))
+        return;
+    if (!losses->files)
+        losses->files = g_array_new(FALSE, FALSE, sizeof(File));
+    g_array_append_val(losses->files, file);
 }
 
 /* Whether some of the node's data, or of what shows through it, is in such a file. */
@@ -86,7 +75,7 @@ static bool is_lossy(BlkNode *node)
     File file;
 
     if (!lossy && file_of(node, &file))
-        lossy = is_known(blk_graph_losses(node->graph), &file);
+        lossy = is_known(&node->graph->losses, &file);
     for (unsigned i = 0; i < node->n_children && !lossy; i++) {
         BlkNode *child = blk_node_child_at(node, i);
 
@@ -99,7 +88,7 @@ void blk_losses_tell(BlkGraph *graph)
 {
     g_autoptr(GPtrArray) nodes = NULL;
 
-    if (!__atomic_load_n(&blk_graph_losses(graph)->failed, __ATOMIC_ACQUIRE))
+    if (!__atomic_load_n(&graph->losses.failed, __ATOMIC_ACQUIRE))
         return;
     nodes = blk_graph_nodes(graph);
     for (guint i = 0; i < nodes->len; i++)

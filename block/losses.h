@@ -8,10 +8,13 @@
 #pragma once
 #include "block/node.h"
 
-typedef struct BlkLosses BlkLosses;
+/* Of a graph; begins as zeroes. */
+typedef struct BlkLosses {
+    int failed;    /* atomic: a flush has, once */
+    GArray *files; /* those that stay known; main thread; NULL: none */
+} BlkLosses;
 
-BlkLosses *blk_losses_new(void);
-void blk_losses_free(BlkLosses *losses);
+void blk_losses_clear(BlkLosses *losses);
 
 /* A flush of a node without children has failed. Any thread. */
 void blk_losses_note(BlkNode *node);

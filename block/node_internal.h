@@ -71,23 +71,28 @@ struct tidemark_node {
     bool guarded;     /* or one above it, that shows it, has */
 };
 
-/* Opens a node and its children; monitor-owned nodes are named in the options. block/node.c */
-BlkNode *blk_node_open(BlkGraph *graph, json_object *options, const char *auto_name,
-                       GError **error);
+/* ---- node_life.c */
 
-/* The parts of that which a reopening does again. */
+/* Without children, driver and bitmaps yet; takes @options. It has the name in them, else
+ * @auto_name. */
+BlkNode *blk_node_new(BlkGraph *graph, const struct tidemark_driver *driver, BlkOptions *options,
+                      const char *auto_name);
+/* A parent as the user of what is, or is to be, its child of that index. */
+BlkUser *blk_node_use_child(BlkNode *parent, unsigned index, BlkNode *child, GError **error);
 bool blk_node_open_driver(BlkNode *node, GError **error);
 /* Whether it will be read-only, as far as can be told before its driver is open. */
 void blk_node_predict(BlkNode *node);
 void blk_node_close_driver(BlkNode *node); /* harmless if it is not open */
-json_object *blk_node_child_options(json_object *parent, json_object *child, bool backing);
 void blk_node_set_unmap(BlkNode *node);
 
-/* The same for a nested definition: named by the graph, listed in it. A reference. block/graph.c */
+/* A nested definition, as @parent's gives it what it inherits; a reference (json_object_put()).
+ * block/add.c */
+json_object *blk_node_child_options(json_object *parent, json_object *child, bool backing);
+/* Opens one: named by the graph, listed in it. A reference. block/add.c */
 BlkNode *blk_graph_open_child(BlkGraph *graph, json_object *options, GError **error);
 
 /* After children have changed: puts them before their parents in the list again, and closes nested
- * nodes that nobody uses any more. block/graph.c */
+ * nodes that nobody uses any more. block/remove.c */
 void blk_graph_settle(BlkGraph *graph);
 
 /* Guards who uses which node and with what permissions, and the image locks that hang on that; a

@@ -338,57 +338,26 @@ bool blk_permissions_guard(BlkNode *node, bool guard, GError **error)
 
 /* ---- users */
 
-static BlkUser *use(BlkNode *node, BlkUser what, GError **error)
+bool blk_permissions_join(BlkUser *user, GError **error)
 {
-    BlkUser *user = g_memdup2(&what, sizeof(what));
-    bool ok;
+    TM_GUARD(blk_graph_permissions(user->node->graph));
 
-    user->node = blk_node_ref(node);
-    blk_permissions_lock(node);
     if (user->parent) {
-        Perms perms = of_child(user->parent, user->index, node, cumulative(user->parent));
+        Perms perms = of_child(user->parent, user->index, user->node, cumulative(user->parent));
 
         user->needs = perms.needs;
         user->shares = perms.shares;
     }
-    g_ptr_array_add(node->users, user);
-    ok = refresh(node, error);
-    blk_permissions_unlock(node);
-    if (ok)
-        return user;
-    blk_node_release(user);
-    return NULL;
+    g_ptr_array_add(user->node->users, user);
+    return refresh(user->node, error);
 }
 
-BlkUser *blk_node_use(BlkNode *node, const char *what, unsigned needs, unsigned shares,
-                      GError **error)
+void blk_permissions_leave(BlkUser *user)
 {
-    return use(node, (BlkUser){ .what = g_strdup(what), .needs = needs, .shares = shares }, error);
-}
+    TM_GUARD(blk_graph_permissions(user->node->graph));
 
-BlkUser *blk_node_use_child(BlkNode *parent, unsigned index, BlkNode *child, GError **error)
-{
-    return use(child,
-               (BlkUser){ .parent = parent,
-                          .index = index,
-                          .what = g_strdup_printf("node '%s'", parent->name) },
-               error);
-}
-
-void blk_node_release(BlkUser *user)
-{
-    BlkNode *node;
-
-    if (!user)
-        return;
-    node = user->node;
-    blk_permissions_lock(node);
-    g_ptr_array_remove(node->users, user);
-    relax(node);
-    blk_permissions_unlock(node);
-    blk_node_unref(node);
-    g_free(user->what);
-    g_free(user);
+    g_ptr_array_remove(user->node->users, user);
+    relax(user->node);
 }
 
 bool blk_user_set(BlkUser *user, unsigned needs, unsigned shares, GError **error)

@@ -15,12 +15,14 @@
  * is written through has no other writer; nor has one with bitmaps that is open for writing, for
  * they would not see what is written. In one process they do (block/parents.h).
  *
- * Threads: main, but for blk_node_release(). */
+ * Threads: main, but for what says otherwise. */
 #pragma once
 #include "block/node.h"
 
-/* A parent as the user of what is, or is to be, its child of that index. */
-BlkUser *blk_node_use_child(BlkNode *parent, unsigned index, BlkNode *child, GError **error);
+/* A user of its node from now on, or no longer; what a parent needs and shares follows. Join: on
+ * failure, too, it is to leave. Leave: any thread. */
+bool blk_permissions_join(BlkUser *user, GError **error);
+void blk_permissions_leave(BlkUser *user);
 
 /* Computes anew what @n nodes, one at least, need of what is below, and takes locks. On failure all
  * is as before. */

@@ -1,0 +1,29 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
+/* block/graph_internal.h: what a graph is made of, for graph.c, add.c, remove.c and losses.c. */
+#pragma once
+#include "block/losses.h"
+#include "block/node_internal.h"
+
+struct BlkGraph {
+    BlkRegistry *registry; /* borrowed */
+    BlkEngine *engine;     /* borrowed */
+    const TmSys *sys;      /* borrowed */
+    GPtrArray *nodes;      /* references */
+    pthread_mutex_t permissions;
+    uint8_t boot_id[16];
+    BlkLosses losses;
+    unsigned auto_names;
+    unsigned chain; /* images being opened one for the other */
+    BlkEventFn emit;
+    void *emit_opaque;
+    void (*log)(void *opaque, const char *line);
+    void *log_opaque;
+    void (*heal)(void *opaque);
+    void *heal_opaque;
+    bool without_stores;
+    bool behind; /* what a node that was closed had in memory could not be kept */
+};
+
+/* Closes nested nodes that nobody uses. remove.c */
+void blk_graph_drop_orphans(BlkGraph *graph);

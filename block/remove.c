@@ -1,0 +1,125 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
+/* block/remove.c: nodes are closed, parents first, and leave the graph: blockdev-del, nested nodes
+ * that nobody uses any more, the end of the graph. */
+#include "block/bitmaps.h"
+#include "block/graph_internal.h"
+#include "block/parents.h"
+
+#include "util/error.h"
+
+/* Takes references. Parents first. What a driver writes when it closes belongs to what the stores
+ * of the bitmaps below say, and changes the files that they are to know again: they close last, and
+ * meanwhile nobody writes from below. */
+static void close_nodes(BlkGraph *graph, const GPtrArray *going)
+{
+    GPtrArray *held = blk_nodes_hold((BlkNode *const *)going->pdata, going->len);
+
+    for (guint i = 0; i < going->len; i++)
+        graph->behind |= !blk_bitmaps_settle(going->pdata[i]);
+    for (guint i = 0; i < going->len; i++)
+        blk_node_close_driver(going->pdata[i]);
+    for (guint i = 0; i < going->len; i++)
+        graph->behind |= !blk_bitmaps_close(going->pdata[i], going);
+    blk_nodes_release(held);
+    for (guint i = 0; i < going->len; i++) {
+        blk_parents_disconnect(going->pdata[i]);
+        blk_node_unref(going->pdata[i]);
+    }
+}
+
+bool blk_graph_free(BlkGraph *graph)
+{
+    g_autoptr(GPtrArray) going = g_ptr_array_new();
+    bool kept;
+
+    if (!graph)
+        return true;
+    for (guint i = graph->nodes->len; i-- > 0;)
+        g_ptr_array_add(going, graph->nodes->pdata[i]);
+    close_nodes(graph, going);
+    g_ptr_array_unref(graph->nodes);
+    kept = !graph->behind;
+    blk_losses_clear(&graph->losses);
+    pthread_mutex_destroy(&graph->permissions);
+    g_free(graph);
+    return kept;
+}
+
+static guint users_among(const GPtrArray *nodes, const BlkNode *child)
+{
+    guint n = 0;
+
+    for (guint i = 0; i < nodes->len; i++) {
+        const BlkNode *node = nodes->pdata[i];
+
+        for (unsigned k = 0; k < node->n_children; k++)
+            n += blk_node_child_at(node, k) == child;
+    }
+    return n;
+}
+
+/* Nested nodes that nobody uses but those that are @going go too. Closes them all. */
+static void drop(BlkGraph *graph, GPtrArray *going)
+{
+    for (guint i = graph->nodes->len; i-- > 0;) {
+        BlkNode *node = graph->nodes->pdata[i];
+
+        if (!node->monitor_owned && blk_node_users(node) == users_among(going, node)) {
+            g_ptr_array_remove_index(graph->nodes, i);
+            g_ptr_array_add(going, node);
+        }
+    }
+    close_nodes(graph, going);
+}
+
+void blk_graph_drop_orphans(BlkGraph *graph)
+{
+    g_autoptr(GPtrArray) going = g_ptr_array_new();
+
+    drop(graph, going);
+}
+
+/* Below @node first. */
+static void list_below_first(GPtrArray *listed, GHashTable *seen, BlkNode *node)
+{
+    if (!g_hash_table_add(seen, node))
+        return;
+    for (unsigned i = 0; i < node->n_children; i++) {
+        if (node->children[i])
+            list_below_first(listed, seen, node->children[i]->node);
+    }
+    g_ptr_array_add(listed, node);
+}
+
+void blk_graph_settle(BlkGraph *graph)
+{
+    g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
+    GPtrArray *listed = g_ptr_array_new();
+
+    for (guint i = 0; i < graph->nodes->len; i++)
+        list_below_first(listed, seen, graph->nodes->pdata[i]);
+    g_ptr_array_unref(graph->nodes);
+    graph->nodes = listed;
+    blk_graph_drop_orphans(graph);
+}
+
+bool blk_graph_del(BlkGraph *graph, const char *node_name, GError **error)
+{
+    BlkNode *node = blk_graph_find(graph, node_name, error);
+    g_autoptr(GPtrArray) going = g_ptr_array_new();
+
+    if (!node)
+        return false;
+    if (!node->monitor_owned)
+        return tm_error_set(error, "Node %s is not owned by the monitor", node_name);
+    /* An export of another node may offer a bitmap of this one. */
+    if (blk_node_users(node) || bmp_set_busy(node->bitmaps))
+        return tm_error_set(error, "Node %s is in use", node_name);
+    g_ptr_array_remove(graph->nodes, node);
+    blk_inflight_drain(&node->inflight);
+    blk_inflight_drain_end(&node->inflight);
+    g_ptr_array_add(going, node);
+    drop(graph, going);
+    return true;
+}
