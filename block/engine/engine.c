@@ -33,7 +33,8 @@ struct BlkEngine {
     unsigned n_loops;
     int may_linger; /* atomic: how many more loops may */
     pthread_t *loops;
-    BlkRing *ring; /* NULL: no io_uring */
+    BlkRing *ring;    /* NULL: no io_uring */
+    BlkSource reaper; /* the ring's completions */
 
     pthread_mutex_t lock; /* guards the rest; a leaf: nothing is called under it */
     pthread_cond_t wake;
@@ -154,6 +155,14 @@ void blk_engine_work(BlkEngine *engine, BlkWork *work)
 
 /* ---- the medium */
 
+static void reap(BlkSource *source, uint32_t events)
+{
+    BlkEngine *engine = (BlkEngine *)((char *)source - offsetof(BlkEngine, reaper));
+
+    blk_ring_reap(engine->ring);
+    blk_engine_arm(engine, source, EPOLLIN);
+}
+
 bool blk_engine_aio(BlkEngine *engine, BlkAio *aio)
 {
     return engine->ring && blk_ring_add(engine->ring, aio);
@@ -187,14 +196,26 @@ static bool start_threads(BlkEngine *engine, unsigned loops, GError **error)
     return err ? tm_error_set_errno(error, err, "cannot start the I/O threads") : true;
 }
 
+static bool watch_ring(BlkEngine *engine, GError **error)
+{
+    int err;
+
+    engine->reaper = (BlkSource){ .fd = blk_ring_event(engine->ring), .ready = reap };
+    err = blk_engine_add(engine, &engine->reaper, EPOLLIN);
+    return err == 0 || tm_error_set_errno(error, -err, "io_uring cannot be used here");
+}
+
 static bool open_ring(BlkEngine *engine, BlkIoEngine io, GError **error)
 {
     g_autoptr(GError) local = NULL;
 
     if (io == BLK_IO_THREADS)
         return true;
-    engine->ring = blk_ring_new(engine, &local);
-    if (engine->ring || io == BLK_IO_AUTO)
+    engine->ring = blk_ring_new(&local);
+    if (engine->ring && watch_ring(engine, &local))
+        return true;
+    g_clear_pointer(&engine->ring, blk_ring_free);
+    if (io == BLK_IO_AUTO)
         return true;
     g_propagate_error(error, g_steal_pointer(&local));
     return false;

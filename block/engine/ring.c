@@ -3,8 +3,8 @@
 /* block/engine/ring.c: io_uring for what would wait for the medium.
  *
  * Submissions are collected under a lock and handed over by blk_ring_submit(), once a batch.
- * Completions arrive through an eventfd that is a one-shot source of the engine, so one thread at a
- * time owns the completion queue. */
+ * Completions arrive through an eventfd, which the engine watches; one thread at a time owns the
+ * completion queue. */
 #include "block/engine/ring.h"
 
 #include "util/error.h"
@@ -12,7 +12,6 @@
 
 #include <errno.h>
 #include <liburing.h>
-#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -20,50 +19,11 @@
 #define REAP    64
 
 struct BlkRing {
-    BlkEngine *engine; /* borrowed */
-    BlkSource event;
+    int event;            /* an eventfd */
     pthread_mutex_t lock; /* guards the submission queue and held; a leaf */
     unsigned held;        /* prepared, not yet handed to the kernel; read without the lock too */
     struct io_uring uring;
 };
-
-static void reap(BlkRing *ring)
-{
-    for (;;) {
-        struct io_uring_cqe *cqes[REAP];
-        struct {
-            BlkAio *aio;
-            int result;
-        } ready[REAP];
-        unsigned n = io_uring_peek_batch_cqe(&ring->uring, cqes, REAP);
-
-        if (!n) {
-            blk_ring_submit(ring);
-            return;
-        }
-        /* What the submitters wrote happened before: say so to the language, the kernel's way of
-         * ordering it is not visible to it. */
-        pthread_mutex_lock(&ring->lock);
-        pthread_mutex_unlock(&ring->lock);
-        for (unsigned i = 0; i < n; i++) {
-            ready[i].aio = io_uring_cqe_get_data(cqes[i]);
-            ready[i].result = cqes[i]->res;
-        }
-        io_uring_cq_advance(&ring->uring, n);
-        for (unsigned i = 0; i < n; i++)
-            ready[i].aio->done(ready[i].aio, ready[i].result);
-    }
-}
-
-static void event_ready(BlkSource *source, uint32_t events)
-{
-    BlkRing *ring = (BlkRing *)((char *)source - offsetof(BlkRing, event));
-    eventfd_t count;
-
-    eventfd_read(source->fd, &count); /* before the queue is read, lest a wake-up be lost */
-    reap(ring);
-    blk_engine_arm(ring->engine, source, EPOLLIN);
-}
 
 static void prepare(struct io_uring_sqe *sqe, BlkAio *aio)
 {
@@ -79,7 +39,7 @@ static void prepare(struct io_uring_sqe *sqe, BlkAio *aio)
 }
 
 /* Hands over what is held, or what the kernel takes of it: full of completions that nobody has
- * reaped yet (EBUSY), it takes none, and reap() tries again. */
+ * reaped yet (EBUSY), it takes none, and blk_ring_reap() tries again. */
 static void submit_locked(BlkRing *ring)
 {
     while (ring->held) {
@@ -122,12 +82,47 @@ void blk_ring_submit(BlkRing *ring)
     submit_locked(ring);
 }
 
-BlkRing *blk_ring_new(BlkEngine *engine, GError **error)
+int blk_ring_event(const BlkRing *ring)
+{
+    return ring->event;
+}
+
+void blk_ring_reap(BlkRing *ring)
+{
+    eventfd_t count;
+
+    eventfd_read(ring->event, &count); /* before the queue is read, lest a wake-up be lost */
+    for (;;) {
+        struct io_uring_cqe *cqes[REAP];
+        struct {
+            BlkAio *aio;
+            int result;
+        } ready[REAP];
+        unsigned n = io_uring_peek_batch_cqe(&ring->uring, cqes, REAP);
+
+        if (!n) {
+            blk_ring_submit(ring);
+            return;
+        }
+        /* What the submitters wrote happened before: say so to the language, the kernel's way of
+         * ordering it is not visible to it. */
+        pthread_mutex_lock(&ring->lock);
+        pthread_mutex_unlock(&ring->lock);
+        for (unsigned i = 0; i < n; i++) {
+            ready[i].aio = io_uring_cqe_get_data(cqes[i]);
+            ready[i].result = cqes[i]->res;
+        }
+        io_uring_cq_advance(&ring->uring, n);
+        for (unsigned i = 0; i < n; i++)
+            ready[i].aio->done(ready[i].aio, ready[i].result);
+    }
+}
+
+BlkRing *blk_ring_new(GError **error)
 {
     BlkRing *ring = g_new0(BlkRing, 1);
     int err;
 
-    ring->engine = engine;
     pthread_mutex_init(&ring->lock, NULL);
     err = io_uring_queue_init(ENTRIES, &ring->uring, IORING_SETUP_CLAMP);
     if (err < 0) {
@@ -136,10 +131,8 @@ BlkRing *blk_ring_new(BlkEngine *engine, GError **error)
         return NULL;
     }
     io_uring_ring_dontfork(&ring->uring);
-    ring->event = (BlkSource){ .fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), .ready = event_ready };
-    err = ring->event.fd < 0 ? -errno : io_uring_register_eventfd(&ring->uring, ring->event.fd);
-    if (!err)
-        err = blk_engine_add(engine, &ring->event, EPOLLIN);
+    ring->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    err = ring->event < 0 ? -errno : io_uring_register_eventfd(&ring->uring, ring->event);
     if (err < 0) {
         tm_error_set_errno(error, -err, "io_uring cannot be used here");
         blk_ring_free(ring);
@@ -153,8 +146,8 @@ void blk_ring_free(BlkRing *ring)
     if (!ring)
         return;
     io_uring_queue_exit(&ring->uring);
-    if (ring->event.fd >= 0)
-        close(ring->event.fd);
+    if (ring->event >= 0)
+        close(ring->event);
     pthread_mutex_destroy(&ring->lock);
     g_free(ring);
 }
