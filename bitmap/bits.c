@@ -232,7 +232,7 @@ static void or_below(BmpPage **slot, BmpPage *from, Last last, unsigned level)
     }
 }
 
-void bmp_memo_forget(BmpMemo *memo)
+void bmp_memo_clear(BmpMemo *memo)
 {
     bmp_bits_clear_all(&memo->to);
     bmp_bits_clear_all(&memo->from);
@@ -248,7 +248,7 @@ void bmp_bits_or_memo(BmpBits *to, const BmpBits *from, BmpMemo *memo)
     or_below(&to->root, from->root,
              usable ? (Last){ memo->to.root, memo->from.root, memo->result.root } : (Last){ 0 },
              to->height);
-    bmp_memo_forget(memo);
+    bmp_memo_clear(memo);
     memo->to = before;
     bmp_bits_clone(&memo->from, from);
     bmp_bits_clone(&memo->result, to);

@@ -55,7 +55,7 @@ typedef struct BmpMemo {
     BmpBits to, from, result; /* of the last OR; empty sets at first */
 } BmpMemo;
 void bmp_bits_or_memo(BmpBits *to, const BmpBits *from, BmpMemo *memo);
-void bmp_memo_forget(BmpMemo *memo);
+void bmp_memo_clear(BmpMemo *memo);
 
 static inline bool bmp_bits_same_geometry(const BmpBits *a, const BmpBits *b)
 {

@@ -152,7 +152,7 @@ void bmp_chain_fold(BmpSet *set, BmpDelta *at, BmpBits *bits)
     if (holders > 1) {
         bmp_bits_or_memo(bits, &together, &set->memo);
     } else {
-        bmp_memo_forget(&set->memo);
+        bmp_memo_clear(&set->memo);
         bmp_bits_or(bits, &together);
     }
     bmp_bits_clear_all(&together);
@@ -203,5 +203,5 @@ void bmp_chain_free(BmpSet *set)
         delta_free(delta);
     }
     set->head = set->tail = NULL;
-    bmp_memo_forget(&set->memo);
+    bmp_memo_clear(&set->memo);
 }

@@ -97,7 +97,7 @@ static bool intend(BmpSet *set, BmpJournal *map, uint64_t offset, uint64_t lengt
     if (ret < 0) /* from here on the data is written without; the store must not be believed */
         bmp_store_fail(set->store, -ret, "it could not be synced");
     else if (bmp_journal_full(map))
-        bmp_store_tell_full(set->store);
+        bmp_store_report_full(set->store);
     return true;
 }
 

@@ -140,7 +140,7 @@ bool blk_bitmaps_settle(BlkNode *node)
         return true;
     blk_bitmaps_tick_wait(b);
     blk_bitmaps_flush_now(node);
-    blk_losses_tell(node->graph);
+    blk_losses_apply(node->graph);
     let_go_of_disk(b);
     b->held = blk_disk_hold(node); /* others must not write before it is known how it was left */
     bmp_identity_settle(node->graph_sys, b->held);

@@ -119,7 +119,7 @@ void blk_bitmaps_change_begin(BlkNode *const *nodes, size_t n)
     if (!n)
         return;
     hold_flushed(nodes, n);
-    blk_losses_tell(nodes[0]->graph);
+    blk_losses_apply(nodes[0]->graph);
     for (size_t i = 0; i < n; i++)
         announce(nodes[i]);
     bmp_set_change_begin(sets, n);

@@ -117,7 +117,7 @@ void blk_bitmaps_image_follow(BlkNode *node, const GPtrArray *removed)
     g_autoptr(GError) error = NULL;
 
     say_beside(node, bmp_set_store_sound(node->bitmaps));
-    if (removed->len && !blk_bitmaps_kept(node)->forget(node->handle, removed, &error))
+    if (removed->len && !blk_bitmaps_kept(node)->drop(node->handle, removed, &error))
         bmp_set_report(node->bitmaps, &(BmpReport){ .reason = error->message });
 }
 

@@ -56,7 +56,7 @@ void blk_bitmaps_heal(BlkGraph *graph)
 {
     g_autoptr(GPtrArray) nodes = blk_graph_nodes(graph);
 
-    blk_losses_tell(graph);
+    blk_losses_apply(graph);
     for (guint i = 0; i < nodes->len; i++) {
         if (is_kept(nodes->pdata[i]))
             heal(nodes->pdata[i]);

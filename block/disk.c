@@ -146,7 +146,7 @@ void blk_disk_remember(BlkNode *node)
     bmp_identity_read(node->graph_sys, fd, node->seen);
 }
 
-void blk_disk_forget(BlkNode *node)
+void blk_disk_compared(BlkNode *node)
 {
     if (node->open)
         g_clear_pointer(&node->seen, g_free);

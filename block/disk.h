@@ -30,4 +30,4 @@ void blk_disk_remember(BlkNode *node);
  * NULL. */
 char *blk_disk_changed(BlkNode *node);
 /* It was opened, and compared. */
-void blk_disk_forget(BlkNode *node);
+void blk_disk_compared(BlkNode *node);

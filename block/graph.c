@@ -27,9 +27,9 @@ BlkGraph *blk_graph_new(BlkRegistry *registry, BlkEngine *engine, const TmSys *s
     return graph;
 }
 
-void blk_graph_set_behind(BlkGraph *graph)
+void blk_graph_set_unsaved(BlkGraph *graph)
 {
-    graph->behind = true;
+    graph->unsaved = true;
 }
 
 void blk_graph_set_events(BlkGraph *graph, BlkEventFn emit, void *opaque)

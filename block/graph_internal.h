@@ -22,7 +22,7 @@ struct BlkGraph {
     void (*heal)(void *opaque);
     void *heal_opaque;
     bool without_stores;
-    bool behind; /* what a node that was closed had in memory could not be kept */
+    bool unsaved; /* what a node that was closed had in memory could not be kept */
 };
 
 /* Closes nested nodes that nobody uses. remove.c */

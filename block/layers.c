@@ -40,7 +40,7 @@ static int file_run(BlkNode *node, uint64_t offset, uint64_t length, BlkLayerRun
 
 /* Whether so many clusters are in use that the file can't hold them all: then data clusters may be
  * holes. QEMU counts refcounts; here whatever the file is long counts as used. */
-static bool looks_preallocated(BlkNode *node)
+static bool seems_preallocated(BlkNode *node)
 {
     struct tidemark_info info = { .struct_size = sizeof(info) };
     uint64_t real, cluster = __atomic_load_n(&node->cluster, __ATOMIC_RELAXED);
@@ -64,7 +64,7 @@ static int data_run(BlkNode *node, const struct tidemark_mapping *m, BlkLayerRun
     run->file = child;
     if (m->offset >= blk_node_size(child))
         return 0;
-    if (!looks_preallocated(node))
+    if (!seems_preallocated(node))
         return 0;
     ret = file_run(child, m->offset, tm_min(m->length, blk_node_size(child) - m->offset), &below);
     if (ret < 0)

@@ -84,7 +84,7 @@ static bool is_lossy(BlkNode *node)
     return lossy;
 }
 
-void blk_losses_tell(BlkGraph *graph)
+void blk_losses_apply(BlkGraph *graph)
 {
     g_autoptr(GPtrArray) nodes = NULL;
 

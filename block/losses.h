@@ -22,4 +22,4 @@ void blk_losses_note(BlkNode *node);
 void blk_losses_remember(BlkNode *node);
 /* Tells the bitmaps of all nodes whose data is, be it in part, in such a file. Main, not within a
  * change. Cheap where no flush has failed. */
-void blk_losses_tell(BlkGraph *graph);
+void blk_losses_apply(BlkGraph *graph);

@@ -41,9 +41,9 @@ struct tidemark_node {
     /* These change with the node quiesced; a thread that is neither in flight nor inside reads
      * them atomically, and again later. */
     uint32_t info_flags, request_alignment;
-    uint32_t cluster; /* bytes of a cluster, a power of two; 1: has none */
-    bool lent;        /* atomic: some of it was lent to a socket, once */
-    int invalidates;  /* atomic; invalidate.c */
+    uint32_t cluster;   /* bytes of a cluster, a power of two; 1: has none */
+    bool sendfile_used; /* atomic: some of it was sent by sendfile(2) once */
+    int invalidates;    /* atomic; invalidate.c */
     bool read_only, unmap;
 
     unsigned n_children;
@@ -100,7 +100,7 @@ void blk_graph_settle(BlkGraph *graph);
 pthread_mutex_t *blk_graph_permissions(BlkGraph *graph);
 
 /* Something that a node had in memory could not be kept when it was closed. block/graph.c */
-void blk_graph_set_behind(BlkGraph *graph);
+void blk_graph_set_unsaved(BlkGraph *graph);
 
 /* How many images are being opened one for the other, after adding @change. block/graph.c */
 unsigned blk_graph_chain(BlkGraph *graph, int change);

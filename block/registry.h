@@ -52,7 +52,7 @@ typedef struct BlkKeptBitmaps {
     /* The same before the first write, and that what the image has is in use. */
     bool (*begin)(void *handle, bool beside, GError **error);
     /* Those names have been removed. */
-    bool (*forget)(void *handle, const GPtrArray *names, GError **error);
+    bool (*drop)(void *handle, const GPtrArray *names, GError **error);
     /* All there is (BmpRecord), for whoever opens the image next; nothing is beside it. false:
      * whoever opens it next finds what they would after a crash. */
     bool (*store)(void *handle, const GArray *records, GError **error);

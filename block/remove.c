@@ -16,11 +16,11 @@ static void close_nodes(BlkGraph *graph, const GPtrArray *going)
     GPtrArray *held = blk_nodes_hold((BlkNode *const *)going->pdata, going->len);
 
     for (guint i = 0; i < going->len; i++)
-        graph->behind |= !blk_bitmaps_settle(going->pdata[i]);
+        graph->unsaved |= !blk_bitmaps_settle(going->pdata[i]);
     for (guint i = 0; i < going->len; i++)
         blk_node_close_driver(going->pdata[i]);
     for (guint i = 0; i < going->len; i++)
-        graph->behind |= !blk_bitmaps_close(going->pdata[i], going);
+        graph->unsaved |= !blk_bitmaps_close(going->pdata[i], going);
     blk_nodes_release(held);
     for (guint i = 0; i < going->len; i++) {
         blk_parents_disconnect(going->pdata[i]);
@@ -39,7 +39,7 @@ bool blk_graph_free(BlkGraph *graph)
         g_ptr_array_add(going, graph->nodes->pdata[i]);
     close_nodes(graph, going);
     g_ptr_array_unref(graph->nodes);
-    kept = !graph->behind;
+    kept = !graph->unsaved;
     blk_losses_clear(&graph->losses);
     pthread_mutex_destroy(&graph->permissions);
     g_free(graph);

@@ -403,7 +403,7 @@ static void settle(const BlkReopenEntry *e)
 {
     BlkNode *node = e->node;
 
-    blk_disk_forget(node);
+    blk_disk_compared(node);
     if (node->open)
         g_clear_pointer(&node->lost, g_free);
     if (blk_node_size(node) != e->size)

@@ -9,18 +9,18 @@
 
 enum { LABEL_WIDTH = 10, MIN_CELL = 512 };
 
-typedef struct Look {
+typedef struct Style {
     const char *name, *ascii, *utf8, *color;
-} Look;
+} Style;
 
 /* Told apart three times: by letter, by density and by colour. */
-static const Look looks[] = {
+static const Style styles[] = {
     { "hole", ".", "\u00b7", "\033[90m" },
     { "zero", "o", "\u2591", "\033[36m" },
     { "data", "=", "\u2592", "\033[34m" },
     { "dirty", "#", "\u2588", "\033[1;31m" },
 };
-G_STATIC_ASSERT(G_N_ELEMENTS(looks) == TC_STATES);
+G_STATIC_ASSERT(G_N_ELEMENTS(styles) == TC_STATES);
 
 struct TcPicture {
     uint64_t size;
@@ -94,9 +94,9 @@ uint64_t tc_picture_total(const TcPicture *p, TcState state)
 
 static void print_glyph(TcState state, unsigned times, FILE *out, bool colors, bool utf8)
 {
-    fputs(colors ? looks[state].color : "", out);
+    fputs(colors ? styles[state].color : "", out);
     while (times--)
-        fputs(utf8 ? looks[state].utf8 : looks[state].ascii, out);
+        fputs(utf8 ? styles[state].utf8 : styles[state].ascii, out);
     fputs(colors ? "\033[0m" : "", out);
 }
 
@@ -123,7 +123,7 @@ static void print_legend(const TcPicture *p, FILE *out, bool colors, bool utf8)
 
         fprintf(out, "%*s", LABEL_WIDTH, "");
         print_glyph(state, 1, out, colors, utf8);
-        fprintf(out, " %-5s  %10s  %7s", looks[state].name, human, percent);
+        fprintf(out, " %-5s  %10s  %7s", styles[state].name, human, percent);
         if (state == TC_DIRTY && p->totals[state]) {
             g_autofree char *data = tc_human_size(p->dirty_below[TC_DATA]);
             g_autofree char *rest =

@@ -39,7 +39,7 @@ static void put_event(void *event)
     json_object_put(event);
 }
 
-static void forget_freed(QmpContext *ctx)
+static void drop_freed(QmpContext *ctx)
 {
     while (g_ptr_array_remove(ctx->listeners, NULL))
         continue;
@@ -55,7 +55,7 @@ static void send_event(QmpContext *ctx, json_object *event)
             l->fn(l->opaque, event);
     }
     if (--ctx->walking == 0)
-        forget_freed(ctx);
+        drop_freed(ctx);
 }
 
 static json_object *next_event(QmpContext *ctx)

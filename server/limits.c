@@ -160,7 +160,7 @@ static void clock_ready(BlkSource *source, uint32_t events)
     for (guint i = 0; i < again->len; i++) {
         NbdsSession *s = again->pdata[i];
 
-        nbds_out_ready(&s->writer, EPOLLOUT);
+        nbds_output_ready(&s->writer, EPOLLOUT);
     }
     pthread_mutex_lock(&server->lock);
     stopping = server->clock_stopping;

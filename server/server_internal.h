@@ -53,8 +53,8 @@
 #define NBDS_QUERIES_MAX  4096u /* queries of one metadata option */
 /* Bytes of a read from which holes are looked for beforehand; from which its data don't pass
  * through here. */
-#define NBDS_SPARSE_MIN (64u << 10)
-#define NBDS_LENT_MIN   (64u << 10)
+#define NBDS_SPARSE_MIN   (64u << 10)
+#define NBDS_SENDFILE_MIN (64u << 10)
 
 typedef struct NbdsSession NbdsSession;
 typedef struct NbdsRequest NbdsRequest;
@@ -82,27 +82,27 @@ void nbds_chunk_unref(NbdServer *server, NbdsChunk *chunk);
 /* From now on it counts for @s. */
 void nbds_chunk_hold(NbdsChunk *chunk, NbdsSession *s);
 /* A request of @s keeps the spare: replaces it. */
-void nbds_chunk_lent(NbdsChunk *chunk, NbdsSession *s);
+void nbds_chunk_replace_spare(NbdsChunk *chunk, NbdsSession *s);
 static inline bool nbds_chunk_shared(const NbdsChunk *chunk)
 {
     return __atomic_load_n(&chunk->refs, __ATOMIC_ACQUIRE) > 2;
 }
 
 /* An item of output. */
-typedef struct NbdsOut NbdsOut;
-struct NbdsOut {
-    NbdsOut *next;
+typedef struct NbdsOutput NbdsOutput;
+struct NbdsOutput {
+    NbdsOutput *next;
     struct iovec *iov; /* consumed as it is sent */
     unsigned n;
     /* What follows them straight from the disk, and where; only of a request's. */
-    uint64_t lent, lent_at;
-    void (*release)(NbdsSession *s, NbdsOut *out); /* sent, or dropped with the session */
+    uint64_t sendfile_length, sendfile_offset;
+    void (*release)(NbdsSession *s, NbdsOutput *out); /* sent, or dropped with the session */
 };
 
 /* The replies of one run over the input. Their bytes are in its chunk, mostly contiguous. */
 typedef struct NbdsBatch NbdsBatch;
 struct NbdsBatch {
-    NbdsOut out;
+    NbdsOutput output;
     NbdsBatch *next; /* in the pool */
     NbdsChunk *chunk;
     size_t used;
@@ -115,7 +115,7 @@ void nbds_batch_put(NbdServer *server, NbdsBatch *batch);
 void nbds_batch_add(NbdsBatch *batch, const uint8_t *data, size_t length);
 static inline bool nbds_batch_has_room(const NbdsBatch *batch, size_t length)
 {
-    return batch->chunk->cap - batch->used >= length && batch->out.n < NBDS_IOV;
+    return batch->chunk->cap - batch->used >= length && batch->output.n < NBDS_IOV;
 }
 
 /* ---- the session */
@@ -194,13 +194,13 @@ struct NbdsSession {
     /* the owner's */
     NbdsPhase phase;
     bool no_zeroes, fixed;
-    bool structured;         /* replies are chunks, of one kind or the other */
-    bool extended;           /* extended headers; structured is true then */
-    bool draft;              /* block status is the draft of 2016's, and no context is selected */
-    uint16_t draft_flag;     /* its STATUS_DIRTY; 0: none */
-    BmpBitmap *draft_bitmap; /* borrowed from the selection, or NULL */
-    unsigned options;        /* seen so far */
-    uint32_t skip_kind;      /* handshake: the error reply to send after skipping, 0: none */
+    bool structured;          /* replies are chunks, of one kind or the other */
+    bool extended;            /* extended headers; structured is true then */
+    bool status_2016;         /* block status is the draft of 2016's, and no context is selected */
+    uint16_t dirty_flag_2016; /* its STATUS_DIRTY; 0: none */
+    BmpBitmap *bitmap_2016;   /* borrowed from the selection, or NULL */
+    unsigned options;         /* seen so far */
+    uint32_t skip_kind;       /* handshake: the error reply to send after skipping, 0: none */
     NbdsMeta meta;
     BlkExport *export_; /* also read under server->lock; set once, under it */
     BlkNode *node;
@@ -237,7 +237,7 @@ struct NbdsSession {
     char *identity; /* of the client, NULL: unknown; changes under server->lock */
 
     pthread_mutex_t lock; /* guards the rest */
-    NbdsOut *queue, **tail;
+    NbdsOutput *queue, **tail;
     bool sending; /* a thread sends, or the writer is armed */
     bool blocked; /* atomic: the writer is armed */
     bool paused;  /* the source is not armed and nobody owns it */
@@ -250,7 +250,7 @@ struct NbdsSession {
     int reason;      /* atomic: NbdsReason */
     int64_t born;    /* monotonic us */
     /* under server->lock */
-    bool told;       /* the management knows of it: it will hear of its end */
+    bool announced;  /* the management knows of it: it will hear of its end */
     bool multi_conn; /* it may have more connections */
     bool open;       /* the handshake is over: what it agreed on stays as it is */
     uint64_t moved;  /* the clock's: bytes at the last change, and when that was */
@@ -261,7 +261,7 @@ struct NbdsSession {
 
 /* A request that needs an object: it is under way in the block layer, or its reply is queued. */
 struct NbdsRequest {
-    NbdsOut out;
+    NbdsOutput output;
     BlkRequest blk;
     NbdsSession *session;
     NbdsChunk *chunk; /* where data are, or NULL */
@@ -307,8 +307,8 @@ static inline const uint8_t *nbds_session_bytes(const NbdsSession *s)
 bool nbds_session_over(NbdsSession *s);
 
 /* output_queue.c */
-void nbds_out_push(NbdsSession *s, NbdsOut *out); /* the caller holds a reference to @s */
-void nbds_out_ready(BlkSource *writer, uint32_t events);
+void nbds_output_push(NbdsSession *s, NbdsOutput *out); /* the caller holds a reference to @s */
+void nbds_output_ready(BlkSource *writer, uint32_t events);
 
 /* tls.c */
 /* From here on all goes through TLS, whose handshake is to come. false: what came before is not
@@ -317,7 +317,7 @@ bool nbds_tls_begin(NbdsSession *s);
 void nbds_tls_end(NbdsSession *s);
 /* As recv() and sendmsg(), of what is in the clear. */
 ssize_t nbds_tls_recv(NbdsSession *s, void *data, size_t length, int flags);
-ssize_t nbds_tls_send(NbdsSession *s, const NbdsOut *list);
+ssize_t nbds_tls_send(NbdsSession *s, const NbdsOutput *list);
 
 /* handshake.c, options.c, meta.c */
 void nbds_handshake_greet(NbdsSession *s);

@@ -50,7 +50,7 @@ void nbds_sessions_opened(NbdsSession *s)
 {
     json_object *data;
 
-    if (!s->told)
+    if (!s->announced)
         return;
     data = event(s);
     add_bool(data, "tls", s->tls != NULL);
@@ -89,7 +89,7 @@ void nbds_sessions_closed(NbdsSession *s)
 {
     json_object *data;
 
-    if (!s->told)
+    if (!s->announced)
         return;
     data = event(s);
     add(data, "reason", reason_name((NbdsReason)__atomic_load_n(&s->reason, __ATOMIC_RELAXED)));

@@ -18,18 +18,18 @@
 static int open_seen(const char *path, int flags)
 {
     char seen[sizeof("/proc/self/fd/") + 10];
-    int look = open(path, O_PATH | O_CLOEXEC | (flags & O_NOFOLLOW)), fd = -1, err;
+    int path_fd = open(path, O_PATH | O_CLOEXEC | (flags & O_NOFOLLOW)), fd = -1, err;
     struct stat st;
 
-    if (look < 0)
+    if (path_fd < 0)
         return -1;
-    snprintf(seen, sizeof(seen), "/proc/self/fd/%d", look);
+    snprintf(seen, sizeof(seen), "/proc/self/fd/%d", path_fd);
     errno = ENOENT;
-    if (fstat(look, &st) == 0 &&
+    if (fstat(path_fd, &st) == 0 &&
         (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode) || S_ISDIR(st.st_mode)))
         fd = open(seen, flags & ~(O_CREAT | O_NOFOLLOW));
     err = errno;
-    close(look);
+    close(path_fd);
     errno = err;
     return fd;
 }

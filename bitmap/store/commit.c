@@ -52,7 +52,7 @@ static bool vanish(BmpPart *part, GError **error)
         store->super = (BmpSuper){ .disk_size = store->super.disk_size };
         store->last_epoch = 0;
     }
-    bmp_store_forget_failure(store);
+    bmp_store_clear_failure(store);
     store->set->touched = false;
     return true;
 }
@@ -193,7 +193,7 @@ static void remember(BmpSuper *leader, const uint8_t group[16])
     memcpy(leader->decided[n], group, 16);
 }
 
-static void forget(BmpSuper *leader, const uint8_t group[16])
+static void drop_decision(BmpSuper *leader, const uint8_t group[16])
 {
     unsigned kept = 0;
 
@@ -293,7 +293,7 @@ static bool commit_group(BmpStore **stores, size_t n, GError **error)
         pthread_mutex_unlock(&stores[i]->ticking);
     }
     if (ok && done) /* with the leader's next commit: nobody will ask */
-        forget(&stores[0]->super, group);
+        drop_decision(&stores[0]->super, group);
     return ok;
 }
 
@@ -317,7 +317,7 @@ static bool takes_part(BmpSet *set)
     if (!idle(set->store))
         return true;
     set->touched = false;
-    bmp_store_forget_failure(set->store);
+    bmp_store_clear_failure(set->store);
     return false;
 }
 
@@ -329,7 +329,7 @@ bool bmp_set_commit(BmpSet *const *sets, size_t n, GError **error)
     for (size_t i = 0; i < n; i++) {
         g_assert(sets[i]->changing);
         if (sets[i]->store)
-            bmp_store_look(sets[i]->store);
+            bmp_store_check_deleted(sets[i]->store);
         if (takes_part(sets[i]))
             stores[count++] = sets[i]->store;
         else if (bmp_set_wants_commit(sets[i])) /* healing; if it does not work, another time */

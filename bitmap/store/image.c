@@ -191,7 +191,7 @@ void bmp_set_drop_store(BmpSet *set)
     }
     store->super = (BmpSuper){ .disk_size = store->super.disk_size };
     store->last_epoch = 0;
-    bmp_store_forget_failure(store);
+    bmp_store_clear_failure(store);
     pthread_mutex_unlock(&store->ticking);
     bmp_set_change_end(&set, 1);
 }
@@ -210,15 +210,15 @@ bool bmp_set_store_sound(BmpSet *set)
 /* It was read-only: what there is now is compared with what there was. */
 static bool take_for_writing(BmpStore *store, GError **error)
 {
-    bool told = false, ok = true;
+    bool present = false, ok = true;
 
     if (store->fd >= 0)
         store->o.sys->close(store->fd);
     store->fd = -1;
     store->o.read_only = false;
     if (store->image.beside && store->path)
-        ok = bmp_store_open_file(store, &told, error);
-    if (ok && !told)
+        ok = bmp_store_open_file(store, &present, error);
+    if (ok && !present)
         ok = bmp_store_open_image(store, error);
     if (!ok)
         store->o.read_only = true;

@@ -51,8 +51,8 @@ static bool open_both(const TmSys *sys, const char *path, const char *disk, Open
 
 /* @repair: what is found is to be written, and what it says must be on the medium, as where a disk
  * is opened; who only looks leaves the error to those who do. */
-static bool look(const TmSys *sys, const char *path, const char *disk, const uint8_t boot_id[16],
-                 bool repair, Opened *o, GError **error)
+static bool open_and_recover(const TmSys *sys, const char *path, const char *disk,
+                             const uint8_t boot_id[16], bool repair, Opened *o, GError **error)
 {
     BmpRecoverOptions options = { .sys = sys, .path = path, .boot_id = boot_id };
     struct stat st;
@@ -88,7 +88,7 @@ bool bmp_store_inspect(const TmSys *sys, const char *path, const char *disk,
 {
     Opened o;
 
-    if (!look(sys, path, disk, boot_id, false, &o, error)) {
+    if (!open_and_recover(sys, path, disk, boot_id, false, &o, error)) {
         opened_close(sys, &o);
         return false;
     }
@@ -194,8 +194,8 @@ bool bmp_store_repair(const TmSys *sys, const char *path, const char *disk,
                       const uint8_t boot_id[16], GError **error)
 {
     Opened o;
-    bool ok =
-        look(sys, path, disk, boot_id, true, &o, error) && repair(sys, path, boot_id, &o, error);
+    bool ok = open_and_recover(sys, path, disk, boot_id, true, &o, error) &&
+              repair(sys, path, boot_id, &o, error);
 
     if (!ok && o.unsynced) /* nobody else will be told */
         bmp_identity_unmark(sys, o.disk_fd, o.found.super.uuid);

@@ -417,8 +417,8 @@ void bmp_part_settle(BmpPart *part, BmpJournal *map)
     if (!part->create && store->o.sys->fstat(store->fd, &st) == 0 && (uint64_t)st.st_size > end &&
         store->o.sys->ftruncate(store->fd, (off_t)end) < 0)
         return; /* it is only longer than need be */
-    bool full = __atomic_exchange_n(&store->full_told, false, __ATOMIC_RELAXED);
-    if ((part->create && bmp_store_forget_failure(store)) || full)
+    bool full = __atomic_exchange_n(&store->full_reported, false, __ATOMIC_RELAXED);
+    if ((part->create && bmp_store_clear_failure(store)) || full)
         bmp_store_report(store, &(BmpReport){ .healed = true, .reason = "stored again" });
 }
 

@@ -135,8 +135,8 @@ static void add_found(Reader *r, GArray *records, const BmpJournalFound *found, 
         if (record->enabled && !record->inconsistent)
             add_bits(record, &found->marked, &found->uncertain, &marked, &uncertain, reason);
     }
-    bmp_memo_forget(&marked);
-    bmp_memo_forget(&uncertain);
+    bmp_memo_clear(&marked);
+    bmp_memo_clear(&uncertain);
     (void)r;
 }
 
@@ -231,7 +231,7 @@ static bool read_state(Reader *r, const BmpSuper *super, GArray *records, char *
 
 /* ---- groups (F9) */
 
-typedef enum { NOT_DECIDED, DECIDED, CANT_TELL } Fate;
+typedef enum { NOT_DECIDED, DECIDED, UNDECIDABLE } Fate;
 
 static bool is_zero(const uint8_t uuid[16])
 {
@@ -248,17 +248,17 @@ static Fate ask_copy(Reader *r, int fd, unsigned copy, const BmpSuper *pending)
     BmpSuperVerdict verdict;
 
     if (bmp_store_read(r->o->sys, fd, bytes, sizeof(bytes), copy * BMP_STORE_ALIGN) < sizeof(bytes))
-        return CANT_TELL;
+        return UNDECIDABLE;
     verdict = bmp_super_decode(bytes, &super, &version);
     if (verdict == BMP_SUPER_EMPTY)
         return NOT_DECIDED;
     if (verdict != BMP_SUPER_OK || memcmp(super.uuid, pending->leader, 16))
-        return CANT_TELL;
+        return UNDECIDABLE;
     for (unsigned i = 0; i < BMP_GROUPS_MAX; i++) {
         if (!memcmp(super.decided[i], pending->group, 16))
             return DECIDED;
     }
-    return super.forgotten ? CANT_TELL : NOT_DECIDED;
+    return super.forgotten ? UNDECIDABLE : NOT_DECIDED;
 }
 
 /* A leader that is gone, or another store in its place, is no "no". */
@@ -271,13 +271,13 @@ static Fate ask_leader(Reader *r, const BmpSuper *pending, const char *path)
         return NOT_DECIDED; /* it is the leader: its other copy would say so */
     fd = path ? r->o->sys->open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0) : -1;
     if (fd < 0)
-        return CANT_TELL;
+        return UNDECIDABLE;
     for (unsigned copy = 0; copy < BMP_SUPER_COPIES; copy++)
         fates[copy] = ask_copy(r, fd, copy, pending);
     r->o->sys->close(fd);
     if (fates[0] == DECIDED || fates[1] == DECIDED)
         return DECIDED;
-    return fates[0] == NOT_DECIDED && fates[1] == NOT_DECIDED ? NOT_DECIDED : CANT_TELL;
+    return fates[0] == NOT_DECIDED && fates[1] == NOT_DECIDED ? NOT_DECIDED : UNDECIDABLE;
 }
 
 static BmpRecord *find_record(GArray *records, const char *name)
@@ -513,7 +513,7 @@ static bool read_pending(Reader *r, const Copies *c)
     out->super.group_pending = 0;
     if (c->verdict[!c->newest] == BMP_SUPER_OK)
         out->other = c->super[!c->newest];
-    if (fate == CANT_TELL)
+    if (fate == UNDECIDABLE)
         return both_states(r, old, known && known_old, leader);
     if (fate == DECIDED)
         return known;

@@ -84,7 +84,7 @@ bool bmp_store_has_failed(BmpStore *store)
     return __atomic_load_n(&store->failed, __ATOMIC_ACQUIRE);
 }
 
-bool bmp_store_forget_failure(BmpStore *store)
+bool bmp_store_clear_failure(BmpStore *store)
 {
     TM_GUARD(&store->lock);
 
@@ -200,8 +200,8 @@ static bool find_file(BmpStore *store, const BmpIdentity *disk, GError **error)
     return true;
 }
 
-/* An error of writing back that came before the last process died is told to the first sync only,
- * and to nobody who may not write: that one has to be ours. */
+/* The kernel reports a writeback error from before the last process died to the first sync only, and
+ * to no descriptor that may not write: that first sync has to be ours. */
 static bool sync_found(BmpStore *store)
 {
     return store->o.read_only || tm_fsync(store->o.sys, store->fd) == 0;
@@ -309,27 +309,27 @@ static bool is_written(BmpStore *store)
     return true;
 }
 
-bool bmp_store_open_file(BmpStore *store, bool *told, GError **error)
+bool bmp_store_open_file(BmpStore *store, bool *present, GError **error)
 {
     BmpIdentity disk;
     BmpRecovered found;
     bool synced, written;
 
-    *told = false;
+    *present = false;
     synced = bmp_identity_sync(store->o.sys, store->disk_fd) == 0;
     bmp_identity_read(store->o.sys, store->disk_fd, &disk);
     if (!find_file(store, &disk, error))
         return false;
     if (store->fd < 0)
         return true;
-    *told = is_written(store);
-    if (*told)
+    *present = is_written(store);
+    if (*present)
         return true;
     synced = sync_found(store) && synced;
     recover(store, &disk, synced, &found);
     written = is_written(store); /* since it began to be read */
-    *told = written || !store->o.image || found.verdict == BMP_FOUND_STORE;
-    if (*told && !written) {
+    *present = written || !store->o.image || found.verdict == BMP_FOUND_STORE;
+    if (*present && !written) {
         if (bmp_set_length(store->set))
             bmp_store_confirm(store->set, found.records);
         take_over(store, &found, synced);
@@ -343,12 +343,12 @@ bool bmp_store_open_file(BmpStore *store, bool *told, GError **error)
 
 static bool open_store(BmpStore *store, GError **error)
 {
-    bool told = false;
+    bool present = false;
 
     if ((!store->o.image || store->image.beside) && store->path &&
-        !bmp_store_open_file(store, &told, error))
+        !bmp_store_open_file(store, &present, error))
         return false;
-    return !store->o.image || told || bmp_store_open_image(store, error);
+    return !store->o.image || present || bmp_store_open_image(store, error);
 }
 
 bool bmp_set_open_store(BmpSet *set, const BmpStoreOptions *options, GError **error)
@@ -471,20 +471,20 @@ void bmp_store_confirm(BmpSet *set, GArray *records)
 
 static bool take_for_writing(BmpStore *store, bool accept_changed, GError **error)
 {
-    bool told;
+    bool present;
 
     if (store->fd >= 0)
         store->o.sys->close(store->fd);
     store->fd = -1;
     store->o.read_only = false;
     store->o.accept_changed = accept_changed;
-    if (!bmp_store_open_file(store, &told, error)) {
+    if (!bmp_store_open_file(store, &present, error)) {
         store->o.read_only = true;
         if (!bmp_store_file_open(store->o.sys, store->path, true, &store->fd, NULL))
             store->fd = -1;
         return false;
     }
-    if (!told && bmp_store_has_persistent(store->set))
+    if (!present && bmp_store_has_persistent(store->set))
         bmp_store_fail(store, 0, "it is gone");
     return true;
 }
@@ -566,11 +566,11 @@ bool bmp_set_wants_commit(BmpSet *set)
     return wants;
 }
 
-void bmp_store_tell_full(BmpStore *store)
+void bmp_store_report_full(BmpStore *store)
 {
     g_autofree char *reason = NULL;
 
-    if (__atomic_exchange_n(&store->full_told, true, __ATOMIC_RELAXED))
+    if (__atomic_exchange_n(&store->full_reported, true, __ATOMIC_RELAXED))
         return;
     reason = g_strdup_printf("bitmap store '%s': there is no room for marks: whole regions count "
                              "as dirty",
@@ -587,7 +587,7 @@ static bool deleted(const BmpStore *store)
     return store->fd >= 0 && store->o.sys->fstat(store->fd, &st) == 0 && st.st_nlink == 0;
 }
 
-void bmp_store_look(BmpStore *store)
+void bmp_store_check_deleted(BmpStore *store)
 {
     if (!store->o.read_only && deleted(store))
         bmp_store_fail(store, 0, "it was deleted");
@@ -606,7 +606,7 @@ void bmp_set_tick(BmpSet *set)
     if (ret < 0)
         bmp_store_fail(set->store, -ret, "it could not be synced");
     else
-        bmp_store_look(set->store);
+        bmp_store_check_deleted(set->store);
 }
 
 void bmp_set_change_disk(BmpSet *set, int disk_fd)

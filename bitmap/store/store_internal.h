@@ -32,7 +32,7 @@ typedef struct BmpStore {
     bool catalogue_good; /* what super names is what the bitmaps were after the last commit */
     bool doubted;        /* bitmaps have become inconsistent since (bmp_set_distrust) */
     bool map_sound;      /* the map that super names has a table without damage */
-    bool full_told;      /* that the map has no room (atomic) */
+    bool full_reported;  /* that the map has no room (atomic) */
     bool barred;         /* something that isn't ours lies at the path */
     bool replace;        /* a ruin lies at the path, to be replaced */
     bool resting;        /* closed cleanly, to be woken (bmp_set_wake_store) */
@@ -100,7 +100,7 @@ int bmp_device_loop_file(const TmSys *sys, int fd, uint64_t number);
 typedef struct BmpRecovered {
     enum {
         BMP_FOUND_NOTHING, /* no store, or one of another layer or version: leave it alone */
-        BMP_FOUND_DAMAGED, /* it was a store; nothing can be told but what is in records */
+        BMP_FOUND_DAMAGED, /* it was a store; nothing is known but what is in records */
         BMP_FOUND_STORE,
     } verdict;
     bool other_layer;
@@ -153,24 +153,24 @@ bool bmp_store_write_new(BmpStore *store, const BmpRecord *records, size_t n, Bm
 bool bmp_store_open_image(BmpStore *store, GError **error);
 
 /* ---- store.c */
-/* Brings back what the file says, or nothing if there is none. *told: something was. false: the
+/* Brings back what the file says, or nothing if there is none. *present: something was. false: the
  * disk may not be opened. */
-bool bmp_store_open_file(BmpStore *store, bool *told, GError **error);
+bool bmp_store_open_file(BmpStore *store, bool *present, GError **error);
 bool bmp_store_has_persistent(const BmpSet *set);
 /* Takes the records of bitmaps that the set has out of @records. What has none was taken away by
  * somebody else. */
 void bmp_store_confirm(BmpSet *set, GArray *records);
 bool bmp_store_has_failed(BmpStore *store);
 /* It is well again; whether it had failed. */
-bool bmp_store_forget_failure(BmpStore *store);
+bool bmp_store_clear_failure(BmpStore *store);
 /* Once: distrusts or removes the file, reports, and lets marks pass. Any thread. */
 void bmp_store_fail(BmpStore *store, int err, const char *what);
 /* Within a change: notes that the set's disk has lost data, where there is a file. */
 void bmp_store_note_loss(BmpStore *store);
 /* Within a change: fails if the file was deleted. */
-void bmp_store_look(BmpStore *store);
+void bmp_store_check_deleted(BmpStore *store);
 /* Once: regions are CROWDED for want of room. Any thread. */
-void bmp_store_tell_full(BmpStore *store);
+void bmp_store_report_full(BmpStore *store);
 void bmp_store_report(BmpStore *store, const BmpReport *report);
 /* Within the set's life, nobody marking: what marks go to. Takes the map; closes the old one. */
 void bmp_store_set_map(BmpStore *store, BmpJournal *map);

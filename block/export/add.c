@@ -85,19 +85,19 @@ static bool check_name(BlkExports *exports, const BlkExportOptions *o, const cha
     return true;
 }
 
-static bool check_draft(const BlkExportOptions *o, const BlkSelection *selection, GError **error)
+static bool check_2016(const BlkExportOptions *o, const BlkSelection *selection, GError **error)
 {
-    if (!o->draft_bitmap)
+    if (!o->bitmap_2016)
         return true;
-    if (!o->draft_dirty_flag)
+    if (!o->dirty_flag_2016)
         return tm_error_set(error, "Bitmap '%s' of block-status-2016 needs a dirty-flag",
-                            o->draft_bitmap);
+                            o->bitmap_2016);
     for (size_t i = 0; i < selection->count; i++) {
-        if (g_str_equal(bmp_bitmap_name(selection->bitmaps[i]), o->draft_bitmap))
+        if (g_str_equal(bmp_bitmap_name(selection->bitmaps[i]), o->bitmap_2016))
             return true;
     }
     return tm_error_set(error, "Bitmap '%s' of block-status-2016 is not among those of export '%s'",
-                        o->draft_bitmap, o->id);
+                        o->bitmap_2016, o->id);
 }
 
 static char **strings(const char *const *list, size_t n)
@@ -123,9 +123,9 @@ static BlkExport *export_new(BlkExports *exports, const BlkExportOptions *o, con
     x->writable = o->writable;
     x->writethrough = o->writethrough;
     x->allocation_depth = o->allocation_depth;
-    x->draft_2016 = o->draft_2016;
-    x->draft_dirty_flag = o->draft_dirty_flag;
-    x->draft_bitmap = g_strdup(o->draft_bitmap);
+    x->status_2016 = o->status_2016;
+    x->dirty_flag_2016 = o->dirty_flag_2016;
+    x->bitmap_2016 = g_strdup(o->bitmap_2016);
     x->last_error = INT64_MIN;
     x->servers = o->servers ? strings(o->servers, o->n_servers) : NULL;
     x->hidden = o->hidden;
@@ -180,7 +180,7 @@ BlkExport *blk_exports_add(BlkExports *exports, const BlkExportOptions *o, GErro
     selection = blk_selection_make(node, o->writable, o->bitmaps, o->n_bitmaps, true, error);
     if (!selection)
         return NULL;
-    if (!check_draft(o, selection, error)) {
+    if (!check_2016(o, selection, error)) {
         blk_selection_unref(selection);
         return NULL;
     }

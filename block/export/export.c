@@ -330,7 +330,7 @@ void blk_export_free(BlkExport *x)
     g_free(x->type);
     g_free(x->name);
     g_free(x->description);
-    g_free(x->draft_bitmap);
+    g_free(x->bitmap_2016);
     blk_contexts_free(x->contexts);
     g_strfreev(x->servers);
     for (int i = 0; i < BLK_ACCESSES; i++)

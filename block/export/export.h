@@ -63,10 +63,10 @@ typedef struct BlkExportOptions {
     const char *allow[BLK_ACCESSES];
     /* Clients that select no metadata context are given block status in the form of the draft of
      * 2016, which differs from the protocol of today. */
-    bool draft_2016;
+    bool status_2016;
     unsigned
-        draft_dirty_flag; /* the command flag that asks for dirtiness, a power of two; 0: none */
-    const char *draft_bitmap; /* which of the bitmaps that is; NULL: the first one */
+        dirty_flag_2016;     /* the command flag that asks for dirtiness, a power of two; 0: none */
+    const char *bitmap_2016; /* which of the bitmaps that is; NULL: the first one */
 } BlkExportOptions;
 
 /* ---- what a server implements */

@@ -20,12 +20,12 @@ struct BlkExport {
     BlkExports *exports; /* borrowed */
     char *id, *type, *name, *description;
     BlkUser *user;
-    bool writable, writethrough, allocation_depth, hidden, is_default, draft_2016;
+    bool writable, writethrough, allocation_depth, hidden, is_default, status_2016;
     char **servers; /* NULL: all */
     uint32_t max_connections;
     TmObject *allow[BLK_ACCESSES]; /* NULL: everybody */
-    unsigned draft_dirty_flag;
-    char *draft_bitmap;
+    unsigned dirty_flag_2016;
+    char *bitmap_2016;
     bool shutting_down; /* atomic */
     bool orphaned;      /* no running server shows it; written by the main thread under the lock */
     bool waits;         /* shutting down, its clients may go on; the main thread's, as the next */

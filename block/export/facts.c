@@ -121,17 +121,17 @@ bool blk_export_allows(const BlkExport *x, BlkAccess access, const char *identit
 
 bool blk_export_status_2016(const BlkExport *x)
 {
-    return x->draft_2016;
+    return x->status_2016;
 }
 
 unsigned blk_export_dirty_flag_2016(const BlkExport *x)
 {
-    return x->draft_dirty_flag;
+    return x->dirty_flag_2016;
 }
 
 const char *blk_export_bitmap_2016(const BlkExport *x)
 {
-    return x->draft_bitmap;
+    return x->bitmap_2016;
 }
 
 bool blk_export_shutting_down(const BlkExport *x)

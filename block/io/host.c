@@ -173,7 +173,7 @@ void blk_host_unfinished(struct tidemark_node *node, int error)
 {
     blk_graph_log(node->graph, "node '%s': closing: what was not flushed could not be written: %s",
                   node->name, tm_strerror(-error));
-    blk_graph_set_behind(node->graph);
+    blk_graph_set_unsaved(node->graph);
 }
 
 const struct tidemark_host blk_host = {

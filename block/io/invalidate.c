@@ -44,7 +44,7 @@ static bool can_punch(const TmSys *sys, const BlkPlace *p)
 }
 
 /* What can't be asked now is asked again. */
-static int look(BlkNode *node)
+static int probe(BlkNode *node)
 {
     int invalidates;
     BlkPlace p;
@@ -62,7 +62,7 @@ bool blk_node_can_invalidate(BlkNode *node, uint64_t cluster)
     int invalidates = __atomic_load_n(&node->invalidates, __ATOMIC_RELAXED);
 
     if (invalidates == UNKNOWN)
-        invalidates = look(node);
+        invalidates = probe(node);
     return invalidates == CAN && cluster >= (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
@@ -84,7 +84,7 @@ int blk_node_invalidate(BlkNode *node, uint64_t offset, uint64_t length, uint32_
 {
     int ret;
 
-    if (!__atomic_load_n(&node->lent, __ATOMIC_ACQUIRE))
+    if (!__atomic_load_n(&node->sendfile_used, __ATOMIC_ACQUIRE))
         return -ENODATA;
     ret = blk_node_write_zeroes(node, offset, length,
                                 TIDEMARK_FAST_ZERO | TIDEMARK_MAY_UNMAP | BLK_INVALIDATE);

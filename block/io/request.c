@@ -180,7 +180,7 @@ static int send_range(BlkRequest *r, BlkNode *node, const struct tidemark_mappin
     if (r->socket < 0)
         return 0;
     for (unsigned i = 0; i < r->n_hops; i++)
-        __atomic_store_n(&r->hop[i].node->lent, true, __ATOMIC_RELEASE);
+        __atomic_store_n(&r->hop[i].node->sendfile_used, true, __ATOMIC_RELEASE);
     n = sys->sendfile(r->socket, m->fd, (off_t)m->offset, r->length);
     if (n > 0)
         r->sent = (size_t)n;
@@ -299,7 +299,7 @@ int blk_submit(BlkNode *node, BlkRequest *r)
     return to_worker(r);
 }
 
-static int send_or_look(BlkRequest *r, BlkNode *node)
+static int try_send(BlkRequest *r, BlkNode *node)
 {
     int ret;
 
@@ -317,22 +317,22 @@ static int send_or_look(BlkRequest *r, BlkNode *node)
 ssize_t blk_send(BlkNode *node, int socket, uint64_t offset, uint64_t length)
 {
     BlkRequest r = { .op = BLK_OP_SEND, .offset = offset, .length = length, .socket = socket };
-    int ret = send_or_look(&r, node);
+    int ret = try_send(&r, node);
 
     return ret == 0 ? (ssize_t)r.sent : ret < 0 && of_the_socket(-ret) ? ret : -ENOTSUP;
 }
 
 bool blk_can_send(BlkNode *node, uint64_t offset, uint64_t length)
 {
-    for (uint64_t pieces = 1, looked = 0; length; pieces++) {
+    for (uint64_t pieces = 1, covered = 0; length; pieces++) {
         BlkRequest r = { .op = BLK_OP_SEND, .offset = offset, .length = length, .socket = -1 };
 
-        if (send_or_look(&r, node) != 0)
+        if (try_send(&r, node) != 0)
             return false;
         offset += r.length;
         length -= r.length;
-        looked += r.length;
-        if (looked < (pieces - 1) * SEND_PIECE)
+        covered += r.length;
+        if (covered < (pieces - 1) * SEND_PIECE)
             return false;
     }
     return true;

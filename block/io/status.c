@@ -30,7 +30,7 @@ static bool allocates(const BlkNode *node, unsigned child)
 }
 
 /* Inside of the node (block/engine/quiesce.h). */
-static int look_at(BlkNode *node, uint64_t offset, uint64_t length, unsigned level, Run *run)
+static int run_of_node(BlkNode *node, uint64_t offset, uint64_t length, unsigned level, Run *run)
 {
     struct tidemark_mapping m;
     uint64_t size = blk_node_size(node);
@@ -84,7 +84,7 @@ static int first_run(BlkNode *node, uint64_t offset, uint64_t length, unsigned l
     if (level > DEPTH_MAX)
         return -ELOOP;
     blk_quiesce_enter(&node->quiesce);
-    ret = look_at(node, offset, length, level, run);
+    ret = run_of_node(node, offset, length, level, run);
     blk_quiesce_leave(&node->quiesce);
     return ret;
 }
@@ -153,7 +153,7 @@ typedef struct Backup {
 
 /* Looks at what is at @offset of a dirty run that ends at @stop. What the graph can't tell is to be
  * read: then its error is met. */
-static void look(Backup *b, uint64_t offset, uint64_t stop)
+static void next_status(Backup *b, uint64_t offset, uint64_t stop)
 {
     Run run;
 
@@ -173,7 +173,7 @@ static uint64_t add_dirty(Backup *b, uint64_t offset, uint64_t stop)
         if (offset >= b->known && b->lookups == STEPS_MAX)
             break;
         if (offset >= b->known)
-            look(b, offset, stop);
+            next_status(b, offset, stop);
         end = tm_min(b->known, stop);
         if (!tm_extents_add(b->out, end - offset, TM_BACKUP_DIRTY | b->zero))
             break;

@@ -39,7 +39,7 @@ typedef struct Copy {
     uint64_t connections, requests;
     /* of the thread, until it is joined */
     TcSource *source;
-    TcTargetLook look;
+    TcTargetFacts facts;
     TcPlan *plan;
     TcTarget *target;
     GError *error;
@@ -70,7 +70,7 @@ static bool prepare(Copy *copy, GError **error)
     const char *contexts[] = { TC_CONTEXT_ALLOCATION, copy->context, NULL };
     bool fresh;
 
-    if (!tc_target_look(copy->path, &copy->look, error))
+    if (!tc_target_examine(copy->path, &copy->facts, error))
         return false;
     copy->source = tc_source_open(copy->uri, contexts, error);
     if (!copy->source)
@@ -78,10 +78,10 @@ static bool prepare(Copy *copy, GError **error)
     atomic_store(&copy->size, tc_source_size(copy->source));
     if (copy->bitmap && !tc_source_require(copy->source, 1, copy->context, error))
         return false;
-    if (!tc_target_check(copy->path, &copy->look, tc_source_size(copy->source), copy->bitmap,
+    if (!tc_target_check(copy->path, &copy->facts, tc_source_size(copy->source), copy->bitmap,
                          error))
         return false;
-    fresh = tc_target_fresh(&copy->look);
+    fresh = tc_target_fresh(&copy->facts);
     copy->plan = tc_plan_new(copy->bitmap != NULL, fresh);
     if (!tc_source_walk(copy->source, plan_extent, copy, error))
         return false;
@@ -97,12 +97,12 @@ static bool copy_disk(Copy *copy, GError **error)
 
     if (!prepare(copy, error))
         return false;
-    fresh = tc_target_fresh(&copy->look);
+    fresh = tc_target_fresh(&copy->facts);
     copy->transfer = tc_transfer_new(copy->source, copy->plan, (unsigned)copy->connections,
                                      (unsigned)copy->requests, fresh);
     if (!atomic_compare_exchange_strong(&copy->stage, &expected, STAGE_COPY))
         return false;
-    copy->target = tc_target_open(&tm_sys_kernel, copy->path, &copy->look,
+    copy->target = tc_target_open(&tm_sys_kernel, copy->path, &copy->facts,
                                   tc_source_size(copy->source), error);
     if (!copy->target || !tc_transfer_run(copy->transfer, copy->target, error))
         return false;
@@ -244,9 +244,9 @@ static void print_summary(const Copy *copy, const TcTransferCounts *counts, doub
     printf("  time    %8.2f s  %s/s, %u connection%s\n", seconds, rate,
            tc_transfer_connections(copy->transfer),
            tc_transfer_connections(copy->transfer) == 1 ? "" : "s");
-    if (copy->look.is_block && copy->look.size > size)
+    if (copy->facts.is_block && copy->facts.size > size)
         printf("  the device is larger: its last %" PRIu64 " bytes were left as they are\n",
-               copy->look.size - size);
+               copy->facts.size - size);
 }
 
 static bool set_up(Copy *copy, const TcInvocation *inv, int *signal_fd, GError **error)

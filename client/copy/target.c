@@ -24,9 +24,9 @@ struct TcTarget {
     gint no_zeroing;
 };
 
-bool tc_target_look(const char *path, TcTargetLook *look, GError **error)
+bool tc_target_examine(const char *path, TcTargetFacts *facts, GError **error)
 {
-    TcTargetLook found = { 0 };
+    TcTargetFacts found = { 0 };
     struct stat st;
     off_t end;
     int fd;
@@ -34,7 +34,7 @@ bool tc_target_look(const char *path, TcTargetLook *look, GError **error)
     if (stat(path, &st)) {
         if (errno != ENOENT)
             return tm_error_set_errno(error, errno, "target '%s'", path);
-        *look = found;
+        *facts = found;
         return true;
     }
     found.exists = true;
@@ -53,33 +53,33 @@ bool tc_target_look(const char *path, TcTargetLook *look, GError **error)
             return tm_error_set_errno(error, errno, "target '%s': size", path);
         found.size = (uint64_t)end;
     }
-    *look = found;
+    *facts = found;
     return true;
 }
 
-bool tc_target_check(const char *path, const TcTargetLook *look, uint64_t size, const char *bitmap,
-                     GError **error)
+bool tc_target_check(const char *path, const TcTargetFacts *facts, uint64_t size,
+                     const char *bitmap, GError **error)
 {
-    if (bitmap && !look->exists)
+    if (bitmap && !facts->exists)
         return tm_error_set(error,
                             "target '%s' does not exist: a copy of what is dirty in bitmap '%s' "
                             "needs an earlier, full copy to update",
                             path, bitmap);
-    if (bitmap && look->size != size)
+    if (bitmap && facts->size != size)
         return tm_error_set(error,
                             "target '%s' has %" PRIu64 " bytes and the source %" PRIu64
                             ": a copy of what is dirty in bitmap '%s' needs them equal",
-                            path, look->size, size, bitmap);
-    if (look->is_block && look->size < size)
+                            path, facts->size, size, bitmap);
+    if (facts->is_block && facts->size < size)
         return tm_error_set(error,
                             "target '%s' is a device of %" PRIu64 " bytes, the source has %" PRIu64,
-                            path, look->size, size);
+                            path, facts->size, size);
     return true;
 }
 
-bool tc_target_fresh(const TcTargetLook *look)
+bool tc_target_fresh(const TcTargetFacts *facts)
 {
-    return !look->is_block && !look->size;
+    return !facts->is_block && !facts->size;
 }
 
 /* QEMU's image locking (its block/file-posix.c): who uses a permission holds a shared lock on byte
@@ -104,7 +104,7 @@ static bool lock_target(TcTarget *target, GError **error)
     return true;
 }
 
-TcTarget *tc_target_open(const TmSys *sys, const char *path, const TcTargetLook *look,
+TcTarget *tc_target_open(const TmSys *sys, const char *path, const TcTargetFacts *facts,
                          uint64_t size, GError **error)
 {
     g_autoptr(TcTarget) target = g_new0(TcTarget, 1);
@@ -112,11 +112,11 @@ TcTarget *tc_target_open(const TmSys *sys, const char *path, const TcTargetLook 
 
     target->sys = sys;
     target->path = g_strdup(path);
-    target->created = !look->exists;
+    target->created = !facts->exists;
     target->zeroes = g_malloc0(ZEROES);
-    if (!look->exists)
+    if (!facts->exists)
         flags |= O_CREAT | O_EXCL;
-    else if (look->is_block)
+    else if (facts->is_block)
         flags |= O_EXCL; /* EBUSY if it is mounted or part of something */
     target->fd = sys->open(path, flags, 0666);
     if (target->fd < 0) {
@@ -129,7 +129,7 @@ TcTarget *tc_target_open(const TmSys *sys, const char *path, const TcTargetLook 
     }
     if (!lock_target(target, error))
         return NULL;
-    if (!look->is_block && look->size != size && sys->ftruncate(target->fd, (off_t)size)) {
+    if (!facts->is_block && facts->size != size && sys->ftruncate(target->fd, (off_t)size)) {
         tm_error_set_errno(error, errno, "target '%s': setting its size to %" PRIu64 " bytes", path,
                            size);
         if (target->created)

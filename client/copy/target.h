@@ -2,9 +2,9 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/copy/target.h: the file or block device that a copy is written into.
  *
- * Looking (tc_target_look) touches nothing; opening locks it as QEMU would (OFD locks on the bytes
+ * tc_target_examine() changes nothing. Opening locks the target as QEMU would (OFD locks on the bytes
  * that stand for permissions, see lock_target), so that a disk that QEMU, tidemarkd or another copy
- * has open is refused; a block device is opened exclusively, which a mounted one refuses.
+ * has open is refused. A block device is opened exclusively, which fails if it is mounted.
  * Threads: write and zero may be called by several at once on distinct ranges. */
 #pragma once
 #include "util/error.h"
@@ -13,22 +13,22 @@
 
 typedef struct TcTarget TcTarget;
 
-typedef struct TcTargetLook {
+typedef struct TcTargetFacts {
     bool exists, is_block;
     uint64_t size;
-} TcTargetLook;
+} TcTargetFacts;
 
 /* What is at @path. Fails for what is neither a regular file nor a block device nor nothing. */
-bool tc_target_look(const char *path, TcTargetLook *look, GError **error);
+bool tc_target_examine(const char *path, TcTargetFacts *facts, GError **error);
 /* Checks that a disk of @size can go there: for an incremental copy (@bitmap not NULL, its name)
  * it has to exist and to be as large; a device must be large enough. */
-bool tc_target_check(const char *path, const TcTargetLook *look, uint64_t size, const char *bitmap,
-                     GError **error);
+bool tc_target_check(const char *path, const TcTargetFacts *facts, uint64_t size,
+                     const char *bitmap, GError **error);
 /* Whether all of it will read as zeroes when it has been opened, so that holes need no work. */
-bool tc_target_fresh(const TcTargetLook *look);
+bool tc_target_fresh(const TcTargetFacts *facts);
 
 /* Creates or opens it; a file gets the @size. @sys is borrowed and outlives the target. */
-TcTarget *tc_target_open(const TmSys *sys, const char *path, const TcTargetLook *look,
+TcTarget *tc_target_open(const TmSys *sys, const char *path, const TcTargetFacts *facts,
                          uint64_t size, GError **error);
 /* 0 or -errno; all of the range or an error. */
 int tc_target_write(TcTarget *target, uint64_t offset, const void *buf, size_t length);

@@ -175,11 +175,11 @@ TcTable *tc_view_bitmap_table(json_object *bitmaps, const char *title)
         uint64_t dirty = tc_json_number(bitmap, "count");
         g_autofree char *granularity = tc_human_size(tc_json_number(bitmap, "granularity"));
         g_autofree char *bytes = tc_human_size(dirty);
-        g_autofree char *share = tc_percent(dirty, tc_json_number(bitmap, "size"));
+        g_autofree char *percent = tc_percent(dirty, tc_json_number(bitmap, "size"));
         g_autofree char *states = bitmap_states(bitmap);
 
         tc_table_add(table, tc_json_string(bitmap, "node"), tc_json_string(bitmap, "name"),
-                     granularity, bytes, share, states);
+                     granularity, bytes, percent, states);
     }
     return table;
 }

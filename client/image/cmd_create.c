@@ -243,7 +243,7 @@ static const char *text_of(const Create *c, const char *member)
 }
 
 /* It is what it is said to be, and as large as the new image, if that is not told. */
-static bool look_at_backing(Create *c, GError **error)
+static bool check_backing(Create *c, GError **error)
 {
     const char *backing = text_of(c, "backing-file"), *format = text_of(c, "backing-fmt");
     TcImageOptions o = { .format = format };
@@ -334,7 +334,7 @@ static bool make(Create *c, GError **error)
     g_autoptr(TcProgress) progress = tc_progress_new(!tc_flag(c->inv, "quiet"));
     g_auto(TcImage) image = { 0 };
 
-    if (!look_at_backing(c, error))
+    if (!check_backing(c, error))
         return false;
     if (!c->sized)
         return tm_error_set(error, "the size of the image is missing: add SIZE%s",

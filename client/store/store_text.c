@@ -121,10 +121,10 @@ TcTable *tc_store_table(json_object *store)
         uint64_t dirty = tc_json_number(bitmap, "count");
         g_autofree char *granularity = tc_human_size(tc_json_number(bitmap, "granularity"));
         g_autofree char *bytes = tc_human_size(dirty);
-        g_autofree char *share = tc_percent(dirty, tc_json_number(bitmap, "size"));
+        g_autofree char *percent = tc_percent(dirty, tc_json_number(bitmap, "size"));
         g_autofree char *state = bitmap_state(bitmap);
 
-        tc_table_add(table, tc_json_string(bitmap, "name"), granularity, bytes, share,
+        tc_table_add(table, tc_json_string(bitmap, "name"), granularity, bytes, percent,
                      tc_json_true(bitmap, "recording") ? "enabled" : "disabled", state);
     }
     return table;

@@ -16,7 +16,7 @@
 
 typedef enum { NOTHING, A_FILE, A_DEVICE, SOMETHING } Kind;
 
-static bool look(const char *path, Kind *kind, GError **error)
+static bool kind_of(const char *path, Kind *kind, GError **error)
 {
     struct stat st;
 
@@ -30,7 +30,7 @@ static bool look(const char *path, Kind *kind, GError **error)
 }
 
 /* Whether it begins as a store does. */
-static bool looks_like_store(const TmSys *sys, const char *path)
+static bool has_store_magic(const TmSys *sys, const char *path)
 {
     char start[BMP_SUPER_COPIES][8] = { "" };
     int fd = sys->open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0);
@@ -72,7 +72,7 @@ static TcStorePlace place_by_name(const char *file)
     g_autofree char *disk = g_strndup(file, strlen(file) - strlen(BMP_STORE_SUFFIX));
     Kind kind;
 
-    return place_of(file, look(disk, &kind, NULL) && kind == A_FILE ? disk : NULL);
+    return place_of(file, kind_of(disk, &kind, NULL) && kind == A_FILE ? disk : NULL);
 }
 
 /* The path of the store that the daemon would give the disk @file: links are followed. Returned. */
@@ -92,8 +92,8 @@ bool tc_store_find(const TmSys *sys, const char *file, const char *disk, TcStore
     g_autofree char *beside = store_beside(file);
     Kind file_kind, beside_kind, disk_kind = A_FILE;
 
-    if (!look(file, &file_kind, error) || !look(beside, &beside_kind, error) ||
-        (disk && !look(disk, &disk_kind, error)))
+    if (!kind_of(file, &file_kind, error) || !kind_of(beside, &beside_kind, error) ||
+        (disk && !kind_of(disk, &disk_kind, error)))
         return false;
     if (disk_kind == NOTHING || (file_kind == NOTHING && (disk || beside_kind == NOTHING)))
         return tm_error_set_errno(error, ENOENT, "'%s'", disk_kind == NOTHING ? disk : file);
@@ -114,7 +114,7 @@ bool tc_store_find(const TmSys *sys, const char *file, const char *disk, TcStore
             file, file);
     } else if (g_str_has_suffix(file, BMP_STORE_SUFFIX)) {
         *place = place_by_name(file);
-    } else if (looks_like_store(sys, file)) {
+    } else if (has_store_magic(sys, file)) {
         *place = place_of(file, NULL);
         place->guessed = true;
     } else {
@@ -339,7 +339,7 @@ bool tc_store_repair(const TmSys *sys, TcStorePlace *place, GError **error)
 
     tm_boot_id(boot_id);
     if (!bmp_store_repair(sys, place->store, place->disk, boot_id, error) ||
-        !look(place->store, &kind, error))
+        !kind_of(place->store, &kind, error))
         return false;
     place->exists = kind != NOTHING;
     place->lost = !place->exists && place->disk && is_marked(sys, place->disk);

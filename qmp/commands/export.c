@@ -54,7 +54,7 @@ static bool run_nbd_remove(QmpCall *call, GError **error)
 
 static bool run_add(QmpCall *call, GError **error)
 {
-    json_object *a = call->args, *draft = qmp_arg(a, "block-status-2016");
+    json_object *a = call->args, *status_2016 = qmp_arg(a, "block-status-2016");
     g_autofree BlkBitmapName *bitmaps = NULL;
     g_autofree const char **servers = NULL;
     BlkExportOptions options = {
@@ -78,10 +78,10 @@ static bool run_add(QmpCall *call, GError **error)
     options.allow[BLK_WRITE] = qmp_arg_str(a, "allow-write");
     bitmaps = qmp_arg_bitmaps(a, "bitmaps", &options.n_bitmaps);
     options.bitmaps = bitmaps;
-    options.draft_2016 = draft != NULL;
-    if (qmp_arg(draft, "dirty-flag"))
-        options.draft_dirty_flag = 1u << qmp_arg_uint(draft, "dirty-flag", 0);
-    options.draft_bitmap = qmp_arg_str(draft, "bitmap");
+    options.status_2016 = status_2016 != NULL;
+    if (qmp_arg(status_2016, "dirty-flag"))
+        options.dirty_flag_2016 = 1u << qmp_arg_uint(status_2016, "dirty-flag", 0);
+    options.bitmap_2016 = qmp_arg_str(status_2016, "bitmap");
     return blk_exports_add(qmp_context_exports(call->ctx), &options, error) != NULL;
 }
 

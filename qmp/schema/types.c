@@ -70,15 +70,15 @@ static const QmpType export_type = { .kind = QMP_KIND_ENUM,
                                      .values = export_types };
 
 static const QmpType flag_bit = { .kind = QMP_KIND_INT, .name = "int", .min = 1, .max = 15 };
-static const QmpMember draft_members[] = {
+static const QmpMember block_status_2016_members[] = {
     { "dirty-flag", &flag_bit, true,
       "number of the command flag that requests dirty status (default: none)" },
     { "bitmap", &qmp_type_str, true, "the dirty bitmap that it requests (default: the first one)" },
     { NULL },
 };
-static const QmpType draft = { .kind = QMP_KIND_OBJECT,
-                               .name = "NbdBlockStatus2016",
-                               .members = draft_members };
+static const QmpType block_status_2016 = { .kind = QMP_KIND_OBJECT,
+                                           .name = "NbdBlockStatus2016",
+                                           .members = block_status_2016_members };
 
 static const QmpMember nbd_export_members[] = {
     { "name", &qmp_type_str, true, "export name (default: the node name)" },
@@ -96,7 +96,7 @@ static const QmpMember nbd_export_members[] = {
     { "allow-open", &qmp_type_str, true, "access list: clients that may open it (default: all)" },
     { "allow-write", &qmp_type_str, true,
       "access list: clients that may write, with writable=on (default: all)" },
-    { "block-status-2016", &draft, true,
+    { "block-status-2016", &block_status_2016, true,
       "offer block status as drafted in 2016 to clients that select no contexts" },
     { NULL },
 };

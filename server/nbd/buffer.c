@@ -108,7 +108,7 @@ void nbds_chunk_hold(NbdsChunk *chunk, NbdsSession *s)
     __atomic_add_fetch(&s->service->held, (int64_t)chunk->cap, __ATOMIC_RELAXED);
 }
 
-void nbds_chunk_lent(NbdsChunk *chunk, NbdsSession *s)
+void nbds_chunk_replace_spare(NbdsChunk *chunk, NbdsSession *s)
 {
     nbds_chunk_hold(chunk, s);
     __atomic_add_fetch(&chunk->refs, 1, __ATOMIC_RELAXED);
@@ -116,9 +116,9 @@ void nbds_chunk_lent(NbdsChunk *chunk, NbdsSession *s)
 
 /* ---- batches */
 
-static void batch_release(NbdsSession *s, NbdsOut *out)
+static void batch_release(NbdsSession *s, NbdsOutput *out)
 {
-    nbds_batch_put(s->server, (NbdsBatch *)((char *)out - offsetof(NbdsBatch, out)));
+    nbds_batch_put(s->server, (NbdsBatch *)((char *)out - offsetof(NbdsBatch, output)));
 }
 
 NbdsBatch *nbds_batch_get(NbdServer *server)
@@ -134,12 +134,12 @@ NbdsBatch *nbds_batch_get(NbdServer *server)
     pthread_mutex_unlock(&server->pool_lock);
     if (!batch) {
         batch = g_new0(NbdsBatch, 1);
-        batch->out.release = batch_release;
+        batch->output.release = batch_release;
     }
     if (!batch->chunk)
         batch->chunk = nbds_chunk_get(server, NBDS_CHUNK);
-    batch->out.iov = batch->iov;
-    batch->out.n = 0;
+    batch->output.iov = batch->iov;
+    batch->output.n = 0;
     batch->used = 0;
     if (batch->chunk)
         return batch;
@@ -169,11 +169,11 @@ void nbds_batch_put(NbdServer *server, NbdsBatch *batch)
 
 void nbds_batch_add(NbdsBatch *batch, const uint8_t *data, size_t length)
 {
-    struct iovec *last = batch->out.n ? &batch->iov[batch->out.n - 1] : NULL;
+    struct iovec *last = batch->output.n ? &batch->iov[batch->output.n - 1] : NULL;
 
     if (last && (const uint8_t *)last->iov_base + last->iov_len == data)
         last->iov_len += length;
     else
-        batch->iov[batch->out.n++] = (struct iovec){ (void *)data, length };
+        batch->iov[batch->output.n++] = (struct iovec){ (void *)data, length };
     batch->used = (size_t)(data - batch->chunk->data) + length;
 }

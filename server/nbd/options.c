@@ -113,7 +113,7 @@ static uint16_t flags_of(NbdsSession *s, BlkExport *x)
     if (s->extended && s->meta.count && s->meta.export_ == x)
         flags |= NBD_FLAG_BLOCK_STATUS_PAYLOAD;
     if (nbds_status_2016_spoken(s, x))
-        flags |= NBD_DRAFT_FLAG_SEND_BLOCK_STATUS;
+        flags |= NBD_2016_FLAG_SEND_BLOCK_STATUS;
     return flags;
 }
 
@@ -125,8 +125,8 @@ static bool open_session(NbdsSession *s)
     if (__atomic_load_n(&s->dead, __ATOMIC_ACQUIRE))
         return false;
     s->open = true;
-    s->told = s->server->events_left > 0;
-    s->server->events_left -= s->told;
+    s->announced = s->server->events_left > 0;
+    s->server->events_left -= s->announced;
     return true;
 }
 

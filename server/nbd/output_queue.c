@@ -21,21 +21,21 @@
 #define SEND_TURN (16u << 20) /* bytes of one session before others have their turn */
 #define IOV_BATCH 1024        /* the kernel's UIO_MAXIOV */
 /* Bytes of what is lent that are looked at or read at a time. */
-#define LENT_PIECE NBDS_CHUNK_LARGE
+#define SENDFILE_PIECE NBDS_CHUNK_LARGE
 
-static void drop_first(NbdsSession *s, NbdsOut **list)
+static void drop_first(NbdsSession *s, NbdsOutput **list)
 {
-    NbdsOut *out = *list;
+    NbdsOutput *out = *list;
 
     *list = out->next;
     out->release(s, out);
 }
 
 /* Takes @sent bytes off the front of the list. */
-static void consume(NbdsSession *s, NbdsOut **list, size_t sent)
+static void consume(NbdsSession *s, NbdsOutput **list, size_t sent)
 {
     while (*list) {
-        NbdsOut *out = *list;
+        NbdsOutput *out = *list;
 
         while (out->n && sent >= out->iov->iov_len) {
             sent -= out->iov->iov_len;
@@ -46,30 +46,31 @@ static void consume(NbdsSession *s, NbdsOut **list, size_t sent)
             out->iov->iov_base = (char *)out->iov->iov_base + sent;
             out->iov->iov_len -= sent;
         }
-        if (out->n || out->lent)
+        if (out->n || out->sendfile_length)
             return;
         drop_first(s, list);
     }
 }
 
 /* What the first item has lent. -1 and errno; ENOTSUP: it must be read. */
-static ssize_t send_lent(NbdsSession *s, NbdsOut **list)
+static ssize_t send_from_file(NbdsSession *s, NbdsOutput **list)
 {
-    NbdsOut *out = *list;
-    ssize_t n = blk_send(s->node, s->source.fd, out->lent_at, MIN(out->lent, LENT_PIECE));
+    NbdsOutput *out = *list;
+    ssize_t n = blk_send(s->node, s->source.fd, out->sendfile_offset,
+                         MIN(out->sendfile_length, SENDFILE_PIECE));
 
     if (n < 0) {
         errno = (int)-n;
         return -1;
     }
-    out->lent_at += (uint64_t)n;
-    out->lent -= (uint64_t)n;
-    if (!out->lent)
+    out->sendfile_offset += (uint64_t)n;
+    out->sendfile_length -= (uint64_t)n;
+    if (!out->sendfile_length)
         drop_first(s, list);
     return n;
 }
 
-static ssize_t send_some(NbdsSession *s, NbdsOut *list)
+static ssize_t send_some(NbdsSession *s, NbdsOutput *list)
 {
     struct iovec iov[IOV_BATCH];
     struct msghdr msg = { .msg_iov = iov };
@@ -77,12 +78,12 @@ static ssize_t send_some(NbdsSession *s, NbdsOut *list)
 
     if (s->tls)
         return nbds_tls_send(s, list);
-    for (NbdsOut *out = list; out && !more && msg.msg_iovlen < IOV_BATCH; out = out->next) {
+    for (NbdsOutput *out = list; out && !more && msg.msg_iovlen < IOV_BATCH; out = out->next) {
         size_t n = MIN(out->n, IOV_BATCH - msg.msg_iovlen);
 
         memcpy(iov + msg.msg_iovlen, out->iov, n * sizeof(*iov));
         msg.msg_iovlen += n;
-        more = out->lent;
+        more = out->sendfile_length;
     }
     return sendmsg(s->source.fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT | (more ? MSG_MORE : 0));
 }
@@ -90,21 +91,21 @@ static ssize_t send_some(NbdsSession *s, NbdsOut *list)
 /* Sends the list as far as the socket takes it. 0: all of it is gone; EAGAIN: the socket is full,
  * or with *turn bytes it is others' turn (a client may take as fast as it is given); ENOTSUP: what
  * the first item has lent must be read. */
-static int send_list(NbdsSession *s, NbdsOut **list, uint64_t *turn)
+static int send_list(NbdsSession *s, NbdsOutput **list, uint64_t *turn)
 {
     while (*list) {
         bool dead = __atomic_load_n(&s->dead, __ATOMIC_ACQUIRE);
-        bool lent = !(*list)->n && (*list)->lent;
-        ssize_t sent = dead ? -1 : lent ? send_lent(s, list) : send_some(s, *list);
+        bool from_file = !(*list)->n && (*list)->sendfile_length;
+        ssize_t sent = dead ? -1 : from_file ? send_from_file(s, list) : send_some(s, *list);
 
         if (sent >= 0) {
             nbds_count(&s->sent, (uint64_t)sent);
-            if (!lent)
+            if (!from_file)
                 consume(s, list, (size_t)sent);
             *turn += (uint64_t)sent;
             if (*list && *turn > SEND_TURN)
                 return EAGAIN;
-        } else if (!dead && (errno == EAGAIN || (lent && errno == ENOTSUP))) {
+        } else if (!dead && (errno == EAGAIN || (from_file && errno == ENOTSUP))) {
             return errno;
         } else if (dead || errno != EINTR) {
             if (!dead)
@@ -134,9 +135,9 @@ static bool arm_writer(NbdsSession *s)
 }
 
 /* The unsent rest goes back to the front. */
-static void put_back(NbdsSession *s, NbdsOut *list, bool blocked)
+static void put_back(NbdsSession *s, NbdsOutput *list, bool blocked)
 {
-    NbdsOut **end = &list;
+    NbdsOutput **end = &list;
     TM_GUARD(&s->lock);
 
     while (*end)
@@ -150,7 +151,7 @@ static void put_back(NbdsSession *s, NbdsOut *list, bool blocked)
 
 /* The writer waits for room, or, if it can't, the clock tries again. Takes over the reference of
  * who is sending. */
-static void wait_for_room(NbdsSession *s, NbdsOut *list)
+static void wait_for_room(NbdsSession *s, NbdsOutput *list)
 {
     put_back(s, list, true);
     if (!arm_writer(s))
@@ -172,14 +173,14 @@ static void send_all(NbdsSession *s);
 /* Reads the next piece of what @r has lent. 0 or -errno. */
 static int fetch_piece(NbdsSession *s, NbdsRequest *r)
 {
-    uint64_t length = MIN(r->out.lent, LENT_PIECE);
+    uint64_t length = MIN(r->output.sendfile_length, SENDFILE_PIECE);
     NbdsChunk *chunk = nbds_chunk_get(s->server, length);
     int ret = -ENOMEM;
 
     if (chunk) {
         ret = __atomic_load_n(&s->dead, __ATOMIC_RELAXED)
                   ? -ESHUTDOWN
-                  : blk_node_pread(s->node, chunk->data, r->out.lent_at, length);
+                  : blk_node_pread(s->node, chunk->data, r->output.sendfile_offset, length);
     }
     if (ret < 0) {
         nbds_chunk_put(s->server, chunk);
@@ -191,10 +192,10 @@ static int fetch_piece(NbdsSession *s, NbdsRequest *r)
     nbds_chunk_unref(s->server, chunk); /* the spare one */
     r->chunk = chunk;
     r->iov[0] = (struct iovec){ chunk->data, length };
-    r->out.iov = r->iov;
-    r->out.n = 1;
-    r->out.lent -= length;
-    r->out.lent_at += length;
+    r->output.iov = r->iov;
+    r->output.n = 1;
+    r->output.sendfile_length -= length;
+    r->output.sendfile_offset += length;
     return 0;
 }
 
@@ -215,7 +216,7 @@ static void fetch_run(BlkWork *work)
 
 /* What was to be sent from the page cache is not there any more. Takes over the reference, as
  * above. */
-static void fetch(NbdsSession *s, NbdsOut *list)
+static void fetch(NbdsSession *s, NbdsOutput *list)
 {
     NbdsRequest *r = (NbdsRequest *)list;
 
@@ -230,7 +231,7 @@ static void send_all(NbdsSession *s)
     uint64_t turn = 0;
 
     for (;;) {
-        NbdsOut *list;
+        NbdsOutput *list;
         int err;
 
         pthread_mutex_lock(&s->lock);
@@ -255,7 +256,7 @@ static void send_all(NbdsSession *s)
     nbds_session_unref(s, 1);
 }
 
-void nbds_out_push(NbdsSession *s, NbdsOut *out)
+void nbds_output_push(NbdsSession *s, NbdsOutput *out)
 {
     bool mine;
 
@@ -272,7 +273,7 @@ void nbds_out_push(NbdsSession *s, NbdsOut *out)
     }
 }
 
-void nbds_out_ready(BlkSource *writer, uint32_t events)
+void nbds_output_ready(BlkSource *writer, uint32_t events)
 {
     NbdsSession *s = (NbdsSession *)((char *)writer - offsetof(NbdsSession, writer));
 

@@ -33,8 +33,8 @@
 #define NBD_FLAG_BLOCK_STATUS_PAYLOAD (1u << 12)
 
 /* The draft of 2016, block-status-2016: of its BLOCK_STATUS extension */
-#define NBD_DRAFT_FLAG_SEND_BLOCK_STATUS (1u << 9)
-#define NBD_DRAFT_STATE_CLEAN            (1u << 2)
+#define NBD_2016_FLAG_SEND_BLOCK_STATUS (1u << 9)
+#define NBD_2016_STATE_CLEAN            (1u << 2)
 
 /* "Option types" */
 #define NBD_OPT_EXPORT_NAME       1u

@@ -121,8 +121,8 @@ void nbds_sparse_format(NbdsRequest *r)
             at += sparse->runs[i].length;
         }
     }
-    r->out.iov = sparse->iov;
-    r->out.n = n;
+    r->output.iov = sparse->iov;
+    r->output.n = n;
 }
 
 static void finish(NbdsRequest *r)
@@ -140,7 +140,7 @@ static void part_done(BlkRequest *blk, int result)
 }
 
 /* Zero and other runs of the range; false if that is not known or all of it is data. */
-static bool look(NbdsSession *s, const NbdsHead *h, TmExtents *runs)
+static bool find_zeroes(NbdsSession *s, const NbdsHead *h, TmExtents *runs)
 {
     TmExtent list[RUNS_MAX - 1];
     TmExtents x = { .list = list, .max = G_N_ELEMENTS(list) };
@@ -173,10 +173,11 @@ static bool has_zeroes(const uint8_t *data, uint64_t offset, uint64_t length)
 }
 
 /* The holes in what was read to @data, which is short: found afterwards, as most of it has none. */
-static bool look_back(NbdsSession *s, const NbdsHead *h, const uint8_t *data, TmExtents *runs)
+static bool find_zeroes_in_data(NbdsSession *s, const NbdsHead *h, const uint8_t *data,
+                                TmExtents *runs)
 {
     return s->structured && !(h->flags & NBD_CMD_FLAG_DF) && h->length < NBDS_SPARSE_MIN &&
-           has_zeroes(data, h->offset, h->length) && look(s, h, runs);
+           has_zeroes(data, h->offset, h->length) && find_zeroes(s, h, runs);
 }
 
 struct NbdsSparse *nbds_sparse_find(NbdsRequest *r)
@@ -184,7 +185,7 @@ struct NbdsSparse *nbds_sparse_find(NbdsRequest *r)
     TmExtent list[RUNS_MAX];
     TmExtents runs = { .list = list, .max = G_N_ELEMENTS(list) };
 
-    return look_back(r->session, &r->h, r->data, &runs) ? sparse_new(&runs) : NULL;
+    return find_zeroes_in_data(r->session, &r->h, r->data, &runs) ? sparse_new(&runs) : NULL;
 }
 
 static void put_hole(NbdsSession *s, const NbdsHead *h)
@@ -254,7 +255,7 @@ static bool read_sparse(NbdsSession *s, const NbdsHead *h)
     NbdsChunk *chunk;
     NbdsRequest *r;
 
-    if (!look(s, h, &runs))
+    if (!find_zeroes(s, h, &runs))
         return false;
     if (runs.count == 1) {
         put_hole(s, h);
@@ -304,15 +305,15 @@ static bool make_nonblocking(NbdsSession *s)
 }
 
 /* From the page cache to the socket, as the reply is sent. */
-static bool lend(NbdsSession *s, const NbdsHead *h)
+static bool send_from_page_cache(NbdsSession *s, const NbdsHead *h)
 {
     NbdsRequest *r;
 
     if (s->tls || !blk_can_send(s->node, h->offset, h->length) || !make_nonblocking(s))
         return false;
     r = nbds_request_fill(s, BLK_OP_READ, h);
-    r->out.lent = h->length;
-    r->out.lent_at = h->offset;
+    r->output.sendfile_length = h->length;
+    r->output.sendfile_offset = h->offset;
     nbds_request_taken(s, NULL);
     nbds_request_done(r, 0);
     return true;
@@ -336,7 +337,7 @@ static void read_small(NbdsSession *s, const NbdsHead *h)
         nbds_request_taken(s, batch->chunk);
     } else if (ret < 0) {
         nbds_request_failed(s, h, ret);
-    } else if (look_back(s, h, data, &runs) && runs.count == 1) {
+    } else if (find_zeroes_in_data(s, h, data, &runs) && runs.count == 1) {
         put_hole(s, h);
     } else if (runs.count) {
         r->sparse = sparse_new(&runs);
@@ -351,14 +352,14 @@ static void read_small(NbdsSession *s, const NbdsHead *h)
 
 void nbds_read(NbdsSession *s, const NbdsHead *h)
 {
-    if (h->length >= NBDS_LENT_MIN)
+    if (h->length >= NBDS_SENDFILE_MIN)
         grow_socket(s);
     if (!h->length)
         nbds_reply(s, h, 0, "");
     else if (s->structured && !(h->flags & NBD_CMD_FLAG_DF) && h->length >= NBDS_SPARSE_MIN &&
              read_sparse(s, h))
         return;
-    else if (h->length >= NBDS_LENT_MIN && lend(s, h))
+    else if (h->length >= NBDS_SENDFILE_MIN && send_from_page_cache(s, h))
         return;
     else if (h->length <= NBDS_CHUNK / 2)
         read_small(s, h);

@@ -25,7 +25,7 @@ void nbds_session_new(NbdsService *service, int fd)
     struct timeval wait = { .tv_usec = LINGER_US };
 
     s->source = (BlkSource){ .fd = fd, .ready = session_ready };
-    s->writer = (BlkSource){ .fd = -1, .ready = nbds_out_ready };
+    s->writer = (BlkSource){ .fd = -1, .ready = nbds_output_ready };
     s->server = server;
     s->service = service;
     s->refs = 2;
@@ -107,8 +107,8 @@ bool nbds_session_over(NbdsSession *s)
 bool nbds_session_flush(NbdsSession *s)
 {
     if (s->batch && s->batch->used) {
-        if (s->batch->out.n)
-            nbds_out_push(s, &s->batch->out);
+        if (s->batch->output.n)
+            nbds_output_push(s, &s->batch->output);
         else /* lent to requests that are under way */
             nbds_batch_put(s->server, s->batch);
         s->batch = nbds_batch_get(s->server);
@@ -310,8 +310,8 @@ static NbdsVerdict take_turn(NbdsSession *s, bool drained)
     }
     blk_engine_kick(server->engine);
     if (s->batch) {
-        if (s->batch->out.n)
-            nbds_out_push(s, &s->batch->out);
+        if (s->batch->output.n)
+            nbds_output_push(s, &s->batch->output);
         else
             nbds_batch_put(server, s->batch);
         s->batch = NULL;

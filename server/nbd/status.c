@@ -4,16 +4,16 @@
  * those that the request's payload chooses among them.
  *
  * All contexts of a reply end at the same place, since clients that walk by one of them take the
- * others along. A chunk's length stands before its extents, so where that place is must be known
- * first: the contexts are measured, one after the other up to where the shortest so far ends, and
- * then told, each to the common end. What changes meanwhile may make more extents than were
- * measured; for that there is some room, and where it is not enough the rest is told as what is on
- * the safe side. A single context is told at once.
+ * others along. A chunk's length stands before its extents, so that place must be known first: a
+ * first pass measures the contexts, one after the other up to where the shortest so far ends, and a
+ * second one reports each up to the common end. A change in between may make more extents than were
+ * measured; there is some room for them, and if that is not enough the rest is reported as the state
+ * on the safe side. A single context is reported without the first pass.
  *
- * A context's extents, equal neighbours merged, are at most EXTENTS_MAX, and what they are asked of
- * is looked at LOOKS_MAX times, so that an answer may be shorter than the range. One context's are
- * in memory at a time. After so much work (effort), and while the output has to wait, a session
- * lets others go first; the state of an answer is kept with it until its next turn.
+ * A context has at most EXTENTS_MAX extents, equal neighbours merged, and costs at most LOOKUPS_MAX
+ * look-ups, so that an answer may be shorter than the range. One context's extents are in memory at
+ * a time. After a bounded amount of work (effort), and while the output has to wait, a session lets
+ * others go first; the state of an answer is kept with it until its next turn.
  *
  * Source: the NBD specification, NBD_CMD_BLOCK_STATUS, NBD_REPLY_TYPE_BLOCK_STATUS and
  * NBD_REPLY_TYPE_BLOCK_STATUS_EXT. */
@@ -27,7 +27,7 @@
 
 #define EXTENTS_MAX  (128u << 10)      /* as QEMU's */
 #define EXTENTS_ROOM (EXTENTS_MAX / 8) /* more, if they became more */
-#define LOOKS_MAX    (8 * EXTENTS_MAX) /* at the graph, for one context */
+#define LOOKUPS_MAX  (8 * EXTENTS_MAX) /* at the graph, for one context */
 #define ASK          512u              /* extents asked of the block layer at a time */
 #define EDGES        2048u             /* of a bitmap at a time */
 #define EFFORT_MAP   8u                /* of ASK looks at the graph, in asks of a bitmap */
@@ -56,9 +56,9 @@ struct NbdsStatus {
     NbdsHead h;
     uint64_t end; /* where the contexts end, as far as they were measured */
     bool telling, measured;
-    unsigned i;     /* the context */
-    uint64_t at;    /* from where on it is asked */
-    unsigned looks; /* at the graph for it, which take longer than those at a bitmap or a map */
+    unsigned i;       /* the context */
+    uint64_t at;      /* from where on it is asked */
+    unsigned lookups; /* at the graph for it, which take longer than those at a bitmap or a map */
     Writer w;
     unsigned n;
     Walk walks[];
@@ -116,7 +116,7 @@ static bool writer_put(Writer *w)
 static bool writer_add(Writer *w, uint64_t length, uint64_t flags)
 {
     if (w->clean)
-        flags = flags & TM_STATE_DIRTY ? 0 : NBD_DRAFT_STATE_CLEAN;
+        flags = flags & TM_STATE_DIRTY ? 0 : NBD_2016_STATE_CLEAN;
     if (w->length && w->flags != flags && !writer_put(w))
         return false;
     w->length += length;
@@ -140,7 +140,7 @@ static void writer_stretch(Writer *w, uint64_t end, uint64_t flags)
 static void ask_bitmap(NbdsStatus *st, const Walk *walk, uint64_t length)
 {
     Writer *w = &st->w;
-    const uint64_t values[2] = { w->clean ? NBD_DRAFT_STATE_CLEAN : 0,
+    const uint64_t values[2] = { w->clean ? NBD_2016_STATE_CLEAN : 0,
                                  w->clean ? 0 : TM_STATE_DIRTY };
     uint64_t edges[EDGES], described;
     bool dirty;
@@ -161,17 +161,17 @@ static void ask_bitmap(NbdsStatus *st, const Walk *walk, uint64_t length)
 }
 
 static int ask_extents(NbdsSession *s, NbdsStatus *st, const Walk *walk, uint64_t length,
-                       TmExtents *x, uint64_t *described, unsigned *looks)
+                       TmExtents *x, uint64_t *described, unsigned *lookups)
 {
     switch (walk->c.kind) {
     case NBDS_CONTEXT_BASE:
-        *looks = ASK;
+        *lookups = ASK;
         return blk_node_status(s->node, st->at, length, x, described);
     case NBDS_CONTEXT_DEPTH:
-        *looks = ASK;
+        *lookups = ASK;
         return blk_node_depth(s->node, st->at, length, x, described);
     case NBDS_CONTEXT_BACKUP:
-        return blk_node_backup(s->node, walk->c.bitmap, st->at, length, x, described, looks);
+        return blk_node_backup(s->node, walk->c.bitmap, st->at, length, x, described, lookups);
     case NBDS_CONTEXT_USER:
         *described = blk_context_map_extents(walk->map, st->at, length, x);
         return 0;
@@ -189,7 +189,7 @@ static int ask(NbdsSession *s, NbdsStatus *st)
     uint64_t length = st->end - st->at, described = 0;
     TmExtent list[ASK];
     TmExtents x = { .list = list, .max = MIN(ASK, st->w.max - st->w.n + 1) };
-    unsigned looks = 0;
+    unsigned lookups = 0;
     int ret;
 
     if (walk->c.kind == NBDS_CONTEXT_BITMAP) {
@@ -197,9 +197,9 @@ static int ask(NbdsSession *s, NbdsStatus *st)
         ask_bitmap(st, walk, length);
         return 0;
     }
-    ret = ask_extents(s, st, walk, length, &x, &described, &looks);
-    st->looks += looks;
-    s->effort += looks ? (looks + ASK / EFFORT_MAP - 1) / (ASK / EFFORT_MAP) : 1;
+    ret = ask_extents(s, st, walk, length, &x, &described, &lookups);
+    st->lookups += lookups;
+    s->effort += lookups ? (lookups + ASK / EFFORT_MAP - 1) / (ASK / EFFORT_MAP) : 1;
     if (ret < 0 || !described)
         return ret < 0 ? ret : -EIO;
     for (size_t i = 0; i < x.count; i++) {
@@ -218,17 +218,17 @@ static bool begin(NbdsSession *s, NbdsStatus *st)
     bool one = st->h.flags & NBD_CMD_FLAG_REQ_ONE;
 
     st->at = st->h.offset;
-    st->looks = 0;
+    st->lookups = 0;
     st->w = (Writer){ .server = s->server,
                       .chunk = st->telling ? nbds_chunk_get(s->server, 1) : NULL,
-                      .head = s->reply_head + (s->extended ? 8
-                                               : s->draft  ? 0
-                                                           : 4),
+                      .head = s->reply_head + (s->extended      ? 8
+                                               : s->status_2016 ? 0
+                                                                : 4),
                       .each = s->extended ? 16 : 8,
                       .max = one ? 1 : EXTENTS_MAX + (st->measured ? EXTENTS_ROOM : 0),
                       .end = st->h.offset,
                       .extended = s->extended,
-                      .clean = s->draft && st->walks[st->i].c.bitmap };
+                      .clean = s->status_2016 && st->walks[st->i].c.bitmap };
     return !st->telling || st->w.chunk;
 }
 
@@ -260,7 +260,7 @@ static void send_chunk(NbdsSession *s, NbdsStatus *st)
     nbds_chunk_format(s, to, st->i + 1 == st->n ? NBD_REPLY_FLAG_DONE : 0,
                       s->extended ? NBD_REPLY_TYPE_BLOCK_STATUS_EXT : NBD_REPLY_TYPE_BLOCK_STATUS,
                       &st->h, (uint32_t)(length - s->reply_head));
-    if (!s->draft)
+    if (!s->status_2016)
         tm_put_be32(to + s->reply_head, st->walks[st->i].c.id);
     if (s->extended)
         tm_put_be32(to + s->reply_head + 4, (uint32_t)w->n);
@@ -331,7 +331,7 @@ bool nbds_status_run(NbdsSession *s)
             break;
         }
         if (ret < 0 || st->at >= st->end || st->w.n >= st->w.max ||
-            (!st->measured && st->looks >= LOOKS_MAX))
+            (!st->measured && st->lookups >= LOOKUPS_MAX))
             next(s, st);
     }
     finish(s);
@@ -378,10 +378,10 @@ static bool *take_payload(NbdsSession *s, NbdsHead *h, const uint8_t *payload, u
 }
 
 /* Provisioning or, if the request says so, dirtiness. */
-static NbdsContext draft_context(const NbdsSession *s, const NbdsHead *h)
+static NbdsContext context_2016(const NbdsSession *s, const NbdsHead *h)
 {
-    return h->flags & s->draft_flag
-               ? (NbdsContext){ .kind = NBDS_CONTEXT_BITMAP, .bitmap = s->draft_bitmap }
+    return h->flags & s->dirty_flag_2016
+               ? (NbdsContext){ .kind = NBDS_CONTEXT_BITMAP, .bitmap = s->bitmap_2016 }
                : (NbdsContext){ .kind = NBDS_CONTEXT_BASE };
 }
 
@@ -393,10 +393,10 @@ static void add_walk(NbdsStatus *st, const NbdsContext *c)
 
 void nbds_block_status(NbdsSession *s, const NbdsHead *request, const uint8_t *payload)
 {
-    unsigned n = s->draft ? 1 : s->meta.count;
+    unsigned n = s->status_2016 ? 1 : s->meta.count;
     g_autofree bool *chosen = NULL;
     NbdsHead h = *request;
-    NbdsContext draft;
+    NbdsContext context;
     NbdsStatus *st;
 
     if (h.payload) {
@@ -408,11 +408,11 @@ void nbds_block_status(NbdsSession *s, const NbdsHead *request, const uint8_t *p
     st->h = h;
     st->end = h.offset + h.length;
     st->telling = n == 1;
-    if (s->draft) {
-        draft = draft_context(s, &h);
-        add_walk(st, &draft);
+    if (s->status_2016) {
+        context = context_2016(s, &h);
+        add_walk(st, &context);
     }
-    for (unsigned i = 0; !s->draft && i < s->meta.count; i++) {
+    for (unsigned i = 0; !s->status_2016 && i < s->meta.count; i++) {
         if (!chosen || chosen[i])
             add_walk(st, &s->meta.contexts[i]);
     }

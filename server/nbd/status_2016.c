@@ -32,13 +32,13 @@ void nbds_status_2016_begin(NbdsSession *s)
 {
     NbdsMeta meta;
 
-    s->draft = nbds_status_2016_spoken(s, s->export_);
-    if (!s->draft)
+    s->status_2016 = nbds_status_2016_spoken(s, s->export_);
+    if (!s->status_2016)
         return;
-    s->draft_flag = (uint16_t)blk_export_dirty_flag_2016(s->export_);
+    s->dirty_flag_2016 = (uint16_t)blk_export_dirty_flag_2016(s->export_);
     meta = (NbdsMeta){ .export_ = blk_export_ref(s->export_),
                        .selection = blk_export_selection(s->export_) };
-    s->draft_bitmap = find(meta.selection, blk_export_bitmap_2016(s->export_));
+    s->bitmap_2016 = find(meta.selection, blk_export_bitmap_2016(s->export_));
     /* Kept with the session as a selection of contexts is, though it selects none. */
     pthread_mutex_lock(&s->server->lock);
     s->meta = meta;

@@ -108,12 +108,12 @@ static bool encrypt(NbdsTls *tls, const void *data, size_t length)
 }
 
 /* Under the lock: fills the buffer with records of the list's bytes. Small pieces are gathered. */
-static bool encrypt_list(NbdsTls *tls, const NbdsOut *list)
+static bool encrypt_list(NbdsTls *tls, const NbdsOutput *list)
 {
     uint8_t gathered[RECORD];
     size_t n = 0;
 
-    for (const NbdsOut *out = list; out; out = out->next) {
+    for (const NbdsOutput *out = list; out; out = out->next) {
         for (unsigned i = 0; i < out->n; i++) {
             const uint8_t *at = out->iov[i].iov_base;
             size_t left = out->iov[i].iov_len;
@@ -141,7 +141,7 @@ static bool encrypt_list(NbdsTls *tls, const NbdsOut *list)
     return !n || encrypt(tls, gathered, n);
 }
 
-ssize_t nbds_tls_send(NbdsSession *s, const NbdsOut *list)
+ssize_t nbds_tls_send(NbdsSession *s, const NbdsOutput *list)
 {
     NbdsTls *tls = s->tls;
     size_t taken;

@@ -24,7 +24,7 @@
 
 /* ---- request objects */
 
-static void request_release(NbdsSession *s, NbdsOut *out)
+static void request_release(NbdsSession *s, NbdsOutput *out)
 {
     NbdsRequest *r = (NbdsRequest *)out;
 
@@ -42,7 +42,7 @@ static NbdsRequest *prepare(NbdsSession *s)
     if (!r) {
         r = s->request = g_new0(NbdsRequest, 1);
         r->session = s;
-        r->out.release = request_release;
+        r->output.release = request_release;
     }
     r->chunk = NULL;
     return r;
@@ -53,7 +53,7 @@ void nbds_request_taken(NbdsSession *s, NbdsChunk *chunk)
     s->request = NULL;
     __atomic_add_fetch(&s->refs, 1, __ATOMIC_RELAXED); /* the request has the spare one */
     if (chunk)
-        nbds_chunk_lent(chunk, s);
+        nbds_chunk_replace_spare(chunk, s);
 }
 
 static bool writes(uint16_t command)
@@ -82,20 +82,20 @@ void nbds_request_done(NbdsRequest *r, int result)
         nbds_data_format(s, r->head, true, &r->h, r->h.offset, (uint32_t)r->h.length);
         r->iov[0].iov_len = s->data_head;
         r->iov[1] = (struct iovec){ r->data, r->h.length };
-        r->out.n = r->out.lent ? 1 : 2;
+        r->output.n = r->output.sendfile_length ? 1 : 2;
     } else {
         uint32_t error = result ? nbds_request_error(s, &r->h, -result) : 0;
 
         nbds_count_error(s, error);
         r->iov[0].iov_len =
             nbds_reply_format(s, r->head, &r->h, error, error ? tm_strerror(-result) : "");
-        r->out.n = 1;
+        r->output.n = 1;
     }
-    if (!r->out.iov) {
+    if (!r->output.iov) {
         r->iov[0].iov_base = r->head;
-        r->out.iov = r->iov;
+        r->output.iov = r->iov;
     }
-    nbds_out_push(s, &r->out);
+    nbds_output_push(s, &r->output);
 }
 
 static void blk_done(BlkRequest *blk, int result)
@@ -205,8 +205,8 @@ static int flags_allowed(const NbdsSession *s, uint16_t command)
     case NBD_CMD_WRITE_ZEROES:
         return NBD_CMD_FLAG_FUA | NBD_CMD_FLAG_NO_HOLE | NBD_CMD_FLAG_FAST_ZERO;
     case NBD_CMD_BLOCK_STATUS:
-        if (s->draft)
-            return NBD_CMD_FLAG_FUA | s->draft_flag;
+        if (s->status_2016)
+            return NBD_CMD_FLAG_FUA | s->dirty_flag_2016;
         return (int)(NBD_CMD_FLAG_FUA | NBD_CMD_FLAG_REQ_ONE | (s->meta.count ? payload : 0));
     default:
         return -1;
@@ -217,10 +217,10 @@ static int flags_allowed(const NbdsSession *s, uint16_t command)
 static uint32_t check_status(const NbdsSession *s, const NbdsHead *h, const char **why)
 {
     *why = "no metadata context was selected";
-    if (!s->meta.count && !s->draft)
+    if (!s->meta.count && !s->status_2016)
         return NBD_EINVAL;
     *why = "no dirty bitmap is offered";
-    if (h->flags & s->draft_flag && !s->draft_bitmap)
+    if (h->flags & s->dirty_flag_2016 && !s->bitmap_2016)
         return NBD_EINVAL;
     *why = "the payload is not a length and some of the contexts selected";
     if (h->payload)

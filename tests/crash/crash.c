@@ -79,7 +79,7 @@ static bool parse(int argc, char **argv, Arguments *a)
     return false;
 }
 
-static void tell(const Run *run, uint64_t seeds, gint64 started)
+static void print_progress(const Run *run, uint64_t seeds, gint64 started)
 {
     printf("# %llu seeds, %llu events, %llu states formed, %llu recovered (equal ones once), "
            "%llu damaged, %.1f s\n",
@@ -91,7 +91,7 @@ static void tell(const Run *run, uint64_t seeds, gint64 started)
 
 static bool run_all(Run *run, const Arguments *a, uint64_t *seeds)
 {
-    gint64 started = g_get_monotonic_time(), told = started;
+    gint64 started = g_get_monotonic_time(), printed = started;
     uint64_t seed = a->seed >= 0 ? a->seed : a->first;
     bool good = true, kept;
 
@@ -102,9 +102,9 @@ static bool run_all(Run *run, const Arguments *a, uint64_t *seeds)
                          : (a->states && run->recovered >= (uint64_t)a->states) ||
                                (a->seconds && now - started > a->seconds * 1000000))
             break;
-        if (!a->tap && a->seed < 0 && now - told > 10 * 1000000) {
-            tell(run, *seeds, started);
-            told = now;
+        if (!a->tap && a->seed < 0 && now - printed > 10 * 1000000) {
+            print_progress(run, *seeds, started);
+            printed = now;
         }
         alarm(HANG_SECONDS);
         kept = run_seed(run, seed, a->steps);
@@ -116,7 +116,7 @@ static bool run_all(Run *run, const Arguments *a, uint64_t *seeds)
         else if (!kept)
             printf("# %s%s\n", g_strchomp(run->failure), a->tap ? "" : "\n");
     }
-    tell(run, *seeds, started);
+    print_progress(run, *seeds, started);
     return good;
 }
 

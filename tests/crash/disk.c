@@ -212,7 +212,7 @@ static void read_bitmap(BmpBitmap *bitmap, uint64_t size, bool *dirty)
     }
 }
 
-static void look(BlkNode *node, const DataDisk *d, Shown *found)
+static void observe(BlkNode *node, const DataDisk *d, Shown *found)
 {
     BmpSet *set = blk_node_bitmaps(node);
 
@@ -360,7 +360,7 @@ static int check_state(Rng *rng, bool killed)
         BlkNode *node = open_disk(&w.disks[i], read_only);
 
         if (node)
-            look(node, &w.disks[i], &w.found[i]);
+            observe(node, &w.disks[i], &w.found[i]);
     }
     for (unsigned i = 0; i < DISKS && !w.failure; i++)
         check_values(&w.disks[i], &w.found[i]);
@@ -482,7 +482,7 @@ static void op_flush(DataDisk *d)
 }
 
 /* A descriptor remembers that its sync has failed; with it goes what the kernel knew. */
-static void forget_failures(DataDisk *d)
+static void drop_failures(DataDisk *d)
 {
     for (uint32_t s = 0; s < d->sectors; s++)
         d->doubt[s] |= w.loose && d->values[s]->len > 1;
@@ -645,7 +645,7 @@ static void op_restart(void)
             (MediumFault){ .calls = CALL_ALLOCATE | CALL_WRITE, .times = 1000, .error = ENOSPC };
     for (unsigned i = 0; i < DISKS && !w.failure; i++) {
         op_flush(&w.disks[i]); /* as closing does; if it fails there, it does here */
-        forget_failures(&w.disks[i]);
+        drop_failures(&w.disks[i]);
         close_disk(w.disks[i].name);
     }
     w.failures += w.medium->fault.hits;
@@ -653,7 +653,7 @@ static void op_restart(void)
     new_process();
     open_all();
     for (unsigned i = 0; i < DISKS && !w.failure; i++)
-        look(w.disks[i].node, &w.disks[i], &w.found[i]);
+        observe(w.disks[i].node, &w.disks[i], &w.found[i]);
     if (w.failure || match(!full) < 0)
         return;
     for (unsigned i = 0; i < DISKS; i++)
@@ -679,7 +679,7 @@ static void op_reopen(DataDisk *d)
         if (!blk_graph_reopen(w.graph, list, &error) && !w.faults)
             failed("reopening: %s", error->message);
         json_object_put(list);
-        forget_failures(d);
+        drop_failures(d);
         w.medium->fault = (MediumFault){ 0 };
     }
 }

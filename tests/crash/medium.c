@@ -208,7 +208,7 @@ static bool inode_needed(const Medium *m, int n)
     return false;
 }
 
-static void forget_changes_of(Medium *m, int n)
+static void drop_changes_of(Medium *m, int n)
 {
     for (guint i = m->changes->len; i-- > 0;) {
         if (g_array_index(m->changes, Change, i).inode == n)
@@ -222,7 +222,7 @@ int medium_inode(Medium *m)
         Inode *inode = &m->inodes[i];
 
         if (inode->used && !inode_needed(m, i)) {
-            forget_changes_of(m, i);
+            drop_changes_of(m, i);
             inode_reset(inode);
         }
         if (!inode->used) {
@@ -282,7 +282,7 @@ void medium_event(Medium *m, const char *what)
     m->event++;
 }
 
-void medium_look(Medium *m, const char *what)
+void medium_observe(Medium *m, const char *what)
 {
     medium_absorb(m, true);
     medium_event(m, what);

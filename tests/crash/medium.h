@@ -147,7 +147,7 @@ void medium_disk_written(Medium *m, unsigned n);
 void medium_disk_resize(Medium *m, unsigned n, uint64_t size);
 
 /* Notices stores through mappings, then an event. */
-void medium_look(Medium *m, const char *what);
+void medium_observe(Medium *m, const char *what);
 
 /* *to (not the same) = what is left of @from, when of its changes those with kept[i] != 0 are.
  * NULL: all of them, which is also what the page cache holds. Nothing is open in it. */

@@ -160,7 +160,7 @@ void medium_disk_resize(Medium *m, unsigned n, uint64_t size)
     m->inodes[disk].now.size = size;
     medium_changed_length(m, disk);
     medium_changed_mtime(m, disk);
-    medium_look(m, "resize of the disk");
+    medium_observe(m, "resize of the disk");
 }
 
 /* ---- syncs ---------------------------------------------------------------------------------- */

@@ -178,7 +178,7 @@ static void no_fault(void)
 }
 
 /* What an operation that failed has left, as far as can be seen. */
-static void look_again(uint64_t from, uint64_t to)
+static void read_again(uint64_t from, uint64_t to)
 {
     uint8_t content[SECTOR];
 
@@ -537,7 +537,7 @@ static void op_write(bool compressed)
         failed("writing: %s", strerror(-ret));
     become(ret < 0);
     if (ret < 0)
-        look_again(offset, offset + length);
+        read_again(offset, offset + length);
 }
 
 static void op_zero(void)
@@ -557,7 +557,7 @@ static void op_zero(void)
         failed("zeroing: %s", strerror(-ret));
     become(ret < 0);
     if (ret < 0)
-        look_again(offset, offset + length);
+        read_again(offset, offset + length);
 }
 
 static void op_discard(void)
@@ -622,7 +622,7 @@ static void op_shrink(void)
         !strstr(error->message, "space"))
         failed("shrinking: %s", error->message);
     if (!ok) {
-        look_again(size, w.size);
+        read_again(size, w.size);
         return;
     }
     for (uint64_t s = size / SECTOR; s < SECTORS; s++) {

@@ -127,7 +127,7 @@ START_TEST(stores_through_a_mapping_are_changes)
     uint8_t *map = sys->mmap(fd, 4096, 4096);
 
     map[0] = map[600] = 9;
-    medium_look(m, "test");
+    medium_observe(m, "test");
     ck_assert_uint_eq(m->changes->len, 2);
     ck_assert_int_eq(cut(nothing)->data[4096], 1);
     ck_assert_int_eq(cut(NULL)->data[4696], 9);
@@ -147,10 +147,10 @@ START_TEST(a_hole_must_not_be_touched)
     map = sys->mmap(fd, 0, 16384);
     ck_assert_int_eq(sys->fallocate(fd, 0, 8192, 4096), 0);
     map[8192] = 1;
-    medium_look(m, "test");
+    medium_observe(m, "test");
     ck_assert_ptr_null(m->violation);
     map[12288] = 1;
-    medium_look(m, "test");
+    medium_observe(m, "test");
     ck_assert_ptr_nonnull(m->violation);
     g_clear_pointer(&m->violation, g_free);
 }
@@ -193,7 +193,7 @@ START_TEST(what_a_failed_sync_lost_stays_in_doubt)
 }
 END_TEST
 
-START_TEST(what_was_not_written_back_is_told_once)
+START_TEST(what_was_not_written_back_is_reported_once)
 {
     int fd = make_durable();
 
@@ -313,7 +313,7 @@ int main(void)
     tcase_add_test(tc, a_hole_must_not_be_touched);
     tcase_add_test(tc, lengths_are_changes);
     tcase_add_test(tc, what_a_failed_sync_lost_stays_in_doubt);
-    tcase_add_test(tc, what_was_not_written_back_is_told_once);
+    tcase_add_test(tc, what_was_not_written_back_is_reported_once);
     tcase_add_test(tc, what_was_not_written_back_is_not_of_the_next_state);
     tcase_add_test(tc, a_rename_is_one_change);
     tcase_add_test(tc, a_disk_has_times_sizes_and_attributes);

@@ -24,7 +24,7 @@ void flight_end(Run *run, bool done)
         return; /* after is what the next session begins with */
     for (unsigned d = 0; done && d < run->n_disks; d++)
         run->disks[d].model = run->disks[d].after;
-    medium_look(run->medium, done ? "done" : "taken back");
+    medium_observe(run->medium, done ? "done" : "taken back");
 }
 
 /* ---- sessions ------------------------------------------------------------------------------- */
@@ -67,7 +67,7 @@ static void take_over(Run *run, Disk *disk)
     run->version++;
 }
 
-static void forget_loss(Disk *disk)
+static void drop_loss(Disk *disk)
 {
     memset(&disk->lost, 0, sizeof(disk->lost));
     disk->loss_noted = false;
@@ -86,7 +86,7 @@ static void take_over_loss(Run *run, Disk *disk)
         return;
     if (disk->loss_noted && persistent && disk->looseness == STRICT)
         run_fail(run, "step %u: the store has forgotten that its disk has lost data", run->step);
-    forget_loss(disk);
+    drop_loss(disk);
 }
 
 bool session_open(Run *run, Disk *disk)
@@ -104,7 +104,7 @@ bool session_open(Run *run, Disk *disk)
     if (!run->adopted) {
         take_over_loss(run, disk);
         take_over(run, disk);
-        medium_look(run->medium, "opened");
+        medium_observe(run->medium, "opened");
     }
     return true;
 }
@@ -197,7 +197,7 @@ static void write_some(Run *run, Disk *disk)
     run->version++;
     if (!run->adopted) {
         medium_disk_written(run->medium, disk->index);
-        medium_look(run->medium, "a write is issued");
+        medium_observe(run->medium, "a write is issued");
     }
     check_cost(run, disk, offset, length);
     bmp_set_mark_end(disk->set, offset, length, epoch);
@@ -207,7 +207,7 @@ static void tick(Run *run, Disk *disk)
 {
     bmp_set_tick(disk->set);
     if (!run->adopted)
-        medium_look(run->medium, "a tick");
+        medium_observe(run->medium, "a tick");
 }
 
 /* Nobody writes for a while: then nothing is in doubt. */
@@ -282,7 +282,7 @@ static void fail_end(Run *run)
     }
     run->medium->fault.hits = 0;
     run->version++;
-    medium_look(run->medium, "healed");
+    medium_observe(run->medium, "healed");
 }
 
 /* ---- the end of a process, and what comes then ---------------------------------------------- */
@@ -330,7 +330,7 @@ static void go_on(Run *run)
             run->disks[d].model = run->disks[d].after;
             if (run->adopted_power) { /* what there is now is on the medium */
                 memset(&run->disks[d].unflushed, 0, sizeof(ModelBits));
-                forget_loss(&run->disks[d]);
+                drop_loss(&run->disks[d]);
             }
         }
         run->version++;

@@ -48,7 +48,7 @@ static bool same(const BlkImageCheck *a, const BlkImageCheck *b)
            a->allocated_clusters == b->allocated_clusters;
 }
 
-static void look(BlkNode *file)
+static void read_all(BlkNode *file)
 {
     g_autoptr(GError) error = NULL;
     json_object *info = blk_image_info(file, "qcow2", &error);
@@ -60,21 +60,21 @@ static void look(BlkNode *file)
 
 static void use(BlkNode *file)
 {
-    BlkImageCheck first, again, mended;
+    BlkImageCheck first, again, repaired;
 
-    look(file);
+    read_all(file);
     if (!check(file, 0, &first))
         return;
     if (!check(file, 0, &again) || !same(&first, &again))
         BUG("a check of the same says something else");
     /* What a repair can't do (the table would be too large) it refuses as a whole. */
-    if (!check(file, BLK_IMAGE_FIX_LEAKS, &mended) || !check(file, 0, &again))
+    if (!check(file, BLK_IMAGE_FIX_LEAKS, &repaired) || !check(file, 0, &again))
         return;
-    if (!same(&mended, &again))
+    if (!same(&repaired, &again))
         BUG("what is left of a repair of leaks is something else");
-    if (!check(file, BLK_IMAGE_FIX_ALL, &mended) || !check(file, 0, &again))
+    if (!check(file, BLK_IMAGE_FIX_ALL, &repaired) || !check(file, 0, &again))
         return;
-    if (!same(&mended, &again))
+    if (!same(&repaired, &again))
         BUG("what is left of a repair is something else");
     /* Tables that lie over each other change with what is mended. */
     if (again.leaks && !again.check_errors && !again.corruptions)

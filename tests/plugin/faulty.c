@@ -5,7 +5,7 @@
  * Of its disk every other MiB, from the first on, is a hole; the rest is bytes 0xdd that writes
  * don't change. Whatever touches [bad-offset, bad-offset + bad-length) fails with error number
  * errno: requests, or with status=on the question where the data are, or with flush=on every
- * flush. With lent=on, reads find all of it in a descriptor, and don't fail, up to the first
+ * flush. With descriptor=on, reads find all of it in a descriptor, and don't fail, up to the first
  * flush. */
 #include <errno.h>
 #include <stdlib.h>
@@ -21,10 +21,10 @@ static const struct tidemark_host *host;
 struct faulty {
     uint64_t size, bad, bad_length;
     int error, status, flush;
-    int fd, lent; /* atomic: whether reads are to be done there */
+    int fd, descriptor; /* atomic: whether reads are to be done there */
 };
 
-static int lend(struct faulty *disk)
+static int make_descriptor(struct faulty *disk)
 {
     static unsigned char data[MIB];
 
@@ -38,7 +38,7 @@ static int lend(struct faulty *disk)
         if (pwrite(disk->fd, data, length, (off_t)at) != (ssize_t)length)
             return -EIO;
     }
-    disk->lent = 1;
+    disk->descriptor = 1;
     return 0;
 }
 
@@ -55,8 +55,8 @@ static int faulty_open(struct tidemark_node *node, void **handle)
     disk->status = host->option_bool(node, "status");
     disk->flush = host->option_bool(node, "flush");
     disk->fd = -1;
-    if (host->option_bool(node, "lent")) {
-        int ret = lend(disk);
+    if (host->option_bool(node, "descriptor")) {
+        int ret = make_descriptor(disk);
 
         if (ret < 0) {
             host->error(node, "no descriptor: %s", strerror(-ret));
@@ -101,7 +101,7 @@ static int faulty_map(void *handle, uint64_t offset, uint64_t length, uint32_t p
     uint64_t left = MIB - offset % MIB;
 
     memset(mapping, 0, sizeof(*mapping));
-    if (purpose == TIDEMARK_MAP_FOR_READ && __atomic_load_n(&disk->lent, __ATOMIC_RELAXED)) {
+    if (purpose == TIDEMARK_MAP_FOR_READ && __atomic_load_n(&disk->descriptor, __ATOMIC_RELAXED)) {
         mapping->kind = TIDEMARK_MAP_FD;
         mapping->fd = disk->fd;
         mapping->offset = offset;
@@ -137,7 +137,7 @@ static int faulty_flush(void *handle)
 {
     struct faulty *disk = handle;
 
-    __atomic_store_n(&disk->lent, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&disk->descriptor, 0, __ATOMIC_RELAXED);
     return disk->flush ? disk->error : 0;
 }
 
@@ -158,7 +158,7 @@ static const struct tidemark_option faulty_options[] = {
     { .name = "errno", .type = TIDEMARK_OPTION_UINT, .default_value = "5" },
     { .name = "status", .type = TIDEMARK_OPTION_BOOL },
     { .name = "flush", .type = TIDEMARK_OPTION_BOOL },
-    { .name = "lent", .type = TIDEMARK_OPTION_BOOL },
+    { .name = "descriptor", .type = TIDEMARK_OPTION_BOOL },
     { .name = NULL },
 };
 

@@ -129,7 +129,7 @@ def under_a_reply(tmp):
     "a disk that fails once the data are on their way: the session ends (NBD_CMD_READ), no other one"
     expected = (bytes(MIB) + b"\xdd" * MIB) * 8
     for form, flags in ((FORMS["simple"], 0), (FORMS["structured"], DF), (FORMS["extended"], DF)):
-        with faulty(tmp, size=16 * MIB, bad_offset=13 * MIB, bad_length=512, lent="on") as d:
+        with faulty(tmp, size=16 * MIB, bad_offset=13 * MIB, bad_length=512, descriptor="on") as d:
             w, other = Wire(d.nbd_path).go(**form), Wire(d.nbd_path).go(**form)
             w.request(READ, 1, 0, 16 * MIB, flags)
             head = 16 if not w.structured else 40 if form.get("extended") else 28

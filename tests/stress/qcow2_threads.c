@@ -374,7 +374,7 @@ static void close_image(void)
 }
 
 /* What is there, or whether it is what should be. */
-static void look_at_all(BlkNode *node, bool learn)
+static void read_all(BlkNode *node, bool learn)
 {
     uint8_t sector[SECTOR];
 
@@ -421,7 +421,7 @@ static void run(const char *image, const char *base, uint64_t seconds)
     w.cluster = info.cluster_size;
     w.size = tm_min(info.size, DISK_MAX) / SECTOR * SECTOR;
     w.version = g_new0(uint32_t, w.size / SECTOR);
-    look_at_all(w.node, true);
+    read_all(w.node, true);
     for (unsigned i = 0; i < w.threads; i++) {
         Worker *x = &workers[i];
 
@@ -440,13 +440,13 @@ static void run(const char *image, const char *base, uint64_t seconds)
         g_free(workers[i].buf);
     }
     if (!w.failure)
-        look_at_all(w.node, false);
+        read_all(w.node, false);
     close_image();
     if (w.failure)
         return;
     w.node = open_image(image, base, true);
     if (w.node)
-        look_at_all(w.node, false);
+        read_all(w.node, false);
     close_image();
     check_image(image);
 }

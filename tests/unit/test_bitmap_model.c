@@ -312,7 +312,7 @@ START_TEST(a_thousand_bitmaps_share)
 END_TEST
 
 /* One bitmap asked again and again, another never: what waits for it does not pile up. */
-START_TEST(deltas_nobody_tells_apart_are_merged)
+START_TEST(deltas_that_no_bitmap_separates_are_merged)
 {
     uint64_t size = UINT64_C(1) << 40;
     BmpSet *set = bmp_set_new("n", size);
@@ -356,7 +356,7 @@ int main(void)
     tcase_add_loop_test(tc, every_bitmap_equals_its_model, 0, 8);
     tcase_add_test(tc, memory_on_a_pebibyte);
     tcase_add_test(tc, a_thousand_bitmaps_share);
-    tcase_add_test(tc, deltas_nobody_tells_apart_are_merged);
+    tcase_add_test(tc, deltas_that_no_bitmap_separates_are_merged);
     tcase_add_test(tc, references_outlive_the_set);
     suite_add_tcase(suite, tc);
     srunner_run_all(runner, CK_ENV);

@@ -338,7 +338,7 @@ START_TEST(or_shares_and_stays_right)
 }
 END_TEST
 
-START_TEST(resize_keeps_and_forgets)
+START_TEST(resize_keeps_what_is_inside_and_drops_the_rest)
 {
     GRand *rand = rand_new();
 
@@ -571,7 +571,7 @@ int main(void)
     tcase_add_test(tc, clones_are_independent);
     tcase_add_test(tc, or_converts_outward);
     tcase_add_test(tc, or_shares_and_stays_right);
-    tcase_add_test(tc, resize_keeps_and_forgets);
+    tcase_add_test(tc, resize_keeps_what_is_inside_and_drops_the_rest);
     tcase_add_test(tc, walk_is_cut_at_both_ends);
     tcase_add_test(tc, export_is_little_endian_words);
     tcase_add_test(tc, nothing_for_no_disk);

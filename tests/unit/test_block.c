@@ -493,7 +493,7 @@ static int piece(int fd, int mode, off_t offset, off_t length)
     return 0;
 }
 
-static int slices_sync(int fd)
+static int pieces_sync(int fd)
 {
     pthread_mutex_lock(&pieces.lock);
     pieces.at_sync = pieces.next;
@@ -501,7 +501,7 @@ static int slices_sync(int fd)
     return 0;
 }
 
-static void expect_slices(uint64_t offset, useconds_t each, unsigned cancel_after)
+static void expect_pieces(uint64_t offset, useconds_t each, unsigned cancel_after)
 {
     pieces.each = each;
     pieces.next = offset;
@@ -512,7 +512,7 @@ static void expect_slices(uint64_t offset, useconds_t each, unsigned cancel_afte
 
 /* What spans a large disk is done in pieces, in order: larger ones if they take no time. Another
  * request comes between them though there is one worker, and they can be given up. */
-START_TEST(test_slices)
+START_TEST(long_requests_are_done_in_pieces)
 {
     BlkEngineOptions options = { .io = BLK_IO_THREADS, .workers = 1 };
     const uint64_t size = 1024 * 1024 * MIB;
@@ -522,7 +522,7 @@ START_TEST(test_slices)
     BlkNode *node;
 
     sys.fallocate = piece;
-    sys.fdatasync = slices_sync;
+    sys.fdatasync = pieces_sync;
     open_with(&options, &sys);
     make_file("disk", size);
     path = g_build_filename(dir, "disk", NULL);
@@ -531,20 +531,20 @@ START_TEST(test_slices)
                path);
     ck_assert_ptr_nonnull(node);
 
-    expect_slices(4096, 0, 0);
+    expect_pieces(4096, 0, 0);
     ck_assert_int_eq(run(node, BLK_OP_DISCARD, NULL, 4096, size - 8192, TIDEMARK_FUA), 0);
     ck_assert_uint_eq(pieces.next, size - 4096);
     ck_assert_uint_gt(pieces.longest, 64 * MIB);
     ck_assert_uint_gt(pieces.calls, 1);
     ck_assert_uint_eq(pieces.at_sync, pieces.next);
 
-    expect_slices(0, 25000, 0);
+    expect_pieces(0, 25000, 0);
     ck_assert_int_eq(run(node, BLK_OP_WRITE_ZEROES, NULL, 0, 320 * MIB, TIDEMARK_MAY_UNMAP), 0);
     ck_assert_uint_eq(pieces.next, 320 * MIB);
     ck_assert_uint_eq(pieces.calls, 5);
     ck_assert_uint_eq(pieces.longest, 64 * MIB);
 
-    expect_slices(0, 1000, 0);
+    expect_pieces(0, 1000, 0);
     trim = waited(BLK_OP_DISCARD, NULL, 0, size, 0);
     flush = waited(BLK_OP_FLUSH, NULL, 0, 0, 0);
     pthread_mutex_lock(&pieces.lock);
@@ -556,7 +556,7 @@ START_TEST(test_slices)
     ck_assert_uint_lt(pieces.at_sync, size);
     ck_assert_uint_eq(pieces.next, size);
 
-    expect_slices(0, 0, 3);
+    expect_pieces(0, 0, 3);
     trim = waited(BLK_OP_DISCARD, NULL, 0, size, 0);
     trim.request.cancel = &pieces.cancel;
     ck_assert_int_eq(blk_submit(node, &trim.request), -EINPROGRESS);
@@ -601,7 +601,7 @@ int main(void)
     tcase_add_test(tcase, test_inflight_excludes);
     tcase_add_test(tcase, test_inflight_turns);
     tcase_add_test(tcase, test_inflight_race);
-    tcase_add_test(tcase, test_slices);
+    tcase_add_test(tcase, long_requests_are_done_in_pieces);
     tcase_add_test(tcase, test_burst_of_work);
     suite_add_tcase(suite, tcase);
     runner = srunner_create(suite);

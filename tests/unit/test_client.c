@@ -431,11 +431,11 @@ static ssize_t pwritev2_full(int fd, const struct iovec *iov, int count, off_t o
 static TcTarget *open_target(const TmSys *sys, const char *path, uint64_t size)
 {
     g_autoptr(GError) error = NULL;
-    TcTargetLook look;
+    TcTargetFacts facts;
     TcTarget *target;
 
-    ck_assert(tc_target_look(path, &look, NULL));
-    target = tc_target_open(sys, path, &look, size, &error);
+    ck_assert(tc_target_examine(path, &facts, NULL));
+    target = tc_target_open(sys, path, &facts, size, &error);
     ck_assert_msg(target != NULL, "%s", error ? error->message : "");
     return target;
 }
@@ -478,7 +478,7 @@ START_TEST(target_failures)
     g_autofree char *path = g_strdup("/tmp/tm-target-XXXXXX");
     g_autoptr(GError) error = NULL;
     TmSys sys = tm_sys_kernel;
-    TcTargetLook look;
+    TcTargetFacts facts;
     TcTarget *first;
 
     close(g_mkstemp(path));
@@ -488,8 +488,8 @@ START_TEST(target_failures)
     ck_assert_int_eq(tc_target_write(first, 0, "x", 1), -ENOSPC);
     ck_assert_int_eq(tc_target_zero(first, 0, 512, true), -ENOSPC);
     /* the second to open it is told of the first */
-    ck_assert(tc_target_look(path, &look, NULL));
-    ck_assert_ptr_null(tc_target_open(&sys, path, &look, 4096, &error));
+    ck_assert(tc_target_examine(path, &facts, NULL));
+    ck_assert_ptr_null(tc_target_open(&sys, path, &facts, 4096, &error));
     ck_assert_ptr_nonnull(strstr(error->message, "in use by another program"));
     tc_target_free(first);
     tc_target_free(open_target(&sys, path, 4096));

@@ -178,7 +178,7 @@ START_TEST(bounded_memory)
         uint64_t run;
         bool data;
 
-        ck_assert_int_eq(blk_file_extents_look_up(&x, offset, size - offset, &data, &run), 0);
+        ck_assert_int_eq(blk_file_extents_lookup(&x, offset, size - offset, &data, &run), 0);
         ck_assert_uint_eq(run, BLOCK);
         ck_assert_int_eq(data, offset / BLOCK % 2 == 0);
         ck_assert_uint_le(x.runs, FILE_EXTENTS_MAX);
@@ -195,7 +195,7 @@ static off_t no_lseek(int fd, off_t offset, int whence)
     return -1;
 }
 
-START_TEST(file_system_that_cannot_tell)
+START_TEST(file_system_without_exact_times)
 {
     FileExtents x;
     uint64_t run;
@@ -204,7 +204,7 @@ START_TEST(file_system_that_cannot_tell)
     sys = tm_sys_kernel;
     sys.lseek = no_lseek;
     blk_file_extents_init(&x, &sys, -1, MIB);
-    ck_assert_int_eq(blk_file_extents_look_up(&x, 100, 5000, &data, &run), 0);
+    ck_assert_int_eq(blk_file_extents_lookup(&x, 100, 5000, &data, &run), 0);
     ck_assert(data);
     ck_assert_uint_eq(run, 5000);
     blk_file_extents_free(&x);
@@ -262,9 +262,9 @@ static void stale_answer(uint64_t at, bool write_it)
     sys = tm_sys_kernel;
     sys.lseek = racing_lseek;
     blk_file_extents_init(&raced, &sys, raced_fd, size);
-    ck_assert_int_eq(blk_file_extents_look_up(&raced, 0, size, &data, &run), 0);
+    ck_assert_int_eq(blk_file_extents_lookup(&raced, 0, size, &data, &run), 0);
     sys.lseek = lseek;
-    ck_assert_int_eq(blk_file_extents_look_up(&raced, at, size - at, &data, &run), 0);
+    ck_assert_int_eq(blk_file_extents_lookup(&raced, at, size - at, &data, &run), 0);
     ck_assert_int_eq(data, write_it);
     ck_assert_uint_eq(run, BLOCK);
     /* what that look-up said of other windows was kept: a hole goes on behind the change, data
@@ -273,7 +273,7 @@ static void stale_answer(uint64_t at, bool write_it)
 
     fake.lseeks = 0;
     sys.lseek = fake_lseek;
-    ck_assert_int_eq(blk_file_extents_look_up(&raced, elsewhere, BLOCK, &data, &run), 0);
+    ck_assert_int_eq(blk_file_extents_lookup(&raced, elsewhere, BLOCK, &data, &run), 0);
     ck_assert_int_eq(data, elsewhere != at && !write_it);
     ck_assert_int_eq(fake.lseeks, 0);
     blk_file_extents_free(&raced);
@@ -281,25 +281,25 @@ static void stale_answer(uint64_t at, bool write_it)
     close_graph();
 }
 
-START_TEST(write_during_look_up)
+START_TEST(write_during_lookup)
 {
     stale_answer(0, true);
 }
 END_TEST
 
-START_TEST(write_elsewhere_during_look_up)
+START_TEST(write_elsewhere_during_lookup)
 {
     stale_answer(5 * MIB + 3 * BLOCK, true);
 }
 END_TEST
 
-START_TEST(discard_during_look_up)
+START_TEST(discard_during_lookup)
 {
     stale_answer(0, false);
 }
 END_TEST
 
-START_TEST(discard_elsewhere_during_look_up)
+START_TEST(discard_elsewhere_during_lookup)
 {
     stale_answer(5 * MIB + 3 * BLOCK, false);
 }
@@ -328,7 +328,7 @@ static void *storm_changes(void *data)
         bool write_it = g_rand_boolean(rand), is_data;
 
         change_file(raced_fd, &raced, offset, write_it);
-        ck_assert_int_eq(blk_file_extents_look_up(&raced, offset, BLOCK, &is_data, &run), 0);
+        ck_assert_int_eq(blk_file_extents_lookup(&raced, offset, BLOCK, &is_data, &run), 0);
         if (is_data != write_it || run != BLOCK)
             return (void *)"a change was not seen by who made it";
     }
@@ -341,7 +341,7 @@ static void *storm_walks(void *data)
         for (uint64_t offset = 0, run; offset < STORM_SIZE; offset += run) {
             bool is_data;
 
-            if (blk_file_extents_look_up(&raced, offset, STORM_SIZE - offset, &is_data, &run) < 0)
+            if (blk_file_extents_lookup(&raced, offset, STORM_SIZE - offset, &is_data, &run) < 0)
                 return (void *)"a look-up failed";
         }
     }
@@ -373,7 +373,7 @@ START_TEST(storm)
     for (uint64_t offset = 0, run; offset < STORM_SIZE; offset += BLOCK) {
         bool is_data;
 
-        ck_assert_int_eq(blk_file_extents_look_up(&raced, offset, BLOCK, &is_data, &run), 0);
+        ck_assert_int_eq(blk_file_extents_lookup(&raced, offset, BLOCK, &is_data, &run), 0);
         ck_assert_int_eq(is_data, lseek(raced_fd, (off_t)offset, SEEK_DATA) == (off_t)offset);
     }
     blk_file_extents_free(&raced);
@@ -410,7 +410,7 @@ START_TEST(resizes)
     for (uint64_t offset = 0, run; offset < raced.size; offset += BLOCK) {
         bool is_data;
 
-        ck_assert_int_eq(blk_file_extents_look_up(&raced, offset, BLOCK, &is_data, &run), 0);
+        ck_assert_int_eq(blk_file_extents_lookup(&raced, offset, BLOCK, &is_data, &run), 0);
         ck_assert_int_eq(is_data, lseek(raced_fd, (off_t)offset, SEEK_DATA) == (off_t)offset);
     }
     blk_file_extents_free(&raced);
@@ -434,13 +434,13 @@ int main(void)
     tcase_add_loop_test(walks, exact_after_every_change, 0, 2);
     tcase_add_test(walks, preallocated);
     tcase_add_test(walks, bounded_memory);
-    tcase_add_test(walks, file_system_that_cannot_tell);
+    tcase_add_test(walks, file_system_without_exact_times);
     suite_add_tcase(suite, walks);
     tcase_set_timeout(races, 60);
-    tcase_add_test(races, write_during_look_up);
-    tcase_add_test(races, write_elsewhere_during_look_up);
-    tcase_add_test(races, discard_during_look_up);
-    tcase_add_test(races, discard_elsewhere_during_look_up);
+    tcase_add_test(races, write_during_lookup);
+    tcase_add_test(races, write_elsewhere_during_lookup);
+    tcase_add_test(races, discard_during_lookup);
+    tcase_add_test(races, discard_elsewhere_during_lookup);
     tcase_add_test(races, storm);
     tcase_add_test(races, resizes);
     suite_add_tcase(suite, races);

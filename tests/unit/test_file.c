@@ -514,7 +514,7 @@ typedef struct Neighbour {
     uint64_t offset, length;
 } Neighbour;
 
-static void *write_and_look(void *data)
+static void *write_and_observe(void *data)
 {
     const Neighbour *n = data;
 
@@ -541,7 +541,7 @@ START_TEST(direct_neighbours)
     node = add_file("a", ",'cache':{'direct':true}");
     for (size_t i = 0; i < G_N_ELEMENTS(threads); i++) {
         neighbours[i].node = node;
-        threads[i] = g_thread_new("neighbour", write_and_look, &neighbours[i]);
+        threads[i] = g_thread_new("neighbour", write_and_observe, &neighbours[i]);
     }
     for (size_t i = 0; i < G_N_ELEMENTS(threads); i++)
         ck_assert_pstr_eq(g_thread_join(threads[i]), NULL);

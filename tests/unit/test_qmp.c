@@ -343,7 +343,7 @@ START_TEST(all_or_nothing)
 }
 END_TEST
 
-START_TEST(first_mistake_is_told)
+START_TEST(first_mistake_is_reported)
 {
     add_node("n");
     gives("transaction", "{'actions':[" ADD("n", "a") "," ADD("n", "a") "," ADD("x", "y") "]}",
@@ -619,7 +619,7 @@ int main(void)
     tcase_add_checked_fixture(commands, setup, teardown);
     tcase_add_test(commands, dispatches);
     tcase_add_test(commands, all_or_nothing);
-    tcase_add_test(commands, first_mistake_is_told);
+    tcase_add_test(commands, first_mistake_is_reported);
     tcase_add_test(commands, busy_is_refused);
     suite_add_tcase(suite, commands);
     tcase_set_timeout(sessions, 60);

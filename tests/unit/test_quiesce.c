@@ -11,7 +11,7 @@
 #define PATIENT 50000 /* us in which what should not happen would have happened */
 
 typedef struct Scene {
-    BlkQuiesce gate;
+    BlkQuiesce quiesce;
     BlkInflight inflight;
     bool exclusive;
     int step; /* atomic: how far the other thread is */
@@ -21,14 +21,14 @@ typedef struct Scene {
 static void scene_init(Scene *s)
 {
     *s = (Scene){ 0 };
-    blk_quiesce_init(&s->gate);
+    blk_quiesce_init(&s->quiesce);
     blk_inflight_init(&s->inflight);
 }
 
 static void scene_clear(Scene *s)
 {
     blk_inflight_destroy(&s->inflight);
-    blk_quiesce_destroy(&s->gate);
+    blk_quiesce_destroy(&s->quiesce);
 }
 
 static void set(int *value, int to)
@@ -53,11 +53,11 @@ static gpointer come_in(gpointer opaque)
 {
     Scene *s = opaque;
 
-    blk_quiesce_enter(&s->gate);
+    blk_quiesce_enter(&s->quiesce);
     set(&s->step, 1);
     wait_for(&s->go, 1);
     set(&s->step, 2);
-    blk_quiesce_leave(&s->gate);
+    blk_quiesce_leave(&s->quiesce);
     return NULL;
 }
 
@@ -65,10 +65,10 @@ static gpointer close_it(gpointer opaque)
 {
     Scene *s = opaque;
 
-    blk_quiesce_close(&s->gate);
+    blk_quiesce_close(&s->quiesce);
     set(&s->step, 3);
     wait_for(&s->go, 2);
-    blk_quiesce_open(&s->gate);
+    blk_quiesce_open(&s->quiesce);
     return NULL;
 }
 
@@ -98,20 +98,20 @@ START_TEST(test_closed_keeps_out)
     GThread *guest;
 
     scene_init(&s);
-    blk_quiesce_close(&s.gate);
+    blk_quiesce_close(&s.quiesce);
     guest = g_thread_new("guest", come_in, &s);
     g_usleep(PATIENT);
     ck_assert_int_eq(get(&s.step), 0);
     ck_assert(!blk_quiesce_inside());
-    blk_quiesce_enter(&s.gate); /* who closed it */
-    blk_quiesce_enter(&s.gate);
+    blk_quiesce_enter(&s.quiesce); /* who closed it */
+    blk_quiesce_enter(&s.quiesce);
     ck_assert(blk_quiesce_inside());
-    blk_quiesce_leave(&s.gate);
+    blk_quiesce_leave(&s.quiesce);
     ck_assert(blk_quiesce_inside());
-    blk_quiesce_leave(&s.gate);
+    blk_quiesce_leave(&s.quiesce);
     ck_assert(!blk_quiesce_inside());
     ck_assert_int_eq(get(&s.step), 0);
-    blk_quiesce_open(&s.gate);
+    blk_quiesce_open(&s.quiesce);
     wait_for(&s.step, 1);
     set(&s.go, 1);
     g_thread_join(guest);
@@ -128,7 +128,7 @@ static gpointer ask(gpointer opaque)
     bool inside = get(&s->go) >= 0;
 
     if (inside)
-        blk_quiesce_enter(&s->gate);
+        blk_quiesce_enter(&s->quiesce);
     if (s->exclusive) {
         blk_inflight_exclusive(&s->inflight, MIB, 2 * MIB);
         set(&s->step, 1);
@@ -139,7 +139,7 @@ static gpointer ask(gpointer opaque)
         blk_inflight_shared_end(&s->inflight, MIB, 2 * MIB);
     }
     if (inside)
-        blk_quiesce_leave(&s->gate);
+        blk_quiesce_leave(&s->quiesce);
     return NULL;
 }
 
@@ -229,7 +229,7 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("gate");
+    Suite *suite = suite_create("quiesce");
     TCase *c = tcase_create("all");
     SRunner *runner;
     int failed;

@@ -20,40 +20,40 @@ static struct {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     bool holding, held; /* what comes is to wait; something does */
-} gate = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
+} hold_point = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
 
 static void pass(void)
 {
-    pthread_mutex_lock(&gate.lock);
-    gate.held |= gate.holding;
-    pthread_cond_broadcast(&gate.changed);
-    while (gate.holding)
-        pthread_cond_wait(&gate.changed, &gate.lock);
-    gate.held = false;
-    pthread_mutex_unlock(&gate.lock);
+    pthread_mutex_lock(&hold_point.lock);
+    hold_point.held |= hold_point.holding;
+    pthread_cond_broadcast(&hold_point.changed);
+    while (hold_point.holding)
+        pthread_cond_wait(&hold_point.changed, &hold_point.lock);
+    hold_point.held = false;
+    pthread_mutex_unlock(&hold_point.lock);
 }
 
 static void hold(bool holding)
 {
-    pthread_mutex_lock(&gate.lock);
-    gate.holding = holding;
-    pthread_cond_broadcast(&gate.changed);
-    pthread_mutex_unlock(&gate.lock);
+    pthread_mutex_lock(&hold_point.lock);
+    hold_point.holding = holding;
+    pthread_cond_broadcast(&hold_point.changed);
+    pthread_mutex_unlock(&hold_point.lock);
 }
 
 static void wait_for_call(void)
 {
-    pthread_mutex_lock(&gate.lock);
-    while (!gate.held)
-        pthread_cond_wait(&gate.changed, &gate.lock);
-    pthread_mutex_unlock(&gate.lock);
+    pthread_mutex_lock(&hold_point.lock);
+    while (!hold_point.held)
+        pthread_cond_wait(&hold_point.changed, &hold_point.lock);
+    pthread_mutex_unlock(&hold_point.lock);
 }
 
 static bool is_held(void)
 {
-    pthread_mutex_lock(&gate.lock);
-    bool held = gate.held;
-    pthread_mutex_unlock(&gate.lock);
+    pthread_mutex_lock(&hold_point.lock);
+    bool held = hold_point.held;
+    pthread_mutex_unlock(&hold_point.lock);
     return held;
 }
 
@@ -174,19 +174,19 @@ static void *write_it(void *opaque)
 static const struct {
     BlkOp op;
     uint32_t flags;
-} roads[] = {
+} paths[] = {
     { BLK_OP_WRITE, 0 },            /* the fast lane */
     { BLK_OP_WRITE, TIDEMARK_FUA }, /* the others: the slow one */
     { BLK_OP_WRITE_ZEROES, 0 },
     { BLK_OP_DISCARD, 0 },
 };
 
-static void start(Writer *w, Disk *d, unsigned road)
+static void start(Writer *w, Disk *d, unsigned path)
 {
     static char data[4096];
 
-    *w = (Writer){ .request = { .op = roads[road].op,
-                                .flags = roads[road].flags,
+    *w = (Writer){ .request = { .op = paths[path].op,
+                                .flags = paths[path].flags,
                                 .offset = MIB,
                                 .length = sizeof(data),
                                 .buf = data,
@@ -206,7 +206,7 @@ static void end(Writer *w)
     ck_assert_int_eq(w->result, 0);
 }
 
-/* What goes through a parent is marked by it and by the roads up from the child; what does not, by
+/* What goes through a parent is marked by it and by the paths up from the child; what does not, by
  * the child alone. */
 START_TEST(a_write_in_flight_is_in_both_epochs)
 {
@@ -263,8 +263,8 @@ int main(void)
     int failed;
 
     tcase_set_timeout(tc, 60);
-    tcase_add_loop_test(tc, a_write_in_flight_is_in_both_epochs, 0, 2 * G_N_ELEMENTS(roads));
-    tcase_add_loop_test(tc, a_change_with_a_store_waits, 0, G_N_ELEMENTS(roads));
+    tcase_add_loop_test(tc, a_write_in_flight_is_in_both_epochs, 0, 2 * G_N_ELEMENTS(paths));
+    tcase_add_loop_test(tc, a_change_with_a_store_waits, 0, G_N_ELEMENTS(paths));
     suite_add_tcase(suite, tc);
     srunner_run_all(runner, CK_ENV);
     failed = srunner_ntests_failed(runner);

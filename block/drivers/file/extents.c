@@ -332,8 +332,8 @@ static int ask_and_remember(FileExtents *x, uint64_t offset, bool *data, uint64_
     return ret;
 }
 
-int blk_file_extents_look_up(FileExtents *x, uint64_t offset, uint64_t length, bool *data,
-                             uint64_t *run)
+int blk_file_extents_lookup(FileExtents *x, uint64_t offset, uint64_t length, bool *data,
+                            uint64_t *run)
 {
     uint64_t end = offset;
     bool known;
@@ -352,7 +352,7 @@ int blk_file_extents_look_up(FileExtents *x, uint64_t offset, uint64_t length, b
     ret = ask_and_remember(x, offset, data, &end);
     if (ret == -EINVAL || ret == -EOPNOTSUPP) {
         __atomic_store_n(&x->opaque, true, __ATOMIC_RELAXED);
-        return blk_file_extents_look_up(x, offset, length, data, run);
+        return blk_file_extents_lookup(x, offset, length, data, run);
     }
     if (ret == 0)
         *run = tm_min(end - offset, length);

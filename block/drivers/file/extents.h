@@ -46,8 +46,8 @@ void blk_file_extents_resize(FileExtents *x, uint64_t size);
 
 /* What @offset, below the size, lies in: *data, and how far that goes on, at most @length. 0 or
  * -errno. May ask the kernel, which doesn't wait for the medium for long. */
-int blk_file_extents_look_up(FileExtents *x, uint64_t offset, uint64_t length, bool *data,
-                             uint64_t *run);
+int blk_file_extents_lookup(FileExtents *x, uint64_t offset, uint64_t length, bool *data,
+                            uint64_t *run);
 
 /* Data is written to the range: call before and after. Where data was known to be, or nothing is
  * remembered, it costs a few loads. */

@@ -293,7 +293,7 @@ static int map_status(FileDisk *file, uint64_t offset, uint64_t length,
     int ret = 0;
 
     if (!file->device) /* devices don't show it */
-        ret = blk_file_extents_look_up(&file->extents, offset, length, &data, &mapping->length);
+        ret = blk_file_extents_lookup(&file->extents, offset, length, &data, &mapping->length);
     if (ret == 0 && !data) {
         mapping->kind = TIDEMARK_MAP_ZERO;
         mapping->flags = TIDEMARK_MAPPED_HOLE;

@@ -101,6 +101,6 @@ const BlkKeptBitmaps qcow2_kept_bitmaps = {
     .may_keep = may_keep,
     .set_beside = set_beside,
     .begin = begin,
-    .forget = qcow2_bitmaps_forget,
+    .drop = qcow2_bitmaps_drop,
     .store = qcow2_bitmaps_store,
 };

@@ -76,7 +76,7 @@ uint64_t *qcow2_bitmap_table(Qcow2 *q, const Qcow2Bitmap *bitmap);
 bool qcow2_bitmaps_load(void *handle, GArray *records, GPtrArray *problems, GError **error);
 
 /* ---- bitmaps_store.c */
-bool qcow2_bitmaps_forget(void *handle, const GPtrArray *names, GError **error);
+bool qcow2_bitmaps_drop(void *handle, const GPtrArray *names, GError **error);
 bool qcow2_bitmaps_store(void *handle, const GArray *records, GError **error);
 
 /* ---- bitmaps.c */

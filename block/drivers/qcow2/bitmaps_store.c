@@ -243,7 +243,7 @@ static GHashTable *index_names(const GArray *bitmaps)
     return by_name;
 }
 
-bool qcow2_bitmaps_forget(void *handle, const GPtrArray *names, GError **error)
+bool qcow2_bitmaps_drop(void *handle, const GPtrArray *names, GError **error)
 {
     Qcow2 *q = handle;
     g_autoptr(GArray) old = NULL;

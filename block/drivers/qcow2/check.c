@@ -133,7 +133,7 @@ static void plan(Qcow2Check *k)
     k->work.total = (l1 + k->header.l1_size + k->reftable_entries) * (k->options.fix ? 2 : 1);
 }
 
-static bool look(Qcow2Check *k, GError **error)
+static bool check_only(Qcow2Check *k, GError **error)
 {
     return qcow2_check_count(k, true, error) && qcow2_check_compare(k, 0, error) &&
            qcow2_check_copied(k, false, error);
@@ -154,7 +154,7 @@ static bool count_again(Qcow2Check *k, GError **error)
 }
 
 /* What the file lost of its end is there again as a hole, as whoever wrote to it would make it. */
-static bool mend_end(Qcow2Check *k, GError **error)
+static bool repair_end(Qcow2Check *k, GError **error)
 {
     uint64_t before = k->result.corruptions;
 
@@ -190,7 +190,7 @@ static bool rebuild(Qcow2Check *k, GError **error)
 }
 
 /* One by one: what was found is found again, and then repaired. */
-static bool mend_counts(Qcow2Check *k, const BlkImageCheck *counted, GError **error)
+static bool repair_counts(Qcow2Check *k, const BlkImageCheck *counted, GError **error)
 {
     if (k->rebuild) {
         qcow2_check_found(k, "ERROR need to rebuild refcount structures");
@@ -202,13 +202,13 @@ static bool mend_counts(Qcow2Check *k, const BlkImageCheck *counted, GError **er
     return qcow2_check_compare(k, k->options.fix, error);
 }
 
-static bool mend(Qcow2Check *k, GError **error)
+static bool repair_pass(Qcow2Check *k, GError **error)
 {
     unsigned fix = k->options.fix;
     BlkImageCheck counted;
     bool quiet = k->quiet, ok;
 
-    if (!qcow2_check_count(k, true, error) || !mend_end(k, error))
+    if (!qcow2_check_count(k, true, error) || !repair_end(k, error))
         return false;
     if (fix & BLK_IMAGE_FIX_ERRORS && k->fixable &&
         (!qcow2_check_zero_entries(k, error) || !count_again(k, error)))
@@ -218,7 +218,7 @@ static bool mend(Qcow2Check *k, GError **error)
     ok = qcow2_check_compare(k, 0, error);
     k->quiet = quiet;
     if (!ok || !(k->rebuild && fix & BLK_IMAGE_FIX_ERRORS ? rebuild(k, error)
-                                                          : mend_counts(k, &counted, error)))
+                                                          : repair_counts(k, &counted, error)))
         return false;
     /* With refcounts that are not right, flags can't be set right. */
     ok = fix & BLK_IMAGE_FIX_ERRORS ||
@@ -255,19 +255,19 @@ static bool start_again(Qcow2Check *k, BlkNode *data_file, GError **error)
 
 static bool repair(Qcow2Check *k, BlkNode *data_file, GError **error)
 {
-    BlkImageCheck mended;
+    BlkImageCheck repaired;
     int ret;
 
-    if (!mend(k, error))
+    if (!repair_pass(k, error))
         return false;
-    mended = k->result;
+    repaired = k->result;
     ret = blk_node_flush(k->file);
     if (ret < 0)
         return tm_error_set_errno(error, -ret, "Could not write the image");
-    if (!start_again(k, data_file, error) || !look(k, error))
+    if (!start_again(k, data_file, error) || !check_only(k, error))
         return false;
-    k->result.leaks_fixed = mended.leaks_fixed;
-    k->result.corruptions_fixed = mended.corruptions_fixed;
+    k->result.leaks_fixed = repaired.leaks_fixed;
+    k->result.corruptions_fixed = repaired.corruptions_fixed;
     return k->result.corruptions || k->result.check_errors || clear_bits(k, error);
 }
 
@@ -285,7 +285,7 @@ bool blk_image_check(BlkNode *file, BlkNode *data_file, const BlkImageCheckOptio
     ok = start(&k, data_file, error);
     if (ok) {
         plan(&k);
-        ok = k.options.fix ? repair(&k, data_file, error) : look(&k, error);
+        ok = k.options.fix ? repair(&k, data_file, error) : check_only(&k, error);
     }
     if (ok)
         *result = k.result;

@@ -143,16 +143,16 @@ static void differs(Compare *c, uint64_t cluster, uint64_t at, uint64_t is, uint
 {
     Qcow2Check *k = c->k;
     bool leak = is > counted;
-    bool mend = c->there && c->fix & (leak ? BLK_IMAGE_FIX_LEAKS : BLK_IMAGE_FIX_ERRORS);
+    bool repairs = c->there && c->fix & (leak ? BLK_IMAGE_FIX_LEAKS : BLK_IMAGE_FIX_ERRORS);
 
     if (!c->there)
         k->rebuild = true;
     qcow2_check_found(k, "%s cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64,
-                      mend   ? "Repairing"
-                      : leak ? "Leaked"
-                             : "ERROR",
+                      repairs ? "Repairing"
+                      : leak  ? "Leaked"
+                              : "ERROR",
                       cluster, is, counted);
-    if (mend) {
+    if (repairs) {
         set(k, c->block, at, counted);
         c->dirty = true;
         (*(leak ? &k->result.leaks_fixed : &k->result.corruptions_fixed))++;

@@ -47,7 +47,7 @@ static int write_pieces(Qcow2 *q, const GArray *pieces)
 static int move_reftable(Qcow2 *q, const Qcow2Pieces *p)
 {
     pthread_mutex_lock(&q->alloc_lock);
-    q->reftable_told = p->reftable_offset; /* it may have moved on since */
+    q->reftable_in_header = p->reftable_offset; /* it may have moved on since */
     pthread_mutex_unlock(&q->alloc_lock);
     q->header.reftable_offset = p->reftable_offset;
     q->header.reftable_clusters = p->reftable_clusters;
@@ -72,7 +72,7 @@ static int write_steps(Qcow2 *q, Qcow2Pieces *p)
     if (ret == 0 && p->entries->len) {
         if (unsynced)
             ret = sync_children(q);
-        p->told = ret == 0;
+        p->entries_begun = ret == 0;
         if (ret == 0)
             ret = write_pieces(q, p->entries);
     }

@@ -164,7 +164,7 @@ static int link_compressed(Qcow2 *q, uint64_t offset, uint64_t word)
     return 0;
 }
 
-static void forget_inflated(Qcow2 *q)
+static void drop_inflated(Qcow2 *q)
 {
     TM_GUARD(&q->inflated_lock);
 
@@ -184,7 +184,7 @@ static int write_packed(Qcow2 *q, const uint8_t *to, size_t n, uint64_t offset)
     if (ret == 0)
         ret = blk_host.child_pwrite(q->node, QCOW2_FILE, to, at, n, 0);
     if (ret == 0) {
-        forget_inflated(q);
+        drop_inflated(q);
         ret = link_compressed(q, offset, word);
     }
     if (ret < 0)

@@ -116,12 +116,12 @@ static int walk(const Qcow2 *q, const uint64_t *entries, uint64_t offset, uint64
 }
 
 /* -ENOENT: the table is not in memory. */
-static int look(Qcow2 *q, uint64_t offset, uint64_t length, unsigned flags, Qcow2Run *run)
+static int lookup_loaded(Qcow2 *q, uint64_t offset, uint64_t length, unsigned flags, Qcow2Run *run)
 {
     const uint64_t *entries;
     TM_GUARD(&q->tables_lock);
 
-    if (!qcow2_table_look(q, offset, &entries)) {
+    if (!qcow2_table_find(q, offset, &entries)) {
         *run = (Qcow2Run){ .kind = QCOW2_UNALLOCATED, .length = length };
         return 0;
     }
@@ -134,7 +134,7 @@ int qcow2_lookup(Qcow2 *q, uint64_t offset, uint64_t length, unsigned flags, Qco
 
     length = tm_min(length, covered - offset % covered);
     for (;;) {
-        int ret = look(q, offset, length, flags, run);
+        int ret = lookup_loaded(q, offset, length, flags, run);
 
         if (ret != -ENOENT && ret != -EUCLEAN)
             return ret;

@@ -139,12 +139,12 @@ typedef struct Qcow2 {
     uint64_t reftable_offset; /* where it is to be; the header says where it is */
     uint32_t reftable_clusters;
     Qcow2Dirty reftable_dirty;
-    bool reftable_moved;    /* it is new as a whole: the header is to say where */
-    uint64_t reftable_told; /* where the header says, or may say, that it is if it moved */
-    GHashTable *blocks;     /* index -> Qcow2Block: those that are in memory */
-    uint64_t blocks_max;    /* how many of them, when clean */
-    uint64_t free_hint;     /* no cluster before this one is free */
-    uint64_t touched;       /* bytes, atomic, raised under the lock: from here on nothing was ever
+    bool reftable_moved;         /* it is new as a whole: the header is to say where */
+    uint64_t reftable_in_header; /* where the header says, or may say, that it is if it moved */
+    GHashTable *blocks;          /* index -> Qcow2Block: those that are in memory */
+    uint64_t blocks_max;         /* how many of them, when clean */
+    uint64_t free_hint;          /* no cluster before this one is free */
+    uint64_t touched; /* bytes, atomic, raised under the lock: from here on nothing was ever
                                written to the file, and by the refcounts nothing is in use */
     uint64_t l1_reserved, reftable_reserved; /* qcow2_reserve_part() */
     uint64_t packed;  /* where the next compressed cluster may go; 0: nowhere begun */
@@ -213,7 +213,7 @@ static inline uint64_t qcow2_covered(const Qcow2 *q)
 int qcow2_table_load(Qcow2 *q, uint64_t offset);
 /* false: there is none. *entries: host-endian words; NULL: it is not in memory. Under
  * tables_lock. */
-bool qcow2_table_look(Qcow2 *q, uint64_t offset, const uint64_t **entries);
+bool qcow2_table_find(Qcow2 *q, uint64_t offset, const uint64_t **entries);
 
 /* The table of @offset, made or copied if need be so that its entries may be set, and kept in
  * memory until qcow2_table_unpin(). Blocking lane, no lock held. */
@@ -336,7 +336,7 @@ typedef struct Qcow2Pieces {
     GPtrArray *tables; /* Qcow2Table, pinned: what is taken of each is in its taken */
     GPtrArray *blocks;
     bool barrier, reftable_moved;
-    bool told; /* entries were begun: the medium may refer to what was fresh */
+    bool entries_begun; /* entries were begun: the medium may refer to what was fresh */
     uint64_t reftable_offset;
     uint32_t reftable_clusters;
     Qcow2Dirty l1_taken, reftable_taken;

@@ -294,8 +294,8 @@ static bool take_table(Qcow2 *q, Qcow2Pieces *pieces)
         return false;
     for (uint32_t i = range.from; i < range.to; i += 8)
         tm_put_be64(bytes + i, q->reftable[i / 8]);
-    return take(q->reftable_moved && q->reftable_told != q->reftable_offset ? pieces->fresh
-                                                                            : pieces->anchors,
+    return take(q->reftable_moved && q->reftable_in_header != q->reftable_offset ? pieces->fresh
+                                                                                 : pieces->anchors,
                 q->reftable_offset, bytes, range);
 }
 

@@ -123,7 +123,7 @@ void qcow2_tables_close(Qcow2 *q)
 
 /* ---- which tables are in memory */
 
-static void forget(Qcow2 *q, Qcow2Table *t)
+static void drop_table(Qcow2 *q, Qcow2Table *t)
 {
     for (GList *l = q->loads.head; l; l = l->next) {
         Load *load = l->data;
@@ -152,7 +152,7 @@ static void shrink_to(Qcow2 *q, uint64_t bytes)
 
         l = l->prev;
         if (is_clean(t))
-            forget(q, t);
+            drop_table(q, t);
     }
 }
 
@@ -238,7 +238,7 @@ int qcow2_table_load(Qcow2 *q, uint64_t offset)
     return ret;
 }
 
-bool qcow2_table_look(Qcow2 *q, uint64_t offset, const uint64_t **entries)
+bool qcow2_table_find(Qcow2 *q, uint64_t offset, const uint64_t **entries)
 {
     uint32_t index = index_of(q, offset);
     Qcow2Table *t = q->tables[index];
@@ -409,7 +409,7 @@ int qcow2_table_drop(Qcow2 *q, uint64_t offset, uint64_t **entries)
     pthread_mutex_lock(&q->tables_lock);
     q->l1[index] = 0;
     if (q->tables[index])
-        forget(q, q->tables[index]);
+        drop_table(q, q->tables[index]);
     qcow2_dirty_add(&q->l1_dirty, (uint64_t)index * 8, (uint64_t)index * 8 + 8);
     pthread_mutex_unlock(&q->tables_lock);
     qcow2_free_locked(q, word & QCOW2_OFFSET_MASK, 1, QCOW2_FREED_OTHER);
@@ -505,7 +505,7 @@ void qcow2_tables_done(Qcow2 *q, Qcow2Pieces *pieces, bool written)
         t->pins--;
         if (!written) {
             qcow2_dirty_add(&t->dirty, t->taken.from, t->taken.to);
-            t->is_new |= t->taken_new && !pieces->told;
+            t->is_new |= t->taken_new && !pieces->entries_begun;
         }
     }
     if (!written && pieces->l1_taken.from < pieces->l1_taken.to)
