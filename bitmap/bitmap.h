@@ -59,9 +59,9 @@ void bmp_set_free(BmpSet *set);
  * as marked then. end never waits for I/O, but may wait for the set's lock.
  *
  * Held by the caller: from before begin until after end, whatever a drain of the node waits for
- * (block/engine/inflight.h), since the store's map is changed only when nobody is in between; on a
- * drained node, the main thread itself. Not held: the set's lock, so neither is called within a
- * change.
+ * (block/engine/inflight.h), since the store's journal is changed only when nobody is in between;
+ * on a drained node, the main thread itself. Not held: the set's lock, so neither is called within
+ * a change.
  *
  * begin without end: only if the write was never issued. The range stays dirty. A write that was
  * issued and is not ended is missing in bitmaps that were enabled or cleared in the meantime.

@@ -87,16 +87,17 @@ void bmp_set_unlock(BmpSet *set)
 /* ---- marking -------------------------------------------------------------------------------- */
 
 /* A mark that takes an intent in the live journal. */
-static bool intend(BmpSet *set, BmpJournal *map, uint64_t offset, uint64_t length, bool may_wait)
+static bool intend(BmpSet *set, BmpJournal *journal, uint64_t offset, uint64_t length,
+                   bool may_wait)
 {
     int ret;
 
-    if (!may_wait && bmp_journal_intend_waits(map))
+    if (!may_wait && bmp_journal_intend_waits(journal))
         return false;
-    ret = bmp_journal_intend(map, offset, length);
+    ret = bmp_journal_intend(journal, offset, length);
     if (ret < 0) /* from here on the data is written without; the store must not be believed */
         bmp_store_fail(set->store, -ret, "it could not be synced");
-    else if (bmp_journal_full(map))
+    else if (bmp_journal_full(journal))
         bmp_store_report_full(set->store);
     return true;
 }
@@ -104,22 +105,22 @@ static bool intend(BmpSet *set, BmpJournal *map, uint64_t offset, uint64_t lengt
 static bool mark(BmpSet *set, uint64_t offset, uint64_t length, bool may_wait, uint64_t *epoch)
 {
     uint64_t state = bmp_tracker_state(&set->tracker);
-    BmpJournal *map;
+    BmpJournal *journal;
 
     *epoch = state;
     if (!(state & BMP_STATE_ACTIVE))
         return true;
-    map = __atomic_load_n(&set->map, __ATOMIC_ACQUIRE);
+    journal = __atomic_load_n(&set->journal, __ATOMIC_ACQUIRE);
     for (;;) {
         uint32_t *section = bmp_tracker_enter(&set->tracker);
-        bool marked = !map || bmp_journal_mark(map, offset, length);
+        bool marked = !journal || bmp_journal_mark(journal, offset, length);
 
         if (marked)
             *epoch = bmp_tracker_mark(&set->tracker, offset, length);
         bmp_tracker_leave(section);
         if (marked)
             return true;
-        if (!intend(set, map, offset, length, may_wait))
+        if (!intend(set, journal, offset, length, may_wait))
             return false;
     }
 }

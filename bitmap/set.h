@@ -55,8 +55,8 @@ struct BmpSet {
     struct BmpStore *store; /* or NULL: */
     char *refused;          /* why there can be none; or NULL */
     bool lossy;             /* atomic: the disk has lost data: what begins is dirty everywhere */
-    struct BmpJournal *map; /* atomic: the store's, or NULL; changes when nobody marks */
-    bool touched;           /* persistent bitmaps have changed since the last commit */
+    struct BmpJournal *journal; /* atomic: the store's, or NULL; changes when nobody marks */
+    bool touched;               /* persistent bitmaps have changed since the last commit */
 };
 
 struct BmpBitmap {

@@ -4,12 +4,12 @@
  *
  * The disk is flushed first: what the new state calls clean must be there before it is.
  *
- * One store: write the new catalogue, and the table of a new map, where nothing lies; sync; write
- * the superblock over its stale copy; sync; the same over the other; sync (F3). Only then is the
- * old state's space free and the new epoch in use. Where writing a superblock fails nobody knows
- * which one is on the medium: a third, of a newer generation, with the old state settles it; if
- * that fails too, the store has. A sync that fails settles nothing: the kernel drops what it was to
- * write, and later ones say that all is well. The store has failed then, and is written anew.
+ * One store: write the new catalogue, and the table of a new journal, where nothing lies; sync;
+ * write the superblock over its stale copy; sync; the same over the other; sync (F3). Only then is
+ * the old state's space free and the new epoch in use. Where writing a superblock fails nobody
+ * knows which one is on the medium: a third, of a newer generation, with the old state settles it;
+ * if that fails too, the store has. A sync that fails settles nothing: the kernel drops what it was
+ * to write, and later ones say that all is well. The store has failed then, and is written anew.
  *
  * A store that is not there yet, or has failed, is written as a whole under another name.
  *
@@ -46,7 +46,7 @@ static bool vanish(BmpPart *part, GError **error)
             return false;
         }
         bmp_identity_unmark(store->o.sys, store->disk_fd, store->super.uuid);
-        bmp_store_set_map(store, NULL);
+        bmp_store_set_journal(store, NULL);
         store->o.sys->close(store->fd);
         store->fd = -1;
         store->super = (BmpSuper){ .disk_size = store->super.disk_size };
@@ -79,7 +79,7 @@ static bool publish_alone(BmpPart *part, GError **error)
 static bool commit_part(BmpPart *part, GError **error)
 {
     g_autoptr(GError) why = NULL;
-    BmpJournal *map = NULL;
+    BmpJournal *journal = NULL;
     int err = 0;
 
     if (!bmp_part_prepare(part, &why) && !part->vanish) {
@@ -88,15 +88,15 @@ static bool commit_part(BmpPart *part, GError **error)
     }
     if (part->vanish && part->fd < 0)
         return vanish(part, error);
-    if (part->open_map)
-        map = bmp_part_open_map(part, &err);
+    if (part->open_journal)
+        journal = bmp_part_open_journal(part, &err);
     if (err == 0 && publish_alone(part, error)) {
-        bmp_part_settle(part, map);
+        bmp_part_settle(part, journal);
         if (part->vanish)
             vanish(part, NULL);
         return true;
     }
-    bmp_journal_close(map);
+    bmp_journal_close(journal);
     if (err)
         tm_error_set_errno(error, -err, "Could not map bitmap store '%s'", part->store->path);
     bmp_part_discard(part);
@@ -160,7 +160,7 @@ static void take_back(BmpPart *parts, size_t n)
 
 /* After the decision: what fails now leaves a store that finds out from the leader. Whether it need
  * not. */
-static bool complete(BmpPart *part, BmpJournal *map, unsigned copies)
+static bool complete(BmpPart *part, BmpJournal *journal, unsigned copies)
 {
     BmpStore *store = part->store;
     unsigned stale = part->create ? 0 : store->stale_copy;
@@ -171,7 +171,7 @@ static bool complete(BmpPart *part, BmpJournal *map, unsigned copies)
         ret = bmp_part_write_copy(part, !stale, &part->next);
     if (ret == 0)
         ret = bmp_part_write_copy(part, stale, &part->next);
-    bmp_part_settle(part, map);
+    bmp_part_settle(part, journal);
     if (ret < 0)
         bmp_store_fail(store, -ret, "its superblock could not be written");
     else if (part->vanish)
@@ -230,8 +230,8 @@ static bool publish_group(BmpPart *parts, BmpJournal **maps, size_t n, const uin
         memcpy(parts[i].next.group, group, 16);
         if (i)
             memcpy(parts[i].next.leader, parts[0].next.uuid, 16);
-        if (parts[i].open_map)
-            maps[i] = bmp_part_open_map(&parts[i], &err);
+        if (parts[i].open_journal)
+            maps[i] = bmp_part_open_journal(&parts[i], &err);
         if (err)
             return tm_error_set_errno(error, -err, "Could not map bitmap store '%s'",
                                       parts[i].store->path);

@@ -38,15 +38,15 @@ static const Field fields[] = {
     NUMBER(40, 8, disk_size),
     NUMBER(48, 1, state),
     NUMBER(49, 1, durability),
-    NUMBER(50, 1, map_shift),
+    NUMBER(50, 1, journal_shift),
     NUMBER(51, 1, region_shift),
     NUMBER(52, 1, group_pending),
     NUMBER(53, 1, disk_kind),
     NUMBER(54, 1, disk_marked),
     NUMBER(55, 1, forgotten),
-    NUMBER(56, 8, map_epoch),
-    NUMBER(64, 8, map_offset),
-    NUMBER(72, 8, map_length),
+    NUMBER(56, 8, journal_epoch),
+    NUMBER(64, 8, journal_offset),
+    NUMBER(72, 8, journal_length),
     NUMBER(80, 8, catalogue_offset),
     NUMBER(88, 8, catalogue_length),
     NUMBER(96, 8, disk_mtime_sec),
@@ -118,15 +118,15 @@ static bool extent_valid(uint64_t offset, uint64_t length)
 
 static bool extents_valid(const BmpSuper *s)
 {
-    bool map = s->map_shift != 0;
+    bool journal = s->journal_shift != 0;
 
     if (!extent_valid(s->catalogue_offset, s->catalogue_length) || !s->catalogue_length)
         return false;
-    if (!map)
-        return !s->map_offset && !s->map_length && !s->region_shift;
-    return extent_valid(s->map_offset, s->map_length) &&
-           (s->map_offset + s->map_length <= s->catalogue_offset ||
-            s->catalogue_offset + s->catalogue_length <= s->map_offset);
+    if (!journal)
+        return !s->journal_offset && !s->journal_length && !s->region_shift;
+    return extent_valid(s->journal_offset, s->journal_length) &&
+           (s->journal_offset + s->journal_length <= s->catalogue_offset ||
+            s->catalogue_offset + s->catalogue_length <= s->journal_offset);
 }
 
 static bool super_valid(const BmpSuper *s)
@@ -136,11 +136,11 @@ static bool super_valid(const BmpSuper *s)
     return s->generation && s->disk_size <= TM_SIZE_MAX && s->state >= BMP_STORE_CLOSED &&
            s->state <= BMP_STORE_DISTRUSTED && s->durability >= BMP_DURABLE_POWER &&
            s->durability <= BMP_DURABLE_PROCESS && s->group_pending <= 1 &&
-           s->map_epoch <= BMP_EPOCH_MAX && s->disk_mtime_nsec < 1000000000 &&
+           s->journal_epoch <= BMP_EPOCH_MAX && s->disk_mtime_nsec < 1000000000 &&
            s->disk_kind <= BMP_DISK_DEVICE && s->disk_marked <= 1 && s->disk_lossy <= 1 &&
            s->forgotten <= 1 && s->disk_birth_nsec < 1000000000 &&
            memchr(s->layer, 0, sizeof(s->layer)) && extents_valid(s) &&
-           (!s->map_shift || (s->map_epoch && bmp_geometry_of(&geometry, s)));
+           (!s->journal_shift || (s->journal_epoch && bmp_geometry_of(&geometry, s)));
 }
 
 static bool all_zero(const uint8_t *bytes, size_t n)
@@ -179,11 +179,13 @@ static uint64_t round_up(uint64_t n, uint64_t to)
     return (n + to - 1) / to * to;
 }
 
-static void geometry_fill(BmpGeometry *g, uint64_t size, unsigned map_shift, unsigned region_shift)
+static void geometry_fill(BmpGeometry *g, uint64_t size, unsigned journal_shift,
+                          unsigned region_shift)
 {
-    uint64_t granules = UINT64_C(1) << (region_shift - map_shift);
+    uint64_t granules = UINT64_C(1) << (region_shift - journal_shift);
 
-    *g = (BmpGeometry){ .size = size, .map_shift = map_shift, .region_shift = region_shift };
+    *g =
+        (BmpGeometry){ .size = size, .journal_shift = journal_shift, .region_shift = region_shift };
     g->regions = size ? ((size - 1) >> region_shift) + 1 : 0;
     g->block = (granules + BMP_WORD_GRANULES - 1) / BMP_WORD_GRANULES * 8;
     g->table_offset = BMP_INTENTS_SIZE;
@@ -191,32 +193,33 @@ static void geometry_fill(BmpGeometry *g, uint64_t size, unsigned map_shift, uns
     g->length = g->words_offset + round_up(g->regions * g->block, BMP_STORE_ALIGN);
 }
 
-void bmp_geometry_choose(BmpGeometry *g, uint64_t size, unsigned map_shift,
+void bmp_geometry_choose(BmpGeometry *g, uint64_t size, unsigned journal_shift,
                          unsigned region_shift_min)
 {
-    unsigned shift = MAX(map_shift, region_shift_min);
+    unsigned shift = MAX(journal_shift, region_shift_min);
 
     while (size && ((size - 1) >> shift) >= BMP_REGIONS_MAX)
         shift++;
-    geometry_fill(g, size, map_shift, shift);
+    geometry_fill(g, size, journal_shift, shift);
 }
 
 /* Larger than they need be: who reads the words of one would have no end. */
 static bool regions_too_large(const BmpSuper *super)
 {
-    return super->region_shift > MAX(super->map_shift, BMP_REGION_SHIFT_MIN) &&
+    return super->region_shift > MAX(super->journal_shift, BMP_REGION_SHIFT_MIN) &&
            (!super->disk_size ||
             ((super->disk_size - 1) >> (super->region_shift - 1)) < BMP_REGIONS_MAX);
 }
 
 bool bmp_geometry_of(BmpGeometry *g, const BmpSuper *super)
 {
-    if (super->map_shift < 9 || super->map_shift > 31 || super->region_shift < super->map_shift ||
-        super->region_shift > 62 || regions_too_large(super) ||
+    if (super->journal_shift < 9 || super->journal_shift > 31 ||
+        super->region_shift < super->journal_shift || super->region_shift > 62 ||
+        regions_too_large(super) ||
         (super->disk_size && ((super->disk_size - 1) >> super->region_shift) >= BMP_REGIONS_MAX))
         return false;
-    geometry_fill(g, super->disk_size, super->map_shift, super->region_shift);
-    return super->map_length >= g->length;
+    geometry_fill(g, super->disk_size, super->journal_shift, super->region_shift);
+    return super->journal_length >= g->length;
 }
 
 /* ---- entries */

@@ -9,14 +9,14 @@
  *     4096   superblock, copy 1
  *     ...    two extents, each at a multiple of 4096, named by the superblock:
  *            the catalogue   every bitmap and its content as of the last commit (catalogue.h)
- *            the map         what was marked since (journal.h): two lists of intents (intents.h), a
- *                            table with one entry a region, then the words of all regions
+ *            the journal     what was marked since (journal.h): two lists of intents (intents.h),
+ *                            a table with one entry a region, then the words of all regions
  *
- * The content of an enabled bitmap is what the catalogue says of it, and what the map says.
+ * The content of an enabled bitmap is what the catalogue says of it, and what the journal says.
  *
  * Nothing of a store is believed unless it proves itself: superblock, catalogue index and each page
- * of the catalogue carry checksums; an entry of the table carries a check; a word of the map holds
- * its bits and their complement, so that it changes in one atomic store and is yet checked.
+ * of the catalogue carry checksums; an entry of the table carries a check; a word of the journal
+ * holds its bits and their complement, so that it changes in one atomic store and is yet checked.
  * Zeroes are never valid.
  *
  * Pure functions, no I/O. Threads: any. */
@@ -53,15 +53,15 @@ typedef enum {
 #define BMP_GROUPS_MAX 14u
 
 typedef struct BmpSuper {
-    uint8_t uuid[16];    /* of the store, random at creation */
-    uint64_t generation; /* grows by one a commit; the highest valid copy is the truth (F2) */
-    uint64_t disk_size;  /* bytes */
-    uint8_t state;       /* BmpStoreState */
-    uint8_t durability;  /* BmpDurability of the session */
-    uint8_t map_shift;   /* log2 of the map's granules; 0: there is no map */
+    uint8_t uuid[16];      /* of the store, random at creation */
+    uint64_t generation;   /* grows by one a commit; the highest valid copy is the truth (F2) */
+    uint64_t disk_size;    /* bytes */
+    uint8_t state;         /* BmpStoreState */
+    uint8_t durability;    /* BmpDurability of the session */
+    uint8_t journal_shift; /* log2 of the journal's granules; 0: there is no journal */
     uint8_t region_shift;
-    uint64_t map_epoch; /* entries with another stamp are of the past: clean (F4) */
-    uint64_t map_offset, map_length;
+    uint64_t journal_epoch; /* entries with another stamp are of the past: clean (F4) */
+    uint64_t journal_offset, journal_length;
     uint64_t catalogue_offset, catalogue_length;
     /* The disk at clean close; but for the times and what was written also while open. */
     uint8_t disk_kind;   /* BmpDiskKind */
@@ -104,25 +104,25 @@ void bmp_super_encode(const BmpSuper *super, uint8_t bytes[BMP_SUPER_SIZE]);
 BmpSuperVerdict bmp_super_decode(const uint8_t bytes[BMP_SUPER_SIZE], BmpSuper *super,
                                  uint32_t *version);
 
-/* ---- the map's geometry */
+/* ---- the journal's geometry */
 #define BMP_REGIONS_MAX      65536u
 #define BMP_REGION_SHIFT_MIN 22u /* 4 MiB, unless granules are bigger */
 
 typedef struct BmpGeometry {
     uint64_t size; /* of the disk */
-    uint8_t map_shift, region_shift;
+    uint8_t journal_shift, region_shift;
     uint32_t regions;      /* 0 for an empty disk */
     uint64_t block;        /* bytes of one region's words; a multiple of 8 */
-    uint64_t table_offset; /* from the start of the map, where the lists of intents are */
-    uint64_t words_offset; /* from the start of the map; a multiple of 4096 */
-    uint64_t length;       /* of the map; a multiple of 4096 */
+    uint64_t table_offset; /* from the start of the journal, where the lists of intents are */
+    uint64_t words_offset; /* from the start of the journal; a multiple of 4096 */
+    uint64_t length;       /* of the journal; a multiple of 4096 */
 } BmpGeometry;
 
 /* With the smallest regions that are at least 2^@region_shift_min bytes, at least a granule, and
  * at most BMP_REGIONS_MAX many. */
-void bmp_geometry_choose(BmpGeometry *g, uint64_t size, unsigned map_shift,
+void bmp_geometry_choose(BmpGeometry *g, uint64_t size, unsigned journal_shift,
                          unsigned region_shift_min);
-/* What a superblock says; false if the shifts are out of range or the map too short for it. */
+/* What a superblock says; false if the shifts are out of range or the journal too short for it. */
 bool bmp_geometry_of(BmpGeometry *g, const BmpSuper *super);
 
 /* ---- entries of the table: one atomic 64-bit word each */
@@ -144,7 +144,7 @@ bool bmp_entry_read(uint64_t seed, uint32_t index, uint64_t entry, uint64_t *epo
 /* The seed of a store's entries: from its uuid. */
 uint64_t bmp_entry_seed(const uint8_t uuid[16]);
 
-/* ---- words of the map: bits 0-31 are 32 granules, bits 32-63 their complement */
+/* ---- words of the journal: bits 0-31 are 32 granules, bits 32-63 their complement */
 #define BMP_WORD_GRANULES 32u
 #define BMP_WORD_CLEAN    UINT64_C(0xffffffff00000000)
 

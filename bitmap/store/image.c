@@ -180,7 +180,7 @@ void bmp_set_drop_store(BmpSet *set)
         return;
     bmp_set_change_begin(&set, 1);
     pthread_mutex_lock(&store->ticking);
-    bmp_store_set_map(store, NULL);
+    bmp_store_set_journal(store, NULL);
     if (store->fd >= 0) {
         if (!bmp_store_file_remove(store->o.sys, store->path, &error))
             bmp_store_report(store, &(BmpReport){ .reason = error->message });

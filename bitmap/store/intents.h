@@ -1,6 +1,6 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* bitmap/store/intents.h: the two lists of intents in a map (inside bitmap/ only);
+/* bitmap/store/intents.h: the two lists of intents in a journal (inside bitmap/ only);
  * docs/bitmap-store.md is the written format.
  *
  * An intent is a range of granules in which marks may be newer than the words on the medium. All
@@ -23,7 +23,7 @@
 #define BMP_INTENTS_MAX     (BMP_INTENTS_SECTORS * BMP_INTENTS_EACH)
 
 typedef struct BmpIntent {
-    uint64_t first, end; /* granules of the map */
+    uint64_t first, end; /* granules of the journal */
 } BmpIntent;
 
 /* Both places without a list of any epoch. */

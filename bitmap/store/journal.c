@@ -9,7 +9,7 @@
 #include <errno.h>
 #include <string.h>
 
-#define ROOM_MAX   (UINT64_C(16) << 20) /* bytes of words that are written when a map is made */
+#define ROOM_MAX   (UINT64_C(16) << 20) /* bytes of words that are written when a journal is made */
 #define ROOM_CHUNK (UINT64_C(1) << 20)
 
 /* ---- life */
@@ -53,96 +53,97 @@ int bmp_journal_create(const TmSys *sys, int fd, uint64_t offset, const BmpGeome
     return 0;
 }
 
-static void map_free(BmpJournal *map)
+static void journal_free(BmpJournal *journal)
 {
-    pthread_mutex_destroy(&map->lock);
-    pthread_cond_destroy(&map->changed);
-    g_array_unref(map->asked);
-    g_array_unref(map->intents);
-    g_free(map->regions);
-    g_free(map);
+    pthread_mutex_destroy(&journal->lock);
+    pthread_cond_destroy(&journal->changed);
+    g_array_unref(journal->asked);
+    g_array_unref(journal->intents);
+    g_free(journal->regions);
+    g_free(journal);
 }
 
 BmpJournal *bmp_journal_open(const BmpJournalOptions *options, int *err)
 {
     const BmpGeometry *g = &options->geometry;
-    BmpJournal *map = g_new0(BmpJournal, 1);
+    BmpJournal *journal = g_new0(BmpJournal, 1);
 
-    map->o = *options;
-    map->granules = g->size ? ((g->size - 1) >> g->map_shift) + 1 : 0;
-    map->region_shift = g->region_shift - g->map_shift;
-    map->asked = g_array_new(FALSE, FALSE, sizeof(BmpIntent));
-    map->intents = g_array_new(FALSE, FALSE, sizeof(Intent));
-    map->regions = g_try_new0(uint8_t, g->regions + 1);
-    bmp_windows_init(map);
-    pthread_mutex_init(&map->lock, NULL);
-    pthread_cond_init(&map->changed, NULL);
-    if (!map->regions) {
+    journal->o = *options;
+    journal->granules = g->size ? ((g->size - 1) >> g->journal_shift) + 1 : 0;
+    journal->region_shift = g->region_shift - g->journal_shift;
+    journal->asked = g_array_new(FALSE, FALSE, sizeof(BmpIntent));
+    journal->intents = g_array_new(FALSE, FALSE, sizeof(Intent));
+    journal->regions = g_try_new0(uint8_t, g->regions + 1);
+    bmp_windows_init(journal);
+    pthread_mutex_init(&journal->lock, NULL);
+    pthread_cond_init(&journal->changed, NULL);
+    if (!journal->regions) {
         *err = -ENOMEM;
-        map_free(map);
+        journal_free(journal);
         return NULL;
     }
-    *err = tm_mapping_open(&map->mapping, options->sys, options->fd, options->offset, g->length);
+    *err =
+        tm_mapping_open(&journal->mapping, options->sys, options->fd, options->offset, g->length);
     if (*err < 0) {
-        map_free(map);
+        journal_free(journal);
         return NULL;
     }
-    map->table = (uint64_t *)((char *)map->mapping.address + g->table_offset);
-    map->words = (uint64_t *)((char *)map->mapping.address + g->words_offset);
-    return map;
+    journal->table = (uint64_t *)((char *)journal->mapping.address + g->table_offset);
+    journal->words = (uint64_t *)((char *)journal->mapping.address + g->words_offset);
+    return journal;
 }
 
-void bmp_journal_close(BmpJournal *map)
+void bmp_journal_close(BmpJournal *journal)
 {
-    if (!map)
+    if (!journal)
         return;
-    tm_mapping_close(&map->mapping);
-    map_free(map);
+    tm_mapping_close(&journal->mapping);
+    journal_free(journal);
 }
 
-void bmp_journal_restart(BmpJournal *map, uint64_t epoch)
+void bmp_journal_restart(BmpJournal *journal, uint64_t epoch)
 {
-    TM_GUARD(&map->lock);
+    TM_GUARD(&journal->lock);
 
-    while (map->syncing) /* a tick's last */
-        pthread_cond_wait(&map->changed, &map->lock);
-    map->o.epoch = epoch;
-    map->number = 0;
-    map->touched = map->unsynced = false;
-    memset(map->regions, 0, map->o.geometry.regions);
-    memset(map->recent, 0, sizeof(map->recent));
-    g_array_set_size(map->asked, 0);
-    g_array_set_size(map->intents, 0);
-    __atomic_store_n(&map->no_room, false, __ATOMIC_RELAXED);
+    while (journal->syncing) /* a tick's last */
+        pthread_cond_wait(&journal->changed, &journal->lock);
+    journal->o.epoch = epoch;
+    journal->number = 0;
+    journal->touched = journal->unsynced = false;
+    memset(journal->regions, 0, journal->o.geometry.regions);
+    memset(journal->recent, 0, sizeof(journal->recent));
+    g_array_set_size(journal->asked, 0);
+    g_array_set_size(journal->intents, 0);
+    __atomic_store_n(&journal->no_room, false, __ATOMIC_RELAXED);
 }
 
-bool bmp_journal_untouched(const BmpJournal *map)
+bool bmp_journal_untouched(const BmpJournal *journal)
 {
-    return !map->touched;
+    return !journal->touched;
 }
 
-int bmp_journal_failed(const BmpJournal *map)
+int bmp_journal_failed(const BmpJournal *journal)
 {
-    if (tm_mapping_broken(&map->mapping))
+    if (tm_mapping_broken(&journal->mapping))
         return -EIO;
-    return -__atomic_load_n(&map->failed, __ATOMIC_ACQUIRE);
+    return -__atomic_load_n(&journal->failed, __ATOMIC_ACQUIRE);
 }
 
-bool bmp_journal_full(const BmpJournal *map)
+bool bmp_journal_full(const BmpJournal *journal)
 {
-    return __atomic_load_n(&map->no_room, __ATOMIC_RELAXED);
+    return __atomic_load_n(&journal->no_room, __ATOMIC_RELAXED);
 }
 
-void bmp_journal_give_up(BmpJournal *map)
+void bmp_journal_give_up(BmpJournal *journal)
 {
-    __atomic_store_n(&map->given_up, true, __ATOMIC_RELEASE);
+    __atomic_store_n(&journal->given_up, true, __ATOMIC_RELEASE);
 }
 
 /* ---- marking */
 
-BmpIntent bmp_journal_granules(const BmpJournal *map, uint64_t offset, uint64_t length)
+BmpIntent bmp_journal_granules(const BmpJournal *journal, uint64_t offset, uint64_t length)
 {
-    uint64_t size = map->o.geometry.size, shift = map->o.geometry.map_shift;
+    uint64_t size = journal->o.geometry.size, shift = journal->o.geometry.journal_shift;
 
     if (offset >= size || !length)
         return (BmpIntent){ 0, 0 };
@@ -150,36 +151,36 @@ BmpIntent bmp_journal_granules(const BmpJournal *map, uint64_t offset, uint64_t 
                         ((offset + tm_min(length, size - offset) - 1) >> shift) + 1 };
 }
 
-bool bmp_journal_marked(const BmpJournal *map, BmpIntent range)
+bool bmp_journal_marked(const BmpJournal *journal, BmpIntent range)
 {
     uint64_t next;
 
     for (uint64_t at = range.first; at < range.end; at = next) {
-        uint32_t r = region_of(map, at), bits;
-        unsigned state = region_get(map, r);
-        const uint64_t *word = word_of(map, at, range.end, &bits, &next);
+        uint32_t r = region_of(journal, at), bits;
+        unsigned state = region_get(journal, r);
+        const uint64_t *word = word_of(journal, at, range.end, &bits, &next);
 
         if (state == NONE)
             return false;
         if (state == FULL)
-            next = region_end(map, r);
+            next = region_end(journal, r);
         else if (bits & ~(uint32_t)GUINT64_FROM_LE(__atomic_load_n(word, __ATOMIC_ACQUIRE)))
             return false;
     }
     return true;
 }
 
-bool bmp_journal_mark(BmpJournal *map, uint64_t offset, uint64_t length)
+bool bmp_journal_mark(BmpJournal *journal, uint64_t offset, uint64_t length)
 {
-    BmpIntent range = bmp_journal_granules(map, offset, length);
+    BmpIntent range = bmp_journal_granules(journal, offset, length);
 
-    if (range.first == range.end || __atomic_load_n(&map->given_up, __ATOMIC_ACQUIRE))
+    if (range.first == range.end || __atomic_load_n(&journal->given_up, __ATOMIC_ACQUIRE))
         return true;
-    if (!bmp_journal_marked(map, range)) {
-        TM_GUARD(&map->lock);
+    if (!bmp_journal_marked(journal, range)) {
+        TM_GUARD(&journal->lock);
 
-        if (!bmp_journal_put(map, range))
+        if (!bmp_journal_put(journal, range))
             return false;
     }
-    return !tm_mapping_broken(&map->mapping); /* else the marks went nowhere */
+    return !tm_mapping_broken(&journal->mapping); /* else the marks went nowhere */
 }

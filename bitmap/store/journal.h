@@ -15,8 +15,8 @@
  * Invariants (M names are the tests'):
  *  M1  A bit is only set within an intent that is on the medium, and before the data is written.
  *  M2  An intent leaves the list only after every bit that was set in it was synced.
- *  M3  Words of a region are initialised before its entry gets the map's epoch, and on the medium
- *      before the entry says READY.
+ *  M3  Words of a region are initialised before its entry gets the journal's epoch, and on the
+ *      medium before the entry says READY.
  *  M4  A page of the mapping is only touched where the file has been written: never a hole, so that
  *      a full file system is an error of a call, not a signal.
  *  M5  A region whose words can't be written (ENOSPC) becomes CROWDED, which takes an entry only.
@@ -38,7 +38,7 @@ typedef struct BmpJournalOptions {
     const TmSys *sys; /* borrowed */
     int fd;           /* the store's; borrowed */
     BmpGeometry geometry;
-    uint64_t offset; /* of the map in the file */
+    uint64_t offset; /* of the journal in the file */
     uint64_t seed, epoch;
     BmpDurability durability;
 } BmpJournalOptions;
@@ -55,41 +55,41 @@ int bmp_journal_create(const TmSys *sys, int fd, uint64_t offset, const BmpGeome
 /* Maps what bmp_journal_create() or an earlier session wrote; every region counts as untouched in
  * @epoch, which must be newer than any stamp there. NULL: -errno in *err. */
 BmpJournal *bmp_journal_open(const BmpJournalOptions *options, int *err);
-void bmp_journal_close(BmpJournal *map); /* NULL is fine */
+void bmp_journal_close(BmpJournal *journal); /* NULL is fine */
 /* A new epoch in the same place: everything is clean again. Nobody marks. */
-void bmp_journal_restart(BmpJournal *map, uint64_t epoch);
+void bmp_journal_restart(BmpJournal *journal, uint64_t epoch);
 
 /* Whether nothing was marked and nothing asked for in this epoch. Nobody marks. */
-bool bmp_journal_untouched(const BmpJournal *map);
+bool bmp_journal_untouched(const BmpJournal *journal);
 
 /* Marks the granules that [offset, offset + length) touches, cut at the end of the disk. true:
  * done, the data may be written. false: it takes an intent, which is asked for by now; call
  * bmp_journal_intend(), begin again. Where it is marked already: loads only, no lock. After
  * bmp_journal_give_up() always true. */
-bool bmp_journal_mark(BmpJournal *map, uint64_t offset, uint64_t length);
+bool bmp_journal_mark(BmpJournal *journal, uint64_t offset, uint64_t length);
 /* Whether bmp_journal_intend() would wait for a sync (else it is quick enough for a loop thread).
  * */
-bool bmp_journal_intend_waits(const BmpJournal *map);
+bool bmp_journal_intend_waits(const BmpJournal *journal);
 /* Marks the range, and waits for the sync that this takes with BMP_DURABLE_POWER. 0, or -errno: the
- * map has failed, now or before. Not within a reader section of the tracker. */
-int bmp_journal_intend(BmpJournal *map, uint64_t offset, uint64_t length);
+ * journal has failed, now or before. Not within a reader section of the tracker. */
+int bmp_journal_intend(BmpJournal *journal, uint64_t offset, uint64_t length);
 
 /* Syncs what was marked since the last sync, so that an error of it is seen, with
  * BMP_DURABLE_PROCESS now and then; and closes what was opened ahead and has got no marks for three
  * ticks. Syncs only if there is something to sync. 0 or -errno as intend. A worker. */
-int bmp_journal_tick(BmpJournal *map);
+int bmp_journal_tick(BmpJournal *journal);
 
 /* Why nothing new is recorded any more: -errno of the first sync or access that failed, or 0. Marks
  * that need an intent are held back from then on until somebody gives up. */
-int bmp_journal_failed(const BmpJournal *map);
+int bmp_journal_failed(const BmpJournal *journal);
 /* The store has been distrusted, as far as that is possible: marks don't matter any more. */
-void bmp_journal_give_up(BmpJournal *map);
+void bmp_journal_give_up(BmpJournal *journal);
 /* Whether regions are CROWDED for want of room (M5). */
-bool bmp_journal_full(const BmpJournal *map);
+bool bmp_journal_full(const BmpJournal *journal);
 
 /* ---- recovery: reading only */
 typedef struct BmpJournalFound {
-    BmpBits marked;    /* granules of the map that are marked, for sure */
+    BmpBits marked;    /* granules of the journal that are marked, for sure */
     BmpBits uncertain; /* dirty only because of recovery: intents after a power loss, damage;
                         * disjoint from @marked */
     size_t damaged_entries, damaged_words;

@@ -28,7 +28,7 @@
  * An entry that says READY, FULL or CROWDED is written after a sync and is on the medium with the
  * next, before the intents leave that have told of the same until then.
  *
- * Locks: map->lock guards all but what is atomic; a leaf. No calls for I/O under it. */
+ * Locks: journal->lock guards all but what is atomic; a leaf. No calls for I/O under it. */
 #pragma once
 #include "bitmap/store/intents.h"
 #include "bitmap/store/journal.h"
@@ -83,69 +83,69 @@ struct BmpJournal {
     uint64_t recent[1u << RECENT_BITS]; /* units that were asked for, plus 1; by a hash */
 };
 
-static inline uint32_t region_of(const BmpJournal *map, uint64_t granule)
+static inline uint32_t region_of(const BmpJournal *journal, uint64_t granule)
 {
-    return (uint32_t)(granule >> map->region_shift);
+    return (uint32_t)(granule >> journal->region_shift);
 }
 
-static inline uint64_t region_first(const BmpJournal *map, uint32_t r)
+static inline uint64_t region_first(const BmpJournal *journal, uint32_t r)
 {
-    return (uint64_t)r << map->region_shift;
+    return (uint64_t)r << journal->region_shift;
 }
 
-static inline uint64_t region_end(const BmpJournal *map, uint32_t r)
+static inline uint64_t region_end(const BmpJournal *journal, uint32_t r)
 {
-    return tm_min(region_first(map, r + 1), map->granules);
+    return tm_min(region_first(journal, r + 1), journal->granules);
 }
 
-static inline unsigned region_get(const BmpJournal *map, uint32_t r)
+static inline unsigned region_get(const BmpJournal *journal, uint32_t r)
 {
-    return __atomic_load_n(&map->regions[r], __ATOMIC_ACQUIRE);
+    return __atomic_load_n(&journal->regions[r], __ATOMIC_ACQUIRE);
 }
 
-static inline void region_set(BmpJournal *map, uint32_t r, unsigned state)
+static inline void region_set(BmpJournal *journal, uint32_t r, unsigned state)
 {
-    __atomic_store_n(&map->regions[r], (uint8_t)state, __ATOMIC_RELEASE);
+    __atomic_store_n(&journal->regions[r], (uint8_t)state, __ATOMIC_RELEASE);
 }
 
-static inline bool covers_region(const BmpJournal *map, BmpIntent range, uint32_t r)
+static inline bool covers_region(const BmpJournal *journal, BmpIntent range, uint32_t r)
 {
-    return range.first <= region_first(map, r) && range.end >= region_end(map, r);
+    return range.first <= region_first(journal, r) && range.end >= region_end(journal, r);
 }
 
 /* The word that has granule @first, and in *bits those of [first, end) that it has; returned in
  * *next: where the next word goes on. */
-static inline uint64_t *word_of(const BmpJournal *map, uint64_t first, uint64_t end, uint32_t *bits,
-                                uint64_t *next)
+static inline uint64_t *word_of(const BmpJournal *journal, uint64_t first, uint64_t end,
+                                uint32_t *bits, uint64_t *next)
 {
-    uint32_t r = region_of(map, first);
-    uint64_t in = first - region_first(map, r);
+    uint32_t r = region_of(journal, first);
+    uint64_t in = first - region_first(journal, r);
     unsigned bit = in % BMP_WORD_GRANULES, n;
 
-    *next = tm_min(tm_min(end, region_end(map, r)), first + BMP_WORD_GRANULES - bit);
+    *next = tm_min(tm_min(end, region_end(journal, r)), first + BMP_WORD_GRANULES - bit);
     n = (unsigned)(*next - first);
     *bits = UINT32_MAX >> (BMP_WORD_GRANULES - n) << bit;
-    return map->words + map->o.geometry.block / 8 * r + in / BMP_WORD_GRANULES;
+    return journal->words + journal->o.geometry.block / 8 * r + in / BMP_WORD_GRANULES;
 }
 
 /* The granules that a range of bytes touches, cut at the end of the disk; first == end: none. */
-BmpIntent bmp_journal_granules(const BmpJournal *map, uint64_t offset, uint64_t length);
+BmpIntent bmp_journal_granules(const BmpJournal *journal, uint64_t offset, uint64_t length);
 /* Whether all of it is marked. Lock-free. */
-bool bmp_journal_marked(const BmpJournal *map, BmpIntent range);
+bool bmp_journal_marked(const BmpJournal *journal, BmpIntent range);
 
 /* ---- under the lock */
 
 /* Marks what has intents, and asks for them otherwise; whether it is marked. */
-bool bmp_journal_put(BmpJournal *map, BmpIntent range);
+bool bmp_journal_put(BmpJournal *journal, BmpIntent range);
 /* Marks a range; a region without words becomes FULL. */
-void bmp_journal_set(BmpJournal *map, BmpIntent range);
-void bmp_journal_entry(BmpJournal *map, uint32_t r, BmpRegionState state);
+void bmp_journal_set(BmpJournal *journal, BmpIntent range);
+void bmp_journal_entry(BmpJournal *journal, uint32_t r, BmpRegionState state);
 
 /* What no marks have come to for some ticks, and what is in the way, is closed; and for each of the
  * first @n ranges that wait there may be a window. */
-void bmp_windows_choose(BmpJournal *map, size_t n);
+void bmp_windows_choose(BmpJournal *journal, size_t n);
 /* Time has passed; whether the list has a window that can leave. */
-bool bmp_windows_tick(BmpJournal *map);
-void bmp_windows_init(BmpJournal *map);
+bool bmp_windows_tick(BmpJournal *journal);
+void bmp_windows_init(BmpJournal *journal);
 
 /* 0 or -errno; all of it. */

@@ -1,7 +1,7 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* bitmap/store/journal_recover.c: what the map of a store says that nobody has open: reading only.
- * */
+/* bitmap/store/journal_recover.c: what the journal says of a store that nobody has open: it only
+ * reads. */
 #include "bitmap/store/intents.h"
 #include "bitmap/store/journal.h"
 
@@ -16,10 +16,10 @@
 typedef struct Reader {
     const TmSys *sys;
     int fd;
-    uint64_t offset; /* of the map */
+    uint64_t offset; /* of the journal */
     const BmpGeometry *g;
     BmpJournalFound *found;
-    uint64_t from, length; /* of the map: what @buffer holds */
+    uint64_t from, length; /* of the journal: what @buffer holds */
     uint64_t buffer[CHUNK / 8];
 } Reader;
 
@@ -88,7 +88,7 @@ static void add_words(Reader *r, uint64_t first_granule, uint64_t granules, cons
     }
 }
 
-/* @n bytes of the map, at most CHUNK; what follows them is likely wanted next. */
+/* @n bytes of the journal, at most CHUNK; what follows them is likely wanted next. */
 static const uint64_t *words_at(Reader *r, uint64_t at, uint64_t n)
 {
     if (at < r->from || at + n > r->from + r->length) {
@@ -103,7 +103,7 @@ static void read_words(Reader *r, uint32_t region)
 {
     const BmpGeometry *g = r->g;
     uint64_t at = g->words_offset + g->block * region;
-    uint64_t granules = UINT64_C(1) << (g->region_shift - g->map_shift);
+    uint64_t granules = UINT64_C(1) << (g->region_shift - g->journal_shift);
 
     for (uint64_t done = 0; done < g->block; done += CHUNK) {
         uint64_t n = tm_min(CHUNK, g->block - done), skip = done / 8 * BMP_WORD_GRANULES;
@@ -175,8 +175,8 @@ void bmp_journal_recover(const TmSys *sys, int fd, uint64_t offset, const BmpGeo
     r->found = found;
     r->from = r->length = 0;
     *found = (BmpJournalFound){ 0 };
-    bmp_bits_init(&found->marked, geometry->size, geometry->map_shift);
-    bmp_bits_init(&found->uncertain, geometry->size, geometry->map_shift);
+    bmp_bits_init(&found->marked, geometry->size, geometry->journal_shift);
+    bmp_bits_init(&found->uncertain, geometry->size, geometry->journal_shift);
     if (power_lost)
         read_intents(r, seed, epoch);
     read_or_zero(r, table, n, offset + geometry->table_offset);

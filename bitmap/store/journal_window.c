@@ -22,30 +22,31 @@ uint64_t bmp_journal_bound(uint64_t size)
     return tm_min(size / BMP_JOURNAL_BOUND_PART, BMP_JOURNAL_BOUND_MAX);
 }
 
-void bmp_windows_init(BmpJournal *map)
+void bmp_windows_init(BmpJournal *journal)
 {
-    map->budget = map->o.durability == BMP_DURABLE_POWER
-                      ? bmp_journal_bound(map->o.geometry.size) >> map->o.geometry.map_shift
-                      : 0;
-    map->unit = UNIT_MIN;
-    while (map->unit * 2 * UNITS <= map->budget)
-        map->unit *= 2;
-    if (map->unit > map->budget)
-        map->unit = 0;
+    journal->budget =
+        journal->o.durability == BMP_DURABLE_POWER
+            ? bmp_journal_bound(journal->o.geometry.size) >> journal->o.geometry.journal_shift
+            : 0;
+    journal->unit = UNIT_MIN;
+    while (journal->unit * 2 * UNITS <= journal->budget)
+        journal->unit *= 2;
+    if (journal->unit > journal->budget)
+        journal->unit = 0;
 }
 
 /* How many granules of a range are not marked. */
-static uint64_t unmarked(const BmpJournal *map, BmpIntent range)
+static uint64_t unmarked(const BmpJournal *journal, BmpIntent range)
 {
     uint64_t n = 0, at = range.first, next;
 
     for (; at < range.end; at = next) {
-        uint32_t r = region_of(map, at), bits;
-        unsigned state = region_get(map, r);
-        const uint64_t *word = word_of(map, at, range.end, &bits, &next);
+        uint32_t r = region_of(journal, at), bits;
+        unsigned state = region_get(journal, r);
+        const uint64_t *word = word_of(journal, at, range.end, &bits, &next);
 
         if (state == FULL || state == NONE)
-            next = tm_min(range.end, region_end(map, r));
+            next = tm_min(range.end, region_end(journal, r));
         if (state == NONE)
             n += next - at;
         else if (state != FULL)
@@ -55,17 +56,17 @@ static uint64_t unmarked(const BmpJournal *map, BmpIntent range)
     return n;
 }
 
-static Intent *nth(const BmpJournal *map, guint i)
+static Intent *nth(const BmpJournal *journal, guint i)
 {
-    return &g_array_index(map->intents, Intent, i);
+    return &g_array_index(journal->intents, Intent, i);
 }
 
-static void close_coldest(BmpJournal *map)
+static void close_coldest(BmpJournal *journal)
 {
     Intent *coldest = NULL;
 
-    for (guint i = 0; i < map->intents->len; i++) {
-        Intent *w = nth(map, i);
+    for (guint i = 0; i < journal->intents->len; i++) {
+        Intent *w = nth(journal, i);
 
         if (is_window(w) && w->state == OPEN && (!coldest || w->used < coldest->used))
             coldest = w;
@@ -75,15 +76,15 @@ static void close_coldest(BmpJournal *map)
 }
 
 /* Whether somebody who asks for @range is likely to go on, and with what. */
-static bool foresee(BmpJournal *map, BmpIntent range, BmpIntent *window)
+static bool foresee(BmpJournal *journal, BmpIntent range, BmpIntent *window)
 {
-    uint64_t unit = range.first / map->unit;
-    uint64_t *recent = &map->recent[unit * UINT64_C(0x9e3779b97f4a7c15) >> (64 - RECENT_BITS)];
+    uint64_t unit = range.first / journal->unit;
+    uint64_t *recent = &journal->recent[unit * UINT64_C(0x9e3779b97f4a7c15) >> (64 - RECENT_BITS)];
     bool again = *recent == unit + 1;
 
     *recent = unit + 1;
-    for (guint i = 0; i < map->intents->len; i++) {
-        const Intent *w = nth(map, i);
+    for (guint i = 0; i < journal->intents->len; i++) {
+        const Intent *w = nth(journal, i);
         uint64_t length = w->range.end - w->range.first;
 
         if (!is_window(w))
@@ -93,55 +94,55 @@ static bool foresee(BmpJournal *map, BmpIntent range, BmpIntent *window)
         if (range.first < w->range.end || range.first - w->range.end >= length)
             continue;
         *window = (BmpIntent){ w->range.end, tm_max(w->range.end, range.end) +
-                                                 tm_min(2 * length, map->budget / 2) };
+                                                 tm_min(2 * length, journal->budget / 2) };
         return true;
     }
-    *window = (BmpIntent){ unit * map->unit, (unit + 1) * map->unit };
+    *window = (BmpIntent){ unit * journal->unit, (unit + 1) * journal->unit };
     return again;
 }
 
-void bmp_windows_choose(BmpJournal *map, size_t n)
+void bmp_windows_choose(BmpJournal *journal, size_t n)
 {
     uint64_t ahead = 0;
     unsigned windows = 0;
 
-    if (!map->unit)
+    if (!journal->unit)
         return;
-    for (guint i = 0; i < map->intents->len; i++) {
-        Intent *w = nth(map, i);
+    for (guint i = 0; i < journal->intents->len; i++) {
+        Intent *w = nth(journal, i);
 
         if (!is_window(w))
             continue;
         windows++;
-        ahead += unmarked(map, w->range);
+        ahead += unmarked(journal, w->range);
         if (w->state == OPEN && w->idle >= IDLE_TICKS)
             w->state = CLOSING;
     }
     for (size_t i = 0; i < n; i++) {
-        Intent w = { .state = PENDING, .used = ++map->marks };
-        BmpIntent range = g_array_index(map->asked, BmpIntent, i);
-        uint64_t room = tm_min(map->budget - ahead, map->granules);
+        Intent w = { .state = PENDING, .used = ++journal->marks };
+        BmpIntent range = g_array_index(journal->asked, BmpIntent, i);
+        uint64_t room = tm_min(journal->budget - ahead, journal->granules);
 
-        if (!foresee(map, range, &w.range))
+        if (!foresee(journal, range, &w.range))
             continue;
-        w.range.end = tm_min(tm_min(w.range.end, w.range.first + room), map->granules);
-        if (windows == WINDOWS_MAX || w.range.end < w.range.first + map->unit / 2 ||
+        w.range.end = tm_min(tm_min(w.range.end, w.range.first + room), journal->granules);
+        if (windows == WINDOWS_MAX || w.range.end < w.range.first + journal->unit / 2 ||
             w.range.end <= range.end) {
-            close_coldest(map);
+            close_coldest(journal);
             continue;
         }
-        ahead += unmarked(map, w.range);
+        ahead += unmarked(journal, w.range);
         windows++;
-        g_array_append_val(map->intents, w);
+        g_array_append_val(journal->intents, w);
     }
 }
 
-bool bmp_windows_tick(BmpJournal *map)
+bool bmp_windows_tick(BmpJournal *journal)
 {
     bool stale = false;
 
-    for (guint i = 0; i < map->intents->len; i++) {
-        Intent *w = nth(map, i);
+    for (guint i = 0; i < journal->intents->len; i++) {
+        Intent *w = nth(journal, i);
 
         if (!is_window(w))
             continue; /* all of it is marked: it costs nothing after a loss of power */

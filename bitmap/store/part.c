@@ -43,14 +43,14 @@ static unsigned finest(const BmpPart *part)
     return shift;
 }
 
-static bool same_map(const BmpPart *part)
+static bool same_journal(const BmpPart *part)
 {
     const BmpSuper *old = &part->store->super;
     BmpGeometry now;
 
-    return !part->create && old->map_shift && part->store->map_sound &&
+    return !part->create && old->journal_shift && part->store->journal_sound &&
            bmp_geometry_of(&now, old) && now.size == part->geometry.size &&
-           now.map_shift == part->geometry.map_shift &&
+           now.journal_shift == part->geometry.journal_shift &&
            now.region_shift == part->geometry.region_shift;
 }
 
@@ -79,18 +79,18 @@ static void place(BmpPart *part, uint64_t catalogue_length)
     uint64_t extents[2 * G_N_ELEMENTS(named) + 1][2] = { { 0 } };
 
     for (size_t i = 0; i < G_N_ELEMENTS(named) && !part->create; i++) {
-        extents[2 * i][0] = named[i]->map_offset, extents[2 * i][1] = named[i]->map_length;
+        extents[2 * i][0] = named[i]->journal_offset, extents[2 * i][1] = named[i]->journal_length;
         extents[2 * i + 1][0] = named[i]->catalogue_offset;
         extents[2 * i + 1][1] = named[i]->catalogue_length;
     }
-    if (!part->geometry.map_shift) {
-        next->map_offset = next->map_length = 0;
-    } else if (part->new_map) {
-        next->map_length = part->geometry.length;
-        next->map_offset = find_room(extents, 4, next->map_length);
+    if (!part->geometry.journal_shift) {
+        next->journal_offset = next->journal_length = 0;
+    } else if (part->new_journal) {
+        next->journal_length = part->geometry.length;
+        next->journal_offset = find_room(extents, 4, next->journal_length);
     }
     if (part->new_catalogue) {
-        extents[4][0] = next->map_offset, extents[4][1] = next->map_length;
+        extents[4][0] = next->journal_offset, extents[4][1] = next->journal_length;
         next->catalogue_length = catalogue_length;
         next->catalogue_offset = find_room(extents, 5, catalogue_length);
     }
@@ -121,9 +121,9 @@ static void fill_super(BmpPart *part)
     next->disk_size = store->set ? store->set->size : store->super.disk_size;
     next->state = part->state;
     next->durability = store->o.durability;
-    next->map_shift = part->geometry.map_shift;
+    next->journal_shift = part->geometry.journal_shift;
     next->region_shift = part->geometry.region_shift;
-    next->map_epoch = next->map_shift ? store->last_epoch + 1 : 0;
+    next->journal_epoch = next->journal_shift ? store->last_epoch + 1 : 0;
     memcpy(next->boot_id, store->o.boot_id, sizeof(next->boot_id));
     if (store->o.sys->fstat(part->fd, &st) == 0) {
         next->store_dev = st.st_dev;
@@ -159,25 +159,25 @@ static int write_content(BmpPart *part, const GByteArray *catalogue)
 
     if (part->new_catalogue)
         ret = tm_write_all(sys, part->fd, catalogue->data, catalogue->len, next->catalogue_offset);
-    if (ret == 0 && part->new_map)
-        ret = bmp_journal_create(sys, part->fd, next->map_offset, &part->geometry,
+    if (ret == 0 && part->new_journal)
+        ret = bmp_journal_create(sys, part->fd, next->journal_offset, &part->geometry,
                                  bmp_entry_seed(next->uuid));
-    if (ret == 0 && (part->new_catalogue || part->new_map))
+    if (ret == 0 && (part->new_catalogue || part->new_journal))
         ret = sync_part(part);
     return ret;
 }
 
-/* The new map is ready before there is no way back. */
-BmpJournal *bmp_part_open_map(BmpPart *part, int *err)
+/* The new journal is ready before there is no way back. */
+BmpJournal *bmp_part_open_journal(BmpPart *part, int *err)
 {
     BmpStore *store = part->store;
     BmpJournalOptions options = {
         .sys = store->o.sys,
         .fd = part->fd,
         .geometry = part->geometry,
-        .offset = part->next.map_offset,
+        .offset = part->next.journal_offset,
         .seed = bmp_entry_seed(part->next.uuid),
-        .epoch = part->next.map_epoch,
+        .epoch = part->next.journal_epoch,
         .durability = store->o.durability,
     };
 
@@ -262,12 +262,12 @@ void bmp_part_discard(BmpPart *part)
     part->fd = -1;
 }
 
-/* Whether the map has something that a new epoch would drop. */
+/* Whether the journal has something that a new epoch would drop. */
 static bool marked_since(BmpSet *set)
 {
-    BmpJournal *map = __atomic_load_n(&set->map, __ATOMIC_RELAXED);
+    BmpJournal *journal = __atomic_load_n(&set->journal, __ATOMIC_RELAXED);
 
-    return map && !bmp_journal_untouched(map);
+    return journal && !bmp_journal_untouched(journal);
 }
 
 /* The new state, in a place that nothing names. */
@@ -313,9 +313,10 @@ bool bmp_part_prepare(BmpPart *part, GError **error)
         bmp_geometry_choose(&part->geometry, size, shift,
                             store->o.region_shift_min ? store->o.region_shift_min
                                                       : BMP_REGION_SHIFT_MIN);
-    part->new_map = shift && store->set && !same_map(part);
-    part->open_map = part->new_map ||
-                     (shift && store->set && !__atomic_load_n(&store->set->map, __ATOMIC_RELAXED));
+    part->new_journal = shift && store->set && !same_journal(part);
+    part->open_journal =
+        part->new_journal ||
+        (shift && store->set && !__atomic_load_n(&store->set->journal, __ATOMIC_RELAXED));
     part->new_catalogue = part->create || !store->catalogue_good || part->grouped ||
                           (store->set && (store->set->touched || marked_since(store->set)));
     if (!prepare_file(part, error))
@@ -384,12 +385,12 @@ int bmp_part_publish_new(BmpPart *part, GError **error)
 }
 
 /* The new state is in force, on the medium and here. */
-void bmp_part_settle(BmpPart *part, BmpJournal *map)
+void bmp_part_settle(BmpPart *part, BmpJournal *journal)
 {
     BmpStore *store = part->store;
     BmpSuper *next = &part->next;
-    uint64_t end =
-        MAX(next->map_offset + next->map_length, next->catalogue_offset + next->catalogue_length);
+    uint64_t end = MAX(next->journal_offset + next->journal_length,
+                       next->catalogue_offset + next->catalogue_length);
     struct stat st;
 
     if (part->create && store->fd >= 0)
@@ -402,16 +403,16 @@ void bmp_part_settle(BmpPart *part, BmpJournal *map)
     store->doubted = false;
     store->replace = false;
     store->keep_empty = store->keep_empty && !part->n;
-    store->map_sound = true;
-    if (next->map_epoch)
-        store->last_epoch = next->map_epoch;
+    store->journal_sound = true;
+    if (next->journal_epoch)
+        store->last_epoch = next->journal_epoch;
     if (store->set) {
-        BmpJournal *old = __atomic_load_n(&store->set->map, __ATOMIC_RELAXED);
+        BmpJournal *old = __atomic_load_n(&store->set->journal, __ATOMIC_RELAXED);
 
-        if (part->open_map || !next->map_shift)
-            bmp_store_set_map(store, map);
+        if (part->open_journal || !next->journal_shift)
+            bmp_store_set_journal(store, journal);
         else if (old)
-            bmp_journal_restart(old, next->map_epoch);
+            bmp_journal_restart(old, next->journal_epoch);
         store->set->touched = false;
     }
     if (!part->create && store->o.sys->fstat(store->fd, &st) == 0 && (uint64_t)st.st_size > end &&

@@ -16,8 +16,8 @@ typedef struct BmpPart {
     size_t n;
     BmpSuper next;
     BmpGeometry geometry;
-    bool new_map;  /* a table is written */
-    bool open_map; /* it, or the one that is there, is mapped */
+    bool new_journal;  /* a table is written */
+    bool open_journal; /* it, or the one that is there, is mapped */
     bool new_catalogue;
     bool create;    /* the file is written anew */
     bool vanish;    /* there is nothing left to keep */
@@ -37,7 +37,7 @@ void bmp_part_clear(BmpPart *part);
 /* The new state is on the medium. On failure nothing is left of it. */
 bool bmp_part_prepare(BmpPart *part, GError **error);
 /* The journal of the new state; NULL and *err where it can't be had. */
-BmpJournal *bmp_part_open_map(BmpPart *part, int *err);
+BmpJournal *bmp_part_open_journal(BmpPart *part, int *err);
 /* Takes back what was prepared, with the file if it was new. */
 void bmp_part_discard(BmpPart *part);
 
@@ -55,4 +55,4 @@ void bmp_part_undo_supers(BmpPart *part, int err);
 /* The same of a new file that has its name. Whether that is on the medium. */
 bool bmp_part_unsay(BmpPart *part);
 /* The new state is in force: the store and its set go on with it. */
-void bmp_part_settle(BmpPart *part, BmpJournal *map);
+void bmp_part_settle(BmpPart *part, BmpJournal *journal);

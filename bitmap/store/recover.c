@@ -98,9 +98,9 @@ static void degrade(BmpRecord *record, char *reason)
         record->reason = reason;
 }
 
-/* ---- what the map adds */
+/* ---- what the journal adds */
 
-/* Bitmaps of the map's granularity share what comes out. */
+/* Bitmaps of the journal's granularity share what comes out. */
 static void add(BmpBits *to, const BmpBits *from, BmpMemo *memo)
 {
     if (bmp_bits_same_geometry(to, from))
@@ -151,7 +151,7 @@ static void add_everything(Reader *r, GArray *records, const BmpSuper *super, co
     bmp_journal_found_clear(&found);
 }
 
-static char *map_reason(const BmpJournalFound *found, bool unsynced)
+static char *journal_reason(const BmpJournalFound *found, bool unsynced)
 {
     GString *text = g_string_new(NULL);
 
@@ -164,7 +164,7 @@ static char *map_reason(const BmpJournalFound *found, bool unsynced)
                                text->len ? "; " : "", found->crowded_regions);
     if (found->damaged_entries || found->damaged_words)
         g_string_append_printf(
-            text, "%sthe store is damaged: %zu regions and %zu words of its map count as dirty",
+            text, "%sthe store is damaged: %zu regions and %zu words of its journal count as dirty",
             text->len ? "; " : "", found->damaged_entries, found->damaged_words);
     if (found->damaged_intents)
         g_string_append_printf(text,
@@ -181,7 +181,7 @@ static uint64_t store_ino(const Reader *r)
     return r->o->sys->fstat(r->o->fd, &st) < 0 ? 0 : st.st_ino;
 }
 
-static void add_map(Reader *r, GArray *records, const BmpSuper *super)
+static void add_journal(Reader *r, GArray *records, const BmpSuper *super)
 {
     const BmpRecoverOptions *o = r->o;
     g_autofree char *reason = NULL;
@@ -191,7 +191,7 @@ static void add_map(Reader *r, GArray *records, const BmpSuper *super)
     struct stat st;
     bool power_lost, moved = bmp_identity_moved_with(super, o->disk, ino);
 
-    if (!super->map_shift || super->state == BMP_STORE_CLOSED || !super->disk_size)
+    if (!super->journal_shift || super->state == BMP_STORE_CLOSED || !super->disk_size)
         return;
     r->out->as_stored = false;
     if (super->state == BMP_STORE_DISTRUSTED) {
@@ -212,9 +212,9 @@ static void add_map(Reader *r, GArray *records, const BmpSuper *super)
         return;
     }
     bmp_geometry_of(&geometry, super); /* the superblock was checked for it */
-    bmp_journal_recover(o->sys, o->fd, super->map_offset, &geometry, bmp_entry_seed(super->uuid),
-                        super->map_epoch, power_lost, &found);
-    reason = map_reason(&found, o->unsynced);
+    bmp_journal_recover(o->sys, o->fd, super->journal_offset, &geometry,
+                        bmp_entry_seed(super->uuid), super->journal_epoch, power_lost, &found);
+    reason = journal_reason(&found, o->unsynced);
     add_found(r, records, &found, reason);
     bmp_journal_found_clear(&found);
 }
@@ -225,7 +225,7 @@ static bool read_state(Reader *r, const BmpSuper *super, GArray *records, char *
 {
     if (!read_catalogue(r, super, records, leader))
         return false;
-    add_map(r, records, super);
+    add_journal(r, records, super);
     return true;
 }
 

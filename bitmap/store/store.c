@@ -36,7 +36,7 @@ void bmp_store_free(BmpStore *store)
 {
     if (!store)
         return;
-    bmp_store_set_map(store, NULL);
+    bmp_store_set_journal(store, NULL);
     if (store->fd >= 0)
         store->o.sys->close(store->fd);
     if (store->disk_fd >= 0)
@@ -49,13 +49,13 @@ void bmp_store_free(BmpStore *store)
     g_free(store);
 }
 
-void bmp_store_set_map(BmpStore *store, BmpJournal *map)
+void bmp_store_set_journal(BmpStore *store, BmpJournal *journal)
 {
     BmpJournal *old;
 
     if (!store->set)
         return;
-    old = __atomic_exchange_n(&store->set->map, map, __ATOMIC_ACQ_REL);
+    old = __atomic_exchange_n(&store->set->journal, journal, __ATOMIC_ACQ_REL);
     bmp_journal_close(old);
 }
 
@@ -133,7 +133,8 @@ static bool leave_word(BmpStore *store)
 
 void bmp_store_fail(BmpStore *store, int err, const char *what)
 {
-    BmpJournal *map = store->set ? __atomic_load_n(&store->set->map, __ATOMIC_ACQUIRE) : NULL;
+    BmpJournal *journal =
+        store->set ? __atomic_load_n(&store->set->journal, __ATOMIC_ACQUIRE) : NULL;
     bool word;
 
     TM_GUARD(&store->lock);
@@ -147,8 +148,8 @@ void bmp_store_fail(BmpStore *store, int err, const char *what)
             word ? "" : ", and the store on the medium can't be marked as out of date");
         bmp_store_report(store, &(BmpReport){ .reason = store->failure });
     }
-    if (map)
-        bmp_journal_give_up(map);
+    if (journal)
+        bmp_journal_give_up(journal);
 }
 
 void bmp_store_note_loss(BmpStore *store)
@@ -200,8 +201,8 @@ static bool find_file(BmpStore *store, const BmpIdentity *disk, GError **error)
     return true;
 }
 
-/* The kernel reports a writeback error from before the last process died to the first sync only, and
- * to no descriptor that may not write: that first sync has to be ours. */
+/* The kernel reports a writeback error from before the last process died to the first sync only,
+ * and to no descriptor that may not write: that first sync has to be ours. */
 static bool sync_found(BmpStore *store)
 {
     return store->o.read_only || tm_fsync(store->o.sys, store->fd) == 0;
@@ -231,14 +232,14 @@ static void recover(BmpStore *store, const BmpIdentity *disk, bool synced, BmpRe
     bmp_recover(&options, found);
     report_all(store, found);
     store->catalogue_good = found->verdict == BMP_FOUND_STORE && found->as_stored;
-    store->map_sound = store->catalogue_good; /* and nothing was marked */
+    store->journal_sound = store->catalogue_good; /* and nothing was marked */
     store->barred = found->verdict == BMP_FOUND_NOTHING;
     if (found->verdict == BMP_FOUND_STORE) {
         store->super = found->super;
         store->marked = found->super.disk_marked && bmp_identity_has(disk, found->super.uuid);
         store->stale_copy = found->stale_copy;
         store->other = found->other;
-        store->last_epoch = found->super.map_epoch;
+        store->last_epoch = found->super.journal_epoch;
         store->keep_empty = !found->records->len;
         if (store->super.disk_lossy)
             bmp_set_note_loss(store->set);
@@ -398,7 +399,7 @@ static bool end(BmpSet *set, BmpStoreState state)
     else if (!ok)
         bmp_store_fail(store, 0, error->message);
     pthread_mutex_lock(&store->ticking);
-    bmp_store_set_map(store, NULL);
+    bmp_store_set_journal(store, NULL);
     pthread_mutex_unlock(&store->ticking);
     bmp_set_change_end(&set, 1);
     return ok;
@@ -555,13 +556,13 @@ void bmp_set_distrust_store(BmpSet *set, const char *why)
 
 bool bmp_set_wants_commit(BmpSet *set)
 {
-    const BmpJournal *map;
+    const BmpJournal *journal;
     bool wants;
 
-    bmp_set_lock(set); /* a disk that grows replaces the map */
-    map = set->map;
+    bmp_set_lock(set); /* a disk that grows replaces the journal */
+    journal = set->journal;
     wants = set->store && !set->store->o.read_only && set->store->path &&
-            (bmp_store_has_failed(set->store) || (map && bmp_journal_full(map)));
+            (bmp_store_has_failed(set->store) || (journal && bmp_journal_full(journal)));
     bmp_set_unlock(set);
     return wants;
 }
@@ -595,14 +596,14 @@ void bmp_store_check_deleted(BmpStore *store)
 
 void bmp_set_tick(BmpSet *set)
 {
-    BmpJournal *map;
+    BmpJournal *journal;
     int ret;
 
     if (!set->store)
         return;
     TM_GUARD(&set->store->ticking);
-    map = __atomic_load_n(&set->map, __ATOMIC_ACQUIRE);
-    ret = map ? bmp_journal_tick(map) : 0;
+    journal = __atomic_load_n(&set->journal, __ATOMIC_ACQUIRE);
+    ret = journal ? bmp_journal_tick(journal) : 0;
     if (ret < 0)
         bmp_store_fail(set->store, -ret, "it could not be synced");
     else

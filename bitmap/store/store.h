@@ -6,7 +6,7 @@
  * A set with a store behaves as before, and besides:
  *  - bitmaps with persistent=true are in the store, which is created with the first and removed
  *    with the last;
- *  - bmp_set_mark_begin() marks the store's map, too;
+ *  - bmp_set_mark_begin() marks the store's journal, too;
  *  - a change that touches persistent bitmaps ends with bmp_set_commit(), which writes the new
  *    state so that a crash leaves the state before it or after it.
  *
@@ -17,7 +17,8 @@
  *
  * What an opening finds (R names are the tests'):
  *  R1  closed cleanly, disk unchanged since: the bitmaps as they were.
- *  R2  not closed, the page cache has survived (same boot, same file): catalogue and map: exact.
+ *  R2  not closed, the page cache has survived (same boot, same file): catalogue and journal:
+ *      exact.
  *  R3  not closed, power lost: the same, and intents dirty; with BMP_DURABLE_PROCESS everything
  *      dirty in enabled bitmaps.
  *  R4  closed cleanly, but size or modification time of the disk (regular files) differ, or the

@@ -6,7 +6,8 @@
  * Invariants:
  *  - @super is in force: at least one copy on the medium is equal to it, and no valid one is newer
  *    (else the store has failed);
- *  - nothing within an extent that @super names is written, but for the map's marks and entries;
+ *  - nothing within an extent that @super names is written, but for the journal's marks
+ *    and entries;
  *  - @fd is locked as long as it is open, but for readers, who keep nobody out.
  *
  * Locks: the set's, which main holds through changes; store->lock guards failing, which may happen
@@ -31,15 +32,15 @@ typedef struct BmpStore {
     BmpSet *set;         /* the one that has it; borrowed */
     bool catalogue_good; /* what super names is what the bitmaps were after the last commit */
     bool doubted;        /* bitmaps have become inconsistent since (bmp_set_distrust) */
-    bool map_sound;      /* the map that super names has a table without damage */
-    bool full_reported;  /* that the map has no room (atomic) */
+    bool journal_sound;  /* the journal that super names has a table without damage */
+    bool full_reported;  /* that the journal has no room (atomic) */
     bool barred;         /* something that isn't ours lies at the path */
     bool replace;        /* a ruin lies at the path, to be replaced */
     bool resting;        /* closed cleanly, to be woken (bmp_set_wake_store) */
     bool marked;         /* the disk carries its uuid, on the medium */
     bool keep_empty;     /* found so: others may have to ask it how a group ended (F9) */
 
-    pthread_mutex_t ticking; /* held by a tick, and by commits, which change the map */
+    pthread_mutex_t ticking; /* held by a tick, and by commits, which change the journal */
     pthread_mutex_t lock;
     bool failed;   /* atomic; under the lock */
     char *failure; /* under the lock */
@@ -172,8 +173,9 @@ void bmp_store_check_deleted(BmpStore *store);
 /* Once: regions are CROWDED for want of room. Any thread. */
 void bmp_store_report_full(BmpStore *store);
 void bmp_store_report(BmpStore *store, const BmpReport *report);
-/* Within the set's life, nobody marking: what marks go to. Takes the map; closes the old one. */
-void bmp_store_set_map(BmpStore *store, BmpJournal *map);
+/* Within the set's life, nobody marking: what marks go to. Takes the journal and closes
+ * the old one. */
+void bmp_store_set_journal(BmpStore *store, BmpJournal *journal);
 void bmp_store_free(BmpStore *store);
 
 /* ---- what set.c and bitmap.c do for the store, with the set's lock held, within a change */

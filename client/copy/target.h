@@ -2,9 +2,10 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/copy/target.h: the file or block device that a copy is written into.
  *
- * tc_target_examine() changes nothing. Opening locks the target as QEMU would (OFD locks on the bytes
- * that stand for permissions, see lock_target), so that a disk that QEMU, tidemarkd or another copy
- * has open is refused. A block device is opened exclusively, which fails if it is mounted.
+ * tc_target_examine() changes nothing. Opening locks the target as QEMU would (OFD locks on the
+ * bytes that stand for permissions, see lock_target), so that a disk that QEMU, tidemarkd or
+ * another copy has open is refused. A block device is opened exclusively, which fails if it is
+ * mounted.
  * Threads: write and zero may be called by several at once on distinct ranges. */
 #pragma once
 #include "util/error.h"

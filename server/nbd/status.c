@@ -7,8 +7,8 @@
  * others along. A chunk's length stands before its extents, so that place must be known first: a
  * first pass measures the contexts, one after the other up to where the shortest so far ends, and a
  * second one reports each up to the common end. A change in between may make more extents than were
- * measured; there is some room for them, and if that is not enough the rest is reported as the state
- * on the safe side. A single context is reported without the first pass.
+ * measured; there is some room for them, and if that is not enough the rest is reported as the
+ * state on the safe side. A single context is reported without the first pass.
  *
  * A context has at most EXTENTS_MAX extents, equal neighbours merged, and costs at most LOOKUPS_MAX
  * look-ups, so that an answer may be shorter than the range. One context's extents are in memory at

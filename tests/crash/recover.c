@@ -145,9 +145,9 @@ static void doubt_of_intents(const BmpSuper *super, const Image *image, const Bm
 {
     g_autoptr(GArray) intents = g_array_new(FALSE, FALSE, sizeof(BmpIntent));
 
-    if (super->map_offset + BMP_INTENTS_SIZE > image->size ||
-        !bmp_intents_decode(image->data + super->map_offset, bmp_entry_seed(super->uuid),
-                            super->map_epoch, intents)) {
+    if (super->journal_offset + BMP_INTENTS_SIZE > image->size ||
+        !bmp_intents_decode(image->data + super->journal_offset, bmp_entry_seed(super->uuid),
+                            super->journal_epoch, intents)) {
         doubt->everything = true;
         return;
     }
@@ -155,28 +155,29 @@ static void doubt_of_intents(const BmpSuper *super, const Image *image, const Bm
     for (guint i = 0; i < intents->len; i++) {
         BmpIntent *intent = &g_array_index(intents, BmpIntent, i);
 
-        model_set(&doubt->bits, 9, intent->first << g->map_shift,
-                  MIN(intent->end << g->map_shift, g->size) - (intent->first << g->map_shift));
+        model_set(&doubt->bits, 9, intent->first << g->journal_shift,
+                  MIN(intent->end << g->journal_shift, g->size) -
+                      (intent->first << g->journal_shift));
     }
 }
 
-static void doubt_of_map(const BmpSuper *super, const Image *image, bool full, Doubt *doubt)
+static void doubt_of_journal(const BmpSuper *super, const Image *image, bool full, Doubt *doubt)
 {
     uint64_t seed = bmp_entry_seed(super->uuid), epoch;
     BmpRegionState state;
     BmpGeometry g;
 
-    if (!super->map_shift || !bmp_geometry_of(&g, super))
+    if (!super->journal_shift || !bmp_geometry_of(&g, super))
         return;
     for (uint32_t i = 0; i < g.regions; i++) {
         uint64_t entry, at = (uint64_t)i << g.region_shift;
-        uint64_t offset = super->map_offset + g.table_offset + (uint64_t)i * 8;
+        uint64_t offset = super->journal_offset + g.table_offset + (uint64_t)i * 8;
 
         if (offset + 8 > image->size)
             return;
         memcpy(&entry, image->data + offset, 8);
         if (!bmp_entry_read(seed, i, GUINT64_FROM_LE(entry), &epoch, &state) ||
-            epoch != super->map_epoch)
+            epoch != super->journal_epoch)
             continue;
         if (state == BMP_REGION_CROWDED || (full && state == BMP_REGION_FULL)) {
             doubt->open++;
@@ -211,7 +212,7 @@ void doubt_read(Run *run, Medium *m, unsigned n, Doubt *doubt)
             (supers[i].state == BMP_STORE_OPEN && supers[i].durability == BMP_DURABLE_PROCESS))
             doubt->everything = true;
         else if (supers[i].state == BMP_STORE_OPEN)
-            doubt_of_map(&supers[i], image, run->faulted, doubt);
+            doubt_of_journal(&supers[i], image, run->faulted, doubt);
     }
 }
 

@@ -109,7 +109,7 @@ void recover_read(BmpSet *set, Found *found);
 /* As a node is: false: that failed. */
 bool recover_flush(Disk *disk);
 
-/* What a store's map says is in doubt after a power loss. */
+/* What a store's live journal says is in doubt after a power loss. */
 typedef struct Doubt {
     bool everything;
     unsigned open;  /* intents, and regions that are dirty as a whole */

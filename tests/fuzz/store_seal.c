@@ -75,7 +75,7 @@ void seal_super_field(GByteArray *file, unsigned copy, unsigned field, uint64_t 
 
 static uint8_t *map_at(const GByteArray *file, const BmpSuper *super, uint64_t offset)
 {
-    uint64_t at = super->map_offset + offset;
+    uint64_t at = super->journal_offset + offset;
 
     return at <= file->len && file->len - at >= 8 ? file->data + at : NULL;
 }
@@ -90,7 +90,7 @@ void seal_entry(GByteArray *file, uint32_t index, uint64_t value, unsigned state
     if (!super_best(file, &super) || !bmp_geometry_of(&g, &super) || !g.regions)
         return;
     index %= g.regions;
-    epoch = (super.map_epoch + (int8_t)value) & BMP_EPOCH_MAX;
+    epoch = (super.journal_epoch + (int8_t)value) & BMP_EPOCH_MAX;
     at = map_at(file, &super, g.table_offset + index * 8);
     if (at)
         tm_put_le64(at, bmp_entry_make(bmp_entry_seed(super.uuid), index, epoch, state & 3));

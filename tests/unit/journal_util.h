@@ -1,8 +1,8 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* tests/unit/journal_util.h: what the tests of the live map share: a map in a real file, whose
- * system calls go through a table that counts and blocks syncs, lets somebody look at the file
- * around them, and makes calls fail. */
+/* tests/unit/journal_util.h: what the tests of the live journal share: a journal in a real file,
+ * whose system calls go through a table that counts and blocks syncs, lets somebody look at the
+ * file around them, and makes calls fail. */
 #pragma once
 #include "bitmap/store/intents.h"
 #include "bitmap/store/journal.h"
@@ -18,7 +18,7 @@
 #define MIB    (UINT64_C(1) << 20)
 #define REGION (4 * MIB) /* 64 granules: two words */
 #define SEED   UINT64_C(0x1234567)
-#define AT     UINT64_C(8192) /* of the map in the file */
+#define AT     UINT64_C(8192) /* of the journal in the file */
 
 /* What a table of calls can't be given as an argument. */
 static struct {
@@ -95,7 +95,7 @@ static inline unsigned syncs_now(void)
 
 typedef struct Fix {
     TmSys sys;
-    BmpJournal *map;
+    BmpJournal *journal;
     BmpGeometry g;
     int fd;
     uint64_t epoch;
@@ -104,7 +104,7 @@ typedef struct Fix {
 static inline int temp_file(void)
 {
     g_autofree char *path = NULL;
-    int fd = g_file_open_tmp("test-map-XXXXXX", &path, NULL);
+    int fd = g_file_open_tmp("test-journal-XXXXXX", &path, NULL);
 
     ck_assert_int_ge(fd, 0);
     unlink(path);
@@ -120,7 +120,7 @@ static inline void fix_open(Fix *f, uint64_t size, unsigned shift, BmpDurability
     f->sys.pwritev2 = test_pwritev2;
     bmp_geometry_choose(&f->g, size, shift, BMP_REGION_SHIFT_MIN);
     ck_assert_int_eq(bmp_journal_create(&f->sys, f->fd, AT, &f->g, SEED), 0);
-    f->map = bmp_journal_open(
+    f->journal = bmp_journal_open(
         &(BmpJournalOptions){
             .sys = &f->sys,
             .fd = f->fd,
@@ -131,18 +131,18 @@ static inline void fix_open(Fix *f, uint64_t size, unsigned shift, BmpDurability
             .durability = durability,
         },
         &err);
-    ck_assert_msg(f->map != NULL, "bmp_journal_open: %s", strerror(-err));
+    ck_assert_msg(f->journal != NULL, "bmp_journal_open: %s", strerror(-err));
 }
 
 static inline void fix_close(Fix *f)
 {
-    bmp_journal_close(f->map);
+    bmp_journal_close(f->journal);
     close(f->fd);
 }
 
 static inline bool try_mark(Fix *f, uint64_t offset, uint64_t length)
 {
-    return bmp_journal_mark(f->map, offset, length);
+    return bmp_journal_mark(f->journal, offset, length);
 }
 
 /* As a writer does it. */
@@ -151,7 +151,7 @@ static inline int mark(Fix *f, uint64_t offset, uint64_t length)
     int ret = 0;
 
     while (ret == 0 && !try_mark(f, offset, length))
-        ret = bmp_journal_intend(f->map, offset, length);
+        ret = bmp_journal_intend(f->journal, offset, length);
     return ret;
 }
 
@@ -187,7 +187,7 @@ static inline void expect_found(Fix *f, bool power_lost, const BmpBits *marked, 
 static inline void ticks(Fix *f, unsigned n)
 {
     while (n--)
-        ck_assert_int_eq(bmp_journal_tick(f->map), 0);
+        ck_assert_int_eq(bmp_journal_tick(f->journal), 0);
 }
 
 static inline uint64_t entry_of(int fd, uint32_t r, BmpRegionState *state)

@@ -297,10 +297,10 @@ static BmpSuper some_super(void)
                        .disk_size = 100 * MIB + 1,
                        .state = BMP_STORE_OPEN,
                        .durability = BMP_DURABLE_PROCESS,
-                       .map_shift = 16,
+                       .journal_shift = 16,
                        .region_shift = BMP_REGION_SHIFT_MIN,
-                       .map_epoch = 9,
-                       .map_offset = 8192,
+                       .journal_epoch = 9,
+                       .journal_offset = 8192,
                        .disk_mtime_sec = -3,
                        .disk_mtime_nsec = 999999999,
                        .disk_dev = 4,
@@ -313,7 +313,7 @@ static BmpSuper some_super(void)
                        .layer = "raw" };
 
     bmp_geometry_choose(&g, super.disk_size, 16, BMP_REGION_SHIFT_MIN);
-    super.map_length = g.length;
+    super.journal_length = g.length;
     super.catalogue_offset = 8192 + g.length;
     super.catalogue_length = 333;
     return super;
@@ -328,7 +328,8 @@ START_TEST(superblocks)
     bmp_super_encode(&super, bytes);
     ck_assert_int_eq(bmp_super_decode(bytes, &found, &version), BMP_SUPER_OK);
     ck_assert_mem_eq(&found.uuid, &super.uuid, 16);
-    ck_assert(found.generation == 5 && found.disk_size == super.disk_size && found.map_epoch == 9);
+    ck_assert(found.generation == 5 && found.disk_size == super.disk_size &&
+              found.journal_epoch == 9);
     ck_assert(found.disk_mtime_sec == -3 && found.disk_ino == UINT64_MAX && found.group_pending);
     ck_assert_str_eq(found.layer, "raw");
     for (unsigned at = 0; at < BMP_SUPER_SIZE; at++) {
@@ -349,16 +350,16 @@ START_TEST(superblocks_out_of_range)
     uint8_t bytes[BMP_SUPER_SIZE];
     uint32_t version;
 
-    wrong[0].map_shift = 8;
+    wrong[0].journal_shift = 8;
     wrong[1].region_shift = 10;
-    wrong[2].map_length -= 4096;
-    wrong[3].catalogue_offset = 8192; /* on the map */
+    wrong[2].journal_length -= 4096;
+    wrong[3].catalogue_offset = 8192; /* on the journal */
     wrong[4].catalogue_offset = 4096;
     wrong[5].disk_size = UINT64_MAX;
-    wrong[6].map_epoch = BMP_EPOCH_MAX + 1;
-    wrong[7].map_offset = UINT64_MAX - 4095;
+    wrong[6].journal_epoch = BMP_EPOCH_MAX + 1;
+    wrong[7].journal_offset = UINT64_MAX - 4095;
     wrong[8].region_shift = 62; /* one region, whose words are 16 TiB */
-    wrong[8].map_length = UINT64_C(1) << 46;
+    wrong[8].journal_length = UINT64_C(1) << 46;
     wrong[8].catalogue_offset = UINT64_C(1) << 50;
     for (size_t i = 0; i < G_N_ELEMENTS(wrong); i++) {
         bmp_super_encode(&wrong[i], bytes);

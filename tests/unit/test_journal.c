@@ -1,6 +1,6 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* tests/unit/test_journal.c: the live map of a store: marks, intents, recovery, failure.
+/* tests/unit/test_journal.c: the live journal of a store: marks, intents, recovery, failure.
  *
  * M1 to M5 are the invariants of bitmap/store/journal.h; test_journal_power.c has more of M2, and
  * M6. */
@@ -44,9 +44,9 @@ START_TEST(marks_are_recovered)
 
     /* A new epoch: all clean, and words of before are not believed. */
     f.epoch++;
-    ck_assert(!bmp_journal_untouched(f.map));
-    bmp_journal_restart(f.map, f.epoch);
-    ck_assert(bmp_journal_untouched(f.map));
+    ck_assert(!bmp_journal_untouched(f.journal));
+    bmp_journal_restart(f.journal, f.epoch);
+    ck_assert(bmp_journal_untouched(f.journal));
     bmp_bits_clear_all(&model);
     expect_found(&f, false, &model, 0);
     ck_assert(!try_mark(&f, 0, 1)); /* that asks for it, too */
@@ -117,7 +117,7 @@ START_TEST(many_threads)
         ck_assert_int_eq(pthread_create(&m[i].thread, NULL, mark_random, &m[i]), 0);
     }
     while (busy) {
-        ck_assert_int_eq(bmp_journal_tick(f.map), 0);
+        ck_assert_int_eq(bmp_journal_tick(f.journal), 0);
         busy = false;
         for (unsigned i = 0; i < THREADS; i++)
             busy |= !__atomic_load_n(&m[i].done, __ATOMIC_ACQUIRE);
@@ -145,7 +145,7 @@ START_TEST(m1_nothing_before_the_sync)
     BmpRegionState state;
 
     fix_open(&f, 64 * REGION, SHIFT, BMP_DURABLE_POWER);
-    ck_assert(bmp_journal_intend_waits(f.map));
+    ck_assert(bmp_journal_intend_waits(f.journal));
     block_syncs(true);
     ck_assert_int_eq(pthread_create(&m.thread, NULL, mark_once, &m), 0);
     wait_for_sync();
@@ -259,7 +259,7 @@ START_TEST(m2_a_crash_at_every_sync)
     }
     while (!__atomic_load_n(&m[0].done, __ATOMIC_ACQUIRE) ||
            !__atomic_load_n(&m[1].done, __ATOMIC_ACQUIRE))
-        ck_assert_int_eq(bmp_journal_tick(f.map), 0);
+        ck_assert_int_eq(bmp_journal_tick(f.journal), 0);
     for (unsigned i = 0; i < 2; i++)
         pthread_join(m[i].thread, NULL);
     ticks(&f, 5);
@@ -304,8 +304,8 @@ START_TEST(m5_no_room_crowds)
     io.errors_from = (off_t)(AT + f.g.words_offset);
     ck_assert_int_eq(mark(&f, 9 * REGION + 5, 1), 0);
     ck_assert(try_mark(&f, 10 * REGION - 1, 1));
-    ck_assert(bmp_journal_full(f.map));
-    ck_assert_int_eq(bmp_journal_failed(f.map), 0);
+    ck_assert(bmp_journal_full(f.journal));
+    ck_assert_int_eq(bmp_journal_failed(f.journal), 0);
     io.write_error = 0;
     expect_found(&f, false, &model, 64); /* region 9 */
     expect_found(&f, true, &model, 64);
@@ -321,14 +321,14 @@ START_TEST(a_failed_sync_is_for_ever)
     fix_open(&f, 64 * REGION, SHIFT, BMP_DURABLE_POWER);
     ck_assert_int_eq(mark(&f, 0, 1), 0);
     io.sync_error = EIO;
-    ck_assert_int_eq(bmp_journal_failed(f.map), 0);
+    ck_assert_int_eq(bmp_journal_failed(f.journal), 0);
     ck_assert_int_eq(mark(&f, REGION, 1), -EIO);
     io.sync_error = 0;
-    ck_assert_int_eq(bmp_journal_failed(f.map), -EIO);
-    ck_assert_int_eq(bmp_journal_intend(f.map, REGION, 1), -EIO);
-    ck_assert_int_eq(bmp_journal_tick(f.map), -EIO);
+    ck_assert_int_eq(bmp_journal_failed(f.journal), -EIO);
+    ck_assert_int_eq(bmp_journal_intend(f.journal, REGION, 1), -EIO);
+    ck_assert_int_eq(bmp_journal_tick(f.journal), -EIO);
     ck_assert(!try_mark(&f, REGION, 1)); /* held back until somebody gives up */
-    bmp_journal_give_up(f.map);
+    bmp_journal_give_up(f.journal);
     ck_assert(try_mark(&f, REGION, 1));
     ck_assert(try_mark(&f, 5 * REGION, 9 * REGION));
     fix_close(&f);
@@ -366,7 +366,7 @@ START_TEST(durable_process_writes_never_sync)
 
     fix_open(&f, 64 * REGION, SHIFT, BMP_DURABLE_PROCESS);
     bmp_bits_init(&model, f.g.size, SHIFT);
-    ck_assert(!bmp_journal_intend_waits(f.map));
+    ck_assert(!bmp_journal_intend_waits(f.journal));
     for (uint64_t at = 0; at < f.g.size; at += 3 * REGION) {
         ck_assert_int_eq(mark(&f, at, 70000), 0);
         bmp_bits_set_bytes(&model, at, 70000);
@@ -421,11 +421,11 @@ START_TEST(busy_places_are_synced)
     ck_assert_int_eq(mark(&f, 0, 1), 0);
     ck_assert_int_eq(mark(&f, UINT64_C(1) << SHIFT, 1), 0);
     io.sync_error = EIO;
-    for (unsigned i = 2; i < 9 && !bmp_journal_failed(f.map); i++) {
+    for (unsigned i = 2; i < 9 && !bmp_journal_failed(f.journal); i++) {
         ck_assert_int_eq(mark(&f, (uint64_t)i << SHIFT, 1), 0); /* opened ahead */
-        bmp_journal_tick(f.map);
+        bmp_journal_tick(f.journal);
     }
-    ck_assert_int_eq(bmp_journal_failed(f.map), -EIO);
+    ck_assert_int_eq(bmp_journal_failed(f.journal), -EIO);
     fix_close(&f);
 }
 END_TEST
@@ -574,19 +574,19 @@ START_TEST(a_cut_file_is_a_failure_not_the_end)
     fix_open(&f, 64 * REGION, SHIFT, BMP_DURABLE_POWER);
     ck_assert_int_eq(mark(&f, 0, 1), 0);
     ck_assert_int_eq(ftruncate(f.fd, 0), 0);
-    ck_assert_int_eq(bmp_journal_failed(f.map), 0);
+    ck_assert_int_eq(bmp_journal_failed(f.journal), 0);
     ck_assert(!try_mark(&f, 65536, 1)); /* it went nowhere */
-    ck_assert_int_eq(bmp_journal_failed(f.map), -EIO);
+    ck_assert_int_eq(bmp_journal_failed(f.journal), -EIO);
     ck_assert_int_eq(mark(&f, 65536, 1), -EIO);
     ck_assert_int_eq(mark(&f, REGION, 1), -EIO);
-    ck_assert_int_eq(bmp_journal_tick(f.map), -EIO);
-    bmp_journal_give_up(f.map);
+    ck_assert_int_eq(bmp_journal_tick(f.journal), -EIO);
+    bmp_journal_give_up(f.journal);
     ck_assert(try_mark(&f, 65536, 1));
     fix_close(&f);
 }
 END_TEST
 
-/* The same while the entry is stamped, and another map is not concerned. */
+/* The same while the entry is stamped, and another journal is not concerned. */
 START_TEST(a_cut_file_at_an_intent)
 {
     Fix f, other;
@@ -599,7 +599,7 @@ START_TEST(a_cut_file_at_an_intent)
     ck_assert_int_lt(mark(&f, 3 * REGION, 1), 0);
     io.write_error = 0;
     ck_assert_int_eq(mark(&other, 3 * REGION, 1), 0);
-    ck_assert_int_eq(bmp_journal_failed(other.map), 0);
+    ck_assert_int_eq(bmp_journal_failed(other.journal), 0);
     fix_close(&f);
     fix_close(&other);
 }
@@ -642,8 +642,8 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("map");
-    TCase *tc = tcase_create("map");
+    Suite *suite = suite_create("journal");
+    TCase *tc = tcase_create("journal");
     SRunner *runner = srunner_create(suite);
     int failed;
 

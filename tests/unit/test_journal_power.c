@@ -1,7 +1,7 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* tests/unit/test_journal_power.c: what the live map of a store says after a loss of power: never
- * too little (M1 to M3), and not more than the bound (M6).
+/* tests/unit/test_journal_power.c: what the live journal of a store says after a loss of power:
+ * never too little (M1 to M3), and not more than the bound (M6).
  *
  * The power is cut around each sync, several times over: of each sector of the file that has
  * changed since the last sync began, the medium has what it was then, or what it is now. */
@@ -68,7 +68,7 @@ static void check_state(const BmpBits *acknowledged)
     ck_assert_msg(!beyond(acknowledged, &found.marked), "%" G_GUINT64_FORMAT " granules are lost",
                   beyond(acknowledged, &found.marked));
     pthread_mutex_lock(&power.lock);
-    more = beyond(&found.marked, &power.asked) << power.f->g.map_shift;
+    more = beyond(&found.marked, &power.asked) << power.f->g.journal_shift;
     pthread_mutex_unlock(&power.lock);
     power.most = tm_max(power.most, more);
     ck_assert_msg(more <= bmp_journal_bound(power.f->g.size),
@@ -186,7 +186,7 @@ typedef struct Writer {
 static void *write_pattern(void *opaque)
 {
     Writer *w = opaque;
-    uint64_t size = w->f->g.size, granule = UINT64_C(1) << w->f->g.map_shift;
+    uint64_t size = w->f->g.size, granule = UINT64_C(1) << w->f->g.journal_shift;
 
     for (unsigned i = 0; i < w->n; i++) {
         Pattern pattern = w->pattern == MIXED ? next_random(&w->seed) % MIXED : w->pattern;
@@ -328,7 +328,7 @@ START_TEST(lists_of_the_past)
     for (unsigned epoch = 0; epoch < 12; epoch++) {
         for (unsigned i = 0; i < 3 + epoch % 2; i++)
             write_at(&f, ((uint64_t)epoch * 7 + i) * 65536, 1);
-        bmp_journal_restart(f.map, ++f.epoch);
+        bmp_journal_restart(f.journal, ++f.epoch);
         bmp_bits_clear_all(&power.acknowledged);
         bmp_bits_clear_all(&power.asked);
         cut();
@@ -391,7 +391,7 @@ START_TEST(all_that_ask_share_a_round)
     }
     block_syncs(false);
     pthread_join(m.thread, NULL);
-    ck_assert_int_eq(bmp_journal_intend(f.map, 10 * GIB, 1), 0);
+    ck_assert_int_eq(bmp_journal_intend(f.journal, 10 * GIB, 1), 0);
     for (unsigned i = 1; i <= ASKING; i++)
         ck_assert(try_mark(&f, i * 10 * GIB, 1));
     ck_assert_uint_eq(syncs_now(), 2);
@@ -440,8 +440,8 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("map_power");
-    TCase *tc = tcase_create("map_power");
+    Suite *suite = suite_create("journal_power");
+    TCase *tc = tcase_create("journal_power");
     SRunner *runner = srunner_create(suite);
     int failed;
 

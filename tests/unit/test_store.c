@@ -189,7 +189,7 @@ START_TEST(r2_changes_and_kills)
 }
 END_TEST
 
-/* Finer granules than the map had need a new one, with what the old one said kept. */
+/* Finer granules than the journal had need a new one, with what the old one said kept. */
 START_TEST(r2_a_finer_bitmap_comes)
 {
     Disk d;
