@@ -2,8 +2,8 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* daemon/daemon.c: what the options do, and the order in which things begin and end.
  *
- * Ending goes from the outside in: monitors, the NBD server with its sessions, exports, a flush,
- * then nodes, threads and drivers. */
+ * Ending goes from the outside in: the NBD server with its sessions, exports, jobs, a flush,
+ * monitors, then nodes, threads and drivers. */
 #include "daemon/daemon.h"
 
 #include "block/bitmaps.h"
@@ -295,6 +295,8 @@ bool daemon_finish(Daemon *d, GError **error)
     nbds_server_free(d->server);
     if (d->exports)
         blk_exports_del_all(d->exports);
+    if (d->qmp)
+        blk_jobs_end(qmp_context_jobs(d->qmp));
     if (d->tick)
         g_source_remove(d->tick);
     if (d->graph)

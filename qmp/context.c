@@ -250,6 +250,13 @@ uint64_t qmp_arg_uint(json_object *args, const char *path, uint64_t otherwise)
     return value ? json_object_get_uint64(value) : otherwise;
 }
 
+int64_t qmp_arg_int(json_object *args, const char *path, int64_t otherwise)
+{
+    json_object *value = qmp_arg(args, path);
+
+    return value ? json_object_get_int64(value) : otherwise;
+}
+
 /* ---- events and who listens ---- */
 
 static json_object *event_message(const char *name, json_object *data)

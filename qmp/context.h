@@ -68,6 +68,7 @@ json_object *qmp_arg(json_object *args, const char *path);
 const char *qmp_arg_str(json_object *args, const char *path);
 bool qmp_arg_bool(json_object *args, const char *path, bool otherwise);
 uint64_t qmp_arg_uint(json_object *args, const char *path, uint64_t otherwise);
+int64_t qmp_arg_int(json_object *args, const char *path, int64_t otherwise);
 
 /* ---- events */
 /* Sends an event to every listener. Takes @data (NULL: none). Any thread: it is sent on the main

@@ -30,7 +30,7 @@ static bool create_run(void *opaque, BlkJob *job, GError **error)
     return blk_image_create_run(c->image, progress, job, error);
 }
 
-static void create_end(void *opaque)
+static void create_end(void *opaque, bool success)
 {
     Create *c = opaque;
 
@@ -47,8 +47,15 @@ bool blk_jobs_create(BlkJobs *jobs, BlkGraph *graph, const char *id, json_object
                      GError **error)
 {
     Create *c = g_new0(Create, 1);
+    BlkJobOptions o = { .id = id, .kind = &create_kind, .opaque = c, .manual_dismiss = true };
+    BlkJob *job;
 
     c->graph = graph;
     c->options = json_object_get(options);
-    return blk_jobs_start(jobs, id, &create_kind, c, error);
+    job = blk_job_new(jobs, &o, error);
+    if (job)
+        blk_job_start(job);
+    else
+        create_end(c, false);
+    return job != NULL;
 }

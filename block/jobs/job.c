@@ -3,11 +3,12 @@
 /* block/jobs/job.c: the life of jobs.
  *
  * A job runs on a thread of its own, as it may take long or be paused, which workers are not for.
- * When it is through it rings a bell, and the main thread concludes it.
+ * When it is through it rings a bell, and the main thread completes it: it waits for the others of
+ * its transaction, or takes them with it.
  *
- * Invariant: the status changes on the main thread, except between running and paused, which the
- * job's own thread does before it rings. */
-#include "block/jobs/job.h"
+ * Invariant: the status changes on the main thread, except between running and paused, ready and
+ * standby, and from running to ready, which the job's own thread does before it rings. */
+#include "block/jobs/job_internal.h"
 
 #include "util/error.h"
 #include "util/identifier.h"
@@ -17,74 +18,42 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-typedef enum {
-    CREATED,
-    RUNNING,
-    PAUSED,
-    WAITING,
-    PENDING,
-    ABORTING,
-    CONCLUDED,
-    GONE,
-    STATUSES,
-} Status;
+/* ---- statuses */
 
-static const char *const status_names[] = { "created", "running",  "paused",    "waiting",
-                                            "pending", "aborting", "concluded", "null" };
-G_STATIC_ASSERT(G_N_ELEMENTS(status_names) == STATUSES);
+const char *const blk_job_status_names[BLK_JOB_STATUSES] = { "created", "running",  "paused",
+                                                             "ready",   "standby",  "waiting",
+                                                             "pending", "aborting", "concluded",
+                                                             "null" };
 
-#define BIT(n) (1u << (n))
+#define BIT(n) (1u << BLK_JOB_##n)
+#define ALIVE  (BIT(CREATED) | BIT(RUNNING) | BIT(PAUSED) | BIT(READY) | BIT(STANDBY))
 
 /* And in which statuses a job takes it. */
 static const struct {
     const char *name;
     unsigned allowed;
 } verbs[] = {
-    { "cancel", BIT(CREATED) | BIT(RUNNING) | BIT(PAUSED) | BIT(WAITING) | BIT(PENDING) },
-    { "pause", BIT(CREATED) | BIT(RUNNING) | BIT(PAUSED) },
-    { "resume", BIT(CREATED) | BIT(RUNNING) | BIT(PAUSED) },
-    { "complete", 0 },
-    { "finalize", BIT(PENDING) },
-    { "dismiss", BIT(CONCLUDED) },
+    [BLK_JOB_CANCEL] = { "cancel", ALIVE | BIT(WAITING) | BIT(PENDING) },
+    [BLK_JOB_PAUSE] = { "pause", ALIVE },
+    [BLK_JOB_RESUME] = { "resume", ALIVE },
+    [BLK_JOB_SET_SPEED] = { "set-speed", ALIVE },
+    [BLK_JOB_COMPLETE] = { "complete", BIT(READY) },
+    [BLK_JOB_FINALIZE] = { "finalize", BIT(PENDING) },
+    [BLK_JOB_DISMISS] = { "dismiss", BIT(CONCLUDED) },
+    [BLK_JOB_CHANGE] = { "change", ALIVE },
 };
 G_STATIC_ASSERT(G_N_ELEMENTS(verbs) == BLK_JOB_VERBS);
 
-struct BlkJobs {
-    BlkGraph *graph; /* borrowed */
-    GPtrArray *list; /* BlkJob, in order of their beginning */
-    int bell;
-    GSource *ringing;
-};
-
-struct BlkJob {
-    BlkJobs *jobs;
-    char *id;
-    const BlkJobKind *kind;
-    void *opaque;
-    pthread_t thread;
-    bool threaded;
-
-    pthread_mutex_t lock; /* guards the next; a leaf */
-    pthread_cond_t resumed;
-    Status status;
-    bool canceled, paused; /* that it is to be */
-    bool through;          /* run() has returned */
-    uint64_t done, total;
-    GError *error;
-};
-
-/* ---- statuses */
-
-static void tell(BlkJob *job, Status status)
+static void tell(BlkJob *job, BlkJobStatus status)
 {
     json_object *data = json_object_new_object();
 
-    json_object_object_add(data, "status", json_object_new_string(status_names[status]));
+    json_object_object_add(data, "status", json_object_new_string(blk_job_status_names[status]));
     json_object_object_add(data, "id", json_object_new_string(job->id));
     blk_graph_emit(job->jobs->graph, "JOB_STATUS_CHANGE", data);
 }
 
-static void change(BlkJob *job, Status status)
+void blk_job_change(BlkJob *job, BlkJobStatus status)
 {
     pthread_mutex_lock(&job->lock);
     job->status = status;
@@ -92,38 +61,175 @@ static void change(BlkJob *job, Status status)
     tell(job, status);
 }
 
-/* ---- the job's thread */
-
-static bool wants(BlkJob *job, bool *canceled)
+static BlkJobStatus status_of(BlkJob *job)
 {
     TM_GUARD(&job->lock);
 
-    *canceled = job->canceled;
-    return job->paused && !job->canceled;
+    return job->status;
 }
 
-static void wait_while_paused(BlkJob *job)
+/* ---- transactions */
+
+BlkJobTxn *blk_job_txn_new(void)
 {
-    change(job, PAUSED);
-    pthread_mutex_lock(&job->lock);
-    while (job->paused && !job->canceled)
-        pthread_cond_wait(&job->resumed, &job->lock);
-    pthread_mutex_unlock(&job->lock);
-    change(job, RUNNING);
+    BlkJobTxn *txn = g_new0(BlkJobTxn, 1);
+
+    txn->refs = 1;
+    txn->jobs = g_ptr_array_new();
+    return txn;
 }
 
-bool blk_job_progress(BlkJob *job, uint64_t done, uint64_t total)
+void blk_job_txn_unref(BlkJobTxn *txn)
 {
-    bool canceled;
-
-    pthread_mutex_lock(&job->lock);
-    job->done = done;
-    job->total = total;
-    pthread_mutex_unlock(&job->lock);
-    while (wants(job, &canceled))
-        wait_while_paused(job);
-    return !canceled;
+    if (!txn || !tm_unref(&txn->refs))
+        return;
+    g_ptr_array_unref(txn->jobs);
+    g_free(txn);
 }
+
+static void join_txn(BlkJob *job, BlkJobTxn *txn)
+{
+    if (txn)
+        tm_ref(&txn->refs);
+    else
+        txn = blk_job_txn_new();
+    job->txn = txn;
+    g_ptr_array_insert(txn->jobs, 0, job);
+}
+
+static void leave_txn(BlkJob *job)
+{
+    g_ptr_array_remove(job->txn->jobs, job);
+    blk_job_txn_unref(g_steal_pointer(&job->txn));
+}
+
+/* ---- the end */
+
+static void job_free(void *data)
+{
+    BlkJob *job = data;
+
+    g_clear_error(&job->error);
+    pthread_mutex_destroy(&job->lock);
+    pthread_cond_destroy(&job->kick);
+    g_free(job->id);
+    g_free(job);
+}
+
+static void dismiss(BlkJob *job)
+{
+    blk_job_change(job, BLK_JOB_NULL);
+    g_ptr_array_remove(job->jobs->list, job);
+}
+
+/* Also of one that had gone well, until another of its transaction failed. */
+static void note_canceled(BlkJob *job)
+{
+    TM_GUARD(&job->lock);
+
+    if (!job->error && job->canceled)
+        tm_error_set(&job->error, "Operation canceled");
+}
+
+static void conclude(BlkJob *job)
+{
+    note_canceled(job);
+    if (job->error && status_of(job) != BLK_JOB_ABORTING)
+        blk_job_change(job, BLK_JOB_ABORTING);
+    job->kind->end(job->opaque, !job->error);
+    job->opaque = NULL;
+    if (job->kind->block && job->started)
+        blk_job_emit(job, job->canceled ? "BLOCK_JOB_CANCELLED" : "BLOCK_JOB_COMPLETED");
+    leave_txn(job);
+    blk_job_change(job, BLK_JOB_CONCLUDED);
+    if (!job->manual_dismiss || !job->started)
+        dismiss(job);
+}
+
+static void conclude_all(BlkJobTxn *txn)
+{
+    tm_ref(&txn->refs);
+    while (txn->jobs->len)
+        conclude(txn->jobs->pdata[0]);
+    blk_job_txn_unref(txn);
+}
+
+static bool all_completed(const BlkJobTxn *txn)
+{
+    for (guint i = 0; i < txn->jobs->len; i++) {
+        const BlkJob *job = txn->jobs->pdata[i];
+
+        if (!job->completed)
+            return false;
+    }
+    return true;
+}
+
+/* @job has failed, or was canceled, and so all. */
+static void abort_txn(BlkJobTxn *txn, const BlkJob *job)
+{
+    for (guint i = 0; !txn->aborting && i < txn->jobs->len; i++) {
+        if (txn->jobs->pdata[i] != job)
+            blk_job_cancel(txn->jobs->pdata[i]);
+    }
+    txn->aborting = true;
+    if (all_completed(txn))
+        conclude_all(txn);
+}
+
+static void finalize(BlkJobTxn *txn)
+{
+    g_autofree void **opaques = g_new(void *, txn->jobs->len);
+    BlkJob *first = txn->jobs->pdata[0];
+
+    for (guint i = 0; i < txn->jobs->len; i++)
+        opaques[i] = ((BlkJob *)txn->jobs->pdata[i])->opaque;
+    if (!first->kind->prepare || first->kind->prepare(opaques, txn->jobs->len, &first->error)) {
+        conclude_all(txn);
+        return;
+    }
+    blk_job_change(first, BLK_JOB_ABORTING);
+    abort_txn(txn, first);
+}
+
+/* The last of them was done. */
+static void to_pending(BlkJobTxn *txn)
+{
+    bool manual = false;
+
+    for (guint i = 0; i < txn->jobs->len; i++) {
+        BlkJob *job = txn->jobs->pdata[i];
+
+        blk_job_change(job, BLK_JOB_PENDING);
+        if (job->manual_finalize && job->kind->block)
+            blk_job_emit(job, "BLOCK_JOB_PENDING");
+        manual |= job->manual_finalize;
+    }
+    if (!manual)
+        finalize(txn);
+}
+
+/* Its thread has ended, and nobody else looks. */
+static void complete(BlkJob *job)
+{
+    if (job->threaded)
+        pthread_join(job->thread, NULL);
+    job->threaded = job->through = false;
+    job->completed = true;
+    note_canceled(job);
+    if (job->error) {
+        blk_job_change(job, BLK_JOB_ABORTING);
+        abort_txn(job->txn, job);
+        return;
+    }
+    if (!job->kind->block)
+        job->total = job->done = job->total ? job->total : 1;
+    blk_job_change(job, BLK_JOB_WAITING);
+    if (all_completed(job->txn))
+        to_pending(job->txn);
+}
+
+/* ---- beginning, and the job's thread */
 
 static void ring(BlkJob *job, GError *error)
 {
@@ -139,42 +245,10 @@ static void *run(void *opaque)
     BlkJob *job = opaque;
     GError *error = NULL;
 
-    job->kind->run(job->opaque, job, &error);
+    if (blk_job_pause_point(job))
+        job->kind->run(job->opaque, job, &error);
     ring(job, error);
     return NULL;
-}
-
-/* ---- its end */
-
-static void job_free(void *data)
-{
-    BlkJob *job = data;
-
-    g_clear_error(&job->error);
-    pthread_mutex_destroy(&job->lock);
-    pthread_cond_destroy(&job->resumed);
-    g_free(job->id);
-    g_free(job);
-}
-
-/* Its thread has ended, and nobody else looks. */
-static void conclude(BlkJob *job)
-{
-    if (job->threaded)
-        pthread_join(job->thread, NULL);
-    job->threaded = job->through = false;
-    job->kind->end(job->opaque);
-    job->opaque = NULL;
-    if (!job->error && job->canceled)
-        tm_error_set(&job->error, "Operation canceled");
-    if (job->error) {
-        change(job, ABORTING);
-    } else {
-        job->total = job->done = job->total ? job->total : 1;
-        change(job, WAITING);
-        change(job, PENDING);
-    }
-    change(job, CONCLUDED);
 }
 
 static bool is_through(BlkJob *job)
@@ -184,19 +258,103 @@ static bool is_through(BlkJob *job)
     return job->through;
 }
 
+static BlkJob *next_through(BlkJobs *jobs)
+{
+    for (guint i = jobs->list->len; i-- > 0;) {
+        if (is_through(jobs->list->pdata[i]))
+            return jobs->list->pdata[i];
+    }
+    return NULL;
+}
+
 static gboolean rung(int fd, GIOCondition condition, void *opaque)
 {
     BlkJobs *jobs = opaque;
     eventfd_t count;
+    BlkJob *job;
 
     eventfd_read(fd, &count);
+    while ((job = next_through(jobs)))
+        complete(job);
+    return G_SOURCE_CONTINUE;
+}
+
+static BlkJob *find(BlkJobs *jobs, const char *id)
+{
     for (guint i = 0; i < jobs->list->len; i++) {
         BlkJob *job = jobs->list->pdata[i];
 
-        if (is_through(job))
-            conclude(job);
+        if (g_str_equal(job->id, id))
+            return job;
     }
-    return G_SOURCE_CONTINUE;
+    return NULL;
+}
+
+static void init_locks(BlkJob *job)
+{
+    pthread_condattr_t monotonic;
+
+    pthread_mutex_init(&job->lock, NULL);
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&job->kick, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+}
+
+BlkJob *blk_job_new(BlkJobs *jobs, const BlkJobOptions *o, GError **error)
+{
+    BlkJob *job;
+
+    if (!tm_identifier(o->id)) {
+        tm_error_set(error, "Invalid job ID '%s'", o->id);
+        return NULL;
+    }
+    if (find(jobs, o->id)) {
+        tm_error_set(error, "Job ID '%s' already in use", o->id);
+        return NULL;
+    }
+    job = g_new0(BlkJob, 1);
+    job->jobs = jobs;
+    job->id = g_strdup(o->id);
+    job->kind = o->kind;
+    job->opaque = o->opaque;
+    job->manual_finalize = o->manual_finalize;
+    job->manual_dismiss = o->manual_dismiss;
+    job->total = 1;
+    init_locks(job);
+    g_ptr_array_insert(jobs->list, 0, job);
+    tell(job, BLK_JOB_CREATED);
+    if (o->speed && !blk_job_set_speed(job, o->speed, error)) {
+        dismiss(job);
+        return NULL;
+    }
+    join_txn(job, o->txn);
+    return job;
+}
+
+/* What can't even begin is through at once, but told of after the command's answer. */
+void blk_job_start(BlkJob *job)
+{
+    GError *error = NULL;
+    int ret;
+
+    job->started = true;
+    blk_job_change(job, BLK_JOB_RUNNING);
+    if (!job->kind->begin || job->kind->begin(job->opaque, &error)) {
+        ret = pthread_create(&job->thread, NULL, run, job);
+        job->threaded = ret == 0;
+        if (ret == 0)
+            return;
+        tm_error_set_errno(&error, ret, "Could not start a thread");
+    }
+    ring(job, error);
+}
+
+void blk_job_drop(BlkJob *job)
+{
+    blk_job_cancel(job);
+    job->completed = true;
+    abort_txn(job->txn, job);
 }
 
 /* ---- all of them */
@@ -214,26 +372,34 @@ BlkJobs *blk_jobs_new(BlkGraph *graph, GMainContext *main)
     return jobs;
 }
 
-static void cancel(BlkJob *job)
+static BlkJob *next_to_end(BlkJobs *jobs, bool completed)
 {
-    TM_GUARD(&job->lock);
+    for (guint i = 0; i < jobs->list->len; i++) {
+        BlkJob *job = jobs->list->pdata[i];
 
-    job->canceled = true;
-    pthread_cond_signal(&job->resumed);
+        if (job->opaque && job->completed == completed)
+            return job;
+    }
+    return NULL;
+}
+
+void blk_jobs_end(BlkJobs *jobs)
+{
+    BlkJob *job;
+
+    for (guint i = 0; i < jobs->list->len; i++)
+        blk_job_cancel(jobs->list->pdata[i]);
+    while ((job = next_to_end(jobs, false)))
+        complete(job);
+    while ((job = next_to_end(jobs, true)))
+        abort_txn(job->txn, job);
 }
 
 void blk_jobs_free(BlkJobs *jobs)
 {
     if (!jobs)
         return;
-    for (guint i = 0; i < jobs->list->len; i++)
-        cancel(jobs->list->pdata[i]);
-    for (guint i = 0; i < jobs->list->len; i++) {
-        BlkJob *job = jobs->list->pdata[i];
-
-        if (job->opaque)
-            conclude(job);
-    }
+    blk_jobs_end(jobs);
     g_source_destroy(jobs->ringing);
     g_source_unref(jobs->ringing);
     close(jobs->bell);
@@ -241,134 +407,117 @@ void blk_jobs_free(BlkJobs *jobs)
     g_free(jobs);
 }
 
-static BlkJob *find(BlkJobs *jobs, const char *id)
+BlkJob *blk_jobs_find(BlkJobs *jobs, const char *id, GError **error)
 {
-    for (guint i = 0; i < jobs->list->len; i++) {
-        BlkJob *job = jobs->list->pdata[i];
+    BlkJob *job = find(jobs, id);
 
-        if (g_str_equal(job->id, id))
-            return job;
-    }
+    if (!job)
+        tm_error_set(error, "Job not found");
+    return job;
+}
+
+BlkJob *blk_jobs_find_block(BlkJobs *jobs, const char *id, GError **error)
+{
+    BlkJob *job = find(jobs, id);
+
+    if (job && job->kind->block)
+        return job;
+    tm_error_set_class(error, TM_ERROR_DEVICE_NOT_ACTIVE, "Block job '%s' not found", id);
     return NULL;
-}
-
-/* What can't even begin is through at once, but told of after the command's answer. */
-static void begin(BlkJob *job)
-{
-    GError *error = NULL;
-    int ret;
-
-    if (job->kind->begin(job->opaque, &error)) {
-        ret = pthread_create(&job->thread, NULL, run, job);
-        job->threaded = ret == 0;
-        if (ret == 0)
-            return;
-        tm_error_set_errno(&error, ret, "Could not start a thread");
-    }
-    ring(job, error);
-}
-
-bool blk_jobs_start(BlkJobs *jobs, const char *id, const BlkJobKind *kind, void *opaque,
-                    GError **error)
-{
-    BlkJob *job;
-
-    if (!tm_identifier(id) || find(jobs, id)) {
-        kind->end(opaque);
-        return find(jobs, id) ? tm_error_set(error, "Job ID '%s' already in use", id)
-                              : tm_error_set(error, "Invalid job ID '%s'", id);
-    }
-    job = g_new0(BlkJob, 1);
-    job->jobs = jobs;
-    job->id = g_strdup(id);
-    job->kind = kind;
-    job->opaque = opaque;
-    job->total = 1;
-    pthread_mutex_init(&job->lock, NULL);
-    pthread_cond_init(&job->resumed, NULL);
-    g_ptr_array_add(jobs->list, job);
-    tell(job, CREATED);
-    change(job, RUNNING);
-    begin(job);
-    return true;
-}
-
-static json_object *job_json(BlkJob *job)
-{
-    json_object *info = json_object_new_object();
-    TM_GUARD(&job->lock);
-
-    json_object_object_add(info, "current-progress", json_object_new_uint64(job->done));
-    json_object_object_add(info, "status", json_object_new_string(status_names[job->status]));
-    json_object_object_add(info, "total-progress", json_object_new_uint64(job->total));
-    json_object_object_add(info, "type", json_object_new_string(job->kind->type));
-    json_object_object_add(info, "id", json_object_new_string(job->id));
-    if (job->error && job->status >= ABORTING)
-        json_object_object_add(info, "error", json_object_new_string(job->error->message));
-    return info;
-}
-
-json_object *blk_jobs_query(BlkJobs *jobs)
-{
-    json_object *list = json_object_new_array();
-
-    for (guint i = 0; i < jobs->list->len; i++)
-        json_object_array_add(list, job_json(jobs->list->pdata[i]));
-    return list;
 }
 
 /* ---- verbs */
 
-static bool pause_job(BlkJob *job, bool pause, GError **error)
-{
-    TM_GUARD(&job->lock);
-
-    if (pause && job->paused)
-        return tm_error_set(error, "Job is already paused");
-    job->paused = pause;
-    pthread_cond_signal(&job->resumed);
-    return true;
-}
-
-static bool is_paused(BlkJob *job)
+bool blk_job_paused(BlkJob *job)
 {
     TM_GUARD(&job->lock);
 
     return job->paused;
 }
 
-static Status status_of(BlkJob *job)
+void blk_job_cancel(BlkJob *job)
 {
-    TM_GUARD(&job->lock);
-
-    return job->status;
+    pthread_mutex_lock(&job->lock);
+    job->canceled = true;
+    job->paused = false;
+    job->io_error = 0;
+    pthread_mutex_unlock(&job->lock);
+    blk_job_kick(job);
 }
 
-bool blk_jobs_act(BlkJobs *jobs, const char *id, BlkJobVerb verb, GError **error)
+static bool pause_job(BlkJob *job, bool pause, GError **error)
 {
-    BlkJob *job = find(jobs, id);
-    Status status;
+    if (pause && blk_job_paused(job))
+        return tm_error_set(error, "Job is already paused");
+    pthread_mutex_lock(&job->lock);
+    job->paused = pause;
+    job->io_error = 0;
+    pthread_mutex_unlock(&job->lock);
+    blk_job_kick(job);
+    return true;
+}
 
-    if (!job)
-        return tm_error_set(error, "Job not found");
-    if (verb == BLK_JOB_RESUME && !is_paused(job))
+static void cancel_by_user(BlkJob *job)
+{
+    blk_job_cancel(job);
+    if (job->completed)
+        abort_txn(job->txn, job);
+}
+
+static bool complete_by_user(BlkJob *job, GError **error)
+{
+    if (blk_job_paused(job) || job->canceled || !job->kind->complete)
+        return tm_error_set(error, "The active block job '%s' cannot be completed", job->id);
+    job->kind->complete(job->opaque);
+    blk_job_kick(job);
+    return true;
+}
+
+static bool check_verb(BlkJob *job, BlkJobVerb verb, GError **error)
+{
+    BlkJobStatus status = status_of(job);
+
+    if (verb == BLK_JOB_RESUME && !blk_job_paused(job))
         return tm_error_set(error, "Can't resume a job that was not paused");
-    status = status_of(job);
-    if (!(verbs[verb].allowed & BIT(status)))
-        return tm_error_set(error, "Job '%s' in state '%s' cannot accept command verb '%s'", id,
-                            status_names[status], verbs[verb].name);
+    return verbs[verb].allowed & 1u << status ||
+           tm_error_set(error, "Job '%s' in state '%s' cannot accept command verb '%s'", job->id,
+                        blk_job_status_names[status], verbs[verb].name);
+}
+
+bool blk_job_act(BlkJob *job, BlkJobVerb verb, GError **error)
+{
+    if (!check_verb(job, verb, error))
+        return false;
     switch (verb) {
     case BLK_JOB_CANCEL:
-        cancel(job);
+        cancel_by_user(job);
         return true;
     case BLK_JOB_PAUSE:
     case BLK_JOB_RESUME:
         return pause_job(job, verb == BLK_JOB_PAUSE, error);
-    case BLK_JOB_DISMISS:
-        change(job, GONE);
-        g_ptr_array_remove(jobs->list, job);
+    case BLK_JOB_COMPLETE:
+        return complete_by_user(job, error);
+    case BLK_JOB_FINALIZE:
+        finalize(job->txn);
         return true;
-    default:
-        return true; /* no status takes them */
+    case BLK_JOB_DISMISS:
+        dismiss(job);
+        return true;
+    default: /* of no kind is there anything to change */
+        return tm_error_set(error, "Job type does not support change");
     }
+}
+
+bool blk_job_set_speed(BlkJob *job, int64_t speed, GError **error)
+{
+    if (!check_verb(job, BLK_JOB_SET_SPEED, error))
+        return false;
+    if (speed < 0)
+        return tm_error_set(error, "Parameter 'speed' expects a non-negative value");
+    pthread_mutex_lock(&job->lock);
+    job->speed = speed;
+    blk_job_limit_set(&job->limit, (uint64_t)speed);
+    pthread_mutex_unlock(&job->lock);
+    blk_job_kick(job);
+    return true;
 }

@@ -1,7 +1,7 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* qmp/commands/job.c: jobs, and the command that starts one. Names and answers are QEMU's
- * (qapi/job.json, qapi/block-core.json). */
+/* qmp/commands/job.c: jobs, and the command that creates images in one. Names and answers are
+ * QEMU's (qapi/job.json, qapi/block-core.json). */
 #include "block/jobs/create.h"
 #include "qmp/commands/families.h"
 #include "qmp/context.h"
@@ -14,7 +14,9 @@ static bool run_query(QmpCall *call, GError **error)
 
 static bool act(QmpCall *call, BlkJobVerb verb, GError **error)
 {
-    return blk_jobs_act(qmp_context_jobs(call->ctx), qmp_arg_str(call->args, "id"), verb, error);
+    BlkJob *job = blk_jobs_find(qmp_context_jobs(call->ctx), qmp_arg_str(call->args, "id"), error);
+
+    return job && blk_job_act(job, verb, error);
 }
 
 static bool run_cancel(QmpCall *call, GError **error)
@@ -64,21 +66,10 @@ static const QmpType id_args = { .kind = QMP_KIND_OBJECT,
                                  .name = "q_obj_job-arg",
                                  .members = id_members };
 
-static const char *const status_values[] = { "created",   "running", "paused",
-                                             "waiting",   "pending", "aborting",
-                                             "concluded", "null",    NULL };
-static const QmpType status_type = { .kind = QMP_KIND_ENUM,
-                                     .name = "JobStatus",
-                                     .values = status_values };
-static const char *const type_values[] = { "create", NULL };
-static const QmpType type_type = { .kind = QMP_KIND_ENUM,
-                                   .name = "JobType",
-                                   .values = type_values };
-
 static const QmpMember info_members[] = {
     { "id", &qmp_type_str, false, "the job" },
-    { "type", &type_type, false, "the kind of job" },
-    { "status", &status_type, false, "its state" },
+    { "type", &qmp_type_job_type, false, "the kind of job" },
+    { "status", &qmp_type_job_status, false, "its state" },
     { "current-progress", &qmp_type_int, false, "progress, in no particular unit" },
     { "total-progress", &qmp_type_int, false, "expected progress at the end; may change" },
     { "error", &qmp_type_str, true, "the error message, if it failed" },
@@ -174,7 +165,7 @@ static const QmpType create_args = { .kind = QMP_KIND_OBJECT,
 
 static const QmpMember change_members[] = {
     { "id", &qmp_type_str, false, "the job" },
-    { "status", &status_type, false, "its new state" },
+    { "status", &qmp_type_job_status, false, "its new state" },
     { NULL },
 };
 static const QmpType change_data = { .kind = QMP_KIND_OBJECT,
@@ -215,8 +206,10 @@ static const QmpCommand commands[] = {
       .example = "{'id': 'create0'}", .errors = job_resume_errors },
     { "job-complete", "complete a job that is ready; no job of this daemon needs it", &id_args,
       &qmp_type_empty, run_complete, .example = "{'id': 'create0'}", .errors = job_cancel_errors },
-    { "job-finalize", "finalize a pending job; jobs of this daemon do it themselves", &id_args,
-      &qmp_type_empty, run_finalize, .example = "{'id': 'create0'}", .errors = job_cancel_errors },
+    { "job-finalize",
+      "finalize a pending job that does not do it itself, and the others of its transaction",
+      &id_args, &qmp_type_empty, run_finalize, .example = "{'id': 'create0'}",
+      .errors = job_cancel_errors },
     { "job-dismiss", "remove a concluded job", &id_args, &qmp_type_empty, run_dismiss,
       .example = "{'id': 'create0'}", .errors = job_cancel_errors },
     { NULL },

@@ -146,7 +146,7 @@ def held(tmp):
         wait_until(lambda: d.qmp("query-jobs")[0]["status"] == "concluded", "the end")
         d.qmp("blockdev-del", node_name="f")
         create(d, "r", driver="qcow2", file="g", size=MIB)
-        matches(life(d, "r")[-1] + d.qmp("query-jobs")[1]["error"], "concludedPermission conflict on node 'g'")
+        matches(life(d, "r")[-1] + d.qmp("query-jobs")[0]["error"], "concludedPermission conflict on node 'g'")
 
 
 main()
