@@ -138,7 +138,7 @@ START_TEST(stores_through_a_mapping_are_changes)
 }
 END_TEST
 
-START_TEST(a_hole_must_not_be_touched)
+START_TEST(a_store_through_a_mapping_into_a_hole_is_a_violation)
 {
     int fd = make_durable();
     uint8_t *map;
@@ -156,7 +156,7 @@ START_TEST(a_hole_must_not_be_touched)
 }
 END_TEST
 
-START_TEST(lengths_are_changes)
+START_TEST(a_length_and_its_data_are_kept_or_dropped_apart)
 {
     int fd = make_durable();
     uint8_t length[] = { 1, 0 }, data[] = { 0, 1 };
@@ -265,7 +265,7 @@ START_TEST(a_disk_has_times_sizes_and_attributes)
 }
 END_TEST
 
-START_TEST(locks_exclude)
+START_TEST(a_lock_excludes_until_its_descriptors_close)
 {
     int a = make_durable(), b = sys->open("/m/a", O_RDWR, 0);
     struct flock lock = { .l_type = F_WRLCK };
@@ -280,7 +280,7 @@ START_TEST(locks_exclude)
 END_TEST
 
 /* What is left goes on as a medium of its own. */
-START_TEST(after_a_loss_it_goes_on)
+START_TEST(what_a_cut_leaves_is_a_medium_of_its_own)
 {
     int fd = make_durable();
 
@@ -310,15 +310,15 @@ int main(void)
     tcase_add_test(tc, each_sector_is_kept_or_dropped_by_itself);
     tcase_add_test(tc, older_versions_may_be_the_last_kept);
     tcase_add_test(tc, stores_through_a_mapping_are_changes);
-    tcase_add_test(tc, a_hole_must_not_be_touched);
-    tcase_add_test(tc, lengths_are_changes);
+    tcase_add_test(tc, a_store_through_a_mapping_into_a_hole_is_a_violation);
+    tcase_add_test(tc, a_length_and_its_data_are_kept_or_dropped_apart);
     tcase_add_test(tc, what_a_failed_sync_lost_stays_in_doubt);
     tcase_add_test(tc, what_was_not_written_back_is_reported_once);
     tcase_add_test(tc, what_was_not_written_back_is_not_of_the_next_state);
     tcase_add_test(tc, a_rename_is_one_change);
     tcase_add_test(tc, a_disk_has_times_sizes_and_attributes);
-    tcase_add_test(tc, locks_exclude);
-    tcase_add_test(tc, after_a_loss_it_goes_on);
+    tcase_add_test(tc, a_lock_excludes_until_its_descriptors_close);
+    tcase_add_test(tc, what_a_cut_leaves_is_a_medium_of_its_own);
     suite_add_tcase(suite, tc);
     srunner_run_all(runner, CK_ENV);
     failed = srunner_ntests_failed(runner);

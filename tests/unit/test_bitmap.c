@@ -221,7 +221,7 @@ static const struct {
       "0ea3946928a5d14b05df35c097ed8f6749ce07a2390d0b426f5675e5e6e44917" },
 };
 
-START_TEST(sha256_vectors)
+START_TEST(hashes_are_qemus)
 {
     BmpSet *set = bmp_set_new("n", VECTORS[_i].size);
     BmpBitmap *a = add(set, "a", 0, false), *b = add(set, "b", 512, false);
@@ -242,7 +242,7 @@ END_TEST
 /* ---- I1 ------------------------------------------------------------------------------------- */
 
 /* A write that is in flight while @during happens; whether @bitmap has it afterwards. */
-START_TEST(writes_in_flight_across_changes)
+START_TEST(a_write_in_flight_is_in_a_bitmap_that_begins_or_ends)
 {
     BmpSet *set = bmp_set_new("n", 1000 * KIB);
     BmpBitmap *a, *b;
@@ -297,7 +297,7 @@ START_TEST(writes_in_flight_across_changes)
 END_TEST
 
 /* All that a change does happens at its beginning, at any granularity. */
-START_TEST(a_change_is_one_instant)
+START_TEST(a_change_takes_effect_at_one_instant)
 {
     BmpSet *set = bmp_set_new("n", 1000 * KIB);
     BmpBitmap *a = add(set, "a", 0, false), *gone = add(set, "gone", 0, false), *b;
@@ -413,7 +413,7 @@ START_TEST(resize_makes_the_grown_part_dirty)
 }
 END_TEST
 
-START_TEST(extents_are_cut_and_bounded)
+START_TEST(extents_are_cut_to_the_range_and_bounded)
 {
     BmpSet *set = bmp_set_new("n", 1000 * KIB + 1);
     BmpBitmap *a = add(set, "a", 4096, false);
@@ -458,12 +458,12 @@ int main(void)
     tcase_set_timeout(tc, 120);
     tcase_add_test(tc, messages_are_qemus);
     tcase_add_test(tc, odd_sizes_count_and_hash_as_qemu);
-    tcase_add_loop_test(tc, sha256_vectors, 0, G_N_ELEMENTS(VECTORS));
-    tcase_add_test(tc, writes_in_flight_across_changes);
-    tcase_add_test(tc, a_change_is_one_instant);
+    tcase_add_loop_test(tc, hashes_are_qemus, 0, G_N_ELEMENTS(VECTORS));
+    tcase_add_test(tc, a_write_in_flight_is_in_a_bitmap_that_begins_or_ends);
+    tcase_add_test(tc, a_change_takes_effect_at_one_instant);
     tcase_add_test(tc, restore_takes_everything_back);
     tcase_add_test(tc, resize_makes_the_grown_part_dirty);
-    tcase_add_test(tc, extents_are_cut_and_bounded);
+    tcase_add_test(tc, extents_are_cut_to_the_range_and_bounded);
     suite_add_tcase(suite, tc);
     srunner_run_all(runner, CK_ENV);
     failed = srunner_ntests_failed(runner);

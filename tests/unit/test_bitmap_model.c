@@ -262,7 +262,7 @@ static void mark_at_random(BmpSet *set, uint64_t size, unsigned n, uint32_t seed
     g_rand_free(rand);
 }
 
-START_TEST(memory_on_a_pebibyte)
+START_TEST(a_pebibyte_takes_little_memory)
 {
     uint64_t size = UINT64_C(1) << 50;
     BmpSet *set = bmp_set_new("n", size);
@@ -278,7 +278,7 @@ START_TEST(memory_on_a_pebibyte)
 END_TEST
 
 /* A thousand bitmaps, added at different times, each asked: they share what they have in common. */
-START_TEST(a_thousand_bitmaps_share)
+START_TEST(a_thousand_bitmaps_share_memory)
 {
     uint64_t size = UINT64_C(1) << 40;
     BmpSet *set = bmp_set_new("n", size);
@@ -329,7 +329,7 @@ START_TEST(deltas_that_no_bitmap_separates_are_merged)
 }
 END_TEST
 
-START_TEST(references_outlive_the_set)
+START_TEST(a_reference_outlives_its_set)
 {
     BmpSet *set = bmp_set_new("n", 1 << 20);
     BmpBitmap *a = bmp_bitmap_ref(add(set, "a", 0));
@@ -354,10 +354,10 @@ int main(void)
 
     tcase_set_timeout(tc, 120);
     tcase_add_loop_test(tc, every_bitmap_equals_its_model, 0, 8);
-    tcase_add_test(tc, memory_on_a_pebibyte);
-    tcase_add_test(tc, a_thousand_bitmaps_share);
+    tcase_add_test(tc, a_pebibyte_takes_little_memory);
+    tcase_add_test(tc, a_thousand_bitmaps_share_memory);
     tcase_add_test(tc, deltas_that_no_bitmap_separates_are_merged);
-    tcase_add_test(tc, references_outlive_the_set);
+    tcase_add_test(tc, a_reference_outlives_its_set);
     suite_add_tcase(suite, tc);
     srunner_run_all(runner, CK_ENV);
     failed = srunner_ntests_failed(runner);

@@ -158,7 +158,7 @@ static void random_op(GRand *rand, BmpBits *bits, Model *m)
 static const uint64_t SIZES[] = { 1,     2,     63,     64,     65,     127,    4095,  65535,
                                   65536, 65537, 100000, 131072, 131073, 200001, 262145 };
 
-START_TEST(fuzz_against_bytes)
+START_TEST(random_operations_equal_an_array_of_bytes)
 {
     GRand *rand = rand_new();
 
@@ -184,7 +184,7 @@ START_TEST(fuzz_against_bytes)
 }
 END_TEST
 
-START_TEST(fuzz_beyond_2_to_the_32)
+START_TEST(random_operations_are_right_beyond_2_to_the_32)
 {
     static const uint64_t BASES[WINDOWS] = { 0,
                                              65536 - 1500,
@@ -274,7 +274,7 @@ static void model_or(Model *to, unsigned to_shift, const Model *from, unsigned f
     }
 }
 
-START_TEST(or_converts_outward)
+START_TEST(or_rounds_granules_outward)
 {
     GRand *rand = rand_new();
 
@@ -308,7 +308,7 @@ START_TEST(or_converts_outward)
 END_TEST
 
 /* Many rounds with the same geometry, where pages are shared between the two. */
-START_TEST(or_shares_and_stays_right)
+START_TEST(or_with_shared_pages_equals_the_model)
 {
     GRand *rand = rand_new();
     uint64_t n = 262145;
@@ -366,7 +366,7 @@ START_TEST(resize_keeps_what_is_inside_and_drops_the_rest)
 }
 END_TEST
 
-START_TEST(walk_is_cut_at_both_ends)
+START_TEST(runs_are_cut_at_both_ends)
 {
     BmpBitsIter iter;
     BmpBits bits;
@@ -421,7 +421,7 @@ START_TEST(export_is_little_endian_words)
 }
 END_TEST
 
-START_TEST(nothing_for_no_disk)
+START_TEST(a_disk_of_no_bytes_has_no_bits)
 {
     GByteArray *bytes = g_byte_array_new();
     BmpBits bits;
@@ -451,7 +451,7 @@ static size_t memory(const BmpBits *bits)
     return bmp_page_tree_memory(bits->root, seen);
 }
 
-START_TEST(memory_follows_what_is_set)
+START_TEST(memory_is_proportional_to_what_is_set)
 {
     GRand *rand = rand_new();
     BmpBits bits;
@@ -475,7 +475,7 @@ START_TEST(memory_follows_what_is_set)
 END_TEST
 
 /* Whatever allocation fails, nothing that was set is lost. */
-START_TEST(without_memory_it_over_reports)
+START_TEST(a_failed_allocation_only_over_reports)
 {
     GRand *rand = rand_new();
     uint64_t n = 262145;
@@ -519,7 +519,7 @@ START_TEST(without_memory_it_over_reports)
 END_TEST
 
 /* The same for what writes mark, and for what a query makes of it. */
-START_TEST(without_memory_no_mark_is_lost)
+START_TEST(a_failed_allocation_loses_no_mark)
 {
     GRand *rand = rand_new();
     uint64_t size = UINT64_C(1) << 44;
@@ -566,18 +566,18 @@ int main(void)
     int failed;
 
     tcase_set_timeout(tc, 120);
-    tcase_add_test(tc, fuzz_against_bytes);
-    tcase_add_test(tc, fuzz_beyond_2_to_the_32);
+    tcase_add_test(tc, random_operations_equal_an_array_of_bytes);
+    tcase_add_test(tc, random_operations_are_right_beyond_2_to_the_32);
     tcase_add_test(tc, clones_are_independent);
-    tcase_add_test(tc, or_converts_outward);
-    tcase_add_test(tc, or_shares_and_stays_right);
+    tcase_add_test(tc, or_rounds_granules_outward);
+    tcase_add_test(tc, or_with_shared_pages_equals_the_model);
     tcase_add_test(tc, resize_keeps_what_is_inside_and_drops_the_rest);
-    tcase_add_test(tc, walk_is_cut_at_both_ends);
+    tcase_add_test(tc, runs_are_cut_at_both_ends);
     tcase_add_test(tc, export_is_little_endian_words);
-    tcase_add_test(tc, nothing_for_no_disk);
-    tcase_add_test(tc, memory_follows_what_is_set);
-    tcase_add_test(tc, without_memory_it_over_reports);
-    tcase_add_test(tc, without_memory_no_mark_is_lost);
+    tcase_add_test(tc, a_disk_of_no_bytes_has_no_bits);
+    tcase_add_test(tc, memory_is_proportional_to_what_is_set);
+    tcase_add_test(tc, a_failed_allocation_only_over_reports);
+    tcase_add_test(tc, a_failed_allocation_loses_no_mark);
     suite_add_tcase(suite, tc);
     srunner_run_all(runner, CK_ENV);
     failed = srunner_ntests_failed(runner);

@@ -211,32 +211,32 @@ static void lanes(BlkIoEngine io, bool direct)
     g_aligned_free(g_steal_pointer(&buf));
 }
 
-START_TEST(test_lanes_uring_cached)
+START_TEST(both_lanes_keep_data_with_io_uring)
 {
     lanes(BLK_IO_AUTO, false);
 }
 END_TEST
 
-START_TEST(test_lanes_uring_direct)
+START_TEST(both_lanes_keep_data_with_io_uring_and_o_direct)
 {
     lanes(BLK_IO_AUTO, true);
 }
 END_TEST
 
-START_TEST(test_lanes_threads_cached)
+START_TEST(both_lanes_keep_data_with_threads)
 {
     lanes(BLK_IO_THREADS, false);
 }
 END_TEST
 
-START_TEST(test_lanes_threads_direct)
+START_TEST(both_lanes_keep_data_with_threads_and_o_direct)
 {
     lanes(BLK_IO_THREADS, true);
 }
 END_TEST
 
 /* A file that somebody else cut short reads as zeroes and takes nobody down. */
-START_TEST(test_shrunk_file)
+START_TEST(a_shrunk_file_reads_as_zeroes)
 {
     g_autofree char *path = NULL;
     char buf[8192];
@@ -256,7 +256,7 @@ START_TEST(test_shrunk_file)
 }
 END_TEST
 
-START_TEST(test_resize_marks_growth)
+START_TEST(resize_marks_what_has_grown)
 {
     g_autofree char *path = NULL;
     g_autoptr(BmpBitmap) bitmap = NULL;
@@ -286,7 +286,7 @@ END_TEST
 
 /* ---- the graph */
 
-START_TEST(test_graph_names)
+START_TEST(node_names_are_unique_and_well_formed)
 {
     g_autoptr(GError) error = NULL;
     g_autoptr(GPtrArray) nodes = NULL;
@@ -324,7 +324,7 @@ END_TEST
 
 /* ---- stripes */
 
-START_TEST(test_inflight_excludes)
+START_TEST(exclusive_ranges_exclude_all_others)
 {
     BlkInflight x;
 
@@ -399,7 +399,7 @@ static void *come_again(void *opaque)
 }
 
 /* An exclusive holder that comes back at once does not keep the others out. */
-START_TEST(test_inflight_turns)
+START_TEST(an_exclusive_holder_lets_others_have_their_turn)
 {
     Turns t = { .stop = false };
     pthread_t thread;
@@ -417,7 +417,7 @@ START_TEST(test_inflight_turns)
 }
 END_TEST
 
-START_TEST(test_inflight_race)
+START_TEST(exclusive_ranges_exclude_under_a_race)
 {
     BlkInflight x;
     uint64_t cells[103] = { 0 };
@@ -566,7 +566,7 @@ START_TEST(long_requests_are_done_in_pieces)
 }
 END_TEST
 
-START_TEST(test_burst_of_work)
+START_TEST(a_burst_of_work_starts_enough_workers)
 {
     for (int round = 0; round < 20; round++) {
         BlkEngineOptions options = { .io = BLK_IO_THREADS, .loops = 1 };
@@ -591,18 +591,18 @@ int main(void)
     int failed;
 
     tcase_set_timeout(tcase, 60);
-    tcase_add_test(tcase, test_lanes_uring_cached);
-    tcase_add_test(tcase, test_lanes_uring_direct);
-    tcase_add_test(tcase, test_lanes_threads_cached);
-    tcase_add_test(tcase, test_lanes_threads_direct);
-    tcase_add_test(tcase, test_shrunk_file);
-    tcase_add_test(tcase, test_resize_marks_growth);
-    tcase_add_test(tcase, test_graph_names);
-    tcase_add_test(tcase, test_inflight_excludes);
-    tcase_add_test(tcase, test_inflight_turns);
-    tcase_add_test(tcase, test_inflight_race);
+    tcase_add_test(tcase, both_lanes_keep_data_with_io_uring);
+    tcase_add_test(tcase, both_lanes_keep_data_with_io_uring_and_o_direct);
+    tcase_add_test(tcase, both_lanes_keep_data_with_threads);
+    tcase_add_test(tcase, both_lanes_keep_data_with_threads_and_o_direct);
+    tcase_add_test(tcase, a_shrunk_file_reads_as_zeroes);
+    tcase_add_test(tcase, resize_marks_what_has_grown);
+    tcase_add_test(tcase, node_names_are_unique_and_well_formed);
+    tcase_add_test(tcase, exclusive_ranges_exclude_all_others);
+    tcase_add_test(tcase, an_exclusive_holder_lets_others_have_their_turn);
+    tcase_add_test(tcase, exclusive_ranges_exclude_under_a_race);
     tcase_add_test(tcase, long_requests_are_done_in_pieces);
-    tcase_add_test(tcase, test_burst_of_work);
+    tcase_add_test(tcase, a_burst_of_work_starts_enough_workers);
     suite_add_tcase(suite, tcase);
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

@@ -1,7 +1,7 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* tests/unit/test_catalogue.c: superblocks, entries and catalogues there and back, and whatever the
- * bytes are: F1, F7 of docs/bitmap-store.md. */
+/* tests/unit/test_catalogue.c: superblocks, entries and catalogues written and read back, and
+ * whatever the bytes are: F1, F7 of docs/bitmap-store.md. */
 #include "bitmap/store/catalogue.h"
 #include "bitmap/store/format.h"
 #include "util/range.h"
@@ -81,7 +81,7 @@ static void ck_same(const BmpRecord *a, const BmpRecord *b)
     ck_assert(covered(&a->bits, &b->bits));
 }
 
-START_TEST(there_and_back)
+START_TEST(a_catalogue_reads_back_as_written)
 {
     static const uint64_t sizes[] = { 1, 65535, 65536, 100 * MIB + 1, TIB, 1024 * TIB };
     BmpRecord records[3];
@@ -104,7 +104,7 @@ START_TEST(there_and_back)
 }
 END_TEST
 
-START_TEST(nothing_in_it)
+START_TEST(an_empty_catalogue_is_valid)
 {
     g_autoptr(GByteArray) bytes = bmp_catalogue_build(NULL, 0, NULL);
     BmpCatalogue found;
@@ -130,7 +130,7 @@ static void ck_superset(const BmpRecord *records, size_t n, BmpCatalogue *found)
     }
 }
 
-START_TEST(f7_every_byte_damaged)
+START_TEST(f7_no_damaged_byte_loses_dirtiness)
 {
     g_autoptr(GByteArray) bytes = NULL;
     BmpRecord records[3];
@@ -153,7 +153,7 @@ START_TEST(f7_every_byte_damaged)
 }
 END_TEST
 
-START_TEST(f7_cut_short)
+START_TEST(f7_no_cut_loses_dirtiness)
 {
     g_autoptr(GByteArray) bytes = NULL;
     BmpRecord records[3];
@@ -174,7 +174,7 @@ START_TEST(f7_cut_short)
 }
 END_TEST
 
-START_TEST(f7_garbage)
+START_TEST(f7_garbage_is_refused)
 {
     GRand *random = g_rand_new_with_seed(3);
 
@@ -192,7 +192,7 @@ START_TEST(f7_garbage)
 }
 END_TEST
 
-START_TEST(pages_are_shared)
+START_TEST(pages_in_common_are_written_once)
 {
     g_autofree BmpRecord *records = g_new0(BmpRecord, 1000);
     g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
@@ -223,7 +223,7 @@ START_TEST(pages_are_shared)
 }
 END_TEST
 
-START_TEST(a_long_or_odd_reason)
+START_TEST(a_long_or_invalid_reason_is_cut_to_valid_text)
 {
     BmpRecord records[2] = { record_new("a", MIB, 16), record_new("b", MIB, 16) };
     g_autoptr(GByteArray) bytes = NULL;
@@ -246,7 +246,7 @@ END_TEST
 
 /* ---- format */
 
-START_TEST(f1_entries)
+START_TEST(f1_entries_read_back_as_written)
 {
     for (uint64_t seed = 0; seed < 2000; seed++) {
         for (uint32_t index = 0; index < 64; index++) {
@@ -263,7 +263,7 @@ START_TEST(f1_entries)
 }
 END_TEST
 
-START_TEST(f1_every_byte_of_an_entry_damaged)
+START_TEST(f1_any_damage_to_an_entry_is_detected)
 {
     uint64_t entry = bmp_entry_make(7, 3, 1234567, BMP_REGION_READY), epoch;
     BmpRegionState state;
@@ -277,7 +277,7 @@ START_TEST(f1_every_byte_of_an_entry_damaged)
 }
 END_TEST
 
-START_TEST(f6_words)
+START_TEST(f6_any_damage_to_a_word_is_detected)
 {
     uint64_t word = bmp_word_set(BMP_WORD_CLEAN, 0x80000001);
 
@@ -319,7 +319,7 @@ static BmpSuper some_super(void)
     return super;
 }
 
-START_TEST(superblocks)
+START_TEST(superblocks_read_back_as_written)
 {
     BmpSuper super = some_super(), found;
     uint8_t bytes[BMP_SUPER_SIZE];
@@ -342,7 +342,7 @@ START_TEST(superblocks)
 }
 END_TEST
 
-START_TEST(superblocks_out_of_range)
+START_TEST(superblocks_with_fields_out_of_range_are_refused)
 {
     BmpSuper found,
         wrong[] = { some_super(), some_super(), some_super(), some_super(), some_super(),
@@ -368,7 +368,7 @@ START_TEST(superblocks_out_of_range)
 }
 END_TEST
 
-START_TEST(geometries)
+START_TEST(geometries_cover_the_disk_within_their_bounds)
 {
     static const uint64_t sizes[] = {
         0, 1, 512, 4 * MIB - 1, 4 * MIB, TIB, 1024 * TIB, TM_SIZE_MAX
@@ -399,19 +399,19 @@ static Suite *suite(void)
 
     tcase_set_timeout(catalogue, 60);
     tcase_set_timeout(format, 60);
-    tcase_add_test(catalogue, there_and_back);
-    tcase_add_test(catalogue, nothing_in_it);
-    tcase_add_test(catalogue, f7_every_byte_damaged);
-    tcase_add_test(catalogue, f7_cut_short);
-    tcase_add_test(catalogue, f7_garbage);
-    tcase_add_test(catalogue, pages_are_shared);
-    tcase_add_test(catalogue, a_long_or_odd_reason);
-    tcase_add_test(format, f1_entries);
-    tcase_add_test(format, f1_every_byte_of_an_entry_damaged);
-    tcase_add_test(format, f6_words);
-    tcase_add_test(format, superblocks);
-    tcase_add_test(format, superblocks_out_of_range);
-    tcase_add_test(format, geometries);
+    tcase_add_test(catalogue, a_catalogue_reads_back_as_written);
+    tcase_add_test(catalogue, an_empty_catalogue_is_valid);
+    tcase_add_test(catalogue, f7_no_damaged_byte_loses_dirtiness);
+    tcase_add_test(catalogue, f7_no_cut_loses_dirtiness);
+    tcase_add_test(catalogue, f7_garbage_is_refused);
+    tcase_add_test(catalogue, pages_in_common_are_written_once);
+    tcase_add_test(catalogue, a_long_or_invalid_reason_is_cut_to_valid_text);
+    tcase_add_test(format, f1_entries_read_back_as_written);
+    tcase_add_test(format, f1_any_damage_to_an_entry_is_detected);
+    tcase_add_test(format, f6_any_damage_to_a_word_is_detected);
+    tcase_add_test(format, superblocks_read_back_as_written);
+    tcase_add_test(format, superblocks_with_fields_out_of_range_are_refused);
+    tcase_add_test(format, geometries_cover_the_disk_within_their_bounds);
     suite_add_tcase(s, catalogue);
     suite_add_tcase(s, format);
     return s;

@@ -28,7 +28,7 @@ static void same_text(char *got, const char *expected)
     g_free(got);
 }
 
-START_TEST(sizes_are_written)
+START_TEST(sizes_are_shown_in_binary_units)
 {
     same_text(tc_human_size(0), "0 B");
     same_text(tc_human_size(1023), "1023 B");
@@ -48,7 +48,7 @@ START_TEST(sizes_are_written)
 }
 END_TEST
 
-START_TEST(lines_are_broken)
+START_TEST(lines_wrap_at_words)
 {
     same_text(tc_wrapped(0, 2, "a line", 0), "a line\n");
     same_text(tc_wrapped(2, 4, "ab cd ef gh", 9), "  ab cd\n    ef\n    gh\n");
@@ -62,7 +62,7 @@ START_TEST(lines_are_broken)
 }
 END_TEST
 
-START_TEST(sizes_are_read)
+START_TEST(sizes_with_suffixes_are_parsed)
 {
     static const struct {
         const char *text;
@@ -99,7 +99,7 @@ START_TEST(sizes_are_read)
 }
 END_TEST
 
-START_TEST(words_are_guessed)
+START_TEST(misspelt_words_get_the_nearest_guess)
 {
     static const char *const words[] = { "add", "remove", "clear", "list", "--granularity", NULL };
 
@@ -115,7 +115,7 @@ START_TEST(words_are_guessed)
 }
 END_TEST
 
-START_TEST(picture_shows_the_most_important)
+START_TEST(picture_shows_the_most_important_state_of_a_cell)
 {
     /* 64 cells of 512 bytes in 4 rows of 16 */
     g_autoptr(TcPicture) p = tc_picture_new(64 * 512, 26, 4, true);
@@ -143,7 +143,7 @@ START_TEST(picture_shows_the_most_important)
 }
 END_TEST
 
-START_TEST(picture_fits)
+START_TEST(picture_fits_any_size_and_width)
 {
     static const uint64_t sizes[] = { 0,        1,       511,          512,
                                       513,      5 * MIB, 64 * MIB + 1, UINT64_C(3) << 40,
@@ -184,7 +184,7 @@ static void next_is(TcPlan *plan, uint64_t offset, uint64_t length, TcAction act
     ck_assert_int_eq(task.action, action);
 }
 
-START_TEST(plan_of_a_bitmap)
+START_TEST(plan_of_a_bitmap_reads_what_is_dirty_and_not_zero)
 {
     g_autoptr(TcPlan) plan = tc_plan_new(true, false);
     TcTask task;
@@ -207,7 +207,7 @@ START_TEST(plan_of_a_bitmap)
 }
 END_TEST
 
-START_TEST(plan_of_a_fresh_copy)
+START_TEST(plan_of_a_fresh_copy_skips_zeroes)
 {
     g_autoptr(TcPlan) plan = tc_plan_new(false, true);
 
@@ -219,7 +219,7 @@ START_TEST(plan_of_a_fresh_copy)
 }
 END_TEST
 
-START_TEST(plan_has_a_limit)
+START_TEST(plan_stops_at_its_limit)
 {
     g_autoptr(TcPlan) plan = tc_plan_new(true, false);
 
@@ -259,7 +259,7 @@ static bool parse(TcInvocation *inv, GError **error, const char *words)
     return tc_cli_parse(&root, argc, argv, inv, error);
 }
 
-START_TEST(command_line_is_taken)
+START_TEST(valid_command_lines_are_parsed)
 {
     TcInvocation inv;
     uint64_t size = 7;
@@ -283,7 +283,7 @@ START_TEST(command_line_is_taken)
 }
 END_TEST
 
-START_TEST(command_line_is_refused)
+START_TEST(invalid_command_lines_get_a_message)
 {
     static const char *const cases[][2] = {
         { "", "missing command: see 'tidemark --help'" },
@@ -369,7 +369,7 @@ START_TEST(arguments_follow_the_schema)
 }
 END_TEST
 
-START_TEST(arguments_are_refused)
+START_TEST(arguments_against_the_schema_are_refused)
 {
     g_autoptr(TcSchema) schema = make_schema();
 
@@ -387,7 +387,7 @@ START_TEST(arguments_are_refused)
 }
 END_TEST
 
-START_TEST(progress_fits)
+START_TEST(progress_fits_the_terminal)
 {
     for (unsigned columns = 1; columns < 200; columns++) {
         g_autofree char *line =
@@ -440,7 +440,7 @@ static TcTarget *open_target(const TmSys *sys, const char *path, uint64_t size)
     return target;
 }
 
-START_TEST(target_zeroes_by_any_means)
+START_TEST(target_zeroes_whatever_the_file_system_can)
 {
     g_autofree char *path = g_strdup("/tmp/tm-target-XXXXXX");
     g_autofree char *ones = g_malloc(3 * MIB), *back = g_malloc(3 * MIB);
@@ -473,7 +473,7 @@ START_TEST(target_zeroes_by_any_means)
 }
 END_TEST
 
-START_TEST(target_failures)
+START_TEST(target_errors_reach_the_caller)
 {
     g_autofree char *path = g_strdup("/tmp/tm-target-XXXXXX");
     g_autoptr(GError) error = NULL;
@@ -504,7 +504,7 @@ static int sync_fails(int fd)
 }
 
 /* What is new has a name, too, that has to survive. */
-START_TEST(target_not_synced)
+START_TEST(target_is_not_done_until_file_and_name_are_synced)
 {
     g_autofree char *path = g_strdup("/tmp/tm-target-XXXXXX");
     TmSys sys = tm_sys_kernel;
@@ -534,23 +534,23 @@ int main(void)
     SRunner *runner;
     int failed;
 
-    tcase_add_test(tcase, sizes_are_written);
-    tcase_add_test(tcase, lines_are_broken);
-    tcase_add_test(tcase, sizes_are_read);
-    tcase_add_test(tcase, words_are_guessed);
-    tcase_add_test(tcase, picture_shows_the_most_important);
-    tcase_add_test(tcase, picture_fits);
-    tcase_add_test(tcase, plan_of_a_bitmap);
-    tcase_add_test(tcase, plan_of_a_fresh_copy);
-    tcase_add_test(tcase, plan_has_a_limit);
-    tcase_add_test(tcase, command_line_is_taken);
-    tcase_add_test(tcase, command_line_is_refused);
+    tcase_add_test(tcase, sizes_are_shown_in_binary_units);
+    tcase_add_test(tcase, lines_wrap_at_words);
+    tcase_add_test(tcase, sizes_with_suffixes_are_parsed);
+    tcase_add_test(tcase, misspelt_words_get_the_nearest_guess);
+    tcase_add_test(tcase, picture_shows_the_most_important_state_of_a_cell);
+    tcase_add_test(tcase, picture_fits_any_size_and_width);
+    tcase_add_test(tcase, plan_of_a_bitmap_reads_what_is_dirty_and_not_zero);
+    tcase_add_test(tcase, plan_of_a_fresh_copy_skips_zeroes);
+    tcase_add_test(tcase, plan_stops_at_its_limit);
+    tcase_add_test(tcase, valid_command_lines_are_parsed);
+    tcase_add_test(tcase, invalid_command_lines_get_a_message);
     tcase_add_test(tcase, arguments_follow_the_schema);
-    tcase_add_test(tcase, arguments_are_refused);
-    tcase_add_test(tcase, progress_fits);
-    tcase_add_test(tcase, target_zeroes_by_any_means);
-    tcase_add_test(tcase, target_failures);
-    tcase_add_test(tcase, target_not_synced);
+    tcase_add_test(tcase, arguments_against_the_schema_are_refused);
+    tcase_add_test(tcase, progress_fits_the_terminal);
+    tcase_add_test(tcase, target_zeroes_whatever_the_file_system_can);
+    tcase_add_test(tcase, target_errors_reach_the_caller);
+    tcase_add_test(tcase, target_is_not_done_until_file_and_name_are_synced);
     suite_add_tcase(suite, tcase);
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

@@ -53,7 +53,7 @@ static void has(char *text, const char *part)
     "\", \"durability\": \"" durability                                                            \
     "\", \"generation\": 7, \"size\": 1048576, \"bitmaps\": [], \"problems\": []}"
 
-START_TEST(heads)
+START_TEST(the_head_shows_path_disk_state_and_durability)
 {
     has(head_of(STORE("closed", "power-loss")), "store       d.bitmaps\n"
                                                 "disk        d (1 MiB)\n"
@@ -82,7 +82,7 @@ END_TEST
 #define INCONSISTENT            "{\"name\": \"i\", \"inconsistent\": true, \"recovered\": 1}"
 #define DEGRADED                "{\"name\": \"g\", \"reason\": \"so\"}"
 
-START_TEST(verdicts)
+START_TEST(the_verdict_says_what_is_wrong)
 {
     g_autoptr(json_object) sound = parse(BITMAPS(SOUND, "")), bad = parse(BITMAPS(SOUND, "\"p\""));
     g_autoptr(json_object) unusable = parse(BITMAPS(SOUND "," INCONSISTENT, ""));
@@ -113,7 +113,7 @@ START_TEST(verdicts)
 }
 END_TEST
 
-START_TEST(one_bitmap)
+START_TEST(one_bitmap_can_be_chosen)
 {
     g_autoptr(json_object) store = parse(BITMAPS(SOUND "," RECOVERED, "\"one\""));
     g_autoptr(GError) error = NULL;
@@ -135,9 +135,9 @@ int main(void)
     SRunner *runner;
     int failed;
 
-    tcase_add_test(tcase, heads);
-    tcase_add_test(tcase, verdicts);
-    tcase_add_test(tcase, one_bitmap);
+    tcase_add_test(tcase, the_head_shows_path_disk_state_and_durability);
+    tcase_add_test(tcase, the_verdict_says_what_is_wrong);
+    tcase_add_test(tcase, one_bitmap_can_be_chosen);
     suite_add_tcase(suite, tcase);
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

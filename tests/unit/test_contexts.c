@@ -149,7 +149,7 @@ static size_t invent(GRand *rand, BlkContextRange *ranges, uint64_t *model)
     return n;
 }
 
-START_TEST(model)
+START_TEST(ranges_equal_a_model)
 {
     const char *seed = g_getenv("TM_TEST_SEED");
     GRand *rand = g_rand_new_with_seed(seed ? (guint32)atoi(seed) : 1);
@@ -175,7 +175,7 @@ START_TEST(model)
 }
 END_TEST
 
-START_TEST(ends)
+START_TEST(ranges_reach_the_last_byte)
 {
     const BlkContextRange all = { 0, HUGE, UINT64_MAX }, last = { HUGE - 1, 1, 1 };
     TmExtent list[4];
@@ -194,7 +194,7 @@ END_TEST
 
 /* ---- what is refused, and that it changes nothing */
 
-START_TEST(errors)
+START_TEST(wrong_ranges_and_names_are_refused)
 {
     const BlkContextRange good = { 10, 10, 7 }, empty = { 10, 0, 7 };
     const BlkContextRange beyond = { SIZE - 1, 2, 1 }, overflow = { UINT64_MAX, 2, 1 };
@@ -236,7 +236,7 @@ START_TEST(errors)
 }
 END_TEST
 
-START_TEST(number_of_contexts)
+START_TEST(the_number_of_contexts_is_bounded)
 {
     const BlkContextRange one = { 0, 1, 1 };
     g_autoptr(GPtrArray) list = NULL;
@@ -266,7 +266,7 @@ static BlkContextRange *comb(size_t n)
     return ranges;
 }
 
-START_TEST(number_of_ranges)
+START_TEST(the_number_of_ranges_is_bounded)
 {
     const size_t max = BLK_CONTEXT_RANGES_MAX;
     g_autofree BlkContextRange *ranges = comb(max + 1);
@@ -336,7 +336,7 @@ static void *walk(void *opaque)
     return NULL;
 }
 
-START_TEST(concurrent)
+START_TEST(readers_see_whole_maps_while_they_change)
 {
     g_autofree BlkContextRange *ranges = comb(20);
     pthread_t threads[2];
@@ -369,12 +369,12 @@ int main(void)
 
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_set_timeout(tcase, 60);
-    tcase_add_test(tcase, model);
-    tcase_add_test(tcase, ends);
-    tcase_add_test(tcase, errors);
-    tcase_add_test(tcase, number_of_contexts);
-    tcase_add_test(tcase, number_of_ranges);
-    tcase_add_test(tcase, concurrent);
+    tcase_add_test(tcase, ranges_equal_a_model);
+    tcase_add_test(tcase, ranges_reach_the_last_byte);
+    tcase_add_test(tcase, wrong_ranges_and_names_are_refused);
+    tcase_add_test(tcase, the_number_of_contexts_is_bounded);
+    tcase_add_test(tcase, the_number_of_ranges_is_bounded);
+    tcase_add_test(tcase, readers_see_whole_maps_while_they_change);
     suite_add_tcase(suite, tcase);
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

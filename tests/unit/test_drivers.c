@@ -60,7 +60,7 @@ START_TEST(raw_reopened_while_written_below)
 }
 END_TEST
 
-START_TEST(raw_window)
+START_TEST(raw_shows_a_window_of_its_file)
 {
     BlkNode *file, *raw;
 
@@ -91,7 +91,7 @@ START_TEST(raw_window)
 }
 END_TEST
 
-START_TEST(raw_refusals)
+START_TEST(raw_refuses_wrong_windows)
 {
     open_on_disk();
     make_file("f", MIB);
@@ -110,7 +110,7 @@ START_TEST(raw_refusals)
 }
 END_TEST
 
-START_TEST(raw_resize)
+START_TEST(raw_without_a_size_resizes_its_file)
 {
     g_autoptr(GError) error = NULL;
     BlkNode *raw;
@@ -140,7 +140,7 @@ END_TEST
 
 /* ---- null-co */
 
-START_TEST(null_disk)
+START_TEST(null_co_reads_zeroes_and_drops_writes)
 {
     BlkNode *node;
     gint64 began;
@@ -190,7 +190,7 @@ static void add_persistent(BlkNode *node)
 }
 
 /* What the thread sanitizer is for. */
-START_TEST(grows_while_watched)
+START_TEST(a_file_that_grows_under_load_marks_its_growth)
 {
     g_autoptr(BmpBitmap) bitmap = NULL;
     pthread_t threads[2];
@@ -271,7 +271,7 @@ static void load_plugins(void)
                   error ? error->message : "");
 }
 
-START_TEST(plugin_ramdisk)
+START_TEST(the_ramdisk_plugin_keeps_what_is_written)
 {
     BlkNode *node;
 
@@ -295,7 +295,7 @@ START_TEST(plugin_ramdisk)
 }
 END_TEST
 
-START_TEST(plugin_reverse)
+START_TEST(the_reverse_plugin_reverses_its_child)
 {
     BlkNode *node, *file;
 
@@ -326,7 +326,7 @@ END_TEST
 
 /* What is allocated below shows through a filter that changes bytes, what reads as zeroes does not;
  * and discards go down. */
-START_TEST(plugin_invert)
+START_TEST(the_invert_plugin_passes_block_status_and_discards)
 {
     BlkNode *node, *file;
     char byte;
@@ -359,16 +359,16 @@ int main(void)
     int failed;
 
     tcase_set_timeout(cases, 60);
-    tcase_add_loop_test(cases, raw_window, 0, 2);
+    tcase_add_loop_test(cases, raw_shows_a_window_of_its_file, 0, 2);
     tcase_add_test(cases, raw_reopened_while_written_below);
-    tcase_add_test(cases, raw_refusals);
-    tcase_add_test(cases, raw_resize);
-    tcase_add_test(cases, null_disk);
-    tcase_add_test(cases, grows_while_watched);
+    tcase_add_test(cases, raw_refuses_wrong_windows);
+    tcase_add_test(cases, raw_without_a_size_resizes_its_file);
+    tcase_add_test(cases, null_co_reads_zeroes_and_drops_writes);
+    tcase_add_test(cases, a_file_that_grows_under_load_marks_its_growth);
     tcase_add_loop_test(cases, a_file_does_not_grow_while_its_space_is_changed, 0, 2);
-    tcase_add_test(cases, plugin_ramdisk);
-    tcase_add_test(cases, plugin_reverse);
-    tcase_add_test(cases, plugin_invert);
+    tcase_add_test(cases, the_ramdisk_plugin_keeps_what_is_written);
+    tcase_add_test(cases, the_reverse_plugin_reverses_its_child);
+    tcase_add_test(cases, the_invert_plugin_passes_block_status_and_discards);
     suite_add_tcase(suite, cases);
     srunner_run_all(runner, CK_ENV);
     failed = srunner_ntests_failed(runner);

@@ -174,7 +174,7 @@ static void begin_session(const char *id)
 
 /* ---- the cases */
 
-START_TEST(servers_show)
+START_TEST(a_server_shows_the_exports_chosen_for_it)
 {
     refuse("x", "x", "", (BlkExportOptions){ 0 }, "NBD server not running");
     start_server("a");
@@ -195,7 +195,7 @@ START_TEST(servers_show)
 }
 END_TEST
 
-START_TEST(servers_stop)
+START_TEST(a_stopped_server_ends_its_exports_and_sessions)
 {
     g_autoptr(GError) error = NULL;
 
@@ -215,7 +215,7 @@ START_TEST(servers_stop)
 }
 END_TEST
 
-START_TEST(names)
+START_TEST(default_and_hidden_exports_are_found_by_name)
 {
     start_server("a");
     add("x", "x", "");
@@ -232,7 +232,7 @@ START_TEST(names)
 }
 END_TEST
 
-START_TEST(clients)
+START_TEST(max_connections_limits_sessions)
 {
     g_autoptr(BlkExport) x = NULL;
 
@@ -253,7 +253,7 @@ START_TEST(clients)
 }
 END_TEST
 
-START_TEST(del_waits)
+START_TEST(deletion_in_mode_wait_waits_for_sessions)
 {
     start_server("a");
     add("x", "x", "");
@@ -272,7 +272,7 @@ START_TEST(del_waits)
 }
 END_TEST
 
-START_TEST(del_waits_no_longer)
+START_TEST(deletion_in_mode_wait_cuts_after_its_seconds)
 {
     start_server("a");
     add("x", "x", "");
@@ -302,12 +302,12 @@ int main(void)
     int failed;
 
     tcase_add_checked_fixture(cases, setup, teardown);
-    tcase_add_test(cases, servers_show);
-    tcase_add_test(cases, servers_stop);
-    tcase_add_test(cases, names);
-    tcase_add_test(cases, clients);
-    tcase_add_test(cases, del_waits);
-    tcase_add_test(cases, del_waits_no_longer);
+    tcase_add_test(cases, a_server_shows_the_exports_chosen_for_it);
+    tcase_add_test(cases, a_stopped_server_ends_its_exports_and_sessions);
+    tcase_add_test(cases, default_and_hidden_exports_are_found_by_name);
+    tcase_add_test(cases, max_connections_limits_sessions);
+    tcase_add_test(cases, deletion_in_mode_wait_waits_for_sessions);
+    tcase_add_test(cases, deletion_in_mode_wait_cuts_after_its_seconds);
     suite_add_tcase(suite, cases);
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

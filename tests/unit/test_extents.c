@@ -47,7 +47,7 @@ static unsigned count_runs(BlkNode *node)
     return n;
 }
 
-START_TEST(second_walk_is_free)
+START_TEST(a_second_walk_asks_nothing)
 {
     BlkNode *node;
 
@@ -76,7 +76,7 @@ START_TEST(second_walk_is_free)
 END_TEST
 
 /* Overwriting what is known to be data doesn't forget even the window. */
-START_TEST(overwriting_remembers)
+START_TEST(overwriting_data_keeps_what_is_cached)
 {
     BlkNode *node;
 
@@ -95,7 +95,7 @@ START_TEST(overwriting_remembers)
 }
 END_TEST
 
-START_TEST(one_extent_one_question)
+START_TEST(a_single_extent_takes_one_question)
 {
     BlkNode *node;
 
@@ -112,7 +112,7 @@ START_TEST(one_extent_one_question)
 }
 END_TEST
 
-START_TEST(exact_after_every_change)
+START_TEST(extents_are_exact_after_every_change)
 {
     static const char *const parents[] = { "/dev/shm", "/var/tmp" };
     BlkNode *node;
@@ -135,7 +135,7 @@ START_TEST(exact_after_every_change)
 END_TEST
 
 /* Reserved but never written space is a hole that reads as zeroes, as QEMU tells it. */
-START_TEST(preallocated)
+START_TEST(preallocated_space_is_a_hole_that_reads_as_zeroes)
 {
     BlkNode *node;
     int fd;
@@ -166,7 +166,7 @@ static off_t striped_lseek(int fd, off_t offset, int whence)
     return data == (whence == SEEK_DATA) ? offset : next;
 }
 
-START_TEST(bounded_memory)
+START_TEST(memory_for_extents_is_bounded)
 {
     uint64_t size = 8 * GIB, offset = 0; /* 2 million runs */
     FileExtents x;
@@ -195,7 +195,7 @@ static off_t no_lseek(int fd, off_t offset, int whence)
     return -1;
 }
 
-START_TEST(file_system_without_exact_times)
+START_TEST(a_file_system_without_seek_hole_has_only_data)
 {
     FileExtents x;
     uint64_t run;
@@ -281,25 +281,25 @@ static void stale_answer(uint64_t at, bool write_it)
     close_graph();
 }
 
-START_TEST(write_during_lookup)
+START_TEST(a_write_during_a_lookup_is_not_missed)
 {
     stale_answer(0, true);
 }
 END_TEST
 
-START_TEST(write_elsewhere_during_lookup)
+START_TEST(a_write_elsewhere_during_a_lookup_is_not_missed)
 {
     stale_answer(5 * MIB + 3 * BLOCK, true);
 }
 END_TEST
 
-START_TEST(discard_during_lookup)
+START_TEST(a_discard_during_a_lookup_is_not_missed)
 {
     stale_answer(0, false);
 }
 END_TEST
 
-START_TEST(discard_elsewhere_during_lookup)
+START_TEST(a_discard_elsewhere_during_a_lookup_is_not_missed)
 {
     stale_answer(5 * MIB + 3 * BLOCK, false);
 }
@@ -348,7 +348,7 @@ static void *storm_walks(void *data)
     return NULL;
 }
 
-START_TEST(storm)
+START_TEST(concurrent_changes_leave_extents_exact)
 {
     Storm storms[STORM_THREADS];
     GThread *walkers[2];
@@ -383,7 +383,7 @@ START_TEST(storm)
 END_TEST
 
 /* A format makes its file longer while others ask about it. */
-START_TEST(resizes)
+START_TEST(extents_follow_concurrent_resizes)
 {
     static const uint64_t sizes[] = { MIB, 3 * MIB, STORM_SIZE, 512 * MIB, 7 * BLOCK };
     GThread *walkers[2];
@@ -428,21 +428,21 @@ int main(void)
     int failed;
 
     tcase_set_timeout(walks, 60);
-    tcase_add_test(walks, second_walk_is_free);
-    tcase_add_test(walks, overwriting_remembers);
-    tcase_add_test(walks, one_extent_one_question);
-    tcase_add_loop_test(walks, exact_after_every_change, 0, 2);
-    tcase_add_test(walks, preallocated);
-    tcase_add_test(walks, bounded_memory);
-    tcase_add_test(walks, file_system_without_exact_times);
+    tcase_add_test(walks, a_second_walk_asks_nothing);
+    tcase_add_test(walks, overwriting_data_keeps_what_is_cached);
+    tcase_add_test(walks, a_single_extent_takes_one_question);
+    tcase_add_loop_test(walks, extents_are_exact_after_every_change, 0, 2);
+    tcase_add_test(walks, preallocated_space_is_a_hole_that_reads_as_zeroes);
+    tcase_add_test(walks, memory_for_extents_is_bounded);
+    tcase_add_test(walks, a_file_system_without_seek_hole_has_only_data);
     suite_add_tcase(suite, walks);
     tcase_set_timeout(races, 60);
-    tcase_add_test(races, write_during_lookup);
-    tcase_add_test(races, write_elsewhere_during_lookup);
-    tcase_add_test(races, discard_during_lookup);
-    tcase_add_test(races, discard_elsewhere_during_lookup);
-    tcase_add_test(races, storm);
-    tcase_add_test(races, resizes);
+    tcase_add_test(races, a_write_during_a_lookup_is_not_missed);
+    tcase_add_test(races, a_write_elsewhere_during_a_lookup_is_not_missed);
+    tcase_add_test(races, a_discard_during_a_lookup_is_not_missed);
+    tcase_add_test(races, a_discard_elsewhere_during_a_lookup_is_not_missed);
+    tcase_add_test(races, concurrent_changes_leave_extents_exact);
+    tcase_add_test(races, extents_follow_concurrent_resizes);
     suite_add_tcase(suite, races);
     srunner_run_all(runner, CK_ENV);
     failed = srunner_ntests_failed(runner);

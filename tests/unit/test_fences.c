@@ -116,7 +116,7 @@ static int old_thread_it(void)
     return result != dir;
 }
 
-START_TEST(calls)
+START_TEST(forbidden_system_calls_fail)
 {
     ck_assert_int_eq(in_child(exec_it), EPERM);
     ck_assert_int_eq(in_child(fork_it), EPERM);
@@ -208,7 +208,7 @@ static int device_anywhere(void)
     return fence(false) ? 255 : mkfifo(path, 0600) < 0 ? errno : 0;
 }
 
-START_TEST(files)
+START_TEST(files_outside_the_sandbox_are_refused)
 {
     if (!landlock_version())
         return; /* tests/func/test_sandbox.py says so */
@@ -250,7 +250,7 @@ static int drop_to_stranger(void)
            drop(":") == 254;
 }
 
-START_TEST(identities)
+START_TEST(root_can_drop_to_a_user_by_name_or_number)
 {
     ck_assert_int_eq(in_child(drop_to_stranger), 1);
     if (getuid())
@@ -291,9 +291,9 @@ int main(void)
     int failed;
 
     tcase_add_checked_fixture(tcase, setup, teardown);
-    tcase_add_test(tcase, calls);
-    tcase_add_test(tcase, files);
-    tcase_add_test(tcase, identities);
+    tcase_add_test(tcase, forbidden_system_calls_fail);
+    tcase_add_test(tcase, files_outside_the_sandbox_are_refused);
+    tcase_add_test(tcase, root_can_drop_to_a_user_by_name_or_number);
     suite_add_tcase(suite, tcase);
     srunner_run_all(runner, CK_ENV);
     failed = srunner_ntests_failed(runner);

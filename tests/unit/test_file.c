@@ -16,7 +16,7 @@ static const char *const places[] = { "/var/tmp", "/dev/shm" };
 
 /* ---- file: opening */
 
-START_TEST(file_refusals)
+START_TEST(unusable_files_are_refused)
 {
     open_on_disk();
     make_file("a", MIB);
@@ -40,7 +40,7 @@ START_TEST(file_refusals)
 }
 END_TEST
 
-START_TEST(auto_read_only)
+START_TEST(auto_read_only_falls_back_to_reading)
 {
     BlkNode *node;
     char byte = 1;
@@ -95,7 +95,7 @@ static void assert_unusable(BlkNode *node, unsigned needs, const char *message)
 }
 
 /* Nodes on one file are to each other what other processes are. */
-START_TEST(locks_between_nodes)
+START_TEST(nodes_on_one_file_lock_each_other_out)
 {
     BlkNode *a, *b, *r, *off;
     BlkUser *writer, *reader, *another;
@@ -125,7 +125,7 @@ START_TEST(locks_between_nodes)
 END_TEST
 
 /* Its bitmaps would not see what another one writes. */
-START_TEST(locks_of_bitmaps)
+START_TEST(a_file_with_bitmaps_admits_no_second_writer)
 {
     static const BmpAddOptions options = { .granularity = 65536 };
     g_autoptr(BmpBitmap) bitmap = NULL;
@@ -163,7 +163,7 @@ START_TEST(locks_of_bitmaps)
 END_TEST
 
 /* Who comes late finds what has changed since. */
-START_TEST(locks_that_come_late)
+START_TEST(a_file_of_another_size_than_when_opened_is_refused)
 {
     g_autofree char *message = NULL;
     BlkNode *node;
@@ -203,7 +203,7 @@ static int hold_bytes(const char *path, const int *bytes, int n)
     return fd;
 }
 
-START_TEST(locks_against_qemu)
+START_TEST(qemus_image_locks_are_respected)
 {
     static const int sharing_writer[] = { 100, 101, 203 }; /* an NBD export of QSD */
     static const int sole_user[] = { 100, 101, 201, 203 }; /* a virtual machine */
@@ -234,7 +234,7 @@ START_TEST(locks_against_qemu)
 }
 END_TEST
 
-START_TEST(lock_of_resize)
+START_TEST(resize_is_refused_while_another_relies_on_the_size)
 {
     static const int export_[] = { 100, 203 }; /* a reader that relies on the size */
     g_autoptr(GError) error = NULL;
@@ -263,7 +263,7 @@ END_TEST
 
 /* ---- file: data */
 
-START_TEST(file_odd_sizes)
+START_TEST(odd_sizes_are_read_and_written_to_the_end)
 {
     uint64_t size = MIB + 1;
     BlkNode *node;
@@ -287,7 +287,7 @@ START_TEST(file_odd_sizes)
 }
 END_TEST
 
-START_TEST(file_beyond_4_gib)
+START_TEST(offsets_beyond_4_gib_are_right)
 {
     uint64_t far = 5 * GIB + 12345;
     BlkNode *node;
@@ -307,7 +307,7 @@ START_TEST(file_beyond_4_gib)
 END_TEST
 
 /* Another program shortens the file: what is gone reads as zeroes, and nothing breaks. */
-START_TEST(file_truncated_outside)
+START_TEST(a_file_truncated_by_another_program_reads_as_zeroes)
 {
     BlkNode *node;
 
@@ -327,7 +327,7 @@ START_TEST(file_truncated_outside)
 END_TEST
 
 /* Which space zeroing leaves allocated. */
-START_TEST(file_write_zeroes)
+START_TEST(zeroing_deallocates_only_with_may_unmap)
 {
     BlkNode *node;
 
@@ -351,7 +351,7 @@ START_TEST(file_write_zeroes)
 END_TEST
 
 /* A file system that can neither zero nor punch: fast zeroing says so, plain zeroing writes. */
-START_TEST(file_zeroes_unsupported)
+START_TEST(without_support_fast_zeroing_is_refused)
 {
     BlkNode *node;
 
@@ -370,7 +370,7 @@ START_TEST(file_zeroes_unsupported)
 }
 END_TEST
 
-START_TEST(file_discard_ignored)
+START_TEST(discard_is_ignored_unless_asked_for)
 {
     BlkNode *node;
 
@@ -387,7 +387,7 @@ START_TEST(file_discard_ignored)
 }
 END_TEST
 
-START_TEST(file_errors)
+START_TEST(io_errors_reach_the_caller)
 {
     BlkNode *node;
     char buf[512] = { 1 };
@@ -411,7 +411,7 @@ START_TEST(file_errors)
 }
 END_TEST
 
-START_TEST(file_durability)
+START_TEST(fua_and_flush_sync_the_file)
 {
     g_autoptr(GError) error = NULL;
     BlkNode *node;
@@ -450,7 +450,7 @@ START_TEST(file_durability)
 }
 END_TEST
 
-START_TEST(file_resize)
+START_TEST(resize_up_and_down_keeps_data)
 {
     BlkNode *node;
 
@@ -473,7 +473,7 @@ END_TEST
 
 /* ---- file: O_DIRECT */
 
-START_TEST(direct)
+START_TEST(o_direct_keeps_unaligned_data)
 {
     uint64_t size = MIB + 777;
     struct tidemark_info info;
@@ -526,7 +526,7 @@ static void *write_and_observe(void *data)
     return NULL;
 }
 
-START_TEST(direct_neighbours)
+START_TEST(o_direct_keeps_concurrent_writes_to_one_sector)
 {
     Neighbour neighbours[] = {
         { .offset = 0, .length = 100 },    { .offset = 100, .length = 311 },
@@ -610,7 +610,7 @@ static void device_io(const char *path, const char *more)
     del("d");
 }
 
-START_TEST(loop_device)
+START_TEST(a_loop_device_is_read_and_written)
 {
     Loop loop;
 
@@ -643,25 +643,25 @@ int main(void)
     int failed;
 
     tcase_set_timeout(cases, 60);
-    tcase_add_test(cases, file_refusals);
-    tcase_add_test(cases, auto_read_only);
-    tcase_add_loop_test(cases, locks_between_nodes, 0, 2);
-    tcase_add_loop_test(cases, locks_of_bitmaps, 0, 2);
-    tcase_add_loop_test(cases, locks_that_come_late, 0, 2);
-    tcase_add_test(cases, locks_against_qemu);
-    tcase_add_test(cases, lock_of_resize);
-    tcase_add_loop_test(cases, file_odd_sizes, 0, 2);
-    tcase_add_loop_test(cases, file_beyond_4_gib, 0, 2);
-    tcase_add_loop_test(cases, file_truncated_outside, 0, 2);
-    tcase_add_loop_test(cases, file_write_zeroes, 0, 2);
-    tcase_add_test(cases, file_zeroes_unsupported);
-    tcase_add_loop_test(cases, file_discard_ignored, 0, 2);
-    tcase_add_test(cases, file_errors);
-    tcase_add_test(cases, file_durability);
-    tcase_add_loop_test(cases, file_resize, 0, 2);
-    tcase_add_test(cases, direct);
-    tcase_add_test(cases, direct_neighbours);
-    tcase_add_test(cases, loop_device);
+    tcase_add_test(cases, unusable_files_are_refused);
+    tcase_add_test(cases, auto_read_only_falls_back_to_reading);
+    tcase_add_loop_test(cases, nodes_on_one_file_lock_each_other_out, 0, 2);
+    tcase_add_loop_test(cases, a_file_with_bitmaps_admits_no_second_writer, 0, 2);
+    tcase_add_loop_test(cases, a_file_of_another_size_than_when_opened_is_refused, 0, 2);
+    tcase_add_test(cases, qemus_image_locks_are_respected);
+    tcase_add_test(cases, resize_is_refused_while_another_relies_on_the_size);
+    tcase_add_loop_test(cases, odd_sizes_are_read_and_written_to_the_end, 0, 2);
+    tcase_add_loop_test(cases, offsets_beyond_4_gib_are_right, 0, 2);
+    tcase_add_loop_test(cases, a_file_truncated_by_another_program_reads_as_zeroes, 0, 2);
+    tcase_add_loop_test(cases, zeroing_deallocates_only_with_may_unmap, 0, 2);
+    tcase_add_test(cases, without_support_fast_zeroing_is_refused);
+    tcase_add_loop_test(cases, discard_is_ignored_unless_asked_for, 0, 2);
+    tcase_add_test(cases, io_errors_reach_the_caller);
+    tcase_add_test(cases, fua_and_flush_sync_the_file);
+    tcase_add_loop_test(cases, resize_up_and_down_keeps_data, 0, 2);
+    tcase_add_test(cases, o_direct_keeps_unaligned_data);
+    tcase_add_test(cases, o_direct_keeps_concurrent_writes_to_one_sector);
+    tcase_add_test(cases, a_loop_device_is_read_and_written);
     suite_add_tcase(suite, cases);
     srunner_run_all(runner, CK_ENV);
     failed = srunner_ntests_failed(runner);

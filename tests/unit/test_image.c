@@ -89,7 +89,7 @@ static bool stop_at(void *opaque, uint64_t done, uint64_t total)
 }
 
 /* Wherever it stops, what is there is no image. */
-START_TEST(test_cut_short)
+START_TEST(creation_cut_anywhere_leaves_no_image)
 {
     static const char more[] = ",'cluster-size':512,'preallocation':'full'";
     bool done = false;
@@ -114,7 +114,7 @@ START_TEST(test_cut_short)
 }
 END_TEST
 
-START_TEST(test_cannot_write)
+START_TEST(creation_reports_write_errors)
 {
     g_autoptr(GError) error = NULL;
 
@@ -131,7 +131,7 @@ START_TEST(test_cannot_write)
 END_TEST
 
 /* What can't be made shorter, as a device, is written over: nothing of it shows. */
-START_TEST(test_not_emptied)
+START_TEST(creation_on_a_device_overwrites_old_content)
 {
     static const char *const kinds[] = { "", ",'preallocation':'metadata'",
                                          ",'preallocation':'metadata','version':'v2'",
@@ -161,7 +161,7 @@ START_TEST(test_not_emptied)
 }
 END_TEST
 
-START_TEST(test_file)
+START_TEST(a_file_that_could_not_be_created_is_removed)
 {
     g_autofree char *path = path_of("new");
     json_object *options =
@@ -183,7 +183,7 @@ START_TEST(test_file)
 END_TEST
 
 /* Messages that qemu-storage-daemon, which blockdev-create is compared with, has no part in. */
-START_TEST(test_options)
+START_TEST(wrong_creation_options_are_refused)
 {
     static const char *const refused[][2] = {
         { ",'encrypt':{}", "qcow2: encrypted images are not supported" },
@@ -255,7 +255,7 @@ static char *read_error(BlkNode *node, const Qcow2Header *h)
         ck_assert_msg(g_str_has_prefix(says_, message), "%s", says_);                              \
     } while (0)
 
-START_TEST(test_snapshots)
+START_TEST(snapshots_are_listed)
 {
     Qcow2Header h = header(3);
     uint64_t bytes, at;
@@ -286,7 +286,7 @@ START_TEST(test_snapshots)
 }
 END_TEST
 
-START_TEST(test_hostile_snapshots)
+START_TEST(malformed_snapshot_tables_are_refused)
 {
     Qcow2Header h = header(1);
     uint8_t bytes[4];
@@ -317,7 +317,7 @@ START_TEST(test_hostile_snapshots)
 }
 END_TEST
 
-START_TEST(test_snapshot_l1)
+START_TEST(a_snapshot_with_too_small_an_l1_is_refused)
 {
     Qcow2Header h = header(1);
     Qcow2Snapshot s = { .l1_offset = 512, .l1_size = 1, .disk_size = 64 * 512 };
@@ -342,7 +342,7 @@ END_TEST
 /* ---- checks */
 
 /* The reference of each table and what a repair makes of it. */
-START_TEST(test_repair)
+START_TEST(repair_fixes_leaks_and_refcounts)
 {
     BlkNode *node = new_image("f", ",'cluster-size':512,'preallocation':'metadata'");
     uint64_t reftable = get64(node, 48), block = get64(node, reftable), l1 = get64(node, 40);
@@ -371,7 +371,7 @@ START_TEST(test_repair)
 END_TEST
 
 /* A table that lies over the header is not mended by writing there. */
-START_TEST(test_overlap)
+START_TEST(repair_never_writes_over_the_header)
 {
     BlkNode *node = new_image("f", ",'cluster-size':512,'preallocation':'metadata'");
     uint64_t l1 = get64(node, 40), magic = get64(node, 0);
@@ -385,7 +385,7 @@ START_TEST(test_overlap)
 END_TEST
 
 /* One L2 table for all of a big L1, and one L1 for many snapshots: given up, at once. */
-START_TEST(test_endless)
+START_TEST(checking_shared_tables_takes_bounded_time)
 {
     BlkNode *node = new_image("f", ",'cluster-size':512,'preallocation':'metadata'");
     uint64_t l1 = get64(node, 40), entry = get64(node, l1);
@@ -404,7 +404,7 @@ START_TEST(test_endless)
 END_TEST
 
 /* What a directory of bitmaps that can't be refers to is not given away as leaks. */
-START_TEST(test_lost_bitmaps)
+START_TEST(clusters_of_damaged_bitmaps_are_no_leaks)
 {
     BlkNode *node = new_image("f", ",'cluster-size':512,'refcount-bits':8");
     uint8_t extension[32] = { 0x23, 0x85, 0x28, 0x75, 0, 0, 0, 24, 0, 0, 0, 1 };
@@ -423,7 +423,7 @@ START_TEST(test_lost_bitmaps)
 }
 END_TEST
 
-START_TEST(test_info)
+START_TEST(info_shows_backing_and_cluster_size)
 {
     BlkNode *node = new_image("f", ",'backing-file':'b','backing-fmt':'raw','cluster-size':4096");
     json_object *info = blk_image_info(node, NULL, NULL), *value;
@@ -454,7 +454,7 @@ static int fake_fsync(int fd)
 }
 
 /* A new file whose name may go with the power is not said to be made. */
-START_TEST(test_name_not_synced)
+START_TEST(creation_fails_if_the_name_is_not_durable)
 {
     g_autofree char *path = path_of("r");
     g_autoptr(GError) error = NULL;
@@ -481,20 +481,20 @@ int main(void)
 
     tcase_add_checked_fixture(tests, open_on_disk, close_graph);
     tcase_set_timeout(tests, 60);
-    tcase_add_test(tests, test_cut_short);
-    tcase_add_test(tests, test_name_not_synced);
-    tcase_add_test(tests, test_cannot_write);
-    tcase_add_test(tests, test_not_emptied);
-    tcase_add_test(tests, test_file);
-    tcase_add_test(tests, test_options);
-    tcase_add_test(tests, test_snapshots);
-    tcase_add_test(tests, test_hostile_snapshots);
-    tcase_add_test(tests, test_snapshot_l1);
-    tcase_add_test(tests, test_repair);
-    tcase_add_test(tests, test_overlap);
-    tcase_add_test(tests, test_endless);
-    tcase_add_test(tests, test_lost_bitmaps);
-    tcase_add_test(tests, test_info);
+    tcase_add_test(tests, creation_cut_anywhere_leaves_no_image);
+    tcase_add_test(tests, creation_fails_if_the_name_is_not_durable);
+    tcase_add_test(tests, creation_reports_write_errors);
+    tcase_add_test(tests, creation_on_a_device_overwrites_old_content);
+    tcase_add_test(tests, a_file_that_could_not_be_created_is_removed);
+    tcase_add_test(tests, wrong_creation_options_are_refused);
+    tcase_add_test(tests, snapshots_are_listed);
+    tcase_add_test(tests, malformed_snapshot_tables_are_refused);
+    tcase_add_test(tests, a_snapshot_with_too_small_an_l1_is_refused);
+    tcase_add_test(tests, repair_fixes_leaks_and_refcounts);
+    tcase_add_test(tests, repair_never_writes_over_the_header);
+    tcase_add_test(tests, checking_shared_tables_takes_bounded_time);
+    tcase_add_test(tests, clusters_of_damaged_bitmaps_are_no_leaks);
+    tcase_add_test(tests, info_shows_backing_and_cluster_size);
     suite_add_tcase(suite, tests);
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

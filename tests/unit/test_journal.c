@@ -60,7 +60,7 @@ START_TEST(marks_are_recovered)
 END_TEST
 
 /* All granules of a region, though not all bytes, make it FULL, which needs no words. */
-START_TEST(nearly_whole_regions)
+START_TEST(a_region_with_all_granules_marked_is_full)
 {
     Fix f;
     BmpBits model;
@@ -101,7 +101,7 @@ static void *mark_random(void *opaque)
 
 /* Many markers, and a ticker that syncs and closes what it can: nothing more and nothing less is
  * found. */
-START_TEST(many_threads)
+START_TEST(marks_of_many_threads_are_all_recovered)
 {
     enum { THREADS = 6 };
     Marker m[THREADS];
@@ -137,7 +137,7 @@ END_TEST
 
 /* M1: while the sync of the entry runs, no bit is set and nobody has returned. M3: the words were
  * clean when the entry was stamped. */
-START_TEST(m1_nothing_before_the_sync)
+START_TEST(m1_no_bit_is_set_before_the_sync_returns)
 {
     Fix f;
     Marker m = { .f = &f, .offset = 5 * 65536, .length = 4096 };
@@ -167,7 +167,7 @@ START_TEST(m1_nothing_before_the_sync)
 }
 END_TEST
 
-START_TEST(syncs_are_shared)
+START_TEST(concurrent_marks_share_a_sync)
 {
     enum { THREADS = 32 };
     Marker m[THREADS];
@@ -244,7 +244,7 @@ static void *mark_acknowledged(void *opaque)
     return NULL;
 }
 
-START_TEST(m2_a_crash_at_every_sync)
+START_TEST(m2_a_crash_at_any_sync_loses_no_mark)
 {
     Fix f;
     Marker m[2];
@@ -270,7 +270,7 @@ START_TEST(m2_a_crash_at_every_sync)
 }
 END_TEST
 
-START_TEST(ticks_sync_only_what_there_is)
+START_TEST(ticks_sync_only_if_there_is_something)
 {
     Fix f;
     unsigned n;
@@ -291,7 +291,7 @@ START_TEST(ticks_sync_only_what_there_is)
 END_TEST
 
 /* M4, M5. */
-START_TEST(m5_no_room_crowds)
+START_TEST(m5_without_room_a_region_is_crowded)
 {
     Fix f;
     BmpBits model;
@@ -314,7 +314,7 @@ START_TEST(m5_no_room_crowds)
 }
 END_TEST
 
-START_TEST(a_failed_sync_is_for_ever)
+START_TEST(a_failed_sync_is_never_taken_back)
 {
     Fix f;
 
@@ -335,7 +335,7 @@ START_TEST(a_failed_sync_is_for_ever)
 }
 END_TEST
 
-START_TEST(a_failed_sync_lets_waiters_go)
+START_TEST(a_failed_sync_fails_all_that_wait_for_it)
 {
     enum { THREADS = 8 };
     Marker m[THREADS];
@@ -359,7 +359,7 @@ START_TEST(a_failed_sync_lets_waiters_go)
 END_TEST
 
 /* But for what a tick does once in a while. */
-START_TEST(durable_process_writes_never_sync)
+START_TEST(with_process_durability_writes_never_sync)
 {
     Fix f;
     BmpBits model;
@@ -394,7 +394,7 @@ static ssize_t whole_pwritev2(int fd, const struct iovec *iov, int iovcnt, off_t
     return pwritev2(fd, iov, iovcnt, offset, flags);
 }
 
-START_TEST(full_while_words_are_made)
+START_TEST(a_region_filled_while_its_words_are_written_stays_full)
 {
     BmpBits model;
     Fix f;
@@ -412,7 +412,7 @@ START_TEST(full_while_words_are_made)
 END_TEST
 
 /* Or it would never be heard of that marks could not be written, though nobody waits for a sync. */
-START_TEST(busy_places_are_synced)
+START_TEST(a_tick_syncs_what_is_written_all_the_time)
 {
     Fix f;
 
@@ -437,7 +437,7 @@ static void put(int fd, uint64_t value, uint64_t offset)
     ck_assert_int_eq(pwrite(fd, &value, 8, (off_t)offset), 8);
 }
 
-START_TEST(damage_costs_what_it_hits)
+START_TEST(damage_makes_dirty_only_what_it_hits)
 {
     Fix f;
     BmpJournalFound found;
@@ -479,7 +479,7 @@ END_TEST
 
 /* Which intents there were is not known any more: after a loss of power any granule may be
  * written. */
-START_TEST(damage_of_a_list)
+START_TEST(a_damaged_list_of_intents_makes_all_dirty_after_a_power_loss)
 {
     Fix f;
     BmpJournalFound found;
@@ -507,7 +507,7 @@ START_TEST(damage_of_a_list)
 END_TEST
 
 /* A word that is mostly unused does not reach into the next regions. */
-START_TEST(damage_of_tiny_regions)
+START_TEST(damage_to_a_tiny_region_stays_in_it)
 {
     Fix f;
     BmpJournalFound found;
@@ -543,7 +543,7 @@ static ssize_t bad_page(int fd, const struct iovec *iov, int iovcnt, off_t offse
     return preadv2(fd, iov, iovcnt, offset, flags);
 }
 
-START_TEST(a_bad_page_costs_a_page)
+START_TEST(an_unreadable_page_makes_dirty_only_its_regions)
 {
     Fix f;
     BmpJournalFound found;
@@ -566,7 +566,7 @@ END_TEST
 
 /* ---- a file that somebody cuts */
 
-START_TEST(a_cut_file_is_a_failure_not_the_end)
+START_TEST(a_cut_file_fails_the_store_and_not_the_process)
 {
     Fix f;
 
@@ -587,7 +587,7 @@ START_TEST(a_cut_file_is_a_failure_not_the_end)
 END_TEST
 
 /* The same while the entry is stamped, and another journal is not concerned. */
-START_TEST(a_cut_file_at_an_intent)
+START_TEST(a_file_cut_during_an_intent_fails_the_store)
 {
     Fix f, other;
 
@@ -650,24 +650,24 @@ int main(void)
     tcase_set_timeout(tc, 60);
     tcase_add_test(tc, each_of_many_mappings_is_guarded);
     tcase_add_test(tc, marks_are_recovered);
-    tcase_add_test(tc, nearly_whole_regions);
-    tcase_add_test(tc, many_threads);
-    tcase_add_test(tc, m1_nothing_before_the_sync);
-    tcase_add_test(tc, syncs_are_shared);
-    tcase_add_test(tc, m2_a_crash_at_every_sync);
-    tcase_add_test(tc, ticks_sync_only_what_there_is);
-    tcase_add_test(tc, m5_no_room_crowds);
-    tcase_add_test(tc, a_failed_sync_is_for_ever);
-    tcase_add_test(tc, a_failed_sync_lets_waiters_go);
-    tcase_add_test(tc, durable_process_writes_never_sync);
-    tcase_add_test(tc, full_while_words_are_made);
-    tcase_add_loop_test(tc, busy_places_are_synced, 0, 2);
-    tcase_add_test(tc, damage_costs_what_it_hits);
-    tcase_add_test(tc, damage_of_a_list);
-    tcase_add_test(tc, damage_of_tiny_regions);
-    tcase_add_test(tc, a_bad_page_costs_a_page);
-    tcase_add_test(tc, a_cut_file_is_a_failure_not_the_end);
-    tcase_add_test(tc, a_cut_file_at_an_intent);
+    tcase_add_test(tc, a_region_with_all_granules_marked_is_full);
+    tcase_add_test(tc, marks_of_many_threads_are_all_recovered);
+    tcase_add_test(tc, m1_no_bit_is_set_before_the_sync_returns);
+    tcase_add_test(tc, concurrent_marks_share_a_sync);
+    tcase_add_test(tc, m2_a_crash_at_any_sync_loses_no_mark);
+    tcase_add_test(tc, ticks_sync_only_if_there_is_something);
+    tcase_add_test(tc, m5_without_room_a_region_is_crowded);
+    tcase_add_test(tc, a_failed_sync_is_never_taken_back);
+    tcase_add_test(tc, a_failed_sync_fails_all_that_wait_for_it);
+    tcase_add_test(tc, with_process_durability_writes_never_sync);
+    tcase_add_test(tc, a_region_filled_while_its_words_are_written_stays_full);
+    tcase_add_loop_test(tc, a_tick_syncs_what_is_written_all_the_time, 0, 2);
+    tcase_add_test(tc, damage_makes_dirty_only_what_it_hits);
+    tcase_add_test(tc, a_damaged_list_of_intents_makes_all_dirty_after_a_power_loss);
+    tcase_add_test(tc, damage_to_a_tiny_region_stays_in_it);
+    tcase_add_test(tc, an_unreadable_page_makes_dirty_only_its_regions);
+    tcase_add_test(tc, a_cut_file_fails_the_store_and_not_the_process);
+    tcase_add_test(tc, a_file_cut_during_an_intent_fails_the_store);
     tcase_add_test_raise_signal(tc, other_bus_errors_end_the_process, SIGBUS);
     suite_add_tcase(suite, tc);
     srunner_run_all(runner, CK_ENV);

@@ -222,7 +222,7 @@ static const struct {
     unsigned shift;
 } disks[] = { { 20 * MIB + 777, 9 }, { 64 * MIB, 16 }, { 2 * GIB + 4096, 16 }, { 300 * MIB, 12 } };
 
-START_TEST(m6_one_writer)
+START_TEST(m6_one_writer_stays_within_the_bound)
 {
     Fix f;
     Writer w = { .f = &f, .pattern = _i % 4, .seed = 99 + _i, .n = 250 };
@@ -236,7 +236,7 @@ START_TEST(m6_one_writer)
 }
 END_TEST
 
-START_TEST(m6_many_writers)
+START_TEST(m6_many_writers_stay_within_the_bound)
 {
     enum { THREADS = 12 };
     Writer w[THREADS];
@@ -254,7 +254,7 @@ START_TEST(m6_many_writers)
 END_TEST
 
 /* M6: each of several who write in order would like half the bound. */
-START_TEST(m6_windows_of_several)
+START_TEST(m6_windows_of_several_writers_stay_within_the_bound)
 {
     enum { STREAMS = 7, EACH = 400 };
     Fix f;
@@ -271,7 +271,7 @@ START_TEST(m6_windows_of_several)
 END_TEST
 
 /* M6: many who go on at a time, and each of whom would get a window of twice the length. */
-START_TEST(m6_windows_of_one_round)
+START_TEST(m6_windows_of_one_round_stay_within_the_bound)
 {
     enum { PLACES = 30 };
     Fix f;
@@ -298,7 +298,7 @@ START_TEST(m6_windows_of_one_round)
 END_TEST
 
 /* M5: a region without words is dirty as a whole before anybody relies on it. */
-START_TEST(m5_no_room_for_words)
+START_TEST(m5_without_room_for_words_no_mark_is_lost)
 {
     Fix f;
     uint32_t seed = 5;
@@ -320,7 +320,7 @@ START_TEST(m5_no_room_for_words)
 END_TEST
 
 /* A new epoch begins between two rounds: lists of the one before say nothing. */
-START_TEST(lists_of_the_past)
+START_TEST(intents_of_past_epochs_do_not_count)
 {
     Fix f;
 
@@ -375,7 +375,7 @@ START_TEST(random_writes_write_little)
 END_TEST
 
 /* Who asks while a round is under way is in the next one, whoever waits for it. */
-START_TEST(all_that_ask_share_a_round)
+START_TEST(waiters_share_one_sync)
 {
     enum { ASKING = 100 };
     Fix f;
@@ -416,7 +416,7 @@ START_TEST(ordered_writes_rarely_wait)
 END_TEST
 
 /* M2: a window that is closed takes no more marks, and is in one more list. */
-START_TEST(m2_a_window_that_closes)
+START_TEST(m2_a_closing_window_takes_no_more_marks)
 {
     Fix f;
     BmpJournalFound found;
@@ -446,16 +446,16 @@ int main(void)
     int failed;
 
     tcase_set_timeout(tc, 60);
-    tcase_add_loop_test(tc, m6_one_writer, 0, 4 * G_N_ELEMENTS(disks));
-    tcase_add_loop_test(tc, m6_many_writers, 0, G_N_ELEMENTS(disks));
-    tcase_add_test(tc, m6_windows_of_several);
-    tcase_add_test(tc, m6_windows_of_one_round);
-    tcase_add_test(tc, m5_no_room_for_words);
-    tcase_add_test(tc, lists_of_the_past);
+    tcase_add_loop_test(tc, m6_one_writer_stays_within_the_bound, 0, 4 * G_N_ELEMENTS(disks));
+    tcase_add_loop_test(tc, m6_many_writers_stay_within_the_bound, 0, G_N_ELEMENTS(disks));
+    tcase_add_test(tc, m6_windows_of_several_writers_stay_within_the_bound);
+    tcase_add_test(tc, m6_windows_of_one_round_stay_within_the_bound);
+    tcase_add_test(tc, m5_without_room_for_words_no_mark_is_lost);
+    tcase_add_test(tc, intents_of_past_epochs_do_not_count);
     tcase_add_test(tc, random_writes_write_little);
-    tcase_add_test(tc, all_that_ask_share_a_round);
+    tcase_add_test(tc, waiters_share_one_sync);
     tcase_add_test(tc, ordered_writes_rarely_wait);
-    tcase_add_test(tc, m2_a_window_that_closes);
+    tcase_add_test(tc, m2_a_closing_window_takes_no_more_marks);
     suite_add_tcase(suite, tc);
     srunner_run_all(runner, CK_ENV);
     failed = srunner_ntests_failed(runner);

@@ -87,7 +87,7 @@ static const struct {
                         "e JSON parse error, stray '\xff'\nv []\n" },
 };
 
-START_TEST(streams)
+START_TEST(values_are_split_from_a_stream)
 {
     size_t length = strlen(cases[_i].text);
 
@@ -101,7 +101,7 @@ END_TEST
 
 /* A good message after a bad one arrives, wherever the bad one was cut and whatever byte was put
  * in. */
-START_TEST(resynchronises)
+START_TEST(a_stream_resynchronises_after_an_error)
 {
     static const char good[] = "{'a': [1, {'b': \"x\\n\"}], 'c': 2.5, 'd': true}";
     static const char after[] = "\xff\n[7]\n";
@@ -190,7 +190,7 @@ static void parses(const char *text, const char *said)
     ck_assert_str_eq(got, said);
 }
 
-START_TEST(whole_texts)
+START_TEST(a_whole_text_is_one_value)
 {
     parses("{\"a\":1}", "{\"a\": 1}");
     parses(" 12", "12");
@@ -205,7 +205,7 @@ START_TEST(whole_texts)
 }
 END_TEST
 
-START_TEST(pretty)
+START_TEST(pretty_output_is_qemus)
 {
     json_object *value = NULL;
     g_autofree char *text = NULL;
@@ -227,13 +227,13 @@ int main(void)
     int failed;
 
     tcase_set_timeout(stream, 60);
-    tcase_add_loop_test(stream, streams, 0, G_N_ELEMENTS(cases));
-    tcase_add_test(stream, resynchronises);
+    tcase_add_loop_test(stream, values_are_split_from_a_stream, 0, G_N_ELEMENTS(cases));
+    tcase_add_test(stream, a_stream_resynchronises_after_an_error);
     tcase_add_test(stream, depth_is_limited);
     tcase_add_test(stream, tokens_are_limited);
     tcase_add_test(stream, length_is_limited);
-    tcase_add_test(stream, whole_texts);
-    tcase_add_test(stream, pretty);
+    tcase_add_test(stream, a_whole_text_is_one_value);
+    tcase_add_test(stream, pretty_output_is_qemus);
     suite_add_tcase(suite, stream);
     srunner_run_all(runner, CK_ENV);
     failed = srunner_ntests_failed(runner);

@@ -87,7 +87,7 @@ static void fail_flush(BlkNode *node)
     ck_assert_int_eq(blk_node_flush(node), -EIO);
 }
 
-START_TEST(what_is_in_memory_is_dirty)
+START_TEST(after_a_failed_flush_bitmaps_of_its_node_are_dirty)
 {
     BlkNode *node = begin(), *other = add_raw("b");
 
@@ -108,7 +108,7 @@ START_TEST(what_is_in_memory_is_dirty)
 END_TEST
 
 /* Whether the main thread has heard of it or not. */
-START_TEST(a_file_that_was_opened_anew)
+START_TEST(after_a_failed_flush_a_reopened_file_begins_dirty)
 {
     BlkNode *node = begin();
     g_autoptr(BmpBitmap) b = NULL;
@@ -141,7 +141,7 @@ START_TEST(a_file_that_was_opened_anew)
 END_TEST
 
 /* The store of one that had bitmaps says it; the page cache is gone with the next boot. */
-START_TEST(a_daemon_that_was_started_anew)
+START_TEST(after_a_failed_flush_the_next_daemon_begins_dirty)
 {
     bool rebooted = _i;
     BlkNode *node = begin();
@@ -175,7 +175,7 @@ static int disk_fdatasync(int fd)
 }
 
 /* Also where only the last flush of all fails, and the main thread hears of it then. */
-START_TEST(a_daemon_that_ends_with_it)
+START_TEST(a_failed_flush_at_the_end_is_noted_for_the_next_daemon)
 {
     BlkNode *node = begin();
 
@@ -261,10 +261,10 @@ int main(void)
     SRunner *runner = srunner_create(suite);
     int failed;
 
-    tcase_add_test(tc, what_is_in_memory_is_dirty);
-    tcase_add_loop_test(tc, a_file_that_was_opened_anew, 0, 2);
-    tcase_add_loop_test(tc, a_daemon_that_was_started_anew, 0, 2);
-    tcase_add_test(tc, a_daemon_that_ends_with_it);
+    tcase_add_test(tc, after_a_failed_flush_bitmaps_of_its_node_are_dirty);
+    tcase_add_loop_test(tc, after_a_failed_flush_a_reopened_file_begins_dirty, 0, 2);
+    tcase_add_loop_test(tc, after_a_failed_flush_the_next_daemon_begins_dirty, 0, 2);
+    tcase_add_test(tc, a_failed_flush_at_the_end_is_noted_for_the_next_daemon);
     tcase_add_test(tc, a_record_begins_after_the_data_of_backings);
     suite_add_tcase(suite, tc);
     srunner_run_all(runner, CK_ENV);

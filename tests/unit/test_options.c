@@ -66,7 +66,7 @@ static void bad(const char *text, const char *message)
 
 #define TEST_NODE "\"driver\":\"test\",\"path\":\"p\""
 
-START_TEST(values_and_defaults)
+START_TEST(values_and_defaults_are_read)
 {
     g_autoptr(BlkOptions) o = good(",\"size\":9223372036854775807,\"count\":10");
 
@@ -88,7 +88,7 @@ START_TEST(values_and_defaults)
 }
 END_TEST
 
-START_TEST(groups)
+START_TEST(dotted_groups_are_nested_objects)
 {
     g_autoptr(BlkOptions) o =
         good(",\"cache\":{\"direct\":true},\"server\":{\"host\":\"h\",\"port\":{\"number\":7}}");
@@ -115,7 +115,7 @@ START_TEST(a_child_is_a_name_or_a_definition)
 }
 END_TEST
 
-START_TEST(refusals)
+START_TEST(wrong_options_are_refused_as_qemu_does)
 {
     bad("{\"path\":\"p\"}", "Parameter 'driver' is missing");
     bad("{\"driver\":\"test\"}", "Parameter 'path' is missing");
@@ -161,7 +161,7 @@ START_TEST(refusals)
 }
 END_TEST
 
-START_TEST(nested_prefix)
+START_TEST(errors_name_the_nested_option)
 {
     json_object *object = json_tokener_parse("{" TEST_NODE ",\"foo\":1}");
     g_autoptr(GError) error = NULL;
@@ -172,7 +172,7 @@ START_TEST(nested_prefix)
 }
 END_TEST
 
-START_TEST(required_child)
+START_TEST(a_missing_required_child_is_refused)
 {
     struct tidemark_driver d = driver;
     g_autoptr(GError) missing = NULL;
@@ -186,7 +186,7 @@ START_TEST(required_child)
 }
 END_TEST
 
-START_TEST(not_an_object)
+START_TEST(what_is_not_an_object_is_refused)
 {
     g_autoptr(GError) error = NULL;
 
@@ -197,7 +197,7 @@ END_TEST
 
 /* ---- the registry's table and plug-ins */
 
-START_TEST(builtin_drivers)
+START_TEST(builtin_drivers_are_sorted_and_found_by_name)
 {
     BlkRegistry *registry = blk_registry_new(&tm_sys_kernel);
     g_autofree const struct tidemark_driver **list = blk_registry_list(registry);
@@ -237,7 +237,7 @@ static const struct {
     { "refused-symbol.so", "has no function 'tidemark_driver_init'" },
 };
 
-START_TEST(refused_plugin)
+START_TEST(invalid_plugins_are_refused_by_name)
 {
     BlkRegistry *registry = blk_registry_new(&tm_sys_kernel);
     g_autofree char *path = g_build_filename(TEST_PLUGIN_DIR, refused[_i].module, NULL);
@@ -252,7 +252,7 @@ START_TEST(refused_plugin)
 }
 END_TEST
 
-START_TEST(unloadable_plugin)
+START_TEST(what_is_no_module_is_refused)
 {
     BlkRegistry *registry = blk_registry_new(&tm_sys_kernel);
     g_autoptr(GError) missing = NULL;
@@ -266,7 +266,7 @@ START_TEST(unloadable_plugin)
 }
 END_TEST
 
-START_TEST(module_directory)
+START_TEST(a_directory_of_modules_is_loaded)
 {
     BlkRegistry *registry = blk_registry_new(&tm_sys_kernel);
     g_autofree char *dir = g_build_filename(TEST_PLUGIN_DIR, "modules", NULL);
@@ -292,18 +292,18 @@ int main(void)
     SRunner *runner = srunner_create(suite);
     int failed;
 
-    tcase_add_test(options, values_and_defaults);
-    tcase_add_test(options, groups);
+    tcase_add_test(options, values_and_defaults_are_read);
+    tcase_add_test(options, dotted_groups_are_nested_objects);
     tcase_add_test(options, a_child_is_a_name_or_a_definition);
-    tcase_add_test(options, refusals);
-    tcase_add_test(options, nested_prefix);
-    tcase_add_test(options, required_child);
-    tcase_add_test(options, not_an_object);
+    tcase_add_test(options, wrong_options_are_refused_as_qemu_does);
+    tcase_add_test(options, errors_name_the_nested_option);
+    tcase_add_test(options, a_missing_required_child_is_refused);
+    tcase_add_test(options, what_is_not_an_object_is_refused);
     suite_add_tcase(suite, options);
-    tcase_add_test(plugins, builtin_drivers);
-    tcase_add_loop_test(plugins, refused_plugin, 0, G_N_ELEMENTS(refused));
-    tcase_add_test(plugins, unloadable_plugin);
-    tcase_add_test(plugins, module_directory);
+    tcase_add_test(plugins, builtin_drivers_are_sorted_and_found_by_name);
+    tcase_add_loop_test(plugins, invalid_plugins_are_refused_by_name, 0, G_N_ELEMENTS(refused));
+    tcase_add_test(plugins, what_is_no_module_is_refused);
+    tcase_add_test(plugins, a_directory_of_modules_is_loaded);
     suite_add_tcase(suite, plugins);
     srunner_run_all(runner, CK_ENV);
     failed = srunner_ntests_failed(runner);

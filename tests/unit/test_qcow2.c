@@ -119,7 +119,7 @@ static uint64_t table_at(const char *name, unsigned index)
 
 /* While one request reads a table, others read it, too, change it and put it on the medium, and it
  * goes from the cache: what the first has read is not what the table says. */
-START_TEST(stale_table)
+START_TEST(a_table_changed_while_it_is_read_is_not_stale)
 {
     BlkNode *node = new_image("i", "", ",'l2-cache-size':1");
     pthread_t reader;
@@ -145,7 +145,7 @@ END_TEST
 
 /* Tables that can't go make a commit when the cache is full; when it is done they can, and the
  * next write in one of them takes no other. */
-START_TEST(full_cache)
+START_TEST(a_full_table_cache_makes_room_by_a_commit)
 {
     BlkNode *node = new_image("i", "", ",'l2-cache-size':4096");
     int syncs;
@@ -163,7 +163,7 @@ START_TEST(full_cache)
 END_TEST
 
 /* Reads go on when it is full of what can't be written. */
-START_TEST(full_and_failing)
+START_TEST(reads_go_on_with_a_cache_full_of_failed_tables)
 {
     BlkNode *node = new_image("i", "", ",'l2-cache-size':1");
 
@@ -191,7 +191,7 @@ static void note_line(void *opaque, const char *line)
 }
 
 /* A node that goes writes what was not flushed: if it can't, somebody is told. */
-START_TEST(closed_while_failing)
+START_TEST(closing_reports_what_could_not_be_written)
 {
     BlkNode *node = new_image("i", "", "");
 
@@ -209,7 +209,7 @@ START_TEST(closed_while_failing)
 END_TEST
 
 /* Version 2 has no entry for it: the clusters would be nobody's. */
-START_TEST(no_unref_in_version_2)
+START_TEST(discard_no_unref_is_refused_in_version_2)
 {
     g_autofree char *path = path_of("i");
 
@@ -236,7 +236,7 @@ static bool resize(BlkNode *node, uint64_t size)
 
 /* Writing the header fails, but it has been written: it names another L1 than we do, or another
  * size. What is written and flushed afterwards is there. */
-START_TEST(header_in_doubt)
+START_TEST(a_failed_header_write_loses_nothing_written_later)
 {
     BlkNode *node = new_image("i", "", "");
     uint64_t l1 = get64("i", 40);
@@ -294,7 +294,7 @@ static int note_flags(off_t offset)
 }
 
 /* When an image is open for writing its bitmaps are in use for whoever looks at the medium. */
-START_TEST(in_use_before_anything_is_written)
+START_TEST(bitmaps_are_in_use_before_anything_is_written)
 {
     BlkNode *node = new_image("i", "", "");
 
@@ -316,7 +316,7 @@ END_TEST
 
 /* Entries that say that metadata, or what is no cluster, holds data: discarding it doesn't make it
  * free, to be given to other data. */
-START_TEST(discarded_metadata)
+START_TEST(discarding_does_not_free_metadata)
 {
     BlkNode *node = new_image("i", "", "");
     uint64_t table, places[4];
@@ -342,7 +342,7 @@ START_TEST(discarded_metadata)
 END_TEST
 
 /* Tables that the header places over others: the image is not opened to be written. */
-START_TEST(tables_over_others)
+START_TEST(an_image_with_overlapping_tables_is_not_written)
 {
     BlkNode *node = new_image("i", "", "");
     g_autofree char *path = path_of("i");
@@ -385,15 +385,15 @@ int main(void)
 
     tcase_add_checked_fixture(tests, open_on_disk, close_graph);
     tcase_set_timeout(tests, 60);
-    tcase_add_test(tests, stale_table);
-    tcase_add_test(tests, full_cache);
-    tcase_add_test(tests, full_and_failing);
-    tcase_add_test(tests, closed_while_failing);
-    tcase_add_test(tests, no_unref_in_version_2);
-    tcase_add_loop_test(tests, header_in_doubt, 0, 2);
-    tcase_add_test(tests, in_use_before_anything_is_written);
-    tcase_add_loop_test(tests, discarded_metadata, 0, 4);
-    tcase_add_loop_test(tests, tables_over_others, 0, 3);
+    tcase_add_test(tests, a_table_changed_while_it_is_read_is_not_stale);
+    tcase_add_test(tests, a_full_table_cache_makes_room_by_a_commit);
+    tcase_add_test(tests, reads_go_on_with_a_cache_full_of_failed_tables);
+    tcase_add_test(tests, closing_reports_what_could_not_be_written);
+    tcase_add_test(tests, discard_no_unref_is_refused_in_version_2);
+    tcase_add_loop_test(tests, a_failed_header_write_loses_nothing_written_later, 0, 2);
+    tcase_add_test(tests, bitmaps_are_in_use_before_anything_is_written);
+    tcase_add_loop_test(tests, discarding_does_not_free_metadata, 0, 4);
+    tcase_add_loop_test(tests, an_image_with_overlapping_tables_is_not_written, 0, 3);
     tcase_add_loop_test(tests, holes_show_through_a_filter, 0, 2);
     suite_add_tcase(suite, tests);
     runner = srunner_create(suite);

@@ -147,7 +147,7 @@ static const struct {
     { "{'zork':1,'s':1}", "Invalid parameter type for 's', expected: string" },
 };
 
-START_TEST(checks)
+START_TEST(values_are_checked_with_qemus_messages)
 {
     json_object *value = parse(json_cases[_i].text);
     g_autoptr(GError) error = NULL;
@@ -202,7 +202,7 @@ static const struct {
     { "zork=1", "Parameter 'zork' is unexpected" },
 };
 
-START_TEST(keyval)
+START_TEST(keyval_options_parse_as_in_qemu)
 {
     g_autoptr(GError) error = NULL;
     json_object *value =
@@ -214,7 +214,7 @@ START_TEST(keyval)
 }
 END_TEST
 
-START_TEST(keyval_bounds)
+START_TEST(keyval_nesting_and_length_are_bounded)
 {
     g_autofree char *deep = g_strnfill(4000, '.'), *wide = g_strnfill(128, 'a');
     g_autofree char *assignment = NULL;
@@ -234,7 +234,7 @@ END_TEST
 
 /* ---- commands ---- */
 
-START_TEST(dispatches)
+START_TEST(commands_are_dispatched_and_errors_have_qemus_class)
 {
     gives("nope", "{}", "CommandNotFound: The command nope has not been found");
     gives("qmp_capabilities", "{}",
@@ -303,7 +303,7 @@ static uint64_t count_of(const char *node, const char *name)
     "{'type':'block-dirty-bitmap-" what "','data':{'node':'" node "','name':'" name "'}}"
 #define ABORT "{'type':'abort','data':{}}"
 
-START_TEST(all_or_nothing)
+START_TEST(a_transaction_is_all_or_nothing)
 {
     add_node("n");
     add_node("m");
@@ -343,7 +343,7 @@ START_TEST(all_or_nothing)
 }
 END_TEST
 
-START_TEST(first_mistake_is_reported)
+START_TEST(a_transaction_reports_its_first_error)
 {
     add_node("n");
     gives("transaction", "{'actions':[" ADD("n", "a") "," ADD("n", "a") "," ADD("x", "y") "]}",
@@ -361,7 +361,7 @@ START_TEST(first_mistake_is_reported)
 }
 END_TEST
 
-START_TEST(busy_is_refused)
+START_TEST(busy_bitmaps_refuse_changes)
 {
     static const char busy[] =
         "GenericError: Bitmap 'a' is currently in use by another operation and cannot be used";
@@ -386,7 +386,7 @@ END_TEST
 
 /* ---- derived texts ---- */
 
-START_TEST(descriptions)
+START_TEST(commands_and_arguments_are_listed)
 {
     g_autofree char *man = qmp_table_man();
     g_auto(GStrv) names = qmp_table_completion(qmp_context_types(ctx), NULL);
@@ -515,7 +515,7 @@ static void *emit_from_thread(void *opaque)
     return NULL;
 }
 
-START_TEST(session)
+START_TEST(a_session_negotiates_and_resynchronises)
 {
     static const char requests[] =
         "{'execute':'query-version'} }{'execute':'qmp_capabilities','id':1}{'execute':'nope'}\xff";
@@ -569,7 +569,7 @@ static void count_cut(void *opaque, const char *message)
 }
 
 /* A client that negotiates and never reads again is cut off; another one goes on. */
-START_TEST(slow_client)
+START_TEST(a_client_that_never_reads_is_cut_off)
 {
     static const char hello[] = "{'execute':'qmp_capabilities'}";
     g_autofree char *text = g_strnfill(1 << 20, 'x');
@@ -608,24 +608,25 @@ int main(void)
     int failed;
 
     tcase_add_checked_fixture(tables, setup, teardown);
-    tcase_add_loop_test(tables, checks, 0, G_N_ELEMENTS(json_cases));
-    tcase_add_loop_test(tables, keyval, 0, G_N_ELEMENTS(keyval_cases));
-    tcase_add_test(tables, keyval_bounds);
-    tcase_add_test(tables, descriptions);
+    tcase_add_loop_test(tables, values_are_checked_with_qemus_messages, 0,
+                        G_N_ELEMENTS(json_cases));
+    tcase_add_loop_test(tables, keyval_options_parse_as_in_qemu, 0, G_N_ELEMENTS(keyval_cases));
+    tcase_add_test(tables, keyval_nesting_and_length_are_bounded);
+    tcase_add_test(tables, commands_and_arguments_are_listed);
     tcase_add_test(tables, help_has_types_conditions_and_errors);
     tcase_add_test(tables, examples_are_valid);
     tcase_add_test(tables, every_member_has_help);
     suite_add_tcase(suite, tables);
     tcase_add_checked_fixture(commands, setup, teardown);
-    tcase_add_test(commands, dispatches);
-    tcase_add_test(commands, all_or_nothing);
-    tcase_add_test(commands, first_mistake_is_reported);
-    tcase_add_test(commands, busy_is_refused);
+    tcase_add_test(commands, commands_are_dispatched_and_errors_have_qemus_class);
+    tcase_add_test(commands, a_transaction_is_all_or_nothing);
+    tcase_add_test(commands, a_transaction_reports_its_first_error);
+    tcase_add_test(commands, busy_bitmaps_refuse_changes);
     suite_add_tcase(suite, commands);
     tcase_set_timeout(sessions, 60);
     tcase_add_checked_fixture(sessions, setup, teardown);
-    tcase_add_test(sessions, session);
-    tcase_add_test(sessions, slow_client);
+    tcase_add_test(sessions, a_session_negotiates_and_resynchronises);
+    tcase_add_test(sessions, a_client_that_never_reads_is_cut_off);
     suite_add_tcase(suite, sessions);
     srunner_run_all(runner, CK_ENV);
     failed = srunner_ntests_failed(runner);

@@ -72,7 +72,7 @@ static gpointer close_it(gpointer opaque)
     return NULL;
 }
 
-START_TEST(test_closing_waits)
+START_TEST(closing_waits_for_those_inside)
 {
     Scene s;
     GThread *guest, *closer;
@@ -92,7 +92,7 @@ START_TEST(test_closing_waits)
 }
 END_TEST
 
-START_TEST(test_closed_keeps_out)
+START_TEST(a_closed_node_admits_nobody)
 {
     Scene s;
     GThread *guest;
@@ -173,7 +173,7 @@ static void check_drain(bool quiesces, bool inside, bool exclusive, bool passes)
     scene_clear(&s);
 }
 
-START_TEST(test_gated_drain)
+START_TEST(a_drain_lets_through_only_who_is_inside)
 {
     for (int exclusive = 0; exclusive < 2; exclusive++) {
         check_drain(true, true, exclusive, true);
@@ -186,7 +186,7 @@ END_TEST
 
 /* Who waits inside when the drain begins, as somebody else holds a part, is let through once it is
  * complete. */
-START_TEST(test_waits_from_before)
+START_TEST(a_waiter_from_before_the_drain_is_let_through)
 {
     for (int exclusive = 0; exclusive < 2; exclusive++) {
         Scene s;
@@ -207,7 +207,7 @@ START_TEST(test_waits_from_before)
 }
 END_TEST
 
-START_TEST(test_drainer_passes)
+START_TEST(the_drainer_is_not_blocked_by_its_drain)
 {
     BlkInflight x;
 
@@ -234,11 +234,11 @@ int main(void)
     SRunner *runner;
     int failed;
 
-    tcase_add_test(c, test_closing_waits);
-    tcase_add_test(c, test_closed_keeps_out);
-    tcase_add_test(c, test_gated_drain);
-    tcase_add_test(c, test_waits_from_before);
-    tcase_add_test(c, test_drainer_passes);
+    tcase_add_test(c, closing_waits_for_those_inside);
+    tcase_add_test(c, a_closed_node_admits_nobody);
+    tcase_add_test(c, a_drain_lets_through_only_who_is_inside);
+    tcase_add_test(c, a_waiter_from_before_the_drain_is_let_through);
+    tcase_add_test(c, the_drainer_is_not_blocked_by_its_drain);
     suite_add_tcase(suite, c);
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

@@ -12,7 +12,7 @@ static const uint64_t size = 64 * MIB;
 
 /* ---- life */
 
-START_TEST(no_store_no_persistence)
+START_TEST(without_a_store_persistent_bitmaps_are_refused)
 {
     g_autoptr(GError) error = NULL;
     Disk d;
@@ -27,7 +27,7 @@ START_TEST(no_store_no_persistence)
 }
 END_TEST
 
-START_TEST(r1_a_life)
+START_TEST(r1_bitmaps_are_as_they_were_after_a_clean_close)
 {
     Disk d;
 
@@ -59,7 +59,7 @@ START_TEST(r1_a_life)
 }
 END_TEST
 
-START_TEST(transient_ones_are_not_kept)
+START_TEST(transient_bitmaps_are_not_kept)
 {
     BmpAddOptions options = { .granularity = 65536 };
     Disk d;
@@ -79,7 +79,7 @@ START_TEST(transient_ones_are_not_kept)
 }
 END_TEST
 
-START_TEST(read_only_writes_nothing)
+START_TEST(a_read_only_opening_writes_nothing)
 {
     g_autofree char *before = NULL, *after = NULL;
     gsize n, m;
@@ -102,7 +102,7 @@ START_TEST(read_only_writes_nothing)
 }
 END_TEST
 
-START_TEST(one_writer)
+START_TEST(a_store_has_one_writer)
 {
     g_autoptr(GError) error = NULL;
     Disk d, other;
@@ -155,7 +155,7 @@ START_TEST(r2_a_kill_is_exact)
 }
 END_TEST
 
-START_TEST(r2_changes_and_kills)
+START_TEST(r2_changes_before_a_kill_are_exact)
 {
     g_autoptr(BmpBitmap) a = NULL, b = NULL;
     Disk d;
@@ -190,7 +190,7 @@ START_TEST(r2_changes_and_kills)
 END_TEST
 
 /* Finer granules than the journal had need a new one, with what the old one said kept. */
-START_TEST(r2_a_finer_bitmap_comes)
+START_TEST(r2_a_finer_bitmap_keeps_what_was_marked)
 {
     Disk d;
 
@@ -215,7 +215,7 @@ START_TEST(r2_a_finer_bitmap_comes)
 }
 END_TEST
 
-START_TEST(r3_power_loss)
+START_TEST(r3_a_power_loss_makes_intents_dirty)
 {
     g_autofree char *reason = NULL;
     uint64_t first;
@@ -251,7 +251,7 @@ START_TEST(r3_power_loss)
 }
 END_TEST
 
-START_TEST(r3_process_durability)
+START_TEST(r3_without_intents_a_power_loss_makes_all_dirty)
 {
     Disk d;
 
@@ -273,7 +273,7 @@ END_TEST
 
 /* ---- the disk */
 
-START_TEST(r4_a_changed_disk)
+START_TEST(r4_a_changed_disk_makes_enabled_bitmaps_inconsistent)
 {
     g_autoptr(GError) error = NULL;
     g_autofree char *reason = NULL;
@@ -304,7 +304,7 @@ START_TEST(r4_a_changed_disk)
 }
 END_TEST
 
-START_TEST(r4_accepted)
+START_TEST(r4_an_accepted_change_keeps_the_bitmaps)
 {
     Disk d;
 
@@ -322,7 +322,7 @@ START_TEST(r4_accepted)
 }
 END_TEST
 
-START_TEST(r4_another_size)
+START_TEST(r4_another_size_counts_as_a_change)
 {
     Disk d;
 
@@ -339,7 +339,7 @@ START_TEST(r4_another_size)
 END_TEST
 
 /* The image moved under another name, with its store. */
-START_TEST(moved_together)
+START_TEST(a_disk_moved_with_its_store_is_unchanged)
 {
     g_autofree char *image = NULL;
     Disk d;
@@ -389,7 +389,7 @@ static void copy_both(Disk *d, bool keep_times)
         touch_disk(d, 1000);
 }
 
-START_TEST(copied_together)
+START_TEST(only_a_copy_with_its_times_counts_as_unchanged)
 {
     bool keep_times = _i;
     Disk d;
@@ -408,7 +408,7 @@ START_TEST(copied_together)
 }
 END_TEST
 
-START_TEST(r5_not_closed_and_another_disk)
+START_TEST(r5_a_store_not_closed_on_another_disk_is_distrusted)
 {
     Disk d;
 
@@ -446,7 +446,7 @@ END_TEST
 
 /* ---- resize */
 
-START_TEST(resize_both_ways)
+START_TEST(resizes_up_and_down_keep_marks)
 {
     Disk d;
 
@@ -470,7 +470,7 @@ START_TEST(resize_both_ways)
 }
 END_TEST
 
-START_TEST(r5_a_resize_cut_short)
+START_TEST(r5_a_resize_cut_short_by_a_kill_is_completed)
 {
     bool grow = _i;
     Disk d;
@@ -497,25 +497,25 @@ int main(void)
     int failed;
 
     tcase_set_timeout(tc, 100);
-    tcase_add_test(tc, no_store_no_persistence);
-    tcase_add_test(tc, r1_a_life);
-    tcase_add_test(tc, transient_ones_are_not_kept);
-    tcase_add_test(tc, read_only_writes_nothing);
-    tcase_add_test(tc, one_writer);
+    tcase_add_test(tc, without_a_store_persistent_bitmaps_are_refused);
+    tcase_add_test(tc, r1_bitmaps_are_as_they_were_after_a_clean_close);
+    tcase_add_test(tc, transient_bitmaps_are_not_kept);
+    tcase_add_test(tc, a_read_only_opening_writes_nothing);
+    tcase_add_test(tc, a_store_has_one_writer);
     tcase_add_test(tc, r2_a_kill_is_exact);
-    tcase_add_test(tc, r2_changes_and_kills);
-    tcase_add_test(tc, r2_a_finer_bitmap_comes);
-    tcase_add_test(tc, r3_power_loss);
-    tcase_add_test(tc, r3_process_durability);
-    tcase_add_test(tc, r4_a_changed_disk);
-    tcase_add_test(tc, r4_accepted);
-    tcase_add_test(tc, r4_another_size);
-    tcase_add_test(tc, moved_together);
-    tcase_add_loop_test(tc, copied_together, 0, 2);
-    tcase_add_test(tc, r5_not_closed_and_another_disk);
+    tcase_add_test(tc, r2_changes_before_a_kill_are_exact);
+    tcase_add_test(tc, r2_a_finer_bitmap_keeps_what_was_marked);
+    tcase_add_test(tc, r3_a_power_loss_makes_intents_dirty);
+    tcase_add_test(tc, r3_without_intents_a_power_loss_makes_all_dirty);
+    tcase_add_test(tc, r4_a_changed_disk_makes_enabled_bitmaps_inconsistent);
+    tcase_add_test(tc, r4_an_accepted_change_keeps_the_bitmaps);
+    tcase_add_test(tc, r4_another_size_counts_as_a_change);
+    tcase_add_test(tc, a_disk_moved_with_its_store_is_unchanged);
+    tcase_add_loop_test(tc, only_a_copy_with_its_times_counts_as_unchanged, 0, 2);
+    tcase_add_test(tc, r5_a_store_not_closed_on_another_disk_is_distrusted);
     tcase_add_test(tc, a_missing_store_is_noticed);
-    tcase_add_test(tc, resize_both_ways);
-    tcase_add_loop_test(tc, r5_a_resize_cut_short, 0, 2);
+    tcase_add_test(tc, resizes_up_and_down_keep_marks);
+    tcase_add_loop_test(tc, r5_a_resize_cut_short_by_a_kill_is_completed, 0, 2);
     suite_add_tcase(suite, tc);
     srunner_run_all(runner, CK_ENV);
     failed = srunner_ntests_failed(runner);

@@ -68,7 +68,7 @@ static void fail_in_add(unsigned k, unsigned n, int err)
     disk_fini(&d);
 }
 
-START_TEST(a_failing_call_in_a_change)
+START_TEST(a_change_with_a_failing_call_is_made_or_taken_back)
 {
     static const int errors[] = { ENOSPC, EIO };
     unsigned n = calls_of_add();
@@ -82,7 +82,7 @@ START_TEST(a_failing_call_in_a_change)
 }
 END_TEST
 
-START_TEST(a_failing_call_at_creation)
+START_TEST(a_failing_call_at_creation_leaves_no_half_store)
 {
     for (unsigned k = 1; k < 30; k++) {
         bool added;
@@ -130,7 +130,7 @@ START_TEST(r7_a_failed_sync_degrades_once)
 }
 END_TEST
 
-START_TEST(it_heals)
+START_TEST(a_store_heals_when_calls_work_again)
 {
     Disk d;
 
@@ -157,7 +157,7 @@ START_TEST(it_heals)
 END_TEST
 
 /* A full store is no reason to refuse what isn't kept there. */
-START_TEST(transient_ones_need_no_store)
+START_TEST(a_transient_bitmap_needs_no_store)
 {
     BmpAddOptions options = { .granularity = 65536 };
     g_autoptr(GError) error = NULL;
@@ -268,7 +268,7 @@ static void film_end(void)
     g_array_unref(film.taken);
 }
 
-START_TEST(healing_cut_anywhere)
+START_TEST(r7_a_cut_while_healing_loses_nothing)
 {
     Disk d;
 
@@ -297,7 +297,7 @@ START_TEST(healing_cut_anywhere)
 }
 END_TEST
 
-START_TEST(a_change_cut_anywhere)
+START_TEST(f3_a_cut_in_a_change_leaves_the_old_or_the_new)
 {
     Disk d;
 
@@ -361,7 +361,7 @@ static void group_init(Disk d[2], bool first, bool second)
         disk_must_add(&d[1], "a", 65536, false);
 }
 
-START_TEST(f9_a_group_cut_anywhere)
+START_TEST(f9_a_cut_in_a_group_leaves_all_old_or_all_new)
 {
     enum { LEADER_FIRST, FOLLOWER_FIRST, LEADER_TWICE } order = _i / 4;
     bool first = _i & 1, second = _i & 2, follower_first = order == FOLLOWER_FIRST;
@@ -413,7 +413,7 @@ START_TEST(f9_a_group_cut_anywhere)
 END_TEST
 
 /* The last bitmap of each goes, and its store with it. */
-START_TEST(f9_a_group_removes)
+START_TEST(f9_a_group_that_removes_the_last_bitmaps_is_whole)
 {
     bool follower_first = _i;
     BmpSet *sets[2];
@@ -452,7 +452,7 @@ END_TEST
 
 /* The k-th call fails: all or none here, and after every cut of what follows. Either store may be
  * made by the group. */
-START_TEST(f9_a_group_that_fails)
+START_TEST(f9_a_group_with_a_failing_call_is_all_or_none)
 {
     bool first = _i & 1, second = _i & 2;
 
@@ -515,7 +515,7 @@ static int never_unlink(const char *path)
 
 /* A commit fails, and so does taking it back, so that its superblock stays on the medium beside the
  * word: the word is newer. */
-START_TEST(a_word_counts_beside_a_failed_commit)
+START_TEST(a_note_of_distrust_outlives_a_failed_commit)
 {
     Disk d;
 
@@ -544,17 +544,17 @@ int main(void)
     int failed;
 
     tcase_set_timeout(tc, 100);
-    tcase_add_loop_test(tc, a_failing_call_in_a_change, 0, 2);
-    tcase_add_test(tc, a_failing_call_at_creation);
+    tcase_add_loop_test(tc, a_change_with_a_failing_call_is_made_or_taken_back, 0, 2);
+    tcase_add_test(tc, a_failing_call_at_creation_leaves_no_half_store);
     tcase_add_test(tc, r7_a_failed_sync_degrades_once);
-    tcase_add_loop_test(tc, it_heals, 0, 2);
-    tcase_add_loop_test(tc, transient_ones_need_no_store, 0, 2);
-    tcase_add_test(tc, healing_cut_anywhere);
-    tcase_add_test(tc, a_change_cut_anywhere);
-    tcase_add_loop_test(tc, f9_a_group_cut_anywhere, 0, 12);
-    tcase_add_loop_test(tc, f9_a_group_removes, 0, 2);
-    tcase_add_loop_test(tc, f9_a_group_that_fails, 0, 4);
-    tcase_add_test(tc, a_word_counts_beside_a_failed_commit);
+    tcase_add_loop_test(tc, a_store_heals_when_calls_work_again, 0, 2);
+    tcase_add_loop_test(tc, a_transient_bitmap_needs_no_store, 0, 2);
+    tcase_add_test(tc, r7_a_cut_while_healing_loses_nothing);
+    tcase_add_test(tc, f3_a_cut_in_a_change_leaves_the_old_or_the_new);
+    tcase_add_loop_test(tc, f9_a_cut_in_a_group_leaves_all_old_or_all_new, 0, 12);
+    tcase_add_loop_test(tc, f9_a_group_that_removes_the_last_bitmaps_is_whole, 0, 2);
+    tcase_add_loop_test(tc, f9_a_group_with_a_failing_call_is_all_or_none, 0, 4);
+    tcase_add_test(tc, a_note_of_distrust_outlives_a_failed_commit);
     suite_add_tcase(suite, tc);
     srunner_run_all(runner, CK_ENV);
     failed = srunner_ntests_failed(runner);

@@ -19,7 +19,7 @@ static void damage(Disk *d, off_t offset, size_t length, uint8_t value)
     close(fd);
 }
 
-START_TEST(r6_one_superblock)
+START_TEST(r6_one_damaged_superblock_costs_nothing)
 {
     bool closed = _i & 1;
     unsigned copy = _i >> 1;
@@ -45,7 +45,7 @@ START_TEST(r6_one_superblock)
 }
 END_TEST
 
-START_TEST(r6_both_superblocks)
+START_TEST(r6_without_superblocks_bitmaps_are_inconsistent)
 {
     Disk d;
 
@@ -70,7 +70,7 @@ END_TEST
 
 /* Any one byte: the disk opens, and what was dirty is, or says that it can't be used, or is
  * gone. */
-START_TEST(r6_any_byte)
+START_TEST(r6_any_damaged_byte_never_loses_dirtiness)
 {
     g_autofree char *good = NULL;
     gsize n;
@@ -127,7 +127,7 @@ START_TEST(a_foreign_file_is_left_alone)
 END_TEST
 
 /* 0: a disk of zeroes that the option names by mistake. 1: a store that was wiped. */
-START_TEST(zeroes_are_a_store_by_name_only)
+START_TEST(zeroes_are_a_wiped_store_only_under_the_default_name)
 {
     struct stat before, after;
     g_autofree char *other = NULL;
@@ -154,7 +154,7 @@ START_TEST(zeroes_are_a_store_by_name_only)
 }
 END_TEST
 
-START_TEST(what_else_is_called_tmp_is_left_alone)
+START_TEST(a_foreign_file_named_tmp_is_left_alone)
 {
     g_autofree char *tmp = NULL, *victim = NULL, *after = NULL;
     Disk d;
@@ -176,7 +176,7 @@ START_TEST(what_else_is_called_tmp_is_left_alone)
 END_TEST
 
 /* Each page of the file looks like the beginning of a catalogue that goes on to the end. */
-START_TEST(a_ruin_is_searched_in_no_time)
+START_TEST(searching_a_damaged_file_takes_bounded_time)
 {
     g_autofree char *bytes = g_malloc0(64 * MIB);
     gint64 start;
@@ -237,7 +237,7 @@ static int refuse_open(const char *path, int flags, mode_t mode)
 }
 
 /* What would be written must not pass a store that will be believed later. */
-START_TEST(what_cannot_be_opened_cannot_be_passed)
+START_TEST(a_disk_whose_store_cant_be_opened_is_read_only)
 {
     g_autoptr(GError) error = NULL;
     Disk d;
@@ -257,7 +257,7 @@ START_TEST(what_cannot_be_opened_cannot_be_passed)
 END_TEST
 
 /* Nor replaced, if it came there meanwhile. */
-START_TEST(what_cannot_be_opened_is_not_replaced)
+START_TEST(a_store_that_cant_be_opened_is_not_replaced)
 {
     g_autofree char *after = NULL;
     g_autoptr(GError) error = NULL;
@@ -294,7 +294,7 @@ END_TEST
 
 /* ---- without a daemon */
 
-START_TEST(inspected_and_repaired)
+START_TEST(a_store_is_inspected_and_repaired_without_a_daemon)
 {
     uint8_t boot[16] = { 9 }; /* another: the power was lost */
     g_autoptr(GError) error = NULL;
@@ -357,18 +357,18 @@ int main(void)
     int failed;
 
     tcase_set_timeout(tc, 100);
-    tcase_add_loop_test(tc, r6_one_superblock, 0, 4);
-    tcase_add_test(tc, r6_both_superblocks);
-    tcase_add_test(tc, r6_any_byte);
+    tcase_add_loop_test(tc, r6_one_damaged_superblock_costs_nothing, 0, 4);
+    tcase_add_test(tc, r6_without_superblocks_bitmaps_are_inconsistent);
+    tcase_add_test(tc, r6_any_damaged_byte_never_loses_dirtiness);
     tcase_add_test(tc, a_foreign_file_is_left_alone);
-    tcase_add_loop_test(tc, zeroes_are_a_store_by_name_only, 0, 2);
-    tcase_add_test(tc, what_else_is_called_tmp_is_left_alone);
-    tcase_add_test(tc, a_ruin_is_searched_in_no_time);
+    tcase_add_loop_test(tc, zeroes_are_a_wiped_store_only_under_the_default_name, 0, 2);
+    tcase_add_test(tc, a_foreign_file_named_tmp_is_left_alone);
+    tcase_add_test(tc, searching_a_damaged_file_takes_bounded_time);
     tcase_add_test(tc, another_version_is_left_alone);
-    tcase_add_test(tc, what_cannot_be_opened_cannot_be_passed);
-    tcase_add_test(tc, what_cannot_be_opened_is_not_replaced);
+    tcase_add_test(tc, a_disk_whose_store_cant_be_opened_is_read_only);
+    tcase_add_test(tc, a_store_that_cant_be_opened_is_not_replaced);
     tcase_add_test(tc, a_reference_holds_no_lock);
-    tcase_add_test(tc, inspected_and_repaired);
+    tcase_add_test(tc, a_store_is_inspected_and_repaired_without_a_daemon);
     tcase_add_loop_test(tc, a_changed_disk_is_repaired_to_all_dirty, 0, 2);
     suite_add_tcase(suite, tc);
     srunner_run_all(runner, CK_ENV);

@@ -29,7 +29,7 @@ static void write_disk(Disk *d)
 
 /* ---- the mark */
 
-START_TEST(a_lost_mark_after_a_kill)
+START_TEST(without_its_mark_after_a_kill_a_store_is_distrusted)
 {
     Disk d;
 
@@ -52,7 +52,7 @@ START_TEST(a_lost_mark_after_a_kill)
 END_TEST
 
 /* Who is going to write without the store takes the mark away; who has it open does not. */
-START_TEST(claimed)
+START_TEST(a_writer_without_the_store_removes_the_mark)
 {
     bool with_store = _i;
     Disk d;
@@ -75,7 +75,7 @@ START_TEST(claimed)
 END_TEST
 
 /* A claim that can't be made durable is none. */
-START_TEST(a_claim_that_fails)
+START_TEST(a_claim_that_is_not_durable_fails)
 {
     Disk d;
 
@@ -96,7 +96,7 @@ static int no_attributes(int fd, const char *name, const void *value, size_t len
     return -1;
 }
 
-START_TEST(a_mark_that_is_not_there)
+START_TEST(without_extended_attributes_a_kill_is_exact)
 {
     Disk d;
 
@@ -127,7 +127,7 @@ static int one_sync_fails(int fd)
 
 /* The disk can't be synced when its store is to be listed, and lists another one, that is gone. No
  * store goes without its mark then: after a crash it would pass for that of another disk. */
-START_TEST(a_mark_that_is_not_synced)
+START_TEST(no_store_begins_before_its_mark_is_durable)
 {
     static const char other[] = "000102030405060708090a0b0c0d0e0f";
     bool at_opening = _i;
@@ -161,7 +161,7 @@ START_TEST(a_mark_that_is_not_synced)
 END_TEST
 
 /* Parts of one disk have a store each. */
-START_TEST(two_stores)
+START_TEST(two_parts_of_a_disk_have_a_store_each)
 {
     bool killed = _i;
     Disk a, b;
@@ -214,7 +214,7 @@ static void replace_disk(Disk *d)
 }
 
 /* Closed, a copy that has kept its times is as good; not closed, it is another disk. */
-START_TEST(replaced)
+START_TEST(after_a_kill_a_replaced_disk_is_noticed)
 {
     bool killed = _i;
     Disk d;
@@ -237,7 +237,7 @@ static int born_later(int fd, struct timespec *time)
 }
 
 /* The inode number of a file that was removed is given again: when it was made tells. */
-START_TEST(born_again_under_the_same_number)
+START_TEST(a_new_file_with_the_old_inode_number_is_noticed)
 {
     bool killed = _i;
     Disk d;
@@ -255,7 +255,7 @@ START_TEST(born_again_under_the_same_number)
 END_TEST
 
 /* What changes nothing of the content is no change: mode, name, links. */
-START_TEST(harmless)
+START_TEST(changes_of_metadata_alone_are_no_change)
 {
     bool killed = _i;
     Disk d;
@@ -287,7 +287,7 @@ static void copy_store(Disk *d)
 }
 
 /* A copy of a store that was open may be older than the disk. */
-START_TEST(a_copy_of_the_store)
+START_TEST(a_copy_of_an_open_store_counts_as_a_power_loss)
 {
     bool killed = _i;
     Disk d;
@@ -306,7 +306,7 @@ START_TEST(a_copy_of_the_store)
 END_TEST
 
 /* A copy of both is what a loss of power leaves: what was marked is dirty, and hardly more. */
-START_TEST(a_copy_of_disk_and_store)
+START_TEST(a_copy_of_disk_and_store_counts_as_a_power_loss)
 {
     Disk d;
 
@@ -331,7 +331,7 @@ static int other_device(int fd, struct stat *st)
 }
 
 /* In the same boot, but mounted anew: the page cache did not survive. */
-START_TEST(mounted_anew)
+START_TEST(a_new_mount_counts_as_a_power_loss)
 {
     Disk d;
 
@@ -351,7 +351,7 @@ START_TEST(mounted_anew)
 END_TEST
 
 /* Somebody removes it: the next change writes it anew, and says so. */
-START_TEST(deleted_under_way)
+START_TEST(a_store_deleted_while_open_is_written_anew)
 {
     Disk d;
 
@@ -372,7 +372,7 @@ END_TEST
 
 /* ---- readers */
 
-START_TEST(readers_keep_nobody_out)
+START_TEST(a_reader_does_not_lock_out_writers)
 {
     Disk d, reader;
 
@@ -407,7 +407,7 @@ static int whole_seconds(int fd, struct stat *st)
 
 /* Whoever writes right after a clean end gives the disk another time, whatever the clock's
  * grain. */
-START_TEST(written_right_after_the_end)
+START_TEST(a_write_right_after_a_clean_close_is_noticed)
 {
     bool coarse = _i;
 
@@ -430,7 +430,7 @@ START_TEST(written_right_after_the_end)
 END_TEST
 
 /* Stamps of whole seconds don't tell a copy from another file of that second. */
-START_TEST(replaced_within_a_second)
+START_TEST(a_copy_made_within_the_same_second_is_noticed)
 {
     bool copy = _i;
     Disk d;
@@ -453,7 +453,7 @@ END_TEST
 
 /* ---- while it is away */
 
-START_TEST(changed_while_it_was_being_opened)
+START_TEST(a_change_during_opening_is_noticed)
 {
     BmpIdentity before, now;
     g_autofree char *why = NULL;
@@ -481,23 +481,23 @@ int main(void)
     int failed;
 
     tcase_set_timeout(tc, 100);
-    tcase_add_test(tc, a_lost_mark_after_a_kill);
-    tcase_add_loop_test(tc, claimed, 0, 2);
-    tcase_add_test(tc, a_claim_that_fails);
-    tcase_add_test(tc, a_mark_that_is_not_there);
-    tcase_add_loop_test(tc, a_mark_that_is_not_synced, 0, 2);
-    tcase_add_loop_test(tc, two_stores, 0, 2);
-    tcase_add_loop_test(tc, replaced, 0, 2);
-    tcase_add_loop_test(tc, born_again_under_the_same_number, 0, 2);
-    tcase_add_loop_test(tc, harmless, 0, 2);
-    tcase_add_test(tc, a_copy_of_disk_and_store);
-    tcase_add_loop_test(tc, a_copy_of_the_store, 0, 2);
-    tcase_add_test(tc, mounted_anew);
-    tcase_add_test(tc, deleted_under_way);
-    tcase_add_test(tc, readers_keep_nobody_out);
-    tcase_add_loop_test(tc, written_right_after_the_end, 0, 2);
-    tcase_add_loop_test(tc, replaced_within_a_second, 0, 2);
-    tcase_add_test(tc, changed_while_it_was_being_opened);
+    tcase_add_test(tc, without_its_mark_after_a_kill_a_store_is_distrusted);
+    tcase_add_loop_test(tc, a_writer_without_the_store_removes_the_mark, 0, 2);
+    tcase_add_test(tc, a_claim_that_is_not_durable_fails);
+    tcase_add_test(tc, without_extended_attributes_a_kill_is_exact);
+    tcase_add_loop_test(tc, no_store_begins_before_its_mark_is_durable, 0, 2);
+    tcase_add_loop_test(tc, two_parts_of_a_disk_have_a_store_each, 0, 2);
+    tcase_add_loop_test(tc, after_a_kill_a_replaced_disk_is_noticed, 0, 2);
+    tcase_add_loop_test(tc, a_new_file_with_the_old_inode_number_is_noticed, 0, 2);
+    tcase_add_loop_test(tc, changes_of_metadata_alone_are_no_change, 0, 2);
+    tcase_add_test(tc, a_copy_of_disk_and_store_counts_as_a_power_loss);
+    tcase_add_loop_test(tc, a_copy_of_an_open_store_counts_as_a_power_loss, 0, 2);
+    tcase_add_test(tc, a_new_mount_counts_as_a_power_loss);
+    tcase_add_test(tc, a_store_deleted_while_open_is_written_anew);
+    tcase_add_test(tc, a_reader_does_not_lock_out_writers);
+    tcase_add_loop_test(tc, a_write_right_after_a_clean_close_is_noticed, 0, 2);
+    tcase_add_loop_test(tc, a_copy_made_within_the_same_second_is_noticed, 0, 2);
+    tcase_add_test(tc, a_change_during_opening_is_noticed);
     suite_add_tcase(suite, tc);
     srunner_run_all(runner, CK_ENV);
     failed = srunner_ntests_failed(runner);

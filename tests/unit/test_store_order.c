@@ -74,7 +74,7 @@ START_TEST(a_record_begins_after_its_data)
 }
 END_TEST
 
-START_TEST(no_record_begins_without_its_data)
+START_TEST(no_record_begins_if_the_flush_fails)
 {
     g_autoptr(GError) error = NULL, again = NULL;
     Disk d;
@@ -173,7 +173,7 @@ static int stuck_unlink(const char *path)
 }
 
 /* The last thing that can be said of it is said by the disk, and not taken back. */
-START_TEST(what_is_behind_is_not_vouched_for_again)
+START_TEST(a_stale_store_stays_distrusted)
 {
     g_autoptr(BmpBitmap) bitmap = NULL;
     Disk d;
@@ -206,7 +206,7 @@ START_TEST(what_is_behind_is_not_vouched_for_again)
 END_TEST
 
 /* What the last process was not told of is told to the first sync of the next. */
-START_TEST(what_cant_be_synced_is_not_believed)
+START_TEST(a_store_that_cant_be_synced_counts_as_a_power_loss)
 {
     ino_t before;
     Disk d;
@@ -263,7 +263,7 @@ static int device_fsync(int fd)
 
 enum { STORE_UNSYNCED, STUCK_AS_WELL, DEVICE_UNSYNCED, UNSYNCED };
 
-START_TEST(what_cant_be_synced_is_not_repaired_as_it_is)
+START_TEST(a_repair_without_a_sync_counts_as_a_power_loss)
 {
     g_autoptr(GError) error = NULL;
     bool fails = _i == STUCK_AS_WELL;
@@ -472,7 +472,7 @@ static bool cut_at(unsigned k, Between how)
     return taken;
 }
 
-START_TEST(f9_the_leader_is_elsewhere_by_then)
+START_TEST(f9_a_moved_leader_is_still_asked)
 {
     unsigned k = 1;
 
@@ -524,7 +524,7 @@ static bool cut_after_failure(unsigned fails, unsigned k, bool *came)
     return taken;
 }
 
-START_TEST(f9_what_is_taken_back_was_in_no_disk)
+START_TEST(f9_a_change_taken_back_reaches_no_disk)
 {
     unsigned fails, k, most = 0;
     bool came = true;
@@ -547,14 +547,14 @@ int main(void)
 
     tcase_set_timeout(tc, 60);
     tcase_add_test(tc, a_record_begins_after_its_data);
-    tcase_add_test(tc, no_record_begins_without_its_data);
+    tcase_add_test(tc, no_record_begins_if_the_flush_fails);
     tcase_add_loop_test(tc, a_failed_sync_fails_the_store, 0, 2);
-    tcase_add_test(tc, what_is_behind_is_not_vouched_for_again);
-    tcase_add_test(tc, what_cant_be_synced_is_not_believed);
-    tcase_add_loop_test(tc, what_cant_be_synced_is_not_repaired_as_it_is, 0, UNSYNCED);
+    tcase_add_test(tc, a_stale_store_stays_distrusted);
+    tcase_add_test(tc, a_store_that_cant_be_synced_counts_as_a_power_loss);
+    tcase_add_loop_test(tc, a_repair_without_a_sync_counts_as_a_power_loss, 0, UNSYNCED);
     tcase_add_loop_test(tc, a_disk_that_has_lost_data_stays_so, 0, 2);
-    tcase_add_loop_test(tc, f9_the_leader_is_elsewhere_by_then, 0, BETWEENS);
-    tcase_add_test(tc, f9_what_is_taken_back_was_in_no_disk);
+    tcase_add_loop_test(tc, f9_a_moved_leader_is_still_asked, 0, BETWEENS);
+    tcase_add_test(tc, f9_a_change_taken_back_reaches_no_disk);
     suite_add_tcase(suite, tc);
     srunner_run_all(runner, CK_ENV);
     failed = srunner_ntests_failed(runner);

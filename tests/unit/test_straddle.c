@@ -234,7 +234,7 @@ static void *release(void *opaque)
 }
 
 /* What a store is to call clean is on the disk before: the change waits for it. */
-START_TEST(a_change_with_a_store_waits)
+START_TEST(a_change_with_a_store_waits_for_writes_in_flight)
 {
     Writer w;
     Disk d;
@@ -264,7 +264,8 @@ int main(void)
 
     tcase_set_timeout(tc, 60);
     tcase_add_loop_test(tc, a_write_in_flight_is_in_both_epochs, 0, 2 * G_N_ELEMENTS(paths));
-    tcase_add_loop_test(tc, a_change_with_a_store_waits, 0, G_N_ELEMENTS(paths));
+    tcase_add_loop_test(tc, a_change_with_a_store_waits_for_writes_in_flight, 0,
+                        G_N_ELEMENTS(paths));
     suite_add_tcase(suite, tc);
     srunner_run_all(runner, CK_ENV);
     failed = srunner_ntests_failed(runner);

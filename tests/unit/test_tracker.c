@@ -369,7 +369,7 @@ static void *mark_every_other(void *opaque)
     return NULL;
 }
 
-START_TEST(neighbours_in_one_word)
+START_TEST(concurrent_marks_in_one_word_are_all_kept)
 {
     for (int round = 0; round < 10; round++) {
         Disk *disk = disk_new();
@@ -442,7 +442,7 @@ int main(void)
     tcase_add_loop_test(tc, no_mark_is_lost, 0, G_N_ELEMENTS(RUNS));
     tcase_add_test(tc, a_sealed_delta_never_changes);
     tcase_add_loop_test(tc, concurrent_marks_add_up, 0, 2);
-    tcase_add_test(tc, neighbours_in_one_word);
+    tcase_add_test(tc, concurrent_marks_in_one_word_are_all_kept);
     tcase_add_loop_test(tc, sections_of_both_parities_are_waited_for, 0, 2);
     suite_add_tcase(suite, tc);
     srunner_run_all(runner, CK_ENV);

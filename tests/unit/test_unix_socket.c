@@ -48,7 +48,7 @@ static void leave_stale(void)
     close(fd);
 }
 
-START_TEST(a_live_one_stays)
+START_TEST(a_socket_with_a_listener_is_kept)
 {
     TmSocketFile file = { 0 }, other = { 0 };
     g_autoptr(GError) error = NULL;
@@ -68,7 +68,7 @@ START_TEST(a_live_one_stays)
 END_TEST
 
 /* Also one whose queue is full. */
-START_TEST(a_busy_one_stays)
+START_TEST(a_socket_with_a_full_queue_is_kept)
 {
     TmSocketFile file = { 0 }, other = { 0 };
     int fd = tm_unix_listen(path, 0, &file, NULL), clients[4];
@@ -87,7 +87,7 @@ START_TEST(a_busy_one_stays)
 }
 END_TEST
 
-START_TEST(a_stale_one_is_replaced)
+START_TEST(a_stale_socket_is_replaced)
 {
     TmSocketFile file = { 0 };
     int fd;
@@ -102,7 +102,7 @@ START_TEST(a_stale_one_is_replaced)
 }
 END_TEST
 
-START_TEST(only_ours_is_removed)
+START_TEST(only_our_own_socket_is_removed)
 {
     TmSocketFile file = { 0 };
     int fd = tm_unix_listen(path, 4, &file, NULL);
@@ -115,7 +115,7 @@ START_TEST(only_ours_is_removed)
 }
 END_TEST
 
-START_TEST(mistakes)
+START_TEST(unusable_paths_are_refused)
 {
     g_autofree char *outside = g_strdup_printf("%s/%0200d", dir, 0);
     TmSocketFile file = { 0 };
@@ -132,7 +132,7 @@ START_TEST(mistakes)
 END_TEST
 
 /* Who sits on the directory's lock keeps nobody from beginning. */
-START_TEST(lock_of_another)
+START_TEST(a_foreign_lock_of_the_directory_does_not_block)
 {
     TmSocketFile file = { 0 };
     int lock = open(dir, O_RDONLY), fd;
@@ -163,7 +163,7 @@ static void *start_one(void *opaque)
 }
 
 /* Looking, removing and binding are one step. */
-START_TEST(the_directory_is_locked_meanwhile)
+START_TEST(the_directory_is_locked_while_a_socket_is_replaced)
 {
     Starter s = { .fd = -1 };
     pthread_barrier_t begin;
@@ -191,7 +191,7 @@ START_TEST(the_directory_is_locked_meanwhile)
 END_TEST
 
 /* Exactly one wins, and it is the one that answers. */
-START_TEST(a_race_has_one_winner)
+START_TEST(of_two_that_race_one_listens)
 {
     for (int round = 0; round < ROUNDS; round++) {
         Starter starters[STARTERS] = { 0 };
@@ -243,14 +243,14 @@ int main(void)
     int failed;
 
     tcase_add_checked_fixture(tc, setup, teardown);
-    tcase_add_test(tc, a_live_one_stays);
-    tcase_add_test(tc, a_busy_one_stays);
-    tcase_add_test(tc, a_stale_one_is_replaced);
-    tcase_add_test(tc, only_ours_is_removed);
-    tcase_add_test(tc, mistakes);
-    tcase_add_test(tc, lock_of_another);
-    tcase_add_test(tc, the_directory_is_locked_meanwhile);
-    tcase_add_test(tc, a_race_has_one_winner);
+    tcase_add_test(tc, a_socket_with_a_listener_is_kept);
+    tcase_add_test(tc, a_socket_with_a_full_queue_is_kept);
+    tcase_add_test(tc, a_stale_socket_is_replaced);
+    tcase_add_test(tc, only_our_own_socket_is_removed);
+    tcase_add_test(tc, unusable_paths_are_refused);
+    tcase_add_test(tc, a_foreign_lock_of_the_directory_does_not_block);
+    tcase_add_test(tc, the_directory_is_locked_while_a_socket_is_replaced);
+    tcase_add_test(tc, of_two_that_race_one_listens);
     suite_add_tcase(suite, tc);
     srunner_run_all(runner, CK_ENV);
     failed = srunner_ntests_failed(runner);

@@ -35,7 +35,7 @@ START_TEST(range_end_refuses_overflow)
 }
 END_TEST
 
-START_TEST(range_within_edges)
+START_TEST(range_within_is_right_at_the_edges)
 {
     ck_assert(tm_range_within(0, 0, 0));
     ck_assert(tm_range_within(10, 0, 10));
@@ -69,7 +69,7 @@ START_TEST(range_overlaps_as_defined)
 }
 END_TEST
 
-START_TEST(alignment)
+START_TEST(alignment_rounds_both_ways)
 {
     ck_assert_uint_eq(tm_align_down(4095, 4096), 0);
     ck_assert_uint_eq(tm_align_down(4096, 4096), 4096);
@@ -88,7 +88,7 @@ START_TEST(alignment)
 }
 END_TEST
 
-START_TEST(byte_order_unaligned)
+START_TEST(byte_order_works_at_any_alignment)
 {
     uint8_t raw[12] = { 0 };
 
@@ -197,7 +197,7 @@ static gpointer count_to_1000(gpointer opaque)
 
 /* Says nothing unless built with the thread sanitizer, which must see GLib's locks
  * (util/tsan.c). */
-START_TEST(glib_locks_are_locks)
+START_TEST(the_thread_sanitizer_sees_glib_locks)
 {
     Shared shared = { .count = 0 };
     GThread *a, *b;
@@ -251,7 +251,7 @@ static char *make_path(const char *name, bool fifo)
     return path;
 }
 
-START_TEST(opening_waits_for_nobody)
+START_TEST(opening_a_fifo_does_not_wait)
 {
     g_autofree char *fifo = make_path("fifo", true), *link = make_path("link", false);
     g_autofree char *file = make_path("file", false);
@@ -318,7 +318,7 @@ static bool has_flag(const void *address, const char *flag)
     return strstr(flags, flag) != NULL;
 }
 
-START_TEST(secrets_are_kept_to_themselves)
+START_TEST(secrets_are_locked_and_wiped)
 {
     g_autofree char *fifo = make_path("fifo", true), *file = make_path("file", false);
     TmSecret secret = { 0 };
@@ -351,19 +351,19 @@ int main(void)
     int failed;
 
     tcase_add_test(tc, range_end_refuses_overflow);
-    tcase_add_test(tc, range_within_edges);
+    tcase_add_test(tc, range_within_is_right_at_the_edges);
     tcase_add_test(tc, range_overlaps_as_defined);
-    tcase_add_test(tc, alignment);
-    tcase_add_test(tc, byte_order_unaligned);
+    tcase_add_test(tc, alignment_rounds_both_ways);
+    tcase_add_test(tc, byte_order_works_at_any_alignment);
     tcase_add_test(tc, extents_merge_and_fill);
     tcase_add_test(tc, errors_have_a_class);
     tcase_add_test(tc, kernel_table_does_io);
-    tcase_add_test(tc, glib_locks_are_locks);
+    tcase_add_test(tc, the_thread_sanitizer_sees_glib_locks);
     tcase_add_test(tc, one_boot_has_one_identity);
     tcase_add_test(tc, a_log_line_is_one_line);
-    tcase_add_test(tc, opening_waits_for_nobody);
+    tcase_add_test(tc, opening_a_fifo_does_not_wait);
     tcase_add_test(tc, files_are_read_within_bounds);
-    tcase_add_test(tc, secrets_are_kept_to_themselves);
+    tcase_add_test(tc, secrets_are_locked_and_wiped);
     suite_add_tcase(suite, tc);
     srunner_run_all(runner, CK_ENV);
     failed = srunner_ntests_failed(runner);
