@@ -1,17 +1,36 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* bitmap/bitmap.c: one named bitmap: its life, its changes, its content.
+/* bitmap/bitmap.c: one named bitmap: its life, and what it records.
  *
  * The names of errors are QEMU's (block/dirty-bitmap.c and block/monitor/bitmap-qmp-cmds.c, version
  * 7.2): management tools match on them. See set.h for how content and chain fit together. */
 #include "bitmap/store/store_internal.h"
 #include "util/error.h"
-#include "util/range.h"
-#include <string.h>
+#include <stdlib.h>
 
 /* ---- life ----------------------------------------------------------------------------------- */
 
-static BmpBitmap *bitmap_new(BmpSet *set, const char *name, uint64_t granularity)
+BmpSet *bmp_set_ref(BmpSet *set)
+{
+    __atomic_fetch_add(&set->refs, 1, __ATOMIC_RELAXED);
+    return set;
+}
+
+void bmp_set_unref(BmpSet *set)
+{
+    if (__atomic_sub_fetch(&set->refs, 1, __ATOMIC_ACQ_REL))
+        return;
+    bmp_tracker_destroy(&set->tracker);
+    bmp_chain_free(set);
+    g_ptr_array_unref(set->bitmaps);
+    g_ptr_array_unref(set->removed);
+    pthread_mutex_destroy(&set->lock);
+    g_free(set->refused);
+    g_free(set->node_name);
+    g_aligned_free(set);
+}
+
+BmpBitmap *bmp_bitmap_new(BmpSet *set, const char *name, uint64_t granularity)
 {
     BmpBitmap *bitmap = g_new0(BmpBitmap, 1);
 
@@ -107,7 +126,7 @@ bool bmp_bitmap_busy(const BmpBitmap *bitmap)
     return __atomic_load_n(&bitmap->busy, __ATOMIC_ACQUIRE) > 0;
 }
 
-static bool check_not_busy(const BmpBitmap *bitmap, GError **error)
+bool bmp_bitmap_check_not_busy(const BmpBitmap *bitmap, GError **error)
 {
     return !bmp_bitmap_busy(bitmap) ||
            tm_error_set(error,
@@ -117,7 +136,7 @@ static bool check_not_busy(const BmpBitmap *bitmap, GError **error)
 
 bool bmp_bitmap_check_usable(const BmpBitmap *bitmap, GError **error)
 {
-    if (!check_not_busy(bitmap, error))
+    if (!bmp_bitmap_check_not_busy(bitmap, error))
         return false;
     return !bitmap->inconsistent ||
            tm_error_set(error,
@@ -128,12 +147,12 @@ bool bmp_bitmap_check_usable(const BmpBitmap *bitmap, GError **error)
 
 /* ---- recording ------------------------------------------------------------------------------ */
 
-static void set_enabled(BmpBitmap *bitmap, bool enabled)
+void bmp_bitmap_set_enabled(BmpBitmap *bitmap, bool enabled)
 {
     __atomic_store_n(&bitmap->enabled, enabled, __ATOMIC_RELAXED);
 }
 
-static void move_to_tail(BmpBitmap *bitmap)
+void bmp_bitmap_move_to_tail(BmpBitmap *bitmap)
 {
     BmpDelta *old = bitmap->at;
 
@@ -152,7 +171,7 @@ void bmp_bitmap_fold(BmpBitmap *bitmap)
     if (!bitmap->at || bitmap->at == bitmap->set->tail)
         return;
     bmp_chain_fold(bitmap->set, bitmap->at, &bitmap->bits);
-    move_to_tail(bitmap);
+    bmp_bitmap_move_to_tail(bitmap);
 }
 
 void bmp_bitmap_refresh(BmpBitmap *bitmap)
@@ -166,469 +185,45 @@ void bmp_bitmap_refresh(BmpBitmap *bitmap)
 void bmp_bitmap_detach(BmpBitmap *bitmap)
 {
     leave_chain(bitmap);
-    set_enabled(bitmap, false);
+    bmp_bitmap_set_enabled(bitmap, false);
     bitmap->attached = false;
 }
 
-static void start_recording(BmpBitmap *bitmap)
+void bmp_bitmap_start(BmpBitmap *bitmap)
 {
     bitmap->at = bmp_chain_hold(bitmap->set->tail);
     bitmap->since = bmp_tracker_state(&bitmap->set->tracker);
-    set_enabled(bitmap, true);
+    bmp_bitmap_set_enabled(bitmap, true);
 }
 
-static void stop_recording(BmpBitmap *bitmap)
+void bmp_bitmap_stop(BmpBitmap *bitmap)
 {
     BmpSet *set = bitmap->set;
 
     bmp_bitmap_fold(bitmap);
     leave_chain(bitmap);
-    set_enabled(bitmap, false);
+    bmp_bitmap_set_enabled(bitmap, false);
     __atomic_store_n(&set->disabled_at, bmp_tracker_state(&set->tracker), __ATOMIC_SEQ_CST);
 }
 
-/* What the store says must follow. */
-static void touch(BmpBitmap *bitmap)
+static int newest_first(gconstpointer a, gconstpointer b)
 {
-    bitmap->set->touched |= bitmap->persistent;
+    const BmpBitmap *x = *(BmpBitmap *const *)a, *y = *(BmpBitmap *const *)b;
+    uint64_t i = x->at ? x->at->serial : 0, j = y->at ? y->at->serial : 0;
+
+    return i > j ? -1 : i < j;
 }
 
-/* A record begins. Where the disk has lost data, what is read may not be what is there, and what
- * was read before may be there no more. */
-static void count_all_if_lossy(BmpBitmap *bitmap)
+/* Newest first: what a bitmap leaves behind is merged into its predecessor (S1), so that the next
+ * one has one delta to fold, not all that follow. */
+void bmp_set_fold_all(BmpSet *set)
 {
-    BmpSet *set = bitmap->set;
-    uint64_t before;
+    g_autofree BmpBitmap **order = g_new(BmpBitmap *, set->bitmaps->len + 1);
+    guint n = set->bitmaps->len;
 
-    if (!set->lossy || !bitmap->enabled)
-        return;
-    before = bmp_bits_count(&bitmap->bits);
-    bmp_bits_set_bytes(&bitmap->bits, 0, set->size);
-    bitmap->recovered += (bmp_bits_count(&bitmap->bits) - before) << bitmap->shift;
-    g_free(bitmap->reason);
-    bitmap->reason = g_strdup(BMP_LOSS);
-}
-
-void bmp_set_note_loss(BmpSet *set)
-{
-    if (set->lossy)
-        return;
-    __atomic_store_n(&set->lossy, true, __ATOMIC_RELEASE);
-    for (guint i = 0; i < set->bitmaps->len; i++) {
-        BmpBitmap *bitmap = set->bitmaps->pdata[i];
-
-        if (bitmap->persistent || bitmap->inconsistent)
-            continue;
-        bmp_bitmap_fold(bitmap);
-        count_all_if_lossy(bitmap);
-    }
-}
-
-void bmp_set_lose(BmpSet *set)
-{
-    if (set->lossy)
-        return;
-    bmp_set_change_begin(&set, 1);
-    bmp_set_note_loss(set);
-    if (set->store)
-        bmp_store_note_loss(set->store);
-    bmp_set_change_end(&set, 1);
-}
-
-bool bmp_set_lossy(BmpSet *set)
-{
-    return __atomic_load_n(&set->lossy, __ATOMIC_ACQUIRE);
-}
-
-/* ---- changes -------------------------------------------------------------------------------- */
-
-/* Whether the image that keeps the set's bitmaps has room for another. */
-static bool check_room(BmpSet *set, const char *name, uint64_t granularity, GError **error)
-{
-    const BmpStore *store = set->store;
-    uint64_t names = 0;
-    size_t n = 0;
-
-    if (!store->o.image)
-        return true;
-    for (guint i = 0; i < set->bitmaps->len; i++) {
-        const BmpBitmap *bitmap = set->bitmaps->pdata[i];
-
-        if (bitmap->persistent) {
-            n++;
-            names += tm_align_up(strlen(bitmap->name), 8);
-        }
-    }
-    return store->image.may_add(store->o.opaque, name,
-                                granularity ? granularity : bmp_default_granularity(0), n, names,
-                                error);
-}
-
-static bool check_writable(const BmpBitmap *bitmap, GError **error)
-{
-    const BmpStore *store = bitmap->set->store;
-
-    return !bitmap->persistent || !store || !store->o.read_only ||
-           tm_error_set(error, "Bitmap '%s' is readonly and cannot be modified", bitmap->name);
-}
-
-static bool check_add(BmpSet *set, const char *name, const BmpAddOptions *options, GError **error)
-{
-    g_autoptr(BmpBitmap) taken = NULL;
-
-    if (!*name)
-        return tm_error_set(error, "Bitmap name cannot be empty");
-    if (options->granularity &&
-        (options->granularity < BMP_GRANULARITY_MIN || options->granularity > BMP_GRANULARITY_MAX ||
-         !tm_is_pow2(options->granularity)))
-        return tm_error_set(error, "Granularity must be power of 2 and at least 512");
-    if (options->persistent && (!set->store || set->store->o.read_only))
-        return tm_error_set(error,
-                            "Can't store persistent bitmaps to %s: Operation not supported (%s)",
-                            set->node_name,
-                            set->store     ? "it is read-only"
-                            : set->refused ? set->refused
-                                           : "it has no place for them: see the option "
-                                             "bitmap-store");
-    taken = bmp_set_find(set, name, NULL);
-    if (taken)
-        return tm_error_set(error, "Bitmap already exists: %s", name);
-    if (strlen(name) > BMP_NAME_MAX)
-        return tm_error_set(error, "Bitmap name too long: %s", name);
-    return !options->persistent || check_room(set, name, options->granularity, error);
-}
-
-BmpBitmap *bmp_set_add(BmpSet *set, const char *name, const BmpAddOptions *options, GError **error)
-{
-    uint64_t granularity = options->granularity;
-    BmpBitmap *bitmap;
-
-    g_assert(set->changing);
-    if (!check_add(set, name, options, error))
-        return NULL;
-    bitmap = bitmap_new(set, name, granularity ? granularity : bmp_default_granularity(0));
-    bitmap->attached = true;
-    bitmap->persistent = options->persistent;
-    g_ptr_array_add(set->bitmaps, bmp_bitmap_ref(bitmap));
-    if (!options->disabled)
-        start_recording(bitmap);
-    count_all_if_lossy(bitmap);
-    touch(bitmap);
-    return bitmap;
-}
-
-void bmp_bitmap_load(BmpSet *set, BmpRecord *record)
-{
-    g_autoptr(BmpBitmap) bitmap = bitmap_new(set, record->name, UINT64_C(1) << record->shift);
-
-    bmp_bits_clear_all(&bitmap->bits);
-    bitmap->bits = record->bits;
-    record->bits.root = NULL;
-    bitmap->reason = g_steal_pointer(&record->reason);
-    bitmap->recovered = record->recovered;
-    bitmap->attached = true;
-    bitmap->persistent = true;
-    bitmap->inconsistent = record->inconsistent;
-    g_ptr_array_add(set->bitmaps, bmp_bitmap_ref(bitmap));
-    bitmap->was_enabled = record->enabled && record->inconsistent;
-    if (record->enabled && !record->inconsistent)
-        start_recording(bitmap);
-}
-
-void bmp_bitmap_confirm(BmpBitmap *bitmap, const BmpRecord *record)
-{
-    bmp_bitmap_fold(bitmap);
-    if (bmp_bits_same_geometry(&bitmap->bits, &record->bits))
-        bmp_bits_or(&bitmap->bits, &record->bits);
-    if (record->inconsistent && !bitmap->inconsistent) {
-        bitmap->was_enabled = bitmap->enabled;
-        if (bitmap->enabled)
-            stop_recording(bitmap);
-        bitmap->inconsistent = true;
-    }
-    g_free(bitmap->reason);
-    bitmap->reason = g_strdup(record->reason);
-    bitmap->recovered = record->recovered;
-}
-
-void bmp_set_distrust(BmpSet *set, const char *why)
-{
-    BmpRecord record = { .inconsistent = true, .reason = (char *)why };
-
-    for (guint i = 0; i < set->bitmaps->len; i++) {
-        BmpBitmap *bitmap = set->bitmaps->pdata[i];
-
-        if (!bitmap->enabled || bitmap->inconsistent)
-            continue;
-        bmp_bitmap_confirm(bitmap, &record);
-        bmp_bits_set_bytes(&bitmap->bits, 0, set->size); /* for whoever is still reading it */
-        if (bitmap->persistent && set->store) {
-            set->store->catalogue_good = false;
-            set->store->doubted = true;
-        }
-    }
-}
-
-void bmp_set_refuse_store(BmpSet *set, const char *why)
-{
-    g_free(set->refused);
-    set->refused = g_strdup(why);
-}
-
-void bmp_bitmap_save(BmpBitmap *bitmap, BmpRecord *record)
-{
-    *record = (BmpRecord){ .name = g_strdup(bitmap->name),
-                           .shift = bitmap->shift,
-                           .enabled = bitmap->enabled || bitmap->was_enabled,
-                           .inconsistent = bitmap->inconsistent,
-                           .reason = g_strdup(bitmap->reason),
-                           .recovered = bitmap->recovered };
-    bmp_bits_clone(&record->bits, &bitmap->bits);
-}
-
-/* It stays in the chain until the change ends, in case it is put back. */
-bool bmp_bitmap_remove(BmpBitmap *bitmap, GError **error)
-{
-    BmpSet *set = bitmap->set;
-    guint place;
-
-    g_assert(set->changing);
-    if (!check_not_busy(bitmap, error) || !check_writable(bitmap, error))
-        return false;
-    if (!g_ptr_array_find(set->bitmaps, bitmap, &place))
-        return tm_error_set(error, "Dirty bitmap '%s' not found", bitmap->name);
-    bmp_bitmap_fold(bitmap);
-    touch(bitmap);
-    bitmap->place = place;
-    bitmap->attached = false;
-    g_ptr_array_add(set->removed, g_ptr_array_steal_index(set->bitmaps, place));
-    return true;
-}
-
-void bmp_bitmap_unremove(BmpBitmap *bitmap)
-{
-    BmpSet *set = bitmap->set;
-    guint index;
-
-    g_assert(set->changing);
-    if (!g_ptr_array_find(set->removed, bitmap, &index))
-        return;
-    g_ptr_array_insert(set->bitmaps, MIN(bitmap->place, set->bitmaps->len),
-                       g_ptr_array_steal_index(set->removed, index));
-    bitmap->attached = true;
-}
-
-bool bmp_bitmap_enable(BmpBitmap *bitmap, GError **error)
-{
-    g_assert(bitmap->set->changing);
-    if (!bmp_bitmap_check_usable(bitmap, error) || !check_writable(bitmap, error))
-        return false;
-    if (!bitmap->attached)
-        return tm_error_set(error, "Dirty bitmap '%s' not found", bitmap->name);
-    if (!bitmap->enabled) {
-        start_recording(bitmap);
-        count_all_if_lossy(bitmap);
-        touch(bitmap);
-    }
-    return true;
-}
-
-bool bmp_bitmap_disable(BmpBitmap *bitmap, GError **error)
-{
-    g_assert(bitmap->set->changing);
-    if (!bmp_bitmap_check_usable(bitmap, error) || !check_writable(bitmap, error))
-        return false;
-    if (bitmap->enabled) {
-        stop_recording(bitmap);
-        touch(bitmap);
-    }
-    return true;
-}
-
-bool bmp_bitmap_clear(BmpBitmap *bitmap, GError **error)
-{
-    g_assert(bitmap->set->changing);
-    if (!bmp_bitmap_check_usable(bitmap, error) || !check_writable(bitmap, error))
-        return false;
-    bmp_bits_clear_all(&bitmap->bits);
-    if (bitmap->at)
-        move_to_tail(bitmap);
-    g_clear_pointer(&bitmap->reason, g_free);
-    bitmap->recovered = 0;
-    count_all_if_lossy(bitmap);
-    touch(bitmap);
-    return true;
-}
-
-bool bmp_bitmap_merge(BmpBitmap *target, BmpBitmap *source, GError **error)
-{
-    g_assert(target->set->changing && source->set->changing);
-    if (!bmp_bitmap_check_usable(source, error))
-        return false;
-    if (target->set->size != source->set->size)
-        return tm_error_set(error,
-                            "Bitmaps are of different sizes (destination size is %" G_GUINT64_FORMAT
-                            ", source size is %" G_GUINT64_FORMAT ") and can't be merged",
-                            target->set->size, source->set->size);
-    if (!bmp_bitmap_check_usable(target, error) || !check_writable(target, error))
-        return false;
-    bmp_bitmap_fold(source);
-    bmp_bits_or(&target->bits, &source->bits);
-    touch(target);
-    return true;
-}
-
-/* ---- backup --------------------------------------------------------------------------------- */
-
-BmpBackup *bmp_bitmap_backup(BmpBitmap *bitmap)
-{
-    BmpBackup *backup = g_new0(BmpBackup, 1);
-
-    g_assert(bitmap->set->changing);
-    backup->bitmap = bmp_bitmap_ref(bitmap);
-    backup->enabled = bitmap->enabled;
-    backup->since = bitmap->since;
-    backup->at = bmp_chain_hold(bitmap->at);
-    bmp_bits_clone(&backup->bits, &bitmap->bits);
-    backup->reason = g_strdup(bitmap->reason);
-    backup->recovered = bitmap->recovered;
-    return backup;
-}
-
-void bmp_bitmap_restore(BmpBitmap *bitmap, BmpBackup *backup)
-{
-    BmpDelta *at = bitmap->at;
-    BmpBits bits = bitmap->bits;
-
-    g_assert(bitmap->set->changing && backup->bitmap == bitmap);
-    bitmap->at = backup->at;
-    bitmap->bits = backup->bits;
-    bitmap->since = backup->since;
-    set_enabled(bitmap, backup->enabled);
-    g_free(bitmap->reason);
-    bitmap->reason = g_steal_pointer(&backup->reason);
-    bitmap->recovered = backup->recovered;
-    backup->at = at;
-    backup->bits = bits;
-    bmp_backup_free(backup);
-}
-
-void bmp_backup_free(BmpBackup *backup)
-{
-    if (!backup)
-        return;
-    bmp_set_lock(backup->bitmap->set);
-    bmp_chain_release(backup->bitmap->set, backup->at);
-    bmp_set_unlock(backup->bitmap->set);
-    bmp_bits_clear_all(&backup->bits);
-    bmp_bitmap_unref(backup->bitmap);
-    g_free(backup->reason);
-    g_free(backup);
-}
-
-/* ---- content -------------------------------------------------------------------------------- */
-
-/* The content now, shared: it can be walked without the lock. */
-static void bitmap_snapshot(BmpBitmap *bitmap, BmpBits *bits)
-{
-    bmp_set_lock(bitmap->set);
-    bmp_bitmap_refresh(bitmap);
-    bmp_bits_clone(bits, &bitmap->bits);
-    bmp_set_unlock(bitmap->set);
-}
-
-uint64_t bmp_bitmap_count(BmpBitmap *bitmap)
-{
-    uint64_t granules;
-    BmpBits bits;
-
-    bitmap_snapshot(bitmap, &bits);
-    granules = bmp_bits_count(&bits);
-    bmp_bits_clear_all(&bits);
-    return granules << bits.shift;
-}
-
-/* What is beyond the disk's end is clean: told with what is before it, if there is room for the
- * edge that may lie there. */
-static size_t edges_beyond(const BmpBits *bits, uint64_t offset, uint64_t length, uint64_t *edges,
-                           size_t n, size_t max, bool dirty, uint64_t *described)
-{
-    uint64_t end = bits->nbits << bits->shift;
-
-    if (*described == length || offset + *described < end)
-        return n;
-    if (dirty != (n % 2 != 0)) {
-        if (n == max)
-            return n;
-        edges[n++] = end;
-    }
-    *described = length;
-    return n;
-}
-
-size_t bmp_bitmap_edges(BmpBitmap *bitmap, uint64_t offset, uint64_t length, uint64_t *edges,
-                        size_t max, bool *dirty, uint64_t *described)
-{
-    uint64_t end = offset + length, reached;
-    BmpBits bits;
-    size_t n = 0;
-
-    *described = 0;
-    if (!length)
-        return 0;
-    bitmap_snapshot(bitmap, &bits);
-    *dirty = false;
-    if (offset >> bits.shift < bits.nbits) {
-        n = bmp_bits_edges(&bits, offset >> bits.shift, ((end - 1) >> bits.shift) + 1, edges, max,
-                           dirty, &reached);
-        *described = tm_min(reached << bits.shift, end) - offset;
-        n = edges_beyond(&bits, offset, length, edges, n, max, *dirty, described);
-    } else {
-        *described = length;
-    }
-    bmp_bits_clear_all(&bits);
-    return n;
-}
-
-#define EDGES 256u /* looked for at a time */
-
-uint64_t bmp_bitmap_extents(BmpBitmap *bitmap, uint64_t offset, uint64_t length, TmExtents *out)
-{
-    uint64_t edges[EDGES], done = 0;
-
-    while (done < length) {
-        uint64_t described, at = offset + done;
-        bool dirty;
-        size_t n = bmp_bitmap_edges(bitmap, at, length - done, edges, EDGES, &dirty, &described);
-
-        for (size_t i = 0; i <= n; i++) {
-            uint64_t end = i < n ? edges[i] : offset + done + described;
-
-            if (end > at && !tm_extents_add(out, end - at, dirty ? TM_STATE_DIRTY : 0))
-                return at - offset;
-            at = end;
-            dirty = !dirty;
-        }
-        done += described;
-    }
-    return done;
-}
-
-static void checksum_put(void *opaque, const void *data, size_t length)
-{
-    g_checksum_update(opaque, data, length);
-}
-
-char *bmp_bitmap_sha256(BmpBitmap *bitmap)
-{
-    GChecksum *sum = g_checksum_new(G_CHECKSUM_SHA256);
-    BmpBits bits;
-    char *hex;
-
-    bitmap_snapshot(bitmap, &bits);
-    bmp_bits_export(&bits, checksum_put, sum);
-    bmp_bits_clear_all(&bits);
-    hex = g_strdup(g_checksum_get_string(sum));
-    g_checksum_free(sum);
-    return hex;
+    for (guint i = 0; i < n; i++)
+        order[i] = set->bitmaps->pdata[i];
+    qsort(order, n, sizeof(*order), newest_first);
+    for (guint i = 0; i < n; i++)
+        bmp_bitmap_fold(order[i]);
 }

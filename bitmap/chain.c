@@ -3,7 +3,6 @@
 /* bitmap/chain.c: the deltas of a set, and folding them. What the chain is: set.h. */
 #include "bitmap/set.h"
 #include "util/range.h"
-#include <stdlib.h>
 
 static void views_free(BmpDelta *delta)
 {
@@ -156,28 +155,6 @@ void bmp_chain_fold(BmpSet *set, BmpDelta *at, BmpBits *bits)
         bmp_bits_or(bits, &together);
     }
     bmp_bits_clear_all(&together);
-}
-
-static int newest_first(gconstpointer a, gconstpointer b)
-{
-    const BmpBitmap *x = *(BmpBitmap *const *)a, *y = *(BmpBitmap *const *)b;
-    uint64_t i = x->at ? x->at->serial : 0, j = y->at ? y->at->serial : 0;
-
-    return i > j ? -1 : i < j;
-}
-
-/* Newest first: what a bitmap leaves behind is merged into its predecessor (S1), so that the next
- * one has one delta to fold, not all that follow. */
-void bmp_chain_fold_all(BmpSet *set)
-{
-    g_autofree BmpBitmap **order = g_new(BmpBitmap *, set->bitmaps->len + 1);
-    guint n = set->bitmaps->len;
-
-    for (guint i = 0; i < n; i++)
-        order[i] = set->bitmaps->pdata[i];
-    qsort(order, n, sizeof(*order), newest_first);
-    for (guint i = 0; i < n; i++)
-        bmp_bitmap_fold(order[i]);
 }
 
 size_t bmp_chain_memory(BmpSet *set, GHashTable *seen)

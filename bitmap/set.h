@@ -31,6 +31,8 @@ typedef struct BmpView {
     BmpBits bits;
 } BmpView;
 
+#define BMP_SHIFT_DEFAULT 16u /* of the running epoch, if nobody records */
+
 typedef struct BmpDelta {
     struct BmpDelta *prev, *next;
     BmpBits bits; /* empty in the tail */
@@ -91,8 +93,16 @@ struct BmpBackup {
 
 BmpSet *bmp_set_ref(BmpSet *set);
 void bmp_set_unref(BmpSet *set);
-void bmp_set_lock(BmpSet *set);
-void bmp_set_unlock(BmpSet *set);
+
+static inline void bmp_set_lock(BmpSet *set)
+{
+    pthread_mutex_lock(&set->lock);
+}
+
+static inline void bmp_set_unlock(BmpSet *set)
+{
+    pthread_mutex_unlock(&set->lock);
+}
 
 /* The following are called with the lock held. */
 
@@ -109,14 +119,21 @@ BmpDelta *bmp_chain_hold(BmpDelta *at);
 void bmp_chain_release(BmpSet *set, BmpDelta *at);
 /* *bits |= the deltas from @at to the tail. */
 void bmp_chain_fold(BmpSet *set, BmpDelta *at, BmpBits *bits);
-/* Folds every bitmap. */
-void bmp_chain_fold_all(BmpSet *set);
 size_t bmp_chain_memory(BmpSet *set, GHashTable *seen);
 void bmp_chain_free(BmpSet *set);
 
+/* Without content, of a set that does not have it yet; a reference. */
+BmpBitmap *bmp_bitmap_new(BmpSet *set, const char *name, uint64_t granularity);
+/* It records from now on, or no longer. */
+void bmp_bitmap_start(BmpBitmap *bitmap);
+void bmp_bitmap_stop(BmpBitmap *bitmap);
+void bmp_bitmap_set_enabled(BmpBitmap *bitmap, bool enabled);
+void bmp_bitmap_move_to_tail(BmpBitmap *bitmap);
+bool bmp_bitmap_check_not_busy(const BmpBitmap *bitmap, GError **error);
 /* Folds what the bitmap has not folded and moves it to the tail. */
 void bmp_bitmap_fold(BmpBitmap *bitmap);
 /* The same after sealing what was marked until now; within a change, as of its beginning. */
 void bmp_bitmap_refresh(BmpBitmap *bitmap);
+void bmp_set_fold_all(BmpSet *set);
 /* Nothing is recorded for it any more. */
 void bmp_bitmap_detach(BmpBitmap *bitmap);

@@ -13,7 +13,43 @@
 #include <time.h>
 #include <unistd.h>
 
+#define TEXT 32u /* of a uuid */
+
 /* ---- reading */
+
+static bool uuid_parse(const char *text, uint8_t uuid[16])
+{
+    for (unsigned i = 0; i < 16; i++) {
+        int high = g_ascii_xdigit_value(text[2 * i]);
+        int low = high < 0 ? -1 : g_ascii_xdigit_value(text[2 * i + 1]);
+
+        if (low < 0)
+            return false;
+        uuid[i] = (uint8_t)(high << 4 | low);
+    }
+    return true;
+}
+
+static void marks_read(const TmSys *sys, int fd, BmpIdentity *disk)
+{
+    char text[BMP_MARKS_MAX * (TEXT + 1)] = "";
+    ssize_t n = sys->fgetxattr(fd, BMP_STORE_XATTR, text, sizeof(text) - 1);
+
+    disk->n_marks = 0;
+    for (ssize_t at = 0; at + (ssize_t)TEXT <= n; at += TEXT + 1) {
+        if (uuid_parse(text + at, disk->marks[disk->n_marks]))
+            disk->n_marks++;
+    }
+}
+
+bool bmp_identity_has(const BmpIdentity *disk, const uint8_t uuid[16])
+{
+    for (unsigned i = 0; i < disk->n_marks; i++) {
+        if (!memcmp(disk->marks[i], uuid, 16))
+            return true;
+    }
+    return false;
+}
 
 static void read_file(const TmSys *sys, int fd, const struct stat *st, BmpIdentity *disk)
 {
@@ -28,7 +64,7 @@ static void read_file(const TmSys *sys, int fd, const struct stat *st, BmpIdenti
         disk->birth_sec = birth.tv_sec;
         disk->birth_nsec = (uint32_t)birth.tv_nsec;
     }
-    bmp_marks_read(sys, fd, disk);
+    marks_read(sys, fd, disk);
 }
 
 int bmp_identity_open(const TmSys *sys, int disk_fd, BmpIdentity *disk)

@@ -144,7 +144,7 @@ GArray *bmp_set_records(BmpSet *set)
     GArray *records = bmp_records_new();
 
     bmp_set_change_begin(&set, 1);
-    bmp_chain_fold_all(set);
+    bmp_set_fold_all(set);
     for (guint i = 0; i < set->bitmaps->len; i++) {
         BmpBitmap *bitmap = set->bitmaps->pdata[i];
         BmpRecord record;

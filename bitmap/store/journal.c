@@ -1,6 +1,6 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* bitmap/store/journal.c: the live journal's life, and marking. How it hangs together is in
+/* bitmap/store/journal.c: the live journal's life, and what is marked. How it hangs together is in
  * journal_internal.h. */
 #include "bitmap/store/journal_internal.h"
 
@@ -139,7 +139,7 @@ void bmp_journal_give_up(BmpJournal *journal)
     __atomic_store_n(&journal->given_up, true, __ATOMIC_RELEASE);
 }
 
-/* ---- marking */
+/* ---- what is marked */
 
 BmpIntent bmp_journal_granules(const BmpJournal *journal, uint64_t offset, uint64_t length)
 {
@@ -168,19 +168,4 @@ bool bmp_journal_marked(const BmpJournal *journal, BmpIntent range)
             return false;
     }
     return true;
-}
-
-bool bmp_journal_mark(BmpJournal *journal, uint64_t offset, uint64_t length)
-{
-    BmpIntent range = bmp_journal_granules(journal, offset, length);
-
-    if (range.first == range.end || __atomic_load_n(&journal->given_up, __ATOMIC_ACQUIRE))
-        return true;
-    if (!bmp_journal_marked(journal, range)) {
-        TM_GUARD(&journal->lock);
-
-        if (!bmp_journal_put(journal, range))
-            return false;
-    }
-    return !tm_mapping_broken(&journal->mapping); /* else the marks went nowhere */
 }

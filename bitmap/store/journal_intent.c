@@ -135,6 +135,21 @@ bool bmp_journal_put(BmpJournal *journal, BmpIntent range)
     return false;
 }
 
+bool bmp_journal_mark(BmpJournal *journal, uint64_t offset, uint64_t length)
+{
+    BmpIntent range = bmp_journal_granules(journal, offset, length);
+
+    if (range.first == range.end || __atomic_load_n(&journal->given_up, __ATOMIC_ACQUIRE))
+        return true;
+    if (!bmp_journal_marked(journal, range)) {
+        TM_GUARD(&journal->lock);
+
+        if (!bmp_journal_put(journal, range))
+            return false;
+    }
+    return !tm_mapping_broken(&journal->mapping); /* else the marks went nowhere */
+}
+
 /* ---- a round */
 
 /* The intents of this round: those of before that have not left, what is asked for, windows. */

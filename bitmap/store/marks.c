@@ -14,21 +14,6 @@
 #include <errno.h>
 #include <string.h>
 
-#define TEXT 32u /* of a uuid */
-
-static bool uuid_parse(const char *text, uint8_t uuid[16])
-{
-    for (unsigned i = 0; i < 16; i++) {
-        int high = g_ascii_xdigit_value(text[2 * i]);
-        int low = high < 0 ? -1 : g_ascii_xdigit_value(text[2 * i + 1]);
-
-        if (low < 0)
-            return false;
-        uuid[i] = (uint8_t)(high << 4 | low);
-    }
-    return true;
-}
-
 char *bmp_uuid_text(const uint8_t uuid[16])
 {
     GString *text = g_string_new(NULL);
@@ -36,27 +21,6 @@ char *bmp_uuid_text(const uint8_t uuid[16])
     for (unsigned i = 0; i < 16; i++)
         g_string_append_printf(text, "%02x", uuid[i]);
     return g_string_free(text, FALSE);
-}
-
-void bmp_marks_read(const TmSys *sys, int fd, BmpIdentity *disk)
-{
-    char text[BMP_MARKS_MAX * (TEXT + 1)] = "";
-    ssize_t n = sys->fgetxattr(fd, BMP_STORE_XATTR, text, sizeof(text) - 1);
-
-    disk->n_marks = 0;
-    for (ssize_t at = 0; at + (ssize_t)TEXT <= n; at += TEXT + 1) {
-        if (uuid_parse(text + at, disk->marks[disk->n_marks]))
-            disk->n_marks++;
-    }
-}
-
-bool bmp_identity_has(const BmpIdentity *disk, const uint8_t uuid[16])
-{
-    for (unsigned i = 0; i < disk->n_marks; i++) {
-        if (!memcmp(disk->marks[i], uuid, 16))
-            return true;
-    }
-    return false;
 }
 
 static int marks_set(const TmSys *sys, int fd, const BmpIdentity *disk)

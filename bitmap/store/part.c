@@ -19,7 +19,7 @@ void bmp_part_collect(BmpPart *part)
     BmpSet *set = part->store->set;
     guint n = set->bitmaps->len;
 
-    bmp_chain_fold_all(set);
+    bmp_set_fold_all(set);
     part->records = g_new0(BmpRecord, n + 1);
     for (guint i = 0; i < n; i++) {
         BmpBitmap *bitmap = set->bitmaps->pdata[i];

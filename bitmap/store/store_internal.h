@@ -82,10 +82,10 @@ bool bmp_identity_moved_with(const BmpSuper *super, const BmpIdentity *disk, uin
 char *bmp_identity_differs(const BmpSuper *super, const BmpIdentity *disk, uint64_t disk_size,
                            uint64_t store_ino, const uint8_t boot_id[16]);
 
-/* ---- marks.c */
-void bmp_marks_read(const TmSys *sys, int fd, BmpIdentity *disk);
 /* Whether the store of that uuid is marked on the disk. */
 bool bmp_identity_has(const BmpIdentity *disk, const uint8_t uuid[16]);
+
+/* ---- marks.c */
 /* Whether the disk carries the uuid, for good: not every disk can. -errno: it could not be synced,
  * and nothing has changed. */
 int bmp_identity_mark(const TmSys *sys, int disk_fd, const uint8_t uuid[16], bool *marked);
@@ -153,7 +153,8 @@ bool bmp_store_write_new(BmpStore *store, const BmpRecord *records, size_t n, Bm
 /* What the image keeps is what there is; a store that lies there goes. */
 bool bmp_store_open_image(BmpStore *store, GError **error);
 
-/* ---- store.c */
+/* ---- open.c */
+
 /* Brings back what the file says, or nothing if there is none. *present: something was. false: the
  * disk may not be opened. */
 bool bmp_store_open_file(BmpStore *store, bool *present, GError **error);
@@ -161,24 +162,28 @@ bool bmp_store_has_persistent(const BmpSet *set);
 /* Takes the records of bitmaps that the set has out of @records. What has none was taken away by
  * somebody else. */
 void bmp_store_confirm(BmpSet *set, GArray *records);
+
+/* ---- failure.c */
+
 bool bmp_store_has_failed(BmpStore *store);
 /* It is well again; whether it had failed. */
 bool bmp_store_clear_failure(BmpStore *store);
 /* Once: distrusts or removes the file, reports, and lets marks pass. Any thread. */
 void bmp_store_fail(BmpStore *store, int err, const char *what);
-/* Within a change: notes that the set's disk has lost data, where there is a file. */
-void bmp_store_note_loss(BmpStore *store);
 /* Within a change: fails if the file was deleted. */
 void bmp_store_check_deleted(BmpStore *store);
 /* Once: regions are CROWDED for want of room. Any thread. */
 void bmp_store_report_full(BmpStore *store);
 void bmp_store_report(BmpStore *store, const BmpReport *report);
-/* Within the set's life, nobody marking: what marks go to. Takes the journal and closes
- * the old one. */
+/* Within the set's life, nobody marking: what marks go to. Takes the journal and closes the
+ * old one. */
 void bmp_store_set_journal(BmpStore *store, BmpJournal *journal);
+
+/* ---- store.c */
+
 void bmp_store_free(BmpStore *store);
 
-/* ---- what set.c and bitmap.c do for the store, with the set's lock held, within a change */
+/* ---- what bitmap_change.c does for the store, with the set's lock held, within a change */
 void bmp_bitmap_load(BmpSet *set, BmpRecord *record); /* takes what it holds */
 void bmp_bitmap_save(BmpBitmap *bitmap, BmpRecord *record);
 /* It is what the set has had all along, and what its store says now is added to it. */
