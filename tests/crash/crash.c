@@ -8,20 +8,13 @@
  * --seed: only that one; --event, --state: of it only that state. Exit status 1 if a promise was
  * broken. */
 #include "tests/crash/run.h"
+#include "tests/rounds.h"
 
 #include <glib.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SLOW 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SLOW 1
-#endif
-#endif
 
 #define STEPS        60u
 #define HANG_SECONDS 60u
@@ -122,7 +115,7 @@ static bool run_all(Run *run, const Arguments *a, uint64_t *seeds)
 
 int main(int argc, char **argv)
 {
-#ifdef SLOW
+#ifdef SANITIZED
     Arguments a = { .states = 10000, .seconds = 120 };
 #else
     Arguments a = { .states = 100000, .seconds = 120 };

@@ -7,6 +7,7 @@
  * g_try_malloc of our own. */
 #include "bitmap/bitmap.h"
 #include "bitmap/bits.h"
+#include "tests/rounds.h"
 
 #include <check.h>
 #include <stdlib.h>
@@ -167,7 +168,7 @@ START_TEST(random_operations_equal_an_array_of_bytes)
         BmpBits bits;
 
         bmp_bits_init(&bits, SIZES[s], 0);
-        for (int i = 0; i < 400; i++) {
+        for (int i = 0; i < ROUNDS(400); i++) {
             uint64_t b = rand_below(rand, SIZES[s]);
 
             random_op(rand, &bits, &m);
@@ -205,7 +206,7 @@ START_TEST(random_operations_are_right_beyond_2_to_the_32)
         m.length[w] = 3000;
         m.set[w] = g_malloc0(3000);
     }
-    for (int i = 0; i < 4000; i++) {
+    for (int i = 0; i < ROUNDS(4000); i++) {
         random_op(rand, &bits, &m);
         assert_edges(&bits, rand, BASES[i % 7] + (uint64_t)i % 3000);
         if (i % 16 == 0)
@@ -242,7 +243,7 @@ START_TEST(clones_are_independent)
     BmpBits bits, clone = { 0 };
 
     bmp_bits_init(&bits, n, 0);
-    for (int i = 0; i < 300; i++) {
+    for (int i = 0; i < ROUNDS(300); i++) {
         bmp_bits_clear_all(&clone);
         bmp_bits_clone(&clone, &bits);
         memcpy(old.set[0], m.set[0], n);
@@ -317,7 +318,7 @@ START_TEST(or_with_shared_pages_equals_the_model)
 
     bmp_bits_init(&to, n, 0);
     bmp_bits_init(&from, n, 0);
-    for (int i = 0; i < 300; i++) {
+    for (int i = 0; i < ROUNDS(300); i++) {
         random_op(rand, &to, &m);
         for (int j = 0; j < 3; j++)
             random_op(rand, &from, &mfrom);

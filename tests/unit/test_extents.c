@@ -5,6 +5,7 @@
  * Most tests look through a node, as a client does; the races go to the cache itself, with the
  * change made at the worst moment. */
 #include "block/drivers/file/extents.h"
+#include "tests/rounds.h"
 #include "tests/unit/drivers_util.h"
 
 #include <sys/statvfs.h>
@@ -168,7 +169,7 @@ static off_t striped_lseek(int fd, off_t offset, int whence)
 
 START_TEST(memory_for_extents_is_bounded)
 {
-    uint64_t size = 8 * GIB, offset = 0; /* 2 million runs */
+    uint64_t size = ROUNDS(8) * GIB, offset = 0; /* 2 million runs */
     FileExtents x;
 
     sys = tm_sys_kernel;
@@ -322,7 +323,7 @@ static void *storm_changes(void *data)
     Storm *storm = data;
     g_autoptr(GRand) rand = g_rand_new_with_seed((guint32)storm->index + 77);
 
-    for (int i = 0; i < 3000; i++) {
+    for (int i = 0; i < ROUNDS(3000); i++) {
         uint64_t n = (uint64_t)g_rand_int_range(rand, 0, STORM_SIZE / BLOCK / STORM_THREADS);
         uint64_t offset = (n * STORM_THREADS + (uint64_t)storm->index) * BLOCK, run;
         bool write_it = g_rand_boolean(rand), is_data;
@@ -396,7 +397,7 @@ START_TEST(extents_follow_concurrent_resizes)
     blk_file_extents_init(&raced, &tm_sys_kernel, raced_fd, STORM_SIZE);
     for (int i = 0; i < 2; i++)
         walkers[i] = g_thread_new("walks", storm_walks, NULL);
-    for (unsigned i = 0; i < 3000; i++) {
+    for (unsigned i = 0; i < ROUNDS(3000); i++) {
         uint64_t size = sizes[i % G_N_ELEMENTS(sizes)];
 
         ck_assert_int_eq(ftruncate(raced_fd, (off_t)size), 0);

@@ -5,6 +5,7 @@
  *
  * The power is cut around each sync, several times over: of each sector of the file that has
  * changed since the last sync began, the medium has what it was then, or what it is now. */
+#include "tests/rounds.h"
 #include "tests/unit/journal_util.h"
 #include "util/range.h"
 
@@ -225,13 +226,13 @@ static const struct {
 START_TEST(m6_one_writer_stays_within_the_bound)
 {
     Fix f;
-    Writer w = { .f = &f, .pattern = _i % 4, .seed = 99 + _i, .n = 250 };
+    Writer w = { .f = &f, .pattern = _i % 4, .seed = 99 + _i, .n = ROUNDS(250) };
 
     power_on(&f, disks[_i / 4].size, disks[_i / 4].shift, 8);
     w.at = f.g.size / 3;
     write_pattern(&w);
     expect_exact(&f);
-    ck_assert_uint_gt(power.cuts, 50);
+    ck_assert_uint_gt(power.cuts, ROUNDS(50));
     power_off(&f);
 }
 END_TEST
@@ -244,11 +245,11 @@ START_TEST(m6_many_writers_stay_within_the_bound)
 
     power_on(&f, disks[_i].size, disks[_i].shift, 4);
     for (unsigned i = 0; i < THREADS; i++) {
-        w[i] = (Writer){ .f = &f, .pattern = i % 4, .seed = 1 + i, .n = 60 };
+        w[i] = (Writer){ .f = &f, .pattern = i % 4, .seed = 1 + i, .n = ROUNDS(60) };
         w[i].at = f.g.size / THREADS * i;
     }
     many_writers(&f, w, THREADS);
-    ck_assert_uint_gt(power.cuts, 50);
+    ck_assert_uint_gt(power.cuts, ROUNDS(50));
     power_off(&f);
 }
 END_TEST
@@ -307,7 +308,7 @@ START_TEST(m5_without_room_for_words_no_mark_is_lost)
     power_on(&f, 300 * MIB, 12, 8);
     io.errors_from = (off_t)(AT + f.g.words_offset);
     bmp_bits_set_bytes(&power.asked, 0, f.g.size); /* crowded regions are beyond the bound */
-    for (unsigned i = 0; i < 200; i++) {
+    for (unsigned i = 0; i < ROUNDS(200); i++) {
         io.write_error = next_random(&seed) % 2 ? ENOSPC : 0;
         at = next_random(&seed) % (f.g.size / REGION) * REGION;
         write_at(&f, at + 4096 * (i % 128), i % 16 ? 4096 : 2 * REGION);

@@ -1,0 +1,24 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * How often a test repeats what it draws at random: a quarter under a sanitizer, which is there
+ * for what a round does, not for how many values it meets. */
+
+#ifndef TESTS_ROUNDS_H
+#define TESTS_ROUNDS_H
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+
+#ifdef SANITIZED
+#define ROUNDS(n) ((n) / 4)
+#else
+#define ROUNDS(n) (n)
+#endif
+
+#endif
