@@ -39,19 +39,19 @@ def raw(tmp):
 
 @test
 def raw_faults(tmp):
-    "the same while calls fail, and the file system is full when the disks are closed"
+    "with failing calls and a full file system at the end, raw disks lose nothing that was flushed"
     states(tmp, more=["--faults"])
 
 
 @test(needs=["qemu-img"])
 def qcow2(tmp):
-    "a qcow2 image and a raw disk"
+    "a qcow2 image and a raw disk lose nothing that was flushed, and what has gone back is dirty"
     states(tmp, [("cluster_size=4096", "100k")])
 
 
 @test(needs=["qemu-img"])
 def qcow2_faults(tmp):
-    "two qcow2 images, while calls fail"
+    "with failing calls, two qcow2 images lose nothing that was flushed"
     states(tmp, [("cluster_size=512", "64k"), ("cluster_size=4096", "100k")], ["--faults"])
 
 

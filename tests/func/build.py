@@ -86,7 +86,7 @@ def configure_help(tmp):
 
 @test
 def install(tmp):
-    "what make install puts where, under DESTDIR"
+    "make install puts programs, manuals, libraries and documents where they belong, under DESTDIR"
     run("make", "-o", "programs", "-f", os.path.join(SRCDIR, "Makefile"), "install", "BUILD=" + BUILDDIR, "DESTDIR=" + tmp,
         cwd=os.path.dirname(BUILDDIR))
     options = {o["name"]: o["value"] for o in json.loads(
@@ -144,7 +144,7 @@ def told(page):
 
 @test(needs=["mkfs.ext4", "debugfs", "e2fsck"])
 def demo(tmp):
-    "the demo runs to its happy end, and docs/tour.md is what it prints"
+    "the demo runs to its end, and docs/tour.md is what it prints"
     tour = os.path.join(tmp, "tour.md")
     said = run(os.path.join(SRCDIR, "scripts", "demo"), "--build", BUILDDIR, "--size", "64", "--tour", tour,
                timeout=100).stdout

@@ -356,7 +356,7 @@ def copy_dirty(tmp):
 
 @test
 def copy_dirty_refused(tmp):
-    "copy --bitmap without the bitmap, or a target of the size, touches nothing"
+    "copy --bitmap changes nothing if the bitmap is missing or the target has another size"
     d = Disk(tmp)
     target = os.path.join(tmp, "copy.img")
     refused(1, "'%s' does not exist" % target, "copy", d.uri, target, "--bitmap=b0")
@@ -381,7 +381,7 @@ def copy_target_in_use(tmp):
 
 @test
 def copy_target_read(tmp):
-    "a target that a daemon only reads is refused too; who exports a disk after a copy sees its new size"
+    "a target that a daemon only reads is refused too; an export made after a copy has the new size"
     data = content(2 * MIB)
     path = image(os.path.join(tmp, "disk0.img"), 2 * MIB, [(0, data)])
     small = image(os.path.join(tmp, "small.img"), MIB, [(0, b"small")])
@@ -400,7 +400,7 @@ def copy_target_read(tmp):
 
 @test
 def copy_few_connections(tmp):
-    "a server that takes fewer clients than connections were asked for holds no copy up"
+    "a copy goes on with fewer connections if the server takes no more"
     path = image(os.path.join(tmp, "disk0.img"), 4 * MIB, [(0, content(4 * MIB))])
     d = Daemon(tmp, *disk(tmp, "disk0", path=path), max_connections=2)
     target = os.path.join(tmp, "copy.img")
@@ -445,7 +445,7 @@ def copy_from_nbdkit(tmp):
 
 @test(needs=["nbdkit"])
 def copy_failing(tmp):
-    "a failing read ends the copy, which says what state the target is in"
+    "a failing read ends the copy, and the error says what state the target is in"
     target = os.path.join(tmp, "copy.img")
     path = image(os.path.join(tmp, "disk.img"), 4 * MIB, [(0, content(4 * MIB))])
     with Nbdkit(tmp, "--filter=error", "file", path, "error-pread=EIO", "error-pread-rate=1") as kit:
@@ -456,7 +456,7 @@ def copy_failing(tmp):
 
 @test(needs=["nbdkit"])
 def copy_interrupted(tmp):
-    "SIGINT and SIGTERM end a copy with 130 and 143 and the state of the target; again completes it"
+    "SIGINT and SIGTERM end a copy with status 130 and 143 and the state of the target; a second copy completes it"
     path = image(os.path.join(tmp, "disk.img"), 4 * MIB, [(0, content(4 * MIB))])
     for signum, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
         target = os.path.join(tmp, "copy%d.img" % status)
@@ -549,7 +549,7 @@ def copy_progress(tmp):
 
 @test
 def in_one_piece(tmp):
-    "a command is sent at once: a daemon may answer and be gone as soon as it has the last brace"
+    "a command is sent in one piece, so that a daemon which answers and exits at once does no harm"
     path = os.path.join(tmp, "q")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)

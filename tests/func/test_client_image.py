@@ -29,7 +29,7 @@ def bitmaps(path):
 
 @test
 def mistakes(tmp):
-    "what is mistyped is told clearly, with what was meant"
+    "a mistyped word gets an error that names the word that was meant"
     path = image(os.path.join(tmp, "r"), MIB)
     for args, message in (
             (["maps", path], "unknown command 'maps': did you mean 'map'"),
@@ -78,7 +78,7 @@ def mistakes(tmp):
 
 @test
 def create(tmp):
-    "images are made, with what is asked for; what is in use is not touched"
+    "images are made with the options given, and an image in use is left alone"
     path = os.path.join(tmp, "r")
     equal(said("create", path, "1.5M"), "Created '%s': raw, 1.5 MiB (1572864 bytes).\n" % path)
     equal(os.stat(path).st_size, 3 * MIB // 2)
@@ -99,7 +99,7 @@ def create(tmp):
 
 @test
 def info(tmp):
-    "info tells what an image is, what it names and what is kept with it"
+    "info shows the format, sizes, backing file and bitmaps of an image"
     base, top = os.path.join(tmp, "base"), os.path.join(tmp, "top")
     said("create", "-q", base, "1M")
     said("bitmap", "--add", "-g", "4k", base, "b0")
@@ -128,7 +128,7 @@ def info(tmp):
 
 @test
 def check(tmp):
-    "check says what is wrong and what that means; who has the image open for writing is in the way"
+    "check reports each problem and its meaning, and refuses an image that is open for writing"
     path = os.path.join(tmp, "i")
     said("create", "-q", "-f", "qcow2", path, "8M")
     matches(said("check", path), r"^No errors\n\nimage +\S+/i \(qcow2\)\nclusters +0 of 128 allocated")
@@ -181,7 +181,7 @@ def raw_map(tmp):
 
 @test
 def raw_resize(tmp):
-    "raw images grow and shrink, and their bitmaps follow"
+    "raw images grow and shrink, and their bitmaps with them"
     path = image(os.path.join(tmp, "r"), MIB, [(0, b"x" * MIB)])
     said("bitmap", "--add", "--granularity", "4k", path, "b")
     equal(said("resize", path, "2M"), "Resized from 1 MiB to 2 MiB (2097152 bytes).\n")
@@ -201,7 +201,7 @@ def raw_resize(tmp):
 
 @test
 def behind_the_end(tmp):
-    "what is added to an image does not show what a longer backing file has there"
+    "the part by which an image grows does not show the data of a longer backing file"
     base = image(os.path.join(tmp, "base"), 2 * MIB, [(MIB, b"x" * MIB)])
     top = os.path.join(tmp, "top")
     said("create", "-q", "-f", "qcow2", "-b", base, "-F", "raw", top, "1M")
@@ -213,7 +213,7 @@ def behind_the_end(tmp):
 
 @test
 def raw_bitmaps(tmp):
-    "bitmaps of raw images: several changes at once, in order, all or none; a daemon goes on with them"
+    "several changes of a raw image's bitmaps are made in order, all or none, and a daemon goes on with them"
     path, other = image(os.path.join(tmp, "r"), MIB), image(os.path.join(tmp, "o"), MIB)
     said("bitmap", "--add", path, "a")
     said("bitmap", "--add", "--disable", "-g512", path, "b")
@@ -239,7 +239,7 @@ def raw_bitmaps(tmp):
 
 @test
 def qcow2_bitmaps(tmp):
-    "bitmaps of qcow2 images are in the image, and whoever looks for them beside it is told"
+    "bitmaps of qcow2 images are in the image, and a command that expects a store says so"
     path = os.path.join(tmp, "i")
     said("create", "-q", "-f", "qcow2", path, "8M")
     said("bitmap", "--add", "-g", "4k", path, "b")
@@ -251,7 +251,7 @@ def qcow2_bitmaps(tmp):
 
 @test
 def node_of_store(tmp):
-    "a store that a raw node has made stays that node's"
+    "a store made for a raw node is not taken by another node"
     path = image(os.path.join(tmp, "r"), MIB)
     args = ["--blockdev", "driver=raw,node-name=d,file.driver=file,file.filename=" + path]
     with Daemon(tmp, *args) as d:

@@ -146,7 +146,7 @@ BOOT_ID, STATE, VERSION = 128, 48, 8  # offsets in a superblock
 
 @test
 def closed(tmp):
-    "a store that was closed is listed as the daemon had it, by the name of the disk and by its own"
+    "a closed store is listed as the daemon had it, by the name of the disk or of the store"
     s = Story(tmp)
     s.daemon.stop()
     store = s.right()
@@ -195,7 +195,7 @@ def killed(tmp):
 
 @test
 def in_use(tmp):
-    "a store in use is read, said to be in use, and not repaired"
+    "a store in use is read and reported as in use, and not repaired"
     s = Story(tmp)
     equal(s.right()["state"], "in-use")
     s.write([50])
@@ -234,7 +234,7 @@ def changing(tmp):
 
 @test
 def no_store(tmp):
-    "a disk without persistent bitmaps is fine, a missing file is not, a lost store neither"
+    "a disk without persistent bitmaps passes, a missing file or store does not"
     plain = image(os.path.join(tmp, "plain.img"), MIB)
     store = look(plain)
     equal((store["state"], store["bitmaps"], store["problems"]), ("none", [], []))
@@ -258,7 +258,7 @@ def no_store(tmp):
 
 @test
 def one_superblock(tmp):
-    "either superblock damaged is a problem, and costs nothing"
+    "one damaged superblock is reported, and costs nothing"
     for copy in range(2):
         s = Story(tmp, "disk%d" % copy)
         s.daemon.kill()
@@ -287,7 +287,7 @@ def at_least(s, store):
 
 @test
 def damaged(tmp):
-    "bytes flipped anywhere: a verdict, never a crash, never too little; repaired it is sound"
+    "flipped bytes anywhere never crash the check or lose dirtiness, and a repair leaves a sound store"
     s = Story(tmp)
     s.daemon.kill()
     with open(s.store, "rb") as f:
@@ -352,7 +352,7 @@ def power_lost(tmp):
 
 @test
 def another_version(tmp):
-    "a store of another version is said to be one, and left alone"
+    "a store of another version is reported as such, and left alone"
     s = Story(tmp)
     s.daemon.stop()
     forge(s.store, VERSION, struct.pack("<I", 77))
@@ -368,7 +368,7 @@ def another_version(tmp):
 
 @test
 def no_stores(tmp):
-    "what is no store is said to be none, and left alone"
+    "a file that is no store is reported as such, and left alone"
     disk0 = image(os.path.join(tmp, "disk0.img"), MIB)
     for content in (b"", b"x", b"A text that somebody put there.\n" * 1000, bytes(100000),
                     b"TIDEMARK", b"TIDEMARK" + bytes(8000)):
@@ -385,7 +385,7 @@ def no_stores(tmp):
 
 @test
 def changed_behind(tmp):
-    "a disk that somebody else wrote makes its enabled bitmaps inconsistent, and the others stay"
+    "a disk written by another program makes its enabled bitmaps inconsistent, and leaves disabled ones as they are"
     s = Story(tmp)
     s.daemon.stop()
     s.right()
@@ -407,7 +407,7 @@ def changed_behind(tmp):
 
 @test
 def elsewhere(tmp):
-    "a store elsewhere is checked with --disk; what only begins like a store isn't repaired"
+    "a store elsewhere is checked with --disk; a file that only begins like a store isn't repaired"
     store = os.path.join(tmp, "kept")
     s = Story(tmp, bitmap_store=store)
     s.daemon.kill()
@@ -437,7 +437,7 @@ def moved(tmp):
 
 @test
 def words(tmp):
-    "which words are files and which are nodes does not depend on what there is"
+    "whether an argument is a file or a node does not depend on which files exist"
     s = Story(tmp)
     socket = {"TIDEMARK_SOCKET": s.daemon.qmp_path}
     image(os.path.join(tmp, "nodeless"), MIB)
@@ -459,7 +459,7 @@ def words(tmp):
 
 @test
 def through_a_daemon(tmp):
-    "a daemon that recovered a damaged store tells as much, in list and in info"
+    "a daemon that recovered a damaged store says so in list and in info"
     s = Story(tmp)
     s.daemon.kill()
     with open(s.disk, "rb") as f:

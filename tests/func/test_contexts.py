@@ -20,7 +20,7 @@ def info(name="m", width=32, ranges=1, size=512, export="exp-disk0"):
 
 @test
 def lifecycle(tmp):
-    "set, append, replace, query and remove"
+    "a context can be set, appended to, replaced, queried and removed"
     with Daemon(tmp, *disk(tmp, "disk0", SIZE), *disk(tmp, "disk1", SIZE)) as d:
         query = lambda **args: d.qmp("query-block-export-contexts", **args)
         equal(query(), [])
@@ -48,7 +48,7 @@ def lifecycle(tmp):
 
 @test
 def errors(tmp):
-    "what is refused names the context and the range, and changes nothing"
+    "an error names the context and the range, and nothing is changed"
     with Daemon(tmp, *disk(tmp, "disk0", SIZE)) as d:
         change(d)
         before = d.qmp("query-block-export-contexts")
@@ -83,7 +83,7 @@ def errors(tmp):
 
 @test
 def limits(tmp):
-    "64 contexts of an export; long maps come in several commands; names are as they are given"
+    "an export takes 64 contexts, long maps in several commands, and names as they are given"
     step, n = 50000, 100000
     with Daemon(tmp, *disk(tmp, "disk0", 4 * n)) as d:
         for i in range(64):

@@ -35,7 +35,7 @@ def gone(path):
 
 @test
 def version():
-    "--version and -V"
+    "--version and -V print the version"
     for option in ("--version", "-V"):
         done = run(TIDEMARKD, option)
         matches(done.stdout, r"^(tidemarkd|qemu-storage-daemon) version \d+\.\d+")
@@ -54,7 +54,7 @@ def help_():
 
 @test
 def refusals(tmp):
-    "mistakes: one line on standard error, status 1"
+    "a mistake on the command line is one line on standard error, with status 1"
     node = ["--blockdev", "driver=null-co,node-name=n,size=1M"]
     server = ["--nbd-server", "addr.type=unix,addr.path=%s/s" % tmp]
     for args, match in (
@@ -98,7 +98,7 @@ def refusals(tmp):
 
 @test
 def own_refusals(tmp):
-    "mistakes in the options that are ours alone"
+    "a mistake in an option that QEMU does not have is reported in the same way"
     ours()
     refused("--io-engine", "steam", match="steam")
     refused("--nbd-server", "addr.type=inet,addr.host=127.0.0.1,addr.port=70000", match="70000")
@@ -110,7 +110,7 @@ def own_refusals(tmp):
 
 @test
 def blockdev_forms(tmp):
-    "--blockdev: dotted keys, JSON, implied driver, nested and stacked nodes"
+    "--blockdev takes dotted keys, JSON, an implied driver, nested and stacked nodes"
     for name in "abcd":
         image(os.path.join(tmp, name), M)
     with Daemon(tmp, "--blockdev", "driver=file,node-name=a,filename=%s/a,cache.direct=off" % tmp,
@@ -129,7 +129,7 @@ def blockdev_forms(tmp):
 
 @test
 def exports(tmp):
-    "--export: defaults, names, descriptions, read-only, several of a node"
+    "--export takes names, descriptions, writable and several exports of a node, with QEMU's defaults"
     with Daemon(tmp, *disk(tmp, "disk0", M, export=False),
                 "--export", "nbd,id=e0,node-name=disk0",
                 "--export", "type=nbd,id=e1,node-name=disk0,name=other,description=the other one",
@@ -147,7 +147,7 @@ def exports(tmp):
 
 @test
 def export_bitmaps(tmp):
-    "an export's bitmaps: a list in dotted keys, known only to whoever asks"
+    "an export's bitmaps are a list in dotted keys, and shown only to clients that ask"
     with Daemon(tmp, *disk(tmp, "disk0", M, export=False)) as d:
         for name in ("b0", "b1", "b2"):
             d.qmp("block-dirty-bitmap-add", node="disk0", name=name)
@@ -164,7 +164,7 @@ def export_bitmaps(tmp):
 
 @test
 def tcp_server(tmp):
-    "--nbd-server on TCP, with max-connections"
+    "--nbd-server serves on TCP and keeps to max-connections"
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -179,7 +179,7 @@ def tcp_server(tmp):
 
 @test
 def monitors(tmp):
-    "several monitors, each with its own negotiation; JSON and pretty"
+    "several monitors negotiate by themselves, plain or pretty"
     paths = [os.path.join(tmp, "m%d" % i) for i in range(3)]
     args = []
     for i, path in enumerate(paths):
@@ -202,7 +202,7 @@ def monitors(tmp):
 
 @test
 def stdio(tmp):
-    "a monitor on standard input and output; quit ends the daemon"
+    "a monitor works on standard input and output, and quit ends the daemon"
     done = run(TIDEMARKD, "--chardev", "stdio,id=c", "--monitor", "c",
                input='{"execute":"qmp_capabilities"}\n{"execute":"query-version","id":7}\n{"execute":"quit"}\n')
     messages = [json.loads(line) for line in done.stdout.splitlines()]
@@ -213,7 +213,7 @@ def stdio(tmp):
 
 @test
 def quit_(tmp):
-    "quit over QMP: an answer, then an orderly end"
+    "quit is answered, and then the daemon ends in order"
     with Daemon(tmp, *disk(tmp, "disk0", M)) as d:
         h = d.nbd()
         h.pwrite(b"abc", 0)
@@ -226,7 +226,7 @@ def quit_(tmp):
 
 @test
 def signals(tmp):
-    "SIGTERM and SIGINT: what is in flight is finished, sockets and pidfile removed, status 0"
+    "SIGTERM and SIGINT finish what is in flight, remove sockets and PID file, and end with status 0"
     for signum in (signal.SIGTERM, signal.SIGINT):
         pidfile = os.path.join(tmp, "pid")
         with Daemon(tmp, "--pidfile", pidfile, *disk(tmp, "disk0", 64 * M)) as d:
@@ -259,7 +259,7 @@ def signals(tmp):
 
 @test
 def ending_with_idle_and_rude_clients(tmp):
-    "clients that are idle, half-way through a handshake or a request don't keep it from ending"
+    "clients that are idle or half-way through a handshake or request don't keep the daemon from ending"
     with Daemon(tmp, *disk(tmp, "disk0", M)) as d:
         h = d.nbd()
         rude = []
@@ -296,7 +296,7 @@ def killed(tmp):
 
 @test
 def daemonize(tmp):
-    "--daemonize: returns when everything is up, with the pidfile written, detached from the caller"
+    "--daemonize returns when everything is up and the PID file is written, detached from the caller"
     pidfile = os.path.join(tmp, "pid")
     nbd_path, qmp_path = os.path.join(tmp, "nbd"), os.path.join(tmp, "qmp")
     run(TIDEMARKD, "--daemonize", "--pidfile", pidfile,
@@ -324,7 +324,7 @@ def daemonize(tmp):
 
 @test
 def daemonize_fails(tmp):
-    "--daemonize tells the caller what went wrong"
+    "--daemonize passes errors on to the caller"
     ours()
     refused("--daemonize", "--blockdev", "driver=file,node-name=n,filename=%s/absent" % tmp, match="absent")
     refused("--daemonize", "--pidfile", tmp + "/no/such/pid", match="pid")
@@ -332,7 +332,7 @@ def daemonize_fails(tmp):
 
 @test
 def pidfile_in_use(tmp):
-    "a pidfile of a running daemon is refused, and survives"
+    "the PID file of a running daemon is refused, and kept"
     pidfile = os.path.join(tmp, "pid")
     with Daemon(tmp, "--pidfile", pidfile) as d:
         wait_until(lambda: os.path.exists(pidfile), "the pidfile")
@@ -344,7 +344,7 @@ def pidfile_in_use(tmp):
 
 @test
 def engines(tmp):
-    "--io-engine: the same data through each"
+    "each --io-engine reads and writes the same data"
     ours()
     for engine in ("threads", "io_uring", "auto"):
         started = run(TIDEMARKD, "--io-engine", engine, "--chardev", "stdio,id=c", "--monitor", "c",

@@ -50,7 +50,7 @@ def exercise(d, path):
 
 @test(needs=["losetup"])
 def page_cache(tmp):
-    "a loop device through the page cache"
+    "a loop device is served through the page cache"
     path = image(os.path.join(tmp, "back"), 4 << 20)
     with Loop(path) as device, serve(tmp, "file", device) as d:
         exercise(d, path)
@@ -58,7 +58,7 @@ def page_cache(tmp):
 
 @test(needs=["losetup"])
 def direct(tmp):
-    "a loop device with cache.direct=on, by QEMU's name for such a driver"
+    "a loop device is served with cache.direct=on, by QEMU's name of the driver"
     path = image(os.path.join(tmp, "back"), 4 << 20)
     with Loop(path) as device, serve(tmp, "host_device", device, ",cache.direct=on") as d:
         exercise(d, path)
@@ -87,7 +87,7 @@ def export(d):
 
 @test(needs=["losetup"])
 def written_on_below(tmp):
-    "a bitmap whose node goes while the device is written to below it is all dirty when it comes back"
+    "a bitmap is all dirty when its node comes back, if the device was written below it meanwhile"
     def change(d):
         h = export(d)
         d.qmp("blockdev-del", node_name="raw")
@@ -101,7 +101,7 @@ def written_on_below(tmp):
 
 @test(needs=["losetup"])
 def written_below_later(tmp):
-    "what is written to a device after its bitmaps were closed is noticed, also if it has not got there yet"
+    "a write to a device after its bitmaps were closed is noticed, even if it has not reached the device"
     def change(d):
         d.qmp("blockdev-del", node_name="raw")
         h = export(d)

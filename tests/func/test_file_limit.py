@@ -29,7 +29,7 @@ def limited(size, *args):
 
 @test
 def writes(tmp):
-    "a write over it is answered with ENOSPC, by each engine and on both lanes; what is below it goes on"
+    "a write beyond the limit fails with ENOSPC on each engine and lane; writes below it go on"
     for engine in "threads", "auto":
         with Daemon(tmp, "--io-engine", engine, *disk(tmp, "disk0", 4 * MIB),
                     *disk(tmp, "disk1", MIB, export=False)) as d:
@@ -49,7 +49,7 @@ def writes(tmp):
 
 @test
 def stores(tmp):
-    "a bitmap whose store would exceed it is refused; a store that can't grow degrades, and heals"
+    "a bitmap whose store would exceed the limit is refused; a store that can't grow degrades, and heals"
     with Daemon(tmp, *disk(tmp, "disk0", 1 << 30)) as d:
         limit(d, 8192)
         raises(QMPError, d.qmp, "block-dirty-bitmap-add", node="disk0", name="b", persistent=True,
@@ -75,7 +75,7 @@ def stores(tmp):
 
 @test(needs=["prlimit"])
 def commands(tmp):
-    "tidemark says so, and leaves no new file"
+    "tidemark reports the limit, and leaves no new file"
     path = os.path.join(tmp, "new.img")
     limited(MIB, "image", "create", path, "4M")
     equal(os.path.exists(path), False)

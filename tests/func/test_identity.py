@@ -74,7 +74,7 @@ def judged(tmp, node, why=None, name="disk0"):
 
 @test
 def opened_otherwise(tmp):
-    "after kill -9 the disk is opened in another way and written: by another driver, link, part, store"
+    "after kill -9 a write through another driver, link, part or store is noticed"
     if not has_xattrs(image(os.path.join(tmp, "probe"), 1)):
         skip("no extended attributes here")
     for i, how in enumerate(("driver", "window", "hard link", "symbolic link", "another store", "resized",
@@ -102,7 +102,7 @@ def opened_otherwise(tmp):
 
 @test
 def put_back(tmp):
-    "after kill -9 the disk is put back from a copy: made anew, moved there with its mark, copied over"
+    "after kill -9 a disk put back from a copy is noticed: made anew, moved there with its mark, copied over"
     for i, how in enumerate(("new", "moved", "moved closed", "written", "closed and written")):
         path = image(os.path.join(tmp, "%d.img" % i), SIZE)
         copy = path + ".copy"
@@ -124,7 +124,7 @@ def put_back(tmp):
 
 @test
 def harmless(tmp):
-    "another name, mode, owner or link, and a copy of a closed disk that has kept its times"
+    "another name, mode, owner or link is no change, nor is a copy of a closed disk with its times"
     for i, end in enumerate(("stop", "kill")):
         path, moved = (image(os.path.join(tmp, "%d.img" % i), SIZE), os.path.join(tmp, "m%d.img" % i))
         getattr(begin(tmp, file_node(path)), end)()
@@ -140,7 +140,7 @@ def harmless(tmp):
 
 @test
 def written_after_the_end(tmp):
-    "a write right after a clean end, as fast as it can be"
+    "a write right after a clean end is noticed, however fast"
     path = image(os.path.join(tmp, "a.img"), SIZE)
     d = begin(tmp, file_node(path))
     with open(path, "r+b") as f:
@@ -152,7 +152,7 @@ def written_after_the_end(tmp):
 
 @test
 def opened_anew(tmp):
-    "blockdev-reopen of a file that is another one by now, or was changed while the node was lost"
+    "blockdev-reopen notices another file in the place, and a change while the node was lost"
     for i, how in enumerate(("another", "changed", "same", "changed and killed")):
         path = image(os.path.join(tmp, "%d.img" % i), SIZE)
         node = file_node(path, discard="unmap")
@@ -181,7 +181,7 @@ def opened_anew(tmp):
 
 @test(needs=["qemu-img"])
 def over_images(tmp):
-    "a filter over an image that keeps bitmaps has none of its own to keep, and says where they go"
+    "a filter over an image with bitmaps stores none of its own, and says where they belong"
     path = os.path.join(tmp, "a.qcow2")
     run("qemu-img", "create", "-q", "-f", "qcow2", path, "8M")
     image_node = {"driver": "qcow2", "node-name": "q", "file": {"driver": "file", "filename": path}}
@@ -223,7 +223,7 @@ def two_parts(tmp):
 
 @test
 def readers(tmp):
-    "a reader keeps no writer out, nor a writer a reader, which shows nothing that is being written"
+    "a reader and a writer don't lock each other out, and the reader shows no bitmap that is being written"
     path = image(os.path.join(tmp, "a.img"), SIZE)
     begin(tmp, file_node(path)).stop()
     reader = file_node(path, read_only=True, force_share=True)
@@ -254,7 +254,7 @@ def deleted(tmp):
 
 @test
 def long_names(tmp):
-    "an image whose name leaves no room for a store's opens, and says so when one is asked for"
+    "an image whose name is too long for a store's opens, and says so when a store is needed"
     for length in (243, 244, 255):
         path = image(os.path.join(tmp, "i" * length), SIZE)
         with start(tmp, file_node(path)) as d:
@@ -270,7 +270,7 @@ def long_names(tmp):
 
 @test(needs=["qemu-img", "qemu-io"])
 def checked_without_a_daemon(tmp):
-    "what 'tidemark bitmap check' says of a killed image that QEMU then wrote is what the next daemon finds"
+    "after a kill and a write by QEMU 'tidemark bitmap check' says what the next daemon finds"
     for stored in (True, False):
         path = os.path.join(tmp, "%s.qcow2" % stored)
         run("qemu-img", "create", "-q", "-f", "qcow2", path, "8M")
@@ -316,7 +316,7 @@ class Loop:
 
 @test(needs=["losetup"])
 def devices(tmp):
-    "a loop device is the file below it: another file, or a change of it, is noticed, another number is not"
+    "a loop device stands for its file: another file or a change is noticed, another number is not"
     store = os.path.join(tmp, "s")
     for end in ("stop", "kill"):
         a, b = (image(os.path.join(tmp, "%s%s" % (name, end)), SIZE) for name in "ab")
@@ -336,7 +336,7 @@ def devices(tmp):
 
 @test(needs=["qemu-img"])
 def image_made_writable(tmp):
-    "an image that a reopening makes writable is written by its driver: stores that don't see it are told before"
+    "reopening an image for writing first marks the stores that would not see its driver's writes"
     path = os.path.join(tmp, "image")
     run("qemu-img", "create", "-q", "-f", "qcow2", path, SIZE)
     if not has_xattrs(path):

@@ -119,7 +119,7 @@ def increment(source, name, target):
 
 @test
 def with_the_client(tmp):
-    "a full copy and then increments by tidemark copy, under load, end equal"
+    "a full copy and increments by tidemark copy under load end equal to the disk"
     target = os.path.join(tmp, "copy.img")
     with Source(tmp) as s:
         s.checkpoint(add("b0"))

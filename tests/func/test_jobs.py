@@ -45,7 +45,7 @@ def outcome(d, **options):
 
 @test(needs=["qemu-storage-daemon"])
 def as_qemu(tmp):
-    "blockdev-create: the job's life, its error, its end, for everything that an option may be"
+    "blockdev-create's job lives, fails and ends as QEMU's, for all values of its options"
     q = {"driver": "qcow2", "file": "f", "size": MIB}
     v2 = dict(q, version="v2")
     cases = [
@@ -83,7 +83,7 @@ def as_qemu(tmp):
 
 @test(needs=["qemu-storage-daemon"])
 def verbs(tmp):
-    "what can be done to a job when, and what can't"
+    "a job accepts each command only in the states in which QEMU's does"
     results = []
     for binary, name in ((None, "t"), (QSD, "q")):
         with Daemon(tmp, binary=binary, name=name) as d:
@@ -106,7 +106,7 @@ def verbs(tmp):
 
 @test
 def slow(tmp):
-    "a job that takes long tells how far it is, waits while it is paused, and leaves nothing when it is canceled"
+    "a long job reports its progress, waits while it is paused, and leaves nothing when it is cancelled"
     path = os.path.join(tmp, "big")
     with Daemon(tmp) as d:
         create(d, driver="file", filename=path, size=64 << 30, preallocation="full")
@@ -131,7 +131,7 @@ def slow(tmp):
 
 @test
 def held(tmp):
-    "what an image is made in can't go or change its size meanwhile; whoever forbids that forbids the image"
+    "the node of a new image can't be removed or resized meanwhile, and creation fails if another user forbids that"
     path = image(os.path.join(tmp, "f"), MIB)
     with Daemon(tmp, "--blockdev", "file,node-name=f,filename=" + path,
                 "--blockdev", "file,node-name=g,filename=" + image(os.path.join(tmp, "g"), MIB),

@@ -205,7 +205,7 @@ def live_bitmaps(tmp):
 
 @test
 def deleting(tmp):
-    "block-export-del: safe refuses while a client is there, hard does not and tells by event"
+    "block-export-del in mode safe refuses while a client is there; in mode hard it cuts it off and sends the event"
     with Daemon(tmp, *disk(tmp, "disk0", MIB)) as d:
         import nbd
         h = d.nbd()
@@ -221,7 +221,7 @@ def deleting(tmp):
 
 @test
 def deleting_waits(tmp):
-    "block-export-del, mode wait: no new clients, those there go on; the export ends with the last one"
+    "block-export-del in mode wait takes no new clients, and the export ends with the last one"
     with Daemon(tmp, *disk(tmp, "disk0", MIB)) as d:
         import nbd
 
@@ -249,7 +249,7 @@ def deleting_waits(tmp):
 
 @test
 def deleting_waits_so_long(tmp):
-    "block-export-del, mode wait with seconds: then it cuts; and a wait can be cut short"
+    "block-export-del in mode wait cuts clients off after its seconds, and a wait can be cut short"
     with Daemon(tmp, *disk(tmp, "disk0", MIB), *disk(tmp, "disk1", MIB)) as d:
         import nbd
         a, b = d.nbd("disk0"), d.nbd("disk1")

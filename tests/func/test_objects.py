@@ -44,7 +44,7 @@ def secrets(tmp):
 
 @test
 def untold(tmp):
-    "an error about a secret on the command line does not tell it"
+    "an error about a secret on the command line does not show it"
     for text in ("secret,id=0,data=hunter2", '{"qom-type": "secret", "id": "0", "data": "hunter2"}'):
         done = run(TIDEMARKD, "--object", text, check=False)
         equal(done.returncode, 1)
@@ -128,7 +128,7 @@ def user(tmp):
 
 @test
 def lists(tmp):
-    "lists of who may are checked when they are made"
+    "access lists are checked when they are made"
     path = os.path.join(tmp, "list")
     with open(path, "w") as f:
         f.write('{"rules": [{"match": "*", "policy": "allow", "format": "glob"}]}')
@@ -153,7 +153,7 @@ def lists(tmp):
 
 @test(needs=["certtool"])
 def credentials(tmp):
-    "TLS credentials are read when they are made, and what is wrong with them is said"
+    "TLS credentials are read when they are made, and errors name the file and the problem"
     ca = Authority(os.path.join(tmp, "ca"))
     good = ca.issue(os.path.join(tmp, "good"), "server")
     keys, _ = psk(os.path.join(tmp, "psk"), "alice")
@@ -198,7 +198,7 @@ def credentials(tmp):
 
 @test(needs=["certtool"])
 def two_authorities(tmp):
-    "a file of two authorities is taken in either order, and with an intermediate one, when made and when reloaded"
+    "a file of two authorities is accepted in either order, and with an intermediate one, when made and when reloaded"
     old, new = Authority(os.path.join(tmp, "old")), Authority(os.path.join(tmp, "new"))
     middle = Authority(os.path.join(tmp, "middle"), signed_by=new)
     x509 = {"qom-type": "tls-creds-x509", "endpoint": "server"}

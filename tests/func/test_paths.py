@@ -56,7 +56,7 @@ def images(tmp):
 
 @test
 def commands(tmp):
-    "tidemark, too"
+    "tidemark does not wait for a FIFO either"
     path = fifo(tmp)
     disk_path = image(os.path.join(tmp, "disk.img"), MIB)
     os.mkfifo(disk_path + ".bitmaps")
@@ -70,7 +70,7 @@ def commands(tmp):
 
 @test
 def objects(tmp):
-    "a secret may come through a pipe, but isn't waited for for good; lists and keys have to be files"
+    "a secret may come through a pipe within a bounded time; lists and keys have to be files"
     path = fifo(tmp)
     with Daemon(tmp) as d:
         refused(d, "object-add", "nothing came through", qom_type="secret", id="s", file=path)
@@ -87,7 +87,7 @@ def objects(tmp):
 
 @test(needs=["certtool"])
 def certificates(tmp):
-    "each file of TLS credentials"
+    "a FIFO as a file of TLS credentials is an error"
     with Daemon(tmp) as d:
         directory = os.path.join(tmp, "pki")
         Authority(os.path.join(tmp, "ca")).issue(directory, "server")
@@ -106,7 +106,7 @@ def certificates(tmp):
 
 @test
 def content(tmp):
-    "what a disk holds is never interpreted: an image in a raw disk is bytes"
+    "the content of a raw disk is never interpreted: an image in it is bytes"
     path, base = os.path.join(tmp, "disk0.img"), image(os.path.join(tmp, "base"), MIB, [(0, b"secret")])
     tidemark("image", "create", "-q", "-f", "qcow2", "-b", base, "-F", "raw", path)
     with open(path, "rb") as f:
@@ -120,7 +120,7 @@ def content(tmp):
 
 @test
 def names(tmp):
-    "names in images are not followed unless that is said, a data file's never"
+    "names in images are followed only with backing-names, and a data file's never"
     base = image(os.path.join(tmp, "base"), MIB)
     top, data = os.path.join(tmp, "top"), os.path.join(tmp, "external")
     tidemark("image", "create", "-q", "-f", "qcow2", "-b", base, "-F", "raw", top)

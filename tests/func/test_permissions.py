@@ -65,7 +65,7 @@ def bitmap(d, node, persistent=False, **more):
 
 @test(needs=[QSD, "qemu-img"])
 def as_qemu(tmp):
-    "what is refused, and with which words, is what qemu-storage-daemon refuses"
+    "permissions are refused where qemu-storage-daemon refuses them, with its messages"
     def steps(at):
         os.mkdir(at)
         export = {"type": "nbd", "writable": True}
@@ -101,7 +101,7 @@ def as_qemu(tmp):
 
 @test(needs=["qemu-img"])
 def formats_are_alone(tmp):
-    "what is below a format that may be written is written by nobody else, however the nodes come"
+    "nobody else writes to the nodes below a writable format, however the nodes are added"
     f, q = qcow2_nodes(tmp, "q")
     conflict = "Permission conflict on node 'q-file': permissions '%s' are both required by .* and unshared by"
     with Daemon(tmp) as d:
@@ -156,7 +156,7 @@ def below(tmp):
 
 @test
 def any_road(tmp):
-    "random windows of windows, their bitmaps begun and cleared meanwhile, see every write from whatever node it comes"
+    "bitmaps of random windows of windows see every write, whichever node it comes from"
     rng = random.Random(7)
     with Daemon(tmp) as d:
         add(d, file_node(tmp, "n0"))
@@ -189,7 +189,7 @@ def any_road(tmp):
 
 @test(needs=["qemu-img"])
 def backings(tmp):
-    "a write into a backing is in the bitmaps of what stands on it, shorter or not, to any height"
+    "a write into a backing is in the bitmaps of all overlays above it, shorter or not"
     with Daemon(tmp) as d:
         add(d, *qcow2_nodes(tmp, "base"), *qcow2_nodes(tmp, "mid", size="2M", backing="base"),
             *qcow2_nodes(tmp, "top", backing="mid"), raw("r", "top", offset=MIB))
@@ -206,7 +206,7 @@ def backings(tmp):
 
 @test(needs=["qemu-img"])
 def another_backing(tmp):
-    "after a reopening with another backing all is dirty that shows of it, and nothing that doesn't; also above"
+    "after a reopening with another backing what shows through is dirty in all overlays, and nothing else"
     top, q = qcow2_nodes(tmp, "q", backing="a")
     q2 = dict(q, backing="b")
     with Daemon(tmp) as d:
@@ -269,7 +269,7 @@ def layers_in_one_change(tmp):
 
 @test()
 def one_place_for_two(tmp):
-    "of two nodes on one file the first that has persistent bitmaps has the store beside it; the other one is told why"
+    "of two nodes on one file the first with persistent bitmaps has the store; the other gets an error with the reason"
     f = file_node(tmp, "f")
 
     def change(kind, node, name, **more):
@@ -291,7 +291,7 @@ def one_place_for_two(tmp):
 
 @test(needs=["qemu-img"])
 def layers_under_load(tmp):
-    "such transactions go on while clients write and flush"
+    "transactions on an image and its file work while clients write and flush"
     f, q = qcow2_nodes(tmp, "q", "-o", "cluster_size=4096")
     with Daemon(tmp) as d:
         add(d, f, q, raw("r", "q"))

@@ -91,7 +91,7 @@ def kill_is_exact(tmp):
 
 @test
 def clean_ends(tmp):
-    "SIGTERM, quit, and blockdev-del with blockdev-add, keep it"
+    "SIGTERM, quit and blockdev-del keep a persistent bitmap"
     x = Disk(tmp)
     x.write(1, 2, 30)
     x.again("stop").exact()
@@ -166,7 +166,7 @@ def moved_and_copied(tmp):
 
 @test
 def changed_behind_our_back(tmp):
-    "a disk that somebody else wrote to: inconsistent with the reason, unless that is accepted"
+    "a disk written by another program makes bitmaps inconsistent with the reason, unless the change is accepted"
     x = Disk(tmp)
     x.write(3)
     x.d.stop()
@@ -241,7 +241,7 @@ def store_of_another(tmp):
 
 @test
 def store_lost(tmp):
-    "a store that is missing is told, and a new bitmap begins afresh"
+    "a missing store is reported, and a new bitmap begins afresh"
     x = Disk(tmp)
     x.write(3)
     x.d.stop()
@@ -292,7 +292,7 @@ def read_only(tmp):
 
 @test
 def over_another_node(tmp):
-    "on a raw node, with an offset, and on the file below it, each with a store of its own"
+    "a raw node with an offset and the file below it have a store each"
     path = image(os.path.join(tmp, "disk0.img"), SIZE)
     store = os.path.join(tmp, "raw.bitmaps")
     args = ["--blockdev", "driver=file,node-name=f,filename=" + path, "--blockdev",
@@ -315,7 +315,7 @@ def over_another_node(tmp):
 
 @test
 def a_device(tmp):
-    "on a block device, where bitmap-store says; without it that is said"
+    "on a block device the store is where bitmap-store says; without the option the error says so"
     if os.getuid():
         skip("loop devices need root")
     path = image(os.path.join(tmp, "disk"), SIZE)
@@ -496,7 +496,7 @@ def damage(tmp):
 
 @test
 def parts_of_a_file():
-    "nodes over one file: the store is one node's, the others open without; of another part it is not"
+    "of the nodes over one file one has the store, the others open without it; another part does not take it"
     with tempfile.TemporaryDirectory() as tmp:
         path = image(os.path.join(tmp, "disk0.img"), SIZE)
         file = "driver=file,node-name=f,filename=" + path

@@ -151,7 +151,7 @@ def full_under_writes(tmp):
 
 @test
 def cut_off_under_it(tmp):
-    "a store that is cut off while it is mapped: no signal kills the daemon, the bitmap is told and healed"
+    "a store that is truncated while it is mapped does not kill the daemon; the bitmap degrades and heals"
     store = os.path.join(tmp, "b")
     for length in (0, 4096, 20000):
         with start(tmp, store, SIZE) as d:
@@ -214,7 +214,7 @@ def foreign_file_over_it(tmp):
 
 @test
 def strange_files(tmp):
-    "a directory, a FIFO, a device, a foreign file in the store's place: told by name, never waited for"
+    "a directory, FIFO, device or foreign file in the store's place is reported by name, and never waited for"
     store = os.path.join(tmp, "b")
     image(os.path.join(tmp, "disk0.img"), SIZE)
 

@@ -474,7 +474,7 @@ OPTIONS = [
 
 @test(needs=NEEDS)
 def same_options(tmp):
-    "mistakes on the command line are told as by QSD"
+    "mistakes on the command line are reported as by QSD"
     for option in OPTIONS:
         said = [run(binary, *option, check=False) for binary in (QSD, TIDEMARKD)]
         equal([done.returncode for done in said], [1, 1], str(option))

@@ -62,7 +62,7 @@ def calls(tmp):
 
 @test
 def silent(tmp):
-    "nothing listens unless told to"
+    "nothing listens unless the command line says so"
     pid = os.path.join(tmp, "pid")
     with Daemon(tmp, "--blockdev", "driver=file,node-name=n,filename=" + image(tmp), "--pidfile", pid,
                 nbd=False, qmp=False) as d:
@@ -118,7 +118,7 @@ def given_files(tmp):
 
 @test
 def more_paths(tmp):
-    "--sandbox paths adds to what is given"
+    "--sandbox paths= adds to what the command line names"
     if not landlock():
         skip("this kernel has no Landlock")
     other = other_dir(tmp)
@@ -168,7 +168,7 @@ def ordinary(tmp):
 
 @test
 def backing(tmp):
-    "what an image names beyond the fence is told, too"
+    "a file outside the sandbox that an image names is reported"
     if not landlock():
         skip("this kernel has no Landlock")
     with tempfile.TemporaryDirectory() as elsewhere:
@@ -217,7 +217,7 @@ def without_monitor(tmp):
 
 @test
 def mistakes(tmp):
-    "mistakes in --sandbox and --user are told in one line"
+    "mistakes in --sandbox and --user are reported in one line"
     for args, match in (
             (["--sandbox", "yes"], "--sandbox yes: Parameter 'mode' does not accept value 'yes'"),
             (["--sandbox", "on,files=some"], "Parameter 'files' does not accept value 'some'"),
@@ -233,7 +233,7 @@ def mistakes(tmp):
 
 @test
 def another_user(tmp):
-    "--user: root's rights are given up in every thread, what was opened before stays open"
+    "--user gives up root's rights in every thread, and files opened before stay open"
     if os.getuid():
         skip("only root can give up its rights")
     os.chmod(tmp, 0o755)

@@ -45,7 +45,7 @@ def ids(d):
 
 @test
 def several(tmp):
-    "each server shows its exports; names are unique on each; they are told where they listen"
+    "each server shows its exports, names are unique on each, and queries show where they listen"
     a, b = tmp + "/a", tmp + "/b"
     with Daemon(tmp, *disk(tmp, "disk0", MIB), *disk(tmp, "disk1", 2 * MIB, export=False)) as d:
         start(d, "a", unix(a), **{"max-connections": 7})
@@ -186,7 +186,7 @@ def listening(path):
 
 @test
 def inherited(tmp):
-    "addr.type=fd: a listening socket that the process was started with; it outlives the server"
+    "addr.type=fd takes an inherited listening socket, which outlives the server"
     with listening(tmp + "/l") as s, socket.socket() as other, Daemon(
             tmp, "--nbd-server", "addr.type=fd,addr.str=%d" % s.fileno(), *disk(tmp, "disk0", MIB),
             nbd=False, pass_fds=(s.fileno(), other.fileno())) as d:
@@ -209,7 +209,7 @@ def inherited(tmp):
 
 @test
 def activated(tmp):
-    "systemd's socket activation: sockets by name and by number (sd_listen_fds)"
+    "systemd's socket activation passes sockets by name and by number (sd_listen_fds)"
     with listening(tmp + "/a") as a, listening(tmp + "/b") as b:
         wrapper = tmp + "/wrapper"
         with open(wrapper, "w") as f:
@@ -231,7 +231,7 @@ def activated(tmp):
 
 @test
 def vsock(tmp):
-    "vsock, where the system has it; where not, the error says so"
+    "vsock serves where the system has it; elsewhere the error says so"
     with Daemon(tmp, *disk(tmp, "disk0", MIB)) as d:
         for data, match in (({"cid": "x", "port": "1"}, "'cid' is 'x'"),
                             ({"cid": "1", "port": "-1"}, "'port' is '-1'")):

@@ -30,7 +30,7 @@ def pairs(d):
 
 @test
 def query(tmp):
-    "query-nbd-sessions: who it is, what it opened, what it did"
+    "query-nbd-sessions shows a client's identity, its export and its requests"
     with serve(tmp) as d:
         d.qmp("block-dirty-bitmap-add", node="disk0", name="b")
         d.qmp("block-export-dirty-bitmap", id="exp-disk0", bitmaps=["b"])
@@ -77,7 +77,7 @@ def query(tmp):
 
 @test
 def tcp_peers(tmp):
-    "the other end of TCP; it has no identity"
+    "a TCP client shows its address, and has no identity"
     with Daemon(tmp, "--nbd-server", "id=t,addr.type=inet,addr.host=127.0.0.1,addr.port=0",
                 *disk(tmp, "disk0", MIB), nbd=False) as d:
         port = int(d.qmp("query-nbd-servers")[0]["addresses"][0]["port"])
@@ -89,7 +89,7 @@ def tcp_peers(tmp):
 
 @test
 def events(tmp):
-    "a client comes with its export, and goes for a reason; who opens nothing makes no events"
+    "events report a client with its export and the reason of its end; a client that opens nothing makes none"
     with serve(tmp, *disk(tmp, "disk1", MIB, writable=False), server="idle-max-seconds=1") as d:
         peer = "unix:pid=%d,uid=%d" % (os.getpid(), os.getuid())
         Wire(d.nbd_path).verdict(OPT_LIST)
@@ -130,7 +130,7 @@ def events(tmp):
 
 @test
 def disconnect(tmp):
-    "nbd-session-disconnect cuts that one, whatever it is doing"
+    "nbd-session-disconnect cuts the session off, whatever it is doing"
     with serve(tmp, size=64 * MIB) as d:
         idle, early, part, unread, stays = [Wire(d.nbd_path) for _ in range(5)]
         for w in (idle, part, unread, stays):
@@ -153,7 +153,7 @@ def disconnect(tmp):
 
 @test
 def in_a_storm(tmp):
-    "queries and disconnecting while clients come, work and go: no session is lost to the count"
+    "queries and disconnections under load lose no session from the count"
     with serve(tmp) as d:
         done = []
 
@@ -185,7 +185,7 @@ def in_a_storm(tmp):
 
 @test
 def too_many(tmp):
-    "clients that come and go all the time don't fill the monitors; whose coming was told, so is its end"
+    "clients that come and go all the time don't flood the monitors; an announced session's end is announced too"
     with serve(tmp) as d:
         until, n = time.monotonic() + 2.5, 0
         hello = struct.pack(">I", 3) + option(OPT_GO, info_data("disk0")) + request(DISC, 1)
@@ -202,7 +202,7 @@ def too_many(tmp):
 
 @test
 def tidemark_sessions(tmp):
-    "tidemark sessions: a table, or --json"
+    "tidemark sessions prints a table, or JSON with --json"
     with serve(tmp) as d:
         w = Wire(d.nbd_path).go(contexts=["base:allocation"])
         w.do(WRITE, 0, data=b"x" * 512)

@@ -72,7 +72,7 @@ def preallocated(tmp):
 
 @test(needs=["qemu-io", "nbdinfo", "qemu-img"])
 def large(tmp):
-    "sparse disks of 5 GiB and 8 TiB: data, dirt and maps beyond 4 GiB"
+    "sparse disks of 5 GiB and 8 TiB have the right data, bitmaps and block status beyond 4 GiB"
     for size in (5 << 30, 8 << 40):
         path = os.path.join(tmp, "disk0.img")
         try:

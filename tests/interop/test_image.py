@@ -115,7 +115,7 @@ def u64(path, offset):
 
 @test(needs=["qemu-img", "qemu-io"])
 def checking(tmp):
-    "image check finds, mends and ends as qemu-img check does"
+    "image check finds, repairs and exits as qemu-img check does"
     with inside(tmp):
         qemu_img("create", "-q", "-f", "qcow2", "good", "8M")
         qemu_io("good", "write 0 1M", "write 4M 64k")
@@ -159,7 +159,7 @@ def checking(tmp):
 
 @test(needs=["qemu-img"])
 def creating(tmp):
-    "image create makes what qemu-img create makes"
+    "image create makes the same images as qemu-img create"
     with inside(tmp):
         qemu_img("create", "-q", "-f", "qcow2", "b", "5M")
         image("r", 4 * MIB)
@@ -217,7 +217,7 @@ def digests(tmp, path, names):
 
 @test(needs=["qemu-img", "qemu-io", "qemu-storage-daemon"])
 def bitmaps(tmp):
-    "image bitmap does to qcow2 images what qemu-img bitmap does, and QEMU goes on with the result"
+    "image bitmap changes qcow2 images as qemu-img bitmap does, and QEMU goes on with the result"
     with inside(tmp):
         qemu_img("create", "-q", "-f", "qcow2", "base", "8M")
         qemu_img("bitmap", "--add", "-g", "64k", "base", "old")
@@ -249,7 +249,7 @@ def bitmaps(tmp):
 
 @test(needs=["qemu-img", "qemu-io"])
 def resizing(tmp):
-    "what image resize has grown and shrunk, qemu-img finds sound, and alike"
+    "images grown and shrunk by image resize are sound and equal for qemu-img"
     with inside(tmp):
         for options, path in images():
             if "compat=0.10" in options and "backing" in options:
@@ -259,7 +259,7 @@ def resizing(tmp):
 
 @test(needs=["qemu-img"])
 def preallocation(tmp):
-    "what is added has its space at once, if asked for"
+    "preallocation gives the added part its space at once"
     with inside(tmp):
         for mode in ("metadata", "falloc", "full"):
             qemu_img("create", "-q", "-f", "qcow2", "i", "1M")
@@ -288,7 +288,7 @@ def resize(options, path):
 
 @test(needs=["qemu-img"])
 def statuses(tmp):
-    "mistakes end with a status where qemu-img's do"
+    "mistakes end with qemu-img's exit status"
     with inside(tmp):
         image("r", MIB)
         qemu_img("create", "-q", "-f", "qcow2", "q", "1M")
@@ -311,7 +311,7 @@ def statuses(tmp):
 
 @test(needs=["qemu-img", "qemu-storage-daemon"])
 def in_use(tmp):
-    "what QEMU has open is looked at with --force-share only, and not changed; as by qemu-img"
+    "an image that QEMU has open is read with --force-share only, and not changed, as by qemu-img"
     with inside(tmp):
         qemu_img("create", "-q", "-f", "qcow2", "q", "1M")
         image("r", MIB)
@@ -330,7 +330,7 @@ def in_use(tmp):
 
 @test(needs=["qemu-img"])
 def foreign(tmp):
-    "images of formats that are not supported are not taken for raw ones unasked"
+    "images of unsupported formats are not taken for raw ones unless -f raw is given"
     with inside(tmp):
         for format in ("vmdk", "vdi", "qed", "vhdx", "qcow"):
             qemu_img("create", "-q", "-f", format, "x", "1M")
@@ -340,7 +340,7 @@ def foreign(tmp):
 
 @test(needs=["qemu-img"])
 def chains(tmp):
-    "names in images are followed only when asked, by recorded format, and never in circles"
+    "names in images are followed only when asked, by the recorded format, and never in circles"
     with inside(tmp):
         image("raw", MIB, [(0, b"QFI\xfb\0\0\0\3" + bytes(500))])  # a guest that would like to be qcow2
         qemu_img("create", "-q", "-f", "qcow2", "-b", "raw", "-F", "raw", "top")

@@ -65,7 +65,7 @@ def cases():
 
 @test(needs=NEEDS)
 def created(tmp):
-    "blockdev-create of every kind: qemu-img finds nothing wrong, and the same things as in its own"
+    "qemu-img finds images by blockdev-create sound and equal to its own"
     ours, theirs, data = (os.path.join(tmp, n) for n in ("ours", "theirs", "data"))
     with open(os.path.join(tmp, "base.raw"), "wb") as f:
         f.write(os.urandom(M))
@@ -266,7 +266,7 @@ def same_damage(tmp, seed):
 
 @test(needs=NEEDS)
 def damaged(tmp):
-    "damaged in 40 ways: the figures are qemu-img's, what we mended is clean for it, and data stay"
+    "damaged in 40 ways an image has qemu-img's figures, and a repaired one is clean for it and keeps its data"
     results = [same_damage(tmp, seed) for seed in range(40)]
     equal(results.count("clean") > 20, True, results)
 
@@ -291,7 +291,7 @@ def dirty(tmp):
 
 @test(needs=NEEDS)
 def kept(tmp):
-    "a repair keeps internal snapshots and bitmaps, where qemu-img 7.2 forgets the snapshots"
+    "a repair keeps internal snapshots and bitmaps, where qemu-img 7.2 loses the snapshots"
     path = os.path.join(tmp, "i")
     run("qemu-img", "create", "-q", "-f", "qcow2", path, "8M")
     run("qemu-io", "-c", "write -q -P 1 0 1M", path)

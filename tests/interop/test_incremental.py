@@ -121,13 +121,13 @@ def job(tmp, full):
 
 @test(needs=["nbdcopy", "qemu-img"])
 def after_nbdcopy(tmp):
-    "nbdcopy, then five increments and a last one, under load"
+    "after nbdcopy under load six increments make the copy equal"
     job(tmp, full_copies("nbdcopy"))
 
 
 @test(needs=["qemu-img"])
 def after_qemu_img(tmp):
-    "qemu-img convert, then five increments and a last one, under load"
+    "after qemu-img convert under load six increments make the copy equal"
     job(tmp, full_copies("qemu-img"))
 
 

@@ -112,7 +112,7 @@ def can(tmp):
 
 @test(needs=["nbdinfo"])
 def own_contexts(tmp):
-    "contexts that the management attaches, and the joint one for backups, as libnbd lists and tells them"
+    "libnbd lists and reads user contexts and the joint context for backups"
     with Daemon(tmp, *disk(tmp, "disk0", 8 * GIB, export=False, discard="unmap")) as d:
         with_bitmaps(d, "b0")
         d.qmp("block-export-context-set", {"id": "e0", "name": "tier", "ranges": [
@@ -136,7 +136,7 @@ def own_contexts(tmp):
 
 @test(needs=["nbdinfo"])
 def maps(tmp):
-    "nbdinfo --map shows allocation, depth and dirt, with totals"
+    "nbdinfo --map shows allocation, depth and dirty bitmaps, with totals"
     path = image(os.path.join(tmp, "disk0.img"), 8 * GIB, [(MIB, noise(MIB)), (5 * GIB, noise(4096))])
     with Daemon(tmp, *disk(tmp, "disk0", path=path, export=False, discard="unmap")) as d:
         with_bitmaps(d, "b0", **{"allocation-depth": True})
@@ -179,7 +179,7 @@ def nbdcopies(tmp, uri, *options):
 
 @test(needs=[QSD])
 def short_holes(tmp):
-    "holes in short reads, and many in a long one, are told as qemu-storage-daemon tells them"
+    "holes in short and long reads are reported as by qemu-storage-daemon"
     path = image(os.path.join(tmp, "s.img"), MIB, [(i * 8192, b"x" * 4096) for i in range(64)] +
                  [(MIB - 4096, b"y" * 2048)])
     with open(path, "r+b") as f:
@@ -213,7 +213,7 @@ def short_holes(tmp):
 
 @test(needs=["nbdcopy"])
 def nbdcopy_alone(tmp):
-    "nbdcopy does with one connection where there is no place for more"
+    "nbdcopy works with one connection if there is no place for more"
     source = image(os.path.join(tmp, "source"), 4 * MIB, [(0, noise(MIB))])
     for places in (1, 2):
         with Daemon(tmp, *disk(tmp, "disk0", 4 * MIB, path=os.path.join(tmp, "d%d" % places)),
@@ -227,7 +227,7 @@ def nbdcopy_alone(tmp):
 
 @test(needs=["nbdcopy"])
 def nbdcopy_unix(tmp):
-    "nbdcopy both ways with one and several connections, over data and zeroes"
+    "nbdcopy copies both ways with one and several connections, over data and zeroes"
     path = os.path.join(tmp, "disk0.img")
     image(path, 32 * MIB + 513, [(0, noise(32 * MIB + 513, 9))])
     with Daemon(tmp, *disk(tmp, "disk0", path=path, discard="unmap"), qmp=False) as d:
@@ -242,7 +242,7 @@ def nbdcopy_unix(tmp):
 
 @test(needs=["nbdcopy"])
 def nbdcopy_tcp(tmp):
-    "nbdcopy both ways over TCP, to and from io_uring with O_DIRECT"
+    "nbdcopy copies both ways over TCP, to and from io_uring with O_DIRECT"
     with Daemon(tmp, *disk(tmp, "disk0", 32 * MIB + 513, export=False, cache__direct="on",
                            aio="io_uring"), nbd=False) as d:
         uri = over_tcp(d)
@@ -255,7 +255,7 @@ def nbdcopy_tcp(tmp):
 
 @test(needs=["nbdcopy"])
 def nbdcopy_between(tmp):
-    "nbdcopy from one export to another of the same daemon"
+    "nbdcopy copies from one export to another of the same daemon"
     source = image(os.path.join(tmp, "a.img"), 16 * MIB, [(0, noise(MIB)), (10 * MIB, noise(MIB, 2))])
     with Daemon(tmp, *disk(tmp, "a", path=source, writable=False), *disk(tmp, "b", 16 * MIB),
                 qmp=False) as d:

@@ -55,7 +55,7 @@ def same(tmp, d, path, size=SIZE, image_opts=None):
 
 @test(needs=NEEDS)
 def every_kind(tmp):
-    "cluster sizes, versions, extended L2, compression, preallocation, lazy refcounts: the same bytes"
+    "images of every cluster size, version and feature have the same bytes as for QEMU"
     cases = [("compat=0.10", 65536), ("", 65536), ("cluster_size=512", 512), ("cluster_size=4096", 4096),
              ("cluster_size=2M", 2 * M), ("extended_l2=on", 65536), ("extended_l2=on,cluster_size=16k", 16384),
              ("extended_l2=on,cluster_size=2M", 2 * M), ("compression_type=zstd", 65536),
@@ -72,7 +72,7 @@ def every_kind(tmp):
 
 @test(needs=NEEDS)
 def backing(tmp):
-    "backing chains: raw and qcow2 below, longer and shorter ones, and none where that is said"
+    "backing chains of raw and qcow2, longer and shorter ones, have the same bytes as for QEMU"
     base = os.path.join(tmp, "base.raw")
     with open(base, "wb") as f:
         f.write(os.urandom(7 * M + 123 * 512))
@@ -96,7 +96,7 @@ def backing(tmp):
 
 @test(needs=NEEDS + ["qemu-storage-daemon"])
 def extents_like_theirs(tmp):
-    "base:allocation and qemu:allocation-depth of chains: what qemu-storage-daemon says"
+    "base:allocation and qemu:allocation-depth of chains are qemu-storage-daemon's"
     base = os.path.join(tmp, "base.raw")
     with open(base, "wb") as f:
         f.truncate(9 * M + 512)
@@ -128,7 +128,7 @@ def extents_like_theirs(tmp):
 
 @test(needs=NEEDS)
 def names(tmp):
-    "backing-names: paths that images name are followed where that is said, and nothing else ever is"
+    "backing-names says which paths named by images are followed"
     def named(name, backing, form="raw", directory=tmp):
         path = os.path.join(directory, name)
         run("qemu-img", "create", "-q", "-f", "qcow2", "-u", "-b", backing, *(["-F", form] if form else []), path, M,
@@ -180,7 +180,7 @@ def names(tmp):
 
 @test(needs=NEEDS)
 def data_file(tmp):
-    "an external data file, with and without data_file_raw"
+    "an image with an external data file is read, with and without data_file_raw"
     for raw in ("off", "on"):
         data = os.path.join(tmp, "data." + raw)
         path = make(tmp, "x" + raw, "data_file=%s,data_file_raw=%s" % (data, raw))
@@ -192,7 +192,7 @@ def data_file(tmp):
 
 @test(needs=NEEDS)
 def small_cache(tmp):
-    "with room for one table only, and many clients at once"
+    "with a cache of one table many clients at once read the right data"
     path = make(tmp, "c", "cluster_size=512", size=4 * M)
     scribble(path, 9, 4 * M, 512)
     expected = raw(path)
@@ -230,7 +230,7 @@ HEADER = {"magic": (0, ">I", 1), "version": (4, ">I", 9), "cluster bits": (20, "
 
 @test(needs=NEEDS)
 def hostile(tmp):
-    "every field of the header that can't be is refused with its name, and wild tables are errors of I/O"
+    "an impossible field of the header is refused by name, and impossible tables are I/O errors"
     path = make(tmp, "h", size=M)
     scribble(path, 8, M, 65536)
     good = open(path, "rb").read()

@@ -196,31 +196,31 @@ def turns(tmp, options, size, granularities, seed, data_file=False, n=10):
 
 @test(needs=NEEDS)
 def turn_by_turn(tmp):
-    "QEMU and we take turns with an image and its bitmaps: both always say what was written"
+    "QEMU and Tidemark take turns with an image, and its bitmaps always have what was written"
     turns(tmp, "", 12 * M + 512 * 7, [512, 4096, 65536, M], 1)
 
 
 @test(needs=NEEDS)
 def turn_by_turn_small_clusters(tmp):
-    "the same with the smallest clusters: bitmaps of many table entries"
+    "bitmaps survive taking turns with the smallest clusters"
     turns(tmp, "cluster_size=512", 24 * M + 512, [512, 4096], 2)
 
 
 @test(needs=NEEDS)
 def turn_by_turn_large_clusters(tmp):
-    "the same with the largest clusters and granularities"
+    "bitmaps survive taking turns with the largest clusters and granularities"
     turns(tmp, "cluster_size=2M", 12 * M, [512, M, 1 << 30, 1 << 31], 3, n=6)
 
 
 @test(needs=NEEDS)
 def turn_by_turn_extended(tmp):
-    "the same with extended L2 entries"
+    "bitmaps survive taking turns with extended L2 entries"
     turns(tmp, "extended_l2=on,cluster_size=32k", 12 * M, [512, 32768, 65536], 4, n=6)
 
 
 @test(needs=NEEDS)
 def turn_by_turn_data_file(tmp):
-    "the same with an external data file"
+    "bitmaps survive taking turns with an external data file"
     turns(tmp, "cluster_size=4k", 12 * M, [512, 65536], 5, data_file=True, n=6)
 
 
@@ -240,7 +240,7 @@ def opened_with_bitmaps(tmp, path, model, rnd):
 
 @test(needs=NEEDS)
 def killed(tmp):
-    "kill -9 of us: everything is there again, and meanwhile others are told that they are in use"
+    "after kill -9 all bitmaps are there again, and meanwhile other programs see them in use"
     rnd = random.Random(7)
     path = create(os.path.join(tmp, "i.qcow2"), 12 * M)
     model = Model(12 * M)
@@ -263,7 +263,7 @@ def killed(tmp):
 
 @test(needs=NEEDS)
 def killed_and_read(tmp):
-    "kill -9 of us: opened for reading only they are there, too; QEMU's reading changes nothing"
+    "after kill -9 all bitmaps are there for a read-only node too, and reading by QEMU changes nothing"
     rnd = random.Random(8)
     path = create(os.path.join(tmp, "i.qcow2"), 12 * M)
     model = Model(12 * M)
@@ -286,7 +286,7 @@ def killed_and_read(tmp):
 
 @test(needs=NEEDS)
 def killed_then_foreign(tmp):
-    "kill -9 of us, then QEMU writes: the bitmaps are inconsistent for us as for QEMU; removed, they are gone"
+    "after kill -9 and a write by QEMU the bitmaps are inconsistent for both, and can be removed"
     rnd = random.Random(9)
     path = create(os.path.join(tmp, "i.qcow2"), 12 * M)
     opened_with_bitmaps(tmp, path, Model(12 * M), rnd)
@@ -315,7 +315,7 @@ def killed_then_foreign(tmp):
 
 @test(needs=NEEDS)
 def qemu_killed(tmp):
-    "kill -9 of QEMU: what it had open is inconsistent"
+    "after kill -9 of QEMU its bitmaps are inconsistent"
     path = create(os.path.join(tmp, "i.qcow2"), 12 * M)
     opened_with_bitmaps(tmp, path, Model(12 * M), random.Random(10))
     serve(tmp, path, QSD).kill()
@@ -367,7 +367,7 @@ def taken_back(tmp):
 
 @test(needs=NEEDS)
 def foreign_without_bitmaps(tmp):
-    "the autoclear bit is off: somebody wrote who does not know bitmaps; the extension goes"
+    "without the autoclear bit the bitmaps extension is dropped"
     path = create(os.path.join(tmp, "i.qcow2"), 12 * M)
     opened_with_bitmaps(tmp, path, Model(12 * M), random.Random(12))
     with open(path, "r+b") as f:
@@ -453,7 +453,7 @@ def damaged_over_tables(tmp):
 
 @test(needs=NEEDS)
 def damaged_directory(tmp):
-    "a directory that can't be: the image can be read, not written, and is told why"
+    "an image with an impossible bitmap directory can be read only, and the error says why"
     path = create(os.path.join(tmp, "i.qcow2"), 12 * M)
     opened_with_bitmaps(tmp, path, Model(12 * M), random.Random(14))
     n, _, size, offset = directory(path)
@@ -510,7 +510,7 @@ def extra_data(tmp):
 
 @test(needs=NEEDS)
 def bounds(tmp):
-    "what QEMU refuses to store is refused when it is added"
+    "a bitmap that QEMU would not store is refused when it is added"
     path = create(os.path.join(tmp, "i.qcow2"), 4 << 40, "cluster_size=2M")
     with serve(tmp, path) as d:
         raises(QMPError, d.qmp, "block-dirty-bitmap-add", node="disk0", name="b", granularity=512, persistent=True,
@@ -549,7 +549,7 @@ def resized(tmp):
 
 @test(needs=NEEDS)
 def read_only_directory(tmp):
-    "where no store can be made bitmaps go on as in QEMU"
+    "in a read-only directory bitmaps work as in QEMU"
     if os.getuid() == 0:
         skip("root writes everywhere")
     where = os.path.join(tmp, "ro")
@@ -576,7 +576,7 @@ def read_only_directory(tmp):
 
 @test(needs=NEEDS)
 def reopened(tmp):
-    "blockdev-reopen: read-only, the bitmaps are in the image; writable again, beside it"
+    "reopened read-only the bitmaps are in the image; writable again, beside it"
     path = create(os.path.join(tmp, "i.qcow2"), 12 * M)
     model = Model(12 * M)
     rnd = random.Random(20)

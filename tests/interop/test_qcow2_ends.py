@@ -49,7 +49,7 @@ def shorten(path, bytes_):
 
 @test(needs=NEEDS)
 def within_a_cluster(tmp):
-    "what is written into the last cluster behind the end of the file is there after a clean end"
+    "data written into the last cluster beyond the end of the file is there after a clean end"
     for options, cluster in (("extended_l2=on", 64 * K), ("", 64 * K), ("cluster_size=2M", 2 * M)):
         path = create(os.path.join(tmp, "a"), options, 8 * M)
         qemu_io(path, "write -q -P 1 0 2k")
@@ -69,7 +69,7 @@ def within_a_cluster(tmp):
 
 @test(needs=NEEDS)
 def behind_the_end(tmp):
-    "clusters and tables behind the end of the file read as zeroes, are written, and nobody else gets them"
+    "clusters and tables beyond the end of the file read as zeroes, can be written, and are given to nobody else"
     for lost in 64 * K, 4 * 64 * K, 5 * 64 * K, 5 * 64 * K + 100:  # data; all of it; the L2 table, too
         path = create(os.path.join(tmp, "b"), "", 4 * M)
         qemu_io(path, "write -q -P 1 0 256k")
@@ -112,7 +112,7 @@ def mended(tmp):
 
 @test(needs=NEEDS)
 def stale(tmp):
-    "what tables have behind the end of the disk does not come to light when it grows"
+    "table entries beyond the end of the disk don't show when it grows"
     for size, at, grown in (M, "0", G), (M, "0", 600 * M), (M, "0", 1 << 40), (2 * M, None, 4 * M):
         path = create(os.path.join(tmp, "d"), "", size)
         if at is None:  # in the table that there is
@@ -158,7 +158,7 @@ def until_full(h, unit, step):
 
 @test(needs=NEEDS)
 def full(tmp):
-    "on a full file system what was answered can be flushed, and discards make room"
+    "on a full file system answered writes can be flushed, and discards make room"
     where = os.path.join(tmp, "m")
     os.mkdir(where)
     if os.getuid() or run("mount", "-t", "tmpfs", "-o", "size=4M", "none", where, check=False).returncode:
@@ -188,7 +188,7 @@ def full(tmp):
 
 @test(needs=NEEDS + ["losetup"])
 def full_device(tmp):
-    "a write that a block device has no more space for says so"
+    "a write that a block device has no space for fails with ENOSPC"
     path = image(os.path.join(tmp, "disk"), 4 * M)
     done = run("losetup", "-f", "--show", path, check=False)
     if done.returncode:

@@ -108,7 +108,7 @@ CASES = [("compat=0.10", 65536), ("", 65536), ("cluster_size=512", 512), ("clust
 
 @test(needs=NEEDS)
 def every_kind(tmp):
-    "versions, cluster sizes, refcount widths, extended L2, preallocation: written at random, and sound"
+    "images of every version, cluster size and feature are sound after random writes"
     for seed, (options, cluster) in enumerate(CASES):
         path = create(os.path.join(tmp, "i%d" % seed), options, SIZE)
         scribble(path, seed, SIZE, cluster, "extended" not in options)
@@ -136,7 +136,7 @@ def work(tmp, path, model, seed, cluster, text, steps=150, opts=None, turns=1, *
 
 @test(needs=NEEDS)
 def backing(tmp):
-    "over raw and qcow2 images that are longer, shorter and odd: what is below stays as it is"
+    "writes to an overlay leave its backing as it is, whatever their sizes"
     base = os.path.join(tmp, "base.raw")
     with open(base, "wb") as f:
         f.write(os.urandom(3 * M + 123 * 512))
@@ -158,7 +158,7 @@ def backing(tmp):
 
 @test(needs=NEEDS)
 def data_file(tmp):
-    "external data files; a raw one is the disk, byte by byte, at any time"
+    "images with external data files are written; a raw data file equals the disk at any time"
     for seed, (options, cluster) in enumerate((("", 65536), (",data_file_raw=on", 65536),
                                                (",data_file_raw=on,cluster_size=4096", 4096), (",extended_l2=on", 65536))):
         data = os.path.join(tmp, "data%d" % seed)
@@ -193,7 +193,7 @@ def snapshots(tmp):
 
 @test(needs=NEEDS)
 def small_caches(tmp):
-    "with caches of one table, and several clients at once, each on its part"
+    "with caches of one table several clients at once write the right data"
     for options, cluster in (("cluster_size=512", 512), ("cluster_size=4096,extended_l2=off", 4096)):
         path = create(os.path.join(tmp, "c%d" % cluster), options, 4 * M)
         scribble(path, 9, 4 * M, cluster)
@@ -227,7 +227,7 @@ def small_caches(tmp):
 
 @test(needs=NEEDS)
 def flushed_then_killed(tmp):
-    "kill -9 after a flush: what was flushed is there, and qemu-img finds leaks at most"
+    "after kill -9 flushed data is there, and qemu-img finds at most leaks"
     for seed, options in enumerate(("", "cluster_size=512", "extended_l2=on", "cluster_size=2M", "refcount_bits=64,cluster_size=512")):
         path = create(os.path.join(tmp, "k%d" % seed), options, SIZE)
         cluster = {"": 65536, "cluster_size=2M": 2 * M}.get(options, 512 if "512" in options else 65536)
@@ -249,7 +249,7 @@ def flushed_then_killed(tmp):
 
 @test(needs=NEEDS + ["qemu-storage-daemon"])
 def in_turn(tmp):
-    "qemu-storage-daemon and we write an image in turn, and each finds what the other left"
+    "qemu-storage-daemon and Tidemark write an image in turn, and each finds the other's data"
     for seed, (options, cluster) in enumerate((("", 65536), ("extended_l2=on", 65536), ("cluster_size=512", 512),
                                                ("compat=0.10", 65536), ("refcount_bits=1,compression_type=zstd", 65536))):
         path = os.path.join(tmp, "t%d" % seed)
@@ -276,7 +276,7 @@ def in_turn(tmp):
 
 @test(needs=NEEDS + ["qemu-storage-daemon"])
 def lazy(tmp):
-    "an image with lazy refcounts that QEMU was killed with: read as it is, repaired before it is written"
+    "an image with lazy refcounts left by a killed QEMU is read as it is, and repaired before it is written"
     path = create(os.path.join(tmp, "l"), "lazy_refcounts=on", SIZE)
     with Daemon(tmp, "--blockdev", definition(path), "--export", "type=nbd,id=e,node-name=disk0,name=disk0,writable=on",
                 binary=QSD, name="q") as d:
@@ -294,7 +294,7 @@ def lazy(tmp):
 
 @test(needs=NEEDS)
 def resizing(tmp):
-    "block_resize both ways: what is grown reads as zeroes, whatever was there before"
+    "after block_resize in both directions the grown part reads as zeroes"
     base = os.path.join(tmp, "base.raw")
     with open(base, "wb") as f:
         f.write(os.urandom(3 * M))
@@ -323,7 +323,7 @@ def resizing(tmp):
 
 @test(needs=NEEDS)
 def compressed(tmp):
-    "the compress filter: whole clusters and parts of them, over everything that was there"
+    "the compress filter writes whole clusters and parts of them over any old content"
     for seed, (options, cluster) in enumerate((("", 65536), ("compression_type=zstd", 65536), ("cluster_size=4k", 4096),
                                                ("cluster_size=512,refcount_bits=1", 512), ("cluster_size=2M", 2 * M),
                                                ("extended_l2=on", 65536))):

@@ -82,7 +82,7 @@ def same_files(a, b):
 
 @test(needs=NEEDS)
 def info(tmp):
-    "qemu-img info tells the size, also an odd one and one beyond 4 GiB"
+    "qemu-img info shows the size, also an odd one and one beyond 4 GiB"
     args = [*disk(tmp, "a", MIB), *disk(tmp, "odd", 3 * MIB + 513), *disk(tmp, "big", 5 * GIB + 512)]
     with Daemon(tmp, *args, qmp=False) as d:
         for name, size in (("a", MIB), ("odd", 3 * MIB + 1024), ("big", 5 * GIB + 512)):
@@ -93,7 +93,7 @@ def info(tmp):
 
 @test(needs=NEEDS)
 def map_of_file(tmp):
-    "qemu-img map of the export is that of the file: data, holes, fallocated, odd end"
+    "qemu-img map of the export equals that of the file: data, holes, fallocated, odd end"
     path = image(os.path.join(tmp, "disk0.img"), 16 * MIB + 512, [
         (0, noise(64 * KIB)), (5 * MIB, noise(MIB)), (16 * MIB, noise(512))])
     with open(path, "r+b") as f:
@@ -162,7 +162,7 @@ def io_patterns(tmp):
 
 @test(needs=NEEDS)
 def odd_size(tmp):
-    "the last bytes of a disk of an odd size come and go"
+    "the last bytes of a disk of odd size are written and read"
     data = noise(MIB + 77)
     path = image(os.path.join(tmp, "disk0.img"), len(data), [(0, data)])
     with Daemon(tmp, *disk(tmp, "disk0", path=path), qmp=False) as d:
@@ -209,7 +209,7 @@ def copies(tmp, where, path):
 
 @test(needs=NEEDS)
 def convert_unix(tmp):
-    "qemu-img convert and compare both ways over a unix socket"
+    "qemu-img convert and compare work both ways over a unix socket"
     with Daemon(tmp, *disk(tmp, "disk0", 32 * MIB, discard="unmap"), qmp=False) as d:
         source = copies(tmp, d, os.path.join(tmp, "disk0.img"))
         qemu_io(d, "write -z 20M 512")
@@ -218,7 +218,7 @@ def convert_unix(tmp):
 
 @test(needs=NEEDS)
 def convert_tcp(tmp):
-    "qemu-img convert and compare both ways over TCP, on threads and O_DIRECT"
+    "qemu-img convert and compare work both ways over TCP, with threads and O_DIRECT"
     with Daemon(tmp, "--io-engine", "threads", *disk(tmp, "disk0", 32 * MIB, export=False,
                                                      cache__direct="on"), nbd=False) as d:
         port = over_tcp(d)
@@ -230,7 +230,7 @@ def convert_tcp(tmp):
 
 @test(needs=NEEDS)
 def incremental_backup(tmp):
-    "a backup by QEMU's means: dirty extents are copied and the copy is equal again"
+    "an incremental backup by QEMU's tools makes the copy equal again"
     with Daemon(tmp, *disk(tmp, "disk0", 6 * GIB, export=False, discard="unmap")) as d:
         add_bitmaps(d, "b0", granularity=32768)
         qemu_io(d, "write -P 1 0 1M", "write -P 2 5G 1M")
@@ -251,7 +251,7 @@ def incremental_backup(tmp):
 
 @test(needs=[*NEEDS, QSD])
 def qsd_as_client(tmp):
-    "qemu-storage-daemon serves our export on; the writes arrive, and mark"
+    "qemu-storage-daemon re-exports our export, and its writes arrive and are marked"
     with Daemon(tmp, *disk(tmp, "disk0", 16 * MIB, export=False, discard="unmap")) as d:
         add_bitmaps(d, "b0")
         with Daemon(tmp, "--blockdev", "driver=nbd,node-name=n0,export=disk0,discard=unmap,"

@@ -57,7 +57,7 @@ def denied(d, *args, match="", **kwargs):
 
 @test(needs=NEEDS + ["nbdinfo", "nbdcopy", "qemu-img", "qemu-io"])
 def x509_clients(tmp):
-    "certificates over TCP: nbdinfo, nbdcopy, qemu-img and qemu-io agree, and data arrive unharmed"
+    "with certificates over TCP nbdinfo, nbdcopy, qemu-img and qemu-io transfer data unharmed"
     pki, number = Pki(tmp), port()
     alice = pki.client()
     source = os.path.join(tmp, "random")
@@ -87,7 +87,7 @@ def x509_clients(tmp):
 
 @test(needs=["nbdinfo", "qemu-io"])
 def psk_clients(tmp):
-    "pre-shared keys: nbdinfo and qemu-io; a wrong key or name does not get in"
+    "with pre-shared keys nbdinfo and qemu-io connect, and a wrong key or name does not"
     number = port()
     directory, keys = psk(os.path.join(tmp, "psk"), "alice", "bob")
     _, others = psk(os.path.join(tmp, "others"), "alice", "eve")
@@ -105,7 +105,7 @@ def psk_clients(tmp):
 
 @test(needs=NEEDS + ["qemu-nbd"])
 def other_clients(tmp):
-    "nbdsh (python3 -m nbd), qemu-nbd --list, and tidemark copy, with certificates and with keys"
+    "nbdsh (python3 -m nbd), qemu-nbd --list and tidemark copy connect with certificates and with keys"
     pki, numbers = Pki(tmp), (port(), port())
     alice = pki.client()
     directory, keys = psk(os.path.join(tmp, "psk"), "bob")
@@ -160,7 +160,7 @@ def other_servers(tmp):
 
 @test
 def users(tmp):
-    "on a unix socket without TLS a client is its user"
+    "on a unix socket without TLS a client's identity is its user"
     uid = os.getuid()
     with Daemon(tmp, "--object", "authz-simple,id=me,identity=uid=%d" % uid, "--object",
                 "authz-simple,id=you,identity=uid=%d" % (uid + 1), *disk(tmp, "disk0", 1 << 20)) as d:
@@ -173,7 +173,7 @@ def users(tmp):
 
 @test(needs=NEEDS)
 def authorized(tmp):
-    "tls-authz: whose name the list has gets in, and nobody else"
+    "tls-authz lets in the names on the access list, and nobody else"
     pki = Pki(tmp)
     with tls_server(tmp, x509(pki.server), "authz-list,id=a0,policy=deny,rules.0.match=" +
                     (DN % "alice").replace(",", ",,") + ",rules.0.policy=allow",
@@ -189,7 +189,7 @@ def authorized(tmp):
 
 @test
 def wrong_objects(tmp):
-    "a server is not started with credentials or lists that are none"
+    "a server does not start with an object of the wrong type as credentials or access list"
     directory, _ = psk(os.path.join(tmp, "psk"), "qemu")
     address = {"type": "unix", "data": {"path": os.path.join(tmp, "s")}}
     with Daemon(tmp, "--object", "secret,id=s0,data=x", "--object",
@@ -251,7 +251,7 @@ def exports(tmp):
 
 @test
 def in_the_clear(tmp):
-    "where TLS is there but not required, what needs a name says so"
+    "where TLS is optional, an export that needs an identity says so"
     directory, keys = psk(os.path.join(tmp, "psk"), "alice")
     with tls_server(tmp, "tls-creds-psk,id=t0,endpoint=server,dir=%s" % directory,
                     "authz-simple,id=alice,identity=alice", export=",allow-open=alice",
@@ -262,7 +262,7 @@ def in_the_clear(tmp):
 
 @test(needs=NEEDS)
 def reload(tmp):
-    "object-reload: sessions stay, and who comes next meets the new certificates"
+    "object-reload keeps sessions, and new ones get the new certificates"
     pki = Pki(tmp)
     alice = pki.client("alice")
     other = Authority(os.path.join(tmp, "other"))
@@ -313,7 +313,7 @@ def list_file(tmp):
 
 @test(needs=NEEDS)
 def many(tmp):
-    "many sessions with deep queues at once, clients that vanish, and all data right"
+    "many TLS sessions with deep queues and vanishing clients transfer all data unharmed"
     pki, size = Pki(tmp), 8 << 20
     alice = pki.client()
     with tls_server(tmp, x509(pki.server), size=size) as d:

@@ -52,7 +52,7 @@ def uri(d, export="disk0"):
 
 @test
 def info(tmp):
-    "nbdinfo negotiates extended headers and tells the map of more than 4 GiB in one extent"
+    "nbdinfo negotiates extended headers and shows more than 4 GiB in one extent"
     newer("nbdinfo", "--version")
     with exported(tmp, sparse(tmp, 9 * TIB), "b0") as d:
         about = json.loads(newer("nbdinfo", "--json", uri(d)).stdout)
@@ -82,7 +82,7 @@ h.block_status_64(h.get_size(), 0, lambda c, o, e, err: print(c, o, e[0][0], e[0
 
 @test
 def wide_contexts(tmp):
-    "a user context with values of 64 bits is listed, selected and told; libnbd's old API leaves it out"
+    "a user context with values of 64 bits is listed, selected and read; libnbd's old API leaves it out"
     with exported(tmp, sparse(tmp, 9 * TIB), "b0") as d:
         d.qmp("block-export-context-set", {"id": "e", "name": "stamp", "width": 64, "ranges": [
             {"offset": 0, "length": 5 * TIB, "value": 0xfedcba9876543210},

@@ -128,7 +128,7 @@ def replaced(tmp):
 
 @test
 def removed(tmp):
-    "who has selected a context that is removed, or made wider, keeps the last map"
+    "a client keeps the last map of a context that is removed or made wider"
     with serve(tmp) as d:
         attach(d, "m", (0, 10, 1))
         w = Wire(d.nbd_path).go(contexts=(USER + "m",))
@@ -151,7 +151,7 @@ def removed(tmp):
 
 @test
 def idle(tmp):
-    "who selected a user context and stays in the handshake does not keep a removed export"
+    "a client that selected a user context and stays in the handshake does not keep a removed export"
     with serve(tmp) as d:
         attach(d, "m", (0, 10, 1))
         w = ready(d)
@@ -187,7 +187,7 @@ def long_map(tmp):
 
 @test
 def backup(tmp):
-    "dirty, and of that what reads as zeroes, in one pass; clean extents are whole"
+    "the joint context shows dirty extents and which of them read as zeroes; clean extents are whole"
     with Daemon(tmp, *disk(tmp, "disk0", SIZE, export=False, discard="unmap")) as d:
         K = 65536
         d.qmp("block-export-add", {"type": "nbd", "id": "rw", "node-name": "disk0", "name": "rw",
@@ -224,7 +224,7 @@ def backup(tmp):
 
 @test
 def backup_of_an_error(tmp):
-    "where it can't be told what is allocated, dirty extents are to be read, which meets the error"
+    "if allocation is unknown, dirty extents are data, and reading them meets the error"
     module = os.path.join(BUILDDIR, "tests", "plugin", "faulty.so")
     if not os.path.exists(module):
         skip("the tests' plug-ins are not built")
@@ -248,7 +248,7 @@ def backup_of_an_error(tmp):
 
 @test
 def backup_walk(tmp):
-    "many dirty runs over few and over many extents: complete, in bounded answers, like the two apart"
+    "the joint context of many dirty runs is complete, in bounded answers, and equals the two contexts"
     size = 64 << 20
     with Daemon(tmp, *disk(tmp, "disk0", size, export=False, discard="unmap")) as d:
         d.qmp("block-dirty-bitmap-add", node="disk0", name="b", granularity=4096)

@@ -40,7 +40,7 @@ def ask(w, offset, length, flags=0, cookie=9):
 
 @test
 def bit_nine(tmp):
-    "bit 9 with structured replies and no contexts, and only where it is offered (NBD_FLAG_SEND_BLOCK_STATUS)"
+    "bit 9 is set with structured replies and no contexts, only where it is offered (NBD_FLAG_SEND_BLOCK_STATUS)"
     with draft(tmp) as d:
         d.qmp("block-export-add", {"type": "nbd", "id": "e2", "node-name": "disk0", "name": "plain"})
         expected = {(False, False, ()): 0, (True, False, ()): SEND_STATUS,
@@ -65,7 +65,7 @@ def bit_nine(tmp):
 
 @test
 def provisioning(tmp):
-    "HOLE and ZERO, in descriptors without a context (NBD_CMD_BLOCK_STATUS, 1.)"
+    "HOLE and ZERO come in descriptors without a context (NBD_CMD_BLOCK_STATUS, 1.)"
     with draft(tmp, bitmaps=()) as d:
         w = Wire(d.nbd_path).go()
         equal(w.do(WRITE, 65536, data=b"x" * 65536), 0)
@@ -91,7 +91,7 @@ def dirtiness(tmp):
 
 @test
 def chosen_bitmap(tmp):
-    "the option names the bitmap, or the first one is told (NBD_CMD_FLAG_STATUS_DIRTY)"
+    "the option names the bitmap, else the first one is reported (NBD_CMD_FLAG_STATUS_DIRTY)"
     with draft(tmp, bitmaps=("b0", "b1"), dirty_flag=6, bitmap="b1") as d:
         w = Wire(d.nbd_path).go()
         equal(w.do(WRITE, 0, data=b"x"), 0)
@@ -114,7 +114,7 @@ def chosen_bitmap(tmp):
 
 @test
 def errors(tmp):
-    "ranges and flags: EINVAL, and the session lives (NBD_CMD_BLOCK_STATUS)"
+    "wrong ranges and flags are EINVAL, and the session lives (NBD_CMD_BLOCK_STATUS)"
     with draft(tmp, dirty_flag=6) as d:
         w = Wire(d.nbd_path).go()
         for offset, length in ((0, 0), (0, (1 << 20) + 1), (1 << 20, 1), (2**64 - 1, 5)):
@@ -133,7 +133,7 @@ def errors(tmp):
 
 @test
 def one_or_the_other(tmp):
-    "a session with contexts speaks only the form of today"
+    "a session with contexts uses only the form of today"
     with draft(tmp, dirty_flag=6) as d:
         w = Wire(d.nbd_path).go(contexts=[BASE])
         equal(w.do(STATUS, 0, 512, DIRTY_FLAG), EINVAL)
@@ -146,7 +146,7 @@ def one_or_the_other(tmp):
 
 @test
 def fragmented_bitmap(tmp):
-    "a bitmap with many runs is told by bounded answers"
+    "a bitmap with many runs is reported in bounded answers"
     n = 20000
     with draft(tmp, dirty_flag=6, size=n * 8192) as d:
         w = Wire(d.nbd_path).go()
@@ -165,7 +165,7 @@ def fragmented_bitmap(tmp):
 
 @test
 def options(tmp):
-    "what the option takes, and how it is refused"
+    "the option block-status-2016 is checked, and wrong values are refused"
     with Daemon(tmp, *disk(tmp, "disk0", 1 << 20, export=False)) as d:
         d.qmp("block-dirty-bitmap-add", node="disk0", name="b0")
         d.qmp("block-dirty-bitmap-add", node="disk0", name="b1")

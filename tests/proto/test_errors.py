@@ -24,7 +24,7 @@ def faulty(tmp, size=8 * MIB, **options):
 
 @test
 def numbers(tmp):
-    "errors are told by the numbers of the protocol, and the session lives (Error values)"
+    "errors have the numbers of the protocol, and the session lives (Error values)"
     expected = {errno.EPERM: EPERM, errno.EROFS: EPERM, errno.EIO: EIO, errno.ENOMEM: ENOMEM,
                 errno.EINVAL: EINVAL, errno.ENOSPC: ENOSPC, errno.EDQUOT: ENOSPC,
                 errno.EFBIG: ENOSPC, errno.ETIMEDOUT: EIO, errno.EACCES: EIO, errno.EOVERFLOW: EIO,
@@ -44,7 +44,7 @@ def numbers(tmp):
 
 @test
 def flush(tmp):
-    "a flush that fails, and what is to be on stable storage (NBD_CMD_FLUSH, NBD_CMD_FLAG_FUA)"
+    "a failing flush or FUA write fails its request (NBD_CMD_FLUSH, NBD_CMD_FLAG_FUA)"
     with faulty(tmp, flush="on", errno=errno.ENOSPC) as d:
         for form in FORMS.values():
             w = Wire(d.nbd_path).go(**form)
@@ -62,7 +62,7 @@ def flush(tmp):
 
 @test
 def not_supported(tmp):
-    "ENOTSUP is for fast zeroing alone (Error values, NBD_CMD_FLAG_FAST_ZERO)"
+    "ENOTSUP is sent for fast zeroing alone (Error values, NBD_CMD_FLAG_FAST_ZERO)"
     with faulty(tmp, bad_offset=0, bad_length="8M", errno=errno.ENOTSUP) as d:
         for form in FORMS.values():
             w = Wire(d.nbd_path).go(**form)
@@ -73,7 +73,7 @@ def not_supported(tmp):
 
 @test
 def error_offset(tmp):
-    "a sparse read: what is known, then where it failed (NBD_REPLY_TYPE_ERROR_OFFSET)"
+    "a sparse read sends what it has, then where it failed (NBD_REPLY_TYPE_ERROR_OFFSET)"
     def payload(at, n):
         return struct.pack(">Q", at) + b"\xdd" * n
 
@@ -100,7 +100,7 @@ def error_offset(tmp):
 
 @test
 def several_offsets(tmp):
-    "a sparse read that fails in several places: all are told, each once"
+    "a sparse read that fails in several places reports each once"
     with faulty(tmp, bad_offset=2 * MIB, bad_length=4 * MIB) as d:
         w = Wire(d.nbd_path).go(extended=True)
         w.request(READ, 5, 0, 8 * MIB)
@@ -113,7 +113,7 @@ def several_offsets(tmp):
 
 @test
 def status_up_to_an_error(tmp):
-    "block status tells what it knows, then fails (NBD_CMD_BLOCK_STATUS)"
+    "block status reports what it knows, then fails (NBD_CMD_BLOCK_STATUS)"
     with faulty(tmp, bad_offset=3 * MIB, bad_length=1, status="on") as d:
         for form in (FORMS["structured"], FORMS["extended"]):
             w = Wire(d.nbd_path).go(contexts=["base:allocation"], **form)
@@ -126,7 +126,7 @@ def status_up_to_an_error(tmp):
 
 @test
 def under_a_reply(tmp):
-    "a disk that fails once the data are on their way: the session ends (NBD_CMD_READ), no other one"
+    "a disk that fails after a reply has begun ends that session (NBD_CMD_READ), and no other"
     expected = (bytes(MIB) + b"\xdd" * MIB) * 8
     for form, flags in ((FORMS["simple"], 0), (FORMS["structured"], DF), (FORMS["extended"], DF)):
         with faulty(tmp, size=16 * MIB, bad_offset=13 * MIB, bad_length=512, descriptor="on") as d:

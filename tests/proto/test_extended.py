@@ -127,7 +127,7 @@ def payload_of_writes(tmp):
 
 @test
 def payload_of_others(tmp):
-    "commands that take no payload: it is consumed, EINVAL (Request message)"
+    "a payload of a command that takes none is consumed, and EINVAL (Request message)"
     with serve(tmp) as d:
         w = Wire(d.nbd_path).go(extended=True, contexts=["base:allocation"])
         for command in (READ, FLUSH, TRIM, CACHE, ZEROES, 8, 77):
@@ -223,7 +223,7 @@ def huge_status(tmp):
 
 @test
 def status_form(tmp):
-    "descriptors of 16 bytes behind a count, for short ranges too (NBD_REPLY_TYPE_BLOCK_STATUS_EXT)"
+    "descriptors of 16 bytes follow a count, for short ranges too (NBD_REPLY_TYPE_BLOCK_STATUS_EXT)"
     with serve(tmp) as d:
         w = Wire(d.nbd_path).go(extended=True, contexts=["base:allocation"])
         equal(w.do(WRITE, 65536, data=content(65536)), 0)
@@ -321,7 +321,7 @@ def read_only(tmp):
 
 @test
 def fragmented(tmp):
-    "requests that arrive byte by byte, in odd pieces, and all at once"
+    "requests may arrive byte by byte, in odd pieces, and all at once"
     with serve(tmp) as d:
         w = Wire(d.nbd_path).go(extended=True, contexts=["base:allocation"])
         (context, _), = w.contexts.items()

@@ -81,7 +81,7 @@ def abort(tmp):
 
 @test
 def list_exports(tmp):
-    "LIST tells names and descriptions, and takes no data (NBD_OPT_LIST, NBD_REP_SERVER)"
+    "LIST sends names and descriptions, and takes no data (NBD_OPT_LIST, NBD_REP_SERVER)"
     with serve(tmp, "--export", "type=nbd,id=e2,node-name=disk0,name=naïve,description=second disk") \
             as d:
         w = Wire(d.nbd_path)
@@ -93,7 +93,7 @@ def list_exports(tmp):
 
 @test
 def info_and_go(tmp):
-    "INFO and GO tell export, name, description and block sizes (NBD_REP_INFO)"
+    "INFO and GO send export, name, description and block sizes (NBD_REP_INFO)"
     with serve(tmp, "--export", "type=nbd,id=e2,node-name=disk0,name=x,description=words") as d:
         for number in (OPT_INFO, OPT_GO):
             w = Wire(d.nbd_path)
@@ -156,7 +156,7 @@ def error_messages(tmp):
 
 @test
 def repeated_requests(tmp):
-    "information asked for twice is told once (NBD_REP_INFO)"
+    "information asked for twice is sent once (NBD_REP_INFO)"
     with serve(tmp) as d:
         w = Wire(d.nbd_path)
         found = w.opt(OPT_INFO, info_data("disk0", *[INFO_NAME, INFO_BLOCK_SIZE] * 1000))
@@ -219,7 +219,7 @@ def option_count(tmp):
 
 @test
 def fragmented(tmp):
-    "a handshake that arrives byte by byte"
+    "a handshake may arrive byte by byte"
     with serve(tmp) as d:
         w = Wire(d.nbd_path, flags=None)
         stream = struct.pack(">I", 3) + option(99, b"zz") + option(OPT_STRUCTURED) + \
@@ -241,7 +241,7 @@ def fragmented(tmp):
 
 @test
 def pipelined(tmp):
-    "a handshake and requests that arrive at once"
+    "a handshake and requests may arrive at once"
     with serve(tmp) as d:
         w = Wire(d.nbd_path, flags=None)
         w.send(struct.pack(">I", 3) + option(OPT_LIST) + option(OPT_STRUCTURED) +

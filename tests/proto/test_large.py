@@ -78,7 +78,7 @@ def check_all(w, reads, data, first=b""):
 
 @test
 def every_form(tmp):
-    "any size and place, simple, structured and extended, with DF and without"
+    "large reads of any size and place are right, simple, structured and extended, with DF and without"
     path, data = fill(tmp, 8 * M + 777)
     with Daemon(tmp, *disk(tmp, "disk0")) as d:
         for form in (dict(structured=False), dict(), dict(extended=True)):
@@ -101,7 +101,7 @@ def every_form(tmp):
 
 @test
 def holes(tmp):
-    "data and holes side by side"
+    "large reads over data and holes are right"
     path = os.path.join(tmp, "disk0.img")
     parts = [(0, os.urandom(200000)), (M, os.urandom(M)), (5 * M, os.urandom(12345))]
     image(path, 8 * M, parts)
@@ -117,7 +117,7 @@ def holes(tmp):
 
 @test
 def slow_readers(tmp):
-    "clients that do not read hold neither others nor discards of what they asked for"
+    "clients that do not read delay neither others nor discards of what they asked for"
     path, data = fill(tmp, 16 * M)
     with Daemon(tmp, *disk(tmp, "disk0", discard="unmap")) as d:
         slow = [Wire(d.nbd_path).go(structured=bool(i % 2)) for i in range(8)]
@@ -276,7 +276,7 @@ def with_tcp(d):
 
 @test
 def over_tcp(tmp):
-    "the same bytes over TCP"
+    "large reads over TCP are right"
     path, data = fill(tmp, 8 * M + 777)
     with Daemon(tmp, *disk(tmp, "disk0")) as d:
         where = with_tcp(d)

@@ -124,7 +124,7 @@ def idle_seconds(tmp):
 
 @test
 def request_size(tmp):
-    "max-request-size: told as NBD_INFO_BLOCK_SIZE; more is refused, payload and all (Size constraints)"
+    "max-request-size is sent as NBD_INFO_BLOCK_SIZE; more is refused, payload and all (Size constraints)"
     with serve(tmp, server="max-request-size=64k") as d:
         w = Wire(d.nbd_path)
         sizes = [data for kind, data in w.opt(OPT_INFO, info_data("disk0")) if data[:2] == b"\0\3"]

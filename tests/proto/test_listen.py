@@ -36,7 +36,7 @@ def mode(tmp):
 
 @test
 def stale(tmp):
-    "a socket left behind is replaced, a live one and other files are not"
+    "a stale socket is replaced, a live one and other files are not"
     path = os.path.join(tmp, "n")
     with bare(tmp) as d:
         with socket.socket(socket.AF_UNIX) as s:
@@ -71,7 +71,7 @@ def replaced(tmp):
 
 @test
 def tcp(tmp):
-    "TCP: serves, restarts at once on the same port, tells who has it"
+    "TCP serves, restarts at once on the same port, and an error names a port in use"
     port = free_port()
     addr = {"type": "inet", "data": {"host": "127.0.0.1", "port": str(port)}}
     with bare(tmp) as d:
@@ -93,7 +93,7 @@ def tcp(tmp):
 
 @test
 def tcp_families(tmp):
-    "ipv4 and ipv6 choose the families"
+    "ipv4 and ipv6 choose the address families"
     port = free_port()
     with bare(tmp) as d:
         start(d, {"type": "inet", "data": {"host": "", "port": str(port), "ipv6": False}})
@@ -180,7 +180,7 @@ def early_client(tmp):
 
 @test
 def twice(tmp):
-    "one server at a time, and none to stop twice"
+    "a server can't be started or stopped twice"
     with serve(tmp) as d:
         matches(raises(QMPError, d.qmp, "nbd-server-start",
                        {"addr": unix_at(os.path.join(tmp, "o"))}).desc, "already running")

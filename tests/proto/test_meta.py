@@ -78,7 +78,7 @@ def bitmap_of_another_node(tmp):
 
 @test
 def listing(tmp):
-    "LIST_META_CONTEXT: everything, wildcards and names (The base: metadata namespace)"
+    "LIST_META_CONTEXT lists everything, wildcards and names (The base: metadata namespace)"
     with with_bitmaps(tmp, "b0", "b1") as d:
         w = ready(d)
         dirty_all = [BITMAP + "b0", BITMAP + "b1"]
@@ -235,7 +235,7 @@ def write_each(w, size, step):
 
 @test
 def long_lists(tmp):
-    "a bitmap with many runs is told in full by bounded answers, of 131072 extents, others to the same end"
+    "a bitmap with many runs comes in bounded answers of 131072 extents, other contexts to the same end"
     size, step = 66 << 20, 1024
     with with_bitmaps(tmp, "b0", size=size, granularity=512) as d:
         w = Wire(d.nbd_path).go(contexts=[BITMAP + "b0"])
@@ -279,7 +279,7 @@ def same_end(tmp):
 
 @test
 def same_end_in_motion(tmp):
-    "all contexts of a reply end at the same place while what they tell changes"
+    "all contexts of a reply end at the same place while their extents change"
     size, bitmaps = 4 << 20, ["b%d" % i for i in range(300)]
     # Bitmaps that take their time and stay one extent.
     with with_bitmaps(tmp, *bitmaps, size=size, disabled=True, discard="unmap") as d:
@@ -306,7 +306,7 @@ def same_end_in_motion(tmp):
 
 @test
 def many_contexts(tmp):
-    "three hundred contexts at once"
+    "three hundred contexts can be selected at once"
     bitmaps = ["bitmap%03d" % i for i in range(300)]
     with with_bitmaps(tmp, *bitmaps) as d:
         w = Wire(d.nbd_path).go(contexts=[BASE] + [BITMAP + b for b in bitmaps])

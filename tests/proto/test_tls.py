@@ -102,7 +102,7 @@ def versions(tmp):
 
 @test(needs=NEEDS)
 def selective(tmp):
-    "SELECTIVETLS mode: what was agreed on before TLS is forgotten, and the rest works either way"
+    "SELECTIVETLS mode: what was negotiated before TLS is discarded, and the rest works either way"
     pki = Pki(tmp)
     with tls_server(tmp, x509(pki.server), more="tls-creds=t0,tls-required=off",
                     size=1 << 20) as d:
@@ -214,7 +214,7 @@ def large(tmp):
 
 @test(needs=NEEDS)
 def known(tmp):
-    "query-nbd-sessions and the event tell that it is TLS, and the name in the certificate"
+    "query-nbd-sessions and the event show that it is TLS, and the name in the certificate"
     pki = Pki(tmp)
     with tls_server(tmp, x509(pki.server)) as d:
         w = upgrade(Wire(d.nbd_path), pki)
@@ -258,7 +258,7 @@ def slow_to_shake_hands(tmp):
 
 @test(needs=NEEDS)
 def apart(tmp):
-    "one server with TLS and one without, on the same exports"
+    "one server with TLS and one without serve the same exports"
     pki = Pki(tmp)
     with tls_server(tmp, x509(pki.server)) as d:
         d.qmp("nbd-server-start", {"id": "plain", "addr": {"type": "unix", "data": {"path": tmp + "/p"}}})

@@ -46,7 +46,7 @@ def structured_reads(tmp):
 
 @test
 def sparse_reads(tmp):
-    "holes are told, zeroes are not sent; DF forbids it (NBD_CMD_READ, NBD_CMD_FLAG_DF)"
+    "holes are sent as such, not as zeroes; DF forbids it (NBD_CMD_READ, NBD_CMD_FLAG_DF)"
     with serve(tmp, size=8 << 20) as d:
         w = Wire(d.nbd_path).go()
         w.send(request(READ, 1, 0, 8 << 20))
@@ -79,7 +79,7 @@ def lengths_of_zero(tmp):
 
 @test
 def ranges(tmp):
-    "beyond the end: ENOSPC for writes, else EINVAL (Error values)"
+    "requests beyond the end are ENOSPC for writes, else EINVAL (Error values)"
     with serve(tmp, size=(1 << 20) + 333) as d:
         for structured in (False, True):
             w = Wire(d.nbd_path).go(structured=structured)
@@ -224,7 +224,7 @@ def half_close(tmp):
 
 @test
 def fragmented(tmp):
-    "requests that arrive byte by byte, and in odd pieces"
+    "requests may arrive byte by byte, and in odd pieces"
     with serve(tmp) as d:
         w = Wire(d.nbd_path).go()
         data = content(100)
@@ -276,7 +276,7 @@ def cut_in_payload(tmp):
 
 @test
 def not_reading(tmp):
-    "a client that does not read is not read from either, and holds up nobody"
+    "a client that does not read is not read from either, and delays nobody"
     with serve(tmp, size=4 << 20) as d:
         w = Wire(d.nbd_path).go()
         equal(w.do(WRITE, 0, data=content(1 << 20)), 0)
@@ -306,7 +306,7 @@ def not_reading(tmp):
 
 @test
 def not_reading_then_gone(tmp):
-    "clients that vanish with replies waiting for them"
+    "clients that vanish with replies waiting do no harm"
     with serve(tmp) as d:
         for _ in range(20):
             w = Wire(d.nbd_path).go()
@@ -318,7 +318,7 @@ def not_reading_then_gone(tmp):
 
 @test
 def deep_pipeline(tmp):
-    "thousands of requests in flight at once, of all kinds"
+    "thousands of requests of all kinds in flight at once are all answered"
     with serve(tmp, size=8 << 20) as d:
         w = Wire(d.nbd_path).go()
         n = 4000
@@ -380,7 +380,7 @@ def out_of_sight(tmp):
 
 @test
 def hard_with_load(tmp):
-    "a hard deletion and a stop under load, again and again"
+    "a hard deletion and a stop under load do no harm, again and again"
     with serve(tmp) as d:
         for round_ in range(10):
             wires = [Wire(d.nbd_path).go() for _ in range(4)]
