@@ -19,7 +19,7 @@ static int flush(BlkNode *node)
         blk_node_serial_begin(node);
         ret = node->driver->flush(node->handle);
         blk_node_serial_end(node);
-        if (ret < 0 && !node->n_children)
+        if (ret < 0 && (!node->n_children || blk_builtin_of(node->driver)->fails))
             blk_losses_note(node);
         return ret;
     }

@@ -16,7 +16,7 @@ typedef struct BlkLosses {
 
 void blk_losses_clear(BlkLosses *losses);
 
-/* A flush of a node without children has failed. Any thread. */
+/* A flush of a node without children has failed, or of one that fails by itself. Any thread. */
 void blk_losses_note(BlkNode *node);
 /* Before a node's driver is closed: its file stays known. Main. */
 void blk_losses_remember(BlkNode *node);

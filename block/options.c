@@ -70,9 +70,10 @@ const struct tidemark_option blk_common_options[] = {
 
 typedef struct Value {
     const struct tidemark_option *option; /* borrowed, static */
+    char *name;                           /* in full: of an element of a list it has its index */
     bool set, given;
     char *text;      /* STRING, ENUM */
-    uint64_t number; /* UINT, SIZE; BOOL: 0 or 1 */
+    uint64_t number; /* UINT, SIZE; BOOL: 0 or 1; LIST: how many */
 } Value;
 
 typedef struct Child {
@@ -89,6 +90,7 @@ struct BlkOptions {
 static void value_clear(void *data)
 {
     g_free(((Value *)data)->text);
+    g_free(((Value *)data)->name);
 }
 
 static void child_clear(void *data)
@@ -111,6 +113,7 @@ void blk_options_free(BlkOptions *options)
 typedef struct Context {
     json_object *object;
     const char *prefix;
+    const char *list; /* "LIST.0." within an element, else "" */
     GError **error;
 } Context;
 
@@ -136,21 +139,21 @@ static bool parse_number(const Context *c, Value *v, json_object *json)
     uint64_t number = json_object_get_uint64(json);
 
     if (!json_object_is_type(json, json_type_int))
-        return mistyped(c, o->name, "integer");
+        return mistyped(c, v->name, "integer");
     if (json_object_get_int64(json) < 0)
         return tm_error_set(c->error, "Parameter '%s%s' expects a non-negative number below 2^64",
-                            c->prefix, o->name);
+                            c->prefix, v->name);
     if (number > INT64_MAX)
-        return mistyped(c, o->name, "integer");
+        return mistyped(c, v->name, "integer");
     if (!in_range(o, number) && o->max)
         return tm_error_set(c->error,
                             "Parameter '%s%s' expects a value from %" PRIu64 " to %" PRIu64
                             ", not %" PRIu64,
-                            c->prefix, o->name, o->min, o->max, number);
+                            c->prefix, v->name, o->min, o->max, number);
     if (!in_range(o, number))
         return tm_error_set(
             c->error, "Parameter '%s%s' expects a value of at least %" PRIu64 ", not %" PRIu64,
-            c->prefix, o->name, o->min, number);
+            c->prefix, v->name, o->min, number);
     v->number = number;
     return true;
 }
@@ -161,13 +164,13 @@ static bool parse_text(const Context *c, Value *v, json_object *json)
     const char *text = json_object_get_string(json);
 
     if (!json_object_is_type(json, json_type_string))
-        return mistyped(c, o->name, "string");
+        return mistyped(c, v->name, "string");
     if (o->type == TIDEMARK_OPTION_ENUM && !is_choice(o, text))
         return tm_error_set(c->error, "Parameter '%s%s' does not accept value '%s'", c->prefix,
-                            o->name, text);
+                            v->name, text);
     if (strlen(text) != (size_t)json_object_get_string_len(json))
         return tm_error_set(c->error, "Parameter '%s%s' must not contain a zero byte", c->prefix,
-                            o->name);
+                            v->name);
     v->text = g_strdup(text);
     return true;
 }
@@ -178,7 +181,7 @@ static bool parse_value(const Context *c, Value *v, json_object *json)
     switch (v->option->type) {
     case TIDEMARK_OPTION_BOOL:
         if (!json_object_is_type(json, json_type_boolean))
-            return mistyped(c, v->option->name, "boolean");
+            return mistyped(c, v->name, "boolean");
         v->number = (uint64_t)json_object_get_boolean(json);
         return true;
     case TIDEMARK_OPTION_UINT:
@@ -187,6 +190,11 @@ static bool parse_value(const Context *c, Value *v, json_object *json)
     case TIDEMARK_OPTION_STRING:
     case TIDEMARK_OPTION_ENUM:
         return parse_text(c, v, json);
+    case TIDEMARK_OPTION_LIST:
+        if (!json_object_is_type(json, json_type_array))
+            return mistyped(c, v->name, "array");
+        v->number = json_object_array_length(json);
+        return true;
     }
     return false;
 }
@@ -210,6 +218,8 @@ static bool read_default(const struct tidemark_option *option, const char *text,
         return is_choice(option, text);
     case TIDEMARK_OPTION_STRING:
         return true;
+    case TIDEMARK_OPTION_LIST:
+        break;
     }
     return false;
 }
@@ -256,22 +266,31 @@ static bool find_member(const Context *c, const char *name, bool *present, json_
     return true;
 }
 
+static Value *append(GArray *values, const struct tidemark_option *option, char *name)
+{
+    g_array_append_vals(values, &(Value){ .option = option, .name = name }, 1);
+    return &g_array_index(values, Value, values->len - 1);
+}
+
+static bool parse_list(const Context *c, const struct tidemark_option *list, json_object *json,
+                       GArray *values);
+
 static bool parse_table(const Context *c, const struct tidemark_option *table, GArray *values)
 {
     for (const struct tidemark_option *o = table; o && o->name; o++) {
+        Value *v = append(values, o, g_strconcat(c->list, o->name, NULL));
         json_object *json = NULL;
         bool present;
-        Value *v;
 
-        g_array_append_vals(values, &(Value){ .option = o }, 1);
-        v = &g_array_index(values, Value, values->len - 1);
         if (!find_member(c, o->name, &present, &json))
             return false;
         if (!present && o->required)
-            return tm_error_set(c->error, "Parameter '%s%s' is missing", c->prefix, o->name);
+            return tm_error_set(c->error, "Parameter '%s%s' is missing", c->prefix, v->name);
         if (!present)
             set_default(v);
         else if (!parse_value(c, v, json))
+            return false;
+        if (present && o->type == TIDEMARK_OPTION_LIST && !parse_list(c, o, json, values))
             return false;
     }
     return true;
@@ -295,13 +314,52 @@ static bool parse_children(const Context *c, const struct tidemark_child *kinds,
     return true;
 }
 
+static bool has_field(const struct tidemark_option *table, const char *name)
+{
+    while (table->name && !g_str_equal(table->name, name))
+        table++;
+    return table->name != NULL;
+}
+
+/* An element of a list; its values are named after it. */
+static bool parse_element(const Context *c, const struct tidemark_option *list, size_t i,
+                          json_object *json, GArray *values)
+{
+    g_autofree char *name = g_strdup_printf("%s.%zu", list->name, i);
+    g_autofree char *within = g_strconcat(name, ".", NULL);
+    Context element = { json, c->prefix, within, c->error };
+
+    if (!*list->fields->name)
+        return parse_value(c, append(values, list->fields, g_steal_pointer(&name)), json);
+    if (!json_object_is_type(json, json_type_object))
+        return mistyped(c, name, "object");
+    json_object_object_foreach(json, member, value)
+    {
+        (void)value;
+        if (!has_field(list->fields, member))
+            return tm_error_set(c->error, "Parameter '%s%s%s' is unexpected", c->prefix, within,
+                                member);
+    }
+    return parse_table(&element, list->fields, values);
+}
+
+static bool parse_list(const Context *c, const struct tidemark_option *list, json_object *json,
+                       GArray *values)
+{
+    for (size_t i = 0; i < json_object_array_length(json); i++) {
+        if (!parse_element(c, list, i, json_object_array_get_idx(json, i), values))
+            return false;
+    }
+    return true;
+}
+
 static bool known(const BlkOptions *options, const char *path, bool *group)
 {
     size_t length = strlen(path);
 
     *group = false;
     for (guint i = 0; i < options->values->len; i++) {
-        const char *name = g_array_index(options->values, Value, i).option->name;
+        const char *name = g_array_index(options->values, Value, i).name;
 
         if (g_str_equal(name, path))
             return true;
@@ -355,7 +413,7 @@ static bool check_together(const Context *c, const BlkOptions *options)
 BlkOptions *blk_options_parse_at(const struct tidemark_driver *driver, json_object *object,
                                  const char *prefix, GError **error)
 {
-    Context c = { .object = object, .prefix = prefix, .error = error };
+    Context c = { object, prefix, "", error };
     g_autoptr(BlkOptions) options = g_new0(BlkOptions, 1);
 
     options->values = g_array_new(FALSE, TRUE, sizeof(Value));
@@ -388,7 +446,7 @@ static const Value *find_value(const BlkOptions *options, const char *name)
     for (guint i = 0; i < options->values->len; i++) {
         const Value *v = &g_array_index(options->values, Value, i);
 
-        if (g_str_equal(v->option->name, name))
+        if (g_str_equal(v->name, name))
             return v;
     }
     g_assert_not_reached();

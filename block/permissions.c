@@ -62,6 +62,8 @@ static Perms of_child(const BlkNode *parent, unsigned index, const BlkNode *chil
     else if (role == BLK_ROLE_BACKING)
         all = of_backing(all);
     all.shares &= ~(unsigned)BLK_PERM_RESIZE;
+    if (blk_builtin_of(parent->driver)->permit)
+        blk_builtin_of(parent->driver)->permit(parent->options, &all.needs, &all.shares);
     if (blk_options_bool(child->options, "force-share"))
         all.shares = BLK_PERM_ALL;
     return all;

@@ -76,6 +76,16 @@ static bool option_is_common(const char *name)
     return false;
 }
 
+static bool fields_make_sense(const struct tidemark_option *fields)
+{
+    const struct tidemark_option *f = fields;
+
+    while (f && f->name && f->type < TIDEMARK_OPTION_LIST &&
+           (f->type != TIDEMARK_OPTION_ENUM || f->choices))
+        f++;
+    return f && f != fields && !f->name;
+}
+
 static bool check_option(const char *path, const struct tidemark_driver *driver,
                          const struct tidemark_option *option, GError **error)
 {
@@ -83,12 +93,17 @@ static bool check_option(const char *path, const struct tidemark_driver *driver,
         return tm_error_set(error,
                             "Module '%s': option '%s' of driver '%s' is one that every driver has",
                             path, option->name, driver->name);
-    if (option->type > TIDEMARK_OPTION_ENUM)
+    if (option->type > TIDEMARK_OPTION_LIST)
         return tm_error_set(error, "Module '%s': option '%s' of driver '%s' has unknown type %d",
                             path, option->name, driver->name, (int)option->type);
     if (option->type == TIDEMARK_OPTION_ENUM && !option->choices)
         return tm_error_set(error, "Module '%s': option '%s' of driver '%s' has no choices", path,
                             option->name, driver->name);
+    if (option->type == TIDEMARK_OPTION_LIST && !fields_make_sense(option->fields))
+        return tm_error_set(error,
+                            "Module '%s': option '%s' of driver '%s' is a list without fields, or "
+                            "with a list among them",
+                            path, option->name, driver->name);
     if (option->default_value && !blk_option_accepts(option, option->default_value))
         return tm_error_set(error,
                             "Module '%s': option '%s' of driver '%s' does not accept its own "

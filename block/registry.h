@@ -5,6 +5,7 @@
  * Filled before the graph is used: the built-in ones by blk_registry_new(), plug-ins by --module
  * and the module directory. Main thread, except blk_registry_find() once it is filled. */
 #pragma once
+#include "block/options.h"
 #include "include/tidemark/driver.h"
 #include "util/sys.h"
 #include <glib.h>
@@ -72,6 +73,9 @@ typedef struct BlkBuiltin {
     BlkChildRole role;            /* of its children but the backing */
     const BlkFormat *format;      /* NULL: it is none */
     const struct BlkLocks *locks; /* block/permissions.h; NULL: it takes no image locks */
+    bool fails;                   /* by itself, as a medium does (block/losses.h) */
+    /* NULL, or changes what it needs and shares on its children (BLK_PERM_*). */
+    void (*permit)(const BlkOptions *options, unsigned *needs, unsigned *shares);
 } BlkBuiltin;
 /* Ends with a driver that is NULL; block/drivers/builtin.c. */
 extern const BlkBuiltin blk_builtins[];

@@ -7,6 +7,7 @@
 #include "block/registry.h"
 
 const BlkBuiltin blk_builtins[] = {
+    { &blk_driver_blkdebug, BLK_ROLE_FILTER, .fails = true, .permit = blk_blkdebug_permit },
     { &blk_driver_compress, BLK_ROLE_FILTER },
     { &blk_driver_file, .locks = &blk_locks_file },
     { &blk_driver_host_device, .locks = &blk_locks_file },

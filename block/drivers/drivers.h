@@ -4,8 +4,10 @@
  *
  * Static descriptions; any thread. */
 #pragma once
+#include "block/options.h"
 #include "include/tidemark/driver.h"
 
+extern const struct tidemark_driver blk_driver_blkdebug; /* blkdebug.c */
 extern const struct tidemark_driver blk_driver_compress; /* compress.c */
 extern const struct tidemark_driver blk_driver_file;     /* file/file.c: files and block devices */
 extern const struct tidemark_driver
@@ -15,3 +17,6 @@ extern const struct BlkLocks blk_locks_file;            /* file/file.c */
 extern const struct BlkFormat blk_format_qcow2;         /* qcow2/describe.c */
 extern const struct tidemark_driver blk_driver_qcow2;   /* qcow2/qcow2.c */
 extern const struct tidemark_driver blk_driver_raw;     /* raw.c */
+
+/* The permissions of a blkdebug filter on its child, besides a filter's. blkdebug_rules.c */
+void blk_blkdebug_permit(const BlkOptions *options, unsigned *needs, unsigned *shares);

@@ -33,7 +33,7 @@ extern "C" {
 
 /* Changes when the meaning or layout of anything here changes. A driver of another ABI is
  * refused. */
-#define TIDEMARK_ABI 3
+#define TIDEMARK_ABI 4
 
 struct tidemark_node; /* one opened node, known to the host; handed to open() */
 
@@ -45,6 +45,7 @@ enum tidemark_option_type {
     TIDEMARK_OPTION_UINT, /* 0 to 2^63-1, or within min..max */
     TIDEMARK_OPTION_SIZE, /* bytes; on the command line with the suffixes k M G T P E */
     TIDEMARK_OPTION_ENUM, /* one of choices */
+    TIDEMARK_OPTION_LIST, /* any number of elements, as fields describes them */
 };
 
 struct tidemark_option {
@@ -55,6 +56,9 @@ struct tidemark_option {
     const char *const *choices; /* ENUM: NULL-terminated */
     uint64_t min, max;          /* UINT and SIZE: inclusive; max 0 means no upper bound */
     const char *help;           /* one line */
+    /* LIST: the options that an element, an object, has, none of them a list; ends with a NULL
+     * name. One whose name is "" stands for elements that are such values themselves. */
+    const struct tidemark_option *fields;
 };
 
 /* A child: another node that this one stands on. The option of its name takes a node name or a
@@ -204,7 +208,8 @@ struct tidemark_host {
     /* Options by name, defaults applied; besides the driver's own, the common ones: "read-only",
      * "auto-read-only", "force-share", "cache.direct", "cache.no-flush" (bool), "discard"
      * ("ignore", "unmap"). Only during open(). option_is_set: given or defaulted; of a child:
-     * given, including null. */
+     * given, including null. The option_uint of a list is how many elements it has; those are
+     * options themselves, "LIST.0.FIELD", or "LIST.0" where fields has no names. */
     int (*option_is_set)(struct tidemark_node *node, const char *name);
     const char *(*option_string)(struct tidemark_node *node,
                                  const char *name);                        /* borrowed; or NULL */

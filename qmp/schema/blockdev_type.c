@@ -41,6 +41,8 @@ static GArray *begin_members(void)
     return g_array_new(TRUE, TRUE, sizeof(QmpMember));
 }
 
+static const QmpType *list_type(QmpTypes *types, const struct tidemark_option *list);
+
 static const QmpType *option_type(QmpTypes *types, const struct tidemark_option *o)
 {
     QmpType *t;
@@ -60,6 +62,8 @@ static const QmpType *option_type(QmpTypes *types, const struct tidemark_option 
         t = new_type(types, QMP_KIND_ENUM, "enum");
         t->values = o->choices;
         return t;
+    case TIDEMARK_OPTION_LIST:
+        return list_type(types, o);
     default:
         return &qmp_type_str;
     }
@@ -77,6 +81,16 @@ static const QmpType *group_type(QmpTypes *types, const struct tidemark_option *
 
     add_options(types, options, prefix, members);
     t->members = finish_members(types, members);
+    return t;
+}
+
+/* Of objects with those fields, or of values. */
+static const QmpType *list_type(QmpTypes *types, const struct tidemark_option *list)
+{
+    QmpType *t = new_type(types, QMP_KIND_ARRAY, "array");
+
+    t->element = *list->fields->name ? group_type(types, list->fields, "")
+                                     : option_type(types, list->fields);
     return t;
 }
 

@@ -613,7 +613,8 @@ BEYOND_QEMU = {
     "block-job-change",  # of QEMU 8.2
     *(c + o for c in ("blockdev-add.", "blockdev-reopen.options.") for o in (
         "bitmap-accept-changed", "bitmap-durability", "bitmap-store", "=qcow2.backing-names",
-        "=qcow2.discard-no-unref", "=qcow2.snapshot")),
+        "=qcow2.discard-no-unref", "=qcow2.snapshot", "=blkdebug.inject-delay",
+        "=blkdebug.inject-error.sectors")),
     "query-named-block-nodes.lost", "nbd-server-remove.mode wait",
     *("nbd-server-start." + k for k in (
         "handshake-max-seconds", "id", "idle-max-seconds", "max-bytes-in-flight",

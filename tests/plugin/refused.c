@@ -31,7 +31,11 @@ static const struct tidemark_option options[] = {
 #endif
     {
         .name = "colour",
+#ifdef VARIANT_list
+        .type = TIDEMARK_OPTION_LIST,
+#else
         .type = TIDEMARK_OPTION_ENUM,
+#endif
         .choices = choices,
 #ifdef VARIANT_default
         .default_value = "purple",

@@ -10,6 +10,16 @@
 
 static const char *const colours[] = { "red", "blue", NULL };
 
+static const struct tidemark_option rule[] = {
+    { .name = "event", .type = TIDEMARK_OPTION_ENUM, .choices = colours, .required = 1 },
+    { .name = "at", .type = TIDEMARK_OPTION_UINT, .default_value = "7" },
+    { 0 },
+};
+static const struct tidemark_option colour[] = {
+    { .name = "", .type = TIDEMARK_OPTION_ENUM, .choices = colours },
+    { 0 },
+};
+
 static const struct tidemark_option table[] = {
     { .name = "path", .type = TIDEMARK_OPTION_STRING, .required = 1 },
     { .name = "count", .type = TIDEMARK_OPTION_UINT, .min = 2, .max = 10, .default_value = "3" },
@@ -17,6 +27,8 @@ static const struct tidemark_option table[] = {
     { .name = "size", .type = TIDEMARK_OPTION_SIZE },
     { .name = "flag", .type = TIDEMARK_OPTION_BOOL, .default_value = "on" },
     { .name = "colour", .type = TIDEMARK_OPTION_ENUM, .choices = colours, .default_value = "red" },
+    { .name = "rules", .type = TIDEMARK_OPTION_LIST, .fields = rule },
+    { .name = "colours", .type = TIDEMARK_OPTION_LIST, .fields = colour },
     { .name = "server.host", .type = TIDEMARK_OPTION_STRING },
     { .name = "server.port.number", .type = TIDEMARK_OPTION_UINT },
     { 0 },
@@ -115,8 +127,39 @@ START_TEST(a_child_is_a_name_or_a_definition)
 }
 END_TEST
 
+START_TEST(elements_of_a_list_are_options)
+{
+    g_autoptr(BlkOptions) o = good(
+        ",\"rules\":[{\"event\":\"blue\"},{\"event\":\"red\",\"at\":1}],\"colours\":[\"red\"]");
+    g_autoptr(BlkOptions) none = good(",\"rules\":[]");
+
+    ck_assert_uint_eq(blk_options_uint(o, "rules"), 2);
+    ck_assert_str_eq(blk_options_string(o, "rules.0.event"), "blue");
+    ck_assert_uint_eq(blk_options_uint(o, "rules.0.at"), 7);
+    ck_assert(!blk_options_is_given(o, "rules.0.at"));
+    ck_assert_uint_eq(blk_options_uint(o, "rules.1.at"), 1);
+    ck_assert_uint_eq(blk_options_uint(o, "colours"), 1);
+    ck_assert_str_eq(blk_options_string(o, "colours.0"), "red");
+    ck_assert_uint_eq(blk_options_uint(none, "rules"), 0);
+    ck_assert(blk_options_is_set(none, "rules"));
+    ck_assert(!blk_options_is_set(none, "colours"));
+}
+END_TEST
+
 START_TEST(wrong_options_are_refused_as_qemu_does)
 {
+#define LIST(members) "{\"driver\":\"test\",\"path\":\"p\"," members "}"
+    bad(LIST("\"rules\":{}"), "Invalid parameter type for 'rules', expected: array");
+    bad(LIST("\"rules\":null"), "Invalid parameter type for 'rules', expected: array");
+    bad(LIST("\"rules\":[1]"), "Invalid parameter type for 'rules.0', expected: object");
+    bad(LIST("\"rules\":[{\"event\":\"red\"},{}]"), "Parameter 'rules.1.event' is missing");
+    bad(LIST("\"rules\":[{\"event\":\"no\"}]"),
+        "Parameter 'rules.0.event' does not accept value 'no'");
+    bad(LIST("\"rules\":[{\"event\":\"red\",\"x\":1}]"), "Parameter 'rules.0.x' is unexpected");
+    bad(LIST("\"colours\":[\"red\",\"no\"]"), "Parameter 'colours.1' does not accept value 'no'");
+    bad(LIST("\"colours\":[null]"), "Invalid parameter type for 'colours.0', expected: string");
+    bad(LIST("\"rules.0\":1"), "Parameter 'rules.0' is unexpected");
+#undef LIST
     bad("{\"path\":\"p\"}", "Parameter 'driver' is missing");
     bad("{\"driver\":\"test\"}", "Parameter 'path' is missing");
     bad("{\"driver\":3,\"path\":\"p\"}", "Invalid parameter type for 'driver', expected: string");
@@ -225,7 +268,7 @@ END_TEST
 static const struct {
     const char *module, *says;
 } refused[] = {
-    { "refused-abi.so", "is built for driver ABI 99, expected 3" },
+    { "refused-abi.so", "is built for driver ABI 99, expected 4" },
     { "refused-size.so", "it was built with another tidemark/driver.h" },
     { "refused-name.so", "malformed driver name 'not a name'" },
     { "refused-taken.so", "there is already a driver 'file'" },
@@ -233,6 +276,7 @@ static const struct {
     { "refused-discard.so", "driver 'refused' has children and a callback 'pwrite', so it needs" },
     { "refused-option.so", "option 'read-only' of driver 'refused' is one that every driver has" },
     { "refused-default.so", "does not accept its own default 'purple'" },
+    { "refused-list.so", "option 'colour' of driver 'refused' is a list without fields" },
     { "refused-null.so", "refuses to be loaded" },
     { "refused-symbol.so", "has no function 'tidemark_driver_init'" },
 };
@@ -295,6 +339,7 @@ int main(void)
     tcase_add_test(options, values_and_defaults_are_read);
     tcase_add_test(options, dotted_groups_are_nested_objects);
     tcase_add_test(options, a_child_is_a_name_or_a_definition);
+    tcase_add_test(options, elements_of_a_list_are_options);
     tcase_add_test(options, wrong_options_are_refused_as_qemu_does);
     tcase_add_test(options, errors_name_the_nested_option);
     tcase_add_test(options, a_missing_required_child_is_refused);
