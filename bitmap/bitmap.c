@@ -42,6 +42,13 @@ BmpBitmap *bmp_bitmap_new(BmpSet *set, const char *name, uint64_t granularity)
     return bitmap;
 }
 
+void bmp_bitmap_drop_frozen(BmpBitmap *bitmap)
+{
+    bmp_bits_clear_all(&bitmap->shown);
+    bmp_bits_clear_all(&bitmap->later);
+    bitmap->frozen = false;
+}
+
 BmpBitmap *bmp_bitmap_ref(BmpBitmap *bitmap)
 {
     __atomic_fetch_add(&bitmap->refs, 1, __ATOMIC_RELAXED);
@@ -53,6 +60,7 @@ void bmp_bitmap_unref(BmpBitmap *bitmap)
     if (!bitmap || __atomic_sub_fetch(&bitmap->refs, 1, __ATOMIC_ACQ_REL))
         return;
     bmp_bits_clear_all(&bitmap->bits);
+    bmp_bitmap_drop_frozen(bitmap);
     bmp_set_unref(bitmap->set);
     g_free(bitmap->reason);
     g_free(bitmap->name);
@@ -145,6 +153,13 @@ bool bmp_bitmap_check_usable(const BmpBitmap *bitmap, GError **error)
                         bitmap->name, bitmap->reason ? bitmap->reason : "reason unknown");
 }
 
+void bmp_bitmap_set_bytes(BmpBitmap *bitmap, uint64_t offset, uint64_t length)
+{
+    bmp_bits_set_bytes(&bitmap->bits, offset, length);
+    if (bitmap->frozen)
+        bmp_bits_set_bytes(&bitmap->later, offset, length);
+}
+
 /* ---- recording ------------------------------------------------------------------------------ */
 
 void bmp_bitmap_set_enabled(BmpBitmap *bitmap, bool enabled)
@@ -171,6 +186,8 @@ void bmp_bitmap_fold(BmpBitmap *bitmap)
     if (!bitmap->at || bitmap->at == bitmap->set->tail)
         return;
     bmp_chain_fold(bitmap->set, bitmap->at, &bitmap->bits);
+    if (bitmap->frozen)
+        bmp_chain_fold(bitmap->set, bitmap->at, &bitmap->later);
     bmp_bitmap_move_to_tail(bitmap);
 }
 

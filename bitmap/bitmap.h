@@ -149,6 +149,15 @@ bool bmp_bitmap_clear(BmpBitmap *bitmap, GError **error); /* errors: busy */
  * Errors, in QEMU's order: busy source, different disk sizes, busy target. */
 bool bmp_bitmap_merge(BmpBitmap *target, BmpBitmap *source, GError **error);
 
+/* Freezes it for a job: until it is thawed it is busy, and all who ask see what it was at this
+ * instant. What is marked meanwhile is kept apart; what is stored is both together. @to_change: it
+ * is not to be thawed as a whole. Errors: as bmp_bitmap_check_usable(); its store is read-only. */
+bool bmp_bitmap_freeze(BmpBitmap *bitmap, bool to_change, GError **error);
+/* @whole: what it was and what was marked since; else only that: the rest has been dealt with. */
+void bmp_bitmap_thaw(BmpBitmap *bitmap, bool whole);
+/* A range is dirty. */
+void bmp_bitmap_add(BmpBitmap *bitmap, uint64_t offset, uint64_t length);
+
 /* ---- one bitmap ----------------------------------------------------------------------------- */
 
 BmpBitmap *bmp_bitmap_ref(BmpBitmap *bitmap);

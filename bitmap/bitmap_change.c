@@ -28,7 +28,7 @@ static void count_all_if_lossy(BmpBitmap *bitmap)
     if (!set->lossy || !bitmap->enabled)
         return;
     before = bmp_bits_count(&bitmap->bits);
-    bmp_bits_set_bytes(&bitmap->bits, 0, set->size);
+    bmp_bitmap_set_bytes(bitmap, 0, set->size);
     bitmap->recovered += (bmp_bits_count(&bitmap->bits) - before) << bitmap->shift;
     g_free(bitmap->reason);
     bitmap->reason = g_strdup(BMP_LOSS);
@@ -248,6 +248,8 @@ void bmp_bitmap_confirm(BmpBitmap *bitmap, const BmpRecord *record)
     bmp_bitmap_fold(bitmap);
     if (bmp_bits_same_geometry(&bitmap->bits, &record->bits))
         bmp_bits_or(&bitmap->bits, &record->bits);
+    if (bitmap->frozen && bmp_bits_same_geometry(&bitmap->later, &record->bits))
+        bmp_bits_or(&bitmap->later, &record->bits);
     if (record->inconsistent && !bitmap->inconsistent) {
         bitmap->was_enabled = bitmap->enabled;
         if (bitmap->enabled)
@@ -269,7 +271,7 @@ void bmp_set_distrust(BmpSet *set, const char *why)
         if (!bitmap->enabled || bitmap->inconsistent)
             continue;
         bmp_bitmap_confirm(bitmap, &record);
-        bmp_bits_set_bytes(&bitmap->bits, 0, set->size); /* for whoever is still reading it */
+        bmp_bitmap_set_bytes(bitmap, 0, set->size); /* for whoever is still reading it */
         if (bitmap->persistent && set->store) {
             set->store->catalogue_good = false;
             set->store->doubted = true;
@@ -340,4 +342,43 @@ void bmp_backup_free(BmpBackup *backup)
     bmp_bitmap_unref(backup->bitmap);
     g_free(backup->reason);
     g_free(backup);
+}
+
+/* ---- freezing ------------------------------------------------------------------------------- */
+
+bool bmp_bitmap_freeze(BmpBitmap *bitmap, bool to_change, GError **error)
+{
+    g_assert(bitmap->set->changing);
+    if (!bmp_bitmap_check_usable(bitmap, error) || (to_change && !check_writable(bitmap, error)))
+        return false;
+    bmp_bitmap_fold(bitmap);
+    bmp_bits_clone(&bitmap->shown, &bitmap->bits);
+    bmp_bits_init(&bitmap->later, bitmap->set->size, bitmap->shift);
+    bitmap->frozen = true;
+    bmp_bitmap_busy_begin(bitmap);
+    return true;
+}
+
+void bmp_bitmap_thaw(BmpBitmap *bitmap, bool whole)
+{
+    g_assert(bitmap->set->changing && bitmap->frozen);
+    bmp_bitmap_fold(bitmap);
+    if (!whole) {
+        bmp_bits_clear_all(&bitmap->bits);
+        bitmap->bits = bitmap->later;
+        bitmap->later.root = NULL;
+        g_clear_pointer(&bitmap->reason, g_free);
+        bitmap->recovered = 0;
+        count_all_if_lossy(bitmap);
+        touch(bitmap);
+    }
+    bmp_bitmap_drop_frozen(bitmap);
+    bmp_bitmap_busy_end(bitmap);
+}
+
+void bmp_bitmap_add(BmpBitmap *bitmap, uint64_t offset, uint64_t length)
+{
+    g_assert(bitmap->set->changing);
+    bmp_bits_set_bytes(&bitmap->bits, offset, length);
+    touch(bitmap);
 }

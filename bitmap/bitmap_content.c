@@ -9,7 +9,7 @@ static void bitmap_snapshot(BmpBitmap *bitmap, BmpBits *bits)
 {
     bmp_set_lock(bitmap->set);
     bmp_bitmap_refresh(bitmap);
-    bmp_bits_clone(bits, &bitmap->bits);
+    bmp_bits_clone(bits, bmp_bitmap_shown(bitmap));
     bmp_set_unlock(bitmap->set);
 }
 

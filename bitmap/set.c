@@ -110,7 +110,7 @@ static void mark_disabled(BmpSet *set, uint64_t offset, uint64_t length, uint64_
         BmpBitmap *bitmap = set->bitmaps->pdata[i];
 
         if (!bitmap->enabled && bitmap->since > epoch)
-            bmp_bits_set_bytes(&bitmap->bits, offset, length);
+            bmp_bitmap_set_bytes(bitmap, offset, length);
     }
     bmp_set_unlock(set);
 }

@@ -77,6 +77,9 @@ struct BmpBitmap {
     BmpBits bits;     /* what it has folded */
     bool cutting;     /* the disk is becoming shorter: */
     BmpBits uncut;    /* what it had folded before */
+    bool frozen;      /* and so these: */
+    BmpBits shown;    /* what it was when it was frozen */
+    BmpBits later;    /* what it has folded since then, too */
     char *reason;     /* why it is inconsistent, or dirtier than was written; or NULL */
     uint64_t recovered;
 };
@@ -124,6 +127,16 @@ void bmp_chain_free(BmpSet *set);
 
 /* Without content, of a set that does not have it yet; a reference. */
 BmpBitmap *bmp_bitmap_new(BmpSet *set, const char *name, uint64_t granularity);
+void bmp_bitmap_drop_frozen(BmpBitmap *bitmap);
+/* What is marked other than by the tracker. */
+void bmp_bitmap_set_bytes(BmpBitmap *bitmap, uint64_t offset, uint64_t length);
+
+/* What those see who ask. */
+static inline const BmpBits *bmp_bitmap_shown(const BmpBitmap *bitmap)
+{
+    return bitmap->frozen ? &bitmap->shown : &bitmap->bits;
+}
+
 /* It records from now on, or no longer. */
 void bmp_bitmap_start(BmpBitmap *bitmap);
 void bmp_bitmap_stop(BmpBitmap *bitmap);

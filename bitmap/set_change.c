@@ -84,8 +84,12 @@ void bmp_set_resize(BmpSet *set, uint64_t size)
         set->touched |= bitmap->persistent;
         take_uncut(bitmap);
         bmp_bits_resize(&bitmap->bits, size);
+        if (bitmap->frozen) {
+            bmp_bits_resize(&bitmap->shown, size);
+            bmp_bits_resize(&bitmap->later, size);
+        }
         if (size > old)
-            bmp_bits_set_bytes(&bitmap->bits, old, size - old);
+            bmp_bitmap_set_bytes(bitmap, old, size - old);
     }
     bmp_chain_seal(set, SHIFT_MIN, true);
 }

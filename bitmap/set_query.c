@@ -67,7 +67,7 @@ size_t bmp_set_count_all(BmpSet *set, BmpCounted **out)
         BmpBitmap *bitmap = set->bitmaps->pdata[i];
 
         (*out)[i].bitmap = bmp_bitmap_ref(bitmap);
-        (*out)[i].count = bmp_bits_count(&bitmap->bits) << bitmap->bits.shift;
+        (*out)[i].count = bmp_bits_count(bmp_bitmap_shown(bitmap)) << bitmap->shift;
     }
     bmp_set_unlock(set);
     return n;
@@ -96,7 +96,9 @@ size_t bmp_set_memory(BmpSet *set)
         BmpBitmap *bitmap = set->bitmaps->pdata[i];
 
         n += sizeof(*bitmap) + strlen(bitmap->name) + 1 +
-             bmp_page_tree_memory(bitmap->bits.root, seen);
+             bmp_page_tree_memory(bitmap->bits.root, seen) +
+             bmp_page_tree_memory(bitmap->shown.root, seen) +
+             bmp_page_tree_memory(bitmap->later.root, seen);
     }
     bmp_set_unlock(set);
     return n;

@@ -8,7 +8,7 @@
 
 /* How to take back one step. */
 typedef struct Undo {
-    enum { UNDO_ADD, UNDO_REMOVE, UNDO_CHANGE } kind;
+    enum { UNDO_ADD, UNDO_REMOVE, UNDO_CHANGE, UNDO_FREEZE } kind;
     BmpBitmap *bitmap; /* a reference */
     BmpBackup *backup; /* UNDO_CHANGE */
 } Undo;
@@ -102,6 +102,21 @@ bool blk_bitmap_changes_merge(BlkBitmapChanges *c, BmpBitmap *target, BmpBitmap 
     return bmp_bitmap_merge(target, source, error);
 }
 
+bool blk_bitmap_changes_freeze(BlkBitmapChanges *c, BmpBitmap *bitmap, bool to_change,
+                               GError **error)
+{
+    if (!bmp_bitmap_freeze(bitmap, to_change, error))
+        return false;
+    note(c, UNDO_FREEZE, bitmap, NULL);
+    return true;
+}
+
+void blk_bitmap_changes_thaw(BlkBitmapChanges *c, BmpBitmap *bitmap)
+{
+    note(c, UNDO_CHANGE, bitmap, bmp_bitmap_backup(bitmap));
+    bmp_bitmap_thaw(bitmap, false);
+}
+
 static void take_back(Undo *undo)
 {
     switch (undo->kind) {
@@ -113,6 +128,9 @@ static void take_back(Undo *undo)
         break;
     case UNDO_CHANGE:
         bmp_bitmap_restore(undo->bitmap, g_steal_pointer(&undo->backup));
+        break;
+    case UNDO_FREEZE:
+        bmp_bitmap_thaw(undo->bitmap, true);
         break;
     }
 }

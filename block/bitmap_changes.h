@@ -24,6 +24,10 @@ bool blk_bitmap_changes_apply(BlkBitmapChanges *changes, BmpBitmap *bitmap,
                               bool (*fn)(BmpBitmap *bitmap, GError **error), GError **error);
 bool blk_bitmap_changes_merge(BlkBitmapChanges *changes, BmpBitmap *target, BmpBitmap *source,
                               GError **error);
+/* bmp_bitmap_freeze(). And what is thawed is only what was marked since then. */
+bool blk_bitmap_changes_freeze(BlkBitmapChanges *changes, BmpBitmap *bitmap, bool to_change,
+                               GError **error);
+void blk_bitmap_changes_thaw(BlkBitmapChanges *changes, BmpBitmap *bitmap);
 
-/* All of them, the last one first. */
+/* All of them, the last one first. A bitmap that was thawed is then whole, and stays thawed. */
 void blk_bitmap_changes_take_back(BlkBitmapChanges *changes);

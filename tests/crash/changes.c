@@ -7,12 +7,13 @@
 
 #define OPERATIONS 4u
 
-typedef enum { DO_ADD, DO_REMOVE, DO_CLEAR, DO_ENABLE, DO_DISABLE, DO_MERGE } What;
+typedef enum { DO_ADD, DO_REMOVE, DO_CLEAR, DO_ENABLE, DO_DISABLE, DO_MERGE, DO_FREEZE } What;
 
 typedef struct Undo {
     What what;
     BmpBitmap *bitmap; /* a reference */
     BmpBackup *backup;
+    Disk *thawed; /* it was frozen */
 } Undo;
 
 static BmpBitmap *find(Disk *disk, const ModelBitmap *b)
@@ -48,6 +49,29 @@ static bool add(Run *run, Disk *disk, Undo *undo)
     return true;
 }
 
+/* As a job does when it begins, and when it ends. */
+static bool freeze(Run *run, Disk *disk, ModelBitmap *b, Undo *undo)
+{
+    bool whole = rng_chance(&run->rng, 2);
+
+    if (b->inconsistent)
+        return false;
+    undo->bitmap = find(disk, b);
+    undo->thawed = b->frozen ? disk : NULL;
+    if (!b->frozen) {
+        model_freeze(b, &disk->unflushed, &disk->lost);
+        if (!bmp_bitmap_freeze(undo->bitmap, true, NULL))
+            run_fail(run, "%s can't be frozen", b->name);
+        return true;
+    }
+    undo->backup = bmp_bitmap_backup(undo->bitmap);
+    bmp_bitmap_thaw(undo->bitmap, whole);
+    model_thaw(b, whole);
+    if (!whole && b->enabled && bmp_set_lossy(disk->set))
+        model_fill(&disk->after, b);
+    return true;
+}
+
 static bool alter(Run *run, Disk *disk, ModelBitmap *b, Undo *undo)
 {
     ModelDisk *model = &disk->after;
@@ -56,6 +80,8 @@ static bool alter(Run *run, Disk *disk, ModelBitmap *b, Undo *undo)
     bool ok;
 
     if (undo->what != DO_REMOVE && (b->inconsistent || source->inconsistent))
+        return false;
+    if (b->frozen || source->frozen)
         return false;
     undo->bitmap = find(disk, b);
     from = find(disk, source);
@@ -98,8 +124,9 @@ static bool alter(Run *run, Disk *disk, ModelBitmap *b, Undo *undo)
 
 static bool operation(Run *run, Disk *disk, Undo *undo)
 {
-    static const What whats[] = { DO_ADD,   DO_ADD,    DO_ADD,    DO_REMOVE,  DO_CLEAR,
-                                  DO_CLEAR, DO_ENABLE, DO_ENABLE, DO_DISABLE, DO_MERGE };
+    static const What whats[] = { DO_ADD,    DO_ADD,    DO_ADD,    DO_REMOVE,  DO_CLEAR,
+                                  DO_CLEAR,  DO_ENABLE, DO_ENABLE, DO_DISABLE, DO_MERGE,
+                                  DO_FREEZE, DO_FREEZE, DO_FREEZE };
     ModelDisk *model = &disk->after;
 
     memset(undo, 0, sizeof(*undo));
@@ -108,7 +135,25 @@ static bool operation(Run *run, Disk *disk, Undo *undo)
         undo->what = DO_ADD;
     if (undo->what == DO_ADD)
         return add(run, disk, undo);
+    if (undo->what == DO_FREEZE)
+        return freeze(run, disk, &model->bitmaps[rng_below(&run->rng, model->n)], undo);
     return alter(run, disk, &model->bitmaps[rng_below(&run->rng, model->n)], undo);
+}
+
+static void unfreeze(BmpBitmap *bitmap)
+{
+    if (bmp_bitmap_busy(bitmap))
+        bmp_bitmap_thaw(bitmap, true);
+}
+
+/* It stays thawed, and is whole. */
+static void note_thawed(const Undo *undo)
+{
+    ModelBitmap *b =
+        undo->thawed ? model_find(&undo->thawed->model, bmp_bitmap_name(undo->bitmap)) : NULL;
+
+    if (b)
+        b->frozen = false;
 }
 
 static void take_back(Undo *undo)
@@ -117,6 +162,8 @@ static void take_back(Undo *undo)
         bmp_bitmap_remove(undo->bitmap, NULL);
     else if (undo->what == DO_REMOVE)
         bmp_bitmap_unremove(undo->bitmap);
+    else if (undo->what == DO_FREEZE && !undo->thawed)
+        unfreeze(undo->bitmap);
     else
         bmp_bitmap_restore(undo->bitmap, g_steal_pointer(&undo->backup));
 }
@@ -171,6 +218,8 @@ void workload_change(Run *run)
     for (unsigned i = count; i-- > 0;) {
         if (!done)
             take_back(&undos[i]);
+        if (!done)
+            note_thawed(&undos[i]);
         bmp_backup_free(undos[i].backup);
         bmp_bitmap_unref(undos[i].bitmap);
     }

@@ -49,6 +49,8 @@ void model_written(ModelDisk *disk, uint64_t offset, uint64_t length)
     for (unsigned i = 0; i < disk->n; i++) {
         if (disk->bitmaps[i].enabled)
             model_set(&disk->bitmaps[i].must, disk->bitmaps[i].shift, offset, length);
+        if (disk->bitmaps[i].enabled && disk->bitmaps[i].frozen)
+            model_set(&disk->bitmaps[i].later, disk->bitmaps[i].shift, offset, length);
     }
 }
 
@@ -57,6 +59,8 @@ void model_flushed(ModelDisk *disk, const ModelBits *lost)
     for (unsigned i = 0; i < disk->n; i++) {
         for (size_t k = 0; k < MODEL_WORDS; k++)
             disk->bitmaps[i].unflushed.words[k] &= lost->words[k];
+        for (size_t k = 0; k < MODEL_WORDS; k++)
+            disk->bitmaps[i].later_unflushed.words[k] &= lost->words[k];
     }
 }
 
@@ -70,6 +74,7 @@ void model_fill(ModelDisk *disk, ModelBitmap *bitmap)
 {
     model_set(&bitmap->must, bitmap->shift, 0, disk->size);
     model_set(&bitmap->may, bitmap->shift, 0, disk->size);
+    model_set(&bitmap->later, bitmap->shift, 0, disk->size);
     bitmap->exact = false;
 }
 
@@ -110,6 +115,26 @@ void model_clear(ModelBitmap *bitmap)
     bitmap->exact = true;
 }
 
+void model_freeze(ModelBitmap *bitmap, const ModelBits *unflushed, const ModelBits *lost)
+{
+    bitmap->frozen = true;
+    bitmap->shown = bitmap->must;
+    memset(&bitmap->later, 0, sizeof(bitmap->later));
+    for (size_t k = 0; k < MODEL_WORDS; k++)
+        bitmap->later_unflushed.words[k] =
+            bitmap->enabled ? unflushed->words[k] | lost->words[k] : 0;
+}
+
+void model_thaw(ModelBitmap *bitmap, bool whole)
+{
+    bitmap->frozen = false;
+    if (whole)
+        return;
+    bitmap->must = bitmap->may = bitmap->later;
+    bitmap->unflushed = bitmap->later_unflushed;
+    bitmap->exact = true;
+}
+
 void model_merge(ModelDisk *disk, ModelBitmap *to, const ModelBitmap *from)
 {
     model_or(&to->must, to->shift, &from->must, from->shift, disk->size);
@@ -138,9 +163,12 @@ void model_resize(ModelDisk *disk, uint64_t size)
         if (size > disk->size) {
             model_set(&bitmap->must, bitmap->shift, disk->size, size - disk->size);
             model_set(&bitmap->may, bitmap->shift, disk->size, size - disk->size);
+            model_set(&bitmap->later, bitmap->shift, disk->size, size - disk->size);
         } else {
             cut(&bitmap->must, bitmap->shift, size);
             cut(&bitmap->may, bitmap->shift, size);
+            cut(&bitmap->shown, bitmap->shift, size);
+            cut(&bitmap->later, bitmap->shift, size);
         }
     }
     disk->size = size;
@@ -171,6 +199,7 @@ void model_found_with_size(ModelDisk *disk, uint64_t size, bool unsure)
 void model_drop_transient(ModelDisk *disk)
 {
     for (unsigned i = disk->n; i-- > 0;) {
+        disk->bitmaps[i].frozen = false;
         if (!disk->bitmaps[i].persistent)
             model_remove(disk, &disk->bitmaps[i]);
     }

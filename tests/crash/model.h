@@ -29,6 +29,10 @@ typedef struct ModelBitmap {
     /* P5: granules of 512 bytes that were not on the medium when it began: what it was told of as
      * clean may be lost yet. */
     ModelBits unflushed;
+    /* Frozen: what it shows, what was written since, and what was unflushed then. What is stored is
+     * all of it: must and may. */
+    bool frozen;
+    ModelBits shown, later, later_unflushed;
 } ModelBitmap;
 
 typedef struct ModelDisk {
@@ -66,6 +70,8 @@ ModelBitmap *model_add(ModelDisk *disk, const char *name, unsigned shift, bool p
                        bool enabled);
 void model_remove(ModelDisk *disk, ModelBitmap *bitmap);
 void model_clear(ModelBitmap *bitmap);
+void model_freeze(ModelBitmap *bitmap, const ModelBits *unflushed, const ModelBits *lost);
+void model_thaw(ModelBitmap *bitmap, bool whole);
 void model_merge(ModelDisk *disk, ModelBitmap *to, const ModelBitmap *from);
 void model_resize(ModelDisk *disk, uint64_t size);
 /* What a power loss that leaves the disk with @size bytes makes of it. @unsure: the store may not

@@ -63,6 +63,7 @@ static void take_over(Run *run, Disk *disk)
         b->must = b->may = f->bits;
         b->exact &= !f->recovered;
         b->inconsistent = f->inconsistent;
+        b->frozen = false;
     }
     run->version++;
 }
@@ -139,7 +140,7 @@ void session_check(Run *run, Disk *disk)
             return;
         }
         model_read(bitmap, disk->model.size, &bits);
-        if (!b->inconsistent && memcmp(&bits, &b->must, sizeof(bits)))
+        if (!b->inconsistent && memcmp(&bits, b->frozen ? &b->shown : &b->must, sizeof(bits)))
             run_fail(run, "step %u: %s in memory has another content", run->step, b->name);
     }
 }

@@ -1,8 +1,8 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* tests/unit/test_bitmap_model.c: random writes, changes, resizes and queries on a disk, against
- * one array of bytes a bitmap, which must be equal at every granularity (I1, I2); that deltas stay
- * bounded (I3), and memory with what is dirty. TM_TEST_SEED, default 1. */
+/* tests/unit/test_bitmap_model.c: random writes, changes, freezings, resizes and queries on a disk,
+ * against arrays of bytes for each bitmap, which must be equal at every granularity (I1, I2); that
+ * deltas stay bounded (I3), and memory with what is dirty. TM_TEST_SEED, default 1. */
 #include "bitmap/bitmap.h"
 #include "bitmap/set.h"
 
@@ -12,11 +12,14 @@
 
 #define MAX_BITMAPS 12
 #define MAX_SIZE    (UINT64_C(6) << 20)
+#define SET_SIZE    (MAX_SIZE / 512 + 1)
 
 typedef struct Twin {
     BmpBitmap *bitmap; /* a reference */
     bool enabled;
     uint8_t *set; /* a byte per granule, room for MAX_SIZE */
+    bool frozen;
+    uint8_t *shown, *later; /* while it is frozen */
 } Twin;
 
 typedef struct World {
@@ -45,6 +48,8 @@ static void twin_mark(Twin *t, uint64_t offset, uint64_t length)
 
     for (uint64_t i = offset / g; length && i <= (offset + length - 1) / g; i++)
         t->set[i] = 1;
+    for (uint64_t i = offset / g; t->frozen && length && i <= (offset + length - 1) / g; i++)
+        t->later[i] = 1;
 }
 
 static void world_write(World *w)
@@ -72,15 +77,27 @@ static void world_add(World *w)
     t->bitmap = bmp_set_add(w->set, name, &options, NULL);
     ck_assert_ptr_nonnull(t->bitmap);
     t->enabled = !options.disabled;
-    t->set = g_malloc0(MAX_SIZE / 512 + 1);
+    t->set = g_malloc0(SET_SIZE);
+    t->shown = g_malloc0(SET_SIZE);
+    t->later = g_malloc0(SET_SIZE);
+    t->frozen = false;
     w->n++;
+}
+
+static void twin_free(Twin *t)
+{
+    bmp_bitmap_unref(t->bitmap);
+    g_free(t->set);
+    g_free(t->shown);
+    g_free(t->later);
 }
 
 static void world_remove(World *w, unsigned i)
 {
-    ck_assert(bmp_bitmap_remove(w->twins[i].bitmap, NULL));
-    bmp_bitmap_unref(w->twins[i].bitmap);
-    g_free(w->twins[i].set);
+    ck_assert(bmp_bitmap_remove(w->twins[i].bitmap, NULL) == !w->twins[i].frozen);
+    if (w->twins[i].frozen)
+        return;
+    twin_free(&w->twins[i]);
     memmove(&w->twins[i], &w->twins[i + 1], (--w->n - i) * sizeof(Twin));
 }
 
@@ -102,7 +119,9 @@ static void world_resize(World *w)
     for (unsigned i = 0; i < w->n; i++) {
         Twin *t = &w->twins[i];
 
-        memset(t->set + granules(t, size), 0, MAX_SIZE / 512 + 1 - granules(t, size));
+        memset(t->set + granules(t, size), 0, SET_SIZE - granules(t, size));
+        memset(t->shown + granules(t, size), 0, SET_SIZE - granules(t, size));
+        memset(t->later + granules(t, size), 0, SET_SIZE - granules(t, size));
         if (size > w->size)
             twin_mark(t, w->size, size - w->size);
     }
@@ -110,17 +129,17 @@ static void world_resize(World *w)
 }
 
 /* A change of a bitmap, half of them taken back. */
-static void world_alter(World *w, Twin *t, const Twin *other)
+static void alter(World *w, Twin *t, const Twin *other)
 {
     bool keep = below(w, 2);
-    g_autofree uint8_t *old = g_memdup2(t->set, MAX_SIZE / 512 + 1);
+    g_autofree uint8_t *old = g_memdup2(t->set, SET_SIZE);
     bool enabled = t->enabled;
     BmpBackup *backup = bmp_bitmap_backup(t->bitmap);
 
     switch (below(w, 4)) {
     case 0:
         ck_assert(bmp_bitmap_clear(t->bitmap, NULL));
-        memset(t->set, 0, MAX_SIZE / 512 + 1);
+        memset(t->set, 0, SET_SIZE);
         break;
     case 1:
         ck_assert(bmp_bitmap_enable(t->bitmap, NULL));
@@ -144,15 +163,44 @@ static void world_alter(World *w, Twin *t, const Twin *other)
         bmp_bitmap_unremove(t->bitmap);
     }
     bmp_bitmap_restore(t->bitmap, backup);
-    memcpy(t->set, old, MAX_SIZE / 512 + 1);
+    memcpy(t->set, old, SET_SIZE);
     t->enabled = enabled;
+}
+
+static void world_alter(World *w, Twin *t, const Twin *other)
+{
+    if (!t->frozen && !other->frozen) {
+        alter(w, t, other);
+        return;
+    }
+    ck_assert(!bmp_bitmap_merge(t->bitmap, other->bitmap, NULL));
+    ck_assert(!t->frozen || !bmp_bitmap_clear(t->bitmap, NULL));
+}
+
+static void world_freeze(World *w, Twin *t)
+{
+    if (!t->frozen) {
+        ck_assert(bmp_bitmap_freeze(t->bitmap, true, NULL));
+        memcpy(t->shown, t->set, SET_SIZE);
+        memset(t->later, 0, SET_SIZE);
+        t->frozen = true;
+        return;
+    }
+    ck_assert(!bmp_bitmap_freeze(t->bitmap, true, NULL));
+    t->frozen = false;
+    if (below(w, 2)) {
+        bmp_bitmap_thaw(t->bitmap, true);
+        return;
+    }
+    bmp_bitmap_thaw(t->bitmap, false);
+    memcpy(t->set, t->later, SET_SIZE);
 }
 
 static void world_change(World *w)
 {
     bmp_set_change_begin(&w->set, 1);
     for (uint64_t i = 1 + below(w, 4); i; i--) {
-        uint64_t what = below(w, 10);
+        uint64_t what = below(w, 12);
 
         if (what < 2 || !w->n)
             world_add(w);
@@ -160,6 +208,8 @@ static void world_change(World *w)
             world_remove(w, below(w, w->n));
         else if (what == 3)
             world_resize(w);
+        else if (what < 6)
+            world_freeze(w, &w->twins[below(w, w->n)]);
         else
             world_alter(w, &w->twins[below(w, w->n)], &w->twins[below(w, w->n)]);
     }
@@ -172,9 +222,10 @@ static void twin_check(World *w, Twin *t)
     uint64_t length = w->size - offset, at = offset;
     g_autofree TmExtent *list = g_new(TmExtent, 20000);
     TmExtents out = { .list = list, .max = 20000 };
+    const uint8_t *set = t->frozen ? t->shown : t->set;
 
     for (size_t i = 0; i < granules(t, w->size); i++)
-        count += t->set[i];
+        count += set[i];
     ck_assert_uint_eq(bmp_bitmap_count(t->bitmap), count * g);
     ck_assert(bmp_bitmap_enabled(t->bitmap) == t->enabled);
     ck_assert_uint_eq(bmp_bitmap_extents(t->bitmap, offset, length, &out), length);
@@ -183,7 +234,7 @@ static void twin_check(World *w, Twin *t)
 
         ck_assert(!i || list[i].flags != list[i - 1].flags);
         for (uint64_t b = at / g; b <= last / g; b++)
-            ck_assert_uint_eq(t->set[b], list[i].flags);
+            ck_assert_uint_eq(set[b], list[i].flags);
         at = last + 1;
     }
     ck_assert_uint_eq(at, w->size);
@@ -220,8 +271,7 @@ START_TEST(every_bitmap_equals_its_model)
     }
     for (unsigned i = 0; i < w.n; i++) {
         twin_check(&w, &w.twins[i]);
-        bmp_bitmap_unref(w.twins[i].bitmap);
-        g_free(w.twins[i].set);
+        twin_free(&w.twins[i]);
     }
     bmp_set_free(w.set);
     g_rand_free(w.rand);
