@@ -1,8 +1,9 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* block/flush.c: making a node's completed writes durable. */
+/* block/flush.c: making completed writes durable, of a node, and of all when the end is near. */
 #include "block/losses.h"
 #include "block/node_internal.h"
+#include "block/registry.h"
 
 #include "util/error.h"
 
@@ -40,6 +41,18 @@ int blk_node_flush(BlkNode *node)
     ret = flush(node);
     blk_quiesce_leave(&node->quiesce);
     return ret;
+}
+
+void blk_graph_hurry(BlkGraph *graph)
+{
+    g_autoptr(GPtrArray) nodes = blk_graph_nodes(graph);
+
+    for (guint i = 0; i < nodes->len; i++) {
+        BlkNode *node = nodes->pdata[i];
+
+        if (node->open && node->builtin->hurry)
+            node->builtin->hurry(node->handle);
+    }
 }
 
 bool blk_graph_flush_all(BlkGraph *graph, GError **error)

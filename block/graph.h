@@ -69,5 +69,7 @@ GPtrArray *blk_graph_nodes(BlkGraph *graph);
 
 /* block_resize: drains the node, resizes, and grows its bitmaps. */
 bool blk_graph_resize(BlkGraph *graph, BlkNode *node, uint64_t size, GError **error);
+/* The end is near: what servers elsewhere owe nodes is waited for a little longer only. */
+void blk_graph_hurry(BlkGraph *graph);
 /* Flushes every writable node, also behind one that fails, which the error names. */
 bool blk_graph_flush_all(BlkGraph *graph, GError **error);

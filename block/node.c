@@ -95,6 +95,10 @@ static char *pseudo_filename(const BlkNode *node)
 
 char *blk_node_filename(const BlkNode *node)
 {
+    char *own = node->builtin->filename ? node->builtin->filename((BlkNode *)node) : NULL;
+
+    if (own)
+        return own;
     if (has_filename(node) && blk_options_is_set(node->options, "filename"))
         return g_strdup(blk_options_string(node->options, "filename"));
     for (unsigned i = 0; i < node->n_children; i++) {

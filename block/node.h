@@ -89,6 +89,10 @@ int blk_node_depth(BlkNode *node, uint64_t offset, uint64_t length, TmExtents *o
 int blk_node_backup(BlkNode *node, BmpBitmap *bitmap, uint64_t offset, uint64_t length,
                     TmExtents *out, uint64_t *described, unsigned *lookups);
 
+/* Whether all of these wait for a server, asked by the node or one below: for worker threads and
+ * jobs then, not for loops. Any thread. */
+bool blk_node_status_waits(BlkNode *node);
+
 /* ---- blocking I/O, for worker threads and jobs; never on a loop thread ----------------------- */
 /* Ranges are checked: -EINVAL outside the disk (-ENOSPC for writes), -EPERM for writes to a
  * read-only node. Writes, zeroing and discards mark the bitmaps. Flags: TIDEMARK_FUA and the

@@ -28,9 +28,10 @@ struct tidemark_node {
     BlkGraph *graph;        /* borrowed */
     const TmSys *graph_sys; /* borrowed; the graph's */
     const struct tidemark_driver *driver;
-    void *handle;      /* the driver's; valid once open */
-    bool open;         /* else every request fails: it was lost in a reopening */
-    char *lost;        /* why */
+    const struct BlkBuiltin *builtin; /* what the block layer has of it besides; never NULL */
+    void *handle;                     /* the driver's; valid once open */
+    bool open;                        /* else every request fails: it was lost in a reopening */
+    char *lost;                       /* why */
     bool flush_failed; /* atomic: once, with this file or an earlier one (losses.c) */
     char *name;
     bool monitor_owned; /* by blockdev-add, not implicitly as a nested definition */

@@ -51,6 +51,7 @@ BlkNode *blk_node_new(BlkGraph *graph, const struct tidemark_driver *driver, Blk
     node->graph = graph;
     node->graph_sys = blk_graph_sys(graph);
     node->driver = driver;
+    node->builtin = blk_builtin_of(driver);
     node->options = options;
     node->name =
         g_strdup(blk_options_is_set(options, "node-name") ? blk_options_string(options, "node-name")

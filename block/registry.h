@@ -5,6 +5,7 @@
  * Filled before the graph is used: the built-in ones by blk_registry_new(), plug-ins by --module
  * and the module directory. Main thread, except blk_registry_find() once it is filled. */
 #pragma once
+#include "block/engine/engine.h"
 #include "block/options.h"
 #include "include/tidemark/driver.h"
 #include "util/sys.h"
@@ -76,6 +77,16 @@ typedef struct BlkBuiltin {
     bool fails;                   /* by itself, as a medium does (block/losses.h) */
     /* NULL, or changes what it needs and shares on its children (BLK_PERM_*). */
     void (*permit)(const BlkOptions *options, unsigned *needs, unsigned *shares);
+    bool remote; /* its map FOR_STATUS waits for a server */
+    /* Begins a transfer that map answered with SELF and completes it later, on a thread of its own,
+     * where -EAGAIN has the blocking callbacks do it. false: they do it now. Doesn't wait. Any
+     * thread. NULL: it has none. */
+    bool (*start)(void *handle, BlkAio *aio);
+    /* What is under way, or will be, is to end soon, be it with an error. NULL: it does. Main
+     * thread. */
+    void (*hurry)(void *handle);
+    /* What listings show for its filename; NULL: what there is to say of it. Returned. */
+    char *(*filename)(struct tidemark_node *node);
 } BlkBuiltin;
 /* Ends with a driver that is NULL; block/drivers/builtin.c. */
 extern const BlkBuiltin blk_builtins[];
@@ -98,3 +109,5 @@ void blk_host_unfinished(struct tidemark_node *node, int error);
 /* The driver found that the image can't be what it says and writes no more to it: the log and an
  * event tell. Any thread. block/io/host.c. */
 void blk_host_corrupted(struct tidemark_node *node, const char *reason);
+/* A line of the log about the node. Any thread. block/io/host.c. */
+void blk_host_log(struct tidemark_node *node, const char *format, ...) G_GNUC_PRINTF(2, 3);

@@ -292,6 +292,8 @@ bool daemon_finish(Daemon *d, GError **error)
 {
     bool flushed = true, kept;
 
+    if (d->graph)
+        blk_graph_hurry(d->graph);
     nbds_server_free(d->server);
     if (d->exports)
         blk_exports_del_all(d->exports);

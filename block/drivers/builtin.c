@@ -3,6 +3,7 @@
 /* block/drivers/builtin.c: the table of the built-in drivers. A new one is entered here and in
  * drivers.h. */
 #include "block/drivers/drivers.h"
+#include "block/drivers/nbd/nbd.h"
 
 #include "block/registry.h"
 
@@ -11,6 +12,8 @@ const BlkBuiltin blk_builtins[] = {
     { &blk_driver_compress, BLK_ROLE_FILTER },
     { &blk_driver_file, .locks = &blk_locks_file },
     { &blk_driver_host_device, .locks = &blk_locks_file },
+    { &blk_driver_nbd, .remote = true, .start = blk_nbd_start, .hurry = blk_nbd_hurry,
+      .filename = blk_nbd_filename },
     { &blk_driver_null_co },
     { &blk_driver_qcow2, .format = &blk_format_qcow2 },
     { &blk_driver_raw, BLK_ROLE_WINDOW },

@@ -12,6 +12,7 @@ extern const struct tidemark_driver blk_driver_compress; /* compress.c */
 extern const struct tidemark_driver blk_driver_file;     /* file/file.c: files and block devices */
 extern const struct tidemark_driver
     blk_driver_host_device;                             /* file/file.c: the same, devices only */
+extern const struct tidemark_driver blk_driver_nbd;     /* nbd/nbd.c */
 extern const struct tidemark_driver blk_driver_null_co; /* null.c */
 extern const struct BlkLocks blk_locks_file;            /* file/file.c */
 extern const struct BlkFormat blk_format_qcow2;         /* qcow2/describe.c */

@@ -169,6 +169,17 @@ void blk_host_corrupted(struct tidemark_node *node, const char *reason)
     blk_graph_emit(node->graph, "BLOCK_IMAGE_CORRUPTED", data);
 }
 
+void blk_host_log(struct tidemark_node *node, const char *format, ...)
+{
+    g_autofree char *text = NULL;
+    va_list ap;
+
+    va_start(ap, format);
+    text = g_strdup_vprintf(format, ap);
+    va_end(ap);
+    blk_graph_log(node->graph, "node '%s': %s", node->name, text);
+}
+
 void blk_host_unfinished(struct tidemark_node *node, int error)
 {
     blk_graph_log(node->graph, "node '%s': closing: what was not flushed could not be written: %s",

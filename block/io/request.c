@@ -15,6 +15,7 @@
 
 #include "block/node_internal.h"
 #include "block/parents.h"
+#include "block/registry.h"
 #include "util/range.h"
 
 #include <errno.h>
@@ -215,11 +216,29 @@ static int descriptor_io(BlkRequest *r, BlkNode *node, const struct tidemark_map
     return n == (ssize_t)r->length ? 0 : CONTINUE;
 }
 
+/* The driver completes it later. */
+static int to_driver(BlkRequest *r, BlkNode *node, uint64_t offset)
+{
+    if (r->flags & TIDEMARK_FUA)
+        return CONTINUE;
+    r->aio = (BlkAio){
+        .op = r->op == BLK_OP_READ ? BLK_AIO_READ : BLK_AIO_WRITE,
+        .fd = -1,
+        .buf = r->buf,
+        .offset = offset,
+        .length = r->length,
+        .done = aio_done,
+    };
+    return node->builtin->start(node->handle, &r->aio) ? -EINPROGRESS : CONTINUE;
+}
+
 static int self_io(BlkRequest *r, BlkNode *node, uint64_t offset)
 {
     const struct tidemark_driver *driver = node->driver;
     int ret;
 
+    if (node->builtin->start)
+        return to_driver(r, node, offset);
     if (r->op == BLK_OP_READ)
         return driver->pread ? driver->pread(node->handle, r->buf, offset, r->length, 0) : CONTINUE;
     if (!driver->pwrite || (r->flags & TIDEMARK_FUA) ||
@@ -267,7 +286,8 @@ static int fast_lane(BlkRequest *r)
                 return CONTINUE;
             break;
         default:
-            return m.flags & TIDEMARK_MAPPED_INLINE && r->op != BLK_OP_SEND
+            return (m.flags & TIDEMARK_MAPPED_INLINE || node->builtin->start) &&
+                           r->op != BLK_OP_SEND
                        ? self_io(r, node, offset)
                        : CONTINUE;
         }

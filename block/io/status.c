@@ -1,8 +1,10 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/io/status.c: block status and allocation depth, both from map, and what a backup asks. */
+#include "block/io/status.h"
 #include "block/node_internal.h"
 #include "block/parents.h"
+#include "block/registry.h"
 
 #include "bitmap/bitmap.h"
 #include "util/range.h"
@@ -12,6 +14,7 @@
 #define DEPTH_MAX  256  /* layers of a graph that status looks through */
 #define STEPS_MAX  1024 /* looks at the graph for one answer, however few runs they make */
 #define DIRTY_RUNS 256  /* of a bitmap, asked for at a time */
+#define WALK_RUNS  512  /* that a server may tell at once */
 
 typedef struct Run {
     uint64_t length;
@@ -20,6 +23,42 @@ typedef struct Run {
 } Run;
 
 static int first_run(BlkNode *node, uint64_t offset, uint64_t length, unsigned level, Run *run);
+
+/* ---- walks */
+
+static _Thread_local BlkStatusWalk *current;
+
+BlkStatusWalk *blk_status_walk(void)
+{
+    return current;
+}
+
+static void walk_end(BlkStatusWalk *walk)
+{
+    current = NULL;
+}
+
+/* Until the end of the enclosing block. */
+#define WALK                                                                                       \
+    TmExtent walk_runs[WALK_RUNS];                                                                 \
+    __attribute__((cleanup(walk_end))) BlkStatusWalk walk = { .list = walk_runs, .max = WALK_RUNS }
+
+bool blk_node_status_waits(BlkNode *node)
+{
+    bool waits;
+
+    blk_quiesce_enter(&node->quiesce);
+    waits = node->builtin->remote;
+    for (unsigned i = 0; i < node->n_children && !waits; i++) {
+        BlkNode *child = blk_node_child_at(node, i);
+
+        waits = child && blk_node_status_waits(child);
+    }
+    blk_quiesce_leave(&node->quiesce);
+    return waits;
+}
+
+/* ---- runs */
 
 /* Whether what is in that child is allocated in clusters of the node's own. A filter shows those of
  * its child. */
@@ -108,9 +147,11 @@ static int describe(BlkNode *node, uint64_t offset, uint64_t length, bool depth,
                     uint64_t *described)
 {
     uint64_t done = 0;
+    WALK;
 
     if (!length || !tm_range_within(offset, length, blk_node_size(node)))
         return -EINVAL;
+    current = &walk;
     for (unsigned steps = 0; done < length && steps < STEPS_MAX; steps++) {
         Run run;
         int ret = first_run(node, offset + done, length - done, 0, &run);
@@ -190,9 +231,11 @@ int blk_node_backup(BlkNode *node, BmpBitmap *bitmap, uint64_t offset, uint64_t 
     Backup b = { .node = node, .out = out, .end = offset + length };
     TmExtent runs[DIRTY_RUNS];
     uint64_t at = offset, stop = offset;
+    WALK;
 
     if (!length || !tm_range_within(offset, length, blk_node_size(node)))
         return -EINVAL;
+    current = &walk;
     while (at == stop && at < b.end) {
         TmExtents dirty = { .list = runs, .max = DIRTY_RUNS };
 

@@ -94,6 +94,21 @@ static const QmpType *list_type(QmpTypes *types, const struct tidemark_option *l
     return t;
 }
 
+/* A group that is a type of its own with its "type" for a tag. NULL: it is none. */
+static const QmpType *known_group(const struct tidemark_option *options, const char *name)
+{
+    static const struct {
+        const char *group, *tag;
+        const QmpType *type;
+    } known[] = { { "server", "server.type", &qmp_type_peer_address } };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(known); i++) {
+        if (g_str_equal(known[i].group, name) && g_str_equal(options->name, known[i].tag))
+            return known[i].type;
+    }
+    return NULL;
+}
+
 static bool has_member(const GArray *members, const char *name)
 {
     for (guint i = 0; i < members->len; i++)
@@ -112,7 +127,9 @@ static void add_group(QmpTypes *types, const struct tidemark_option *options,
     m.name = pool_add(types, g_strndup(o->name + prefix_length, name_length));
     if (has_member(members, m.name))
         return;
-    m.type = group_type(types, options, deeper);
+    m.type = known_group(o, m.name);
+    if (!m.type)
+        m.type = group_type(types, options, deeper);
     g_array_append_val(members, m);
 }
 

@@ -111,6 +111,7 @@ extern const QmpType qmp_type_bitmaps;           /* an array of those */
 extern const QmpType qmp_type_export_options;    /* block-export-add's, and --export's */
 extern const QmpType qmp_type_object_options;    /* object-add's, and --object's */
 extern const QmpType qmp_type_socket_address;
+extern const QmpType qmp_type_peer_address;      /* the same, of whom to connect to */
 extern const QmpType qmp_type_nbd_server_args;   /* nbd-server-start's */
 extern const QmpType qmp_type_nbd_server_option; /* --nbd-server's: without the "data" level */
 

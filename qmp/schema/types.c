@@ -209,6 +209,46 @@ const QmpType qmp_type_socket_address = {
     .tag = "type",
     .variants = address_variants,
 };
+
+/* ---- where a server is that a node connects to */
+
+static const char *const peer_types[] = { "inet", "unix", "vsock", NULL };
+static const QmpType peer_type = { .kind = QMP_KIND_ENUM,
+                                   .name = "SocketAddressType",
+                                   .values = peer_types };
+static const QmpMember peer_inet_members[] = {
+    { "host", &qmp_type_str, false, "inet: host name or address" },
+    { "port", &qmp_type_str, false, "inet: port number or service name" },
+    { "ipv4", &qmp_type_bool, true, "inet: use IPv4 addresses" },
+    { "ipv6", &qmp_type_bool, true, "inet: use IPv6 addresses" },
+    { NULL },
+};
+static const QmpType peer_inet = { .kind = QMP_KIND_OBJECT,
+                                   .name = "InetSocketAddress",
+                                   .members = peer_inet_members };
+static const QmpMember peer_vsock_members[] = {
+    { "cid", &qmp_type_str, false, "vsock: context id" },
+    { "port", &qmp_type_str, false, "vsock: port number" },
+    { NULL },
+};
+static const QmpType peer_vsock = { .kind = QMP_KIND_OBJECT,
+                                    .name = "VsockSocketAddress",
+                                    .members = peer_vsock_members };
+static const QmpMember peer_members[] = {
+    { "type", &peer_type, false, "kind of address" },
+    { NULL },
+};
+static const QmpVariant peer_variants[] = {
+    { "inet", &peer_inet }, { "unix", &unix_address }, { "vsock", &peer_vsock }, { NULL }
+};
+const QmpType qmp_type_peer_address = {
+    .kind = QMP_KIND_OBJECT,
+    .name = "SocketAddress",
+    .members = peer_members,
+    .tag = "type",
+    .variants = peer_variants,
+};
+
 static const QmpType legacy_address = {
     .kind = QMP_KIND_OBJECT,
     .name = "SocketAddressLegacy",
