@@ -126,6 +126,7 @@ typedef enum { NBDS_FLAGS, NBDS_OPTIONS, NBDS_TRANSMISSION } NbdsPhase;
 typedef enum {
     NBDS_MORE,  /* everything there has been used; more is needed */
     NBDS_PAUSE, /* the output or the bounds must relax first */
+    NBDS_WORK,  /* a worker has to go on */
     NBDS_END,   /* no more input wanted: what is under way is finished, then the session ends */
     NBDS_CUT,   /* the connection is to be cut off at once */
 } NbdsVerdict;
@@ -232,6 +233,8 @@ struct NbdsSession {
     NbdsBatch *batch;     /* while in ready() */
     NbdsRequest *request; /* a fresh one, not submitted yet */
     NbdsStatus *status;   /* a block status that is being answered, or NULL */
+    BlkWork work;         /* the owner goes on as a worker, */
+    bool may_wait;        /* and is one: block status may wait for a server below */
 
     NbdsTls *tls;   /* NULL: the connection is in the clear; set once, under the lock */
     char *identity; /* of the client, NULL: unknown; changes under server->lock */
@@ -363,6 +366,8 @@ void nbds_sparse_format(NbdsRequest *r);
 /* Begins to answer: from then on s->status is to be run. @payload: h->payload bytes, a choice of
  * contexts. */
 void nbds_block_status(NbdsSession *s, const NbdsHead *h, const uint8_t *payload);
+/* Whether that is for a worker, and the owner is none. */
+bool nbds_status_waits(NbdsSession *s);
 /* true: it is answered; false: others have their turn, or the output has to wait. */
 bool nbds_status_run(NbdsSession *s);
 void nbds_status_free(NbdsSession *s);

@@ -146,7 +146,8 @@ static bool find_zeroes(NbdsSession *s, const NbdsHead *h, TmExtents *runs)
     TmExtents x = { .list = list, .max = G_N_ELEMENTS(list) };
     uint64_t described = 0;
 
-    if (blk_node_status(s->node, h->offset, h->length, &x, &described) < 0)
+    if (blk_node_status_waits(s->node) ||
+        blk_node_status(s->node, h->offset, h->length, &x, &described) < 0)
         return false;
     for (size_t i = 0; i < x.count; i++)
         tm_extents_add(runs, list[i].length, list[i].flags & TM_STATE_ZERO);

@@ -17,6 +17,7 @@
 #define TURNS     64u  /* batches after which it goes there all the same, behind the others */
 
 static void session_ready(BlkSource *source, uint32_t events);
+static void work_run(BlkWork *work);
 
 void nbds_session_new(NbdsService *service, int fd)
 {
@@ -338,17 +339,14 @@ static bool linger(NbdsSession *s, bool *drained)
     return got != 0;
 }
 
-static void session_ready(BlkSource *source, uint32_t events)
+/* The owner lets go of the session, or hands it to a worker. */
+static void end_turns(NbdsSession *s, NbdsVerdict verdict)
 {
-    NbdsSession *s = (NbdsSession *)source;
-    NbdsVerdict verdict;
-    unsigned turns = 0;
-    bool drained = false;
-
-    __atomic_store_n(&s->active, true, __ATOMIC_RELAXED);
-    do
-        verdict = take_turn(s, drained);
-    while (verdict == NBDS_MORE && ++turns < TURNS && linger(s, &drained));
+    if (verdict == NBDS_WORK) {
+        s->work.run = work_run;
+        blk_node_work(s->node, &s->work);
+        return;
+    }
     if (verdict == NBDS_MORE || verdict == NBDS_PAUSE) {
         if (verdict == NBDS_MORE)
             park(s);
@@ -360,4 +358,31 @@ static void session_ready(BlkSource *source, uint32_t events)
     __atomic_store_n(&s->active, false, __ATOMIC_RELAXED);
     __atomic_store_n(&s->ended, true, __ATOMIC_RELAXED);
     nbds_session_unref(s, 2);
+}
+
+/* As the owner still, but for one turn, and without a loop. */
+static void work_run(BlkWork *work)
+{
+    NbdsSession *s = (NbdsSession *)((char *)work - offsetof(NbdsSession, work));
+    NbdsVerdict verdict;
+
+    s->may_wait = true;
+    verdict = take_turn(s, false);
+    s->may_wait = false;
+    blk_node_worked(s->node);
+    end_turns(s, verdict);
+}
+
+static void session_ready(BlkSource *source, uint32_t events)
+{
+    NbdsSession *s = (NbdsSession *)source;
+    NbdsVerdict verdict;
+    unsigned turns = 0;
+    bool drained = false;
+
+    __atomic_store_n(&s->active, true, __ATOMIC_RELAXED);
+    do
+        verdict = take_turn(s, drained);
+    while (verdict == NBDS_MORE && ++turns < TURNS && linger(s, &drained));
+    end_turns(s, verdict);
 }

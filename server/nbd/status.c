@@ -311,6 +311,17 @@ void nbds_status_free(NbdsSession *s)
         finish(s);
 }
 
+bool nbds_status_waits(NbdsSession *s)
+{
+    const NbdsStatus *st = s->status;
+    bool asks = false; /* the graph */
+
+    for (unsigned i = 0; i < st->n && !asks; i++)
+        asks =
+            st->walks[i].c.kind != NBDS_CONTEXT_BITMAP && st->walks[i].c.kind != NBDS_CONTEXT_USER;
+    return asks && !s->may_wait && blk_node_status_waits(s->node);
+}
+
 /* An error behind something known is left for the next request to meet. */
 bool nbds_status_run(NbdsSession *s)
 {

@@ -366,6 +366,8 @@ NbdsVerdict nbds_transmission_input(NbdsSession *s)
         const char *why;
         NbdsHead h;
 
+        if (s->status && nbds_status_waits(s))
+            return NBDS_WORK;
         if (s->status && (!nbds_status_run(s) || !s->batch))
             return NBDS_PAUSE;
         if (s->skipped.error) {
