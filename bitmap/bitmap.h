@@ -20,7 +20,7 @@
  *      in every bitmap enabled at any moment in between, unless cleared after mark_end() returned.
  *  I2  A granule is dirty only if a byte of it was marked while the bitmap was enabled, or merged,
  *      or is in a grown part.
- *  I3  Deltas alive <= bitmaps + 1: deltas that no bitmap tells apart are merged.
+ *  I3  Deltas alive <= bitmaps + 1: deltas between which no bitmap begins are merged.
  *  I4  A sealed delta never changes.
  *
  * Threads: mark_begin/mark_end from any thread, lock-free for granules that are already dirty.
@@ -194,8 +194,8 @@ uint64_t bmp_bitmap_count(BmpBitmap *bitmap);
  * bytes described. Folds what is pending first. */
 uint64_t bmp_bitmap_extents(BmpBitmap *bitmap, uint64_t offset, uint64_t length, TmExtents *out);
 /* The same as the places at which it changes, in order: the first @max (> 0) of them. Returns how
- * many; *dirty: what it is from @offset on; *described: bytes, up to the last place told if there
- * are more. */
+ * many; *dirty: what it is from @offset on; *described: bytes, up to the last place described if
+ * there are more. */
 size_t bmp_bitmap_edges(BmpBitmap *bitmap, uint64_t offset, uint64_t length, uint64_t *edges,
                         size_t max, bool *dirty, uint64_t *described);
 

@@ -24,8 +24,8 @@ uint64_t bmp_bitmap_count(BmpBitmap *bitmap)
     return granules << bits.shift;
 }
 
-/* What is beyond the disk's end is clean: told with what is before it, if there is room for the
- * edge that may lie there. */
+/* What is beyond the disk's end is clean: described with what is before it, if there is room for
+ * the edge that may lie there. */
 static size_t edges_beyond(const BmpBits *bits, uint64_t offset, uint64_t length, uint64_t *edges,
                            size_t n, size_t max, bool dirty, uint64_t *described)
 {

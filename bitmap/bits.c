@@ -404,11 +404,11 @@ bool bmp_bits_next(BmpBitsIter *iter, uint64_t from, uint64_t limit, uint64_t *f
 typedef struct Edges {
     uint64_t from, *list;
     size_t n, max;
-    unsigned shift; /* of bits to bytes, which are told */
+    unsigned shift; /* of bits to bytes, in which runs are described */
     bool set;       /* the bit before, at first that at @from */
 } Edges;
 
-/* From @at on bits are @set. false: there is no room to tell it. */
+/* From @at on bits are @set. false: there is no room to describe it. */
 static bool become(Edges *e, uint64_t at, bool set)
 {
     if (e->set == set)

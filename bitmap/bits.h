@@ -63,7 +63,7 @@ static inline bool bmp_bits_same_geometry(const BmpBits *a, const BmpBits *b)
 }
 
 /* The disk has now @size bytes. What is beyond the old end is clear, what is beyond the new one
- * forgotten. */
+ * dropped. */
 void bmp_bits_resize(BmpBits *bits, uint64_t size);
 
 /* Runs of set bits in order. The set must not change while it is being walked. */
@@ -79,8 +79,8 @@ static inline BmpBitsIter bmp_bits_iter(const BmpBits *bits)
 }
 
 /* Where in (@from, @limit) being set changes, in order, in bytes: the first @max (> 0) of these
- * places. Returns how many; *set: whether @from is set; *reached: @limit, or the last place told if
- * there are more. */
+ * places. Returns how many; *set: whether @from is set; *reached: @limit, or the last place
+ * described if there are more. */
 size_t bmp_bits_edges(const BmpBits *bits, uint64_t from, uint64_t limit, uint64_t *edges,
                       size_t max, bool *set, uint64_t *reached);
 

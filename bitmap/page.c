@@ -149,7 +149,7 @@ unsigned bmp_list_count(const BmpPage *page, unsigned first, unsigned last)
 
 /* Entries move up before the new ones take their place, the last first, so that a reader finds only
  * values that are, or are about to be, in the list. The slots above n are initialised before n
- * tells of them. */
+ * stands for them. */
 void bmp_list_insert(BmpPage *page, unsigned first, unsigned last)
 {
     unsigned at = bmp_list_lower_bound(page, first);

@@ -5,8 +5,8 @@
  * A node is drained parents first: a request in the parent may be waiting for its child.
  *
  * A driver may hold locks of its own while what is below it grows or is marked, which takes the set
- * there. So an image is flushed, and told where its bitmaps are, before sets are locked; it follows
- * when they are not any more. */
+ * there. So an image is flushed, and gets a note where its bitmaps are, before sets are locked; it
+ * follows when they are not any more. */
 #include "block/bitmaps_internal.h"
 #include "block/losses.h"
 #include "block/parents.h"

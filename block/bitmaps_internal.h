@@ -12,14 +12,14 @@ struct BlkBitmaps {
     BlkWork work;
     pthread_mutex_t lock; /* guards ticking; a leaf */
     pthread_cond_t ticked;
-    bool ticking;        /* bmp_set_tick() is queued or running */
-    bool in_place;       /* there is something where its store is, or about to be */
-    bool dropped;        /* resting: everything is in the image */
-    bool flushed;        /* it was, as drained as it is: @flush_error is how it went */
-    int held;            /* what keeps the disk's locks until the store is closed; or -1 */
-    int flush_error;     /* -errno, or 0 */
-    GPtrArray *removed;  /* within a change of an image's: names that it is to forget */
-    GError *unannounced; /* within a change: the image could not be told of its store; or NULL */
+    bool ticking;            /* bmp_set_tick() is queued or running */
+    bool in_place;           /* there is something where its store is, or about to be */
+    bool dropped;            /* resting: everything is in the image */
+    bool flushed;            /* it was, as drained as it is: @flush_error is how it went */
+    int held;                /* what keeps the disk's locks until the store is closed; or -1 */
+    int flush_error;         /* -errno, or 0 */
+    GPtrArray *removed;      /* within a change of an image's: names that it is to drop */
+    GError *unannounced;     /* within a change: the image could not note its store; or NULL */
     unsigned wait, interval; /* seconds to the next attempt to heal; and after it */
 };
 
@@ -63,7 +63,7 @@ bool blk_bitmaps_image_begin(BlkNode *node, GError **error);
 bool blk_bitmaps_image_keep(BlkNode *node, int flush_error);
 /* Within a change, before its commit: the store that this may make counts from the beginning. */
 bool blk_bitmaps_image_announce(BlkNode *node, GError **error);
-/* After a change, committed or not: the image follows, and forgets bitmaps of those names. */
+/* After a change, committed or not: the image follows, and drops bitmaps of those names. */
 void blk_bitmaps_image_follow(BlkNode *node, const GPtrArray *removed);
 /* A store that has failed is not to be believed any more. */
 void blk_bitmaps_image_tick(BlkNode *node);

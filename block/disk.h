@@ -1,7 +1,7 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* block/disk.h: the file or the device that a node's data is in: which it is, and who is told that
- * it is written. Main thread. */
+/* block/disk.h: the file or the device that a node's data is in: which it is, and who is notified
+ * when it is written. Main thread. */
 #pragma once
 #include "block/node.h"
 
@@ -11,7 +11,7 @@ const char *blk_disk_path(BlkNode *node);
 int blk_disk_open(BlkNode *node, bool *regular);
 /* The descriptor that the driver of a node without children has open, borrowed, or -1. */
 int blk_disk_fd(BlkNode *node);
-/* Somebody is about to write to the node: stores of bitmaps that would not see it are told so, on
+/* Somebody is about to write to the node: stores of bitmaps that would not see it are marked, on
  * the disk, for good. false: they can't be, and nothing must be written. */
 bool blk_disk_claim(BlkNode *node, GError **error);
 

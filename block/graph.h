@@ -32,7 +32,7 @@ void blk_graph_log(BlkGraph *graph, const char *format, ...) G_GNUC_PRINTF(2, 3)
 /* Whether nodes that are added have a store of bitmaps beside their disk by default (they do unless
  * this says not). */
 void blk_graph_set_stores(BlkGraph *graph, bool by_default);
-/* The kernel's identity of this boot (util/boot.h), by which stores of bitmaps tell a killed
+/* The kernel's identity of this boot (util/boot.h), by which stores of bitmaps distinguish a killed
  * process from lost power. Set: for tests that lose it. 16 bytes. */
 void blk_graph_set_boot_id(BlkGraph *graph, const uint8_t id[16]);
 const uint8_t *blk_graph_boot_id(const BlkGraph *graph);
@@ -71,5 +71,5 @@ GPtrArray *blk_graph_nodes(BlkGraph *graph);
 bool blk_graph_resize(BlkGraph *graph, BlkNode *node, uint64_t size, GError **error);
 /* The end is near: what servers elsewhere owe nodes is waited for a little longer only. */
 void blk_graph_hurry(BlkGraph *graph);
-/* Flushes every writable node, also behind one that fails, which the error names. */
+/* Flushes every writable node, also after one that fails, which the error names. */
 bool blk_graph_flush_all(BlkGraph *graph, GError **error);

@@ -20,6 +20,6 @@ void blk_losses_clear(BlkLosses *losses);
 void blk_losses_note(BlkNode *node);
 /* Before a node's driver is closed: its file stays known. Main. */
 void blk_losses_remember(BlkNode *node);
-/* Tells the bitmaps of all nodes whose data is, be it in part, in such a file. Main, not within a
+/* Marks the bitmaps of all nodes whose data is, be it in part, in such a file. Main, not within a
  * change. Cheap where no flush has failed. */
 void blk_losses_apply(BlkGraph *graph);

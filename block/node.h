@@ -72,9 +72,9 @@ unsigned blk_node_users(BlkNode *node);      /* how many; any thread */
 /* ---- block status ---------------------------------------------------------------------------- */
 
 /* Fills @out with runs of TM_STATE_HOLE | TM_STATE_ZERO bits for [offset, offset + length), through
- * the whole graph; stops early when @out is full or after many looks. *described is the bytes told:
- * at least 1 on success. 0 or -errno. May look up file system metadata; does not wait for requests.
- * Any thread. */
+ * the whole graph; stops early when @out is full or after many look-ups. *described is the bytes
+ * described: at least 1 on success. 0 or -errno. May look up file system metadata; does not wait
+ * for requests. Any thread. */
 int blk_node_status(BlkNode *node, uint64_t offset, uint64_t length, TmExtents *out,
                     uint64_t *described);
 /* Only its first extent, at the price of one look-up. */

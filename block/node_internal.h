@@ -81,7 +81,7 @@ BlkNode *blk_node_new(BlkGraph *graph, const struct tidemark_driver *driver, Blk
 /* A parent as the user of what is, or is to be, its child of that index. */
 BlkUser *blk_node_use_child(BlkNode *parent, unsigned index, BlkNode *child, GError **error);
 bool blk_node_open_driver(BlkNode *node, GError **error);
-/* Whether it will be read-only, as far as can be told before its driver is open. */
+/* Whether it will be read-only, as far as is known before its driver is open. */
 void blk_node_predict(BlkNode *node);
 void blk_node_close_driver(BlkNode *node); /* harmless if it is not open */
 void blk_node_set_unmap(BlkNode *node);

@@ -33,7 +33,7 @@ typedef struct Perms {
 
 /* ---- what a parent needs and shares */
 
-/* A format writes its metadata whoever writes to it. Nobody else may, nor where it can't be told
+/* A format writes its metadata whoever writes to it. Nobody else may, nor where it is not known
  * what of the parent would change with it. */
 static Perms of_format(const BlkNode *node, Perms all)
 {
@@ -186,7 +186,7 @@ static bool guarded(const BlkNode *node)
     return is;
 }
 
-/* To the end, whether there is a conflict or not: the first one is told. */
+/* To the end, whether there is a conflict or not: the first one is reported. */
 static bool carry(Refresh *r, GError **error)
 {
     bool ok = true;

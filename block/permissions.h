@@ -48,7 +48,7 @@ extern const char *const blk_perm_names[BLK_PERMS];
 
 /* How a driver takes image locks. @needs and @unshared: BLK_PERM_*. */
 typedef struct BlkLocks {
-    /* Takes those that it doesn't hold yet. 0 or -errno, and then the host has been told why. */
+    /* Takes those that it doesn't hold yet. 0 or -errno, and then the host has the reason. */
     int (*take)(void *handle, unsigned needs, unsigned unshared);
     /* Gives back all others. */
     void (*keep)(void *handle, unsigned needs, unsigned unshared);

@@ -32,7 +32,7 @@ const struct tidemark_driver *blk_registry_find(BlkRegistry *registry,
 const struct tidemark_driver **blk_registry_list(BlkRegistry *registry);
 
 typedef struct BlkFormat BlkFormat;
-/* What built-in formats tell besides what the driver interface has words for. */
+/* What built-in formats report besides what the driver interface has words for. */
 struct BlkFormat {
     /* Adds to the ImageInfo of QMP: backing-filename, format-specific and the like. Main thread. */
     void (*describe)(void *handle, json_object *image);
@@ -100,7 +100,7 @@ const TmSys *blk_host_sys(struct tidemark_node *node);
 /* Opens, for the child "backing", the file that an image names: where its path may be followed, and
  * as
  * @format says (raw or qcow2). @which: "directory", names in the image's own directory; "any".
- * Within open(); 0 or -errno, and then the host has been told why. block/backing.c. */
+ * Within open(); 0 or -errno, and then the host has the reason. block/backing.c. */
 int blk_host_open_backing(struct tidemark_node *node, const char *name, const char *format,
                           const char *which);
 /* Within close(): what was written and not flushed could not be put on the medium, @error. The log

@@ -300,7 +300,7 @@ static bool may_become_read_only(const BlkReopen *r, const BlkNode *node)
     return false;
 }
 
-/* Others may change the disk then: what its bitmaps could not be told first they would miss. */
+/* Others may change the disk then: what was not passed to its bitmaps before, they would miss. */
 static bool not_kept(const BlkNode *node, GError **error)
 {
     return tm_error_set(error, "The bitmaps of node '%s' can't be stored: see the daemon's log",

@@ -125,7 +125,7 @@ static bool check_args(const TcInvocation *inv, unsigned count, GError **error)
     return true;
 }
 
-/* Walks down the tree of commands; on return argv[*i] is the first word behind the last name. */
+/* Walks down the tree of commands; on return argv[*i] is the first word after the last name. */
 static bool take_commands(TcInvocation *inv, int argc, char **argv, int *i, GError **error)
 {
     while (inv->command->subcommands) {

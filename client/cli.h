@@ -49,7 +49,7 @@ struct TcInvocation {
     char *path;               /* "tidemark bitmap add" */
     GPtrArray *values;        /* by index in command->options: const char * or NULL, borrowed */
     GArray *given;            /* TcGiven, in order: those that count when they come again */
-    GPtrArray *args;          /* const char *, borrowed, with a NULL behind the last */
+    GPtrArray *args;          /* const char *, borrowed, with a NULL after the last */
     bool help;                /* --help was asked; nothing else was checked */
     bool version;             /* --version, at the outermost level only */
 };

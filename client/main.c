@@ -71,14 +71,15 @@ int main(int argc, char **argv)
 
     setlocale(LC_CTYPE, "");
     g_set_prgname("tidemark");
-    signal(SIGXFSZ, SIG_IGN); /* a file over the limit of sizes is EFBIG, and told */
+    signal(SIGXFSZ, SIG_IGN); /* a file over the limit of sizes is EFBIG, and reported */
     help_as_option(argc, argv);
     if (tc_cli_parse(&root, argc, argv, &invocation, &error))
         status = run(&invocation);
     else
         status = tc_fail_usage(&invocation, g_steal_pointer(&error));
     tc_invocation_clear(&invocation);
-    /* Some file systems tell at the end only; it may have been closed from the beginning. */
+    /* Some file systems report errors at the end only; it may have been closed from the
+     * beginning. */
     if (fflush(stdout) || ferror(stdout) || (fclose(stdout) && errno != EBADF)) {
         tm_log(TM_LOG_ERROR, "standard output: write failed");
         return TC_EXIT_FAILED;

@@ -13,7 +13,7 @@ typedef struct Style {
     const char *name, *ascii, *utf8, *color;
 } Style;
 
-/* Told apart three times: by letter, by density and by colour. */
+/* Distinguished three times: by letter, by density and by colour. */
 static const Style styles[] = {
     { "hole", ".", "\u00b7", "\033[90m" },
     { "zero", "o", "\u2591", "\033[36m" },
@@ -28,7 +28,7 @@ struct TcPicture {
     unsigned columns;
     uint64_t count; /* cells */
     bool dirty;
-    uint8_t *states; /* TcState + 1, by cell; 0 for not yet told */
+    uint8_t *states; /* TcState + 1, by cell; 0 for not yet known */
     uint64_t totals[TC_STATES];
     uint64_t dirty_below[TC_STATES]; /* what the dirty bytes are, without the bitmap */
 };

@@ -2,7 +2,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/table.h: rows in columns as wide as their widest cell, two spaces apart.
  *
- * Cells are cleaned with tc_printable, so that a server's names can't steer the terminal.
+ * Cells are cleaned with tc_printable, so that a server's names can't control the terminal.
  * Threads: a table belongs to one. */
 #pragma once
 #include <glib.h>

@@ -3,7 +3,7 @@
 /* client/text.h: sizes, percentages and words as people read and write them, and what the terminal
  * can show.
  *
- * Pure functions but for the tc_terminal_* ones, which look at the environment. Threads: any. */
+ * Pure functions but for the tc_terminal_* ones, which read the environment. Threads: any. */
 #pragma once
 #include <glib.h>
 #include <inttypes.h>

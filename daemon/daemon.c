@@ -303,7 +303,7 @@ bool daemon_finish(Daemon *d, GError **error)
         g_source_remove(d->tick);
     if (d->graph)
         flushed = blk_graph_flush_all(d->graph, error);
-    /* Only now: clients are told that the exports are gone. */
+    /* Only now: clients learn that the exports are gone. */
     if (d->monitors)
         g_ptr_array_unref(d->monitors);
     qmp_context_free(d->qmp);

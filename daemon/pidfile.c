@@ -1,6 +1,6 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* daemon/pidfile.c: see the header. The lock is what tells a live daemon from a file left by a
+/* daemon/pidfile.c: see the header. The lock distinguishes a live daemon from a file left by a
  * killed one, so nothing is written, and nothing removed, but under it. */
 #include "daemon/pidfile.h"
 

@@ -119,7 +119,7 @@ static void each_path(json_object *value, bool object, void (*fn)(void *, const 
     }
 }
 
-/* Mistakes in the text are for who carries the option out to tell. */
+/* Mistakes in the text are reported when the option is carried out. */
 static void collect_option(Sandbox *x, CmdKind kind, const char *text)
 {
     json_object *value =
@@ -237,7 +237,7 @@ void sandbox_free(Sandbox *x)
 
 /* ---- the fences */
 
-/* A fence that does not stand: an error where it was demanded, else told. */
+/* A fence that does not stand: an error where it was demanded, else logged. */
 static bool missing(const Sandbox *x, const char *what, int err, GError **error)
 {
     if (x->mode == MODE_ON)

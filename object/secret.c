@@ -53,7 +53,7 @@ static bool read_given(Secret *secret, json_object *props, GError **error)
     return true;
 }
 
-/* In place, which takes a NUL behind the end. g_base64_decode() passes over what is none. */
+/* In place, which takes a NUL after the end. g_base64_decode() passes over what is none. */
 static bool decode(void *text, size_t *length)
 {
     size_t before = *length;

@@ -196,7 +196,7 @@ static bool load_key(const TlsCreds *creds, TmTlsLoaded *loaded, const char *cer
 {
     g_autofree char *cert_text = NULL;
     g_auto(TmSecret) key_text = { 0 };
-    const guint8 *password = NULL; /* up to a NUL, which stands behind a secret */
+    const guint8 *password = NULL; /* up to a NUL, which follows a secret */
     gnutls_datum_t cert_data, key_data;
     size_t length;
     int ret;

@@ -88,7 +88,7 @@ static bool put_path(json_object *root, const char *key, size_t length, json_obj
     }
 }
 
-/* Reads a value up to its comma; @s ends behind that. */
+/* Reads a value up to its comma; @s ends after that. */
 static json_object *read_value(const char **s)
 {
     GString *text = g_string_new(NULL);

@@ -3,7 +3,7 @@
 /* qmp/session.c: the conversation with one client.
  *
  * Input is read when it is there and while not too much output waits; each value is answered before
- * the next one is looked at, so replies are in order. Output waits in a buffer that is written when
+ * the next one is read, so replies are in order. Output waits in a buffer that is written when
  * the descriptor takes more; both directions use poll and calls that cannot block, without
  * O_NONBLOCK, which on standard input would change the terminal for everybody else on it.
  *

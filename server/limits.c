@@ -1,6 +1,6 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* server/limits.c: what a server's clients may take, and the clock that tells when they took too
+/* server/limits.c: what a server's clients may take, and the clock that says when they took too
  * long.
  *
  * The clock is a source of the engine, once a second, so that it goes on whatever the main thread

@@ -13,7 +13,7 @@
  * A busy session stays on its thread for a while: instead of arming its source, the owner waits a
  * few milliseconds in recv for what comes next, as long as the engine has loops to spare.  The
  * descriptor is therefore a blocking one, and every other call on it says MSG_DONTWAIT; but that of
- * a session with large reads is not, as sendfile can't be told so.
+ * a session with large reads is not, since sendfile(2) has no flag for it.
  *
  * Invariants:
  *  N1  The source is armed only by its owner, or by who takes it out of the paused state.
@@ -66,8 +66,8 @@ typedef struct NbdsStatus NbdsStatus;
 /* ---- buffer.c: memory of the wire */
 
 /* A page-aligned buffer. Who takes one out of the pool owns it and holds two references, its own
- * and a spare one: a request lent a part of it takes the spare before it is submitted, at no cost,
- * and only if it does not complete at once the owner replaces the spare. */
+ * and a spare one: a request that uses a part of it takes the spare before it is submitted, at no
+ * cost, and only if it does not complete at once the owner replaces the spare. */
 typedef struct NbdsChunk NbdsChunk;
 struct NbdsChunk {
     NbdsChunk *next; /* in the pool */
@@ -110,7 +110,7 @@ struct NbdsBatch {
 };
 NbdsBatch *nbds_batch_get(NbdServer *server); /* NULL: no memory */
 void nbds_batch_put(NbdServer *server, NbdsBatch *batch);
-/* Appends the @length bytes at @data, which lie in the chunk at or behind what is used. There is an
+/* Appends the @length bytes at @data, which lie in the chunk at or after what is used. There is an
  * iovec free (nbds_batch_has_room). */
 void nbds_batch_add(NbdsBatch *batch, const uint8_t *data, size_t length);
 static inline bool nbds_batch_has_room(const NbdsBatch *batch, size_t length)
@@ -131,7 +131,7 @@ typedef enum {
     NBDS_CUT,   /* the connection is to be cut off at once */
 } NbdsVerdict;
 
-/* Why a session ended; the first one that is told counts. */
+/* Why a session ended; the first one that is given counts. */
 typedef enum {
     NBDS_REASON_CLOSED,    /* by the client */
     NBDS_REASON_LOST,      /* the connection broke */
@@ -144,7 +144,7 @@ typedef enum {
     NBDS_REASON_REQUESTED, /* by the management */
 } NbdsReason;
 
-/* What a metadata context tells; meta.c has their names, status.c asks each for its extents. */
+/* What a metadata context describes; meta.c has their names, status.c asks each for its extents. */
 typedef enum {
     NBDS_CONTEXT_BASE,   /* base:allocation */
     NBDS_CONTEXT_DEPTH,  /* qemu:allocation-depth */
@@ -356,7 +356,7 @@ NbdsRequest *nbds_request_fill(NbdsSession *s, BlkOp op, const NbdsHead *h);
 void nbds_request_done(NbdsRequest *r, int result);
 /* Answers one that failed inline with -errno. */
 void nbds_request_failed(NbdsSession *s, const NbdsHead *h, int result);
-/* What the block layer failed with (positive), as the client is told; tells the management. */
+/* What the block layer failed with (positive), as the client sees it; also sends the event. */
 uint32_t nbds_request_error(NbdsSession *s, const NbdsHead *h, int err);
 void nbds_read(NbdsSession *s, const NbdsHead *h);
 /* Of a short read that has succeeded: what of it are holes, returned, or NULL. Any thread. */

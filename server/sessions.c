@@ -6,8 +6,8 @@
  * once it is open, so that others may read it then, under server->lock.
  *
  * Clients must not fill the monitors with events: those that have not opened an export make none,
- * and of those that have, so many a second (NBDS_EVENTS_MAX). Whose beginning was told, its end
- * is. */
+ * and of those that have, so many a second (NBDS_EVENTS_MAX). If its beginning was announced, its
+ * end is. */
 #include "server/server_internal.h"
 
 #include "util/error.h"
@@ -60,7 +60,7 @@ void nbds_sessions_opened(NbdsSession *s)
     emit(s, "NBD_CLIENT_CONNECTED", data);
 }
 
-/* The compiler tells if one is left out. */
+/* The compiler warns if one is left out. */
 static const char *reason_name(NbdsReason reason)
 {
     switch (reason) {
@@ -68,7 +68,7 @@ static const char *reason_name(NbdsReason reason)
         return "closed";
     case NBDS_REASON_LOST:
         return "lost";
-    case NBDS_REASON_HANDSHAKE: /* never told: it ends sessions that are not open */
+    case NBDS_REASON_HANDSHAKE: /* never announced: it ends sessions that are not open */
     case NBDS_REASON_ERROR:
         return "error";
     case NBDS_REASON_IDLE:

@@ -1,6 +1,6 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* util/extent.h: a run of a disk with one property, as block status is told.
+/* util/extent.h: a run of a disk with one property, as block status describes it.
  *
  * An array of extents describes a range from its beginning, in order and without a gap. */
 #pragma once

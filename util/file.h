@@ -22,7 +22,7 @@ int tm_file_open(const char *path, uint64_t *size, GError **error);
 /* Reads to the end, @size bytes at most: how many there were; or -1. Waits a few seconds at most.
  * @path is for the message. */
 ssize_t tm_file_fill(int fd, const char *path, void *buf, size_t size, GError **error);
-/* A whole regular file. *text (g_free) ends in a NUL behind *length bytes; @length may be NULL.
+/* A whole regular file. *text (g_free) ends in a NUL after *length bytes; @length may be NULL.
  * Errors: larger than @max. */
 bool tm_file_read(const char *path, size_t max, char **text, size_t *length, GError **error);
 

@@ -13,7 +13,7 @@ void tm_log_set_level(TmLogLevel level)
     g_atomic_int_set(&log_level, (int)level);
 }
 
-/* Names that are told may come from an image or a client: none makes a line of its own. */
+/* Names that are logged may come from an image or a client: none makes a line of its own. */
 static void one_line(char *text)
 {
     for (; *text; text++) {

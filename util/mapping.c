@@ -14,7 +14,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define SLOTS 65536 /* Linux has fewer mappings for a process, unless it is told otherwise */
+#define SLOTS 65536 /* Linux has fewer mappings for a process, unless it is configured otherwise */
 
 static struct {
     uintptr_t address; /* atomic; 0: free; 1: being made or closed */

@@ -13,8 +13,8 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-/* A file, a directory or a block device is opened by way of a look at it, so that it is what was
- * looked at, whatever the path means by then. -1 and ENOENT also without /proc. */
+/* A file, a directory or a block device is opened through an O_PATH descriptor, so that it is what
+ * was checked, whatever the path means by then. -1 and ENOENT also without /proc. */
 static int open_seen(const char *path, int flags)
 {
     char seen[sizeof("/proc/self/fd/") + 10];

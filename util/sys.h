@@ -15,7 +15,7 @@
 #include <sys/uio.h>
 
 typedef struct TmSys {
-    /* Waits for no peer, as open(2) of a FIFO would: what it is is for the caller to look at. */
+    /* Waits for no peer, as open(2) of a FIFO would: the caller checks what it is. */
     int (*open)(const char *path, int flags, mode_t mode);
     int (*close)(int fd);
     int (*fstat)(int fd, struct stat *st);

@@ -1,12 +1,12 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* util/tsan.c: tells the thread sanitizer about GLib's locks. Built under -fsanitize=thread only.
+/* util/tsan.c: annotates for the thread sanitizer GLib's locks. Built under -fsanitize=thread only.
  *
  * The sanitizer sees what is compiled for it and the pthread functions. GLib isn't compiled for it,
  * and its locks are futexes of its own, so everything that they guard would be called a race. Each
  * lock function that we use is therefore defined here, in front of GLib's: it calls the original,
  * and says to the sanitizer what happened. What isn't here (GAsyncQueue, GThreadPool) synchronises
- * inside GLib, where nothing can be told: don't hand data between threads through those. */
+ * inside GLib, which can't be annotated: don't hand data between threads through those. */
 #include <dlfcn.h>
 #include <glib.h>
 #include <sanitizer/tsan_interface.h>

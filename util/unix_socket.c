@@ -33,7 +33,7 @@ static int lock_directory(const char *path)
     return fd;
 }
 
-/* Whether nobody listens there: what can't be told counts as used. */
+/* Whether nobody listens there: in doubt it counts as used. */
 static bool is_stale(const struct sockaddr_un *address)
 {
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -45,7 +45,7 @@ static bool is_stale(const struct sockaddr_un *address)
     return stale;
 }
 
-/* Whether the path is free to bind; another error than that it isn't is bind's to tell. */
+/* Whether the path is free to bind; another error than that it isn't is bind's to report. */
 static bool make_way(const struct sockaddr_un *address, GError **error)
 {
     const char *path = address->sun_path;

@@ -300,7 +300,7 @@ static char *take_text(const uint8_t *text, uint64_t length)
     return g_strndup((const char *)text, length);
 }
 
-/* The record at *at, which moves behind it; false: it does not end within the index. One that makes
+/* The record at *at, which moves past it; false: it does not end within the index. One that makes
  * no sense is passed over. */
 static bool take_record(Parser *p, GHashTable *names, GHashTable *regular, uint64_t *at,
                         uint64_t end)

@@ -1,6 +1,6 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* bitmap/store/device.c: what tells one block device from another, as sysfs has it.
+/* bitmap/store/device.c: what distinguishes block devices, as sysfs has it.
  *
  * A serial number, a world-wide name or the uuid of a mapping or an array outlives a restart of the
  * machine, and names a partition together with its number. The kernel's own number for an instance

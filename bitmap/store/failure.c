@@ -69,7 +69,7 @@ static int say_again(BmpStore *store, BmpStoreState state)
     return ret;
 }
 
-/* Leaves word for the next opening that the store is behind the disk. */
+/* Notes for the next opening that the store is older than the disk. */
 static bool leave_word(BmpStore *store)
 {
     /* None takes room on the store's file system, and the last one nothing of it at all. */

@@ -129,7 +129,7 @@ bool bmp_geometry_of(BmpGeometry *g, const BmpSuper *super);
 typedef enum {
     BMP_REGION_CLEAN = 0,   /* with stamp 0, in a new table: nothing marked */
     BMP_REGION_CROWDED = 0, /* with an epoch: no room for its words, all counts as dirty */
-    BMP_REGION_NEW = 1,     /* its words may not be on the medium; intents tell of all its marks */
+    BMP_REGION_NEW = 1,     /* its words may not be on the medium; intents have all its marks */
     BMP_REGION_READY = 2,   /* its words were synced after they were initialised */
     BMP_REGION_FULL = 3,    /* all of it is marked, its words say nothing */
 } BmpRegionState;

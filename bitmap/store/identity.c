@@ -207,7 +207,7 @@ static char *closed_file_differs(const BmpSuper *s, const BmpIdentity *was, cons
         return g_strdup("the disk has another bitmap store, this one is of another disk");
     if (!disk->mtime_nsec)
         return g_strdup("the disk is another file, and its file system's times are too coarse to "
-                        "tell whether it is a copy");
+                        "show whether it is a copy");
     return NULL;
 }
 

@@ -25,7 +25,7 @@ static void opened_close(const TmSys *sys, Opened *o)
     bmp_recovered_clear(&o->found);
 }
 
-/* The size of the disk, if the kernel tells. */
+/* The size of the disk, if the kernel says. */
 static uint64_t disk_size(const TmSys *sys, const Opened *o)
 {
     off_t end = o->disk.device ? sys->lseek(o->disk_fd, 0, SEEK_END) : (off_t)o->disk.size;
@@ -197,7 +197,7 @@ bool bmp_store_repair(const TmSys *sys, const char *path, const char *disk,
     bool ok = open_and_recover(sys, path, disk, boot_id, true, &o, error) &&
               repair(sys, path, boot_id, &o, error);
 
-    if (!ok && o.unsynced) /* nobody else will be told */
+    if (!ok && o.unsynced) /* nobody else will get the error */
         bmp_identity_unmark(sys, o.disk_fd, o.found.super.uuid);
     opened_close(sys, &o);
     return ok;

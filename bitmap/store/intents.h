@@ -7,7 +7,7 @@
  * that are in force are in one list. Lists are written by turns to two places, each after the one
  * before was synced: one of the two is whole at any time. A list takes as many sectors as it needs,
  * and each sector proves itself, so that a list that was cut short (a mixture of sectors of two
- * lists) is told from a damaged one.
+ * lists) is distinguished from a damaged one.
  *
  * Pure functions, no I/O. Threads: any. */
 #pragma once

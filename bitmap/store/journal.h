@@ -99,7 +99,7 @@ typedef struct BmpJournalFound {
 } BmpJournalFound;
 
 /* Reads lists, table and words of a file with pread, never through a mapping. What can't be read
- * counts as damaged. @power_lost: words may be older than their marks, which intents tell. */
+ * counts as damaged. @power_lost: words may be older than their marks, which intents have. */
 void bmp_journal_recover(const TmSys *sys, int fd, uint64_t offset, const BmpGeometry *geometry,
                          uint64_t seed, uint64_t epoch, bool power_lost, BmpJournalFound *found);
 void bmp_journal_found_clear(BmpJournalFound *found);

@@ -381,7 +381,7 @@ int bmp_journal_tick(BmpJournal *journal)
         return bmp_journal_failed(journal);
     stale = bmp_windows_tick(journal);
     journal->waits += unsettled(journal);
-    /* That a mark could not be written back is told to who syncs, or to nobody. */
+    /* That a mark could not be written back is reported to whoever syncs, or to nobody. */
     if (stale || journal->waits >= SYNC_TICKS) {
         journal->waits = 0;
         lead(journal, true);

@@ -21,12 +21,12 @@
  *
  *     NONE       untouched in this epoch; its words are not initialised
  *     NEW        they are; until the sync has ended its entry says so, too: after a loss of power
- *                they tell nothing, and intents tell all that was marked
+ *                they say nothing, and intents have all that was marked
  *     READY      ... and on the medium
  *     FULL       all of it is marked
  *
  * An entry that says READY, FULL or CROWDED is written after a sync and is on the medium with the
- * next, before the intents leave that have told of the same until then.
+ * next, before the intents leave that have covered the same until then.
  *
  * Locks: journal->lock guards all but what is atomic; a leaf. No calls for I/O under it. */
 #pragma once

@@ -6,7 +6,7 @@
  * A store puts its uuid there when it is made, and remembers that it did. Whoever opens the disk
  * for writing without the store takes it away before the first write (bmp_disk_claim()), by which
  * the store's next opening knows. A change is synced before anything that rests on it: an old list
- * that came back would vouch for a store that is behind. */
+ * that came back would vouch for a store that is out of date. */
 #include "bitmap/store/store_internal.h"
 
 #include "util/error.h"
@@ -96,7 +96,7 @@ bool bmp_identity_unmark(const TmSys *sys, int disk_fd, const uint8_t uuid[16])
 
     if (kept < disk.n_marks) {
         disk.n_marks = kept;
-        gone = marks_write(sys, fd, &disk) == 0; /* one that stays tells of a store that is gone */
+        gone = marks_write(sys, fd, &disk) == 0; /* one that stays names a store that is gone */
     }
     bmp_identity_close(sys, disk_fd, fd);
     return gone;

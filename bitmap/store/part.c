@@ -142,7 +142,8 @@ void bmp_part_random_bytes(uint8_t bytes[16])
 
 /* ---- the first phase: the new state is on the medium, and nothing names it */
 
-/* The kernel drops what a sync could not write and tells once: no later one is to be believed. */
+/* The kernel drops what a sync could not write and reports it once: no later one is to be
+ * believed. */
 static int sync_part(BmpPart *part)
 {
     int ret = tm_fdatasync(part->store->o.sys, part->fd);

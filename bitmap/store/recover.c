@@ -58,7 +58,7 @@ static BmpRecord *nth(GArray *records, guint i)
 
 /* ---- catalogues */
 
-/* The records of what a superblock names are appended; false: none can be told. */
+/* The records of what a superblock names are appended; false: none are known. */
 static bool read_catalogue(Reader *r, const BmpSuper *super, GArray *records, char **leader)
 {
     uint64_t length = super->catalogue_length, got;
@@ -306,7 +306,7 @@ static void unite(GArray *records, GArray *others)
         bmp_bits_or(&record->bits, &other->bits);
     }
     for (guint i = 0; i < records->len; i++)
-        degrade(nth(records, i), g_strdup("it can't be told whether a change of several disks was "
+        degrade(nth(records, i), g_strdup("it is not known whether a change of several disks was "
                                           "made: it has what was dirty before and after"));
 }
 
@@ -486,7 +486,7 @@ static bool both_states(Reader *r, GArray *old, bool known, const char *leader)
 
     bmp_recovered_problem(
         out, NULL, 0, false,
-        "it can't be told whether a change of several disks was made, since its leader, "
+        "it is not known whether a change of several disks was made, since its leader, "
         "the store '%s', can't be read: what was dirty before or after it is dirty",
         leader ? leader : "?");
     for (guint i = 0; i < old->len; i++) /* a damaged store may say anything */
@@ -560,10 +560,11 @@ static void read_store(Reader *r, const Copies *c)
     }
     if (!known) {
         out->as_stored = false;
-        bmp_recovered_problem(out, NULL, 0, false,
-                              "the catalogue of the store '%s' is damaged: what bitmaps there were "
-                              "can't be told",
-                              r->o->path);
+        bmp_recovered_problem(
+            out, NULL, 0, false,
+            "the catalogue of the store '%s' is damaged: which bitmaps there were "
+            "is not known",
+            r->o->path);
     }
     check_disk(r);
     report_records(r);

@@ -70,7 +70,7 @@ typedef void (*BmpReportFn)(void *opaque, const BmpReport *report);
 typedef struct BmpImage {
     bool beside;
     /* Appends a BmpRecord for each, and a line (g_free) for each thing that is wrong and of no one
-     * bitmap. false: it can't be told what there is; it may be opened for reading only. */
+     * bitmap. false: what there is is unknown; it may be opened for reading only. */
     bool (*load)(void *opaque, GArray *records, GPtrArray *problems, GError **error);
     /* Whether there is room for another: there are @n, whose names take @names bytes, each rounded
      * up to 8. */
@@ -106,8 +106,8 @@ bool bmp_set_open_store(BmpSet *set, const BmpStoreOptions *options, GError **er
  * before bmp_set_free() (which without it leaves the store as a crash would). false: it could not
  * be written, which was reported, and the store is distrusted. */
 bool bmp_set_close_store(BmpSet *set);
-/* The same where the disk goes on being written, and later nobody could tell: the store says that
- * it is behind, and the next opening finds all dirty. */
+/* The same where the disk goes on being written, and later nobody could know: the store says that
+ * it is out of date, and the next opening finds all dirty. */
 bool bmp_set_leave_store(BmpSet *set);
 
 /* The node is opened anew, for reading only or for writing. Rest: as the close above, or where
@@ -164,7 +164,7 @@ void bmp_set_distrust(BmpSet *set, const char *why);
 void bmp_set_refuse_store(BmpSet *set, const char *why);
 /* The disk is opened anew: that is its descriptor now (dup'ed). */
 void bmp_set_change_disk(BmpSet *set, int disk_fd);
-/* Within a change that can't be taken back and could not be committed: the store is behind. */
+/* Within a change that can't be taken back and could not be committed: the store is out of date. */
 void bmp_set_distrust_store(BmpSet *set, const char *why);
 /* Whether an empty change with a commit should be made (healing; any thread). */
 bool bmp_set_wants_commit(BmpSet *set);
@@ -215,7 +215,7 @@ typedef struct BmpStoreInfo {
 bool bmp_store_inspect(const TmSys *sys, const char *path, const char *disk,
                        const uint8_t boot_id[16], BmpStoreInfo *info, GError **error);
 /* Makes the safest usable state of it, closed and with the disk's identity as it is now: the file
- * is replaced as a whole. Errors: in use; nothing can be told. */
+ * is replaced as a whole. Errors: in use; nothing is known of its content. */
 bool bmp_store_repair(const TmSys *sys, const char *path, const char *disk,
                       const uint8_t boot_id[16], GError **error);
 void bmp_store_info_clear(BmpStoreInfo *info);

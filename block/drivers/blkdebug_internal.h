@@ -30,7 +30,7 @@ extern const struct tidemark_option blkdebug_error_fields[], blkdebug_delay_fiel
 typedef struct BlkdebugRules BlkdebugRules;
 
 /* From the options of a node that is being opened, and raises 'none'. NULL: they make no sense, the
- * host has been told why. */
+ * host has logged why. */
 BlkdebugRules *blkdebug_rules_read(struct tidemark_node *node);
 void blkdebug_rules_free(BlkdebugRules *rules); /* NULL is fine */
 

@@ -3,9 +3,9 @@
 /* block/drivers/compress.c: a filter whose writes are stored compressed by the format below, in
  * whole clusters: what is written of a cluster is put together with the rest of it.
  *
- * The cluster size is told as the alignment of requests, so that the core keeps others away from
- * the clusters that are read, changed and written (block/io/blocking.c). Reads, zeroes and discards
- * pass through.
+ * The cluster size is reported as the alignment of requests, so that the core keeps others away
+ * from the clusters that are read, changed and written (block/io/blocking.c). Reads, zeroes and
+ * discards pass through.
  *
  * Options and messages as QEMU's (qapi BlockdevOptionsGenericFormat, block/filter-compress.c). */
 #include "block/drivers/drivers.h"

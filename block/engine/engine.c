@@ -63,7 +63,7 @@ int blk_engine_arm(BlkEngine *engine, BlkSource *source, uint32_t events)
     struct epoll_event event = { .events = events | EPOLLONESHOT, .data.ptr = source };
     int fd = source->fd;
 
-    __atomic_store_n(&source->handover, 1, __ATOMIC_RELEASE);
+    __atomic_store_n(&source->sync_point, 1, __ATOMIC_RELEASE);
     /* From here on the next owner may close it. The thread sanitizer takes the library's function
      * for a use of the descriptor, and does not see that it hands the source over. */
     return syscall(SYS_epoll_ctl, engine->epoll, EPOLL_CTL_MOD, fd, &event) < 0 ? -errno : 0;
@@ -103,7 +103,7 @@ static void *loop_main(void *arg)
         BlkSource *source = event.data.ptr;
         if (source == &engine->stop)
             return NULL;
-        __atomic_load_n(&source->handover, __ATOMIC_ACQUIRE); /* pairs with arming */
+        __atomic_load_n(&source->sync_point, __ATOMIC_ACQUIRE); /* pairs with arming */
         source->ready(source, event.events);
     }
 }

@@ -35,7 +35,7 @@ typedef struct BlkSource BlkSource;
 struct BlkSource {
     int fd;
     void (*ready)(BlkSource *source, uint32_t events); /* on a loop thread; EPOLL* bits */
-    int handover; /* the engine's: what one owner did happens before the next one's ready() */
+    int sync_point; /* the engine's: what one owner did happens before the next one's ready() */
 };
 
 /* Adds the source to the epoll set, armed for @events (EPOLLIN, EPOLLOUT). 0 or -errno. Any

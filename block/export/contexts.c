@@ -168,7 +168,7 @@ uint64_t blk_context_map_bytes(const BlkContextMap *map)
     return map->bytes;
 }
 
-/* The first range that ends behind @offset. */
+/* The first range that ends after @offset. */
 static size_t find(const BlkContextMap *map, uint64_t offset)
 {
     size_t low = 0, high = map->count;
@@ -390,7 +390,7 @@ bool blk_contexts_set(BlkContexts *contexts, uint64_t size, const BlkContextChan
         g_prefix_error(error, "Metadata context '%s': ", change->name);
         return false;
     }
-    /* Who has selected the old one must not be told of wider values: another takes its place. */
+    /* Who has selected the old one must not see wider values: another takes its place. */
     context = old && old->wide == wide ? NULL : context_new(contexts, change->name, wide);
     pthread_mutex_lock(&contexts->lock);
     if (context) {

@@ -4,7 +4,7 @@
  * of ranges of the disk to values of 32 or 64 bits, which clients see as they were given.
  *
  * A context is its name, its width, and its newest map. A map is immutable, counted by reference,
- * and replaced as a whole: an answer that is being written is never told of two. A session that has
+ * and replaced as a whole: an answer that is being written is never made of two. A session that has
  * selected a context sees its newest map, as it sees what becomes of a dirty bitmap; of one that is
  * removed, or replaced by one of another width, it goes on seeing the last.
  *

@@ -8,7 +8,7 @@
  * An export is referenced by the registry and by every session on it. block-export-del takes it out
  * of sight at once; BLOCK_EXPORT_DELETED follows when the last reference is gone.
  *
- * Several servers may run, told apart by their ids; QEMU's single one is BLK_SERVER_DEFAULT. An
+ * Several servers may run, distinguished by their ids; QEMU's single one is BLK_SERVER_DEFAULT. An
  * export says which of them show it, by default all. Names are unique on each server. An export
  * that no running server shows any more is deleted with the last one that did.
  *
@@ -56,7 +56,7 @@ typedef struct BlkExportOptions {
     size_t n_bitmaps;
     const char *const *servers; /* ids of those that show it; NULL: all, also later ones */
     size_t n_servers;
-    bool hidden;              /* not told to clients that list the exports */
+    bool hidden;              /* not shown to clients that list the exports */
     bool is_default;          /* what the name "" means, unless an export has that name */
     uint32_t max_connections; /* clients at a time; 0: no limit but the server's */
     /* Ids of authorisation objects: who may see, open, write it; NULL: everybody. */

@@ -1,6 +1,6 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* block/image/image.h: images as files: made, looked at, checked and mended, with no node of their
+/* block/image/image.h: images as files: made, shown, checked and repaired, with no node of their
  * own.
  *
  * What an image says is never followed: backing and data file names in it are text, and formats are

@@ -111,8 +111,8 @@ static int follow_fua(BlkNode *node, uint32_t flags)
     return flags & TIDEMARK_FUA & ~driver_flags(node) ? blk_node_flush(node) : 0;
 }
 
-/* A driver that has something to flush has not told its child all of it: where the data is, for
- * one. */
+/* A driver that has something to flush has not passed all of it to its child: where the data is,
+ * for one. */
 static int write_child(BlkNode *node, const char *buf, const struct tidemark_mapping *m,
                        uint32_t flags)
 {

@@ -6,7 +6,7 @@
 #include "util/error.h"
 #include "util/range.h"
 
-#define RESERVE_STEP (UINT64_C(256) << 20) /* what is reserved between looks at the progress */
+#define RESERVE_STEP (UINT64_C(256) << 20) /* what is reserved between updates of the progress */
 #define WRITE_STEP   (UINT64_C(1) << 20)
 
 bool blk_progress_add(BlkProgress *work, uint64_t more, GError **error)

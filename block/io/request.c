@@ -10,7 +10,7 @@
  *
  * Invariants:
  *  - a request in a ring holds its hops until its completion; a request queued for a worker holds
- *    none, so a worker that waits for a stripe never waits for one behind it in the queue. */
+ *    none, so a worker that waits for a stripe never waits for one after it in the queue. */
 #include "block/io/request.h"
 
 #include "block/node_internal.h"

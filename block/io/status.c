@@ -12,7 +12,7 @@
 #include <errno.h>
 
 #define DEPTH_MAX  256  /* layers of a graph that status looks through */
-#define STEPS_MAX  1024 /* looks at the graph for one answer, however few runs they make */
+#define STEPS_MAX  1024 /* look-ups in the graph for one answer, however few runs they make */
 #define DIRTY_RUNS 256  /* of a bitmap, asked for at a time */
 #define WALK_RUNS  512  /* that a server may tell at once */
 
@@ -75,7 +75,7 @@ static int run_of_node(BlkNode *node, uint64_t offset, uint64_t length, unsigned
     uint64_t size = blk_node_size(node);
     int ret;
 
-    if (offset >= size) { /* behind the end of a shorter backing, which hides what is below */
+    if (offset >= size) { /* beyond the end of a shorter backing, which hides what is below */
         *run = (Run){ length, TM_STATE_ZERO | TM_STATE_HOLE, 1 };
         return 0;
     }
@@ -189,10 +189,10 @@ typedef struct Backup {
     uint64_t end;     /* of the range asked about */
     uint64_t known;   /* up to here zero says what there is, if it is beyond where we are */
     uint32_t zero;    /* TM_BACKUP_ZERO or 0 */
-    unsigned lookups; /* looks at the graph */
+    unsigned lookups; /* look-ups in the graph */
 } Backup;
 
-/* Looks at what is at @offset of a dirty run that ends at @stop. What the graph can't tell is to be
+/* Finds what is at @offset of a dirty run that ends at @stop. What the graph doesn't know is to be
  * read: then its error is met. */
 static void next_status(Backup *b, uint64_t offset, uint64_t stop)
 {

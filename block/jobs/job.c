@@ -44,7 +44,7 @@ static const struct {
 };
 G_STATIC_ASSERT(G_N_ELEMENTS(verbs) == BLK_JOB_VERBS);
 
-static void tell(BlkJob *job, BlkJobStatus status)
+static void report(BlkJob *job, BlkJobStatus status)
 {
     json_object *data = json_object_new_object();
 
@@ -58,7 +58,7 @@ void blk_job_change(BlkJob *job, BlkJobStatus status)
     pthread_mutex_lock(&job->lock);
     job->status = status;
     pthread_mutex_unlock(&job->lock);
-    tell(job, status);
+    report(job, status);
 }
 
 static BlkJobStatus status_of(BlkJob *job)
@@ -323,7 +323,7 @@ BlkJob *blk_job_new(BlkJobs *jobs, const BlkJobOptions *o, GError **error)
     job->total = 1;
     init_locks(job);
     g_ptr_array_insert(jobs->list, 0, job);
-    tell(job, BLK_JOB_CREATED);
+    report(job, BLK_JOB_CREATED);
     if (o->speed && !blk_job_set_speed(job, o->speed, error)) {
         dismiss(job);
         return NULL;
@@ -332,7 +332,7 @@ BlkJob *blk_job_new(BlkJobs *jobs, const BlkJobOptions *o, GError **error)
     return job;
 }
 
-/* What can't even begin is through at once, but told of after the command's answer. */
+/* What can't even begin ends at once, but is reported after the command's answer. */
 void blk_job_start(BlkJob *job)
 {
     GError *error = NULL;

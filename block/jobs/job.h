@@ -121,6 +121,6 @@ typedef enum {
     BLK_ON_ERRORS,
 } BlkOnError;
 
-/* Tells of an error, @errnum > 0, and pauses the job where that is what @policy wants. Returned:
+/* Reports an error, @errnum > 0, and pauses the job where that is what @policy wants. Returned:
  * REPORT, IGNORE or STOP. */
 BlkOnError blk_job_error(BlkJob *job, BlkOnError policy, bool read, int errnum);

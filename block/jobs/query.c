@@ -1,6 +1,6 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* block/jobs/query.c: what users are told of jobs. */
+/* block/jobs/query.c: what users see of jobs. */
 #include "block/jobs/job_internal.h"
 
 #include "util/sync.h"

@@ -10,10 +10,10 @@ enum { RANGES_MAX = 16 << 20 };
 
 struct TcPlan {
     bool bitmap, fresh;
-    TcTask *tasks;
+    TcStep *steps;
     size_t count, capacity, limit;
     uint64_t bytes;
-    size_t next;    /* the task being cut up */
+    size_t next;    /* the step being cut up */
     uint64_t taken; /* bytes of it */
 };
 
@@ -35,14 +35,14 @@ void tc_plan_set_limit(TcPlan *plan, size_t ranges)
 static bool reserve(TcPlan *plan, GError **error)
 {
     size_t capacity = plan->capacity ? 2 * plan->capacity : 1024;
-    TcTask *tasks;
+    TcStep *steps;
 
     if (plan->count < plan->capacity)
         return true;
-    tasks = g_try_renew(TcTask, plan->tasks, capacity);
-    if (!tasks)
+    steps = g_try_renew(TcStep, plan->steps, capacity);
+    if (!steps)
         return tm_error_set(error, "out of memory for a list of %zu extents", capacity);
-    plan->tasks = tasks;
+    plan->steps = steps;
     plan->capacity = capacity;
     return true;
 }
@@ -50,7 +50,7 @@ static bool reserve(TcPlan *plan, GError **error)
 bool tc_plan_add(TcPlan *plan, uint64_t offset, uint64_t length, uint32_t allocation,
                  uint32_t dirty, GError **error)
 {
-    TcTask *last = plan->count ? &plan->tasks[plan->count - 1] : NULL;
+    TcStep *last = plan->count ? &plan->steps[plan->count - 1] : NULL;
     TcAction action = TC_DO_READ;
 
     if (plan->bitmap && !(dirty & TM_STATE_DIRTY))
@@ -73,7 +73,7 @@ bool tc_plan_add(TcPlan *plan, uint64_t offset, uint64_t length, uint32_t alloca
     }
     if (!reserve(plan, error))
         return false;
-    plan->tasks[plan->count++] = (TcTask){ offset, length, action };
+    plan->steps[plan->count++] = (TcStep){ offset, length, action };
     plan->bytes += length;
     return true;
 }
@@ -82,7 +82,7 @@ void tc_plan_free(TcPlan *plan)
 {
     if (!plan)
         return;
-    g_free(plan->tasks);
+    g_free(plan->steps);
     g_free(plan);
 }
 
@@ -96,15 +96,15 @@ size_t tc_plan_ranges(const TcPlan *plan)
     return plan->count;
 }
 
-bool tc_plan_next(TcPlan *plan, uint64_t read_size, uint64_t zero_size, TcTask *task)
+bool tc_plan_next(TcPlan *plan, uint64_t read_size, uint64_t zero_size, TcStep *step)
 {
-    const TcTask *whole;
-    TcTask piece;
+    const TcStep *whole;
+    TcStep piece;
 
     if (plan->next == plan->count)
         return false;
-    whole = &plan->tasks[plan->next];
-    piece = (TcTask){ whole->offset + plan->taken, whole->length - plan->taken, whole->action };
+    whole = &plan->steps[plan->next];
+    piece = (TcStep){ whole->offset + plan->taken, whole->length - plan->taken, whole->action };
     if (piece.action == TC_DO_READ)
         piece.length = tm_min(piece.length, read_size - (piece.offset & (read_size - 1)));
     else
@@ -114,6 +114,6 @@ bool tc_plan_next(TcPlan *plan, uint64_t read_size, uint64_t zero_size, TcTask *
         plan->next++;
         plan->taken = 0;
     }
-    *task = piece;
+    *step = piece;
     return true;
 }

@@ -15,17 +15,17 @@ typedef enum {
     TC_DO_HOLE, /* make it read as zeroes, deallocated where that is possible */
 } TcAction;
 
-typedef struct TcTask {
+typedef struct TcStep {
     uint64_t offset, length;
     TcAction action;
-} TcTask;
+} TcStep;
 
 typedef struct TcPlan TcPlan;
 
 /* @bitmap: only what is dirty is added. @fresh: the target reads as zeroes already. Returned. */
 TcPlan *tc_plan_new(bool bitmap, bool fresh);
 /* The next run of the source, with base:allocation's flags (0 if it is not known) and the bitmap's.
- * The list has a limit, behind which runs are joined, and read where they could have been skipped.
+ * The list has a limit, beyond which runs are joined, and read where they could have been skipped.
  * Fails only for want of memory. */
 bool tc_plan_add(TcPlan *plan, uint64_t offset, uint64_t length, uint32_t allocation,
                  uint32_t dirty, GError **error);
@@ -39,4 +39,4 @@ size_t tc_plan_ranges(const TcPlan *plan);
 
 /* Cuts the next piece off: at most @read_size bytes (a power of two, pieces end at its multiples)
  * to read, or @zero_size to zero. False when there is none left. */
-bool tc_plan_next(TcPlan *plan, uint64_t read_size, uint64_t zero_size, TcTask *task);
+bool tc_plan_next(TcPlan *plan, uint64_t read_size, uint64_t zero_size, TcStep *step);

@@ -10,7 +10,7 @@
 
 /* The most that 32 bits hold and that is a multiple of any block size that a server may ask for. */
 #define STATUS_LENGTH UINT64_C(0xffff0000)
-/* Answers beyond this are cut; the walk goes on behind them. */
+/* Answers beyond this are cut; the walk goes on after them. */
 enum { ANSWER_ENTRIES = 1 << 20 };
 
 /* As in the reply: a pair of 32-bit numbers. */
@@ -367,7 +367,7 @@ static bool merge_answers(TcSource *source, uint64_t length, Pending *pending, G
     return true;
 }
 
-/* Asks for the status at @offset; *length is how far all contexts told. */
+/* Asks for the status at @offset; *length is how far all contexts reached. */
 static bool ask_status(TcSource *source, uint64_t offset, uint64_t *length, GError **error)
 {
     nbd_extent_callback callback = { .callback = collect_extents, .user_data = source };

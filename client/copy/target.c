@@ -84,7 +84,7 @@ bool tc_target_fresh(const TcTargetFacts *facts)
 
 /* QEMU's image locking (its block/file-posix.c): who uses a permission holds a shared lock on byte
  * 100 + its number, who does not let others use it one on 200 + its number. A write lock that would
- * not be granted there tells of the others. The locks are held as long as the file is open. */
+ * not be granted there shows the others. The locks are held as long as the file is open. */
 static bool lock_target(TcTarget *target, GError **error)
 {
     enum { USED = 100, UNSHARED = 200 };
@@ -95,7 +95,7 @@ static bool lock_target(TcTarget *target, GError **error)
 
         lock.l_start = (i % 2 ? USED : UNSHARED) + permissions[i / 2];
         if (fcntl(target->fd, F_OFD_SETLK, &lock) && errno != EAGAIN && errno != EACCES)
-            return true; /* a file system without locks: nothing can be told */
+            return true; /* a file system without locks: nothing is known */
         lock.l_type = F_WRLCK;
         lock.l_pid = 0;
         if (!fcntl(target->fd, F_OFD_GETLK, &lock) && lock.l_type != F_UNLCK)

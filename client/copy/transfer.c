@@ -26,7 +26,7 @@ enum { CONNECT_MS = 2000 };
 typedef struct Slot {
     SlotState state;
     int error; /* errno, once arrived */
-    TcTask task;
+    TcStep step;
     char *buf;
 } Slot;
 
@@ -105,10 +105,10 @@ static void G_GNUC_PRINTF(3, 4) fail(TcTransfer *t, int errnum, const char *form
     tc_transfer_cancel(t);
 }
 
-static void fail_at(TcTransfer *t, const char *doing, const char *name, const TcTask *task,
+static void fail_at(TcTransfer *t, const char *doing, const char *name, const TcStep *step,
                     int errnum)
 {
-    fail(t, errnum, "%s %s at offset %" PRIu64, doing, name, task->offset);
+    fail(t, errnum, "%s %s at offset %" PRIu64, doing, name, step->offset);
 }
 
 static void fail_connection(Worker *w)
@@ -118,26 +118,26 @@ static void fail_connection(Worker *w)
     fail(w->transfer, 0, "%s: connection lost: %s", tc_source_uri(w->transfer->source), why);
 }
 
-static bool next_task(TcTransfer *t, TcTask *task)
+static bool next_step(TcTransfer *t, TcStep *step)
 {
     bool any;
 
     g_mutex_lock(&t->lock);
-    any = tc_plan_next(t->plan, t->read_size, ZERO_SIZE, task);
+    any = tc_plan_next(t->plan, t->read_size, ZERO_SIZE, step);
     g_mutex_unlock(&t->lock);
     return any;
 }
 
-static void zero_task(TcTransfer *t, const TcTask *task)
+static void zero_step(TcTransfer *t, const TcStep *step)
 {
-    int r = tc_target_zero(t->target, task->offset, task->length, task->action == TC_DO_HOLE);
+    int r = tc_target_zero(t->target, step->offset, step->length, step->action == TC_DO_HOLE);
 
     if (r < 0) {
-        fail_at(t, "zeroing target", tc_target_path(t->target), task, -r);
+        fail_at(t, "zeroing target", tc_target_path(t->target), step, -r);
         return;
     }
-    atomic_fetch_add(&t->zeroed, task->length);
-    atomic_fetch_add(&t->done, task->length);
+    atomic_fetch_add(&t->zeroed, step->length);
+    atomic_fetch_add(&t->done, step->length);
 }
 
 static bool all_zero(const char *buf, size_t length)
@@ -145,25 +145,25 @@ static bool all_zero(const char *buf, size_t length)
     return !length || (!buf[0] && !memcmp(buf, buf + 1, length - 1));
 }
 
-/* Writes what has arrived. The server may not have told, or not have known, that it is zero. */
+/* Writes what has arrived. The server may not have said, or not have known, that it is zero. */
 static void store_slot(TcTransfer *t, const Slot *slot)
 {
-    const TcTask *task = &slot->task;
-    bool zero = all_zero(slot->buf, task->length);
+    const TcStep *step = &slot->step;
+    bool zero = all_zero(slot->buf, step->length);
     int r = 0;
 
     if (!zero)
-        r = tc_target_write(t->target, task->offset, slot->buf, task->length);
+        r = tc_target_write(t->target, step->offset, slot->buf, step->length);
     else if (!t->fresh)
-        r = tc_target_zero(t->target, task->offset, task->length, true);
+        r = tc_target_zero(t->target, step->offset, step->length, true);
     if (r < 0) {
-        fail_at(t, "writing target", tc_target_path(t->target), task, -r);
+        fail_at(t, "writing target", tc_target_path(t->target), step, -r);
         return;
     }
     if (zero)
-        atomic_fetch_add(&t->zeroed, task->length);
-    atomic_fetch_add(&t->read, task->length);
-    atomic_fetch_add(&t->done, task->length);
+        atomic_fetch_add(&t->zeroed, step->length);
+    atomic_fetch_add(&t->read, step->length);
+    atomic_fetch_add(&t->done, step->length);
 }
 
 static int read_arrived(void *opaque, int *error)
@@ -187,15 +187,15 @@ static bool start_reads(Worker *w)
         if (slot->state != SLOT_FREE)
             continue;
         for (;;) {
-            if (atomic_load(&t->stop) || !next_task(t, &slot->task))
+            if (atomic_load(&t->stop) || !next_step(t, &slot->step))
                 return false;
-            if (slot->task.action == TC_DO_READ)
+            if (slot->step.action == TC_DO_READ)
                 break;
-            zero_task(t, &slot->task);
+            zero_step(t, &slot->step);
         }
         slot->state = SLOT_IN_FLIGHT;
         w->busy++;
-        if (nbd_aio_pread(w->nbd, slot->buf, slot->task.length, slot->task.offset, callback, 0) ==
+        if (nbd_aio_pread(w->nbd, slot->buf, slot->step.length, slot->step.offset, callback, 0) ==
             -1) {
             fail_connection(w);
             return false;
@@ -214,7 +214,7 @@ static void finish_reads(Worker *w)
         if (slot->state != SLOT_ARRIVED)
             continue;
         if (slot->error)
-            fail_at(t, "reading", tc_source_uri(t->source), &slot->task, slot->error);
+            fail_at(t, "reading", tc_source_uri(t->source), &slot->step, slot->error);
         else if (!atomic_load(&t->stop))
             store_slot(t, slot);
         slot->state = SLOT_FREE;

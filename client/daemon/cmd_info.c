@@ -120,7 +120,7 @@ static char *size_names(json_object *sizes)
         g_string_append_printf(text, "%s%s %s", text->len ? ", " : "", name, human);
     }
     if (!text->len)
-        g_string_append(text, "not told");
+        g_string_append(text, "unknown");
     return g_string_free(g_steal_pointer(&text), FALSE);
 }
 

@@ -88,7 +88,7 @@ static int help(const TcInvocation *inv)
 
 /* ---- with a daemon ---- */
 
-/* The schema; NULL if the server can't tell it, which is no reason not to try the command. */
+/* The schema; NULL if the server doesn't have it, which is no reason not to try the command. */
 static TcSchema *fetch_schema(TcQmp *qmp)
 {
     g_autoptr(json_object) array = tc_qmp_execute(qmp, "query-qmp-schema", NULL, NULL);
@@ -107,7 +107,7 @@ static bool all_json(const char *const *words)
     return true;
 }
 
-/* Puts "COMMAND: CLASS: " before the message, and perhaps a better name behind it. */
+/* Puts "COMMAND: CLASS: " before the message, and perhaps a better name after it. */
 static void explain(TcQmp *qmp, const char *command, GError **error)
 {
     bool unknown = g_error_matches(*error, TM_ERROR, TM_ERROR_COMMAND_NOT_FOUND);

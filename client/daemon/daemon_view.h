@@ -1,6 +1,6 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* client/daemon/daemon_view.h: what a daemon tells of its nodes, bitmaps and exports, as tables.
+/* client/daemon/daemon_view.h: what a daemon reports of its nodes, bitmaps and exports, as tables.
  *
  * The JSON is the daemon's own (query-named-block-nodes, query-block-exports): here it is only read
  * leniently, so that any QEMU's answers do. Threads: main. */

@@ -11,7 +11,7 @@
 /* qemu-img's. */
 enum { CHECK_OK = 0, CHECK_FAILED = 1, CHECK_CORRUPT = 2, CHECK_LEAKS = 3, CHECK_UNSUPPORTED = 63 };
 
-enum { LINES_MAX = 100 }; /* told one by one */
+enum { LINES_MAX = 100 }; /* reported one by one */
 
 static const TcOption options[] = {
     TC_FORMAT_OPTION,

@@ -242,7 +242,7 @@ static const char *text_of(const Create *c, const char *member)
     return json_object_get_string(json_object_object_get(c->create, member));
 }
 
-/* It is what it is said to be, and as large as the new image, if that is not told. */
+/* It is what it is said to be, and as large as the new image, if that has no size given. */
 static bool check_backing(Create *c, GError **error)
 {
     const char *backing = text_of(c, "backing-file"), *format = text_of(c, "backing-fmt");

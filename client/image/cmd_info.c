@@ -83,7 +83,7 @@ static void print_format(json_object *info)
     print_line("format", line);
 }
 
-/* A file that is named, and its format; and where that is, if the name does not tell. */
+/* A file that is named, and its format; and where that is, if the name does not say. */
 static void print_named(const char *label, const char *name, const char *format, const char *where)
 {
     g_autofree char *value = NULL;
@@ -99,9 +99,10 @@ static void print_named(const char *label, const char *name, const char *format,
 static void print_state(json_object *info)
 {
     if (is_true(info, DATA "corrupt"))
-        print_line("state", "CORRUPT: only to be read until 'tidemark image check' has mended it");
+        print_line("state",
+                   "CORRUPT: read-only until 'tidemark image check --repair' has repaired it");
     else if (is_true(info, "dirty-flag"))
-        print_line("state", "in use, or not closed properly: refcounts may be behind");
+        print_line("state", "in use, or not closed properly: refcounts may be out of date");
 }
 
 static bool has_flag(json_object *bitmap, const char *flag)

@@ -43,7 +43,7 @@ typedef struct Map {
     TcProgress *progress;
     int width;   /* of numbers */
     bool any;    /* something was printed */
-    uint64_t at; /* of the entry that is not yet told */
+    uint64_t at; /* of the entry that is not yet printed */
     BlkLayerRun entry;
     uint64_t totals[WHATS];
 } Map;
@@ -77,7 +77,7 @@ static void print_json(Map *map)
     putchar('}');
 }
 
-/* Where the data is, or why that can't be told. Returned. */
+/* Where the data is, or why that is not known. Returned. */
 static char *place(const BlkLayerRun *r)
 {
     g_autofree char *path = NULL, *clean = NULL;
@@ -102,7 +102,7 @@ static void print_row(Map *map)
            where);
 }
 
-static void tell(Map *map)
+static void print_entry(Map *map)
 {
     const BlkLayerRun *r = &map->entry;
 
@@ -143,7 +143,7 @@ static void add(Map *map, uint64_t offset, BlkLayerRun *r)
         map->entry.length += r->length;
         return;
     }
-    tell(map);
+    print_entry(map);
     map->at = offset;
     map->entry = *r;
 }
@@ -163,7 +163,7 @@ static bool walk(Map *map, GError **error)
         at += run.length;
         tc_progress_show(map->progress, "mapping", at - map->start, map->end - map->start);
     }
-    tell(map);
+    print_entry(map);
     return true;
 }
 

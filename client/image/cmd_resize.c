@@ -38,7 +38,7 @@ static bool parse_size(Resize *r, const char *text, GError **error)
                         tc_arg(r->inv, 1));
 }
 
-/* What is behind the old end of the disk, a longer backing file would show. */
+/* What is beyond the old end of the disk, a longer backing file would show. */
 static bool check_backing(const Resize *r, const TcImage *image, bool followed, GError **error)
 {
     const TcLayer *layer = tc_image_layer(image);

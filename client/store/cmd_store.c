@@ -122,7 +122,7 @@ static int report_repair(const TcInvocation *inv, json_object *before, json_obje
     if (!strcmp(tc_json_string(after, "state"), "closed"))
         tc_print_wrapped(stdout, 2, 4,
                          "The store was written anew with what could be saved, and closed. What "
-                         "can't be told counts as dirty.");
+                         "is not known counts as dirty.");
     else
         tc_print_wrapped(stdout, 2, 4,
                          "No bitmap could be saved, so the store was removed. The disk is not "

@@ -174,7 +174,7 @@ static char *meaning(json_object *bitmap)
 }
 
 /* Whether one of @problems says so already. */
-static bool told(json_object *problems, const char *reason)
+static bool is_listed(json_object *problems, const char *reason)
 {
     for (size_t i = 0; i < json_object_array_length(problems); i++)
         if (strstr(json_object_get_string(json_object_array_get_idx(problems, i)), reason))
@@ -195,7 +195,7 @@ static void print_meanings(json_object *bitmaps, json_object *problems, FILE *ou
             continue;
         if (!touched++)
             print_title(out, colors, "39m", "What that means");
-        if (reason && told(problems, reason))
+        if (reason && is_listed(problems, reason))
             reason = NULL;
         line = g_strdup_printf("%s: %s%s%s%s", tc_json_string(bitmap, "name"), what,
                                reason ? " (" : "", reason ? reason : "", reason ? ")" : "");

@@ -291,7 +291,7 @@ static void describe_nothing(json_object *store, const TcStorePlace *place)
     json_object_object_add(store, "problems", problems);
 }
 
-/* Inspects. What looks wrong in a store that a daemon is writing is looked at again, for it may
+/* Inspects. What looks wrong in a store that a daemon is writing is inspected again, for it may
  * just have been changing, until it stands still. */
 static bool inspect(const TmSys *sys, const TcStorePlace *place, const uint8_t boot_id[16],
                     BmpStoreInfo *info, GError **error)

@@ -10,11 +10,11 @@
  *                       "of-the-past" or "damaged"; see tidemark(1)
  *     durability        "power-loss" or "process-death"
  *     generation, size (of the disk), store-size
- *     bitmaps           as the daemon tells them: name, granularity, count, recording, persistent,
+ *     bitmaps as the daemon reports them: name, granularity, count, recording, persistent,
  *                       and where it is so inconsistent, recovered, reason; size is the disk's
  *     problems          one line each
  *
- * Without a store (none, missing) and where it can't be told (damaged) numbers are left out.
+ * Without a store (none, missing) and where it is not known (damaged) numbers are left out.
  * Threads: main. */
 #pragma once
 #include "client/daemon/qmp_client.h"

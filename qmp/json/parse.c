@@ -52,7 +52,7 @@ static bool hex4(const char *s, const char *end, gunichar *c)
     return true;
 }
 
-/* The escape \uXXXX, of which *s is behind the u, or two that make a surrogate pair. */
+/* The escape \uXXXX, of which *s is past the u, or two that make a surrogate pair. */
 static bool unescape_unicode(Parser *p, const char **s, const char *end, GString *out)
 {
     const char *begin = *s - 2;

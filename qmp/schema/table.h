@@ -34,7 +34,7 @@ typedef enum {
     QMP_KIND_ENUM, /* values */
     QMP_KIND_ARRAY,
     QMP_KIND_OBJECT,    /* members, and, with a tag, the variant's */
-    QMP_KIND_ALTERNATE, /* one of several types that JSON tells apart */
+    QMP_KIND_ALTERNATE, /* one of several types that differ in JSON */
     QMP_KIND_LATE,      /* resolved by a QmpTypes */
 } QmpKind;
 

@@ -3,7 +3,7 @@
 /* server/nbd/handshake.c: fixed newstyle negotiation up to the options' data.
  *
  * A state machine over what has been received: each step needs a whole header, or an option with
- * all of its data, and otherwise says how much more it waits for. Data too large to be looked at
+ * all of its data, and otherwise says how much more it waits for. Data too large to be parsed
  * are skipped as they come.
  *
  * Source: the NBD specification, "Newstyle negotiation" and "Fixed newstyle negotiation". */

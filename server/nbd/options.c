@@ -32,7 +32,7 @@ static NbdsVerdict invalid(NbdsSession *s, uint32_t option, const char *what)
     return NBDS_MORE;
 }
 
-/* Why a client that may not open @x is told so. Who may not see it either learns nothing. */
+/* Why a client may not open @x, for its error. Who may not see it either learns nothing. */
 static void refuse(NbdsSession *s, uint32_t option, const BlkExport *x, const char *name)
 {
     if (!x || (!blk_export_allows(x, BLK_LIST, s->identity) && (s->tls || !s->service->tls)))
@@ -84,7 +84,7 @@ static bool was_promised(const NbdsSession *s, const BlkExport *x)
 }
 
 /* Whether the client may open further connections: it would wait for ever for one that can't come.
- * To those that do come the same is said, though there may be no place left behind them. */
+ * To those that do come the same is said, though there may be no place left after them. */
 static bool may_multiply(NbdsSession *s, BlkExport *x)
 {
     uint32_t max = blk_export_max_connections(x);
@@ -117,7 +117,7 @@ static uint16_t flags_of(NbdsSession *s, BlkExport *x)
     return flags;
 }
 
-/* Opens @s, unless it was cut off meanwhile: whoever does that looks at open, under the lock. */
+/* Opens @s, unless it was cut off meanwhile: whoever does that reads open, under the lock. */
 static bool open_session(NbdsSession *s)
 {
     TM_GUARD(&s->server->lock);
@@ -338,7 +338,7 @@ static NbdsVerdict extended_headers(NbdsSession *s, uint32_t option, const uint8
     return NBDS_MORE;
 }
 
-/* What went before was not protected: it is forgotten, and what is there already was not sent by
+/* What went before was not protected: it is dropped, and what is there already was not sent by
  * somebody who waited for the answer, as they must. */
 static NbdsVerdict starttls(NbdsSession *s, uint32_t option, const uint8_t *data, uint32_t length)
 {

@@ -20,7 +20,7 @@
 
 #define SEND_TURN (16u << 20) /* bytes of one session before others have their turn */
 #define IOV_BATCH 1024        /* the kernel's UIO_MAXIOV */
-/* Bytes of what is lent that are looked at or read at a time. */
+/* Bytes of a file that are sent or read at a time. */
 #define SENDFILE_PIECE NBDS_CHUNK_LARGE
 
 static void drop_first(NbdsSession *s, NbdsOutput **list)
@@ -52,7 +52,7 @@ static void consume(NbdsSession *s, NbdsOutput **list, size_t sent)
     }
 }
 
-/* What the first item has lent. -1 and errno; ENOTSUP: it must be read. */
+/* Sends what the first item has in a file. -1 and errno; ENOTSUP: it must be read. */
 static ssize_t send_from_file(NbdsSession *s, NbdsOutput **list)
 {
     NbdsOutput *out = *list;
@@ -90,7 +90,7 @@ static ssize_t send_some(NbdsSession *s, NbdsOutput *list)
 
 /* Sends the list as far as the socket takes it. 0: all of it is gone; EAGAIN: the socket is full,
  * or with *turn bytes it is others' turn (a client may take as fast as it is given); ENOTSUP: what
- * the first item has lent must be read. */
+ * the first item has in a file must be read. */
 static int send_list(NbdsSession *s, NbdsOutput **list, uint64_t *turn)
 {
     while (*list) {
@@ -170,7 +170,7 @@ static void resume(NbdsSession *s)
 
 static void send_all(NbdsSession *s);
 
-/* Reads the next piece of what @r has lent. 0 or -errno. */
+/* Reads the next piece of what @r has in a file. 0 or -errno. */
 static int fetch_piece(NbdsSession *s, NbdsRequest *r)
 {
     uint64_t length = MIN(r->output.sendfile_length, SENDFILE_PIECE);

@@ -1,7 +1,7 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* server/nbd/read.c: reads: small ones into the batch, large ones into a buffer of their own, and
- * sparse ones, which tell holes instead of sending zeroes. Where the page cache has it all, large
+ * sparse ones, which name holes instead of sending zeroes. Where the page cache has it all, large
  * ones don't pass through here: the reply's head is queued with the place, and the data go from
  * there to the socket when it is its turn. The disk is in use only while that is being done, never
  * while a client takes its time.
@@ -19,7 +19,7 @@
 #include <sys/socket.h>
 
 #define SEND_BUFFER (512 << 10) /* the kernel doubles it */
-#define RUNS_MAX    256u        /* of a sparse reply; what comes behind them is told as data */
+#define RUNS_MAX    256u        /* of a sparse reply; what comes after them is sent as data */
 #define PARTS_MAX   16u         /* if there are more of them, the range is read whole */
 
 /* A read that is answered in pieces: holes, and runs of data read by a request each. All are sent
@@ -225,7 +225,7 @@ static void submit_parts(NbdsSession *s, NbdsRequest *r)
 
 /* ---- whole */
 
-/* @sparse: what of it is told as holes, taken, or NULL. */
+/* @sparse: what of it is sent as holes, taken, or NULL. */
 static void read_large(NbdsSession *s, const NbdsHead *h, NbdsSparse *sparse)
 {
     NbdsChunk *chunk = nbds_chunk_get(s->server, h->length);

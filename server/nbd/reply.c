@@ -78,7 +78,7 @@ void nbds_data_format(const NbdsSession *s, uint8_t *to, bool last, const NbdsHe
     tm_put_be64(to + s->reply_head, offset);
 }
 
-/* The beginning that all error chunks have; @more: bytes behind the message. Returns where they
+/* The beginning that all error chunks have; @more: bytes after the message. Returns where they
  * go. */
 static uint8_t *error_format(const NbdsSession *s, uint8_t *to, bool last, uint16_t type,
                              const NbdsHead *h, uint32_t error, const char *message, uint32_t more)

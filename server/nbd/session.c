@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #define LINGER_US 4000 /* how long a session waits for more before it goes back to epoll */
-#define TURNS     64u  /* batches after which it goes there all the same, behind the others */
+#define TURNS     64u  /* batches after which it goes there all the same, after the others */
 
 static void session_ready(BlkSource *source, uint32_t events);
 static void work_run(BlkWork *work);
@@ -110,7 +110,7 @@ bool nbds_session_flush(NbdsSession *s)
     if (s->batch && s->batch->used) {
         if (s->batch->output.n)
             nbds_output_push(s, &s->batch->output);
-        else /* lent to requests that are under way */
+        else /* kept by requests in flight */
             nbds_batch_put(s->server, s->batch);
         s->batch = nbds_batch_get(s->server);
     }

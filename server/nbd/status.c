@@ -30,7 +30,7 @@
 #define LOOKUPS_MAX  (8 * EXTENTS_MAX) /* at the graph, for one context */
 #define ASK          512u              /* extents asked of the block layer at a time */
 #define EDGES        2048u             /* of a bitmap at a time */
-#define EFFORT_MAP   8u                /* of ASK looks at the graph, in asks of a bitmap */
+#define EFFORT_MAP   8u                /* of ASK look-ups in the graph, in asks of a bitmap */
 #define COPIED_MAX   (NBDS_CHUNK / 8)  /* bytes of a chunk that goes into the batch by copying */
 
 /* One context's extents being written, or only measured: one more than max is never there. */
@@ -42,7 +42,7 @@ typedef struct Writer {
     uint64_t end;           /* of those that are there, on the disk */
     uint64_t length, flags; /* of the next one, which begins there; length 0: none */
     bool extended;
-    bool clean; /* told is what is not dirty, in the form of the draft */
+    bool clean; /* what is not dirty is reported, in the form of 2016 */
 } Writer;
 
 /* A context of an answer. */
@@ -274,7 +274,7 @@ static void send_chunk(NbdsSession *s, NbdsStatus *st)
 }
 
 /* The context is through: goes to the next one, and from the last one that was measured to the
- * first one to tell. */
+ * first one to report. */
 static void next(NbdsSession *s, NbdsStatus *st)
 {
     Writer *w = &st->w;
@@ -322,7 +322,7 @@ bool nbds_status_waits(NbdsSession *s)
     return asks && !s->may_wait && blk_node_status_waits(s->node);
 }
 
-/* An error behind something known is left for the next request to meet. */
+/* An error after something known is left for the next request to meet. */
 bool nbds_status_run(NbdsSession *s)
 {
     NbdsStatus *st = s->status;

@@ -18,7 +18,7 @@ bool nbds_status_2016_spoken(const NbdsSession *s, const BlkExport *x)
            !(s->meta.count && s->meta.export_ == x);
 }
 
-/* The bitmap whose dirtiness is told: the one named, else the first one. */
+/* The bitmap whose dirtiness is reported: the one named, else the first one. */
 static BmpBitmap *find(const BlkSelection *selection, const char *name)
 {
     for (size_t i = 0; i < selection->count; i++) {

@@ -7,7 +7,7 @@
  * one call. Both are chunks of the pool and are held only while there is something in them.
  *
  * Sending is in terms of the plaintext: nbds_tls_send() says what the socket has taken, which is
- * what of the list may be forgotten. What has been encrypted and not taken yet is not said, and is
+ * what of the list may be dropped. What has been encrypted and not taken yet is not said, and is
  * the beginning of the same list at the next call.
  *
  * The handshake is part of receiving: what comes before its end is its own.

@@ -3,7 +3,7 @@
 /* server/nbd/transmission.c: requests: parsing, checking, and handing them to the block layer.
  *
  * What is wrong with a request is answered and the session lives, its payload being thrown away;
- * only a wrong magic ends it, since then nothing that follows can be told apart, and a payload of
+ * only a wrong magic ends it, since then nothing that follows can be parsed, and a payload of
  * an extended request that is announced larger than any may be.
  *
  * A request object is prepared before each submission because a request may complete, on another

@@ -239,7 +239,7 @@ void workload_resize(Run *run, Disk *disk)
     medium_disk_resize(run->medium, disk->index, size);
     begin(&disk, 1, false);
     bmp_set_resize(disk->set, size);
-    /* The disk is what it is, also if the store could not be told. */
+    /* The disk is what it is, also if the store could not be notified. */
     if (!workload_commit(run, &disk, 1)) {
         disk->looseness = MAX(disk->looseness, LOOSE_BITS);
         bmp_set_distrust_store(disk->set, "a resize");

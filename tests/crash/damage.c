@@ -90,7 +90,7 @@ static void damage(Run *run, unsigned d, Rng *rng)
     }
 }
 
-/* Without a daemon: looked at and repaired, it has all that was dirty, or says that it has not. */
+/* Inspected and repaired without a daemon, it has all that was dirty, or says that it has not. */
 static void offline(Run *run, unsigned d, Rng *rng)
 {
     g_autofree Found *found = g_new(Found, 1);

@@ -34,7 +34,7 @@
 #define SECTORS    256u /* of a disk, at most */
 #define BITMAPS    5u
 #define GRANULE    4u    /* sectors */
-#define EVENTS_ALL 1500u /* of a seed that are all looked at */
+#define EVENTS_ALL 1500u /* of a seed that are all tried */
 
 /* A bitmap: what the disk held when it began, and what requests have touched since. */
 typedef struct Record {
@@ -260,7 +260,7 @@ static char *check_since(const DataDisk *d, const Model *model, unsigned k, cons
         int at = find(found, model->records[i].name);
 
         if (at < 0 || found->bitmaps[at].inconsistent)
-            return NULL; /* who asks is told that the chain is broken */
+            return NULL; /* an error says that the chain is broken */
         for (uint32_t s = 0; s < d->sectors; s++)
             dirty[s] |= found->bitmaps[at].dirty[s];
     }

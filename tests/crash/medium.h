@@ -1,6 +1,6 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* tests/crash/medium.h: the simulated medium: files behind a TmSys whose power can be cut.
+/* tests/crash/medium.h: the simulated medium: files under a TmSys whose power can be cut.
  *
  * Files live in memory. What a program sees is the page cache: every write and every store through
  * a mapping at once. What survives a loss of power is kept apart: the state at the last completed
@@ -8,7 +8,7 @@
  *     one sector (512 bytes) of one file, one change of length, one of the directory (create,
  *     rename, unlink), of an extended attribute, of a modification time.
  * A loss of power keeps any subset of the changes, applied in order: so a sector has its old
- * content or that of any later moment at which it was looked at, independently of all others.
+ * content or that of any later moment at which it was observed, independently of all others.
  *
  * An "event" is a moment at which the power may be cut: after each change that a call makes (its
  * sectors are then still separate changes, so the call may be cut anywhere), before a sync, after
@@ -70,7 +70,7 @@ typedef struct Image {
 
 typedef struct Inode {
     bool used, disk;
-    bool unwritten; /* writing it back has failed, and nobody was told: the next sync is */
+    bool unwritten; /* writing it back has failed, and no sync has reported it: the next one does */
     unsigned fds;   /* descriptors and mappings */
     uint32_t serial;
     Image now, base;

@@ -142,7 +142,7 @@ void model_merge(ModelDisk *disk, ModelBitmap *to, const ModelBitmap *from)
     to->exact &= from->exact;
 }
 
-/* Forgets what is beyond @size. */
+/* Drops what is beyond @size. */
 static void cut(ModelBits *bits, unsigned shift, uint64_t size)
 {
     uint64_t n = (size + (UINT64_C(1) << shift) - 1) >> shift;

@@ -26,7 +26,7 @@ typedef struct ModelBitmap {
     bool inconsistent;
     bool exact; /* nothing in it ever came from a recovery: recovered is 0 */
     ModelBits must, may;
-    /* P5: granules of 512 bytes that were not on the medium when it began: what it was told of as
+    /* P5: granules of 512 bytes that were not on the medium when it began: what it was given as
      * clean may be lost yet. */
     ModelBits unflushed;
     /* Frozen: what it shows, what was written since, and what was unflushed then. What is stored is

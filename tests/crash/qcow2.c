@@ -40,7 +40,7 @@
 #define SECTORS  (DISK_MAX / SECTOR)
 #define PIECE    (UINT64_C(64) << 10)
 #define GRANULE  4096u
-/* Events of a workload that are all looked at. */
+/* Events of a workload that are all tried. */
 #define EVENTS_ALL 1500u
 
 /* What a sector may hold: as flushed, and everything since; the last is what it is now. */
@@ -72,7 +72,7 @@ typedef struct World {
     uint8_t *initial;      /* the disk when it did */
     bool touched[SECTORS]; /* since then, by a request */
     uint64_t failures;
-    uint64_t lost; /* faults of the image as it was given: references behind its end */
+    uint64_t lost; /* faults of the image as it was given: references beyond its end */
     uint64_t states, per_event, events;
     unsigned qemu_img;
     const char *keep;
@@ -661,7 +661,7 @@ static void step(void)
 
 /* ---- one seed */
 
-/* What may be wrong with it: it is behind the end that the file has. */
+/* What may be wrong with it: it is beyond the end that the file has. */
 static void count_lost(void)
 {
     json_object *options =

@@ -284,7 +284,7 @@ static char *check_content(const ModelBitmap *b, const FoundBitmap *f, uint64_t 
     return NULL;
 }
 
-/* What the bitmap was told of as clean is on the medium, or dirty. */
+/* What the bitmap was given as clean is on the medium, or dirty. */
 static char *check_data(const ModelBitmap *b, const FoundBitmap *f, uint64_t size)
 {
     ModelBits lost = { 0 };

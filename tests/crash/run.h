@@ -46,7 +46,7 @@ typedef struct Disk {
     bool accept_changed, changed;
     ModelBits unflushed; /* granules of 512 bytes that a loss of power may take back */
     ModelBits lost;      /* that were so when a flush failed, whatever later ones say */
-    bool flush_failed;   /* and the set has not been told yet */
+    bool flush_failed;   /* and the set does not know it yet */
     bool loss_noted;     /* its store should know by now */
     Looseness looseness;
     unsigned degraded, healed; /* reports */

@@ -300,7 +300,7 @@ static void recover_state(Run *run, const char *what, const uint8_t *kept, bool 
     run->recovered++;
     which = run->failure ? 0 : match(run, found, kept, power, file, what);
     if (!run->failure && file >= 0)
-        return; /* the error was told, and is not again */
+        return; /* the error was reported, and is not again */
     if (!run->failure && rng_chance(rng, 8))
         again_durable(run, &state, found, rng);
     if (!run->failure && rng_chance(rng, 16))

@@ -14,7 +14,7 @@ bool workload_commit(Run *run, Disk *const *disks, unsigned n);
 /* changes.c: a change or a transaction of one to four operations; a resize; an empty one. */
 void workload_change(Run *run);
 void workload_resize(Run *run, Disk *disk);
-/* Tells the set of a flush that has failed. */
+/* Passes a failed flush to the set. */
 void workload_lose(Run *run, Disk *disk);
 void workload_heal(Run *run, Disk *disk);
 

@@ -26,7 +26,7 @@
 
 /* Flags, STRUCTURED_REPLY, SET_META_CONTEXT, GO. The user context w is only selected when the
  * second one is EXTENDED_HEADERS instead. */
-#define AGREED 15 /* the byte that tells the two apart */
+#define AGREED 15 /* the byte that distinguishes the two */
 static const char handshake[] = "\0\0\0\3"
                                 "IHAVEOPT\0\0\0\10\0\0\0\0"
                                 "IHAVEOPT\0\0\0\12\0\0\0\215\0\0\0\1d\0\0\0\6"

@@ -1,9 +1,9 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* tests/fuzz/fuzz_qcow2_check.c: an image that is not what a program has written: looked at,
+/* tests/fuzz/fuzz_qcow2_check.c: an image that no program has written: read,
  * checked, repaired and checked again. No crash, no leak, no huge allocation, no endless loop. A
  * repair makes nothing worse: what it says is left is what a check finds, and after a repair of all
- * no leak is left unless there are corruptions that can't be mended. */
+ * no leak is left unless there are corruptions that can't be repaired. */
 #include "block/graph.h"
 #include "block/image/image.h"
 #include "block/registry.h"
@@ -76,7 +76,7 @@ static void use(BlkNode *file)
         return;
     if (!same(&repaired, &again))
         BUG("what is left of a repair is something else");
-    /* Tables that lie over each other change with what is mended. */
+    /* Tables that lie over each other change with what is repaired. */
     if (again.leaks && !again.check_errors && !again.corruptions)
         BUG("%" G_GUINT64_FORMAT " leaks are left", again.leaks);
     if (!first.corruptions && again.corruptions)

@@ -451,7 +451,7 @@ static void try(const Good *good, GByteArray *file, unsigned flags, bool damaged
     set = open_set(size, flags, &reports, &opened);
     if (damaged && !opened)
         BUG("the disk does not open");
-    /* A repair may have told already what is gone. */
+    /* A repair may have reported already what is gone. */
     if (opened && damaged)
         check_damaged(set, good, reports + !!(flags & FLAG_REPAIR),
                       unchanged && !(flags & (FLAG_POWER | FLAG_REPAIR)));

@@ -99,7 +99,7 @@ def mended(tmp):
     for end in os.stat(path).st_size - 8 * K, 128 * K:  # there is a refcount block
         os.truncate(path, end)
         if end == 128 * K:
-            raises(Exception, serve, tmp, path, match="refcount .* is behind the end of the file")
+            raises(Exception, serve, tmp, path, match="refcount .* is beyond the end of the file")
         tidemark("image", "check", "-q", "--repair", "all", path, check=False)
         sound(path)
         with serve(tmp, path) as d:

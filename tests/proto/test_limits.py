@@ -267,7 +267,7 @@ def half_closed(tmp):
         w = Wire(d.nbd_path).go()
         w.s.shutdown(socket.SHUT_RD)
         w.request(READ, 1, 0, 1 * MIB)
-        wait_until(lambda: connections(d) == 0, "the end of who can't be told")
+        wait_until(lambda: connections(d) == 0, "the end of a session that can't be notified")
 
 
 @test

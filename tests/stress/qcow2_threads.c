@@ -235,7 +235,7 @@ static void op_read(Worker *x, uint64_t sector, uint64_t n)
         check_own(x, x->buf + i * SECTOR, sector + i);
 }
 
-/* What was lent is looked at later. */
+/* What a client keeps is read later. */
 static void op_send(Worker *x, uint64_t sector, uint64_t n)
 {
     ssize_t sent;

@@ -223,7 +223,7 @@ G_GNUC_UNUSED static BlkNode *add_file(const char *name, const char *more)
     return add("{'driver':'file','node-name':'%s','filename':'%s'%s}", name, path, more);
 }
 
-/* Fills with bytes that tell where they belong. */
+/* Fills with bytes that depend on their place. */
 static void pattern(char *buf, uint64_t offset, uint64_t length, unsigned seed)
 {
     for (uint64_t i = 0; i < length; i++)

@@ -1,7 +1,7 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/unit/journal_util.h: what the tests of the live journal share: a journal in a real file,
- * whose system calls go through a table that counts and blocks syncs, lets somebody look at the
+ * whose system calls go through a table that counts and blocks syncs, lets somebody read the
  * file around them, and makes calls fail. */
 #pragma once
 #include "bitmap/store/intents.h"

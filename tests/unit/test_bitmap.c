@@ -435,7 +435,7 @@ START_TEST(extents_are_cut_to_the_range_and_bounded)
     ck_assert_uint_eq(list[1].flags, 0);
     ck_assert_uint_eq(list[2].length, 1);
     ck_assert_uint_eq(list[2].flags, TM_STATE_DIRTY);
-    /* full: what fitted is told, and how far it reaches */
+    /* full: what fitted is described, and how far it reaches */
     out = (TmExtents){ .list = list, .max = 2 };
     ck_assert_uint_eq(bmp_bitmap_extents(a, 0, 1000 * KIB + 1, &out), 12288);
     ck_assert_uint_eq(out.count, 2);

@@ -467,7 +467,7 @@ static void meet(BlkWork *work)
     pthread_mutex_unlock(&m->lock);
 }
 
-/* Work that comes in a burst does not wait behind work that blocks while there may be more workers,
+/* Work that comes in a burst does not wait for work that blocks while there may be more workers,
  * whether the first one is idle by then (often) or not. */
 /* ---- pieces */
 

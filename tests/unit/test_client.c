@@ -176,18 +176,18 @@ static void add(TcPlan *plan, uint64_t offset, uint64_t length, uint32_t allocat
 
 static void next_is(TcPlan *plan, uint64_t offset, uint64_t length, TcAction action)
 {
-    TcTask task;
+    TcStep step;
 
-    ck_assert(tc_plan_next(plan, 65536, MIB, &task));
-    ck_assert_uint_eq(task.offset, offset);
-    ck_assert_uint_eq(task.length, length);
-    ck_assert_int_eq(task.action, action);
+    ck_assert(tc_plan_next(plan, 65536, MIB, &step));
+    ck_assert_uint_eq(step.offset, offset);
+    ck_assert_uint_eq(step.length, length);
+    ck_assert_int_eq(step.action, action);
 }
 
 START_TEST(plan_of_a_bitmap_reads_what_is_dirty_and_not_zero)
 {
     g_autoptr(TcPlan) plan = tc_plan_new(true, false);
-    TcTask task;
+    TcStep step;
 
     add(plan, 0, 1000, 0, 0);
     add(plan, 1000, 1000, 0, TM_STATE_DIRTY);
@@ -203,7 +203,7 @@ START_TEST(plan_of_a_bitmap_reads_what_is_dirty_and_not_zero)
     next_is(plan, 102000 + MIB, MIB, TC_DO_HOLE);
     next_is(plan, 102000 + 2 * MIB, MIB, TC_DO_HOLE);
     next_is(plan, 102000 + 3 * MIB, 10, TC_DO_ZERO);
-    ck_assert(!tc_plan_next(plan, 65536, MIB, &task));
+    ck_assert(!tc_plan_next(plan, 65536, MIB, &step));
 }
 END_TEST
 
@@ -487,7 +487,7 @@ START_TEST(target_errors_reach_the_caller)
     first = open_target(&sys, path, 4096);
     ck_assert_int_eq(tc_target_write(first, 0, "x", 1), -ENOSPC);
     ck_assert_int_eq(tc_target_zero(first, 0, 512, true), -ENOSPC);
-    /* the second to open it is told of the first */
+    /* the second to open it gets an error about the first */
     ck_assert(tc_target_examine(path, &facts, NULL));
     ck_assert_ptr_null(tc_target_open(&sys, path, &facts, 4096, &error));
     ck_assert_ptr_nonnull(strstr(error->message, "in use by another program"));

@@ -1,6 +1,6 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* tests/unit/test_client_store.c: how the client tells of a store of bitmaps, for what a store made
+/* tests/unit/test_client_store.c: how the client shows a store of bitmaps, for what a store made
  * by a daemon can't easily be brought to, and for lines that are hard to get right. */
 #include "client/store/store_view.h"
 
@@ -70,7 +70,7 @@ START_TEST(the_head_shows_path_disk_state_and_durability)
         "disk        d\nstate       there is no store");
     has(head_of("{\"store\": \"d.bitmaps\", \"disk\": null, \"state\": \"damaged\"}"),
         "disk        not known\nstate       damaged");
-    /* a state of a later version is shown as it is; names don't steer the terminal */
+    /* a state of a later version is shown as it is; names don't control the terminal */
     has(head_of("{\"store\": \"d\\u001b[2J\", \"disk\": \"d\", \"state\": \"new\"}"),
         "store       d?[2J\ndisk        d\nstate       new\n");
 }

@@ -238,7 +238,7 @@ static void grow_under_way(void)
 }
 
 /* What is punched beyond its end to see whether that works could be data by then; and the driver
- * drops what it remembers of the file when that is resized, while it is told of a change. */
+ * drops what it remembers of the file when that is resized, while it is notified of a change. */
 START_TEST(a_file_does_not_grow_while_its_space_is_changed)
 {
     open_graph("/var/tmp");

@@ -66,7 +66,7 @@ START_TEST(a_second_walk_asks_nothing)
     write_pattern(node, 202 * BLOCK + 7, 100, 1);
     ck_assert_uint_eq(count_runs(node), 200000);
     ck_assert_int_le(fake.lseeks, 600);
-    /* filling a hole forgets its window, not the file */
+    /* filling a hole drops its window, not the file */
     fake.lseeks = 0;
     write_pattern(node, 201 * BLOCK, BLOCK, 1);
     ck_assert_uint_eq(count_runs(node), 199998);
@@ -76,7 +76,7 @@ START_TEST(a_second_walk_asks_nothing)
 }
 END_TEST
 
-/* Overwriting what is known to be data doesn't forget even the window. */
+/* Overwriting what is known to be data doesn't drop even the window. */
 START_TEST(overwriting_data_keeps_what_is_cached)
 {
     BlkNode *node;
@@ -135,7 +135,7 @@ START_TEST(extents_are_exact_after_every_change)
 }
 END_TEST
 
-/* Reserved but never written space is a hole that reads as zeroes, as QEMU tells it. */
+/* Reserved but never written space is a hole that reads as zeroes, as in QEMU. */
 START_TEST(preallocated_space_is_a_hole_that_reads_as_zeroes)
 {
     BlkNode *node;
@@ -268,7 +268,7 @@ static void stale_answer(uint64_t at, bool write_it)
     ck_assert_int_eq(blk_file_extents_lookup(&raced, at, size - at, &data, &run), 0);
     ck_assert_int_eq(data, write_it);
     ck_assert_uint_eq(run, BLOCK);
-    /* what that look-up said of other windows was kept: a hole goes on behind the change, data
+    /* what that look-up said of other windows was kept: a hole goes on after the change, data
      * before */
     uint64_t elsewhere = write_it ? 12 * MIB : at / 2;
 

@@ -430,7 +430,7 @@ START_TEST(fua_and_flush_sync_the_file)
     ck_assert_int_eq(blk_node_pwrite(node, buf, 0, 512, TIDEMARK_FUA), -EIO);
     fake.sync_error = 0;
     ck_assert_int_eq(blk_node_flush(node), -EIO);
-    /* the last flush goes on behind it, and names it */
+    /* the last flush goes on after it, and names it */
     make_file("b", MIB);
     add_file("b", "");
     make_file("c", MIB);

@@ -370,7 +370,7 @@ START_TEST(repair_fixes_leaks_and_refcounts)
 }
 END_TEST
 
-/* A table that lies over the header is not mended by writing there. */
+/* A table that lies over the header is not repaired by writing there. */
 START_TEST(repair_never_writes_over_the_header)
 {
     BlkNode *node = new_image("f", ",'cluster-size':512,'preallocation':'metadata'");

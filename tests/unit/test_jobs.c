@@ -151,7 +151,7 @@ static void expect(const char *text)
     pthread_mutex_unlock(&lock);
 }
 
-static void forget(void)
+static void clear_said(void)
 {
     pthread_mutex_lock(&lock);
     g_string_truncate(said, 0);
@@ -362,7 +362,7 @@ START_TEST(transaction_fails_as_one)
     blk_job_start(b.job);
     blk_job_start(c.job);
     await("waiting a");
-    forget();
+    clear_said();
     play(&b, FAIL);
     await("null a");
     ck_assert(a.ended && b.ended && c.ended);

@@ -51,7 +51,7 @@ static struct {
     bool there, go_on;
 } slow = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
 
-/* The first read at that place has its bytes, and doesn't return before it is told to. */
+/* The first read at that place has its bytes, and doesn't return before it is allowed to. */
 static void hold_read(off_t offset, size_t length)
 {
     pthread_mutex_lock(&slow.lock);
@@ -190,7 +190,7 @@ static void note_line(void *opaque, const char *line)
     logged = g_strdup(line);
 }
 
-/* A node that goes writes what was not flushed: if it can't, somebody is told. */
+/* A node that goes writes what was not flushed: if it can't, it reports that. */
 START_TEST(closing_reports_what_could_not_be_written)
 {
     BlkNode *node = new_image("i", "", "");
@@ -293,7 +293,7 @@ static int note_flags(off_t offset)
     return 0;
 }
 
-/* When an image is open for writing its bitmaps are in use for whoever looks at the medium. */
+/* When an image is open for writing its bitmaps are in use for whoever reads the medium. */
 START_TEST(bitmaps_are_in_use_before_anything_is_written)
 {
     BlkNode *node = new_image("i", "", "");

@@ -121,7 +121,7 @@ END_TEST
 
 /* ---- drains */
 
-/* Asks for a range, inside the gate or not (go < 0), shared or exclusively. */
+/* Asks for a range, inside the node or not (go < 0), shared or exclusively. */
 static gpointer ask(gpointer opaque)
 {
     Scene *s = opaque;

@@ -1,7 +1,7 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/unit/test_store_damage.c: stores that can't be believed or used (R6 of
- * bitmap/store/store.h), and what is told and made of them without a daemon. */
+ * bitmap/store/store.h), and what is reported and made of them without a daemon. */
 #include "store_util.h"
 
 static const uint64_t size = 64 * MIB;
@@ -334,7 +334,7 @@ START_TEST(a_changed_disk_is_repaired_to_all_dirty)
     disk_must_add(&d, "a", 65536, false);
     disk_close(&d);
     touch_disk(&d, 1000);
-    if (_i) { /* a daemon has looked at it meanwhile */
+    if (_i) { /* a daemon has opened it meanwhile */
         disk_open(&d);
         disk_close(&d);
     }

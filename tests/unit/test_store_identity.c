@@ -1,7 +1,7 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/unit/test_store_identity.c: whether a disk is the one that its store was left with:
- * replaced, put back from a copy, written by another road or within one time stamp. */
+ * replaced, put back from a copy, written in another way or within one time stamp. */
 #include "tests/unit/store_util.h"
 
 static const uint64_t size = 64 * MIB;
@@ -236,7 +236,8 @@ static int born_later(int fd, struct timespec *time)
     return 0;
 }
 
-/* The inode number of a file that was removed is given again: when it was made tells. */
+/* The inode number of a file that was removed is given again: the time when it was made shows
+ * that. */
 START_TEST(a_new_file_with_the_old_inode_number_is_noticed)
 {
     bool killed = _i;
@@ -429,7 +430,7 @@ START_TEST(a_write_right_after_a_clean_close_is_noticed)
 }
 END_TEST
 
-/* Stamps of whole seconds don't tell a copy from another file of that second. */
+/* Stamps of whole seconds don't distinguish a copy from another file of that second. */
 START_TEST(a_copy_made_within_the_same_second_is_noticed)
 {
     bool copy = _i;

@@ -205,7 +205,7 @@ START_TEST(a_stale_store_stays_distrusted)
 }
 END_TEST
 
-/* What the last process was not told of is told to the first sync of the next. */
+/* An error not reported to the last process is reported to the first sync of the next. */
 START_TEST(a_store_that_cant_be_synced_counts_as_a_power_loss)
 {
     ino_t before;
@@ -290,7 +290,7 @@ START_TEST(a_repair_without_a_sync_counts_as_a_power_loss)
     d.sys.rename = io_rename;
     d.sys.fsync = io_fsync;
     disk_open(&d);
-    if (fails) { /* the error was told to who could not keep it */
+    if (fails) { /* the error was reported to a process that could not keep it */
         g_autoptr(BmpBitmap) bitmap = bmp_set_find(d.set, "a", NULL);
 
         ck_assert(bitmap && bmp_bitmap_inconsistent(bitmap));
@@ -457,7 +457,7 @@ static bool cut_at(unsigned k, Between how)
         cut_show();
     between(&d[0], &d[2], how);
     disk_open(&d[1]);
-    inexact = strstr(d[1].reasons->str, "can't be told") != NULL;
+    inexact = strstr(d[1].reasons->str, "it is not known whether") != NULL;
     back(&d[0], how);
     disk_open(&d[0]);
     ck_assert_msg(disk_is_dirty(&d[0], "a", 0) || disk_is_dirty(&d[1], "acc", 0),

@@ -2,7 +2,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/unit/test_straddle.c: writes that are in the kernel while the set of bitmaps changes. The
  * call that changes the disk is held, a bitmap is cleared meanwhile, and afterwards it says that
- * the disk has changed: on each road that a write can take through the block layer. */
+ * the disk has changed: on each path that a write can take through the block layer. */
 #include "block/bitmaps.h"
 #include "block/graph.h"
 #include "block/io/request.h"

@@ -51,7 +51,7 @@ typedef struct FileDisk {
 
 /* ---- lock.c */
 /* Whether there are such locks: 0 or -errno; -ENOTSUP if the file system has none, and then the
- * host has been told. */
+ * host has the error. */
 int blk_file_locks_probe(FileDisk *file);
 /* As BlkLocks of block/permissions.h: QEMU's bytes. */
 int blk_file_locks_take(void *handle, unsigned needs, unsigned unshared);

@@ -202,7 +202,7 @@ static void sync_for_all(FileDisk *file)
     pthread_cond_broadcast(&file->synced);
 }
 
-/* The kernel reports a failed writeback once to a descriptor and then forgets the pages. All
+/* The kernel reports a failed writeback once to a descriptor and then drops the pages. All
  * syncing of the file is therefore done here, one sync at a time, and after a failure every flush
  * fails. */
 int blk_file_flush(void *handle)

@@ -13,7 +13,7 @@
  * format may write its metadata any time. With force-share nothing is unshared.
  *
  * Who comes late finds what others have done since the node was opened. A size that has changed is
- * refused, as those above remember it; what was remembered of extents is forgotten as soon as
+ * refused, as those above remember it; what was remembered of extents is dropped as soon as
  * nobody else writes. */
 #include "block/drivers/file/file.h"
 #include "block/permissions.h"

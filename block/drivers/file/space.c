@@ -23,7 +23,7 @@ static bool lacks(const FileDisk *file, unsigned what)
     return __atomic_load_n(&file->lacks, __ATOMIC_RELAXED) & what;
 }
 
-/* fallocate(2), with "not supported" told apart from errors: -ENOTSUP. */
+/* fallocate(2), with "not supported" distinguished from errors: -ENOTSUP. */
 static int allocate(FileDisk *file, int mode, uint64_t offset, uint64_t length, unsigned what)
 {
     if (lacks(file, what))
@@ -86,7 +86,7 @@ static int zero_odd(FileDisk *file, uint64_t offset, uint64_t length)
     return 0;
 }
 
-/* Whole sectors of a device. Whether the kernel would write the zeroes itself can't be told for
+/* Whole sectors of a device. Whether the kernel would write the zeroes itself is not known for
  * ZERO_RANGE; a PUNCH_HOLE never does. */
 static int zero_sectors(FileDisk *file, uint64_t offset, uint64_t length, uint32_t flags)
 {

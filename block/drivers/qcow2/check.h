@@ -33,7 +33,7 @@ typedef struct Qcow2Check {
     BlkNode *file;
     bool external_data;
     BlkImageCheckOptions options;
-    bool quiet; /* nothing is told */
+    bool quiet; /* nothing is reported */
     Qcow2Header header;
     uint64_t cluster;     /* bytes */
     uint64_t size;        /* of the file, bytes */
@@ -48,7 +48,7 @@ typedef struct Qcow2Check {
     BlkProgress work;
     BlkImageCheck result; /* of this pass */
     uint64_t fixable;     /* entries that a repair would set to zero */
-    uint64_t cut_end;     /* the end of what is referred to not far behind the end of the file; 0 */
+    uint64_t cut_end;     /* the end of what is referred to not far beyond the end of the file; 0 */
     uint64_t repeated;    /* tables that were referred to again where nothing should */
 
     GHashTable *pages; /* counts, by 1024 clusters: uint32_t each */
@@ -64,7 +64,7 @@ typedef struct Qcow2Check {
 /* A line for people, if this pass reports. */
 void qcow2_check_found(Qcow2Check *k, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
-/* Reads behind the end of the file, too: zeroes. */
+/* Reads beyond the end of the file, too: zeroes. */
 int qcow2_check_read(Qcow2Check *k, void *buf, uint64_t offset, uint64_t length);
 /* How much of [offset, offset + length) is a hole from its start. */
 uint64_t qcow2_check_hole(Qcow2Check *k, uint64_t offset, uint64_t length);
@@ -113,7 +113,7 @@ bool qcow2_check_blocks(Qcow2Check *k, GError **error);
 int qcow2_check_refcount(Qcow2Check *k, uint64_t cluster, uint64_t *refcount);
 /* Compares, and repairs what @fix (BLK_IMAGE_FIX_*) allows. */
 bool qcow2_check_compare(Qcow2Check *k, unsigned fix, GError **error);
-/* Makes a new table and new blocks behind the end of all there is, by the counts. */
+/* Makes a new table and new blocks after the end of all there is, by the counts. */
 bool qcow2_check_rebuild(Qcow2Check *k, GError **error);
 
 /* ---- check_copied.c */

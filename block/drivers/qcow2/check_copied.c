@@ -28,9 +28,10 @@ static int write_l2(Walk *w, uint64_t offset)
 {
     if (!qcow2_check_holds(w->k, offset, QCOW2_HOLDS_L2)) {
         w->k->result.check_errors++;
-        qcow2_check_found(
-            w->k, "ERROR: the L2 table at %" PRIu64 " lies over something else, and is not mended",
-            offset);
+        qcow2_check_found(w->k,
+                          "ERROR: the L2 table at %" PRIu64
+                          " lies over something else, and is not repaired",
+                          offset);
         return 0;
     }
     return qcow2_check_write(w->k, w->table, offset, w->k->cluster);
@@ -137,7 +138,8 @@ static int copied_l1_entry(Walk *w, uint64_t index, uint64_t entry)
         return 0;
     if (!qcow2_check_holds(w->k, at, QCOW2_HOLDS_L1)) {
         w->k->result.check_errors++;
-        qcow2_check_found(w->k, "ERROR: the L1 table lies over something else, and is not mended");
+        qcow2_check_found(w->k,
+                          "ERROR: the L1 table lies over something else, and is not repaired");
         return 0;
     }
     tm_put_be64(bytes, entry ^ QCOW2_COPIED);

@@ -241,7 +241,7 @@ bool qcow2_check_compare(Qcow2Check *k, unsigned fix, GError **error)
 /* ---- all of them anew */
 
 typedef struct Rebuild {
-    uint64_t start, total; /* clusters: of the new table, and behind it the blocks */
+    uint64_t start, total; /* clusters: of the new table, and after it the blocks */
     uint64_t table;        /* clusters of the table alone */
     uint64_t indexes;      /* entries that it needs */
 } Rebuild;

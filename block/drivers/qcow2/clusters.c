@@ -6,7 +6,7 @@
  * once the next commit has made everything durable that was changed before (Q2); then its space may
  * go back to the file, and only then can it be had again.
  *
- * A free cluster at or behind "touched" was never written to and reads as zeroes. Where that is the
+ * A free cluster at or beyond "touched" was never written to and reads as zeroes. Where that is the
  * refcounts say, for the file may have lost its end, or end within a cluster.
  *
  * Metadata has its space from the moment that its cluster is taken: a commit does not fail for want
@@ -353,7 +353,7 @@ static void let_go(Qcow2 *q, uint64_t first, uint64_t clusters)
             break; /* leaks */
 }
 
-/* They are free from now on, unless a client may still be looking at what was in them: then they
+/* They are free from now on, unless a client may still be reading what was in them: then they
  * are left alone until the image is closed (Q3). Giving back the space is advice: failing costs
  * that only. */
 static void let_go_last(Qcow2 *q, uint64_t first, uint64_t clusters, Qcow2FreedBy by)

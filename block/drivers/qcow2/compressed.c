@@ -2,7 +2,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/drivers/qcow2/compressed.c: clusters that are compressed, by zlib or zstd. The last one
  * inflated is kept, as whoever reads a part of one likely reads the next. Written ones are packed
- * one behind the other, as far as a host cluster goes.
+ * one after the other, as far as a host cluster goes.
  *
  * Source: the specification, "Compressed Clusters Descriptor". */
 #include "block/drivers/qcow2/qcow2.h"
@@ -28,7 +28,7 @@ static int inflate_zlib(void *to, size_t size, const void *from, size_t length)
         return -ENOMEM;
     ret = inflate(&z, Z_FINISH);
     inflateEnd(&z);
-    /* The length is only known up to a sector: what is behind the end does not matter. */
+    /* The length is only known up to a sector: what is beyond the end does not matter. */
     return z.avail_out == 0 && (ret == Z_STREAM_END || ret == Z_BUF_ERROR || ret == Z_OK) ? 0
                                                                                           : -EIO;
 }

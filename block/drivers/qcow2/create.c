@@ -398,7 +398,7 @@ static void put_fields(const Layout *l, uint8_t *h)
     h[104] = is_zstd(l->options) ? QCOW2_ZSTD : QCOW2_ZLIB;
 }
 
-/* Appends an extension, and moves *at behind it; false: there is no room. */
+/* Appends an extension, and moves *at past it; false: there is no room. */
 static bool put_extension(const Layout *l, uint8_t *h, uint64_t *at, uint32_t type,
                           const void *body, uint64_t length)
 {

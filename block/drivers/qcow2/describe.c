@@ -1,6 +1,6 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* block/drivers/qcow2/describe.c: what QMP's listings tell of an open image, and the client of a
+/* block/drivers/qcow2/describe.c: what QMP's listings show of an open image, and the client of a
  * file.
  *
  * Source: QEMU qapi/block-core.json, ImageInfo and ImageInfoSpecificQCow2. */

@@ -63,7 +63,7 @@ static void fill_bitmaps(Edit *e, uint64_t at)
     tm_put_be64(e->bytes + at + EXTENSION_HEAD + 16, h->bitmaps_offset);
 }
 
-/* The backing file name gives way: a copy behind @end, and then the header says so. */
+/* The backing file name gives way: a copy after @end, and then the header says so. */
 static int move_name(Edit *e, uint64_t end)
 {
     uint64_t name = tm_get_be64(e->bytes + NAME_AT), length = tm_get_be32(e->bytes + NAME_AT + 8);

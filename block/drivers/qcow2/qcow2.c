@@ -93,7 +93,7 @@ static bool child_is_read_only(struct tidemark_node *node, uint32_t child)
     return blk_host.child_info(node, child, &info) == 0 && info.flags & TIDEMARK_INFO_READ_ONLY;
 }
 
-/* Whether the image is to be written; -EACCES: it can't be, and the host has been told. */
+/* Whether the image is to be written; -EACCES: it can't be, and the host has the error. */
 static int find_writable(Qcow2 *q)
 {
     bool fixed = child_is_read_only(q->node, QCOW2_FILE) ||
@@ -198,7 +198,7 @@ static void finish(Qcow2 *q)
     qcow2_free_retired(q);
     for (int i = 0; i < 3 && q->dirty && ret == 0; i++)
         ret = qcow2_commit(q);
-    if (ret < 0 && !q->corrupt) /* who flushed was told; here nobody asks */
+    if (ret < 0 && !q->corrupt) /* whoever flushed got the error; here nobody asks */
         blk_host_unfinished(q->node, ret);
     if (ret == 0 && !q->corrupt && q->touched < blk_host.child_size(q->node, QCOW2_FILE))
         blk_host.child_resize(q->node, QCOW2_FILE, q->touched);

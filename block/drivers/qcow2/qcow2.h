@@ -12,7 +12,7 @@
  *  Q2  On the medium a cluster's refcount is never less than what the tables there refer to it: new
  *      refcounts and data are synced before the entries that rest on them are written, and what an
  *      entry no longer refers to is let go only after that entry is synced.
- *  Q3  A host cluster that a reader may be looking at is not given to other data: requests that
+ *  Q3  A host cluster that a reader may be using is not given to other data: requests that
  *      take clusters away hold their range exclusively (TIDEMARK_EXCLUSIVE), and what a client was
  *      sent from the page cache is invalidated there first (child_invalidate).
  *  Q4  Two requests never allocate the same guest cluster (Qcow2Claim).
@@ -70,8 +70,8 @@ enum { QCOW2_FILE, QCOW2_BACKING, QCOW2_DATA_FILE };
 
 typedef enum { QCOW2_ZLIB, QCOW2_ZSTD } Qcow2Compression;
 
-/* A file that lost its end in a power cut has clusters behind it, which read as zeroes and may be
- * written. What is at or behind this can't have been in a file of @size bytes. */
+/* A file that lost its end in a power cut has clusters beyond it, which read as zeroes and may be
+ * written. What is at or beyond this can't have been in a file of @size bytes. */
 static inline uint64_t qcow2_reach(uint64_t size)
 {
     return size + MAX(size, UINT64_C(16) << 20);
@@ -150,7 +150,7 @@ typedef struct Qcow2 {
     uint64_t packed;  /* where the next compressed cluster may go; 0: nowhere begun */
     GArray *freed;    /* Qcow2Freed: not yet committed */
     uint64_t n_freed; /* clusters therein */
-    GArray *retired;  /* Qcow2Freed: free, but a client may be looking at what was there */
+    GArray *retired;  /* Qcow2Freed: free, but a client may be reading what was there */
     bool closing;     /* nobody is any more */
     GQueue claims;
     pthread_cond_t unclaimed;
@@ -169,7 +169,7 @@ typedef struct Qcow2 {
 
 /* ---- header.c, header_write.c */
 
-/* Reads and checks it; -errno, and then the host has been told why. */
+/* Reads and checks it; -errno, and then the host has the reason. */
 int qcow2_header_read(struct tidemark_node *node, Qcow2Header *header);
 /* The same of a file that no image is opened on; *why is returned (g_free), or NULL. */
 int qcow2_header_load(BlkNode *file, Qcow2Header *header, char **why);
@@ -197,12 +197,12 @@ typedef struct Qcow2Run {
 #define QCOW2_LOAD      1u /* read the table if it is not in memory */
 #define QCOW2_FOR_WRITE 2u /* a run has one value of own and, where occupied, is in one piece */
 
-/* -EAGAIN: not told to load and the table is not in memory; -EIO: what it says can't be. */
+/* -EAGAIN: without QCOW2_LOAD, if the table is not in memory; -EIO: what it says can't be. */
 int qcow2_lookup(Qcow2 *q, uint64_t offset, uint64_t length, unsigned flags, Qcow2Run *run);
 
 /* ---- tables.c */
 
-int qcow2_tables_open(Qcow2 *q); /* reads L1; the host has been told why not */
+int qcow2_tables_open(Qcow2 *q); /* reads L1; on failure the host has the reason */
 void qcow2_tables_close(Qcow2 *q);
 /* Bytes of the disk that one L2 table maps. */
 static inline uint64_t qcow2_covered(const Qcow2 *q)
@@ -232,9 +232,9 @@ int qcow2_tables_resize(Qcow2 *q, uint64_t size);
 
 /* ---- refcounts.c: under alloc_lock but for open and close */
 
-#define QCOW2_OFFSET_END (UINT64_C(1) << 56) /* no cluster is at or behind this */
+#define QCOW2_OFFSET_END (UINT64_C(1) << 56) /* no cluster is at or beyond this */
 
-int qcow2_refcounts_open(Qcow2 *q); /* reads the table; the host has been told why not */
+int qcow2_refcounts_open(Qcow2 *q); /* reads the table; on failure the host has the reason */
 void qcow2_refcounts_close(Qcow2 *q);
 static inline uint64_t qcow2_per_block(const Qcow2 *q) /* counts */
 {
@@ -296,7 +296,7 @@ void qcow2_unalloc(Qcow2 *q, uint64_t offset, uint64_t clusters);
 void qcow2_let_go(Qcow2 *q, const GArray *freed);
 /* What was not let go because of clients may be now: they are gone. Takes alloc_lock. */
 void qcow2_free_retired(Qcow2 *q);
-/* The end of what is in use, by the refcounts, but for what is before @from: what is behind may be
+/* The end of what is in use, by the refcounts, but for what is before @from: what follows may be
  * cut off. Takes alloc_lock. */
 int qcow2_used_end(Qcow2 *q, uint64_t from, uint64_t *end);
 
@@ -304,7 +304,7 @@ int qcow2_used_end(Qcow2 *q, uint64_t from, uint64_t *end);
 
 typedef enum { QCOW2_OF_TABLES = 1, QCOW2_OF_BITMAPS } Qcow2Metadata;
 
-/* Begins with what the header names; the host has been told why not. */
+/* Begins with what the header names; on failure the host has the reason. */
 int qcow2_metadata_open(Qcow2 *q);
 /* false: one of them is already. Takes tables_lock; the other one is called under it. */
 bool qcow2_metadata_add(Qcow2 *q, uint64_t offset, uint64_t clusters, Qcow2Metadata kind);
@@ -383,5 +383,5 @@ void qcow2_compressed_place(const Qcow2 *q, uint64_t descriptor, uint64_t *offse
 /* A whole cluster; what does not get smaller is written as it is. The range is held exclusively. */
 int qcow2_write_compressed(Qcow2 *q, const uint8_t *buf, uint64_t offset, uint64_t length);
 
-/* Reads what may lie behind the end of a file, which ends before its last cluster does. */
+/* Reads what may lie beyond the end of a file, which ends before its last cluster does. */
 int qcow2_read_child(Qcow2 *q, uint32_t child, void *buf, uint64_t offset, uint64_t length);

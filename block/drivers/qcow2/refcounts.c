@@ -195,7 +195,7 @@ int qcow2_block_add(Qcow2 *q, uint64_t index, uint64_t cluster)
     return 0;
 }
 
-/* A larger table, behind all that the old one counts: first the blocks that count themselves and
+/* A larger table, after all that the old one counts: first the blocks that count themselves and
  * it, then the table. */
 int qcow2_reftable_grow(Qcow2 *q, uint64_t index)
 {
@@ -345,7 +345,7 @@ void qcow2_refcounts_done(Qcow2 *q, Qcow2Pieces *pieces, bool written)
 static int lost(Qcow2 *q, const char *what, uint64_t offset)
 {
     blk_host.error(q->node,
-                   "qcow2: the %s at %" PRIu64 " is behind the end of the file: the image can only "
+                   "qcow2: the %s at %" PRIu64 " is beyond the end of the file: the image can only "
                    "be read, or be repaired",
                    what, offset);
     return -EIO;

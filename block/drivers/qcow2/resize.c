@@ -2,8 +2,8 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/drivers/qcow2/resize.c: another size of the disk. Nothing else is under way then.
  *
- * Growing: what tables have behind the old end goes; then a longer L1 if it takes one, on the
- * medium before the header says where it is; then the size. What was behind the old end, in its
+ * Growing: what tables have beyond the old end goes; then a longer L1 if it takes one, on the
+ * medium before the header says where it is; then the size. What was beyond the old end, in its
  * last cluster or in a longer backing, reads as zeroes. Shrinking: what is cut off is let go, then
  * the size. */
 #include "block/drivers/qcow2/snapshots.h"
@@ -109,7 +109,7 @@ static int clear_grown(Qcow2 *q, uint64_t from, uint64_t size)
         return qcow2_write_zeroes(q, tail, tm_min(tm_align_up(below, q->cluster), size) - tail, 0);
     blk_host.error(
         q->node,
-        "A version 2 image can't hide what its longer backing file has behind the old end");
+        "A version 2 image can't hide what its longer backing file has beyond the old end");
     return -ENOTSUP;
 }
 
@@ -157,7 +157,7 @@ static int cut(Qcow2 *q, uint64_t from)
     return ret;
 }
 
-/* What L1 and L2 have behind the end of the disk, as of the saved state of a machine, must not come
+/* What L1 and L2 have beyond the end of the disk, as of the saved state of a machine, must not come
  * to light. */
 static int cut_stale(Qcow2 *q, uint64_t size)
 {
@@ -206,7 +206,7 @@ static int shrink(Qcow2 *q, uint64_t size)
         ret = write_fields(q, size, q->header.l1_offset, q->header.l1_size);
     if (ret < 0)
         return ret;
-    /* It has its new size. What fails now costs space only, and is told to who flushes. */
+    /* It has its new size. What fails now costs space only, and is reported to whoever flushes. */
     qcow2_tables_resize(q, size);
     if (qcow2_commit(q) == 0 && qcow2_used_end(q, q->cluster, &end) == 0 &&
         end < blk_host.child_size(q->node, QCOW2_FILE) &&

@@ -12,7 +12,7 @@ typedef struct Qcow2Snapshot {
     uint32_t l1_size; /* entries */
     uint32_t date_seconds, date_nanoseconds;
     uint64_t vm_clock_nanoseconds;
-    uint64_t vm_state_size; /* bytes, stored behind the disk */
+    uint64_t vm_state_size; /* bytes, stored after the disk */
     uint64_t disk_size;     /* bytes; the image's where the table doesn't say */
     uint64_t icount;        /* UINT64_MAX: none */
     uint32_t extra_size;    /* bytes of the fields beyond the first ones */
@@ -32,7 +32,7 @@ bool qcow2_snapshot_check(const Qcow2Header *header, const Qcow2Snapshot *snapsh
 /* Makes @header one of that snapshot's disk, which has no bitmaps. */
 bool qcow2_snapshot_use(BlkNode *file, Qcow2Header *header, const char *id_or_name, GError **error);
 
-/* Adds what is told of an image to @image, which has its "filename": backing-filename, dirty-flag,
+/* Adds what is shown of an image to @image, which has its "filename": backing-filename, dirty-flag,
  * snapshots, format-specific. false: the snapshot table can't be, and the rest has been added.
  * describe.c */
 bool qcow2_describe(BlkNode *file, const Qcow2Header *header, json_object *image, GError **error);

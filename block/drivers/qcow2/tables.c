@@ -69,11 +69,11 @@ static int check_entry(Qcow2 *q, uint32_t index)
     if (qcow2_reaches(q, offset) && qcow2_metadata_add(q, offset, 1, QCOW2_OF_TABLES))
         return 0;
     blk_host.error(q->node,
-                   "qcow2: L2 table %u at %" PRIu64 " lies over other metadata or far behind the "
+                   "qcow2: L2 table %u at %" PRIu64 " lies over other metadata or far beyond the "
                    "end of the file: "
                    "the image is corrupt and can only be read, or be repaired",
                    index, offset);
-    qcow2_corrupt(q, "L2 table %u at %" PRIu64 " lies over other metadata or far behind the end",
+    qcow2_corrupt(q, "L2 table %u at %" PRIu64 " lies over other metadata or far beyond the end",
                   index, offset);
     return -EIO;
 }
@@ -183,7 +183,7 @@ static int read_table(Qcow2 *q, Qcow2Table *t, uint64_t offset)
     return ret;
 }
 
-/* Whether it is in memory then is to be looked at. */
+/* The caller must check whether it is in memory then. */
 static int load_table(Qcow2 *q, uint32_t index)
 {
     Qcow2Table *t = table_new(q, index);

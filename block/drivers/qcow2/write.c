@@ -1,11 +1,11 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/drivers/qcow2/write.c: writes that can't be done in place: clusters are allocated, what is
- * around the write in them is copied there (copy on write), and L2 is told.
+ * around the write in them is copied there (copy on write), and L2 changes.
  *
  * A request goes run by run. It claims the guest clusters of a run before it allocates for them:
  * whoever else wants to waits and then finds them there (Q4). What takes clusters away that readers
- * may be looking at, compressed ones and those that are not only ours, asks to hold its range
+ * may be reading, compressed ones and those that are not only ours, asks to hold its range
  * exclusively first (Q3). */
 #include "block/drivers/qcow2/qcow2.h"
 #include "util/range.h"
