@@ -9,7 +9,7 @@
  *
  * A client that holds much and does not move costs no other one: each has bounds of its own, and
  * where all of them together hold more than the server may, those that are quiet are cut off. */
-#include "server/server_internal.h"
+#include "server/nbd/nbd_internal.h"
 
 #include "util/error.h"
 
@@ -43,20 +43,6 @@ bool nbds_limits_check(const BlkServerLimits *l, GError **error)
            within(l->option_count, 16, 1 << 20, "max-options", error) &&
            within(l->bytes_in_flight, 0, INT64_MAX, "max-bytes-in-flight", error) &&
            within(l->bytes_in_flight_total, 0, INT64_MAX, "max-bytes-in-flight-total", error);
-}
-
-/* ---- bytes in flight */
-
-/* With no more under way than one request (two references are the reader's, one may be the
- * sender's) another one is always taken: whoever pauses is woken by a reply of its own. */
-bool nbds_limits_over(const NbdsSession *s, int64_t held)
-{
-    const BlkServerLimits *l = &s->service->limits;
-
-    return __atomic_load_n(&s->refs, __ATOMIC_RELAXED) > 3 &&
-           ((l->bytes_in_flight && held > (int64_t)l->bytes_in_flight) ||
-            (l->bytes_in_flight_total && __atomic_load_n(&s->service->held, __ATOMIC_RELAXED) >
-                                             (int64_t)l->bytes_in_flight_total));
 }
 
 /* ---- the clock */

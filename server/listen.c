@@ -1,6 +1,11 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* server/listen.c: listening sockets, and accepting.
+/* server/listen.c: listening sockets, accepting, and the places that there are for connections.
+ *
+ * A connection takes a place of its service before it is accepted, so that there are never more
+ * than max-connections. Descriptors: a session may need two (its socket, and a second one to wait
+ * for room in it), and images and monitors need some too. No more connections are taken than leave
+ * enough for that.
  *
  * A listener is a source of the engine. It is not armed while its service is full or the process is
  * short of descriptors; a session that ends, or the clock (limits.c), arms it again. To end, the
@@ -21,10 +26,12 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define ACCEPT_MAX 16 /* connections taken before others get their turn */
+#define ACCEPT_MAX       16 /* connections taken before others get their turn */
+#define DESCRIPTORS_KEPT 8  /* an eighth of them is for others */
 
 typedef enum { ARMED, PAUSED } State;
 
@@ -37,6 +44,56 @@ struct NbdsListener {
     NbdsSocket socket;
     int wake; /* shared: the event, else -1 */
 };
+
+/* ---- places */
+
+/* How many there are for connections. */
+static rlim_t descriptors(void)
+{
+    struct rlimit limit;
+
+    return getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY
+               ? RLIM_INFINITY
+               : limit.rlim_cur - limit.rlim_cur / DESCRIPTORS_KEPT;
+}
+
+/* Under the lock. */
+static bool crowded(const NbdServer *server)
+{
+    return 2 * ((rlim_t)server->n_sessions + 1) > descriptors();
+}
+
+/* New ones are the lowest that are free. */
+bool nbds_descriptor_spare(int fd)
+{
+    return (rlim_t)fd < descriptors();
+}
+
+NbdsPlace nbds_service_enter(NbdsService *service)
+{
+    TM_GUARD(&service->server->lock);
+
+    if (nbds_service_full(service))
+        return NBDS_FULL;
+    if (crowded(service->server))
+        return NBDS_CROWDED;
+    service->n_sessions++;
+    service->server->n_sessions++;
+    return NBDS_PLACE;
+}
+
+bool nbds_service_room(const NbdsService *service)
+{
+    return !nbds_service_full(service) && !crowded(service->server);
+}
+
+void nbds_service_unref(NbdsService *service)
+{
+    if (--service->refs)
+        return;
+    g_free(service->id);
+    g_free(service);
+}
 
 /* ---- accepting */
 
@@ -78,7 +135,7 @@ static NbdsPlace accept_some(NbdsListener *l)
                                                                                      : NBDS_PLACE;
         }
         configure(fd);
-        nbds_session_new(l->service, fd);
+        l->service->accepted(l->service, fd);
     }
     return NBDS_PLACE;
 }
@@ -139,6 +196,20 @@ void nbds_listen_resume(NbdServer *server)
             blk_engine_arm(server->engine, &l->source, EPOLLIN);
         }
     }
+}
+
+void nbds_service_leave(NbdsService *service, bool session)
+{
+    NbdServer *server = service->server;
+    TM_GUARD(&server->lock);
+
+    service->n_sessions--;
+    server->n_sessions--;
+    if (session) {
+        nbds_listen_resume(server);
+        nbds_service_unref(service);
+    }
+    pthread_cond_broadcast(&server->changed);
 }
 
 /* Under the lock. */
@@ -222,12 +293,14 @@ static int listener_add(NbdsService *service, const NbdsSocket *socket)
     return err;
 }
 
-bool nbds_listen(NbdsService *service, const BlkServerOptions *options, GError **error)
+bool nbds_listen(NbdsService *service, const BlkServerOptions *options, NbdsAcceptedFn accepted,
+                 GError **error)
 {
     g_autoptr(GArray) sockets = g_array_new(FALSE, FALSE, sizeof(NbdsSocket));
     int err = 0;
     guint i;
 
+    service->accepted = accepted;
     if (!nbds_address_listen(service->server, options, sockets, error))
         return false;
     for (i = 0; i < sockets->len; i++) {

@@ -1,47 +1,11 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* server/server.c: the server object: its sessions, and its place in the registry of exports. */
-#include "server/server_internal.h"
+/* server/server.c: the server object, and its place in the registry of exports. */
+#include "server/nbd/nbd_internal.h"
 
 #include "util/sync.h"
 
 #include <sys/mman.h>
-
-void nbds_server_link(NbdServer *server, NbdsSession *s)
-{
-    pthread_mutex_lock(&server->lock);
-    s->service->refs++;
-    s->id = ++server->next_id;
-    s->next = server->sessions;
-    if (s->next)
-        s->next->prev = s;
-    server->sessions = s;
-    pthread_mutex_unlock(&server->lock);
-}
-
-void nbds_server_unlink(NbdServer *server, NbdsSession *s)
-{
-    pthread_mutex_lock(&server->lock);
-    if (s->next)
-        s->next->prev = s->prev;
-    if (s->prev)
-        s->prev->next = s->next;
-    else
-        server->sessions = s->next;
-    pthread_mutex_unlock(&server->lock);
-}
-
-/* Their sockets are open as long as they are in the list. */
-void nbds_server_cut(NbdServer *server, const NbdsService *service, const BlkExport *x,
-                     NbdsReason reason)
-{
-    pthread_mutex_lock(&server->lock);
-    for (NbdsSession *s = server->sessions; s; s = s->next) {
-        if ((!service || s->service == service) && (!x || s->export_ == x || s->meta.export_ == x))
-            nbds_session_cut(s, reason);
-    }
-    pthread_mutex_unlock(&server->lock);
-}
 
 /* ---- BlkServer */
 
@@ -62,7 +26,7 @@ static bool server_running(void *opaque, const char *id)
 
 static void server_disconnect(void *opaque, BlkExport *x)
 {
-    nbds_server_cut(opaque, NULL, x, NBDS_REASON_EXPORT);
+    nbds_sessions_cut(opaque, NULL, x, NBDS_REASON_EXPORT);
 }
 
 static json_object *server_query(void *opaque)

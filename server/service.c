@@ -2,86 +2,12 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* server/service.c: the servers that clients see, each with an id, sockets and limits.
  *
- * They share threads, buffers and the exports' registry; an export says which of them show it. A
- * connection takes a place of its service before it is accepted, so that there are never more than
- * max-connections.
- *
- * Descriptors: a session may need two (its socket, and a second one to wait for room in it), and
- * images and monitors need some too. No more connections are taken than leave enough for that. */
-#include "server/server_internal.h"
+ * They share threads, buffers and the exports' registry; an export says which of them show it. */
+#include "server/nbd/nbd_internal.h"
 
 #include "object/tls_creds.h"
 #include "util/error.h"
 #include "util/sync.h"
-
-#include <sys/resource.h>
-
-#define DESCRIPTORS_KEPT 8 /* an eighth of them is for others */
-
-/* ---- places */
-
-/* How many there are for connections. */
-static rlim_t descriptors(void)
-{
-    struct rlimit limit;
-
-    return getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY
-               ? RLIM_INFINITY
-               : limit.rlim_cur - limit.rlim_cur / DESCRIPTORS_KEPT;
-}
-
-/* Under the lock. */
-static bool crowded(const NbdServer *server)
-{
-    return 2 * ((rlim_t)server->n_sessions + 1) > descriptors();
-}
-
-/* New ones are the lowest that are free. */
-bool nbds_descriptor_spare(int fd)
-{
-    return (rlim_t)fd < descriptors();
-}
-
-NbdsPlace nbds_service_enter(NbdsService *service)
-{
-    TM_GUARD(&service->server->lock);
-
-    if (nbds_service_full(service))
-        return NBDS_FULL;
-    if (crowded(service->server))
-        return NBDS_CROWDED;
-    service->n_sessions++;
-    service->server->n_sessions++;
-    return NBDS_PLACE;
-}
-
-bool nbds_service_room(const NbdsService *service)
-{
-    return !nbds_service_full(service) && !crowded(service->server);
-}
-
-/* Under the lock. */
-static void unref(NbdsService *service)
-{
-    if (--service->refs)
-        return;
-    g_free(service->id);
-    g_free(service);
-}
-
-void nbds_service_leave(NbdsService *service, bool session)
-{
-    NbdServer *server = service->server;
-    TM_GUARD(&server->lock);
-
-    service->n_sessions--;
-    server->n_sessions--;
-    if (session) {
-        nbds_listen_resume(server);
-        unref(service);
-    }
-    pthread_cond_broadcast(&server->changed);
-}
 
 /* ---- life */
 
@@ -133,9 +59,9 @@ static void stop(NbdsService *service)
     drop_tls(service);
     pthread_mutex_unlock(&server->lock);
     nbds_listen_stop(service);
-    nbds_server_cut(server, service, NULL, NBDS_REASON_SERVER);
+    nbds_sessions_cut(server, service, NULL, NBDS_REASON_SERVER);
     TM_GUARD(&server->lock);
-    unref(service);
+    nbds_service_unref(service);
 }
 
 bool nbds_service_start(NbdServer *server, const BlkServerOptions *options, GError **error)
@@ -151,7 +77,7 @@ bool nbds_service_start(NbdServer *server, const BlkServerOptions *options, GErr
     service->limits = options->limits;
     if (!find_tls(service, options, error)) {
         drop_tls(service);
-        unref(service);
+        nbds_service_unref(service);
         return false;
     }
     pthread_mutex_lock(&server->lock);
@@ -159,7 +85,7 @@ bool nbds_service_start(NbdServer *server, const BlkServerOptions *options, GErr
         end = &(*end)->next;
     *end = service;
     pthread_mutex_unlock(&server->lock);
-    if (nbds_listen(service, options, error))
+    if (nbds_listen(service, options, nbds_session_new, error))
         return true;
     stop(service);
     return false;

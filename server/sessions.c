@@ -1,6 +1,7 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* server/sessions.c: what the management sees of clients, and does with them.
+/* server/sessions.c: the sessions of a server: their list, what the management sees of them and
+ * does with them.
  *
  * A session counts for itself, each counter written by one thread. What it negotiated is constant
  * once it is open, so that others may read it then, under server->lock.
@@ -8,9 +9,49 @@
  * Clients must not fill the monitors with events: those that have not opened an export make none,
  * and of those that have, so many a second (NBDS_EVENTS_MAX). If its beginning was announced, its
  * end is. */
-#include "server/server_internal.h"
+#include "server/nbd/nbd_internal.h"
 
 #include "util/error.h"
+
+/* ---- the list */
+
+void nbds_sessions_add(NbdServer *server, NbdsSession *s)
+{
+    pthread_mutex_lock(&server->lock);
+    s->service->refs++;
+    s->id = ++server->next_id;
+    s->next = server->sessions;
+    if (s->next)
+        s->next->prev = s;
+    server->sessions = s;
+    pthread_mutex_unlock(&server->lock);
+}
+
+void nbds_sessions_remove(NbdServer *server, NbdsSession *s)
+{
+    pthread_mutex_lock(&server->lock);
+    if (s->next)
+        s->next->prev = s->prev;
+    if (s->prev)
+        s->prev->next = s->next;
+    else
+        server->sessions = s->next;
+    pthread_mutex_unlock(&server->lock);
+}
+
+/* Their sockets are open as long as they are in the list. */
+void nbds_sessions_cut(NbdServer *server, const NbdsService *service, const BlkExport *x,
+                       NbdsReason reason)
+{
+    pthread_mutex_lock(&server->lock);
+    for (NbdsSession *s = server->sessions; s; s = s->next) {
+        if ((!service || s->service == service) && (!x || s->export_ == x || s->meta.export_ == x))
+            nbds_session_cut(s, reason);
+    }
+    pthread_mutex_unlock(&server->lock);
+}
+
+/* ---- events */
 
 static void add(json_object *to, const char *member, const char *value)
 {
@@ -26,8 +67,6 @@ static void add_bool(json_object *to, const char *member, bool value)
 {
     json_object_object_add(to, member, json_object_new_boolean(value));
 }
-
-/* ---- events */
 
 /* What both have. */
 static json_object *event(const NbdsSession *s)

@@ -5,7 +5,7 @@
  * Sessions hold buffers only while there is something in them, so that an idle connection costs
  * next to none. The lists are last in, first out: what is taken was used a moment ago, by any
  * thread, and is likely in a cache. */
-#include "server/server_internal.h"
+#include "server/nbd/nbd_internal.h"
 
 #include "util/range.h"
 

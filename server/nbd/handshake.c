@@ -7,12 +7,9 @@
  * are skipped as they come.
  *
  * Source: the NBD specification, "Newstyle negotiation" and "Fixed newstyle negotiation". */
-#include "server/server_internal.h"
+#include "server/nbd/nbd_internal.h"
 
 #include "util/endian.h"
-
-#include <stdarg.h>
-#include <string.h>
 
 void nbds_handshake_greet(NbdsSession *s)
 {
@@ -23,32 +20,6 @@ void nbds_handshake_greet(NbdsSession *s)
     tm_put_be16(hello + 16, NBD_FIXED_NEWSTYLE | NBD_NO_ZEROES);
     nbds_session_put(s, hello, sizeof(hello));
     s->options = 1;
-}
-
-void nbds_option_reply(NbdsSession *s, uint32_t option, uint32_t type, const void *data,
-                       size_t length)
-{
-    uint8_t head[NBD_OPTION_REPLY];
-
-    tm_put_be64(head, NBD_MAGIC_REPLY);
-    tm_put_be32(head + 8, option);
-    tm_put_be32(head + 12, type);
-    tm_put_be32(head + 16, (uint32_t)length);
-    nbds_session_put(s, head, sizeof(head));
-    nbds_session_put(s, data, length);
-}
-
-void nbds_option_error(NbdsSession *s, uint32_t option, uint32_t type, const char *format, ...)
-{
-    char message[256];
-    const char *end;
-    va_list args;
-
-    va_start(args, format);
-    g_vsnprintf(message, sizeof(message), format, args);
-    va_end(args);
-    g_utf8_validate(message, -1, &end); /* it may have been cut within a character */
-    nbds_option_reply(s, option, type, message, (size_t)(end - message));
 }
 
 /* "Client flags": unknown ones end the session. */

@@ -12,7 +12,7 @@
  *
  * Source: the NBD specification, "Metadata querying" and the two options; QEMU docs/interop/nbd.txt
  * for the qemu: namespace, docs/nbd.md for x-tidemark:. */
-#include "server/server_internal.h"
+#include "server/nbd/nbd_internal.h"
 
 #include "util/endian.h"
 

@@ -6,7 +6,7 @@
  * session lives, but for EXPORT_NAME, which has no error reply.
  *
  * Source: the NBD specification, "Option types" and "Option reply types". */
-#include "server/server_internal.h"
+#include "server/nbd/nbd_internal.h"
 
 #include "util/endian.h"
 #include "util/range.h"
@@ -18,42 +18,10 @@
 typedef NbdsVerdict (*OptionFn)(NbdsSession *s, uint32_t option, const uint8_t *data,
                                 uint32_t length);
 
-char *nbds_option_string(const uint8_t *data, uint32_t length)
-{
-    return length <= NBD_STRING_MAX && g_utf8_validate((const char *)data, length, NULL) &&
-                   !memchr(data, 0, length)
-               ? g_strndup((const char *)data, length)
-               : NULL;
-}
-
 static NbdsVerdict invalid(NbdsSession *s, uint32_t option, const char *what)
 {
     nbds_option_error(s, option, NBD_REP_ERR_INVALID, "option %u: %s", option, what);
     return NBDS_MORE;
-}
-
-/* Why a client may not open @x, for its error. Who may not see it either learns nothing. */
-static void refuse(NbdsSession *s, uint32_t option, const BlkExport *x, const char *name)
-{
-    if (!x || (!blk_export_allows(x, BLK_LIST, s->identity) && (s->tls || !s->service->tls)))
-        nbds_option_error(s, option, NBD_REP_ERR_UNKNOWN, "export '%s' not present", name);
-    else if (!s->tls && s->service->tls)
-        nbds_option_error(s, option, NBD_REP_ERR_TLS_REQD, "export '%s' needs TLS", name);
-    else
-        nbds_option_error(s, option, NBD_REP_ERR_POLICY, "you are not allowed to open export '%s'",
-                          name);
-}
-
-BlkExport *nbds_lookup(NbdsSession *s, uint32_t option, const char *name)
-{
-    BlkExport *x = blk_exports_lookup(s->server->exports, "nbd", s->service->id, name);
-
-    if (x && blk_export_allows(x, BLK_OPEN, s->identity))
-        return x;
-    if (option != NBD_OPT_EXPORT_NAME) /* which has no error reply */
-        refuse(s, option, x, name);
-    blk_export_unref(x);
-    return NULL;
 }
 
 /* The same answer for all of a session, once it is on the export. */

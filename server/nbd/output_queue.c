@@ -5,7 +5,7 @@
  * Whoever appends and finds nobody sending sends, everything that is queued with as few calls as
  * possible; what others append meanwhile goes with the next call. When the socket is full, a second
  * descriptor of it (the writer) waits for room: the source itself belongs to the reader (N1). */
-#include "server/server_internal.h"
+#include "server/nbd/nbd_internal.h"
 
 #include "util/sync.h"
 

@@ -7,7 +7,7 @@
  * while a client takes its time.
  *
  * Source: the NBD specification, NBD_CMD_READ. */
-#include "server/server_internal.h"
+#include "server/nbd/nbd_internal.h"
 
 #include "util/endian.h"
 #include "util/error.h"
@@ -19,111 +19,14 @@
 #include <sys/socket.h>
 
 #define SEND_BUFFER (512 << 10) /* the kernel doubles it */
-#define RUNS_MAX    256u        /* of a sparse reply; what comes after them is sent as data */
 #define PARTS_MAX   16u         /* if there are more of them, the range is read whole */
-
-/* A read that is answered in pieces: holes, and runs of data read by a request each. All are sent
- * together when the last one has been read: first what is known, then where it is not. */
-typedef struct NbdsSparse {
-    int left; /* atomic: parts not read yet, and 1 while they are being submitted */
-    unsigned n;
-    TmExtent *runs;    /* flags: TM_STATE_ZERO or 0 */
-    struct iovec *iov; /* two a run, as the rest has one */
-    uint8_t (*heads)[NBDS_REPLY_MAX];
-    struct Part {
-        BlkRequest blk;
-        NbdsRequest *request;
-        int error; /* -errno, once read */
-    } * parts;
-} NbdsSparse;
 
 static uint8_t *aligned(const NbdsSession *s, uint8_t *p)
 {
     return (uint8_t *)(uintptr_t)tm_align_up((uintptr_t)p, s->align);
 }
 
-static size_t hole_format(const NbdsSession *s, uint8_t *to, bool last, const NbdsHead *h,
-                          uint64_t offset, uint32_t length)
-{
-    uint8_t *at = to + s->reply_head;
-
-    nbds_chunk_format(s, to, last ? NBD_REPLY_FLAG_DONE : 0, NBD_REPLY_TYPE_OFFSET_HOLE, h, 12);
-    tm_put_be64(at, offset);
-    tm_put_be32(at + 8, length);
-    return s->reply_head + 12;
-}
-
 /* ---- sparse */
-
-static NbdsSparse *sparse_new(const TmExtents *runs)
-{
-    NbdsSparse *sparse = g_new0(NbdsSparse, 1);
-
-    sparse->n = (unsigned)runs->count;
-    sparse->runs = g_memdup2(runs->list, runs->count * sizeof(*runs->list));
-    sparse->iov = g_new(struct iovec, 2 * runs->count);
-    sparse->heads = g_malloc(runs->count * NBDS_REPLY_MAX);
-    sparse->parts = g_new0(struct Part, runs->count);
-    return sparse;
-}
-
-void nbds_sparse_free(struct NbdsSparse *sparse)
-{
-    if (!sparse)
-        return;
-    g_free(sparse->runs);
-    g_free(sparse->iov);
-    g_free(sparse->heads);
-    g_free(sparse->parts);
-    g_free(sparse);
-}
-
-/* Appends run @i, which is at @offset; a failed one with its error. */
-static unsigned run_format(NbdsRequest *r, unsigned i, uint64_t offset, bool last,
-                           struct iovec *iov)
-{
-    const NbdsSession *s = r->session;
-    NbdsSparse *sparse = r->sparse;
-    uint32_t length = (uint32_t)sparse->runs[i].length;
-    uint8_t *head = sparse->heads[i];
-    int error = sparse->parts[i].error;
-
-    if (error) {
-        nbds_count_error(r->session, last);
-        iov[0] =
-            (struct iovec){ head,
-                            nbds_error_offset_format(s, head, last, &r->h, offset,
-                                                     nbds_request_error(r->session, &r->h, -error),
-                                                     tm_strerror(-error)) };
-        return 1;
-    }
-    if (sparse->runs[i].flags) {
-        iov[0] = (struct iovec){ head, hole_format(s, head, last, &r->h, offset, length) };
-        return 1;
-    }
-    nbds_data_format(s, head, last, &r->h, offset, length);
-    iov[0] = (struct iovec){ head, s->data_head };
-    iov[1] = (struct iovec){ r->data + (offset - r->h.offset), length };
-    return 2;
-}
-
-void nbds_sparse_format(NbdsRequest *r)
-{
-    NbdsSparse *sparse = r->sparse;
-    unsigned n = 0, left = sparse->n;
-
-    for (int failed = 0; failed <= 1; failed++) {
-        uint64_t at = r->h.offset;
-
-        for (unsigned i = 0; i < sparse->n; i++) {
-            if ((sparse->parts[i].error != 0) == failed)
-                n += run_format(r, i, at, --left == 0, sparse->iov + n);
-            at += sparse->runs[i].length;
-        }
-    }
-    r->output.iov = sparse->iov;
-    r->output.n = n;
-}
 
 static void finish(NbdsRequest *r)
 {
@@ -133,67 +36,17 @@ static void finish(NbdsRequest *r)
 
 static void part_done(BlkRequest *blk, int result)
 {
-    struct Part *part = (struct Part *)((char *)blk - offsetof(struct Part, blk));
+    struct NbdsPart *part = (struct NbdsPart *)((char *)blk - offsetof(struct NbdsPart, blk));
 
     part->error = result;
     finish(part->request);
-}
-
-/* Zero and other runs of the range; false if that is not known or all of it is data. */
-static bool find_zeroes(NbdsSession *s, const NbdsHead *h, TmExtents *runs)
-{
-    TmExtent list[RUNS_MAX - 1];
-    TmExtents x = { .list = list, .max = G_N_ELEMENTS(list) };
-    uint64_t described = 0;
-
-    if (blk_node_status_waits(s->node) ||
-        blk_node_status(s->node, h->offset, h->length, &x, &described) < 0)
-        return false;
-    for (size_t i = 0; i < x.count; i++)
-        tm_extents_add(runs, list[i].length, list[i].flags & TM_STATE_ZERO);
-    if (described < h->length)
-        tm_extents_add(runs, h->length - described, 0);
-    if (runs->count == 1 && !(runs->list[0].flags & TM_STATE_ZERO))
-        runs->count = 0;
-    return runs->count;
-}
-
-/* A hole that is not shorter than a sector reads as zeroes at the beginning of one, or of what is
- * asked for: without such there is none to look for. */
-static bool has_zeroes(const uint8_t *data, uint64_t offset, uint64_t length)
-{
-    static const uint8_t zeroes[8];
-    uint64_t next;
-
-    for (uint64_t at = 0; at < length; at = next) {
-        next = tm_min(tm_align_down(offset + at, 512) + 512 - offset, length);
-        if (!memcmp(data + at, zeroes, tm_min(sizeof(zeroes), next - at)))
-            return true;
-    }
-    return false;
-}
-
-/* The holes in what was read to @data, which is short: found afterwards, as most of it has none. */
-static bool find_zeroes_in_data(NbdsSession *s, const NbdsHead *h, const uint8_t *data,
-                                TmExtents *runs)
-{
-    return s->structured && !(h->flags & NBD_CMD_FLAG_DF) && h->length < NBDS_SPARSE_MIN &&
-           has_zeroes(data, h->offset, h->length) && find_zeroes(s, h, runs);
-}
-
-struct NbdsSparse *nbds_sparse_find(NbdsRequest *r)
-{
-    TmExtent list[RUNS_MAX];
-    TmExtents runs = { .list = list, .max = G_N_ELEMENTS(list) };
-
-    return find_zeroes_in_data(r->session, &r->h, r->data, &runs) ? sparse_new(&runs) : NULL;
 }
 
 static void put_hole(NbdsSession *s, const NbdsHead *h)
 {
     uint8_t hole[NBD_HOLE_MAX];
 
-    nbds_session_put(s, hole, hole_format(s, hole, true, h, h->offset, (uint32_t)h->length));
+    nbds_session_put(s, hole, nbds_hole_format(s, hole, true, h, h->offset, (uint32_t)h->length));
 }
 
 static void submit_parts(NbdsSession *s, NbdsRequest *r)
@@ -202,7 +55,7 @@ static void submit_parts(NbdsSession *s, NbdsRequest *r)
     uint64_t at = 0;
 
     for (unsigned i = 0; i < sparse->n; i++) {
-        struct Part *part = &sparse->parts[i];
+        struct NbdsPart *part = &sparse->parts[i];
         uint64_t length = sparse->runs[i].length;
 
         if (!sparse->runs[i].flags) {
@@ -251,19 +104,19 @@ static void read_large(NbdsSession *s, const NbdsHead *h, NbdsSparse *sparse)
 /* false: to be read whole. */
 static bool read_sparse(NbdsSession *s, const NbdsHead *h)
 {
-    TmExtent list[RUNS_MAX];
+    TmExtent list[NBDS_RUNS_MAX];
     TmExtents runs = { .list = list, .max = G_N_ELEMENTS(list) };
     NbdsChunk *chunk;
     NbdsRequest *r;
 
-    if (!find_zeroes(s, h, &runs))
+    if (!nbds_zeroes_find(s, h, &runs))
         return false;
     if (runs.count == 1) {
         put_hole(s, h);
         return true;
     }
     if (runs.count > PARTS_MAX) {
-        read_large(s, h, sparse_new(&runs));
+        read_large(s, h, nbds_sparse_new(&runs));
         return true;
     }
     chunk = nbds_chunk_get(s->server, h->length);
@@ -272,7 +125,7 @@ static bool read_sparse(NbdsSession *s, const NbdsHead *h)
     r = nbds_request_fill(s, BLK_OP_READ, h);
     r->chunk = chunk;
     r->data = chunk->data;
-    r->sparse = sparse_new(&runs);
+    r->sparse = nbds_sparse_new(&runs);
     r->sparse->left = 1;
     submit_parts(s, r);
     nbds_request_taken(s, chunk);
@@ -326,7 +179,7 @@ static void read_small(NbdsSession *s, const NbdsHead *h)
     size_t head = s->data_head;
     uint8_t *data = aligned(s, batch->chunk->data + batch->used + head);
     NbdsRequest *r = nbds_request_fill(s, BLK_OP_READ, h);
-    TmExtent list[RUNS_MAX];
+    TmExtent list[NBDS_RUNS_MAX];
     TmExtents runs = { .list = list, .max = G_N_ELEMENTS(list) };
     int ret;
 
@@ -338,10 +191,10 @@ static void read_small(NbdsSession *s, const NbdsHead *h)
         nbds_request_taken(s, batch->chunk);
     } else if (ret < 0) {
         nbds_request_failed(s, h, ret);
-    } else if (find_zeroes_in_data(s, h, data, &runs) && runs.count == 1) {
+    } else if (nbds_zeroes_in_data(s, h, data, &runs) && runs.count == 1) {
         put_hole(s, h);
     } else if (runs.count) {
-        r->sparse = sparse_new(&runs);
+        r->sparse = nbds_sparse_new(&runs);
         batch->used = (size_t)(data - batch->chunk->data) + h->length;
         nbds_request_taken(s, batch->chunk);
         nbds_request_done(r, 0);

@@ -7,40 +7,14 @@
  * where chunks are agreed on.
  *
  * Source: the NBD specification, "Simple reply message", "Structured reply chunk message",
- * "Extended reply chunk message", "Structured reply types", "Error values". */
-#include "server/server_internal.h"
+ * "Extended reply chunk message", "Structured reply types". */
+#include "server/nbd/nbd_internal.h"
 
 #include "util/endian.h"
 
-#include <errno.h>
 #include <string.h>
 
 #define MESSAGE_MAX 120u
-
-uint32_t nbds_error(int err, bool fast_zero)
-{
-    switch (err) {
-    case 0:
-        return 0;
-    case EPERM:
-    case EROFS:
-        return NBD_EPERM;
-    case ENOMEM:
-        return NBD_ENOMEM;
-    case EINVAL:
-        return NBD_EINVAL;
-    case ENOSPC:
-    case EDQUOT:
-    case EFBIG:
-        return NBD_ENOSPC;
-    case ENOTSUP:
-        return fast_zero ? NBD_ENOTSUP : NBD_EINVAL;
-    case ESHUTDOWN:
-        return NBD_ESHUTDOWN;
-    default:
-        return NBD_EIO;
-    }
-}
 
 static size_t simple_format(uint8_t *to, const NbdsHead *h, uint32_t error)
 {

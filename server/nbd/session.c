@@ -3,7 +3,7 @@
 /* server/nbd/session.c: the life of a connection, and its input.
  *
  * See server_internal.h for who owns what. */
-#include "server/server_internal.h"
+#include "server/nbd/nbd_internal.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -19,38 +19,12 @@
 static void session_ready(BlkSource *source, uint32_t events);
 static void work_run(BlkWork *work);
 
-void nbds_session_new(NbdsService *service, int fd)
-{
-    NbdServer *server = service->server;
-    NbdsSession *s = g_new0(NbdsSession, 1);
-    struct timeval wait = { .tv_usec = LINGER_US };
-
-    s->source = (BlkSource){ .fd = fd, .ready = session_ready };
-    s->writer = (BlkSource){ .fd = -1, .ready = nbds_output_ready };
-    s->server = server;
-    s->service = service;
-    s->refs = 2;
-    s->tail = &s->queue;
-    s->align = 64; /* of data read: a cache line */
-    s->peer = nbds_address_peer(fd);
-    s->identity = nbds_address_uid(fd);
-    s->payload_max = service->limits.request_size;
-    s->born = s->moved_at = g_get_monotonic_time();
-    pthread_mutex_init(&s->lock, NULL);
-    /* The descriptor blocks; whatever must not says so (MSG_DONTWAIT). */
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait));
-    nbds_server_link(server, s);
-    /* An empty socket is writable: ready() greets, as the owner. */
-    if (blk_engine_add(server->engine, &s->source, EPOLLIN | EPOLLOUT) < 0)
-        nbds_session_unref(s, 2);
-}
-
 static void session_free(NbdsSession *s)
 {
     NbdServer *server = s->server;
     NbdsService *service = s->service;
 
-    nbds_server_unlink(server, s);
+    nbds_sessions_remove(server, s);
     nbds_sessions_closed(s); /* now that no query shows it */
     nbds_tls_end(s);
     g_free(s->identity);
@@ -73,84 +47,31 @@ static void session_free(NbdsSession *s)
     nbds_service_leave(service, true);
 }
 
-void nbds_session_unref(NbdsSession *s, int n)
+void nbds_session_new(NbdsService *service, int fd)
 {
-    if (__atomic_sub_fetch(&s->refs, n, __ATOMIC_ACQ_REL) == 0)
-        session_free(s);
-}
+    NbdServer *server = service->server;
+    NbdsSession *s = g_new0(NbdsSession, 1);
+    struct timeval wait = { .tv_usec = LINGER_US };
 
-static void note_reason(NbdsSession *s, NbdsReason reason)
-{
-    int none = NBDS_REASON_CLOSED;
-
-    __atomic_compare_exchange_n(&s->reason, &none, reason, false, __ATOMIC_RELAXED,
-                                __ATOMIC_RELAXED);
-}
-
-void nbds_session_cut(NbdsSession *s, NbdsReason reason)
-{
-    note_reason(s, reason);
-    __atomic_store_n(&s->dead, true, __ATOMIC_RELEASE);
-    shutdown(s->source.fd, SHUT_RDWR);
-}
-
-/* ---- output of the owner */
-
-bool nbds_session_over(NbdsSession *s)
-{
-    int64_t held = __atomic_load_n(&s->held, __ATOMIC_RELAXED);
-
-    return __atomic_load_n(&s->blocked, __ATOMIC_RELAXED) ||
-           __atomic_load_n(&s->refs, __ATOMIC_RELAXED) > (int)NBDS_REQUESTS_MAX ||
-           (held && nbds_limits_over(s, held));
-}
-
-bool nbds_session_flush(NbdsSession *s)
-{
-    if (s->batch && s->batch->used) {
-        if (s->batch->output.n)
-            nbds_output_push(s, &s->batch->output);
-        else /* kept by requests in flight */
-            nbds_batch_put(s->server, s->batch);
-        s->batch = nbds_batch_get(s->server);
-    }
-    return s->batch && !nbds_session_over(s) && !__atomic_load_n(&s->dead, __ATOMIC_ACQUIRE);
-}
-
-void nbds_session_put(NbdsSession *s, const void *data, size_t length)
-{
-    while (length) {
-        size_t n;
-        uint8_t *to;
-
-        if (s->batch && !nbds_batch_has_room(s->batch, 1))
-            nbds_session_flush(s);
-        if (!s->batch) { /* no memory: the stream can't go on */
-            nbds_session_cut(s, NBDS_REASON_ERROR);
-            return;
-        }
-        to = s->batch->chunk->data + s->batch->used;
-        n = MIN(length, s->batch->chunk->cap - s->batch->used);
-        memcpy(to, data, n);
-        nbds_batch_add(s->batch, to, n);
-        data = (const char *)data + n;
-        length -= n;
-    }
-}
-
-void nbds_session_give(NbdsSession *s, NbdsChunk *chunk, size_t length)
-{
-    nbds_session_flush(s);
-    if (!s->batch) { /* no memory: the stream can't go on */
-        nbds_session_cut(s, NBDS_REASON_ERROR);
-        nbds_chunk_put(s->server, chunk);
-        return;
-    }
-    nbds_chunk_put(s->server, s->batch->chunk);
-    s->batch->chunk = chunk;
-    nbds_chunk_hold(chunk, s); /* so that no batch keeps it */
-    nbds_batch_add(s->batch, chunk->data, length);
-    nbds_session_flush(s);
+    s->source = (BlkSource){ .fd = fd, .ready = session_ready };
+    s->writer = (BlkSource){ .fd = -1, .ready = nbds_output_ready };
+    s->server = server;
+    s->service = service;
+    s->refs = 2;
+    s->free = session_free;
+    s->tail = &s->queue;
+    s->align = 64; /* of data read: a cache line */
+    s->peer = nbds_address_peer(fd);
+    s->identity = nbds_address_uid(fd);
+    s->payload_max = service->limits.request_size;
+    s->born = s->moved_at = g_get_monotonic_time();
+    pthread_mutex_init(&s->lock, NULL);
+    /* The descriptor blocks; whatever must not says so (MSG_DONTWAIT). */
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait));
+    nbds_sessions_add(server, s);
+    /* An empty socket is writable: ready() greets, as the owner. */
+    if (blk_engine_add(server->engine, &s->source, EPOLLIN | EPOLLOUT) < 0)
+        nbds_session_unref(s, 2);
 }
 
 /* ---- input */
@@ -219,7 +140,7 @@ static int receive(NbdsSession *s, bool wait, bool *drained)
     if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
         return 0;
     if (n < 0)
-        note_reason(s, NBDS_REASON_LOST);
+        nbds_session_note(s, NBDS_REASON_LOST);
     return -1;
 }
 

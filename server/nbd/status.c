@@ -17,7 +17,7 @@
  *
  * Source: the NBD specification, NBD_CMD_BLOCK_STATUS, NBD_REPLY_TYPE_BLOCK_STATUS and
  * NBD_REPLY_TYPE_BLOCK_STATUS_EXT. */
-#include "server/server_internal.h"
+#include "server/nbd/nbd_internal.h"
 
 #include "util/endian.h"
 #include "util/range.h"

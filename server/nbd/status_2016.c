@@ -10,7 +10,7 @@
  * protocol of today is spoken: a session never mixes the two.
  *
  * Source: the NBD specification at commit cfa8ebf, "BLOCK_STATUS extension". */
-#include "server/server_internal.h"
+#include "server/nbd/nbd_internal.h"
 
 bool nbds_status_2016_spoken(const NbdsSession *s, const BlkExport *x)
 {

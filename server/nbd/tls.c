@@ -15,7 +15,7 @@
  * tls->lock makes the library's calls one at a time: receiving may have to send (an alert, new
  * keys). A leaf, and sending under it does not block. Source: the NBD specification, "TLS
  * support". */
-#include "server/server_internal.h"
+#include "server/nbd/nbd_internal.h"
 
 #include "object/tls_creds.h"
 #include "util/sync.h"

@@ -6,12 +6,9 @@
  * only a wrong magic ends it, since then nothing that follows can be parsed, and a payload of
  * an extended request that is announced larger than any may be.
  *
- * A request object is prepared before each submission because a request may complete, on another
- * thread, before blk_submit() returns. One that completes inline leaves the object for the next.
- *
  * Source: the NBD specification, "Request message", "Request types", "Command flags", "Size
  * constraints". */
-#include "server/server_internal.h"
+#include "server/nbd/nbd_internal.h"
 
 #include "util/endian.h"
 #include "util/error.h"
@@ -22,113 +19,13 @@
 
 #define CACHE_MAX ((uint64_t)1 << 30) /* of a request to cache, what is done about it */
 
-/* ---- request objects */
-
-static void request_release(NbdsSession *s, NbdsOutput *out)
-{
-    NbdsRequest *r = (NbdsRequest *)out;
-
-    if (r->chunk)
-        nbds_chunk_unref(s->server, r->chunk);
-    nbds_sparse_free(r->sparse);
-    g_free(r);
-    nbds_session_unref(s, 1);
-}
-
-static NbdsRequest *prepare(NbdsSession *s)
-{
-    NbdsRequest *r = s->request;
-
-    if (!r) {
-        r = s->request = g_new0(NbdsRequest, 1);
-        r->session = s;
-        r->output.release = request_release;
-    }
-    r->chunk = NULL;
-    return r;
-}
-
-void nbds_request_taken(NbdsSession *s, NbdsChunk *chunk)
-{
-    s->request = NULL;
-    __atomic_add_fetch(&s->refs, 1, __ATOMIC_RELAXED); /* the request has the spare one */
-    if (chunk)
-        nbds_chunk_replace_spare(chunk, s);
-}
-
-static bool writes(uint16_t command)
-{
-    return command == NBD_CMD_WRITE || command == NBD_CMD_TRIM || command == NBD_CMD_WRITE_ZEROES;
-}
-
-uint32_t nbds_request_error(NbdsSession *s, const NbdsHead *h, int err)
-{
-    bool fast = h->flags & NBD_CMD_FLAG_FAST_ZERO;
-
-    if (!(err == ENOTSUP && fast) && err != ESHUTDOWN)
-        blk_export_io_error(s->export_, writes(h->command) || h->command == NBD_CMD_FLUSH, err);
-    return nbds_error(err, fast);
-}
-
-void nbds_request_done(NbdsRequest *r, int result)
-{
-    NbdsSession *s = r->session;
-
-    if (!result && r->h.command == NBD_CMD_READ && !r->sparse && r->h.length < NBDS_SPARSE_MIN)
-        r->sparse = nbds_sparse_find(r);
-    if (r->sparse && !result) {
-        nbds_sparse_format(r);
-    } else if (!result && r->h.command == NBD_CMD_READ) {
-        nbds_data_format(s, r->head, true, &r->h, r->h.offset, (uint32_t)r->h.length);
-        r->iov[0].iov_len = s->data_head;
-        r->iov[1] = (struct iovec){ r->data, r->h.length };
-        r->output.n = r->output.sendfile_length ? 1 : 2;
-    } else {
-        uint32_t error = result ? nbds_request_error(s, &r->h, -result) : 0;
-
-        nbds_count_error(s, error);
-        r->iov[0].iov_len =
-            nbds_reply_format(s, r->head, &r->h, error, error ? tm_strerror(-result) : "");
-        r->output.n = 1;
-    }
-    if (!r->output.iov) {
-        r->iov[0].iov_base = r->head;
-        r->output.iov = r->iov;
-    }
-    nbds_output_push(s, &r->output);
-}
-
-static void blk_done(BlkRequest *blk, int result)
-{
-    nbds_request_done((NbdsRequest *)((char *)blk - offsetof(NbdsRequest, blk)), result);
-}
-
-NbdsRequest *nbds_request_fill(NbdsSession *s, BlkOp op, const NbdsHead *h)
-{
-    NbdsRequest *r = prepare(s);
-
-    r->h = *h;
-    r->blk.op = op;
-    r->blk.flags = 0;
-    r->blk.offset = h->offset;
-    r->blk.length = h->length;
-    r->blk.done = blk_done;
-    r->blk.cancel = &s->dead;
-    return r;
-}
-
-void nbds_request_failed(NbdsSession *s, const NbdsHead *h, int result)
-{
-    nbds_reply(s, h, nbds_request_error(s, h, -result), tm_strerror(-result));
-}
-
 /* ---- commands */
 
 static uint32_t block_flags(const NbdsSession *s, const NbdsHead *h)
 {
     uint32_t flags = 0;
 
-    if (writes(h->command) && ((h->flags & NBD_CMD_FLAG_FUA) || s->writethrough))
+    if (nbds_command_writes(h->command) && ((h->flags & NBD_CMD_FLAG_FUA) || s->writethrough))
         flags |= TIDEMARK_FUA;
     if (h->command == NBD_CMD_WRITE_ZEROES) {
         if (!(h->flags & NBD_CMD_FLAG_NO_HOLE))
@@ -253,7 +150,7 @@ static uint32_t check(const NbdsSession *s, const NbdsHead *h, const char **why)
     if (h->command == NBD_CMD_FLUSH)
         return h->offset || h->length ? NBD_EINVAL : 0;
     *why = "the export is read-only";
-    if (writes(h->command) && !s->writable)
+    if (nbds_command_writes(h->command) && !s->writable)
         return NBD_EPERM;
     *why = "the range is not within the export";
     if (!tm_range_within(h->offset, h->length, s->size))

@@ -9,8 +9,8 @@
 #include "block/registry.h"
 #include "qmp/context.h"
 #include "qmp/json/json.h"
+#include "server/nbd/nbd_internal.h"
 #include "server/server.h"
-#include "server/server_internal.h"
 #include "util/endian.h"
 #include "util/sys.h"
 
