@@ -19,57 +19,6 @@
 #define SLOTS_BYTES  (UINT64_C(16) << 20)
 #define SLOTS_MAX    1024u
 
-/* ---- what the passes use */
-
-void qcow2_check_found(Qcow2Check *k, const char *format, ...)
-{
-    g_autofree char *line = NULL;
-    va_list ap;
-
-    if (k->quiet || !k->options.found)
-        return;
-    va_start(ap, format);
-    line = g_strdup_vprintf(format, ap);
-    va_end(ap);
-    k->options.found(k->options.opaque, line);
-}
-
-int qcow2_check_read(Qcow2Check *k, void *buf, uint64_t offset, uint64_t length)
-{
-    uint64_t there = offset < k->size ? tm_min(length, k->size - offset) : 0;
-
-    memset((char *)buf + there, 0, length - there);
-    return there ? blk_node_pread(k->file, buf, offset, there) : 0;
-}
-
-uint64_t qcow2_check_hole(Qcow2Check *k, uint64_t offset, uint64_t length)
-{
-    TmExtent extent;
-    TmExtents out = { &extent, 1, 0 };
-    uint64_t there = offset < k->size ? tm_min(length, k->size - offset) : 0, described;
-
-    if (!there)
-        return length;
-    if (blk_node_status(k->file, offset, there, &out, &described) < 0 || !out.count ||
-        !(extent.flags & TM_STATE_ZERO))
-        return 0;
-    return extent.length >= there ? length : extent.length;
-}
-
-int qcow2_check_write(Qcow2Check *k, const void *buf, uint64_t offset, uint64_t length)
-{
-    return blk_node_pwrite(k->file, buf, offset, length, 0);
-}
-
-int qcow2_check_grow(Qcow2Check *k, uint64_t size)
-{
-    int ret = blk_node_grow(k->file, size);
-
-    k->size = tm_max(k->size, blk_node_size(k->file));
-    k->clusters = k->size / k->cluster + !!(k->size % k->cluster);
-    return ret;
-}
-
 /* ---- life */
 
 static bool start(Qcow2Check *k, BlkNode *data_file, GError **error)

@@ -3,9 +3,9 @@
 /* block/drivers/qcow2/check.h: what the files of the checker share.
  *
  * A check counts what all tables of an image refer to (check_refs.c, check_bitmaps.c), compares
- * that with its refcounts (check_refcounts.c) and the refcounts with the flags that rest on them
- * (check_copied.c); check.c says what comes when. What counts as what is QEMU's, so that the
- * figures are those of `qemu-img check`.
+ * that with its refcounts (check_refcounts.c; check_rebuild.c makes them anew) and the refcounts
+ * with the flags that rest on them (check_copied.c); check.c says what comes when. What counts as
+ * what is QEMU's, so that the figures are those of `qemu-img check`.
  *
  * Invariants:
  *  K1  Work and memory follow what there is in the file, not what is claimed: holes are not read,
@@ -28,6 +28,7 @@
 #define QCOW2_HOLDS_COUNT  ((1u << 26) - 1) /* the references, in the lower bits */
 
 #define QCOW2_REFTABLE_RESERVED UINT64_C(0x1ff)
+#define QCOW2_REPEATED_MAX      64u /* tables that may overlap others before it is enough */
 
 typedef struct Qcow2Check {
     BlkNode *file;
@@ -61,6 +62,8 @@ typedef struct Qcow2Check {
     unsigned n_slots;
 } Qcow2Check;
 
+/* ---- check_counts.c */
+
 /* A line for people, if this pass reports. */
 void qcow2_check_found(Qcow2Check *k, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
@@ -72,11 +75,6 @@ uint64_t qcow2_check_hole(Qcow2Check *k, uint64_t offset, uint64_t length);
 int qcow2_check_grow(Qcow2Check *k, uint64_t size);
 int qcow2_check_write(Qcow2Check *k, const void *buf, uint64_t offset, uint64_t length);
 
-/* ---- check_refs.c */
-
-/* The counts of all that is referred to, into k->pages; fills most of the result. With a table's
- * own errors *error is not set, and true is returned. */
-bool qcow2_check_count(Qcow2Check *k, bool refcounts_too, GError **error);
 /* Counts one reference to what is in [offset, offset + length). */
 void qcow2_check_refer(Qcow2Check *k, uint64_t offset, uint64_t length, uint32_t holds);
 uint32_t qcow2_check_cell(Qcow2Check *k, uint64_t cluster); /* count and what it holds */
@@ -88,7 +86,14 @@ bool qcow2_check_holds(Qcow2Check *k, uint64_t offset, uint32_t holds);
 /* Whether a cluster of the range is said to hold that already: tables that overlap others. Too
  * many of them, and false. */
 bool qcow2_check_fresh(Qcow2Check *k, uint64_t offset, uint64_t length, uint32_t holds);
+/* Whether a cluster of [first, end) is referred to. */
+bool qcow2_check_any_counted(Qcow2Check *k, uint64_t first, uint64_t end);
 
+/* ---- check_refs.c */
+
+/* The counts of all that is referred to, into k->pages; fills most of the result. With a table's
+ * own errors *error is not set, and true is returned. */
+bool qcow2_check_count(Qcow2Check *k, bool refcounts_too, GError **error);
 /* What an L2 entry is; the place of what it refers to. */
 Qcow2Kind qcow2_check_kind(const Qcow2Check *k, uint64_t entry, uint64_t *offset, uint64_t *length);
 
@@ -113,6 +118,10 @@ bool qcow2_check_blocks(Qcow2Check *k, GError **error);
 int qcow2_check_refcount(Qcow2Check *k, uint64_t cluster, uint64_t *refcount);
 /* Compares, and repairs what @fix (BLK_IMAGE_FIX_*) allows. */
 bool qcow2_check_compare(Qcow2Check *k, unsigned fix, GError **error);
+uint64_t qcow2_check_per_block(const Qcow2Check *k); /* refcounts */
+void qcow2_check_set(const Qcow2Check *k, uint8_t *block, uint64_t i, uint64_t value);
+
+/* ---- check_rebuild.c */
 /* Makes a new table and new blocks after the end of all there is, by the counts. */
 bool qcow2_check_rebuild(Qcow2Check *k, GError **error);
 

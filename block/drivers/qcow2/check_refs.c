@@ -1,8 +1,6 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* block/drivers/qcow2/check_refs.c: counting what the tables of an image refer to.
- *
- * Counts are kept by page of clusters, where there are any. */
+/* block/drivers/qcow2/check_refs.c: counting what the tables of an image refer to. */
 #include "block/drivers/qcow2/check.h"
 #include "util/endian.h"
 #include "util/error.h"
@@ -11,84 +9,9 @@
 #include <errno.h>
 #include <inttypes.h>
 
-#define PAGE         1024u /* clusters */
-#define L1_RESERVED  UINT64_C(0x7f000000000001ff)
-#define L2_RESERVED  UINT64_C(0x3f000000000001fe)
-#define REPEATED_MAX 64u /* tables that may overlap others before it is enough */
-#define CHUNK        (UINT64_C(64) << 10)
-
-/* ---- counts */
-
-uint32_t qcow2_check_cell(Qcow2Check *k, uint64_t cluster)
-{
-    const uint32_t *page = g_hash_table_lookup(k->pages, GUINT_TO_POINTER((guint)(cluster / PAGE)));
-
-    return page ? page[cluster % PAGE] : 0;
-}
-
-const uint32_t *qcow2_check_cells(Qcow2Check *k, uint64_t cluster, uint64_t *n)
-{
-    const uint32_t *page = g_hash_table_lookup(k->pages, GUINT_TO_POINTER((guint)(cluster / PAGE)));
-
-    *n = tm_min(*n, PAGE - cluster % PAGE);
-    return page ? page + cluster % PAGE : NULL;
-}
-
-bool qcow2_check_holds(Qcow2Check *k, uint64_t offset, uint32_t holds)
-{
-    return (qcow2_check_cell(k, offset / k->cluster) & ~QCOW2_HOLDS_COUNT) == holds;
-}
-
-void qcow2_check_add(Qcow2Check *k, uint64_t cluster, uint32_t holds)
-{
-    gpointer key = GUINT_TO_POINTER((guint)(cluster / PAGE)); /* clusters fit into 32 bits */
-    uint32_t *page = g_hash_table_lookup(k->pages, key), *cell;
-
-    if (!page) {
-        page = g_new0(uint32_t, PAGE);
-        g_hash_table_insert(k->pages, key, page);
-    }
-    cell = &page[cluster % PAGE];
-    *cell |= holds;
-    k->counted_max = tm_max(k->counted_max, cluster + 1);
-    if ((*cell & QCOW2_HOLDS_COUNT) < tm_min(k->max, QCOW2_HOLDS_COUNT)) {
-        (*cell)++;
-        return;
-    }
-    k->result.corruptions++;
-    qcow2_check_found(k, "ERROR: overflow cluster offset=0x%" PRIx64, cluster * k->cluster);
-}
-
-void qcow2_check_refer(Qcow2Check *k, uint64_t offset, uint64_t length, uint32_t holds)
-{
-    uint64_t end = UINT64_MAX;
-
-    if (!length)
-        return;
-    /* The last cluster of a file may be there in part. */
-    if (!tm_range_end(offset, length, &end) || (end > k->size && end - k->size >= k->cluster)) {
-        k->result.corruptions++;
-        if (end <= qcow2_reach(k->size))
-            k->cut_end = tm_max(k->cut_end, end);
-        qcow2_check_found(k,
-                          "ERROR: counting reference for region exceeding the end of the file by "
-                          "one cluster or more: offset 0x%" PRIx64 " size 0x%" PRIx64,
-                          offset, length);
-        return;
-    }
-    for (uint64_t c = offset / k->cluster; c <= (end - 1) / k->cluster; c++)
-        qcow2_check_add(k, c, holds);
-}
-
-bool qcow2_check_fresh(Qcow2Check *k, uint64_t offset, uint64_t length, uint32_t holds)
-{
-    uint64_t first = offset / k->cluster, last = (offset + length - 1) / k->cluster;
-
-    for (uint64_t c = first; length && c <= last && c < k->counted_max; c++)
-        if (qcow2_check_cell(k, c) & holds)
-            return k->repeated++ < REPEATED_MAX;
-    return true;
-}
+#define L1_RESERVED UINT64_C(0x7f000000000001ff)
+#define L2_RESERVED UINT64_C(0x3f000000000001fe)
+#define CHUNK       (UINT64_C(64) << 10)
 
 /* ---- entries of L2 */
 
@@ -193,7 +116,7 @@ static bool count_l2(Qcow2Check *k, uint64_t offset, bool active, uint64_t *visi
 
     if (qcow2_check_hole(k, offset, k->cluster) == k->cluster)
         return true;
-    if (++*visits > k->allocated + REPEATED_MAX)
+    if (++*visits > k->allocated + QCOW2_REPEATED_MAX)
         return tm_error_set(error,
                             "The image is too corrupt to be checked: L2 tables have too many "
                             "references");

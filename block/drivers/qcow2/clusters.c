@@ -6,9 +6,6 @@
  * once the next commit has made everything durable that was changed before (Q2); then its space may
  * go back to the file, and only then can it be had again.
  *
- * A free cluster at or beyond "touched" was never written to and reads as zeroes. Where that is the
- * refcounts say, for the file may have lost its end, or end within a cluster.
- *
  * Metadata has its space from the moment that its cluster is taken: a commit does not fail for want
  * of any, and what was answered can be flushed when the medium is full. */
 #include "block/drivers/qcow2/qcow2.h"
@@ -18,10 +15,7 @@
 #include <errno.h>
 #include <inttypes.h>
 
-#define GROW_MIN   (UINT64_C(1) << 20) /* the file grows by this at least: rarely, then */
-#define GROW_MAX   (UINT64_C(64) << 20)
-#define PART       (UINT64_C(64) << 10) /* bytes of a table that get their space together */
-#define FREED_MANY 4096u                /* clusters: waiting for a commit, they are worth one */
+#define FREED_MANY 4096u /* clusters: waiting for a commit, they are worth one */
 
 /* ---- allocating */
 
@@ -61,91 +55,6 @@ static int find_free(Qcow2 *q, uint64_t clusters, uint64_t *first)
     }
     *first = i - run;
     return 0;
-}
-
-int qcow2_grow(Qcow2 *q, uint32_t child, uint64_t size)
-{
-    int ret = blk_host.child_grow(q->node, child, size);
-
-    return ret == -EINVAL || ret == -ENOTSUP ? -ENOSPC : ret;
-}
-
-static int make_file_reach(Qcow2 *q, uint64_t end)
-{
-    uint64_t size = blk_host.child_size(q->node, QCOW2_FILE), more;
-
-    if (end <= size)
-        return 0;
-    more = CLAMP(size / 8, GROW_MIN, GROW_MAX);
-    if (qcow2_grow(q, QCOW2_FILE, end + more) == 0)
-        return 0;
-    return qcow2_grow(q, QCOW2_FILE, end);
-}
-
-static void raise_touched(Qcow2 *q, uint64_t end)
-{
-    __atomic_store_n(&q->touched, tm_max(q->touched, end), __ATOMIC_RELAXED);
-}
-
-void qcow2_touch(Qcow2 *q, uint64_t end)
-{
-    if (end <= __atomic_load_n(&q->touched, __ATOMIC_RELAXED))
-        return;
-    TM_GUARD(&q->alloc_lock);
-    raise_touched(q, tm_align_up(end, q->cluster));
-}
-
-bool qcow2_reaches(const Qcow2 *q, uint64_t offset)
-{
-    return offset < __atomic_load_n(&q->touched, __ATOMIC_RELAXED) ||
-           offset < qcow2_reach(blk_host.child_size(q->node, QCOW2_FILE));
-}
-
-/* ---- space */
-
-static int write_zeroes(Qcow2 *q, uint64_t offset, uint64_t length)
-{
-    g_autofree uint8_t *zeroes = g_try_malloc0(length);
-
-    return zeroes ? blk_host.child_pwrite(q->node, QCOW2_FILE, zeroes, offset, length, 0) : -ENOMEM;
-}
-
-int qcow2_make_room(Qcow2 *q, uint64_t offset, uint64_t clusters)
-{
-    uint64_t length = clusters * q->cluster;
-    int ret = make_file_reach(q, offset + length);
-
-    if (ret == 0)
-        ret = blk_node_reserve(blk_node_child(q->node, QCOW2_FILE), offset, length);
-    if (ret == -ENOTSUP)
-        ret = write_zeroes(q, offset, length);
-    if (ret == 0)
-        raise_touched(q, offset + length);
-    return ret;
-}
-
-int qcow2_reserve_once(Qcow2 *q, bool *reserved, uint64_t offset, uint64_t length)
-{
-    int ret = 0;
-
-    if (!__atomic_load_n(reserved, __ATOMIC_RELAXED))
-        ret = blk_node_reserve(blk_node_child(q->node, QCOW2_FILE), offset, length);
-    if (ret < 0 && ret != -ENOTSUP)
-        return ret;
-    __atomic_store_n(reserved, true, __ATOMIC_RELAXED);
-    return 0;
-}
-
-int qcow2_reserve_part(Qcow2 *q, uint64_t *part, uint64_t offset, uint64_t bytes, uint64_t at)
-{
-    uint64_t number = at / PART;
-    bool reserved = *part == number + 1;
-    int ret = qcow2_reserve_once(q, &reserved, offset + number * PART,
-                                 tm_min(PART, bytes - number * PART));
-
-    if (ret == 0)
-        *part = number + 1;
-    return ret;
 }
 
 /* ---- taking */
@@ -200,7 +109,7 @@ int qcow2_alloc_locked(Qcow2 *q, uint64_t clusters, uint64_t *offset, bool *fres
     if (ret == 0)
         ret = qcow2_check_free(q, first, clusters);
     if (ret == 0)
-        ret = make_file_reach(q, (first + clusters) * q->cluster);
+        ret = qcow2_make_reach(q, (first + clusters) * q->cluster);
     if (ret == 0)
         ret = count_up(q, first, clusters);
     if (ret < 0)
@@ -208,7 +117,7 @@ int qcow2_alloc_locked(Qcow2 *q, uint64_t clusters, uint64_t *offset, bool *fres
     q->free_hint = first + clusters;
     *offset = first * q->cluster;
     *fresh = *offset >= q->touched;
-    raise_touched(q, *offset + clusters * q->cluster);
+    qcow2_raise_touched(q, *offset + clusters * q->cluster);
     return 0;
 }
 

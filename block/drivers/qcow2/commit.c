@@ -17,12 +17,6 @@
 
 #include <errno.h>
 
-void qcow2_dirty(Qcow2 *q)
-{
-    __atomic_store_n(&q->redirtied, true, __ATOMIC_RELAXED);
-    __atomic_store_n(&q->dirty, true, __ATOMIC_RELEASE);
-}
-
 static int sync_children(Qcow2 *q)
 {
     int ret = q->header.external_data ? blk_host.child_flush(q->node, QCOW2_DATA_FILE) : 0;

@@ -18,45 +18,6 @@
 #include <inttypes.h>
 #include <string.h>
 
-/* ---- children */
-
-int qcow2_read_child(Qcow2 *q, uint32_t child, void *buf, uint64_t offset, uint64_t length)
-{
-    uint64_t size = blk_host.child_size(q->node, child);
-    uint64_t there = offset < size ? tm_min(length, size - offset) : 0;
-
-    memset((char *)buf + there, 0, length - there);
-    return there ? blk_host.child_pread(q->node, child, buf, offset, there, 0) : 0;
-}
-
-bool qcow2_backing_is_zero(Qcow2 *q, uint64_t offset, uint64_t length)
-{
-    return !length || offset >= blk_host.child_size(q->node, QCOW2_BACKING);
-}
-
-/* ---- what can't be */
-
-int qcow2_corrupt(Qcow2 *q, const char *format, ...)
-{
-    uint8_t bytes[8];
-    char reason[256];
-    va_list ap;
-
-    if (__atomic_exchange_n(&q->corrupt, true, __ATOMIC_ACQ_REL))
-        return -EIO;
-    va_start(ap, format);
-    g_vsnprintf(reason, sizeof(reason), format, ap);
-    va_end(ap);
-    if (q->header.version >= 3 && q->writable) {
-        tm_put_be64(bytes, __atomic_or_fetch(&q->header.incompatible, QCOW2_INCOMPATIBLE_CORRUPT,
-                                             __ATOMIC_RELAXED));
-        if (blk_host.child_pwrite(q->node, QCOW2_FILE, bytes, 72, sizeof(bytes), 0) == 0)
-            blk_host.child_flush(q->node, QCOW2_FILE);
-    }
-    blk_host_corrupted(q->node, reason);
-    return -EIO;
-}
-
 /* ---- opening */
 
 static int refuse_children(struct tidemark_node *node, const Qcow2Header *h)
@@ -320,6 +281,13 @@ static int qcow2_get_info(void *handle, struct tidemark_info *info)
     return 0;
 }
 
+static int qcow2_write(void *handle, const void *buf, uint64_t offset, uint64_t length,
+                       uint32_t flags)
+{
+    return flags & TIDEMARK_COMPRESSED ? qcow2_write_compressed(handle, buf, offset, length)
+                                       : qcow2_pwrite(handle, buf, offset, length, flags);
+}
+
 static int qcow2_flush(void *handle)
 {
     Qcow2 *q = handle;
@@ -401,7 +369,7 @@ const struct tidemark_driver blk_driver_qcow2 = {
     .get_info = qcow2_get_info,
     .map = qcow2_map,
     .pread = qcow2_pread,
-    .pwrite = qcow2_pwrite,
+    .pwrite = qcow2_write,
     .flush = qcow2_flush,
     .write_zeroes = qcow2_write_zeroes,
     .discard = qcow2_discard,

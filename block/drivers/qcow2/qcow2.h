@@ -22,7 +22,7 @@
  *  alloc_lock   refcounts, claims, what is to be freed; held while metadata is read, for who
  *               allocates waits for who allocates; never by the fast lane
  *  tables_lock  L1, the L2 tables in memory, the set of metadata clusters; short; a leaf
- *  inflated_lock  compressed.c; a leaf */
+ *  inflated_lock  inflate.c; a leaf */
 #pragma once
 #include "block/drivers/drivers.h"
 #include "block/node.h"
@@ -41,6 +41,7 @@ enum { QCOW2_FILE, QCOW2_BACKING, QCOW2_DATA_FILE };
 #define QCOW2_L1_MAX           (UINT64_C(32) << 20) /* bytes of the L1 table, as QEMU bounds it */
 #define QCOW2_REFTABLE_MAX     (UINT64_C(8) << 20)  /* bytes of the refcount table, likewise */
 #define QCOW2_SUBCLUSTERS      32u
+#define QCOW2_SECTOR           512u /* in which compressed clusters are measured */
 
 /* Feature bits. */
 #define QCOW2_INCOMPATIBLE_DIRTY       UINT64_C(1)
@@ -177,9 +178,41 @@ void qcow2_header_clear(Qcow2Header *header);
 /* Writes what has changed of the fields (not the names) and the bitmaps extension, and syncs: each
  * step leaves a header that holds. Drained, or under commit_lock. */
 int qcow2_header_write(Qcow2 *q);
+
+/* ---- child.c */
+
 /* Something in the image can't be: it is marked corrupt, and nothing is written to it any more.
  * Returns -EIO. Blocking lane, not under tables_lock. */
 int qcow2_corrupt(Qcow2 *q, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Reads what may lie beyond the end of a file, which ends before its last cluster does. */
+int qcow2_read_child(Qcow2 *q, uint32_t child, void *buf, uint64_t offset, uint64_t length);
+/* Whether what is unallocated at [offset, offset + length) reads as zeroes: there is no backing, or
+ * it ends before. */
+bool qcow2_backing_is_zero(Qcow2 *q, uint64_t offset, uint64_t length);
+/* Space for clusters that are free and to be taken without asking: the file reaches them. Under
+ * alloc_lock. */
+int qcow2_make_room(Qcow2 *q, uint64_t offset, uint64_t clusters);
+/* Once for metadata that there is: parts of it may be holes. Takes no lock. */
+int qcow2_reserve_once(Qcow2 *q, bool *reserved, uint64_t offset, uint64_t length);
+/* The same for what is around byte @at of a table of @bytes at @offset, which may be long: *part is
+ * the last part that it was done for, plus 1. */
+int qcow2_reserve_part(Qcow2 *q, uint64_t *part, uint64_t offset, uint64_t bytes, uint64_t at);
+/* Makes a child at least that big. What can't grow is full: -ENOSPC. Takes no lock. */
+int qcow2_grow(Qcow2 *q, uint32_t child, uint64_t size);
+/* Data is written up to there, whatever the refcounts say. Takes alloc_lock, if need be. */
+void qcow2_touch(Qcow2 *q, uint64_t end);
+/* Whether the refcounts, or what the file may have lost, reach there. Takes no lock. */
+bool qcow2_reaches(const Qcow2 *q, uint64_t offset);
+void qcow2_raise_touched(Qcow2 *q, uint64_t end); /* under alloc_lock */
+/* The image's file reaches there, and further, so that it grows rarely. */
+int qcow2_make_reach(Qcow2 *q, uint64_t end);
+
+/* There is something to commit. */
+static inline void qcow2_dirty(Qcow2 *q)
+{
+    __atomic_store_n(&q->redirtied, true, __ATOMIC_RELAXED);
+    __atomic_store_n(&q->dirty, true, __ATOMIC_RELEASE);
+}
 
 /* ---- lookup.c */
 
@@ -269,19 +302,6 @@ int qcow2_alloc(Qcow2 *q, uint64_t clusters, uint64_t *offset, bool *fresh);
 int qcow2_alloc_locked(Qcow2 *q, uint64_t clusters, uint64_t *offset, bool *fresh);
 /* One cluster for metadata, whose space is there whatever else fills the medium. */
 int qcow2_alloc_metadata(Qcow2 *q, uint64_t *offset);
-/* The same for clusters that are free and to be taken without asking: the file reaches them. */
-int qcow2_make_room(Qcow2 *q, uint64_t offset, uint64_t clusters);
-/* Once for metadata that there is: parts of it may be holes. Takes no lock. */
-int qcow2_reserve_once(Qcow2 *q, bool *reserved, uint64_t offset, uint64_t length);
-/* The same for what is around byte @at of a table of @bytes at @offset, which may be long: *part is
- * the last part that it was done for, plus 1. */
-int qcow2_reserve_part(Qcow2 *q, uint64_t *part, uint64_t offset, uint64_t bytes, uint64_t at);
-/* Makes a child at least that big. What can't grow is full: -ENOSPC. Takes no lock. */
-int qcow2_grow(Qcow2 *q, uint32_t child, uint64_t size);
-/* Data is written up to there, whatever the refcounts say. Takes alloc_lock, if need be. */
-void qcow2_touch(Qcow2 *q, uint64_t end);
-/* Whether the refcounts, or what the file may have lost, reach there. Takes no lock. */
-bool qcow2_reaches(const Qcow2 *q, uint64_t offset);
 /* @bytes for a compressed cluster, in clusters that others like it may share. Takes alloc_lock. */
 int qcow2_alloc_bytes(Qcow2 *q, uint64_t bytes, uint64_t *offset);
 /* Clusters of data lose a reference once what was changed before is committed. Takes alloc_lock. */
@@ -347,7 +367,6 @@ int qcow2_tables_take(Qcow2 *q, Qcow2Pieces *pieces);
 void qcow2_tables_done(Qcow2 *q, Qcow2Pieces *pieces, bool written);
 int qcow2_refcounts_take(Qcow2 *q, Qcow2Pieces *pieces);
 void qcow2_refcounts_done(Qcow2 *q, Qcow2Pieces *pieces, bool written);
-void qcow2_dirty(Qcow2 *q);
 
 static inline void qcow2_dirty_add(Qcow2Dirty *d, uint64_t from, uint64_t to)
 {
@@ -365,23 +384,24 @@ int qcow2_write_zeroes(void *handle, uint64_t offset, uint64_t length, uint32_t 
 int qcow2_discard(void *handle, uint64_t offset, uint64_t length);
 int qcow2_resize(void *handle, uint64_t size);
 int qcow2_pread(void *handle, void *buf, uint64_t offset, uint64_t length, uint32_t flags);
-/* Whether what is unallocated at [offset, offset + length) reads as zeroes: there is no backing, or
- * it ends before. */
-bool qcow2_backing_is_zero(Qcow2 *q, uint64_t offset, uint64_t length);
 
 /* What an entry refers to is not referred to by it any more. Takes alloc_lock. */
 void qcow2_free_entry(Qcow2 *q, uint64_t word, Qcow2FreedBy by);
 
-/* ---- compressed.c */
+/* ---- inflate.c, deflate.c */
 
+/* Where the bytes of a compressed cluster are; *length up to the end of a sector. */
+static inline void qcow2_compressed_place(const Qcow2 *q, uint64_t descriptor, uint64_t *offset,
+                                          uint64_t *length)
+{
+    unsigned x = 62 - (q->header.cluster_bits - 8); /* bits of the offset */
+
+    descriptor &= ~(QCOW2_COPIED | QCOW2_COMPRESSED_FLAG);
+    *offset = descriptor & ((UINT64_C(1) << x) - 1);
+    *length = ((descriptor >> x) + 1) * QCOW2_SECTOR - *offset % QCOW2_SECTOR;
+}
 /* @length bytes at @within a compressed cluster. */
 int qcow2_inflate(Qcow2 *q, uint64_t descriptor, void *buf, uint64_t within, uint64_t length);
 void qcow2_inflate_close(Qcow2 *q);
-/* Where the bytes of a compressed cluster are; *length up to the end of a sector. */
-void qcow2_compressed_place(const Qcow2 *q, uint64_t descriptor, uint64_t *offset,
-                            uint64_t *length);
 /* A whole cluster; what does not get smaller is written as it is. The range is held exclusively. */
 int qcow2_write_compressed(Qcow2 *q, const uint8_t *buf, uint64_t offset, uint64_t length);
-
-/* Reads what may lie beyond the end of a file, which ends before its last cluster does. */
-int qcow2_read_child(Qcow2 *q, uint32_t child, void *buf, uint64_t offset, uint64_t length);

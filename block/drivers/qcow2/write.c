@@ -322,8 +322,6 @@ int qcow2_pwrite(void *handle, const void *buf, uint64_t offset, uint64_t length
 
     if (__atomic_load_n(&q->corrupt, __ATOMIC_RELAXED))
         return -EIO;
-    if (flags & TIDEMARK_COMPRESSED)
-        return qcow2_write_compressed(q, buf, offset, length);
     while (length) {
         uint64_t done;
         int ret = write_run(q, at, offset, length, flags, &done);

@@ -1,8 +1,7 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* block/drivers/qcow2/compressed.c: clusters that are compressed, by zlib or zstd. The last one
- * inflated is kept, as whoever reads a part of one likely reads the next. Written ones are packed
- * one after the other, as far as a host cluster goes.
+/* block/drivers/qcow2/deflate.c: writing clusters that are compressed, by zlib or zstd: packed one
+ * after the other, as far as a host cluster goes. What does not get smaller is written as it is.
  *
  * Source: the specification, "Compressed Clusters Descriptor". */
 #include "block/drivers/qcow2/qcow2.h"
@@ -14,99 +13,7 @@
 #include <zlib.h>
 #include <zstd.h>
 
-#define SECTOR      512u
 #define WINDOW_BITS (-12) /* raw deflate, as QEMU writes it; larger windows are read too */
-
-static int inflate_zlib(void *to, size_t size, const void *from, size_t length)
-{
-    z_stream z = {
-        .next_in = (Bytef *)from, .avail_in = (uInt)length, .next_out = to, .avail_out = (uInt)size
-    };
-    int ret = inflateInit2(&z, -15);
-
-    if (ret != Z_OK)
-        return -ENOMEM;
-    ret = inflate(&z, Z_FINISH);
-    inflateEnd(&z);
-    /* The length is only known up to a sector: what is beyond the end does not matter. */
-    return z.avail_out == 0 && (ret == Z_STREAM_END || ret == Z_BUF_ERROR || ret == Z_OK) ? 0
-                                                                                          : -EIO;
-}
-
-static int inflate_zstd(void *to, size_t size, const void *from, size_t length)
-{
-    ZSTD_DStream *z = ZSTD_createDStream();
-    ZSTD_inBuffer in = { from, length, 0 };
-    ZSTD_outBuffer out = { to, size, 0 };
-    int ret = z ? 0 : -ENOMEM;
-
-    while (ret == 0 && out.pos < out.size) {
-        size_t before = in.pos + out.pos, n = ZSTD_decompressStream(z, &out, &in);
-
-        if (ZSTD_isError(n) || in.pos + out.pos == before)
-            ret = -EIO;
-    }
-    ZSTD_freeDStream(z);
-    return ret;
-}
-
-void qcow2_compressed_place(const Qcow2 *q, uint64_t descriptor, uint64_t *offset, uint64_t *length)
-{
-    unsigned x = 62 - (q->header.cluster_bits - 8); /* bits of the offset */
-
-    descriptor &= ~(QCOW2_COPIED | QCOW2_COMPRESSED_FLAG);
-    *offset = descriptor & ((UINT64_C(1) << x) - 1);
-    *length = ((descriptor >> x) + 1) * SECTOR - *offset % SECTOR;
-}
-
-/* Fills @cluster. */
-static int inflate_cluster(Qcow2 *q, uint64_t descriptor, uint8_t *cluster)
-{
-    g_autofree uint8_t *from = NULL;
-    uint64_t offset, length;
-    int ret;
-
-    qcow2_compressed_place(q, descriptor, &offset, &length);
-    from = g_try_malloc(length);
-    ret = from ? qcow2_read_child(q, QCOW2_FILE, from, offset, length) : -ENOMEM;
-    if (ret < 0)
-        return ret;
-    return (q->header.compression == QCOW2_ZSTD ? inflate_zstd : inflate_zlib)(cluster, q->cluster,
-                                                                               from, length);
-}
-
-int qcow2_inflate(Qcow2 *q, uint64_t descriptor, void *buf, uint64_t within, uint64_t length)
-{
-    uint8_t *cluster;
-    int ret;
-
-    pthread_mutex_lock(&q->inflated_lock);
-    if (q->inflated && q->inflated_at == descriptor) {
-        memcpy(buf, q->inflated + within, length);
-        pthread_mutex_unlock(&q->inflated_lock);
-        return 0;
-    }
-    pthread_mutex_unlock(&q->inflated_lock);
-    cluster = g_try_malloc(q->cluster);
-    ret = cluster ? inflate_cluster(q, descriptor, cluster) : -ENOMEM;
-    if (ret == 0) {
-        memcpy(buf, cluster + within, length);
-        TM_GUARD(&q->inflated_lock);
-        uint8_t *old = q->inflated;
-        q->inflated = cluster;
-        q->inflated_at = descriptor;
-        cluster = old;
-    }
-    g_free(cluster);
-    return ret;
-}
-
-void qcow2_inflate_close(Qcow2 *q)
-{
-    g_free(q->inflated);
-}
-
-/* ---- writing */
 
 /* Bytes of @to, or 0: it does not get smaller. */
 static size_t deflate_zlib(void *to, size_t size, const void *from, size_t length)
@@ -138,7 +45,7 @@ static uint64_t descriptor_of(const Qcow2 *q, uint64_t at, uint64_t bytes)
 
     if (at >> x)
         return 0;
-    return QCOW2_COMPRESSED_FLAG | ((at + bytes - 1) / SECTOR - at / SECTOR) << x | at;
+    return QCOW2_COMPRESSED_FLAG | ((at + bytes - 1) / QCOW2_SECTOR - at / QCOW2_SECTOR) << x | at;
 }
 
 /* The new entry instead of the one that there is, whose clusters are let go. */
@@ -180,7 +87,7 @@ static int write_packed(Qcow2 *q, const uint8_t *to, size_t n, uint64_t offset)
     if (ret < 0)
         return ret;
     word = descriptor_of(q, at, n);
-    ret = word ? qcow2_grow(q, QCOW2_FILE, tm_align_up(at + n, SECTOR)) : -EFBIG;
+    ret = word ? qcow2_grow(q, QCOW2_FILE, tm_align_up(at + n, QCOW2_SECTOR)) : -EFBIG;
     if (ret == 0)
         ret = blk_host.child_pwrite(q->node, QCOW2_FILE, to, at, n, 0);
     if (ret == 0) {
@@ -210,6 +117,8 @@ int qcow2_write_compressed(Qcow2 *q, const uint8_t *buf, uint64_t offset, uint64
     uint64_t end = offset + length;
     int ret = 0;
 
+    if (__atomic_load_n(&q->corrupt, __ATOMIC_RELAXED))
+        return -EIO;
     if (q->header.external_data)
         return -ENOTSUP;
     if (offset % q->cluster || (end % q->cluster && end != q->header.size))
