@@ -44,23 +44,6 @@ static const struct {
 };
 G_STATIC_ASSERT(G_N_ELEMENTS(verbs) == BLK_JOB_VERBS);
 
-static void report(BlkJob *job, BlkJobStatus status)
-{
-    json_object *data = json_object_new_object();
-
-    json_object_object_add(data, "status", json_object_new_string(blk_job_status_names[status]));
-    json_object_object_add(data, "id", json_object_new_string(job->id));
-    blk_graph_emit(job->jobs->graph, "JOB_STATUS_CHANGE", data);
-}
-
-void blk_job_change(BlkJob *job, BlkJobStatus status)
-{
-    pthread_mutex_lock(&job->lock);
-    job->status = status;
-    pthread_mutex_unlock(&job->lock);
-    report(job, status);
-}
-
 static BlkJobStatus status_of(BlkJob *job)
 {
     TM_GUARD(&job->lock);
@@ -323,7 +306,7 @@ BlkJob *blk_job_new(BlkJobs *jobs, const BlkJobOptions *o, GError **error)
     job->total = 1;
     init_locks(job);
     g_ptr_array_insert(jobs->list, 0, job);
-    report(job, BLK_JOB_CREATED);
+    blk_job_change(job, BLK_JOB_CREATED);
     if (o->speed && !blk_job_set_speed(job, o->speed, error)) {
         dismiss(job);
         return NULL;

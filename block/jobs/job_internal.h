@@ -68,11 +68,11 @@ struct BlkJob {
 };
 
 /* job.c */
-void blk_job_change(BlkJob *job, BlkJobStatus status);
 void blk_job_cancel(BlkJob *job);
 /* run.c; under the lock */
 #define NS_A_SECOND UINT64_C(1000000000)
 #define SLICE       (NS_A_SECOND / 10)
 void blk_job_limit_set(BlkJobLimit *limit, uint64_t speed);
 /* query.c */
+void blk_job_change(BlkJob *job, BlkJobStatus status);
 void blk_job_emit(BlkJob *job, const char *event);

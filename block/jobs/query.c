@@ -124,3 +124,20 @@ json_object *blk_jobs_query_block(BlkJobs *jobs)
     }
     return list;
 }
+
+static void report(BlkJob *job, BlkJobStatus status)
+{
+    json_object *data = json_object_new_object();
+
+    json_object_object_add(data, "status", json_object_new_string(blk_job_status_names[status]));
+    json_object_object_add(data, "id", json_object_new_string(job->id));
+    blk_graph_emit(job->jobs->graph, "JOB_STATUS_CHANGE", data);
+}
+
+void blk_job_change(BlkJob *job, BlkJobStatus status)
+{
+    pthread_mutex_lock(&job->lock);
+    job->status = status;
+    pthread_mutex_unlock(&job->lock);
+    report(job, status);
+}

@@ -1,6 +1,6 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* client/image/image.c: see image.h; what images name is names.c's. */
+/* client/image/image.c: the graph that images are opened in, for the time of a command. */
 #include "client/image/image.h"
 #include "bitmap/store/store.h"
 #include "block/image/image.h"
@@ -162,8 +162,8 @@ static bool use(TcImage *image, BlkNode *node, bool writes, GError **error)
     return user != NULL;
 }
 
-static bool add_node(TcImage *image, GPtrArray *layers, const TcImageOptions *options,
-                     BlkNode **node, GError **error)
+bool tc_image_add_layers(TcImage *image, GPtrArray *layers, const TcImageOptions *options,
+                         BlkNode **node, GError **error)
 {
     json_object *object = chain_options(layers, options, error);
     g_autofree char *name = NULL;
@@ -184,22 +184,6 @@ static void show_line(void *opaque, const char *line)
     tm_log(TM_LOG_WARNING, "%s", line);
 }
 
-/* What befell bitmaps, as the line that a daemon would log. */
-static void heard(void *opaque, const char *name, json_object *data)
-{
-    json_object *bitmap = NULL, *reason = NULL;
-
-    if (!strcmp(name, "BITMAP_DEGRADED") && json_object_object_get_ex(data, "reason", &reason)) {
-        const char *why = json_object_get_string(reason);
-
-        json_object_object_get_ex(data, "bitmap", &bitmap);
-        g_ptr_array_add(
-            opaque, bitmap ? g_strdup_printf("bitmap '%s': %s", json_object_get_string(bitmap), why)
-                           : g_strdup(why));
-    }
-    json_object_put(data);
-}
-
 bool tc_image_begin(TcImage *image, GError **error)
 {
     BlkEngineOptions options = { .loops = 1, .workers = 4, .io = BLK_IO_THREADS };
@@ -213,51 +197,6 @@ bool tc_image_begin(TcImage *image, GError **error)
     blk_graph_set_log(image->graph, show_line, NULL);
     blk_graph_set_stores(image->graph, false);
     return true;
-}
-
-bool tc_image_open(const char *path, const TcImageOptions *options, TcImage *image, GError **error)
-{
-    *image = (TcImage){ 0 };
-    image->layers = tc_image_layers(path, options->format, options->chain, error);
-    if (image->layers && tc_image_begin(image, error)) {
-        if (options->reports) {
-            blk_graph_set_events(image->graph, heard, options->reports);
-            blk_graph_set_log(image->graph, NULL, NULL);
-        }
-        if (add_node(image, image->layers, options, &image->node, error))
-            return true;
-    }
-    tc_image_clear(image);
-    return false;
-}
-
-const char *tc_image_probe(const char *path, GError **error)
-{
-    TcImageOptions options = { .format = "raw", .force_share = true };
-    g_auto(TcImage) image = { 0 };
-    const char *format;
-    BlkNode *file;
-
-    if (!tc_image_begin(&image, error))
-        return NULL;
-    file = tc_image_add(&image, path, &options, error);
-    format = file ? blk_image_probe(file, error) : NULL;
-    if (!format || !strcmp(format, "raw") || !strcmp(format, "qcow2"))
-        return format;
-    tm_error_set(
-        error,
-        "'%s' is a %s image, which is not supported: use --format raw to open it as raw bytes",
-        path, format);
-    return NULL;
-}
-
-BlkNode *tc_image_add(TcImage *image, const char *path, const TcImageOptions *options,
-                      GError **error)
-{
-    g_autoptr(GPtrArray) layers = tc_image_layers(path, options->format, options->chain, error);
-    BlkNode *node = NULL;
-
-    return layers && add_node(image, layers, options, &node, error) ? node : NULL;
 }
 
 bool tc_image_finish(TcImage *image, GError **error)

@@ -62,6 +62,9 @@ bool tc_image_open(const char *path, const TcImageOptions *options, TcImage *ima
 /* One more image in the same graph, as a source; borrowed. */
 BlkNode *tc_image_add(TcImage *image, const char *path, const TcImageOptions *options,
                       GError **error);
+/* The same of layers that are known. */
+bool tc_image_add_layers(TcImage *image, GPtrArray *layers, const TcImageOptions *options,
+                         BlkNode **node, GError **error);
 /* That nobody writes to a format whose tables are not all on the medium then, unless @options put
  * up with it. Opening it as that format checks it, too. */
 bool tc_image_check_written(const TcLayer *layer, const TcImageOptions *options, GError **error);
