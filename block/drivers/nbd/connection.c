@@ -132,6 +132,25 @@ static int note_result(void *opaque, int *error)
     return 1; /* libnbd forgets it */
 }
 
+/* One as the server gives it. */
+static void add_extent(BlkNbdExtents *e, uint64_t length, uint64_t flags)
+{
+    uint64_t left = e->most - e->length;
+
+    if (!length)
+        e->bad = true;
+    if (e->bad || e->end || !left || e->x.count == e->x.max)
+        return;
+    length = tm_min(length, left);
+    if (length % e->min) { /* nothing behind it can be right */
+        e->end = true;
+        flags = length > e->min ? flags : 0;
+        length = tm_max(tm_align_down(length, e->min), e->min);
+    }
+    e->x.list[e->x.count++] = (TmExtent){ length, flags };
+    e->length += length;
+}
+
 /* Extents of one context, in pairs of 32 bits. */
 static int note_extents(void *opaque, const char *context, uint64_t offset, uint32_t *entries,
                         size_t n, int *error)
@@ -142,7 +161,7 @@ static int note_extents(void *opaque, const char *context, uint64_t offset, uint
         e->bad = true;
     e->got = true;
     for (size_t i = 0; i + 1 < n && !e->bad; i += 2)
-        blk_nbd_extents_add(e, entries[i], entries[i + 1]);
+        add_extent(e, entries[i], entries[i + 1]);
     return 0;
 }
 
@@ -155,7 +174,7 @@ static int note_extents_64(void *opaque, const char *context, uint64_t offset, n
     e->bad |= e->got || !n;
     e->got = true;
     for (size_t i = 0; i < n && !e->bad; i++)
-        blk_nbd_extents_add(e, entries[i].length, entries[i].flags);
+        add_extent(e, entries[i].length, entries[i].flags);
     return 0;
 }
 #endif

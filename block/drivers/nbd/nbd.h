@@ -7,6 +7,7 @@
  *   facts.c       what a server says of its export, and whether that makes sense
  *   connection.c  one connection: a thread that connects, receives and, when it is lost, connects
  *                 again
+ *   state.c       what happens to connections, and what that means for the disk
  *   send.c        which connection a command takes; who waits for one
  *   io.c          the callbacks: commands that are waited for, and those that complete later
  *   status.c      block status
@@ -139,22 +140,20 @@ unsigned blk_nbd_connection_load(const BlkNbdConnection *x); /* commands under w
 /* Its thread looks at what has changed: ending, or somebody wants it. */
 void blk_nbd_connection_wake(BlkNbdConnection *x, bool wanted);
 
-/* ---- send.c. By connections, of what happens to them: */
+/* ---- state.c. By connections, of what happens to them: */
 /* The server has those facts. false: it is not to be used. */
 bool blk_nbd_accepts(BlkNbd *disk, const BlkNbdFacts *facts, GError **error);
 void blk_nbd_is_up(BlkNbd *disk);
 void blk_nbd_is_down(BlkNbd *disk, const char *why);
 void blk_nbd_attempt_failed(BlkNbd *disk, const char *why);
-/* By callbacks: begins @command on some connection, as blk_nbd_connection_send(). */
+
+/* ---- send.c. By callbacks: begins @command on some connection, as blk_nbd_connection_send(). */
 int blk_nbd_send(BlkNbd *disk, BlkNbdCommand *command);
 /* Carries out @command, waiting as long as may be; done is its own. 0 or -errno; -ENOTCONN: there
  * is no connection, nor one within that time. */
 int blk_nbd_run(BlkNbd *disk, BlkNbdCommand *command);
 /* Waits for the first connection, up to the time @until. false: there is none, *error. */
 bool blk_nbd_wait_open(BlkNbd *disk, int64_t until, GError **error);
-
-/* ---- status.c. Adds one as the server gives it; under the lock of a connection. */
-void blk_nbd_extents_add(BlkNbdExtents *extents, uint64_t length, uint64_t flags);
 
 /* ---- io.c, status.c: the callbacks */
 int blk_nbd_pread(void *handle, void *buf, uint64_t offset, uint64_t length, uint32_t flags);

@@ -15,24 +15,6 @@
 
 #define DEPTH_MOST 2u /* QEMU's: layers below are as good as the second */
 
-void blk_nbd_extents_add(BlkNbdExtents *e, uint64_t length, uint64_t flags)
-{
-    uint64_t left = e->most - e->length;
-
-    if (!length)
-        e->bad = true;
-    if (e->bad || e->end || !left || e->x.count == e->x.max)
-        return;
-    length = tm_min(length, left);
-    if (length % e->min) { /* nothing behind it can be right */
-        e->end = true;
-        flags = length > e->min ? flags : 0;
-        length = tm_max(tm_align_down(length, e->min), e->min);
-    }
-    e->x.list[e->x.count++] = (TmExtent){ length, flags };
-    e->length += length;
-}
-
 static uint64_t changes(BlkNbd *d)
 {
     return __atomic_load_n(&d->changes, __ATOMIC_ACQUIRE);
