@@ -107,6 +107,21 @@ BlkRegistry *blk_graph_registry(BlkGraph *graph)
     return graph->registry;
 }
 
+BlkTraffic *blk_graph_traffic(BlkGraph *graph)
+{
+    return &graph->traffic;
+}
+
+void blk_graph_set_objects(BlkGraph *graph, TmObjects *objects)
+{
+    graph->objects = objects;
+}
+
+TmObjects *blk_graph_objects(BlkGraph *graph)
+{
+    return graph->objects;
+}
+
 const TmSys *blk_graph_sys(BlkGraph *graph)
 {
     return graph->sys;

@@ -8,6 +8,7 @@
 #include "block/engine/engine.h"
 #include "block/node.h"
 #include "block/registry.h"
+#include "object/objects.h"
 #include <glib.h>
 #include <json-c/json.h>
 
@@ -39,6 +40,9 @@ const uint8_t *blk_graph_boot_id(const BlkGraph *graph);
 BlkEngine *blk_graph_engine(BlkGraph *graph);
 BlkRegistry *blk_graph_registry(BlkGraph *graph);
 const TmSys *blk_graph_sys(BlkGraph *graph);
+/* Those that options of nodes name; borrowed. None before they are set. */
+void blk_graph_set_objects(BlkGraph *graph, TmObjects *objects);
+TmObjects *blk_graph_objects(BlkGraph *graph);
 
 /* blockdev-add: opens the node that @options (BlockdevOptions of QMP) describes, and the children
  * that it defines. On failure nothing is left open. Borrowed result. */

@@ -13,6 +13,8 @@ struct BlkGraph {
     pthread_mutex_t permissions;
     uint8_t boot_id[16];
     BlkLosses losses;
+    BlkTraffic traffic;
+    TmObjects *objects; /* borrowed */
     unsigned auto_names;
     unsigned chain; /* images being opened one for the other */
     BlkEventFn emit;

@@ -15,6 +15,14 @@ typedef struct BlkBitmaps BlkBitmaps;
 
 typedef struct BlkParentLink BlkParentLink;
 
+/* Of all nodes of a graph; both atomic. */
+typedef struct BlkTraffic {
+    int throttles; /* throttle nodes */
+    int drains;    /* that wait or last: then no request is to be held up */
+} BlkTraffic;
+/* Borrowed. block/graph.c */
+BlkTraffic *blk_graph_traffic(BlkGraph *graph);
+
 struct BlkUser {
     BlkNode *node;
     BlkNode *parent; /* borrowed; NULL: no node */
@@ -27,12 +35,14 @@ struct tidemark_node {
     int refs;
     BlkGraph *graph;        /* borrowed */
     const TmSys *graph_sys; /* borrowed; the graph's */
+    BlkTraffic *traffic;    /* the same */
     const struct tidemark_driver *driver;
     const struct BlkBuiltin *builtin; /* what the block layer has of it besides; never NULL */
     void *handle;                     /* the driver's; valid once open */
-    bool open;                        /* else every request fails: it was lost in a reopening */
-    char *lost;                       /* why */
-    bool flush_failed; /* atomic: once, with this file or an earlier one (losses.c) */
+    struct BlkThrottle *throttle; /* of a throttle node that is open, else NULL (io/throttle.h) */
+    bool open;                    /* else every request fails: it was lost in a reopening */
+    char *lost;                   /* why */
+    bool flush_failed;            /* atomic: once, with this file or an earlier one (losses.c) */
     char *name;
     bool monitor_owned; /* by blockdev-add, not implicitly as a nested definition */
     BlkOptions *options;

@@ -50,6 +50,7 @@ BlkNode *blk_node_new(BlkGraph *graph, const struct tidemark_driver *driver, Blk
     node->refs = 1;
     node->graph = graph;
     node->graph_sys = blk_graph_sys(graph);
+    node->traffic = blk_graph_traffic(graph);
     node->driver = driver;
     node->builtin = blk_builtin_of(driver);
     node->options = options;
@@ -59,7 +60,7 @@ BlkNode *blk_node_new(BlkGraph *graph, const struct tidemark_driver *driver, Blk
     node->backing = -1;
     node->users = g_ptr_array_new();
     blk_node_set_unmap(node);
-    blk_inflight_init(&node->inflight);
+    blk_inflight_init(&node->inflight, &blk_graph_traffic(graph)->drains);
     blk_quiesce_init(&node->quiesce);
     blk_long_requests_init(&node->long_requests);
     blk_worker_quota_init(&node->quota, blk_graph_engine(graph));
@@ -82,6 +83,7 @@ void blk_node_close_driver(BlkNode *node)
         return;
     blk_losses_remember(node);
     set_open(node, false);
+    node->throttle = NULL;
     node->driver->close(node->handle);
     node->handle = NULL;
 }
@@ -111,6 +113,8 @@ bool blk_node_open_driver(BlkNode *node, GError **error)
 
     if (ret == 0) {
         set_open(node, true);
+        if (node->builtin->throttle)
+            node->throttle = node->builtin->throttle(node->handle);
         __atomic_store_n(&node->invalidates, 0, __ATOMIC_RELAXED);
         ret = blk_node_refresh(node);
         if (ret == 0)

@@ -75,6 +75,7 @@ typedef struct BlkBuiltin {
     const BlkFormat *format;      /* NULL: it is none */
     const struct BlkLocks *locks; /* block/permissions.h; NULL: it takes no image locks */
     bool fails;                   /* by itself, as a medium does (block/losses.h) */
+    struct BlkThrottle *(*throttle)(void *handle); /* block/io/throttle.h; NULL: it is none */
     /* NULL, or changes what it needs and shares on its children (BLK_PERM_*). */
     void (*permit)(const BlkOptions *options, unsigned *needs, unsigned *shares);
     bool remote; /* its map FOR_STATUS waits for a server */

@@ -13,12 +13,15 @@ struct TmObjects {
     GPtrArray *list; /* TmObject, a reference each */
 };
 
+/* In alphabetical order. */
 static const TmObjectClass *const classes[] = {
-    &tm_secret_class,       &tm_authz_list_class,     &tm_authz_list_file_class,
-    &tm_authz_simple_class, &tm_tls_creds_x509_class, &tm_tls_creds_psk_class,
+    &tm_authz_list_class,    &tm_authz_list_file_class, &tm_authz_simple_class,
+    &tm_iothread_class,      &tm_secret_class,          &tm_throttle_group_class,
+    &tm_tls_creds_psk_class, &tm_tls_creds_x509_class,
 };
 
-static const char *const kinds[] = { "a secret", "TLS credentials", "an authorization object" };
+static const char *const kinds[] = { "a secret", "TLS credentials", "an authorization object",
+                                     "a throttle group", "an iothread" };
 G_STATIC_ASSERT(G_N_ELEMENTS(kinds) == TM_OBJECT_KINDS);
 
 /* ---- properties */
@@ -70,6 +73,86 @@ bool tm_object_in_use(const TmObject *object)
     return __atomic_load_n(&object->refs, __ATOMIC_ACQUIRE) > 1;
 }
 
+/* ---- types and properties */
+
+static const TmObjectClass *class_of(const char *type)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(classes); i++) {
+        if (g_str_equal(classes[i]->type, type))
+            return classes[i];
+    }
+    return NULL;
+}
+
+const char *tm_objects_type(unsigned index)
+{
+    return index < G_N_ELEMENTS(classes) ? classes[index]->type : NULL;
+}
+
+bool tm_objects_has_type(const char *type)
+{
+    return class_of(type) != NULL;
+}
+
+static bool property_at(const TmObjectClass *class, unsigned index, const char **name,
+                        const char **type)
+{
+    const TmProperty *p = class->properties;
+
+    for (unsigned i = 0; p && p->name && i < index; i++)
+        p++;
+    if (!p || !p->name)
+        return false;
+    *name = p->name;
+    *type = p->type;
+    return true;
+}
+
+bool tm_object_property(const TmObject *object, unsigned index, const char **name,
+                        const char **type)
+{
+    return property_at(object->class, index, name, type);
+}
+
+bool tm_objects_property(const char *type, unsigned index, const char **name,
+                         const char **property_type)
+{
+    return property_at(class_of(type), index, name, property_type);
+}
+
+static const TmProperty *find_property(const TmObject *object, const char *name, GError **error)
+{
+    const TmProperty *p = object->class->properties;
+
+    while (p && p->name && !g_str_equal(p->name, name))
+        p++;
+    if (p && p->name)
+        return p;
+    tm_error_set(error, "Property '%s.%s' not found", object->class->type, name);
+    return NULL;
+}
+
+json_object *tm_object_get(TmObject *object, const char *property, GError **error)
+{
+    const TmProperty *p;
+
+    if (g_str_equal(property, "type"))
+        return json_object_new_string(object->class->type);
+    p = find_property(object, property, error);
+    return p ? p->get(object, property) : NULL;
+}
+
+bool tm_object_set(TmObject *object, const char *property, json_object *value, GError **error)
+{
+    const TmProperty *p;
+
+    if (g_str_equal(property, "type"))
+        return tm_error_set(error, "Property '%s.%s' is not writable", object->class->type,
+                            property);
+    p = find_property(object, property, error);
+    return p && p->set(object, property, value, error);
+}
+
 /* ---- the registry */
 
 TmObjects *tm_objects_new(void)
@@ -88,7 +171,7 @@ void tm_objects_free(TmObjects *objects)
     g_free(objects);
 }
 
-static TmObject *find(TmObjects *objects, const char *id)
+TmObject *tm_objects_find(TmObjects *objects, const char *id)
 {
     for (guint i = 0; i < objects->list->len; i++) {
         TmObject *object = objects->list->pdata[i];
@@ -101,7 +184,7 @@ static TmObject *find(TmObjects *objects, const char *id)
 
 static TmObject *must_find(TmObjects *objects, const char *id, GError **error)
 {
-    TmObject *object = find(objects, id);
+    TmObject *object = tm_objects_find(objects, id);
 
     if (!object)
         tm_error_set(error, "object '%s' not found", id);
@@ -111,13 +194,9 @@ static TmObject *must_find(TmObjects *objects, const char *id, GError **error)
 bool tm_objects_add(TmObjects *objects, const char *type, const char *id, json_object *props,
                     GError **error)
 {
-    const TmObjectClass *class = NULL;
+    const TmObjectClass *class = class_of(type);
     TmObject *object;
 
-    for (size_t i = 0; i < G_N_ELEMENTS(classes); i++) {
-        if (g_str_equal(classes[i]->type, type))
-            class = classes[i];
-    }
     if (!class)
         return tm_error_set(error, "invalid object type: %s", type);
     if (!tm_identifier(id))
@@ -125,7 +204,7 @@ bool tm_objects_add(TmObjects *objects, const char *type, const char *id, json_o
                             "Parameter 'id' expects an identifier, not '%s': letters, digits, "
                             "'-', '.', '_', starting with a letter",
                             id);
-    if (find(objects, id))
+    if (tm_objects_find(objects, id))
         return tm_error_set(error, "attempt to add duplicate property '%s' to object (type '%s')",
                             id, "container");
     object = g_malloc0(class->size);
@@ -164,16 +243,22 @@ bool tm_objects_reload(TmObjects *objects, const char *id, GError **error)
     return object->class->reload(object, error);
 }
 
+/* Each as QEMU says it. */
+static const char *const missing[] = {
+    [TM_OBJECT_SECRET] = "No secret with id '%s'",
+    [TM_OBJECT_TLS_CREDS] = "No TLS credentials with id '%s'",
+    [TM_OBJECT_AUTHZ] = "No authorization object with id '%s'",
+    [TM_OBJECT_THROTTLE_GROUP] = "Throttle group '%s' does not exist",
+    [TM_OBJECT_IOTHREAD] = "iothread \"%s\" not found",
+};
+G_STATIC_ASSERT(G_N_ELEMENTS(missing) == TM_OBJECT_KINDS);
+
 TmObject *tm_objects_get(TmObjects *objects, const char *id, TmObjectKind kind, GError **error)
 {
-    TmObject *object = find(objects, id);
+    TmObject *object = tm_objects_find(objects, id);
 
     if (!object) {
-        tm_error_set(error, "No %s with id '%s'",
-                     kind == TM_OBJECT_TLS_CREDS ? "TLS credentials"
-                     : kind == TM_OBJECT_SECRET  ? "secret"
-                                                 : "authorization object",
-                     id);
+        tm_error_set(error, missing[kind], id);
         return NULL;
     }
     if (object->class->kind != kind) {

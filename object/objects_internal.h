@@ -4,6 +4,14 @@
 #pragma once
 #include "object/objects.h"
 
+/* What can be asked and set of an object that is there; main thread. */
+typedef struct TmProperty {
+    const char *name, *type; /* QEMU's name of the type */
+    json_object *(*get)(TmObject *object, const char *name);
+    /* @value is of the type. */
+    bool (*set)(TmObject *object, const char *name, json_object *value, GError **error);
+} TmProperty;
+
 typedef struct TmObjectClass {
     const char *type;
     TmObjectKind kind;
@@ -11,6 +19,7 @@ typedef struct TmObjectClass {
     bool (*init)(TmObject *object, TmObjects *objects, json_object *props, GError **error);
     void (*clear)(TmObject *object);                  /* also after a failed init */
     bool (*reload)(TmObject *object, GError **error); /* NULL: has no files */
+    const TmProperty *properties;                     /* ends with a NULL name; NULL: none */
 } TmObjectClass;
 
 struct TmObject {
@@ -20,7 +29,8 @@ struct TmObject {
 };
 
 extern const TmObjectClass tm_secret_class, tm_authz_list_class, tm_authz_list_file_class,
-    tm_authz_simple_class, tm_tls_creds_x509_class, tm_tls_creds_psk_class;
+    tm_authz_simple_class, tm_tls_creds_x509_class, tm_tls_creds_psk_class, tm_throttle_group_class,
+    tm_iothread_class;
 
 /* A property, or NULL or @otherwise. Borrowed. */
 const char *tm_object_string(json_object *props, const char *name);

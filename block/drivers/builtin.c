@@ -17,5 +17,6 @@ const BlkBuiltin blk_builtins[] = {
     { &blk_driver_null_co },
     { &blk_driver_qcow2, .format = &blk_format_qcow2 },
     { &blk_driver_raw, BLK_ROLE_WINDOW },
+    { &blk_driver_throttle, BLK_ROLE_FILTER, .throttle = blk_throttle_of },
     { NULL },
 };

@@ -11,13 +11,16 @@ extern const struct tidemark_driver blk_driver_blkdebug; /* blkdebug.c */
 extern const struct tidemark_driver blk_driver_compress; /* compress.c */
 extern const struct tidemark_driver blk_driver_file;     /* file/file.c: files and block devices */
 extern const struct tidemark_driver
-    blk_driver_host_device;                             /* file/file.c: the same, devices only */
-extern const struct tidemark_driver blk_driver_nbd;     /* nbd/nbd.c */
-extern const struct tidemark_driver blk_driver_null_co; /* null.c */
-extern const struct BlkLocks blk_locks_file;            /* file/file.c */
-extern const struct BlkFormat blk_format_qcow2;         /* qcow2/describe.c */
-extern const struct tidemark_driver blk_driver_qcow2;   /* qcow2/qcow2.c */
-extern const struct tidemark_driver blk_driver_raw;     /* raw.c */
+    blk_driver_host_device;                              /* file/file.c: the same, devices only */
+extern const struct tidemark_driver blk_driver_nbd;      /* nbd/nbd.c */
+extern const struct tidemark_driver blk_driver_null_co;  /* null.c */
+extern const struct BlkLocks blk_locks_file;             /* file/file.c */
+extern const struct BlkFormat blk_format_qcow2;          /* qcow2/describe.c */
+extern const struct tidemark_driver blk_driver_qcow2;    /* qcow2/qcow2.c */
+extern const struct tidemark_driver blk_driver_raw;      /* raw.c */
+extern const struct tidemark_driver blk_driver_throttle; /* throttle.c */
 
 /* The permissions of a blkdebug filter on its child, besides a filter's. blkdebug_rules.c */
 void blk_blkdebug_permit(const BlkOptions *options, unsigned *needs, unsigned *shares);
+/* What the handle of a throttle node is a member by. throttle.c */
+struct BlkThrottle *blk_throttle_of(void *handle);

@@ -185,6 +185,8 @@ void blk_inflight_exclusive_end(BlkInflight *x, uint64_t offset, uint64_t length
 
 static void drain(BlkInflight *x, bool quiesces)
 {
+    if (x->drains)
+        __atomic_add_fetch(x->drains, 1, __ATOMIC_RELEASE);
     TM_GUARD(&x->lock);
 
     hold_exclusive(x, (Span){ 0, BLK_STRIPES });
@@ -212,10 +214,13 @@ void blk_inflight_drain_end(BlkInflight *x)
 
     if (--x->drained == 0)
         let_go_exclusive(x, (Span){ 0, BLK_STRIPES });
+    if (x->drains)
+        __atomic_sub_fetch(x->drains, 1, __ATOMIC_RELEASE);
 }
 
-void blk_inflight_init(BlkInflight *x)
+void blk_inflight_init(BlkInflight *x, int *drains)
 {
+    x->drains = drains;
     for (unsigned i = 0; i < BLK_STRIPES; i++)
         x->stripe[i].state = 0;
     x->waiting = x->first = x->drained = 0;

@@ -26,12 +26,13 @@ typedef struct BlkInflight {
     pthread_cond_t changed;
     unsigned waiting; /* who want to hold stripes shared */
     unsigned first;   /* so many of them go before the next exclusive holder; <= waiting */
+    int *drains;      /* or NULL: atomic, how many drains wait or last, of this and others */
     unsigned drained; /* how often over, by the one who drains */
     bool quiesces;    /* drained: threads inside of a node (block/engine/quiesce.h) pass */
     pthread_t drainer;
 } BlkInflight;
 
-void blk_inflight_init(BlkInflight *inflight);
+void blk_inflight_init(BlkInflight *inflight, int *drains);
 void blk_inflight_destroy(BlkInflight *inflight);
 
 /* Without waiting: false if somebody holds or awaits a stripe of the range exclusively. */

@@ -162,6 +162,7 @@ static bool use_node(BlkExport *x, BlkNode *node, GError **error)
 BlkExport *blk_exports_add(BlkExports *exports, const BlkExportOptions *o, GError **error)
 {
     const char *name = o->name ? o->name : o->node_name;
+    g_autoptr(TmObject) iothread = NULL;
     BlkSelection *selection;
     BlkExport *x;
     BlkNode *node;
@@ -175,6 +176,9 @@ BlkExport *blk_exports_add(BlkExports *exports, const BlkExportOptions *o, GErro
         tm_error_set(error, "Cannot export read-only node as writable");
         return NULL;
     }
+    if (o->iothread &&
+        !(iothread = tm_objects_get(exports->objects, o->iothread, TM_OBJECT_IOTHREAD, error)))
+        return NULL;
     if (!check_servers(exports, o, error) || !check_name(exports, o, name, error))
         return NULL;
     selection = blk_selection_make(node, o->writable, o->bitmaps, o->n_bitmaps, true, error);
@@ -186,6 +190,7 @@ BlkExport *blk_exports_add(BlkExports *exports, const BlkExportOptions *o, GErro
     }
 
     x = export_new(exports, o, name);
+    x->iothread = g_steal_pointer(&iothread);
     if (!find_allowed(x, o, error) || !use_node(x, node, error) ||
         (o->writable && !blk_disk_claim(node, error))) {
         blk_node_release(x->user);

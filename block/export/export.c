@@ -25,6 +25,7 @@ BlkExports *blk_exports_new(BlkGraph *graph)
 
     exports->graph = graph;
     exports->objects = tm_objects_new();
+    blk_graph_set_objects(graph, exports->objects);
     exports->list = g_ptr_array_new();
     pthread_mutex_init(&exports->lock, NULL);
     pthread_cond_init(&exports->gone, NULL);
@@ -36,6 +37,7 @@ void blk_exports_free(BlkExports *exports)
     if (!exports)
         return;
     g_ptr_array_unref(exports->list);
+    blk_graph_set_objects(exports->graph, NULL);
     tm_objects_free(exports->objects);
     pthread_cond_destroy(&exports->gone);
     pthread_mutex_destroy(&exports->lock);
@@ -335,6 +337,7 @@ void blk_export_free(BlkExport *x)
     g_strfreev(x->servers);
     for (int i = 0; i < BLK_ACCESSES; i++)
         tm_object_unref(x->allow[i]);
+    tm_object_unref(x->iothread);
     g_free(x);
 }
 

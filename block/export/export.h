@@ -67,6 +67,7 @@ typedef struct BlkExportOptions {
     unsigned
         dirty_flag_2016;     /* the command flag that asks for dirtiness, a power of two; 0: none */
     const char *bitmap_2016; /* which of the bitmaps that is; NULL: the first one */
+    const char *iothread;    /* id of one, which it uses as a name only; or NULL */
 } BlkExportOptions;
 
 /* ---- what a server implements */

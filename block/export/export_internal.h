@@ -24,6 +24,7 @@ struct BlkExport {
     char **servers; /* NULL: all */
     uint32_t max_connections;
     TmObject *allow[BLK_ACCESSES]; /* NULL: everybody */
+    TmObject *iothread;            /* or NULL */
     unsigned dirty_flag_2016;
     char *bitmap_2016;
     bool shutting_down; /* atomic */

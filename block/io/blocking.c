@@ -6,6 +6,7 @@
  *  - every node on the way counts the request in flight and, for changes, marks its bitmaps before
  *    the first byte is touched and checks the epoch after the last;
  *  - stripes are taken parents first. */
+#include "block/io/throttle.h"
 #include "block/losses.h"
 #include "block/node_internal.h"
 #include "block/parents.h"
@@ -76,6 +77,7 @@ int blk_node_pread(BlkNode *node, void *buf, uint64_t offset, uint64_t length)
     uint64_t done = 0;
     int ret = 0;
 
+    blk_throttle_pass(node, offset, length, false);
     blk_inflight_shared(&node->inflight, offset, length);
     if (!tm_range_within(offset, length, blk_node_size(node)))
         ret = -EINVAL;
@@ -268,6 +270,7 @@ int blk_node_pwrite(BlkNode *node, const void *buf, uint64_t offset, uint64_t le
     Change c = { .node = node, .offset = offset, .length = length };
     int ret;
 
+    blk_throttle_pass(node, offset, length, true);
     c.exclusive = wants_exclusive(&c, flags);
     for (;;) {
         ret = change_begin(&c);
@@ -350,8 +353,10 @@ static int zero(const Change *c, uint64_t offset, uint64_t length, uint32_t flag
 int blk_node_write_zeroes(BlkNode *node, uint64_t offset, uint64_t length, uint32_t flags)
 {
     Change c = { .node = node, .offset = offset, .length = length, .exclusive = true };
-    int ret = change_begin(&c);
+    int ret;
 
+    blk_throttle_pass(node, offset, length, true);
+    ret = change_begin(&c);
     if (ret < 0)
         return ret;
     if (!node->unmap && !(flags & BLK_INVALIDATE))
@@ -389,6 +394,7 @@ int blk_node_discard(BlkNode *node, uint64_t offset, uint64_t length, uint32_t f
         return -EPERM;
     if (!__atomic_load_n(&node->unmap, __ATOMIC_RELAXED))
         return 0; /* discard=ignore: nothing changes, so nothing is dirty */
+    blk_throttle_pass(node, offset, length, true);
     ret = change_begin(&c);
     if (ret < 0)
         return ret;
@@ -414,6 +420,7 @@ int blk_node_cache(BlkNode *node, uint64_t offset, uint64_t length)
     uint64_t done = 0;
     int ret = 0;
 
+    blk_throttle_pass(node, offset, length, false);
     blk_inflight_shared(&node->inflight, offset, length);
     if (!tm_range_within(offset, length, blk_node_size(node)))
         ret = -EINVAL;

@@ -152,8 +152,11 @@ static void run_piece(BlkWork *work)
     BlkLongRequests *x = &r->node->long_requests;
     uint64_t length = next_length(r);
     int64_t began = g_get_monotonic_time();
-    int ret = given_up(r) ? -ESHUTDOWN : run(r, r->offset + r->pieces.done, length);
+    int ret;
 
+    blk_throttle_carry(r->passed, r->cancel);
+    ret = given_up(r) ? -ESHUTDOWN : run(r, r->offset + r->pieces.done, length);
+    blk_throttle_carry(NULL, NULL);
     r->pieces.done += length;
     if (ret == 0 && r->pieces.done < r->length) {
         adapt(r, g_get_monotonic_time() - began);

@@ -13,6 +13,7 @@
  *    none, so a worker that waits for a stripe never waits for one after it in the queue. */
 #include "block/io/request.h"
 
+#include "block/io/admission.h"
 #include "block/node_internal.h"
 #include "block/parents.h"
 #include "block/registry.h"
@@ -59,12 +60,19 @@ static int run_blocking(BlkRequest *r)
     return -EINVAL;
 }
 
+static bool given_up(const BlkRequest *r)
+{
+    return r->cancel && __atomic_load_n(r->cancel, __ATOMIC_RELAXED);
+}
+
 static void work_run(BlkWork *work)
 {
     BlkRequest *r = from_work(work);
-    bool given_up = r->cancel && __atomic_load_n(r->cancel, __ATOMIC_RELAXED);
-    int ret = given_up ? -ESHUTDOWN : run_blocking(r);
+    int ret;
 
+    blk_throttle_carry(r->passed, r->cancel);
+    ret = given_up(r) ? -ESHUTDOWN : run_blocking(r);
+    blk_throttle_carry(NULL, NULL);
     blk_worker_quota_end(&r->node->quota); /* with done() the node may go */
     r->done(r, ret);
 }
@@ -88,9 +96,10 @@ static bool hop_enter(BlkRequest *r, BlkNode *node, uint64_t offset)
 
     if (i == BLK_HOPS || !blk_inflight_try_shared(&node->inflight, offset, r->length))
         return false;
-    /* It may just have shrunk, or become read-only. */
+    /* It may just have shrunk, or become read-only, or a throttle's. */
     if (!tm_range_within(offset, r->length, blk_node_size(node)) || !node->open ||
-        (r->op == BLK_OP_WRITE && node->read_only)) {
+        (r->op == BLK_OP_WRITE && node->read_only) ||
+        (node->throttle && !blk_throttle_passed(r->passed, node->throttle))) {
         blk_inflight_shared_end(&node->inflight, offset, r->length);
         return false;
     }
@@ -294,12 +303,13 @@ static int fast_lane(BlkRequest *r)
     }
 }
 
-int blk_submit(BlkNode *node, BlkRequest *r)
+/* ---- the beginning */
+
+static int begin(BlkRequest *r)
 {
+    BlkNode *node = r->node;
     int ret;
 
-    r->node = node;
-    r->n_hops = 0;
     if (r->op != BLK_OP_FLUSH && !tm_range_within(r->offset, r->length, blk_node_size(node)))
         return r->op == BLK_OP_READ || r->op == BLK_OP_CACHE ? -EINVAL : -ENOSPC;
     if (r->op == BLK_OP_READ || r->op == BLK_OP_WRITE) {
@@ -307,6 +317,8 @@ int blk_submit(BlkNode *node, BlkRequest *r)
             return -EPERM;
         if (!r->length)
             return 0;
+        if (!blk_admit(r))
+            return -EINPROGRESS;
         ret = fast_lane(r);
         if (ret == -EINPROGRESS)
             return ret;
@@ -315,8 +327,41 @@ int blk_submit(BlkNode *node, BlkRequest *r)
             return ret;
     } else if (r->op != BLK_OP_FLUSH && !r->length) {
         return 0;
+    } else if (!blk_admit(r)) {
+        return -EINPROGRESS;
     }
     return to_worker(r);
+}
+
+/* One that had to wait for a throttle. */
+static void begin_again(BlkWork *work)
+{
+    BlkRequest *r = from_work(work);
+    BlkEngine *engine = blk_graph_engine(r->node->graph);
+    int ret;
+
+    blk_worker_quota_end(&r->node->quota);
+    ret = given_up(r) ? -ESHUTDOWN : begin(r);
+    if (ret != -EINPROGRESS)
+        r->done(r, ret);
+    blk_engine_kick(engine);
+}
+
+static void may_go(BlkWaiter *waiter)
+{
+    BlkRequest *r = (BlkRequest *)((char *)waiter - offsetof(BlkRequest, waiter));
+
+    r->work.run = begin_again;
+    blk_worker_quota_add(&r->node->quota, &r->work);
+}
+
+int blk_submit(BlkNode *node, BlkRequest *r)
+{
+    r->node = node;
+    r->n_hops = 0;
+    r->passed[0] = NULL;
+    r->waiter.go = may_go;
+    return begin(r);
 }
 
 static int try_send(BlkRequest *r, BlkNode *node)

@@ -12,6 +12,7 @@
  * reads and writes shared, discards and zeroing exclusive where they overlap. */
 #pragma once
 #include "block/engine/engine.h"
+#include "block/io/throttle.h"
 #include "block/node.h"
 #include <errno.h>
 
@@ -50,8 +51,10 @@ struct BlkRequest {
     } hop[BLK_HOPS];     /* from the node submitted to down to the one that has the descriptor */
     unsigned n_hops;
     BlkNode *node;
-    int socket;  /* SEND: -1: only whether it would do */
-    size_t sent; /* SEND */
+    BlkThrottle *passed[BLK_HOPS + 1]; /* throttles, borrowed; ends with NULL */
+    BlkWaiter waiter;                  /* at one */
+    int socket;                        /* SEND: -1: only whether it would do */
+    size_t sent;                       /* SEND */
     struct {
         uint64_t done, size; /* bytes so far; of the next piece */
         BlkRequest *next;

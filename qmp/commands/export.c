@@ -70,6 +70,7 @@ static bool run_add(QmpCall *call, GError **error)
 
     servers = qmp_arg_strings(a, "servers", &options.n_servers);
     options.servers = servers;
+    options.iothread = qmp_arg_str(a, "iothread");
     options.hidden = qmp_arg_bool(a, "hidden", false);
     options.is_default = qmp_arg_bool(a, "default", false);
     options.max_connections = (uint32_t)qmp_arg_uint(a, "max-connections", 0);

@@ -130,9 +130,46 @@ static const QmpMember simple_members[] = {
 };
 OBJECT(simple, "AuthZSimpleProperties", simple_members);
 
-static const char *const type_values[] = { "authz-list", "authz-list-file", "authz-simple",
-                                           "secret",     "tls-creds-psk",   "tls-creds-x509",
-                                           NULL };
+#define LIMITS(x, what)                                                                            \
+    { x, &qmp_type_int, true, what " a second (default: 0, no limit)" },                           \
+        { x "-max", &qmp_type_int, true, "the same during a burst (default: 0, none)" },           \
+    {                                                                                              \
+        x "-max-length", &qmp_type_int, true, "seconds of a burst (default: 1)"                    \
+    }
+#define ALL_LIMITS(x)                                                                              \
+    LIMITS(x "iops-total", "requests"), LIMITS(x "iops-read", "reads"),                            \
+        LIMITS(x "iops-write", "writes"), LIMITS(x "bps-total", "bytes"),                          \
+        LIMITS(x "bps-read", "bytes read"), LIMITS(x "bps-write", "bytes written"),                \
+    {                                                                                              \
+        x "iops-size", &qmp_type_int, true,                                                        \
+            "bytes of a request that count as one (default: 0, all of it)"                         \
+    }
+
+static const QmpMember limits_members[] = { ALL_LIMITS(""), { NULL } };
+const QmpType qmp_type_throttle_limits = { .kind = QMP_KIND_OBJECT,
+                                           .name = "ThrottleLimits",
+                                           .members = limits_members };
+static const QmpMember throttle_members[] = {
+    { "limits", &qmp_type_throttle_limits, true, "the limits" },
+    ALL_LIMITS("x-"),
+    { NULL },
+};
+OBJECT(throttle_group, "ThrottleGroupProperties", throttle_members);
+
+static const QmpMember iothread_members[] = {
+    { "poll-max-ns", &qmp_type_int, true, "for compatibility (default: 32768)" },
+    { "poll-grow", &qmp_type_int, true, "for compatibility" },
+    { "poll-shrink", &qmp_type_int, true, "for compatibility" },
+    { "aio-max-batch", &qmp_type_int, true, "for compatibility" },
+    { "thread-pool-min", &qmp_type_int, true, "for compatibility" },
+    { "thread-pool-max", &qmp_type_int, true, "for compatibility (default: 64)" },
+    { NULL },
+};
+OBJECT(iothread, "IothreadProperties", iothread_members);
+
+static const char *const type_values[] = { "authz-list",    "authz-list-file", "authz-simple",
+                                           "iothread",      "secret",          "throttle-group",
+                                           "tls-creds-psk", "tls-creds-x509",  NULL };
 static const QmpType object_type = { .kind = QMP_KIND_ENUM,
                                      .name = "ObjectType",
                                      .values = type_values };
@@ -140,7 +177,9 @@ static const QmpVariant variants[] = {
     { "authz-list", &list },
     { "authz-list-file", &list_file },
     { "authz-simple", &simple },
+    { "iothread", &iothread },
     { "secret", &secret },
+    { "throttle-group", &throttle_group },
     { "tls-creds-psk", &psk },
     { "tls-creds-x509", &x509 },
     { NULL },

@@ -110,6 +110,7 @@ extern const QmpType qmp_type_bitmap_or_str;     /* a bitmap of "the" node, or {
 extern const QmpType qmp_type_bitmaps;           /* an array of those */
 extern const QmpType qmp_type_export_options;    /* block-export-add's, and --export's */
 extern const QmpType qmp_type_object_options;    /* object-add's, and --object's */
+extern const QmpType qmp_type_throttle_limits;
 extern const QmpType qmp_type_socket_address;
 extern const QmpType qmp_type_peer_address;      /* the same, of whom to connect to */
 extern const QmpType qmp_type_nbd_server_args;   /* nbd-server-start's */

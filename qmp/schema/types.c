@@ -110,6 +110,8 @@ static const QmpMember export_members[] = {
     { "node-name", &qmp_type_str, false, "the node to export" },
     { "writable", &qmp_type_bool, true, "allow clients to write (default: off)" },
     { "writethrough", &qmp_type_bool, true, "flush after every write (default: off)" },
+    { "iothread", &qmp_type_str, true, "id of an iothread; all threads serve all exports" },
+    { "fixed-iothread", &qmp_type_bool, true, "for compatibility: nothing moves an export" },
     { NULL },
 };
 static const QmpVariant export_variants[] = { { "nbd", &nbd_export }, { NULL } };

@@ -328,7 +328,7 @@ START_TEST(exclusive_ranges_exclude_all_others)
 {
     BlkInflight x;
 
-    blk_inflight_init(&x);
+    blk_inflight_init(&x, NULL);
     ck_assert(blk_inflight_try_shared(&x, 0, 4096));
     ck_assert(blk_inflight_try_shared(&x, 100, 4096)); /* shared with itself */
     blk_inflight_exclusive(&x, 4 * MIB, 2 * MIB);      /* elsewhere */
@@ -404,7 +404,7 @@ START_TEST(an_exclusive_holder_lets_others_have_their_turn)
     Turns t = { .stop = false };
     pthread_t thread;
 
-    blk_inflight_init(&t.x);
+    blk_inflight_init(&t.x, NULL);
     ck_assert_int_eq(pthread_create(&thread, NULL, come_again, &t), 0);
     for (int i = 0; i < 200; i++) {
         blk_inflight_shared(&t.x, MIB / 2, 3 * MIB);
@@ -424,7 +424,7 @@ START_TEST(exclusive_ranges_exclude_under_a_race)
     pthread_t threads[4];
     Racer racers[4];
 
-    blk_inflight_init(&x);
+    blk_inflight_init(&x, NULL);
     for (unsigned i = 0; i < 4; i++) {
         racers[i] = (Racer){ &x, cells, i + 1 };
         ck_assert_int_eq(pthread_create(&threads[i], NULL, race, &racers[i]), 0);

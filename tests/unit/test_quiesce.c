@@ -22,7 +22,7 @@ static void scene_init(Scene *s)
 {
     *s = (Scene){ 0 };
     blk_quiesce_init(&s->quiesce);
-    blk_inflight_init(&s->inflight);
+    blk_inflight_init(&s->inflight, NULL);
 }
 
 static void scene_clear(Scene *s)
@@ -211,7 +211,7 @@ START_TEST(the_drainer_is_not_blocked_by_its_drain)
 {
     BlkInflight x;
 
-    blk_inflight_init(&x);
+    blk_inflight_init(&x, NULL);
     blk_inflight_drain(&x);
     blk_inflight_shared(&x, 0, MIB);
     blk_inflight_exclusive(&x, MIB, MIB);

@@ -1,0 +1,269 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
+/* qmp/commands/qom.c: properties of objects. The work is object/objects.h's.
+ *
+ * Names, answers and messages are QEMU's (qapi/qom.json, qom/qom-qmp-cmds.c). Of its tree there is
+ * the root, /objects, and what users created below that; of its types, those they can create. */
+#include "qmp/commands/families.h"
+#include "qmp/context.h"
+#include "util/error.h"
+
+#include <string.h>
+
+#define OBJECTS "/objects"
+
+static TmObjects *objects_of(QmpCall *call)
+{
+    return blk_exports_objects(qmp_context_exports(call->ctx));
+}
+
+/* ---- paths: the whole one, or its end */
+
+static bool not_found(const char *path, GError **error)
+{
+    if (!*path)
+        return tm_error_set(error, "Path '%s' is ambiguous", path);
+    return tm_error_set_class(error, TM_ERROR_DEVICE_NOT_FOUND, "Device '%s' not found", path);
+}
+
+static bool is_container(const char *path)
+{
+    return g_str_equal(path, "/") || g_str_equal(path, OBJECTS) ||
+           g_str_equal(path, OBJECTS + strlen("/"));
+}
+
+static TmObject *find(QmpCall *call, const char *path)
+{
+    const char *id = path;
+
+    if (g_str_has_prefix(id, "/"))
+        id++;
+    if (g_str_has_prefix(id, "objects/"))
+        id += strlen("objects/");
+    else if (id != path)
+        return NULL;
+    return tm_objects_find(objects_of(call), id);
+}
+
+/* ---- what there is */
+
+static json_object *entry(const char *name, const char *type)
+{
+    json_object *one = json_object_new_object();
+
+    json_object_object_add(one, "name", json_object_new_string(name));
+    json_object_object_add(one, "type", json_object_new_string(type));
+    return one;
+}
+
+static void add_child(json_object *list, const char *name, const char *type)
+{
+    g_autofree char *child = g_strdup_printf("child<%s>", type);
+
+    json_object_array_add(list, entry(name, child));
+}
+
+static json_object *list_container(QmpCall *call, const char *path)
+{
+    json_object *list = json_object_new_array();
+    g_autoptr(GPtrArray) objects = tm_objects_list(objects_of(call));
+
+    json_object_array_add(list, entry("type", "string"));
+    if (g_str_equal(path, "/"))
+        add_child(list, "objects", "container");
+    for (guint i = 0; i < objects->len && !g_str_equal(path, "/"); i++)
+        add_child(list, tm_object_id(objects->pdata[i]), tm_object_type(objects->pdata[i]));
+    return list;
+}
+
+static json_object *list_type(const char *type)
+{
+    json_object *list = json_object_new_array();
+    const char *name, *property_type;
+
+    json_object_array_add(list, entry("type", "string"));
+    for (unsigned i = 0; tm_objects_property(type, i, &name, &property_type); i++)
+        json_object_array_add(list, entry(name, property_type));
+    return list;
+}
+
+static bool run_list(QmpCall *call, GError **error)
+{
+    const char *path = qmp_arg_str(call->args, "path");
+    TmObject *object = find(call, path);
+
+    if (object)
+        call->result = list_type(tm_object_type(object));
+    else if (is_container(path))
+        call->result = list_container(call, path);
+    return call->result || not_found(path, error);
+}
+
+static bool run_list_properties(QmpCall *call, GError **error)
+{
+    const char *type = qmp_arg_str(call->args, "typename");
+
+    if (!tm_objects_has_type(type))
+        return tm_error_set_class(error, TM_ERROR_DEVICE_NOT_FOUND, "Class '%s' not found", type);
+    call->result = list_type(type);
+    return true;
+}
+
+static bool run_list_types(QmpCall *call, GError **error)
+{
+    const char *of = qmp_arg_str(call->args, "implements"), *type;
+
+    call->result = json_object_new_array();
+    for (unsigned i = 0; (type = tm_objects_type(i)); i++) {
+        json_object *one = json_object_new_object();
+
+        if (of && !g_str_equal(of, "user-creatable") && !g_str_equal(of, "object") &&
+            !g_str_equal(of, type)) {
+            json_object_put(one);
+            continue;
+        }
+        json_object_object_add(one, "name", json_object_new_string(type));
+        json_object_object_add(one, "parent", json_object_new_string("object"));
+        json_object_array_add(call->result, one);
+    }
+    return true;
+}
+
+/* ---- properties */
+
+static bool run_get(QmpCall *call, GError **error)
+{
+    const char *path = qmp_arg_str(call->args, "path");
+    const char *property = qmp_arg_str(call->args, "property");
+    TmObject *object = find(call, path);
+
+    if (object) {
+        call->result = tm_object_get(object, property, error);
+        return call->result != NULL;
+    }
+    if (!is_container(path))
+        return not_found(path, error);
+    if (!g_str_equal(property, "type"))
+        return tm_error_set(error, "Property 'container.%s' not found", property);
+    call->result = json_object_new_string("container");
+    return true;
+}
+
+/* Whether @value is of the property's type; the error names the property. */
+static bool check_value(QmpCall *call, const TmObject *object, const char *property,
+                        json_object *value, GError **error)
+{
+    QmpMember members[] = { { property, &qmp_type_int }, { NULL } };
+    const QmpType type = { .kind = QMP_KIND_OBJECT, .name = "object", .members = members };
+    json_object *wrapped;
+    const char *name, *of;
+    bool ok;
+
+    for (unsigned i = 0;; i++) {
+        if (!tm_object_property(object, i, &name, &of))
+            return true; /* it has none of that name */
+        if (g_str_equal(name, property))
+            break;
+    }
+    if (g_str_equal(of, qmp_type_throttle_limits.name))
+        members[0].type = &qmp_type_throttle_limits;
+    wrapped = json_object_new_object();
+    json_object_object_add(wrapped, property, json_object_get(value));
+    ok = qmp_check(qmp_context_types(call->ctx), &type, wrapped, error);
+    json_object_put(wrapped);
+    return ok;
+}
+
+static bool run_set(QmpCall *call, GError **error)
+{
+    const char *path = qmp_arg_str(call->args, "path");
+    const char *property = qmp_arg_str(call->args, "property");
+    json_object *value = qmp_arg(call->args, "value");
+    TmObject *object = find(call, path);
+
+    if (object)
+        return check_value(call, object, property, value, error) &&
+               tm_object_set(object, property, value, error);
+    if (!is_container(path))
+        return not_found(path, error);
+    return tm_error_set(error, "Property 'container.%s' is not writable", property);
+}
+
+/* ---- the tables */
+
+#define OBJECT(c_name, type_name, list)                                                            \
+    static const QmpType c_name = { .kind = QMP_KIND_OBJECT, .name = type_name, .members = list }
+#define ARRAY(c_name, of)                                                                          \
+    static const QmpType c_name = { .kind = QMP_KIND_ARRAY, .name = "array", .element = &(of) }
+
+static const QmpMember list_members[] = { { "path", &qmp_type_str, false, "/objects/ID" },
+                                          { NULL } };
+OBJECT(list_args, "q_obj_qom-list-arg", list_members);
+
+static const QmpMember get_members[] = { { "path", &qmp_type_str, false, "/objects/ID, or ID" },
+                                         { "property", &qmp_type_str, false, "its name" },
+                                         { NULL } };
+OBJECT(get_args, "q_obj_qom-get-arg", get_members);
+
+static const QmpMember set_members[] = { { "path", &qmp_type_str, false, "/objects/ID, or ID" },
+                                         { "property", &qmp_type_str, false, "its name" },
+                                         { "value", &qmp_type_any, false, "the new value" },
+                                         { NULL } };
+OBJECT(set_args, "q_obj_qom-set-arg", set_members);
+
+static const QmpMember list_types_members[] = {
+    { "implements", &qmp_type_str, true, "only those of this type" },
+    { "abstract", &qmp_type_bool, true, "those without objects, too; there are none" },
+    { NULL },
+};
+OBJECT(list_types_args, "q_obj_qom-list-types-arg", list_types_members);
+
+static const QmpMember list_properties_members[] = {
+    { "typename", &qmp_type_str, false, "type of objects" },
+    { NULL },
+};
+OBJECT(list_properties_args, "q_obj_qom-list-properties-arg", list_properties_members);
+
+static const QmpMember property_members[] = {
+    { "name", &qmp_type_str, false, "its name" },
+    { "type", &qmp_type_str, false, "type of its value; child<TYPE>: an object below" },
+    { NULL },
+};
+OBJECT(property, "ObjectPropertyInfo", property_members);
+ARRAY(properties, property);
+
+static const QmpMember type_members[] = {
+    { "name", &qmp_type_str, false, "its name" },
+    { "parent", &qmp_type_str, true, "the type that it is one of" },
+    { NULL },
+};
+OBJECT(type_info, "ObjectTypeInfo", type_members);
+ARRAY(type_infos, type_info);
+
+static const char *const path_errors[] = { "Device 'PATH' not found", NULL };
+static const char *const get_errors[] = { "Device 'PATH' not found",
+                                          "Property 'TYPE.NAME' not found", NULL };
+static const char *const set_errors[] = { "Device 'PATH' not found",
+                                          "Property 'TYPE.NAME' not found",
+                                          "Property 'TYPE.NAME' is not writable",
+                                          "Property cannot be set after initialization", NULL };
+static const char *const type_errors[] = { "Class 'TYPE' not found", NULL };
+
+static const QmpCommand commands[] = {
+    { "qom-list", "the properties of an object", &list_args, &properties, run_list,
+      .example = "{'path': '/objects/limits0'}", .errors = path_errors },
+    { "qom-get", "the value of an object's property", &get_args, &qmp_type_any, run_get,
+      .example = "{'path': '/objects/limits0', 'property': 'limits'}", .errors = get_errors },
+    { "qom-set", "set an object's property", &set_args, &qmp_type_empty, run_set,
+      .example = "{'path': '/objects/limits0', 'property': 'limits', "
+                 "'value': {'iops-total': 1000}}",
+      .errors = set_errors },
+    { "qom-list-types", "the types of objects", &list_types_args, &type_infos, run_list_types,
+      .example = "{'implements': 'user-creatable'}" },
+    { "qom-list-properties", "the properties of a type of objects", &list_properties_args,
+      &properties, run_list_properties, .example = "{'typename': 'throttle-group'}",
+      .errors = type_errors },
+    { NULL },
+};
+
+const QmpFamily qmp_family_qom = { "Properties of objects", commands };

@@ -1,0 +1,91 @@
+#!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Throttle groups, iothreads and their properties: both daemons answer the same commands in the same way."""
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "func"))
+from harness import *  # noqa: E402,F403
+
+LIMITS = (
+    {"iops-total": 10, "iops-read": 5}, {"iops-total-max": 10}, {"iops-total": 10, "iops-total-max": 5},
+    {"iops-total": 10, "iops-total-max": 20, "iops-total-max-length": 0},
+    {"iops-total": 10, "iops-total-max-length": 2},
+    {"iops-total": 10, "iops-total-max": 10 ** 12, "iops-total-max-length": (1 << 32) - 1},
+    {"iops-total": 10, "iops-total-max": 20, "iops-total-max-length": 1 << 32},
+    {"iops-total": -1}, {"iops-total": 10 ** 15}, {"iops-total": 10 ** 15 + 1}, {"iops-size": 512},
+    {"iops-size": 512, "bps-total": 1}, {"bps-read": 1, "bps-total-max": 9, "bps-read-max": 8},
+    {"iops-size": 512, "iops-write": 1}, {"bps-total": 1, "iops-read": 2}, {"nope": 1}, {"iops-total": "1"},
+)
+
+
+def get(path, property):
+    return "qom-get", {"path": path, "property": property}
+
+
+def set_(path, property, value):
+    return "qom-set", {"path": path, "property": property, "value": value}
+
+
+G, I = "/objects/g", "/objects/i"
+
+SCRIPT = (
+    [("object-add", {"qom-type": "throttle-group", "id": "g", "limits": limits}) for limits in LIMITS[:7]] +
+    [("object-add", {"qom-type": "throttle-group", "id": "g", **props}) for props in (
+        {"x-iops-total": -1}, {"x-iops-total": 10, "x-iops-read": 1}, {"x-bps-read-max-length": -4},
+        {"x-iops-size": 1 << 62}, {"nope": 1}, {"x-iops-total": "a"},
+        {"x-iops-total": 10, "limits": {"iops-total-max": 20}})] +
+    [get(G, "limits"), get("g", "limits"), get(G, "x-iops-total"), set_(G, "x-iops-total", 7),
+     set_(G, "limits", {"iops-total": 30}), set_(G, "limits", {"iops-total": 5}), get(G, "limits")] +
+    [set_(G, "limits", limits) for limits in LIMITS] +
+    [get(G, "limits"), set_(G, "limits", 4), set_(G, "nope", {}), set_(G, "type", "x"), get(G, "type"),
+     get(G, "nope"), get("/objects/z", "type"), set_("/objects/z", "limits", {}), get("/objects", "type"),
+     get("/objects", "nope"), ("qom-list", {"path": "/objects/z"}), ("qom-list", {"path": "/objects"}),
+     ("qom-list", {"path": ""}), ("qom-list", {"path": G}),
+     ("qom-list-properties", {"typename": "throttle-group"}),
+     ("qom-list-properties", {"typename": "iothread"}), ("qom-list-properties", {"typename": "zzz"})] +
+    [("object-add", {"qom-type": "iothread", "id": "i", **props}) for props in (
+        {"poll-max-ns": -1}, {"poll-grow": -1}, {"aio-max-batch": -1}, {"thread-pool-min": -1},
+        {"thread-pool-max": 0}, {"thread-pool-min": 4, "thread-pool-max": 3}, {"thread-pool-max": 1 << 31},
+        {"poll-max-ns": 5, "thread-pool-max": 8}, {})] +
+    [get(I, name) for name in ("poll-max-ns", "poll-grow", "poll-shrink", "aio-max-batch",
+                               "thread-pool-min", "thread-pool-max")] +
+    [set_(I, "poll-max-ns", -7), set_(I, "poll-max-ns", "x"), set_(I, "poll-max-ns", 7),
+     get(I, "poll-max-ns"), set_(I, "thread-pool-min", 99), ("qom-list", {"path": I})] +
+    [("blockdev-add", {"driver": "null-co", "node-name": "n"}),
+     ("blockdev-add", {"driver": "throttle", "node-name": "t", "file": "n", "throttle-group": "zz"}),
+     ("blockdev-add", {"driver": "throttle", "node-name": "t", "file": "n"}),
+     ("blockdev-add", {"driver": "throttle", "node-name": "t", "file": "n", "throttle-group": "g"}),
+     ("object-del", {"id": "g"}),
+     ("blockdev-reopen", {"options": [{"driver": "throttle", "node-name": "t", "file": "n",
+                                       "throttle-group": "yy"}]}),
+     ("block-export-add", {"type": "nbd", "id": "e", "node-name": "n", "iothread": "zz"}),
+     ("block-export-add", {"type": "nbd", "id": "e", "node-name": "n", "iothread": "i"}),
+     ("block-export-add", {"type": "nbd", "id": "f", "name": "f", "node-name": "t",
+                           "fixed-iothread": True}),
+     ("object-del", {"id": "nope"})])
+
+
+def answers(tmp, binary, script):
+    with Daemon(tmp, binary=binary, name="q" if binary else "t") as d:
+        found = []
+        for command, arguments in script:
+            try:
+                result = d.qmp(command, arguments)
+                if command.startswith("qom-list"):
+                    result.sort(key=lambda e: e["name"])
+                found.append(result)
+            except QMPError as e:
+                found.append(str(e))
+        return found
+
+
+@test(needs=[QSD])
+def same_answers(tmp):
+    "a script about objects and who uses them"
+    for step, ours, theirs in zip(SCRIPT, answers(tmp, None, SCRIPT), answers(tmp, QSD, SCRIPT)):
+        equal(ours, theirs, step)
+
+
+main()
