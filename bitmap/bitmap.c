@@ -3,7 +3,8 @@
 /* bitmap/bitmap.c: one named bitmap: its life, and what it records.
  *
  * The names of errors are QEMU's (block/dirty-bitmap.c and block/monitor/bitmap-qmp-cmds.c, version
- * 7.2): management tools match on them. See set.h for how content and chain fit together. */
+ * 7.2): management tools match on them. See set_internal.h for how content and chain fit
+ * together. */
 #include "bitmap/store/store_internal.h"
 #include "util/error.h"
 #include <stdlib.h>

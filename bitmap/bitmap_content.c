@@ -1,7 +1,7 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* bitmap/bitmap_content.c: what is dirty in a bitmap: counted, listed, summed up. */
-#include "bitmap/set.h"
+#include "bitmap/set_internal.h"
 #include "util/range.h"
 
 /* The content now, shared: it can be walked without the lock. */

@@ -1,7 +1,7 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* bitmap/chain.c: the deltas of a set, and folding them. What the chain is: set.h. */
-#include "bitmap/set.h"
+/* bitmap/chain.c: the deltas of a set, and folding them. What the chain is: set_internal.h. */
+#include "bitmap/set_internal.h"
 #include "util/range.h"
 
 static void views_free(BmpDelta *delta)

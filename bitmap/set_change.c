@@ -1,7 +1,7 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* bitmap/set_change.c: changes of a set: each begins an epoch (S4 of set.h). */
-#include "bitmap/set.h"
+/* bitmap/set_change.c: changes of a set: each begins an epoch (S4 of set_internal.h). */
+#include "bitmap/set_internal.h"
 #include <stdlib.h>
 
 #define SHIFT_MIN 9u /* BMP_GRANULARITY_MIN */

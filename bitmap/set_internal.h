@@ -1,7 +1,6 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* bitmap/set.h: what a set and its bitmaps are made of (inside bitmap/ only); bitmap.h is for
- * users.
+/* bitmap/set_internal.h: what a set and its bitmaps are made of; bitmap.h is for users.
  *
  * The chain. What a swap of the tracker hands out becomes a delta, and the deltas of a set form a
  * chain, oldest first. Its tail is the running epoch, whose marks are still in the tracker. An

@@ -1,7 +1,7 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* bitmap/set_query.c: what bitmaps a set has. */
-#include "bitmap/set.h"
+#include "bitmap/set_internal.h"
 #include "util/error.h"
 #include <string.h>
 

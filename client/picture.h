@@ -6,10 +6,20 @@
  * granule can't hide; the totals, in bytes, are exact. Extents are taken as they come and not kept.
  * Threads: a picture belongs to one. */
 #pragma once
-#include "client/state.h"
+#include "util/extent.h"
 #include <glib.h>
+#include <inttypes.h>
 #include <stdbool.h>
 #include <stdio.h>
+
+/* What a range of a disk holds, as people are shown it: the more important, the greater. */
+typedef enum { TC_HOLE, TC_ZERO, TC_DATA, TC_DIRTY, TC_STATES } TcState;
+
+/* base:allocation's flags (TM_STATE_*) as a state. */
+static inline TcState tc_state_of_allocation(uint32_t flags)
+{
+    return flags & TM_STATE_HOLE ? TC_HOLE : flags & TM_STATE_ZERO ? TC_ZERO : TC_DATA;
+}
 
 typedef struct TcPicture TcPicture;
 

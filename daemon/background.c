@@ -1,7 +1,7 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* daemon/background.c: see the header. */
-#include "daemon/background.h"
+#include "daemon/daemon.h"
 
 #include "util/error.h"
 

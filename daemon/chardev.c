@@ -2,7 +2,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* daemon/chardev.c: see the header. Of QEMU's many channels the two that a storage daemon is
  * given. */
-#include "daemon/chardev.h"
+#include "daemon/daemon.h"
 
 #include "qmp/keyval.h"
 #include "util/error.h"

@@ -7,7 +7,6 @@
 #include "daemon/daemon.h"
 
 #include "block/bitmaps.h"
-#include "daemon/chardev.h"
 #include "qmp/keyval.h"
 #include "util/error.h"
 #include "util/log.h"

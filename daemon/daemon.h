@@ -1,7 +1,7 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* daemon/daemon.h: everything that one tidemarkd is made of, made and unmade in order. Main
- * thread. */
+/* daemon/daemon.h: everything that one tidemarkd is made of, made and unmade in order, and how its
+ * process begins and ends. Main thread. */
 #pragma once
 #include "daemon/cmdline.h"
 #include "daemon/sandbox.h"
@@ -16,7 +16,7 @@ typedef struct Daemon {
     BlkExports *exports;
     NbdServer *server;
     QmpContext *qmp;
-    GHashTable *chardevs; /* id -> Chardev, see chardev.h */
+    GHashTable *chardevs; /* id -> Chardev, see below */
     GPtrArray *monitors;  /* QmpMonitor */
     guint tick;           /* the timer that lets time pass for the nodes' bitmaps */
 } Daemon;
@@ -32,3 +32,39 @@ void daemon_serve(Daemon *daemon);
 /* Ends in order: no new clients, what is in flight finished, everything flushed and closed. Whether
  * the flush succeeded, and bitmaps were kept. */
 bool daemon_finish(Daemon *daemon, GError **error);
+
+/* ---- chardev.c: --chardev: the channels that monitors speak on */
+
+typedef struct Chardev {
+    char *id;
+    char *path;  /* of a unix socket; NULL: standard input and output */
+    bool in_use; /* a monitor has it */
+} Chardev;
+
+/* Parses "socket,id=ID,path=PATH,server=on,wait=off" or "stdio,id=ID". Returned (chardev_free). */
+Chardev *chardev_parse(const char *text, GError **error);
+void chardev_free(Chardev *chardev); /* NULL is fine */
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(Chardev, chardev_free)
+
+/* ---- background.c: --daemonize: the parent waits until the child is up, then leaves */
+
+/* Forks; the parent does not return: it exits with 0 once background_ready() is called, with 1 if
+ * the child ends before. Before any thread is started. Returns a descriptor for
+ * background_ready(). */
+int background_start(GError **error);
+/* The child: detaches from the terminal (standard streams go to /dev/null, the directory to /). */
+bool background_ready(int fd, GError **error);
+
+/* ---- pidfile.c: --pidfile: the process id in a file that stays locked while the daemon lives
+ *
+ * What is at the path is taken over only if it is a file of one name that holds a number or
+ * nothing, is no symbolic link, and nobody has locked it; it is removed only while it is still this
+ * one. */
+
+typedef struct Pidfile Pidfile;
+
+/* Creates and locks @path and writes the id. Errors: not creatable, held by another process,
+ * something else. */
+Pidfile *pidfile_create(const char *path, GError **error);
+/* Removes the file; NULL is fine. */
+void pidfile_remove(Pidfile *pidfile);

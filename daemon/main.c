@@ -1,10 +1,8 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* daemon/main.c: tidemarkd: start, run until asked to stop, end in order. */
-#include "daemon/background.h"
 #include "daemon/cmdline.h"
 #include "daemon/daemon.h"
-#include "daemon/pidfile.h"
 #include "daemon/sandbox.h"
 #include "util/log.h"
 

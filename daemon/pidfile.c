@@ -2,7 +2,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* daemon/pidfile.c: see the header. The lock distinguishes a live daemon from a file left by a
  * killed one, so nothing is written, and nothing removed, but under it. */
-#include "daemon/pidfile.h"
+#include "daemon/daemon.h"
 
 #include "util/error.h"
 

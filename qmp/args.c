@@ -1,8 +1,8 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* qmp/args.c: see the header. */
-#include "qmp/args.h"
 #include "qmp/context.h"
+#include "qmp/qmp_internal.h"
 
 BlkBitmapName *qmp_arg_bitmaps(json_object *args, const char *name, size_t *n)
 {

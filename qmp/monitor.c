@@ -2,7 +2,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* qmp/monitor.c: listens, and keeps the list of sessions. The sessions are in session.c. */
 #include "qmp/monitor.h"
-#include "qmp/session.h"
+#include "qmp/qmp_internal.h"
 #include "util/unix_socket.h"
 #include <errno.h>
 #include <glib-unix.h>

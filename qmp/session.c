@@ -9,8 +9,8 @@
  *
  * Invariant: the session ends (and is freed) only from a source of its own, never while a message
  * is being handled or an event sent. */
-#include "qmp/session.h"
 #include "qmp/json/json.h"
+#include "qmp/qmp_internal.h"
 #include "util/error.h"
 #include <errno.h>
 #include <glib-unix.h>

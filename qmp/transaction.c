@@ -6,10 +6,9 @@
  * one instant of the write stream of each, and stored together. Then each action is done in turn
  * and noted; at the first that fails, those before it are taken back in reverse order, still within
  * the seal: nobody has seen them. */
-#include "qmp/transaction.h"
 #include "block/bitmap_changes.h"
 #include "block/bitmaps.h"
-#include "qmp/args.h"
+#include "qmp/qmp_internal.h"
 #include "util/error.h"
 #include <string.h>
 

@@ -14,7 +14,7 @@
  * on any thread. It ranks below the set's and is held over I/O: who comes meanwhile has to wait for
  * exactly that. */
 #pragma once
-#include "bitmap/set.h"
+#include "bitmap/set_internal.h"
 #include "bitmap/store/catalogue.h"
 #include "bitmap/store/journal.h"
 #include "bitmap/store/store.h"

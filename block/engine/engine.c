@@ -9,7 +9,7 @@
  *  - the pool grows on demand to its bound and keeps its threads. */
 #include "block/engine/engine.h"
 
-#include "block/engine/ring.h"
+#include "block/engine/engine_internal.h"
 #include "util/error.h"
 #include "util/sync.h"
 

@@ -1,7 +1,6 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* block/engine/ring.h: one io_uring, shared by the threads of an engine. Private to
- * block/engine/engine.c. */
+/* block/engine/engine_internal.h: ring.c: one io_uring, shared by the threads of an engine. */
 #pragma once
 #include "block/engine/engine.h"
 

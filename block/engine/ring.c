@@ -5,7 +5,7 @@
  * Submissions are collected under a lock and handed over by blk_ring_submit(), once a batch.
  * Completions arrive through an eventfd, which the engine watches; one thread at a time owns the
  * completion queue. */
-#include "block/engine/ring.h"
+#include "block/engine/engine_internal.h"
 
 #include "util/error.h"
 #include "util/sync.h"

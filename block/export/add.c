@@ -4,7 +4,6 @@
 #include "block/disk.h"
 #include "block/export/export_internal.h"
 
-#include "block/export/selection.h"
 #include "util/error.h"
 #include "util/identifier.h"
 

@@ -11,7 +11,6 @@
  *  - BLOCK_EXPORT_DELETED is sent once, after the node has been released. */
 #include "block/export/export_internal.h"
 
-#include "block/export/selection.h"
 #include "util/error.h"
 #include "util/identifier.h"
 

@@ -43,3 +43,13 @@ bool blk_exports_running(const BlkExports *exports, const char *id);
 bool blk_exports_not_running(const char *id, GError **error);
 /* What an export that is in no list has. */
 void blk_export_free(BlkExport *x);
+
+/* selection.c: making the selection of bitmaps that an export offers. */
+
+/* The bitmaps named, of @node and those whose content it shows, or of the nodes that the names
+ * give: whatever size these have, what is beyond their end is clean. All or nothing; a reference.
+ * @exclusive: one that is busy elsewhere is refused, as QEMU does. Errors: not found, busy,
+ * inconsistent, named twice, enabled on an export that cannot write, unless its node was named.
+ * Main thread. */
+BlkSelection *blk_selection_make(BlkNode *node, bool writable, const BlkBitmapName *names, size_t n,
+                                 bool exclusive, GError **error);

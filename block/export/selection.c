@@ -2,7 +2,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/export/selection.c: the bitmaps that an export offers: found, checked, and busy while they
  * are offered. */
-#include "block/export/selection.h"
+#include "block/export/export_internal.h"
 
 #include "block/parents.h"
 #include "util/error.h"

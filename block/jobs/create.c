@@ -1,8 +1,8 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/jobs/create.c: an image is created while the daemon goes on. */
-#include "block/jobs/create.h"
 #include "block/image/image.h"
+#include "block/jobs/job.h"
 
 typedef struct Create {
     BlkGraph *graph;

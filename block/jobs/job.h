@@ -124,3 +124,10 @@ typedef enum {
 /* Reports an error, @errnum > 0, and pauses the job where that is what @policy wants. Returned:
  * REPORT, IGNORE or STOP. */
 BlkOnError blk_job_error(BlkJob *job, BlkOnError policy, bool read, int errnum);
+
+/* ---- create.c: blockdev-create, as a job. Main thread. */
+
+/* @options: BlockdevCreateOptions (block/image/image.h), borrowed. Errors: the id's; others are the
+ * job's. */
+bool blk_jobs_create(BlkJobs *jobs, BlkGraph *graph, const char *id, json_object *options,
+                     GError **error);

@@ -4,7 +4,7 @@
  * name. */
 #include "qmp/commands/families.h"
 #include "qmp/context.h"
-#include "qmp/transaction.h"
+#include "qmp/qmp_internal.h"
 #include "util/error.h"
 
 static bool run_add(QmpCall *call, GError **error)

@@ -2,7 +2,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* qmp/commands/job.c: jobs, and the command that creates images in one. Names and answers are
  * QEMU's (qapi/job.json, qapi/block-core.json). */
-#include "block/jobs/create.h"
+#include "block/jobs/job.h"
 #include "qmp/commands/families.h"
 #include "qmp/context.h"
 

@@ -1,9 +1,9 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* qmp/commands/server.c: the NBD servers. The work is the server's, by way of block/export. */
-#include "qmp/args.h"
 #include "qmp/commands/families.h"
 #include "qmp/context.h"
+#include "qmp/qmp_internal.h"
 #include "util/error.h"
 #include <string.h>
 

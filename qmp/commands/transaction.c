@@ -1,8 +1,8 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* qmp/commands/transaction.c: the command transaction, and the types of its actions. */
-#include "qmp/transaction.h"
 #include "qmp/commands/families.h"
+#include "qmp/qmp_internal.h"
 #include <string.h>
 
 static bool run_transaction(QmpCall *call, GError **error)

@@ -10,11 +10,10 @@
  * with hostile values, blocks moved about, catalogues sealed again. They may make any content, and
  * nothing else: no crash, no leak, no huge allocation, no descriptor or mapping left; and whatever
  * was found is kept through a commit and a clean end. */
+#include "tests/fuzz/fuzz_store.h"
 #include "bitmap/store/catalogue.h"
 #include "bitmap/store/format.h"
 #include "bitmap/store/store.h"
-#include "tests/fuzz/memory_sys.h"
-#include "tests/fuzz/store_seal.h"
 #include "util/endian.h"
 
 #include <stdlib.h>

@@ -2,7 +2,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/fuzz/memory_sys.c: a table of memfds with names. Each open() is a description of its own,
  * as locks need. */
-#include "tests/fuzz/memory_sys.h"
+#include "tests/fuzz/fuzz_store.h"
 
 #include <errno.h>
 #include <stdbool.h>

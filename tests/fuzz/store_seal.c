@@ -1,7 +1,7 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/fuzz/store_seal.c: checks of docs/bitmap-store.md, computed anew. */
-#include "tests/fuzz/store_seal.h"
+#include "tests/fuzz/fuzz_store.h"
 
 #include "bitmap/store/format.h"
 #include "util/endian.h"

@@ -7,7 +7,7 @@
  * The expected messages, counts and checksums were read from qemu-storage-daemon 7.2.22 with the
  * same writes sent through its NBD export. */
 #include "bitmap/bitmap.h"
-#include "bitmap/set.h"
+#include "bitmap/set_internal.h"
 
 #include <check.h>
 #include <stdlib.h>

@@ -4,7 +4,7 @@
  * against arrays of bytes for each bitmap, which must be equal at every granularity (I1, I2); that
  * deltas stay bounded (I3), and memory with what is dirty. TM_TEST_SEED, default 1. */
 #include "bitmap/bitmap.h"
-#include "bitmap/set.h"
+#include "bitmap/set_internal.h"
 
 #include <check.h>
 #include <stdlib.h>

@@ -9,7 +9,7 @@
  *
  * Run it under ThreadSanitizer as well. TM_TEST_SEED, default 1. */
 #include "bitmap/bitmap.h"
-#include "bitmap/set.h"
+#include "bitmap/set_internal.h"
 
 #include <check.h>
 #include <pthread.h>

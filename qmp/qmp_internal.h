@@ -1,0 +1,48 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
+/* qmp/qmp_internal.h: what the files of qmp/ share. Main thread. */
+#pragma once
+#include "block/export/export.h"
+#include "qmp/context.h"
+
+/* ---- args.c: arguments of shapes that several commands take */
+
+/* An array of bitmaps, each a name or {node, name}: returned (g_free), its strings borrowed from
+ * @args. Absent: NULL and *n 0. */
+BlkBitmapName *qmp_arg_bitmaps(json_object *args, const char *name, size_t *n);
+/* An array of strings: returned (g_free), NULL-terminated, the strings borrowed from @args. Absent:
+ * NULL and *n 0. */
+const char **qmp_arg_strings(json_object *args, const char *name, size_t *n);
+
+/* ---- transaction.c: actions that happen all at one instant, or not at all
+ *
+ * A command on bitmaps is a transaction of one action, so that there is one implementation of
+ * each. */
+
+/* @actions: [{"type": ..., "data": {...}}], checked. @grouped: as completion-mode says. */
+bool qmp_transaction_run(QmpContext *ctx, json_object *actions, bool grouped, GError **error);
+/* The same with one action, @type, whose data are @data (borrowed). */
+bool qmp_transaction_run_one(QmpContext *ctx, const char *type, json_object *data, GError **error);
+
+/* block-dirty-bitmap-add's and -merge's arguments: their commands' and actions'. */
+extern const QmpType qmp_type_bitmap_add, qmp_type_bitmap_merge;
+
+/* ---- session.c: one client of a monitor */
+
+typedef struct QmpSession QmpSession;
+
+typedef struct QmpSessionOptions {
+    int in, out;
+    bool owned; /* the descriptors are closed with the session */
+    bool pretty;
+    /* The client is gone: the session may be freed within; it is not used afterwards. */
+    void (*ended)(void *owner, QmpSession *session);
+    void (*log)(void *opaque, const char *message); /* or NULL */
+    void *owner, *opaque;                           /* of ended, of log */
+} QmpSessionOptions;
+
+/* Greets the client. */
+QmpSession *qmp_session_new(QmpContext *ctx, const QmpSessionOptions *options);
+void qmp_session_free(QmpSession *session); /* NULL is fine */
+/* Sends what waits, until g_get_monotonic_time() is @until at most. */
+void qmp_session_flush(QmpSession *session, gint64 until);
