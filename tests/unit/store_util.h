@@ -249,6 +249,14 @@ static inline void disk_must_add(Disk *d, const char *name, uint64_t granularity
                   error ? error->message : "no error");
 }
 
+/* What most begin with: the store is open, and has the enabled bitmap "a" of 64 KiB. */
+static inline void disk_begin(Disk *d, uint64_t size)
+{
+    disk_init(d, size);
+    disk_open(d);
+    disk_must_add(d, "a", 65536, false);
+}
+
 typedef bool (*Change)(BmpBitmap *bitmap, GError **error);
 
 static inline bool disk_change(Disk *d, const char *name, Change change, GError **error)

@@ -64,9 +64,7 @@ START_TEST(transient_bitmaps_are_not_kept)
     BmpAddOptions options = { .granularity = 65536 };
     Disk d;
 
-    disk_init(&d, size);
-    disk_open(&d);
-    disk_must_add(&d, "a", 65536, false);
+    disk_begin(&d, size);
     bmp_set_change_begin(&d.set, 1);
     bmp_bitmap_unref(bmp_set_add(d.set, "t", &options, NULL));
     ck_assert(bmp_set_commit(&d.set, 1, NULL));
@@ -85,9 +83,7 @@ START_TEST(a_read_only_opening_writes_nothing)
     gsize n, m;
     Disk d;
 
-    disk_init(&d, size);
-    disk_open(&d);
-    disk_must_add(&d, "a", 65536, false);
+    disk_begin(&d, size);
     disk_mark(&d, 0, 1);
     disk_kill(&d);
     ck_assert(g_file_get_contents(d.store, &before, &n, NULL));
@@ -107,9 +103,7 @@ START_TEST(a_store_has_one_writer)
     g_autoptr(GError) error = NULL;
     Disk d, other;
 
-    disk_init(&d, size);
-    disk_open(&d);
-    disk_must_add(&d, "a", 65536, false);
+    disk_begin(&d, size);
     other = d;
     other.set = NULL;
     ck_assert(!disk_try_open(&other, &error));
@@ -160,9 +154,7 @@ START_TEST(r2_changes_before_a_kill_are_exact)
     g_autoptr(BmpBitmap) a = NULL, b = NULL;
     Disk d;
 
-    disk_init(&d, size);
-    disk_open(&d);
-    disk_must_add(&d, "a", 65536, false);
+    disk_begin(&d, size);
     disk_must_add(&d, "b", 65536, true);
     disk_mark(&d, 0, 1);
     a = bmp_set_find(d.set, "a", NULL);
@@ -194,9 +186,7 @@ START_TEST(r2_a_finer_bitmap_keeps_what_was_marked)
 {
     Disk d;
 
-    disk_init(&d, size);
-    disk_open(&d);
-    disk_must_add(&d, "a", 65536, false);
+    disk_begin(&d, size);
     disk_mark(&d, 0, 1);
     disk_must_add(&d, "b", 512, false);
     disk_mark(&d, 1 * MIB + 512, 1);
@@ -221,9 +211,7 @@ START_TEST(r3_a_power_loss_makes_intents_dirty)
     uint64_t first;
     Disk d;
 
-    disk_init(&d, size);
-    disk_open(&d);
-    disk_must_add(&d, "a", 65536, false);
+    disk_begin(&d, size);
     disk_must_add(&d, "off", 65536, true);
     disk_mark(&d, 0, 1);
     disk_mark(&d, 65536, 1); /* that opens what lies beside it */
@@ -279,9 +267,7 @@ START_TEST(r4_a_changed_disk_makes_enabled_bitmaps_inconsistent)
     g_autofree char *reason = NULL;
     Disk d;
 
-    disk_init(&d, size);
-    disk_open(&d);
-    disk_must_add(&d, "a", 65536, false);
+    disk_begin(&d, size);
     disk_must_add(&d, "off", 65536, true);
     disk_close(&d);
     touch_disk(&d, 1000);
@@ -308,9 +294,7 @@ START_TEST(r4_an_accepted_change_keeps_the_bitmaps)
 {
     Disk d;
 
-    disk_init(&d, size);
-    disk_open(&d);
-    disk_must_add(&d, "a", 65536, false);
+    disk_begin(&d, size);
     disk_mark(&d, 0, 1);
     disk_close(&d);
     touch_disk(&d, 1000);
@@ -326,9 +310,7 @@ START_TEST(r4_another_size_counts_as_a_change)
 {
     Disk d;
 
-    disk_init(&d, size);
-    disk_open(&d);
-    disk_must_add(&d, "a", 65536, false);
+    disk_begin(&d, size);
     disk_close(&d);
     ck_assert_int_eq(ftruncate(d.fd, (off_t)(size + MIB)), 0);
     d.size += MIB;
@@ -344,9 +326,7 @@ START_TEST(a_disk_moved_with_its_store_is_unchanged)
     g_autofree char *image = NULL;
     Disk d;
 
-    disk_init(&d, size);
-    disk_open(&d);
-    disk_must_add(&d, "a", 65536, false);
+    disk_begin(&d, size);
     disk_mark(&d, 0, 1);
     disk_kill(&d);
     image = g_build_filename(d.dir, "moved", NULL);
@@ -394,9 +374,7 @@ START_TEST(only_a_copy_with_its_times_counts_as_unchanged)
     bool keep_times = _i;
     Disk d;
 
-    disk_init(&d, size);
-    disk_open(&d);
-    disk_must_add(&d, "a", 65536, false);
+    disk_begin(&d, size);
     disk_mark(&d, 0, 1);
     disk_close(&d);
     copy_both(&d, keep_times);
@@ -412,9 +390,7 @@ START_TEST(r5_a_store_not_closed_on_another_disk_is_distrusted)
 {
     Disk d;
 
-    disk_init(&d, size);
-    disk_open(&d);
-    disk_must_add(&d, "a", 65536, false);
+    disk_begin(&d, size);
     disk_kill(&d);
     copy_both(&d, true);
     disk_open(&d);
@@ -427,9 +403,7 @@ START_TEST(a_missing_store_is_noticed)
 {
     Disk d;
 
-    disk_init(&d, size);
-    disk_open(&d);
-    disk_must_add(&d, "a", 65536, false);
+    disk_begin(&d, size);
     disk_close(&d);
     char value[64];
     bool marked = fgetxattr(d.fd, BMP_STORE_XATTR, value, sizeof(value)) == 32;
@@ -450,9 +424,7 @@ START_TEST(resizes_up_and_down_keep_marks)
 {
     Disk d;
 
-    disk_init(&d, size);
-    disk_open(&d);
-    disk_must_add(&d, "a", 65536, false);
+    disk_begin(&d, size);
     disk_mark(&d, 0, 1);
     for (int i = 0; i < 2; i++) {
         d.size = i ? 16 * MIB : size + MIB;
@@ -475,9 +447,7 @@ START_TEST(r5_a_resize_cut_short_by_a_kill_is_completed)
     bool grow = _i;
     Disk d;
 
-    disk_init(&d, size);
-    disk_open(&d);
-    disk_must_add(&d, "a", 65536, false);
+    disk_begin(&d, size);
     disk_mark(&d, 0, 1);
     disk_kill(&d);
     d.size = grow ? size + MIB : 16 * MIB;

@@ -16,9 +16,7 @@ static unsigned calls_of_add(void)
     unsigned n;
     Disk d;
 
-    disk_init(&d, size);
-    disk_open(&d);
-    disk_must_add(&d, "a", 65536, false);
+    disk_begin(&d, size);
     disk_mark(&d, 0, 1);
     io_fail(0, 0, 0);
     disk_must_add(&d, "b", 4096, false);
@@ -34,9 +32,7 @@ static void fail_in_add(unsigned k, unsigned n, int err)
     bool added, lost;
     Disk d;
 
-    disk_init(&d, size);
-    disk_open(&d);
-    disk_must_add(&d, "a", 65536, false);
+    disk_begin(&d, size);
     disk_mark(&d, 0, 1);
     io_fail(k, n, err);
     added = disk_add(&d, "b", 4096, false, NULL);
@@ -109,9 +105,7 @@ START_TEST(r7_a_failed_sync_degrades_once)
 {
     Disk d;
 
-    disk_init(&d, size);
-    disk_open(&d);
-    disk_must_add(&d, "a", 65536, false);
+    disk_begin(&d, size);
     io_fail(1, 1, EIO);
     io.syncs_only = true;
     disk_mark(&d, 0, 1);
@@ -134,9 +128,7 @@ START_TEST(a_store_heals_when_calls_work_again)
 {
     Disk d;
 
-    disk_init(&d, size);
-    disk_open(&d);
-    disk_must_add(&d, "a", 65536, false);
+    disk_begin(&d, size);
     io_fail(1, 1, EIO);
     io.syncs_only = !_i; /* or the region becomes full */
     disk_mark(&d, 0, 1);
@@ -164,9 +156,7 @@ START_TEST(a_transient_bitmap_needs_no_store)
     bool failed = _i;
     Disk d;
 
-    disk_init(&d, size);
-    disk_open(&d);
-    disk_must_add(&d, "a", 65536, false);
+    disk_begin(&d, size);
     io_fail(1, 1000000, failed ? EIO : ENOSPC);
     if (failed)
         disk_mark(&d, 0, 1);
@@ -272,9 +262,7 @@ START_TEST(r7_a_cut_while_healing_loses_nothing)
 {
     Disk d;
 
-    disk_init(&d, 8 * MIB);
-    disk_open(&d);
-    disk_must_add(&d, "a", 65536, false);
+    disk_begin(&d, 8 * MIB);
     disk_mark(&d, 0, 1);
     io_fail(1, 1, EIO);
     io.syncs_only = true;
@@ -301,9 +289,7 @@ START_TEST(f3_a_cut_in_a_change_leaves_the_old_or_the_new)
 {
     Disk d;
 
-    disk_init(&d, 8 * MIB);
-    disk_open(&d);
-    disk_must_add(&d, "a", 65536, false);
+    disk_begin(&d, 8 * MIB);
     disk_mark(&d, 0, 1);
     film_begin(&d, 1);
     disk_must_add(&d, "b", 4096, false);
@@ -519,9 +505,7 @@ START_TEST(a_note_of_distrust_outlives_a_failed_commit)
 {
     Disk d;
 
-    disk_init(&d, 64 * MIB);
-    disk_open(&d);
-    disk_must_add(&d, "a", 65536, false);
+    disk_begin(&d, 64 * MIB);
     d.sys.pwritev2 = copies_fail_in_turn;
     d.sys.unlink = never_unlink;
     ck_assert(!disk_change(&d, "a", bmp_bitmap_clear, NULL));

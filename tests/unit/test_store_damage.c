@@ -25,9 +25,7 @@ START_TEST(r6_one_damaged_superblock_costs_nothing)
     unsigned copy = _i >> 1;
     Disk d;
 
-    disk_init(&d, size);
-    disk_open(&d);
-    disk_must_add(&d, "a", 65536, false);
+    disk_begin(&d, size);
     disk_mark(&d, 0, 1);
     if (closed)
         disk_close(&d);
@@ -49,9 +47,7 @@ START_TEST(r6_without_superblocks_bitmaps_are_inconsistent)
 {
     Disk d;
 
-    disk_init(&d, size);
-    disk_open(&d);
-    disk_must_add(&d, "a", 65536, false);
+    disk_begin(&d, size);
     disk_kill(&d);
     damage(&d, 20, 100, 0x5a);
     damage(&d, 4096 + 20, 100, 0x5a);
@@ -202,9 +198,7 @@ START_TEST(another_version_is_left_alone)
     gsize n, m;
     Disk d;
 
-    disk_init(&d, size);
-    disk_open(&d);
-    disk_must_add(&d, "a", 65536, false);
+    disk_begin(&d, size);
     disk_close(&d);
     ck_assert(g_file_get_contents(d.store, &before, &n, NULL));
     memcpy(super, before, sizeof(super));
@@ -242,9 +236,7 @@ START_TEST(a_disk_whose_store_cant_be_opened_is_read_only)
     g_autoptr(GError) error = NULL;
     Disk d;
 
-    disk_init(&d, size);
-    disk_open(&d);
-    disk_must_add(&d, "a", 65536, false);
+    disk_begin(&d, size);
     disk_kill(&d);
     d.sys.open = refuse_open;
     ck_assert(!disk_try_open(&d, &error));
@@ -281,9 +273,7 @@ START_TEST(a_reference_holds_no_lock)
     BmpBitmap *bitmap;
     Disk d;
 
-    disk_init(&d, size);
-    disk_open(&d);
-    disk_must_add(&d, "a", 65536, false);
+    disk_begin(&d, size);
     bitmap = bmp_set_find(d.set, "a", NULL);
     disk_kill(&d);
     disk_open(&d);
@@ -301,9 +291,7 @@ START_TEST(a_store_is_inspected_and_repaired_without_a_daemon)
     BmpStoreInfo info;
     Disk d;
 
-    disk_init(&d, size);
-    disk_open(&d);
-    disk_must_add(&d, "a", 65536, false);
+    disk_begin(&d, size);
     disk_mark(&d, 0, 1);
     ck_assert(bmp_store_inspect(&d.sys, d.store, d.image, d.o.boot_id, &info, NULL));
     ck_assert(info.usable && info.in_use);
@@ -329,9 +317,7 @@ START_TEST(a_changed_disk_is_repaired_to_all_dirty)
     uint8_t boot[16] = { 1 };
     Disk d;
 
-    disk_init(&d, size);
-    disk_open(&d);
-    disk_must_add(&d, "a", 65536, false);
+    disk_begin(&d, size);
     disk_close(&d);
     touch_disk(&d, 1000);
     if (_i) { /* a daemon has opened it meanwhile */

@@ -178,9 +178,7 @@ START_TEST(a_stale_store_stays_distrusted)
     g_autoptr(BmpBitmap) bitmap = NULL;
     Disk d;
 
-    disk_init(&d, 64 * MIB);
-    disk_open(&d);
-    disk_must_add(&d, "a", 65536, false);
+    disk_begin(&d, 64 * MIB);
     disk_mark(&d, 0, 1);
     stuck = inode_of(d.store);
     d.sys.pwritev2 = stuck_pwritev2;
@@ -269,9 +267,7 @@ START_TEST(a_repair_without_a_sync_counts_as_a_power_loss)
     bool fails = _i == STUCK_AS_WELL;
     Disk d;
 
-    disk_init(&d, 64 * MIB);
-    disk_open(&d);
-    disk_must_add(&d, "a", 65536, false);
+    disk_begin(&d, 64 * MIB);
     disk_mark(&d, 0, 1);
     disk_mark(&d, 65536, 1);
     disk_kill(&d);
@@ -313,9 +309,7 @@ START_TEST(a_disk_that_has_lost_data_stays_so)
     bool power_lost = _i;
     Disk d;
 
-    disk_init(&d, 64 * MIB);
-    disk_open(&d);
-    disk_must_add(&d, "a", 65536, false);
+    disk_begin(&d, 64 * MIB);
     disk_mark(&d, 0, 1);
     ck_assert(!bmp_set_lossy(d.set));
     bmp_set_lose(d.set);
