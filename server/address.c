@@ -9,6 +9,7 @@
 #include "server/server_internal.h"
 
 #include "util/error.h"
+#include "util/json.h"
 #include "util/unix_socket.h"
 
 #include <errno.h>
@@ -357,11 +358,6 @@ static bool host_and_port(const Address *address, socklen_t length, char host[st
                         NI_NUMERICHOST | NI_NUMERICSERV);
 }
 
-static void add(json_object *to, const char *member, const char *value)
-{
-    json_object_object_add(to, member, json_object_new_string(value));
-}
-
 json_object *nbds_address_bound(int fd)
 {
     json_object *info = json_object_new_object();
@@ -373,19 +369,19 @@ json_object *nbds_address_bound(int fd)
     if (address.any.sa_family == AF_UNIX) {
         g_autofree char *path = path_of(&address.un, length);
 
-        add(info, "type", "unix");
-        add(info, "path", path);
+        tm_json_add_string(info, "type", "unix");
+        tm_json_add_string(info, "path", path);
     } else if (address.any.sa_family == AF_VSOCK) {
         snprintf(host, sizeof(host), "%u", address.vm.svm_cid);
         snprintf(port, sizeof(port), "%u", address.vm.svm_port);
-        add(info, "type", "vsock");
-        add(info, "cid", host);
-        add(info, "port", port);
+        tm_json_add_string(info, "type", "vsock");
+        tm_json_add_string(info, "cid", host);
+        tm_json_add_string(info, "port", port);
     } else {
         host_and_port(&address, length, host, port);
-        add(info, "type", "inet");
-        add(info, "host", host);
-        add(info, "port", port);
+        tm_json_add_string(info, "type", "inet");
+        tm_json_add_string(info, "host", host);
+        tm_json_add_string(info, "port", port);
     }
     return info;
 }

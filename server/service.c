@@ -7,6 +7,7 @@
 
 #include "object/tls_creds.h"
 #include "util/error.h"
+#include "util/json.h"
 #include "util/sync.h"
 
 /* ---- life */
@@ -104,11 +105,6 @@ void nbds_service_stop(NbdServer *server, const char *id)
 
 /* ---- telling */
 
-static void add(json_object *to, const char *member, uint64_t value)
-{
-    json_object_object_add(to, member, json_object_new_uint64(value));
-}
-
 static json_object *describe(const NbdsService *service)
 {
     json_object *info = json_object_new_object();
@@ -117,15 +113,15 @@ static json_object *describe(const NbdsService *service)
     json_object_object_add(info, "id", json_object_new_string(service->id));
     json_object_object_add(info, "addresses", nbds_listen_addresses(service));
     json_object_object_add(info, "tls", json_object_new_boolean(service->tls));
-    add(info, "connections", service->n_sessions);
-    add(info, "max-connections", l->max_connections);
-    add(info, "handshake-max-seconds", l->handshake_seconds);
-    add(info, "idle-max-seconds", l->idle_seconds);
-    add(info, "max-bytes-in-flight", l->bytes_in_flight);
-    add(info, "max-bytes-in-flight-total", l->bytes_in_flight_total);
-    add(info, "max-request-size", l->request_size);
-    add(info, "max-option-size", l->option_size);
-    add(info, "max-options", l->option_count);
+    tm_json_add_uint(info, "connections", service->n_sessions);
+    tm_json_add_uint(info, "max-connections", l->max_connections);
+    tm_json_add_uint(info, "handshake-max-seconds", l->handshake_seconds);
+    tm_json_add_uint(info, "idle-max-seconds", l->idle_seconds);
+    tm_json_add_uint(info, "max-bytes-in-flight", l->bytes_in_flight);
+    tm_json_add_uint(info, "max-bytes-in-flight-total", l->bytes_in_flight_total);
+    tm_json_add_uint(info, "max-request-size", l->request_size);
+    tm_json_add_uint(info, "max-option-size", l->option_size);
+    tm_json_add_uint(info, "max-options", l->option_count);
     return info;
 }
 

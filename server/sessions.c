@@ -12,6 +12,7 @@
 #include "server/nbd/nbd_internal.h"
 
 #include "util/error.h"
+#include "util/json.h"
 
 /* ---- the list */
 
@@ -53,30 +54,15 @@ void nbds_sessions_cut(NbdServer *server, const NbdsService *service, const BlkE
 
 /* ---- events */
 
-static void add(json_object *to, const char *member, const char *value)
-{
-    json_object_object_add(to, member, json_object_new_string(value));
-}
-
-static void add_number(json_object *to, const char *member, uint64_t value)
-{
-    json_object_object_add(to, member, json_object_new_uint64(value));
-}
-
-static void add_bool(json_object *to, const char *member, bool value)
-{
-    json_object_object_add(to, member, json_object_new_boolean(value));
-}
-
 /* What both have. */
 static json_object *event(const NbdsSession *s)
 {
     json_object *data = json_object_new_object();
 
-    add_number(data, "id", s->id);
-    add(data, "server", s->service->id);
-    add(data, "peer", s->peer);
-    add(data, "export", blk_export_id(s->export_));
+    tm_json_add_uint(data, "id", s->id);
+    tm_json_add_string(data, "server", s->service->id);
+    tm_json_add_string(data, "peer", s->peer);
+    tm_json_add_string(data, "export", blk_export_id(s->export_));
     return data;
 }
 
@@ -92,10 +78,10 @@ void nbds_sessions_opened(NbdsSession *s)
     if (!s->announced)
         return;
     data = event(s);
-    add_bool(data, "tls", s->tls != NULL);
+    tm_json_add_bool(data, "tls", s->tls != NULL);
     if (s->identity)
-        add(data, "identity", s->identity);
-    add_bool(data, "writable", s->writable);
+        tm_json_add_string(data, "identity", s->identity);
+    tm_json_add_bool(data, "writable", s->writable);
     emit(s, "NBD_CLIENT_CONNECTED", data);
 }
 
@@ -131,7 +117,8 @@ void nbds_sessions_closed(NbdsSession *s)
     if (!s->announced)
         return;
     data = event(s);
-    add(data, "reason", reason_name((NbdsReason)__atomic_load_n(&s->reason, __ATOMIC_RELAXED)));
+    tm_json_add_string(data, "reason",
+                       reason_name((NbdsReason)__atomic_load_n(&s->reason, __ATOMIC_RELAXED)));
     emit(s, "NBD_CLIENT_DISCONNECTED", data);
 }
 
@@ -157,7 +144,7 @@ static json_object *describe_requests(const NbdsSession *s)
 
     for (size_t i = 0; i < NBDS_COMMANDS; i++) {
         if (names[i])
-            add_number(requests, names[i], read_counter(&s->requests[i]));
+            tm_json_add_uint(requests, names[i], read_counter(&s->requests[i]));
     }
     return requests;
 }
@@ -179,24 +166,27 @@ static json_object *describe(const NbdsSession *s, int64_t now)
     json_object *info = json_object_new_object();
     bool moved = read_counter(&s->received) + read_counter(&s->sent) != s->moved;
 
-    add_number(info, "id", s->id);
-    add(info, "server", s->service->id);
-    add(info, "peer", s->peer);
-    add_bool(info, "tls", s->open && s->tls);
+    tm_json_add_uint(info, "id", s->id);
+    tm_json_add_string(info, "server", s->service->id);
+    tm_json_add_string(info, "peer", s->peer);
+    tm_json_add_bool(info, "tls", s->open && s->tls);
     if (s->identity)
-        add(info, "identity", s->identity);
+        tm_json_add_string(info, "identity", s->identity);
     if (s->open) {
-        add(info, "export", blk_export_id(s->export_));
-        add(info, "replies", s->extended ? "extended" : s->structured ? "structured" : "simple");
+        tm_json_add_string(info, "export", blk_export_id(s->export_));
+        tm_json_add_string(info, "replies",
+                           s->extended     ? "extended"
+                           : s->structured ? "structured"
+                                           : "simple");
     }
-    add_bool(info, "writable", s->open && s->writable);
+    tm_json_add_bool(info, "writable", s->open && s->writable);
     json_object_object_add(info, "contexts", describe_contexts(s));
     json_object_object_add(info, "requests", describe_requests(s));
-    add_number(info, "bytes-read", read_counter(&s->bytes[NBD_CMD_READ]));
-    add_number(info, "bytes-written", read_counter(&s->bytes[NBD_CMD_WRITE]));
-    add_number(info, "errors", read_counter(&s->errors));
-    add_number(info, "age", (uint64_t)(now - s->born) / G_USEC_PER_SEC);
-    add_number(info, "idle", moved ? 0 : (uint64_t)(now - s->moved_at) / G_USEC_PER_SEC);
+    tm_json_add_uint(info, "bytes-read", read_counter(&s->bytes[NBD_CMD_READ]));
+    tm_json_add_uint(info, "bytes-written", read_counter(&s->bytes[NBD_CMD_WRITE]));
+    tm_json_add_uint(info, "errors", read_counter(&s->errors));
+    tm_json_add_uint(info, "age", (uint64_t)(now - s->born) / G_USEC_PER_SEC);
+    tm_json_add_uint(info, "idle", moved ? 0 : (uint64_t)(now - s->moved_at) / G_USEC_PER_SEC);
     return info;
 }
 

@@ -7,25 +7,11 @@
 
 #include "util/endian.h"
 #include "util/error.h"
+#include "util/json.h"
 #include "util/range.h"
 
 #include <inttypes.h>
 #include <string.h>
-
-static void add_uint(json_object *object, const char *key, uint64_t value)
-{
-    json_object_object_add(object, key, json_object_new_uint64(value));
-}
-
-static void add_bool(json_object *object, const char *key, bool value)
-{
-    json_object_object_add(object, key, json_object_new_boolean(value));
-}
-
-static void add_string(json_object *object, const char *key, const char *value)
-{
-    json_object_object_add(object, key, json_object_new_string(value));
-}
 
 /* ---- checks */
 
@@ -33,25 +19,25 @@ json_object *blk_image_check_json(const BlkImageCheck *r)
 {
     json_object *o = json_object_new_object();
 
-    add_uint(o, "image-end-offset", r->image_end);
+    tm_json_add_uint(o, "image-end-offset", r->image_end);
     /* QEMU leaves out what is 0. */
     if (r->total_clusters)
-        add_uint(o, "total-clusters", r->total_clusters);
+        tm_json_add_uint(o, "total-clusters", r->total_clusters);
     if (r->allocated_clusters)
-        add_uint(o, "allocated-clusters", r->allocated_clusters);
+        tm_json_add_uint(o, "allocated-clusters", r->allocated_clusters);
     if (r->fragmented_clusters)
-        add_uint(o, "fragmented-clusters", r->fragmented_clusters);
+        tm_json_add_uint(o, "fragmented-clusters", r->fragmented_clusters);
     if (r->compressed_clusters)
-        add_uint(o, "compressed-clusters", r->compressed_clusters);
-    add_uint(o, "check-errors", r->check_errors);
+        tm_json_add_uint(o, "compressed-clusters", r->compressed_clusters);
+    tm_json_add_uint(o, "check-errors", r->check_errors);
     if (r->corruptions)
-        add_uint(o, "corruptions", r->corruptions);
+        tm_json_add_uint(o, "corruptions", r->corruptions);
     if (r->leaks)
-        add_uint(o, "leaks", r->leaks);
+        tm_json_add_uint(o, "leaks", r->leaks);
     if (r->corruptions_fixed)
-        add_uint(o, "corruptions-fixed", r->corruptions_fixed);
+        tm_json_add_uint(o, "corruptions-fixed", r->corruptions_fixed);
     if (r->leaks_fixed)
-        add_uint(o, "leaks-fixed", r->leaks_fixed);
+        tm_json_add_uint(o, "leaks-fixed", r->leaks_fixed);
     return o;
 }
 
@@ -103,8 +89,8 @@ static json_object *bitmap_json(const Qcow2DirectoryEntry *b)
     if (b->flags & 2)
         json_object_array_add(flags, json_object_new_string("auto"));
     json_object_object_add(o, "flags", flags);
-    add_string(o, "name", b->name);
-    add_uint(o, "granularity", UINT64_C(1) << b->granularity_bits);
+    tm_json_add_string(o, "name", b->name);
+    tm_json_add_uint(o, "granularity", UINT64_C(1) << b->granularity_bits);
     return o;
 }
 
@@ -137,8 +123,8 @@ static bool add_qcow2(json_object *info, BlkNode *file, GError **error)
     if (ret < 0)
         return why ? tm_error_set(error, "%s", why)
                    : tm_error_set_errno(error, -ret, "Could not read qcow2 header");
-    add_uint(info, "virtual-size", h.size);
-    add_uint(info, "cluster-size", UINT64_C(1) << h.cluster_bits);
+    tm_json_add_uint(info, "virtual-size", h.size);
+    tm_json_add_uint(info, "cluster-size", UINT64_C(1) << h.cluster_bits);
     ok = qcow2_describe(file, &h, info, error) && add_bitmaps(info, file, &h, error);
     qcow2_header_clear(&h);
     return ok;
@@ -161,15 +147,15 @@ json_object *blk_image_info(BlkNode *file, const char *format, GError **error)
     }
     info = json_object_new_object();
     blk_node_info(file, &facts);
-    add_string(info, "filename", filename);
-    add_string(info, "format", format);
+    tm_json_add_string(info, "filename", filename);
+    tm_json_add_string(info, "format", format);
     if (facts.allocated != UINT64_MAX)
-        add_uint(info, "actual-size", facts.allocated);
+        tm_json_add_uint(info, "actual-size", facts.allocated);
     if (g_str_equal(format, "qcow2")) {
         ok = add_qcow2(info, file, error);
     } else {
-        add_uint(info, "virtual-size", blk_node_size(file));
-        add_bool(info, "dirty-flag", false);
+        tm_json_add_uint(info, "virtual-size", blk_node_size(file));
+        tm_json_add_bool(info, "dirty-flag", false);
     }
     if (ok)
         return info;

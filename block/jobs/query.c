@@ -3,30 +3,16 @@
 /* block/jobs/query.c: what users see of jobs. */
 #include "block/jobs/job_internal.h"
 
+#include "util/json.h"
 #include "util/sync.h"
 
 #include <errno.h>
-
-static void add_string(json_object *to, const char *key, const char *value)
-{
-    json_object_object_add(to, key, json_object_new_string(value));
-}
-
-static void add_number(json_object *to, const char *key, uint64_t value)
-{
-    json_object_object_add(to, key, json_object_new_uint64(value));
-}
-
-static void add_bool(json_object *to, const char *key, bool value)
-{
-    json_object_object_add(to, key, json_object_new_boolean(value));
-}
 
 /* While it runs an error may be there that the main thread does not know of. */
 static void add_error(json_object *to, const BlkJob *job)
 {
     if (job->error && job->status >= BLK_JOB_ABORTING)
-        add_string(to, "error", job->error->message);
+        tm_json_add_string(to, "error", job->error->message);
 }
 
 static json_object *info(BlkJob *job)
@@ -34,11 +20,11 @@ static json_object *info(BlkJob *job)
     json_object *data = json_object_new_object();
     TM_GUARD(&job->lock);
 
-    add_number(data, "current-progress", job->done);
-    add_string(data, "status", blk_job_status_names[job->status]);
-    add_number(data, "total-progress", job->total);
-    add_string(data, "type", job->kind->type);
-    add_string(data, "id", job->id);
+    tm_json_add_uint(data, "current-progress", job->done);
+    tm_json_add_string(data, "status", blk_job_status_names[job->status]);
+    tm_json_add_uint(data, "total-progress", job->total);
+    tm_json_add_string(data, "type", job->kind->type);
+    tm_json_add_string(data, "id", job->id);
     add_error(data, job);
     return data;
 }
@@ -48,10 +34,10 @@ static json_object *common(const BlkJob *job)
 {
     json_object *data = json_object_new_object();
 
-    add_string(data, "type", job->kind->type);
-    add_string(data, "device", job->id);
-    add_number(data, "len", job->total);
-    add_number(data, "offset", job->done);
+    tm_json_add_string(data, "type", job->kind->type);
+    tm_json_add_string(data, "device", job->id);
+    tm_json_add_uint(data, "len", job->total);
+    tm_json_add_uint(data, "offset", job->done);
     json_object_object_add(data, "speed", json_object_new_int64(job->speed));
     return data;
 }
@@ -63,16 +49,16 @@ static json_object *block_info(BlkJob *job)
 
     data = common(job);
     /* In QEMU a job that waits for its requests is not. */
-    add_bool(data, "busy", false);
-    add_bool(data, "paused", job->paused);
-    add_string(data, "io-status",
-               !job->io_error            ? "ok"
-               : job->io_error == ENOSPC ? "nospace"
-                                         : "failed");
-    add_bool(data, "ready", job->ready);
-    add_string(data, "status", blk_job_status_names[job->status]);
-    add_bool(data, "auto-finalize", !job->manual_finalize);
-    add_bool(data, "auto-dismiss", !job->manual_dismiss);
+    tm_json_add_bool(data, "busy", false);
+    tm_json_add_bool(data, "paused", job->paused);
+    tm_json_add_string(data, "io-status",
+                       !job->io_error            ? "ok"
+                       : job->io_error == ENOSPC ? "nospace"
+                                                 : "failed");
+    tm_json_add_bool(data, "ready", job->ready);
+    tm_json_add_string(data, "status", blk_job_status_names[job->status]);
+    tm_json_add_bool(data, "auto-finalize", !job->manual_finalize);
+    tm_json_add_bool(data, "auto-dismiss", !job->manual_dismiss);
     add_error(data, job);
     return data;
 }
@@ -93,8 +79,8 @@ void blk_job_emit(BlkJob *job, const char *event)
 
     if (g_str_equal(event, "BLOCK_JOB_PENDING")) {
         data = json_object_new_object();
-        add_string(data, "type", job->kind->type);
-        add_string(data, "id", job->id);
+        tm_json_add_string(data, "type", job->kind->type);
+        tm_json_add_string(data, "id", job->id);
     } else {
         data = event_data(job);
     }

@@ -4,6 +4,7 @@
 #include "client/image/image.h"
 #include "bitmap/store/store.h"
 #include "block/image/image.h"
+#include "util/json.h"
 #include "util/log.h"
 #include "util/sys.h"
 
@@ -12,16 +13,6 @@
 #include <unistd.h>
 
 /* ---- what is to be opened, as BlockdevOptions */
-
-static void add_string(json_object *object, const char *key, const char *value)
-{
-    json_object_object_add(object, key, json_object_new_string(value));
-}
-
-static void add_flag(json_object *object, const char *key, bool value)
-{
-    json_object_object_add(object, key, json_object_new_boolean(value));
-}
 
 /* Whether a writer holds its lock: QEMU's byte of the permission to write, 100 and 1 (see
  * block/drivers/file/lock.c). */
@@ -50,12 +41,12 @@ static json_object *file_options(const char *path, const TcImageOptions *options
 {
     json_object *file = json_object_new_object();
 
-    add_string(file, "driver", "file");
-    add_string(file, "filename", path);
-    add_flag(file, "read-only", !options->writable);
-    add_flag(file, "force-share", options->force_share);
+    tm_json_add_string(file, "driver", "file");
+    tm_json_add_string(file, "filename", path);
+    tm_json_add_bool(file, "read-only", !options->writable);
+    tm_json_add_bool(file, "force-share", options->force_share);
     if (options->writable) /* what is discarded is to be free */
-        add_string(file, "discard", "unmap");
+        tm_json_add_string(file, "discard", "unmap");
     return file;
 }
 
@@ -94,9 +85,9 @@ static json_object *raw_options(const TcLayer *layer, const TcImageOptions *opti
     if (!options->bitmaps || !is_of_raw_node(layer->path))
         return file;
     raw = json_object_new_object();
-    add_string(raw, "driver", "raw");
+    tm_json_add_string(raw, "driver", "raw");
     json_object_object_add(raw, "file", file);
-    add_flag(raw, "read-only", !options->writable);
+    tm_json_add_bool(raw, "read-only", !options->writable);
     return raw;
 }
 
@@ -116,11 +107,11 @@ static json_object *layer_options(const TcLayer *layer, json_object *below,
         return NULL;
     }
     image = json_object_new_object();
-    add_string(image, "driver", layer->format);
-    add_flag(image, "read-only", !options->writable);
-    add_flag(image, "force-share", options->force_share);
+    tm_json_add_string(image, "driver", layer->format);
+    tm_json_add_bool(image, "read-only", !options->writable);
+    tm_json_add_bool(image, "force-share", options->force_share);
     if (options->writable)
-        add_string(image, "discard", "unmap");
+        tm_json_add_string(image, "discard", "unmap");
     json_object_object_add(image, "file", file_options(layer->path, options));
     json_object_object_add(image, "backing", below); /* or null */
     if (data)
@@ -172,7 +163,7 @@ bool tc_image_add_layers(TcImage *image, GPtrArray *layers, const TcImageOptions
     if (!object)
         return false;
     name = g_strdup_printf("image%u", all->len);
-    add_string(object, "node-name", name);
+    tm_json_add_string(object, "node-name", name);
     blk_graph_set_stores(image->graph, options->bitmaps);
     *node = blk_graph_add(image->graph, object, error);
     json_object_put(object);

@@ -7,6 +7,7 @@
 #include "client/image/image.h"
 #include "client/text.h"
 #include "util/boot.h"
+#include "util/json.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -146,33 +147,23 @@ static void add_string(json_object *object, const char *key, const char *value)
     json_object_object_add(object, key, new_string(value));
 }
 
-static void add_number(json_object *object, const char *key, uint64_t value)
-{
-    json_object_object_add(object, key, json_object_new_uint64(value));
-}
-
-static void add_flag(json_object *object, const char *key, bool value)
-{
-    json_object_object_add(object, key, json_object_new_boolean(value));
-}
-
 static json_object *describe_record(const BmpRecord *record, uint64_t size)
 {
     json_object *bitmap = json_object_new_object();
     uint64_t granules = bmp_bits_count(&record->bits);
 
     add_string(bitmap, "name", record->name);
-    add_number(bitmap, "granularity", UINT64_C(1) << record->shift);
-    add_number(bitmap, "count", granules << record->shift);
-    add_flag(bitmap, "recording", record->enabled);
-    add_flag(bitmap, "persistent", true);
+    tm_json_add_uint(bitmap, "granularity", UINT64_C(1) << record->shift);
+    tm_json_add_uint(bitmap, "count", granules << record->shift);
+    tm_json_add_bool(bitmap, "recording", record->enabled);
+    tm_json_add_bool(bitmap, "persistent", true);
     if (record->inconsistent)
-        add_flag(bitmap, "inconsistent", true);
+        tm_json_add_bool(bitmap, "inconsistent", true);
     if (record->recovered)
-        add_number(bitmap, "recovered", record->recovered);
+        tm_json_add_uint(bitmap, "recovered", record->recovered);
     if (record->reason)
         add_string(bitmap, "reason", record->reason);
-    add_number(bitmap, "size", size);
+    tm_json_add_uint(bitmap, "size", size);
     return bitmap;
 }
 
@@ -207,17 +198,17 @@ static json_object *describe_bitmap(BmpBitmap *bitmap, uint64_t size)
     g_autofree char *reason = bmp_bitmap_reason(bitmap);
 
     add_string(object, "name", bmp_bitmap_name(bitmap));
-    add_number(object, "granularity", bmp_bitmap_granularity(bitmap));
-    add_number(object, "count", bmp_bitmap_count(bitmap));
-    add_flag(object, "recording", bmp_bitmap_enabled(bitmap));
-    add_flag(object, "persistent", true);
+    tm_json_add_uint(object, "granularity", bmp_bitmap_granularity(bitmap));
+    tm_json_add_uint(object, "count", bmp_bitmap_count(bitmap));
+    tm_json_add_bool(object, "recording", bmp_bitmap_enabled(bitmap));
+    tm_json_add_bool(object, "persistent", true);
     if (bmp_bitmap_inconsistent(bitmap))
-        add_flag(object, "inconsistent", true);
+        tm_json_add_bool(object, "inconsistent", true);
     if (bmp_bitmap_recovered(bitmap))
-        add_number(object, "recovered", bmp_bitmap_recovered(bitmap));
+        tm_json_add_uint(object, "recovered", bmp_bitmap_recovered(bitmap));
     if (reason)
         add_string(object, "reason", reason);
-    add_number(object, "size", size);
+    tm_json_add_uint(object, "size", size);
     return object;
 }
 
@@ -262,10 +253,10 @@ static void describe_info(json_object *store, const TcStorePlace *place, const B
     if (info->usable) {
         add_string(store, "durability",
                    info->super.durability == BMP_DURABLE_PROCESS ? "process-death" : "power-loss");
-        add_number(store, "generation", info->super.generation);
-        add_number(store, "size", info->super.disk_size);
+        tm_json_add_uint(store, "generation", info->super.generation);
+        tm_json_add_uint(store, "size", info->super.disk_size);
     }
-    add_number(store, "store-size", info->file_size);
+    tm_json_add_uint(store, "store-size", info->file_size);
     for (unsigned i = 0; info->records && i < info->records->len; i++)
         json_object_array_add(bitmaps,
                               describe_record(info->records->pdata[i], info->super.disk_size));

@@ -9,6 +9,7 @@
 #include "qmp/commands/families.h"
 #include "qmp/context.h"
 #include "util/error.h"
+#include "util/json.h"
 #include <string.h>
 
 static bool run_add(QmpCall *call, GError **error)
@@ -44,21 +45,6 @@ static bool run_resize(QmpCall *call, GError **error)
 
 /* ---- query-named-block-nodes ---- */
 
-static void add_uint(json_object *object, const char *key, uint64_t value)
-{
-    json_object_object_add(object, key, json_object_new_uint64(value));
-}
-
-static void add_bool(json_object *object, const char *key, bool value)
-{
-    json_object_object_add(object, key, json_object_new_boolean(value));
-}
-
-static void add_string(json_object *object, const char *key, const char *value)
-{
-    json_object_object_add(object, key, json_object_new_string(value));
-}
-
 /* Whether the node keeps its data on a medium, itself or below: then there is such a thing as an
  * image, with a dirty flag (always clear here). */
 static bool has_image(BlkNode *node)
@@ -80,15 +66,15 @@ static json_object *image_info(BlkNode *node)
     struct tidemark_info info = { .struct_size = sizeof(info) };
 
     blk_node_info(node, &info);
-    add_uint(image, "virtual-size", blk_node_size(node));
-    add_string(image, "filename", filename);
-    add_string(image, "format", blk_node_driver(node)->name);
+    tm_json_add_uint(image, "virtual-size", blk_node_size(node));
+    tm_json_add_string(image, "filename", filename);
+    tm_json_add_string(image, "format", blk_node_driver(node)->name);
     if (info.allocated != UINT64_MAX)
-        add_uint(image, "actual-size", info.allocated);
+        tm_json_add_uint(image, "actual-size", info.allocated);
     if (info.cluster_size)
-        add_uint(image, "cluster-size", info.cluster_size);
+        tm_json_add_uint(image, "cluster-size", info.cluster_size);
     if (has_image(node))
-        add_bool(image, "dirty-flag", false);
+        tm_json_add_bool(image, "dirty-flag", false);
     blk_node_describe(node, image);
     return image;
 }
@@ -97,9 +83,9 @@ static json_object *cache_info(BlkNode *node)
 {
     json_object *cache = json_object_new_object();
 
-    add_bool(cache, "no-flush", blk_node_option_bool(node, "cache.no-flush"));
-    add_bool(cache, "direct", blk_node_option_bool(node, "cache.direct"));
-    add_bool(cache, "writeback", true);
+    tm_json_add_bool(cache, "no-flush", blk_node_option_bool(node, "cache.no-flush"));
+    tm_json_add_bool(cache, "direct", blk_node_option_bool(node, "cache.direct"));
+    tm_json_add_bool(cache, "writeback", true);
     return cache;
 }
 
@@ -108,18 +94,18 @@ static json_object *bitmap_info(BmpBitmap *bitmap)
     g_autofree char *reason = bmp_bitmap_reason(bitmap);
     json_object *info = json_object_new_object();
 
-    add_string(info, "name", bmp_bitmap_name(bitmap));
-    add_bool(info, "recording", bmp_bitmap_enabled(bitmap));
-    add_bool(info, "persistent", bmp_bitmap_persistent(bitmap));
-    add_bool(info, "busy", bmp_bitmap_busy(bitmap));
-    add_uint(info, "granularity", bmp_bitmap_granularity(bitmap));
-    add_uint(info, "count", bmp_bitmap_count(bitmap));
+    tm_json_add_string(info, "name", bmp_bitmap_name(bitmap));
+    tm_json_add_bool(info, "recording", bmp_bitmap_enabled(bitmap));
+    tm_json_add_bool(info, "persistent", bmp_bitmap_persistent(bitmap));
+    tm_json_add_bool(info, "busy", bmp_bitmap_busy(bitmap));
+    tm_json_add_uint(info, "granularity", bmp_bitmap_granularity(bitmap));
+    tm_json_add_uint(info, "count", bmp_bitmap_count(bitmap));
     if (bmp_bitmap_inconsistent(bitmap))
-        add_bool(info, "inconsistent", true);
+        tm_json_add_bool(info, "inconsistent", true);
     if (bmp_bitmap_recovered(bitmap))
-        add_uint(info, "recovered", bmp_bitmap_recovered(bitmap));
+        tm_json_add_uint(info, "recovered", bmp_bitmap_recovered(bitmap));
     if (reason)
-        add_string(info, "reason", reason);
+        tm_json_add_string(info, "reason", reason);
     return info;
 }
 
@@ -142,7 +128,7 @@ static void add_limits(json_object *info)
     static const char *const limits[] = { "bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr" };
 
     for (size_t i = 0; i < G_N_ELEMENTS(limits); i++)
-        add_uint(info, limits[i], 0);
+        tm_json_add_uint(info, limits[i], 0);
 }
 
 static BlkNode *backing_of(BlkNode *node)
@@ -172,7 +158,7 @@ static json_object *node_info(BlkNode *node)
     BlkNode *below = node;
     const char *detect = blk_node_option_string(node, "detect-zeroes");
 
-    add_string(info, "detect_zeroes", detect ? detect : "off");
+    tm_json_add_string(info, "detect_zeroes", detect ? detect : "off");
     json_object_object_add(info, "image", image);
     while ((below = backing_of(below))) { /* nested, one in the other */
         json_object *inner = image_info(below);
@@ -183,21 +169,21 @@ static json_object *node_info(BlkNode *node)
     if (backing_of(node)) {
         g_autofree char *backing = blk_node_filename(backing_of(node));
 
-        add_string(info, "backing_file", backing);
+        tm_json_add_string(info, "backing_file", backing);
     }
-    add_bool(info, "ro", blk_node_read_only(node));
-    add_string(info, "node-name", blk_node_name(node));
-    add_uint(info, "backing_file_depth", backing_depth(node));
-    add_string(info, "drv", blk_node_driver(node)->name);
+    tm_json_add_bool(info, "ro", blk_node_read_only(node));
+    tm_json_add_string(info, "node-name", blk_node_name(node));
+    tm_json_add_uint(info, "backing_file_depth", backing_depth(node));
+    tm_json_add_string(info, "drv", blk_node_driver(node)->name);
     add_limits(info);
-    add_uint(info, "write_threshold", 0);
+    tm_json_add_uint(info, "write_threshold", 0);
     if (bmp_set_length(blk_node_bitmaps(node)))
         json_object_object_add(info, "dirty-bitmaps", bitmap_list(node));
-    add_bool(info, "encrypted", false);
+    tm_json_add_bool(info, "encrypted", false);
     json_object_object_add(info, "cache", cache_info(node));
-    add_string(info, "file", filename);
+    tm_json_add_string(info, "file", filename);
     if (blk_node_lost(node))
-        add_string(info, "lost", blk_node_lost(node));
+        tm_json_add_string(info, "lost", blk_node_lost(node));
     return info;
 }
 

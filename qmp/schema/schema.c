@@ -7,6 +7,8 @@
  * them, and arrays by their element's name in brackets: as QEMU does, so that nobody comes to rely
  * on type names. */
 #include "qmp/schema/table.h"
+
+#include "util/json.h"
 #include <string.h>
 
 typedef struct Schema {
@@ -24,11 +26,6 @@ static json_object *entry(const char *name, const char *meta_type)
     json_object_object_add(e, "name", json_object_new_string(name));
     json_object_object_add(e, "meta-type", json_object_new_string(meta_type));
     return e;
-}
-
-static void add_string(json_object *object, const char *key, const char *value)
-{
-    json_object_object_add(object, key, json_object_new_string(value));
 }
 
 /* The built-in type that the wire shows for a kind, or NULL. */
@@ -78,7 +75,7 @@ static json_object *describe_builtin(const char *name)
 {
     json_object *e = entry(name, "builtin");
 
-    add_string(e, "json-type", json_type_of(name));
+    tm_json_add_string(e, "json-type", json_type_of(name));
     return e;
 }
 
@@ -87,7 +84,7 @@ static json_object *describe_array(const char *name)
     json_object *e = entry(name, "array");
     g_autofree char *element = g_strndup(name + 1, strlen(name) - 2);
 
-    add_string(e, "element-type", element);
+    tm_json_add_string(e, "element-type", element);
     return e;
 }
 
@@ -123,7 +120,7 @@ static json_object *enum_members(const QmpType *t)
     for (const char *const *v = t->values; *v; v++) {
         json_object *m = json_object_new_object();
 
-        add_string(m, "name", *v);
+        tm_json_add_string(m, "name", *v);
         json_object_array_add(members, m);
     }
     return members;
@@ -145,10 +142,10 @@ static json_object *object_members(Schema *s, const QmpType *t)
     for (const QmpMember *m = t->members; m && m->name; m++) {
         json_object *e = json_object_new_object();
 
-        add_string(e, "name", m->name);
+        tm_json_add_string(e, "name", m->name);
         if (m->optional)
             json_object_object_add(e, "default", NULL);
-        add_string(e, "type", name_of(s, m->type));
+        tm_json_add_string(e, "type", name_of(s, m->type));
         json_object_array_add(members, e);
     }
     return members;
@@ -162,8 +159,8 @@ static json_object *object_variants(Schema *s, const QmpType *t)
     for (const QmpVariant *v = t->variants; v && v->value; v++) {
         json_object *e = json_object_new_object();
 
-        add_string(e, "case", v->value);
-        add_string(e, "type", name_of(s, v->type));
+        tm_json_add_string(e, "case", v->value);
+        tm_json_add_string(e, "type", name_of(s, v->type));
         json_object_array_add(variants, e);
     }
     return variants;
@@ -176,7 +173,7 @@ static json_object *alternate_members(Schema *s, const QmpType *t)
     for (const QmpType *const *a = t->alternatives; *a; a++) {
         json_object *e = json_object_new_object();
 
-        add_string(e, "type", name_of(s, *a));
+        tm_json_add_string(e, "type", name_of(s, *a));
         json_object_array_add(members, e);
     }
     return members;
@@ -201,7 +198,7 @@ static json_object *describe(Schema *s, const QmpType *t)
         e = entry(name, "object");
         json_object_object_add(e, "members", object_members(s, t));
         if (t->tag) {
-            add_string(e, "tag", t->tag);
+            tm_json_add_string(e, "tag", t->tag);
             json_object_object_add(e, "variants", object_variants(s, t));
         }
         return e;
@@ -214,8 +211,8 @@ static void add_command(Schema *s, const QmpCommand *c)
     const char *features[3] = { NULL };
     unsigned n = 0;
 
-    add_string(e, "arg-type", name_of(s, c->args));
-    add_string(e, "ret-type", name_of(s, c->result));
+    tm_json_add_string(e, "arg-type", name_of(s, c->args));
+    tm_json_add_string(e, "ret-type", name_of(s, c->result));
     if (c->flags & QMP_COMMAND_DEPRECATED)
         features[n++] = "deprecated";
     if (c->flags & QMP_COMMAND_UNSTABLE)
@@ -229,7 +226,7 @@ static void add_event(Schema *s, const QmpEvent *event)
 {
     json_object *e = entry(event->name, "event");
 
-    add_string(e, "arg-type", name_of(s, event->data));
+    tm_json_add_string(e, "arg-type", name_of(s, event->data));
     json_object_array_add(s->list, e);
 }
 
@@ -259,7 +256,7 @@ json_object *qmp_table_commands(void)
         for (const QmpCommand *c = (*f)->commands; c->name; c++) {
             json_object *e = json_object_new_object();
 
-            add_string(e, "name", c->name);
+            tm_json_add_string(e, "name", c->name);
             json_object_array_add(list, e);
         }
     return list;

@@ -7,38 +7,31 @@
 #include "block/drivers/qcow2/bitmaps.h"
 #include "block/drivers/qcow2/snapshots.h"
 
+#include "util/json.h"
+
 #include <json-c/json.h>
 #include <string.h>
-
-static void add_string(json_object *to, const char *key, const char *value)
-{
-    json_object_object_add(to, key, json_object_new_string(value));
-}
-
-static void add_bool(json_object *to, const char *key, bool value)
-{
-    json_object_object_add(to, key, json_object_new_boolean(value));
-}
 
 static json_object *specific(const Qcow2Header *h)
 {
     json_object *data = json_object_new_object(), *info = json_object_new_object();
 
-    add_string(data, "compat", h->version < 3 ? "0.10" : "1.1");
-    add_string(data, "compression-type", h->compression == QCOW2_ZSTD ? "zstd" : "zlib");
+    tm_json_add_string(data, "compat", h->version < 3 ? "0.10" : "1.1");
+    tm_json_add_string(data, "compression-type", h->compression == QCOW2_ZSTD ? "zstd" : "zlib");
     json_object_object_add(data, "refcount-bits", json_object_new_int(1 << h->refcount_order));
     if (h->version >= 3) {
-        add_bool(data, "lazy-refcounts", h->compatible & QCOW2_COMPATIBLE_LAZY);
-        add_bool(data, "corrupt",
-                 __atomic_load_n(&h->incompatible, __ATOMIC_RELAXED) & QCOW2_INCOMPATIBLE_CORRUPT);
-        add_bool(data, "extended-l2", h->extended_l2);
+        tm_json_add_bool(data, "lazy-refcounts", h->compatible & QCOW2_COMPATIBLE_LAZY);
+        tm_json_add_bool(data, "corrupt",
+                         __atomic_load_n(&h->incompatible, __ATOMIC_RELAXED) &
+                             QCOW2_INCOMPATIBLE_CORRUPT);
+        tm_json_add_bool(data, "extended-l2", h->extended_l2);
         if (h->external_data) {
             if (h->data_file)
-                add_string(data, "data-file", h->data_file);
-            add_bool(data, "data-file-raw", h->data_raw);
+                tm_json_add_string(data, "data-file", h->data_file);
+            tm_json_add_bool(data, "data-file-raw", h->data_raw);
         }
     }
-    add_string(info, "type", "qcow2");
+    tm_json_add_string(info, "type", "qcow2");
     json_object_object_add(info, "data", data);
     return info;
 }
@@ -54,24 +47,19 @@ static char *full_name(const char *image, const char *name)
     return g_build_filename(directory, name, NULL);
 }
 
-static void add_uint(json_object *to, const char *key, uint64_t value)
-{
-    json_object_object_add(to, key, json_object_new_uint64(value));
-}
-
 static json_object *snapshot_json(const Qcow2Snapshot *s)
 {
     json_object *o = json_object_new_object();
 
-    add_string(o, "id", s->id);
-    add_string(o, "name", s->name);
-    add_uint(o, "vm-state-size", s->vm_state_size);
-    add_uint(o, "date-sec", s->date_seconds);
-    add_uint(o, "date-nsec", s->date_nanoseconds);
-    add_uint(o, "vm-clock-sec", s->vm_clock_nanoseconds / 1000000000);
-    add_uint(o, "vm-clock-nsec", s->vm_clock_nanoseconds % 1000000000);
+    tm_json_add_string(o, "id", s->id);
+    tm_json_add_string(o, "name", s->name);
+    tm_json_add_uint(o, "vm-state-size", s->vm_state_size);
+    tm_json_add_uint(o, "date-sec", s->date_seconds);
+    tm_json_add_uint(o, "date-nsec", s->date_nanoseconds);
+    tm_json_add_uint(o, "vm-clock-sec", s->vm_clock_nanoseconds / 1000000000);
+    tm_json_add_uint(o, "vm-clock-nsec", s->vm_clock_nanoseconds % 1000000000);
     if (s->icount != UINT64_MAX)
-        add_uint(o, "icount", s->icount);
+        tm_json_add_uint(o, "icount", s->icount);
     return o;
 }
 
@@ -99,12 +87,12 @@ bool qcow2_describe(BlkNode *file, const Qcow2Header *h, json_object *image, GEr
     if (h->backing && json_object_object_get_ex(image, "filename", &filename)) {
         g_autofree char *full = full_name(json_object_get_string(filename), h->backing);
 
-        add_string(image, "backing-filename", h->backing);
-        add_string(image, "full-backing-filename", full);
+        tm_json_add_string(image, "backing-filename", h->backing);
+        tm_json_add_string(image, "full-backing-filename", full);
         if (h->backing_format)
-            add_string(image, "backing-filename-format", h->backing_format);
+            tm_json_add_string(image, "backing-filename-format", h->backing_format);
     }
-    add_bool(image, "dirty-flag", h->incompatible & QCOW2_INCOMPATIBLE_DIRTY);
+    tm_json_add_bool(image, "dirty-flag", h->incompatible & QCOW2_INCOMPATIBLE_DIRTY);
     json_object_object_add(image, "format-specific", specific(h));
     return add_snapshots(image, file, h, error);
 }
