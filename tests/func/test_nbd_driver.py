@@ -228,6 +228,396 @@ def below_a_tracker(tmp):
             d.monitor  # the daemon lives
             equal(d.bitmap("r", "b")["persistent"], True)
 
+# ---- servers that go, hang and lie
+
+
+def reads_again(h, length=512, offset=0):
+    """Waits for the server to be found again."""
+    import nbd
+
+    def reads():
+        try:
+            return h.pread(length, offset) == bytes(length)
+        except nbd.Error:
+            return False
+
+    wait_until(reads, "the server to be found again")
+
+
+def restart_while(kit, work, down=0.3):
+    """Runs @work in a thread, kills the server in its midst and starts it again (here: it ends with the thread
+    that starts it)."""
+    failed = []
+
+    def guard():
+        try:
+            in_threads(work)
+        except Exception as e:  # carried over
+            failed.append(e)
+
+    thread = threading.Thread(target=guard)
+    thread.start()
+    time.sleep(down)
+    kit.kill()
+    time.sleep(down)
+    kit.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+
+
+@test(needs=["nbdkit"])
+def comes_back(tmp):
+    "a server that is killed under load and comes back within reconnect-delay: no error, and no data lost"
+    path = image(os.path.join(tmp, "image"), 4 * MIB)
+    with Kit(tmp, "file", path) as kit:
+        with Daemon(tmp, *args(node(kit.path, reconnect_delay=20))) as d:
+            import nbd
+            model, ends = bytearray(4 * MIB), [False]
+            handles = [d.nbd("n") for _ in range(4)]
+
+            def client(i):
+                rng, h, at = random.Random(i), handles[i], i * MIB
+                deadline = time.monotonic() + 1.2
+                while time.monotonic() < deadline:
+                    offset = at + rng.randrange(MIB - 8192)
+                    data = rng.randbytes(rng.randrange(1, 8192))
+                    h.pwrite(data, offset, nbd.CMD_FLAG_FUA)
+                    model[offset:offset + len(data)] = data
+                    offset = at + rng.randrange(MIB - 8192)
+                    equal(h.pread(8192, offset) == model[offset:offset + 8192], True)
+
+            restart_while(kit, lambda: in_threads(*[lambda i=i: client(i) for i in range(4)]))
+            handles[0].flush()  # all of it was written with FUA
+            equal(handles[0].pread(4 * MIB, 0) == model, True)
+            matches(d.log(), "lost the connection.*\n(.*\n)*.*connected to .* again")
+            del ends, handles
+    with open(path, "rb") as f:
+        equal(f.read() == model, True, "the file")
+
+
+@test(needs=["nbdkit"])
+def does_not_come_back(tmp):
+    "without a server requests fail at once, or after reconnect-delay; later ones find it when it is back"
+    import nbd
+    for delay in (0, 1):
+        with Kit(tmp, "memory", "1M", name="kit%d" % delay) as kit:
+            with Daemon(tmp, *args(node(kit.path, reconnect_delay=delay)), name="d%d" % delay) as d:
+                h = d.nbd("n")
+                equal(h.pread(512, 0), bytes(512))
+                kit.kill()
+                wait_until(lambda: "lost the connection" in d.log(), "the loss")
+                for wait in (delay, 0):  # the time that they wait is over then
+                    begun = time.monotonic()
+                    equal(raises(nbd.Error, h.pread, 512, 0).errno, "EIO")
+                    took = time.monotonic() - begun
+                    equal(wait <= took < wait + 0.7, True, "%d: %g s" % (delay, took))
+                equal(raises(nbd.Error, h.pwrite, bytes(512), 0).errno, "EIO")
+                raises(nbd.Error, h.block_status, MIB, 0, lambda *_: 0) if h.can_meta_context("base:allocation") else None
+                kit.start()
+
+                reads_again(h)
+                h.flush()  # nothing was written
+
+
+@test(needs=["nbdkit"])
+def flush_is_honest(tmp):
+    "a flush fails, and goes on failing, once the server may have lost writes; until the node is added anew"
+    import nbd
+    with Kit(tmp, "memory", "1M") as kit:
+        with Daemon(tmp, "--blockdev", json.dumps(node(kit.path, reconnect_delay=10))) as d:
+            export = lambda: d.qmp("block-export-add", type="nbd", id="e", node_name="n", writable=True)
+            export()
+            h = d.nbd("n")
+            h.pwrite(b"a" * 512, 0)
+            h.flush()
+            kit.kill()
+            kit.start()
+            h.flush()  # what was lost had been flushed; its server knows nothing of it, but said so
+            h.pwrite(b"a" * 512, 0, nbd.CMD_FLAG_FUA)
+            kit.kill()
+            kit.start()
+            h.flush()
+            h.pwrite(b"b" * 512, 0)
+            kit.kill()
+            kit.start()
+            for _ in range(2):
+                equal(raises(nbd.Error, h.flush).errno, "EIO")
+            equal(h.pread(512, 0), bytes(512))
+            h.pwrite(b"b" * 512, 0)
+            equal(raises(nbd.Error, h.pwrite, b"b" * 512, 0, nbd.CMD_FLAG_FUA).errno
+                  if not nbd_has_fua(kit) else "EIO", "EIO")
+            equal(raises(nbd.Error, h.flush).errno, "EIO")
+            h.shutdown()
+            d.qmp("block-export-del", id="e", mode="hard")
+            wait_until(lambda: not d.qmp("query-block-exports"), "the export to go")
+            d.qmp("blockdev-del", node_name="n")
+            d.qmp("blockdev-add", node(kit.path))
+            export()
+            h = d.nbd("n")
+            h.pwrite(b"c" * 512, 0)
+            h.flush()
+
+
+def nbd_has_fua(kit):
+    return "FUA" not in run("nbdinfo", "nbd+unix://?socket=" + kit.path).stdout
+
+
+@test(needs=["nbdkit"])
+def another_size(tmp):
+    "a server that comes back with another size is not used, and the log says why"
+    import nbd
+    with Kit(tmp, "memory", "1M") as kit:
+        with Daemon(tmp, *args(node(kit.path))) as d:
+            h = d.nbd("n")
+            kit.kill()
+            kit.command[-1] = "2M"
+            kit.start()
+            wait_until(lambda: "size is 2097152 now, expected 1048576" in d.log(), "the log")
+            equal(raises(nbd.Error, h.pread, 512, 0).errno, "EIO")
+            kit.kill()
+            kit.command[-1] = "1M"
+            kit.start()
+
+            reads_again(h)
+
+
+@test(needs=["nbdkit"])
+def open_timeout(tmp):
+    "open-timeout waits for a server that is still to come, and gives up in time"
+    with Daemon(tmp) as d:
+        begun = time.monotonic()
+        raises(QMPError, d.qmp, "blockdev-add", node(os.path.join(tmp, "nosuch"), open_timeout=1),
+               match="Failed to connect")
+        equal(0.9 < time.monotonic() - begun < 3, True)
+        kit = Kit(tmp, "memory", "1M")
+        kit.kill()
+        os.unlink(kit.path)
+        restart_while(kit, lambda: d.qmp("blockdev-add", node(kit.path, open_timeout=20)))
+        kit.kill()
+
+
+@test(needs=["nbdkit"])
+def hangs(tmp):
+    "the daemon ends in bounded time while a server owes an answer, which no other disk waits for"
+    import nbd
+    with Kit(tmp, "memory", "1M") as kit:
+        d = Daemon(tmp, *args(node(kit.path)), *disk(tmp, "disk0", MIB))
+        h = d.nbd("n")
+        h.pread(512, 0)
+        kit.signal(signal.SIGSTOP)
+        buffers = [nbd.Buffer(512) for _ in range(40)]
+        cookies = [h.aio_pread(b, 0) for b in buffers]
+        cookies += [h.aio_flush() for _ in range(20)]
+        h.poll(50)
+        equal(d.nbd("disk0").pread(512, 0), bytes(512))
+        begun = time.monotonic()
+        d.process.terminate()
+        d.process.wait(30)
+        equal(time.monotonic() - begun < 15, True)
+        d.kill()
+        kit.signal(signal.SIGCONT)
+        del cookies
+
+
+@test(needs=["nbdkit"])
+def several_connections(tmp):
+    "a server that allows it gets several connections, and many requests at a time on them"
+    with Kit(tmp, "--filter=delay", "memory", "64M", "rdelay=50ms", "wdelay=50ms") as kit:
+        with Daemon(tmp, *args(node(kit.path))) as d:
+            h = d.nbd("n")
+            equal(h.can_multi_conn(), True)
+            import nbd
+            begun, left = time.monotonic(), [0]
+            cookies = [h.aio_pread(nbd.Buffer(4096), i * 4096) for i in range(200)]
+            while cookies:
+                h.poll(-1)
+                cookies = [c for c in cookies if not h.aio_command_completed(c)]
+            equal(time.monotonic() - begun < 4, True, "200 requests of 50 ms each: %g s" % (
+                time.monotonic() - begun))
+            del left
+
+
+class Liar:
+    """A server that negotiates as it should, and then answers as told. @answer(sock, type, cookie, offset,
+    length): what to do with a request; anything false ends the connection."""
+
+    MAGIC, REPLY, STRUCTURED = 0x25609513, 0x67446698, 0x668e33ef
+
+    def __init__(self, tmp, answer, size=MIB, blocks=None, flags=0x0b, name="liar"):
+        self.answer, self.size, self.blocks, self.flags = answer, size, blocks, flags
+        self.path = os.path.join(tmp, name + ".sock")
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(self.path)
+        self.listener.listen(20)
+        self.connections = 0
+        self.thread = threading.Thread(target=self._accept, daemon=True)
+        self.thread.start()
+
+    def close(self):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.thread.join()
+        self.listener.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def _accept(self):
+        while True:
+            try:
+                sock, _ = self.listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
+
+    @staticmethod
+    def take(sock, n):
+        data = b""
+        while len(data) < n:
+            more = sock.recv(n - len(data))
+            if not more:
+                raise ConnectionError
+            data += more
+        return data
+
+    def _serve(self, sock):
+        with sock:
+            try:
+                self._negotiate(sock)
+                while True:
+                    magic, _, kind, cookie, offset, length = struct.unpack(">IHHQQI", self.take(sock, 28))
+                    equal(magic, self.MAGIC)
+                    if kind == 1:
+                        self.take(sock, length)
+                    if kind == 2 or not self.answer(sock, kind, cookie, offset, length):
+                        return
+            except (ConnectionError, OSError, Failure):
+                return
+
+    def _negotiate(self, sock):
+        sock.sendall(struct.pack(">8s8sH", b"NBDMAGIC", b"IHAVEOPT", 3))
+        self.take(sock, 4)
+        while True:
+            _, option, length = struct.unpack(">8sII", self.take(sock, 16))
+            data = self.take(sock, length)
+            reply = lambda kind, body=b"": sock.sendall(struct.pack(
+                ">QIII", 0x3e889045565a9, option, kind, len(body)) + body)
+            if option == 8:  # structured replies
+                reply(1)
+            elif option == 10:  # set meta context
+                reply(4, struct.pack(">I", 1) + b"base:allocation")
+                reply(1)
+            elif option == 7:  # go
+                reply(3, struct.pack(">HQH", 0, self.size, self.flags))
+                if self.blocks:
+                    reply(3, struct.pack(">HIII", 3, *self.blocks))
+                reply(1)
+                return
+            else:
+                reply(0x80000001)
+            del data
+
+    @classmethod
+    def chunk(cls, sock, cookie, kind, body, flags=1):
+        sock.sendall(struct.pack(">IHHQI", cls.STRUCTURED, flags, kind, cookie, len(body)) + body)
+        return True
+
+
+@test
+def lies_at_open(tmp):
+    "sizes and block sizes of a server that make no sense are refused"
+    cases = [({"size": (1 << 64) - 512}, "size|Failed to negotiate"), ({"size": 1 << 63}, "size|Failed to negotiate"),
+             ({"blocks": (3, 4096, 1 << 20)}, "minimum block size|Failed to negotiate|expected"),
+             ({"blocks": (1 << 20, 1 << 20, 1 << 20)}, "minimum block size|expected"),
+             ({"blocks": (4096, 4096, 512)}, "maximum|expected"),
+             ({"blocks": (4096, 4096, 1 << 20), "size": MIB + 512}, "not multiple of minimum block size")]
+    with Daemon(tmp) as d:
+        for i, (what, match) in enumerate(cases):
+            with Liar(tmp, lambda *_: False, name="l%d" % i, **what) as liar:
+                done = []
+                try:
+                    d.qmp("blockdev-add", node(liar.path, read_only=True))
+                except QMPError as e:
+                    done.append(str(e))
+                if done:
+                    matches(done[0], match)
+                else:  # libnbd put it right
+                    info = d.qmp("query-named-block-nodes")[0]
+                    equal(0 <= info["image"]["virtual-size"] <= MIB + 512, True, what)
+                    d.qmp("blockdev-del", node_name="n")
+
+
+@test
+def lies_of_status(tmp):
+    "extents that are empty, too long, odd or none are not believed, nor do they harm"
+    import nbd
+    answers = {"none": [], "empty": [(0, 3)], "empty behind": [(4096, 3), (0, 0)],
+               "long": [(0xffffffff, 3)], "many": [(512, i % 2) for i in range(20000)],
+               "odd": [(700, 3), (5, 0)]}
+    current = [None]
+
+    def answer(sock, kind, cookie, offset, length):
+        if kind == 7:
+            body = struct.pack(">I", 1) + b"".join(struct.pack(">II", *e) for e in answers[current[0]])
+            return Liar.chunk(sock, cookie, 5, body)
+        if kind == 0:
+            return Liar.chunk(sock, cookie, 1, struct.pack(">Q", offset) + bytes(length))
+        return Liar.chunk(sock, cookie, 0, b"")
+
+    with Liar(tmp, answer, blocks=(512, 4096, MIB)) as liar:
+        with Daemon(tmp, *args(node(liar.path, read_only=True), writable="off")) as d:
+            h = d.nbd("n", contexts=["base:allocation"])
+            for name in answers:
+                current[0] = name
+                if name in ("none", "empty", "empty behind"):
+                    equal(raises(nbd.Error, extents, h, "base:allocation").errno, "EIO", name)
+                else:
+                    got = extents(h, "base:allocation")
+                    equal(sum(n for _, n, _ in got), MIB, name)
+                    equal(all(n % 512 == 0 for _, n, _ in got), True, name)
+                reads_again(h)
+
+
+@test
+def lies_of_data(tmp):
+    "a server that disconnects in the midst, answers beyond the range or with nonsense: errors, and no harm"
+    import nbd
+    current = [None]
+
+    def answer(sock, kind, cookie, offset, length):
+        if current[0] == "half":
+            sock.sendall(struct.pack(">IHHQIQ", Liar.STRUCTURED, 1, 1, cookie, length + 8, offset) + bytes(length // 2))
+            return False
+        if current[0] == "beyond":
+            return Liar.chunk(sock, cookie, 1, struct.pack(">Q", 1 << 62) + bytes(length))
+        if current[0] == "more":
+            return Liar.chunk(sock, cookie, 1, struct.pack(">Q", offset) + bytes(length + 4096))
+        if current[0] == "hole":
+            return Liar.chunk(sock, cookie, 2, struct.pack(">QI", offset, 0xffffffff))
+        if current[0] == "cookie":
+            return Liar.chunk(sock, cookie + 7, 1, struct.pack(">Q", offset) + bytes(length))
+        if current[0] == "noise":
+            sock.sendall(os.urandom(4096))
+            return True
+        if current[0] == "error":
+            return Liar.chunk(sock, cookie, 0x8001, struct.pack(">IH", 28, 0))
+        return Liar.chunk(sock, cookie, 1, struct.pack(">Q", offset) + bytes(length))
+
+    with Liar(tmp, answer, flags=0x03) as liar:
+        with Daemon(tmp, *args(node(liar.path, read_only=True), writable="off")) as d:
+            h = d.nbd("n")
+            for name in ("half", "beyond", "more", "hole", "cookie", "noise", "error", None):
+                current[0] = name
+                if name:
+                    raises(nbd.Error, h.pread, 65536, 4096)
+                else:
+                    reads_again(h, 65536, 4096)
+            equal(liar.connections < 100, True, liar.connections)
+
 
 if __name__ == "__main__":
     main()
