@@ -21,6 +21,7 @@
 #endif
 
 #define PEM_MAX      (16u << 20) /* bytes of a file of certificates, keys or revocations */
+#define CLIENT_NAME  "qemu"      /* of who has no "username" */
 #define PSK_PRIORITY "+ECDHE-PSK:+DHE-PSK:+PSK"
 
 typedef struct TmTlsLoaded {
@@ -257,7 +258,7 @@ static bool load_x509(const TlsCreds *creds, TmTlsLoaded *loaded, GError **error
 static bool load_psk_client(const TlsCreds *creds, TmTlsLoaded *loaded, const char *path,
                             GError **error)
 {
-    const char *username = creds->username ? creds->username : "qemu";
+    const char *username = creds->username ? creds->username : CLIENT_NAME;
     g_autofree char *begin = g_strconcat(username, ":", NULL);
     g_auto(TmSecret) text = { 0 };
     char *line, *rest;
@@ -385,6 +386,22 @@ bool tm_tls_creds_server(const TmObject *object, GError **error)
 {
     return ((const TlsCreds *)object)->server ||
            tm_error_set(error, "Expecting TLS credentials with a server endpoint");
+}
+
+bool tm_tls_creds_files(const TmObject *object, TmTlsFiles *files, GError **error)
+{
+    const TlsCreds *creds = (const TlsCreds *)object;
+    bool psk = object->class == &tm_tls_creds_psk_class;
+
+    if (creds->server)
+        return tm_error_set(error, "Expecting TLS credentials with a client endpoint");
+    if (creds->password || creds->priority)
+        return tm_error_set(error, "TLS credentials '%s' have '%s', which a client can't use",
+                            object->id, creds->password ? "passwordid" : "priority");
+    *files = (TmTlsFiles){ .dir = creds->dir, .verify = creds->verify };
+    if (psk)
+        files->username = creds->username ? creds->username : CLIENT_NAME;
+    return true;
 }
 
 bool tm_tls_session_init(TmTlsSession *s, TmObject *object, GError **error)

@@ -16,6 +16,14 @@ typedef struct TmTlsSession {
     bool psk, verify;
 } TmTlsSession;
 
+/* A client's, for a library that reads the files itself; borrowed. */
+typedef struct TmTlsFiles {
+    const char *dir, *username; /* username: of a pre-shared key; else NULL */
+    bool verify;
+} TmTlsFiles;
+/* Errors: they are not a client's; they have what is not in those files: "passwordid",
+ * "priority". */
+bool tm_tls_creds_files(const TmObject *creds, TmTlsFiles *files, GError **error);
 /* Whether they are a server's. */
 bool tm_tls_creds_server(const TmObject *creds, GError **error);
 /* A server's side, without a transport yet, as @s. The peer's certificate is verified within the

@@ -5,6 +5,7 @@
 import random
 import struct
 
+import tls
 from harness import *
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -227,6 +228,76 @@ def below_a_tracker(tmp):
             equal(got[0][0] <= MIB and sum(got[0]) >= 2 * MIB, True, got)
             d.monitor  # the daemon lives
             equal(d.bitmap("r", "b")["persistent"], True)
+
+# ---- TLS
+
+
+def client_creds(d, kind, directory, name="c", **more):
+    d.qmp("object-add", {"qom-type": "tls-creds-" + kind, "id": name, "endpoint": "client", "dir": directory,
+                         **{k.replace("_", "-"): v for k, v in more.items()}})
+
+
+@test(needs=["certtool"])
+def tls_x509(tmp):
+    "certificates: the server's is verified by the host's name; what can't be verified is refused"
+    ca, other = (tls.Authority(os.path.join(tmp, n)) for n in ("ca", "other"))
+    server = ca.issue(os.path.join(tmp, "server"), "server")
+    client = ca.issue(os.path.join(tmp, "client"), "client")
+    stranger = other.issue(os.path.join(tmp, "stranger"), "client")
+    with tls.tls_server(tmp, tls.x509(server), more="tls-creds=t0,tls-required=on") as s, \
+            Daemon(tmp, name="e") as d:
+        run_on_tcp(s)
+        port = s.port
+        inet = lambda host, name="n", **more: {"driver": "nbd", "node-name": name, "export": "disk0", "server": {
+            "type": "inet", "host": host, "port": port}, **{k.replace("_", "-"): v for k, v in more.items()}}
+        refused = lambda match, n: raises(QMPError, d.qmp, "blockdev-add", n, match=match)
+        client_creds(d, "x509", client)
+        client_creds(d, "x509", stranger, "stranger")
+        client_creds(d, "x509", client, "blind", verify_peer=False)
+        d.qmp("object-add", {"qom-type": "tls-creds-x509", "id": "s", "endpoint": "server", "dir": server})
+        refused("Failed to negotiate", inet("127.0.0.1"))
+        refused("nosuch", inet("127.0.0.1", tls_creds="nosuch"))
+        refused("client endpoint", inet("127.0.0.1", tls_creds="s"))
+        refused("Failed to negotiate", inet("127.0.0.1", tls_creds="stranger"))
+        refused("Failed to negotiate|tls-hostname", inet("127.0.0.1", tls_creds="c", tls_hostname="example.org"))
+        d.qmp("blockdev-add", inet("localhost", tls_creds="c", read_only=True))
+        d.qmp("blockdev-add", inet("localhost", "m", tls_creds="blind", read_only=True))
+        raises(QMPError, d.qmp, "object-del", id="c", match="in use")
+        d.qmp("block-export-add", type="nbd", id="e", node_name="n")
+        equal(d.nbd("n").pread(512, 0), bytes(512))
+
+
+def run_on_tcp(s):
+    s.qmp("nbd-server-stop")
+    s.qmp("nbd-server-start", {"addr": {"type": "inet", "data": {"host": "localhost", "port": "0"}},
+                               "tls-creds": "t0", "tls-required": True})
+    s.qmp("block-export-add", type="nbd", id="again", node_name="disk0", name="disk0", writable=True)
+    s.port = s.qmp("query-nbd-servers")[0]["addresses"][0]["port"]
+
+
+@test
+def tls_psk(tmp):
+    "pre-shared keys: the right one connects, by unix sockets too, and again after the server's end; a wrong one not"
+    import nbd
+    directory, _ = tls.psk(os.path.join(tmp, "keys"), "qemu", "alice")
+    wrong, _ = tls.psk(os.path.join(tmp, "wrong"), "alice")
+    creds = "tls-creds-psk,id=t0,endpoint=server,dir=" + directory
+    with tls.tls_server(tmp, creds) as s, Daemon(tmp, name="e") as d:
+        client_creds(d, "psk", directory)
+        client_creds(d, "psk", directory, "alice", username="alice")
+        client_creds(d, "psk", wrong, "wrong", username="alice")
+        options = {"export": "disk0", "read_only": True}
+        raises(QMPError, d.qmp, "blockdev-add", node(s.nbd_path, tls_creds="wrong", **options),
+               match="Failed to negotiate")
+        d.qmp("blockdev-add", node(s.nbd_path, "a", tls_creds="alice", **options))
+        d.qmp("blockdev-add", node(s.nbd_path, tls_creds="c", reconnect_delay=20, **options))
+        d.qmp("block-export-add", type="nbd", id="e", node_name="n")
+        h = d.nbd("n")
+        equal(h.pread(512, 0), bytes(512))
+        s.stop()
+        with tls.tls_server(tmp, creds):
+            equal(h.pread(512, 0), bytes(512))
+
 
 # ---- servers that go, hang and lie
 

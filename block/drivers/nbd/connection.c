@@ -313,6 +313,7 @@ static bool has_peer(int fd)
 static bool negotiate(BlkNbdConnection *x, struct nbd_handle *nbd, int64_t until, GError **error)
 {
     bool there = false;
+    short events;
 
     while (nbd_aio_is_ready(nbd) != 1) {
         if (over(nbd)) {
@@ -321,8 +322,9 @@ static bool negotiate(BlkNbdConnection *x, struct nbd_handle *nbd, int64_t until
         }
         if (ending(x) || g_get_monotonic_time() >= until)
             return give_up(x, error);
+        events = wait_socket(x, nbd_aio_get_fd(nbd), nbd_aio_get_direction(nbd), until);
         there |= has_peer(nbd_aio_get_fd(nbd));
-        notify(nbd, wait_socket(x, nbd_aio_get_fd(nbd), nbd_aio_get_direction(nbd), until));
+        notify(nbd, events);
     }
     keep_alive(nbd_aio_get_fd(nbd));
     return true;

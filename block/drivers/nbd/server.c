@@ -5,6 +5,7 @@
  * Options, messages and file names are QEMU's (qapi BlockdevOptionsNbd, SocketAddress). Immutable
  * once made: any number of connections use it at once. */
 #include "block/drivers/nbd/nbd.h"
+#include "block/graph.h"
 #include "util/error.h"
 
 #include <errno.h>
@@ -12,6 +13,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #define TEXT_MAX 4096u /* bytes of a name, by the protocol */
 
@@ -19,7 +21,10 @@ struct BlkNbdServer {
     char *type, *path, *host, *port; /* as the address has them, or NULL; vsock: host is the cid */
     int family;                      /* of inet */
     char *export, *context, *text;
-    bool bitmap; /* the context is x-dirty-bitmap's */
+    bool bitmap;     /* the context is x-dirty-bitmap's */
+    TmObject *creds; /* a reference; NULL: no TLS */
+    TmTlsFiles tls;
+    char *tls_hostname; /* that the certificate has to have; NULL: none */
 };
 
 /* ---- options */
@@ -127,11 +132,66 @@ static bool parse_names(BlkNbdServer *s, struct tidemark_node *node)
            refuse(node, "x-dirty-bitmap query too long to send to %s", "server");
 }
 
+/* Of libnbd; static. */
+static const char *version(void)
+{
+    struct nbd_handle *nbd = nbd_create();
+    const char *text = nbd ? nbd_get_version(nbd) : NULL;
+
+    nbd_close(nbd);
+    return text ? text : "";
+}
+
+/* Since that version libnbd checks a certificate even where it knows no name. */
+static bool verifies_all(void)
+{
+    g_auto(GStrv) parts = g_strsplit(version(), ".", 3);
+    guint64 number = 0;
+
+    for (size_t i = 0; i < 3; i++)
+        number = 1000 * number + (parts[i] ? g_ascii_strtoull(parts[i], NULL, 10) : 0);
+    return g_strv_length(parts) == 3 && number >= 1020003;
+}
+
+/* What would not be verified is refused. The name is the host's, as libnbd was given it. */
+static bool check_verified(const BlkNbdServer *s, struct tidemark_node *node)
+{
+    if (s->tls.username || !s->tls.verify)
+        return true;
+#if !LIBNBD_HAVE_NBD_SET_TLS_HOSTNAME
+    if (s->tls_hostname && g_strcmp0(s->tls_hostname, s->host))
+        return refuse(node, "libnbd %s can't verify a certificate by 'tls-hostname'", version());
+    if (s->family != AF_UNSPEC)
+        return refuse(node, "libnbd %s can't verify a certificate with 'ipv4' or 'ipv6'",
+                      version());
+#endif
+    return g_str_equal(s->type, "inet") || verifies_all() ||
+           refuse(node,
+                  "libnbd %s verifies certificates on TCP only; on such a connection "
+                  "tls-creds-psk or verify-peer=off are possible",
+                  version());
+}
+
+static bool parse_tls(BlkNbdServer *s, struct tidemark_node *node)
+{
+    const char *id = blk_host.option_string(node, "tls-creds");
+    g_autoptr(GError) error = NULL;
+
+    if (!id)
+        return true;
+    s->creds =
+        tm_objects_get(blk_graph_objects(blk_node_graph(node)), id, TM_OBJECT_TLS_CREDS, &error);
+    s->tls_hostname = dup_option(node, "tls-hostname");
+    if (!s->creds || !tm_tls_creds_files(s->creds, &s->tls, &error))
+        return refuse(node, "%s", error->message);
+    return check_verified(s, node);
+}
+
 BlkNbdServer *blk_nbd_server_new(struct tidemark_node *node)
 {
     BlkNbdServer *s = g_new0(BlkNbdServer, 1);
 
-    if (parse_address(s, node) && parse_names(s, node))
+    if (parse_address(s, node) && parse_names(s, node) && parse_tls(s, node))
         return s;
     blk_nbd_server_free(s);
     return NULL;
@@ -148,6 +208,8 @@ void blk_nbd_server_free(BlkNbdServer *s)
     g_free(s->export);
     g_free(s->context);
     g_free(s->text);
+    g_free(s->tls_hostname);
+    tm_object_unref(s->creds);
     g_free(s);
 }
 
@@ -247,13 +309,45 @@ static bool begin(const BlkNbdServer *s, struct nbd_handle *nbd, GError **error)
     return ret == 0;
 }
 
+/* Without the authorities' certificates libnbd would trust those of the system. */
+static bool use_certificates(const BlkNbdServer *s, struct nbd_handle *nbd, GError **error)
+{
+    g_autofree char *ca = g_build_filename(s->tls.dir, "ca-cert.pem", NULL);
+
+    if (access(ca, R_OK) < 0)
+        return tm_error_set_errno(error, errno, "Unable to access credentials %s", ca);
+#if LIBNBD_HAVE_NBD_SET_TLS_HOSTNAME
+    if (s->tls_hostname && nbd_set_tls_hostname(nbd, s->tls_hostname) < 0)
+        return tm_error_set(error, "libnbd: %s", nbd_get_error());
+#endif
+    return (nbd_set_tls_certificates(nbd, s->tls.dir) == 0 &&
+            nbd_set_tls_verify_peer(nbd, s->tls.verify) == 0) ||
+           tm_error_set(error, "libnbd: %s", nbd_get_error());
+}
+
+static bool use_tls(const BlkNbdServer *s, struct nbd_handle *nbd, GError **error)
+{
+    g_autofree char *keys = NULL;
+
+    if (!s->creds)
+        return true;
+    if (nbd_set_tls(nbd, LIBNBD_TLS_REQUIRE) < 0)
+        return tm_error_set(error, "libnbd: %s", nbd_get_error());
+    if (!s->tls.username)
+        return use_certificates(s, nbd, error);
+    keys = g_build_filename(s->tls.dir, "keys.psk", NULL);
+    return (nbd_set_tls_username(nbd, s->tls.username) == 0 &&
+            nbd_set_tls_psk_file(nbd, keys) == 0) ||
+           tm_error_set(error, "libnbd: %s", nbd_get_error());
+}
+
 struct nbd_handle *blk_nbd_server_connect(const BlkNbdServer *s, GError **error)
 {
     struct nbd_handle *nbd = nbd_create();
 
     if (nbd && nbd_set_export_name(nbd, s->export ? s->export : "") == 0 &&
         nbd_add_meta_context(nbd, s->context) == 0) {
-        if (begin(s, nbd, error))
+        if (use_tls(s, nbd, error) && begin(s, nbd, error))
             return nbd;
     } else {
         tm_error_set(error, "libnbd: %s", nbd_get_error());
