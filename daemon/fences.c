@@ -117,12 +117,14 @@ static int forbid(scmp_filter_ctx filter, const char *name)
     return call == __NR_SCMP_ERROR ? 0 : seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), call, 0);
 }
 
-static int fill(scmp_filter_ctx filter)
+static int fill(scmp_filter_ctx filter, bool connects)
 {
     int err = 0;
 
     for (size_t i = 0; i < G_N_ELEMENTS(forbidden) && !err; i++)
         err = forbid(filter, forbidden[i]);
+    if (!err && !connects)
+        err = forbid(filter, "connect");
     /* Threads may be made, processes not; clone3's flags are out of a filter's sight, and the C
      * library falls back to clone. */
     if (!err)
@@ -138,14 +140,14 @@ static int fill(scmp_filter_ctx filter)
     return err;
 }
 
-int seccomp_restrict(void)
+int seccomp_restrict(bool connects)
 {
     scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ALLOW);
     int err;
 
     if (!filter)
         return -ENOMEM;
-    err = fill(filter);
+    err = fill(filter, connects);
     if (!err)
         err = seccomp_load(filter);
     seccomp_release(filter);

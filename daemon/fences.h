@@ -14,7 +14,7 @@ int landlock_version(void);
  * given, whatever is not below one of them. A path that doesn't exist is passed over; one that
  * begins with "r:" is for reading only. 0 or -errno. */
 int landlock_restrict(int version, char *const *paths);
-/* 0 or -errno. */
-int seccomp_restrict(void);
+/* @connects: the process may connect sockets. 0 or -errno. */
+int seccomp_restrict(bool connects);
 /* "NAME[:GROUP]", numbers or names. */
 bool identity_drop(const char *who, GError **error);

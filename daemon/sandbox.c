@@ -3,6 +3,7 @@
 /* daemon/sandbox.c: what the command line names, and which fences stand; see the header. */
 #include "daemon/sandbox.h"
 
+#include "block/registry.h"
 #include "daemon/fences.h"
 #include "qmp/context.h"
 #include "qmp/keyval.h"
@@ -22,6 +23,7 @@ struct Sandbox {
     GPtrArray *paths; /* strings; "r:": for reading only */
     char *in_root;    /* a file in the root directory, which stays closed; or NULL */
     bool stands;      /* the fence of files does */
+    bool connects;    /* to servers, for nodes */
 };
 
 /* What the C library and the libraries that it loads read: resolving names, plug-ins, time, TLS. */
@@ -115,17 +117,50 @@ static void each_path(json_object *value, bool object, void (*fn)(void *, const 
     {
         if (json_object_is_type(child, json_type_string) && names_path(object, member))
             fn(opaque, json_object_get_string(child));
-        each_path(child, object, fn, opaque);
+        if (strcmp(member, "server")) /* a peer's socket needs no access to files */
+            each_path(child, object, fn, opaque);
     }
+}
+
+static bool is_local(const char *driver)
+{
+    for (const BlkBuiltin *b = blk_builtins; b->driver; b++) {
+        if (g_str_equal(b->driver->name, driver))
+            return !b->remote;
+    }
+    return false; /* a plug-in may do what it likes */
+}
+
+/* Whether a node in @value connects to servers. */
+static bool connects(json_object *value)
+{
+    if (json_object_is_type(value, json_type_array)) {
+        for (size_t i = 0; i < json_object_array_length(value); i++) {
+            if (connects(json_object_array_get_idx(value, i)))
+                return true;
+        }
+    }
+    if (!json_object_is_type(value, json_type_object))
+        return false;
+    json_object_object_foreach(value, member, child)
+    {
+        if (connects(child) ||
+            (json_object_is_type(child, json_type_string) && !strcmp(member, "driver") &&
+             !is_local(json_object_get_string(child))))
+            return true;
+    }
+    return false;
 }
 
 /* Mistakes in the text are reported when the option is carried out. */
 static void collect_option(Sandbox *x, CmdKind kind, const char *text)
 {
+    const char *implied = kind == CMD_BLOCKDEV ? "driver" : "type";
     json_object *value =
-        *text == '{' ? json_tokener_parse(text) : qmp_keyval_parse(text, "type", NULL);
+        *text == '{' ? json_tokener_parse(text) : qmp_keyval_parse(text, implied, NULL);
 
     each_path(value, kind == CMD_OBJECT, add_file, x);
+    x->connects |= kind == CMD_BLOCKDEV && connects(value);
     json_object_put(value);
 }
 
@@ -210,8 +245,10 @@ Sandbox *sandbox_new(const GArray *options, GError **error)
     x->paths = g_ptr_array_new_with_free_func(g_free);
     collect_all(x, options);
     for (guint i = 0; i < options->len; i++) {
-        if (g_array_index(options, CmdOption, i).kind == CMD_MONITOR)
+        if (g_array_index(options, CmdOption, i).kind == CMD_MONITOR) {
             x->given = false;
+            x->connects = true;
+        }
     }
     for (guint i = 0; i < options->len; i++) {
         const CmdOption *option = &g_array_index(options, CmdOption, i);
@@ -286,7 +323,7 @@ bool sandbox_calls(Sandbox *x, const GArray *options, GError **error)
 #endif
     if (x->mode == MODE_OFF)
         return true;
-    err = seccomp_restrict();
+    err = seccomp_restrict(x->connects);
     return !err || missing(x, "system calls can't be restricted", -err, error);
 }
 

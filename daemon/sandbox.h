@@ -10,7 +10,8 @@
  *    file, every file can be reached unless the option says `files=given`; in either case no
  *    program can be executed and no device, directory or symbolic link be made.
  *  - calls (seccomp): no new processes and programs, no tracing, mounting, namespaces, kernel
- *    modules, keys, clocks, other identities.
+ *    modules, keys, clocks, other identities; and no connections to others, unless a node of the
+ *    command line or the client of a monitor may want some.
  *  - identity: --user gives up root's once everything that the command line names is open.
  *
  * Threads: the main one. */

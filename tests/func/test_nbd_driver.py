@@ -435,6 +435,18 @@ def nbd_has_fua(kit):
 
 
 @test(needs=["nbdkit"])
+def sandboxed(tmp):
+    "a daemon without a monitor connects to the servers of its nodes, again too"
+    with Kit(tmp, "memory", "1M") as kit:
+        with Daemon(tmp, *args(node(kit.path)), "--sandbox", "auto", qmp=False) as d:
+            h = d.nbd("n")
+            reads_again(h)
+            kit.kill()
+            kit.start()
+            reads_again(h)
+
+
+@test(needs=["nbdkit"])
 def another_size(tmp):
     "a server that comes back with another size is not used, and the log says why"
     import nbd

@@ -41,7 +41,7 @@ static int exec_it(void)
 {
     static char *const argv[] = { "true", NULL };
 
-    if (seccomp_restrict())
+    if (seccomp_restrict(true))
         return 255;
     execv("/bin/true", argv);
     return errno;
@@ -51,7 +51,7 @@ static int fork_it(void)
 {
     pid_t child;
 
-    if (seccomp_restrict())
+    if (seccomp_restrict(true))
         return 255;
     child = fork();
     return child < 0 ? errno : 0;
@@ -59,21 +59,21 @@ static int fork_it(void)
 
 static int mount_it(void)
 {
-    if (seccomp_restrict())
+    if (seccomp_restrict(true))
         return 255;
     return mount("none", "/tmp", "tmpfs", 0, NULL) < 0 ? errno : 0;
 }
 
 static int trace_it(void)
 {
-    if (seccomp_restrict())
+    if (seccomp_restrict(true))
         return 255;
     return ptrace(PTRACE_TRACEME, 0, NULL, NULL) < 0 ? errno : 0;
 }
 
 static int become_it(void)
 {
-    if (seccomp_restrict())
+    if (seccomp_restrict(true))
         return 255;
     return setuid(getuid()) < 0 ? errno : 0;
 }
@@ -89,7 +89,7 @@ static int thread_it(void)
     void *result = NULL;
     int err;
 
-    if (seccomp_restrict())
+    if (seccomp_restrict(true))
         return 255;
     err = pthread_create(&t, NULL, thread, NULL);
     return err ? err : pthread_join(t, &result) || result != dir;
@@ -110,10 +110,32 @@ static int old_thread_it(void)
     pthread_t t;
     void *result = NULL;
 
-    if (pipe(other_end) || pthread_create(&t, NULL, old_thread, dir) || seccomp_restrict() ||
+    if (pipe(other_end) || pthread_create(&t, NULL, old_thread, dir) || seccomp_restrict(true) ||
         write(other_end[1], "", 1) != 1 || pthread_join(t, &result))
         return 255;
     return result != dir;
+}
+
+/* Nobody listens there. */
+static int connect_it(bool may)
+{
+    struct sockaddr_un to = { .sun_family = AF_UNIX };
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+    snprintf(to.sun_path, sizeof(to.sun_path), "%s/nobody", dir);
+    if (fd < 0 || seccomp_restrict(may))
+        return 255;
+    return connect(fd, (struct sockaddr *)&to, sizeof(to)) < 0 ? errno : 0;
+}
+
+static int connect_forbidden(void)
+{
+    return connect_it(false);
+}
+
+static int connect_allowed(void)
+{
+    return connect_it(true);
 }
 
 START_TEST(forbidden_system_calls_fail)
@@ -125,6 +147,8 @@ START_TEST(forbidden_system_calls_fail)
     ck_assert_int_eq(in_child(become_it), EPERM);
     ck_assert_int_eq(in_child(thread_it), 0);
     ck_assert_int_eq(in_child(old_thread_it), 0);
+    ck_assert_int_eq(in_child(connect_forbidden), EPERM);
+    ck_assert_int_eq(in_child(connect_allowed), ENOENT);
 }
 END_TEST
 

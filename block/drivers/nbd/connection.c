@@ -301,30 +301,17 @@ static bool give_up(BlkNbdConnection *x, GError **error)
                         ending(x) ? "the node is being closed" : "no answer in time");
 }
 
-static bool has_peer(int fd)
-{
-    struct sockaddr_storage address;
-    socklen_t length = sizeof(address);
-
-    return getpeername(fd, (struct sockaddr *)&address, &length) == 0;
-}
-
 /* Nobody else sees the handle yet. */
 static bool negotiate(BlkNbdConnection *x, struct nbd_handle *nbd, int64_t until, GError **error)
 {
-    bool there = false;
-    short events;
-
     while (nbd_aio_is_ready(nbd) != 1) {
         if (over(nbd)) {
-            blk_nbd_server_failed(x->disk->server, there, error);
+            blk_nbd_server_failed(x->disk->server, error);
             return false;
         }
         if (ending(x) || g_get_monotonic_time() >= until)
             return give_up(x, error);
-        events = wait_socket(x, nbd_aio_get_fd(nbd), nbd_aio_get_direction(nbd), until);
-        there |= has_peer(nbd_aio_get_fd(nbd));
-        notify(nbd, events);
+        notify(nbd, wait_socket(x, nbd_aio_get_fd(nbd), nbd_aio_get_direction(nbd), until));
     }
     keep_alive(nbd_aio_get_fd(nbd));
     return true;

@@ -77,8 +77,8 @@ struct nbd_handle *blk_nbd_server_connect(const BlkNbdServer *server, GError **e
 const char *blk_nbd_server_context(const BlkNbdServer *server);
 bool blk_nbd_server_bitmap(const BlkNbdServer *server); /* it is x-dirty-bitmap's, so a must */
 bool blk_nbd_server_depth(const BlkNbdServer *server);  /* it is allocation depth */
-/* The error of libnbd's on the way there. @connected: the server is there, but won't. */
-void blk_nbd_server_failed(const BlkNbdServer *server, bool connected, GError **error);
+/* libnbd's last error in this thread, on the way to being ready. */
+void blk_nbd_server_failed(const BlkNbdServer *server, GError **error);
 /* QEMU's file name of such a node; NULL: there is none. Returned. */
 char *blk_nbd_filename(struct tidemark_node *node);
 

@@ -254,19 +254,33 @@ char *blk_nbd_filename(struct tidemark_node *node)
 
 /* ---- connecting */
 
-void blk_nbd_server_failed(const BlkNbdServer *s, bool connected, GError **error)
+/* By libnbd's "FUNCTION: STEP: ...": a step on the way to the server, or else it is there and
+ * won't. */
+static bool is_on_the_way(const char *why)
+{
+    static const char *const steps[] = { "connect", "socket", "getsockopt", "getaddrinfo" };
+    const char *step = strstr(why, ": ");
+
+    for (size_t i = 0; step && i < G_N_ELEMENTS(steps); i++) {
+        if (g_str_has_prefix(step + 2, steps[i]))
+            return true;
+    }
+    return false;
+}
+
+void blk_nbd_server_failed(const BlkNbdServer *s, GError **error)
 {
     int err = nbd_get_errno();
-    const char *why = nbd_get_error();
+    const char *why = nbd_get_error() ? nbd_get_error() : "unknown";
+    bool on_the_way = is_on_the_way(why);
 
-    if (connected && err == ENOENT)
-        tm_error_set(error, "Requested export not available: %s", why ? why : "unknown");
-    else if (!connected && err)
+    if (on_the_way && err)
         tm_error_set_errno(error, err, "Failed to connect to '%s'", s->text);
+    else if (err == ENOENT)
+        tm_error_set(error, "Requested export not available: %s", why);
     else
         tm_error_set(error, "Failed to %s '%s': %s",
-                     connected ? "negotiate with NBD server" : "connect to", s->text,
-                     why ? why : "unknown");
+                     on_the_way ? "connect to" : "negotiate with NBD server", s->text, why);
 }
 
 /* Of a family alone libnbd knows nothing, but it takes numbers as names. */
@@ -291,7 +305,7 @@ static bool connect_inet(const BlkNbdServer *s, struct nbd_handle *nbd, GError *
         return false;
     if (nbd_aio_connect_tcp(nbd, s->family == AF_UNSPEC ? s->host : host, s->port) == 0)
         return true;
-    blk_nbd_server_failed(s, false, error);
+    blk_nbd_server_failed(s, error);
     return false;
 }
 
@@ -305,7 +319,7 @@ static bool begin(const BlkNbdServer *s, struct nbd_handle *nbd, GError **error)
                   : nbd_aio_connect_vsock(nbd, (uint32_t)g_ascii_strtoull(s->host, NULL, 10),
                                           (uint32_t)g_ascii_strtoull(s->port, NULL, 10));
     if (ret < 0)
-        blk_nbd_server_failed(s, false, error);
+        blk_nbd_server_failed(s, error);
     return ret == 0;
 }
 
