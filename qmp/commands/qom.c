@@ -29,7 +29,7 @@ static bool not_found(const char *path, GError **error)
 static bool is_container(const char *path)
 {
     return g_str_equal(path, "/") || g_str_equal(path, OBJECTS) ||
-           g_str_equal(path, OBJECTS + strlen("/"));
+           g_str_equal(path, &OBJECTS[strlen("/")]);
 }
 
 static TmObject *find(QmpCall *call, const char *path)
