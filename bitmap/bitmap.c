@@ -145,8 +145,11 @@ bool bmp_bitmap_check_not_busy(const BmpBitmap *bitmap, GError **error)
 
 bool bmp_bitmap_check_usable(const BmpBitmap *bitmap, GError **error)
 {
-    if (!bmp_bitmap_check_not_busy(bitmap, error))
-        return false;
+    return bmp_bitmap_check_not_busy(bitmap, error) && bmp_bitmap_check_consistent(bitmap, error);
+}
+
+bool bmp_bitmap_check_consistent(const BmpBitmap *bitmap, GError **error)
+{
     return !bitmap->inconsistent ||
            tm_error_set(error,
                         "Bitmap '%s' is inconsistent and cannot be used (%s); try "

@@ -183,6 +183,7 @@ bool bmp_bitmap_busy(const BmpBitmap *bitmap);
 /* false with QEMU's message if the bitmap is busy: "Bitmap 'X' is currently in use by another
  * operation and cannot be used". */
 bool bmp_bitmap_check_usable(const BmpBitmap *bitmap, GError **error);
+bool bmp_bitmap_check_consistent(const BmpBitmap *bitmap, GError **error); /* whether busy or not */
 
 /* Dirty bytes as QEMU counts them: dirty granules times the granularity, so that a dirty last
  * granule counts whole even where the disk ends inside it. Folds what is pending; within a change,

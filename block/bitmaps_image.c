@@ -140,7 +140,7 @@ bool blk_bitmaps_may_resize(BlkNode *node, uint64_t size, GError **error)
 
         if (!bmp_bitmap_persistent(bitmap))
             continue;
-        if (!bmp_bitmap_check_usable(bitmap, error))
+        if (!bmp_bitmap_check_consistent(bitmap, error))
             return false;
         if (!kept->may_keep(node->handle, bmp_bitmap_name(bitmap), bmp_bitmap_granularity(bitmap),
                             size, 0, 0, &why))

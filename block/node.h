@@ -46,13 +46,15 @@ char *blk_node_filename(const BlkNode *node);
 bool blk_node_option_bool(const BlkNode *node, const char *name);
 const char *blk_node_option_string(const BlkNode *node, const char *name);
 
-/* What a user of a node does with it, or lets others do (block/permissions.h); QEMU's. */
+/* What a user of a node does with it, or lets others do (block/permissions.h); QEMU's, and GROW: to
+ * make it longer. RESIZE makes it longer or shorter; who shares it shares GROW, too. */
 enum {
     BLK_PERM_CONSISTENT_READ = 1,
     BLK_PERM_WRITE = 2,
     BLK_PERM_WRITE_UNCHANGED = 4, /* what doesn't change what is read */
     BLK_PERM_RESIZE = 8,
-    BLK_PERM_ALL = 15,
+    BLK_PERM_GROW = 16,
+    BLK_PERM_ALL = 31,
 };
 
 /* Users are parents, exports and jobs: while there is one, blockdev-del refuses. @what is for

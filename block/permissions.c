@@ -24,6 +24,7 @@ const char *const blk_perm_names[BLK_PERMS] = {
     [NUMBER(BLK_PERM_WRITE)] = "write",
     [NUMBER(BLK_PERM_WRITE_UNCHANGED)] = "write unchanged",
     [NUMBER(BLK_PERM_RESIZE)] = "resize",
+    [NUMBER(BLK_PERM_GROW)] = "resize", /* QEMU has one word for both */
 };
 G_STATIC_ASSERT(BLK_PERM_ALL == (1u << BLK_PERMS) - 1);
 
@@ -61,7 +62,7 @@ static Perms of_child(const BlkNode *parent, unsigned index, const BlkNode *chil
         all = of_format(parent, all);
     else if (role == BLK_ROLE_BACKING)
         all = of_backing(all);
-    all.shares &= ~(unsigned)BLK_PERM_RESIZE;
+    all.shares &= ~(unsigned)(BLK_PERM_RESIZE | BLK_PERM_GROW);
     if (blk_builtin_of(parent->driver)->permit)
         blk_builtin_of(parent->driver)->permit(parent->options, &all.needs, &all.shares);
     if (blk_options_bool(child->options, "force-share"))
@@ -223,6 +224,12 @@ static bool lockable(const BlkNode *node)
     return node->open && blk_builtin_of(node->driver)->locks;
 }
 
+/* What other programs are to share: they know of one permission for both. */
+static unsigned locked(Perms all)
+{
+    return all.needs & BLK_PERM_GROW ? all.needs | BLK_PERM_RESIZE : all.needs;
+}
+
 /* What other programs are not to do. */
 static unsigned unshared(const BlkNode *node, Perms all)
 {
@@ -243,7 +250,7 @@ static bool take(BlkNode *node, GError **error)
     if (!lockable(node))
         return true;
     g_clear_pointer(&node->error, g_free);
-    ret = blk_builtin_of(node->driver)->locks->take(node->handle, all.needs, unshared(node, all));
+    ret = blk_builtin_of(node->driver)->locks->take(node->handle, locked(all), unshared(node, all));
     if (ret == 0)
         return true;
     return node->error ? tm_error_set(error, "%s", node->error)
@@ -266,7 +273,8 @@ static void keep_all(const Refresh *r)
         Perms all = cumulative(node);
 
         if (lockable(node))
-            blk_builtin_of(node->driver)->locks->keep(node->handle, all.needs, unshared(node, all));
+            blk_builtin_of(node->driver)
+                ->locks->keep(node->handle, locked(all), unshared(node, all));
     }
 }
 

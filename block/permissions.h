@@ -43,7 +43,9 @@ bool blk_permissions_written(BlkNode *node);
 bool blk_permissions_written_beside(BlkNode *node, const GPtrArray *nodes);
 
 /* How they are called; number i is that of the bit 1 << i. */
-#define BLK_PERMS 4
+#define BLK_PERMS 5
+/* The first are those that image locks know. */
+#define BLK_PERMS_LOCKED 4
 extern const char *const blk_perm_names[BLK_PERMS];
 
 /* How a driver takes image locks. @needs and @unshared: BLK_PERM_*. */

@@ -75,12 +75,13 @@ static bool resize(BlkNode *node, uint64_t size, GError **error)
 
 bool blk_graph_resize(BlkGraph *graph, BlkNode *node, uint64_t size, GError **error)
 {
+    unsigned needs = size < blk_node_size(node) ? BLK_PERM_RESIZE : BLK_PERM_GROW;
     BlkUser *user;
     bool ok;
 
     if (blk_node_read_only(node))
         return tm_error_set(error, "Image is read-only");
-    user = blk_node_use(node, BLK_USER_UNNAMED, BLK_PERM_RESIZE, BLK_PERM_ALL, error);
+    user = blk_node_use(node, BLK_USER_UNNAMED, needs, BLK_PERM_ALL, error);
     if (!user)
         return false;
     ok = blk_bitmaps_may_resize(node, size, error) && blk_disk_claim(node, error) &&

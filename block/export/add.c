@@ -146,7 +146,8 @@ static bool find_allowed(BlkExport *x, const BlkExportOptions *o, GError **error
     return true;
 }
 
-/* In two steps, so that conflicts are reported in QEMU's order. */
+/* In two steps, so that conflicts are reported in QEMU's order. The node may grow meanwhile: a
+ * session keeps the size that it was given. */
 static bool use_node(BlkExport *x, BlkNode *node, GError **error)
 {
     unsigned needs = BLK_PERM_CONSISTENT_READ | (x->writable ? BLK_PERM_WRITE : 0);

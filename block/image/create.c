@@ -77,7 +77,8 @@ static bool use_node(BlkImageCreate *c, json_object *value, BlkUser **user, GErr
 /* From here on nobody else makes it longer or shorter. */
 static bool hold_size(BlkUser *user, GError **error)
 {
-    return !user || blk_user_set(user, NEEDS, BLK_PERM_ALL & ~BLK_PERM_RESIZE, error);
+    return !user ||
+           blk_user_set(user, NEEDS, BLK_PERM_ALL & ~(BLK_PERM_RESIZE | BLK_PERM_GROW), error);
 }
 
 /* A device stays as long as it is; what a file holds is gone. */

@@ -145,7 +145,7 @@ static json_object *chain_options(GPtrArray *layers, const TcImageOptions *optio
 static bool use(TcImage *image, BlkNode *node, bool writes, GError **error)
 {
     unsigned needs = BLK_PERM_CONSISTENT_READ | (writes ? BLK_PERM_WRITE : 0);
-    unsigned shares = writes ? BLK_PERM_ALL : BLK_PERM_ALL & ~BLK_PERM_RESIZE;
+    unsigned shares = writes ? BLK_PERM_ALL : BLK_PERM_ALL & ~(BLK_PERM_RESIZE | BLK_PERM_GROW);
     BlkUser *user = blk_node_use(node, "this program", needs, shares, error);
 
     if (user)

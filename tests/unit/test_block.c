@@ -269,12 +269,14 @@ START_TEST(resize_marks_what_has_grown)
     path = g_build_filename(dir, "disk", NULL);
     node = add("{\"driver\":\"file\",\"node-name\":\"f\",\"filename\":\"%s\"}", path);
     bitmap = add_bitmap(node, "b", 65536);
-    user = blk_node_use(node, "a test", 0, BLK_PERM_ALL & ~BLK_PERM_RESIZE, NULL);
+    user = blk_node_use(node, "a test", 0, BLK_PERM_ALL & ~(BLK_PERM_RESIZE | BLK_PERM_GROW), NULL);
     ck_assert_ptr_nonnull(user);
     ck_assert(!blk_graph_resize(graph, node, 2 * MIB, &error));
     ck_assert_ptr_nonnull(strstr(error->message, "a test"));
-    blk_node_release(user);
+    ck_assert(blk_user_set(user, 0, BLK_PERM_ALL & ~BLK_PERM_RESIZE, NULL));
+    ck_assert(!blk_graph_resize(graph, node, MIB / 2, NULL));
     ck_assert(blk_graph_resize(graph, node, 2 * MIB, NULL));
+    blk_node_release(user);
     ck_assert_uint_eq(blk_node_size(node), 2 * MIB);
     ck_assert_uint_eq(bmp_bitmap_count(bitmap), MIB);
     ck_assert(blk_graph_resize(graph, node, MIB / 2, NULL));

@@ -47,7 +47,7 @@ static int byte_held(const FileDisk *file, int byte)
 
 static void give_back(FileDisk *file, unsigned perms, int base)
 {
-    for (int i = 0; i < BLK_PERMS; i++) {
+    for (int i = 0; i < BLK_PERMS_LOCKED; i++) {
         if (perms & BIT(i))
             byte_lock(file, F_UNLCK, base + i);
     }
@@ -55,7 +55,7 @@ static void give_back(FileDisk *file, unsigned perms, int base)
 
 static int take(FileDisk *file, unsigned perms, int base)
 {
-    for (int i = 0; i < BLK_PERMS; i++) {
+    for (int i = 0; i < BLK_PERMS_LOCKED; i++) {
         int ret = perms & BIT(i) ? byte_lock(file, F_RDLCK, base + i) : 0;
 
         if (ret == 0)
@@ -73,7 +73,7 @@ static int take(FileDisk *file, unsigned perms, int base)
 /* Fails if another one holds a byte of @perms. */
 static int check(FileDisk *file, unsigned perms, int base)
 {
-    for (int i = 0; i < BLK_PERMS; i++) {
+    for (int i = 0; i < BLK_PERMS_LOCKED; i++) {
         int held = perms & BIT(i) ? byte_held(file, base + i) : 0;
 
         if (held == 0)
