@@ -35,11 +35,13 @@ static int flush(BlkNode *node)
 
 int blk_node_flush(BlkNode *node)
 {
+    uint64_t began = blk_counters_now();
     int ret;
 
     blk_quiesce_enter(&node->quiesce);
     ret = flush(node);
     blk_quiesce_leave(&node->quiesce);
+    blk_counters_add(&node->counters, BLK_COUNT_FLUSH, 0, 0, ret, blk_counters_now() - began);
     return ret;
 }
 

@@ -52,6 +52,11 @@ BmpSet *blk_node_bitmaps(BlkNode *node)
     return node->bitmaps;
 }
 
+void blk_node_counts(const BlkNode *node, BlkCounts *counts)
+{
+    blk_counters_sum(&node->counters, counts);
+}
+
 BlkNode *blk_node_child(const BlkNode *node, unsigned index)
 {
     return blk_node_child_at(node, index);

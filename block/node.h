@@ -5,6 +5,7 @@
  * Threads: references and the read-only accessors from any thread; the rest says so. */
 #pragma once
 #include "bitmap/bitmap.h"
+#include "block/counters.h"
 #include "include/tidemark/driver.h"
 #include "util/extent.h"
 #include <glib.h>
@@ -37,6 +38,8 @@ BmpSet *blk_node_bitmaps(BlkNode *node); /* borrowed, lives as long as the node 
 void blk_node_describe(BlkNode *node, json_object *image);
 /* A fresh answer of the driver. */
 void blk_node_info(BlkNode *node, struct tidemark_info *info);
+/* What it has done since it was added. Any thread. */
+void blk_node_counts(const BlkNode *node, BlkCounts *counts);
 /* A child, borrowed, or NULL. @index counts those of the driver. */
 BlkNode *blk_node_child(const BlkNode *node, unsigned index);
 /* The filename as listings show it: the "filename" option of the node or of its first child that

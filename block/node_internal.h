@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/node_internal.h: what a node is made of. Private to block/. */
 #pragma once
+#include "block/counters.h"
 #include "block/engine/inflight.h"
 #include "block/engine/quiesce.h"
 #include "block/engine/worker_quota.h"
@@ -66,6 +67,7 @@ struct tidemark_node {
     BmpSet *bitmaps;
     struct BlkBitmaps *store; /* block/bitmaps.c: set while bitmaps may persist */
     GPtrArray *held;          /* block/bitmaps.c: by the change whose first node it is; or NULL */
+    BlkCounters counters;
     BlkInflight inflight;
     BlkQuiesce quiesce;
     BlkLongRequests long_requests;

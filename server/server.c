@@ -39,6 +39,11 @@ static json_object *server_query_sessions(void *opaque)
     return nbds_sessions_query(opaque);
 }
 
+static void server_counts(void *opaque, BlkExport *x, BlkCounts *sum)
+{
+    nbds_sessions_counts(opaque, x, sum);
+}
+
 static bool server_session_disconnect(void *opaque, uint64_t id, GError **error)
 {
     return nbds_sessions_disconnect(opaque, id, error);
@@ -57,6 +62,7 @@ NbdServer *nbds_server_new(BlkExports *exports)
         .disconnect = server_disconnect,
         .query_servers = server_query,
         .query_sessions = server_query_sessions,
+        .counts = server_counts,
         .session_disconnect = server_session_disconnect,
         .opaque = server,
     };

@@ -95,6 +95,8 @@ void nbds_sessions_cut(NbdServer *server, const NbdsService *service, const BlkE
 void nbds_sessions_opened(NbdsSession *s);
 void nbds_sessions_closed(NbdsSession *s);
 json_object *nbds_sessions_query(NbdServer *server);
+/* Adds what the sessions of an export did, those that have ended and those there are. */
+void nbds_sessions_counts(NbdServer *server, BlkExport *x, BlkCounts *sum);
 bool nbds_sessions_disconnect(NbdServer *server, uint64_t id, GError **error);
 
 /* limits.c; main thread */

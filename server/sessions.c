@@ -14,6 +14,47 @@
 #include "util/error.h"
 #include "util/json.h"
 
+/* ---- what sessions of an export did */
+
+static uint64_t read_counter(const uint64_t *counter)
+{
+    return __atomic_load_n(counter, __ATOMIC_RELAXED);
+}
+
+static void add_counts(const NbdsSession *s, BlkCounts *sum)
+{
+    static const struct {
+        uint16_t command;
+        BlkCount what;
+    } table[] = {
+        { NBD_CMD_READ, BLK_COUNT_READ },          { NBD_CMD_WRITE, BLK_COUNT_WRITE },
+        { NBD_CMD_WRITE_ZEROES, BLK_COUNT_WRITE }, { NBD_CMD_FLUSH, BLK_COUNT_FLUSH },
+        { NBD_CMD_TRIM, BLK_COUNT_UNMAP },
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(table); i++) {
+        uint16_t c = table[i].command;
+        BlkCounts one = { 0 };
+
+        one.failed[table[i].what] = read_counter(&s->failed[c]);
+        one.ns[table[i].what] = read_counter(&s->ns[c]);
+        one.bytes[table[i].what] = read_counter(&s->bytes[c]) - read_counter(&s->failed_bytes[c]);
+        one.operations[table[i].what] = read_counter(&s->requests[c]) - one.failed[table[i].what];
+        blk_counts_add(sum, &one);
+    }
+}
+
+void nbds_sessions_counts(NbdServer *server, BlkExport *x, BlkCounts *sum)
+{
+    TM_GUARD(&server->lock);
+
+    blk_export_add_past(x, sum);
+    for (const NbdsSession *s = server->sessions; s; s = s->next) {
+        if (s->open && s->export_ == x)
+            add_counts(s, sum);
+    }
+}
+
 /* ---- the list */
 
 void nbds_sessions_add(NbdServer *server, NbdsSession *s)
@@ -28,9 +69,16 @@ void nbds_sessions_add(NbdServer *server, NbdsSession *s)
     pthread_mutex_unlock(&server->lock);
 }
 
+/* From then on the export knows what it did. */
 void nbds_sessions_remove(NbdServer *server, NbdsSession *s)
 {
+    BlkCounts counts = { 0 };
+
     pthread_mutex_lock(&server->lock);
+    if (s->open) {
+        add_counts(s, &counts);
+        blk_export_remember(s->export_, &counts);
+    }
     if (s->next)
         s->next->prev = s->prev;
     if (s->prev)
@@ -123,11 +171,6 @@ void nbds_sessions_closed(NbdsSession *s)
 }
 
 /* ---- query-nbd-sessions; under the lock */
-
-static uint64_t read_counter(const uint64_t *counter)
-{
-    return __atomic_load_n(counter, __ATOMIC_RELAXED);
-}
 
 static json_object *describe_requests(const NbdsSession *s)
 {

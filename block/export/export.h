@@ -128,6 +128,8 @@ typedef struct BlkServer {
     /* query-nbd-servers and query-nbd-sessions: references. */
     json_object *(*query_servers)(void *opaque);
     json_object *(*query_sessions)(void *opaque);
+    /* Adds what the sessions of @export_ did, those that have ended and those there are. */
+    void (*counts)(void *opaque, BlkExport *export_, BlkCounts *sum);
     bool (*session_disconnect)(void *opaque, uint64_t id, GError **error);
     void *opaque;
 } BlkServer;
@@ -183,6 +185,11 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(BlkExport, blk_export_unref)
  * if it has its max_connections. */
 int blk_export_session_begin(BlkExport *export_);
 void blk_export_session_end(BlkExport *export_);
+/* What a session did that no query shows any more; and adds what those did. */
+void blk_export_remember(BlkExport *export_, const BlkCounts *did);
+void blk_export_add_past(BlkExport *export_, BlkCounts *sum);
+/* What its sessions did, those that have ended and those there are. Main thread. */
+void blk_export_counts(BlkExport *export_, BlkCounts *counts);
 BlkSelection *blk_export_selection(BlkExport *export_);     /* a reference */
 BlkContexts *blk_export_contexts(const BlkExport *export_); /* borrowed */
 

@@ -5,6 +5,7 @@
 #include "util/error.h"
 
 #include <errno.h>
+#include <string.h>
 #include <time.h>
 
 /* ---- sessions */
@@ -26,6 +27,31 @@ void blk_export_session_end(BlkExport *x)
     TM_GUARD(&x->exports->lock);
 
     x->sessions--;
+}
+
+void blk_export_remember(BlkExport *x, const BlkCounts *did)
+{
+    TM_GUARD(&x->exports->lock);
+
+    blk_counts_add(&x->past, did);
+}
+
+void blk_export_add_past(BlkExport *x, BlkCounts *sum)
+{
+    TM_GUARD(&x->exports->lock);
+
+    blk_counts_add(sum, &x->past);
+}
+
+void blk_export_counts(BlkExport *x, BlkCounts *counts)
+{
+    const BlkServer *server = &x->exports->server;
+
+    memset(counts, 0, sizeof(*counts));
+    if (server->counts)
+        server->counts(server->opaque, x, counts);
+    else
+        blk_export_add_past(x, counts);
 }
 
 BlkSelection *blk_export_selection(BlkExport *x)

@@ -74,7 +74,7 @@ static int read_piece(BlkNode *node, char *buf, uint64_t offset, struct tidemark
 
 int blk_node_pread(BlkNode *node, void *buf, uint64_t offset, uint64_t length)
 {
-    uint64_t done = 0;
+    uint64_t done = 0, began = blk_counters_now();
     int ret = 0;
 
     blk_throttle_pass(node, offset, length, false);
@@ -90,6 +90,8 @@ int blk_node_pread(BlkNode *node, void *buf, uint64_t offset, uint64_t length)
         done += m.length;
     }
     blk_inflight_shared_end(&node->inflight, offset, length);
+    blk_counters_add(&node->counters, BLK_COUNT_READ, offset, length, ret,
+                     blk_counters_now() - began);
     return ret;
 }
 
@@ -264,8 +266,8 @@ static bool wants_exclusive(const Change *c, uint32_t flags)
             __atomic_load_n(&node->info_flags, __ATOMIC_RELAXED) & TIDEMARK_INFO_COMPRESS);
 }
 
-int blk_node_pwrite(BlkNode *node, const void *buf, uint64_t offset, uint64_t length,
-                    uint32_t flags)
+static int pwrite_all(BlkNode *node, const void *buf, uint64_t offset, uint64_t length,
+                      uint32_t flags)
 {
     Change c = { .node = node, .offset = offset, .length = length };
     int ret;
@@ -285,6 +287,17 @@ int blk_node_pwrite(BlkNode *node, const void *buf, uint64_t offset, uint64_t le
             return ret;
         c.exclusive = true; /* from the start: writes are repeatable */
     }
+}
+
+int blk_node_pwrite(BlkNode *node, const void *buf, uint64_t offset, uint64_t length,
+                    uint32_t flags)
+{
+    uint64_t began = blk_counters_now();
+    int ret = pwrite_all(node, buf, offset, length, flags);
+
+    blk_counters_add(&node->counters, BLK_COUNT_WRITE, offset, length, ret,
+                     blk_counters_now() - began);
+    return ret;
 }
 
 /* ---- zeroing and discarding */
@@ -353,16 +366,19 @@ static int zero(const Change *c, uint64_t offset, uint64_t length, uint32_t flag
 int blk_node_write_zeroes(BlkNode *node, uint64_t offset, uint64_t length, uint32_t flags)
 {
     Change c = { .node = node, .offset = offset, .length = length, .exclusive = true };
+    uint64_t began = blk_counters_now();
     int ret;
 
     blk_throttle_pass(node, offset, length, true);
     ret = change_begin(&c);
-    if (ret < 0)
-        return ret;
-    if (!node->unmap && !(flags & BLK_INVALIDATE))
-        flags &= ~TIDEMARK_MAY_UNMAP;
-    ret = zero(&c, offset, length, flags);
-    change_end(&c);
+    if (ret == 0) {
+        if (!node->unmap && !(flags & BLK_INVALIDATE))
+            flags &= ~TIDEMARK_MAY_UNMAP;
+        ret = zero(&c, offset, length, flags);
+        change_end(&c);
+    }
+    blk_counters_add(&node->counters, BLK_COUNT_WRITE, offset, length, ret,
+                     blk_counters_now() - began);
     return ret;
 }
 
@@ -383,9 +399,23 @@ static int discard_pieces(BlkNode *node, uint64_t offset, uint64_t length)
     return 0;
 }
 
+static int discard(const Change *c)
+{
+    BlkNode *node = c->node;
+    int ret;
+
+    if (!node->driver->discard)
+        return discard_pieces(node, c->offset, c->length);
+    blk_node_serial_begin(node);
+    ret = node->driver->discard(node->handle, c->offset, c->length);
+    blk_node_serial_end(node);
+    return ret == -ENOTSUP ? 0 : ret; /* advice that cannot be followed */
+}
+
 int blk_node_discard(BlkNode *node, uint64_t offset, uint64_t length, uint32_t flags)
 {
     Change c = { .node = node, .offset = offset, .length = length, .exclusive = true };
+    uint64_t began = blk_counters_now();
     int ret;
 
     if (!tm_range_within(offset, length, blk_node_size(node)))
@@ -396,18 +426,12 @@ int blk_node_discard(BlkNode *node, uint64_t offset, uint64_t length, uint32_t f
         return 0; /* discard=ignore: nothing changes, so nothing is dirty */
     blk_throttle_pass(node, offset, length, true);
     ret = change_begin(&c);
-    if (ret < 0)
-        return ret;
-    if (node->driver->discard) {
-        blk_node_serial_begin(node);
-        ret = node->driver->discard(node->handle, offset, length);
-        blk_node_serial_end(node);
-        if (ret == -ENOTSUP)
-            ret = 0; /* advice that cannot be followed */
-    } else {
-        ret = discard_pieces(node, offset, length);
+    if (ret == 0) {
+        ret = discard(&c);
+        change_end(&c);
     }
-    change_end(&c);
+    blk_counters_add(&node->counters, BLK_COUNT_UNMAP, offset, length, ret,
+                     blk_counters_now() - began);
     if (ret == 0 && (flags & TIDEMARK_FUA))
         ret = blk_node_flush(node);
     return ret;

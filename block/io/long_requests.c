@@ -93,7 +93,7 @@ static void pass_on(BlkLongRequests *x, BlkRequest *again)
         BlkRequest *r = gone;
 
         gone = r->pieces.next;
-        r->done(r, -ESHUTDOWN);
+        blk_request_done(r, -ESHUTDOWN);
     }
 }
 
@@ -166,5 +166,5 @@ static void run_piece(BlkWork *work)
     pass_on(x, NULL);
     if (ret == 0 && (r->flags & TIDEMARK_FUA))
         ret = blk_node_flush(r->node);
-    r->done(r, ret);
+    blk_request_done(r, ret);
 }

@@ -37,6 +37,13 @@ static BlkRequest *from_aio(BlkAio *aio)
     return (BlkRequest *)((char *)aio - offsetof(BlkRequest, aio));
 }
 
+/* It does not complete at once, so it is timed. */
+static void start_clock(BlkRequest *r)
+{
+    if (!r->began)
+        r->began = blk_counters_now();
+}
+
 /* ---- the blocking lane */
 
 static int run_blocking(BlkRequest *r)
@@ -74,11 +81,12 @@ static void work_run(BlkWork *work)
     ret = given_up(r) ? -ESHUTDOWN : run_blocking(r);
     blk_throttle_carry(NULL, NULL);
     blk_worker_quota_end(&r->node->quota); /* with done() the node may go */
-    r->done(r, ret);
+    blk_request_done(r, ret);
 }
 
 static int to_worker(BlkRequest *r)
 {
+    start_clock(r);
     if (blk_long_requests_wanted(r)) {
         blk_long_requests_add(r);
         return -EINPROGRESS;
@@ -137,6 +145,17 @@ static void hops_leave(BlkRequest *r, bool wrote)
     }
 }
 
+static void hops_count(BlkRequest *r, int result, bool at_once)
+{
+    BlkCount what = r->op == BLK_OP_WRITE ? BLK_COUNT_WRITE : BLK_COUNT_READ;
+    uint64_t length = r->op == BLK_OP_SEND ? r->sent : r->length;
+
+    r->took = blk_counters_took(&r->node->counters, what, r->began, at_once);
+    for (unsigned i = 0; i < r->n_hops; i++)
+        blk_counters_add(&r->hop[i].node->counters, what, r->hop[i].offset, length, result,
+                         r->took);
+}
+
 /* ---- the medium */
 
 static void aio_done(BlkAio *aio, int64_t result)
@@ -144,12 +163,16 @@ static void aio_done(BlkAio *aio, int64_t result)
     BlkRequest *r = from_aio(aio);
     bool whole = result == (int64_t)r->length;
 
-    hops_leave(r, r->op == BLK_OP_WRITE);
     /* What is short, interrupted or not supported that way is done again the plain way, which is
      * right for both: reads have no effect and writes are repeatable. */
-    if (whole || (result < 0 && result != -EAGAIN && result != -EINTR && result != -EOPNOTSUPP &&
-                  result != -EINVAL))
-        r->done(r, whole ? 0 : (int)result);
+    bool final = whole || (result < 0 && result != -EAGAIN && result != -EINTR &&
+                           result != -EOPNOTSUPP && result != -EINVAL);
+
+    if (final)
+        hops_count(r, whole ? 0 : (int)result, false);
+    hops_leave(r, r->op == BLK_OP_WRITE);
+    if (final)
+        blk_request_done(r, whole ? 0 : (int)result);
     else
         to_worker(r);
 }
@@ -158,6 +181,7 @@ static int to_medium(BlkRequest *r, BlkNode *node, const struct tidemark_mapping
 {
     if (!(node->info_flags & TIDEMARK_INFO_IO_URING))
         return CONTINUE;
+    start_clock(r);
     r->aio = (BlkAio){
         .op = r->op == BLK_OP_READ ? BLK_AIO_READ : BLK_AIO_WRITE,
         .fd = m->fd,
@@ -322,6 +346,8 @@ static int begin(BlkRequest *r)
         ret = fast_lane(r);
         if (ret == -EINPROGRESS)
             return ret;
+        if (ret != CONTINUE)
+            hops_count(r, ret, true);
         hops_leave(r, r->op == BLK_OP_WRITE && r->n_hops);
         if (ret != CONTINUE)
             return ret;
@@ -343,7 +369,7 @@ static void begin_again(BlkWork *work)
     blk_worker_quota_end(&r->node->quota);
     ret = given_up(r) ? -ESHUTDOWN : begin(r);
     if (ret != -EINPROGRESS)
-        r->done(r, ret);
+        blk_request_done(r, ret);
     blk_engine_kick(engine);
 }
 
@@ -351,6 +377,7 @@ static void may_go(BlkWaiter *waiter)
 {
     BlkRequest *r = (BlkRequest *)((char *)waiter - offsetof(BlkRequest, waiter));
 
+    start_clock(r);
     r->work.run = begin_again;
     blk_worker_quota_add(&r->node->quota, &r->work);
 }
@@ -360,7 +387,13 @@ int blk_submit(BlkNode *node, BlkRequest *r)
     r->node = node;
     r->n_hops = 0;
     r->passed[0] = NULL;
+    r->took = 0;
     r->waiter.go = may_go;
+    r->began = (r->op == BLK_OP_READ || r->op == BLK_OP_WRITE) &&
+                       !__atomic_load_n(&node->traffic->throttles, __ATOMIC_RELAXED)
+                   ? blk_counters_begin(&node->counters,
+                                        r->op == BLK_OP_READ ? BLK_COUNT_READ : BLK_COUNT_WRITE)
+                   : blk_counters_now();
     return begin(r);
 }
 
@@ -375,6 +408,8 @@ static int try_send(BlkRequest *r, BlkNode *node)
         hops_leave(r, false);
         r->length = r->sent;
     }
+    if (ret == 0 && r->socket >= 0)
+        hops_count(r, 0, true);
     hops_leave(r, false);
     return ret;
 }

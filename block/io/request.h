@@ -43,6 +43,10 @@ struct BlkRequest {
      * ends with -ESHUTDOWN. */
     const bool *cancel;
 
+    /* Once it has completed: ns that it took. Of one that completed at once, 0 or what it and some
+     * others took (block/counters.h). */
+    uint64_t took;
+
     /* the block layer's own */
     struct {
         BlkNode *node;
@@ -55,6 +59,7 @@ struct BlkRequest {
     BlkWaiter waiter;                  /* at one */
     int socket;                        /* SEND: -1: only whether it would do */
     size_t sent;                       /* SEND */
+    uint64_t began;                    /* 0: it is not timed */
     struct {
         uint64_t done, size; /* bytes so far; of the next piece */
         BlkRequest *next;
@@ -77,6 +82,13 @@ int blk_submit(BlkNode *node, BlkRequest *request);
 ssize_t blk_send(BlkNode *node, int socket, uint64_t offset, uint64_t length);
 /* Whether that can be expected to work now. Any thread. */
 bool blk_can_send(BlkNode *node, uint64_t offset, uint64_t length);
+
+/* Ends a request that has begun. For block/io. */
+static inline void blk_request_done(BlkRequest *r, int result)
+{
+    r->took = blk_counters_now() - r->began;
+    r->done(r, result);
+}
 
 /* Other work that may wait for the disk: queues it, within the node's quota of workers. Its run()
  * calls blk_node_worked() once when it is done with @node. Any thread. */

@@ -151,7 +151,7 @@ static unsigned backing_depth(BlkNode *node)
     return depth;
 }
 
-static json_object *node_info(BlkNode *node)
+json_object *qmp_node_info(BlkNode *node)
 {
     json_object *info = json_object_new_object(), *image = image_info(node);
     g_autofree char *filename = blk_node_filename(node);
@@ -193,7 +193,7 @@ static bool run_query(QmpCall *call, GError **error)
 
     call->result = json_object_new_array();
     for (guint n = nodes->len; n > 0; n--)
-        json_object_array_add(call->result, node_info(g_ptr_array_index(nodes, n - 1)));
+        json_object_array_add(call->result, qmp_node_info(g_ptr_array_index(nodes, n - 1)));
     return true;
 }
 
@@ -369,12 +369,12 @@ static const QmpMember node_members[] = {
       "why the node could not be opened again; all its requests fail" },
     { NULL },
 };
-static const QmpType node_type = { .kind = QMP_KIND_OBJECT,
-                                   .name = "BlockDeviceInfo",
-                                   .members = node_members };
+const QmpType qmp_type_node_info = { .kind = QMP_KIND_OBJECT,
+                                     .name = "BlockDeviceInfo",
+                                     .members = node_members };
 static const QmpType node_array = { .kind = QMP_KIND_ARRAY,
                                     .name = "array",
-                                    .element = &node_type };
+                                    .element = &qmp_type_node_info };
 
 static const QmpMember corrupted_members[] = {
     { "device", &qmp_type_str, false, "for compatibility; empty" },

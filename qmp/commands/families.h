@@ -2,11 +2,16 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* qmp/commands/families.h: the families of commands, a file cmd_NAME.c each. Constant. */
 #pragma once
+#include "block/node.h"
 #include "qmp/schema/table.h"
 
 extern const QmpFamily qmp_family_core, qmp_family_blockdev, qmp_family_server, qmp_family_export,
     qmp_family_context, qmp_family_bitmap, qmp_family_object, qmp_family_job,
-    qmp_family_transaction, qmp_family_block_job, qmp_family_qom;
+    qmp_family_transaction, qmp_family_block_job, qmp_family_qom, qmp_family_stats;
 
 /* Of jobs: what both their families say. */
 extern const QmpType qmp_type_job_status, qmp_type_job_type;
+
+/* What query-named-block-nodes says of one (a reference), and its type. blockdev.c */
+json_object *qmp_node_info(BlkNode *node);
+extern const QmpType qmp_type_node_info;

@@ -185,7 +185,9 @@ struct NbdsSession {
     unsigned effort; /* of block status since others had their turn */
     uint64_t align;  /* of read buffers */
     /* atomic, written by the owner: by command, requests that were accepted, and their bytes */
-    uint64_t requests[NBDS_COMMANDS], bytes[2];
+    uint64_t requests[NBDS_COMMANDS], bytes[NBDS_COMMANDS];
+    /* atomic, by command: those of them that the disk failed, and ns that the disk took */
+    uint64_t failed[NBDS_COMMANDS], failed_bytes[NBDS_COMMANDS], ns[NBDS_COMMANDS];
     uint64_t payload_max;
     /* in transmission, as negotiated */
     uint32_t request_magic;
@@ -300,6 +302,16 @@ static inline void nbds_count_error(NbdsSession *s, uint32_t error)
 {
     if (error)
         __atomic_add_fetch(&s->errors, 1, __ATOMIC_RELAXED);
+}
+/* What the disk had to do with a request that was accepted. Any thread. */
+static inline void nbds_count_disk(NbdsSession *s, const NbdsHead *h, bool failed, uint64_t ns)
+{
+    if (ns)
+        __atomic_add_fetch(&s->ns[h->command], ns, __ATOMIC_RELAXED);
+    if (!failed)
+        return;
+    __atomic_add_fetch(&s->failed[h->command], 1, __ATOMIC_RELAXED);
+    __atomic_add_fetch(&s->failed_bytes[h->command], h->length, __ATOMIC_RELAXED);
 }
 static inline size_t nbds_session_available(const NbdsSession *s)
 {

@@ -209,6 +209,7 @@ static void fetch_run(BlkWork *work)
     blk_node_worked(s->node);
     if (ret < 0) { /* the reply has begun: it can't become an error */
         nbds_count_error(s, nbds_request_error(s, &r->h, -ret));
+        nbds_count_disk(s, &r->h, true, 0);
         nbds_session_cut(s, NBDS_REASON_LOST);
     }
     send_all(s);

@@ -186,6 +186,10 @@ static void read_small(NbdsSession *s, const NbdsHead *h)
     r->chunk = batch->chunk;
     r->data = r->blk.buf = data;
     ret = blk_submit(s->node, &r->blk);
+    if (ret != -EINPROGRESS) {
+        nbds_count_disk(s, h, ret < 0, r->blk.took);
+        r->blk.took = 0;
+    }
     if (ret == -EINPROGRESS) {
         batch->used = (size_t)(data - batch->chunk->data) + h->length;
         nbds_request_taken(s, batch->chunk);

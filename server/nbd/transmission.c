@@ -46,6 +46,8 @@ static void submit(NbdsSession *s, BlkOp op, const NbdsHead *h, NbdsChunk *chunk
     r->blk.buf = buf;
     r->chunk = chunk;
     ret = blk_submit(s->node, &r->blk);
+    if (ret != -EINPROGRESS)
+        nbds_count_disk(s, h, ret < 0, r->blk.took);
     if (ret == -EINPROGRESS)
         nbds_request_taken(s, chunk);
     else if (ret < 0)
@@ -167,8 +169,7 @@ static uint32_t check(const NbdsSession *s, const NbdsHead *h, const char **why)
 static void execute(NbdsSession *s, const NbdsHead *h, uint8_t *payload)
 {
     nbds_count(&s->requests[h->command], 1);
-    if (h->command <= NBD_CMD_WRITE)
-        nbds_count(&s->bytes[h->command], h->length);
+    nbds_count(&s->bytes[h->command], h->length);
     switch (h->command) {
     case NBD_CMD_READ:
         nbds_read(s, h);

@@ -615,15 +615,16 @@ BEYOND_QEMU = {
         "bitmap-accept-changed", "bitmap-durability", "bitmap-store", "=qcow2.backing-names",
         "=qcow2.discard-no-unref", "=qcow2.snapshot", "=blkdebug.inject-delay",
         "=blkdebug.inject-error.sectors")),
-    "query-named-block-nodes.lost", "nbd-server-remove.mode wait",
+    "nbd-server-remove.mode wait",
     *("nbd-server-start." + k for k in (
         "handshake-max-seconds", "id", "idle-max-seconds", "max-bytes-in-flight",
         "max-bytes-in-flight-total", "max-option-size", "max-options", "max-request-size",
         "tls-required")), "nbd-server-stop.id", "query-nbd-servers",
+    "query-status", "query-name", "query-uuid",
     "query-nbd-sessions", "nbd-session-disconnect", "NBD_CLIENT_CONNECTED", "NBD_CLIENT_DISCONNECTED",
     "object-add.=authz-list-file", "object-add.qom-type authz-list-file", "object-reload",
-    "query-named-block-nodes.dirty-bitmaps.reason",
-    "query-named-block-nodes.dirty-bitmaps.recovered", "query-objects"}
+    *(q + m for q in ("query-named-block-nodes.", "query-block.inserted.")
+      for m in ("dirty-bitmaps.reason", "dirty-bitmaps.recovered", "lost")), "query-objects"}
 
 
 @test(needs=NEEDS)

@@ -1,0 +1,262 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
+/* qmp/commands/stats.c: what exports and nodes did, and what management programs ask a machine
+ * first.
+ *
+ * Names and members are QEMU's (qapi/block-core.json, run-state.json, misc.json). Where it has a
+ * guest's devices there are exports here; a figure of what doesn't exist (merged requests,
+ * intervals) is what QEMU gives when there was none. */
+#include "qmp/commands/families.h"
+#include "qmp/context.h"
+
+static void add_uint(json_object *object, const char *key, uint64_t value)
+{
+    json_object_object_add(object, key, json_object_new_uint64(value));
+}
+
+static void add_bool(json_object *object, const char *key, bool value)
+{
+    json_object_object_add(object, key, json_object_new_boolean(value));
+}
+
+static void add_string(json_object *object, const char *key, const char *value)
+{
+    json_object_object_add(object, key, json_object_new_string(value));
+}
+
+/* ---- query-blockstats */
+
+static json_object *stats_of(const BlkCounts *c)
+{
+    static const char *const names[BLK_COUNTS] = { "rd", "wr", "flush", "unmap" };
+    json_object *stats = json_object_new_object();
+
+    for (unsigned i = 0; i < BLK_COUNTS; i++) {
+        g_autofree char *operations = g_strconcat(names[i], "_operations", NULL);
+        g_autofree char *failed = g_strdup_printf("failed_%s_operations", names[i]);
+        g_autofree char *invalid = g_strdup_printf("invalid_%s_operations", names[i]);
+        g_autofree char *bytes = g_strconcat(names[i], "_bytes", NULL);
+        g_autofree char *merged = g_strconcat(names[i], "_merged", NULL);
+        g_autofree char *ns = g_strconcat(names[i], "_total_time_ns", NULL);
+
+        add_uint(stats, operations, c->operations[i]);
+        add_uint(stats, failed, c->failed[i]);
+        add_uint(stats, invalid, 0);
+        add_uint(stats, ns, c->ns[i]);
+        if (i == BLK_COUNT_FLUSH)
+            continue;
+        add_uint(stats, bytes, c->bytes[i]);
+        add_uint(stats, merged, 0);
+    }
+    add_uint(stats, "wr_highest_offset", c->highest);
+    add_bool(stats, "account_invalid", false);
+    add_bool(stats, "account_failed", true);
+    json_object_object_add(stats, "timed_stats", json_object_new_array());
+    return stats;
+}
+
+/* The node that has the data of another one. */
+static BlkNode *below(BlkNode *node)
+{
+    const struct tidemark_child *child = blk_node_driver(node)->children;
+
+    return child && child->name ? blk_node_child(node, 0) : NULL;
+}
+
+static json_object *node_stats(BlkNode *node)
+{
+    json_object *one = json_object_new_object();
+    BlkCounts counts;
+
+    blk_node_counts(node, &counts);
+    add_string(one, "node-name", blk_node_name(node));
+    json_object_object_add(one, "stats", stats_of(&counts));
+    if (below(node))
+        json_object_object_add(one, "parent", node_stats(below(node)));
+    return one;
+}
+
+static json_object *export_stats(BlkExport *x)
+{
+    BlkNode *node = blk_export_node(x);
+    json_object *one = json_object_new_object();
+    BlkCounts counts, of_node;
+
+    blk_export_counts(x, &counts);
+    blk_node_counts(node, &of_node);
+    counts.highest = of_node.highest;
+    add_string(one, "device", blk_export_id(x));
+    add_string(one, "node-name", blk_node_name(node));
+    json_object_object_add(one, "stats", stats_of(&counts));
+    if (below(node))
+        json_object_object_add(one, "parent", node_stats(below(node)));
+    return one;
+}
+
+static bool run_stats(QmpCall *call, GError **error)
+{
+    bool of_nodes = qmp_arg_bool(call->args, "query-nodes", false);
+    g_autoptr(GPtrArray) list = of_nodes ? blk_graph_nodes(qmp_context_graph(call->ctx))
+                                         : blk_exports_list(qmp_context_exports(call->ctx));
+
+    call->result = json_object_new_array();
+    for (guint i = 0; i < list->len; i++)
+        json_object_array_add(call->result,
+                              of_nodes ? node_stats(list->pdata[i]) : export_stats(list->pdata[i]));
+    return true;
+}
+
+/* ---- query-block */
+
+static bool run_block(QmpCall *call, GError **error)
+{
+    g_autoptr(GPtrArray) list = blk_exports_list(qmp_context_exports(call->ctx));
+
+    call->result = json_object_new_array();
+    for (guint i = 0; i < list->len; i++) {
+        BlkExport *x = list->pdata[i];
+        json_object *one = json_object_new_object();
+
+        add_string(one, "device", blk_export_id(x));
+        add_string(one, "type", "unknown");
+        add_bool(one, "removable", false);
+        add_bool(one, "locked", false);
+        json_object_object_add(one, "inserted", qmp_node_info(blk_export_node(x)));
+        json_object_array_add(call->result, one);
+    }
+    return true;
+}
+
+/* ---- the machine that there is not */
+
+static bool run_status(QmpCall *call, GError **error)
+{
+    call->result = json_object_new_object();
+    add_string(call->result, "status", "running");
+    add_bool(call->result, "running", true);
+    return true;
+}
+
+static bool run_name(QmpCall *call, GError **error)
+{
+    return true;
+}
+
+static bool run_uuid(QmpCall *call, GError **error)
+{
+    call->result = json_object_new_object();
+    add_string(call->result, "UUID", "00000000-0000-0000-0000-000000000000");
+    return true;
+}
+
+/* ---- types */
+
+#define OBJECT(id, qapi_name)                                                                      \
+    static const QmpType id = { .kind = QMP_KIND_OBJECT,                                           \
+                                .name = qapi_name,                                                 \
+                                .members = id##_members }
+#define ARRAY(id, of)                                                                              \
+    static const QmpType id = { .kind = QMP_KIND_ARRAY, .name = "array", .element = &(of) }
+
+static const QmpMember interval_members[] = {
+    { "interval_length", &qmp_type_int, false, "seconds" },
+    { NULL },
+};
+OBJECT(interval, "BlockDeviceTimedStats");
+ARRAY(intervals, interval);
+
+static const QmpMember device_stats_members[] = {
+    { "rd_bytes", &qmp_type_int, false, "bytes read" },
+    { "wr_bytes", &qmp_type_int, false, "bytes written or zeroed" },
+    { "unmap_bytes", &qmp_type_int, false, "bytes discarded" },
+    { "rd_operations", &qmp_type_int, false, "reads that succeeded" },
+    { "wr_operations", &qmp_type_int, false, "writes and zeroings that succeeded" },
+    { "flush_operations", &qmp_type_int, false, "flushes that succeeded" },
+    { "unmap_operations", &qmp_type_int, false, "discards that succeeded" },
+    { "rd_total_time_ns", &qmp_type_int, false, "ns that reads took, all together, or about" },
+    { "wr_total_time_ns", &qmp_type_int, false, "the same of writes and zeroings" },
+    { "flush_total_time_ns", &qmp_type_int, false, "the same of flushes" },
+    { "unmap_total_time_ns", &qmp_type_int, false, "the same of discards" },
+    { "wr_highest_offset", &qmp_type_int, false, "where the write that reached furthest ended" },
+    { "rd_merged", &qmp_type_int, false, "for compatibility; 0" },
+    { "wr_merged", &qmp_type_int, false, "for compatibility; 0" },
+    { "unmap_merged", &qmp_type_int, false, "for compatibility; 0" },
+    { "failed_rd_operations", &qmp_type_int, false, "reads that failed" },
+    { "failed_wr_operations", &qmp_type_int, false, "writes and zeroings that failed" },
+    { "failed_flush_operations", &qmp_type_int, false, "flushes that failed" },
+    { "failed_unmap_operations", &qmp_type_int, false, "discards that failed" },
+    { "invalid_rd_operations", &qmp_type_int, false, "for compatibility; 0" },
+    { "invalid_wr_operations", &qmp_type_int, false, "for compatibility; 0" },
+    { "invalid_flush_operations", &qmp_type_int, false, "for compatibility; 0" },
+    { "invalid_unmap_operations", &qmp_type_int, false, "for compatibility; 0" },
+    { "account_invalid", &qmp_type_bool, false, "for compatibility; false" },
+    { "account_failed", &qmp_type_bool, false, "those that failed are timed, too: true" },
+    { "timed_stats", &intervals, false, "for compatibility; empty" },
+    { NULL },
+};
+OBJECT(device_stats, "BlockDeviceStats");
+
+static const QmpType stats;
+static const QmpMember stats_members[] = {
+    { "device", &qmp_type_str, true, "id of the export" },
+    { "node-name", &qmp_type_str, true, "the node" },
+    { "stats", &device_stats, false, "what it did" },
+    { "parent", &stats, true, "the same of the node that it stands on" },
+    { NULL },
+};
+OBJECT(stats, "BlockStats");
+ARRAY(stats_array, stats);
+
+static const QmpMember stats_args_members[] = {
+    { "query-nodes", &qmp_type_bool, true, "of all nodes, not of exports (default: off)" },
+    { NULL },
+};
+OBJECT(stats_args, "q_obj_query-blockstats-arg");
+
+static const QmpMember block_info_members[] = {
+    { "device", &qmp_type_str, false, "id of the export" },
+    { "type", &qmp_type_str, false, "for compatibility; unknown" },
+    { "removable", &qmp_type_bool, false, "for compatibility; false" },
+    { "locked", &qmp_type_bool, false, "for compatibility; false" },
+    { "inserted", &qmp_type_node_info, true, "the node" },
+    { NULL },
+};
+OBJECT(block_info, "BlockInfo");
+ARRAY(block_infos, block_info);
+
+static const char *const run_states[] = { "running", NULL };
+static const QmpType run_state = { .kind = QMP_KIND_ENUM,
+                                   .name = "RunState",
+                                   .values = run_states };
+static const QmpMember status_members[] = {
+    { "status", &run_state, false, "for compatibility" },
+    { "running", &qmp_type_bool, false, "for compatibility; true" },
+    { NULL },
+};
+OBJECT(status, "StatusInfo");
+
+static const QmpMember name_members[] = {
+    { "name", &qmp_type_str, true, "for compatibility; never there" },
+    { NULL },
+};
+OBJECT(name, "NameInfo");
+
+static const QmpMember uuid_members[] = {
+    { "UUID", &qmp_type_str, false, "for compatibility; all zero" },
+    { NULL },
+};
+OBJECT(uuid, "UuidInfo");
+
+static const QmpCommand commands[] = {
+    { "query-block", "the exports, as QEMU shows a guest's disks", &qmp_type_empty, &block_infos,
+      run_block },
+    { "query-blockstats", "what exports, or nodes, did: requests, bytes, failures, times",
+      &stats_args, &stats_array, run_stats, .example = "{'query-nodes': true}" },
+    { "query-status", "whether the machine runs; there is none", &qmp_type_empty, &status,
+      run_status },
+    { "query-name", "the name of the machine; there is none", &qmp_type_empty, &name, run_name },
+    { "query-uuid", "the UUID of the machine; there is none", &qmp_type_empty, &uuid, run_uuid },
+    { NULL },
+};
+
+const QmpFamily qmp_family_stats = { "Statistics", commands };
