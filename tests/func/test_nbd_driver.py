@@ -396,42 +396,75 @@ def flush_is_honest(tmp):
     "a flush fails, and goes on failing, once the server may have lost writes; until the node is added anew"
     import nbd
     with Kit(tmp, "memory", "1M") as kit:
-        with Daemon(tmp, "--blockdev", json.dumps(node(kit.path, reconnect_delay=10))) as d:
-            export = lambda: d.qmp("block-export-add", type="nbd", id="e", node_name="n", writable=True)
-            export()
-            h = d.nbd("n")
-            h.pwrite(b"a" * 512, 0)
-            h.flush()
-            kit.kill()
-            kit.start()
-            h.flush()  # what was lost had been flushed; its server knows nothing of it, but said so
-            h.pwrite(b"a" * 512, 0, nbd.CMD_FLAG_FUA)
-            kit.kill()
-            kit.start()
-            h.flush()
-            h.pwrite(b"b" * 512, 0)
-            kit.kill()
-            kit.start()
-            for _ in range(2):
-                equal(raises(nbd.Error, h.flush).errno, "EIO")
-            equal(h.pread(512, 0), bytes(512))
-            h.pwrite(b"b" * 512, 0)
-            equal(raises(nbd.Error, h.pwrite, b"b" * 512, 0, nbd.CMD_FLAG_FUA).errno
-                  if not nbd_has_fua(kit) else "EIO", "EIO")
+        d = Daemon(tmp, "--blockdev", json.dumps(node(kit.path, reconnect_delay=10)))
+        export = lambda: d.qmp("block-export-add", type="nbd", id="e", node_name="n", writable=True)
+        restart = lambda: (kit.kill(), kit.start())
+        export()
+        h = d.nbd("n")
+        h.pwrite(b"a" * 512, 0)
+        h.flush()
+        restart()
+        h.flush()  # what was lost had been flushed; its server knows nothing of it, but said so
+        h.pwrite(b"a" * 512, 0, nbd.CMD_FLAG_FUA)
+        restart()
+        h.flush()
+        h.pwrite(b"b" * 512, 0)
+        restart()
+        for _ in range(2):
             equal(raises(nbd.Error, h.flush).errno, "EIO")
-            h.shutdown()
-            d.qmp("block-export-del", id="e", mode="hard")
-            wait_until(lambda: not d.qmp("query-block-exports"), "the export to go")
-            d.qmp("blockdev-del", node_name="n")
-            d.qmp("blockdev-add", node(kit.path))
-            export()
-            h = d.nbd("n")
-            h.pwrite(b"c" * 512, 0)
+        equal(h.pread(512, 0), bytes(512))
+        h.pwrite(b"b" * 512, 0)
+        equal(raises(nbd.Error, h.flush).errno, "EIO")
+        h.shutdown()
+        d.qmp("block-export-del", id="e", mode="hard")
+        wait_until(lambda: not d.qmp("query-block-exports"), "the export to go")
+        d.qmp("blockdev-del", node_name="n")
+        d.qmp("blockdev-add", node(kit.path))
+        export()
+        h = d.nbd("n")
+        h.pwrite(b"c" * 512, 0)
+        h.flush()
+        h.shutdown()
+        d.process.terminate()
+        d.wait(status=1)  # what was lost is not forgotten
+        matches(d.log(), "closing: what was not flushed could not be written")
+
+
+@test
+def flush_and_witnesses(tmp):
+    "a flush is believed on a connection that was there at the write; without one it fails"
+    import nbd
+    writer = []
+
+    def answer(sock, kind, cookie, offset, length):
+        if kind == 1:
+            writer[:] = [sock]
+        if kind == 0:
+            return Liar.chunk(sock, cookie, 1, struct.pack(">Q", offset) + bytes(length))
+        return Liar.chunk(sock, cookie, 0, b"")
+
+    with Liar(tmp, answer, flags=0x105) as liar:
+        d = Daemon(tmp, *args(node(liar.path, reconnect_delay=20)))
+        wait_until(lambda: liar.negotiated == 4, "four connections")
+        h = d.nbd("n")
+        for _ in range(3):
+            before = liar.negotiated
+            h.pwrite(b"x" * 512, 0)
+            writer[0].shutdown(socket.SHUT_RDWR)
+            wait_until(lambda: liar.negotiated > before, "it to be back")
             h.flush()
-
-
-def nbd_has_fua(kit):
-    return "FUA" not in run("nbdinfo", "nbd+unix://?socket=" + kit.path).stdout
+        h.pwrite(b"x" * 512, 0)
+        for sock in list(liar.socks):
+            before = liar.negotiated
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:  # it is gone
+                continue
+            wait_until(lambda: liar.negotiated > before, "it to be back")
+        equal(raises(nbd.Error, h.flush).errno, "EIO")
+        h.shutdown()
+        d.process.terminate()
+        d.wait(status=1)
 
 
 @test(needs=["nbdkit"])
@@ -533,7 +566,8 @@ class Liar:
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(self.path)
         self.listener.listen(20)
-        self.connections = 0
+        self.connections = self.negotiated = 0
+        self.socks = []
         self.thread = threading.Thread(target=self._accept, daemon=True)
         self.thread.start()
 
@@ -555,6 +589,7 @@ class Liar:
             except OSError:
                 return
             self.connections += 1
+            self.socks.append(sock)
             threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
 
     @staticmethod
@@ -571,6 +606,7 @@ class Liar:
         with sock:
             try:
                 self._negotiate(sock)
+                self.negotiated += 1
                 while True:
                     magic, _, kind, cookie, offset, length = struct.unpack(">IHHQQI", self.take(sock, 28))
                     equal(magic, self.MAGIC)
@@ -608,6 +644,23 @@ class Liar:
     def chunk(cls, sock, cookie, kind, body, flags=1):
         sock.sendall(struct.pack(">IHHQI", cls.STRUCTURED, flags, kind, cookie, len(body)) + body)
         return True
+
+
+@test
+def shutting_down(tmp):
+    "a server that answers that it is shutting down is given up, and requests wait for the next one"
+    first = []
+
+    def answer(sock, kind, cookie, offset, length):
+        if not first or first[0] is sock:
+            first[:] = [sock]
+            return Liar.chunk(sock, cookie, 0x8001, struct.pack(">IH", 108, 0))
+        return Liar.chunk(sock, cookie, 1, struct.pack(">Q", offset) + bytes(length))
+
+    with Liar(tmp, answer) as liar:
+        with Daemon(tmp, *args(node(liar.path, read_only=True, reconnect_delay=20), writable="off")) as d:
+            equal(d.nbd("n").pread(512, 0), bytes(512))
+            matches(d.log(), "the server is shutting down")
 
 
 @test

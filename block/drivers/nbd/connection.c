@@ -33,11 +33,13 @@
 #define PAUSE_MAX   (10 * G_USEC_PER_SEC)
 
 struct BlkNbdConnection {
-    BlkNbd *disk; /* borrowed */
+    BlkNbd *disk;   /* borrowed */
+    unsigned index; /* of the disk's */
     pthread_t thread;
     int wake;               /* an eventfd */
     bool ending, wanted;    /* atomic */
     unsigned load;          /* atomic; commands under way or finished */
+    bool shut_down;         /* the thread's: the server is about to end */
     pthread_mutex_t lock;   /* guards all below */
     struct nbd_handle *nbd; /* while it is up; else NULL */
     BlkNbdCommand *under_way, *finished;
@@ -77,6 +79,9 @@ static void complete(BlkNbdConnection *x, BlkNbdCommand *list, bool lost)
 
         list = c->next;
         __atomic_sub_fetch(&x->load, 1, __ATOMIC_RELAXED);
+        /* A server that is shutting down carries out nothing more; another one may come. */
+        if (c->error == ESHUTDOWN)
+            x->shut_down = lost = true;
         /* What failed when the connection broke has no answer of the server's. */
         c->done(c, lost && c->error ? -ENOTCONN : -c->error);
     }
@@ -333,7 +338,7 @@ static bool attempt(BlkNbdConnection *x, GError **error)
     pthread_mutex_lock(&x->lock);
     x->nbd = nbd;
     pthread_mutex_unlock(&x->lock);
-    blk_nbd_is_up(x->disk);
+    blk_nbd_is_up(x->disk, x->index);
     return true;
 }
 
@@ -346,8 +351,8 @@ static bool look(BlkNbdConnection *x, BlkNbdCommand **finished, bool *lost, unsi
     *lost = over(x->nbd);
     *direction = nbd_aio_get_direction(x->nbd);
     *finished = list_take(&x->finished);
-    return *finished ||
-           !(*lost || ending(x) || (x->under_way && g_get_monotonic_time() >= end_at(x)));
+    return *finished || !(*lost || x->shut_down || ending(x) ||
+                          (x->under_way && g_get_monotonic_time() >= end_at(x)));
 }
 
 /* Until the connection is lost, or is to end. Returns why. */
@@ -359,6 +364,7 @@ static char *serve(BlkNbdConnection *x)
     char *why = NULL;
     bool lost;
 
+    x->shut_down = false;
     while (look(x, &finished, &lost, &direction)) {
         short events;
 
@@ -371,7 +377,11 @@ static char *serve(BlkNbdConnection *x)
             why = g_strdup(nbd_get_error());
         pthread_mutex_unlock(&x->lock);
     }
-    return why ? why : g_strdup(lost ? "the server closed it" : "no answer in time");
+    if (why)
+        return why;
+    return g_strdup(x->shut_down ? "the server is shutting down"
+                    : lost       ? "the server closed it"
+                                 : "no answer in time");
 }
 
 /* Closes it, and gives back what was under way. */
@@ -380,7 +390,7 @@ static void hang_up(BlkNbdConnection *x, const char *why)
     struct nbd_handle *nbd;
     BlkNbdCommand *list;
 
-    blk_nbd_is_down(x->disk, why);
+    blk_nbd_is_down(x->disk, x->index, why);
     pthread_mutex_lock(&x->lock);
     nbd = x->nbd;
     x->nbd = NULL;
@@ -441,11 +451,12 @@ static void *run(void *opaque)
 
 /* ---- life */
 
-BlkNbdConnection *blk_nbd_connection_new(BlkNbd *disk)
+BlkNbdConnection *blk_nbd_connection_new(BlkNbd *disk, unsigned index)
 {
     BlkNbdConnection *x = g_new0(BlkNbdConnection, 1);
 
     x->disk = disk;
+    x->index = index;
     pthread_mutex_init(&x->lock, NULL);
     x->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (x->wake >= 0 && pthread_create(&x->thread, NULL, run, x) == 0)

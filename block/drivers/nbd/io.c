@@ -3,9 +3,7 @@
 /* block/drivers/nbd/io.c: the callbacks: requests cut to what the server takes, whole blocks of
  * its.
  *
- * A flush tells the truth: once answered changes may be lost (send.c), it fails, and so do all
- * later ones. What was not answered when a connection broke is sent again, as its range is still
- * in flight. */
+ * What was not answered when a connection broke is sent again, as its range is still in flight. */
 #include "block/drivers/nbd/nbd.h"
 #include "util/range.h"
 
@@ -22,13 +20,6 @@ static bool is_whole(const BlkNbd *d, uint64_t offset, uint64_t length)
     return !((offset | length) & (d->facts.min - 1));
 }
 
-/* The server has carried out a change. */
-static void changed(BlkNbd *d, uint32_t flags)
-{
-    if (!(flags & LIBNBD_CMD_FLAG_FUA))
-        __atomic_add_fetch(&d->acked, 1, __ATOMIC_ACQ_REL);
-}
-
 /* Whole blocks, in pieces of up to @most. */
 static int pieces(BlkNbd *d, BlkNbdCommand c, uint64_t length, uint64_t most)
 {
@@ -40,7 +31,7 @@ static int pieces(BlkNbd *d, BlkNbdCommand c, uint64_t length, uint64_t most)
         if (ret < 0)
             return ret == -ENOTCONN ? -EIO : ret;
         if (c.op != BLK_NBD_READ && c.op != BLK_NBD_CACHE)
-            changed(d, c.flags);
+            blk_nbd_acked(d, &c);
         c.offset += c.length;
         length -= c.length;
         if (c.buf)
@@ -124,21 +115,9 @@ int blk_nbd_flush(void *handle)
 {
     BlkNbd *d = handle;
     BlkNbdCommand c = { .op = BLK_NBD_FLUSH };
-    uint64_t acked = __atomic_load_n(&d->acked, __ATOMIC_ACQUIRE), flushed;
-    int ret = 0;
+    uint64_t acked = blk_nbd_flush_begin(d, &c);
 
-    if (d->facts.flush)
-        ret = blk_nbd_run(d, &c);
-    flushed = __atomic_load_n(&d->flushed, __ATOMIC_ACQUIRE);
-    if (__atomic_load_n(&d->lost, __ATOMIC_ACQUIRE))
-        return -EIO;
-    if (ret == -ENOTCONN) /* without a server, what it has flushed already is safe */
-        return acked == flushed ? 0 : -EIO;
-    while (ret == 0 && d->facts.flush && flushed < acked &&
-           !__atomic_compare_exchange_n(&d->flushed, &flushed, acked, false, __ATOMIC_ACQ_REL,
-                                        __ATOMIC_ACQUIRE))
-        continue;
-    return ret;
+    return blk_nbd_flush_end(d, acked, d->facts.flush ? blk_nbd_run(d, &c) : 0);
 }
 
 int blk_nbd_write_zeroes(void *handle, uint64_t offset, uint64_t length, uint32_t flags)
@@ -195,7 +174,7 @@ static void later_done(BlkNbdCommand *c, int result)
     BlkAio *aio = later->aio;
 
     if (result == 0 && c->op == BLK_NBD_WRITE)
-        changed(later->disk, 0);
+        blk_nbd_acked(later->disk, c);
     g_free(later);
     /* The core does what the connection took with it again, where it may wait for another one. */
     aio->done(aio, result == 0 ? (int64_t)aio->length : result == -ENOTCONN ? -EAGAIN : result);

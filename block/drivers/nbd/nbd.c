@@ -11,7 +11,7 @@
 
 #include <errno.h>
 
-#define HURRY_US (5 * G_USEC_PER_SEC) /* what is under way when the daemon ends has that long */
+#define HURRY_US (10 * G_USEC_PER_SEC) /* what is under way at the end has that long */
 
 static void disk_free(BlkNbd *d)
 {
@@ -32,7 +32,7 @@ static void disk_free(BlkNbd *d)
 
 static bool add_connection(BlkNbd *d)
 {
-    BlkNbdConnection *x = blk_nbd_connection_new(d);
+    BlkNbdConnection *x = blk_nbd_connection_new(d, d->n);
 
     if (!x)
         return false;
@@ -101,21 +101,33 @@ static int nbd_open(struct tidemark_node *node, void **handle)
     return ret;
 }
 
-static void nbd_close_disk(void *handle)
-{
-    disk_free(handle);
-}
-
 void blk_nbd_hurry(void *handle)
 {
     BlkNbd *d = handle;
 
+    if (__atomic_load_n(&d->end_at, __ATOMIC_RELAXED))
+        return;
     __atomic_store_n(&d->end_at, g_get_monotonic_time() + HURRY_US, __ATOMIC_RELEASE);
     for (unsigned i = 0; i < d->n; i++)
         blk_nbd_connection_wake(d->connections[i], false);
     pthread_mutex_lock(&d->lock);
     pthread_cond_broadcast(&d->changed);
     pthread_mutex_unlock(&d->lock);
+}
+
+/* Nobody will be there to flush what is on its way to the medium. */
+static void nbd_close_disk(void *handle)
+{
+    BlkNbd *d = handle;
+    int ret = 0;
+
+    if (blk_nbd_unflushed(d)) {
+        blk_nbd_hurry(d);
+        ret = blk_nbd_flush(d);
+    }
+    if (ret < 0)
+        blk_host_unfinished(d->node, ret);
+    disk_free(d);
 }
 
 static int nbd_get_info(void *handle, struct tidemark_info *info)

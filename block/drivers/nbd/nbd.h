@@ -61,10 +61,14 @@ typedef struct BlkNbd {
     char *told;        /* of why, in the log, since the last success */
     int64_t give_up;   /* when nobody waits for a connection any more; 0: nobody has begun to */
     int64_t end_at;    /* atomic; when all that is under way is broken off; 0: never */
-    uint64_t acked;    /* atomic: changes that the server has, perhaps in its memory */
-    uint64_t flushed;  /* atomic: of those, how many have been flushed */
-    bool lost;         /* atomic: not all of them were when the last connection broke */
-    uint64_t changes;  /* atomic: begun and done, through this node */
+    /* durable.c */
+    uint64_t era;                       /* atomic; how often a connection came up */
+    uint64_t born[BLK_NBD_CONNECTIONS]; /* atomic; the era that each began; 0: it is down */
+    uint64_t acked;                     /* changes that the server has answered */
+    uint64_t flushed;                   /* of those, how many are on its medium */
+    uint64_t oldest;                    /* the first era that one of the others was sent in */
+    bool lost;                          /* atomic; not all of them can be flushed any more */
+    uint64_t changes;                   /* atomic: begun and done, through this node */
 } BlkNbd;
 
 /* ---- server.c. From the options of the node; within open(). NULL: the host was told why. */
@@ -122,6 +126,9 @@ struct BlkNbdCommand {
     void (*done)(BlkNbdCommand *command, int result);
     void *opaque; /* whose command it is */
 
+    uint64_t born; /* FLUSH: no younger connection is to take it; 0: any */
+
+    uint64_t era; /* that it was sent in */
     /* the connection's */
     BlkNbdConnection *on;
     int error;
@@ -129,7 +136,7 @@ struct BlkNbdCommand {
 };
 
 /* Its thread connects at once. NULL: no thread. */
-BlkNbdConnection *blk_nbd_connection_new(BlkNbd *disk);
+BlkNbdConnection *blk_nbd_connection_new(BlkNbd *disk, unsigned index);
 /* Its thread is to end; no command is under way. */
 void blk_nbd_connection_end(BlkNbdConnection *x);
 void blk_nbd_connection_free(BlkNbdConnection *x); /* waits for the thread, which is to end */
@@ -143,8 +150,8 @@ void blk_nbd_connection_wake(BlkNbdConnection *x, bool wanted);
 /* ---- state.c. By connections, of what happens to them: */
 /* The server has those facts. false: it is not to be used. */
 bool blk_nbd_accepts(BlkNbd *disk, const BlkNbdFacts *facts, GError **error);
-void blk_nbd_is_up(BlkNbd *disk);
-void blk_nbd_is_down(BlkNbd *disk, const char *why);
+void blk_nbd_is_up(BlkNbd *disk, unsigned index);
+void blk_nbd_is_down(BlkNbd *disk, unsigned index, const char *why);
 void blk_nbd_attempt_failed(BlkNbd *disk, const char *why);
 
 /* ---- send.c. By callbacks: begins @command on some connection, as blk_nbd_connection_send(). */
@@ -154,6 +161,18 @@ int blk_nbd_send(BlkNbd *disk, BlkNbdCommand *command);
 int blk_nbd_run(BlkNbd *disk, BlkNbdCommand *command);
 /* Waits for the first connection, up to the time @until. false: there is none, *error. */
 bool blk_nbd_wait_open(BlkNbd *disk, int64_t until, GError **error);
+
+/* ---- durable.c. Connection @index came up, or broke; disk->lock. */
+void blk_nbd_durable_up(BlkNbd *disk, unsigned index);
+void blk_nbd_durable_down(BlkNbd *disk, unsigned index);
+/* The server has answered that it carried out @command, a change. */
+void blk_nbd_acked(BlkNbd *disk, const BlkNbdCommand *command);
+bool blk_nbd_lost(const BlkNbd *disk); /* no flush can succeed any more */
+bool blk_nbd_unflushed(BlkNbd *disk);  /* there is something to flush */
+/* Around a flush, @command: returns how many changes it is for; and its result, once it had @ret
+ * for one, -ENOTCONN: there was no connection. */
+uint64_t blk_nbd_flush_begin(BlkNbd *disk, BlkNbdCommand *command);
+int blk_nbd_flush_end(BlkNbd *disk, uint64_t acked, int ret);
 
 /* ---- io.c, status.c: the callbacks */
 int blk_nbd_pread(void *handle, void *buf, uint64_t offset, uint64_t length, uint32_t flags);

@@ -87,8 +87,13 @@ int blk_nbd_send(BlkNbd *d, BlkNbdCommand *c)
             blk_nbd_connection_load(d->connections[best]))
             best = i;
     }
-    for (unsigned i = 0; i < n && ret == -ENOTCONN; i++)
-        ret = blk_nbd_connection_send(d->connections[(best + i) % n], c);
+    c->era = __atomic_load_n(&d->era, __ATOMIC_ACQUIRE);
+    for (unsigned i = 0; i < n && ret == -ENOTCONN; i++) {
+        unsigned k = (best + i) % n;
+
+        if (!c->born || __atomic_load_n(&d->born[k], __ATOMIC_ACQUIRE) - 1 < c->born)
+            ret = blk_nbd_connection_send(d->connections[k], c);
+    }
     return ret;
 }
 
@@ -134,7 +139,7 @@ int blk_nbd_run(BlkNbd *d, BlkNbdCommand *c)
     c->done = waited_done;
     c->opaque = &w;
     do {
-        if (is_over(d))
+        if (is_over(d) || (c->born && blk_nbd_lost(d)))
             return -ENOTCONN;
         ret = once(d, c, &w);
         if (ret != -ENOTCONN)

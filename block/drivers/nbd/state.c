@@ -1,11 +1,7 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* block/drivers/nbd/state.c: what happens to the connections of a disk, and what that means for it.
- *
- * Invariant: a change that the server has answered, but not flushed, when the last connection was
- * lost is noted as lost: perhaps the server is another one now, that knows nothing of it. So no
- * flush succeeds any more. While one connection lives, so does the server, and a flush on it goes
- * for all. */
+/* block/drivers/nbd/state.c: what happens to the connections of a disk, and what that means for
+ * it. */
 #include "block/drivers/nbd/nbd.h"
 #include "util/sync.h"
 
@@ -19,7 +15,7 @@ bool blk_nbd_accepts(BlkNbd *d, const BlkNbdFacts *facts, GError **error)
     return true;
 }
 
-void blk_nbd_is_up(BlkNbd *d)
+void blk_nbd_is_up(BlkNbd *d, unsigned index)
 {
     TM_GUARD(&d->lock);
 
@@ -27,6 +23,7 @@ void blk_nbd_is_up(BlkNbd *d)
         blk_host_log(d->node, "connected to '%s' again", blk_nbd_server_text(d->server));
     g_clear_pointer(&d->told, g_free);
     d->up++;
+    blk_nbd_durable_up(d, index);
     d->give_up = 0;
     pthread_cond_broadcast(&d->changed);
 }
@@ -41,7 +38,7 @@ static void tell(BlkNbd *d, const char *why)
     d->told = g_strdup(why);
 }
 
-void blk_nbd_is_down(BlkNbd *d, const char *why)
+void blk_nbd_is_down(BlkNbd *d, unsigned index, const char *why)
 {
     g_autofree char *text =
         g_strdup_printf("lost the connection to '%s': %s", blk_nbd_server_text(d->server), why);
@@ -49,12 +46,9 @@ void blk_nbd_is_down(BlkNbd *d, const char *why)
 
     if (d->closing)
         return;
-    if (--d->up)
-        return;
-    if (__atomic_load_n(&d->acked, __ATOMIC_ACQUIRE) !=
-        __atomic_load_n(&d->flushed, __ATOMIC_ACQUIRE))
-        __atomic_store_n(&d->lost, true, __ATOMIC_RELEASE);
-    tell(d, text);
+    blk_nbd_durable_down(d, index);
+    if (--d->up == 0)
+        tell(d, text);
 }
 
 void blk_nbd_attempt_failed(BlkNbd *d, const char *why)
