@@ -229,6 +229,24 @@ def below_a_tracker(tmp):
             d.monitor  # the daemon lives
             equal(d.bitmap("r", "b")["persistent"], True)
 
+
+@test(needs=["nbdkit"])
+def reopened(tmp):
+    "blockdev-reopen of a node keeps it usable under its export, and its bitmaps' marks"
+    with Kit(tmp, "memory", "1M") as kit:
+        with Daemon(tmp, *args(node(kit.path), {"driver": "raw", "node-name": "r", "file": "n"})) as d:
+            d.qmp("block-dirty-bitmap-add", node="r", name="b")
+            h = d.nbd("r", contexts=["base:allocation"])
+            h.pwrite(b"x" * 4096, 0)
+            d.qmp("blockdev-reopen", options=[node(kit.path, reconnect_delay=5, discard="unmap")])
+            equal(h.pread(4096, 0), b"x" * 4096)
+            h.pwrite(b"y" * 4096, 65536)
+            h.trim(4096, 0)
+            h.flush()
+            equal(d.bitmap("r", "b")["count"], 131072)
+            extents(h, "base:allocation")
+
+
 # ---- TLS
 
 
