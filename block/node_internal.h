@@ -3,6 +3,7 @@
 /* block/node_internal.h: what a node is made of. Private to block/. */
 #pragma once
 #include "block/counters.h"
+#include "block/engine/gate.h"
 #include "block/engine/inflight.h"
 #include "block/engine/quiesce.h"
 #include "block/engine/worker_quota.h"
@@ -25,11 +26,17 @@ typedef struct BlkTraffic {
 BlkTraffic *blk_graph_traffic(BlkGraph *graph);
 
 struct BlkUser {
-    BlkNode *node;
+    int refs;
+    BlkGraph *graph; /* borrowed */
+    BlkNode *node;   /* as the users of a node */
     BlkNode *parent; /* borrowed; NULL: no node */
     unsigned index;  /* of the parent's children */
     char *what;
     unsigned needs, shares; /* BLK_PERM_*; guarded by the graph's lock of permissions */
+    /* Of one that follows its node to another one (block/filters.h); closed while node changes. */
+    bool follows;
+    BlkGate gate;       /* its requests (block/io/request.h) */
+    BlkQuiesce quiesce; /* what it asks and waits for */
 };
 
 struct tidemark_node {
@@ -45,6 +52,7 @@ struct tidemark_node {
     char *lost;                   /* why */
     bool flush_failed;            /* atomic: once, with this file or an earlier one (losses.c) */
     char *name;
+    bool kept;          /* by code that made it, used or not */
     bool monitor_owned; /* by blockdev-add, not implicitly as a nested definition */
     BlkOptions *options;
     char *error; /* what the driver said through the host, during open and resize; drained */
@@ -104,8 +112,9 @@ json_object *blk_node_child_options(json_object *parent, json_object *child, boo
 /* Opens one: named by the graph, listed in it. A reference. block/add.c */
 BlkNode *blk_graph_open_child(BlkGraph *graph, json_object *options, GError **error);
 
-/* After children have changed: puts them before their parents in the list again, and closes nested
- * nodes that nobody uses any more. block/remove.c */
+/* After children have changed: puts them before their parents in the list again; settle also closes
+ * nested nodes that nobody uses any more. block/remove.c */
+void blk_graph_sort(BlkGraph *graph);
 void blk_graph_settle(BlkGraph *graph);
 
 /* Guards who uses which node and with what permissions, and the image locks that hang on that; a
@@ -170,6 +179,18 @@ static inline void blk_node_serial_end(BlkNode *node)
     if (node->driver->flags & TIDEMARK_DRIVER_SERIALIZED)
         pthread_mutex_unlock(&node->serial);
 }
+
+/* What is written: bytes, or what copy() has the kernel copy to descriptor @fd, from @at of it on;
+ * 0 or -errno. */
+typedef struct BlkPayload BlkPayload;
+struct BlkPayload {
+    const char *buf; /* or NULL */
+    int (*copy)(const BlkPayload *payload, uint64_t at, int fd, uint64_t offset, uint64_t length);
+};
+/* As blk_node_pwrite() with @payload->copy, where a descriptor takes the bytes. -ENOTSUP: it can't
+ * be done so, at least not all of it. copy() must not wait for other requests. blocking.c. */
+int blk_node_pwrite_copy(BlkNode *node, const BlkPayload *payload, uint64_t offset,
+                         uint64_t length);
 
 /* Blocking descriptor I/O through the system-call table, complete or -errno; a read beyond the end
  * of the file gives zeroes. block/io/fd.c */

@@ -7,6 +7,7 @@
 
 #include "bitmap/store/store.h"
 
+#include "block/users.h"
 #include "util/error.h"
 #include "util/sync.h"
 
@@ -127,11 +128,31 @@ bool blk_node_open_driver(BlkNode *node, GError **error)
 
 /* ---- its users */
 
+BlkUser *blk_user_ref(BlkUser *user)
+{
+    tm_ref(&user->refs);
+    return user;
+}
+
+void blk_user_unref(BlkUser *user)
+{
+    if (!tm_unref(&user->refs))
+        return;
+    blk_gate_destroy(&user->gate);
+    blk_quiesce_destroy(&user->quiesce);
+    g_free(user->what);
+    g_free(user);
+}
+
 static BlkUser *use(BlkNode *node, BlkUser what, GError **error)
 {
     BlkUser *user = g_memdup2(&what, sizeof(what));
 
+    user->refs = 1;
+    user->graph = node->graph;
     user->node = blk_node_ref(node);
+    blk_gate_init(&user->gate);
+    blk_quiesce_init(&user->quiesce);
     if (blk_permissions_join(user, error))
         return user;
     blk_node_release(user);
@@ -159,6 +180,5 @@ void blk_node_release(BlkUser *user)
         return;
     blk_permissions_leave(user);
     blk_node_unref(user->node);
-    g_free(user->what);
-    g_free(user);
+    blk_user_unref(user);
 }

@@ -17,7 +17,22 @@ BlkChildRole blk_node_child_role(const BlkNode *node, unsigned index)
 {
     if ((int)index == node->backing)
         return BLK_ROLE_BACKING;
-    return blk_builtin_of(node->driver)->role;
+    return index ? blk_builtin_of(node->driver)->others : blk_builtin_of(node->driver)->role;
+}
+
+bool blk_node_shows(const BlkNode *node, unsigned index)
+{
+    switch (blk_node_child_role(node, index)) {
+    case BLK_ROLE_FILTER:
+    case BLK_ROLE_WINDOW:
+    case BLK_ROLE_BACKING:
+        return true;
+    case BLK_ROLE_FORMAT:
+    case BLK_ROLE_TARGET:
+    case BLK_ROLE_INSTANT:
+        break;
+    }
+    return false;
 }
 
 static uint64_t window_offset(const BlkNode *node, unsigned index)
@@ -32,7 +47,7 @@ BlkNode *blk_node_shown_below(const BlkNode *node)
     for (unsigned i = 0; i < node->n_children; i++) {
         BlkNode *child = blk_node_child_at(node, i);
 
-        if (child && blk_node_child_role(node, i) != BLK_ROLE_FORMAT &&
+        if (child && blk_node_shows(node, i) &&
             (blk_node_child_role(node, i) != BLK_ROLE_WINDOW ||
              (!window_offset(node, i) && blk_node_size(node) == blk_node_size(child))))
             return child;
@@ -76,7 +91,7 @@ void blk_parents_connect(BlkNode *node)
         BlkParentLink up = { node, window_offset(node, i) };
         GArray *all;
 
-        if (!child || blk_node_child_role(node, i) == BLK_ROLE_FORMAT)
+        if (!child || !blk_node_shows(node, i))
             continue;
         all = up_without(child, node);
         g_array_append_val(all, up);
@@ -189,7 +204,7 @@ static void add_below(GHashTable *wanted, BlkNode *node)
     for (unsigned i = 0; i < node->n_children; i++) {
         BlkNode *child = blk_node_child_at(node, i);
 
-        if (child && blk_node_child_role(node, i) != BLK_ROLE_FORMAT && !blk_node_read_only(child))
+        if (child && blk_node_shows(node, i) && !blk_node_read_only(child))
             add_below(wanted, child);
     }
 }

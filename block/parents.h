@@ -15,6 +15,8 @@
 
 /* What the node's child number @index is to it. Any thread. */
 BlkChildRole blk_node_child_role(const BlkNode *node, unsigned index);
+/* Whether what is in that child shows in the node. Any thread. */
+bool blk_node_shows(const BlkNode *node, unsigned index);
 /* The node whose content it shows, be it where it has none of its own; borrowed, or NULL. */
 BlkNode *blk_node_shown_below(const BlkNode *node);
 

@@ -54,14 +54,38 @@ static Perms of_backing(Perms all)
     return all;
 }
 
+/* A filter that must see every write: nobody writes below it, as soon as somebody uses it. */
+static Perms of_guarded(const BlkNode *parent, Perms all)
+{
+    if (parent->users->len) {
+        all.needs |= BLK_PERM_CONSISTENT_READ;
+        all.shares &= ~(unsigned)BLK_PERM_WRITE;
+    }
+    return all;
+}
+
+static Perms of_role(const BlkNode *parent, unsigned index, Perms all)
+{
+    switch (blk_node_child_role(parent, index)) {
+    case BLK_ROLE_FORMAT:
+        return of_format(parent, all);
+    case BLK_ROLE_BACKING:
+        return of_backing(all);
+    case BLK_ROLE_FILTER:
+        return blk_builtin_of(parent->driver)->guards ? of_guarded(parent, all) : all;
+    case BLK_ROLE_TARGET:
+        return (Perms){ BLK_PERM_WRITE, BLK_PERM_ALL };
+    case BLK_ROLE_INSTANT:
+        return (Perms){ 0, BLK_PERM_ALL };
+    case BLK_ROLE_WINDOW:
+        break;
+    }
+    return all;
+}
+
 static Perms of_child(const BlkNode *parent, unsigned index, const BlkNode *child, Perms all)
 {
-    BlkChildRole role = blk_node_child_role(parent, index);
-
-    if (role == BLK_ROLE_FORMAT)
-        all = of_format(parent, all);
-    else if (role == BLK_ROLE_BACKING)
-        all = of_backing(all);
+    all = of_role(parent, index, all);
     all.shares &= ~(unsigned)(BLK_PERM_RESIZE | BLK_PERM_GROW);
     if (blk_builtin_of(parent->driver)->permit)
         blk_builtin_of(parent->driver)->permit(parent->options, &all.needs, &all.shares);
@@ -305,13 +329,18 @@ static bool refresh(BlkNode *node, GError **error)
 }
 
 /* Less is needed, or more shared. Any thread. */
-static void relax(BlkNode *node)
+static void relax_nodes(BlkNode *const *nodes, size_t n)
 {
     Refresh r;
 
-    refresh_begin(&r, &node, 1);
+    refresh_begin(&r, nodes, n);
     carry(&r, NULL);
     refresh_end(&r);
+}
+
+static void relax(BlkNode *node)
+{
+    relax_nodes(&node, 1);
 }
 
 void blk_permissions_lock(BlkNode *node)
@@ -350,7 +379,7 @@ bool blk_permissions_guard(BlkNode *node, bool guard, GError **error)
 
 bool blk_permissions_join(BlkUser *user, GError **error)
 {
-    TM_GUARD(blk_graph_permissions(user->node->graph));
+    TM_GUARD(blk_graph_permissions(user->graph));
 
     if (user->parent) {
         Perms perms = of_child(user->parent, user->index, user->node, cumulative(user->parent));
@@ -364,16 +393,54 @@ bool blk_permissions_join(BlkUser *user, GError **error)
 
 void blk_permissions_leave(BlkUser *user)
 {
-    TM_GUARD(blk_graph_permissions(user->node->graph));
+    TM_GUARD(blk_graph_permissions(user->graph));
 
     g_ptr_array_remove(user->node->users, user);
     relax(user->node);
 }
 
+/* *to becomes what it had; NULL: it was released meanwhile. */
+static void exchange(BlkUser *user, BlkNode **to)
+{
+    BlkNode *from = user->node;
+
+    if (!*to || !g_ptr_array_remove(from->users, user)) {
+        *to = NULL;
+        return;
+    }
+    user->node = *to;
+    g_ptr_array_add(user->node->users, user);
+    *to = from;
+}
+
+static void add_once(GPtrArray *nodes, BlkNode *node)
+{
+    if (!g_ptr_array_find(nodes, node, NULL))
+        g_ptr_array_add(nodes, node);
+}
+
+bool blk_permissions_exchange(GPtrArray *users, BlkNode **others, GError **error)
+{
+    g_autoptr(GPtrArray) nodes = g_ptr_array_new();
+    TM_GUARD(blk_graph_permissions(((BlkUser *)users->pdata[0])->graph));
+
+    for (guint i = 0; i < users->len; i++) {
+        add_once(nodes, others[i]);
+        add_once(nodes, ((BlkUser *)users->pdata[i])->node);
+        exchange(users->pdata[i], &others[i]);
+    }
+    if (refresh_nodes((BlkNode *const *)nodes->pdata, nodes->len, error))
+        return true;
+    for (guint i = users->len; i-- > 0;)
+        exchange(users->pdata[i], &others[i]);
+    relax_nodes((BlkNode *const *)nodes->pdata, nodes->len);
+    return false;
+}
+
 bool blk_user_set(BlkUser *user, unsigned needs, unsigned shares, GError **error)
 {
     Perms before = { user->needs, user->shares };
-    TM_GUARD(blk_graph_permissions(user->node->graph));
+    TM_GUARD(blk_graph_permissions(user->graph));
 
     user->needs = needs;
     user->shares = shares;

@@ -24,6 +24,11 @@
 bool blk_permissions_join(BlkUser *user, GError **error);
 void blk_permissions_leave(BlkUser *user);
 
+/* Gives each of @users, one at least, that is one still the node in *others, which becomes what it
+ * had; NULL: it was released. All or, if there is a conflict, none. References stay the
+ * caller's. */
+bool blk_permissions_exchange(GPtrArray *users, BlkNode **others, GError **error);
+
 /* Computes anew what @n nodes, one at least, need of what is below, and takes locks. On failure all
  * is as before. */
 bool blk_permissions_refresh(BlkNode *const *nodes, size_t n, GError **error);

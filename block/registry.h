@@ -66,14 +66,19 @@ typedef enum {
     BLK_ROLE_FILTER,  /* byte by byte the same */
     BLK_ROLE_WINDOW,  /* the same from the option "offset" on, as long as the parent is */
     BLK_ROLE_BACKING, /* the same, where the parent has nothing of its own */
+    BLK_ROLE_TARGET,  /* the parent writes to it, and shows nothing of it */
+    BLK_ROLE_INSTANT, /* the parent shows what was there at an instant */
 } BlkChildRole;
 
 /* A built-in driver, and what the block layer has of it besides. */
 typedef struct BlkBuiltin {
     const struct tidemark_driver *driver;
-    BlkChildRole role;            /* of its children but the backing */
+    BlkChildRole role;            /* of its first child */
     const BlkFormat *format;      /* NULL: it is none */
     const struct BlkLocks *locks; /* block/permissions.h; NULL: it takes no image locks */
+    BlkChildRole others;          /* of its other children but the backing */
+    bool guards;                  /* a filter below which nobody else writes */
+    bool stateful;                /* it knows what a new opening would not: no reopening */
     bool fails;                   /* by itself, as a medium does (block/losses.h) */
     struct BlkThrottle *(*throttle)(void *handle); /* block/io/throttle.h; NULL: it is none */
     /* NULL, or changes what it needs and shares on its children (BLK_PERM_*). */
@@ -96,6 +101,9 @@ const BlkBuiltin *blk_builtin_of(const struct tidemark_driver *driver);
 
 /* The table that nodes hand to drivers; implemented by block/io/host.c. */
 extern const struct tidemark_host blk_host;
+/* The handle of a node that is open with that driver; else NULL. It lasts as long as something is
+ * in flight on a node that stands on it. block/io/host.c. */
+void *blk_host_handle(struct tidemark_node *node, const struct tidemark_driver *driver);
 /* The TmSys behind a node, for built-in drivers. Borrowed. block/io/host.c. */
 const TmSys *blk_host_sys(struct tidemark_node *node);
 /* Opens, for the child "backing", the file that an image names: where its path may be followed, and

@@ -65,7 +65,8 @@ static void drop(BlkGraph *graph, GPtrArray *going)
     for (guint i = graph->nodes->len; i-- > 0;) {
         BlkNode *node = graph->nodes->pdata[i];
 
-        if (!node->monitor_owned && blk_node_users(node) == users_among(going, node)) {
+        if (!node->monitor_owned && !node->kept &&
+            blk_node_users(node) == users_among(going, node)) {
             g_ptr_array_remove_index(graph->nodes, i);
             g_ptr_array_add(going, node);
         }
@@ -92,7 +93,7 @@ static void list_below_first(GPtrArray *listed, GHashTable *seen, BlkNode *node)
     g_ptr_array_add(listed, node);
 }
 
-void blk_graph_settle(BlkGraph *graph)
+void blk_graph_sort(BlkGraph *graph)
 {
     g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
     GPtrArray *listed = g_ptr_array_new();
@@ -101,6 +102,11 @@ void blk_graph_settle(BlkGraph *graph)
         list_below_first(listed, seen, graph->nodes->pdata[i]);
     g_ptr_array_unref(graph->nodes);
     graph->nodes = listed;
+}
+
+void blk_graph_settle(BlkGraph *graph)
+{
+    blk_graph_sort(graph);
     blk_graph_drop_orphans(graph);
 }
 

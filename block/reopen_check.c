@@ -113,6 +113,10 @@ static bool check_entry(BlkReopen *r, BlkReopenEntry *e, json_object *object, GE
         return tm_error_set(error, "Parameter 'driver' is missing");
     if (!g_str_equal(name, node->driver->name))
         return cannot_change("driver", error);
+    if (blk_builtin_of(node->driver)->stateful)
+        return tm_error_set(error,
+                            "Block format '%s' used by node '%s' does not support reopening files",
+                            name, node->name);
     if (json_object_object_get_ex(object, "node-name", &value) &&
         g_strcmp0(json_object_get_string(value), node->name))
         return cannot_change("node-name", error);

@@ -70,6 +70,11 @@ static ssize_t sys_sendfile(int socket, int fd, off_t offset, size_t count)
     return sendfile(socket, fd, &offset, count);
 }
 
+static ssize_t sys_copy(int from, off_t from_offset, int to, off_t to_offset, size_t count)
+{
+    return copy_file_range(from, &from_offset, to, &to_offset, count, 0);
+}
+
 #ifndef SYS_cachestat
 #define SYS_cachestat 451
 #endif
@@ -126,6 +131,7 @@ const TmSys tm_sys_kernel = {
     .lock = sys_lock,
     .readahead = readahead,
     .sendfile = sys_sendfile,
+    .copy = sys_copy,
     .cached = sys_cached,
     .mmap = sys_mmap,
     .munmap = munmap,

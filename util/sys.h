@@ -31,10 +31,13 @@ typedef struct TmSys {
     int (*ioctl)(int fd, unsigned long request, void *arg);
     int (*lock)(int fd, int cmd, struct flock *lock); /* fcntl(2): F_OFD_SETLK, F_OFD_GETLK */
     ssize_t (*readahead)(int fd, off_t offset, size_t count);
-    /* sendfile(2) to a socket from @offset of a file. These two may be NULL: not supported. */
+    /* sendfile(2) to a socket from @offset of a file. May be NULL: not supported. */
     ssize_t (*sendfile)(int socket, int fd, off_t offset, size_t count);
+    /* copy_file_range(2) from @from_offset of a file to @to_offset of another one. May be NULL: not
+     * supported. */
+    ssize_t (*copy)(int from, off_t from_offset, int to, off_t to_offset, size_t count);
     /* Whether the range of a file is in the page cache, @whole or any page of it (cachestat(2),
-     * Linux 6.5): 1, 0, or -1 and errno. */
+     * Linux 6.5): 1, 0, or -1 and errno. May be NULL: not supported. */
     int (*cached)(int fd, off_t offset, size_t count, bool whole);
     /* A shared mapping of [offset, offset + length) for reading and writing; NULL, not
      * MAP_FAILED. */

@@ -62,6 +62,8 @@ void blk_quiesce_close(BlkQuiesce *node)
 {
     TM_GUARD(&node->lock);
 
+    if (node->closed++)
+        return;
     node->closer = pthread_self();
     __atomic_fetch_or(&node->state, CLOSED, __ATOMIC_ACQ_REL);
     while (__atomic_load_n(&node->state, __ATOMIC_ACQUIRE) != CLOSED)
@@ -72,6 +74,8 @@ void blk_quiesce_open(BlkQuiesce *node)
 {
     TM_GUARD(&node->lock);
 
+    if (--node->closed)
+        return;
     __atomic_fetch_and(&node->state, ~CLOSED, __ATOMIC_RELEASE);
     pthread_cond_broadcast(&node->changed);
 }
@@ -79,6 +83,7 @@ void blk_quiesce_open(BlkQuiesce *node)
 void blk_quiesce_init(BlkQuiesce *node)
 {
     node->state = 0;
+    node->closed = 0;
     pthread_mutex_init(&node->lock, NULL);
     pthread_cond_init(&node->changed, NULL);
 }

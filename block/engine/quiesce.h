@@ -20,9 +20,10 @@
 
 typedef struct BlkQuiesce {
     uint32_t state;       /* atomic: how many are inside | CLOSED */
-    pthread_mutex_t lock; /* guards closer, and waiting for state; a leaf */
+    pthread_mutex_t lock; /* guards closer, closed, and waiting for state; a leaf */
     pthread_cond_t changed;
     pthread_t closer; /* while it is closed */
+    unsigned closed;  /* how often over, by the one who closes */
 } BlkQuiesce;
 
 void blk_quiesce_init(BlkQuiesce *node);
@@ -32,5 +33,5 @@ void blk_quiesce_enter(BlkQuiesce *node); /* waits while it is closed; nests, pa
 void blk_quiesce_leave(BlkQuiesce *node);
 bool blk_quiesce_inside(void); /* whether this thread is inside of any */
 
-void blk_quiesce_close(BlkQuiesce *node); /* waits until nobody is inside */
+void blk_quiesce_close(BlkQuiesce *node); /* waits until nobody is inside; nests */
 void blk_quiesce_open(BlkQuiesce *node);

@@ -4,6 +4,7 @@
 #include "block/disk.h"
 #include "block/export/export_internal.h"
 
+#include "block/users.h"
 #include "util/error.h"
 #include "util/identifier.h"
 
@@ -153,8 +154,10 @@ static bool use_node(BlkExport *x, BlkNode *node, GError **error)
     unsigned needs = BLK_PERM_CONSISTENT_READ | (x->writable ? BLK_PERM_WRITE : 0);
 
     x->user = blk_node_use(node, BLK_USER_UNNAMED, needs, BLK_PERM_ALL, error);
-    if (x->user && blk_user_set(x->user, needs, BLK_PERM_ALL & ~BLK_PERM_RESIZE, error))
+    if (x->user && blk_user_set(x->user, needs, BLK_PERM_ALL & ~BLK_PERM_RESIZE, error)) {
+        blk_user_follow(x->user);
         return true;
+    }
     g_clear_pointer(&x->user, blk_node_release);
     return false;
 }

@@ -198,7 +198,9 @@ const char *blk_export_id(const BlkExport *export_);
 const char *blk_export_type(const BlkExport *export_);
 const char *blk_export_name(const BlkExport *export_);
 const char *blk_export_description(const BlkExport *export_); /* or NULL */
-BlkNode *blk_export_node(const BlkExport *export_);
+BlkNode *blk_export_node(const BlkExport *export_);           /* main thread */
+/* Follows its node; lives as long as the export. */
+BlkUser *blk_export_user(const BlkExport *export_);
 bool blk_export_writable(const BlkExport *export_);
 bool blk_export_writethrough(const BlkExport *export_);
 bool blk_export_allocation_depth(const BlkExport *export_);

@@ -88,6 +88,11 @@ const char *blk_export_description(const BlkExport *x)
     return x->description;
 }
 
+BlkUser *blk_export_user(const BlkExport *x)
+{
+    return x->user;
+}
+
 BlkNode *blk_export_node(const BlkExport *x)
 {
     return blk_user_node(x->user);

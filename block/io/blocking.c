@@ -115,17 +115,21 @@ static int follow_fua(BlkNode *node, uint32_t flags)
     return flags & TIDEMARK_FUA & ~driver_flags(node) ? blk_node_flush(node) : 0;
 }
 
+static int pwrite_counted(BlkNode *node, const BlkPayload *payload, uint64_t at, uint64_t offset,
+                          uint64_t length, uint32_t flags);
+
 /* A driver that has something to flush has not passed all of it to its child: where the data is,
  * for one. */
-static int write_child(BlkNode *node, const char *buf, const struct tidemark_mapping *m,
-                       uint32_t flags)
+static int write_child(BlkNode *node, const BlkPayload *payload, uint64_t at,
+                       const struct tidemark_mapping *m, uint32_t flags)
 {
     BlkNode *child = blk_node_child_at(node, m->child);
     bool own = flags & TIDEMARK_FUA && node->driver->flush;
     int ret;
 
     flags &= ~TIDEMARK_EXCLUSIVE;
-    ret = blk_node_pwrite(child, buf, m->offset, m->length, own ? flags & ~TIDEMARK_FUA : flags);
+    ret = pwrite_counted(child, payload, at, m->offset, m->length,
+                         own ? flags & ~TIDEMARK_FUA : flags);
     return ret == 0 && own ? blk_node_flush(node) : ret;
 }
 
@@ -142,20 +146,31 @@ static int write_self(BlkNode *node, const void *buf, uint64_t offset, uint64_t 
     return ret == 0 ? follow_fua(node, flags) : ret;
 }
 
-static int write_piece(BlkNode *node, const char *buf, uint64_t offset, struct tidemark_mapping *m,
-                       uint32_t flags)
+static int write_fd(BlkNode *node, const BlkPayload *payload, uint64_t at,
+                    const struct tidemark_mapping *m)
 {
+    if (payload->buf)
+        return blk_fd_pwrite(blk_graph_sys(node->graph), m->fd, payload->buf + at, m->offset,
+                             m->length);
+    return payload->copy(payload, at, m->fd, m->offset, m->length);
+}
+
+static int write_piece(BlkNode *node, const BlkPayload *payload, uint64_t at, uint64_t offset,
+                       struct tidemark_mapping *m, uint32_t flags)
+{
+    const char *buf = payload->buf ? payload->buf + at : NULL;
+
     if (m->kind == TIDEMARK_MAP_CHILD)
-        return write_child(node, buf, m, flags);
+        return write_child(node, payload, at, m, flags);
     if (flags & TIDEMARK_COMPRESSED && !(node->info_flags & TIDEMARK_INFO_COMPRESS))
         return -ENOTSUP;
     if (m->kind == TIDEMARK_MAP_FD && direct_fits(node, m, buf, m->length)) {
-        int ret = blk_fd_pwrite(blk_graph_sys(node->graph), m->fd, buf, m->offset, m->length);
+        int ret = write_fd(node, payload, at, m);
 
         /* Not RWF_DSYNC: its failure would use up the error that later flushes must report. */
         return ret == 0 && (flags & TIDEMARK_FUA) ? blk_node_flush(node) : ret;
     }
-    return write_self(node, buf, offset, m->length, flags);
+    return buf ? write_self(node, buf, offset, m->length, flags) : -ENOTSUP;
 }
 
 /* One guest change on its way: what every kind of change has in common around its pieces. */
@@ -231,9 +246,10 @@ static int map_write(BlkNode *node, uint64_t offset, uint64_t length, uint32_t f
     return blk_node_map(node, offset, length, TIDEMARK_MAP_FOR_WRITE, m);
 }
 
-/* The pieces of a write, within a change. WANTS_EXCLUSIVE: the change is not. */
-static int write_pieces(const Change *c, const char *buf, uint64_t offset, uint64_t length,
-                        uint32_t flags)
+/* The pieces of a write, within a change; @at: in the payload. WANTS_EXCLUSIVE: the change is
+ * not. */
+static int write_pieces(const Change *c, const BlkPayload *payload, uint64_t at, uint64_t offset,
+                        uint64_t length, uint32_t flags)
 {
     BlkNode *node = c->node;
     uint64_t done = 0;
@@ -243,7 +259,7 @@ static int write_pieces(const Change *c, const char *buf, uint64_t offset, uint6
         int ret = map_write(node, offset + done, length - done, flags, &m);
 
         if (ret == 0)
-            ret = write_piece(node, buf + done, offset + done, &m,
+            ret = write_piece(node, payload, at + done, offset + done, &m,
                               flags | (c->exclusive ? TIDEMARK_EXCLUSIVE : 0));
         if (ret == -EBUSY && !c->exclusive)
             return WANTS_EXCLUSIVE;
@@ -266,8 +282,8 @@ static bool wants_exclusive(const Change *c, uint32_t flags)
             __atomic_load_n(&node->info_flags, __ATOMIC_RELAXED) & TIDEMARK_INFO_COMPRESS);
 }
 
-static int pwrite_all(BlkNode *node, const void *buf, uint64_t offset, uint64_t length,
-                      uint32_t flags)
+static int pwrite_payload(BlkNode *node, const BlkPayload *payload, uint64_t at, uint64_t offset,
+                          uint64_t length, uint32_t flags)
 {
     Change c = { .node = node, .offset = offset, .length = length };
     int ret;
@@ -281,7 +297,7 @@ static int pwrite_all(BlkNode *node, const void *buf, uint64_t offset, uint64_t 
         if (!c.exclusive && wants_exclusive(&c, flags)) /* the node was opened anew meanwhile */
             ret = WANTS_EXCLUSIVE;
         else
-            ret = write_pieces(&c, buf, offset, length, flags);
+            ret = write_pieces(&c, payload, at, offset, length, flags);
         change_end(&c);
         if (ret != WANTS_EXCLUSIVE)
             return ret;
@@ -289,15 +305,27 @@ static int pwrite_all(BlkNode *node, const void *buf, uint64_t offset, uint64_t 
     }
 }
 
+static int pwrite_counted(BlkNode *node, const BlkPayload *payload, uint64_t at, uint64_t offset,
+                          uint64_t length, uint32_t flags)
+{
+    uint64_t began = blk_counters_now();
+    int ret = pwrite_payload(node, payload, at, offset, length, flags);
+
+    if (payload->buf || ret != -ENOTSUP) /* else it is written again */
+        blk_counters_add(&node->counters, BLK_COUNT_WRITE, offset, length, ret,
+                         blk_counters_now() - began);
+    return ret;
+}
+
 int blk_node_pwrite(BlkNode *node, const void *buf, uint64_t offset, uint64_t length,
                     uint32_t flags)
 {
-    uint64_t began = blk_counters_now();
-    int ret = pwrite_all(node, buf, offset, length, flags);
+    return pwrite_counted(node, &(BlkPayload){ .buf = buf }, 0, offset, length, flags);
+}
 
-    blk_counters_add(&node->counters, BLK_COUNT_WRITE, offset, length, ret,
-                     blk_counters_now() - began);
-    return ret;
+int blk_node_pwrite_copy(BlkNode *node, const BlkPayload *payload, uint64_t offset, uint64_t length)
+{
+    return pwrite_counted(node, payload, 0, offset, length, 0);
 }
 
 /* ---- zeroing and discarding */
@@ -312,7 +340,8 @@ static int write_zero_data(const Change *c, uint64_t offset, uint64_t length, ui
         return -ENOMEM;
     for (uint64_t done = 0; done < length;) {
         uint64_t n = tm_min(chunk, length - done);
-        int ret = write_pieces(c, zeroes, offset + done, n, flags & TIDEMARK_FUA);
+        int ret = write_pieces(c, &(BlkPayload){ .buf = zeroes }, 0, offset + done, n,
+                               flags & TIDEMARK_FUA);
 
         if (ret < 0)
             return ret;

@@ -151,6 +151,11 @@ static int host_child_status(struct tidemark_node *node, uint32_t child, uint64_
     return 0;
 }
 
+void *blk_host_handle(struct tidemark_node *node, const struct tidemark_driver *driver)
+{
+    return node->open && node->driver == driver ? node->handle : NULL;
+}
+
 const TmSys *blk_host_sys(struct tidemark_node *node)
 {
     return blk_graph_sys(node->graph);

@@ -17,6 +17,7 @@
 #include "block/node_internal.h"
 #include "block/parents.h"
 #include "block/registry.h"
+#include "block/users.h"
 #include "util/range.h"
 
 #include <errno.h>
@@ -80,7 +81,7 @@ static void work_run(BlkWork *work)
     blk_throttle_carry(r->passed, r->cancel);
     ret = given_up(r) ? -ESHUTDOWN : run_blocking(r);
     blk_throttle_carry(NULL, NULL);
-    blk_worker_quota_end(&r->node->quota); /* with done() the node may go */
+    blk_worker_quota_end(&r->node->quota); /* with the end the node may go */
     blk_request_done(r, ret);
 }
 
@@ -382,7 +383,7 @@ static void may_go(BlkWaiter *waiter)
     blk_worker_quota_add(&r->node->quota, &r->work);
 }
 
-int blk_submit(BlkNode *node, BlkRequest *r)
+static int submit(BlkNode *node, BlkRequest *r)
 {
     r->node = node;
     r->n_hops = 0;
@@ -395,6 +396,12 @@ int blk_submit(BlkNode *node, BlkRequest *r)
                                         r->op == BLK_OP_READ ? BLK_COUNT_READ : BLK_COUNT_WRITE)
                    : blk_counters_now();
     return begin(r);
+}
+
+int blk_submit(BlkNode *node, BlkRequest *r)
+{
+    r->user = NULL;
+    return submit(node, r);
 }
 
 static int try_send(BlkRequest *r, BlkNode *node)
@@ -436,6 +443,63 @@ bool blk_can_send(BlkNode *node, uint64_t offset, uint64_t length)
             return false;
     }
     return true;
+}
+
+/* ---- for users */
+
+/* One that was parked, on a worker; the gate lets it in. */
+static void parked_run(BlkWork *work)
+{
+    BlkRequest *r = from_work(work);
+    BlkUser *user = r->user;
+    int ret;
+
+    blk_worker_quota_end(&user->node->quota);
+    ret = submit(user->node, r);
+    if (ret != -EINPROGRESS)
+        blk_request_done(r, ret);
+}
+
+int blk_user_submit(BlkUser *user, BlkRequest *r)
+{
+    int ret;
+
+    r->user = user;
+    r->work.run = parked_run;
+    if (!blk_gate_enter(&user->gate, &r->work))
+        return -EINPROGRESS;
+    ret = submit(user->node, r);
+    if (ret != -EINPROGRESS)
+        blk_gate_leave(&user->gate);
+    return ret;
+}
+
+ssize_t blk_user_send(BlkUser *user, int socket, uint64_t offset, uint64_t length)
+{
+    ssize_t n = blk_send(blk_user_enter(user), socket, offset, length);
+
+    blk_user_leave(user);
+    return n;
+}
+
+bool blk_user_can_send(BlkUser *user, uint64_t offset, uint64_t length)
+{
+    bool can = blk_can_send(blk_user_enter(user), offset, length);
+
+    blk_user_leave(user);
+    return can;
+}
+
+void blk_user_work(BlkUser *user, BlkWork *work)
+{
+    if (blk_gate_enter(&user->gate, work))
+        blk_node_work(user->node, work);
+}
+
+void blk_user_worked(BlkUser *user)
+{
+    blk_node_worked(user->node);
+    blk_gate_leave(&user->gate);
 }
 
 /* ---- other work */

@@ -14,6 +14,7 @@
 #include "block/engine/engine.h"
 #include "block/io/throttle.h"
 #include "block/node.h"
+#include "block/users.h"
 #include <errno.h>
 
 typedef enum {
@@ -48,6 +49,7 @@ struct BlkRequest {
     uint64_t took;
 
     /* the block layer's own */
+    BlkUser *user; /* or NULL */
     struct {
         BlkNode *node;
         uint64_t offset; /* in that node */
@@ -83,11 +85,22 @@ ssize_t blk_send(BlkNode *node, int socket, uint64_t offset, uint64_t length);
 /* Whether that can be expected to work now. Any thread. */
 bool blk_can_send(BlkNode *node, uint64_t offset, uint64_t length);
 
+/* ---- the same for a user that follows its node (block/users.h), on the node that it has when the
+ * request begins, which may be later. It is not released before the request completes. */
+int blk_user_submit(BlkUser *user, BlkRequest *request);
+ssize_t blk_user_send(BlkUser *user, int socket, uint64_t offset, uint64_t length);
+bool blk_user_can_send(BlkUser *user, uint64_t offset, uint64_t length);
+/* While @work runs, and until it calls worked, the user keeps its node (blk_user_node()). */
+void blk_user_work(BlkUser *user, BlkWork *work);
+void blk_user_worked(BlkUser *user);
+
 /* Ends a request that has begun. For block/io. */
-static inline void blk_request_done(BlkRequest *r, int result)
+static inline void blk_request_done(BlkRequest *request, int result)
 {
-    r->took = blk_counters_now() - r->began;
-    r->done(r, result);
+    request->took = blk_counters_now() - request->began;
+    if (request->user) /* with done() the user may go */
+        blk_user_done(request->user);
+    request->done(request, result);
 }
 
 /* Other work that may wait for the disk: queues it, within the node's quota of workers. Its run()

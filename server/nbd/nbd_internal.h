@@ -179,7 +179,7 @@ struct NbdsSession {
     uint32_t skip_kind;       /* handshake: the error reply to send after skipping, 0: none */
     NbdsMeta meta;
     BlkExport *export_; /* also read under server->lock; set once, under it */
-    BlkNode *node;
+    BlkUser *disk;      /* the export's */
     uint64_t size;
     bool writable, writethrough, began;
     unsigned effort; /* of block status since others had their turn */

@@ -6,6 +6,7 @@
  * session lives, but for EXPORT_NAME, which has no error reply.
  *
  * Source: the NBD specification, "Option types" and "Option reply types". */
+#include "block/users.h"
 #include "server/nbd/nbd_internal.h"
 
 #include "util/endian.h"
@@ -85,6 +86,18 @@ static uint16_t flags_of(NbdsSession *s, BlkExport *x)
     return flags;
 }
 
+/* The size of what the export shows now, and what its driver says. */
+static uint64_t disk_facts(const BlkExport *x, struct tidemark_info *info)
+{
+    BlkUser *disk = blk_export_user(x);
+    BlkNode *node = blk_user_enter(disk);
+    uint64_t size = blk_node_size(node);
+
+    blk_node_info(node, info);
+    blk_user_leave(disk);
+    return size;
+}
+
 /* Opens @s, unless it was cut off meanwhile: whoever does that reads open, under the lock. */
 static bool open_session(NbdsSession *s)
 {
@@ -121,11 +134,10 @@ static int enter(NbdsSession *s, BlkExport *x)
     if (s->meta.export_ != x)
         nbds_meta_clear(s);
     nbds_status_2016_begin(s);
-    s->node = blk_export_node(x);
-    s->size = blk_node_size(s->node);
+    s->disk = blk_export_user(x);
+    s->size = disk_facts(x, &info);
     s->writable = may_write(s, x);
     s->writethrough = blk_export_writethrough(x);
-    blk_node_info(s->node, &info);
     /* Of memory no medium wants more than a page; a driver's blocks may be larger than a batch. */
     s->align = tm_max(s->align, tm_min(info.request_alignment, 4096));
     s->request_magic = s->extended ? NBD_MAGIC_EXTENDED_REQUEST : NBD_MAGIC_REQUEST;
@@ -213,7 +225,7 @@ static void info_block_size(NbdsSession *s, uint32_t option, const BlkExport *x)
     uint8_t data[14];
     uint64_t preferred;
 
-    blk_node_info(blk_export_node(x), &info);
+    disk_facts(x, &info);
     preferred = tm_max(4096, tm_max(info.request_alignment, info.preferred_block));
     tm_put_be16(data, NBD_INFO_BLOCK_SIZE);
     tm_put_be32(data + 2, 1);
@@ -224,10 +236,11 @@ static void info_block_size(NbdsSession *s, uint32_t option, const BlkExport *x)
 
 static void info_export(NbdsSession *s, uint32_t option, BlkExport *x)
 {
+    struct tidemark_info info = { .struct_size = sizeof(info) };
     uint8_t data[12];
 
     tm_put_be16(data, NBD_INFO_EXPORT);
-    tm_put_be64(data + 2, blk_node_size(blk_export_node(x)));
+    tm_put_be64(data + 2, disk_facts(x, &info));
     tm_put_be16(data + 10, flags_of(s, x));
     nbds_option_reply(s, option, NBD_REP_INFO, data, sizeof(data));
 }

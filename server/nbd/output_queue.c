@@ -56,8 +56,8 @@ static void consume(NbdsSession *s, NbdsOutput **list, size_t sent)
 static ssize_t send_from_file(NbdsSession *s, NbdsOutput **list)
 {
     NbdsOutput *out = *list;
-    ssize_t n = blk_send(s->node, s->source.fd, out->sendfile_offset,
-                         MIN(out->sendfile_length, SENDFILE_PIECE));
+    ssize_t n = blk_user_send(s->disk, s->source.fd, out->sendfile_offset,
+                              MIN(out->sendfile_length, SENDFILE_PIECE));
 
     if (n < 0) {
         errno = (int)-n;
@@ -180,7 +180,8 @@ static int fetch_piece(NbdsSession *s, NbdsRequest *r)
     if (chunk) {
         ret = __atomic_load_n(&s->dead, __ATOMIC_RELAXED)
                   ? -ESHUTDOWN
-                  : blk_node_pread(s->node, chunk->data, r->output.sendfile_offset, length);
+                  : blk_node_pread(blk_user_node(s->disk), chunk->data, r->output.sendfile_offset,
+                                   length);
     }
     if (ret < 0) {
         nbds_chunk_put(s->server, chunk);
@@ -206,7 +207,7 @@ static void fetch_run(BlkWork *work)
     NbdsSession *s = r->session;
     int ret = fetch_piece(s, r);
 
-    blk_node_worked(s->node);
+    blk_user_worked(s->disk);
     if (ret < 0) { /* the reply has begun: it can't become an error */
         nbds_count_error(s, nbds_request_error(s, &r->h, -ret));
         nbds_count_disk(s, &r->h, true, 0);
@@ -223,7 +224,7 @@ static void fetch(NbdsSession *s, NbdsOutput *list)
 
     put_back(s, list, false);
     r->blk.work.run = fetch_run;
-    blk_node_work(s->node, &r->blk.work);
+    blk_user_work(s->disk, &r->blk.work);
 }
 
 /* The caller has set sending and gives up a reference. */

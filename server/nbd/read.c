@@ -68,7 +68,7 @@ static void submit_parts(NbdsSession *s, NbdsRequest *r)
             part->blk.buf = r->data + at;
             part->blk.done = part_done;
             __atomic_add_fetch(&sparse->left, 1, __ATOMIC_RELAXED);
-            ret = blk_submit(s->node, &part->blk);
+            ret = blk_user_submit(s->disk, &part->blk);
             if (ret != -EINPROGRESS)
                 part_done(&part->blk, ret);
         }
@@ -94,7 +94,7 @@ static void read_large(NbdsSession *s, const NbdsHead *h, NbdsSparse *sparse)
     r->chunk = chunk;
     r->data = r->blk.buf = chunk->data;
     r->sparse = sparse;
-    ret = blk_submit(s->node, &r->blk);
+    ret = blk_user_submit(s->disk, &r->blk);
     nbds_request_taken(s, chunk);
     nbds_chunk_put(s->server, chunk);
     if (ret != -EINPROGRESS)
@@ -163,7 +163,7 @@ static bool send_from_page_cache(NbdsSession *s, const NbdsHead *h)
 {
     NbdsRequest *r;
 
-    if (s->tls || !blk_can_send(s->node, h->offset, h->length) || !make_nonblocking(s))
+    if (s->tls || !blk_user_can_send(s->disk, h->offset, h->length) || !make_nonblocking(s))
         return false;
     r = nbds_request_fill(s, BLK_OP_READ, h);
     r->output.sendfile_length = h->length;
@@ -185,7 +185,7 @@ static void read_small(NbdsSession *s, const NbdsHead *h)
 
     r->chunk = batch->chunk;
     r->data = r->blk.buf = data;
-    ret = blk_submit(s->node, &r->blk);
+    ret = blk_user_submit(s->disk, &r->blk);
     if (ret != -EINPROGRESS) {
         nbds_count_disk(s, h, ret < 0, r->blk.took);
         r->blk.took = 0;

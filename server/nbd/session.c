@@ -265,7 +265,7 @@ static void end_turns(NbdsSession *s, NbdsVerdict verdict)
 {
     if (verdict == NBDS_WORK) {
         s->work.run = work_run;
-        blk_node_work(s->node, &s->work);
+        blk_user_work(s->disk, &s->work);
         return;
     }
     if (verdict == NBDS_MORE || verdict == NBDS_PAUSE) {
@@ -290,7 +290,7 @@ static void work_run(BlkWork *work)
     s->may_wait = true;
     verdict = take_turn(s, false);
     s->may_wait = false;
-    blk_node_worked(s->node);
+    blk_user_worked(s->disk);
     end_turns(s, verdict);
 }
 

@@ -4,12 +4,14 @@
  * looks on the wire.
  *
  * Source: the NBD specification, "Structured reply types". */
+#include "block/users.h"
 #include "server/nbd/nbd_internal.h"
 
 #include "util/endian.h"
 #include "util/error.h"
 #include "util/range.h"
 
+#include <errno.h>
 #include <string.h>
 
 size_t nbds_hole_format(const NbdsSession *s, uint8_t *to, bool last, const NbdsHead *h,
@@ -99,9 +101,14 @@ bool nbds_zeroes_find(NbdsSession *s, const NbdsHead *h, TmExtents *runs)
     TmExtent list[NBDS_RUNS_MAX - 1];
     TmExtents x = { .list = list, .max = G_N_ELEMENTS(list) };
     uint64_t described = 0;
+    BlkNode *node;
+    int ret;
 
-    if (blk_node_status_waits(s->node) ||
-        blk_node_status(s->node, h->offset, h->length, &x, &described) < 0)
+    node = blk_user_enter(s->disk);
+    ret = blk_node_status_waits(node) ? -EAGAIN
+                                      : blk_node_status(node, h->offset, h->length, &x, &described);
+    blk_user_leave(s->disk);
+    if (ret < 0)
         return false;
     for (size_t i = 0; i < x.count; i++)
         tm_extents_add(runs, list[i].length, list[i].flags & TM_STATE_ZERO);

@@ -17,6 +17,7 @@
  *
  * Source: the NBD specification, NBD_CMD_BLOCK_STATUS, NBD_REPLY_TYPE_BLOCK_STATUS and
  * NBD_REPLY_TYPE_BLOCK_STATUS_EXT. */
+#include "block/users.h"
 #include "server/nbd/nbd_internal.h"
 
 #include "util/endian.h"
@@ -160,18 +161,18 @@ static void ask_bitmap(NbdsStatus *st, const Walk *walk, uint64_t length)
     w->flags = values[dirty ^ (n % 2)];
 }
 
-static int ask_extents(NbdsSession *s, NbdsStatus *st, const Walk *walk, uint64_t length,
-                       TmExtents *x, uint64_t *described, unsigned *lookups)
+static int ask_node(BlkNode *node, NbdsStatus *st, const Walk *walk, uint64_t length, TmExtents *x,
+                    uint64_t *described, unsigned *lookups)
 {
     switch (walk->c.kind) {
     case NBDS_CONTEXT_BASE:
         *lookups = ASK;
-        return blk_node_status(s->node, st->at, length, x, described);
+        return blk_node_status(node, st->at, length, x, described);
     case NBDS_CONTEXT_DEPTH:
         *lookups = ASK;
-        return blk_node_depth(s->node, st->at, length, x, described);
+        return blk_node_depth(node, st->at, length, x, described);
     case NBDS_CONTEXT_BACKUP:
-        return blk_node_backup(s->node, walk->c.bitmap, st->at, length, x, described, lookups);
+        return blk_node_backup(node, walk->c.bitmap, st->at, length, x, described, lookups);
     case NBDS_CONTEXT_USER:
         *described = blk_context_map_extents(walk->map, st->at, length, x);
         return 0;
@@ -180,6 +181,15 @@ static int ask_extents(NbdsSession *s, NbdsStatus *st, const Walk *walk, uint64_
         break;
     }
     return -EINVAL;
+}
+
+static int ask_extents(NbdsSession *s, NbdsStatus *st, const Walk *walk, uint64_t length,
+                       TmExtents *x, uint64_t *described, unsigned *lookups)
+{
+    int ret = ask_node(blk_user_enter(s->disk), st, walk, length, x, described, lookups);
+
+    blk_user_leave(s->disk);
+    return ret;
 }
 
 /* Asks for what comes next of the context, once. 0 or -errno. */
@@ -315,11 +325,16 @@ bool nbds_status_waits(NbdsSession *s)
 {
     const NbdsStatus *st = s->status;
     bool asks = false; /* the graph */
+    bool waits;
 
     for (unsigned i = 0; i < st->n && !asks; i++)
         asks =
             st->walks[i].c.kind != NBDS_CONTEXT_BITMAP && st->walks[i].c.kind != NBDS_CONTEXT_USER;
-    return asks && !s->may_wait && blk_node_status_waits(s->node);
+    if (!asks || s->may_wait)
+        return false;
+    waits = blk_node_status_waits(blk_user_enter(s->disk));
+    blk_user_leave(s->disk);
+    return waits;
 }
 
 /* An error after something known is left for the next request to meet. */

@@ -45,7 +45,7 @@ static void submit(NbdsSession *s, BlkOp op, const NbdsHead *h, NbdsChunk *chunk
     r->blk.flags = block_flags(s, h);
     r->blk.buf = buf;
     r->chunk = chunk;
-    ret = blk_submit(s->node, &r->blk);
+    ret = blk_user_submit(s->disk, &r->blk);
     if (ret != -EINPROGRESS)
         nbds_count_disk(s, h, ret < 0, r->blk.took);
     if (ret == -EINPROGRESS)

@@ -1,0 +1,31 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
+/* block/filters.h: putting filters in and taking them out while their disks are in use.
+ *
+ * A filter is put between its first child and those who use that: the parents, and the users that
+ * follow (block/users.h), as exports do. What the filter itself stands on stays as it is (a target
+ * whose backing is the source), and so do jobs.
+ *
+ * No request takes the old way when the new one is in force: requests of followers have ended, and
+ * new ones are parked; what parents do in between waits for its child.
+ *
+ * Main thread. */
+#pragma once
+#include "block/node.h"
+
+/* No request of what stands on one of those nodes, nor of their followers, is in flight, nor begins
+ * before the end. Nests; within a hold, filters are put in and out, and changes of bitmaps are
+ * made (block/bitmaps.h). What is flushed inside holds up all: flush before. */
+typedef struct BlkHold BlkHold;
+BlkHold *blk_hold_begin(BlkNode *const *nodes, size_t n);
+void blk_hold_end(BlkHold *hold); /* NULL is fine */
+
+/* All @n of them at one instant, or none. The first child is what the filter has at that time, so
+ * several filters of a disk come to stand one above the other. Errors: permission conflicts, with
+ * QEMU's messages. */
+bool blk_filters_insert(BlkNode *const *filters, size_t n, GError **error);
+/* The users of the filters, but those that don't follow, use their first children instead. */
+void blk_filters_remove(BlkNode *const *filters, size_t n);
+
+/* Gives a user that follows another node. Errors: permission conflicts; @to is read-only. */
+bool blk_user_move(BlkUser *user, BlkNode *to, GError **error);
