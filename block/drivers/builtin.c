@@ -10,6 +10,8 @@
 const BlkBuiltin blk_builtins[] = {
     { &blk_driver_blkdebug, BLK_ROLE_FILTER, .fails = true, .permit = blk_blkdebug_permit },
     { &blk_driver_compress, BLK_ROLE_FILTER },
+    { &blk_driver_copy_before_write, BLK_ROLE_FILTER, .others = BLK_ROLE_TARGET, .guards = true,
+      .stateful = true },
     { &blk_driver_file, .locks = &blk_locks_file },
     { &blk_driver_host_device, .locks = &blk_locks_file },
     { &blk_driver_nbd, .remote = true, .start = blk_nbd_start, .hurry = blk_nbd_hurry,
@@ -17,6 +19,7 @@ const BlkBuiltin blk_builtins[] = {
     { &blk_driver_null_co },
     { &blk_driver_qcow2, .format = &blk_format_qcow2 },
     { &blk_driver_raw, BLK_ROLE_WINDOW },
+    { &blk_driver_snapshot_access, BLK_ROLE_INSTANT },
     { &blk_driver_throttle, BLK_ROLE_FILTER, .throttle = blk_throttle_of },
     { NULL },
 };

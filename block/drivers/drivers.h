@@ -7,18 +7,20 @@
 #include "block/options.h"
 #include "include/tidemark/driver.h"
 
-extern const struct tidemark_driver blk_driver_blkdebug; /* blkdebug.c */
-extern const struct tidemark_driver blk_driver_compress; /* compress.c */
-extern const struct tidemark_driver blk_driver_file;     /* file/file.c: files and block devices */
+extern const struct tidemark_driver blk_driver_blkdebug;          /* blkdebug.c */
+extern const struct tidemark_driver blk_driver_compress;          /* compress.c */
+extern const struct tidemark_driver blk_driver_copy_before_write; /* copy_before_write/driver.c */
+extern const struct tidemark_driver blk_driver_file; /* file/file.c: files and block devices */
 extern const struct tidemark_driver
-    blk_driver_host_device;                              /* file/file.c: the same, devices only */
-extern const struct tidemark_driver blk_driver_nbd;      /* nbd/nbd.c */
-extern const struct tidemark_driver blk_driver_null_co;  /* null.c */
-extern const struct BlkLocks blk_locks_file;             /* file/file.c */
-extern const struct BlkFormat blk_format_qcow2;          /* qcow2/describe.c */
-extern const struct tidemark_driver blk_driver_qcow2;    /* qcow2/qcow2.c */
-extern const struct tidemark_driver blk_driver_raw;      /* raw.c */
-extern const struct tidemark_driver blk_driver_throttle; /* throttle.c */
+    blk_driver_host_device;                             /* file/file.c: the same, devices only */
+extern const struct tidemark_driver blk_driver_nbd;     /* nbd/nbd.c */
+extern const struct tidemark_driver blk_driver_null_co; /* null.c */
+extern const struct BlkLocks blk_locks_file;            /* file/file.c */
+extern const struct BlkFormat blk_format_qcow2;         /* qcow2/describe.c */
+extern const struct tidemark_driver blk_driver_qcow2;   /* qcow2/qcow2.c */
+extern const struct tidemark_driver blk_driver_raw;     /* raw.c */
+extern const struct tidemark_driver blk_driver_snapshot_access; /* snapshot_access.c */
+extern const struct tidemark_driver blk_driver_throttle;        /* throttle.c */
 
 /* The permissions of a blkdebug filter on its child, besides a filter's. blkdebug_rules.c */
 void blk_blkdebug_permit(const BlkOptions *options, unsigned *needs, unsigned *shares);

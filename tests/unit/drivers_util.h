@@ -98,10 +98,11 @@ static BlkRegistry *registry;
 static BlkEngine *engine;
 static BlkGraph *graph;
 
+/* Of the next graph. */
+static BlkEngineOptions engine_options = { .io = BLK_IO_THREADS, .loops = 1, .workers = 1 };
+
 static void open_graph(const char *parent)
 {
-    BlkEngineOptions options = { .io = BLK_IO_THREADS, .loops = 1, .workers = 1 };
-
     memset(&fake, 0, sizeof(fake));
     fake_sys = tm_sys_kernel;
     fake_sys.open = fake_open;
@@ -113,7 +114,7 @@ static void open_graph(const char *parent)
     dir = g_build_filename(parent, "tm-drivers-XXXXXX", NULL);
     ck_assert_ptr_nonnull(g_mkdtemp(dir));
     registry = blk_registry_new(&fake_sys);
-    engine = blk_engine_new(&options, NULL);
+    engine = blk_engine_new(&engine_options, NULL);
     ck_assert_ptr_nonnull(engine);
     graph = blk_graph_new(registry, engine, &fake_sys);
 }
