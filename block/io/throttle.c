@@ -204,28 +204,38 @@ static void timer_ready(BlkSource *source, uint32_t events)
 
 /* ---- members */
 
-static Shared *shared_new(BlkGraph *graph, BlkTraffic *traffic, TmObject *group, GError **error)
+static void shared_clear(Shared *s)
+{
+    tm_object_unref(s->group);
+    g_ptr_array_unref(s->members);
+    pthread_cond_destroy(&s->gone);
+    pthread_mutex_destroy(&s->lock);
+    g_free(s);
+}
+
+static Shared *shared_new(BlkGraph *graph, TmObject *group, GError **error)
 {
     Shared *s = g_new0(Shared, 1);
     int err;
 
-    s->timer.fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-    s->timer.ready = timer_ready;
     s->engine = blk_graph_engine(graph);
-    err = s->timer.fd < 0 ? -errno : blk_engine_add(s->engine, &s->timer, EPOLLIN);
-    if (err) {
-        tm_error_set_errno(error, -err, "cannot make a timer");
-        if (s->timer.fd >= 0)
-            close(s->timer.fd);
-        g_free(s);
-        return NULL;
-    }
-    s->traffic = traffic;
+    s->traffic = blk_graph_traffic(graph);
     s->group = tm_object_ref(group);
     s->main = pthread_self();
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->gone, NULL);
     s->members = g_ptr_array_new();
+    s->timer.ready = timer_ready;
+    s->timer.fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    /* Last: another thread may have it then. */
+    err = s->timer.fd < 0 ? -errno : blk_engine_add(s->engine, &s->timer, EPOLLIN);
+    if (err) {
+        tm_error_set_errno(error, -err, "cannot make a timer");
+        if (s->timer.fd >= 0)
+            close(s->timer.fd);
+        shared_clear(s);
+        return NULL;
+    }
     *tm_throttle_shared(group) = s;
     return s;
 }
@@ -239,11 +249,7 @@ static void shared_free(Shared *s)
         pthread_cond_wait(&s->gone, &s->lock);
     pthread_mutex_unlock(&s->lock);
     *tm_throttle_shared(s->group) = NULL;
-    tm_object_unref(s->group);
-    g_ptr_array_unref(s->members);
-    pthread_cond_destroy(&s->gone);
-    pthread_mutex_destroy(&s->lock);
-    g_free(s);
+    shared_clear(s);
 }
 
 BlkThrottle *blk_throttle_new(BlkGraph *graph, TmObject *group, GError **error)
@@ -253,7 +259,7 @@ BlkThrottle *blk_throttle_new(BlkGraph *graph, TmObject *group, GError **error)
     BlkThrottle *t;
 
     if (!s)
-        s = shared_new(graph, traffic, group, error);
+        s = shared_new(graph, group, error);
     if (!s)
         return NULL;
     t = g_new0(BlkThrottle, 1);

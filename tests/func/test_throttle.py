@@ -47,14 +47,20 @@ def several(h, n, call):
 
 
 class Load:
-    """Asks for n requests at once, in a thread; .done counts those that were answered."""
+    """Asks for so many requests at once, in a thread; .done counts those that were answered. Each is
+    @step bytes further than the one before."""
 
-    def __init__(self, h, write=False, depth=8, size=4096):
-        self.h, self.done, self.ending = h, 0, False
-        self.issue = (lambda: h.aio_pwrite(bytes(size), 0)) if write else (
-            lambda: __import__("nbd").Buffer(size) and h.aio_pread(self.buffer, 0))
-        self.buffer = __import__("nbd").Buffer(size)
-        self.depth, self.write = depth, write
+    def __init__(self, h, write=False, depth=8, size=4096, step=0):
+        import nbd
+        self.h, self.done, self.ending, self.issued = h, 0, False, 0
+        buffer = nbd.Buffer(size)
+
+        def issue():
+            offset = self.issued * step
+            self.issued += 1
+            return h.aio_pwrite(bytes(size), offset) if write else h.aio_pread(buffer, offset)
+
+        self.issue, self.depth = issue, depth
         self.thread = threading.Thread(target=self.run, daemon=True)
         self.thread.start()
 
@@ -167,7 +173,7 @@ def drains(tmp):
             name = "u" if above else "t"
             if above:
                 path = os.path.join(tmp, "x.qcow2")
-                tidemark("image", "create", "-f", "qcow2", path, "4M")
+                tidemark("image", "create", "-f", "qcow2", path, "1T")
                 d.qmp("blockdev-add", {"driver": "file", "node-name": "f", "filename": path})
                 d.qmp("blockdev-add", {"driver": "throttle", "node-name": name, "file": "f",
                                        "throttle-group": "g"})
@@ -178,7 +184,8 @@ def drains(tmp):
             else:
                 h = throttled(d, tmp, name)
             top = "q" if above else name
-            load = Load(h, write=True, depth=8, size=128 * KIB)
+            # In an image each one takes new clusters, and waits for the limits on a worker.
+            load = Load(h, write=True, size=4 * KIB, step=64 * KIB if above else 0)
             wait_until(lambda: load.done > 8, "requests")
             limit(d, iops_total=1)
             time.sleep(0.2)
