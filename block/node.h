@@ -71,6 +71,10 @@ BlkUser *blk_node_use(BlkNode *node, const char *what, unsigned needs, unsigned 
 void blk_node_release(BlkUser *user); /* NULL is fine */
 /* On failure it has what it had. */
 bool blk_user_set(BlkUser *user, unsigned needs, unsigned shares, GError **error);
+/* While there is this user, blk_node_check_free() fails: "Node 'x' is busy: @why", a constant. */
+void blk_user_block(BlkUser *user, const char *why);
+/* Before something that QEMU does with no node that a job has. Main thread, as the former. */
+bool blk_node_check_free(BlkNode *node, GError **error);
 BlkNode *blk_user_node(const BlkUser *user); /* borrowed */
 unsigned blk_node_users(BlkNode *node);      /* how many; any thread */
 

@@ -32,6 +32,7 @@ struct BlkUser {
     BlkNode *parent; /* borrowed; NULL: no node */
     unsigned index;  /* of the parent's children */
     char *what;
+    const char *blocker;    /* why others may do nothing much with the node; or NULL */
     unsigned needs, shares; /* BLK_PERM_*; guarded by the graph's lock of permissions */
     /* Of one that follows its node to another one (block/filters.h); closed while node changes. */
     bool follows;

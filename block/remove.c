@@ -117,6 +117,8 @@ bool blk_graph_del(BlkGraph *graph, const char *node_name, GError **error)
 
     if (!node)
         return false;
+    if (!blk_node_check_free(node, error))
+        return false;
     if (!node->monitor_owned)
         return tm_error_set(error, "Node %s is not owned by the monitor", node_name);
     /* An export of another node may offer a bitmap of this one. */

@@ -5,6 +5,7 @@
 
 #include "block/node_internal.h"
 #include "block/permissions.h"
+#include "util/error.h"
 #include "util/sync.h"
 
 void blk_user_follow(BlkUser *user)
@@ -26,6 +27,26 @@ void blk_user_leave(BlkUser *user)
 void blk_user_done(BlkUser *user)
 {
     blk_gate_leave(&user->gate);
+}
+
+void blk_user_block(BlkUser *user, const char *why)
+{
+    TM_GUARD(blk_graph_permissions(user->graph));
+
+    user->blocker = why;
+}
+
+bool blk_node_check_free(BlkNode *node, GError **error)
+{
+    TM_GUARD(blk_graph_permissions(node->graph));
+
+    for (guint i = 0; i < node->users->len; i++) {
+        const BlkUser *user = node->users->pdata[i];
+
+        if (user->blocker)
+            return tm_error_set(error, "Node '%s' is busy: %s", node->name, user->blocker);
+    }
+    return true;
 }
 
 GPtrArray *blk_users_list(BlkNode *node)

@@ -3,6 +3,7 @@
 /* qmp/qmp_internal.h: what the files of qmp/ share. Main thread. */
 #pragma once
 #include "block/export/export.h"
+#include "block/jobs/backup.h"
 #include "qmp/context.h"
 
 /* ---- args.c: arguments of shapes that several commands take */
@@ -24,8 +25,14 @@ bool qmp_transaction_run(QmpContext *ctx, json_object *actions, bool grouped, GE
 /* The same with one action, @type, whose data are @data (borrowed). */
 bool qmp_transaction_run_one(QmpContext *ctx, const char *type, json_object *data, GError **error);
 
-/* block-dirty-bitmap-add's and -merge's arguments: their commands' and actions'. */
-extern const QmpType qmp_type_bitmap_add, qmp_type_bitmap_merge;
+/* Arguments that commands and actions have in common. */
+extern const QmpType qmp_type_bitmap_add, qmp_type_bitmap_merge, qmp_type_blockdev_backup;
+
+/* ---- backup.c: blockdev-backup */
+
+/* blk_backup_new() with the arguments of the command, checked. */
+BlkJob *qmp_backup_new(QmpContext *ctx, BlkBitmapChanges *changes, BlkJobTxn *txn,
+                       json_object *args, GError **error);
 
 /* ---- session.c: one client of a monitor */
 

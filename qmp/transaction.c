@@ -8,6 +8,7 @@
  * the seal: nobody has seen them. */
 #include "block/bitmap_changes.h"
 #include "block/bitmaps.h"
+#include "block/filters.h"
 #include "qmp/qmp_internal.h"
 #include "util/error.h"
 #include <string.h>
@@ -17,6 +18,9 @@ typedef struct Transaction {
     GPtrArray *nodes; /* BlkNode references, each once */
     BlkBitmapChanges *changes;
     bool grouped;
+    bool instant;      /* an action needs the disks at rest */
+    GPtrArray *jobs;   /* BlkJob, borrowed: that are to start */
+    BlkJobTxn *joined; /* grouped: what they belong to */
 } Transaction;
 
 typedef bool (*ActionFn)(Transaction *t, json_object *data, GError **error);
@@ -39,6 +43,8 @@ static void involve_action(Transaction *t, json_object *data)
     g_autofree BlkBitmapName *bitmaps = qmp_arg_bitmaps(data, "bitmaps", &n);
 
     involve(t, qmp_arg_str(data, "node"));
+    involve(t, qmp_arg_str(data, "device"));
+    t->instant |= qmp_arg(data, "device") != NULL;
     for (size_t i = 0; i < n; i++)
         involve(t, bitmaps[i].node);
 }
@@ -80,8 +86,8 @@ static bool act_remove(Transaction *t, json_object *data, GError **error)
     return bitmap && blk_bitmap_changes_remove(t->changes, bitmap, error);
 }
 
-static bool change(Transaction *t, json_object *data, bool (*fn)(BmpBitmap *, GError **),
-                   GError **error)
+static bool alter(Transaction *t, json_object *data, bool (*fn)(BmpBitmap *, GError **),
+                  GError **error)
 {
     g_autoptr(BmpBitmap) bitmap = find_target(t, data, "name", error);
 
@@ -90,17 +96,17 @@ static bool change(Transaction *t, json_object *data, bool (*fn)(BmpBitmap *, GE
 
 static bool act_clear(Transaction *t, json_object *data, GError **error)
 {
-    return change(t, data, bmp_bitmap_clear, error);
+    return alter(t, data, bmp_bitmap_clear, error);
 }
 
 static bool act_enable(Transaction *t, json_object *data, GError **error)
 {
-    return change(t, data, bmp_bitmap_enable, error);
+    return alter(t, data, bmp_bitmap_enable, error);
 }
 
 static bool act_disable(Transaction *t, json_object *data, GError **error)
 {
-    return change(t, data, bmp_bitmap_disable, error);
+    return alter(t, data, bmp_bitmap_disable, error);
 }
 
 static bool merge_one(Transaction *t, BmpBitmap *target, const char *node_name, const char *name,
@@ -128,6 +134,15 @@ static bool act_merge(Transaction *t, json_object *data, GError **error)
     return true;
 }
 
+static bool act_backup(Transaction *t, json_object *data, GError **error)
+{
+    BlkJob *job = qmp_backup_new(t->ctx, t->changes, t->joined, data, error);
+
+    if (job)
+        g_ptr_array_add(t->jobs, job);
+    return job != NULL;
+}
+
 static bool act_abort(Transaction *t, json_object *data, GError **error)
 {
     return tm_error_set(error, "Transaction aborted using Abort action");
@@ -144,6 +159,7 @@ static const struct {
     { "block-dirty-bitmap-enable", act_enable },
     { "block-dirty-bitmap-disable", act_disable },
     { "block-dirty-bitmap-merge", act_merge },
+    { "blockdev-backup", act_backup },
 };
 
 static bool act(Transaction *t, json_object *action, GError **error)
@@ -153,7 +169,7 @@ static bool act(Transaction *t, json_object *action, GError **error)
     for (size_t i = 0; i < G_N_ELEMENTS(actions_table); i++) {
         if (strcmp(actions_table[i].type, type))
             continue;
-        if (t->grouped && actions_table[i].act != act_abort)
+        if (t->grouped && actions_table[i].act != act_abort && actions_table[i].act != act_backup)
             return tm_error_set(error,
                                 "Action '%s' does not support Transaction property "
                                 "completion-mode = grouped",
@@ -179,6 +195,39 @@ fail:
     return false;
 }
 
+/* Within the hold, so that of what has failed nothing was copied. */
+static bool change(Transaction *t, json_object *actions, GError **error)
+{
+    BlkNode *const *nodes = (BlkNode *const *)t->nodes->pdata;
+    bool ok;
+
+    blk_bitmaps_change_begin(nodes, t->nodes->len);
+    ok = perform(t, actions, error);
+    blk_bitmaps_change_end(nodes, t->nodes->len);
+    for (guint i = 0; !ok && i < t->jobs->len; i++)
+        blk_job_drop(t->jobs->pdata[i]);
+    return ok;
+}
+
+/* What is flushed before need not be while all is at rest. */
+static bool change_at_rest(Transaction *t, json_object *actions, GError **error)
+{
+    BlkNode *const *nodes = (BlkNode *const *)t->nodes->pdata;
+    BlkHold *hold;
+    bool ok;
+
+    for (guint i = 0; i < t->nodes->len; i++) {
+        if (!blk_node_read_only(nodes[i]))
+            blk_node_flush(nodes[i]);
+    }
+    hold = blk_hold_begin(nodes, t->nodes->len);
+    ok = change(t, actions, error);
+    blk_hold_end(hold);
+    for (guint i = 0; ok && i < t->jobs->len; i++)
+        blk_job_start(t->jobs->pdata[i]);
+    return ok;
+}
+
 bool qmp_transaction_run(QmpContext *ctx, json_object *actions, bool grouped, GError **error)
 {
     Transaction t = { .ctx = ctx, .grouped = grouped };
@@ -186,13 +235,16 @@ bool qmp_transaction_run(QmpContext *ctx, json_object *actions, bool grouped, GE
     bool ok;
 
     t.nodes = g_ptr_array_new_with_free_func((GDestroyNotify)blk_node_unref);
+    t.jobs = g_ptr_array_new();
     t.changes = blk_bitmap_changes_new();
+    t.joined = grouped ? blk_job_txn_new() : NULL;
     for (size_t i = 0; i < n; i++)
         involve_action(&t, qmp_arg(json_object_array_get_idx(actions, i), "data"));
-    blk_bitmaps_change_begin((BlkNode *const *)t.nodes->pdata, t.nodes->len);
-    ok = perform(&t, actions, error);
-    blk_bitmaps_change_end((BlkNode *const *)t.nodes->pdata, t.nodes->len);
+    ok =
+        t.instant && t.nodes->len ? change_at_rest(&t, actions, error) : change(&t, actions, error);
+    blk_job_txn_unref(t.joined);
     blk_bitmap_changes_free(t.changes);
+    g_ptr_array_unref(t.jobs);
     g_ptr_array_unref(t.nodes);
     return ok;
 }

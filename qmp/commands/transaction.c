@@ -24,6 +24,12 @@ static const QmpMember bitmap_members[] = {
 static const QmpMember merge_members[] = {
     { "data", &qmp_type_bitmap_merge, false, "the arguments of that command" }, { NULL }
 };
+static const QmpMember backup_members[] = {
+    { "data", &qmp_type_blockdev_backup, false, "the arguments of that command" }, { NULL }
+};
+static const QmpType backup_wrapper = { .kind = QMP_KIND_OBJECT,
+                                        .name = "BlockdevBackupWrapper",
+                                        .members = backup_members };
 static const QmpType abort_wrapper = { .kind = QMP_KIND_OBJECT,
                                        .name = "AbortWrapper",
                                        .members = abort_members };
@@ -45,6 +51,7 @@ static const char *const action_values[] = {
     "block-dirty-bitmap-enable",
     "block-dirty-bitmap-disable",
     "block-dirty-bitmap-merge",
+    "blockdev-backup",
     NULL,
 };
 static const QmpType action_kind = { .kind = QMP_KIND_ENUM,
@@ -62,6 +69,7 @@ static const QmpVariant action_variants[] = {
     { "block-dirty-bitmap-enable", &bitmap_wrapper },
     { "block-dirty-bitmap-disable", &bitmap_wrapper },
     { "block-dirty-bitmap-merge", &merge_wrapper },
+    { "blockdev-backup", &backup_wrapper },
     { NULL },
 };
 static const QmpType action = {

@@ -610,7 +610,10 @@ BEYOND_QEMU = {
     "block-export-context-remove", "block-export-context-set", "query-block-export-contexts",
     "block-export-del.mode wait", "block-export-del.seconds",
     "block-export-dirty-bitmap",
-    "block-job-change",  # of QEMU 8.2
+    # of newer versions of QEMU
+    "block-job-change",
+    *(c + o for c in ("blockdev-backup.", "transaction.actions.=blockdev-backup.data.")
+      for o in ("discard-source", "x-perf.min-cluster-size")),
     *(c + o for c in ("blockdev-add.", "blockdev-reopen.options.") for o in (
         "bitmap-accept-changed", "bitmap-durability", "bitmap-store", "=qcow2.backing-names",
         "=qcow2.discard-no-unref", "=qcow2.snapshot", "=blkdebug.inject-delay",

@@ -36,7 +36,8 @@ BlkNode *blk_cbw_new(BlkGraph *graph, const BlkCbwOptions *options, GError **err
 void blk_cbw_drop(BlkNode *filter);
 
 /* Only what is dirty in @bitmap is of the snapshot. At the instant or before it; within a change
- * of bitmaps, as of its beginning. Errors: the bitmap is inconsistent, or of another size. */
+ * of bitmaps, as of its beginning; a frozen one as it was then. Errors: the bitmap is
+ * inconsistent. */
 bool blk_cbw_set_bitmap(BlkNode *filter, BmpBitmap *bitmap, GError **error);
 
 /* ---- who copies the rest; any thread, blocking lane where it says so */
@@ -50,10 +51,13 @@ uint64_t blk_cbw_remaining(BlkNode *filter); /* bytes that need a copy */
  * some. 0 or -errno; what failed still needs its copy, and the snapshot is not broken by that.
  * -ECANCELED: it is broken. Adds to *copied. Blocking. */
 int blk_cbw_copy(BlkNode *filter, uint64_t offset, uint64_t length, BlkCopied *copied);
-/* The clusters that lie wholly in the range are released: of no interest any more, or (sync=top) of
- * none at all. Waits for who is copying some. The target's space is given back where it can be.
- * Blocking. 0 or -errno of the latter. */
+/* The clusters that lie wholly in the range are released: of no interest any more. Waits for who is
+ * copying some. The target's space is given back where it can be. Blocking. 0 or -errno of the
+ * latter. */
 int blk_cbw_release(BlkNode *filter, uint64_t offset, uint64_t length);
+/* The same of those that need a copy only, and nothing is given back: what was copied stays.
+ * Returned: bytes. Blocking. */
+uint64_t blk_cbw_skip(BlkNode *filter, uint64_t offset, uint64_t length);
 /* The snapshot can't be kept, @error positive: reads of it fail, writes cost nothing. The first
  * reason stays. */
 void blk_cbw_break(BlkNode *filter, int error);

@@ -310,6 +310,26 @@ int blk_cbw_release(BlkNode *filter, uint64_t offset, uint64_t length)
     return ret;
 }
 
+uint64_t blk_cbw_skip(BlkNode *filter, uint64_t offset, uint64_t length)
+{
+    Cbw *cbw = cbw_of(filter);
+    CbwClusters *c = &cbw->clusters;
+    uint64_t at = cbw_clusters_up(c, offset), stop, skipped = 0;
+    uint64_t end = offset + length == c->size ? c->n : (offset + length) >> c->shift;
+    TM_GUARD(&cbw->lock);
+
+    while (is_busy(cbw, at, end))
+        pthread_cond_wait(&cbw->changed, &cbw->lock);
+    while (at < end && (at = cbw_clusters_pending(c, at, end)) < end) {
+        stop = end;
+        cbw_clusters_run(c, at, &stop);
+        cbw_clusters_settle(c, at, stop, false);
+        skipped += cbw_clusters_offset(c, stop) - cbw_clusters_offset(c, at);
+        at = stop;
+    }
+    return skipped;
+}
+
 bool blk_cbw_next(BlkNode *filter, uint64_t from, uint64_t max, uint64_t *offset, uint64_t *length)
 {
     Cbw *cbw = cbw_of(filter);

@@ -70,8 +70,6 @@ static void set_bitmap(Cbw *cbw, BmpBitmap *bitmap)
 
 static bool use_bitmap(Cbw *cbw, BmpBitmap *bitmap, GError **error)
 {
-    if (!bmp_bitmap_check_usable(bitmap, error))
-        return false;
     if (bmp_bitmap_inconsistent(bitmap))
         return tm_error_set(error, "Bitmap '%s' is inconsistent and cannot be used",
                             bmp_bitmap_name(bitmap));
@@ -98,7 +96,7 @@ static int find_bitmap(Cbw *cbw, struct tidemark_node *node)
         return -EINVAL;
     }
     bitmap = blk_graph_find_bitmap(blk_node_graph(node), of, name, &error);
-    if (bitmap && use_bitmap(cbw, bitmap, &error))
+    if (bitmap && bmp_bitmap_check_usable(bitmap, &error) && use_bitmap(cbw, bitmap, &error))
         return 0;
     blk_host.error(node, "%s", error->message);
     return -EINVAL;
