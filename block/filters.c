@@ -67,12 +67,19 @@ static GPtrArray *list_followers(const GPtrArray *nodes)
     return followers;
 }
 
+/* A request that a throttle holds up is inside of its gate, so limits end as for a drain. */
 static void close_gates(const GPtrArray *users)
 {
     for (guint i = 0; i < users->len; i++)
         blk_gate_close(&((BlkUser *)users->pdata[i])->gate);
-    for (guint i = 0; i < users->len; i++)
-        blk_gate_wait(&((BlkUser *)users->pdata[i])->gate);
+    for (guint i = 0; i < users->len; i++) {
+        BlkUser *user = users->pdata[i];
+        int *drains = &blk_graph_traffic(user->node->graph)->drains;
+
+        __atomic_add_fetch(drains, 1, __ATOMIC_RELEASE);
+        blk_gate_wait(&user->gate);
+        __atomic_sub_fetch(drains, 1, __ATOMIC_RELEASE);
+    }
 }
 
 static void open_gates(const GPtrArray *users)

@@ -208,6 +208,26 @@ def drains(tmp):
 
 
 @test
+def filters_go_in(tmp):
+    "a backup begins, and puts its filter in, without waiting for the limits"
+    with Daemon(tmp) as d:
+        group(d, iops_total=1000)
+        h = throttled(d, tmp)
+        d.qmp("blockdev-add", {"driver": "null-co", "node-name": "target", "size": 4 * MIB})
+        load = Load(h, write=True, depth=16)
+        wait_until(lambda: load.done > 8, "requests")
+        limit(d, iops_total=1)
+        time.sleep(0.2)
+        began = time.monotonic()
+        d.qmp("blockdev-backup", {"job-id": "j", "device": "t", "target": "target", "sync": "full"})
+        equal(time.monotonic() - began < 5, True, "the backup began")
+        limit(d, iops_total=0)
+        d.monitor.wait_event("BLOCK_JOB_COMPLETED", device="j")
+        load.end()
+        h.shutdown()
+
+
+@test
 def ends(tmp):
     "neither a session that is cut off nor the end of the daemon waits for the limits"
     d = Daemon(tmp)
