@@ -1,7 +1,7 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/layers.h: which image of a chain a range of the disk is in, and where: what qemu-img map
- * tells.
+ * reports.
  *
  * The words are QEMU's (qapi MapEntry). A format whose own allocation says all there is to say (one
  * with clusters) is asked for that; below it only holes in preallocated data count, as there. */

@@ -113,10 +113,10 @@ const TmSys *blk_host_sys(struct tidemark_node *node);
 int blk_host_open_backing(struct tidemark_node *node, const char *name, const char *format,
                           const char *which);
 /* Within close(): what was written and not flushed could not be put on the medium, @error. The log
- * tells, and blk_graph_free(). block/io/host.c. */
+ * reports, and blk_graph_free(). block/io/host.c. */
 void blk_host_unfinished(struct tidemark_node *node, int error);
 /* The driver found that the image can't be what it says and writes no more to it: the log and an
- * event tell. Any thread. block/io/host.c. */
+ * event report. Any thread. block/io/host.c. */
 void blk_host_corrupted(struct tidemark_node *node, const char *reason);
 /* A line of the log about the node. Any thread. block/io/host.c. */
 void blk_host_log(struct tidemark_node *node, const char *format, ...) G_GNUC_PRINTF(2, 3);

@@ -42,5 +42,5 @@ char *tc_wrapped(unsigned indent, unsigned hang, const char *text, unsigned colu
 bool tc_terminal_colors(FILE *stream);
 /* Whether the locale can show block characters. */
 bool tc_terminal_utf8(void);
-/* Columns and rows of the terminal behind @stream, else of COLUMNS and LINES, else 80 by 24. */
+/* Columns and rows of the terminal of @stream, else of COLUMNS and LINES, else 80 by 24. */
 void tc_terminal_size(FILE *stream, unsigned *columns, unsigned *rows);

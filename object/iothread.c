@@ -2,7 +2,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* object/iothread.c: what QEMU runs exports in. Here the engine's threads share all work between
  * them (block/engine/engine.h), so an iothread has no thread of its own: it is there for those who
- * name one, and keeps what it is told.
+ * name one, and keeps its properties.
  *
  * Properties, defaults and messages are QEMU's (qapi/qom.json, iothread.c, event-loop-base.c). */
 #include "object/objects_internal.h"

@@ -20,7 +20,7 @@ static const TmObjectClass *const classes[] = {
     &tm_tls_creds_psk_class, &tm_tls_creds_x509_class,
 };
 
-static const char *const kinds[] = { "a secret", "TLS credentials", "an authorization object",
+static const char *const kinds[] = { "a secret", "TLS credentials", "an access list",
                                      "a throttle group", "an iothread" };
 G_STATIC_ASSERT(G_N_ELEMENTS(kinds) == TM_OBJECT_KINDS);
 

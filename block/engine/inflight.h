@@ -7,7 +7,7 @@
  * their stripes shared: one atomic addition each. Discards and zeroing hold theirs exclusively. A
  * drain holds all of them exclusively. Stripes are taken in ascending order and, through the graph,
  * parents first, so waiting cannot become circular; whoever waits is a worker or the main thread
- * and never holds up a loop. Who waits to hold a stripe shared when an exclusive holder lets go has
+ * and never delays a loop. Who waits to hold a stripe shared when an exclusive holder lets go has
  * it before the next exclusive one: a long discard comes back again and again.
  *
  * Threads: any. */

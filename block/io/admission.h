@@ -8,6 +8,6 @@
 typedef struct BlkRequest BlkRequest;
 
 /* false: it waits at one, and waiter.go() is called, maybe before this returns; then it is to be
- * asked again. Throttles that it can't look behind without waiting are left to the lanes. Any
+ * asked again. Throttles whose state it can't learn without waiting are left to the lanes. Any
  * thread. */
 bool blk_admit(BlkRequest *request);

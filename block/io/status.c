@@ -14,7 +14,7 @@
 #define DEPTH_MAX  256  /* layers of a graph that status looks through */
 #define STEPS_MAX  1024 /* look-ups in the graph for one answer, however few runs they make */
 #define DIRTY_RUNS 256  /* of a bitmap, asked for at a time */
-#define WALK_RUNS  512  /* that a server may tell at once */
+#define WALK_RUNS  512  /* that a server may send at once */
 
 typedef struct Run {
     uint64_t length;

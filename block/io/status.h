@@ -4,8 +4,8 @@
  * many extents, but map() returns one.
  *
  * A walk is one answer of many extents about a disk, being made by this thread. Its memory is for
- * the driver that is asked. What is in it was true within the walk, which nobody can tell from its
- * being true when it was asked for. */
+ * the driver that is asked. What is in it was true within the walk, which nobody can distinguish
+ * from its being true when it was asked for. */
 #pragma once
 #include "util/extent.h"
 

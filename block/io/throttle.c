@@ -5,7 +5,7 @@
  * Invariants:
  *  - while somebody waits the timer is set, for the time that the next one may go, or for a tick:
  *    then limits may have changed, requests been canceled, or a drain begun;
- *  - who comes while others of the same direction wait, waits behind them. */
+ *  - who comes while others of the same direction wait, waits after them. */
 #include "block/io/throttle.h"
 
 #include "block/node_internal.h"

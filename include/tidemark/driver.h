@@ -6,9 +6,10 @@
  * without condition, and a plug-in that reaches Tidemark only through it may have any licence
  * (docs/writing-a-driver.md).
  *
- * A driver is a mapper first: its map() answers, for a range of the disk that it presents, where
- * those bytes are. What it cannot map it does itself, in its blocking callbacks. Whoever writes a
- * simple driver leaves map NULL and only writes pread.
+ * A driver presents a disk. Its callback map() answers where the bytes of a range are: in a file
+ * descriptor, in a child, or nowhere (zeroes). The host then does the I/O itself. For a range that
+ * map() cannot answer, the host calls the driver's blocking callbacks, such as pread(). A simple
+ * driver leaves map NULL and implements pread() alone.
  *
  * A plug-in is a shared object that exports
  *
@@ -19,7 +20,7 @@
  *
  * All offsets and lengths are bytes. Every range that a callback receives lies within the size that
  * the driver reported and is not empty. Callbacks that return int return 0 or a negative errno.
- * Threads: open, close and resize run one at a time with no I/O under way, open and close on the
+ * Threads: open, close and resize run one at a time with no I/O in flight, open and close on the
  * main thread; every other callback may be called from several threads at once, unless the driver
  * sets TIDEMARK_DRIVER_SERIALIZED. */
 #ifndef TIDEMARK_DRIVER_H
@@ -61,7 +62,7 @@ struct tidemark_option {
     const struct tidemark_option *fields;
 };
 
-/* A child: another node that this one stands on. The option of its name takes a node name or a
+/* A child: a node that this one uses. The option of its name takes a node name or a
  * nested definition. */
 struct tidemark_child {
     const char *name; /* "file", "backing", ... */
@@ -120,9 +121,10 @@ struct tidemark_info {
     uint32_t request_alignment; /* I/O below it is read-modify-write; power of two, 1: none */
     uint32_t preferred_block;   /* a good I/O size, power of two; 0: no opinion */
     uint64_t allocated;         /* bytes occupied on the medium; UINT64_MAX: unknown */
-    /* Allocation unit of a format, a power of two; 0: none. It is shown in queries and is the
-     * default granularity of bitmaps (from 4 KiB to 64 KiB); what is EXCLUSIVE is widened to it.
-     * In a format that has one, what map says is in a child is allocated: a hole there is none. */
+    /* Allocation unit of a format, a power of two; 0: none. Queries show it, and it
+     * is the default granularity of bitmaps (from 4 KiB to 64 KiB). EXCLUSIVE ranges are widened
+     * to it.      * In a format with a cluster_size a range that map finds in a child is
+     * allocated, even if the child has a hole there. */
     uint32_t cluster_size;
 };
 
@@ -134,17 +136,18 @@ struct tidemark_info {
  * compress. */
 #define TIDEMARK_COMPRESSED 8u
 /* pwrite: nobody else has a request in the range, widened to whole clusters (cluster_size). Without
- * it pwrite may do nothing and ask for it by returning -EBUSY: when it would take away what readers
- * may be looking at. */
+ * this flag pwrite may do nothing and return -EBUSY; the host then repeats the call with the flag.
+ * A driver needs it before it frees or moves bytes that a concurrent read may still use. */
 #define TIDEMARK_EXCLUSIVE 16u
 
 /* Flags of a driver */
 /* The host calls one callback of a node at a time. */
 #define TIDEMARK_DRIVER_SERIALIZED 1u
-/* It interprets its child, and keeps data of its own in it. So: a node that can be written writes
- * to the child by itself, and nobody else may write there; a zero range counts as a hole, since
- * the format keeps no data for it; cluster_size means more (see there). A filter is none, nor is
- * what keeps its data elsewhere. */
+/* The driver is a format: it interprets the bytes of its child and keeps metadata there. Hence
+ *   - a writable node may write to its child at any time, and nobody else may write there;
+ *   - a zero range counts as a hole, since the format stores no data for it;
+ *   - cluster_size has a further meaning (see there).
+ * Filters, protocols and drivers that keep their data elsewhere do not set this flag. */
 #define TIDEMARK_DRIVER_FORMAT 2u
 
 struct tidemark_driver {
@@ -162,23 +165,22 @@ struct tidemark_driver {
     void (*close)(void *handle);                               /* required */
     int (*get_info)(void *handle, struct tidemark_info *info); /* cheap, non-blocking; required */
 
-    /* Never blocks for long, never copies, does no I/O but metadata look-ups FOR_STATUS. May be
-     * NULL: everything is SELF, and all of the disk is data. */
+    /* Answers where the range is. Must not block or copy data; the only I/O allowed is a look-up
+     * of metadata FOR_STATUS. NULL: every range is SELF, and the whole disk is data. */
     int (*map)(void *handle, uint64_t offset, uint64_t length, uint32_t purpose,
                struct tidemark_mapping *mapping);
 
-    /* The blocking callbacks, for what map answers with SELF, and flush, discard and the like,
-     * which always come here first. A NULL one:
-     *   pread, pwrite   fail with -EIO
-     *   write_zeroes    goes to the child where map FOR_WRITE says CHILD, else zeroes are written
-     *   discard         goes to the child where map FOR_WRITE says CHILD, else nothing is
-     *                   discarded. A driver that has both children and pwrite must have one: only
-     *                   it knows where a range that it writes by itself lies. -ENOTSUP drops the
-     *                   advice
-     *   cache           goes to the child where map FOR_READ says CHILD, else nothing happens
-     *   flush           goes to all children that can be written
+    /* The blocking callbacks. The host calls pread and pwrite for ranges that map answers with
+     * SELF, and the others for every request of their kind. If one is NULL, the host does this:
+     *   pread, pwrite   fails with -EIO
+     *   write_zeroes    passes it to the child where map FOR_WRITE says CHILD, else writes zeroes
+     *   discard         passes it to the child where map FOR_WRITE says CHILD, else does nothing.
+     *                   A driver with both children and pwrite must have a discard callback, since
+     *                   only the driver knows where it writes a range. -ENOTSUP: discard nothing
+     *   cache           passes it to the child where map FOR_READ says CHILD, else does nothing
+     *   flush           flushes all writable children
      *   resize          fails
-     * A driver without TIDEMARK_INFO_FUA is never given FUA: a flush follows instead. */
+     * A driver without TIDEMARK_INFO_FUA never gets TIDEMARK_FUA: the host flushes instead. */
     int (*pread)(void *handle, void *buf, uint64_t offset, uint64_t length, uint32_t flags);
     int (*pwrite)(void *handle, const void *buf, uint64_t offset, uint64_t length, uint32_t flags);
     int (*flush)(void *handle);
@@ -187,9 +189,9 @@ struct tidemark_driver {
     int (*cache)(void *handle, uint64_t offset, uint64_t length);
     int (*resize)(void *handle, uint64_t size);
 
-    /* The core wrote, zeroed or discarded the range through the descriptor that map gave out:
-     * forget what was remembered about it. Called before the I/O and again after it. May be NULL.
-     * Fast. */
+    /* The host is changing the range through the descriptor that map returned: drop what is
+     * cached about its content. Called before the I/O and again after it. Must be fast. May be
+     * NULL. */
     void (*wrote)(void *handle, uint64_t offset, uint64_t length);
 };
 
@@ -205,11 +207,11 @@ struct tidemark_host {
         __attribute__((format(printf, 2, 3)));
     const char *(*node_name)(struct tidemark_node *node); /* borrowed */
 
-    /* Options by name, defaults applied; besides the driver's own, the common ones: "read-only",
-     * "auto-read-only", "force-share", "cache.direct", "cache.no-flush" (bool), "discard"
-     * ("ignore", "unmap"). Only during open(). option_is_set: given or defaulted; of a child:
-     * given, including null. The option_uint of a list is how many elements it has; those are
-     * options themselves, "LIST.0.FIELD", or "LIST.0" where fields has no names. */
+    /* The options by name, with defaults applied: the driver's own, and the common ones
+     * "read-only", "auto-read-only", "force-share", "cache.direct", "cache.no-flush" (bool) and
+     * "discard" ("ignore", "unmap"). Only during open(). option_is_set: given or defaulted; for a
+     * child: given, including null. The option_uint of a list is its number of elements; those are
+     * options themselves, "LIST.0.FIELD", or "LIST.0" if fields has no names. */
     int (*option_is_set)(struct tidemark_node *node, const char *name);
     const char *(*option_string)(struct tidemark_node *node,
                                  const char *name);                        /* borrowed; or NULL */
@@ -217,8 +219,8 @@ struct tidemark_host {
     int (*option_bool)(struct tidemark_node *node, const char *name);      /* unset: 0 */
 
     /* Blocking I/O on child number @child (index into the driver's children). -ENOMEDIUM if there
-     * is none. The flags of the callbacks can be handed on; EXCLUSIVE means nothing below and is
-     * dropped. */
+     * is none. The flags of the callbacks can be handed on; EXCLUSIVE has no meaning for a
+     * child and is dropped. */
     int (*child_info)(struct tidemark_node *node, uint32_t child, struct tidemark_info *info);
     int (*child_pread)(struct tidemark_node *node, uint32_t child, void *buf, uint64_t offset,
                        uint64_t length, uint32_t flags);
@@ -229,24 +231,27 @@ struct tidemark_host {
                               uint64_t length, uint32_t flags);
     int (*child_discard)(struct tidemark_node *node, uint32_t child, uint64_t offset,
                          uint64_t length);
-    /* Before other data may come where MAPPED_MOVES was said: what a client was lent stays as it
-     * is. The range reads as zeroes then; flags: TIDEMARK_MAY_UNMAP. -ENODATA: nothing was ever
-     * lent; other errors: the place is not to be used again. From the callbacks that may block. */
+    /* Call this before a place that was mapped with MAPPED_MOVES is used for other data. The host
+     * may have given pages of it to a client's socket; it detaches them from the file, so that the
+     * client still gets the old data. On success the range reads as zeroes. flags:
+     * TIDEMARK_MAY_UNMAP. -ENODATA: no page was given away, so nothing was changed, and the place
+     * may be used. Any other error: the place must not be used again. Only from callbacks that may
+     * block. */
     int (*child_invalidate)(struct tidemark_node *node, uint32_t child, uint64_t offset,
                             uint64_t length, uint32_t flags);
     int (*child_cache)(struct tidemark_node *node, uint32_t child, uint64_t offset,
                        uint64_t length);
     int (*child_resize)(struct tidemark_node *node, uint32_t child, uint64_t size);
-    /* Makes the child at least that big, whoever else does. From the callbacks that may block,
-     * too. */
+    /* Grows the child to at least this size; concurrent calls are safe. Also from callbacks that
+     * may block. */
     int (*child_grow)(struct tidemark_node *node, uint32_t child, uint64_t size);
     /* Bytes of the child; 0 if there is none. Costs nothing. */
     uint64_t (*child_size)(struct tidemark_node *node, uint32_t child);
-    /* What the child's block status is from @offset on, as map FOR_STATUS would say it of a disk
-     * that does all by itself: kind is ZERO or SELF (data), flags may have HOLE, length is how far
-     * that holds. For a map() that answers FOR_STATUS with what it makes of it: of a filter that
-     * changes bytes, what reads as zeroes below does not here. No I/O but look-ups. -EINVAL: not
-     * within the child. From map() and the callbacks that may block. */
+    /* The child's block status from @offset on. status->kind is ZERO or SELF (data), flags may
+     * have HOLE, and length is how far that holds. Meant for the map() of a filter that changes
+     * bytes: it can pass on what is allocated, though what reads as zeroes in the child may not do
+     * so in the filter. The only I/O is look-ups of metadata. -EINVAL: @offset is beyond the child.
+     * From map() and the callbacks that may block. */
     int (*child_status)(struct tidemark_node *node, uint32_t child, uint64_t offset,
                         uint64_t length, struct tidemark_mapping *status);
 };

@@ -1,6 +1,6 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* server/nbd/error.c: what requests fail with, as clients and the management are told.
+/* server/nbd/error.c: what requests fail with, as clients and the management see it.
  *
  * Source: the NBD specification, "Error values". */
 #include "server/nbd/nbd_internal.h"

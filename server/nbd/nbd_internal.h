@@ -377,7 +377,7 @@ void nbds_read(NbdsSession *s, const NbdsHead *h);
 bool nbds_zeroes_find(NbdsSession *s, const NbdsHead *h, TmExtents *runs);
 bool nbds_zeroes_in_data(NbdsSession *s, const NbdsHead *h, const uint8_t *data, TmExtents *runs);
 NbdsSparse *nbds_sparse_new(const TmExtents *runs);
-/* A whole chunk that tells a hole; returns its length. */
+/* A whole chunk for a hole; returns its length. */
 size_t nbds_hole_format(const NbdsSession *s, uint8_t *to, bool last, const NbdsHead *h,
                         uint64_t offset, uint32_t length);
 /* Of a short read that has succeeded: what of it are holes, returned, or NULL. Any thread. */

@@ -23,7 +23,7 @@ def create(d, job="j", **options):
 
 
 def life(d, job="j"):
-    "The statuses that were told of, up to the one that stays."
+    "The statuses that were reported, up to the one that stays."
     seen = []
     while not seen or seen[-1] not in ("concluded", "null"):
         seen.append(d.monitor.wait_event("JOB_STATUS_CHANGE", id=job)["data"]["status"])

@@ -179,7 +179,7 @@ def qcow2_nodes(path, more=""):
 
 @test(needs=["qemu-img", "qemu-io", QSD])
 def qcow2_is_not_read_while_it_is_written(tmp):
-    "a format's reader doesn't put up with a writer, theirs or ours, unless it is told to share"
+    "a format's reader refuses a writer, QEMU's or ours, unless it shares"
     path = os.path.join(tmp, "a.qcow2")
     run("qemu-img", "create", "-q", "-f", "qcow2", path, "4M")
     shared = as_qemu('shared "write"')

@@ -198,7 +198,7 @@ def wrong_objects(tmp):
         for text, more in (("No TLS credentials with id 'none'", dict(tls_creds="none")),
                            ("Object with id 's0' is not TLS credentials", dict(tls_creds="s0")),
                            ("Expecting TLS credentials with a server endpoint", dict(tls_creds="c0")),
-                           ("is not an authorization object", dict(tls_creds="t0", tls_authz="s0")),
+                           ("is not an access list", dict(tls_creds="t0", tls_authz="s0")),
                            ("No authorization object with id 'none'", dict(tls_creds="t0", tls_authz="none")),
                            ("needs tls-creds", dict(tls_authz="none")),
                            ("tls-required=on", dict(tls_creds="t0", tls_authz="a", tls_required=False))):

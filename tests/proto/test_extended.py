@@ -181,7 +181,7 @@ def long_ranges(tmp):
 
 @test
 def huge_and_slow(tmp):
-    "zeroing a disk that takes forever holds up no other request, and ends with its session"
+    "zeroing a disk that takes forever delays no other request, and ends with its session"
     slow = ["--blockdev", "driver=null-co,node-name=n,size=%d,latency-ns=30000000" % PIB,
             "--export", "type=nbd,id=e,node-name=n,name=disk0,writable=on"]
     with Daemon(tmp, *slow) as d:

@@ -228,7 +228,7 @@ static void *grow_once(void *opaque)
 }
 
 /* A worker of the format above has the file grow just now. */
-static void grow_under_way(void)
+static void grow_in_between(void)
 {
     if (growing.calls++)
         return;
@@ -245,7 +245,7 @@ START_TEST(a_file_does_not_grow_while_its_space_is_changed)
     make_file("f", MIB);
     growing.file = add_file("f", "");
     growing.calls = 0;
-    fake.before_fallocate = grow_under_way;
+    fake.before_fallocate = grow_in_between;
     if (_i)
         ck_assert_int_eq(blk_node_reserve(growing.file, 0, MIB), 0);
     else

@@ -10,7 +10,7 @@
  *  - x->lock is held around every call of libnbd with a handle that others can see, so what libnbd
  *    calls back is under it and only notes the result: commands complete afterwards, on the thread,
  *    with no lock held;
- *  - a command is in exactly one of the lists, under_way and finished, until done() is called;
+ *  - a command is in exactly one of the lists, in_flight and finished, until done() is called;
  *  - when a handle is closed, nothing reads or writes a command's buffer any more, and only then
  *    what was under way is given back. */
 #include "block/drivers/nbd/nbd.h"
@@ -42,7 +42,7 @@ struct BlkNbdConnection {
     bool shut_down;         /* the thread's: the server is about to end */
     pthread_mutex_t lock;   /* guards all below */
     struct nbd_handle *nbd; /* while it is up; else NULL */
-    BlkNbdCommand *under_way, *finished;
+    BlkNbdCommand *in_flight, *finished;
 };
 
 /* ---- lists */
@@ -234,7 +234,7 @@ int blk_nbd_connection_send(BlkNbdConnection *x, BlkNbdCommand *c)
         return -ENOTCONN;
     c->on = x;
     c->error = 0;
-    list_add(&x->under_way, c);
+    list_add(&x->in_flight, c);
     if (issue(x->nbd, c) < 0) {
         list_remove(c);
         return -(nbd_get_errno() ? nbd_get_errno() : EIO);
@@ -398,7 +398,7 @@ static void hang_up(BlkNbdConnection *x, const char *why)
     if (!over(nbd))
         nbd_aio_disconnect(nbd, 0); /* as far as the socket takes it */
     nbd_close(nbd);
-    list = list_take(&x->under_way);
+    list = list_take(&x->in_flight);
     for (BlkNbdCommand *c = list; c; c = c->next)
         c->error = ENOTCONN;
     complete(x, list, true);

@@ -71,7 +71,7 @@ typedef struct BlkNbd {
     uint64_t changes;                   /* atomic: begun and done, through this node */
 } BlkNbd;
 
-/* ---- server.c. From the options of the node; within open(). NULL: the host was told why. */
+/* ---- server.c. From the options of the node; within open(). NULL: the host has the reason. */
 BlkNbdServer *blk_nbd_server_new(struct tidemark_node *node);
 void blk_nbd_server_free(BlkNbdServer *server);              /* NULL is fine */
 const char *blk_nbd_server_text(const BlkNbdServer *server); /* for messages; borrowed */
@@ -144,7 +144,7 @@ void blk_nbd_connection_free(BlkNbdConnection *x); /* waits for the thread, whic
  * wait. Any thread. */
 int blk_nbd_connection_send(BlkNbdConnection *x, BlkNbdCommand *command);
 unsigned blk_nbd_connection_load(const BlkNbdConnection *x); /* commands under way */
-/* Its thread looks at what has changed: ending, or somebody wants it. */
+/* Its thread checks what has changed: ending, or somebody wants it. */
 void blk_nbd_connection_wake(BlkNbdConnection *x, bool wanted);
 
 /* ---- state.c. By connections, of what happens to them: */

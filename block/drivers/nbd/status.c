@@ -2,11 +2,11 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/drivers/nbd/status.c: block status: the server's base:allocation, or the context that
  * x-dirty-bitmap names, whose values are taken for base:allocation's as QEMU takes them: what is
- * dirty is told as a hole.
+ * dirty is reported as a hole.
  *
- * What a server answers is cut to what was asked and to whole blocks. A walk over a disk is told
- * many extents at once and has those for itself (block/io/status.h): an answer is never older than
- * the walk, nor than a change through this node. */
+ * What a server answers is cut to what was asked and to whole blocks. A walk over a disk is
+ * answered many extents at once and has those for itself (block/io/status.h): an answer is never
+ * older than the walk, nor than a change through this node. */
 #include "block/io/status.h"
 #include "block/drivers/nbd/nbd.h"
 #include "util/range.h"

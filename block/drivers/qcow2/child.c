@@ -1,6 +1,6 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* block/drivers/qcow2/child.c: the files of an image: what is read behind their end, the space that
+/* block/drivers/qcow2/child.c: the files of an image: what is read beyond their end, the space that
  * they have, and what they say once something in them can't be.
  *
  * A free cluster at or beyond "touched" was never written to and reads as zeroes. Where that is the

@@ -41,7 +41,7 @@ typedef struct BlkImageCheckOptions {
 } BlkImageCheckOptions;
 
 /* Checks the qcow2 image in @file, and its data file, NULL if it has none. Nobody else uses it
- * meanwhile; with fix, @file is writable. true: it could be checked, whatever was found: look at
+ * meanwhile; with fix, @file is writable. true: it could be checked, whatever was found: see
  * the result. false: it is no image, or checking it is impossible. @options may be NULL. Any thread
  * that may block.
  *
