@@ -100,7 +100,7 @@ static void print_state(json_object *info)
 {
     if (is_true(info, DATA "corrupt"))
         print_line("state",
-                   "CORRUPT: read-only until 'tidemark image check --repair' has repaired it");
+                   "CORRUPT: read-only until 'tidemark image check -r all' has repaired it");
     else if (is_true(info, "dirty-flag"))
         print_line("state", "in use, or not closed properly: refcounts may be out of date");
 }
