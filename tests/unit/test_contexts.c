@@ -104,7 +104,8 @@ static void assert_part(const BlkContextMap *map, const uint64_t *model, uint64_
     while (from < to) {
         TmExtent list[SIZE];
         TmExtents x = { .list = list, .max = max };
-        uint64_t told = blk_context_map_extents(map, from, to - from, &x), end = from + told;
+        uint64_t described = blk_context_map_extents(map, from, to - from, &x),
+                 end = from + described;
 
         ck_assert(x.count && x.count <= max && end <= to);
         ck_assert(x.count == max || end == to);

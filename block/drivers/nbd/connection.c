@@ -344,7 +344,8 @@ static bool attempt(BlkNbdConnection *x, GError **error)
 
 /* What is there to do: to complete those commands, *lost: after the connection was; to wait for
  * what *direction says; or, if false is returned, to end. */
-static bool look(BlkNbdConnection *x, BlkNbdCommand **finished, bool *lost, unsigned *direction)
+static bool next_work(BlkNbdConnection *x, BlkNbdCommand **finished, bool *lost,
+                      unsigned *direction)
 {
     TM_GUARD(&x->lock);
 

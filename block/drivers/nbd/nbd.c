@@ -26,7 +26,7 @@ static void disk_free(BlkNbd *d)
     pthread_cond_destroy(&d->changed);
     pthread_mutex_destroy(&d->lock);
     g_free(d->why);
-    g_free(d->told);
+    g_free(d->reported);
     g_free(d);
 }
 

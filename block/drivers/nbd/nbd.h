@@ -58,7 +58,7 @@ typedef struct BlkNbd {
     bool closing;
     uint64_t attempts; /* that have failed */
     char *why;         /* the last one; or NULL */
-    char *told;        /* of why, in the log, since the last success */
+    char *reported;    /* of why, in the log, since the last success */
     int64_t give_up;   /* when nobody waits for a connection any more; 0: nobody has begun to */
     int64_t end_at;    /* atomic; when all that is under way is broken off; 0: never */
     /* durable.c */

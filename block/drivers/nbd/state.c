@@ -19,9 +19,9 @@ void blk_nbd_is_up(BlkNbd *d, unsigned index)
 {
     TM_GUARD(&d->lock);
 
-    if (d->told)
+    if (d->reported)
         blk_host_log(d->node, "connected to '%s' again", blk_nbd_server_text(d->server));
-    g_clear_pointer(&d->told, g_free);
+    g_clear_pointer(&d->reported, g_free);
     d->up++;
     blk_nbd_durable_up(d, index);
     d->give_up = 0;
@@ -29,13 +29,13 @@ void blk_nbd_is_up(BlkNbd *d, unsigned index)
 }
 
 /* The log has each reason once. d->lock. */
-static void tell(BlkNbd *d, const char *why)
+static void report(BlkNbd *d, const char *why)
 {
-    if (!d->known || !g_strcmp0(why, d->told))
+    if (!d->known || !g_strcmp0(why, d->reported))
         return;
     blk_host_log(d->node, "%s", why);
-    g_free(d->told);
-    d->told = g_strdup(why);
+    g_free(d->reported);
+    d->reported = g_strdup(why);
 }
 
 void blk_nbd_is_down(BlkNbd *d, unsigned index, const char *why)
@@ -59,6 +59,6 @@ void blk_nbd_attempt_failed(BlkNbd *d, const char *why)
     d->why = g_strdup(why);
     d->attempts++;
     if (!d->up && !d->closing)
-        tell(d, why);
+        report(d, why);
     pthread_cond_broadcast(&d->changed);
 }
