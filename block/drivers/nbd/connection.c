@@ -353,7 +353,7 @@ static bool next_work(BlkNbdConnection *x, BlkNbdCommand **finished, bool *lost,
     *direction = nbd_aio_get_direction(x->nbd);
     *finished = list_take(&x->finished);
     return *finished || !(*lost || x->shut_down || ending(x) ||
-                          (x->under_way && g_get_monotonic_time() >= end_at(x)));
+                          (x->in_flight && g_get_monotonic_time() >= end_at(x)));
 }
 
 /* Until the connection is lost, or is to end. Returns why. */
@@ -366,7 +366,7 @@ static char *serve(BlkNbdConnection *x)
     bool lost;
 
     x->shut_down = false;
-    while (look(x, &finished, &lost, &direction)) {
+    while (next_work(x, &finished, &lost, &direction)) {
         short events;
 
         complete(x, finished, lost);

@@ -48,7 +48,7 @@ void blk_nbd_is_down(BlkNbd *d, unsigned index, const char *why)
         return;
     blk_nbd_durable_down(d, index);
     if (--d->up == 0)
-        tell(d, text);
+        report(d, text);
 }
 
 void blk_nbd_attempt_failed(BlkNbd *d, const char *why)
