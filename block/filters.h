@@ -15,7 +15,7 @@
 
 /* No request of what stands on one of those nodes, nor of their followers, is in flight, nor begins
  * before the end. Nests; within a hold, filters are put in and out, and changes of bitmaps are
- * made (block/bitmaps.h). What is flushed inside holds up all: flush before. */
+ * made (block/bitmaps.h). What is flushed inside delays all: flush before. */
 typedef struct BlkHold BlkHold;
 BlkHold *blk_hold_begin(BlkNode *const *nodes, size_t n);
 void blk_hold_end(BlkHold *hold); /* NULL is fine */

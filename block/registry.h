@@ -104,7 +104,7 @@ extern const struct tidemark_host blk_host;
 /* The handle of a node that is open with that driver; else NULL. It lasts as long as something is
  * in flight on a node that stands on it. block/io/host.c. */
 void *blk_host_handle(struct tidemark_node *node, const struct tidemark_driver *driver);
-/* The TmSys behind a node, for built-in drivers. Borrowed. block/io/host.c. */
+/* The TmSys of a node, for built-in drivers. Borrowed. block/io/host.c. */
 const TmSys *blk_host_sys(struct tidemark_node *node);
 /* Opens, for the child "backing", the file that an image names: where its path may be followed, and
  * as

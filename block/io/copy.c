@@ -56,7 +56,8 @@ static bool copy_all(const TmSys *sys, int from, uint64_t at, int to, uint64_t o
     return sys->copy != NULL;
 }
 
-/* What goes wrong here is met again, and told from the rest, where it is read and written. */
+/* What goes wrong here is met again, and distinguished from the rest, where it is read and
+ * written. */
 static int kernel_copy(const BlkPayload *payload, uint64_t at, int fd, uint64_t offset,
                        uint64_t length)
 {

@@ -24,7 +24,7 @@ typedef struct BlkCbwOptions {
     unsigned copy_flags; /* BLK_COPY_* (block/io/copy.h) */
     /* A copy before a write failed, @error positive. BREAK_SNAPSHOT: it was the first, and the
      * snapshot is broken; BREAK_GUEST_WRITE: the write fails. On a worker thread that has requests
-     * in flight: it must not wait for any. NULL: nobody is told. */
+     * in flight: it must not wait for any. NULL: nobody is asked. */
     void (*failed)(void *opaque, int error, bool on_source);
     void *opaque;
 } BlkCbwOptions;

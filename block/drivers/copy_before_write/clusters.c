@@ -2,7 +2,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* copy_before_write/clusters.c: see the header.
  *
- * "Settled" is what a write looks at, so it is the bit that is changed last. */
+ * "Settled" is what a write reads, so it is the bit that is changed last. */
 #include "block/drivers/copy_before_write/clusters.h"
 
 #include <glib.h>

@@ -122,7 +122,7 @@ static int copy_clusters(Cbw *cbw, uint64_t first, uint64_t end, bool before_wri
 
 /* ---- with a limit */
 
-/* A copy that somebody waits for, or no more; cbw->lock guards what both look at. */
+/* A copy that somebody waits for, or no more; cbw->lock guards what both check. */
 typedef struct Limited {
     Cbw *cbw;
     uint64_t first, end;
@@ -268,7 +268,7 @@ int blk_cbw_copy(BlkNode *filter, uint64_t offset, uint64_t length, BlkCopied *c
                          cbw_clusters_up(&cbw->clusters, offset + length), false, copied);
 }
 
-/* Which of [first, end) were in the target is told by and by: *at, *stop; false: no more. */
+/* Which of [first, end) were in the target is reported by and by: *at, *stop; false: no more. */
 static bool release_some(Cbw *cbw, uint64_t first, uint64_t end, uint64_t *at, uint64_t *stop)
 {
     TM_GUARD(&cbw->lock);
