@@ -67,7 +67,7 @@ static GPtrArray *list_followers(const GPtrArray *nodes)
     return followers;
 }
 
-/* A request that a throttle holds up is inside of its gate, so limits end as for a drain. */
+/* A request that a throttle delays is inside of its gate, so limits end as for a drain. */
 static void close_gates(const GPtrArray *users)
 {
     for (guint i = 0; i < users->len; i++)

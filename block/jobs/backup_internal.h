@@ -19,7 +19,7 @@ typedef struct Backup {
     bool running; /* blk_job_start() was called */
     bool thawed;  /* the bitmap is */
     uint64_t total, skipped;
-    gint64 told; /* when progress was */
+    gint64 reported; /* when progress was */
 } Backup;
 
 /* backup_run.c: BlkJobKind.run */

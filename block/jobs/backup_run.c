@@ -20,8 +20,8 @@
 #define MAX_CHUNKS 8u
 #define RETRY      (G_USEC_PER_SEC / 10) /* until what was ignored is tried again */
 
-#define SECOND (UINT64_C(1000) * 1000 * 1000)
-#define TELL   (G_USEC_PER_SEC / 10)
+#define SECOND          (UINT64_C(1000) * 1000 * 1000)
+#define REPORT_INTERVAL (G_USEC_PER_SEC / 10)
 
 typedef struct Chunk {
     BlkWork work;
@@ -127,15 +127,15 @@ static bool is_idle(BackupRun *run, int *error)
 }
 
 /* What guests have had copied counts, too. The whole disk is gone over for that: not too often. */
-static void tell_progress(Backup *b, bool now)
+static void report_progress(Backup *b, bool now)
 {
     uint64_t rest, total = b->total - b->skipped;
 
-    if (!now && g_get_monotonic_time() < b->told + TELL)
+    if (!now && g_get_monotonic_time() < b->reported + REPORT_INTERVAL)
         return;
     rest = blk_cbw_remaining(b->filter);
     blk_job_set_progress(b->job, total - MIN(rest, total), total);
-    b->told = g_get_monotonic_time();
+    b->reported = g_get_monotonic_time();
 }
 
 /* 0 when it has come to the end, or was interrupted; or -errno. */
@@ -151,13 +151,13 @@ static int pass(BackupRun *run)
 
         while (!end && delay == 0 && !blk_job_interrupted(job) && hand_out(run, &end))
             delay = blk_job_delay(job);
-        tell_progress(run->b, false);
+        report_progress(run->b, false);
         if (is_idle(run, &error) && (end || error || blk_job_interrupted(job)))
             break;
         blk_job_wait(job, delay && !end ? delay : BLK_JOB_FOREVER);
     }
     run->error = 0;
-    tell_progress(run->b, true);
+    report_progress(run->b, true);
     return error;
 }
 
@@ -228,7 +228,7 @@ static void skip(Backup *b, uint64_t first, uint64_t end)
         b->skipped += blk_cbw_skip(b->filter, first, end - first);
 }
 
-/* What the top of the chain does not have: runs of it, as they are told in extents. */
+/* What the top of the chain does not have: runs of it, as block status describes them. */
 static int skip_below(Backup *b)
 {
     uint64_t size = blk_node_size(b->source), at = 0, first = 0;
@@ -281,7 +281,7 @@ bool blk_backup_run(void *opaque, BlkJob *job, GError **error)
 
     if (b->sync == BLK_SYNC_NONE) {
         while (blk_job_pause_point(job)) {
-            tell_progress(b, true);
+            report_progress(b, true);
             blk_job_wait(job, SECOND);
         }
         return false;
