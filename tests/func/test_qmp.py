@@ -295,7 +295,7 @@ EXPORTS = [
     ("block-dirty-bitmap-add", bitmap("free")),
     merge("free", ["off"]),
     ("blockdev-del", {"node-name": "d0"}),
-    ("block_resize", {"node-name": "d0", "size": 2 << 20}),
+    ("block_resize", {"node-name": "d0", "size": 512 << 10}),
     ("nbd-server-add", {"device": "ro", "writable": True}),
     ("nbd-server-add", {"device": "ro"}),
     ("nbd-server-remove", {"name": "ro"}),
@@ -617,7 +617,10 @@ BEYOND_QEMU = {
     *(c + o for c in ("blockdev-add.", "blockdev-reopen.options.") for o in (
         "bitmap-accept-changed", "bitmap-durability", "bitmap-store", "=qcow2.backing-names",
         "=qcow2.discard-no-unref", "=qcow2.snapshot", "=blkdebug.inject-delay",
-        "=blkdebug.inject-error.sectors")),
+        "=blkdebug.inject-error.sectors",
+        # of newer versions of QEMU; the members are needed where there is a "bitmap"
+        "=copy-before-write.min-cluster-size", "=copy-before-write.bitmap.node optional",
+        "=copy-before-write.bitmap.name optional")),
     "nbd-server-remove.mode wait",
     *("nbd-server-start." + k for k in (
         "handshake-max-seconds", "id", "idle-max-seconds", "max-bytes-in-flight",
