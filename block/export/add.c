@@ -4,6 +4,8 @@
 #include "block/disk.h"
 #include "block/export/export_internal.h"
 
+#include "block/filters.h"
+#include "block/parents.h"
 #include "block/users.h"
 #include "util/error.h"
 #include "util/identifier.h"
@@ -207,4 +209,37 @@ BlkExport *blk_exports_add(BlkExports *exports, const BlkExportOptions *o, GErro
     g_ptr_array_add(exports->list, x);
     exports->alive++;
     return x;
+}
+
+/* Whether one shows what the other has: a filter and what it stands on. */
+static bool related(BlkNode *a, BlkNode *b)
+{
+    for (BlkNode *n = a; n; n = blk_node_shown_below(n)) {
+        if (n == b)
+            return true;
+    }
+    for (BlkNode *n = b; n; n = blk_node_shown_below(n)) {
+        if (n == a)
+            return true;
+    }
+    return false;
+}
+
+bool blk_exports_move(BlkExports *exports, const char *id, const char *node_name, GError **error)
+{
+    g_autoptr(BlkExport) x = blk_exports_find_id(exports, id);
+    BlkNode *to, *from;
+
+    if (!x || blk_export_shutting_down(x))
+        return tm_error_set(error, "Export '%s' is not found", id);
+    to = blk_graph_lookup(exports->graph, NULL, node_name, error);
+    if (!to)
+        return false;
+    from = blk_export_node(x);
+    if (blk_node_size(from) != blk_node_size(to))
+        return tm_error_set(error, "Node '%s' has another size than export '%s'", node_name, id);
+    if (x->selection->count && !related(from, to))
+        return tm_error_set(error, "Export '%s' offers bitmaps, and node '%s' shows another disk",
+                            id, node_name);
+    return (!x->writable || blk_disk_claim(to, error)) && blk_user_move(x->user, to, error);
 }

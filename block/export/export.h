@@ -152,6 +152,9 @@ bool blk_exports_server_stop(BlkExports *exports, const char *id, GError **error
 
 /* block-export-add. Messages as QEMU's. Borrowed result. */
 BlkExport *blk_exports_add(BlkExports *exports, const BlkExportOptions *options, GError **error);
+/* Gives the export another node of the same size, between two requests of its clients. If it offers
+ * bitmaps, one of the nodes shows the other. Messages as of block-export-add. */
+bool blk_exports_move(BlkExports *exports, const char *id, const char *node_name, GError **error);
 /* What becomes of the clients of an export that is deleted: it is not deleted if there are any;
  * they are cut off; they may go on until they end, or some seconds are over. */
 typedef enum { BLK_DEL_SAFE, BLK_DEL_HARD, BLK_DEL_WAIT } BlkDelMode;

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #define OBJECTS "/objects"
+#define EXPORTS "/exports/"
 
 static TmObjects *objects_of(QmpCall *call)
 {
@@ -129,14 +130,51 @@ static bool run_list_types(QmpCall *call, GError **error)
     return true;
 }
 
+/* ---- exports: their node, as QEMU's devices have it */
+
+static BlkExport *find_export(QmpCall *call, const char *path)
+{
+    return g_str_has_prefix(path, EXPORTS)
+               ? blk_exports_find_id(qmp_context_exports(call->ctx), path + strlen(EXPORTS))
+               : NULL;
+}
+
+static bool is_drive(const char *property, GError **error)
+{
+    return g_str_equal(property, "drive") ||
+           tm_error_set(error, "Property 'export.%s' not found", property);
+}
+
+static bool get_drive(QmpCall *call, const BlkExport *x, const char *property, GError **error)
+{
+    if (!is_drive(property, error))
+        return false;
+    call->result = json_object_new_string(blk_node_name(blk_export_node(x)));
+    return true;
+}
+
+static bool set_drive(QmpCall *call, const BlkExport *x, const char *property, json_object *value,
+                      GError **error)
+{
+    if (!is_drive(property, error))
+        return false;
+    if (!json_object_is_type(value, json_type_string))
+        return tm_error_set(error, "Invalid parameter type for '%s', expected: string", property);
+    return blk_exports_move(qmp_context_exports(call->ctx), blk_export_id(x),
+                            json_object_get_string(value), error);
+}
+
 /* ---- properties */
 
 static bool run_get(QmpCall *call, GError **error)
 {
     const char *path = qmp_arg_str(call->args, "path");
     const char *property = qmp_arg_str(call->args, "property");
+    g_autoptr(BlkExport) x = find_export(call, path);
     TmObject *object = find(call, path);
 
+    if (x)
+        return get_drive(call, x, property, error);
     if (object) {
         call->result = tm_object_get(object, property, error);
         return call->result != NULL;
@@ -179,8 +217,11 @@ static bool run_set(QmpCall *call, GError **error)
     const char *path = qmp_arg_str(call->args, "path");
     const char *property = qmp_arg_str(call->args, "property");
     json_object *value = qmp_arg(call->args, "value");
+    g_autoptr(BlkExport) x = find_export(call, path);
     TmObject *object = find(call, path);
 
+    if (x)
+        return set_drive(call, x, property, value, error);
     if (object)
         return check_value(call, object, property, value, error) &&
                tm_object_set(object, property, value, error);
