@@ -117,6 +117,9 @@ typedef struct BmpAddOptions {
     uint64_t granularity; /* bytes; 0 is the default (bmp_default_granularity(0)) */
     bool persistent;      /* kept in the set's store; refused without one (bitmap/store/store.h) */
     bool disabled;
+    bool
+        unfinished; /* begun by a backup: should the daemon die before bmp_bitmap_finish(), the next
+                      * opening leaves it out */
 } BmpAddOptions;
 
 /* A new, clean bitmap. Errors: name empty, too long or taken; granularity not a power of two or out
@@ -143,6 +146,8 @@ void bmp_bitmap_restore(BmpBitmap *bitmap, BmpBackup *backup);
 void bmp_backup_free(BmpBackup *backup); /* keep the change; NULL is fine */
 
 bool bmp_bitmap_clear(BmpBitmap *bitmap, GError **error); /* errors: busy */
+/* The backup that has begun it has succeeded: it is as any other. */
+void bmp_bitmap_finish(BmpBitmap *bitmap);
 /* target |= source, converting the granularity outward. Both sets are within the change. With more
  * sources, what QEMU does is to merge each into a bitmap of the target's granularity first: the
  * result is the same, but on failure take back the earlier ones with a backup of the target.

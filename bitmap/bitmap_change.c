@@ -123,6 +123,7 @@ BmpBitmap *bmp_set_add(BmpSet *set, const char *name, const BmpAddOptions *optio
     bitmap = bmp_bitmap_new(set, name, granularity ? granularity : bmp_default_granularity(0));
     bitmap->attached = true;
     bitmap->persistent = options->persistent;
+    bitmap->unfinished = options->unfinished;
     g_ptr_array_add(set->bitmaps, bmp_bitmap_ref(bitmap));
     if (!options->disabled)
         bmp_bitmap_start(bitmap);
@@ -203,6 +204,14 @@ bool bmp_bitmap_clear(BmpBitmap *bitmap, GError **error)
     count_all_if_lossy(bitmap);
     touch(bitmap);
     return true;
+}
+
+void bmp_bitmap_finish(BmpBitmap *bitmap)
+{
+    g_assert(bitmap->set->changing);
+    if (bitmap->unfinished)
+        touch(bitmap);
+    bitmap->unfinished = false;
 }
 
 bool bmp_bitmap_merge(BmpBitmap *target, BmpBitmap *source, GError **error)
@@ -291,6 +300,7 @@ void bmp_bitmap_save(BmpBitmap *bitmap, BmpRecord *record)
                            .shift = bitmap->shift,
                            .enabled = bitmap->enabled || bitmap->was_enabled,
                            .inconsistent = bitmap->inconsistent,
+                           .unfinished = bitmap->unfinished,
                            .reason = g_strdup(bitmap->reason),
                            .recovered = bitmap->recovered };
     bmp_bits_clone(&record->bits, &bitmap->bits);
@@ -305,6 +315,7 @@ BmpBackup *bmp_bitmap_backup(BmpBitmap *bitmap)
     g_assert(bitmap->set->changing);
     backup->bitmap = bmp_bitmap_ref(bitmap);
     backup->enabled = bitmap->enabled;
+    backup->unfinished = bitmap->unfinished;
     backup->since = bitmap->since;
     backup->at = bmp_chain_hold(bitmap->at);
     bmp_bits_clone(&backup->bits, &bitmap->bits);
@@ -323,6 +334,7 @@ void bmp_bitmap_restore(BmpBitmap *bitmap, BmpBackup *backup)
     bitmap->bits = backup->bits;
     bitmap->since = backup->since;
     bmp_bitmap_set_enabled(bitmap, backup->enabled);
+    bitmap->unfinished = backup->unfinished;
     g_free(bitmap->reason);
     bitmap->reason = g_steal_pointer(&backup->reason);
     bitmap->recovered = backup->recovered;

@@ -67,6 +67,7 @@ struct BmpBitmap {
     char *name;
     uint8_t shift; /* the granularity; constant */
     bool persistent, inconsistent;
+    bool unfinished;  /* a backup has begun it, and has not ended */
     bool was_enabled; /* an inconsistent one, before it was: for a repair */
     bool enabled;     /* atomic: written under the lock, asked from any thread */
     bool attached;    /* among the set's bitmaps */
@@ -85,7 +86,7 @@ struct BmpBitmap {
 
 struct BmpBackup {
     BmpBitmap *bitmap; /* a reference */
-    bool enabled;
+    bool enabled, unfinished;
     uint64_t since;
     BmpDelta *at;
     BmpBits bits;

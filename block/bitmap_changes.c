@@ -117,6 +117,12 @@ void blk_bitmap_changes_thaw(BlkBitmapChanges *c, BmpBitmap *bitmap)
     bmp_bitmap_thaw(bitmap, false);
 }
 
+void blk_bitmap_changes_finish(BlkBitmapChanges *c, BmpBitmap *bitmap)
+{
+    note(c, UNDO_CHANGE, bitmap, bmp_bitmap_backup(bitmap));
+    bmp_bitmap_finish(bitmap);
+}
+
 static void take_back(Undo *undo)
 {
     switch (undo->kind) {

@@ -27,6 +27,8 @@ bool blk_bitmap_changes_merge(BlkBitmapChanges *changes, BmpBitmap *target, BmpB
 /* bmp_bitmap_freeze(). And what is thawed is only what was marked since then. */
 bool blk_bitmap_changes_freeze(BlkBitmapChanges *changes, BmpBitmap *bitmap, bool to_change,
                                GError **error);
+/* bmp_bitmap_finish() */
+void blk_bitmap_changes_finish(BlkBitmapChanges *changes, BmpBitmap *bitmap);
 void blk_bitmap_changes_thaw(BlkBitmapChanges *changes, BmpBitmap *bitmap);
 
 /* All of them, the last one first. A bitmap that was thawed is then whole, and stays thawed. */

@@ -23,6 +23,14 @@ static void report(void *opaque, const BmpReport *r)
         blk_graph_emit(node->graph, "BITMAP_HEALED", data);
         return;
     }
+    if (r->unfinished) {
+        json_object_object_add(data, "checkpoint", json_object_new_string(r->bitmap));
+        json_object_object_add(data, "reason", json_object_new_string(r->reason));
+        blk_graph_log(node->graph, "node '%s', bitmap '%s': %s, and it is removed", node->name,
+                      r->bitmap, r->reason);
+        blk_graph_emit(node->graph, "BACKUP_ABORTED", data);
+        return;
+    }
     if (r->bitmap)
         json_object_object_add(data, "bitmap", json_object_new_string(r->bitmap));
     json_object_object_add(data, "reason", json_object_new_string(r->reason));

@@ -138,8 +138,9 @@ static void put_record(GByteArray *to, const BmpRecord *record, uint64_t root)
 {
     g_autofree char *reason = fit_reason(record->reason);
     uint8_t shift = record->shift;
-    uint8_t flags =
-        (record->enabled ? RECORD_ENABLED : 0) | (record->inconsistent ? RECORD_INCONSISTENT : 0);
+    uint8_t flags = (record->enabled ? RECORD_ENABLED : 0) |
+                    (record->inconsistent ? RECORD_INCONSISTENT : 0) |
+                    (record->unfinished ? RECORD_UNFINISHED : 0);
 
     put16(to, (uint16_t)strlen(record->name));
     g_byte_array_append(to, &shift, 1);

@@ -13,6 +13,7 @@
 
 #define RECORD_ENABLED      1u
 #define RECORD_INCONSISTENT 2u
+#define RECORD_UNFINISHED   4u
 
 /* References to pages: an ordinal + 1, or */
 #define REF_NONE UINT64_C(0)

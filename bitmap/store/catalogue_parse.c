@@ -328,6 +328,7 @@ static bool take_record(Parser *p, GHashTable *names, GHashTable *regular, uint6
         record.reason = take_text(fixed + RECORD_FIXED + name, reason);
     record.enabled = fixed[3] & RECORD_ENABLED;
     record.inconsistent = fixed[3] & RECORD_INCONSISTENT;
+    record.unfinished = fixed[3] & RECORD_UNFINISHED;
     record.recovered = tm_get_le64(fixed + 8);
     bmp_bits_init(&record.bits, p->size, record.shift);
     set_root(p, regular, &record, tm_get_le64(fixed + 16));

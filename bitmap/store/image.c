@@ -68,6 +68,7 @@ static bool clear_the_way(BmpStore *store, GArray *records, GError **error)
                                       .size_known = true,
                                       .boot_id = store->o.boot_id },
                 &found);
+    bmp_recovered_drop_unfinished(&found, NULL);
     store->barred = found.verdict == BMP_FOUND_NOTHING;
     memcpy(uuid, found.super.uuid, sizeof(uuid));
     report_lost(store, records, found.records);

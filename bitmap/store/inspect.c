@@ -71,6 +71,7 @@ static bool open_and_recover(const TmSys *sys, const char *path, const char *dis
         o->unsynced = true;
     options.unsynced = repair && o->unsynced;
     bmp_recover(&options, &o->found);
+    bmp_recovered_drop_unfinished(&o->found, NULL);
     if (o->found.verdict != BMP_FOUND_NOTHING)
         return true;
     const BmpProblem *problem = o->found.reports->len ? o->found.reports->pdata[0] : NULL;

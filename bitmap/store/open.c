@@ -16,7 +16,8 @@ static void report_all(BmpStore *store, const BmpRecovered *found)
         bmp_store_report(store, &(BmpReport){ .bitmap = problem->bitmap,
                                               .reason = problem->reason,
                                               .recovered = problem->recovered,
-                                              .inconsistent = problem->inconsistent });
+                                              .inconsistent = problem->inconsistent,
+                                              .unfinished = problem->unfinished });
     }
 }
 
@@ -80,6 +81,7 @@ static void recover(BmpStore *store, const BmpIdentity *disk, bool synced, BmpRe
     };
 
     bmp_recover(&options, found);
+    bmp_recovered_drop_unfinished(found, store->set);
     report_all(store, found);
     store->catalogue_good = found->verdict == BMP_FOUND_STORE && found->as_stored;
     store->journal_sound = store->catalogue_good; /* and nothing was marked */

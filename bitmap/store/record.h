@@ -13,6 +13,7 @@ typedef struct BmpRecord {
     char *name;
     uint8_t shift; /* log2 of the granularity */
     bool enabled, inconsistent;
+    bool unfinished;    /* begun by a backup that has not ended: an opening leaves it out */
     char *reason;       /* why it is inconsistent or degraded; NULL: it is neither */
     uint64_t recovered; /* bytes dirty only because of recovery */
     BmpBits bits;       /* geometry: the disk's size and shift */

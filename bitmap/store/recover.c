@@ -56,6 +56,24 @@ static BmpRecord *nth(GArray *records, guint i)
     return &g_array_index(records, BmpRecord, i);
 }
 
+void bmp_recovered_drop_unfinished(BmpRecovered *out, BmpSet *set)
+{
+    for (guint i = out->records->len; i-- > 0;) {
+        const BmpRecord *record = nth(out->records, i);
+        g_autoptr(BmpBitmap) known = set ? bmp_set_find(set, record->name, NULL) : NULL;
+        BmpProblem *problem;
+
+        if (!record->unfinished || known)
+            continue;
+        bmp_recovered_problem(out, record->name, 0, false,
+                              "the backup that began this checkpoint did not end");
+        problem = g_ptr_array_index(out->reports, out->reports->len - 1);
+        problem->unfinished = true;
+        out->as_stored = false;
+        g_array_remove_index(out->records, i); /* cleared by the array */
+    }
+}
+
 /* ---- catalogues */
 
 /* The records of what a superblock names are appended; false: none are known. */
@@ -302,6 +320,7 @@ static void unite(GArray *records, GArray *others)
         }
         record->enabled |= other->enabled;
         record->inconsistent |= other->inconsistent;
+        record->unfinished &= other->unfinished;
         record->recovered = MAX(record->recovered, other->recovered);
         bmp_bits_or(&record->bits, &other->bits);
     }

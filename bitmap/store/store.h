@@ -63,6 +63,7 @@ typedef struct BmpReport {
     const char *reason; /* borrowed; one line */
     uint64_t recovered; /* bytes dirty only because of it, if known; 0 else */
     bool inconsistent;  /* the bitmap can't be used */
+    bool unfinished;    /* it was a checkpoint of a backup that has not ended, and is gone */
 } BmpReport;
 typedef void (*BmpReportFn)(void *opaque, const BmpReport *report);
 

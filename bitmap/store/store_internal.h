@@ -117,7 +117,7 @@ typedef struct BmpProblem {
     char *bitmap; /* or NULL */
     char *reason;
     uint64_t recovered;
-    bool inconsistent;
+    bool inconsistent, unfinished;
 } BmpProblem;
 
 typedef struct BmpRecoverOptions {
@@ -134,6 +134,9 @@ typedef struct BmpRecoverOptions {
 } BmpRecoverOptions;
 
 void bmp_recover(const BmpRecoverOptions *options, BmpRecovered *out);
+/* Checkpoints of backups that died with the daemon are not brought back, but for those that @set
+ * (or NULL) has: its backup goes on. Reported. */
+void bmp_recovered_drop_unfinished(BmpRecovered *out, BmpSet *set);
 /* Whether the disks of that layer are as large as the file or device that they are in. */
 bool bmp_layer_is_whole_file(const char *layer);
 void bmp_recovered_clear(BmpRecovered *out);

@@ -7,7 +7,16 @@
 
 #define OPERATIONS 4u
 
-typedef enum { DO_ADD, DO_REMOVE, DO_CLEAR, DO_ENABLE, DO_DISABLE, DO_MERGE, DO_FREEZE } What;
+typedef enum {
+    DO_ADD,
+    DO_REMOVE,
+    DO_CLEAR,
+    DO_ENABLE,
+    DO_DISABLE,
+    DO_MERGE,
+    DO_FREEZE,
+    DO_FINISH
+} What;
 
 typedef struct Undo {
     What what;
@@ -35,17 +44,21 @@ static bool add(Run *run, Disk *disk, Undo *undo)
     BmpAddOptions options = { .granularity = UINT64_C(1) << shift,
                               .persistent = !rng_chance(&run->rng, 5),
                               .disabled = rng_chance(&run->rng, 4) };
+    ModelBitmap *added;
     g_autofree char *name = g_strdup_printf("b%u", (unsigned)rng_below(&run->rng, 12));
     g_autoptr(GError) error = NULL;
 
     if (model->n == MODEL_BITMAPS || model_find(model, name))
         return false;
+    options.unfinished = options.persistent && rng_chance(&run->rng, 3);
     undo->bitmap = bmp_set_add(disk->set, name, &options, &error);
     if (!undo->bitmap) {
         run_fail(run, "add %s: %s", name, error->message);
         return false;
     }
-    begins(disk, model_add(model, name, shift, options.persistent, !options.disabled));
+    added = model_add(model, name, shift, options.persistent, !options.disabled);
+    added->unfinished = options.unfinished;
+    begins(disk, added);
     return true;
 }
 
@@ -108,6 +121,11 @@ static bool alter(Run *run, Disk *disk, ModelBitmap *b, Undo *undo)
             begins(disk, b);
         }
         break;
+    case DO_FINISH:
+        bmp_bitmap_finish(undo->bitmap);
+        b->unfinished = false;
+        ok = true;
+        break;
     case DO_DISABLE:
         ok = bmp_bitmap_disable(undo->bitmap, NULL);
         b->enabled = false;
@@ -126,7 +144,7 @@ static bool operation(Run *run, Disk *disk, Undo *undo)
 {
     static const What whats[] = { DO_ADD,    DO_ADD,    DO_ADD,    DO_REMOVE,  DO_CLEAR,
                                   DO_CLEAR,  DO_ENABLE, DO_ENABLE, DO_DISABLE, DO_MERGE,
-                                  DO_FREEZE, DO_FREEZE, DO_FREEZE };
+                                  DO_FREEZE, DO_FREEZE, DO_FREEZE, DO_FINISH };
     ModelDisk *model = &disk->after;
 
     memset(undo, 0, sizeof(*undo));

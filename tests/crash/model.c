@@ -205,6 +205,14 @@ void model_drop_transient(ModelDisk *disk)
     }
 }
 
+void model_drop_unfinished(ModelDisk *disk)
+{
+    for (unsigned i = disk->n; i-- > 0;) {
+        if (disk->bitmaps[i].unfinished)
+            model_remove(disk, &disk->bitmaps[i]);
+    }
+}
+
 void model_read(BmpBitmap *bitmap, uint64_t size, ModelBits *bits)
 {
     unsigned shift = __builtin_ctzll(bmp_bitmap_granularity(bitmap));

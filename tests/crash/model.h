@@ -24,7 +24,8 @@ typedef struct ModelBitmap {
     uint8_t shift;
     bool persistent, enabled;
     bool inconsistent;
-    bool exact; /* nothing in it ever came from a recovery: recovered is 0 */
+    bool unfinished; /* no opening brings it back */
+    bool exact;      /* nothing in it ever came from a recovery: recovered is 0 */
     ModelBits must, may;
     /* P5: granules of 512 bytes that were not on the medium when it began: what it was given as
      * clean may be lost yet. */
@@ -78,6 +79,8 @@ void model_resize(ModelDisk *disk, uint64_t size);
  * know of the last resize, and then neither of a part that came back. */
 void model_found_with_size(ModelDisk *disk, uint64_t size, bool unsure);
 void model_drop_transient(ModelDisk *disk);
+/* What an opening leaves out. */
+void model_drop_unfinished(ModelDisk *disk);
 
 /* The content of a bitmap of a disk of @size bytes. */
 void model_read(BmpBitmap *bitmap, uint64_t size, ModelBits *bits);

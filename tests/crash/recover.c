@@ -345,6 +345,7 @@ char *check_found(const ModelDisk *expected, const Found *found, bool power, con
         return g_strdup("R6: the store could not be opened");
     if (looseness == LOOSE_ALL)
         return NULL;
+    model_drop_unfinished(model);
     model_found_with_size(model, found->size, looseness != STRICT);
     for (unsigned i = 0; i < model->n && !wrong; i++) {
         const ModelBitmap *b = &model->bitmaps[i];
@@ -397,6 +398,7 @@ char *check_damaged(const ModelDisk *expected, const Found *found, bool mild)
 
     if (!found->opened)
         return g_strdup("R6: the disk does not open");
+    model_drop_unfinished(model);
     model_found_with_size(model, found->size, false);
     for (unsigned i = 0; i < model->n; i++) {
         const ModelBitmap *b = &model->bitmaps[i];

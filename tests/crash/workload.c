@@ -52,6 +52,7 @@ static void take_over(Run *run, Disk *disk)
     if (wrong)
         run_fail(run, "step %u: opened: %s", run->step, wrong);
     g_free(wrong);
+    model_drop_unfinished(&disk->model);
     if (disk->looseness >= LOOSE_STATES)
         disk->model.n = 0;
     for (unsigned i = 0; i < found->n; i++) {
@@ -80,8 +81,10 @@ static void take_over_loss(Run *run, Disk *disk)
 {
     unsigned persistent = 0;
 
+    /* An unfinished one is left out by an opening: whether it had begun before the crash, and a
+     * store with it, can't be seen from what is found. */
     for (unsigned i = 0; i < disk->model.n; i++)
-        persistent += disk->model.bitmaps[i].persistent;
+        persistent += disk->model.bitmaps[i].persistent && !disk->model.bitmaps[i].unfinished;
     disk->flush_failed = false;
     if (bmp_set_lossy(disk->set))
         return;

@@ -77,6 +77,96 @@ START_TEST(transient_bitmaps_are_not_kept)
 }
 END_TEST
 
+/* A checkpoint that a backup has begun, as it begins: beside a bitmap that it rests on. */
+static void begin_checkpoint(Disk *d, const char *name)
+{
+    BmpAddOptions options = { .granularity = 65536, .persistent = true, .unfinished = true };
+
+    bmp_set_change_begin(&d->set, 1);
+    bmp_bitmap_unref(bmp_set_add(d->set, name, &options, NULL));
+    ck_assert(bmp_set_commit(&d->set, 1, NULL));
+    bmp_set_change_end(&d->set, 1);
+}
+
+static bool finish(BmpBitmap *bitmap, GError **error)
+{
+    bmp_bitmap_finish(bitmap);
+    return true;
+}
+
+START_TEST(a_checkpoint_of_a_backup_that_did_not_end_is_left_out)
+{
+    BmpStoreInfo info;
+    Disk d;
+
+    disk_init(&d, size);
+    for (int power = 0; power < 2; power++) {
+        disk_open(&d);
+        if (!power)
+            disk_must_add(&d, "from", 65536, false);
+        disk_mark(&d, (uint64_t)power * MIB, 1);
+        begin_checkpoint(&d, "checkpoint");
+        disk_mark(&d, (uint64_t)(power + 8) * MIB, 1);
+        if (power)
+            disk_power_loss(&d);
+        else
+            disk_kill(&d);
+        ck_assert(bmp_store_inspect(&d.sys, d.store, NULL, d.o.boot_id, &info, NULL));
+        ck_assert_uint_eq(info.records->len, 1);
+        bmp_store_info_clear(&info);
+        disk_open(&d);
+        ck_assert_uint_ge(d.degraded, 1);
+        assert_says(d.reasons->str, "[checkpoint] the backup that began this checkpoint did not");
+        ck_assert(!has(&d, "checkpoint"));
+        disk_kill(&d); /* what was found is what the store says from then on */
+        disk_open(&d);
+        ck_assert(!has(&d, "checkpoint"));
+        disk_close(&d);
+    }
+    disk_open(&d);
+    assert_dirty(&d, "from", "0-64 1024-1088 8192-8256 9216-9280");
+    disk_fini(&d);
+}
+END_TEST
+
+START_TEST(a_checkpoint_that_was_finished_stays)
+{
+    Disk d;
+
+    disk_init(&d, size);
+    disk_open(&d);
+    begin_checkpoint(&d, "checkpoint");
+    disk_mark(&d, 0, 1);
+    disk_must(&d, "checkpoint", finish);
+    disk_kill(&d);
+    disk_open(&d);
+    ck_assert_uint_eq(d.degraded, 0);
+    assert_dirty(&d, "checkpoint", "0-64");
+    disk_fini(&d);
+}
+END_TEST
+
+START_TEST(a_checkpoint_stays_while_its_disk_is_opened_anew)
+{
+    Disk d;
+
+    disk_init(&d, size);
+    disk_open(&d);
+    begin_checkpoint(&d, "checkpoint");
+    disk_mark(&d, 0, 1);
+    for (int i = 0; i < 2; i++) { /* to reading only, and back */
+        ck_assert(bmp_set_rest_store(d.set, false));
+        ck_assert(bmp_set_wake_store(d.set, !i, false, NULL));
+    }
+    assert_dirty(&d, "checkpoint", "0-64");
+    ck_assert_uint_eq(d.degraded, 0);
+    disk_kill(&d);
+    disk_open(&d);
+    ck_assert(!has(&d, "checkpoint"));
+    disk_fini(&d);
+}
+END_TEST
+
 START_TEST(a_read_only_opening_writes_nothing)
 {
     g_autofree char *before = NULL, *after = NULL;
@@ -471,6 +561,9 @@ int main(void)
     tcase_add_test(tc, r1_bitmaps_are_as_they_were_after_a_clean_close);
     tcase_add_test(tc, transient_bitmaps_are_not_kept);
     tcase_add_test(tc, a_read_only_opening_writes_nothing);
+    tcase_add_test(tc, a_checkpoint_of_a_backup_that_did_not_end_is_left_out);
+    tcase_add_test(tc, a_checkpoint_that_was_finished_stays);
+    tcase_add_test(tc, a_checkpoint_stays_while_its_disk_is_opened_anew);
     tcase_add_test(tc, a_store_has_one_writer);
     tcase_add_test(tc, r2_a_kill_is_exact);
     tcase_add_test(tc, r2_changes_before_a_kill_are_exact);
