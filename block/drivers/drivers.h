@@ -19,6 +19,7 @@ extern const struct BlkLocks blk_locks_file;            /* file/file.c */
 extern const struct BlkFormat blk_format_qcow2;         /* qcow2/describe.c */
 extern const struct tidemark_driver blk_driver_qcow2;   /* qcow2/qcow2.c */
 extern const struct tidemark_driver blk_driver_raw;     /* raw.c */
+extern const struct tidemark_driver blk_driver_scratch; /* scratch.c */
 extern const struct tidemark_driver blk_driver_snapshot_access; /* snapshot_access.c */
 extern const struct tidemark_driver blk_driver_throttle;        /* throttle.c */
 
