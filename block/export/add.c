@@ -131,6 +131,8 @@ static BlkExport *export_new(BlkExports *exports, const BlkExportOptions *o, con
     x->last_error = INT64_MIN;
     x->servers = o->servers ? strings(o->servers, o->n_servers) : NULL;
     x->hidden = o->hidden;
+    x->release = o->release;
+    x->left_at = g_get_monotonic_time();
     x->is_default = o->is_default;
     x->max_connections = o->max_connections;
     return x;
@@ -186,7 +188,7 @@ BlkExport *blk_exports_add(BlkExports *exports, const BlkExportOptions *o, GErro
         return NULL;
     if (!check_servers(exports, o, error) || !check_name(exports, o, name, error))
         return NULL;
-    selection = blk_selection_make(node, o->writable, o->bitmaps, o->n_bitmaps, true, error);
+    selection = blk_selection_make(node, o->writable, o->bitmaps, o->n_bitmaps, !o->frozen, error);
     if (!selection)
         return NULL;
     if (!check_2016(o, selection, error)) {

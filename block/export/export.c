@@ -188,6 +188,14 @@ bool blk_exports_del(BlkExports *exports, const char *id, BlkDelMode mode, uint3
     return true;
 }
 
+static void wait_for_orphans(BlkExports *exports)
+{
+    TM_GUARD(&exports->lock);
+
+    while (any_orphan(exports) || exports->alive > exports->list->len)
+        pthread_cond_wait(&exports->gone, &exports->lock);
+}
+
 /* Deletes those of which @but is not true (NULL: all), and waits until they are gone. */
 static void del_which(BlkExports *exports,
                       bool (*but)(const BlkExports *exports, const BlkExport *x))
@@ -203,9 +211,20 @@ static void del_which(BlkExports *exports,
         cut(x);
     }
     g_ptr_array_set_size(all, 0);
-    TM_GUARD(&exports->lock);
-    while (any_orphan(exports) || exports->alive > exports->list->len)
-        pthread_cond_wait(&exports->gone, &exports->lock);
+    wait_for_orphans(exports);
+}
+
+void blk_exports_drop(BlkExports *exports, const char *const *ids, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        g_autoptr(BlkExport) x = blk_exports_find_id(exports, ids[i]);
+
+        if (!x)
+            continue;
+        shut_down(x, true);
+        cut(x);
+    }
+    wait_for_orphans(exports);
 }
 
 void blk_exports_del_all(BlkExports *exports)

@@ -54,6 +54,8 @@ typedef struct BlkExportOptions {
     bool writable, writethrough, allocation_depth;
     const BlkBitmapName *bitmaps;
     size_t n_bitmaps;
+    bool frozen; /* whoever adds it has made sure that the bitmaps stay as they are: busy is fine */
+    bool release; /* a read-only one takes discards: of what the client needs no longer */
     const char *const *servers; /* ids of those that show it; NULL: all, also later ones */
     size_t n_servers;
     bool hidden;              /* not shown to clients that list the exports */
@@ -161,6 +163,8 @@ typedef enum { BLK_DEL_SAFE, BLK_DEL_HARD, BLK_DEL_WAIT } BlkDelMode;
 /* block-export-del. @seconds: of WAIT, 0: for ever. WAIT may be followed by another one. */
 bool blk_exports_del(BlkExports *exports, const char *id, BlkDelMode mode, uint32_t seconds,
                      GError **error);
+/* Deletes those that there are, cuts their clients off, and waits until they are gone. */
+void blk_exports_drop(BlkExports *exports, const char *const *ids, size_t n);
 /* Deletes all and waits until the last session is gone (bounded by what is in flight). */
 void blk_exports_del_all(BlkExports *exports);
 /* Lets time pass, about once a second. */
@@ -213,6 +217,9 @@ bool blk_export_hidden(const BlkExport *export_);
 bool blk_export_is_default(const BlkExport *export_);
 uint32_t blk_export_max_connections(const BlkExport *export_);
 unsigned blk_export_sessions(BlkExport *export_); /* how many there are now */
+/* When the last one ended, or the export was made; now, while there is one: monotonic us. */
+int64_t blk_export_left_at(BlkExport *export_);
+bool blk_export_releases(const BlkExport *export_);
 /* Whether a client of that identity (tm_authz_allowed()) may do that with it: see it in a list,
  * open it, write to it. */
 bool blk_export_allows(const BlkExport *export_, BlkAccess access, const char *identity);

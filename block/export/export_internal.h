@@ -20,7 +20,7 @@ struct BlkExport {
     BlkExports *exports; /* borrowed */
     char *id, *type, *name, *description;
     BlkUser *user;
-    bool writable, writethrough, allocation_depth, hidden, is_default, status_2016;
+    bool writable, writethrough, allocation_depth, hidden, is_default, status_2016, release;
     char **servers; /* NULL: all */
     uint32_t max_connections;
     TmObject *allow[BLK_ACCESSES]; /* NULL: everybody */
@@ -32,7 +32,8 @@ struct BlkExport {
     bool waits;         /* shutting down, its clients may go on; the main thread's, as the next */
     int64_t cut_at;     /* monotonic us: till then; INT64_MAX: for ever */
     unsigned sessions;
-    BlkCounts past; /* of sessions that have ended */
+    int64_t left_at; /* monotonic us; under the lock */
+    BlkCounts past;  /* of sessions that have ended */
     BlkSelection *selection;
     BlkContexts *contexts;
     int64_t last_error; /* atomic: monotonic seconds of the last BLOCK_IO_ERROR */

@@ -27,6 +27,7 @@ void blk_export_session_end(BlkExport *x)
     TM_GUARD(&x->exports->lock);
 
     x->sessions--;
+    x->left_at = g_get_monotonic_time();
 }
 
 void blk_export_remember(BlkExport *x, const BlkCounts *did)
@@ -143,6 +144,18 @@ unsigned blk_export_sessions(BlkExport *x)
     TM_GUARD(&x->exports->lock);
 
     return x->sessions;
+}
+
+int64_t blk_export_left_at(BlkExport *x)
+{
+    TM_GUARD(&x->exports->lock);
+
+    return x->sessions ? g_get_monotonic_time() : x->left_at;
+}
+
+bool blk_export_releases(const BlkExport *x)
+{
+    return x->release;
 }
 
 bool blk_export_allows(const BlkExport *x, BlkAccess access, const char *identity)

@@ -76,7 +76,7 @@ static uint16_t flags_of(NbdsSession *s, BlkExport *x)
     if (may_write(s, x))
         flags |= NBD_FLAG_SEND_TRIM | NBD_FLAG_SEND_WRITE_ZEROES | NBD_FLAG_SEND_FAST_ZERO;
     else
-        flags |= NBD_FLAG_READ_ONLY;
+        flags |= NBD_FLAG_READ_ONLY | (blk_export_releases(x) ? NBD_FLAG_SEND_TRIM : 0);
     if (s->structured)
         flags |= NBD_FLAG_SEND_DF;
     if (s->extended && s->meta.count && s->meta.export_ == x)

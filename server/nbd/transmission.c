@@ -152,7 +152,8 @@ static uint32_t check(const NbdsSession *s, const NbdsHead *h, const char **why)
     if (h->command == NBD_CMD_FLUSH)
         return h->offset || h->length ? NBD_EINVAL : 0;
     *why = "the export is read-only";
-    if (nbds_command_writes(h->command) && !s->writable)
+    if (nbds_command_writes(h->command) && !s->writable &&
+        !(h->command == NBD_CMD_TRIM && blk_export_releases(s->export_)))
         return NBD_EPERM;
     *why = "the range is not within the export";
     if (!tm_range_within(h->offset, h->length, s->size))
