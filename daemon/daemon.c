@@ -83,6 +83,7 @@ static gboolean tick(void *opaque)
 
     blk_bitmaps_tick(d->graph);
     blk_exports_tick(d->exports);
+    blk_backups_tick(qmp_context_backups(d->qmp));
     return G_SOURCE_CONTINUE;
 }
 
@@ -293,6 +294,8 @@ bool daemon_finish(Daemon *d, GError **error)
 
     if (d->graph)
         blk_graph_hurry(d->graph);
+    if (d->qmp)
+        blk_backups_end_all(qmp_context_backups(d->qmp), "the daemon has ended");
     nbds_server_free(d->server);
     if (d->exports)
         blk_exports_del_all(d->exports);

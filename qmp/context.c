@@ -16,6 +16,7 @@
 struct QmpContext {
     QmpContextOptions options;
     BlkJobs *jobs;
+    BlkBackups *backups;
     QmpTypes *types;
     GPtrArray *listeners; /* QmpListener; a freed one is NULL until nobody walks the array */
     unsigned walking;
@@ -112,6 +113,7 @@ QmpContext *qmp_context_new(const QmpContextOptions *options)
     watch_bell(ctx);
     blk_graph_set_events(options->graph, qmp_context_emit, ctx);
     ctx->jobs = blk_jobs_new(options->graph, ctx->options.main);
+    ctx->backups = blk_backups_new(options->exports, ctx->options.main);
     return ctx;
 }
 
@@ -119,6 +121,7 @@ void qmp_context_free(QmpContext *ctx)
 {
     if (!ctx)
         return;
+    blk_backups_free(ctx->backups);
     blk_jobs_free(ctx->jobs);
     blk_graph_set_events(ctx->options.graph, NULL, NULL);
     g_source_destroy(ctx->ringing);
@@ -144,6 +147,11 @@ BlkExports *qmp_context_exports(QmpContext *ctx)
 BlkJobs *qmp_context_jobs(QmpContext *ctx)
 {
     return ctx->jobs;
+}
+
+BlkBackups *qmp_context_backups(QmpContext *ctx)
+{
+    return ctx->backups;
 }
 
 const QmpTypes *qmp_context_types(QmpContext *ctx)

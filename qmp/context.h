@@ -7,6 +7,7 @@
  *
  * Threads: the main thread, except qmp_context_emit(). */
 #pragma once
+#include "block/backup/backup.h"
 #include "block/export/export.h"
 #include "block/graph.h"
 #include "block/jobs/job.h"
@@ -43,6 +44,7 @@ void qmp_context_free(QmpContext *ctx);
 BlkGraph *qmp_context_graph(QmpContext *ctx);
 BlkExports *qmp_context_exports(QmpContext *ctx);
 BlkJobs *qmp_context_jobs(QmpContext *ctx);
+BlkBackups *qmp_context_backups(QmpContext *ctx);
 const QmpTypes *qmp_context_types(QmpContext *ctx);
 GMainContext *qmp_context_main(QmpContext *ctx);
 void qmp_context_quit(QmpContext *ctx);

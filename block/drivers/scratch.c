@@ -4,7 +4,7 @@
  * file is gone with it.
  *
  * Room is counted in granules, from the first write to one until it is discarded, so that it can be
- * bounded over several disks. The count is taken when map tells where to write: who asks that is
+ * bounded over several disks. The count is taken when map says where to write: who asks that is
  * about to. */
 #include "block/drivers/scratch.h"
 

@@ -603,6 +603,8 @@ def missing(ours, theirs, path=""):
 # What our commands and events have and QEMU's have not; what is new is added here, and listed in
 # tidemarkd(8) among the differences.
 BEYOND_QEMU = {
+    "backup-begin", "backup-end", "query-backups", "BACKUP_ABORTED", "BACKUP_ENDED",
+    *(c + o for c in ("blockdev-add.", "blockdev-reopen.options.") for o in ("=scratch", "driver scratch")),
     "BITMAP_DEGRADED", "BITMAP_HEALED",
     *("block-export-add.=nbd." + k for k in ("allow-list", "allow-open", "allow-write",
                                              "block-status-2016", "default", "hidden",
