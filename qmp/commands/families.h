@@ -1,6 +1,6 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* qmp/commands/families.h: the families of commands, a file cmd_NAME.c each. Constant. */
+/* qmp/commands/families.h: the families of commands, a file each. Constant. */
 #pragma once
 #include "block/node.h"
 #include "qmp/schema/table.h"
