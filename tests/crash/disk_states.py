@@ -24,7 +24,7 @@ def states(tmp, images=(), more=()):
     seed = int(os.environ.get("CRASH_SEED") or random.randrange(1 << 31)) if LONG else 1
     length = ["--seconds", max(1, int(LONG / CASES))] if LONG else ["--seeds", 1 if SLOW else 3]
     keep = os.path.join(BUILDDIR, "test-logs", "crash", "kept-disk")
-    command = [PROGRAM, "--seed", seed, "--keep", keep, *length, *more, *(["--states", 3] if SLOW else []), *paths]
+    command = [PROGRAM, "--seed", seed, "--keep", keep, *length, *more, *(["--states", 1] if SLOW else []), *paths]
     done = run(*command, check=False, timeout=LONG + 240)
     if done.returncode:
         fail("%s\n%s%s" % (" ".join(map(str, command)), done.stdout, done.stderr[-2000:]))
