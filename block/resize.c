@@ -17,7 +17,6 @@ int blk_node_resize(BlkNode *node, uint64_t size)
     const BlkFormat *format;
     int ret;
 
-    g_clear_pointer(&node->error, g_free);
     if (size > TM_SIZE_MAX)
         return -EFBIG;
     if (!node->open)
@@ -60,9 +59,12 @@ int blk_node_grow(BlkNode *node, uint64_t size)
 static bool resize(BlkNode *node, uint64_t size, GError **error)
 {
     GPtrArray *held = blk_nodes_hold(&node, 1);
-    int ret = blk_node_resize(node, size);
-    g_autofree char *why = g_strdup(node->error);
+    g_autofree char *why = NULL;
+    int ret;
 
+    g_clear_pointer(&node->error, g_free);
+    ret = blk_node_resize(node, size);
+    why = g_strdup(node->error);
     blk_nodes_release(held);
     if (ret == 0)
         return true;

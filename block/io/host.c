@@ -112,6 +112,7 @@ static int host_child_resize(struct tidemark_node *node, uint32_t child, uint64_
 
     if (child_node) {
         blk_inflight_drain(&child_node->inflight);
+        g_clear_pointer(&child_node->error, g_free);
         ret = blk_node_resize(child_node, size);
         if (child_node->error)
             host_error(node, "%s", child_node->error);

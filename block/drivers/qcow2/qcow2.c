@@ -255,6 +255,7 @@ static int qcow2_open(struct tidemark_node *node, void **handle)
         qcow2_close(q);
         return ret;
     }
+    q->size = q->header.size;
     q->opened = true;
     *handle = q;
     return 0;
@@ -273,7 +274,7 @@ static int qcow2_get_info(void *handle, struct tidemark_info *info)
         info->flags |= TIDEMARK_INFO_READ_ONLY;
     if (q->header.version >= 3)
         info->flags |= TIDEMARK_INFO_FAST_ZERO;
-    info->size = q->header.size;
+    info->size = __atomic_load_n(&q->size, __ATOMIC_RELAXED);
     info->request_alignment = 1;
     info->preferred_block = (uint32_t)q->cluster;
     info->allocated = child.allocated;

@@ -112,6 +112,7 @@ typedef struct Qcow2Dirty {
 
 typedef struct Qcow2 {
     struct tidemark_node *node; /* the host's */
+    uint64_t size;              /* atomic: the header's; what get_info may ask at any time */
     Qcow2Header header;         /* changes with the node drained, or under commit_lock */
     bool opened, writable;
     bool corrupt; /* atomic: it was found out, nothing is written any more */

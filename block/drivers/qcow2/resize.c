@@ -261,5 +261,7 @@ int qcow2_resize(void *handle, uint64_t size)
     ret = q->header.n_snapshots ? check_snapshots(q) : 0;
     if (ret < 0)
         return ret;
-    return size > q->header.size ? grow(q, size) : shrink(q, size);
+    ret = size > q->header.size ? grow(q, size) : shrink(q, size);
+    __atomic_store_n(&q->size, q->header.size, __ATOMIC_RELAXED);
+    return ret;
 }
