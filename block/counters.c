@@ -6,7 +6,6 @@
 
 #include <sched.h>
 #include <string.h>
-#include <time.h>
 
 static unsigned place(void)
 {
@@ -34,24 +33,16 @@ static void raise_to(uint64_t *count, uint64_t value)
         ;
 }
 
-uint64_t blk_counters_now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
-}
-
 uint64_t blk_counters_begin(const BlkCounters *counters, BlkCount what)
 {
     return load(&counters->place[place()].counts.operations[what]) % BLK_COUNTERS_SAMPLE
                ? 0
-               : blk_counters_now();
+               : tm_now_ns();
 }
 
 uint64_t blk_counters_took(const BlkCounters *counters, BlkCount what, uint64_t began, bool at_once)
 {
-    uint64_t ns = began ? blk_counters_now() - began : 0;
+    uint64_t ns = began ? tm_now_ns() - began : 0;
 
     /* the first stands for itself */
     return at_once && ns && load(&counters->place[place()].counts.operations[what])

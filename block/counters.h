@@ -9,6 +9,7 @@
  *
  * Threads: any. */
 #pragma once
+#include "util/clock.h"
 #include <glib.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -39,8 +40,6 @@ typedef struct BlkCounters {
     } place[BLK_COUNTERS_PLACES];
 } BlkCounters;
 
-/* Monotonic, in ns. */
-uint64_t blk_counters_now(void);
 /* When a request begins that may complete at once: now, if it is one to be timed, else 0. */
 uint64_t blk_counters_begin(const BlkCounters *counters, BlkCount what);
 /* The ns since @began, 0 if that is 0; of one that completed at once, of those for which it

@@ -35,13 +35,13 @@ static int flush(BlkNode *node)
 
 int blk_node_flush(BlkNode *node)
 {
-    uint64_t began = blk_counters_now();
+    uint64_t began = tm_now_ns();
     int ret;
 
     blk_quiesce_enter(&node->quiesce);
     ret = flush(node);
     blk_quiesce_leave(&node->quiesce);
-    blk_counters_add(&node->counters, BLK_COUNT_FLUSH, 0, 0, ret, blk_counters_now() - began);
+    blk_counters_add(&node->counters, BLK_COUNT_FLUSH, 0, 0, ret, tm_now_ns() - began);
     return ret;
 }
 

@@ -74,7 +74,7 @@ static int read_piece(BlkNode *node, char *buf, uint64_t offset, struct tidemark
 
 int blk_node_pread(BlkNode *node, void *buf, uint64_t offset, uint64_t length)
 {
-    uint64_t done = 0, began = blk_counters_now();
+    uint64_t done = 0, began = tm_now_ns();
     int ret = 0;
 
     blk_throttle_pass(node, offset, length, false);
@@ -90,8 +90,7 @@ int blk_node_pread(BlkNode *node, void *buf, uint64_t offset, uint64_t length)
         done += m.length;
     }
     blk_inflight_shared_end(&node->inflight, offset, length);
-    blk_counters_add(&node->counters, BLK_COUNT_READ, offset, length, ret,
-                     blk_counters_now() - began);
+    blk_counters_add(&node->counters, BLK_COUNT_READ, offset, length, ret, tm_now_ns() - began);
     return ret;
 }
 
@@ -308,12 +307,12 @@ static int pwrite_payload(BlkNode *node, const BlkPayload *payload, uint64_t at,
 static int pwrite_counted(BlkNode *node, const BlkPayload *payload, uint64_t at, uint64_t offset,
                           uint64_t length, uint32_t flags)
 {
-    uint64_t began = blk_counters_now();
+    uint64_t began = tm_now_ns();
     int ret = pwrite_payload(node, payload, at, offset, length, flags);
 
     if (payload->buf || ret != -ENOTSUP) /* else it is written again */
         blk_counters_add(&node->counters, BLK_COUNT_WRITE, offset, length, ret,
-                         blk_counters_now() - began);
+                         tm_now_ns() - began);
     return ret;
 }
 
@@ -395,7 +394,7 @@ static int zero(const Change *c, uint64_t offset, uint64_t length, uint32_t flag
 int blk_node_write_zeroes(BlkNode *node, uint64_t offset, uint64_t length, uint32_t flags)
 {
     Change c = { .node = node, .offset = offset, .length = length, .exclusive = true };
-    uint64_t began = blk_counters_now();
+    uint64_t began = tm_now_ns();
     int ret;
 
     blk_throttle_pass(node, offset, length, true);
@@ -406,8 +405,7 @@ int blk_node_write_zeroes(BlkNode *node, uint64_t offset, uint64_t length, uint3
         ret = zero(&c, offset, length, flags);
         change_end(&c);
     }
-    blk_counters_add(&node->counters, BLK_COUNT_WRITE, offset, length, ret,
-                     blk_counters_now() - began);
+    blk_counters_add(&node->counters, BLK_COUNT_WRITE, offset, length, ret, tm_now_ns() - began);
     return ret;
 }
 
@@ -444,7 +442,7 @@ static int discard(const Change *c)
 int blk_node_discard(BlkNode *node, uint64_t offset, uint64_t length, uint32_t flags)
 {
     Change c = { .node = node, .offset = offset, .length = length, .exclusive = true };
-    uint64_t began = blk_counters_now();
+    uint64_t began = tm_now_ns();
     int ret;
 
     if (!tm_range_within(offset, length, blk_node_size(node)))
@@ -459,8 +457,7 @@ int blk_node_discard(BlkNode *node, uint64_t offset, uint64_t length, uint32_t f
         ret = discard(&c);
         change_end(&c);
     }
-    blk_counters_add(&node->counters, BLK_COUNT_UNMAP, offset, length, ret,
-                     blk_counters_now() - began);
+    blk_counters_add(&node->counters, BLK_COUNT_UNMAP, offset, length, ret, tm_now_ns() - began);
     if (ret == 0 && (flags & TIDEMARK_FUA))
         ret = blk_node_flush(node);
     return ret;

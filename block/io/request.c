@@ -42,7 +42,7 @@ static BlkRequest *from_aio(BlkAio *aio)
 static void start_clock(BlkRequest *r)
 {
     if (!r->began)
-        r->began = blk_counters_now();
+        r->began = tm_now_ns();
 }
 
 /* ---- the blocking lane */
@@ -394,7 +394,7 @@ static int submit(BlkNode *node, BlkRequest *r)
                        !__atomic_load_n(&node->traffic->throttles, __ATOMIC_RELAXED)
                    ? blk_counters_begin(&node->counters,
                                         r->op == BLK_OP_READ ? BLK_COUNT_READ : BLK_COUNT_WRITE)
-                   : blk_counters_now();
+                   : tm_now_ns();
     return begin(r);
 }
 

@@ -97,7 +97,7 @@ void blk_user_worked(BlkUser *user);
 /* Ends a request that has begun. For block/io. */
 static inline void blk_request_done(BlkRequest *request, int result)
 {
-    request->took = blk_counters_now() - request->began;
+    request->took = tm_now_ns() - request->began;
     if (request->user) /* with done() the user may go */
         blk_user_done(request->user);
     request->done(request, result);

@@ -9,6 +9,7 @@
 #include "block/io/throttle.h"
 
 #include "block/node_internal.h"
+#include "util/clock.h"
 #include "util/error.h"
 #include "util/sync.h"
 
@@ -39,14 +40,6 @@ struct BlkThrottle {
     Shared *shared;
     BlkWaiter *first[2], **last[2];
 };
-
-static int64_t now_ns(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
 
 /* ---- the queues; under the lock */
 
@@ -128,7 +121,7 @@ static BlkWaiter *take(Shared *s)
 {
     BlkWaiter *list = NULL, **last = &list;
     bool all = drains(s), any = true;
-    int64_t now = now_ns();
+    int64_t now = (int64_t)tm_now_ns();
 
     for (guint i = 0; i < s->members->len; i++) {
         for (unsigned write = 0; write < 2; write++)
@@ -169,7 +162,7 @@ static void set_timer(Shared *s, int64_t ns)
 
 static void set_for_next(Shared *s)
 {
-    int64_t now = now_ns(), wait = TICK_NS;
+    int64_t now = (int64_t)tm_now_ns(), wait = TICK_NS;
 
     for (unsigned write = 0; write < 2; write++) {
         if (s->waiting[write])
@@ -299,7 +292,8 @@ bool blk_throttle_try(BlkThrottle *t, BlkWaiter *w)
 {
     Shared *s = t->shared;
     TM_GUARD(&s->lock);
-    int64_t wait = s->waiting[w->write] ? TICK_NS : tm_throttle_wait(s->group, w->write, now_ns());
+    int64_t wait =
+        s->waiting[w->write] ? TICK_NS : tm_throttle_wait(s->group, w->write, (int64_t)tm_now_ns());
 
     if (!wait || pthread_equal(s->main, pthread_self()) || canceled(w) || drains(s)) {
         tm_throttle_account(s->group, w->write, w->bytes);

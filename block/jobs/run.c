@@ -3,20 +3,13 @@
 /* block/jobs/run.c: what a job does while it runs: waits, pauses, keeps its speed, has errors. */
 #include "block/jobs/job_internal.h"
 
+#include "util/clock.h"
+#include "util/json.h"
 #include "util/sync.h"
 
 #include <errno.h>
-#include <time.h>
 
 /* ---- waiting */
-
-static uint64_t now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * NS_A_SECOND + (uint64_t)t.tv_nsec;
-}
 
 void blk_job_kick(BlkJob *job)
 {
@@ -28,7 +21,7 @@ void blk_job_kick(BlkJob *job)
 
 void blk_job_wait(BlkJob *job, uint64_t ns)
 {
-    uint64_t until = ns == BLK_JOB_FOREVER ? 0 : now() + ns;
+    uint64_t until = ns == BLK_JOB_FOREVER ? 0 : tm_now_ns() + ns;
     struct timespec t = { (time_t)(until / NS_A_SECOND), (long)(until % NS_A_SECOND) };
     int ret = 0;
     TM_GUARD(&job->lock);
@@ -120,7 +113,7 @@ static void spend(BlkJobLimit *limit, uint64_t bytes, uint64_t at)
 
 void blk_job_spend(BlkJob *job, uint64_t bytes)
 {
-    uint64_t at = now();
+    uint64_t at = tm_now_ns();
     TM_GUARD(&job->lock);
 
     spend(&job->limit, bytes, at);
@@ -128,7 +121,7 @@ void blk_job_spend(BlkJob *job, uint64_t bytes)
 
 uint64_t blk_job_delay(BlkJob *job)
 {
-    uint64_t at = now();
+    uint64_t at = tm_now_ns();
     TM_GUARD(&job->lock);
 
     return job->limit.spent >= job->limit.quota && at < job->limit.end ? job->limit.end - at : 0;
@@ -159,9 +152,9 @@ BlkOnError blk_job_error(BlkJob *job, BlkOnError policy, bool read, int errnum)
     BlkOnError action = settle(policy, errnum);
     json_object *data = json_object_new_object();
 
-    json_object_object_add(data, "device", json_object_new_string(job->id));
-    json_object_object_add(data, "operation", json_object_new_string(read ? "read" : "write"));
-    json_object_object_add(data, "action", json_object_new_string(actions[action]));
+    tm_json_add_string(data, "device", job->id);
+    tm_json_add_string(data, "operation", read ? "read" : "write");
+    tm_json_add_string(data, "action", actions[action]);
     blk_graph_emit(job->jobs->graph, "BLOCK_JOB_ERROR", data);
     if (action == BLK_ON_ERROR_STOP)
         pause_for(job, errnum);
