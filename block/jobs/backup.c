@@ -67,7 +67,7 @@ static bool check_sync(BlkBackupOptions *o, GError **error)
     return true;
 }
 
-static bool find_bitmap(Backup *b, const BlkBackupOptions *o, GError **error)
+static bool find_bitmap(BackupJob *b, const BlkBackupOptions *o, GError **error)
 {
     if (!o->bitmap)
         return o->mode == BLK_BITMAP_MODE_UNSET ||
@@ -98,7 +98,7 @@ static bool check_perf(const BlkBackupOptions *o, GError **error)
            tm_error_set(error, "max-chunk must be zero (which means no limit) or positive");
 }
 
-static bool check_chunk(Backup *b, const BlkBackupOptions *o, GError **error)
+static bool check_chunk(BackupJob *b, const BlkBackupOptions *o, GError **error)
 {
     uint64_t cluster = blk_cbw_cluster_size(b->filter);
 
@@ -114,7 +114,7 @@ static bool check_chunk(Backup *b, const BlkBackupOptions *o, GError **error)
 
 /* ---- beginning */
 
-static bool add_filter(Backup *b, const BlkBackupOptions *o, GError **error)
+static bool add_filter(BackupJob *b, const BlkBackupOptions *o, GError **error)
 {
     BlkCbwOptions cbw = { .node_name = o->filter_name,
                           .source = o->source,
@@ -131,7 +131,7 @@ static bool add_filter(Backup *b, const BlkBackupOptions *o, GError **error)
            (o->sync != BLK_SYNC_BITMAP || blk_cbw_set_bitmap(b->filter, b->bitmap, error));
 }
 
-static bool use_nodes(Backup *b, const BlkBackupOptions *o, GError **error)
+static bool use_nodes(BackupJob *b, const BlkBackupOptions *o, GError **error)
 {
     g_autofree char *what = g_strdup_printf("backup job '%s'", o->id);
 
@@ -147,20 +147,20 @@ static bool use_nodes(Backup *b, const BlkBackupOptions *o, GError **error)
 }
 
 /* A filter that somebody uses lets nobody write below it. */
-static void take_out(Backup *b)
+static void take_out(BackupJob *b)
 {
     blk_node_release(g_steal_pointer(&b->filter_user));
     blk_filters_remove(&b->filter, 1);
 }
 
-static void drop_filter(Backup *b)
+static void drop_filter(BackupJob *b)
 {
     blk_node_release(b->target_user);
     if (b->filter)
         blk_cbw_drop(b->filter);
 }
 
-static void backup_free(Backup *b)
+static void backup_free(BackupJob *b)
 {
     bmp_bitmap_unref(b->bitmap);
     blk_node_unref(b->source);
@@ -169,7 +169,7 @@ static void backup_free(Backup *b)
 
 static const BlkJobKind backup_kind;
 
-static bool make_job(Backup *b, BlkJobs *jobs, const BlkBackupOptions *o, GError **error)
+static bool make_job(BackupJob *b, BlkJobs *jobs, const BlkBackupOptions *o, GError **error)
 {
     BlkJobOptions options = { .id = o->id,
                               .kind = &backup_kind,
@@ -187,9 +187,9 @@ static bool make_job(Backup *b, BlkJobs *jobs, const BlkBackupOptions *o, GError
     return true;
 }
 
-static Backup *backup_new(const BlkBackupOptions *o)
+static BackupJob *backup_new(const BlkBackupOptions *o)
 {
-    Backup *b = g_new0(Backup, 1);
+    BackupJob *b = g_new0(BackupJob, 1);
 
     b->source = blk_node_ref(o->source);
     b->sync = o->sync;
@@ -212,7 +212,7 @@ BlkJob *blk_backup_new(BlkJobs *jobs, BlkBitmapChanges *changes, const BlkBackup
 {
     BlkBackupOptions o = *asked;
     bool to_change, inserted = false;
-    Backup *b;
+    BackupJob *b;
 
     if (!check_sync(&o, error))
         return NULL;
@@ -234,7 +234,7 @@ BlkJob *blk_backup_new(BlkJobs *jobs, BlkBitmapChanges *changes, const BlkBackup
 
 static bool backup_begin(void *opaque, GError **error)
 {
-    Backup *b = opaque;
+    BackupJob *b = opaque;
 
     b->running = true;
     return true;
@@ -248,7 +248,7 @@ static void involve(GPtrArray *nodes, BlkNode *node)
         g_ptr_array_add(nodes, node);
 }
 
-static bool drops(const Backup *b)
+static bool drops(const BackupJob *b)
 {
     return b->bitmap && b->mode != BLK_BITMAP_NEVER;
 }
@@ -263,14 +263,14 @@ static bool backup_prepare(void *const *opaques, size_t n, GError **error)
 
     for (size_t i = 0; i < n; i++) {
         if (drops(opaques[i]))
-            involve(nodes, ((Backup *)opaques[i])->source);
+            involve(nodes, ((BackupJob *)opaques[i])->source);
     }
     all = (BlkNode *const *)nodes->pdata;
     if (!nodes->len)
         return true;
     blk_bitmaps_change_begin(all, nodes->len);
     for (size_t i = 0; i < n; i++) {
-        Backup *b = opaques[i];
+        BackupJob *b = opaques[i];
 
         if (!drops(b))
             continue;
@@ -285,7 +285,7 @@ static bool backup_prepare(void *const *opaques, size_t n, GError **error)
 }
 
 /* What was not copied stays dirty. */
-static void add_remaining(Backup *b)
+static void add_remaining(BackupJob *b)
 {
     uint64_t from = 0, offset, length;
 
@@ -296,7 +296,7 @@ static void add_remaining(Backup *b)
 }
 
 /* After a failure, or when nothing is to be dropped. A bitmap that can't be stored stays whole. */
-static void thaw(Backup *b)
+static void thaw(BackupJob *b)
 {
     g_autoptr(BlkBitmapChanges) changes = blk_bitmap_changes_new();
     bool always = b->mode == BLK_BITMAP_ALWAYS && !blk_cbw_broken(b->filter);
@@ -315,7 +315,7 @@ static void thaw(Backup *b)
 
 static void backup_end(void *opaque, bool success)
 {
-    Backup *b = opaque;
+    BackupJob *b = opaque;
 
     take_out(b);
     if (b->bitmap && b->running && !b->thawed)

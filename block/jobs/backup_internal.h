@@ -4,7 +4,7 @@
 #pragma once
 #include "block/jobs/backup.h"
 
-typedef struct Backup {
+typedef struct BackupJob {
     BlkJob *job;
     BlkNode *source; /* a reference */
     BlkNode *filter; /* borrowed: ours until it is dropped */
@@ -20,7 +20,7 @@ typedef struct Backup {
     bool thawed;  /* the bitmap is */
     uint64_t total, skipped;
     gint64 reported; /* when progress was */
-} Backup;
+} BackupJob;
 
 /* backup_run.c: BlkJobKind.run */
 bool blk_backup_run(void *opaque, BlkJob *job, GError **error);

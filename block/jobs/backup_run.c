@@ -31,7 +31,7 @@ typedef struct Chunk {
 } Chunk;
 
 typedef struct BackupRun {
-    Backup *b;
+    BackupJob *b;
     BlkNode *target;      /* borrowed */
     unsigned n;           /* of the chunks */
     uint64_t from;        /* where the pass is */
@@ -64,7 +64,7 @@ static void chunk_end(Chunk *c, int ret, bool on_source)
 static void chunk_run(BlkWork *work)
 {
     Chunk *c = (Chunk *)((char *)work - offsetof(Chunk, work));
-    Backup *b = c->run->b;
+    BackupJob *b = c->run->b;
     BlkCopied copied = { 0 };
     int ret = blk_cbw_copy(b->filter, c->offset, c->length, &copied);
 
@@ -102,7 +102,7 @@ static void give_back(BackupRun *run, Chunk *c)
 /* false: nothing more can be begun now. *end: nor in this pass. */
 static bool hand_out(BackupRun *run, bool *end)
 {
-    Backup *b = run->b;
+    BackupJob *b = run->b;
     Chunk *c = take_free(run);
 
     if (!c)
@@ -127,7 +127,7 @@ static bool is_idle(BackupRun *run, int *error)
 }
 
 /* What guests have had copied counts, too. The whole disk is gone over for that: not too often. */
-static void report_progress(Backup *b, bool now)
+static void report_progress(BackupJob *b, bool now)
 {
     uint64_t rest, total = b->total - b->skipped;
 
@@ -175,7 +175,7 @@ static void wait_for_retry(BlkJob *job)
 /* Whether to go on. */
 static bool settle(BackupRun *run, int ret, bool on_source, GError **error)
 {
-    Backup *b = run->b;
+    BackupJob *b = run->b;
     BlkOnError policy = on_source ? b->on_source_error : b->on_target_error;
 
     switch (blk_job_error(b->job, policy, on_source, -ret)) {
@@ -189,7 +189,7 @@ static bool settle(BackupRun *run, int ret, bool on_source, GError **error)
     }
 }
 
-static bool is_left(const Backup *b)
+static bool is_left(const BackupJob *b)
 {
     uint64_t offset, length;
 
@@ -198,7 +198,7 @@ static bool is_left(const Backup *b)
 
 static bool copy_all(BackupRun *run, GError **error)
 {
-    Backup *b = run->b;
+    BackupJob *b = run->b;
 
     while (blk_job_pause_point(b->job)) {
         bool left = is_left(b), on_source = false;
@@ -217,7 +217,7 @@ static bool copy_all(BackupRun *run, GError **error)
 }
 
 /* Whole clusters of [first, end). */
-static void skip(Backup *b, uint64_t first, uint64_t end)
+static void skip(BackupJob *b, uint64_t first, uint64_t end)
 {
     uint64_t cluster = blk_cbw_cluster_size(b->filter);
 
@@ -229,7 +229,7 @@ static void skip(Backup *b, uint64_t first, uint64_t end)
 }
 
 /* What the top of the chain does not have: runs of it, as block status describes them. */
-static int skip_below(Backup *b)
+static int skip_below(BackupJob *b)
 {
     uint64_t size = blk_node_size(b->source), at = 0, first = 0;
     TmExtent list[64];
@@ -254,14 +254,14 @@ static int skip_below(Backup *b)
     return 0;
 }
 
-static bool skip_or_fail(Backup *b, GError **error)
+static bool skip_or_fail(BackupJob *b, GError **error)
 {
     int ret = b->sync == BLK_SYNC_TOP ? skip_below(b) : 0;
 
     return ret == 0 || tm_error_set(error, "%s", tm_strerror(-ret));
 }
 
-static void run_init(BackupRun *run, Backup *b)
+static void run_init(BackupRun *run, BackupJob *b)
 {
     *run = (BackupRun){ .b = b,
                         .target = blk_user_node(b->target_user),
@@ -275,7 +275,7 @@ static void run_init(BackupRun *run, Backup *b)
 
 bool blk_backup_run(void *opaque, BlkJob *job, GError **error)
 {
-    Backup *b = opaque;
+    BackupJob *b = opaque;
     BackupRun run;
     bool ok;
 
