@@ -6,7 +6,6 @@
 
 #include "util/range.h"
 
-#include <stdarg.h>
 #include <string.h>
 
 #define CATALOGUE_MAX (UINT64_C(4) << 30)
@@ -18,60 +17,9 @@ typedef struct Reader {
     uint64_t file_size;
 } Reader;
 
-static void problem_free(void *opaque)
-{
-    BmpProblem *problem = opaque;
-
-    g_free(problem->bitmap);
-    g_free(problem->reason);
-    g_free(problem);
-}
-
-void bmp_recovered_problem(BmpRecovered *out, const char *bitmap, uint64_t recovered,
-                           bool inconsistent, const char *format, ...)
-{
-    BmpProblem *problem = g_new0(BmpProblem, 1);
-    va_list arguments;
-
-    va_start(arguments, format);
-    problem->reason = g_strdup_vprintf(format, arguments);
-    va_end(arguments);
-    problem->bitmap = g_strdup(bitmap);
-    problem->recovered = recovered;
-    problem->inconsistent = inconsistent;
-    g_ptr_array_add(out->reports, problem);
-}
-
-void bmp_recovered_clear(BmpRecovered *out)
-{
-    if (out->records)
-        g_array_unref(out->records);
-    if (out->reports)
-        g_ptr_array_unref(out->reports);
-    *out = (BmpRecovered){ 0 };
-}
-
 static BmpRecord *nth(GArray *records, guint i)
 {
     return &g_array_index(records, BmpRecord, i);
-}
-
-void bmp_recovered_drop_unfinished(BmpRecovered *out, BmpSet *set)
-{
-    for (guint i = out->records->len; i-- > 0;) {
-        const BmpRecord *record = nth(out->records, i);
-        g_autoptr(BmpBitmap) known = set ? bmp_set_find(set, record->name, NULL) : NULL;
-        BmpProblem *problem;
-
-        if (!record->unfinished || known)
-            continue;
-        bmp_recovered_problem(out, record->name, 0, false,
-                              "the backup that began this checkpoint did not end");
-        problem = g_ptr_array_index(out->reports, out->reports->len - 1);
-        problem->unfinished = true;
-        out->as_stored = false;
-        g_array_remove_index(out->records, i); /* cleared by the array */
-    }
 }
 
 /* ---- catalogues */
@@ -595,9 +543,7 @@ void bmp_recover(const BmpRecoverOptions *options, BmpRecovered *out)
     struct stat st;
     Copies copies;
 
-    *out = (BmpRecovered){ .verdict = BMP_FOUND_NOTHING };
-    out->records = bmp_records_new();
-    out->reports = g_ptr_array_new_with_free_func(problem_free);
+    bmp_recovered_init(out);
     r.file_size = options->sys->fstat(options->fd, &st) < 0 ? 0 : (uint64_t)st.st_size;
     read_copies(&r, &copies);
     if (copies.any)

@@ -139,6 +139,7 @@ void bmp_recover(const BmpRecoverOptions *options, BmpRecovered *out);
 void bmp_recovered_drop_unfinished(BmpRecovered *out, BmpSet *set);
 /* Whether the disks of that layer are as large as the file or device that they are in. */
 bool bmp_layer_is_whole_file(const char *layer);
+void bmp_recovered_init(BmpRecovered *out);
 void bmp_recovered_clear(BmpRecovered *out);
 void bmp_recovered_problem(BmpRecovered *out, const char *bitmap, uint64_t recovered,
                            bool inconsistent, const char *format, ...) G_GNUC_PRINTF(5, 6);
