@@ -100,7 +100,7 @@ static void flip(Scratch *s, uint64_t granule)
 static int open_file(const TmSys *sys, const char *directory)
 {
     g_autofree char *path = NULL;
-    int fd = sys->open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    int ret, fd = sys->open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 
     if (fd >= 0 || (errno != EOPNOTSUPP && errno != EISDIR))
         return fd < 0 ? -errno : fd;
@@ -110,8 +110,9 @@ static int open_file(const TmSys *sys, const char *directory)
         return -errno;
     if (sys->unlink(path) == 0)
         return fd;
-    fd = (sys->close(fd), -errno);
-    return fd;
+    ret = -errno;
+    sys->close(fd);
+    return ret;
 }
 
 static int scratch_open(struct tidemark_node *node, void **handle)
@@ -123,8 +124,12 @@ static int scratch_open(struct tidemark_node *node, void **handle)
     int fd = taken ? open_file(sys, directory) : -ENOMEM;
     Scratch *s;
 
-    if (fd >= 0 && sys->ftruncate(fd, (off_t)size) < 0)
-        fd = (sys->close(fd), -errno);
+    if (fd >= 0 && sys->ftruncate(fd, (off_t)size) < 0) {
+        int ret = -errno;
+
+        sys->close(fd);
+        fd = ret;
+    }
     if (fd < 0) {
         blk_host.error(node, "Could not make a scratch file in '%s': %s", directory,
                        g_strerror(-fd));

@@ -3,28 +3,25 @@
 /* copy_before_write/made.c: filters that are made in code. */
 #include "block/drivers/copy_before_write/cbw_internal.h"
 #include "block/node_internal.h"
-
-static void add_string(json_object *options, const char *name, const char *value)
-{
-    json_object_object_add(options, name, json_object_new_string(value));
-}
+#include "util/json.h"
 
 static json_object *definition(const BlkCbwOptions *o)
 {
     json_object *options = json_object_new_object();
 
-    add_string(options, "driver", "copy-before-write");
+    tm_json_add_string(options, "driver", "copy-before-write");
     if (o->node_name)
-        add_string(options, "node-name", o->node_name);
-    add_string(options, "file", blk_node_name(o->source));
-    add_string(options, "target", blk_node_name(o->target));
-    add_string(options, "on-cbw-error",
-               o->on_error == BLK_CBW_BREAK_SNAPSHOT ? "break-snapshot" : "break-guest-write");
-    add_string(options, "discard", "unmap"); /* what a client says reaches its disk as before */
-    json_object_object_add(options, "cbw-timeout", json_object_new_int64(o->timeout));
+        tm_json_add_string(options, "node-name", o->node_name);
+    tm_json_add_string(options, "file", blk_node_name(o->source));
+    tm_json_add_string(options, "target", blk_node_name(o->target));
+    tm_json_add_string(options, "on-cbw-error",
+                       o->on_error == BLK_CBW_BREAK_SNAPSHOT ? "break-snapshot"
+                                                             : "break-guest-write");
+    tm_json_add_string(options, "discard",
+                       "unmap"); /* what a client says reaches its disk as before */
+    tm_json_add_uint(options, "cbw-timeout", o->timeout);
     if (o->min_cluster_size)
-        json_object_object_add(options, "min-cluster-size",
-                               json_object_new_int64((int64_t)o->min_cluster_size));
+        tm_json_add_uint(options, "min-cluster-size", o->min_cluster_size);
     return options;
 }
 
