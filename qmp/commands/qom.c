@@ -241,15 +241,19 @@ static const QmpMember list_members[] = { { "path", &qmp_type_str, false, "/obje
                                           { NULL } };
 OBJECT(list_args, "q_obj_qom-list-arg", list_members);
 
-static const QmpMember get_members[] = { { "path", &qmp_type_str, false, "/objects/ID, or ID" },
-                                         { "property", &qmp_type_str, false, "its name" },
-                                         { NULL } };
+static const QmpMember get_members[] = {
+    { "path", &qmp_type_str, false, "/objects/ID, or ID; /exports/ID of an export" },
+    { "property", &qmp_type_str, false, "its name; 'drive' is an export's node" },
+    { NULL }
+};
 OBJECT(get_args, "q_obj_qom-get-arg", get_members);
 
-static const QmpMember set_members[] = { { "path", &qmp_type_str, false, "/objects/ID, or ID" },
-                                         { "property", &qmp_type_str, false, "its name" },
-                                         { "value", &qmp_type_any, false, "the new value" },
-                                         { NULL } };
+static const QmpMember set_members[] = {
+    { "path", &qmp_type_str, false, "/objects/ID, or ID; /exports/ID of an export" },
+    { "property", &qmp_type_str, false, "its name; 'drive' is an export's node" },
+    { "value", &qmp_type_any, false, "the new value" },
+    { NULL }
+};
 OBJECT(set_args, "q_obj_qom-set-arg", set_members);
 
 static const QmpMember list_types_members[] = {
