@@ -26,6 +26,7 @@ static struct {
     void (*before_fallocate)(void);
     void (*before_lseek)(void);
     void (*after_lseek)(void);
+    void (*before_read)(off_t offset);
     void (*after_read)(off_t offset, size_t length);
     int (*after_write)(off_t offset); /* errno: it fails, and has been written all the same */
 } fake;
@@ -47,8 +48,11 @@ static bool fails(int errnum)
 
 static ssize_t fake_preadv2(int fd, const struct iovec *iov, int n, off_t offset, int flags)
 {
-    ssize_t got = fails(fake.read_error) ? -1 : tm_sys_kernel.preadv2(fd, iov, n, offset, flags);
+    ssize_t got;
 
+    if (fake.before_read)
+        fake.before_read(offset);
+    got = fails(fake.read_error) ? -1 : tm_sys_kernel.preadv2(fd, iov, n, offset, flags);
     if (fake.after_read && got > 0)
         fake.after_read(offset, (size_t)got);
     return got;

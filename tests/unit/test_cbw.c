@@ -311,6 +311,44 @@ START_TEST(the_snapshot_is_the_disk_at_the_instant)
 }
 END_TEST
 
+/* ---- a write after a cluster was found pending, and before it is read */
+
+static BlkNode *overtaken;
+
+static void write_first(off_t offset)
+{
+    uint8_t other[512];
+
+    memset(other, 255, sizeof(other));
+    fake.before_read = NULL;
+    ck_assert_int_eq(blk_node_pwrite(overtaken, other, (uint64_t)offset, sizeof(other), 0), 0);
+}
+
+START_TEST(a_read_that_a_write_overtakes_is_of_the_instant)
+{
+    g_autofree uint8_t *model = g_malloc(SIZE);
+    uint8_t got[4096];
+    g_autofree char *name = NULL;
+    BlkNode *snapshot;
+
+    open_disks();
+    ck_assert_int_eq(blk_node_pread(disk, model, 0, SIZE), 0);
+    overtaken = new_filter(&(BlkCbwOptions){ .timeout = 0 });
+    insert(overtaken);
+    name = g_strdup(blk_node_name(overtaken));
+    snapshot = add("{'driver':'snapshot-access','node-name':'s','file':'%s'}", name);
+    fake.before_read = write_first;
+    ck_assert_int_eq(blk_node_pread(snapshot, got, 2 * CLUSTER, sizeof(got)), 0);
+    ck_assert(!fake.before_read); /* the write has been made */
+    compare(got, model, 2 * CLUSTER, sizeof(got));
+    ck_assert_int_eq(blk_node_pread(disk, got, 2 * CLUSTER, 512), 0);
+    ck_assert_uint_eq(got[0], 255);
+    ck_assert(blk_graph_del(graph, "s", NULL));
+    end(overtaken);
+    close_graph();
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("cbw");
@@ -320,6 +358,7 @@ int main(void)
 
     tcase_set_timeout(tc, 60);
     tcase_add_test(tc, runs_of_clusters);
+    tcase_add_test(tc, a_read_that_a_write_overtakes_is_of_the_instant);
     tcase_add_loop_test(tc, the_snapshot_is_the_disk_at_the_instant, 0, 2);
     suite_add_tcase(suite, tc);
     srunner_run_all(runner, CK_ENV);
