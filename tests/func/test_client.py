@@ -347,7 +347,7 @@ def copy_dirty(tmp):
         f.seek(5 * MIB)
         f.write(bytes(4))
     d.same(target)
-    d.client("qmp", "block-export-del", "id=e0")
+    d.client("qmp", "block-export-del", "id=e0", "mode=hard")
     d.client("bitmap", "clear", "disk0", "b0")
     d.client("qmp", "block-export-add", "id=e1", "type=nbd", "node-name=disk0", "name=disk0",
              "writable=on", "bitmaps=b0")
@@ -393,7 +393,7 @@ def copy_target_read(tmp):
             refused(1, "in use by another program", "copy", uri, path)
         with open(path, "rb") as f:
             equal(f.read() == data, True, "a refused copy changed its target")
-        d.qmp("block-export-del", id="e")
+        d.qmp("block-export-del", id="e", mode="hard")
         tidemark("copy", source.uri("small"), path)
         raises(QMPError, d.qmp, "block-export-add", **export, match="another size")
 
