@@ -123,38 +123,38 @@ struct BlkdebugRules {
 #define EVENT_FIELD                                                                                \
     {                                                                                              \
         .name = "event", .type = TIDEMARK_OPTION_ENUM, .required = 1, .choices = event_names,      \
-        .help = "what puts the rule in force"                                                      \
+        .help = "the event that activates the rule"                                                \
     }
 #define STATE_FIELD                                                                                \
     {                                                                                              \
         .name = "state", .type = TIDEMARK_OPTION_UINT, .default_value = "0",                       \
-        .help = "the state in which the event does (default: any)"                                 \
+        .help = "the state in which it does so (default: any)"                                     \
     }
 #define INJECT_FIELDS                                                                              \
     EVENT_FIELD, STATE_FIELD,                                                                      \
         { .name = "iotype",                                                                        \
           .type = TIDEMARK_OPTION_ENUM,                                                            \
           .choices = io_names,                                                                     \
-          .help = "requests it is about (default: all but block-status)" },                        \
+          .help = "the kind of requests that it affects (default: all but block-status)" },        \
         { .name = "sector",                                                                        \
           .type = TIDEMARK_OPTION_UINT,                                                            \
           .max = TM_SIZE_MAX / SECTOR,                                                             \
-          .help = "the sector of 512 bytes that they touch (default: any)" },                      \
+          .help = "it affects requests that contain this sector of 512 bytes (default: any)" },    \
         { .name = "sectors",                                                                       \
           .type = TIDEMARK_OPTION_UINT,                                                            \
           .min = 1,                                                                                \
           .max = TM_SIZE_MAX / SECTOR,                                                             \
-          .help = "or one of so many, from that one on (default: 1)" },                            \
+          .help = "the number of such sectors, from 'sector' on (default: 1)" },                   \
     {                                                                                              \
         .name = "once", .type = TIDEMARK_OPTION_BOOL, .default_value = "off",                      \
-        .help = "only the first of them"                                                           \
+        .help = "affect only the first such request"                                               \
     }
 
 /* clang-format off */
 const struct tidemark_option blkdebug_error_fields[] = {
     INJECT_FIELDS,
     { .name = "errno", .type = TIDEMARK_OPTION_UINT, .max = ERRNO_MAX, .default_value = "5",
-      .help = "the error, as Linux numbers them; 0: none (default: 5, EIO)" },
+      .help = "the error, by its number in Linux; 0: none (default: 5, EIO)" },
     { .name = "immediately", .type = TIDEMARK_OPTION_BOOL, .default_value = "off",
       .help = "for compatibility" },
     { 0 },
@@ -163,7 +163,7 @@ const struct tidemark_option blkdebug_error_fields[] = {
 const struct tidemark_option blkdebug_delay_fields[] = {
     INJECT_FIELDS,
     { .name = "delay-ns", .type = TIDEMARK_OPTION_UINT, .required = 1, .max = DELAY_MAX,
-      .help = "how much longer, in nanoseconds" },
+      .help = "the delay in nanoseconds" },
     { 0 },
 };
 

@@ -278,7 +278,7 @@ static const struct tidemark_option scratch_options[] = {
     { .name = "directory",
       .type = TIDEMARK_OPTION_STRING,
       .required = 1,
-      .help = "where the file is made, which has no name" },
+      .help = "directory in which the file is created, without a name" },
     { .name = "size",
       .type = TIDEMARK_OPTION_SIZE,
       .required = 1,
@@ -287,7 +287,7 @@ static const struct tidemark_option scratch_options[] = {
     { .name = "max-size",
       .type = TIDEMARK_OPTION_SIZE,
       .default_value = "0",
-      .help = "what it may take of that; writes fail for want of space beyond (0: no limit)" },
+      .help = "bytes that the file may occupy; writes beyond that fail with ENOSPC (0: no limit)" },
     { 0 },
 };
 

@@ -22,11 +22,13 @@ static const QmpType on_error_type = { .kind = QMP_KIND_ENUM,
                                        .values = on_error_values };
 static const QmpMember perf_members[] = {
     { "use-copy-range", &qmp_type_bool, true,
-      "copy by reference, or in the kernel, where the files can (default: on)" },
-    { "max-workers", &qmp_type_int, true, "chunks at a time; at most 8 are (default: 64)" },
-    { "max-chunk", &qmp_type_int, true, "bytes of a chunk; 0, and more than 1M: 1M (default: 0)" },
+      "share blocks, or copy within the kernel, if the files support it (default: on)" },
+    { "max-workers", &qmp_type_int, true,
+      "chunks that are copied at a time; more than 8 count as 8 (default: 64)" },
+    { "max-chunk", &qmp_type_int, true,
+      "largest chunk in bytes; 0, or more than 1M, counts as 1M (default: 0)" },
     { "min-cluster-size", &qmp_type_size, true,
-      "bytes that are copied at least, a power of two (default: 0)" },
+      "least unit of copying in bytes, a power of two (default: 0)" },
     { NULL },
 };
 static const QmpType perf_type = { .kind = QMP_KIND_OBJECT,
@@ -34,22 +36,23 @@ static const QmpType perf_type = { .kind = QMP_KIND_OBJECT,
                                    .members = perf_members };
 
 static const QmpMember backup_members[] = {
-    { "job-id", &qmp_type_str, true, "id of the new job; needed" },
+    { "job-id", &qmp_type_str, true, "id of the new job; this daemon requires it" },
     { "device", &qmp_type_str, false, "the node to copy" },
     { "target", &qmp_type_str, false, "the node to copy to, of the same size" },
     { "sync", &sync_type, false,
-      "what to copy: all (full), what the top of the backing chain has (top), what is dirty in the "
-      "bitmap (bitmap, or incremental, which is bitmap with bitmap-mode on-success), or only what "
-      "is about to change, until the job is canceled (none)" },
+      "what to copy. full: everything; top: what the top image of the backing chain has; bitmap: "
+      "what is dirty in the bitmap; incremental: the same, with bitmap-mode=on-success; none: only "
+      "what is about to change, until the job is canceled" },
     { "speed", &qmp_type_int, true, "bytes per second; 0 for no limit (default: 0)" },
     { "bitmap", &qmp_type_str, true, "a bitmap of the node" },
     { "bitmap-mode", &mode_type, true,
-      "when the bitmap drops what was copied: if all went well, never, or as far as it went" },
+      "when to clear in the bitmap what was copied. on-success: if the job succeeds; never; "
+      "always: also if the job fails" },
     { "compress", &qmp_type_bool, true, "compress the data in the target (default: off)" },
     { "on-source-error", &on_error_type, true,
-      "when reading fails: fail (report), try again later (ignore), pause (stop), or pause if "
-      "there is no space, else fail (enospc, auto) (default: report)" },
-    { "on-target-error", &on_error_type, true, "the same when writing fails (default: report)" },
+      "if reading fails. report: the job fails; ignore: try again later; stop: pause; enospc, "
+      "auto: pause if there is no space, else the job fails (default: report)" },
+    { "on-target-error", &on_error_type, true, "the same if writing fails (default: report)" },
     { "auto-finalize", &qmp_type_bool, true,
       "whether the job ends by itself, or waits for job-finalize (default: on)" },
     { "auto-dismiss", &qmp_type_bool, true,
@@ -80,7 +83,7 @@ static const char *const backup_errors[] = {
 
 static const QmpCommand commands[] = {
     { "blockdev-backup",
-      "copy a node, as it is at this moment, to another one in a job, while it is written to",
+      "copy a node as it is at this moment to another node, in a job, while writes go on",
       &qmp_type_blockdev_backup, &qmp_type_empty, run_backup,
       .example = "{'job-id': 'backup0', 'device': 'disk0', 'target': 'target0', 'sync': "
                  "'incremental', 'bitmap': 'b0'}",

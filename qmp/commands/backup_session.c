@@ -68,7 +68,8 @@ static bool run_query(QmpCall *call, GError **error)
 static const QmpMember disk_members[] = {
     { "node", &qmp_type_str, false, "the disk" },
     { "from", &qmp_type_str, true,
-      "the bitmap that says what to copy; it is frozen (default: none, a full backup)" },
+      "the bitmap whose dirty bytes are to be copied; it can't be changed until backup-end "
+      "(default: none, a full backup)" },
     { "export", &qmp_type_str, true, "the name of the export (default: NODE@ID)" },
     { NULL },
 };
@@ -81,8 +82,9 @@ static const QmpType disk_array = { .kind = QMP_KIND_ARRAY,
 
 static const QmpMember scratch_members[] = {
     { "directory", &qmp_type_str, false,
-      "where the files are made, without a name, that keep what is overwritten meanwhile" },
-    { "max-size", &qmp_type_size, true, "bytes that they may take together (default: no limit)" },
+      "directory in which the scratch files are created, without names" },
+    { "max-size", &qmp_type_size, true,
+      "bytes that the scratch files may occupy together (default: no limit)" },
     { NULL },
 };
 static const QmpType scratch_type = { .kind = QMP_KIND_OBJECT,
@@ -95,22 +97,25 @@ static const QmpType full_type = { .kind = QMP_KIND_ENUM,
                                    .values = full_values };
 
 static const QmpMember begin_members[] = {
-    { "id", &qmp_type_str, false, "names the backup" },
-    { "disks", &disk_array, false, "the disks, all at one instant" },
+    { "id", &qmp_type_str, false, "id of the backup, for backup-end" },
+    { "disks", &disk_array, false, "the disks to back up" },
     { "checkpoint", &qmp_type_str, true,
       "a bitmap that begins on every disk at the instant, for the next backup (default: none)" },
-    { "persistent", &qmp_type_bool, true, "the checkpoint is (default: on)" },
-    { "scratch", &scratch_type, false, "room for what is overwritten meanwhile" },
+    { "persistent", &qmp_type_bool, true,
+      "keep the checkpoint across restarts of the daemon (default: on)" },
+    { "scratch", &scratch_type, false, "the space for data that is overwritten during the backup" },
     { "on-scratch-full", &full_type, true,
-      "what gives way if that can't be kept: abort (default) ends the backup without success; "
-      "stop makes writes to the disks fail" },
+      "if data can't be kept in the scratch: abort (default) ends the backup without success; stop "
+      "makes the writes to the disks fail" },
     { "timeout", &qmp_type_uint32, true,
-      "seconds without a client of any of its exports, after which it ends without success "
+      "seconds after which the backup ends without success if none of its exports has a client "
       "(default: 60; 0: never)" },
     { "servers", &qmp_type_str_array, true,
-      "the ids of the NBD servers that show the exports (default: all)" },
-    { "allow-list", &qmp_type_str, true, "the authz object that says who may see the exports" },
-    { "allow-open", &qmp_type_str, true, "the authz object that says who may open the exports" },
+      "the ids of the NBD servers that offer the exports (default: all)" },
+    { "allow-list", &qmp_type_str, true,
+      "access list: clients that see the exports in the list of exports (default: all)" },
+    { "allow-open", &qmp_type_str, true,
+      "access list: clients that may open the exports (default: all)" },
     { NULL },
 };
 static const QmpType begin_args = { .kind = QMP_KIND_OBJECT,
@@ -137,7 +142,7 @@ static const QmpType begun_disk_array = { .kind = QMP_KIND_ARRAY,
                                           .name = "array",
                                           .element = &begun_disk_type };
 static const QmpMember begun_members[] = {
-    { "instant", &qmp_type_uint64, false, "when it was, in nanoseconds since 1970 (UTC)" },
+    { "instant", &qmp_type_uint64, false, "the instant, in nanoseconds since 1970 (UTC)" },
     { "disks", &begun_disk_array, false, "in the order given" },
     { NULL },
 };
@@ -148,8 +153,8 @@ static const QmpType begun_type = { .kind = QMP_KIND_OBJECT,
 static const QmpMember end_members[] = {
     { "id", &qmp_type_str, false, "the backup" },
     { "success", &qmp_type_bool, false,
-      "on: the checkpoint stays, and 'from' goes; off: the checkpoint goes, and 'from' says all "
-      "that it said and what was written since" },
+      "on: the checkpoint stays, and 'from' is removed; off: the checkpoint is removed, and 'from' "
+      "stays, with all writes since added" },
     { "keep-from", &qmp_type_bool, true, "with success, 'from' stays, too (default: off)" },
     { NULL },
 };
@@ -161,7 +166,7 @@ static const QmpMember status_disk_members[] = {
     DISK_INFO,
     { "sessions", &qmp_type_uint64, false, "clients that have its export open" },
     { "copied-before-writes", &qmp_type_uint64, false,
-      "bytes that writes had to have copied before they overwrote them" },
+      "bytes that were copied to the scratch before a write overwrote them" },
     { NULL },
 };
 static const QmpType status_disk_type = { .kind = QMP_KIND_OBJECT,
@@ -172,7 +177,7 @@ static const QmpType status_disk_array = { .kind = QMP_KIND_ARRAY,
                                            .element = &status_disk_type };
 static const QmpMember used_members[] = {
     { "used", &qmp_type_uint64, false, "bytes of the scratch that are in use" },
-    { "max-size", &qmp_type_uint64, true, "how many may be" },
+    { "max-size", &qmp_type_uint64, true, "bytes that may be in use (absent: no limit)" },
     { NULL },
 };
 static const QmpType used_type = { .kind = QMP_KIND_OBJECT,
@@ -180,13 +185,14 @@ static const QmpType used_type = { .kind = QMP_KIND_OBJECT,
                                    .members = used_members };
 static const QmpMember status_members[] = {
     { "id", &qmp_type_str, false, "the backup" },
-    { "instant", &qmp_type_uint64, false, "when it was, in nanoseconds since 1970 (UTC)" },
+    { "instant", &qmp_type_uint64, false, "the instant, in nanoseconds since 1970 (UTC)" },
     { "age", &qmp_type_uint64, false, "seconds since it began" },
     { "checkpoint", &qmp_type_str, true, "the bitmap that began with it" },
-    { "scratch", &used_type, false, "room for what is overwritten meanwhile" },
-    { "timeout", &qmp_type_uint64, false, "seconds without a client, after which it ends" },
+    { "scratch", &used_type, false, "the space for data that is overwritten during the backup" },
+    { "timeout", &qmp_type_uint64, false,
+      "seconds after which it ends without success if it has no client; 0: never" },
     { "aborted", &qmp_type_str, true,
-      "why it is ending without success; it is still there because that can't be stored yet" },
+      "why it is ending without success; it is listed until that can be stored" },
     { "disks", &status_disk_array, false, "the disks" },
     { NULL },
 };
@@ -198,7 +204,7 @@ static const QmpType status_array = { .kind = QMP_KIND_ARRAY,
                                       .element = &status_type };
 
 static const char *const begin_errors[] = {
-    "Invalid backup id 'ID'",
+    "Invalid backup id 'ID': expected letters, digits, '-', '.' and '_', a letter first",
     "Backup 'ID' already exists",
     "Parameter 'disks' expects at least one disk",
     "Cannot find device='NODE' nor node-name='NODE'",
@@ -216,15 +222,14 @@ static const char *const end_errors[] = { "Backup 'ID' not found",
                                           "Backup 'ID' is ending without success: REASON", NULL };
 
 static const QmpCommand commands[] = {
-    { "backup-begin", "hold disks as they are at one instant, and export that for a backup",
+    { "backup-begin", "export disks for a backup as they are at one instant, while writes go on",
       &begin_args, &begun_type, run_begin,
       .example = "{'id': 'nightly', 'disks': [{'node': 'disk0', 'from': 'monday'}, {'node': "
                  "'disk1'}], 'checkpoint': 'tuesday', 'scratch': {'directory': "
                  "'/var/lib/tidemark/scratch', 'max-size': 10737418240}}",
       .errors = begin_errors },
-    { "backup-end", "end a backup, after it has succeeded or without success", &end_args,
-      &qmp_type_empty, run_end, .example = "{'id': 'nightly', 'success': true}",
-      .errors = end_errors },
+    { "backup-end", "end a backup, with or without success", &end_args, &qmp_type_empty, run_end,
+      .example = "{'id': 'nightly', 'success': true}", .errors = end_errors },
     { "query-backups", "the backups that have begun and not ended", &qmp_type_empty, &status_array,
       run_query },
     { NULL },
@@ -234,7 +239,7 @@ static const QmpCommand commands[] = {
 
 static const QmpMember ended_members[] = {
     { "id", &qmp_type_str, false, "the backup" },
-    { "success", &qmp_type_bool, false, "as backup-end said" },
+    { "success", &qmp_type_bool, false, "the argument 'success' of backup-end" },
     { NULL },
 };
 static const QmpType ended_data = { .kind = QMP_KIND_OBJECT,
@@ -243,8 +248,9 @@ static const QmpType ended_data = { .kind = QMP_KIND_OBJECT,
 static const QmpMember aborted_members[] = {
     { "id", &qmp_type_str, true, "the backup; absent if it was begun by a daemon that has died" },
     { "node-name", &qmp_type_str, true,
-      "of a daemon that has died: the disk, which is opened again" },
-    { "checkpoint", &qmp_type_str, true, "of such: the bitmap that it had begun, which is gone" },
+      "the disk, if the backup was begun by a daemon that has died" },
+    { "checkpoint", &qmp_type_str, true,
+      "the checkpoint that such a backup had begun, which is removed" },
     { "reason", &qmp_type_str, false, "a message for people" },
     { NULL },
 };

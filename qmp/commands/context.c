@@ -179,13 +179,14 @@ static const char *const query_block_export_contexts_errors[] = { "Export 'ID' i
 
 static const QmpCommand commands[] = {
     { "block-export-context-set",
-      "add a metadata context with a value for each range to an export, or change it", &set_args,
-      &qmp_type_empty, run_set,
+      "set the ranges and values of a metadata context of an export; a new name adds the context",
+      &set_args, &qmp_type_empty, run_set,
       .example = "{'id': 'exp0', 'name': 'owner', 'ranges': [{'offset': 0, 'length': 1048576, "
                  "'value': 7}]}",
       .errors = block_export_context_set_errors },
     { "block-export-context-remove",
-      "remove such a metadata context; sessions that selected it keep its last values",
+      "remove a metadata context that was added to an export; sessions that selected it keep its "
+      "last values",
       &remove_args, &qmp_type_empty, run_remove, .example = "{'id': 'exp0', 'name': 'owner'}",
       .errors = block_export_context_remove_errors },
     { "query-block-export-contexts", "the metadata contexts that were added to exports",

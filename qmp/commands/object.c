@@ -142,7 +142,8 @@ OBJECT(simple, "AuthZSimpleProperties", simple_members);
         LIMITS(x "bps-read", "bytes read"), LIMITS(x "bps-write", "bytes written"),                \
     {                                                                                              \
         x "iops-size", &qmp_type_int, true,                                                        \
-            "bytes of a request that count as one (default: 0, all of it)"                         \
+            "bytes that count as one request (default: 0, a request counts as one, whatever its "  \
+            "size)"                                                                                \
     }
 
 static const QmpMember limits_members[] = { ALL_LIMITS(""), { NULL } };

@@ -257,8 +257,8 @@ static const QmpMember set_members[] = {
 OBJECT(set_args, "q_obj_qom-set-arg", set_members);
 
 static const QmpMember list_types_members[] = {
-    { "implements", &qmp_type_str, true, "only those of this type" },
-    { "abstract", &qmp_type_bool, true, "those without objects, too; there are none" },
+    { "implements", &qmp_type_str, true, "show only types that are derived from this type" },
+    { "abstract", &qmp_type_bool, true, "for compatibility; there are no abstract types" },
     { NULL },
 };
 OBJECT(list_types_args, "q_obj_qom-list-types-arg", list_types_members);
@@ -271,7 +271,7 @@ OBJECT(list_properties_args, "q_obj_qom-list-properties-arg", list_properties_me
 
 static const QmpMember property_members[] = {
     { "name", &qmp_type_str, false, "its name" },
-    { "type", &qmp_type_str, false, "type of its value; child<TYPE>: an object below" },
+    { "type", &qmp_type_str, false, "type of its value; child<TYPE>: an object within it" },
     { NULL },
 };
 OBJECT(property, "ObjectPropertyInfo", property_members);
@@ -279,7 +279,7 @@ ARRAY(properties, property);
 
 static const QmpMember type_members[] = {
     { "name", &qmp_type_str, false, "its name" },
-    { "parent", &qmp_type_str, true, "the type that it is one of" },
+    { "parent", &qmp_type_str, true, "the type that it is derived from" },
     { NULL },
 };
 OBJECT(type_info, "ObjectTypeInfo", type_members);

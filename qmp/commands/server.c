@@ -181,9 +181,12 @@ static const QmpType session_array = { .kind = QMP_KIND_ARRAY,
                                        .element = &session };
 
 static const char *const nbd_server_start_errors[] = {
-    "NBD server already running",    "NBD server 'ID' already running",
-    "Invalid NBD server id 'ID'",    "No TLS credentials with id 'ID'",
-    "This daemon has no NBD server", NULL
+    "NBD server already running",
+    "NBD server 'ID' already running",
+    "Invalid NBD server id 'ID': expected letters, digits, '-', '.' and '_', a letter first",
+    "No TLS credentials with id 'ID'",
+    "This daemon has no NBD server",
+    NULL
 };
 static const char *const nbd_server_stop_errors[] = { "NBD server not running",
                                                       "NBD server 'ID' not running", NULL };

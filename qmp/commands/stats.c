@@ -173,11 +173,12 @@ static const QmpMember device_stats_members[] = {
     { "wr_operations", &qmp_type_int, false, "writes and zeroings that succeeded" },
     { "flush_operations", &qmp_type_int, false, "flushes that succeeded" },
     { "unmap_operations", &qmp_type_int, false, "discards that succeeded" },
-    { "rd_total_time_ns", &qmp_type_int, false, "ns that reads took, all together, or about" },
-    { "wr_total_time_ns", &qmp_type_int, false, "the same of writes and zeroings" },
-    { "flush_total_time_ns", &qmp_type_int, false, "the same of flushes" },
-    { "unmap_total_time_ns", &qmp_type_int, false, "the same of discards" },
-    { "wr_highest_offset", &qmp_type_int, false, "where the write that reached furthest ended" },
+    { "rd_total_time_ns", &qmp_type_int, false, "nanoseconds that all reads took, approximately" },
+    { "wr_total_time_ns", &qmp_type_int, false, "the same for writes and zeroings" },
+    { "flush_total_time_ns", &qmp_type_int, false, "the same for flushes" },
+    { "unmap_total_time_ns", &qmp_type_int, false, "the same for discards" },
+    { "wr_highest_offset", &qmp_type_int, false,
+      "offset in bytes at which the furthest write ended" },
     { "rd_merged", &qmp_type_int, false, "for compatibility; 0" },
     { "wr_merged", &qmp_type_int, false, "for compatibility; 0" },
     { "unmap_merged", &qmp_type_int, false, "for compatibility; 0" },
@@ -190,7 +191,8 @@ static const QmpMember device_stats_members[] = {
     { "invalid_flush_operations", &qmp_type_int, false, "for compatibility; 0" },
     { "invalid_unmap_operations", &qmp_type_int, false, "for compatibility; 0" },
     { "account_invalid", &qmp_type_bool, false, "for compatibility; false" },
-    { "account_failed", &qmp_type_bool, false, "those that failed are timed, too: true" },
+    { "account_failed", &qmp_type_bool, false,
+      "for compatibility; true: times include failed requests" },
     { "timed_stats", &intervals, false, "for compatibility; empty" },
     { NULL },
 };
@@ -200,15 +202,15 @@ static const QmpType stats;
 static const QmpMember stats_members[] = {
     { "device", &qmp_type_str, true, "id of the export" },
     { "node-name", &qmp_type_str, true, "the node" },
-    { "stats", &device_stats, false, "what it did" },
-    { "parent", &stats, true, "the same of the node that it stands on" },
+    { "stats", &device_stats, false, "its statistics" },
+    { "parent", &stats, true, "the same for its child node" },
     { NULL },
 };
 OBJECT(stats, "BlockStats");
 ARRAY(stats_array, stats);
 
 static const QmpMember stats_args_members[] = {
-    { "query-nodes", &qmp_type_bool, true, "of all nodes, not of exports (default: off)" },
+    { "query-nodes", &qmp_type_bool, true, "show all nodes instead of the exports (default: off)" },
     { NULL },
 };
 OBJECT(stats_args, "q_obj_query-blockstats-arg");
@@ -236,7 +238,7 @@ static const QmpMember status_members[] = {
 OBJECT(status, "StatusInfo");
 
 static const QmpMember name_members[] = {
-    { "name", &qmp_type_str, true, "for compatibility; never there" },
+    { "name", &qmp_type_str, true, "for compatibility; always absent" },
     { NULL },
 };
 OBJECT(name, "NameInfo");
@@ -250,12 +252,15 @@ OBJECT(uuid, "UuidInfo");
 static const QmpCommand commands[] = {
     { "query-block", "the exports, as QEMU shows a guest's disks", &qmp_type_empty, &block_infos,
       run_block },
-    { "query-blockstats", "what exports, or nodes, did: requests, bytes, failures, times",
-      &stats_args, &stats_array, run_stats, .example = "{'query-nodes': true}" },
-    { "query-status", "whether the machine runs; there is none", &qmp_type_empty, &status,
-      run_status },
-    { "query-name", "the name of the machine; there is none", &qmp_type_empty, &name, run_name },
-    { "query-uuid", "the UUID of the machine; there is none", &qmp_type_empty, &uuid, run_uuid },
+    { "query-blockstats",
+      "the statistics of exports, or of nodes: requests, bytes, failures, times", &stats_args,
+      &stats_array, run_stats, .example = "{'query-nodes': true}" },
+    { "query-status", "for compatibility: running, as this daemon has no machine", &qmp_type_empty,
+      &status, run_status },
+    { "query-name", "for compatibility: no name, as this daemon has no machine", &qmp_type_empty,
+      &name, run_name },
+    { "query-uuid", "for compatibility: all zero, as this daemon has no machine", &qmp_type_empty,
+      &uuid, run_uuid },
     { NULL },
 };
 

@@ -160,8 +160,11 @@ static const QmpType *driver_type(QmpTypes *types, const struct tidemark_driver 
     GArray *members = begin_members();
 
     for (const struct tidemark_child *c = driver->children; c && c->name; c++) {
-        QmpMember m = { c->name, c->required ? &qmp_type_blockdev_ref : &qmp_type_blockdev_ref_null,
-                        !c->required, "the node that it stands on, by name or defined in place" };
+        QmpMember m = {
+            c->name, c->required ? &qmp_type_blockdev_ref : &qmp_type_blockdev_ref_null,
+            !c->required,
+            "the child of this name: the name of a node, or the definition of a new one"
+        };
 
         g_array_append_val(members, m);
     }

@@ -73,7 +73,8 @@ static const QmpType flag_bit = { .kind = QMP_KIND_INT, .name = "int", .min = 1,
 static const QmpMember block_status_2016_members[] = {
     { "dirty-flag", &flag_bit, true,
       "number of the command flag that requests dirty status (default: none)" },
-    { "bitmap", &qmp_type_str, true, "the dirty bitmap that it requests (default: the first one)" },
+    { "bitmap", &qmp_type_str, true,
+      "the dirty bitmap whose status the flag requests (default: the first one)" },
     { NULL },
 };
 static const QmpType block_status_2016 = { .kind = QMP_KIND_OBJECT,
@@ -110,7 +111,8 @@ static const QmpMember export_members[] = {
     { "node-name", &qmp_type_str, false, "the node to export" },
     { "writable", &qmp_type_bool, true, "allow clients to write (default: off)" },
     { "writethrough", &qmp_type_bool, true, "flush after every write (default: off)" },
-    { "iothread", &qmp_type_str, true, "id of an iothread; all threads serve all exports" },
+    { "iothread", &qmp_type_str, true,
+      "id of an iothread; for compatibility, as all threads serve all exports" },
     { "fixed-iothread", &qmp_type_bool, true, "for compatibility: nothing moves an export" },
     { NULL },
 };

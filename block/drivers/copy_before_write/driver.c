@@ -241,8 +241,8 @@ static const struct tidemark_option cbw_options[] = {
     { .name = "min-cluster-size",
       .type = TIDEMARK_OPTION_SIZE,
       .max = UINT64_C(1) << 31,
-      .help = "least unit of copying, a power of two; 64 KiB and the target's cluster size are "
-              "others" },
+      .help = "unit of copying, a power of two; 64 KiB or the target's cluster size is used if it "
+              "is larger" },
     { 0 },
 };
 
@@ -252,7 +252,7 @@ const struct tidemark_driver blk_driver_copy_before_write = {
     .abi = TIDEMARK_ABI,
     .struct_size = sizeof(struct tidemark_driver),
     .name = "copy-before-write",
-    .help = "a filter that copies what is about to be overwritten to another node first",
+    .help = "a filter that copies data to another node before it is overwritten",
     .options = cbw_options,
     .children = cbw_children,
     .open = cbw_open,

@@ -183,7 +183,7 @@ static const struct tidemark_option nbd_options[] = {
       .type = TIDEMARK_OPTION_UINT,
       .default_value = "0",
       .max = UINT32_MAX,
-      .help = "seconds for which connecting is tried again when the node is opened" },
+      .help = "seconds for which a failed connection is retried when the node is opened" },
     { 0 },
 };
 

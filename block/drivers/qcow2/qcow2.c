@@ -334,7 +334,7 @@ static const struct tidemark_option qcow2_options[] = {
       .help = "accepted for compatibility; refcounts are always up to date" },
     { .name = "pass-discard-request",
       .type = TIDEMARK_OPTION_BOOL,
-      .help = "pass discards of the client to the file (default: as discard=unmap)" },
+      .help = "pass discards of the client to the file (default: on with discard=unmap)" },
     { .name = "pass-discard-snapshot",
       .type = TIDEMARK_OPTION_BOOL,
       .default_value = "on",
