@@ -412,7 +412,7 @@ def damaged(tmp):
         first, second = sorted(("on", "off"), key=lambda n: not d.bitmap("disk0", n).get("inconsistent", False))
         equal(d.bitmap("disk0", first)["inconsistent"], True)
         equal(d.bitmap("disk0", second).get("inconsistent", False), False)
-        matches(d.log(), "entry 0 of its table is 0x4000000000010000, which is no cluster of the file")
+        matches(d.log(), "entry 0 of its table is 0x4000000000010000, expected a cluster within the file")
         d.nbd().pwrite(b"x" * 512, 0)
         d.qmp("block-dirty-bitmap-remove", node="disk0", name=first)
     equal([b["name"] for b in bitmaps_of(path)], [second])
@@ -436,7 +436,7 @@ def damaged_over_tables(tmp):
         with serve(tmp, path) as d:
             first = [name for name in ("on", "off") if d.bitmap("disk0", name).get("inconsistent", False)]
             equal(len(first), 1)
-            matches(d.log(), "some of its clusters belong to something else, too")
+            matches(d.log(), "some of its clusters are also used by other parts of the image")
             d.qmp("block-dirty-bitmap-remove", node="disk0", name=first[0])
             h = d.nbd()
             h.flush()
@@ -465,8 +465,8 @@ def damaged_directory(tmp):
                               (16, b"\x02", "type is 2, expected"),
                               (17, b"\x20", "granularity_bits is 32, expected 9 to 31"),
                               (18, b"\x00\x00", "a name of 0 bytes"),
-                              (18, b"\x08\x00", "and 64 are left"),
-                              (20, struct.pack(">I", 0xffffffff), "and 64 are left")):
+                              (18, b"\x08\x00", "expected at most 64"),
+                              (20, struct.pack(">I", 0xffffffff), "expected at most 64")):
         with open(path, "wb") as f:
             f.write(good)
         patch(path, offset + at, data)

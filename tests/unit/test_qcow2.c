@@ -355,9 +355,9 @@ START_TEST(an_image_with_overlapping_tables_is_not_written)
         put64("i", 56, UINT64_C(1) << 32 | 1); /* one cluster of refcount table, one snapshot */
         put64("i", 64, get64("i", _i == 1 ? 40 : 48)); /* in L1, in the refcount table */
     }
-    assert_refused(_i < 2 ? "qcow2: L1 or the snapshot table lies over other metadata: the image "
-                            "is corrupt and can only be read, or be repaired"
-                          : "qcow2: the refcount table at 1024 lies over other metadata",
+    assert_refused(_i < 2 ? "qcow2: the L1 table or the snapshot table overlaps other metadata: "
+                            "the image is corrupt; repair it, or open it read-only"
+                          : "qcow2: the refcount table at 1024 overlaps other metadata",
                    "{'driver':'qcow2','node-name':'q','file':{'driver':'file','filename':'%s'}}",
                    path);
 }

@@ -60,7 +60,8 @@ bool blk_nbd_facts(struct nbd_handle *nbd, const BlkNbdServer *server, BlkNbdFac
 
     *f = (BlkNbdFacts){ 0 };
     if (size < 0)
-        return tm_error_set(error, "the server's export has no sensible size: %s", nbd_get_error());
+        return tm_error_set(error, "the server sent no valid size of the export: %s",
+                            nbd_get_error());
     f->size = (uint64_t)size;
     f->read_only = nbd_is_read_only(nbd) == 1;
     f->flush = nbd_can_flush(nbd) == 1;

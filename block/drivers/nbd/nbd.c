@@ -62,7 +62,7 @@ static int disk_connect(BlkNbd *d)
     int ret;
 
     if (!add_connection(d)) {
-        blk_host.error(d->node, "no thread for a connection");
+        blk_host.error(d->node, "Could not start a thread for a connection to the server");
         return -EAGAIN;
     }
     if (!blk_nbd_wait_open(d, g_get_monotonic_time() + patience, &error)) {

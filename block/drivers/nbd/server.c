@@ -167,8 +167,8 @@ static bool check_verified(const BlkNbdServer *s, struct tidemark_node *node)
 #endif
     return g_str_equal(s->type, "inet") || verifies_all() ||
            refuse(node,
-                  "libnbd %s verifies certificates on TCP only; on such a connection "
-                  "tls-creds-psk or verify-peer=off are possible",
+                  "libnbd %s verifies certificates only on TCP connections: use tls-creds-psk, or "
+                  "verify-peer=off",
                   version());
 }
 

@@ -84,7 +84,7 @@ static bool may_keep(void *handle, const char *name, uint64_t granularity, uint6
     if (q->header.version < 3)
         return tm_error_set(error, "Cannot store dirty bitmaps in qcow2 v2 files");
     if (!size)
-        return tm_error_set(error, "The disk has no bytes");
+        return tm_error_set(error, "Cannot store dirty bitmaps of a disk of 0 bytes");
     if (qcow2_bitmap_table_size(size, bits, q->cluster) > QCOW2_BITMAP_BYTES_MAX / q->cluster)
         return tm_error_set(
             error, "Too much space will be occupied by the bitmap. Use larger granularity");

@@ -105,7 +105,7 @@ static char *load_bits(Loader *l, const Qcow2Bitmap *b, const uint64_t *table, B
 
         if (!qcow2_bitmap_entry(table[i], l->q->cluster, l->file_size, &offset))
             return g_strdup_printf("entry %u of its table is 0x%" PRIx64
-                                   ", which is no cluster of the file",
+                                   ", expected a cluster within the file",
                                    i, table[i]);
         if (offset)
             why = load_cluster(l, bits, first, offset);
@@ -148,10 +148,10 @@ static void load_one(Loader *l, const Qcow2Bitmap *b, BmpRecord *record)
                            .enabled = b->flags & QCOW2_BITMAP_AUTO };
     bmp_bits_init(&record->bits, l->q->header.size, b->granularity_bits);
     if (b->flags & QCOW2_BITMAP_IN_USE)
-        record->reason = g_strdup("it was in use, and whoever had the image open did not store it "
-                                  "at the end");
+        record->reason = g_strdup(
+            "it was in use, and the program that had the image open did not store it at the end");
     else if (!apart)
-        record->reason = g_strdup("some of its clusters belong to something else, too");
+        record->reason = g_strdup("some of its clusters are also used by other parts of the image");
     else
         record->reason = load_bits(l, b, table, &record->bits);
     record->inconsistent = record->reason != NULL;

@@ -69,8 +69,8 @@ bool qcow2_bitmaps_check(const Qcow2Header *h, uint64_t file_size, GError **erro
     if (!h->bitmaps_offset || h->bitmaps_offset & ((UINT64_C(1) << h->cluster_bits) - 1) ||
         !tm_range_within(h->bitmaps_offset, h->bitmaps_size, file_size))
         return tm_error_set(error,
-                            "bitmaps extension: the directory at %" PRIu64
-                            " is not at a cluster within the file",
+                            "bitmaps extension: the directory is at %" PRIu64
+                            ", expected the start of a cluster within the file",
                             h->bitmaps_offset);
     return true;
 }
@@ -92,9 +92,10 @@ static bool check_size(const Qcow2Header *h, const Qcow2Bitmap *b, GError **erro
 
     if (b->flags & QCOW2_BITMAP_IN_USE || b->table_size >= wanted)
         return true;
-    return tm_error_set(
-        error, "bitmap '%s': its table has %u entries, a disk of %" PRIu64 " bytes takes %" PRIu64,
-        b->name, b->table_size, h->size, wanted);
+    return tm_error_set(error,
+                        "bitmap '%s': its table has %u entries, but a disk of %" PRIu64
+                        " bytes needs %" PRIu64,
+                        b->name, b->table_size, h->size, wanted);
 }
 
 static bool check_entry(const Qcow2Header *h, uint64_t file_size, const Qcow2Bitmap *b,
@@ -110,14 +111,14 @@ static bool check_entry(const Qcow2Header *h, uint64_t file_size, const Qcow2Bit
         return wrong(b, error, "flags", b->flags, "0 to 7");
     if (b->extra_size && !(b->flags & QCOW2_BITMAP_EXTRA_COMPATIBLE))
         return wrong(b, error, "extra_data_size", b->extra_size,
-                     "0, as what it means is not known and must be");
+                     "0: extra data that must be understood is not supported");
     if (!b->table_size || b->table_size > QCOW2_BITMAP_BYTES_MAX / cluster)
         return wrong(b, error, "bitmap_table_size", b->table_size,
-                     "at least 1, and clusters of 512 MiB at most");
+                     "1 or more, and a bitmap of at most 512 MiB");
     if (!b->table_offset || b->table_offset & (cluster - 1) ||
         !tm_range_within(b->table_offset, (uint64_t)b->table_size * 8, file_size))
         return wrong(b, error, "bitmap_table_offset", b->table_offset,
-                     "a cluster with a table within the file");
+                     "the start of a cluster, and a table within the file");
     return check_size(h, b, error);
 }
 
@@ -143,15 +144,17 @@ static bool read_entry(const uint8_t *bytes, uint64_t size, uint64_t *at, Qcow2B
     uint64_t left = size - *at, name, length;
 
     if (left < QCOW2_BITMAP_ENTRY)
-        return tm_error_set(
-            error, "bitmap directory: it ends in the entry at %" PRIu64 ", or before", *at);
+        return tm_error_set(error,
+                            "bitmap directory: %" PRIu64 " bytes are left for the entry at %" PRIu64
+                            ", expected at least %u",
+                            left, *at, QCOW2_BITMAP_ENTRY);
     name = tm_get_be16(e + 18);
     b->extra_size = tm_get_be32(e + 20);
     length = qcow2_bitmap_entry_bytes(name, b->extra_size);
     if (length > left)
         return tm_error_set(error,
                             "bitmap directory: the entry at %" PRIu64 " has %" PRIu64
-                            " bytes, and %" PRIu64 " are left",
+                            " bytes, expected at most %" PRIu64,
                             *at, length, left);
     if (!name || name > QCOW2_BITMAP_NAME_MAX)
         return tm_error_set(error,
@@ -184,13 +187,13 @@ GArray *qcow2_bitmaps_parse(const Qcow2Header *h, uint64_t file_size, const uint
 
         g_array_append_val(bitmaps, b);
         if (ok && !g_hash_table_add(names, b.name))
-            ok = tm_error_set(error, "bitmap directory: there are two bitmaps '%s'", b.name);
+            ok = tm_error_set(error, "bitmap directory: two bitmaps have the name '%s'", b.name);
         if (!ok)
             return NULL;
     }
     if (at != h->bitmaps_size) {
         tm_error_set(error,
-                     "bitmap directory: its %u entries take %" PRIu64 " bytes, and it has %" PRIu64,
+                     "bitmap directory: its %u entries have %" PRIu64 " bytes, expected %" PRIu64,
                      h->n_bitmaps, at, h->bitmaps_size);
         return NULL;
     }

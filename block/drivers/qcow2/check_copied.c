@@ -30,7 +30,7 @@ static int write_l2(Walk *w, uint64_t offset)
         w->k->result.check_errors++;
         qcow2_check_found(w->k,
                           "ERROR: the L2 table at %" PRIu64
-                          " lies over something else, and is not repaired",
+                          " overlaps another part of the image, and is not repaired",
                           offset);
         return 0;
     }
@@ -89,9 +89,8 @@ static bool walk(Walk *w, GError **error)
             return false;
         done += n;
     }
-    return ret == 0 ||
-           tm_error_set_errno(error, -ret, "Could not go through the L1 table at %" PRIu64,
-                              w->l1_offset);
+    return ret == 0 || tm_error_set_errno(error, -ret, "Could not check the L1 table at %" PRIu64,
+                                          w->l1_offset);
 }
 
 /* ---- COPIED */
@@ -138,8 +137,8 @@ static int copied_l1_entry(Walk *w, uint64_t index, uint64_t entry)
         return 0;
     if (!qcow2_check_holds(w->k, at, QCOW2_HOLDS_L1)) {
         w->k->result.check_errors++;
-        qcow2_check_found(w->k,
-                          "ERROR: the L1 table lies over something else, and is not repaired");
+        qcow2_check_found(
+            w->k, "ERROR: the L1 table overlaps another part of the image, and is not repaired");
         return 0;
     }
     tm_put_be64(bytes, entry ^ QCOW2_COPIED);

@@ -90,7 +90,7 @@ static void check_block(Qcow2Check *k, uint64_t i)
     } else if (offset) {
         qcow2_check_refer(k, offset, k->cluster, QCOW2_HOLDS_REFS);
         if ((qcow2_check_cell(k, offset / k->cluster) & QCOW2_HOLDS_COUNT) != 1)
-            what = "is used for something else, too";
+            what = "is also used by another part of the image";
     }
     if (!what)
         return;

@@ -191,7 +191,9 @@ void qcow2_free(Qcow2 *q, uint64_t offset, uint64_t clusters, Qcow2FreedBy by)
     bool many;
 
     if (offset & (q->cluster - 1) || qcow2_has_metadata(q, offset, clusters, false)) {
-        qcow2_corrupt(q, "data at %" PRIu64 " that is to be let go is metadata, or no cluster",
+        qcow2_corrupt(q,
+                      "data at %" PRIu64
+                      " is to be freed, but it is metadata, or not the start of a cluster",
                       offset);
         return;
     }

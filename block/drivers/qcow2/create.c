@@ -321,8 +321,8 @@ static bool grow(BlkNode *node, uint64_t size, GError **error)
 {
     int ret = blk_node_grow(node, size);
 
-    return ret == 0 ||
-           tm_error_set_errno(error, -ret, "Could not resize image: '%s'", blk_node_name(node));
+    return ret == 0 || tm_error_set_errno(error, -ret, "Could not resize image of node '%s'",
+                                          blk_node_name(node));
 }
 
 /* What is there already stays. */

@@ -124,7 +124,10 @@ static int read_backing(const Start *s, Qcow2Header *h)
     if (!length)
         return 0;
     h->backing = take_string(s, offset, length);
-    return h->backing ? 0 : refuse(s, EINVAL, "qcow2: the backing file name is not text");
+    return h->backing
+               ? 0
+               : refuse(s, EINVAL, "qcow2: the backing file name at %" PRIu64 " is not UTF-8 text",
+                        offset);
 }
 
 static int read_bitmaps(const Start *s, Qcow2Header *h, const uint8_t *at, uint32_t length)

@@ -144,7 +144,7 @@ int qcow2_lookup(Qcow2 *q, uint64_t offset, uint64_t length, unsigned flags, Qco
             return qcow2_corrupt(
                 q,
                 "the data at %" PRIu64
-                " of the disk lies over metadata or far beyond the end of the image",
+                " of the disk overlaps metadata or is far beyond the end of the image",
                 offset);
         ret = qcow2_table_load(q, offset);
         if (ret < 0)

@@ -110,7 +110,7 @@ int qcow2_metadata_open(Qcow2 *q)
         add_snapshot_tables(q, snapshots);
         return 0;
     }
-    blk_host.error(q->node, "qcow2: L1 or the snapshot table lies over other metadata: the image "
-                            "is corrupt and can only be read, or be repaired");
-    return qcow2_corrupt(q, "L1 or the snapshot table lies over other metadata");
+    blk_host.error(q->node, "qcow2: the L1 table or the snapshot table overlaps other metadata: "
+                            "the image is corrupt; repair it, or open it read-only");
+    return qcow2_corrupt(q, "the L1 table or the snapshot table overlaps other metadata");
 }

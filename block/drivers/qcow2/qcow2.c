@@ -64,7 +64,7 @@ static int find_writable(Qcow2 *q)
     if (q->writable || blk_host.option_bool(q->node, "read-only") ||
         blk_host.option_bool(q->node, "auto-read-only"))
         return 0;
-    blk_host.error(q->node, "The image is to be written, and its file is read-only");
+    blk_host.error(q->node, "The image is opened for writing, but the node 'file' is read-only");
     return -EACCES;
 }
 
@@ -104,7 +104,7 @@ static int choose_disk(Qcow2 *q)
     if (!which)
         return 0;
     if (q->writable) {
-        blk_host.error(q->node, "'snapshot' is only for reading: read-only=on is needed with it");
+        blk_host.error(q->node, "'snapshot' needs read-only=on");
         return -EACCES;
     }
     if (qcow2_snapshot_use(blk_node_child(q->node, QCOW2_FILE), &q->header, which, &error))

@@ -345,8 +345,8 @@ void qcow2_refcounts_done(Qcow2 *q, Qcow2Pieces *pieces, bool written)
 static int lost(Qcow2 *q, const char *what, uint64_t offset)
 {
     blk_host.error(q->node,
-                   "qcow2: the %s at %" PRIu64 " is beyond the end of the file: the image can only "
-                   "be read, or be repaired",
+                   "qcow2: the %s at %" PRIu64
+                   " is beyond the end of the file: repair the image, or open it read-only",
                    what, offset);
     return -EIO;
 }
@@ -361,7 +361,7 @@ static int check_blocks(Qcow2 *q)
         if (offset & (q->cluster - 1) || offset >= QCOW2_OFFSET_END) {
             blk_host.error(q->node,
                            "qcow2: refcount block %" PRIu64 " is said to be at %" PRIu64
-                           ", which is no cluster",
+                           ", expected the start of a cluster",
                            i, offset);
             return -EINVAL;
         }
@@ -371,11 +371,10 @@ static int check_blocks(Qcow2 *q)
             blk_host.error(
                 q->node,
                 "qcow2: refcount block %" PRIu64 " at %" PRIu64
-                " lies over other metadata: the image is corrupt and can only be read, or "
-                "be repaired",
+                " overlaps other metadata: the image is corrupt; repair it, or open it read-only",
                 i, offset);
-            qcow2_corrupt(q, "refcount block %" PRIu64 " at %" PRIu64 " lies over other metadata",
-                          i, offset);
+            qcow2_corrupt(q, "refcount block %" PRIu64 " at %" PRIu64 " overlaps other metadata", i,
+                          offset);
             return -EIO;
         }
     }
@@ -401,7 +400,7 @@ int qcow2_refcounts_open(Qcow2 *q)
         return lost(q, "refcount table", q->header.reftable_offset);
     if (!qcow2_metadata_add(q, q->header.reftable_offset, q->header.reftable_clusters,
                             QCOW2_OF_TABLES)) {
-        blk_host.error(q->node, "qcow2: the refcount table at %" PRIu64 " lies over other metadata",
+        blk_host.error(q->node, "qcow2: the refcount table at %" PRIu64 " overlaps other metadata",
                        q->header.reftable_offset);
         return -EIO;
     }

@@ -49,7 +49,10 @@ static int grow_l1(Qcow2 *q, uint64_t entries)
     int ret;
 
     if (entries * 8 > QCOW2_L1_MAX) {
-        blk_host.error(q->node, "An L1 table of %" PRIu64 " bytes would be too large", entries * 8);
+        blk_host.error(q->node,
+                       "An L1 table of %" PRIu64
+                       " bytes would be too large, expected at most %" PRIu64,
+                       entries * 8, QCOW2_L1_MAX);
         return -EFBIG;
     }
     table = g_try_malloc0(bytes);
@@ -107,9 +110,8 @@ static int clear_grown(Qcow2 *q, uint64_t from, uint64_t size)
         return ret;
     if (q->header.version >= 3)
         return qcow2_write_zeroes(q, tail, tm_min(tm_align_up(below, q->cluster), size) - tail, 0);
-    blk_host.error(
-        q->node,
-        "A version 2 image can't hide what its longer backing file has beyond the old end");
+    blk_host.error(q->node, "A version 2 image can't grow over a longer backing file, whose data "
+                            "would show in the added part");
     return -ENOTSUP;
 }
 

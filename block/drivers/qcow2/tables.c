@@ -60,7 +60,7 @@ static int check_entry(Qcow2 *q, uint32_t index)
     q->l1[index] = offset ? offset | (word & QCOW2_COPIED) : 0;
     if (offset & (q->cluster - 1)) {
         blk_host.error(q->node,
-                       "qcow2: L2 table %u is said to be at %" PRIu64 ", which is no cluster",
+                       "qcow2: L2 table %u is at %" PRIu64 ", expected the start of a cluster",
                        index, offset);
         return -EINVAL;
     }
@@ -69,11 +69,11 @@ static int check_entry(Qcow2 *q, uint32_t index)
     if (qcow2_reaches(q, offset) && qcow2_metadata_add(q, offset, 1, QCOW2_OF_TABLES))
         return 0;
     blk_host.error(q->node,
-                   "qcow2: L2 table %u at %" PRIu64 " lies over other metadata or far beyond the "
-                   "end of the file: "
-                   "the image is corrupt and can only be read, or be repaired",
+                   "qcow2: L2 table %u at %" PRIu64
+                   " overlaps other metadata or is far beyond the end of the file: the image is "
+                   "corrupt; repair it, or open it read-only",
                    index, offset);
-    qcow2_corrupt(q, "L2 table %u at %" PRIu64 " lies over other metadata or far beyond the end",
+    qcow2_corrupt(q, "L2 table %u at %" PRIu64 " overlaps other metadata or is far beyond the end",
                   index, offset);
     return -EIO;
 }
