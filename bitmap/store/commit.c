@@ -42,7 +42,7 @@ static bool vanish(BmpPart *part, GError **error)
     if (store->fd >= 0) {
         if (!bmp_store_file_remove(store->o.sys, store->path, error)) {
             if (!bmp_store_file_named(store->o.sys, store->fd, store->path))
-                bmp_store_fail(store, 0, "its name was removed and may come back after a crash");
+                bmp_store_fail(store, 0, "its file was removed, but may be back after a crash");
             return false;
         }
         bmp_identity_unmark(store->o.sys, store->disk_fd, store->super.uuid);

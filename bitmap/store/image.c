@@ -23,10 +23,10 @@ static void report_lost(BmpStore *store, const GArray *records, const GArray *fo
         while (k < records->len && strcmp(g_array_index(records, BmpRecord, k).name, name))
             k++;
         if (k == records->len)
-            bmp_store_report(store, &(BmpReport){ .bitmap = name,
-                                                  .reason = "only the store had it, and the image "
-                                                            "does not say that the store counts: "
-                                                            "it is lost" });
+            bmp_store_report(store,
+                             &(BmpReport){ .bitmap = name,
+                                           .reason = "it is lost: only the store had it, and the "
+                                                     "image does not refer to that store" });
     }
 }
 

@@ -129,6 +129,6 @@ bool bmp_disk_claim(const TmSys *sys, int disk_fd, BmpSet *const *sets, size_t n
     }
     bmp_identity_close(sys, disk_fd, fd);
     return ret == 0 || tm_error_set_errno(error, -ret,
-                                          "Could not record on the disk that it is written without "
-                                          "its bitmap store");
+                                          "Could not record in the disk's attributes that it is "
+                                          "written without its bitmap store");
 }

@@ -134,8 +134,8 @@ static char *journal_reason(const BmpJournalFound *found, bool unsynced)
             text->len ? "; " : "", found->damaged_entries, found->damaged_words);
     if (found->damaged_intents)
         g_string_append_printf(text,
-                               "%sthe store is damaged: its list of what was being written is, "
-                               "and all counts as dirty",
+                               "%sthe store is damaged: its list of writes in flight can't be "
+                               "read, and all counts as dirty",
                                text->len ? "; " : "");
     return g_string_free(text, FALSE);
 }
@@ -161,7 +161,8 @@ static void add_journal(Reader *r, GArray *records, const BmpSuper *super)
         return;
     r->out->as_stored = false;
     if (super->state == BMP_STORE_DISTRUSTED) {
-        add_everything(r, records, super, "the disk was written when the store was not");
+        add_everything(r, records, super,
+                       "the disk was written while its store could not be written");
         return;
     }
     if (o->sys->fstat(o->fd, &st) < 0 || (ino != super->store_ino && !moved)) {
@@ -506,7 +507,7 @@ static void read_store(Reader *r, const Copies *c)
     if (r->o->layer && strcmp(super->layer, r->o->layer)) {
         out->other_layer = true;
         bmp_recovered_problem(out, NULL, 0, false,
-                              "the store '%s' keeps the bitmaps of a node of driver '%s'",
+                              "the store '%s' has the bitmaps of a node of another driver, '%s'",
                               r->o->path, super->layer);
         return;
     }

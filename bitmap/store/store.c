@@ -86,7 +86,8 @@ static bool clean_end(BmpStore *store, BmpStoreState state, GError **error)
 
     if (ret < 0) { /* others may have written to it, too */
         bmp_set_note_loss(store->set);
-        return tm_error_set_errno(error, -ret, "Could not sync the disk");
+        return tm_error_set_errno(error, -ret, "Could not sync the disk of node '%s'",
+                                  store->set->node_name);
     }
     bmp_identity_settle(store->o.sys, store->disk_fd);
     return bmp_store_commit(store, state, error);

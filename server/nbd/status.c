@@ -397,7 +397,8 @@ static bool *take_payload(NbdsSession *s, NbdsHead *h, const uint8_t *payload, u
     if (!h->length || !tm_range_within(h->offset, h->length, s->size))
         nbds_reply(s, h, NBD_EINVAL, "the range is empty or not within the export");
     else if (!choose(&s->meta, payload + 8, *n, chosen))
-        nbds_reply(s, h, NBD_EINVAL, "a context that was not selected, or one named twice");
+        nbds_reply(s, h, NBD_EINVAL,
+                   "a context of the payload was not selected, or is named twice");
     else
         return g_steal_pointer(&chosen);
     return NULL;

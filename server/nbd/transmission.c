@@ -121,7 +121,7 @@ static uint32_t check_status(const NbdsSession *s, const NbdsHead *h, const char
     *why = "no dirty bitmap is offered";
     if (h->flags & s->dirty_flag_2016 && !s->bitmap_2016)
         return NBD_EINVAL;
-    *why = "the payload is not a length and some of the contexts selected";
+    *why = "the payload is not a length followed by IDs of selected contexts";
     if (h->payload)
         return h->payload < 12 || h->payload % 4 || h->payload > 8 + 4ull * s->meta.count
                    ? NBD_EINVAL
@@ -141,14 +141,14 @@ static uint32_t check(const NbdsSession *s, const NbdsHead *h, const char **why)
     *why = "unknown command";
     if (allowed < 0)
         return NBD_EINVAL;
-    *why = "a flag that this command does not take";
+    *why = "the request has a flag that this command does not take";
     if (h->flags & ~allowed)
         return NBD_EINVAL;
     if (h->command == NBD_CMD_DISC)
         return 0;
     if (h->command == NBD_CMD_BLOCK_STATUS)
         return check_status(s, h, why);
-    *why = "the offset and the length of a flush are to be 0";
+    *why = "the offset and the length of a flush must be 0";
     if (h->command == NBD_CMD_FLUSH)
         return h->offset || h->length ? NBD_EINVAL : 0;
     *why = "the export is read-only";
@@ -159,7 +159,7 @@ static uint32_t check(const NbdsSession *s, const NbdsHead *h, const char **why)
     if (!tm_range_within(h->offset, h->length, s->size))
         return h->command == NBD_CMD_WRITE || h->command == NBD_CMD_WRITE_ZEROES ? NBD_ENOSPC
                                                                                  : NBD_EINVAL;
-    *why = "more in one request than the server takes";
+    *why = "the length exceeds the maximum payload of the server";
     if (h->length > s->payload_max && h->command == NBD_CMD_READ)
         return s->structured ? NBD_EOVERFLOW : NBD_EINVAL;
     if (h->length > s->payload_max && h->command == NBD_CMD_WRITE)
