@@ -55,7 +55,7 @@ static bool may_add(void *opaque, const char *name, uint64_t granularity, size_t
     g_autoptr(GError) why = NULL;
 
     if (!node->open)
-        return tm_error_set(error, "Node '%s' is lost", node->name);
+        return tm_error_set(error, "Node '%s' is lost: it could not be opened again", node->name);
     if (blk_bitmaps_kept(node)->may_keep(node->handle, name, granularity, blk_node_size(node), n,
                                          names, &why))
         return true;

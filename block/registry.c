@@ -91,7 +91,8 @@ static bool check_option(const char *path, const struct tidemark_driver *driver,
 {
     if (option_is_common(option->name))
         return tm_error_set(error,
-                            "Module '%s': option '%s' of driver '%s' is one that every driver has",
+                            "Module '%s': option '%s' of driver '%s' has the name of an option "
+                            "that every driver has",
                             path, option->name, driver->name);
     if (option->type > TIDEMARK_OPTION_LIST)
         return tm_error_set(error, "Module '%s': option '%s' of driver '%s' has unknown type %d",
@@ -156,8 +157,8 @@ static bool check_driver(BlkRegistry *registry, const char *path,
     for (const struct tidemark_child *r = driver->children; r && r->name; r++)
         if (option_is_common(r->name))
             return tm_error_set(error,
-                                "Module '%s': child '%s' of driver '%s' is the name of an "
-                                "option that every driver has",
+                                "Module '%s': child '%s' of driver '%s' has the name of an option "
+                                "that every driver has",
                                 path, r->name, driver->name);
     return true;
 }

@@ -215,7 +215,10 @@ bool blk_backups_begin(BlkBackups *backups, const BlkBackupBegin *o, json_object
     Backup *b;
 
     if (!tm_identifier(o->id))
-        return tm_error_set(error, "Invalid backup id '%s'", o->id);
+        return tm_error_set(
+            error,
+            "Invalid backup id '%s': expected letters, digits, '-', '.' and '_', a letter first",
+            o->id);
     if (blk_backups_find(backups, o->id))
         return tm_error_set(error, "Backup '%s' already exists", o->id);
     b = backup_new(backups, o);

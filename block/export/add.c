@@ -92,7 +92,7 @@ static bool check_2016(const BlkExportOptions *o, const BlkSelection *selection,
     if (!o->bitmap_2016)
         return true;
     if (!o->dirty_flag_2016)
-        return tm_error_set(error, "Bitmap '%s' of block-status-2016 needs a dirty-flag",
+        return tm_error_set(error, "Bitmap '%s' of block-status-2016 needs the member 'dirty-flag'",
                             o->bitmap_2016);
     for (size_t i = 0; i < selection->count; i++) {
         if (g_str_equal(bmp_bitmap_name(selection->bitmaps[i]), o->bitmap_2016))

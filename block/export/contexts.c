@@ -288,7 +288,7 @@ static bool check_name(const char *name, GError **error)
     if (!*name)
         return tm_error_set(error, "Metadata context name cannot be empty");
     if (strlen(name) > BLK_CONTEXT_NAME_MAX)
-        return tm_error_set(error, "Metadata context name has %zu bytes, more than %d",
+        return tm_error_set(error, "Metadata context name has %zu bytes, expected at most %d",
                             strlen(name), BLK_CONTEXT_NAME_MAX);
     if (!g_utf8_validate(name, -1, NULL))
         return tm_error_set(error, "Metadata context name is not UTF-8");

@@ -88,7 +88,10 @@ bool blk_exports_server_start(BlkExports *exports, const BlkServerOptions *optio
     if (blk_exports_running(exports, o.id))
         return tm_error_set(error, "NBD server '%s' already running", o.id);
     if (!tm_identifier(o.id))
-        return tm_error_set(error, "Invalid NBD server id '%s'", o.id);
+        return tm_error_set(error,
+                            "Invalid NBD server id '%s': expected letters, digits, '-', '.' and "
+                            "'_', a letter first",
+                            o.id);
     return exports->server.start(exports->server.opaque, &o, error);
 }
 

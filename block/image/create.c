@@ -159,7 +159,7 @@ static bool run_file(BlkImageCreate *c, BlkProgress *work, GError **error)
         return false;
     ret = blk_node_flush(node);
     if (ret < 0)
-        return tm_error_set_errno(error, -ret, "Could not write the file");
+        return tm_error_set_errno(error, -ret, "Could not flush node '%s'", blk_node_name(node));
     ret = c->made ? tm_file_sync_name(blk_graph_sys(c->graph), c->made) : 0;
     if (ret < 0)
         return tm_error_set_errno(error, -ret, "Could not sync the directory of '%s'", c->made);

@@ -64,7 +64,7 @@ def errors(tmp):
                 ("32 or 64, not 48", {"width": 48}), ("width", {"width": 16}), ("width", {"width": "64"}),
                 ("values of 32 bits, not of 64", {"append": True, "width": 64}),
                 ("'n' not found", {"append": True, "name": "n"}), ("empty", {"name": ""}),
-                ("1024 bytes, more than 1023", {"name": "n" * 1024}), ("NUL", {"name": "a\0b"}),
+                ("1024 bytes, expected at most 1023", {"name": "n" * 1024}), ("NUL", {"name": "a\0b"}),
                 ("value", {"ranges": [(0, 1)]}), ("value", {"ranges": [(0, 1, 2**64)]}),
                 ("value", {"ranges": [(0, 1, -1)]}), ("offset", {"ranges": [(-1, 1, 1)]})):
             raises(QMPError, change, d, match=match, **args)

@@ -172,7 +172,7 @@ def options(tmp):
         for bit in (0, 16, -1):
             e = raises(QMPError, add, d, ["b0"], dirty_flag=bit)
             matches(e.desc, "dirty-flag")
-        matches(raises(QMPError, add, d, ["b0"], bitmap="b0").desc, "needs a dirty-flag")
+        matches(raises(QMPError, add, d, ["b0"], bitmap="b0").desc, "needs the member 'dirty-flag'")
         matches(raises(QMPError, add, d, ["b0"], dirty_flag=6, bitmap="b1").desc,
                 "'b1' of block-status-2016 is not among those of export 'e'")
         add(d, ["b0"], dirty_flag=6, bitmap="b0")

@@ -218,7 +218,7 @@ START_TEST(wrong_ranges_and_names_are_refused)
         refused("m", 33, append, &good, 1, "32 or 64, not 33");
         refused("", 0, append, &good, 1, "empty");
         refused("\xff", 0, append, &good, 1, "UTF-8");
-        refused(long_name, 0, append, &good, 1, "1024 bytes, more than 1023");
+        refused(long_name, 0, append, &good, 1, "1024 bytes, expected at most 1023");
     }
     refused("m", 64, true, &good, 1, "values of 32 bits, not of 64");
     refused("other", 0, true, &good, 1, "'other' not found");

@@ -111,7 +111,7 @@ static int init(Cbw *cbw, struct tidemark_node *node)
         return ret;
     if (!cbw_clusters_init(&cbw->clusters, blk_host.child_size(node, CBW_SOURCE),
                            (unsigned)__builtin_ctzll(cluster))) {
-        blk_host.error(node, "No memory for the states of the clusters");
+        blk_host.error(node, "Not enough memory to record which clusters were copied");
         return -ENOMEM;
     }
     cbw->node = node;
