@@ -29,7 +29,7 @@ int tc_fail_usage(const TcInvocation *invocation, GError *error);
     }
 #define TC_DISK_OPTION                                                                             \
     {                                                                                              \
-        "disk", "IMAGE", "FILE is the store of this disk"                                          \
+        "disk", "IMAGE", "the disk whose store is FILE"                                            \
     }
 #define TC_JSON_OPTION                                                                             \
     {                                                                                              \

@@ -15,13 +15,13 @@ static const struct {
     const char *value; /* NULL: takes none */
     const char *help;  /* lines */
 } options[] = {
-    { "help", 'h', CMD_HELP, NULL, "print this and exit" },
+    { "help", 'h', CMD_HELP, NULL, "print this help and exit" },
     { "version", 'V', CMD_VERSION, NULL, "print the version and exit" },
     { "blockdev", 0, CMD_BLOCKDEV,
       "[driver=]DRIVER,node-name=NAME[,read-only=on|off][,auto-read-only=on|off]\n"
       "[,cache.direct=on|off][,cache.no-flush=on|off][,discard=ignore|unmap]\n"
       "[,force-share=on|off][,driver's own...]",
-      "open a block node; also as JSON: --blockdev '{\"driver\": ...}'" },
+      "open a node; also as JSON: --blockdev '{\"driver\": ...}'" },
     { "object", 0, CMD_OBJECT,
       "secret,id=ID,file=FILE|data=TEXT[,format=raw|base64][,keyid=ID,iv=IV]\n"
       "tls-creds-x509,id=ID,dir=DIR,endpoint=server[,verify-peer=on|off]\n"
@@ -29,8 +29,9 @@ static const struct {
       "tls-creds-psk,id=ID,dir=DIR,endpoint=server[,priority=TEXT]\n"
       "authz-simple,id=ID,identity=NAME\n"
       "authz-list,id=ID[,policy=deny|allow][,rules.0.match=NAME,rules.0.policy=allow...]\n"
-      "authz-list-file,id=ID,filename=FILE[,refresh=on|off]",
-      "create a secret, TLS credentials, or an access list" },
+      "authz-list-file,id=ID,filename=FILE[,refresh=on|off]\n"
+      "throttle-group,id=ID[,limits.iops-total=N][,limits.bps-total=N]...",
+      "create a secret, TLS credentials, an access list, or a group of disks with common limits" },
     { "nbd-server", 0, CMD_NBD_SERVER,
       "addr.type=unix,addr.path=PATH[,...]\n"
       "addr.type=inet,addr.host=HOST,addr.port=PORT[,...]\n"
@@ -42,7 +43,7 @@ static const struct {
     { "export", 0, CMD_EXPORT,
       "[type=]nbd,id=ID,node-name=NODE[,name=NAME][,writable=on|off]\n"
       "[,description=TEXT][,bitmaps.0=BITMAP...][,allocation-depth=on|off]",
-      "export a node (after --nbd-server)" },
+      "export a node; --nbd-server must come before it" },
     { "chardev", 0, CMD_CHARDEV, "socket,id=ID,path=PATH,server=on,wait=off\nstdio,id=ID",
       "create a channel for a monitor" },
     { "monitor", 0, CMD_MONITOR, "[chardev=]ID[,mode=control][,pretty=on|off]",
@@ -51,10 +52,10 @@ static const struct {
     { "module-dir", 0, CMD_MODULE_DIR, "DIR",
       "load all plug-ins of a directory (default: " TM_MODULE_DIR ")" },
     { "io-engine", 0, CMD_IO_ENGINE, "auto|io_uring|threads",
-      "how to wait for the medium (default: io_uring if the kernel allows it)" },
+      "the engine for I/O that waits for the medium (default: io_uring if the kernel allows it)" },
     { "sandbox", 0, CMD_SANDBOX, "auto|on|off[,files=given|any][,paths.0=PATH...]",
       "restrict what the daemon can do if an attacker takes it over; auto: as far as the kernel "
-      "can" },
+      "supports it" },
     { "user", 0, CMD_USER, "USER[:GROUP]", "become this user after everything is open" },
     { "daemonize", 0, CMD_DAEMONIZE, NULL, "run in the background after everything is started" },
     { "pidfile", 0, CMD_PIDFILE, "FILE", "write the process ID to a file, and lock it" },
@@ -132,10 +133,11 @@ GArray *cmd_parse(int argc, char **argv, GError **error)
 
 void cmd_print_help(void)
 {
-    printf("Usage: tidemarkd [options]\n"
-           "Serve disk images over NBD, and record in dirty bitmaps what is written. QMP controls "
-           "the daemon.\n"
-           "\n");
+    printf(
+        "Usage: tidemarkd [options]\n"
+        "Serves disk images over NBD, and records in dirty bitmaps what is written. QMP controls "
+        "the daemon.\n"
+        "\n");
     for (size_t i = 0; i < G_N_ELEMENTS(options); i++) {
         g_auto(GStrv) lines = g_strsplit(options[i].value ? options[i].value : "", "\n", -1);
 

@@ -168,7 +168,7 @@ static bool find_user(const char *name, uid_t *uid, gid_t *gid, GError **error)
     const struct passwd *user = numeric ? getpwuid((uid_t)number) : getpwnam(name);
 
     if (!user && !numeric)
-        return tm_error_set(error, "there is no user '%s'", name);
+        return tm_error_set(error, "user '%s' does not exist", name);
     *uid = user ? user->pw_uid : (uid_t)number;
     *gid = user ? user->pw_gid : (gid_t)number;
     return true;
@@ -185,7 +185,7 @@ static bool find_group(const char *name, gid_t *gid, GError **error)
     }
     group = getgrnam(name);
     if (!group)
-        return tm_error_set(error, "there is no group '%s'", name);
+        return tm_error_set(error, "group '%s' does not exist", name);
     *gid = group->gr_gid;
     return true;
 }
@@ -199,7 +199,7 @@ bool identity_drop(const char *who, GError **error)
     int dumpable;
 
     if (!parts[0] || !*parts[0])
-        return tm_error_set(error, "expected NAME or NAME:GROUP");
+        return tm_error_set(error, "expected USER or USER:GROUP");
     if (!find_user(parts[0], &uid, &gid, error) || (parts[1] && !find_group(parts[1], &gid, error)))
         return false;
     /* A number may be nobody's: then it has no further groups. */

@@ -25,7 +25,7 @@ enum { DEFAULT_CONNECTIONS = 4, DEFAULT_REQUESTS = 16, TICK_MS = 100 };
 static const TcOption options[] = {
     { "bitmap", "NAME", "copy only what is dirty in this bitmap" },
     { "connections", "N", "connections to the server, if it allows several (default: 4)" },
-    { "requests", "N", "reads in flight on each (default: 16)" },
+    { "requests", "N", "reads in flight on each connection (default: 16)" },
     { "no-progress", NULL, "show no progress on the terminal" },
     TC_JSON_OPTION,
     { 0 },

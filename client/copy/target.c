@@ -50,7 +50,7 @@ bool tc_target_examine(const char *path, TcTargetFacts *facts, GError **error)
         end = lseek(fd, 0, SEEK_END);
         close(fd);
         if (end < 0)
-            return tm_error_set_errno(error, errno, "target '%s': size", path);
+            return tm_error_set_errno(error, errno, "target '%s': reading its size", path);
         found.size = (uint64_t)end;
     }
     *facts = found;
@@ -194,11 +194,11 @@ bool tc_target_sync(TcTarget *target, GError **error)
     int ret = tm_fdatasync(target->sys, target->fd);
 
     if (ret < 0)
-        return tm_error_set_errno(error, -ret, "target '%s': sync", target->path);
+        return tm_error_set_errno(error, -ret, "target '%s': syncing it", target->path);
     if (target->created) {
         ret = tm_file_sync_name(target->sys, target->path);
         if (ret < 0)
-            return tm_error_set_errno(error, -ret, "target '%s': sync of its directory",
+            return tm_error_set_errno(error, -ret, "target '%s': syncing its directory",
                                       target->path);
         target->created = false;
     }

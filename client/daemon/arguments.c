@@ -149,7 +149,7 @@ static bool place_element(const Word *word, json_object *array, const char *type
             json_object_array_put_idx(array, index, value);
         }
         if (!json_object_is_type(value, json_type_object))
-            return tm_error_set(error, "argument '%s' steps into a value", word->key);
+            return tm_error_set(error, "argument '%s' contradicts an earlier one", word->key);
         return place_member(word, value, tc_schema_choice(word->schema, element_type, "object"),
                             path + 1, error);
     }

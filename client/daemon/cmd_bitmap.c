@@ -18,7 +18,7 @@ static const TcOption add_options[] = {
 };
 static const TcOption merge_options[] = {
     TC_SOCKET_OPTION,
-    { "from", "NODE", "the node of the sources (default: NODE)" },
+    { "from", "NODE", "the node of the sources (default: the node of the bitmap)" },
     { 0 },
 };
 

@@ -164,8 +164,9 @@ const TcCommand tc_command_qmp = {
     .args = "COMMAND [KEY=VALUE | KEY:=JSON]...",
     .summary = "Sends a QMP command and prints its result",
     .details =
-        "A VALUE has the type of its KEY in the server's schema. Dots lead into objects and, by\n"
-        "number, into arrays. KEY:=JSON is sent unchanged. For example:\n"
+        "VALUE is sent with the type that KEY has in the schema of the daemon. A KEY with dots\n"
+        "names a member of an object (addr.type) or, by number, an element of an array\n"
+        "(bitmaps.0). KEY:=JSON sends JSON unchanged. For example:\n"
         "  tidemark qmp block-dirty-bitmap-add node=disk0 name=b0 granularity=64k\n"
         "  tidemark qmp block-export-add id=e0 type=nbd node-name=disk0 bitmaps=b0 writable=on\n"
         "'tidemark qmp COMMAND --help' shows the arguments of a command, without a daemon.\n",

@@ -65,7 +65,7 @@ const TcCommand tc_command_sessions = {
     .name = "sessions",
     .args = "",
     .summary = "Shows the NBD clients of a daemon",
-    .details = "Disconnect one with 'tidemark qmp nbd-session-disconnect id:=ID'.\n",
+    .details = "Disconnect one with 'tidemark qmp nbd-session-disconnect id=ID'.\n",
     .options = options,
     .run = run,
 };

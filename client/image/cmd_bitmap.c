@@ -134,14 +134,14 @@ static bool check(Actions *a, TcImageOptions *o, GError **error)
                             "one of --add, --remove, --clear, --enable, --disable and --merge "
                             "is needed");
     if (tc_flag(inv, "granularity") && !tc_flag(inv, "add"))
-        return tm_error_set(error, "--granularity is for --add");
+        return tm_error_set(error, "--granularity needs --add");
     if (tc_flag(inv, "add") && !tm_is_text(tc_arg(inv, 1), strlen(tc_arg(inv, 1))))
         return tm_error_set(error, "'%s' can't be the name of a new bitmap: it is not UTF-8",
                             a->name);
     if (tc_flag(inv, "source-file") && !tc_flag(inv, "merge"))
-        return tm_error_set(error, "--source-file is for --merge");
+        return tm_error_set(error, "--source-file needs --merge");
     if (tc_flag(inv, "source-format") && !tc_flag(inv, "source-file"))
-        return tm_error_set(error, "--source-format is for --source-file");
+        return tm_error_set(error, "--source-format needs --source-file");
     return tc_image_options(inv, o, error) &&
            tc_option_number(inv, "granularity", BMP_GRANULARITY_MIN, BMP_GRANULARITY_MAX,
                             &a->granularity, error);

@@ -189,8 +189,7 @@ static int run(const TcInvocation *inv)
         return tc_fail(g_steal_pointer(&error));
     c.layer = layers->pdata[0];
     if (!strcmp(c.layer->format, "raw")) {
-        tm_error_set(&error, "'%s' is raw: there is nothing in it that could be checked",
-                     c.layer->path);
+        tm_error_set(&error, "'%s' is a raw image, which has no metadata to check", c.layer->path);
         tc_fail(g_steal_pointer(&error));
         return CHECK_UNSUPPORTED;
     }

@@ -19,7 +19,7 @@
 static const TcOption options[] = {
     { "format", "FMT", "raw (default) or qcow2", 'f' },
     { "options", "K=V,...", "options of the format; 'help' lists them", 'o' },
-    { "backing", "FILE2", "the backing file: unwritten parts read as in it", 'b' },
+    { "backing", "FILE2", "the backing file, which is read where FILE has no data", 'b' },
     { "backing-format", "FMT", "the format of FILE2", 'F' },
     { "unsafe", NULL, "don't open FILE2; SIZE is required", 'u' },
     { "preallocation", "MODE", "the same as -o preallocation=MODE" },
@@ -201,7 +201,7 @@ static bool take_options(Create *c, GError **error)
     if (backing && c->known == raw_options)
         return tm_error_set(error, "raw images can't have a backing file");
     if (format && c->known == raw_options)
-        return tm_error_set(error, "--backing-format is for --backing");
+        return tm_error_set(error, "--backing-format needs --backing");
     return (!preallocation || set_option(c, "preallocation", preallocation, error)) &&
            (!backing || set_option(c, "backing_file", backing, error)) &&
            (!format || set_option(c, "backing_fmt", format, error));
@@ -359,7 +359,9 @@ static void warn_of_name(const Create *c)
     if (c->known == raw_options && !tc_flag(c->inv, "format") &&
         g_str_has_suffix(c->path, ".qcow2"))
         tm_log(TM_LOG_WARNING,
-               "'%s' is a raw image, whatever its name: --format qcow2 makes the other", c->path);
+               "'%s' is created as a raw image, despite its name: use --format qcow2 for a qcow2 "
+               "image",
+               c->path);
 }
 
 static void report(const Create *c)
@@ -418,9 +420,12 @@ const TcCommand tc_command_image_create = {
     .args = "FILE [SIZE]",
     .summary = "Creates an image",
     .details =
-        "The content of FILE is lost. SIZE may have a suffix k, M, G, T, P or E. It may be left\n"
-        "out with a backing file. FILE2 is relative to the directory of FILE, and its format is\n"
-        "never guessed. '-f FMT -o help' lists the options of a format.\n",
+        "If FILE exists, its content is lost. SIZE is a number of bytes, or has a suffix k, M, G,\n"
+        "T, P or E. With a backing file, the default is the size of its disk. FILE2 is relative "
+        "to\n"
+        "the directory of FILE, and its format is never guessed. '-f FMT -o help' lists the "
+        "options\n"
+        "of a format.\n",
     .min_args = 0,
     .max_args = 2,
     .options = options,

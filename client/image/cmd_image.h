@@ -26,7 +26,7 @@ extern const TcCommand tc_command_image_resize;
     }
 #define TC_OUTPUT_OPTION                                                                           \
     {                                                                                              \
-        "output", "json|human", "the same, in the form of qemu-img"                                \
+        "output", "json|human", "print in the form of qemu-img"                                    \
     }
 #define TC_QUIET_OPTION                                                                            \
     {                                                                                              \

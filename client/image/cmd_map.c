@@ -221,7 +221,7 @@ static void finish(Map *map)
     else if (map->json)
         puts(map->any ? "]" : "[]");
     else if (!map->any)
-        puts("There is nothing.");
+        puts("The range is empty.");
     else
         print_totals(map);
     print_backing(map);
@@ -287,9 +287,9 @@ const TcCommand tc_command_image_map = {
     .args = "FILE",
     .summary = "Shows where the data of an image is stored",
     .details =
-        "Lists the ranges of the disk: data, zero or hole, the image of the chain that decides\n"
-        "it (layer 0 is FILE), and the file and offset of the data. Other files that FILE names\n"
-        "are read only with --backing-chain.\n",
+        "Lists the ranges of the disk. For each it shows whether it is data, zero or a hole, the\n"
+        "layer that decides this (0 is FILE, 1 its backing file, and so on), and the file and the\n"
+        "offset of the data. Other files that FILE names are read only with --backing-chain.\n",
     .min_args = 1,
     .max_args = 1,
     .options = options,

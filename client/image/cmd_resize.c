@@ -73,17 +73,18 @@ static bool new_size(Resize *r, GError **error)
 }
 
 /* Data, not holes: written as such. */
-static bool write_zeroes(Resize *r, BlkNode *node, GError **error)
+static bool write_zeroes(Resize *r, const TcImage *image, GError **error)
 {
     g_autoptr(TcProgress) progress = tc_progress_new(!tc_flag(r->inv, "quiet"));
     g_autofree char *zeroes = g_malloc0(CHUNK);
 
     for (uint64_t at = r->before; at < r->after;) {
         uint64_t n = tm_min(CHUNK, r->after - at);
-        int ret = blk_node_pwrite(node, zeroes, at, n, 0);
+        int ret = blk_node_pwrite(image->node, zeroes, at, n, 0);
 
         if (ret < 0)
-            return tm_error_set_errno(error, -ret, "Could not write at %" PRIu64, at);
+            return tm_error_set_errno(error, -ret, "Could not write '%s' at %" PRIu64,
+                                      tc_image_layer(image)->path, at);
         at += n;
         tc_progress_show(progress, "preallocating", at - r->before, r->after - r->before);
     }
@@ -99,7 +100,7 @@ static bool preallocate(Resize *r, const TcImage *image, GError **error)
         return true;
     /* What is less than that in a qcow2 image takes its clusters, too. */
     if (!strcmp(r->preallocation, "full") || strcmp(layer->format, "raw") != 0)
-        return write_zeroes(r, image->node, error);
+        return write_zeroes(r, image, error);
     fd = tm_sys_kernel.open(layer->path, O_RDWR | O_CLOEXEC, 0);
     err = fd < 0 ? errno : posix_fallocate(fd, (off_t)r->before, (off_t)(r->after - r->before));
     if (fd >= 0)

@@ -196,7 +196,7 @@ bool tc_image_finish(TcImage *image, GError **error)
 
     g_clear_pointer(&image->users, g_ptr_array_unref);
     if (!blk_graph_free(image->graph) && ok)
-        ok = tm_error_set(error, "some data in memory could not be stored");
+        ok = tm_error_set(error, "some data in memory could not be written to the image");
     blk_engine_free(image->engine);
     blk_registry_free(image->registry);
     g_clear_pointer(&image->layers, g_ptr_array_unref);

@@ -168,8 +168,8 @@ const TcCommand tc_command_bitmap_check = {
     .args = "FILE",
     .summary = "Checks the persistent bitmaps of a disk, without a daemon",
     .details = "FILE is an image, whose store is FILE.bitmaps, or a store. The check shows what\n"
-               "is wrong, and what that means for the next copy. A daemon opens a damaged store,\n"
-               "too, so it does not depend on a repair.\n"
+               "is wrong, and what that means for the next copy. A daemon also opens a damaged\n"
+               "store: a repair is not required.\n"
                "\n"
                "Exit status: 0 no problems, or none any more; 1 the check or repair failed;\n"
                "2 wrong usage; 3 there are problems.\n",

@@ -53,9 +53,9 @@ def mistakes(tmp):
             (["create", path, "1M", "-b", path], "raw images can't have a backing file"),
             (["bitmap", path, "b"], "one of --add, .* is needed"),
             (["bitmap", path, "--ad", "b"], "did you mean '--add'"),
-            (["bitmap", path, "b", "--clear", "-g", "64k"], "--granularity is for --add"),
+            (["bitmap", path, "b", "--clear", "-g", "64k"], "--granularity needs --add"),
             (["bitmap", path, "b", "--add", "-g", "100"], "'100' is not a number from 512"),
-            (["bitmap", path, "b", "--add", "-b", path], "--source-file is for --merge"),
+            (["bitmap", path, "b", "--add", "-b", path], "--source-file needs --merge"),
             (["bitmap", path, "b", "--merge", "c", "-F", "raw"], "--source-format is for"),
     ):
         matches(said(*args, status=2), "^tidemark: .*" + message)
@@ -83,7 +83,7 @@ def create(tmp):
     equal(said("create", path, "1.5M"), "Created '%s': raw, 1.5 MiB (1572864 bytes).\n" % path)
     equal(os.stat(path).st_size, 3 * MIB // 2)
     p = tidemark("image", "create", "-q", os.path.join(tmp, "x.qcow2"), "1M")
-    matches(p.stderr, "warning: .*x.qcow2' is a raw image, whatever its name")
+    matches(p.stderr, "warning: .*x.qcow2' is created as a raw image, despite its name")
     equal(said("create", "-q", "-o", "preallocation=full,size=2M", path), "")
     equal((os.stat(path).st_size, os.stat(path).st_blocks), (2 * MIB, 2 * MIB // 512))
     matches(said("create", "-f", "qcow2", "-o", "help"), "cluster_size +512 to 2M")
@@ -151,7 +151,7 @@ def check(tmp):
     matches(said("check", "--repair", "leaks", path), "Repaired\n  1 leaked cluster: freed\nNo errors")
     equal(as_json("check", path)["check-errors"], 0)
     raw = image(os.path.join(tmp, "r"), MIB)
-    matches(said("check", raw, status=63), "is raw: there is nothing in it that could be checked")
+    matches(said("check", raw, status=63), "is a raw image, which has no metadata to check")
     for args, message in ((["check"], "missing argument"), (["check", path, "-r", "some"], "neither leaks"),
                           (["check", path, "--repiar", "all"], "did you mean '--repair'"),
                           (["check", path, "-r", "all", "-U"], "exclude each other")):
@@ -176,7 +176,7 @@ def raw_map(tmp):
     matches(said("map", "--picture", "--width=80", path), r"\b64 KiB +1.6 %")
     empty = image(os.path.join(tmp, "e"), 0)
     equal(as_json("map", empty), [])
-    equal(said("map", empty), "There is nothing.\n")
+    equal(said("map", empty), "The range is empty.\n")
 
 
 @test

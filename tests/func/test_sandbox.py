@@ -222,9 +222,9 @@ def mistakes(tmp):
             (["--sandbox", "yes"], "--sandbox yes: Parameter 'mode' does not accept value 'yes'"),
             (["--sandbox", "on,files=some"], "Parameter 'files' does not accept value 'some'"),
             (["--sandbox", "on,paths.0=/no/such"], "'/no/such' does not exist"),
-            (["--user", "no such user"], "--user no such user: there is no user 'no such user'"),
-            (["--user", "0:no such group"], "there is no group 'no such group'"),
-            (["--user", ""], "expected NAME or NAME:GROUP")):
+            (["--user", "no such user"], "--user no such user: user 'no such user' does not exist"),
+            (["--user", "0:no such group"], "group 'no such group' does not exist"),
+            (["--user", ""], "expected USER or USER:GROUP")):
         done = run(TIDEMARKD, *args, check=False)
         equal(done.returncode, 1)
         equal(done.stderr.count("\n"), 1, done.stderr)
