@@ -152,8 +152,10 @@ void tc_picture_print(const TcPicture *p, FILE *out, bool colors, bool utf8)
     if (rows)
         fputc('\n', out);
     print_legend(p, out, colors, utf8);
-    fprintf(out, "%*sdisk of %s, one character is %s and shows the first of these found in it\n",
-            LABEL_WIDTH, "", size, cell);
+    fprintf(
+        out,
+        "%*sdisk of %s; each character stands for %s and shows the first of these states in it\n",
+        LABEL_WIDTH, "", size, cell);
 }
 
 void tc_picture_free(TcPicture *p)

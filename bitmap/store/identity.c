@@ -220,10 +220,11 @@ static char *open_file_differs(const BmpSuper *s, const BmpIdentity *was, const 
     if (mine && was->ino == disk->ino && !births_known(was, disk))
         return NULL;
     if (!same_file(was, disk))
-        return g_strdup("it was not closed, and this is not the file that it was open with");
+        return g_strdup(
+            "its store was not closed, and the disk is not the file that the store was open with");
     if (s->disk_marked && !mine)
-        return g_strdup("it was not closed, and since then the disk was opened for writing without "
-                        "it, or put back from a copy");
+        return g_strdup("its store was not closed, and since then the disk was opened for writing "
+                        "without the store, or restored from a copy");
     return NULL;
 }
 
@@ -266,7 +267,7 @@ char *bmp_identity_differs(const BmpSuper *s, const BmpIdentity *disk, uint64_t 
     if (!disk->known)
         return NULL;
     if (!was.known)
-        return g_strdup("it has no record of its disk");
+        return g_strdup("its store has no record of the disk");
     if (was.device != disk->device)
         return g_strdup_printf("the disk was a %s and is a %s",
                                was.device ? "block device" : "file",

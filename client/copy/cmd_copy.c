@@ -149,7 +149,7 @@ static void interrupt(Copy *copy, TcProgress *progress, int signo, bool again)
     }
     tc_progress_clear(progress);
     if (stage == STAGE_PREPARE && !again)
-        tm_log(TM_LOG_ERROR, "interrupted: target '%s' was not touched", copy->path);
+        tm_log(TM_LOG_ERROR, "interrupted: target '%s' was not changed", copy->path);
     else if (stage == STAGE_SYNC)
         tm_log(TM_LOG_ERROR,
                "interrupted: target '%s' has all bytes, but they may not have reached the disk",

@@ -52,19 +52,19 @@ static const struct {
     { "closed", "closed cleanly" },
     { "in-use", "in use by a daemon" },
     { "killed", "left by a daemon that was killed: the bitmaps have every write" },
-    { "crashed", "left by a crash of the machine: what was being written then counts as dirty" },
+    { "crashed", "left by a crash of the machine: regions with writes in flight count as dirty" },
     { "distrusted", "given up by a daemon that could no longer write it: enabled bitmaps are "
                     "all dirty" },
     { "of-the-past",
-      "obsolete: the image was written without it since, and the bitmaps in the image "
-      "count" },
+      "obsolete: the image was written without it, so only the bitmaps in the image are valid" },
     { "damaged", "damaged: it is not known what was dirty" },
 };
 
 static const char *state_words(const char *state, const char *durability)
 {
     if (!g_strcmp0(state, "crashed") && !g_strcmp0(durability, "process-death"))
-        return "left by a crash of the machine, without durability: enabled bitmaps are all dirty";
+        return "left by a crash of the machine, with bitmap-durability=process-death: enabled "
+               "bitmaps are all dirty";
     for (unsigned i = 0; i < G_N_ELEMENTS(states); i++)
         if (!g_strcmp0(states[i].state, state))
             return states[i].words;

@@ -255,7 +255,7 @@ def map_picture(tmp):
     lines = tidemark("map", d.uri, "--bitmap=b0", "--picture", "--width=42",
                      env={"LC_ALL": "C", "LINES": "12"}).stdout.splitlines()
     cells = "".join(line[10:] for line in lines[:lines.index("")])
-    matches("\n".join(lines), r"one character is 64 KiB")
+    matches("\n".join(lines), r"each character stands for 64 KiB")
     at = lambda offset: cells[offset // 65536]
     equal(len(cells), 128)
     equal("".join(sorted(set(cells))), "#.=")

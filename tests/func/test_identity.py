@@ -97,7 +97,7 @@ def opened_otherwise(tmp):
                 write(d, MIB if how in ("as it was", "symbolic link") else 0)
             d.stop()
         same = how in ("as it was", "symbolic link", "not written")
-        judged(tmp, file_node(path), None if same else "opened for writing without it")
+        judged(tmp, file_node(path), None if same else "opened for writing without the store")
 
 
 @test
@@ -119,7 +119,7 @@ def put_back(tmp):
             run("cp", "-a", "--no-preserve=links", copy, path)
         else:
             continue
-        judged(tmp, file_node(path), "not the file that|put back from a copy|modification time has changed")
+        judged(tmp, file_node(path), "not the file that|restored from a copy|modification time has changed")
 
 
 @test
@@ -352,7 +352,7 @@ def image_made_writable(tmp):
         d.qmp("blockdev-reopen", options=[dict(image, **{"read-only": False})])
         equal("user.tidemark.bitmaps" in os.listxattr(path), False)
         d.kill()
-    judged(tmp, node, "opened for writing without it")
+    judged(tmp, node, "opened for writing without the store")
 
 
 main()
