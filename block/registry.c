@@ -138,8 +138,7 @@ static bool check_driver(BlkRegistry *registry, const char *path,
                             "digits, '-' and '_', a letter first",
                             path, driver->name ? driver->name : "", NAME_MAX_LENGTH);
     if (blk_registry_find(registry, driver->name))
-        return tm_error_set(error, "Module '%s': there is already a driver '%s'", path,
-                            driver->name);
+        return tm_error_set(error, "Module '%s': a driver '%s' exists already", path, driver->name);
     if (!driver->open || !driver->close || !driver->get_info)
         return tm_error_set(error, "Module '%s': driver '%s' lacks the required callback '%s'",
                             path, driver->name,

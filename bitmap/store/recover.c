@@ -455,7 +455,8 @@ static bool both_states(Reader *r, GArray *old, bool known, const char *leader)
     bmp_recovered_problem(
         out, NULL, 0, false,
         "it is not known whether a change of several disks was made, since its leader, "
-        "the store '%s', can't be read: what was dirty before or after it is dirty",
+        "the store '%s', can't be read: what was dirty before the change or after it counts as "
+        "dirty",
         leader ? leader : "?");
     for (guint i = 0; i < old->len; i++) /* a damaged store may say anything */
         bmp_bits_resize(&nth(old, i)->bits, out->super.disk_size);

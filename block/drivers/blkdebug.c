@@ -283,9 +283,9 @@ static int blkdebug_resize(void *handle, uint64_t size)
 static const struct tidemark_option blkdebug_options[] = {
     LIMIT("align", "alignment of requests, a power of two"),
     LIMIT("max-transfer", "the most bytes that are read or written at once"),
-    LIMIT("opt-write-zero", "unit of zeroing: the rest of a zeroing is written as data"),
+    LIMIT("opt-write-zero", "unit of zeroing; what is not aligned to it is written as data"),
     LIMIT("max-write-zero", "the most bytes that are zeroed at once"),
-    LIMIT("opt-discard", "unit of discarding: the rest of a discard is ignored"),
+    LIMIT("opt-discard", "unit of discarding; what is not aligned to it is ignored"),
     LIMIT("max-discard", "the most bytes that are discarded at once"),
     { .name = "inject-error",
       .type = TIDEMARK_OPTION_LIST,

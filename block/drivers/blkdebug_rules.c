@@ -128,7 +128,7 @@ struct BlkdebugRules {
 #define STATE_FIELD                                                                                \
     {                                                                                              \
         .name = "state", .type = TIDEMARK_OPTION_UINT, .default_value = "0",                       \
-        .help = "the state in which it does so (default: any)"                                     \
+        .help = "the state in which the event activates it (default: any)"                         \
     }
 #define INJECT_FIELDS                                                                              \
     EVENT_FIELD, STATE_FIELD,                                                                      \
@@ -139,7 +139,8 @@ struct BlkdebugRules {
         { .name = "sector",                                                                        \
           .type = TIDEMARK_OPTION_UINT,                                                            \
           .max = TM_SIZE_MAX / SECTOR,                                                             \
-          .help = "it affects requests that contain this sector of 512 bytes (default: any)" },    \
+          .help = "it affects requests whose range contains this sector of 512 bytes (default: "   \
+                  "any)" },                                                                        \
         { .name = "sectors",                                                                       \
           .type = TIDEMARK_OPTION_UINT,                                                            \
           .min = 1,                                                                                \

@@ -10,6 +10,7 @@
 #include "util/error.h"
 #include "util/identifier.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 #define NAME_MAX_NBD 4096 /* NBD_MAX_STRING_SIZE: names and descriptions */
@@ -239,7 +240,9 @@ bool blk_exports_move(BlkExports *exports, const char *id, const char *node_name
         return false;
     from = blk_export_node(x);
     if (blk_node_size(from) != blk_node_size(to))
-        return tm_error_set(error, "Node '%s' has another size than export '%s'", node_name, id);
+        return tm_error_set(
+            error, "Node '%s' has %" PRIu64 " bytes, expected %" PRIu64 ", the size of export '%s'",
+            node_name, blk_node_size(to), blk_node_size(from), id);
     if (x->selection->count && !related(from, to))
         return tm_error_set(error, "Export '%s' offers bitmaps, and node '%s' shows another disk",
                             id, node_name);

@@ -188,8 +188,10 @@ void blk_host_log(struct tidemark_node *node, const char *format, ...)
 
 void blk_host_unfinished(struct tidemark_node *node, int error)
 {
-    blk_graph_log(node->graph, "node '%s': closing: what was not flushed could not be written: %s",
-                  node->name, tm_strerror(-error));
+    blk_graph_log(
+        node->graph,
+        "node '%s': data that was not flushed could not be written when it was closed: %s",
+        node->name, tm_strerror(-error));
     blk_graph_set_unsaved(node->graph);
 }
 

@@ -328,7 +328,7 @@ void blk_job_start(BlkJob *job)
         job->threaded = ret == 0;
         if (ret == 0)
             return;
-        tm_error_set_errno(&error, ret, "Could not start a thread");
+        tm_error_set_errno(&error, ret, "Could not start a thread for job '%s'", job->id);
     }
     ring(job, error);
 }

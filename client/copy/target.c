@@ -41,7 +41,7 @@ bool tc_target_examine(const char *path, TcTargetFacts *facts, GError **error)
     found.is_block = S_ISBLK(st.st_mode);
     if (!found.is_block && !S_ISREG(st.st_mode))
         return tm_error_set(error, "target '%s' is %s: expected a regular file or a block device",
-                            path, S_ISDIR(st.st_mode) ? "a directory" : "something else");
+                            path, S_ISDIR(st.st_mode) ? "a directory" : "a special file");
     found.size = (uint64_t)st.st_size;
     if (found.is_block) {
         fd = tm_sys_kernel.open(path, O_RDONLY | O_CLOEXEC, 0);

@@ -421,11 +421,9 @@ const TcCommand tc_command_image_create = {
     .summary = "Creates an image",
     .details =
         "If FILE exists, its content is lost. SIZE is a number of bytes, or has a suffix k, M, G,\n"
-        "T, P or E. With a backing file, the default is the size of its disk. FILE2 is relative "
-        "to\n"
-        "the directory of FILE, and its format is never guessed. '-f FMT -o help' lists the "
-        "options\n"
-        "of a format.\n",
+        "T, P or E. With a backing file, the default is the size of its disk. FILE2 is relative\n"
+        "to the directory of FILE, and its format is never guessed. '-f FMT -o help' lists the\n"
+        "options of a format.\n",
     .min_args = 0,
     .max_args = 2,
     .options = options,

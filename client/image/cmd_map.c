@@ -239,8 +239,8 @@ static bool check(Map *map, TcImageOptions *o, GError **error)
     if (tc_flag(inv, "picture") && map->json)
         return tm_error_set(error, "--picture and --json exclude each other");
     if (tc_flag(inv, "picture") && (tc_flag(inv, "start-offset") || tc_flag(inv, "max-length")))
-        return tm_error_set(error,
-                            "--picture shows the whole disk: no --start-offset, --max-length");
+        return tm_error_set(
+            error, "--picture shows the whole disk: it excludes --start-offset and --max-length");
     map->start = 0;
     if (!tc_option_number(inv, "start-offset", 0, INT64_MAX, &map->start, error) ||
         !tc_option_number(inv, "max-length", 1, INT64_MAX, &length, error))

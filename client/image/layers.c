@@ -61,9 +61,9 @@ static char *next_path(GPtrArray *layers, const TcLayer *layer, GError **error)
         return NULL;
     if (!layer->names.backing_format) {
         tm_error_set(error,
-                     "'%s' does not record the format of its backing file '%s', and it is never "
-                     "guessed",
-                     layer->path, layer->names.backing);
+                     "'%s' does not record the format of its backing file '%s', and formats are "
+                     "never guessed: record it with 'qemu-img rebase -u -b %s -F FORMAT %s'",
+                     layer->path, layer->names.backing, layer->names.backing, layer->path);
         return NULL;
     }
     for (guint i = 0; i < layers->len; i++) {

@@ -207,7 +207,7 @@ static const QmpType action = { .kind = QMP_KIND_ENUM,
 static const QmpMember error_members[] = {
     { "device", &qmp_type_str, false, "the job's id" },
     { "operation", &operation, false, "what failed: reading the source, or writing the target" },
-    { "action", &action, false, "what follows" },
+    { "action", &action, false, "what the job does after that" },
     { NULL },
 };
 static const QmpType error_data = { .kind = QMP_KIND_OBJECT,

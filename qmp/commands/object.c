@@ -142,8 +142,7 @@ OBJECT(simple, "AuthZSimpleProperties", simple_members);
         LIMITS(x "bps-read", "bytes read"), LIMITS(x "bps-write", "bytes written"),                \
     {                                                                                              \
         x "iops-size", &qmp_type_int, true,                                                        \
-            "bytes that count as one request (default: 0, a request counts as one, whatever its "  \
-            "size)"                                                                                \
+            "bytes that count as one request (default: 0, every request counts as one)"            \
     }
 
 static const QmpMember limits_members[] = { ALL_LIMITS(""), { NULL } };

@@ -88,7 +88,7 @@ def usage():
     refused(2, "--bitmap needs a value", "copy", "a", "b", "--bitmap")
     refused(2, "--json takes no value", "map", "a", "--json=yes")
     refused(2, "not a number from 1 to 64", "copy", "a", "b", "--connections", "65")
-    refused(2, "1000 is not a power of two", "bitmap", "add", "n", "b", "--granularity", "1000")
+    refused(2, "'1000' is not a power of two", "bitmap", "add", "n", "b", "--granularity", "1000")
     refused(2, "exclude each other", "map", "a", "--json", "--picture")
     refused(2, "exclude each other", "map", "a", "--bitmap=b", "--context=c")
 
@@ -365,7 +365,7 @@ def copy_dirty_refused(tmp):
     refused(1, "1048576 bytes and the source 8388608", "copy", d.uri, target, "--bitmap=b0")
     refused(1, "no bitmap 'c0': the export offers 'b0'", "copy", d.uri, target, "--bitmap=c0")
     refused(1, "is a directory", "copy", d.uri, tmp)
-    refused(1, "is something else", "copy", d.uri, "/dev/null")
+    refused(1, "is a special file", "copy", d.uri, "/dev/null")
     with open(target, "rb") as f:
         equal((f.read(3), os.path.getsize(target)), (b"old", MIB))
 

@@ -56,7 +56,7 @@ def mistakes(tmp):
             (["bitmap", path, "b", "--clear", "-g", "64k"], "--granularity needs --add"),
             (["bitmap", path, "b", "--add", "-g", "100"], "'100' is not a number from 512"),
             (["bitmap", path, "b", "--add", "-b", path], "--source-file needs --merge"),
-            (["bitmap", path, "b", "--merge", "c", "-F", "raw"], "--source-format is for"),
+            (["bitmap", path, "b", "--merge", "c", "-F", "raw"], "--source-format needs --source-file"),
     ):
         matches(said(*args, status=2), "^tidemark: .*" + message)
     for args, message in (

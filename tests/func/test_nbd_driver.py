@@ -445,7 +445,7 @@ def flush_is_honest(tmp):
         h.shutdown()
         d.process.terminate()
         d.wait(status=1)  # what was lost is not forgotten
-        matches(d.log(), "closing: what was not flushed could not be written")
+        matches(d.log(), "data that was not flushed could not be written when it was closed")
 
 
 @test

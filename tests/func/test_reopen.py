@@ -179,7 +179,7 @@ def formats_write(tmp):
         d.qmp("block-export-add", type="nbd", id="e2", node_name="q", name="e2")
         with_data = d.nbd("e2")
         equal(bytes(with_data.pread(KIB, 2 * MIB + 7)), b"r" * KIB)
-        raises(QMPError, reopen, d, q, match="file is read-only")
+        raises(QMPError, reopen, d, q, match="child 'file' is read-only")
         equal(bytes(with_data.pread(KIB, 2 * MIB + 7)), b"r" * KIB)
         reopen(d, q, f)  # in whatever order they are named
         equal((facts(d, "q")["ro"], facts(d, "f")["ro"]), (False, False))

@@ -302,7 +302,7 @@ START_TEST(malformed_snapshot_tables_are_refused)
     h.snapshots_offset = UINT64_MAX & ~UINT64_C(511);
     assert_unreadable(node, &h, "Snapshot table offset invalid");
     h = header(2);
-    assert_unreadable(node, &h, "Failed to read snapshot table: it ends beyond the end");
+    assert_unreadable(node, &h, "Failed to read snapshot table: it extends beyond the end");
     h = header(1);
     for (unsigned i = 0; i < 4; i++)
         bytes[i] = 0xff;
@@ -310,10 +310,10 @@ START_TEST(malformed_snapshot_tables_are_refused)
     assert_unreadable(node, &h, "Too much extra metadata in snapshot table entry 0");
     put_entry(node, 0, "1", "first", 16);
     put(node, TABLE + 12, bytes, 2);
-    assert_unreadable(node, &h, "Failed to read snapshot table: it ends beyond the end");
+    assert_unreadable(node, &h, "Failed to read snapshot table: it extends beyond the end");
     put_entry(node, 0, "1", "first", 16);
     put(node, TABLE + 14, bytes, 2);
-    assert_unreadable(node, &h, "Failed to read snapshot table: it ends beyond the end");
+    assert_unreadable(node, &h, "Failed to read snapshot table: it extends beyond the end");
 }
 END_TEST
 

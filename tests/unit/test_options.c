@@ -271,7 +271,7 @@ static const struct {
     { "refused-abi.so", "is built for driver ABI 99, expected 4" },
     { "refused-size.so", "it was built with another tidemark/driver.h" },
     { "refused-name.so", "malformed driver name 'not a name'" },
-    { "refused-taken.so", "there is already a driver 'file'" },
+    { "refused-taken.so", "a driver 'file' exists already" },
     { "refused-callback.so", "lacks the required callback 'get_info'" },
     { "refused-discard.so", "driver 'refused' has children and a callback 'pwrite', so it needs" },
     { "refused-option.so",
@@ -324,7 +324,7 @@ START_TEST(a_directory_of_modules_is_loaded)
     ck_assert_ptr_nonnull(blk_registry_find(registry, "reverse"));
     /* twice is a name taken */
     ck_assert(!blk_registry_load_dir(registry, dir, &error));
-    ck_assert_ptr_nonnull(strstr(error->message, "there is already a driver"));
+    ck_assert_ptr_nonnull(strstr(error->message, "exists already"));
     blk_registry_free(registry);
 }
 END_TEST

@@ -200,8 +200,9 @@ START_TEST(closing_reports_what_could_not_be_written)
     fake.write_error = EIO;
     del("q");
     fake.write_error = 0;
-    ck_assert_str_eq(logged, "node 'q': closing: what was not flushed could not be written: "
-                             "Input/output error");
+    ck_assert_str_eq(logged,
+                     "node 'q': data that was not flushed could not be written when it was closed: "
+                     "Input/output error");
     g_clear_pointer(&logged, g_free);
     ck_assert(!blk_graph_free(graph));
     graph = NULL;

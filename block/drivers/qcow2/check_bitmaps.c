@@ -27,24 +27,35 @@ static void entry_clear(void *data)
     g_free(((Qcow2DirectoryEntry *)data)->name);
 }
 
-/* The entry at @at, checked; its whole length, 0: it can't be. */
-static uint64_t read_entry(const uint8_t *at, uint64_t left, Qcow2DirectoryEntry *e)
+/* The entry at @at, checked; its whole length, 0: it is invalid, and *expected is what it lacks. */
+static uint64_t read_entry(const uint8_t *at, uint64_t left, Qcow2DirectoryEntry *e,
+                           const char **expected)
 {
     uint64_t name_length, extra, length;
 
+    *expected = "an entry within the directory";
     if (left < ENTRY_HEAD)
         return 0;
     name_length = tm_get_be16(at + 18);
     extra = tm_get_be32(at + 20);
     length = tm_align_up(ENTRY_HEAD + extra + name_length, 8);
-    if (length > left || !name_length || name_length > NAME_MAX_BYTES)
+    if (length > left)
+        return 0;
+    *expected = "a name of 1 to 1023 bytes";
+    if (!name_length || name_length > NAME_MAX_BYTES)
         return 0;
     e->table_offset = tm_get_be64(at);
     e->table_size = tm_get_be32(at + 8);
     e->flags = tm_get_be32(at + 12);
     e->granularity_bits = at[17];
-    if (at[16] != 1 || e->granularity_bits < 9 || e->granularity_bits > 31 ||
-        e->table_size > TABLE_MAX || !e->table_offset || e->table_offset > TM_SIZE_MAX)
+    *expected = "type 1";
+    if (at[16] != 1)
+        return 0;
+    *expected = "granularity_bits from 9 to 31";
+    if (e->granularity_bits < 9 || e->granularity_bits > 31)
+        return 0;
+    *expected = "a table of at most 134217728 entries, at an offset other than 0";
+    if (e->table_size > TABLE_MAX || !e->table_offset || e->table_offset > TM_SIZE_MAX)
         return 0;
     e->name = tm_text_of((const char *)at + ENTRY_HEAD + extra, name_length);
     return length;
@@ -75,10 +86,13 @@ GArray *qcow2_directory_read(BlkNode *file, const Qcow2Header *h, GError **error
     }
     for (uint32_t i = 0; i < h->n_bitmaps; i++) {
         Qcow2DirectoryEntry e = { 0 };
-        uint64_t length = read_entry(bytes + at, h->bitmaps_size - at, &e);
+        const char *expected;
+        uint64_t length = read_entry(bytes + at, h->bitmaps_size - at, &e, &expected);
 
         if (!length) {
-            tm_error_set(error, "bitmaps extension: entry %u of the directory is invalid", i);
+            tm_error_set(error,
+                         "bitmaps extension: entry %u of the directory is invalid, expected %s", i,
+                         expected);
             return NULL;
         }
         g_array_append_val(list, e);

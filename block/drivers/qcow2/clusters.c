@@ -69,7 +69,7 @@ static int count_down(Qcow2 *q, uint64_t cluster)
         return ret;
     count = b ? qcow2_count_get(q, b, cluster % qcow2_per_block(q)) : 0;
     if (!count)
-        return qcow2_corrupt(q, "the cluster at %" PRIu64 " is to lose a reference and has none",
+        return qcow2_corrupt(q, "the cluster at %" PRIu64 " is to be freed, but its refcount is 0",
                              cluster * q->cluster);
     qcow2_count_set(q, b, cluster % qcow2_per_block(q), count - 1);
     if (count > 1)

@@ -321,7 +321,7 @@ static bool grow(BlkNode *node, uint64_t size, GError **error)
 {
     int ret = blk_node_grow(node, size);
 
-    return ret == 0 || tm_error_set_errno(error, -ret, "Could not resize image of node '%s'",
+    return ret == 0 || tm_error_set_errno(error, -ret, "Could not resize image: node '%s'",
                                           blk_node_name(node));
 }
 

@@ -57,14 +57,16 @@ static bool child_is_read_only(struct tidemark_node *node, uint32_t child)
 /* Whether the image is to be written; -EACCES: it can't be, and the host has the error. */
 static int find_writable(Qcow2 *q)
 {
-    bool fixed = child_is_read_only(q->node, QCOW2_FILE) ||
-                 (q->header.external_data && child_is_read_only(q->node, QCOW2_DATA_FILE));
+    bool file_fixed = child_is_read_only(q->node, QCOW2_FILE);
+    bool fixed =
+        file_fixed || (q->header.external_data && child_is_read_only(q->node, QCOW2_DATA_FILE));
 
     q->writable = !blk_host.option_bool(q->node, "read-only") && !fixed;
     if (q->writable || blk_host.option_bool(q->node, "read-only") ||
         blk_host.option_bool(q->node, "auto-read-only"))
         return 0;
-    blk_host.error(q->node, "The image is opened for writing, but the node 'file' is read-only");
+    blk_host.error(q->node, "The image is opened for writing, but its child '%s' is read-only",
+                   file_fixed ? "file" : "data-file");
     return -EACCES;
 }
 
@@ -91,7 +93,9 @@ static int repair(Qcow2 *q)
     q->header = header;
     if (!(header.incompatible & (QCOW2_INCOMPATIBLE_DIRTY | QCOW2_INCOMPATIBLE_CORRUPT)))
         return 0;
-    blk_host.error(q->node, "qcow2: the image was not closed, and is corrupt: it can be read only");
+    blk_host.error(
+        q->node,
+        "qcow2: the image was not closed, and is corrupt: repair it, or open it read-only");
     return -EIO;
 }
 

@@ -360,7 +360,7 @@ static int check_blocks(Qcow2 *q)
             continue;
         if (offset & (q->cluster - 1) || offset >= QCOW2_OFFSET_END) {
             blk_host.error(q->node,
-                           "qcow2: refcount block %" PRIu64 " is said to be at %" PRIu64
+                           "qcow2: refcount block %" PRIu64 " is at %" PRIu64
                            ", expected the start of a cluster",
                            i, offset);
             return -EINVAL;

@@ -33,7 +33,8 @@ static const uint8_t *take(Reader *r, uint64_t length, GError **error)
     int ret;
 
     if (!tm_range_end(r->start, r->at, &offset) || !tm_range_within(offset, length, size)) {
-        tm_error_set(error, "Failed to read snapshot table: it ends beyond the end of the image");
+        tm_error_set(error,
+                     "Failed to read snapshot table: it extends beyond the end of the image");
         return NULL;
     }
     if (r->at < r->window_at || r->at + length > r->window_at + r->window_length) {
