@@ -83,10 +83,22 @@ static Perms of_role(const BlkNode *parent, unsigned index, Perms all)
     return all;
 }
 
+/* What would change a size that the parent remembers. */
+static unsigned size_kept(const BlkNode *parent, unsigned index)
+{
+    BlkChildRole role = blk_node_child_role(parent, index);
+
+    if (role == BLK_ROLE_INSTANT)
+        return 0;
+    if (role == BLK_ROLE_FILTER && blk_builtin_of(parent->driver)->grows)
+        return BLK_PERM_RESIZE;
+    return BLK_PERM_RESIZE | BLK_PERM_GROW;
+}
+
 static Perms of_child(const BlkNode *parent, unsigned index, const BlkNode *child, Perms all)
 {
     all = of_role(parent, index, all);
-    all.shares &= ~(unsigned)(BLK_PERM_RESIZE | BLK_PERM_GROW);
+    all.shares &= ~size_kept(parent, index);
     if (blk_builtin_of(parent->driver)->permit)
         blk_builtin_of(parent->driver)->permit(parent->options, &all.needs, &all.shares);
     if (blk_options_bool(child->options, "force-share"))

@@ -8,8 +8,9 @@
  * one who needs a permission and one who doesn't share it is refused, with QEMU's message. Below
  * them all a file takes its image locks for what its users need and don't share.
  *
- * What differs from QEMU: parents don't share resize (they remember the size of what is below), and
- * a data file is not shared for writing any more than the image is.
+ * What differs from QEMU: parents don't share resize (they remember the size of what is below;
+ * copy-before-write shares growing), and a data file is not shared for writing any more than the
+ * image is.
  *
  * Two rules are not QEMU's, and are for image locks alone, so towards other programs: a disk that
  * is written through has no other writer; nor has one with bitmaps that is open for writing, for

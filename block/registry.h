@@ -78,6 +78,7 @@ typedef struct BlkBuiltin {
     const struct BlkLocks *locks; /* block/permissions.h; NULL: it takes no image locks */
     BlkChildRole others;          /* of its other children but the backing */
     bool guards;                  /* a filter below which nobody else writes */
+    bool grows;                   /* a filter whose child may become longer under it */
     bool stateful;                /* it knows what a new opening would not: no reopening */
     bool fails;                   /* by itself, as a medium does (block/losses.h) */
     struct BlkThrottle *(*throttle)(void *handle); /* block/io/throttle.h; NULL: it is none */

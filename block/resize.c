@@ -4,6 +4,7 @@
 #include "bitmap/store/store.h"
 #include "block/bitmaps.h"
 #include "block/disk.h"
+#include "block/filters.h"
 #include "block/node_internal.h"
 #include "block/parents.h"
 
@@ -55,9 +56,23 @@ int blk_node_grow(BlkNode *node, uint64_t size)
     return ret;
 }
 
-/* What shows what is below has marks of who writes there, too: held until they fit its new size. */
+/* A filter above is as long as what it shows, and so are its bitmaps. */
+static bool follow(BlkNode *parent)
+{
+    uint64_t size = blk_node_size(parent);
+
+    if (!parent->open || blk_node_refresh(parent) < 0 || blk_node_size(parent) == size)
+        return false;
+    blk_bitmaps_store(parent, true);
+    blk_parents_any_up(parent, follow);
+    return true;
+}
+
+/* What shows what is below has marks of who writes there, too: held until they fit its new size. So
+ * is what stands on the node. */
 static bool resize(BlkNode *node, uint64_t size, GError **error)
 {
+    BlkHold *above = blk_hold_begin(&node, 1);
     GPtrArray *held = blk_nodes_hold(&node, 1);
     g_autofree char *why = NULL;
     int ret;
@@ -65,7 +80,10 @@ static bool resize(BlkNode *node, uint64_t size, GError **error)
     g_clear_pointer(&node->error, g_free);
     ret = blk_node_resize(node, size);
     why = g_strdup(node->error);
+    if (ret == 0)
+        blk_parents_any_up(node, follow);
     blk_nodes_release(held);
+    blk_hold_end(above);
     if (ret == 0)
         return true;
     if (why)

@@ -11,7 +11,7 @@ const BlkBuiltin blk_builtins[] = {
     { &blk_driver_blkdebug, BLK_ROLE_FILTER, .fails = true, .permit = blk_blkdebug_permit },
     { &blk_driver_compress, BLK_ROLE_FILTER },
     { &blk_driver_copy_before_write, BLK_ROLE_FILTER, .others = BLK_ROLE_TARGET, .guards = true,
-      .stateful = true },
+      .grows = true, .stateful = true },
     { &blk_driver_file, .locks = &blk_locks_file },
     { &blk_driver_host_device, .locks = &blk_locks_file },
     { &blk_driver_nbd, .remote = true, .start = blk_nbd_start, .hurry = blk_nbd_hurry,

@@ -28,6 +28,7 @@ static int snapshot_get_info(void *handle, struct tidemark_info *info)
 {
     int ret = blk_host.child_info(handle, FILTER, info);
 
+    info->size = blk_cbw_snapshot_size(blk_node_child(handle, FILTER), info->size);
     info->flags &=
         ~(uint32_t)(TIDEMARK_INFO_FUA | TIDEMARK_INFO_FAST_ZERO | TIDEMARK_INFO_COMPRESS);
     info->flags |= TIDEMARK_INFO_DISCARD;

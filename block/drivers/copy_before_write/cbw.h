@@ -71,6 +71,8 @@ void blk_cbw_stats(BlkNode *filter, BlkCbwStats *stats);
 
 /* ---- the disk at the instant, for snapshot-access; blocking lane. -ENOTSUP: the node is no such
  * filter; -EACCES: some of the range was released, or the snapshot is broken. */
+/* The disk may have grown since. @other: the answer if the node is no such filter. Any thread. */
+uint64_t blk_cbw_snapshot_size(BlkNode *filter, uint64_t other);
 int blk_cbw_snapshot_pread(BlkNode *filter, void *buf, uint64_t offset, uint64_t length);
 /* As child_status of the driver interface; any thread. */
 int blk_cbw_snapshot_status(BlkNode *filter, uint64_t offset, uint64_t length,

@@ -18,7 +18,7 @@
 typedef enum { CBW_PENDING, CBW_COPIED, CBW_RELEASED } CbwState;
 
 typedef struct CbwClusters {
-    uint64_t size;     /* bytes of the disk */
+    uint64_t size;     /* bytes of the disk at the instant: what has been added is of no cluster */
     unsigned shift;    /* a cluster is 1 << shift bytes */
     uint64_t n;        /* clusters */
     uint64_t *settled; /* bits, read atomically: not pending */
@@ -46,5 +46,7 @@ static inline uint64_t cbw_clusters_offset(const CbwClusters *c, uint64_t at)
 /* One past the last cluster that [.., @end) touches. */
 static inline uint64_t cbw_clusters_up(const CbwClusters *c, uint64_t end)
 {
-    return end ? ((end - 1) >> c->shift) + 1 : 0;
+    uint64_t up = end ? ((end - 1) >> c->shift) + 1 : 0;
+
+    return up < c->n ? up : c->n;
 }

@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <glib.h>
+#include <inttypes.h>
 #include <string.h>
 
 #define CLUSTER_MIN (UINT64_C(64) << 10)
@@ -150,7 +151,6 @@ static int cbw_get_info(void *handle, struct tidemark_info *info)
     const Cbw *cbw = handle;
     int ret = blk_host.child_info(cbw->node, CBW_SOURCE, info);
 
-    info->size = cbw->clusters.size;
     info->flags |= TIDEMARK_INFO_FUA;
     return ret;
 }
@@ -162,14 +162,14 @@ static int cbw_map(void *handle, uint64_t offset, uint64_t length, uint32_t purp
 {
     const Cbw *cbw = handle;
     const CbwClusters *c = &cbw->clusters;
-    uint64_t first = offset >> c->shift, end = cbw_clusters_up(c, offset + length), stop = end;
+    uint64_t first = offset >> c->shift, end = cbw_clusters_up(c, offset + length), stop;
 
     memset(m, 0, sizeof(*m));
     m->kind = TIDEMARK_MAP_CHILD;
     m->child = CBW_SOURCE;
     m->offset = offset;
     m->length = length;
-    if (purpose != TIDEMARK_MAP_FOR_WRITE || cbw_broken(cbw))
+    if (purpose != TIDEMARK_MAP_FOR_WRITE || cbw_broken(cbw) || first >= end)
         return 0;
     stop = cbw_clusters_pending(c, first, end);
     if (stop == first) {
@@ -177,7 +177,8 @@ static int cbw_map(void *handle, uint64_t offset, uint64_t length, uint32_t purp
         stop = end;
         cbw_clusters_run(c, first, &stop);
     }
-    m->length = tm_min(length, cbw_clusters_offset(c, stop) - offset);
+    if (stop < end)
+        m->length = cbw_clusters_offset(c, stop) - offset;
     return 0;
 }
 
@@ -213,6 +214,23 @@ static int cbw_flush(void *handle)
     Cbw *cbw = handle;
 
     return blk_host.child_flush(cbw->node, CBW_SOURCE);
+}
+
+/* What is cut off would have to be copied; nobody who keeps an instant wants that. */
+static int cbw_resize(void *handle, uint64_t size)
+{
+    Cbw *cbw = handle;
+    const CbwClusters *c = &cbw->clusters;
+
+    if (size < c->size && !cbw_broken(cbw) &&
+        cbw_clusters_pending(c, size >> c->shift, c->n) < c->n) {
+        blk_host.error(cbw->node,
+                       "The disk can't become shorter than at the instant that the filter keeps: "
+                       "%" PRIu64 " bytes",
+                       c->size);
+        return -EBUSY;
+    }
+    return blk_host.child_resize(cbw->node, CBW_SOURCE, size);
 }
 
 uint64_t blk_cbw_cluster_size(BlkNode *filter)
@@ -263,4 +281,5 @@ const struct tidemark_driver blk_driver_copy_before_write = {
     .write_zeroes = cbw_write_zeroes,
     .discard = cbw_discard,
     .flush = cbw_flush,
+    .resize = cbw_resize,
 };

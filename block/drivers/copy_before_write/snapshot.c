@@ -43,6 +43,13 @@ static uint64_t confirmed(const Cbw *cbw, uint64_t offset, uint64_t length, CbwS
     return end == first ? 0 : tm_min(length, cbw_clusters_offset(c, end) - offset);
 }
 
+uint64_t blk_cbw_snapshot_size(BlkNode *filter, uint64_t other)
+{
+    const Cbw *cbw = cbw_of(filter);
+
+    return cbw ? cbw->clusters.size : other;
+}
+
 int blk_cbw_snapshot_pread(BlkNode *filter, void *buf, uint64_t offset, uint64_t length)
 {
     Cbw *cbw = cbw_of(filter);
