@@ -2,9 +2,9 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/crash/test_medium.c: the simulated medium loses what a real one may lose, and nothing
  * else. */
+#include "tests/asserts.h"
 #include "tests/crash/medium.h"
 
-#include <check.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

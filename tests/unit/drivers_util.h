@@ -4,9 +4,9 @@
  * and fails on demand, for the tests of drivers. Included once by each of them. */
 #pragma once
 #include "block/graph.h"
+#include "tests/asserts.h"
 #include "util/error.h"
 
-#include <check.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>

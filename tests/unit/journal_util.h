@@ -6,8 +6,8 @@
 #pragma once
 #include "bitmap/store/intents.h"
 #include "bitmap/store/journal.h"
+#include "tests/asserts.h"
 
-#include <check.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>

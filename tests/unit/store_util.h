@@ -7,9 +7,9 @@
 #include "bitmap/bitmap.h"
 #include "bitmap/store/format.h"
 #include "bitmap/store/store.h"
+#include "tests/asserts.h"
 #include "util/extent.h"
 
-#include <check.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -8,8 +8,8 @@
  * same writes sent through its NBD export. */
 #include "bitmap/bitmap.h"
 #include "bitmap/set_internal.h"
+#include "tests/asserts.h"
 
-#include <check.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -5,8 +5,8 @@
  * deltas stay bounded (I3), and memory with what is dirty. TM_TEST_SEED, default 1. */
 #include "bitmap/bitmap.h"
 #include "bitmap/set_internal.h"
+#include "tests/asserts.h"
 
-#include <check.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -7,9 +7,9 @@
  * g_try_malloc of our own. */
 #include "bitmap/bitmap.h"
 #include "bitmap/bits.h"
+#include "tests/asserts.h"
 #include "tests/rounds.h"
 
-#include <check.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -4,9 +4,9 @@
 #include "block/engine/inflight.h"
 #include "block/graph.h"
 #include "block/io/request.h"
+#include "tests/asserts.h"
 #include "util/range.h"
 
-#include <check.h>
 #include <fcntl.h>
 #include <glib/gstdio.h>
 #include <stdlib.h>

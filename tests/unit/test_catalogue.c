@@ -4,9 +4,9 @@
  * whatever the bytes are: F1, F7 of docs/bitmap-store.md. */
 #include "bitmap/store/catalogue.h"
 #include "bitmap/store/format.h"
+#include "tests/asserts.h"
 #include "util/range.h"
 
-#include <check.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -10,9 +10,9 @@
 #include "client/picture.h"
 #include "client/progress.h"
 #include "client/text.h"
+#include "tests/asserts.h"
 #include "util/extent.h"
 
-#include <check.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>

@@ -3,8 +3,8 @@
 /* tests/unit/test_client_store.c: how the client shows a store of bitmaps, for what a store made
  * by a daemon can't easily be brought to, and for lines that are hard to get right. */
 #include "client/store/store_view.h"
+#include "tests/asserts.h"
 
-#include <check.h>
 #include <stdlib.h>
 #include <string.h>
 

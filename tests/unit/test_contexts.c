@@ -6,8 +6,8 @@
  * Random changes are seeded (TM_TEST_SEED, default 1). Allocation failures are made here, by a
  * g_try_malloc_n of our own. */
 #include "block/export/contexts.h"
+#include "tests/asserts.h"
 
-#include <check.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>

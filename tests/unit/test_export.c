@@ -4,8 +4,8 @@
  * servers show what, what names mean, how many clients, and how an export ends. */
 #include "block/engine/engine.h"
 #include "block/export/export.h"
+#include "tests/asserts.h"
 
-#include <check.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

@@ -5,8 +5,8 @@
  * Each attempt runs in a child of its own, since a fence can't be taken down. Its exit status is
  * the errno of the attempt. */
 #include "daemon/fences.h"
+#include "tests/asserts.h"
 
-#include <check.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>

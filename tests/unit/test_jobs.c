@@ -3,9 +3,9 @@
 /* tests/unit/test_jobs.c: the life of jobs, with jobs that the test plays: what each state takes,
  * which states follow, transactions, errors, speed. */
 #include "block/jobs/job.h"
+#include "tests/asserts.h"
 #include "util/error.h"
 
-#include <check.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

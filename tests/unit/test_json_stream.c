@@ -4,8 +4,8 @@
  * and written back. The error texts are those that qemu-storage-daemon 7.2 gives for the same
  * input. */
 #include "qmp/json/json.h"
+#include "tests/asserts.h"
 
-#include <check.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -2,8 +2,8 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/unit/test_leaky_bucket.c: how much I/O may be done when, with the clock given. */
 #include "object/leaky_bucket.h"
+#include "tests/asserts.h"
 
-#include <check.h>
 #include <stdlib.h>
 
 #define MS INT64_C(1000000)

@@ -3,8 +3,8 @@
 /* tests/unit/test_options.c: parsing a node's options, and what the registry refuses. */
 #include "block/options.h"
 #include "block/registry.h"
+#include "tests/asserts.h"
 
-#include <check.h>
 #include <stdlib.h>
 #include <string.h>
 

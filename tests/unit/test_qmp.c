@@ -6,9 +6,9 @@
 #include "qmp/json/json.h"
 #include "qmp/keyval.h"
 #include "qmp/monitor.h"
+#include "tests/asserts.h"
 #include "util/error.h"
 
-#include <check.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>

@@ -3,8 +3,8 @@
 /* tests/unit/test_quiesce.c: gates, and drains that let through who is inside of one. */
 #include "block/engine/inflight.h"
 #include "block/engine/quiesce.h"
+#include "tests/asserts.h"
 
-#include <check.h>
 #include <glib.h>
 
 #define MIB     (UINT64_C(1) << 20)

@@ -6,8 +6,8 @@
 #include "block/bitmaps.h"
 #include "block/graph.h"
 #include "block/io/request.h"
+#include "tests/asserts.h"
 
-#include <check.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>

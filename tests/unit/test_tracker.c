@@ -10,8 +10,8 @@
  * Run it under ThreadSanitizer as well. TM_TEST_SEED, default 1. */
 #include "bitmap/bitmap.h"
 #include "bitmap/set_internal.h"
+#include "tests/asserts.h"
 
-#include <check.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>

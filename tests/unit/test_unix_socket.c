@@ -2,9 +2,9 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/unit/test_unix_socket.c: whose a socket's file is, and that none is taken from who
  * listens. */
+#include "tests/asserts.h"
 #include "util/unix_socket.h"
 
-#include <check.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>

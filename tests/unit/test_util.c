@@ -3,6 +3,7 @@
 /* tests/unit/test_util.c: checked ranges, byte order, extents, errors and the system-call table.
  *
  * The edges are where these are wrong when they are wrong: 0, the last byte, and 2^64 - 1. */
+#include "tests/asserts.h"
 #include "util/boot.h"
 #include "util/endian.h"
 #include "util/error.h"
@@ -13,7 +14,6 @@
 #include "util/secret.h"
 #include "util/sys.h"
 
-#include <check.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
