@@ -42,7 +42,7 @@ void bmp_set_note_loss(BmpSet *set)
     for (guint i = 0; i < set->bitmaps->len; i++) {
         BmpBitmap *bitmap = set->bitmaps->pdata[i];
 
-        if (bitmap->persistent || bitmap->inconsistent)
+        if ((bitmap->persistent && !bitmap->unfinished) || bitmap->inconsistent)
             continue;
         bmp_bitmap_fold(bitmap);
         count_all_if_lossy(bitmap);

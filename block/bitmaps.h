@@ -48,6 +48,13 @@ void blk_bitmaps_change_begin(BlkNode *const *nodes, size_t n);
 bool blk_bitmaps_commit(BlkNode *const *nodes, size_t n, GError **error);
 void blk_bitmaps_change_end(BlkNode *const *nodes, size_t n);
 
+/* The same for what begins with a backup, which counts for nothing until the backup has succeeded,
+ * and so is not stored: it waits for no medium. The nodes are held (block/filters.h). */
+void blk_bitmaps_instant_begin(BlkNode *const *nodes, size_t n);
+void blk_bitmaps_instant_end(BlkNode *const *nodes, size_t n);
+/* Before it: bmp_set_note_backup(). */
+bool blk_bitmaps_note_backup(BlkNode *node, const char *checkpoint);
+
 /* The disk of a drained node has another size, or is not to be believed: that can't be taken back,
  * whether its store can follow or not. Not within a change. Any thread. */
 void blk_bitmaps_store(BlkNode *node, bool resized);

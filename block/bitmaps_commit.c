@@ -182,6 +182,28 @@ void blk_bitmaps_change_end(BlkNode *const *nodes, size_t n)
     blk_nodes_release(g_steal_pointer(&nodes[0]->held));
 }
 
+void blk_bitmaps_instant_begin(BlkNode *const *nodes, size_t n)
+{
+    g_autofree BmpSet **sets = sets_of(nodes, n);
+
+    blk_losses_apply(nodes[0]->graph);
+    bmp_set_change_begin(sets, n);
+}
+
+void blk_bitmaps_instant_end(BlkNode *const *nodes, size_t n)
+{
+    g_autofree BmpSet **sets = sets_of(nodes, n);
+
+    bmp_set_change_end(sets, n);
+    for (size_t i = 0; i < n; i++)
+        blk_bitmaps_guard(nodes[i], NULL);
+}
+
+bool blk_bitmaps_note_backup(BlkNode *node, const char *checkpoint)
+{
+    return bmp_set_note_backup(node->bitmaps, checkpoint);
+}
+
 void blk_bitmaps_store(BlkNode *node, bool resized)
 {
     g_autoptr(GError) error = NULL;

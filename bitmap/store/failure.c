@@ -65,6 +65,8 @@ static int say_again(BmpStore *store, BmpStoreState state)
             ret = tm_fdatasync(sys, store->fd);
     }
     store->super.generation = super.generation;
+    if (store->note)
+        bmp_note_write(store);
     store->super.disk_lossy = super.disk_lossy;
     return ret;
 }

@@ -78,6 +78,8 @@ int bmp_journal_intend(BmpJournal *journal, uint64_t offset, uint64_t length);
  * BMP_DURABLE_PROCESS now and then; and closes what was opened ahead and has got no marks for three
  * ticks. Syncs only if there is something to sync. 0 or -errno as intend. A worker. */
 int bmp_journal_tick(BmpJournal *journal);
+/* Something else of the store's file is to be synced, with the next tick. Any thread. */
+void bmp_journal_unsettle(BmpJournal *journal);
 
 /* Why nothing new is recorded any more: -errno of the first sync or access that failed, or 0. Marks
  * that need an intent are held back from then on until somebody gives up. */

@@ -370,6 +370,14 @@ static bool unsettled(const BmpJournal *journal)
     return found;
 }
 
+void bmp_journal_unsettle(BmpJournal *journal)
+{
+    TM_GUARD(&journal->lock);
+
+    journal->unsynced = true;
+    journal->waits = SYNC_TICKS;
+}
+
 int bmp_journal_tick(BmpJournal *journal)
 {
     bool stale;

@@ -318,7 +318,7 @@ bool bmp_part_prepare(BmpPart *part, GError **error)
     part->open_journal =
         part->new_journal ||
         (shift && store->set && !__atomic_load_n(&store->set->journal, __ATOMIC_RELAXED));
-    part->new_catalogue = part->create || !store->catalogue_good || part->grouped ||
+    part->new_catalogue = part->create || !store->catalogue_good || part->grouped || store->note ||
                           (store->set && (store->set->touched || marked_since(store->set)));
     if (!prepare_file(part, error))
         return false;
@@ -402,6 +402,7 @@ void bmp_part_settle(BmpPart *part, BmpJournal *journal)
     store->stale_copy = 0;
     store->catalogue_good = true;
     store->doubted = false;
+    bmp_note_clear(store);
     store->replace = false;
     store->keep_empty = store->keep_empty && !part->n;
     store->journal_sound = true;

@@ -439,6 +439,13 @@ static void report_records(Reader *r)
     }
 }
 
+/* What no commit has stored belongs to the state that it was noted in. */
+static void read_note(Reader *r, const BmpSuper *super)
+{
+    g_ptr_array_unref(r->out->noted);
+    r->out->noted = bmp_note_read(r->o->sys, r->o->fd, super);
+}
+
 /* The state before the pending one. */
 static bool read_old(Reader *r, const Copies *c, GArray *records)
 {
@@ -490,6 +497,7 @@ static bool read_pending(Reader *r, const Copies *c)
         return both_states(r, old, false, leader);
     if (c->verdict[!c->newest] == BMP_SUPER_OK) {
         out->super = c->super[!c->newest];
+        read_note(r, &out->super);
         out->super.generation = pending->generation; /* the next one is newer than both */
         out->other = *pending;
         out->stale_copy = c->newest;
@@ -525,6 +533,7 @@ static void read_store(Reader *r, const Copies *c)
         known = read_pending(r, c);
     } else {
         out->super = *super;
+        read_note(r, super);
         known = read_state(r, super, out->records, NULL);
     }
     if (!known) {

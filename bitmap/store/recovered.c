@@ -35,6 +35,7 @@ void bmp_recovered_init(BmpRecovered *out)
     *out = (BmpRecovered){ .verdict = BMP_FOUND_NOTHING };
     out->records = bmp_records_new();
     out->reports = g_ptr_array_new_with_free_func(problem_free);
+    out->noted = g_ptr_array_new_with_free_func(g_free);
 }
 
 void bmp_recovered_clear(BmpRecovered *out)
@@ -43,23 +44,34 @@ void bmp_recovered_clear(BmpRecovered *out)
         g_array_unref(out->records);
     if (out->reports)
         g_ptr_array_unref(out->reports);
+    if (out->noted)
+        g_ptr_array_unref(out->noted);
     *out = (BmpRecovered){ 0 };
+}
+
+/* false: @set has it. */
+static bool report_unfinished(BmpRecovered *out, BmpSet *set, const char *name)
+{
+    g_autoptr(BmpBitmap) known = set ? bmp_set_find(set, name, NULL) : NULL;
+    BmpProblem *problem;
+
+    if (known)
+        return false;
+    bmp_recovered_problem(out, name, 0, false, "the backup that began this checkpoint did not end");
+    problem = g_ptr_array_index(out->reports, out->reports->len - 1);
+    problem->unfinished = true;
+    out->as_stored = false; /* lest it is reported once more */
+    return true;
 }
 
 void bmp_recovered_drop_unfinished(BmpRecovered *out, BmpSet *set)
 {
     for (guint i = out->records->len; i-- > 0;) {
         const BmpRecord *record = &g_array_index(out->records, BmpRecord, i);
-        g_autoptr(BmpBitmap) known = set ? bmp_set_find(set, record->name, NULL) : NULL;
-        BmpProblem *problem;
 
-        if (!record->unfinished || known)
-            continue;
-        bmp_recovered_problem(out, record->name, 0, false,
-                              "the backup that began this checkpoint did not end");
-        problem = g_ptr_array_index(out->reports, out->reports->len - 1);
-        problem->unfinished = true;
-        out->as_stored = false;
-        g_array_remove_index(out->records, i); /* cleared by the array */
+        if (record->unfinished && report_unfinished(out, set, record->name))
+            g_array_remove_index(out->records, i); /* cleared by the array */
     }
+    for (guint i = 0; i < out->noted->len; i++)
+        report_unfinished(out, set, out->noted->pdata[i]);
 }

@@ -44,6 +44,8 @@ void bmp_store_free(BmpStore *store)
     pthread_mutex_destroy(&store->ticking);
     pthread_mutex_destroy(&store->lock);
     g_free(store->failure);
+    if (store->note)
+        g_byte_array_unref(store->note);
     g_free(store->path);
     g_free(store->layer);
     g_free(store);

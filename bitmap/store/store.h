@@ -158,6 +158,12 @@ bool bmp_set_has_persistent(BmpSet *set);
  * what a record calls clean is on the medium before the record is. For several sets all or none,
  * also after a crash. false: nothing has changed in any store; take the change back. */
 bool bmp_set_commit(BmpSet *const *sets, size_t n, GError **error);
+/* A backup is about to begin a bitmap of that name, persistent and unfinished, in a change that is
+ * not committed. Should the daemon die, the next opening reports it, as it does those that were
+ * committed; after a loss of power only if the note has reached the medium, as this waits for
+ * nothing. NULL: those alone that the set has. Not within a change. false: there is no store that
+ * can note it, so it is to be committed. */
+bool bmp_set_note_backup(BmpSet *set, const char *checkpoint);
 /* Within a change: what enabled bitmaps say is not to be believed any more: they are
  * inconsistent. */
 void bmp_set_distrust(BmpSet *set, const char *why);

@@ -42,8 +42,9 @@ typedef struct BmpStore {
 
     pthread_mutex_t ticking; /* held by a tick, and by commits, which change the journal */
     pthread_mutex_t lock;
-    bool failed;   /* atomic; under the lock */
-    char *failure; /* under the lock */
+    bool failed;      /* atomic; under the lock */
+    char *failure;    /* under the lock */
+    GByteArray *note; /* under the lock: what a commit has yet to store (note.c); or NULL */
 } BmpStore;
 
 /* ---- file.c: the file. All: true or *error */
@@ -111,6 +112,7 @@ typedef struct BmpRecovered {
     bool as_stored;      /* the records are what the catalogue on the medium says */
     GArray *records;     /* BmpRecord */
     GPtrArray *reports;  /* Problem */
+    GPtrArray *noted;    /* char *: bitmaps that backups had begun and nobody has stored */
 } BmpRecovered;
 
 typedef struct BmpProblem {
@@ -151,6 +153,14 @@ bool bmp_store_commit(BmpStore *store, BmpStoreState state, GError **error);
 /* The same for records that no set has: a file at @path, which may be there already. */
 bool bmp_store_write_new(BmpStore *store, const BmpRecord *records, size_t n, BmpStoreState state,
                          GError **error);
+
+/* ---- note.c */
+
+/* There is one: writes it as of the state in force; whether it could be. The lock is held. */
+bool bmp_note_write(BmpStore *store);
+void bmp_note_clear(BmpStore *store);
+/* What the note says of the state that @super stands for: names; g_ptr_array_unref. */
+GPtrArray *bmp_note_read(const TmSys *sys, int fd, const BmpSuper *super);
 
 /* ---- image.c */
 

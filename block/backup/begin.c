@@ -138,18 +138,18 @@ static void hold_bitmaps(Backup *b)
     }
 }
 
-/* All disks or none. */
-static bool change_bitmaps(Backup *b, const BlkBackupBegin *o, BlkNode *const *nodes,
+/* All disks or none. @store: their stores follow at once. */
+static bool change_bitmaps(Backup *b, const BlkBackupBegin *o, BlkNode *const *nodes, bool store,
                            GError **error)
 {
     g_autoptr(BlkBitmapChanges) changes = blk_bitmap_changes_new();
     bool ok = true;
 
-    blk_bitmaps_change_begin(nodes, b->n);
+    (store ? blk_bitmaps_change_begin : blk_bitmaps_instant_begin)(nodes, b->n);
     b->instant = now();
     for (size_t i = 0; ok && i < b->n; i++)
         ok = begin_bitmaps(&b->disks[i], o, changes, error);
-    ok = ok && blk_bitmaps_commit(nodes, b->n, error);
+    ok = ok && (!store || blk_bitmaps_commit(nodes, b->n, error));
     if (ok) {
         hold_bitmaps(b);
     } else {
@@ -159,28 +159,48 @@ static bool change_bitmaps(Backup *b, const BlkBackupBegin *o, BlkNode *const *n
             g_clear_pointer(&b->disks[i].checkpoint, bmp_bitmap_unref);
         }
     }
-    blk_bitmaps_change_end(nodes, b->n);
+    (store ? blk_bitmaps_change_end : blk_bitmaps_instant_end)(nodes, b->n);
     return ok;
+}
+
+/* Whether the checkpoints can wait to be stored until the backup has succeeded. Not where a disk
+ * has no store yet: who finds the disk after a crash is to learn of the backup. */
+static bool note_checkpoints(const Backup *b, const BlkBackupBegin *o)
+{
+    bool ok = true;
+
+    for (size_t i = 0; ok && o->checkpoint && !o->transient && i < b->n; i++)
+        ok = blk_bitmaps_note_backup(b->disks[i].node, o->checkpoint);
+    return ok;
+}
+
+/* Those of backups that were there before stay. */
+static void take_notes_back(const Backup *b)
+{
+    for (size_t i = 0; i < b->n; i++)
+        blk_bitmaps_note_backup(b->disks[i].node, NULL);
 }
 
 static bool at_one_instant(Backup *b, const BlkBackupBegin *o, GError **error)
 {
     g_autofree BlkNode **nodes = blk_backup_nodes(b), **filters = g_new(BlkNode *, b->n);
+    bool store = !note_checkpoints(b, o), ok;
     BlkHold *held;
-    bool ok;
 
     for (size_t i = 0; i < b->n; i++) {
         filters[i] = b->disks[i].filter;
         /* So that the commit has little to wait for; it reports a failure. */
-        if (o->checkpoint && !blk_node_read_only(nodes[i]))
+        if (store && !blk_node_read_only(nodes[i]))
             blk_node_flush(nodes[i]);
     }
     held = blk_hold_begin(nodes, b->n);
     ok = blk_filters_insert(filters, b->n, error);
     for (size_t i = 0; i < b->n; i++)
         b->disks[i].inserted = ok;
-    ok = ok && change_bitmaps(b, o, nodes, error);
+    ok = ok && change_bitmaps(b, o, nodes, store, error);
     blk_hold_end(held);
+    if (!ok)
+        take_notes_back(b);
     return ok;
 }
 

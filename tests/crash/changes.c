@@ -245,6 +245,33 @@ void workload_change(Run *run)
     flight_end(run, done);
 }
 
+void workload_begin(Run *run, Disk *disk)
+{
+    BmpAddOptions options = { .granularity = 65536, .persistent = true, .unfinished = true };
+    g_autofree char *name = g_strdup_printf("b%u", (unsigned)rng_below(&run->rng, 12));
+    ModelBitmap *added, *from;
+    g_autoptr(BmpBitmap) frozen = NULL;
+
+    if (disk->model.n == MODEL_BITMAPS || model_find(&disk->model, name) ||
+        !bmp_set_note_backup(disk->set, name) || run->adopted)
+        return;
+    flight_begin(run);
+    begin(&disk, 1, false);
+    bmp_bitmap_unref(bmp_set_add(disk->set, name, &options, NULL));
+    added = model_add(&disk->after, name, 16, true, true);
+    added->unfinished = true;
+    begins(disk, added);
+    from = &disk->after.bitmaps[rng_below(&run->rng, disk->after.n)];
+    if (from != added && !from->frozen && !from->inconsistent) {
+        frozen = find(disk, from);
+        model_freeze(from, &disk->unflushed, &disk->lost);
+        if (!bmp_bitmap_freeze(frozen, false, NULL))
+            run_fail(run, "%s can't be frozen", from->name);
+    }
+    begin(&disk, 1, true);
+    flight_end(run, true);
+}
+
 void workload_resize(Run *run, Disk *disk)
 {
     uint64_t size = 512 * (1 + rng_below(&run->rng, MODEL_SIZE_MAX / 512));
@@ -289,7 +316,7 @@ void workload_lose(Run *run, Disk *disk)
     for (unsigned i = 0; i < disk->model.n && !bmp_set_lossy(disk->set); i++) {
         ModelBitmap *b = &disk->model.bitmaps[i];
 
-        if (b->enabled && !b->persistent)
+        if (b->enabled && (!b->persistent || b->unfinished))
             model_fill(&disk->model, b);
     }
     run->version++;

@@ -398,8 +398,10 @@ static void step(Run *run)
         tick(run, disk);
     else if (what < 70)
         cold(run, disk);
-    else if (what < 88)
+    else if (what < 85)
         workload_change(run);
+    else if (what < 88)
+        workload_begin(run, disk);
     else if (what < 91)
         workload_resize(run, disk);
     else if (what < 94)

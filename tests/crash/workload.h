@@ -13,6 +13,8 @@ bool workload_commit(Run *run, Disk *const *disks, unsigned n);
 
 /* changes.c: a change or a transaction of one to four operations; a resize; an empty one. */
 void workload_change(Run *run);
+/* A backup begins, of which the store has a note only. */
+void workload_begin(Run *run, Disk *disk);
 void workload_resize(Run *run, Disk *disk);
 /* Passes a failed flush to the set. */
 void workload_lose(Run *run, Disk *disk);

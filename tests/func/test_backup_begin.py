@@ -106,6 +106,13 @@ class Load:
             w.shown_at(images, least, most)
 
 
+def disk_file(tmp):
+    path = os.path.join(tmp, "f.img")
+    with open(path, "wb") as f:
+        f.truncate(SIZE)
+    return "--blockdev", "driver=file,node-name=f,filename=%s" % path
+
+
 def scratch(tmp, **more):
     path = os.path.join(tmp, "scratch")
     os.makedirs(path, exist_ok=True)
@@ -248,6 +255,28 @@ def ends(tmp):
         equal(count(d, "third"), 65536)
         h.shutdown()
         nothing_left(d, tmp)
+
+
+@test
+def without_a_flush(tmp):
+    "a begin flushes nothing; if a flush fails before the end, what began then is dirty everywhere"
+    with Daemon(tmp, *disk_file(tmp)) as d:
+        d.qmp("blockdev-add", {  # the first flush after the first write fails
+            "driver": "blkdebug", "node-name": "disk0", "image": "f", "bitmap-store": os.path.join(tmp, "store"),
+            "set-state": [{"event": "pwritev", "state": 1, "new_state": 2}],
+            "inject-error": [{"event": "flush_to_disk", "iotype": "flush", "state": 2, "once": True}]})
+        d.qmp("block-export-add", {"type": "nbd", "id": "exp-disk0", "node-name": "disk0", "name": "disk0",
+                                   "writable": True})
+        add(d, "from")
+        h = d.nbd()
+        h.pwrite(b"a", 0)
+        begin(d, tmp, [("disk0", "from")], checkpoint="next")
+        h.pwrite(b"b", MIB)
+        equal(count(d, "next"), 65536)
+        end(d, True)
+        equal(names(d), ["next"])
+        equal(count(d, "next"), SIZE)
+        h.shutdown()
 
 
 @test

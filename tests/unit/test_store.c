@@ -77,15 +77,27 @@ START_TEST(transient_bitmaps_are_not_kept)
 }
 END_TEST
 
-/* A checkpoint that a backup has begun, as it begins: beside a bitmap that it rests on. */
-static void begin_checkpoint(Disk *d, const char *name)
+static void add_checkpoint(Disk *d, const char *name, bool commit)
 {
     BmpAddOptions options = { .granularity = 65536, .persistent = true, .unfinished = true };
 
     bmp_set_change_begin(&d->set, 1);
     bmp_bitmap_unref(bmp_set_add(d->set, name, &options, NULL));
-    ck_assert(bmp_set_commit(&d->set, 1, NULL));
+    ck_assert(!commit || bmp_set_commit(&d->set, 1, NULL));
     bmp_set_change_end(&d->set, 1);
+}
+
+/* A checkpoint that a backup has begun, as it begins: beside a bitmap that it rests on. */
+static void begin_checkpoint(Disk *d, const char *name)
+{
+    add_checkpoint(d, name, true);
+}
+
+/* The same, and the store only has a note of it. */
+static void note_checkpoint(Disk *d, const char *name)
+{
+    ck_assert(bmp_set_note_backup(d->set, name));
+    add_checkpoint(d, name, false);
 }
 
 static bool finish(BmpBitmap *bitmap, GError **error)
@@ -129,6 +141,109 @@ START_TEST(a_checkpoint_of_a_backup_that_did_not_end_is_left_out)
 }
 END_TEST
 
+/* Noted only; twice; in the next commit, whatever it is for; when the disk has lost data. */
+START_TEST(a_checkpoint_that_was_only_noted_is_reported)
+{
+    Disk d;
+
+    disk_init(&d, size);
+    disk_open(&d);
+    disk_must_add(&d, "from", 65536, false);
+    for (unsigned i = 0; i < 4; i++) {
+        note_checkpoint(&d, "one");
+        if (i == 1)
+            note_checkpoint(&d, "two");
+        if (i == 2)
+            disk_must_add(&d, "other", 65536, false);
+        if (i == 3)
+            bmp_set_lose(d.set);
+        disk_mark(&d, i * MIB, 1);
+        disk_kill(&d);
+        disk_open(&d);
+        assert_says(d.reasons->str, "[one] the backup that began this checkpoint did not end");
+        ck_assert(i != 1 || strstr(d.reasons->str, "[two] the backup"));
+        ck_assert(!has(&d, "one") && !has(&d, "two"));
+        disk_kill(&d);
+        disk_open(&d);
+        ck_assert_ptr_null(strstr(d.reasons->str, "the backup"));
+    }
+    assert_dirty(&d, "from", "0-64 1024-1088 2048-2112 3072-3136");
+    disk_fini(&d);
+}
+END_TEST
+
+START_TEST(what_was_noted_and_has_ended_is_not_reported)
+{
+    Disk d;
+
+    disk_init(&d, size);
+    disk_open(&d);
+    disk_must_add(&d, "from", 65536, false);
+    for (unsigned i = 0; i < 3; i++) { /* with success, without, it never began */
+        if (i < 2)
+            note_checkpoint(&d, "checkpoint");
+        else
+            ck_assert(bmp_set_note_backup(d.set, "checkpoint") && bmp_set_note_backup(d.set, NULL));
+        disk_mark(&d, 0, 1);
+        if (i == 0)
+            disk_must(&d, "checkpoint", finish);
+        if (i == 1)
+            disk_must(&d, "checkpoint", bmp_bitmap_remove);
+        disk_kill(&d);
+        disk_open(&d);
+        ck_assert_uint_eq(d.degraded, 0);
+        if (i == 0) {
+            assert_dirty(&d, "checkpoint", "0-64");
+            disk_must(&d, "checkpoint", bmp_bitmap_remove);
+        }
+        ck_assert(!has(&d, "checkpoint"));
+    }
+    disk_fini(&d);
+}
+END_TEST
+
+/* It did not begin after a flush, as those do that are stored. */
+START_TEST(a_checkpoint_that_was_only_noted_is_dirty_when_its_disk_loses_data)
+{
+    Disk d;
+
+    disk_init(&d, size);
+    disk_open(&d);
+    disk_must_add(&d, "from", 65536, false);
+    disk_mark(&d, 0, 1);
+    note_checkpoint(&d, "checkpoint");
+    bmp_set_lose(d.set);
+    disk_must(&d, "checkpoint", finish);
+    ck_assert(disk_is_dirty(&d, "checkpoint", 40 * MIB));
+    assert_dirty(&d, "from", "0-64");
+    disk_kill(&d);
+    disk_open(&d);
+    ck_assert(disk_is_dirty(&d, "checkpoint", 0) && disk_is_dirty(&d, "checkpoint", 40 * MIB));
+    disk_fini(&d);
+}
+END_TEST
+
+START_TEST(only_a_sound_store_takes_a_note)
+{
+    g_autofree char *longest = g_strnfill(1023, 'n');
+    char name[] = "a";
+    Disk d;
+
+    disk_init(&d, size);
+    disk_open(&d);
+    ck_assert(!bmp_set_note_backup(d.set, "checkpoint")); /* there is none */
+    disk_must_add(&d, "from", 65536, false);
+    for (; *name < 'd'; ++*name) {
+        longest[0] = *name;
+        note_checkpoint(&d, longest);
+    }
+    ck_assert(!bmp_set_note_backup(d.set, longest)); /* no room */
+    bmp_set_distrust_store(d.set, "a test");
+    ck_assert(!bmp_set_note_backup(d.set, "checkpoint"));
+    disk_fini(&d);
+}
+END_TEST
+
 START_TEST(a_checkpoint_that_was_finished_stays)
 {
     Disk d;
@@ -152,16 +267,20 @@ START_TEST(a_checkpoint_stays_while_its_disk_is_opened_anew)
 
     disk_init(&d, size);
     disk_open(&d);
-    begin_checkpoint(&d, "checkpoint");
-    disk_mark(&d, 0, 1);
+    disk_must_add(&d, "from", 65536, false);
+    (_i ? note_checkpoint : begin_checkpoint)(&d, "checkpoint");
+    if (!_i) /* else there is nothing else to store */
+        disk_mark(&d, 0, 1);
     for (int i = 0; i < 2; i++) { /* to reading only, and back */
         ck_assert(bmp_set_rest_store(d.set, false));
         ck_assert(bmp_set_wake_store(d.set, !i, false, NULL));
     }
+    disk_mark(&d, 0, 1);
     assert_dirty(&d, "checkpoint", "0-64");
     ck_assert_uint_eq(d.degraded, 0);
     disk_kill(&d);
     disk_open(&d);
+    assert_says(d.reasons->str, "[checkpoint] the backup that began this checkpoint did not end");
     ck_assert(!has(&d, "checkpoint"));
     disk_fini(&d);
 }
@@ -562,8 +681,12 @@ int main(void)
     tcase_add_test(tc, transient_bitmaps_are_not_kept);
     tcase_add_test(tc, a_read_only_opening_writes_nothing);
     tcase_add_test(tc, a_checkpoint_of_a_backup_that_did_not_end_is_left_out);
+    tcase_add_test(tc, a_checkpoint_that_was_only_noted_is_reported);
+    tcase_add_test(tc, what_was_noted_and_has_ended_is_not_reported);
+    tcase_add_test(tc, a_checkpoint_that_was_only_noted_is_dirty_when_its_disk_loses_data);
+    tcase_add_test(tc, only_a_sound_store_takes_a_note);
     tcase_add_test(tc, a_checkpoint_that_was_finished_stays);
-    tcase_add_test(tc, a_checkpoint_stays_while_its_disk_is_opened_anew);
+    tcase_add_loop_test(tc, a_checkpoint_stays_while_its_disk_is_opened_anew, 0, 2);
     tcase_add_test(tc, a_store_has_one_writer);
     tcase_add_test(tc, r2_a_kill_is_exact);
     tcase_add_test(tc, r2_changes_before_a_kill_are_exact);
