@@ -9,6 +9,9 @@
  *                                 COUNT writes of a block at random places of the whole disk, or
  *                                 fewer when the time is up
  *   walk sprinkle URI COUNT       the same by trimming
+ *   walk guest URI SECONDS [DEPTH [SEED]]
+ *                                 writes at random places, and how long they took: percentiles, and
+ *                                 of each that took long, when it ended and how many us it took
  *   walk extents URI CONTEXT [N]  walks over CONTEXT from end to end, N times
  *
  * Prints one JSON object. Places come from a fixed seed: every server meets the same ones. */
@@ -125,6 +128,113 @@ static void touch_blocks(struct nbd_handle *nbd, const Work *work)
     printf("{\"writes\": %" PRIu64 ", \"seconds\": %.6f}\n", done, now() - began);
 }
 
+/* ---- guest */
+
+enum { DEPTH_MAX = 256, SLOW_MAX = 4096 };
+
+static const uint64_t slow_us = 2000;
+
+typedef struct Guest Guest;
+
+typedef struct Slot {
+    Guest *guest;
+    double began;
+    int busy;
+} Slot;
+
+/* Microseconds are counted exactly up to 64, and by 1/32 from there. */
+struct Guest {
+    Slot slots[DEPTH_MAX];
+    uint64_t writes, failed, max;
+    uint64_t counts[64 * 32];
+    struct {
+        double ended;
+        uint64_t us;
+    } slow[SLOW_MAX];
+    size_t n_slow;
+};
+
+static unsigned count_of(uint64_t us)
+{
+    unsigned shift = 0;
+
+    while (us >> shift >= 64)
+        shift++;
+    return shift * 32 + (unsigned)(us >> shift);
+}
+
+static uint64_t percentile(const Guest *guest, double part)
+{
+    uint64_t left = (uint64_t)((double)guest->writes * (1 - part));
+
+    for (unsigned i = 64 * 32; i-- > 0;) {
+        unsigned shift = i < 64 ? 0 : i / 32 - 1;
+
+        if (guest->counts[i] > left)
+            return (uint64_t)(i - shift * 32) << shift;
+        left -= guest->counts[i];
+    }
+    return 0;
+}
+
+static int guest_written(void *opaque, int *error)
+{
+    Slot *slot = opaque;
+    Guest *guest = slot->guest;
+    double ended = now();
+    uint64_t us = (uint64_t)((ended - slot->began) * 1e6);
+
+    slot->busy = 0;
+    guest->writes++;
+    guest->failed += *error != 0;
+    guest->max = us > guest->max ? us : guest->max;
+    guest->counts[count_of(us)]++;
+    if (us >= slow_us && guest->n_slow < SLOW_MAX) {
+        guest->slow[guest->n_slow].ended = ended;
+        guest->slow[guest->n_slow++].us = us;
+    }
+    return 1;
+}
+
+static void print_guest(const Guest *guest, double seconds)
+{
+    printf("{\"writes\": %" PRIu64 ", \"seconds\": %.6f, \"p50_us\": %" PRIu64
+           ", \"p99_us\": %" PRIu64 ", \"max_us\": %" PRIu64 ", \"slow\": [",
+           guest->writes, seconds, percentile(guest, 0.5), percentile(guest, 0.99), guest->max);
+    for (size_t i = 0; i < guest->n_slow; i++)
+        printf("%s[%.6f, %" PRIu64 "]", i ? ", " : "", guest->slow[i].ended, guest->slow[i].us);
+    printf("]}\n");
+}
+
+static void be_guest(struct nbd_handle *nbd, double seconds, int depth, uint64_t seed)
+{
+    static const char block[BLOCK] = "guest";
+    static Guest guest;
+    uint64_t blocks = (uint64_t)nbd_get_size(nbd) / BLOCK;
+    double began = now();
+
+    while (now() - began < seconds) {
+        for (int i = 0; i < depth; i++) {
+            Slot *slot = &guest.slots[i];
+            nbd_completion_callback done = { .callback = guest_written, .user_data = slot };
+
+            if (slot->busy)
+                continue;
+            *slot = (Slot){ &guest, now(), 1 };
+            if (nbd_aio_pwrite(nbd, block, BLOCK, random_next(&seed) % blocks * BLOCK, done, 0) < 0)
+                die("write");
+        }
+        drain(nbd, depth - 1);
+    }
+    drain(nbd, 0);
+    if (guest.failed) {
+        fprintf(stderr, "walk: %" PRIu64 " of %" PRIu64 " writes failed\n", guest.failed,
+                guest.writes);
+        exit(1);
+    }
+    print_guest(&guest, now() - began);
+}
+
 /* ---- extents */
 
 static int on_extents(void *opaque, const char *context, uint64_t offset, uint32_t *entries,
@@ -173,7 +283,8 @@ static int usage(void)
 {
     fprintf(stderr,
             "usage: walk dirty|trim URI RUNS STEP | scatter URI COUNT [DEPTH [SEED [SECONDS]]] | "
-            "sprinkle URI COUNT | extents URI CONTEXT [TIMES]\n");
+            "sprinkle URI COUNT | guest URI SECONDS [DEPTH [SEED]] | "
+            "extents URI CONTEXT [TIMES]\n");
     return 2;
 }
 
@@ -183,10 +294,12 @@ int main(int argc, char **argv)
     const char *mode = argc > 1 ? argv[1] : "";
     int extents = !strcmp(mode, "extents"), scatter = !strcmp(mode, "scatter");
     int sprinkle = !strcmp(mode, "sprinkle"), trim = !strcmp(mode, "trim");
+    int guest = !strcmp(mode, "guest");
     Work work = { .seed = 88172645463325252u, .depth = 64, .trim = trim || sprinkle };
 
     if (extents    ? argc != 4 && argc != 5
         : scatter  ? argc < 4 || argc > 7
+        : guest    ? argc < 4 || argc > 6
         : sprinkle ? argc != 4
                    : (!trim && strcmp(mode, "dirty")) || argc != 5)
         return usage();
@@ -199,6 +312,9 @@ int main(int argc, char **argv)
             return 1;
         }
         walk_extents(nbd, argv[3], argc == 5 ? number(argv[4]) : 1);
+    } else if (guest) {
+        be_guest(nbd, strtod(argv[3], NULL), argc > 4 ? (int)(number(argv[4]) % DEPTH_MAX) : 32,
+                 work.seed + (argc > 5 ? number(argv[5]) : 0));
     } else {
         work.count = number(argv[3]);
         if (scatter) {
