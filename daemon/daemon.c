@@ -118,7 +118,7 @@ bool daemon_init(Daemon *d, const GArray *options, const Sandbox *sandbox, GErro
     blk_graph_set_heal(d->graph, ask_heal, d);
     tm_mapping_guard_install();
     d->exports = blk_exports_new(d->graph);
-    d->server = nbds_server_new(d->exports);
+    d->servers = nbds_servers_new(d->exports);
     d->tick = g_timeout_add_seconds(1, tick, d);
     qmp.graph = d->graph;
     qmp.exports = d->exports;
@@ -283,7 +283,7 @@ bool daemon_apply(Daemon *d, const CmdOption *option, GError **error)
 /* The monitors' clients wait for the main loop. */
 void daemon_serve(Daemon *d)
 {
-    nbds_server_serve(d->server);
+    nbds_servers_serve(d->servers);
 }
 
 /* ---- ending */
@@ -296,7 +296,7 @@ bool daemon_finish(Daemon *d, GError **error)
         blk_graph_hurry(d->graph);
     if (d->qmp)
         blk_backups_end_all(qmp_context_backups(d->qmp), "the daemon has ended");
-    nbds_server_free(d->server);
+    nbds_servers_free(d->servers);
     if (d->exports)
         blk_exports_del_all(d->exports);
     if (d->qmp)

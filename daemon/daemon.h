@@ -6,7 +6,7 @@
 #include "daemon/cmdline.h"
 #include "daemon/sandbox.h"
 #include "qmp/monitor.h"
-#include "server/server.h"
+#include "server/servers.h"
 
 typedef struct Daemon {
     GMainLoop *loop;
@@ -14,7 +14,7 @@ typedef struct Daemon {
     BlkEngine *engine;
     BlkGraph *graph;
     BlkExports *exports;
-    NbdServer *server;
+    NbdsServers *servers;
     QmpContext *qmp;
     GHashTable *chardevs; /* id -> Chardev, see below */
     GPtrArray *monitors;  /* QmpMonitor */

@@ -276,10 +276,11 @@ GArray *nbds_inherited_new(void)
     return all;
 }
 
-static bool listen_fd(const NbdServer *server, const char *which, GArray *sockets, GError **error)
+static bool listen_fd(const NbdsServers *servers, const char *which, GArray *sockets,
+                      GError **error)
 {
-    for (guint i = 0; i < server->inherited->len; i++) {
-        const NbdsInherited *x = &g_array_index(server->inherited, NbdsInherited, i);
+    for (guint i = 0; i < servers->inherited->len; i++) {
+        const NbdsInherited *x = &g_array_index(servers->inherited, NbdsInherited, i);
         g_autofree char *number = g_strdup_printf("%d", x->fd);
         NbdsSocket s = { .shared = true };
 
@@ -303,7 +304,7 @@ static bool listen_fd(const NbdServer *server, const char *which, GArray *socket
 
 /* ---- all */
 
-bool nbds_address_listen(NbdServer *server, const BlkServerOptions *o, GArray *sockets,
+bool nbds_address_listen(NbdsServers *servers, const BlkServerOptions *o, GArray *sockets,
                          GError **error)
 {
     bool ok = false;
@@ -319,7 +320,7 @@ bool nbds_address_listen(NbdServer *server, const BlkServerOptions *o, GArray *s
         ok = listen_vsock(o, sockets, error);
         break;
     case BLK_ADDRESS_FD:
-        ok = listen_fd(server, o->fd, sockets, error);
+        ok = listen_fd(servers, o->fd, sockets, error);
         break;
     }
     for (guint i = 0; !ok && i < sockets->len; i++)

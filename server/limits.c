@@ -57,10 +57,10 @@ static bool working(const NbdsSession *s, bool ended)
 
 static bool crammed(const NbdsSession *s)
 {
-    const BlkServerLimits *l = &s->service->limits;
+    const BlkServerLimits *l = &s->server->limits;
 
     return l->bytes_in_flight_total && __atomic_load_n(&s->held, __ATOMIC_RELAXED) &&
-           __atomic_load_n(&s->service->held, __ATOMIC_RELAXED) > (int64_t)l->bytes_in_flight_total;
+           __atomic_load_n(&s->server->held, __ATOMIC_RELAXED) > (int64_t)l->bytes_in_flight_total;
 }
 
 static int64_t patience(const BlkServerLimits *l)
@@ -80,9 +80,9 @@ static bool hung_up(const NbdsSession *s)
  * there is less of it: whoever fills a server without opening anything does not keep it. */
 static bool overdue(const NbdsSession *s, int64_t now)
 {
-    int64_t limit = s->service->limits.handshake_seconds * G_USEC_PER_SEC;
+    int64_t limit = s->server->limits.handshake_seconds * G_USEC_PER_SEC;
 
-    if (nbds_service_full(s->service))
+    if (nbds_server_full(s->server))
         limit /= HASTE;
     return limit && now - s->born >= limit;
 }
@@ -90,7 +90,7 @@ static bool overdue(const NbdsSession *s, int64_t now)
 /* Under the lock. */
 static void check(NbdsSession *s, int64_t now)
 {
-    const BlkServerLimits *l = &s->service->limits;
+    const BlkServerLimits *l = &s->server->limits;
     bool ended = __atomic_load_n(&s->ended, __ATOMIC_RELAXED);
     uint64_t moved = __atomic_load_n(&s->received, __ATOMIC_RELAXED) +
                      __atomic_load_n(&s->sent, __ATOMIC_RELAXED);
@@ -115,11 +115,11 @@ static void check(NbdsSession *s, int64_t now)
 
 /* Under the lock: those that wait for room in their sockets and have no descriptor for it. They
  * stay alive, as they hold the writer's reference. */
-static GPtrArray *writers(NbdServer *server)
+static GPtrArray *writers(NbdsServers *servers)
 {
     GPtrArray *found = g_ptr_array_new();
 
-    for (NbdsSession *s = server->sessions; s; s = s->next) {
+    for (NbdsSession *s = servers->sessions; s; s = s->next) {
         if (__atomic_exchange_n(&s->retry, false, __ATOMIC_ACQUIRE))
             g_ptr_array_add(found, s);
     }
@@ -128,7 +128,7 @@ static GPtrArray *writers(NbdServer *server)
 
 static void clock_ready(BlkSource *source, uint32_t events)
 {
-    NbdServer *server = (NbdServer *)((char *)source - offsetof(NbdServer, clock));
+    NbdsServers *servers = (NbdsServers *)((char *)source - offsetof(NbdsServers, clock));
     int64_t now = g_get_monotonic_time();
     g_autoptr(GPtrArray) again = NULL;
     bool stopping;
@@ -136,64 +136,64 @@ static void clock_ready(BlkSource *source, uint32_t events)
 
     if (read(source->fd, &n, sizeof(n)) < 0 && errno != EAGAIN)
         return; /* not with a timer */
-    pthread_mutex_lock(&server->lock);
-    for (NbdsSession *s = server->sessions; s; s = s->next)
+    pthread_mutex_lock(&servers->lock);
+    for (NbdsSession *s = servers->sessions; s; s = s->next)
         check(s, now);
-    nbds_listen_resume(server);
-    server->events_left = NBDS_EVENTS_MAX;
-    again = writers(server);
-    pthread_mutex_unlock(&server->lock);
+    nbds_listen_resume(servers);
+    servers->events_left = NBDS_EVENTS_MAX;
+    again = writers(servers);
+    pthread_mutex_unlock(&servers->lock);
     for (guint i = 0; i < again->len; i++) {
         NbdsSession *s = again->pdata[i];
 
         nbds_output_ready(&s->writer, EPOLLOUT);
     }
-    pthread_mutex_lock(&server->lock);
-    stopping = server->clock_stopping;
+    pthread_mutex_lock(&servers->lock);
+    stopping = servers->clock_stopping;
     if (!stopping)
-        blk_engine_arm(server->engine, source, EPOLLIN);
-    pthread_mutex_unlock(&server->lock);
+        blk_engine_arm(servers->engine, source, EPOLLIN);
+    pthread_mutex_unlock(&servers->lock);
     if (!stopping)
         return;
-    blk_engine_remove(server->engine, source);
-    pthread_mutex_lock(&server->lock);
+    blk_engine_remove(servers->engine, source);
+    pthread_mutex_lock(&servers->lock);
     close(source->fd);
     source->fd = -1;
-    pthread_cond_broadcast(&server->changed);
-    pthread_mutex_unlock(&server->lock);
+    pthread_cond_broadcast(&servers->changed);
+    pthread_mutex_unlock(&servers->lock);
 }
 
-bool nbds_clock_start(NbdServer *server, GError **error)
+bool nbds_clock_start(NbdsServers *servers, GError **error)
 {
     const struct itimerspec second = { { 1, 0 }, { 1, 0 } };
     int err = 0;
 
-    if (server->clock.fd >= 0)
+    if (servers->clock.fd >= 0)
         return true;
-    server->events_left = NBDS_EVENTS_MAX;
-    server->clock.ready = clock_ready;
-    server->clock.fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-    if (server->clock.fd < 0 || timerfd_settime(server->clock.fd, 0, &second, NULL) < 0)
+    servers->events_left = NBDS_EVENTS_MAX;
+    servers->clock.ready = clock_ready;
+    servers->clock.fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    if (servers->clock.fd < 0 || timerfd_settime(servers->clock.fd, 0, &second, NULL) < 0)
         err = -errno;
     if (!err)
-        err = blk_engine_add(server->engine, &server->clock, EPOLLIN);
+        err = blk_engine_add(servers->engine, &servers->clock, EPOLLIN);
     if (!err)
         return true;
-    if (server->clock.fd >= 0)
-        close(server->clock.fd);
-    server->clock.fd = -1;
+    if (servers->clock.fd >= 0)
+        close(servers->clock.fd);
+    servers->clock.fd = -1;
     return tm_error_set_errno(error, -err, "cannot make a timer");
 }
 
-void nbds_clock_stop(NbdServer *server)
+void nbds_clock_stop(NbdsServers *servers)
 {
     const struct itimerspec now = { .it_value = { 0, 1 } };
-    TM_GUARD(&server->lock);
+    TM_GUARD(&servers->lock);
 
-    if (server->clock.fd < 0)
+    if (servers->clock.fd < 0)
         return;
-    server->clock_stopping = true;
-    timerfd_settime(server->clock.fd, 0, &now, NULL);
-    while (server->clock.fd >= 0)
-        pthread_cond_wait(&server->changed, &server->lock);
+    servers->clock_stopping = true;
+    timerfd_settime(servers->clock.fd, 0, &now, NULL);
+    while (servers->clock.fd >= 0)
+        pthread_cond_wait(&servers->changed, &servers->lock);
 }

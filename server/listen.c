@@ -2,18 +2,18 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* server/listen.c: listening sockets, accepting, and the places that there are for connections.
  *
- * A connection takes a place of its service before it is accepted, so that there are never more
+ * A connection takes a place of its server before it is accepted, so that there are never more
  * than max-connections. Descriptors: a session may need two (its socket, and a second one to wait
  * for room in it), and images and monitors need some too. No more connections are taken than leave
  * enough for that.
  *
- * A listener is a source of the engine. It is not armed while its service is full or the process is
+ * A listener is a source of the engine. It is not armed while its server is full or the process is
  * short of descriptors; a session that ends, or the clock (limits.c), arms it again. To end, the
  * socket is shut down, which wakes the listener wherever it is, and it closes itself. A socket that
  * others have too must not be shut down: such a listener is woken through an epoll set of its own,
  * which holds the socket and an event.
  *
- * Invariant: a listener's state changes under server->lock; an ARMED one always comes back to
+ * Invariant: a listener's state changes under servers->lock; an ARMED one always comes back to
  * accept_ready(), a PAUSED one only by nbds_listen_resume() or nbds_listen_stop(). */
 #include "server/server_internal.h"
 
@@ -37,7 +37,7 @@ typedef enum { ARMED, PAUSED } State;
 
 struct NbdsListener {
     BlkSource source; /* of the socket, or of the set */
-    NbdsService *service;
+    NbdsServer *server;
     NbdsListener *next;
     State state;
     bool stopping;
@@ -58,9 +58,9 @@ static rlim_t descriptors(void)
 }
 
 /* Under the lock. */
-static bool crowded(const NbdServer *server)
+static bool crowded(const NbdsServers *servers)
 {
-    return 2 * ((rlim_t)server->n_sessions + 1) > descriptors();
+    return 2 * ((rlim_t)servers->n_sessions + 1) > descriptors();
 }
 
 /* New ones are the lowest that are free. */
@@ -69,30 +69,30 @@ bool nbds_descriptor_spare(int fd)
     return (rlim_t)fd < descriptors();
 }
 
-NbdsPlace nbds_service_enter(NbdsService *service)
+NbdsPlace nbds_server_enter(NbdsServer *server)
 {
-    TM_GUARD(&service->server->lock);
+    TM_GUARD(&server->servers->lock);
 
-    if (nbds_service_full(service))
+    if (nbds_server_full(server))
         return NBDS_FULL;
-    if (crowded(service->server))
+    if (crowded(server->servers))
         return NBDS_CROWDED;
-    service->n_sessions++;
-    service->server->n_sessions++;
+    server->n_sessions++;
+    server->servers->n_sessions++;
     return NBDS_PLACE;
 }
 
-bool nbds_service_room(const NbdsService *service)
+bool nbds_server_room(const NbdsServer *server)
 {
-    return !nbds_service_full(service) && !crowded(service->server);
+    return !nbds_server_full(server) && !crowded(server->servers);
 }
 
-void nbds_service_unref(NbdsService *service)
+void nbds_server_unref(NbdsServer *server)
 {
-    if (--service->refs)
+    if (--server->refs)
         return;
-    g_free(service->id);
-    g_free(service);
+    g_free(server->id);
+    g_free(server);
 }
 
 /* ---- accepting */
@@ -121,7 +121,7 @@ static bool descriptor_to_spare(const NbdsListener *l)
 static NbdsPlace accept_some(NbdsListener *l)
 {
     for (int i = 0; i < ACCEPT_MAX; i++) {
-        NbdsPlace place = descriptor_to_spare(l) ? nbds_service_enter(l->service) : NBDS_CROWDED;
+        NbdsPlace place = descriptor_to_spare(l) ? nbds_server_enter(l->server) : NBDS_CROWDED;
         int fd;
 
         if (place != NBDS_PLACE)
@@ -130,12 +130,12 @@ static NbdsPlace accept_some(NbdsListener *l)
         if (fd < 0) {
             int err = errno;
 
-            nbds_service_leave(l->service, false);
+            nbds_server_leave(l->server, false);
             return err == EMFILE || err == ENFILE || err == ENOBUFS || err == ENOMEM ? NBDS_CROWDED
                                                                                      : NBDS_PLACE;
         }
         configure(fd);
-        l->service->accepted(l->service, fd);
+        l->server->accepted(l->server, fd);
     }
     return NBDS_PLACE;
 }
@@ -152,64 +152,64 @@ static void listener_free(NbdsListener *l)
 
 static void finish(NbdsListener *l)
 {
-    NbdsService *service = l->service;
-    NbdServer *server = service->server;
-    NbdsListener **at = &service->listeners;
+    NbdsServer *server = l->server;
+    NbdsServers *servers = server->servers;
+    NbdsListener **at = &server->listeners;
 
-    blk_engine_remove(server->engine, &l->source);
-    pthread_mutex_lock(&server->lock);
+    blk_engine_remove(servers->engine, &l->source);
+    pthread_mutex_lock(&servers->lock);
     while (*at != l)
         at = &(*at)->next;
     *at = l->next;
     listener_free(l);
-    pthread_cond_broadcast(&server->changed);
-    pthread_mutex_unlock(&server->lock);
+    pthread_cond_broadcast(&servers->changed);
+    pthread_mutex_unlock(&servers->lock);
 }
 
 static void accept_ready(BlkSource *source, uint32_t events)
 {
     NbdsListener *l = (NbdsListener *)source;
-    NbdServer *server = l->service->server;
+    NbdsServers *servers = l->server->servers;
     NbdsPlace place = accept_some(l);
     bool stopping;
 
-    pthread_mutex_lock(&server->lock);
+    pthread_mutex_lock(&servers->lock);
     stopping = l->stopping;
-    if (place == NBDS_CROWDED || nbds_service_full(l->service))
+    if (place == NBDS_CROWDED || nbds_server_full(l->server))
         l->state = PAUSED;
     else if (!stopping)
-        blk_engine_arm(server->engine, source, EPOLLIN);
-    pthread_mutex_unlock(&server->lock);
+        blk_engine_arm(servers->engine, source, EPOLLIN);
+    pthread_mutex_unlock(&servers->lock);
     if (stopping)
         finish(l);
 }
 
-void nbds_listen_resume(NbdServer *server)
+void nbds_listen_resume(NbdsServers *servers)
 {
-    for (NbdsService *service = server->services; service; service = service->next) {
-        if (nbds_service_full(service))
+    for (NbdsServer *server = servers->list; server; server = server->next) {
+        if (nbds_server_full(server))
             continue;
-        for (NbdsListener *l = service->listeners; l; l = l->next) {
+        for (NbdsListener *l = server->listeners; l; l = l->next) {
             if (l->state != PAUSED || l->stopping)
                 continue;
             l->state = ARMED;
-            blk_engine_arm(server->engine, &l->source, EPOLLIN);
+            blk_engine_arm(servers->engine, &l->source, EPOLLIN);
         }
     }
 }
 
-void nbds_service_leave(NbdsService *service, bool session)
+void nbds_server_leave(NbdsServer *server, bool session)
 {
-    NbdServer *server = service->server;
-    TM_GUARD(&server->lock);
+    NbdsServers *servers = server->servers;
+    TM_GUARD(&servers->lock);
 
-    service->n_sessions--;
     server->n_sessions--;
+    servers->n_sessions--;
     if (session) {
-        nbds_listen_resume(server);
-        nbds_service_unref(service);
+        nbds_listen_resume(servers);
+        nbds_server_unref(server);
     }
-    pthread_cond_broadcast(&server->changed);
+    pthread_cond_broadcast(&servers->changed);
 }
 
 /* Under the lock. */
@@ -221,23 +221,23 @@ static void wake(NbdsListener *l)
         shutdown(l->socket.fd, SHUT_RDWR);
     if (l->state == PAUSED) {
         l->state = ARMED;
-        blk_engine_arm(l->service->server->engine, &l->source, EPOLLIN);
+        blk_engine_arm(l->server->servers->engine, &l->source, EPOLLIN);
     }
 }
 
-void nbds_listen_stop(NbdsService *service)
+void nbds_listen_stop(NbdsServer *server)
 {
-    NbdServer *server = service->server;
+    NbdsServers *servers = server->servers;
 
-    pthread_mutex_lock(&server->lock);
-    for (NbdsListener *l = service->listeners; l; l = l->next) {
+    pthread_mutex_lock(&servers->lock);
+    for (NbdsListener *l = server->listeners; l; l = l->next) {
         tm_socket_file_remove(&l->socket.file);
         l->stopping = true;
         wake(l);
     }
-    while (service->listeners)
-        pthread_cond_wait(&server->changed, &server->lock);
-    pthread_mutex_unlock(&server->lock);
+    while (server->listeners)
+        pthread_cond_wait(&servers->changed, &servers->lock);
+    pthread_mutex_unlock(&servers->lock);
 }
 
 /* ---- beginning */
@@ -264,24 +264,24 @@ static int make_set(NbdsListener *l)
 }
 
 /* Takes @socket if it succeeds. 0 or -errno. */
-static int listener_add(NbdsService *service, const NbdsSocket *socket)
+static int listener_add(NbdsServer *server, const NbdsSocket *socket)
 {
     NbdsListener *l = g_new0(NbdsListener, 1);
     int err = 0;
 
     l->source = (BlkSource){ .fd = socket->fd, .ready = accept_ready };
-    l->service = service;
+    l->server = server;
     l->socket = *socket;
     l->wake = -1;
     if (socket->shared)
         err = make_set(l);
     if (!err) {
-        TM_GUARD(&service->server->lock);
+        TM_GUARD(&server->servers->lock);
 
-        err = blk_engine_add(service->server->engine, &l->source, EPOLLIN);
+        err = blk_engine_add(server->servers->engine, &l->source, EPOLLIN);
         if (!err) {
-            l->next = service->listeners;
-            service->listeners = l;
+            l->next = server->listeners;
+            server->listeners = l;
             return 0;
         }
     }
@@ -293,18 +293,18 @@ static int listener_add(NbdsService *service, const NbdsSocket *socket)
     return err;
 }
 
-bool nbds_listen(NbdsService *service, const BlkServerOptions *options, NbdsAcceptedFn accepted,
+bool nbds_listen(NbdsServer *server, const BlkServerOptions *options, NbdsAcceptedFn accepted,
                  GError **error)
 {
     g_autoptr(GArray) sockets = g_array_new(FALSE, FALSE, sizeof(NbdsSocket));
     int err = 0;
     guint i;
 
-    service->accepted = accepted;
-    if (!nbds_address_listen(service->server, options, sockets, error))
+    server->accepted = accepted;
+    if (!nbds_address_listen(server->servers, options, sockets, error))
         return false;
     for (i = 0; i < sockets->len; i++) {
-        err = listener_add(service, &g_array_index(sockets, NbdsSocket, i));
+        err = listener_add(server, &g_array_index(sockets, NbdsSocket, i));
         if (err)
             break;
     }
@@ -312,15 +312,15 @@ bool nbds_listen(NbdsService *service, const BlkServerOptions *options, NbdsAcce
         return true;
     for (; i < sockets->len; i++)
         nbds_socket_close(&g_array_index(sockets, NbdsSocket, i));
-    nbds_listen_stop(service);
+    nbds_listen_stop(server);
     return tm_error_set_errno(error, -err, "cannot wait for connections");
 }
 
-json_object *nbds_listen_addresses(const NbdsService *service)
+json_object *nbds_listen_addresses(const NbdsServer *server)
 {
     json_object *all = json_object_new_array();
 
-    for (NbdsListener *l = service->listeners; l; l = l->next)
+    for (NbdsListener *l = server->listeners; l; l = l->next)
         json_object_array_add(all, nbds_address_bound(l->socket.fd));
     return all;
 }

@@ -1,131 +1,136 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* server/server.c: the server object, and its place in the registry of exports. */
+/* server/server.c: one NBD server, as clients see it, with an id, sockets and limits.
+ *
+ * They share threads, buffers and the exports' registry; an export says which of them show it. */
 #include "server/nbd/nbd_internal.h"
 
+#include "object/tls_creds.h"
+#include "util/error.h"
+#include "util/json.h"
 #include "util/sync.h"
-
-#include <sys/mman.h>
-
-/* ---- BlkServer */
-
-static bool server_start(void *opaque, const BlkServerOptions *options, GError **error)
-{
-    return nbds_service_start(opaque, options, error);
-}
-
-static void server_stop(void *opaque, const char *id)
-{
-    nbds_service_stop(opaque, id);
-}
-
-static bool server_running(void *opaque, const char *id)
-{
-    return nbds_service_find(opaque, id) != NULL;
-}
-
-static void server_disconnect(void *opaque, BlkExport *x)
-{
-    nbds_sessions_cut(opaque, NULL, x, NBDS_REASON_EXPORT);
-}
-
-static json_object *server_query(void *opaque)
-{
-    return nbds_service_query(opaque);
-}
-
-static json_object *server_query_sessions(void *opaque)
-{
-    return nbds_sessions_query(opaque);
-}
-
-static void server_counts(void *opaque, BlkExport *x, BlkCounts *sum)
-{
-    nbds_sessions_counts(opaque, x, sum);
-}
-
-static bool server_session_disconnect(void *opaque, uint64_t id, GError **error)
-{
-    return nbds_sessions_disconnect(opaque, id, error);
-}
 
 /* ---- life */
 
-NbdServer *nbds_server_new(BlkExports *exports)
+NbdsServer *nbds_server_find(NbdsServers *servers, const char *id)
 {
-    NbdServer *server = g_new0(NbdServer, 1);
-    BlkServer operations = {
-        .type = "nbd",
-        .start = server_start,
-        .stop = server_stop,
-        .running = server_running,
-        .disconnect = server_disconnect,
-        .query_servers = server_query,
-        .query_sessions = server_query_sessions,
-        .counts = server_counts,
-        .session_disconnect = server_session_disconnect,
-        .opaque = server,
-    };
+    NbdsServer *server = servers->list;
 
-    server->exports = exports;
-    server->engine = blk_graph_engine(blk_exports_graph(exports));
-    pthread_mutex_init(&server->lock, NULL);
-    pthread_mutex_init(&server->pool_lock, NULL);
-    pthread_cond_init(&server->changed, NULL);
-    server->clock.fd = -1;
-    server->inherited = nbds_inherited_new();
-    blk_exports_set_server(exports, &operations);
+    while (server && id && !g_str_equal(server->id, id))
+        server = server->next;
     return server;
 }
 
-void nbds_server_serve(NbdServer *server)
+/* Under the lock, once others know it: so that the objects can be deleted at once. */
+static void drop_tls(NbdsServer *server)
 {
-    TM_GUARD(&server->lock);
-
-    server->serving = true;
-    nbds_listen_resume(server);
+    g_clear_pointer(&server->tls_creds, tm_object_unref);
+    g_clear_pointer(&server->tls_authz, tm_object_unref);
 }
 
-static void free_pools(NbdServer *server)
+static bool find_tls(NbdsServer *server, const BlkServerOptions *o, GError **error)
 {
-    while (server->batches) {
-        NbdsBatch *batch = server->batches;
+    TmObjects *objects = blk_exports_objects(server->servers->exports);
 
-        server->batches = batch->next;
-        if (batch->chunk) {
-            munmap(batch->chunk->data, batch->chunk->cap);
-            g_free(batch->chunk);
-        }
-        g_free(batch);
+    server->tls = o->tls_creds != NULL;
+    server->tls_required = server->tls && o->tls_required;
+    if (o->tls_authz && !server->tls_required)
+        return tm_error_set(error, "tls-authz '%s' needs tls-creds, and tls-required=on",
+                            o->tls_authz);
+    if (o->tls_creds) {
+        server->tls_creds = tm_objects_get(objects, o->tls_creds, TM_OBJECT_TLS_CREDS, error);
+        if (!server->tls_creds || !tm_tls_creds_server(server->tls_creds, error))
+            return false;
     }
-    for (int kind = 0; kind < 2; kind++) {
-        NbdsChunk *chunk;
+    if (o->tls_authz)
+        server->tls_authz = tm_objects_get(objects, o->tls_authz, TM_OBJECT_AUTHZ, error);
+    return !o->tls_authz || server->tls_authz;
+}
 
-        while ((chunk = server->chunks[kind].first)) {
-            server->chunks[kind].first = chunk->next;
-            munmap(chunk->data, chunk->cap);
-            g_free(chunk);
-        }
+/* Takes it out of the list and ends its sessions, soon. */
+static void stop(NbdsServer *server)
+{
+    NbdsServers *servers = server->servers;
+    NbdsServer **at = &servers->list;
+
+    pthread_mutex_lock(&servers->lock);
+    while (*at != server)
+        at = &(*at)->next;
+    *at = server->next;
+    drop_tls(server);
+    pthread_mutex_unlock(&servers->lock);
+    nbds_listen_stop(server);
+    nbds_sessions_cut(servers, server, NULL, NBDS_REASON_SERVER);
+    TM_GUARD(&servers->lock);
+    nbds_server_unref(server);
+}
+
+bool nbds_server_start(NbdsServers *servers, const BlkServerOptions *options, GError **error)
+{
+    NbdsServer *server, **end = &servers->list;
+
+    if (!nbds_limits_check(&options->limits, error) || !nbds_clock_start(servers, error))
+        return false;
+    server = g_new0(NbdsServer, 1);
+    server->servers = servers;
+    server->refs = 1;
+    server->id = g_strdup(options->id);
+    server->limits = options->limits;
+    if (!find_tls(server, options, error)) {
+        drop_tls(server);
+        nbds_server_unref(server);
+        return false;
+    }
+    pthread_mutex_lock(&servers->lock);
+    while (*end)
+        end = &(*end)->next;
+    *end = server;
+    pthread_mutex_unlock(&servers->lock);
+    if (nbds_listen(server, options, nbds_session_new, error))
+        return true;
+    stop(server);
+    return false;
+}
+
+void nbds_server_stop(NbdsServers *servers, const char *id)
+{
+    NbdsServer *server;
+
+    while ((server = nbds_server_find(servers, id))) {
+        stop(server);
+        if (id)
+            break;
     }
 }
 
-void nbds_server_free(NbdServer *server)
-{
-    BlkServer none = { .type = NULL };
+/* ---- telling */
 
-    if (!server)
-        return;
-    nbds_service_stop(server, NULL);
-    pthread_mutex_lock(&server->lock);
-    while (server->n_sessions)
-        pthread_cond_wait(&server->changed, &server->lock);
-    pthread_mutex_unlock(&server->lock);
-    nbds_clock_stop(server); /* only now: sessions may need it to end */
-    blk_exports_set_server(server->exports, &none);
-    free_pools(server);
-    g_array_unref(server->inherited);
-    pthread_cond_destroy(&server->changed);
-    pthread_mutex_destroy(&server->pool_lock);
-    pthread_mutex_destroy(&server->lock);
-    g_free(server);
+static json_object *describe(const NbdsServer *server)
+{
+    json_object *info = json_object_new_object();
+    const BlkServerLimits *l = &server->limits;
+
+    json_object_object_add(info, "id", json_object_new_string(server->id));
+    json_object_object_add(info, "addresses", nbds_listen_addresses(server));
+    json_object_object_add(info, "tls", json_object_new_boolean(server->tls));
+    tm_json_add_uint(info, "connections", server->n_sessions);
+    tm_json_add_uint(info, "max-connections", l->max_connections);
+    tm_json_add_uint(info, "handshake-max-seconds", l->handshake_seconds);
+    tm_json_add_uint(info, "idle-max-seconds", l->idle_seconds);
+    tm_json_add_uint(info, "max-bytes-in-flight", l->bytes_in_flight);
+    tm_json_add_uint(info, "max-bytes-in-flight-total", l->bytes_in_flight_total);
+    tm_json_add_uint(info, "max-request-size", l->request_size);
+    tm_json_add_uint(info, "max-option-size", l->option_size);
+    tm_json_add_uint(info, "max-options", l->option_count);
+    return info;
+}
+
+json_object *nbds_server_query(NbdsServers *servers)
+{
+    json_object *all = json_object_new_array();
+    TM_GUARD(&servers->lock);
+
+    for (NbdsServer *server = servers->list; server; server = server->next)
+        json_object_array_add(all, describe(server));
+    return all;
 }

@@ -1,14 +1,14 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* server/server_internal.h: what the files of server/ share: servers, their services, the list of
- * sessions. What a session is: server/nbd/nbd_internal.h.
+/* server/server_internal.h: what the files of server/ share: the servers and the list of sessions.
+ * What a session is: server/nbd/nbd_internal.h.
  *
- * Locks, all leaves: server->lock (services, sessions, listeners), server->pool_lock (free lists),
+ * Locks, all leaves: servers->lock (servers, sessions, listeners), servers->pool_lock (free lists),
  * session->lock (output queue, paused). Nothing is called under them but epoll_ctl and shutdown. */
 #pragma once
 #include "block/engine/engine.h"
 #include "block/export/export.h"
-#include "server/server.h"
+#include "server/servers.h"
 #include "util/sync.h"
 #include "util/unix_socket.h"
 
@@ -22,11 +22,11 @@
 typedef struct NbdsBatch NbdsBatch;
 typedef struct NbdsChunk NbdsChunk;
 typedef struct NbdsListener NbdsListener;
-typedef struct NbdsService NbdsService;
+typedef struct NbdsServer NbdsServer;
 typedef struct NbdsSession NbdsSession;
 
-/* Takes @fd, and a place of @service. */
-typedef void (*NbdsAcceptedFn)(NbdsService *service, int fd);
+/* Takes @fd, and a place of @server. */
+typedef void (*NbdsAcceptedFn)(NbdsServer *server, int fd);
 
 /* Why a session ended; the first one that is given counts. */
 typedef enum {
@@ -41,12 +41,12 @@ typedef enum {
     NBDS_REASON_REQUESTED, /* by the management */
 } NbdsReason;
 
-/* ---- one of the servers that clients see: what nbd-server-start makes and nbd-server-stop ends.
- * It is there until its last session has gone. All of it is constant, or under server->lock. */
-struct NbdsService {
-    NbdServer *server; /* borrowed */
-    NbdsService *next; /* of those that run */
-    int refs;          /* the list's and each session's */
+/* ---- one server: what nbd-server-start makes and nbd-server-stop ends.
+ * It is there until its last session has gone. All of it is constant, or under servers->lock. */
+struct NbdsServer {
+    NbdsServers *servers; /* borrowed */
+    NbdsServer *next;     /* of those that run */
+    int refs;             /* the list's and each session's */
     char *id;
     BlkServerLimits limits;
     unsigned n_sessions; /* places taken: sessions not yet freed, and who is being accepted */
@@ -59,18 +59,18 @@ struct NbdsService {
 
 /* ---- all of them */
 
-struct NbdServer {
+struct NbdsServers {
     BlkExports *exports;
     BlkEngine *engine;
 
     pthread_mutex_t lock;
     pthread_cond_t changed; /* a session or a listener is gone */
     NbdsSession *sessions;
-    unsigned n_sessions; /* places taken, of all services */
+    unsigned n_sessions; /* places taken, of all servers */
     uint64_t next_id;    /* of a session */
-    NbdsService *services;
-    GArray *inherited; /* address.c's */
-    BlkSource clock;   /* fd -1: it does not go */
+    NbdsServer *list;    /* those that run */
+    GArray *inherited;   /* address.c's */
+    BlkSource clock;     /* fd -1: it does not go */
     bool clock_stopping;
     bool serving;         /* clients are taken */
     unsigned events_left; /* until the clock's next second */
@@ -84,61 +84,61 @@ struct NbdServer {
     unsigned n_batches;
 };
 
-/* sessions.c: the list; a session takes a reference of its service. */
-void nbds_sessions_add(NbdServer *server, NbdsSession *s);
-void nbds_sessions_remove(NbdServer *server, NbdsSession *s);
-/* Cuts off the sessions that came by @service, and with @x those that are on that export or have
+/* sessions.c: the list; a session takes a reference of its server. */
+void nbds_sessions_add(NbdsServers *servers, NbdsSession *s);
+void nbds_sessions_remove(NbdsServers *servers, NbdsSession *s);
+/* Cuts off the sessions that came by @server, and with @x those that are on that export or have
  * negotiated contexts of it. NULL: any. */
-void nbds_sessions_cut(NbdServer *server, const NbdsService *service, const BlkExport *x,
+void nbds_sessions_cut(NbdsServers *servers, const NbdsServer *server, const BlkExport *x,
                        NbdsReason reason);
 /* Events of an open session's beginning and end. The owner; who frees it. */
 void nbds_sessions_opened(NbdsSession *s);
 void nbds_sessions_closed(NbdsSession *s);
-json_object *nbds_sessions_query(NbdServer *server);
+json_object *nbds_sessions_query(NbdsServers *servers);
 /* Adds what the sessions of an export did, those that have ended and those there are. */
-void nbds_sessions_counts(NbdServer *server, BlkExport *x, BlkCounts *sum);
-bool nbds_sessions_disconnect(NbdServer *server, uint64_t id, GError **error);
+void nbds_sessions_counts(NbdsServers *servers, BlkExport *x, BlkCounts *sum);
+bool nbds_sessions_disconnect(NbdsServers *servers, uint64_t id, GError **error);
 
 /* limits.c; main thread */
 bool nbds_limits_check(const BlkServerLimits *limits, GError **error);
-bool nbds_clock_start(NbdServer *server, GError **error);
-void nbds_clock_stop(NbdServer *server); /* waits until it has */
+bool nbds_clock_start(NbdsServers *servers, GError **error);
+void nbds_clock_stop(NbdsServers *servers); /* waits until it has */
 
-/* service.c; main thread, but where it says other */
-bool nbds_service_start(NbdServer *server, const BlkServerOptions *options, GError **error);
-void nbds_service_stop(NbdServer *server, const char *id); /* @id NULL: all of them */
+/* server.c; main thread, but where it says other */
+bool nbds_server_start(NbdsServers *servers, const BlkServerOptions *options, GError **error);
+void nbds_server_stop(NbdsServers *servers, const char *id); /* @id NULL: all of them */
 /* One that runs, borrowed; @id NULL: any. */
-NbdsService *nbds_service_find(NbdServer *server, const char *id);
-json_object *nbds_service_query(NbdServer *server);
+NbdsServer *nbds_server_find(NbdsServers *servers, const char *id);
+json_object *nbds_server_query(NbdsServers *servers);
 
 /* listen.c: places, and who comes */
 /* A place for one more connection, if there is one. Any thread. */
 typedef enum {
     NBDS_PLACE,
-    NBDS_FULL,    /* the service has as many as it may, or takes none yet */
+    NBDS_FULL,    /* the server has as many as it may, or takes none yet */
     NBDS_CROWDED, /* there are no descriptors to spare */
 } NbdsPlace;
-NbdsPlace nbds_service_enter(NbdsService *service);
+NbdsPlace nbds_server_enter(NbdsServer *server);
 /* Whether @fd, a new one, leaves enough to others. Any thread. */
 bool nbds_descriptor_spare(int fd);
 /* Gives it back, and if @session, a session's reference: the last touch of that. Any thread. */
-void nbds_service_leave(NbdsService *service, bool session);
-/* Under server->lock. */
-static inline bool nbds_service_full(const NbdsService *service)
+void nbds_server_leave(NbdsServer *server, bool session);
+/* Under servers->lock. */
+static inline bool nbds_server_full(const NbdsServer *server)
 {
-    return !service->server->serving || (service->limits.max_connections &&
-                                         service->n_sessions >= service->limits.max_connections);
+    return !server->servers->serving ||
+           (server->limits.max_connections && server->n_sessions >= server->limits.max_connections);
 }
-/* Whether, besides @s, one more client could come now. Under server->lock. */
-bool nbds_service_room(const NbdsService *service);
-void nbds_service_unref(NbdsService *service); /* under server->lock */
-bool nbds_listen(NbdsService *service, const BlkServerOptions *options, NbdsAcceptedFn accepted,
+/* Whether, besides @s, one more client could come now. Under servers->lock. */
+bool nbds_server_room(const NbdsServer *server);
+void nbds_server_unref(NbdsServer *server); /* under servers->lock */
+bool nbds_listen(NbdsServer *server, const BlkServerOptions *options, NbdsAcceptedFn accepted,
                  GError **error);
-void nbds_listen_stop(NbdsService *service); /* waits until no listener is left */
-/* Under server->lock: there may be room again. */
-void nbds_listen_resume(NbdServer *server);
-/* Under server->lock: where it listens, an array of SocketAddress. */
-json_object *nbds_listen_addresses(const NbdsService *service);
+void nbds_listen_stop(NbdsServer *server); /* waits until no listener is left */
+/* Under servers->lock: there may be room again. */
+void nbds_listen_resume(NbdsServers *servers);
+/* Under servers->lock: where it listens, an array of SocketAddress. */
+json_object *nbds_listen_addresses(const NbdsServer *server);
 
 /* address.c: a listening socket. */
 typedef struct NbdsSocket {
@@ -147,7 +147,7 @@ typedef struct NbdsSocket {
     TmSocketFile file; /* unix */
 } NbdsSocket;
 /* Appends those that @options name to @sockets (of NbdsSocket), at least one; or none and fails. */
-bool nbds_address_listen(NbdServer *server, const BlkServerOptions *options, GArray *sockets,
+bool nbds_address_listen(NbdsServers *servers, const BlkServerOptions *options, GArray *sockets,
                          GError **error);
 void nbds_socket_close(NbdsSocket *socket);
 /* What a socket is bound to, a SocketAddress; and who is at the other end, returned. */

@@ -4,7 +4,7 @@
  * does with them.
  *
  * A session counts for itself, each counter written by one thread. What it negotiated is constant
- * once it is open, so that others may read it then, under server->lock.
+ * once it is open, so that others may read it then, under servers->lock.
  *
  * Clients must not fill the monitors with events: those that have not opened an export make none,
  * and of those that have, so many a second (NBDS_EVENTS_MAX). If its beginning was announced, its
@@ -44,12 +44,12 @@ static void add_counts(const NbdsSession *s, BlkCounts *sum)
     }
 }
 
-void nbds_sessions_counts(NbdServer *server, BlkExport *x, BlkCounts *sum)
+void nbds_sessions_counts(NbdsServers *servers, BlkExport *x, BlkCounts *sum)
 {
-    TM_GUARD(&server->lock);
+    TM_GUARD(&servers->lock);
 
     blk_export_add_past(x, sum);
-    for (const NbdsSession *s = server->sessions; s; s = s->next) {
+    for (const NbdsSession *s = servers->sessions; s; s = s->next) {
         if (s->open && s->export_ == x)
             add_counts(s, sum);
     }
@@ -57,24 +57,24 @@ void nbds_sessions_counts(NbdServer *server, BlkExport *x, BlkCounts *sum)
 
 /* ---- the list */
 
-void nbds_sessions_add(NbdServer *server, NbdsSession *s)
+void nbds_sessions_add(NbdsServers *servers, NbdsSession *s)
 {
-    pthread_mutex_lock(&server->lock);
-    s->service->refs++;
-    s->id = ++server->next_id;
-    s->next = server->sessions;
+    pthread_mutex_lock(&servers->lock);
+    s->server->refs++;
+    s->id = ++servers->next_id;
+    s->next = servers->sessions;
     if (s->next)
         s->next->prev = s;
-    server->sessions = s;
-    pthread_mutex_unlock(&server->lock);
+    servers->sessions = s;
+    pthread_mutex_unlock(&servers->lock);
 }
 
 /* From then on the export knows what it did. */
-void nbds_sessions_remove(NbdServer *server, NbdsSession *s)
+void nbds_sessions_remove(NbdsServers *servers, NbdsSession *s)
 {
     BlkCounts counts = { 0 };
 
-    pthread_mutex_lock(&server->lock);
+    pthread_mutex_lock(&servers->lock);
     if (s->open) {
         add_counts(s, &counts);
         blk_export_remember(s->export_, &counts);
@@ -84,20 +84,20 @@ void nbds_sessions_remove(NbdServer *server, NbdsSession *s)
     if (s->prev)
         s->prev->next = s->next;
     else
-        server->sessions = s->next;
-    pthread_mutex_unlock(&server->lock);
+        servers->sessions = s->next;
+    pthread_mutex_unlock(&servers->lock);
 }
 
 /* Their sockets are open as long as they are in the list. */
-void nbds_sessions_cut(NbdServer *server, const NbdsService *service, const BlkExport *x,
+void nbds_sessions_cut(NbdsServers *servers, const NbdsServer *server, const BlkExport *x,
                        NbdsReason reason)
 {
-    pthread_mutex_lock(&server->lock);
-    for (NbdsSession *s = server->sessions; s; s = s->next) {
-        if ((!service || s->service == service) && (!x || s->export_ == x || s->meta.export_ == x))
+    pthread_mutex_lock(&servers->lock);
+    for (NbdsSession *s = servers->sessions; s; s = s->next) {
+        if ((!server || s->server == server) && (!x || s->export_ == x || s->meta.export_ == x))
             nbds_session_cut(s, reason);
     }
-    pthread_mutex_unlock(&server->lock);
+    pthread_mutex_unlock(&servers->lock);
 }
 
 /* ---- events */
@@ -108,7 +108,7 @@ static json_object *event(const NbdsSession *s)
     json_object *data = json_object_new_object();
 
     tm_json_add_uint(data, "id", s->id);
-    tm_json_add_string(data, "server", s->service->id);
+    tm_json_add_string(data, "server", s->server->id);
     tm_json_add_string(data, "peer", s->peer);
     tm_json_add_string(data, "export", blk_export_id(s->export_));
     return data;
@@ -116,7 +116,7 @@ static json_object *event(const NbdsSession *s)
 
 static void emit(const NbdsSession *s, const char *name, json_object *data)
 {
-    blk_graph_emit(blk_exports_graph(s->server->exports), name, data);
+    blk_graph_emit(blk_exports_graph(s->servers->exports), name, data);
 }
 
 void nbds_sessions_opened(NbdsSession *s)
@@ -210,7 +210,7 @@ static json_object *describe(const NbdsSession *s, int64_t now)
     bool moved = read_counter(&s->received) + read_counter(&s->sent) != s->moved;
 
     tm_json_add_uint(info, "id", s->id);
-    tm_json_add_string(info, "server", s->service->id);
+    tm_json_add_string(info, "server", s->server->id);
     tm_json_add_string(info, "peer", s->peer);
     tm_json_add_bool(info, "tls", s->open && s->tls);
     if (s->identity)
@@ -240,14 +240,14 @@ static int by_id(const void *a, const void *b)
     return (x->id > y->id) - (x->id < y->id);
 }
 
-json_object *nbds_sessions_query(NbdServer *server)
+json_object *nbds_sessions_query(NbdsServers *servers)
 {
     json_object *all = json_object_new_array();
     g_autoptr(GPtrArray) sessions = g_ptr_array_new();
     int64_t now = g_get_monotonic_time();
-    TM_GUARD(&server->lock);
+    TM_GUARD(&servers->lock);
 
-    for (NbdsSession *s = server->sessions; s; s = s->next)
+    for (NbdsSession *s = servers->sessions; s; s = s->next)
         g_ptr_array_add(sessions, s);
     g_ptr_array_sort(sessions, by_id);
     for (guint i = 0; i < sessions->len; i++)
@@ -255,11 +255,11 @@ json_object *nbds_sessions_query(NbdServer *server)
     return all;
 }
 
-bool nbds_sessions_disconnect(NbdServer *server, uint64_t id, GError **error)
+bool nbds_sessions_disconnect(NbdsServers *servers, uint64_t id, GError **error)
 {
-    TM_GUARD(&server->lock);
+    TM_GUARD(&servers->lock);
 
-    for (NbdsSession *s = server->sessions; s; s = s->next) {
+    for (NbdsSession *s = servers->sessions; s; s = s->next) {
         if (s->id == id) {
             nbds_session_cut(s, NBDS_REASON_REQUESTED);
             return true;

@@ -39,7 +39,7 @@ static void chunk_free(NbdsChunk *chunk)
     g_free(chunk);
 }
 
-NbdsChunk *nbds_chunk_get(NbdServer *server, size_t min)
+NbdsChunk *nbds_chunk_get(NbdsServers *servers, size_t min)
 {
     size_t cap = min <= NBDS_CHUNK         ? NBDS_CHUNK
                  : min <= NBDS_CHUNK_LARGE ? NBDS_CHUNK_LARGE
@@ -48,13 +48,13 @@ NbdsChunk *nbds_chunk_get(NbdServer *server, size_t min)
     NbdsChunk *chunk = NULL;
 
     if (kind >= 0) {
-        pthread_mutex_lock(&server->pool_lock);
-        chunk = server->chunks[kind].first;
+        pthread_mutex_lock(&servers->pool_lock);
+        chunk = servers->chunks[kind].first;
         if (chunk) {
-            server->chunks[kind].first = chunk->next;
-            server->chunks[kind].n--;
+            servers->chunks[kind].first = chunk->next;
+            servers->chunks[kind].n--;
         }
-        pthread_mutex_unlock(&server->pool_lock);
+        pthread_mutex_unlock(&servers->pool_lock);
     }
     if (!chunk)
         chunk = chunk_new(cap);
@@ -63,40 +63,40 @@ NbdsChunk *nbds_chunk_get(NbdServer *server, size_t min)
     return chunk;
 }
 
-static void chunk_retire(NbdServer *server, NbdsChunk *chunk)
+static void chunk_retire(NbdsServers *servers, NbdsChunk *chunk)
 {
     int kind = kind_of(chunk->cap);
     bool kept = false;
 
     if (chunk->holder) {
-        __atomic_sub_fetch(&chunk->holder->service->held, (int64_t)chunk->cap, __ATOMIC_RELAXED);
+        __atomic_sub_fetch(&chunk->holder->server->held, (int64_t)chunk->cap, __ATOMIC_RELAXED);
         __atomic_sub_fetch(&chunk->holder->held, (int64_t)chunk->cap, __ATOMIC_ACQ_REL);
         chunk->holder = NULL;
     }
     if (kind >= 0) {
-        pthread_mutex_lock(&server->pool_lock);
-        kept = server->chunks[kind].n < (kind ? POOL_LARGE : POOL_USUAL);
+        pthread_mutex_lock(&servers->pool_lock);
+        kept = servers->chunks[kind].n < (kind ? POOL_LARGE : POOL_USUAL);
         if (kept) {
-            chunk->next = server->chunks[kind].first;
-            server->chunks[kind].first = chunk;
-            server->chunks[kind].n++;
+            chunk->next = servers->chunks[kind].first;
+            servers->chunks[kind].first = chunk;
+            servers->chunks[kind].n++;
         }
-        pthread_mutex_unlock(&server->pool_lock);
+        pthread_mutex_unlock(&servers->pool_lock);
     }
     if (!kept)
         chunk_free(chunk);
 }
 
-void nbds_chunk_put(NbdServer *server, NbdsChunk *chunk)
+void nbds_chunk_put(NbdsServers *servers, NbdsChunk *chunk)
 {
     if (chunk && __atomic_sub_fetch(&chunk->refs, 2, __ATOMIC_ACQ_REL) == 0)
-        chunk_retire(server, chunk);
+        chunk_retire(servers, chunk);
 }
 
-void nbds_chunk_unref(NbdServer *server, NbdsChunk *chunk)
+void nbds_chunk_unref(NbdsServers *servers, NbdsChunk *chunk)
 {
     if (__atomic_sub_fetch(&chunk->refs, 1, __ATOMIC_ACQ_REL) == 0)
-        chunk_retire(server, chunk);
+        chunk_retire(servers, chunk);
 }
 
 void nbds_chunk_hold(NbdsChunk *chunk, NbdsSession *s)
@@ -105,7 +105,7 @@ void nbds_chunk_hold(NbdsChunk *chunk, NbdsSession *s)
         return;
     chunk->holder = s;
     __atomic_add_fetch(&s->held, (int64_t)chunk->cap, __ATOMIC_RELAXED);
-    __atomic_add_fetch(&s->service->held, (int64_t)chunk->cap, __ATOMIC_RELAXED);
+    __atomic_add_fetch(&s->server->held, (int64_t)chunk->cap, __ATOMIC_RELAXED);
 }
 
 void nbds_chunk_replace_spare(NbdsChunk *chunk, NbdsSession *s)
@@ -118,26 +118,26 @@ void nbds_chunk_replace_spare(NbdsChunk *chunk, NbdsSession *s)
 
 static void batch_release(NbdsSession *s, NbdsOutput *out)
 {
-    nbds_batch_put(s->server, (NbdsBatch *)((char *)out - offsetof(NbdsBatch, output)));
+    nbds_batch_put(s->servers, (NbdsBatch *)((char *)out - offsetof(NbdsBatch, output)));
 }
 
-NbdsBatch *nbds_batch_get(NbdServer *server)
+NbdsBatch *nbds_batch_get(NbdsServers *servers)
 {
     NbdsBatch *batch;
 
-    pthread_mutex_lock(&server->pool_lock);
-    batch = server->batches;
+    pthread_mutex_lock(&servers->pool_lock);
+    batch = servers->batches;
     if (batch) {
-        server->batches = batch->next;
-        server->n_batches--;
+        servers->batches = batch->next;
+        servers->n_batches--;
     }
-    pthread_mutex_unlock(&server->pool_lock);
+    pthread_mutex_unlock(&servers->pool_lock);
     if (!batch) {
         batch = g_new0(NbdsBatch, 1);
         batch->output.release = batch_release;
     }
     if (!batch->chunk)
-        batch->chunk = nbds_chunk_get(server, NBDS_CHUNK);
+        batch->chunk = nbds_chunk_get(servers, NBDS_CHUNK);
     batch->output.iov = batch->iov;
     batch->output.n = 0;
     batch->used = 0;
@@ -147,22 +147,22 @@ NbdsBatch *nbds_batch_get(NbdServer *server)
     return NULL;
 }
 
-void nbds_batch_put(NbdServer *server, NbdsBatch *batch)
+void nbds_batch_put(NbdsServers *servers, NbdsBatch *batch)
 {
     bool kept;
 
     if (nbds_chunk_shared(batch->chunk) || batch->chunk->holder)
-        nbds_chunk_put(server, g_steal_pointer(&batch->chunk));
-    pthread_mutex_lock(&server->pool_lock);
-    kept = server->n_batches < POOL_BATCHES;
+        nbds_chunk_put(servers, g_steal_pointer(&batch->chunk));
+    pthread_mutex_lock(&servers->pool_lock);
+    kept = servers->n_batches < POOL_BATCHES;
     if (kept) {
-        batch->next = server->batches;
-        server->batches = batch;
-        server->n_batches++;
+        batch->next = servers->batches;
+        servers->batches = batch;
+        servers->n_batches++;
     }
-    pthread_mutex_unlock(&server->pool_lock);
+    pthread_mutex_unlock(&servers->pool_lock);
     if (!kept) {
-        nbds_chunk_put(server, batch->chunk);
+        nbds_chunk_put(servers, batch->chunk);
         g_free(batch);
     }
 }

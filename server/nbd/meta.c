@@ -49,9 +49,9 @@ void nbds_meta_clear(NbdsSession *s)
 {
     NbdsMeta meta = s->meta;
 
-    pthread_mutex_lock(&s->server->lock);
+    pthread_mutex_lock(&s->servers->lock);
     memset(&s->meta, 0, sizeof(s->meta));
-    pthread_mutex_unlock(&s->server->lock);
+    pthread_mutex_unlock(&s->servers->lock);
     for (unsigned i = 0; i < meta.count; i++)
         clear_context(&meta.contexts[i]);
     blk_selection_unref(meta.selection); /* first: when the export is gone, its bitmaps are free */
@@ -72,9 +72,9 @@ char *nbds_context_name(const NbdsContext *c)
  * to shut down before is let go by the session itself. */
 static void hold(NbdsSession *s, NbdsMeta *meta)
 {
-    pthread_mutex_lock(&s->server->lock);
+    pthread_mutex_lock(&s->servers->lock);
     s->meta = *meta;
-    pthread_mutex_unlock(&s->server->lock);
+    pthread_mutex_unlock(&s->servers->lock);
     if (blk_export_shutting_down(meta->export_))
         nbds_meta_clear(s);
 }

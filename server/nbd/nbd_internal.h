@@ -64,9 +64,9 @@ struct NbdsChunk {
     NbdsSession *holder; /* whose held bytes it counts for, once a request holds it */
     uint8_t *data;
 };
-NbdsChunk *nbds_chunk_get(NbdServer *server, size_t min); /* NULL: no memory */
-void nbds_chunk_put(NbdServer *server, NbdsChunk *chunk); /* the owner's; NULL is fine */
-void nbds_chunk_unref(NbdServer *server, NbdsChunk *chunk);
+NbdsChunk *nbds_chunk_get(NbdsServers *servers, size_t min); /* NULL: no memory */
+void nbds_chunk_put(NbdsServers *servers, NbdsChunk *chunk); /* the owner's; NULL is fine */
+void nbds_chunk_unref(NbdsServers *servers, NbdsChunk *chunk);
 /* From now on it counts for @s. */
 void nbds_chunk_hold(NbdsChunk *chunk, NbdsSession *s);
 /* A request of @s keeps the spare: replaces it. */
@@ -95,8 +95,8 @@ struct NbdsBatch {
     size_t used;
     struct iovec iov[NBDS_IOV];
 };
-NbdsBatch *nbds_batch_get(NbdServer *server); /* NULL: no memory */
-void nbds_batch_put(NbdServer *server, NbdsBatch *batch);
+NbdsBatch *nbds_batch_get(NbdsServers *servers); /* NULL: no memory */
+void nbds_batch_put(NbdsServers *servers, NbdsBatch *batch);
 /* Appends the @length bytes at @data, which lie in the chunk at or after what is used. There is an
  * iovec free (nbds_batch_has_room). */
 void nbds_batch_add(NbdsBatch *batch, const uint8_t *data, size_t length);
@@ -154,8 +154,8 @@ typedef struct NbdsHead {
 
 struct NbdsSession {
     BlkSource source;
-    NbdServer *server;    /* borrowed; waits for its sessions */
-    NbdsService *service; /* that it came by: a reference */
+    NbdsServers *servers; /* borrowed; waits for its sessions */
+    NbdsServer *server;   /* that it came by: a reference */
     uint64_t id;          /* never used again */
     char *peer;           /* the other end, for people */
     NbdsSession *prev, *next;
@@ -178,7 +178,7 @@ struct NbdsSession {
     unsigned options;         /* seen so far */
     uint32_t skip_kind;       /* handshake: the error reply to send after skipping, 0: none */
     NbdsMeta meta;
-    BlkExport *export_; /* also read under server->lock; set once, under it */
+    BlkExport *export_; /* also read under servers->lock; set once, under it */
     BlkUser *disk;      /* the export's */
     uint64_t size;
     bool writable, writethrough, began;
@@ -214,7 +214,7 @@ struct NbdsSession {
     bool may_wait;        /* and is one: block status may wait for a server below */
 
     NbdsTls *tls;   /* NULL: the connection is in the clear; set once, under the lock */
-    char *identity; /* of the client, NULL: unknown; changes under server->lock */
+    char *identity; /* of the client, NULL: unknown; changes under servers->lock */
 
     pthread_mutex_t lock; /* guards the rest */
     NbdsOutput *queue, **tail;
@@ -229,7 +229,7 @@ struct NbdsSession {
     uint64_t errors; /* atomic: requests that failed */
     int reason;      /* atomic: NbdsReason */
     int64_t born;    /* monotonic us */
-    /* under server->lock */
+    /* under servers->lock */
     bool announced;  /* the management knows of it: it will hear of its end */
     bool multi_conn; /* it may have more connections */
     bool open;       /* the handshake is over: what it agreed on stays as it is */
@@ -268,8 +268,8 @@ struct NbdsSparse {
 };
 
 /* session.c */
-/* Takes @fd, and a place of @service (nbds_service_enter). */
-void nbds_session_new(NbdsService *service, int fd);
+/* Takes @fd, and a place of @server (nbds_server_enter). */
+void nbds_session_new(NbdsServer *server, int fd);
 
 /* session_state.c; any thread */
 void nbds_session_unref(NbdsSession *s, int n);

@@ -46,9 +46,9 @@ char *nbds_option_string(const uint8_t *data, uint32_t length)
 /* Why a client may not open @x, for its error. Who may not see it either learns nothing. */
 static void refuse(NbdsSession *s, uint32_t option, const BlkExport *x, const char *name)
 {
-    if (!x || (!blk_export_allows(x, BLK_LIST, s->identity) && (s->tls || !s->service->tls)))
+    if (!x || (!blk_export_allows(x, BLK_LIST, s->identity) && (s->tls || !s->server->tls)))
         nbds_option_error(s, option, NBD_REP_ERR_UNKNOWN, "export '%s' not present", name);
-    else if (!s->tls && s->service->tls)
+    else if (!s->tls && s->server->tls)
         nbds_option_error(s, option, NBD_REP_ERR_TLS_REQD, "export '%s' needs TLS", name);
     else
         nbds_option_error(s, option, NBD_REP_ERR_POLICY, "you are not allowed to open export '%s'",
@@ -57,7 +57,7 @@ static void refuse(NbdsSession *s, uint32_t option, const BlkExport *x, const ch
 
 BlkExport *nbds_lookup(NbdsSession *s, uint32_t option, const char *name)
 {
-    BlkExport *x = blk_exports_lookup(s->server->exports, "nbd", s->service->id, name);
+    BlkExport *x = blk_exports_lookup(s->servers->exports, "nbd", s->server->id, name);
 
     if (x && blk_export_allows(x, BLK_OPEN, s->identity))
         return x;

@@ -41,10 +41,10 @@ static bool same_client(const char *peer, const char *other)
     return port ? !strncmp(peer, other, (size_t)(port + 1 - peer)) : !strcmp(peer, other);
 }
 
-/* Under server->lock: whether a session was promised that its client may have several. */
+/* Under servers->lock: whether a session was promised that its client may have several. */
 static bool was_promised(const NbdsSession *s, const BlkExport *x)
 {
-    const NbdsSession *other = s->server->sessions;
+    const NbdsSession *other = s->servers->sessions;
 
     while (other && !(other != s && other->export_ == x && other->multi_conn &&
                       same_client(s->peer, other->peer)))
@@ -58,10 +58,10 @@ static bool may_multiply(NbdsSession *s, BlkExport *x)
 {
     uint32_t max = blk_export_max_connections(x);
     unsigned others = blk_export_sessions(x) - (s->began ? 1 : 0);
-    TM_GUARD(&s->server->lock);
+    TM_GUARD(&s->servers->lock);
 
     s->multi_conn =
-        (nbds_service_room(s->service) && (!max || others + 1 < max)) || was_promised(s, x);
+        (nbds_server_room(s->server) && (!max || others + 1 < max)) || was_promised(s, x);
     return s->multi_conn;
 }
 
@@ -101,13 +101,13 @@ static uint64_t disk_facts(const BlkExport *x, struct tidemark_info *info)
 /* Opens @s, unless it was cut off meanwhile: whoever does that reads open, under the lock. */
 static bool open_session(NbdsSession *s)
 {
-    TM_GUARD(&s->server->lock);
+    TM_GUARD(&s->servers->lock);
 
     if (__atomic_load_n(&s->dead, __ATOMIC_ACQUIRE))
         return false;
     s->open = true;
-    s->announced = s->server->events_left > 0;
-    s->server->events_left -= s->announced;
+    s->announced = s->servers->events_left > 0;
+    s->servers->events_left -= s->announced;
     return true;
 }
 
@@ -119,15 +119,15 @@ static int enter(NbdsSession *s, BlkExport *x)
     int err;
 
     /* Visible to disconnect before the session begins, so that none slips through. */
-    pthread_mutex_lock(&s->server->lock);
+    pthread_mutex_lock(&s->servers->lock);
     s->export_ = x;
-    pthread_mutex_unlock(&s->server->lock);
+    pthread_mutex_unlock(&s->servers->lock);
     err = blk_export_session_begin(x);
     s->began = !err;
     if (err) {
-        pthread_mutex_lock(&s->server->lock);
+        pthread_mutex_lock(&s->servers->lock);
         s->export_ = NULL;
-        pthread_mutex_unlock(&s->server->lock);
+        pthread_mutex_unlock(&s->servers->lock);
         blk_export_unref(x);
         return err;
     }
@@ -197,7 +197,7 @@ static NbdsVerdict list(NbdsSession *s, uint32_t option, const uint8_t *data, ui
 
     if (length)
         return invalid(s, option, "takes no data");
-    all = blk_exports_lookup_all(s->server->exports, "nbd", s->service->id);
+    all = blk_exports_lookup_all(s->servers->exports, "nbd", s->server->id);
     for (guint i = 0; i < all->len; i++) {
         if (blk_export_allows(all->pdata[i], BLK_LIST, s->identity))
             list_one(s, option, all->pdata[i]);
@@ -327,7 +327,7 @@ static NbdsVerdict starttls(NbdsSession *s, uint32_t option, const uint8_t *data
         return invalid(s, option, "takes no data");
     if (s->tls)
         return invalid(s, option, "TLS is in use already");
-    if (!s->service->tls) {
+    if (!s->server->tls) {
         nbds_option_error(s, option, NBD_REP_ERR_POLICY, "this server has no TLS");
         return NBDS_MORE;
     }
@@ -341,7 +341,7 @@ static NbdsVerdict starttls(NbdsSession *s, uint32_t option, const uint8_t *data
 
 bool nbds_option_needs_tls(const NbdsSession *s, uint32_t option)
 {
-    return !s->tls && s->service->tls_required && option != NBD_OPT_STARTTLS &&
+    return !s->tls && s->server->tls_required && option != NBD_OPT_STARTTLS &&
            option != NBD_OPT_ABORT;
 }
 

@@ -120,7 +120,7 @@ static int send_list(NbdsSession *s, NbdsOutput **list, uint64_t *turn)
 /* Has the writer wait for room; false if there is no descriptor or no memory for that. */
 static bool arm_writer(NbdsSession *s)
 {
-    BlkEngine *engine = s->server->engine;
+    BlkEngine *engine = s->servers->engine;
 
     if (s->writer.fd >= 0)
         return !blk_engine_arm(engine, &s->writer, EPOLLOUT);
@@ -165,7 +165,7 @@ static void resume(NbdsSession *s)
         return;
     s->paused = false;
     /* There may be whole requests in its buffer: a writable socket wakes it for those. */
-    blk_engine_arm(s->server->engine, &s->source, EPOLLIN | EPOLLOUT);
+    blk_engine_arm(s->servers->engine, &s->source, EPOLLIN | EPOLLOUT);
 }
 
 static void send_all(NbdsSession *s);
@@ -174,7 +174,7 @@ static void send_all(NbdsSession *s);
 static int fetch_piece(NbdsSession *s, NbdsRequest *r)
 {
     uint64_t length = MIN(r->output.sendfile_length, SENDFILE_PIECE);
-    NbdsChunk *chunk = nbds_chunk_get(s->server, length);
+    NbdsChunk *chunk = nbds_chunk_get(s->servers, length);
     int ret = -ENOMEM;
 
     if (chunk) {
@@ -184,13 +184,13 @@ static int fetch_piece(NbdsSession *s, NbdsRequest *r)
                                    length);
     }
     if (ret < 0) {
-        nbds_chunk_put(s->server, chunk);
+        nbds_chunk_put(s->servers, chunk);
         return ret;
     }
     if (r->chunk) /* the piece before, which is sent */
-        nbds_chunk_unref(s->server, r->chunk);
+        nbds_chunk_unref(s->servers, r->chunk);
     nbds_chunk_hold(chunk, s);
-    nbds_chunk_unref(s->server, chunk); /* the spare one */
+    nbds_chunk_unref(s->servers, chunk); /* the spare one */
     r->chunk = chunk;
     r->iov[0] = (struct iovec){ chunk->data, length };
     r->output.iov = r->iov;

@@ -81,7 +81,7 @@ static void submit_parts(NbdsSession *s, NbdsRequest *r)
 /* @sparse: what of it is sent as holes, taken, or NULL. */
 static void read_large(NbdsSession *s, const NbdsHead *h, NbdsSparse *sparse)
 {
-    NbdsChunk *chunk = nbds_chunk_get(s->server, h->length);
+    NbdsChunk *chunk = nbds_chunk_get(s->servers, h->length);
     NbdsRequest *r;
     int ret;
 
@@ -96,7 +96,7 @@ static void read_large(NbdsSession *s, const NbdsHead *h, NbdsSparse *sparse)
     r->sparse = sparse;
     ret = blk_user_submit(s->disk, &r->blk);
     nbds_request_taken(s, chunk);
-    nbds_chunk_put(s->server, chunk);
+    nbds_chunk_put(s->servers, chunk);
     if (ret != -EINPROGRESS)
         nbds_request_done(r, ret);
 }
@@ -119,7 +119,7 @@ static bool read_sparse(NbdsSession *s, const NbdsHead *h)
         read_large(s, h, nbds_sparse_new(&runs));
         return true;
     }
-    chunk = nbds_chunk_get(s->server, h->length);
+    chunk = nbds_chunk_get(s->servers, h->length);
     if (!chunk)
         return false;
     r = nbds_request_fill(s, BLK_OP_READ, h);
@@ -129,7 +129,7 @@ static bool read_sparse(NbdsSession *s, const NbdsHead *h)
     r->sparse->left = 1;
     submit_parts(s, r);
     nbds_request_taken(s, chunk);
-    nbds_chunk_put(s->server, chunk);
+    nbds_chunk_put(s->servers, chunk);
     finish(r);
     return true;
 }

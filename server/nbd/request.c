@@ -15,7 +15,7 @@ static void request_release(NbdsSession *s, NbdsOutput *out)
     NbdsRequest *r = (NbdsRequest *)out;
 
     if (r->chunk)
-        nbds_chunk_unref(s->server, r->chunk);
+        nbds_chunk_unref(s->servers, r->chunk);
     nbds_sparse_free(r->sparse);
     g_free(r);
     nbds_session_unref(s, 1);

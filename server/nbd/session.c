@@ -21,21 +21,21 @@ static void work_run(BlkWork *work);
 
 static void session_free(NbdsSession *s)
 {
-    NbdServer *server = s->server;
-    NbdsService *service = s->service;
+    NbdsServers *servers = s->servers;
+    NbdsServer *server = s->server;
 
-    nbds_sessions_remove(server, s);
+    nbds_sessions_remove(servers, s);
     nbds_sessions_closed(s); /* now that no query shows it */
     nbds_tls_end(s);
     g_free(s->identity);
-    blk_engine_remove(server->engine, &s->source);
+    blk_engine_remove(servers->engine, &s->source);
     if (s->writer.fd >= 0) {
-        blk_engine_remove(server->engine, &s->writer);
+        blk_engine_remove(servers->engine, &s->writer);
         close(s->writer.fd);
     }
     close(s->source.fd);
     nbds_status_free(s);
-    nbds_chunk_put(server, s->rx);
+    nbds_chunk_put(servers, s->rx);
     g_free(s->request);
     nbds_meta_clear(s);
     if (s->began)
@@ -44,33 +44,33 @@ static void session_free(NbdsSession *s)
     pthread_mutex_destroy(&s->lock);
     g_free(s->peer);
     g_free(s);
-    nbds_service_leave(service, true);
+    nbds_server_leave(server, true);
 }
 
-void nbds_session_new(NbdsService *service, int fd)
+void nbds_session_new(NbdsServer *server, int fd)
 {
-    NbdServer *server = service->server;
+    NbdsServers *servers = server->servers;
     NbdsSession *s = g_new0(NbdsSession, 1);
     struct timeval wait = { .tv_usec = LINGER_US };
 
     s->source = (BlkSource){ .fd = fd, .ready = session_ready };
     s->writer = (BlkSource){ .fd = -1, .ready = nbds_output_ready };
+    s->servers = servers;
     s->server = server;
-    s->service = service;
     s->refs = 2;
     s->free = session_free;
     s->tail = &s->queue;
     s->align = 64; /* of data read: a cache line */
     s->peer = nbds_address_peer(fd);
     s->identity = nbds_address_uid(fd);
-    s->payload_max = service->limits.request_size;
+    s->payload_max = server->limits.request_size;
     s->born = s->moved_at = g_get_monotonic_time();
     pthread_mutex_init(&s->lock, NULL);
     /* The descriptor blocks; whatever must not says so (MSG_DONTWAIT). */
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait));
-    nbds_sessions_add(server, s);
+    nbds_sessions_add(servers, s);
     /* An empty socket is writable: ready() greets, as the owner. */
-    if (blk_engine_add(server->engine, &s->source, EPOLLIN | EPOLLOUT) < 0)
+    if (blk_engine_add(servers->engine, &s->source, EPOLLIN | EPOLLOUT) < 0)
         nbds_session_unref(s, 2);
 }
 
@@ -89,10 +89,10 @@ static bool make_room(NbdsSession *s)
     if (old && old->cap >= min && !nbds_chunk_shared(old)) {
         memmove(old->data, old->data + s->begin, have);
     } else {
-        s->rx = nbds_chunk_get(s->server, min);
+        s->rx = nbds_chunk_get(s->servers, min);
         if (s->rx && have)
             memcpy(s->rx->data, old->data + s->begin, have);
-        nbds_chunk_put(s->server, old);
+        nbds_chunk_put(s->servers, old);
         if (!s->rx)
             return false;
         if (s->stashed) {
@@ -197,7 +197,7 @@ static void park(NbdsSession *s)
     }
     memcpy(s->stash, s->rx->data + s->begin, have);
     s->stashed = (unsigned)have;
-    nbds_chunk_put(s->server, g_steal_pointer(&s->rx));
+    nbds_chunk_put(s->servers, g_steal_pointer(&s->rx));
     s->begin = s->end = 0;
 }
 
@@ -205,7 +205,7 @@ static void park(NbdsSession *s)
  * may be whole messages in the buffer, for which a writable socket wakes it. */
 static void leave(NbdsSession *s, bool unused)
 {
-    BlkEngine *engine = s->server->engine;
+    BlkEngine *engine = s->servers->engine;
     bool over;
 
     __atomic_store_n(&s->active, false, __ATOMIC_RELAXED);
@@ -221,21 +221,21 @@ static void leave(NbdsSession *s, bool unused)
 /* Answers what has arrived, with one call if the socket takes it. */
 static NbdsVerdict take_turn(NbdsSession *s, bool drained)
 {
-    NbdServer *server = s->server;
+    NbdsServers *servers = s->servers;
     NbdsVerdict verdict = NBDS_CUT;
 
-    s->batch = nbds_batch_get(server);
+    s->batch = nbds_batch_get(servers);
     if (s->batch) {
         if (s->phase == NBDS_FLAGS && !s->options)
             nbds_handshake_greet(s);
         verdict = run(s, drained);
     }
-    blk_engine_kick(server->engine);
+    blk_engine_kick(servers->engine);
     if (s->batch) {
         if (s->batch->output.n)
             nbds_output_push(s, &s->batch->output);
         else
-            nbds_batch_put(server, s->batch);
+            nbds_batch_put(servers, s->batch);
         s->batch = NULL;
     }
     return verdict;
@@ -247,7 +247,7 @@ static NbdsVerdict take_turn(NbdsSession *s, bool drained)
  * one). */
 static bool linger(NbdsSession *s, bool *drained)
 {
-    BlkEngine *engine = s->server->engine;
+    BlkEngine *engine = s->servers->engine;
     int got;
 
     if (s->phase != NBDS_TRANSMISSION || nbds_session_over(s) ||

@@ -12,8 +12,8 @@ bool nbds_session_flush(NbdsSession *s)
         if (s->batch->output.n)
             nbds_output_push(s, &s->batch->output);
         else /* kept by requests in flight */
-            nbds_batch_put(s->server, s->batch);
-        s->batch = nbds_batch_get(s->server);
+            nbds_batch_put(s->servers, s->batch);
+        s->batch = nbds_batch_get(s->servers);
     }
     return s->batch && !nbds_session_over(s) && !__atomic_load_n(&s->dead, __ATOMIC_ACQUIRE);
 }
@@ -44,10 +44,10 @@ void nbds_session_give(NbdsSession *s, NbdsChunk *chunk, size_t length)
     nbds_session_flush(s);
     if (!s->batch) { /* no memory: the stream can't go on */
         nbds_session_cut(s, NBDS_REASON_ERROR);
-        nbds_chunk_put(s->server, chunk);
+        nbds_chunk_put(s->servers, chunk);
         return;
     }
-    nbds_chunk_put(s->server, s->batch->chunk);
+    nbds_chunk_put(s->servers, s->batch->chunk);
     s->batch->chunk = chunk;
     nbds_chunk_hold(chunk, s); /* so that no batch keeps it */
     nbds_batch_add(s->batch, chunk->data, length);

@@ -31,11 +31,11 @@ void nbds_session_cut(NbdsSession *s, NbdsReason reason)
  * sender's) another one is always taken: whoever pauses is woken by a reply of its own. */
 static bool limits_over(const NbdsSession *s, int64_t held)
 {
-    const BlkServerLimits *l = &s->service->limits;
+    const BlkServerLimits *l = &s->server->limits;
 
     return __atomic_load_n(&s->refs, __ATOMIC_RELAXED) > 3 &&
            ((l->bytes_in_flight && held > (int64_t)l->bytes_in_flight) ||
-            (l->bytes_in_flight_total && __atomic_load_n(&s->service->held, __ATOMIC_RELAXED) >
+            (l->bytes_in_flight_total && __atomic_load_n(&s->server->held, __ATOMIC_RELAXED) >
                                              (int64_t)l->bytes_in_flight_total));
 }
 

@@ -36,7 +36,7 @@
 
 /* One context's extents being written, or only measured: one more than max is never there. */
 typedef struct Writer {
-    NbdServer *server;
+    NbdsServers *servers;
     NbdsChunk *chunk; /* NULL: measured */
     size_t head, each;
     size_t max, n;
@@ -75,13 +75,13 @@ static bool writer_room(Writer *w, size_t n)
 
     if (!w->chunk || need <= w->chunk->cap)
         return true;
-    more = nbds_chunk_get(w->server, MIN(MAX(need, 2 * w->chunk->cap), MAX(need, most)));
+    more = nbds_chunk_get(w->servers, MIN(MAX(need, 2 * w->chunk->cap), MAX(need, most)));
     if (!more) {
         w->max = w->n;
         return false;
     }
     memcpy(more->data, w->chunk->data, w->head + w->each * w->n);
-    nbds_chunk_put(w->server, w->chunk);
+    nbds_chunk_put(w->servers, w->chunk);
     w->chunk = more;
     return true;
 }
@@ -229,8 +229,8 @@ static bool begin(NbdsSession *s, NbdsStatus *st)
 
     st->at = st->h.offset;
     st->lookups = 0;
-    st->w = (Writer){ .server = s->server,
-                      .chunk = st->telling ? nbds_chunk_get(s->server, 1) : NULL,
+    st->w = (Writer){ .servers = s->servers,
+                      .chunk = st->telling ? nbds_chunk_get(s->servers, 1) : NULL,
                       .head = s->reply_head + (s->extended      ? 8
                                                : s->status_2016 ? 0
                                                                 : 4),
@@ -276,7 +276,7 @@ static void send_chunk(NbdsSession *s, NbdsStatus *st)
         tm_put_be32(to + s->reply_head + 4, (uint32_t)w->n);
     if (length <= COPIED_MAX) {
         nbds_session_put(s, to, length);
-        nbds_chunk_put(s->server, w->chunk);
+        nbds_chunk_put(s->servers, w->chunk);
     } else {
         nbds_session_give(s, w->chunk, length);
     }
@@ -311,7 +311,7 @@ static void finish(NbdsSession *s)
 
     for (unsigned i = 0; i < st->n; i++)
         blk_context_map_unref(st->walks[i].map);
-    nbds_chunk_put(s->server, st->w.chunk);
+    nbds_chunk_put(s->servers, st->w.chunk);
     g_free(st);
 }
 

@@ -40,7 +40,7 @@ void nbds_status_2016_begin(NbdsSession *s)
                        .selection = blk_export_selection(s->export_) };
     s->bitmap_2016 = find(meta.selection, blk_export_bitmap_2016(s->export_));
     /* Kept with the session as a selection of contexts is, though it selects none. */
-    pthread_mutex_lock(&s->server->lock);
+    pthread_mutex_lock(&s->servers->lock);
     s->meta = meta;
-    pthread_mutex_unlock(&s->server->lock);
+    pthread_mutex_unlock(&s->servers->lock);
 }

@@ -62,7 +62,7 @@ static ssize_t push(gnutls_transport_ptr_t opaque, const void *data, size_t leng
     NbdsTls *tls = opaque;
 
     if (!tls->out)
-        tls->out = nbds_chunk_get(tls->s->server, NBDS_CHUNK);
+        tls->out = nbds_chunk_get(tls->s->servers, NBDS_CHUNK);
     if (!tls->out || tls->out->cap - tls->out_end < length) {
         gnutls_transport_set_errno(tls->session.handle, tls->out ? EAGAIN : ENOMEM);
         return -1;
@@ -87,7 +87,7 @@ static int flush(NbdsTls *tls)
             return -errno;
         tls->out_begin += (size_t)n;
     }
-    nbds_chunk_put(tls->s->server, g_steal_pointer(&tls->out));
+    nbds_chunk_put(tls->s->servers, g_steal_pointer(&tls->out));
     tls->out_begin = tls->out_end = 0;
     return 0;
 }
@@ -164,10 +164,10 @@ ssize_t nbds_tls_send(NbdsSession *s, const NbdsOutput *list)
 
 /* ---- receiving */
 
-/* A reference to one of the service's objects, or NULL. */
+/* A reference to one of the server's objects, or NULL. */
 static TmObject *get(NbdsSession *s, TmObject *const *which)
 {
-    TM_GUARD(&s->server->lock);
+    TM_GUARD(&s->servers->lock);
 
     return *which ? tm_object_ref(*which) : NULL;
 }
@@ -176,13 +176,13 @@ static TmObject *get(NbdsSession *s, TmObject *const *which)
 static bool admitted(NbdsTls *tls)
 {
     NbdsSession *s = tls->s;
-    g_autoptr(TmObject) authz = get(s, &s->service->tls_authz);
+    g_autoptr(TmObject) authz = get(s, &s->server->tls_authz);
     char *identity = tm_tls_session_identity(&tls->session);
 
-    pthread_mutex_lock(&s->server->lock);
+    pthread_mutex_lock(&s->servers->lock);
     g_free(s->identity);
     s->identity = identity;
-    pthread_mutex_unlock(&s->server->lock);
+    pthread_mutex_unlock(&s->servers->lock);
     if (!authz || tm_authz_allowed(authz, identity))
         return true;
     gnutls_alert_send(tls->session.handle, GNUTLS_AL_FATAL, GNUTLS_A_ACCESS_DENIED);
@@ -227,7 +227,7 @@ static ssize_t receive_more(NbdsTls *tls, int flags)
     ssize_t n;
 
     if (!tls->in)
-        tls->in = nbds_chunk_get(tls->s->server, NBDS_CHUNK);
+        tls->in = nbds_chunk_get(tls->s->servers, NBDS_CHUNK);
     if (!tls->in) {
         errno = ENOMEM;
         return -1;
@@ -242,7 +242,7 @@ static ssize_t receive_more(NbdsTls *tls, int flags)
 static void release_in(NbdsTls *tls)
 {
     if (tls->in_begin == tls->in_end)
-        nbds_chunk_put(tls->s->server, g_steal_pointer(&tls->in));
+        nbds_chunk_put(tls->s->servers, g_steal_pointer(&tls->in));
 }
 
 ssize_t nbds_tls_recv(NbdsSession *s, void *data, size_t length, int flags)
@@ -278,7 +278,7 @@ ssize_t nbds_tls_recv(NbdsSession *s, void *data, size_t length, int flags)
 
 bool nbds_tls_begin(NbdsSession *s)
 {
-    g_autoptr(TmObject) creds = get(s, &s->service->tls_creds);
+    g_autoptr(TmObject) creds = get(s, &s->server->tls_creds);
     NbdsTls *tls = g_new0(NbdsTls, 1);
     bool clear;
 
@@ -309,8 +309,8 @@ void nbds_tls_end(NbdsSession *s)
         gnutls_bye(tls->session.handle, GNUTLS_SHUT_WR);
         flush(tls);
     }
-    nbds_chunk_put(s->server, tls->in);
-    nbds_chunk_put(s->server, tls->out);
+    nbds_chunk_put(s->servers, tls->in);
+    nbds_chunk_put(s->servers, tls->out);
     tm_tls_session_clear(&tls->session);
     pthread_mutex_destroy(&tls->lock);
     g_free(tls);

@@ -65,14 +65,14 @@ static void write_(NbdsSession *s, const NbdsHead *h, uint8_t *payload)
         submit(s, BLK_OP_WRITE, h, s->rx, payload);
         return;
     }
-    copy = nbds_chunk_get(s->server, h->length);
+    copy = nbds_chunk_get(s->servers, h->length);
     if (!copy) {
         nbds_reply(s, h, NBD_ENOMEM, "no memory for the payload");
         return;
     }
     memcpy(copy->data, payload, h->length);
     submit(s, BLK_OP_WRITE, h, copy, copy->data);
-    nbds_chunk_put(s->server, copy);
+    nbds_chunk_put(s->servers, copy);
 }
 
 /* "there is no guarantee of an actual performance gain": one request does not push everything else

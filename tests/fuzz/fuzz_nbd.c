@@ -10,7 +10,7 @@
 #include "qmp/context.h"
 #include "qmp/json/json.h"
 #include "server/nbd/nbd_internal.h"
-#include "server/server.h"
+#include "server/servers.h"
 #include "util/endian.h"
 #include "util/sys.h"
 
@@ -78,14 +78,14 @@ static void command(QmpContext *qmp, const char *name, const char *arguments)
 }
 
 /* The disk, with a bitmap that is exported; the server also listens, because exports ask for it. */
-static NbdServer *start(void)
+static NbdsServers *start(void)
 {
     BlkEngineOptions engine_options = { .io = BLK_IO_THREADS };
     BlkRegistry *registry = blk_registry_new(&tm_sys_kernel);
     BlkEngine *engine = blk_engine_new(&engine_options, NULL);
     BlkGraph *graph = blk_graph_new(registry, engine, &tm_sys_kernel);
     BlkExports *exports = blk_exports_new(graph);
-    NbdServer *server = nbds_server_new(exports);
+    NbdsServers *servers = nbds_servers_new(exports);
     QmpContextOptions options = { .graph = graph, .exports = exports };
     QmpContext *qmp = qmp_context_new(&options);
     int fd = memfd_create("disk", 0);
@@ -112,8 +112,8 @@ static NbdServer *start(void)
     command(qmp, "block-export-context-set",
             "{'id': 'e', 'name': 'w', 'width': 64, 'ranges': [{'offset': 100000, 'length': 9000,"
             " 'value': 18446744073709551615}]}");
-    nbds_server_serve(server);
-    return server;
+    nbds_servers_serve(servers);
+    return servers;
 }
 
 /* Sends everything and reads until the session ends. */
@@ -171,12 +171,12 @@ static void agree_on_tls(int fd)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static NbdServer *server;
+    static NbdsServers *servers;
     g_autoptr(GByteArray) all = g_byte_array_new();
     int fds[2];
 
-    if (!server)
-        server = start();
+    if (!servers)
+        servers = start();
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) < 0)
         abort();
     if (size >= 4 &&
@@ -185,8 +185,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (all->len && tm_get_be32(data) == NBD_MAGIC_EXTENDED_REQUEST)
         all->data[AGREED] = NBD_OPT_EXTENDED_HEADERS;
     g_byte_array_append(all, data, (guint)size);
-    nbds_service_enter(server->services);
-    nbds_session_new(server->services, fds[0]);
+    nbds_server_enter(servers->list);
+    nbds_session_new(servers->list, fds[0]);
     if (size && data[0] == TLS_RECORD)
         agree_on_tls(fds[1]);
     converse(fds[1], all->data, all->len);
