@@ -128,10 +128,19 @@ def _run_case(function, needs):
         shutil.rmtree(tmp, ignore_errors=True)
 
 
+def named(words):
+    """The cases of which a word is a part of the name, or all; ends the program if a word names none."""
+    chosen = {word: [c for c in _cases if word in c[0] or word in c[1].__name__] for word in words}
+    missing = [word for word in words if not chosen[word]]
+    if missing:
+        sys.exit("\n".join(["%s: no such test: %s. There are:" % (sys.argv[0], ", ".join(missing))]
+                           + ["  %s: %s" % (c[1].__name__, c[0]) for c in _cases]))
+    return [c for c in _cases if not words or any(c in found for found in chosen.values())]
+
+
 def main():
     """Runs the cases in order, prints TAP and exits. Arguments choose cases by a part of the name."""
-    chosen = [c for c in _cases if not sys.argv[1:] or any(
-        a in c[0] or a in c[1].__name__ for a in sys.argv[1:])]
+    chosen = named(sys.argv[1:])
     bad = 0
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that daemons are killed on the way out
     print("1..%d" % len(chosen), flush=True)
