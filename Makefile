@@ -96,10 +96,10 @@ distclean:
 	rm -rf $(BUILD) config.mk
 
 format:
-	clang-format -i $(SOURCES)
+	clang-format -i $(or $(FILES),$(SOURCES))
 
 tidy: all
-	run-clang-tidy -quiet -p $(BUILD) $(filter %.c,$(SOURCES))
+	run-clang-tidy -quiet -p $(BUILD) $(filter %.c,$(or $(FILES),$(SOURCES)))
 
 # The newer peers of Debian 13; tests/interop/test_trixie.py and make bench use them where they are.
 trixie:
@@ -118,4 +118,5 @@ help:
 	@echo 'make trixie     QEMU 10 and libnbd 1.22 in build-trixie, and the tests with them (root)'
 	@echo 'make bench      compare with the peers; BENCH_ARGS=--help'
 	@echo 'make install    DESTDIR=DIR is honoured; make uninstall'
-	@echo 'make clean | distclean | format | tidy        V=1 shows the commands'
+	@echo 'make format | tidy        of all sources, or of FILES="a.c b.c"'
+	@echo 'make clean | distclean    V=1 shows the commands'
