@@ -182,7 +182,7 @@ bool nbds_clock_start(NbdsServers *servers, GError **error)
     if (servers->clock.fd >= 0)
         close(servers->clock.fd);
     servers->clock.fd = -1;
-    return tm_error_set_errno(error, -err, "cannot make a timer");
+    return tm_error_set_errno(error, -err, "Could not create a timer for the NBD servers");
 }
 
 void nbds_clock_stop(NbdsServers *servers)

@@ -25,7 +25,7 @@ static bool find_disk(Backup *b, BackupDisk *disk, const BlkBackupDisk *o, GErro
         return false;
     for (const BackupDisk *other = b->disks; other < disk; other++) {
         if (other->node == node)
-            return tm_error_set(error, "Node '%s' is named twice", o->node);
+            return tm_error_set(error, "Node '%s' is listed twice in 'disks'", o->node);
     }
     disk->node = blk_node_ref(node);
     disk->size = blk_node_size(node);

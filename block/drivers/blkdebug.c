@@ -298,15 +298,15 @@ static const struct tidemark_option blkdebug_options[] = {
     { .name = "set-state",
       .type = TIDEMARK_OPTION_LIST,
       .fields = blkdebug_state_fields,
-      .help = "changes of the state, which is 1 at first" },
+      .help = "changes of the state; the first state is 1" },
     { .name = "take-child-perms",
       .type = TIDEMARK_OPTION_LIST,
       .fields = blkdebug_permission,
-      .help = "permissions on 'image' to take besides those that are needed" },
+      .help = "additional permissions on 'image' to take" },
     { .name = "unshare-child-perms",
       .type = TIDEMARK_OPTION_LIST,
       .fields = blkdebug_permission,
-      .help = "permissions on 'image' that others may not have" },
+      .help = "permissions on 'image' to deny to other users" },
     { 0 },
 };
 

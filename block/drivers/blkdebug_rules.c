@@ -135,7 +135,7 @@ struct BlkdebugRules {
         { .name = "iotype",                                                                        \
           .type = TIDEMARK_OPTION_ENUM,                                                            \
           .choices = io_names,                                                                     \
-          .help = "the kind of requests that it affects (default: all but block-status)" },        \
+          .help = "it affects requests of this kind (default: all but block-status)" },            \
         { .name = "sector",                                                                        \
           .type = TIDEMARK_OPTION_UINT,                                                            \
           .max = TM_SIZE_MAX / SECTOR,                                                             \
@@ -284,7 +284,7 @@ static bool read_rule(const Element *e, Rule *rule)
     rule->value = number(e, values[rule->kind]);
     if (rule->event >= EVENTS) {
         g_autofree char *why =
-            g_strdup_printf("does not accept value '%s': that never happens here", event);
+            g_strdup_printf("does not accept value '%s': this event never occurs here", event);
 
         return refuse(e, "event", why);
     }

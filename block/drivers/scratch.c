@@ -131,7 +131,7 @@ static int scratch_open(struct tidemark_node *node, void **handle)
         fd = ret;
     }
     if (fd < 0) {
-        blk_host.error(node, "Could not make a scratch file in '%s': %s", directory,
+        blk_host.error(node, "Could not create a scratch file in '%s': %s", directory,
                        g_strerror(-fd));
         g_free(taken);
         return fd;
@@ -278,7 +278,7 @@ static const struct tidemark_option scratch_options[] = {
     { .name = "directory",
       .type = TIDEMARK_OPTION_STRING,
       .required = 1,
-      .help = "directory in which the file is created, without a name" },
+      .help = "directory in which the unnamed file is created" },
     { .name = "size",
       .type = TIDEMARK_OPTION_SIZE,
       .required = 1,
@@ -295,7 +295,7 @@ const struct tidemark_driver blk_driver_scratch = {
     .abi = TIDEMARK_ABI,
     .struct_size = sizeof(struct tidemark_driver),
     .name = "scratch",
-    .help = "an empty disk in a file without a name, gone when it is closed",
+    .help = "a disk, empty at first, in an unnamed file that is removed when the node is closed",
     .options = scratch_options,
     .open = scratch_open,
     .close = scratch_close,

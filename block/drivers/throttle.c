@@ -1,7 +1,7 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* block/drivers/throttle.c: a filter whose requests keep to the limits of a throttle group. It maps
- * everything to its child; who has to wait waits in block/io/throttle.c.
+/* block/drivers/throttle.c: a filter that applies the limits of a throttle group to requests. It
+ * maps everything to its child; who has to wait waits in block/io/throttle.c.
  *
  * Options and messages as QEMU's (qapi BlockdevOptionsThrottle, block/throttle.c). */
 #include "block/io/throttle.h"
@@ -101,7 +101,7 @@ const struct tidemark_driver blk_driver_throttle = {
     .abi = TIDEMARK_ABI,
     .struct_size = sizeof(struct tidemark_driver),
     .name = "throttle",
-    .help = "a filter whose requests keep to the limits of a throttle group",
+    .help = "a filter that applies the limits of a throttle group to requests",
     .options = throttle_options,
     .children = throttle_children,
     .open = throttle_open,

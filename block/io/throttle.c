@@ -223,7 +223,7 @@ static Shared *shared_new(BlkGraph *graph, TmObject *group, GError **error)
     /* Last: another thread may have it then. */
     err = s->timer.fd < 0 ? -errno : blk_engine_add(s->engine, &s->timer, EPOLLIN);
     if (err) {
-        tm_error_set_errno(error, -err, "cannot make a timer");
+        tm_error_set_errno(error, -err, "Could not create a timer for throttling");
         if (s->timer.fd >= 0)
             close(s->timer.fd);
         shared_clear(s);

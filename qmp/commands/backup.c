@@ -28,7 +28,7 @@ static const QmpMember perf_members[] = {
     { "max-chunk", &qmp_type_int, true,
       "largest chunk in bytes; 0, or more than 1M, counts as 1M (default: 0)" },
     { "min-cluster-size", &qmp_type_size, true,
-      "least unit of copying in bytes, a power of two (default: 0)" },
+      "minimum unit of copying in bytes, a power of two (default: 0)" },
     { NULL },
 };
 static const QmpType perf_type = { .kind = QMP_KIND_OBJECT,
@@ -61,7 +61,7 @@ static const QmpMember backup_members[] = {
       "name of the copy-before-write node above the source (default: generated)" },
     { "discard-source", &qmp_type_bool, true,
       "discard in the source what was copied (default: off)" },
-    { "x-perf", &perf_type, true, "how it copies" },
+    { "x-perf", &perf_type, true, "settings for performance" },
     { NULL },
 };
 const QmpType qmp_type_blockdev_backup = { .kind = QMP_KIND_OBJECT,

@@ -100,7 +100,8 @@ static const QmpMember begin_members[] = {
     { "id", &qmp_type_str, false, "id of the backup, for backup-end" },
     { "disks", &disk_array, false, "the disks to back up" },
     { "checkpoint", &qmp_type_str, true,
-      "a bitmap that begins on every disk at the instant, for the next backup (default: none)" },
+      "name of a bitmap that begins on every disk at the instant of the backup, for the next one "
+      "(default: none)" },
     { "persistent", &qmp_type_bool, true,
       "keep the checkpoint across restarts of the daemon (default: on)" },
     { "scratch", &scratch_type, false, "the space for data that is overwritten during the backup" },
@@ -131,7 +132,8 @@ static const QmpType begin_args = { .kind = QMP_KIND_OBJECT,
           "the metadata contexts that the export offers" },                                        \
     {                                                                                              \
         "dirty", &qmp_type_uint64, false,                                                          \
-            "bytes that were dirty in 'from' at the instant; without it, the size"                 \
+            "bytes to copy: those that were dirty in 'from' at the instant, or the size of the "   \
+            "disk"                                                                                 \
     }
 
 static const QmpMember begun_disk_members[] = { DISK_INFO, { NULL } };
@@ -142,7 +144,8 @@ static const QmpType begun_disk_array = { .kind = QMP_KIND_ARRAY,
                                           .name = "array",
                                           .element = &begun_disk_type };
 static const QmpMember begun_members[] = {
-    { "instant", &qmp_type_uint64, false, "the instant, in nanoseconds since 1970 (UTC)" },
+    { "instant", &qmp_type_uint64, false,
+      "the instant of the backup, in nanoseconds since 1970 (UTC)" },
     { "disks", &begun_disk_array, false, "in the order given" },
     { NULL },
 };
@@ -154,7 +157,7 @@ static const QmpMember end_members[] = {
     { "id", &qmp_type_str, false, "the backup" },
     { "success", &qmp_type_bool, false,
       "on: the checkpoint stays, and 'from' is removed; off: the checkpoint is removed, and 'from' "
-      "stays, with all writes since added" },
+      "stays, and has the writes since the instant as well" },
     { "keep-from", &qmp_type_bool, true, "with success, 'from' stays, too (default: off)" },
     { NULL },
 };
@@ -185,14 +188,15 @@ static const QmpType used_type = { .kind = QMP_KIND_OBJECT,
                                    .members = used_members };
 static const QmpMember status_members[] = {
     { "id", &qmp_type_str, false, "the backup" },
-    { "instant", &qmp_type_uint64, false, "the instant, in nanoseconds since 1970 (UTC)" },
+    { "instant", &qmp_type_uint64, false,
+      "the instant of the backup, in nanoseconds since 1970 (UTC)" },
     { "age", &qmp_type_uint64, false, "seconds since it began" },
     { "checkpoint", &qmp_type_str, true, "the bitmap that began with it" },
     { "scratch", &used_type, false, "the space for data that is overwritten during the backup" },
     { "timeout", &qmp_type_uint64, false,
       "seconds after which it ends without success if it has no client; 0: never" },
     { "aborted", &qmp_type_str, true,
-      "why it is ending without success; it is listed until that can be stored" },
+      "why the backup is ending without success, while its end can't be stored yet" },
     { "disks", &status_disk_array, false, "the disks" },
     { NULL },
 };
@@ -208,12 +212,12 @@ static const char *const begin_errors[] = {
     "Backup 'ID' already exists",
     "Parameter 'disks' expects at least one disk",
     "Cannot find device='NODE' nor node-name='NODE'",
-    "Node 'NODE' is named twice",
+    "Node 'NODE' is listed twice in 'disks'",
     "Dirty bitmap 'NAME' not found",
     "Bitmap 'NAME' is currently in use by another operation and cannot be used",
     "Bitmap 'NAME' is inconsistent and cannot be used",
     "Bitmap already exists: NAME",
-    "Could not make a scratch file in 'DIRECTORY': REASON",
+    "Could not create a scratch file in 'DIRECTORY': REASON",
     "NBD server not running",
     NULL,
 };
@@ -249,8 +253,7 @@ static const QmpMember aborted_members[] = {
     { "id", &qmp_type_str, true, "the backup; absent if it was begun by a daemon that has died" },
     { "node-name", &qmp_type_str, true,
       "the disk, if the backup was begun by a daemon that has died" },
-    { "checkpoint", &qmp_type_str, true,
-      "the checkpoint that such a backup had begun, which is removed" },
+    { "checkpoint", &qmp_type_str, true, "the checkpoint of that backup, which is removed" },
     { "reason", &qmp_type_str, false, "a message for people" },
     { NULL },
 };

@@ -148,7 +148,7 @@ static const QmpMember info_members[] = {
     { "len", &qmp_type_int, false, "expected progress at the end, in bytes; may change" },
     { "offset", &qmp_type_int, false, "progress, in bytes" },
     { "busy", &qmp_type_bool, false, "whether it is working at this moment, not waiting" },
-    { "paused", &qmp_type_bool, false, "whether it is paused, or is to be" },
+    { "paused", &qmp_type_bool, false, "whether it is paused, or will be as soon as it can" },
     { "speed", &qmp_type_int, false, "bytes per second; 0 for no limit" },
     { "io-status", &io_status, false, "the kind of error that paused it; ok: none" },
     { "ready", &qmp_type_bool, false, "whether it may be completed" },

@@ -342,7 +342,7 @@ def all_or_none(tmp):
         add(d, "from")
         add(d, "taken", "disk1")
         for match, more in (("already exists: taken", {"checkpoint": "taken"}),
-                            ("Could not make a scratch file", {"scratch": {"directory": tmp + "/nowhere"}}),
+                            ("Could not create a scratch file", {"scratch": {"directory": tmp + "/nowhere"}}),
                             ("NBD server 'x' not running", {"servers": ["x"]}),
                             ("No authorization object with id 'x'", {"allow_open": "x"}),
                             ("Invalid backup id", {"id": "1"})):
@@ -350,7 +350,7 @@ def all_or_none(tmp):
             equal([names(d), names(d, "disk1")], [["from"], ["taken"]])
             equal(d.bitmap("disk0", "from")["busy"], False)
             nothing_left(d, tmp, nodes)
-        for match, disks in (("named twice", ["disk0", "disk0"]), ("'nope' not found", [("disk0", "nope")]),
+        for match, disks in (("listed twice", ["disk0", "disk0"]), ("'nope' not found", [("disk0", "nope")]),
                              ("node-name='disk9'", ["disk0", "disk9"]), ("at least one disk", [])):
             raises(QMPError, begin, d, tmp, disks, checkpoint="next", match=match)
             nothing_left(d, tmp, nodes)
@@ -551,7 +551,7 @@ def scratch_node(tmp):
         equal(h.pread(512, SIZE), bytes(512))
         h.shutdown()
         raises(QMPError, d.qmp, "blockdev-add", {"driver": "scratch", "node-name": "x", "size": 1, "directory": "/nowhere"},
-               match="Could not make a scratch file in '/nowhere': No such file or directory")
+               match="Could not create a scratch file in '/nowhere': No such file or directory")
 
 
 @test

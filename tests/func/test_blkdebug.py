@@ -155,7 +155,7 @@ def refusals(tmp):
             **{k.replace("_", "-"): v for k, v in o.items()}})
         for options, message in (
                 ({"inject_error": [rule("l2_load")]},
-                 "'inject-error.0.event' does not accept value 'l2_load': that never happens here"),
+                 "'inject-error.0.event' does not accept value 'l2_load': this event never occurs here"),
                 ({"set_state": [rule(new_state=2), rule("cluster_alloc", new_state=2)]},
                  "'set-state.1.event' does not accept value 'cluster_alloc'"),
                 ({"inject_error": [rule("nonsense")]}, "does not accept value 'nonsense'"),

@@ -507,7 +507,7 @@ def another_size(tmp):
             kit.kill()
             kit.command[-1] = "2M"
             kit.start()
-            wait_until(lambda: "size is 2097152 now, expected 1048576" in d.log(), "the log")
+            wait_until(lambda: "size of the export is now 2097152, expected 1048576" in d.log(), "the log")
             equal(raises(nbd.Error, h.pread, 512, 0).errno, "EIO")
             kit.kill()
             kit.command[-1] = "1M"

@@ -259,8 +259,9 @@ static const struct tidemark_option cbw_options[] = {
     { .name = "min-cluster-size",
       .type = TIDEMARK_OPTION_SIZE,
       .max = UINT64_C(1) << 31,
-      .help = "unit of copying, a power of two; 64 KiB or the target's cluster size is used if it "
-              "is larger" },
+      .help =
+          "minimum unit of copying, a power of two; the unit is never smaller than 64 KiB or the "
+          "target's cluster size" },
     { 0 },
 };
 

@@ -98,16 +98,18 @@ bool blk_nbd_facts_fit(const BlkNbdFacts *old, const BlkNbdFacts *now, bool read
 
     if (now->size != old->size)
         return tm_error_set(error,
-                            "the export's size is %" PRIu64 " now, expected %" PRIu64
+                            "the size of the export is now %" PRIu64 ", expected %" PRIu64
                             " as when the node was opened",
                             now->size, old->size);
     if (now->min > old->min || now->max < old->max || now->max_range < old->max_range ||
         now->max_zero < old->max_zero)
-        return tm_error_set(error, "the export's blocks are %u to %u bytes now, expected %u to %u",
+        return tm_error_set(error,
+                            "the limits of the server are stricter than when the node was opened: "
+                            "blocks of %u to %u bytes, expected %u to %u",
                             now->min, now->max, old->min, old->max);
     for (size_t i = 0; i < G_N_ELEMENTS(abilities); i++) {
         if (abilities[i].had && !abilities[i].has)
-            return tm_error_set(error, "the export does not offer %s any more", abilities[i].what);
+            return tm_error_set(error, "the export no longer offers %s", abilities[i].what);
     }
     return true;
 }

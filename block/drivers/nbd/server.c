@@ -160,7 +160,8 @@ static bool check_verified(const BlkNbdServer *s, struct tidemark_node *node)
         return true;
 #if !LIBNBD_HAVE_NBD_SET_TLS_HOSTNAME
     if (s->tls_hostname && g_strcmp0(s->tls_hostname, s->host))
-        return refuse(node, "libnbd %s can't verify a certificate by 'tls-hostname'", version());
+        return refuse(node, "libnbd %s can't verify a certificate against 'tls-hostname'",
+                      version());
     if (s->family != AF_UNSPEC)
         return refuse(node, "libnbd %s can't verify a certificate with 'ipv4' or 'ipv6'",
                       version());
