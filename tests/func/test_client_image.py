@@ -95,6 +95,12 @@ def create(tmp):
         matches(said("create", path, "1M", status=1), "lock")
         matches(said("create", "-f", "qcow2", path, "1M", status=1), "lock")
     equal(as_json("map", "--backing-chain", path)[0]["length"], 4 * MIB)
+    with open(path, "r+b") as f:  # the extension that has the format is not one any more
+        head = f.read(512)
+        f.seek(head.index(bytes.fromhex("e2792aca")))
+        f.write(b"none")
+    matches(said("map", "--backing-chain", path, status=1),
+            "does not record the format .* record it with 'qemu-img rebase -u -b a,b -F FORMAT %s'" % path)
 
 
 @test

@@ -458,15 +458,16 @@ def damaged_directory(tmp):
     opened_with_bitmaps(tmp, path, Model(12 * M), random.Random(14))
     n, _, size, offset = directory(path)
     good = open(path, "rb").read()
-    for at, data, message in ((0, struct.pack(">Q", 1), "bitmap '.*': bitmap_table_offset is 1, expected"),
-                              (8, struct.pack(">I", 0), "bitmap_table_size is 0, expected"),
-                              (8, struct.pack(">I", 0x7fffffff), "bitmap_table_size is 2147483647, expected"),
-                              (12, struct.pack(">I", 0x80), "flags is 128, expected"),
-                              (16, b"\x02", "type is 2, expected"),
-                              (17, b"\x20", "granularity_bits is 32, expected 9 to 31"),
-                              (18, b"\x00\x00", "a name of 0 bytes"),
-                              (18, b"\x08\x00", "expected at most 64"),
-                              (20, struct.pack(">I", 0xffffffff), "expected at most 64")):
+    for at, data, message, checked in (
+            (0, struct.pack(">Q", 1), "bitmap '.*': bitmap_table_offset is 1, expected", None),
+            (8, struct.pack(">I", 0), "bitmap_table_size is 0, expected", None),
+            (8, struct.pack(">I", 0x7fffffff), "bitmap_table_size is 2147483647, expected", "a table of at most"),
+            (12, struct.pack(">I", 0x80), "flags is 128, expected", None),
+            (16, b"\x02", "type is 2, expected", "type 1"),
+            (17, b"\x20", "granularity_bits is 32, expected 9 to 31", "granularity_bits from 9 to 31"),
+            (18, b"\x00\x00", "a name of 0 bytes", "a name of 1 to 1023 bytes"),
+            (18, b"\x08\x00", "expected at most 64", "an entry within"),
+            (20, struct.pack(">I", 0xffffffff), "expected at most 64", "an entry within")):
         with open(path, "wb") as f:
             f.write(good)
         patch(path, offset + at, data)
@@ -475,6 +476,9 @@ def damaged_directory(tmp):
             raises(QMPError, d.qmp, "blockdev-add", node, match=message)
             d.qmp("blockdev-add", dict(node, **{"read-only": True}))
             matches(d.log(), message)
+        if checked:
+            matches(run(TIDEMARK, "image", "check", path, check=False).stdout,
+                    "bitmaps extension: entry 0 of the directory is invalid, expected " + checked)
 
 
 @test(needs=NEEDS)
