@@ -47,8 +47,8 @@ TmObjects *blk_graph_objects(BlkGraph *graph);
 /* blockdev-add: opens the node that @options (BlockdevOptions of QMP) describes, and the children
  * that it defines. On failure nothing is left open. Borrowed result. */
 BlkNode *blk_graph_add(BlkGraph *graph, json_object *options, GError **error);
-/* blockdev-del. Errors as QEMU's: "Failed to find node with node-name='x'", "Node x is in use",
- * ... */
+/* blockdev-del. Errors as QEMU's: "Failed to find node with node-name='x'", "Block device x is in
+ * use", ... */
 bool blk_graph_del(BlkGraph *graph, const char *node_name, GError **error);
 /* blockdev-reopen: opens the nodes that the array @list describes (BlockdevOptions) with these
  * options, all of them or none: what fails is as it was. A node that can't even be opened as it was

@@ -123,7 +123,7 @@ bool blk_graph_del(BlkGraph *graph, const char *node_name, GError **error)
         return tm_error_set(error, "Node %s is not owned by the monitor", node_name);
     /* An export of another node may offer a bitmap of this one. */
     if (blk_node_users(node) || bmp_set_busy(node->bitmaps))
-        return tm_error_set(error, "Node %s is in use", node_name);
+        return tm_error_set(error, "Block device %s is in use", node_name);
     g_ptr_array_remove(graph->nodes, node);
     blk_inflight_drain(&node->inflight);
     blk_inflight_drain_end(&node->inflight);

@@ -23,6 +23,7 @@ static void entry_free(void *data)
 
     blk_options_free(e->options);
     blk_node_release(e->backing);
+    blk_node_unref(e->file);
     g_free(e);
 }
 
@@ -74,6 +75,8 @@ static GPtrArray *with_below(const BlkReopen *r)
 
         if (e->backing)
             g_ptr_array_add(from, e->backing->node);
+        if (e->file)
+            g_ptr_array_add(from, e->file);
     }
     down = blk_nodes_below((BlkNode *const *)from->pdata, from->len);
     for (guint i = 0; i < down->len; i++) {
@@ -133,7 +136,6 @@ static void exchange_entry(BlkReopenEntry *e)
     BlkNode *node = e->node;
     BlkOptions *options = node->options;
 
-    blk_parents_disconnect(node);
     node->options = e->options;
     e->options = options;
     if (e->other_backing) {
@@ -142,16 +144,50 @@ static void exchange_entry(BlkReopenEntry *e)
         *user = e->backing;
         e->backing = backing;
     }
-    blk_parents_connect(node);
     blk_node_set_unmap(node);
 }
 
-static void exchange(BlkReopen *r)
+/* All at once: who writes to a disk and gets a filter above it, must not be a user of both. */
+static bool exchange_files(const BlkReopen *r, GError **error)
 {
+    g_autoptr(GPtrArray) users = g_ptr_array_new();
+    g_autofree BlkNode **others = g_new(BlkNode *, r->entries->len);
+    bool ok;
+
+    for (guint i = 0; i < r->entries->len; i++) {
+        const BlkReopenEntry *e = r->entries->pdata[i];
+
+        if (!e->file)
+            continue;
+        others[users->len] = e->file;
+        g_ptr_array_add(users, e->node->children[BLK_REOPEN_FILE]);
+    }
+    ok = !users->len || blk_permissions_exchange(users, others, error);
+    for (guint i = 0, n = 0; i < r->entries->len; i++) {
+        BlkReopenEntry *e = r->entries->pdata[i];
+
+        if (e->file)
+            e->file = others[n++];
+    }
+    return ok;
+}
+
+static bool exchange(BlkReopen *r, GError **error)
+{
+    bool ok;
+
     for (guint i = 0; i < r->entries->len; i++)
-        exchange_entry(r->entries->pdata[i]);
-    r->exchanged = !r->exchanged;
+        blk_parents_disconnect(((BlkReopenEntry *)r->entries->pdata[i])->node);
+    ok = exchange_files(r, error);
+    for (guint i = 0; i < r->entries->len; i++) {
+        if (ok)
+            exchange_entry(r->entries->pdata[i]);
+        blk_parents_connect(((BlkReopenEntry *)r->entries->pdata[i])->node);
+    }
+    if (ok)
+        r->exchanged = !r->exchanged;
     sort(r);
+    return ok;
 }
 
 static bool open_entry(const BlkReopen *r, BlkReopenEntry *e, GError **error)
@@ -220,8 +256,7 @@ static bool permit(const BlkReopen *r, GError **error)
 
 static bool open_all(BlkReopen *r, GError **error)
 {
-    exchange(r);
-    if (!permit(r, error))
+    if (!exchange(r, error) || !permit(r, error))
         return false;
     for (guint i = r->held->len; i-- > 0;) {
         BlkReopenEntry *e = blk_reopen_entry(r, r->held->pdata[i]);
@@ -269,7 +304,7 @@ static void take_back(BlkReopen *r, GError **error)
 {
     close_all(r);
     if (r->exchanged)
-        exchange(r);
+        exchange(r, NULL);
     for (guint i = 0; i < r->entries->len; i++)
         drop_backing(r->entries->pdata[i]);
     permit(r, NULL);

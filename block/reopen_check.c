@@ -4,7 +4,9 @@
  * touched.
  *
  * Messages are QEMU's (block.c and blockdev.c, bdrv_reopen_*). What differs: any option may change
- * but those that say which disk and which bitmaps a node has; "file" stays what it is. */
+ * but those that say which disk and which bitmaps a node has: "file" may become another node of
+ * the same disk, so filters are put in and taken out. */
+#include "block/parents.h"
 #include "block/reopen_internal.h"
 
 #include "util/error.h"
@@ -67,12 +69,36 @@ static bool check_nested(BlkReopen *r, BlkNode *node, unsigned index, json_objec
     return ok;
 }
 
+/* What it shows byte by byte. */
+static const BlkNode *shown_by(const BlkNode *node)
+{
+    const BlkNode *below;
+
+    while ((below = blk_node_shown_below(node)))
+        node = below;
+    return node;
+}
+
+static bool check_file(BlkReopenEntry *e, const BlkNode *now, BlkNode *to, GError **error)
+{
+    if (!now || !to || shown_by(now) != shown_by(to))
+        return tm_error_set(error,
+                            "Cannot change the option 'file' of node '%s' from '%s' to '%s', which "
+                            "shows another disk",
+                            e->node->name, now ? now->name : "", to ? to->name : "");
+    e->file = blk_node_ref(to);
+    return true;
+}
+
 static bool check_other(BlkReopenEntry *e, unsigned index, BlkNode *to, GError **error)
 {
     BlkNode *node = e->node;
+    const char *name = node->driver->children[index].name;
 
+    if (index == BLK_REOPEN_FILE && g_str_equal(name, "file"))
+        return check_file(e, blk_node_child_at(node, index), to, error);
     if ((int)index != node->backing)
-        return cannot_change(node->driver->children[index].name, error);
+        return cannot_change(name, error);
     e->other_backing = true;
     if (to)
         e->backing = blk_node_use_child(node, index, to, error);
@@ -164,6 +190,8 @@ static BlkNode *child_to_be(const BlkReopen *r, const BlkNode *node, unsigned in
 
     if (e && e->other_backing && (int)index == node->backing)
         return e->backing ? e->backing->node : NULL;
+    if (e && e->file && index == BLK_REOPEN_FILE)
+        return e->file;
     return blk_node_child_at(node, index);
 }
 
@@ -183,14 +211,21 @@ static bool will_stand_on(const BlkReopen *r, BlkNode *from, const BlkNode *to, 
     return false;
 }
 
-static bool check_cycles(const BlkReopen *r, const BlkReopenEntry *e, GError **error)
+static bool check_cycle(const BlkReopen *r, const BlkReopenEntry *e, BlkNode *child,
+                        const char *name, GError **error)
 {
     g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
 
-    if (!e->backing || !will_stand_on(r, e->backing->node, e->node, seen))
+    if (!child || !will_stand_on(r, child, e->node, seen))
         return true;
-    return tm_error_set(error, "Making '%s' a backing child of '%s' would create a cycle",
-                        e->backing->node->name, e->node->name);
+    return tm_error_set(error, "Making '%s' a %s child of '%s' would create a cycle", child->name,
+                        name, e->node->name);
+}
+
+static bool check_cycles(const BlkReopen *r, const BlkReopenEntry *e, GError **error)
+{
+    return check_cycle(r, e, e->file, "file", error) &&
+           check_cycle(r, e, e->backing ? e->backing->node : NULL, "backing", error);
 }
 
 /* ---- bitmaps */

@@ -4,12 +4,16 @@
 #pragma once
 #include "block/node_internal.h"
 
+/* The index of the child "file" of drivers that have one. */
+#define BLK_REOPEN_FILE 0u
+
 /* One node that is opened anew. */
 typedef struct BlkReopenEntry {
     BlkNode *node;       /* borrowed: the graph has it, and only this thread changes that */
     BlkOptions *options; /* the new ones; once exchanged, the old ones */
     bool other_backing;  /* "backing" changes, to: */
     BlkUser *backing;    /* NULL: none; once exchanged, what it was */
+    BlkNode *file; /* "file" changes, to: a reference; once exchanged, what it was; NULL: no */
     bool was_open;
     uint64_t size; /* when it was closed */
     BlkUser *had;  /* borrowed: the backing it had then */

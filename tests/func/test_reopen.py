@@ -205,7 +205,7 @@ def other_backing(tmp):
         equal(bytes(h.pread(4096, 0)), b"r" * 4096)
         equal(extents(h, "qemu:allocation-depth"), [(0, 4 * MIB, 2)])  # behind its end, too
         equal(facts(d, "bk"), None)
-        raises(QMPError, d.qmp, "blockdev-del", node_name="raw", match="Node raw is in use")
+        raises(QMPError, d.qmp, "blockdev-del", node_name="raw", match="Block device raw is in use")
         equal([i["node-name"] for i in d.qmp("query-named-block-nodes")
                if not i["node-name"].startswith("#")], ["q", "raw"])
         reopen(d, node(q, backing=None))
@@ -520,6 +520,109 @@ def under_load(tmp):
                               for i in range(3) for name in "qr"])
     equal(rounds >= 240, True)
     run("qemu-img", "check", "-q", path)
+
+
+@test(needs=["qemu-storage-daemon", "qemu-img"])
+def filters_as_qemu(tmp):
+    "a filter is put in and taken out by the option file, with the answers of QEMU"
+    path = qcow2_image(tmp + "/i", "4M")
+    run("cp", path, path + ".peer")
+    limits = {"x-iops-total": 10000}
+    for step in ("t.img", "u.img", "g.img"):
+        image(os.path.join(tmp, step), 4 * MIB)
+        image(os.path.join(tmp, step + ".peer"), 4 * MIB)
+    r = {"driver": "raw", "node-name": "r", "file": "g"}
+    q = {"driver": "qcow2", "node-name": "q", "file": "below"}
+    th = {"driver": "throttle", "node-name": "th", "file": "r", "throttle-group": "tg"}
+    cbw = {"driver": "copy-before-write", "node-name": "cbw", "file": "g", "target": "t"}
+    steps = [("blockdev-add", {"driver": "file", "node-name": n, "filename": os.path.join(tmp, f)})
+             for n, f in (("g", "g.img"), ("t", "t.img"), ("u", "u.img"), ("i", "i"))]
+    steps += [("object-add", dict(limits, **{"qom-type": "throttle-group", "id": "tg"}))]
+    below = {"driver": "throttle", "node-name": "below", "file": "i", "throttle-group": "tg"}
+    steps += [("blockdev-add", n) for n in (r, below, q, th, cbw)]
+    steps += [("blockdev-add", {"driver": "raw", "node-name": "top", "file": "th"}),
+              ("block-export-add", {"type": "nbd", "id": "e", "node-name": "r", "name": "e", "writable": True})]
+    lists = [
+        [node(r, file="cbw")], [node(r, file="cbw")], [node(cbw, file="r")], [cbw], [node(cbw, target="u")],
+        [node(r, file="top")], [node(r, file="r")], [node(r, file="none")], [r], [node(r, file="cbw")],
+        [node(th, file="cbw")], [node(th, file="g")], [th], [r, node(th, file="cbw")], [r, th],
+        [node(r, file="cbw"), node(q, driver="raw")], [r],
+    ]
+    steps += [{"options": options} for options in lists]
+    steps += [("blockdev-del", {"node-name": "cbw"}),
+              ("blockdev-del", {"node-name": "below"}),
+              ("blockdev-add", {"driver": "copy-before-write", "node-name": "c2", "file": "g", "target": "u"}),
+              {"options": [node(r, file="c2")]}, ("blockdev-del", {"node-name": "c2"}), {"options": [r]},
+              ("blockdev-del", {"node-name": "c2"}), ("blockdev-del", {"node-name": "u"})]
+    with Daemon(tmp) as d, Daemon(tmp, binary=QSD, name="q") as peer:
+        for step in steps:
+            command, arguments = step if isinstance(step, tuple) else ("blockdev-reopen", step)
+            theirs = dict(arguments, filename=arguments["filename"] + ".peer") if "filename" in arguments else arguments
+            equal(answer(d, command, arguments), answer(peer, command, theirs), "%s %s" % (command, arguments))
+
+
+@test
+def filter_by_file(tmp):
+    "copy-before-write put in below a node by blockdev-reopen keeps the instant under load, and bitmaps miss nothing"
+    f, t = file_node(tmp, "f"), file_node(tmp, "t")
+    r = {"driver": "raw", "node-name": "r", "file": "f"}
+    over = threading.Event()
+
+    def client(number):
+        h, rng, n = d.nbd("r"), random.Random(number), 0
+        while not over.is_set():
+            at = (rng.randrange(4 * MIB // 8192) * 2 + number) * 4096
+            n += 1
+            h.pwrite(bytes([n % 255 + 1]) * 4096, at)
+            written[number].append((at, n % 255 + 1))
+        h.shutdown()
+
+    with Daemon(tmp) as d:
+        for n in (f, t, r):
+            d.qmp("blockdev-add", n)
+        d.qmp("block-dirty-bitmap-add", node="r", name="b", persistent=True)
+        d.qmp("block-export-add", type="nbd", id="r", node_name="r", name="r", writable=True)
+        written = [[], []]
+
+        def changes():
+            try:
+                for i in range(8):
+                    time.sleep(0.05)
+                    d.qmp("blockdev-add", driver="copy-before-write", node_name="cbw", file="f", target="t")
+                    least = [len(w) for w in written]
+                    reopen(d, node(r, file="cbw"))
+                    most = [len(w) + 1 for w in written]
+                    d.qmp("blockdev-add", driver="snapshot-access", node_name="s", file="cbw")
+                    d.qmp("block-export-add", type="nbd", id="s%d" % i, node_name="s", name="s")
+                    s = d.nbd("s")
+                    time.sleep(0.05)
+                    content = s.pread(s.get_size(), 0)
+                    for w, a, b in zip(written, least, most):
+                        shown_at(content, w, a, b)
+                    s.shutdown()
+                    d.qmp("block-export-del", id="s%d" % i, mode="hard")
+                    d.monitor.wait_event("BLOCK_EXPORT_DELETED", id="s%d" % i)
+                    d.qmp("blockdev-del", node_name="s")
+                    raises(QMPError, d.qmp, "blockdev-del", node_name="cbw", match="in use")
+                    reopen(d, r)
+                    d.qmp("blockdev-del", node_name="cbw")
+            finally:
+                over.set()
+        in_threads(changes, lambda: client(0), lambda: client(1))
+        granules_written = {at // 65536 for w in written for at, _ in w}
+        equal(d.bitmap("r", "b")["count"], len(granules_written) * 65536)
+        other = file_node(tmp, "other")
+        d.qmp("blockdev-add", other)
+        raises(QMPError, reopen, d, node(r, file="other"), match="'f' to 'other', which shows another disk")
+
+
+def shown_at(content, written, least, most):
+    """Checks that the blocks of one writer are those of a prefix of what it wrote, of that length."""
+    for n in range(least, most + 1):
+        last = dict(written[:n])
+        if all(content[at:at + 4096] == bytes([last.get(at, 0)]) * 4096 for at, _ in written[:most]):
+            return
+    fail("no prefix of %d to %d requests" % (least, most))
 
 
 main()

@@ -313,7 +313,7 @@ START_TEST(node_names_are_unique_and_well_formed)
     ck_assert_uint_eq(nodes->len, 3);
     ck_assert_ptr_nonnull(add("{\"driver\":\"raw\",\"node-name\":\"t\",\"file\":\"n0\"}"));
     ck_assert(!blk_graph_del(graph, "n0", &error));
-    ck_assert_str_eq(error->message, "Node n0 is in use");
+    ck_assert_str_eq(error->message, "Block device n0 is in use");
     ck_assert(blk_graph_del(graph, "t", NULL));
     ck_assert(blk_graph_del(graph, "n0", NULL));
     ck_assert(blk_graph_del(graph, "r", NULL));
