@@ -204,7 +204,7 @@ def growing_under_filters(tmp):
         s = d.nbd("s")
         equal(s.pread(SIZE - 4096, 0), bytes(SIZE - 4096))
         s.shutdown()
-        d.qmp("block-export-del", id="d")
+        d.qmp("block-export-del", id="d", mode="hard")
         d.qmp("block-export-del", id="s", mode="hard")
         d.monitor.wait_event("BLOCK_EXPORT_DELETED", id="s")
         d.qmp("blockdev-del", node_name="s")
