@@ -208,7 +208,6 @@ BlkImageCreate *blk_image_create_begin(BlkGraph *graph, json_object *options, GE
     c->options = blk_options_parse(kind, options, error);
     if (c->options && (kind == &create_file ? begin_file : begin_qcow2)(c, error))
         return c;
-    remove_made(c);
     blk_image_create_end(c);
     return NULL;
 }
@@ -223,8 +222,8 @@ bool blk_image_create_run(BlkImageCreate *c, BlkProgressFn progress, void *opaqu
     else
         ok = qcow2_create(blk_user_node(c->file), c->data_file ? blk_user_node(c->data_file) : NULL,
                           c->options, &work, error);
-    if (!ok)
-        remove_made(c);
+    if (ok)
+        g_clear_pointer(&c->made, g_free);
     return ok;
 }
 
@@ -232,11 +231,11 @@ void blk_image_create_end(BlkImageCreate *c)
 {
     if (!c)
         return;
+    remove_made(c);
     blk_node_release(c->file);
     blk_node_release(c->data_file);
     blk_graph_settle(c->graph); /* what was opened for this alone */
     blk_options_free(c->options);
-    g_free(c->made);
     g_free(c);
 }
 

@@ -27,8 +27,8 @@ typedef struct BlkImageCreate BlkImageCreate;
  * the file is not an image. Messages are QEMU's where it has some.
  *
  * begin checks the options, opens the nodes and empties the file; main thread. run does the rest,
- * on any one thread; a file that begin made is removed if it fails. end closes what was opened;
- * main thread, NULL is fine. */
+ * on any one thread. end closes what was opened, and removes a file that begin made unless run has
+ * succeeded; main thread, NULL is fine. */
 BlkImageCreate *blk_image_create_begin(BlkGraph *graph, json_object *options, GError **error);
 bool blk_image_create_run(BlkImageCreate *create, BlkProgressFn progress, void *opaque,
                           GError **error);

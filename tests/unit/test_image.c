@@ -172,6 +172,8 @@ START_TEST(a_file_that_could_not_be_created_is_removed)
     fake.write_error = EIO;
     ck_assert(!blk_image_create(graph, options, NULL, NULL, &error));
     ck_assert(!g_file_test(path, G_FILE_TEST_EXISTS)); /* it was not there before */
+    blk_image_create_end(blk_image_create_begin(graph, options, NULL)); /* canceled before it ran */
+    ck_assert(!g_file_test(path, G_FILE_TEST_EXISTS));
     fake.write_error = 0;
     ck_assert(blk_image_create(graph, options, NULL, NULL, NULL));
     ck_assert_int_eq(stat_of("new").st_size, 1000);
