@@ -321,4 +321,26 @@ def no_space(tmp):
         subprocess.run(["umount", "-l", full], stderr=subprocess.DEVNULL)
 
 
+@test(needs=["qemu-img"])
+def kill_keeps_answered_writes(tmp):
+    "kill -9 takes no answered write from a raw disk, nor from a qcow2 image if the export has writethrough"
+    for kind, more in (("file", ""), ("qcow2", ",writethrough=on")):
+        path = os.path.join(tmp, kind)
+        run("qemu-img", "create", "-q", "-f", "raw" if kind == "file" else kind, path, str(16 * MIB))
+        where = "filename=" + path if kind == "file" else "file.driver=file,file.filename=" + path
+        args = ["--blockdev", "driver=%s,node-name=disk0,%s" % (kind, where),
+                "--export", "type=nbd,id=e,node-name=disk0,name=disk0,writable=on" + more]
+        d = Daemon(tmp, *args)
+        h = d.nbd()
+        for at in range(0, 16 * MIB, MIB):
+            h.pwrite(b"w" * 4096, at)
+        h.zero(4096, MIB)
+        d.kill()
+        with Daemon(tmp, *args) as d:
+            h = d.nbd()
+            equal([at // MIB for at in range(0, 16 * MIB, MIB)
+                   if h.pread(4096, at) != (bytes(4096) if at == MIB else b"w" * 4096)], [], "lost from " + kind)
+            h.shutdown()
+
+
 main()
