@@ -89,7 +89,11 @@ int blk_node_status(BlkNode *node, uint64_t offset, uint64_t length, TmExtents *
 /* Only its first extent, at the price of one look-up. */
 int blk_node_status_at(BlkNode *node, uint64_t offset, uint64_t length, uint64_t *described,
                        uint32_t *flags);
-/* The same with qemu:allocation-depth values: 0 unallocated, 1 in this layer, 2 in the next, ... */
+/* Whether the first run, of *described bytes, reads as zeroes whatever becomes of the disks that it
+ * stands on as backings. */
+bool blk_node_own_zeroes(BlkNode *node, uint64_t offset, uint64_t length, uint64_t *described);
+/* As blk_node_status(), with qemu:allocation-depth values: 0 unallocated, 1 in this layer, 2 in the
+ * next, ... */
 int blk_node_depth(BlkNode *node, uint64_t offset, uint64_t length, TmExtents *out,
                    uint64_t *described);
 /* What a backup has to do: the runs of @bitmap, with the dirty ones as TM_BACKUP_DIRTY and, where

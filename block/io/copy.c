@@ -127,13 +127,10 @@ static int copy_data(Copy *c, uint64_t offset, uint64_t length)
 static int copy_zeroes(Copy *c, uint64_t offset, uint64_t length)
 {
     for (uint64_t done = 0; done < length;) {
-        uint64_t n = length - done;
-        uint32_t state = 0;
+        uint64_t n;
         int ret = 0;
 
-        if (blk_node_status_at(c->target, offset + done, length - done, &n, &state) < 0)
-            n = length - done;
-        if (!(state & TM_STATE_ZERO))
+        if (!blk_node_own_zeroes(c->target, offset + done, length - done, &n))
             ret = blk_node_write_zeroes(c->target, offset + done, n, TIDEMARK_MAY_UNMAP);
         if (ret < 0)
             return ret;

@@ -20,8 +20,8 @@ typedef struct BlkCopied {
 } BlkCopied;
 
 /* Copies [offset, offset + length), which lies in both, to the same place of @target. Nothing is
- * written where both read as zeroes. Adds to *copied. 0 or -errno: some of it may have been
- * copied. Nobody may write to the range of @source meanwhile. Blocking lane and threads of
- * jobs. */
+ * written where the source reads as zeroes and the target has zeroes itself, not from a backing,
+ * which may be the source. Adds to *copied. 0 or -errno: some of it may have been copied. Nobody
+ * may write to the range of @source meanwhile. Blocking lane and threads of jobs. */
 int blk_node_copy(BlkNode *source, BlkNode *target, uint64_t offset, uint64_t length,
                   unsigned flags, BlkCopied *copied);

@@ -20,6 +20,7 @@ typedef struct Run {
     uint64_t length;
     uint32_t flags; /* TM_STATE_* */
     uint32_t depth; /* 0: allocated nowhere */
+    bool below;     /* a backing says so, of this node or of one that it shows */
 } Run;
 
 static int first_run(BlkNode *node, uint64_t offset, uint64_t length, unsigned level, Run *run);
@@ -107,6 +108,7 @@ static int run_of_node(BlkNode *node, uint64_t offset, uint64_t length, unsigned
         ret = first_run(backing, offset, m.length, level + 1, run);
         if (ret == 0 && run->depth)
             run->depth++;
+        run->below = true;
         return ret;
     }
     default:
@@ -141,6 +143,16 @@ int blk_node_status_at(BlkNode *node, uint64_t offset, uint64_t length, uint64_t
     *described = run.length;
     *flags = run.flags;
     return 0;
+}
+
+bool blk_node_own_zeroes(BlkNode *node, uint64_t offset, uint64_t length, uint64_t *described)
+{
+    Run run;
+
+    if (first_run(node, offset, length, 0, &run) < 0)
+        run = (Run){ .length = length };
+    *described = run.length;
+    return run.flags & TM_STATE_ZERO && !run.below;
 }
 
 static int describe(BlkNode *node, uint64_t offset, uint64_t length, bool depth, TmExtents *out,

@@ -194,6 +194,31 @@ def speed(tmp):
         equal(time.monotonic() - begun < 2 * PATIENCE / 30, True)
 
 
+@test(needs=["qemu-img"])
+def holes_in_an_overlay(tmp):
+    "sync=none into an overlay of the source, which keeps what was a hole, too; also through a filter above the overlay"
+    for through in ("over", "top"):
+        with daemon(tmp, size=4 * MIB) as d:
+            before, over = content(tmp, "a"), os.path.join(tmp, "over")
+            run("qemu-img", "create", "-q", "-f", "qcow2", over, 4 * MIB)
+            d.qmp("blockdev-add", {"driver": "qcow2", "node-name": "over", "backing": "a",
+                                   "file": {"driver": "file", "filename": over}})
+            if through == "top":
+                d.qmp("blockdev-add", driver="raw", node_name="top", file="over")
+            backup(d, "none", target=through)
+            d.qmp("block-export-add", {"type": "nbd", "id": "x", "node-name": through, "name": "x"})
+            h, x = d.nbd(), d.nbd("x")
+            for at in (0, 400 * KIB, 3 * MIB - 5):
+                h.pwrite(b"w" * 10, at)
+            equal(x.pread(4 * MIB, 0) == before, True, through)
+            x.shutdown()
+            h.shutdown()
+            d.qmp("block-export-del", id="x", mode="hard")
+            d.monitor.wait_event("BLOCK_EXPORT_DELETED")
+            d.qmp("job-cancel", id="j")
+            concluded(d, event="BLOCK_JOB_CANCELLED")
+
+
 @test
 def nodes_in_use(tmp):
     "what a job has is not deleted, resized or given to another job"
