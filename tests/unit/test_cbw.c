@@ -349,6 +349,51 @@ START_TEST(a_read_that_a_write_overtakes_is_of_the_instant)
 }
 END_TEST
 
+/* ---- several filters */
+
+START_TEST(all_filters_are_put_in_or_none)
+{
+    g_autoptr(GError) error = NULL;
+    BlkNode *disks[2], *filters[2];
+    Guest guests[2];
+    BlkUser *other;
+
+    open_disks();
+    disks[0] = disk;
+    make_file("more", SIZE);
+    disks[1] = add("{'driver':'file','node-name':'more','filename':'%s/more'}", dir);
+    for (unsigned i = 0; i < 2; i++) {
+        disk = disks[i];
+        guest_start(&guests[i], disk);
+        filters[i] = new_filter(&(BlkCbwOptions){ .timeout = 0 });
+    }
+    /* It stays below its filter, which lets nobody write there. */
+    other = blk_node_use(disks[1], "another", BLK_PERM_WRITE, BLK_PERM_ALL, NULL);
+    ck_assert_ptr_nonnull(other);
+    ck_assert(!blk_filters_insert(filters, 2, &error));
+    ck_assert_ptr_nonnull(strstr(error->message, "Permission conflict on node 'more'"));
+    for (unsigned i = 0; i < 2; i++) {
+        ck_assert_ptr_eq(blk_user_node(guests[i].user), disks[i]);
+        ck_assert_uint_eq(blk_node_users(filters[i]), 0);
+        guest_writes(&guests[i], 20);
+    }
+    blk_node_release(other);
+    ck_assert(blk_filters_insert(filters, 2, NULL));
+    for (unsigned i = 0; i < 2; i++) {
+        ck_assert_ptr_eq(blk_user_node(guests[i].user), filters[i]);
+        guest_writes(&guests[i], 20);
+    }
+    blk_filters_remove(filters, 2);
+    for (unsigned i = 0; i < 2; i++) {
+        ck_assert_ptr_eq(blk_user_node(guests[i].user), disks[i]);
+        blk_cbw_drop(filters[i]);
+        guest_stop(&guests[i]);
+        ck_assert_uint_eq(guests[i].errors, 0);
+    }
+    close_graph();
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("cbw");
@@ -358,6 +403,7 @@ int main(void)
 
     tcase_set_timeout(tc, 60);
     tcase_add_test(tc, runs_of_clusters);
+    tcase_add_test(tc, all_filters_are_put_in_or_none);
     tcase_add_test(tc, a_read_that_a_write_overtakes_is_of_the_instant);
     tcase_add_loop_test(tc, the_snapshot_is_the_disk_at_the_instant, 0, 2);
     suite_add_tcase(suite, tc);
