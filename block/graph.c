@@ -107,6 +107,11 @@ BlkRegistry *blk_graph_registry(BlkGraph *graph)
     return graph->registry;
 }
 
+void blk_graph_await(BlkGraph *graph, int change)
+{
+    __atomic_add_fetch(&graph->traffic.awaited, change, __ATOMIC_RELEASE);
+}
+
 BlkTraffic *blk_graph_traffic(BlkGraph *graph)
 {
     return &graph->traffic;

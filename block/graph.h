@@ -47,8 +47,8 @@ TmObjects *blk_graph_objects(BlkGraph *graph);
 /* blockdev-add: opens the node that @options (BlockdevOptions of QMP) describes, and the children
  * that it defines. On failure nothing is left open. Borrowed result. */
 BlkNode *blk_graph_add(BlkGraph *graph, json_object *options, GError **error);
-/* blockdev-del. Errors as QEMU's: "Failed to find node with node-name='x'", "Block device x is in
- * use", ... */
+/* blockdev-del. Errors as QEMU's: "Failed to find node with node-name='x'", "Node x is in use" (by
+ * an export), "Block device x is in use" (by a node), ... */
 bool blk_graph_del(BlkGraph *graph, const char *node_name, GError **error);
 /* blockdev-reopen: opens the nodes that the array @list describes (BlockdevOptions) with these
  * options, all of them or none: what fails is as it was. A node that can't even be opened as it was
@@ -73,6 +73,9 @@ GPtrArray *blk_graph_nodes(BlkGraph *graph);
 
 /* block_resize: drains the node, resizes, and grows its bitmaps. */
 bool blk_graph_resize(BlkGraph *graph, BlkNode *node, uint64_t size, GError **error);
+/* Somebody else than a drain waits for requests to end (+1), or no longer (-1): what servers
+ * elsewhere owe nodes is not waited for for ever. */
+void blk_graph_await(BlkGraph *graph, int change);
 /* The end is near: what servers elsewhere owe nodes is waited for a little longer only. */
 void blk_graph_hurry(BlkGraph *graph);
 /* Flushes every writable node, also after one that fails, which the error names. */

@@ -17,10 +17,11 @@ typedef struct BlkBitmaps BlkBitmaps;
 
 typedef struct BlkParentLink BlkParentLink;
 
-/* Of all nodes of a graph; both atomic. */
+/* Of all nodes of a graph; all atomic. */
 typedef struct BlkTraffic {
     int throttles; /* throttle nodes */
     int drains;    /* that wait or last: then no request is to be held up */
+    int awaited;   /* others who wait for requests to end: canceled jobs, exports that go */
 } BlkTraffic;
 /* Borrowed. block/graph.c */
 BlkTraffic *blk_graph_traffic(BlkGraph *graph);

@@ -119,5 +119,8 @@ void blk_host_unfinished(struct tidemark_node *node, int error);
 /* The driver found that the image can't be what it says and writes no more to it: the log and an
  * event report. Any thread. block/io/host.c. */
 void blk_host_corrupted(struct tidemark_node *node, const char *reason);
+/* Whether somebody waits for requests to come to their end, so that a server's silence counts: a
+ * drain, or blk_graph_await(). Any thread. block/io/host.c. */
+bool blk_host_awaited(const struct tidemark_node *node);
 /* A line of the log about the node. Any thread. block/io/host.c. */
 void blk_host_log(struct tidemark_node *node, const char *format, ...) G_GNUC_PRINTF(2, 3);

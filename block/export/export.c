@@ -193,10 +193,12 @@ bool blk_exports_del(BlkExports *exports, const char *id, BlkDelMode mode, uint3
 
 static void wait_for_orphans(BlkExports *exports)
 {
-    TM_GUARD(&exports->lock);
-
+    blk_graph_await(exports->graph, 1);
+    pthread_mutex_lock(&exports->lock);
     while (any_orphan(exports) || exports->alive > exports->list->len)
         pthread_cond_wait(&exports->gone, &exports->lock);
+    pthread_mutex_unlock(&exports->lock);
+    blk_graph_await(exports->graph, -1);
 }
 
 /* Deletes those of which @but is not true (NULL: all), and waits until they are gone. */

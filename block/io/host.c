@@ -186,6 +186,14 @@ void blk_host_log(struct tidemark_node *node, const char *format, ...)
     blk_graph_log(node->graph, "node '%s': %s", node->name, text);
 }
 
+bool blk_host_awaited(const struct tidemark_node *node)
+{
+    const BlkTraffic *traffic = node->traffic;
+
+    return __atomic_load_n(&traffic->drains, __ATOMIC_ACQUIRE) ||
+           __atomic_load_n(&traffic->awaited, __ATOMIC_ACQUIRE);
+}
+
 void blk_host_unfinished(struct tidemark_node *node, int error)
 {
     blk_graph_log(

@@ -222,7 +222,7 @@ static void skip(BackupJob *b, uint64_t first, uint64_t end)
     uint64_t cluster = blk_cbw_cluster_size(b->filter);
 
     first = (first + cluster - 1) / cluster * cluster;
-    if (end < blk_node_size(b->source))
+    if (end < blk_cbw_snapshot_size(b->filter, 0))
         end = end / cluster * cluster;
     if (first < end)
         b->skipped += blk_cbw_skip(b->filter, first, end - first);
@@ -231,7 +231,7 @@ static void skip(BackupJob *b, uint64_t first, uint64_t end)
 /* What the top of the chain does not have: runs of it, as block status describes them. */
 static int skip_below(BackupJob *b)
 {
-    uint64_t size = blk_node_size(b->source), at = 0, first = 0;
+    uint64_t size = blk_cbw_snapshot_size(b->filter, 0), at = 0, first = 0;
     TmExtent list[64];
 
     while (at < size && blk_job_pause_point(b->job)) {

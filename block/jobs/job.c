@@ -121,6 +121,9 @@ static void conclude(BlkJob *job)
         blk_job_change(job, BLK_JOB_ABORTING);
     job->kind->end(job->opaque, !job->error);
     job->opaque = NULL;
+    if (job->awaited)
+        blk_graph_await(job->jobs->graph, -1);
+    job->awaited = false;
     if (job->kind->block && job->started)
         blk_job_emit(job, job->canceled ? "BLOCK_JOB_CANCELLED" : "BLOCK_JOB_COMPLETED");
     leave_txn(job);
@@ -420,6 +423,10 @@ bool blk_job_paused(BlkJob *job)
 
 void blk_job_cancel(BlkJob *job)
 {
+    if (job->threaded && !job->awaited) {
+        job->awaited = true;
+        blk_graph_await(job->jobs->graph, 1);
+    }
     pthread_mutex_lock(&job->lock);
     job->canceled = true;
     job->paused = false;

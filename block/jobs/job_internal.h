@@ -52,6 +52,7 @@ struct BlkJob {
     pthread_t thread;
     bool started, threaded;
     bool completed; /* it is waiting, or has failed */
+    bool awaited;   /* it was canceled while its thread ran (blk_graph_await) */
 
     pthread_mutex_t lock; /* guards the rest; a leaf */
     pthread_cond_t kick;

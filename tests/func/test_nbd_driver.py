@@ -555,6 +555,41 @@ def hangs(tmp):
 
 
 @test(needs=["nbdkit"])
+def silence(tmp):
+    "a server that hangs does not keep a canceled job or the monitor for ever; the requests concerned fail"
+    import nbd
+    with Kit(tmp, "memory", "1M") as kit, Daemon(tmp, *disk(tmp, "disk0", MIB), *args(node(kit.path))) as d:
+        d.qmp("block-export-add", type="nbd", id="n", node_name="n", name="m")
+        h, guest = d.nbd("m"), d.nbd("disk0")
+        h.pread(512, 0)
+        d.qmp("block-export-del", id="e")
+        kit.signal(signal.SIGSTOP)
+        d.qmp("blockdev-backup", job_id="j", device="disk0", target="n", sync="full")
+        write = guest.aio_pwrite(nbd.Buffer.from_bytearray(bytearray(512)), 0)
+        read = h.aio_pread(nbd.Buffer(512), 0)
+        guest.poll(100)
+        d.qmp("block-job-cancel", device="j")
+        begun = time.monotonic()
+        d.qmp("block-dirty-bitmap-add", node="n", name="b")  # waits for what is in flight
+        raises(nbd.Error, wait_for, h, read, match="Input/output error")
+        d.monitor.wait_event("BLOCK_JOB_CANCELLED", timeout=30)
+        equal(time.monotonic() - begun < 30, True)
+        try:
+            wait_for(guest, write)
+        except nbd.Error:  # what it would have overwritten could not be copied
+            pass
+        guest.pwrite(bytes(512), 0)
+        kit.signal(signal.SIGCONT)
+        reads_again(h)
+        h.shutdown(), guest.shutdown()
+
+
+def wait_for(h, cookie):
+    while not h.aio_command_completed(cookie):
+        h.poll(-1)
+
+
+@test(needs=["nbdkit"])
 def several_connections(tmp):
     "a server that allows it gets several connections, and many requests at a time on them"
     with Kit(tmp, "--filter=delay", "memory", "64M", "rdelay=50ms", "wdelay=50ms") as kit:

@@ -27,6 +27,9 @@
 #include <unistd.h>
 
 #define ATTEMPT_US (10 * G_USEC_PER_SEC) /* for connecting and negotiating, once */
+/* While somebody waits for requests (blk_host_awaited()), without a byte of an answer. */
+#define SILENCE_US (20 * G_USEC_PER_SEC)
+#define LOOK_US    G_USEC_PER_SEC /* how often that is looked for */
 /* Between attempts: however much it is wanted; at first; after many. */
 #define PAUSE_LEAST (G_USEC_PER_SEC / 50)
 #define PAUSE_MIN   (G_USEC_PER_SEC / 10)
@@ -40,6 +43,8 @@ struct BlkNbdConnection {
     bool ending, wanted;    /* atomic */
     unsigned load;          /* atomic; commands under way or finished */
     bool shut_down;         /* the thread's: the server is about to end */
+    int64_t heard;          /* the thread's: of the server, or nobody waited for it */
+    int64_t up_since;       /* the thread's */
     pthread_mutex_t lock;   /* guards all below */
     struct nbd_handle *nbd; /* while it is up; else NULL */
     BlkNbdCommand *in_flight, *finished;
@@ -342,18 +347,33 @@ static bool attempt(BlkNbdConnection *x, GError **error)
     return true;
 }
 
-/* What is there to do: to complete those commands, *lost: after the connection was; to wait for
- * what *direction says; or, if false is returned, to end. */
-static bool next_work(BlkNbdConnection *x, BlkNbdCommand **finished, bool *lost,
-                      unsigned *direction)
+/* Whether it is no use to wait for the server. *until: when to look again. x->lock. */
+static bool is_overdue(BlkNbdConnection *x, int64_t *until)
 {
+    int64_t now = g_get_monotonic_time(), *silent_at = &x->disk->silent_at;
+
+    if (!x->in_flight || !blk_host_awaited(x->disk->node))
+        x->heard = now;
+    *until = MIN(end_at(x), now + LOOK_US); /* who sends does not wake the thread */
+    if (now >= x->heard + SILENCE_US)
+        __atomic_store_n(silent_at, now, __ATOMIC_RELEASE);
+    return __atomic_load_n(silent_at, __ATOMIC_ACQUIRE) >= x->up_since ||
+           (x->in_flight && now >= end_at(x));
+}
+
+/* What is there to do: to complete those commands, *lost: after the connection was; to wait for
+ * what *direction says, up to *until; or, if false is returned, to end. */
+static bool next_work(BlkNbdConnection *x, BlkNbdCommand **finished, bool *lost,
+                      unsigned *direction, int64_t *until)
+{
+    bool overdue;
     TM_GUARD(&x->lock);
 
     *lost = over(x->nbd);
     *direction = nbd_aio_get_direction(x->nbd);
     *finished = list_take(&x->finished);
-    return *finished || !(*lost || x->shut_down || ending(x) ||
-                          (x->in_flight && g_get_monotonic_time() >= end_at(x)));
+    overdue = is_overdue(x, until);
+    return *finished || !(*lost || x->shut_down || ending(x) || overdue);
 }
 
 /* Until the connection is lost, or is to end. Returns why. */
@@ -363,16 +383,20 @@ static char *serve(BlkNbdConnection *x)
     BlkNbdCommand *finished;
     unsigned direction;
     char *why = NULL;
+    int64_t until;
     bool lost;
 
     x->shut_down = false;
-    while (next_work(x, &finished, &lost, &direction)) {
+    x->heard = x->up_since = g_get_monotonic_time();
+    while (next_work(x, &finished, &lost, &direction, &until)) {
         short events;
 
         complete(x, finished, lost);
         if (finished)
             continue;
-        events = wait_socket(x, fd, direction, end_at(x));
+        events = wait_socket(x, fd, direction, until);
+        if (events & POLLIN)
+            x->heard = g_get_monotonic_time();
         pthread_mutex_lock(&x->lock);
         if (!notify(x->nbd, events) && !why)
             why = g_strdup(nbd_get_error());

@@ -61,6 +61,7 @@ typedef struct BlkNbd {
     char *reported;    /* of why, in the log, since the last success */
     int64_t give_up;   /* when nobody waits for a connection any more; 0: nobody has begun to */
     int64_t end_at;    /* atomic; when all that is under way is broken off; 0: never */
+    int64_t silent_at; /* atomic; when the server was found silent: what was up then is closed */
     /* durable.c */
     uint64_t era;                       /* atomic; how often a connection came up */
     uint64_t born[BLK_NBD_CONNECTIONS]; /* atomic; the era that each began; 0: it is down */

@@ -147,6 +147,6 @@ int blk_nbd_run(BlkNbd *d, BlkNbdCommand *c)
         want(d);
         if (!until)
             until = g_get_monotonic_time() + d->reconnect_us;
-    } while (d->reconnect_us && wait_up(d, until));
+    } while (g_get_monotonic_time() < until && wait_up(d, until));
     return -ENOTCONN;
 }
