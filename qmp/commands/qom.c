@@ -3,7 +3,8 @@
 /* qmp/commands/qom.c: properties of objects. The work is object/objects.h's.
  *
  * Names, answers and messages are QEMU's (qapi/qom.json, qom/qom-qmp-cmds.c). Of its tree there is
- * the root, /objects, and what users created below that; of its types, those they can create. */
+ * the root, /objects, and what users created below that; of its types, those they can create.
+ * /exports, where QEMU's devices would be, is ours: exports, whose property drive is their node. */
 #include "qmp/commands/families.h"
 #include "qmp/context.h"
 #include "util/error.h"
@@ -11,7 +12,7 @@
 #include <string.h>
 
 #define OBJECTS "/objects"
-#define EXPORTS "/exports/"
+#define EXPORTS "/exports"
 
 static TmObjects *objects_of(QmpCall *call)
 {
@@ -27,10 +28,16 @@ static bool not_found(const char *path, GError **error)
     return tm_error_set_class(error, TM_ERROR_DEVICE_NOT_FOUND, "Device '%s' not found", path);
 }
 
-static bool is_container(const char *path)
+/* What is named in a container, "" or a path as above; its whole path, NULL: it is none. */
+static const char *container(const char *path)
 {
-    return g_str_equal(path, "/") || g_str_equal(path, OBJECTS) ||
-           g_str_equal(path, &OBJECTS[strlen("/")]);
+    static const char *const all[] = { "/", OBJECTS, EXPORTS };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(all); i++) {
+        if (g_str_equal(path, all[i]) || (*path && g_str_equal(path, all[i] + 1)))
+            return all[i];
+    }
+    return NULL;
 }
 
 static TmObject *find(QmpCall *call, const char *path)
@@ -44,6 +51,13 @@ static TmObject *find(QmpCall *call, const char *path)
     else if (id != path)
         return NULL;
     return tm_objects_find(objects_of(call), id);
+}
+
+static BlkExport *find_export(QmpCall *call, const char *path)
+{
+    return g_str_has_prefix(path, EXPORTS "/")
+               ? blk_exports_find_id(qmp_context_exports(call->ctx), path + strlen(EXPORTS "/"))
+               : NULL;
 }
 
 /* ---- what there is */
@@ -64,16 +78,35 @@ static void add_child(json_object *list, const char *name, const char *type)
     json_object_array_add(list, entry(name, child));
 }
 
+static void list_objects(QmpCall *call, json_object *list)
+{
+    g_autoptr(GPtrArray) objects = tm_objects_list(objects_of(call));
+
+    for (guint i = 0; i < objects->len; i++)
+        add_child(list, tm_object_id(objects->pdata[i]), tm_object_type(objects->pdata[i]));
+}
+
+static void list_exports(QmpCall *call, json_object *list)
+{
+    g_autoptr(GPtrArray) exports = blk_exports_list(qmp_context_exports(call->ctx));
+
+    for (guint i = 0; i < exports->len; i++)
+        add_child(list, blk_export_id(exports->pdata[i]), "export");
+}
+
 static json_object *list_container(QmpCall *call, const char *path)
 {
     json_object *list = json_object_new_array();
-    g_autoptr(GPtrArray) objects = tm_objects_list(objects_of(call));
 
     json_object_array_add(list, entry("type", "string"));
-    if (g_str_equal(path, "/"))
+    if (g_str_equal(path, OBJECTS)) {
+        list_objects(call, list);
+    } else if (g_str_equal(path, EXPORTS)) {
+        list_exports(call, list);
+    } else {
         add_child(list, "objects", "container");
-    for (guint i = 0; i < objects->len && !g_str_equal(path, "/"); i++)
-        add_child(list, tm_object_id(objects->pdata[i]), tm_object_type(objects->pdata[i]));
+        add_child(list, "exports", "container");
+    }
     return list;
 }
 
@@ -88,15 +121,27 @@ static json_object *list_type(const char *type)
     return list;
 }
 
+static json_object *list_export(void)
+{
+    json_object *list = json_object_new_array();
+
+    json_object_array_add(list, entry("type", "string"));
+    json_object_array_add(list, entry("drive", "str"));
+    return list;
+}
+
 static bool run_list(QmpCall *call, GError **error)
 {
     const char *path = qmp_arg_str(call->args, "path");
     TmObject *object = find(call, path);
+    g_autoptr(BlkExport) x = find_export(call, path);
 
     if (object)
         call->result = list_type(tm_object_type(object));
-    else if (is_container(path))
-        call->result = list_container(call, path);
+    else if (x)
+        call->result = list_export();
+    else if (container(path))
+        call->result = list_container(call, container(path));
     return call->result || not_found(path, error);
 }
 
@@ -132,24 +177,19 @@ static bool run_list_types(QmpCall *call, GError **error)
 
 /* ---- exports: their node, as QEMU's devices have it */
 
-static BlkExport *find_export(QmpCall *call, const char *path)
-{
-    return g_str_has_prefix(path, EXPORTS)
-               ? blk_exports_find_id(qmp_context_exports(call->ctx), path + strlen(EXPORTS))
-               : NULL;
-}
-
 static bool is_drive(const char *property, GError **error)
 {
     return g_str_equal(property, "drive") ||
            tm_error_set(error, "Property 'export.%s' not found", property);
 }
 
-static bool get_drive(QmpCall *call, const BlkExport *x, const char *property, GError **error)
+static bool get_of_export(QmpCall *call, const BlkExport *x, const char *property, GError **error)
 {
-    if (!is_drive(property, error))
+    bool type = g_str_equal(property, "type");
+
+    if (!type && !is_drive(property, error))
         return false;
-    call->result = json_object_new_string(blk_node_name(blk_export_node(x)));
+    call->result = json_object_new_string(type ? "export" : blk_node_name(blk_export_node(x)));
     return true;
 }
 
@@ -166,6 +206,19 @@ static bool set_drive(QmpCall *call, const BlkExport *x, const char *property, j
 
 /* ---- properties */
 
+/* A child's value is its path. */
+static bool get_of_container(QmpCall *call, const char *path, const char *property, GError **error)
+{
+    g_autofree char *child = g_strconcat(g_str_equal(path, "/") ? "" : path, "/", property, NULL);
+    g_autoptr(BlkExport) x = find_export(call, child);
+
+    if (g_str_equal(property, "type"))
+        call->result = json_object_new_string("container");
+    else if (x || (find(call, child) && !g_str_equal(path, "/")) || container(child))
+        call->result = json_object_new_string(child);
+    return call->result || tm_error_set(error, "Property 'container.%s' not found", property);
+}
+
 static bool run_get(QmpCall *call, GError **error)
 {
     const char *path = qmp_arg_str(call->args, "path");
@@ -174,17 +227,14 @@ static bool run_get(QmpCall *call, GError **error)
     TmObject *object = find(call, path);
 
     if (x)
-        return get_drive(call, x, property, error);
+        return get_of_export(call, x, property, error);
     if (object) {
         call->result = tm_object_get(object, property, error);
         return call->result != NULL;
     }
-    if (!is_container(path))
+    if (!container(path))
         return not_found(path, error);
-    if (!g_str_equal(property, "type"))
-        return tm_error_set(error, "Property 'container.%s' not found", property);
-    call->result = json_object_new_string("container");
-    return true;
+    return get_of_container(call, container(path), property, error);
 }
 
 /* Whether @value is of the property's type; the error names the property. */
@@ -225,7 +275,7 @@ static bool run_set(QmpCall *call, GError **error)
     if (object)
         return check_value(call, object, property, value, error) &&
                tm_object_set(object, property, value, error);
-    if (!is_container(path))
+    if (!container(path))
         return not_found(path, error);
     return tm_error_set(error, "Property 'container.%s' is not writable", property);
 }
@@ -237,8 +287,9 @@ static bool run_set(QmpCall *call, GError **error)
 #define ARRAY(c_name, of)                                                                          \
     static const QmpType c_name = { .kind = QMP_KIND_ARRAY, .name = "array", .element = &(of) }
 
-static const QmpMember list_members[] = { { "path", &qmp_type_str, false, "/objects/ID" },
-                                          { NULL } };
+static const QmpMember list_members[] = {
+    { "path", &qmp_type_str, false, "/objects/ID, or /exports/ID" }, { NULL }
+};
 OBJECT(list_args, "q_obj_qom-list-arg", list_members);
 
 static const QmpMember get_members[] = {

@@ -33,6 +33,10 @@ def fleece(tmp):
               target="target")
         d.qmp("qom-set", path="/exports/disk", property="drive", value="cbw")
         equal(d.qmp("qom-get", path="/exports/disk", property="drive"), "cbw")
+        equal([(p["name"], p["type"]) for p in d.qmp("qom-list", path="/exports")][1:], [("disk", "child<export>")])
+        equal([p["name"] for p in d.qmp("qom-list", path="/exports/disk")], ["type", "drive"])
+        equal(d.qmp("qom-get", path="/exports", property="disk"), "/exports/disk")
+        equal(d.qmp("qom-get", path="/exports/disk", property="type"), "export")
         d.qmp("blockdev-add", driver="snapshot-access", node_name="snapshot", file="cbw",
               discard="unmap")
         snapshot = export(d, "snapshot")
