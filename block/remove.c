@@ -5,6 +5,7 @@
 #include "block/bitmaps.h"
 #include "block/graph_internal.h"
 #include "block/parents.h"
+#include "block/users.h"
 
 #include "util/error.h"
 
@@ -110,6 +111,17 @@ void blk_graph_settle(BlkGraph *graph)
     blk_graph_drop_orphans(graph);
 }
 
+/* Exports and the like. */
+static bool has_outer_user(BlkNode *node)
+{
+    g_autoptr(GPtrArray) users = blk_users_list(node);
+    bool has = false;
+
+    for (guint i = 0; i < users->len && !has; i++)
+        has = !((BlkUser *)users->pdata[i])->parent;
+    return has;
+}
+
 bool blk_graph_del(BlkGraph *graph, const char *node_name, GError **error)
 {
     BlkNode *node = blk_graph_find(graph, node_name, error);
@@ -119,6 +131,8 @@ bool blk_graph_del(BlkGraph *graph, const char *node_name, GError **error)
         return false;
     if (!blk_node_check_free(node, error))
         return false;
+    if (has_outer_user(node))
+        return tm_error_set(error, "Node %s is in use", node_name);
     if (!node->monitor_owned)
         return tm_error_set(error, "Node %s is not owned by the monitor", node_name);
     /* An export of another node may offer a bitmap of this one. */

@@ -404,6 +404,7 @@ static const char *const blockdev_add_errors[] = {
 };
 static const char *const blockdev_del_errors[] = { "Failed to find node with node-name='NAME'",
                                                    "Node NAME is not owned by the monitor",
+                                                   "Node NAME is in use",
                                                    "Block device NAME is in use", NULL };
 static const char *const blockdev_reopen_errors[] = {
     "node-name not specified",
