@@ -79,20 +79,34 @@ static ssize_t sys_copy(int from, off_t from_offset, int to, off_t to_offset, si
 #define SYS_cachestat 451
 #endif
 
-static int sys_cached(int fd, off_t offset, size_t count, bool whole)
+typedef struct CacheStat {
+    uint64_t cached, dirty, writeback, evicted, recently_evicted; /* pages */
+} CacheStat;
+
+static bool cache_stat(int fd, off_t offset, size_t count, CacheStat *found)
 {
-    const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
     struct {
         uint64_t offset, length;
     } range = { (uint64_t)offset, count };
-    struct {
-        uint64_t cached, dirty, writeback, evicted, recently_evicted;
-    } found = { 0 };
-    uint64_t pages = ((uint64_t)offset + count - 1) / page - (uint64_t)offset / page + 1;
 
-    if (syscall(SYS_cachestat, fd, &range, &found, 0) < 0)
-        return -1;
-    return found.cached >= (whole ? pages : 1);
+    *found = (CacheStat){ 0 };
+    return syscall(SYS_cachestat, fd, &range, found, 0) == 0;
+}
+
+static int sys_cached(int fd, off_t offset, size_t count, bool whole)
+{
+    const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    uint64_t pages = ((uint64_t)offset + count - 1) / page - (uint64_t)offset / page + 1;
+    CacheStat found;
+
+    return cache_stat(fd, offset, count, &found) ? found.cached >= (whole ? pages : 1) : -1;
+}
+
+static int sys_dirty(int fd, off_t offset, size_t count)
+{
+    CacheStat found;
+
+    return cache_stat(fd, offset, count, &found) ? found.dirty || found.writeback : -1;
 }
 
 static int sys_birth(int fd, struct timespec *time)
@@ -133,6 +147,7 @@ const TmSys tm_sys_kernel = {
     .sendfile = sys_sendfile,
     .copy = sys_copy,
     .cached = sys_cached,
+    .dirty = sys_dirty,
     .mmap = sys_mmap,
     .munmap = munmap,
     .fgetxattr = fgetxattr,

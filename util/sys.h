@@ -39,6 +39,8 @@ typedef struct TmSys {
     /* Whether the range of a file is in the page cache, @whole or any page of it (cachestat(2),
      * Linux 6.5): 1, 0, or -1 and errno. May be NULL: not supported. */
     int (*cached)(int fd, off_t offset, size_t count, bool whole);
+    /* Whether some of the range is in the page cache and not on the medium yet: as cached. */
+    int (*dirty)(int fd, off_t offset, size_t count);
     /* A shared mapping of [offset, offset + length) for reading and writing; NULL, not
      * MAP_FAILED. */
     void *(*mmap)(int fd, off_t offset, size_t length);

@@ -10,6 +10,7 @@
 enum {
     BLK_COPY_COMPRESS = 1,     /* whole clusters are stored compressed (TIDEMARK_COMPRESSED) */
     BLK_COPY_NO_REFERENCE = 2, /* it is read and written, whatever the files can do */
+    BLK_COPY_SOON = 4, /* so is what would have to reach the medium before it can be shared */
 };
 
 typedef struct BlkCopied {

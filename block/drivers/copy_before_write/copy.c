@@ -82,9 +82,9 @@ static int copy_taken(Cbw *cbw, const CbwBusy *mine, bool before_write, BlkCopie
     uint64_t offset = cbw_clusters_offset(&cbw->clusters, mine->first);
     uint64_t end = cbw_clusters_offset(&cbw->clusters, mine->end);
     BlkCopied now = { .data = 0 };
-    int ret =
-        blk_node_copy(blk_node_child(cbw->node, CBW_SOURCE), blk_node_child(cbw->node, CBW_TARGET),
-                      offset, end - offset, cbw->copy_flags, &now);
+    int ret = blk_node_copy(blk_node_child(cbw->node, CBW_SOURCE),
+                            blk_node_child(cbw->node, CBW_TARGET), offset, end - offset,
+                            cbw->copy_flags | (before_write ? BLK_COPY_SOON : 0), &now);
     TM_GUARD(&cbw->lock);
 
     add(copied, &now);
