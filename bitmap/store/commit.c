@@ -74,6 +74,16 @@ static bool publish_alone(BmpPart *part, GError **error)
     return tm_error_set_errno(error, -ret, "Could not write bitmap store '%s'", store->path);
 }
 
+static bool prepare_alone(BmpPart *part, GError **error)
+{
+    if (!bmp_part_prepare(part, error))
+        return false;
+    if (bmp_parts_sync(part, 1, error))
+        return true;
+    bmp_part_discard(part);
+    return false;
+}
+
 /* A store without bitmaps is removed; before that it says that it has none, as its name may come
  * back. Where there is no room for that, the removal alone has to do. */
 static bool commit_part(BmpPart *part, GError **error)
@@ -82,7 +92,7 @@ static bool commit_part(BmpPart *part, GError **error)
     BmpJournal *journal = NULL;
     int err = 0;
 
-    if (!bmp_part_prepare(part, &why) && !part->vanish) {
+    if (!prepare_alone(part, &why) && !part->vanish) {
         g_propagate_error(error, g_steal_pointer(&why));
         return false;
     }
@@ -129,7 +139,7 @@ bool bmp_store_write_new(BmpStore *store, const BmpRecord *records, size_t n, Bm
 
 /* ---- several stores */
 
-/* One copy of each says what will be, if the leader says so. */
+/* One copy of each says what will be, if the leader says so; to be synced. */
 static bool publish_pending(BmpPart *part, GError **error)
 {
     BmpStore *store = part->store;
@@ -138,7 +148,7 @@ static bool publish_pending(BmpPart *part, GError **error)
     part->next.group_pending = 1;
     if (part->create)
         return bmp_part_publish_new(part, error) == 0;
-    ret = bmp_part_write_copy(part, store->stale_copy, &part->next);
+    ret = bmp_part_put_copy(part, store->stale_copy, &part->next);
     if (ret == 0)
         return true;
     return tm_error_set_errno(error, -ret, "Could not write bitmap store '%s'", store->path);
@@ -158,25 +168,51 @@ static void take_back(BmpPart *parts, size_t n)
         bmp_part_discard(&parts[i]);
 }
 
-/* After the decision: what fails now leaves a store that finds out from the leader. Whether it need
- * not. */
-static bool complete(BmpPart *part, BmpJournal *journal, unsigned copies)
+/* After the decision: it is in force, whether all of it could be written or not: what fails now
+ * leaves a store that finds out from the leader. Whether it need not. */
+static bool settle(BmpPart *part, BmpJournal **map, int ret)
 {
-    BmpStore *store = part->store;
-    unsigned stale = part->create ? 0 : store->stale_copy;
-    int ret = 0;
-
-    bmp_part_not_pending(&part->next);
-    if (copies > 1)
-        ret = bmp_part_write_copy(part, !stale, &part->next);
-    if (ret == 0)
-        ret = bmp_part_write_copy(part, stale, &part->next);
-    bmp_part_settle(part, journal);
+    bmp_part_settle(part, g_steal_pointer(map));
     if (ret < 0)
-        bmp_store_fail(store, -ret, "its superblock could not be written");
+        bmp_store_fail(part->store, -ret, "its superblock could not be written");
     else if (part->vanish)
         vanish(part, NULL);
     return ret == 0;
+}
+
+static unsigned stale_copy(const BmpPart *part)
+{
+    return part->create ? 0 : part->store->stale_copy;
+}
+
+/* Both copies of the followers say what is, first the ones that were not pending. */
+static void write_followers(BmpPart *followers, int *results, size_t n)
+{
+    for (unsigned stale = 0; stale < BMP_SUPER_COPIES; stale++) {
+        for (size_t i = 0; i < n; i++) {
+            BmpPart *part = &followers[i];
+
+            bmp_part_not_pending(&part->next);
+            if (results[i] == 0)
+                results[i] = bmp_part_put_copy(part, stale_copy(part) ^ !stale, &part->next);
+        }
+        bmp_parts_sync(followers, n, NULL);
+        for (size_t i = 0; i < n; i++)
+            results[i] = results[i] ? results[i] : followers[i].synced;
+    }
+}
+
+/* Followers ask the leader as long as they are pending: it is the last to move on. */
+static bool complete(BmpPart *parts, BmpJournal **maps, size_t n)
+{
+    g_autofree int *results = g_new0(int, n);
+    bool done = true;
+
+    write_followers(parts + 1, results + 1, n - 1);
+    for (size_t i = 1; i < n; i++)
+        done = settle(&parts[i], &maps[i], results[i]) && done;
+    results[0] = bmp_part_write_copy(&parts[0], stale_copy(&parts[0]), &parts[0].next);
+    return settle(&parts[0], &maps[0], results[0]) && done;
 }
 
 /* Where there is no room, the oldest goes; that is noted, lest it be taken for a "no". */
@@ -206,7 +242,7 @@ static void drop_decision(BmpSuper *leader, const uint8_t group[16])
 
 static bool decide(BmpPart *leader, GError **error)
 {
-    unsigned stale = leader->create ? 0 : leader->store->stale_copy;
+    unsigned stale = stale_copy(leader);
     uint8_t group[16];
     int ret;
 
@@ -240,7 +276,7 @@ static bool publish_group(BmpPart *parts, BmpJournal **maps, size_t n, const uin
         if (!publish_pending(&parts[i], error))
             return false;
     }
-    return decide(&parts[0], error);
+    return bmp_parts_sync(parts, n, error) && decide(&parts[0], error);
 }
 
 /* What a failed store says can't be kept while it is written anew, which a group needs. */
@@ -279,15 +315,12 @@ static bool commit_group(BmpStore **stores, size_t n, GError **error)
     ok = all_well(stores, n, error);
     while (ok && prepared < n)
         ok = bmp_part_prepare(&parts[prepared], error) && ++prepared;
-    ok = ok && publish_group(parts, maps, n, group, error);
-    if (!ok)
+    ok = ok && bmp_parts_sync(parts, n, error) && publish_group(parts, maps, n, group, error);
+    if (ok)
+        done = complete(parts, maps, n);
+    else
         take_back(parts, prepared);
-    /* Followers ask the leader as long as they are pending: it is the last to move on. */
-    for (size_t k = 0; k < n; k++) {
-        size_t i = (k + 1) % n;
-
-        if (ok)
-            done = complete(&parts[i], g_steal_pointer(&maps[i]), i ? 2 : 1) && done;
+    for (size_t i = 0; i < n; i++) {
         bmp_journal_close(maps[i]);
         bmp_part_clear(&parts[i]);
         pthread_mutex_unlock(&stores[i]->ticking);

@@ -7,6 +7,7 @@
 #include "util/error.h"
 #include "util/range.h"
 #include "util/sync.h"
+#include "util/together.h"
 
 #include <errno.h>
 #include <string.h>
@@ -144,11 +145,16 @@ void bmp_part_random_bytes(uint8_t bytes[16])
 
 /* The kernel drops what a sync could not write and reports it once: no later one is to be
  * believed. */
+static void note_sync(BmpPart *part, int ret)
+{
+    part->lost |= ret < 0 && !part->create;
+}
+
 static int sync_part(BmpPart *part)
 {
     int ret = tm_fdatasync(part->store->o.sys, part->fd);
 
-    part->lost |= ret < 0 && !part->create;
+    note_sync(part, ret);
     return ret;
 }
 
@@ -163,8 +169,7 @@ static int write_content(BmpPart *part, const GByteArray *catalogue)
     if (ret == 0 && part->new_journal)
         ret = bmp_journal_create(sys, part->fd, next->journal_offset, &part->geometry,
                                  bmp_entry_seed(next->uuid));
-    if (ret == 0 && (part->new_catalogue || part->new_journal))
-        ret = sync_part(part);
+    part->unsynced = ret == 0 && (part->new_catalogue || part->new_journal);
     return ret;
 }
 
@@ -328,7 +333,34 @@ bool bmp_part_prepare(BmpPart *part, GError **error)
     return false;
 }
 
+bool bmp_parts_sync(BmpPart *parts, size_t n, GError **error)
+{
+    g_autofree int *fds = g_new(int, n), *results = g_new0(int, n);
+    bool ok = true;
+
+    for (size_t i = 0; i < n; i++)
+        fds[i] = parts[i].unsynced ? parts[i].fd : -1;
+    tm_fdatasync_all(parts[0].store->o.sys, fds, results, n);
+    for (size_t i = 0; i < n; i++) {
+        parts[i].unsynced = false;
+        parts[i].synced = results[i];
+        note_sync(&parts[i], results[i]);
+        if (ok && results[i] < 0)
+            ok = tm_error_set_errno(error, -results[i], "Could not write bitmap store '%s'",
+                                    parts[i].store->path);
+    }
+    return ok;
+}
+
 /* ---- the second phase: superblocks */
+
+int bmp_part_put_copy(BmpPart *part, unsigned copy, const BmpSuper *super)
+{
+    int ret = bmp_store_write_super(part->store->o.sys, part->fd, copy, super);
+
+    part->unsynced |= ret == 0;
+    return ret;
+}
 
 int bmp_part_write_copy(BmpPart *part, unsigned copy, const BmpSuper *super)
 {

@@ -19,6 +19,8 @@ typedef struct BmpPart {
     bool new_journal;  /* a table is written */
     bool open_journal; /* it, or the one that is there, is mapped */
     bool new_catalogue;
+    bool unsynced;  /* what was written is not on the medium yet */
+    int synced;     /* how the last bmp_parts_sync() went with it: 0 or -errno */
     bool create;    /* the file is written anew */
     bool vanish;    /* there is nothing left to keep */
     bool published; /* a file that was created has its name */
@@ -34,8 +36,11 @@ void bmp_part_clear(BmpPart *part);
 
 /* ---- the first phase: nothing names what is written */
 
-/* The new state is on the medium. On failure nothing is left of it. */
+/* The new state is written. On failure nothing is left of it. */
 bool bmp_part_prepare(BmpPart *part, GError **error);
+/* What was written is on the medium, of all parts, which are synced at the same time. false: some
+ * is not, and *error is of the first. */
+bool bmp_parts_sync(BmpPart *parts, size_t n, GError **error);
 /* The journal of the new state; NULL and *err where it can't be had. */
 BmpJournal *bmp_part_open_journal(BmpPart *part, int *err);
 /* Takes back what was prepared, with the file if it was new. */
@@ -46,7 +51,8 @@ void bmp_part_discard(BmpPart *part);
 void bmp_part_random_bytes(uint8_t bytes[16]);
 /* The superblock says what is, not what a leader decides. */
 void bmp_part_not_pending(BmpSuper *super);
-/* One copy, and a sync. */
+/* One copy, to be synced; and with the sync. */
+int bmp_part_put_copy(BmpPart *part, unsigned copy, const BmpSuper *super);
 int bmp_part_write_copy(BmpPart *part, unsigned copy, const BmpSuper *super);
 /* A file that was written anew gets its name. */
 int bmp_part_publish_new(BmpPart *part, GError **error);
