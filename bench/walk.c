@@ -9,9 +9,10 @@
  *                                 COUNT writes of a block at random places of the whole disk, or
  *                                 fewer when the time is up
  *   walk sprinkle URI COUNT       the same by trimming
- *   walk guest URI SECONDS [DEPTH [SEED]]
- *                                 writes at random places, and how long they took: percentiles, and
- *                                 of each that took long, when it ended and how many us it took
+ *   walk guest URI SECONDS [DEPTH [SEED [ORDER]]]
+ *                                 writes, and how long they took: percentiles, and when those ended
+ *                                 that took long, and how many us they took. ORDER: 4k at random
+ *                                 places; once: at most one in 64 KiB; 64k: one after the other
  *   walk extents URI CONTEXT [N]  walks over CONTEXT from end to end, N times
  *
  * Prints one JSON object. Places come from a fixed seed: every server meets the same ones. */
@@ -23,7 +24,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { BLOCK = 4096 };
+enum { BLOCK = 4096, CLUSTER = 65536 };
 
 static const uint64_t max_request = 1 << 30; /* multiple of every block size; within 32 bits */
 
@@ -206,22 +207,49 @@ static void print_guest(const Guest *guest, double seconds)
     printf("]}\n");
 }
 
-static void be_guest(struct nbd_handle *nbd, double seconds, int depth, uint64_t seed)
+/* Where the next write goes, and how much of it there is; false: all is done. */
+static int guest_next(const char *order, uint64_t size, uint64_t n, uint64_t *seed,
+                      uint64_t *offset, size_t *length)
 {
-    static const char block[BLOCK] = "guest";
-    static Guest guest;
-    uint64_t blocks = (uint64_t)nbd_get_size(nbd) / BLOCK;
-    double began = now();
+    uint64_t clusters = size / CLUSTER;
 
-    while (now() - began < seconds) {
+    *length = BLOCK;
+    if (!strcmp(order, "64k")) {
+        *length = CLUSTER;
+        *offset = n % clusters * CLUSTER;
+    } else if (!strcmp(order, "once")) {
+        /* A prime that divides no such number of clusters: each comes once. */
+        *offset = (n * 7919 + *seed) % clusters * CLUSTER;
+        return n < clusters;
+    } else {
+        *offset = random_next(seed) % (size / BLOCK) * BLOCK;
+    }
+    return 1;
+}
+
+static void be_guest(struct nbd_handle *nbd, double seconds, int depth, uint64_t seed,
+                     const char *order)
+{
+    static const char data[CLUSTER] = "guest";
+    static Guest guest;
+    uint64_t size = (uint64_t)nbd_get_size(nbd), n = 0;
+    double began = now();
+    int more = 1;
+
+    while (more && now() - began < seconds) {
         for (int i = 0; i < depth; i++) {
             Slot *slot = &guest.slots[i];
             nbd_completion_callback done = { .callback = guest_written, .user_data = slot };
+            uint64_t offset;
+            size_t length;
 
-            if (slot->busy)
+            if (slot->busy || !more)
+                continue;
+            more = guest_next(order, size, n++, &seed, &offset, &length);
+            if (!more)
                 continue;
             *slot = (Slot){ &guest, now(), 1 };
-            if (nbd_aio_pwrite(nbd, block, BLOCK, random_next(&seed) % blocks * BLOCK, done, 0) < 0)
+            if (nbd_aio_pwrite(nbd, data, length, offset, done, 0) < 0)
                 die("write");
         }
         drain(nbd, depth - 1);
@@ -283,7 +311,7 @@ static int usage(void)
 {
     fprintf(stderr,
             "usage: walk dirty|trim URI RUNS STEP | scatter URI COUNT [DEPTH [SEED [SECONDS]]] | "
-            "sprinkle URI COUNT | guest URI SECONDS [DEPTH [SEED]] | "
+            "sprinkle URI COUNT | guest URI SECONDS [DEPTH [SEED [ORDER]]] | "
             "extents URI CONTEXT [TIMES]\n");
     return 2;
 }
@@ -299,7 +327,7 @@ int main(int argc, char **argv)
 
     if (extents    ? argc != 4 && argc != 5
         : scatter  ? argc < 4 || argc > 7
-        : guest    ? argc < 4 || argc > 6
+        : guest    ? argc < 4 || argc > 7
         : sprinkle ? argc != 4
                    : (!trim && strcmp(mode, "dirty")) || argc != 5)
         return usage();
@@ -314,7 +342,7 @@ int main(int argc, char **argv)
         walk_extents(nbd, argv[3], argc == 5 ? number(argv[4]) : 1);
     } else if (guest) {
         be_guest(nbd, strtod(argv[3], NULL), argc > 4 ? (int)(number(argv[4]) % DEPTH_MAX) : 32,
-                 work.seed + (argc > 5 ? number(argv[5]) : 0));
+                 work.seed + (argc > 5 ? number(argv[5]) : 0), argc > 6 ? argv[6] : "4k");
     } else {
         work.count = number(argv[3]);
         if (scatter) {
