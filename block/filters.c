@@ -220,6 +220,29 @@ void blk_filters_remove(BlkNode *const *filters, size_t n)
     blk_hold_end(hold);
 }
 
+static BlkNode *filter_above(BlkNode *node)
+{
+    g_autoptr(GPtrArray) users = blk_users_list(node);
+    BlkNode *above = NULL;
+
+    for (guint i = 0; i < users->len && !above; i++) {
+        const BlkUser *user = users->pdata[i];
+
+        if (user->parent && user->parent->kept && user->index == FIRST)
+            above = user->parent;
+    }
+    return above;
+}
+
+BlkNode *blk_filters_top(BlkNode *node)
+{
+    BlkNode *above;
+
+    while ((above = filter_above(node)))
+        node = above;
+    return node;
+}
+
 bool blk_user_move(BlkUser *user, BlkNode *to, GError **error)
 {
     g_autoptr(GPtrArray) users = g_ptr_array_new_with_free_func((GDestroyNotify)blk_user_unref);

@@ -27,5 +27,9 @@ bool blk_filters_insert(BlkNode *const *filters, size_t n, GError **error);
 /* The users of the filters, but those that don't follow, use their first children instead. */
 void blk_filters_remove(BlkNode *const *filters, size_t n);
 
+/* The highest of the filters that code has put in above the node (a backup, a job), whose writers
+ * have to be above them; the node itself if there is none. Borrowed. */
+BlkNode *blk_filters_top(BlkNode *node);
+
 /* Gives a user that follows another node. Errors: permission conflicts; @to is read-only. */
 bool blk_user_move(BlkUser *user, BlkNode *to, GError **error);

@@ -199,7 +199,8 @@ BlkExport *blk_exports_add(BlkExports *exports, const BlkExportOptions *o, GErro
 
     x = export_new(exports, o, name);
     x->iothread = g_steal_pointer(&iothread);
-    if (!find_allowed(x, o, error) || !use_node(x, node, error) ||
+    if (!find_allowed(x, o, error) ||
+        !use_node(x, o->writable ? blk_filters_top(node) : node, error) ||
         (o->writable && !blk_disk_claim(node, error))) {
         blk_node_release(x->user);
         blk_selection_unref(selection);

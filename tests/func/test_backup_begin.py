@@ -599,4 +599,29 @@ def clients_killed(tmp):
         load.rest()
 
 
+@test
+def an_export_comes_back(tmp):
+    "an export that is added while a backup runs writes through its filter, also of two backups"
+    with Daemon(tmp, *disk(tmp, "disk0", SIZE)) as d:
+        h = d.nbd()
+        h.pwrite(b"o" * SIZE, 0)
+        h.shutdown()
+        begin(d, tmp, ["disk0"], id="b", checkpoint="c")
+        begin(d, tmp, ["disk0"], id="b2")
+        for export in d.qmp("query-block-exports"):
+            if not export["id"].startswith("b"):
+                d.qmp("block-export-del", id=export["id"], mode="hard")
+                d.monitor.wait_event("BLOCK_EXPORT_DELETED", id=export["id"])
+        d.qmp("block-export-add", type="nbd", id="again", node_name="disk0", name="again", writable=True)
+        h = d.nbd("again")
+        h.pwrite(b"n" * 4096, MIB)
+        equal([bytes(read(d, "disk0@" + id)) == b"o" * SIZE for id in ("b", "b2")], [True, True])
+        for id in "b2", "b":
+            end(d, True, id=id)
+            h.pwrite(b"m" * 4096, MIB)
+        equal(h.pread(1, MIB), b"m")
+        equal(d.bitmap("disk0", "c")["count"], 65536)
+        h.shutdown()
+
+
 main()
