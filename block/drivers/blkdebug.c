@@ -281,6 +281,10 @@ static int blkdebug_resize(void *handle, uint64_t size)
     }
 
 static const struct tidemark_option blkdebug_options[] = {
+    { .name = "config",
+      .type = TIDEMARK_OPTION_STRING,
+      .help = "file with rules: [inject-error], [inject-delay] and [set-state], each with lines "
+              "key = \"value\"" },
     LIMIT("align", "alignment of requests, a power of two"),
     LIMIT("max-transfer", "the most bytes that are read or written at once"),
     LIMIT("opt-write-zero", "unit of zeroing; what is not aligned to it is written as data"),

@@ -2,10 +2,15 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/drivers/blkdebug_internal.h: the rules of a blkdebug filter: which requests fail or take
  * longer. Private to blkdebug*.c.
+ *   blkdebug.c         the options, and what requests do
+ *   blkdebug_rules.c   rules, from options or a file, and what is in force
+ *   blkdebug_config.c  the file
  *
  * Threads: reading and freeing main; the rest any. */
 #pragma once
 #include "include/tidemark/driver.h"
+
+#include <glib.h>
 
 /* What a request is, in the order of the option's choices. */
 typedef enum {
@@ -39,3 +44,12 @@ BlkdebugVerdict blkdebug_rules_meet(BlkdebugRules *rules, BlkdebugIo io, uint64_
                                     uint64_t length);
 /* Raises 'pwritev_done'. */
 void blkdebug_rules_written(BlkdebugRules *rules);
+
+/* A section of the file: an element of that list. */
+typedef struct BlkdebugSection {
+    const char *list;   /* static */
+    GHashTable *values; /* char * to char *: its fields */
+} BlkdebugSection;
+
+/* Those of the file, in order: a reference. NULL: the host has the reason. */
+GPtrArray *blkdebug_config_read(struct tidemark_node *node, const char *path);

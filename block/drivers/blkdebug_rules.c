@@ -214,11 +214,23 @@ void blk_blkdebug_permit(const BlkOptions *options, unsigned *needs, unsigned *s
 
 /* ---- reading */
 
+static const struct {
+    const char *list;
+    const struct tidemark_option *fields;
+} kinds[] = {
+    [INJECT_ERROR] = { "inject-error", blkdebug_error_fields },
+    [INJECT_DELAY] = { "inject-delay", blkdebug_delay_fields },
+    [SET_STATE] = { "set-state", blkdebug_state_fields },
+};
+#define KINDS G_N_ELEMENTS(kinds)
+
 /* One element of a list of rules. */
 typedef struct Element {
     struct tidemark_node *node;
     const char *list;
     unsigned index;
+    RuleKind kind;
+    GHashTable *values; /* of one in a file, checked; NULL: an option */
 } Element;
 
 static char *full_name(const Element *e, const char *field)
@@ -226,8 +238,28 @@ static char *full_name(const Element *e, const char *field)
     return g_strdup_printf("%s.%u.%s", e->list, e->index, field);
 }
 
+static const char *in_file(const Element *e, const char *field)
+{
+    return g_hash_table_lookup(e->values, field);
+}
+
+static uint64_t number_in_file(const Element *e, const char *field)
+{
+    const struct tidemark_option *f = kinds[e->kind].fields;
+    const char *value = in_file(e, field);
+
+    while (!g_str_equal(f->name, field))
+        f++;
+    if (!value)
+        value = f->default_value ? f->default_value : "0";
+    return f->type == TIDEMARK_OPTION_BOOL ? g_str_equal(value, "on")
+                                           : g_ascii_strtoull(value, NULL, 10);
+}
+
 static bool is_set(const Element *e, const char *field)
 {
+    if (e->values)
+        return in_file(e, field) != NULL;
     g_autofree char *name = full_name(e, field);
 
     return blk_host.option_is_set(e->node, name);
@@ -235,6 +267,8 @@ static bool is_set(const Element *e, const char *field)
 
 static uint64_t number(const Element *e, const char *field)
 {
+    if (e->values)
+        return number_in_file(e, field);
     g_autofree char *name = full_name(e, field);
 
     return blk_host.option_uint(e->node, name);
@@ -242,6 +276,8 @@ static uint64_t number(const Element *e, const char *field)
 
 static const char *text(const Element *e, const char *field)
 {
+    if (e->values)
+        return in_file(e, field);
     g_autofree char *name = full_name(e, field);
 
     return blk_host.option_string(e->node, name);
@@ -291,18 +327,83 @@ static bool read_rule(const Element *e, Rule *rule)
     return rule->kind == SET_STATE || read_inject(e, rule);
 }
 
-static bool read_list(BlkdebugRules *rules, struct tidemark_node *node, const char *list,
-                      RuleKind kind)
+static bool add_rule(BlkdebugRules *rules, const Element *e)
 {
-    uint64_t n = blk_host.option_uint(node, list);
+    Rule rule = { .kind = e->kind };
 
-    for (unsigned i = 0; i < n; i++) {
-        Element e = { node, list, i };
-        Rule rule = { .kind = kind };
+    if (!read_rule(e, &rule))
+        return false;
+    g_array_append_val(rules->rules, rule);
+    return true;
+}
 
-        if (!read_rule(&e, &rule))
-            return false;
-        g_array_append_val(rules->rules, rule);
+/* ---- a file */
+
+static bool fits(const struct tidemark_option *f, const char *value)
+{
+    guint64 number;
+
+    switch (f->type) {
+    case TIDEMARK_OPTION_ENUM:
+        return f->choices[index_of(f->choices, value)] != NULL;
+    case TIDEMARK_OPTION_BOOL:
+        return g_str_equal(value, "on") || g_str_equal(value, "off");
+    default:
+        return g_ascii_string_to_unsigned(value, 10, f->min, f->max ? f->max : INT64_MAX, &number,
+                                          NULL);
+    }
+}
+
+static bool check_section(const Element *e)
+{
+    guint known = 0;
+
+    for (const struct tidemark_option *f = kinds[e->kind].fields; f->name; f++) {
+        const char *value = in_file(e, f->name);
+
+        if (!value && f->required)
+            return refuse(e, f->name, "is missing in the config file");
+        if (value && !fits(f, value))
+            return refuse(e, f->name, "has a value in the config file that it does not accept");
+        known += value != NULL;
+    }
+    if (known == g_hash_table_size(e->values))
+        return true;
+    blk_host.error(e->node, "Section %u [%s] of the config file has an unknown parameter", e->index,
+                   e->list);
+    return false;
+}
+
+/* The file's kind by kind, too, as the option's are. */
+static bool read_config(BlkdebugRules *rules, struct tidemark_node *node)
+{
+    const char *path = blk_host.option_string(node, "config");
+    g_autoptr(GPtrArray) sections = path ? blkdebug_config_read(node, path) : NULL;
+
+    for (RuleKind kind = 0; sections && kind < KINDS; kind++) {
+        for (guint i = 0; i < sections->len; i++) {
+            const BlkdebugSection *section = sections->pdata[i];
+            Element e = { node, section->list, i, kind, section->values };
+
+            if (g_str_equal(section->list, kinds[kind].list) &&
+                (!check_section(&e) || !add_rule(rules, &e)))
+                return false;
+        }
+    }
+    return !path || sections;
+}
+
+static bool read_options(BlkdebugRules *rules, struct tidemark_node *node)
+{
+    for (RuleKind kind = 0; kind < KINDS; kind++) {
+        uint64_t n = blk_host.option_uint(node, kinds[kind].list);
+
+        for (unsigned i = 0; i < n; i++) {
+            Element e = { node, kinds[kind].list, i, kind, NULL };
+
+            if (!add_rule(rules, &e))
+                return false;
+        }
     }
     return true;
 }
@@ -316,9 +417,7 @@ BlkdebugRules *blkdebug_rules_read(struct tidemark_node *node)
     pthread_mutex_init(&rules->lock, NULL);
     rules->rules = g_array_new(FALSE, FALSE, sizeof(Rule));
     rules->state = 1;
-    if (!read_list(rules, node, "inject-error", INJECT_ERROR) ||
-        !read_list(rules, node, "inject-delay", INJECT_DELAY) ||
-        !read_list(rules, node, "set-state", SET_STATE)) {
+    if (!read_config(rules, node) || !read_options(rules, node)) {
         blkdebug_rules_free(rules);
         return NULL;
     }

@@ -243,4 +243,35 @@ def on_the_command_line(tmp):
         ends_badly(d)
 
 
+@test
+def bad_files(tmp):
+    "a config file that makes no sense is refused, naming the line or the parameter; delays can be in it, too"
+    path = os.path.join(tmp, "rules")
+    with Daemon(tmp) as d:
+        def refused(text, match):
+            with open(path, "w") as f:
+                f.write(text)
+            raises(QMPError, d.qmp, "blockdev-add", driver="blkdebug", node_name="n", config=path,
+                   image={"driver": "null-co", "size": MIB}, match=match)
+        refused("event = \"none\"\n", "line 1: expected")
+        refused("\n[inject-errors]\n", "line 2: expected")
+        refused("[inject-error]\nevent = none\n", "line 2: expected")
+        refused("[inject-error]\n", "'inject-error.0.event' is missing")
+        refused("[inject-error]\nevent = \"zzz\"\n", "'inject-error.0.event' has a value")
+        refused("[inject-error]\nevent = \"none\"\nerrno = \"x\"\n", "errno' has a value")
+        refused("[inject-error]\nevent = \"none\"\n[set-state]\nevent = \"none\"\n", "'set-state.1.new_state' is missing")
+        refused("[inject-error]\nevent = \"none\"\nwhat = \"1\"\n", "unknown parameter")
+        refused("\0", "it is no text")
+        os.unlink(path)
+        raises(QMPError, d.qmp, "blockdev-add", driver="blkdebug", node_name="n", config=path,
+               image={"driver": "null-co"}, match="Could not read blkdebug config file: .*No such file")
+        with open(path, "w") as f:
+            f.write('[inject-delay]\nevent = "none"\niotype = "flush"\ndelay-ns = "300000000"\n')
+        h = faulty(d, tmp, config=path)
+        begun = time.monotonic()
+        h.flush()
+        equal(time.monotonic() - begun >= 0.3, True)
+        h.shutdown()
+
+
 main()

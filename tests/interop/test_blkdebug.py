@@ -37,6 +37,19 @@ REFUSED = (
 )
 
 
+def in_file(path, rules):
+    """The same rules as a config file."""
+    with open(path, "w") as f:
+        f.write("# rules\n")
+        for kind, elements in rules.items():
+            for i, element in enumerate(elements):
+                f.write("\n[%s%s]\n" % (kind, ' "r%d"' % i if i else ""))
+                for key, value in element.items():
+                    f.write('  %s = "%s"\n' % (key, {True: "on", False: "off"}.get(value, value)
+                                               if isinstance(value, bool) else value))
+    return {"config": path}
+
+
 def outcome(function, *args):
     import nbd
     try:
@@ -60,7 +73,7 @@ def same_failures(tmp):
     found = {}
     for binary in (None, QSD):
         with Daemon(tmp, binary=binary, name="q" if binary else "t") as d:
-            for i, rules in enumerate(RULES):
+            for i, rules in enumerate(RULES + tuple(in_file(tmp + "/rules%d" % i, r) for i, r in enumerate(RULES))):
                 path = image(os.path.join(tmp, "%d.img" % i), MIB)
                 d.qmp("blockdev-add", {
                     "driver": "raw", "node-name": "n", "discard": "unmap", "file": dict(
@@ -74,7 +87,8 @@ def same_failures(tmp):
                 d.monitor.wait_event("BLOCK_EXPORT_DELETED")
                 d.qmp("blockdev-del", node_name="n")
     for i, (ours, theirs) in found.items():
-        equal(ours, theirs, "with %s" % RULES[i])
+        equal(ours, theirs, "with %s" % (RULES * 2)[i])
+        equal(ours, found[i % len(RULES)][0], "from a file as by options")
 
 
 @test(needs=[QSD])
