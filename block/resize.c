@@ -56,23 +56,24 @@ int blk_node_grow(BlkNode *node, uint64_t size)
     return ret;
 }
 
-/* A filter above is as long as what it shows, and so are its bitmaps. */
+/* A filter above is as long as what it shows, and so are its bitmaps. false: on to the next one. */
 static bool follow(BlkNode *parent)
 {
     uint64_t size = blk_node_size(parent);
 
-    if (!parent->open || blk_node_refresh(parent) < 0 || blk_node_size(parent) == size)
-        return false;
-    blk_bitmaps_store(parent, true);
-    blk_parents_any_up(parent, follow);
-    return true;
+    if (parent->open && blk_node_refresh(parent) == 0 && blk_node_size(parent) != size) {
+        blk_bitmaps_store(parent, true);
+        blk_parents_any_up(parent, follow);
+    }
+    return false;
 }
 
 /* What shows what is below has marks of who writes there, too: held until they fit its new size. So
  * is what stands on the node. */
 static bool resize(BlkNode *node, uint64_t size, GError **error)
 {
-    BlkHold *above = blk_hold_begin(&node, 1);
+    g_autoptr(GPtrArray) below = blk_nodes_below(&node, 1);
+    BlkHold *above = blk_hold_begin((BlkNode *const *)below->pdata, below->len);
     GPtrArray *held = blk_nodes_hold(&node, 1);
     g_autofree char *why = NULL;
     int ret;
@@ -80,8 +81,8 @@ static bool resize(BlkNode *node, uint64_t size, GError **error)
     g_clear_pointer(&node->error, g_free);
     ret = blk_node_resize(node, size);
     why = g_strdup(node->error);
-    if (ret == 0)
-        blk_parents_any_up(node, follow);
+    for (guint i = below->len; ret == 0 && i-- > 0;)
+        blk_parents_any_up(below->pdata[i], follow);
     blk_nodes_release(held);
     blk_hold_end(above);
     if (ret == 0)

@@ -193,6 +193,8 @@ def growing_under_filters(tmp):
         d.qmp("blockdev-add", driver="snapshot-access", node_name="s", file="cbw")
         d.qmp("block-export-add", type="nbd", id="s", name="s", node_name="s")
         d.qmp("block-dirty-bitmap-add", node="cbw", name="b")
+        d.qmp("blockdev-add", driver="file", node_name="t2", filename=image(tmp + "/t2", SIZE - 4096))
+        d.qmp("blockdev-add", driver="copy-before-write", node_name="beside", file="f", target="t2")
         for node, size in ("f", SIZE), ("cbw", GROWN):
             d.qmp("block_resize", node_name=node, size=size)
             h = d.nbd("d")
@@ -201,6 +203,8 @@ def growing_under_filters(tmp):
             equal(h.pread(2, size - 16385), b"\0n")
             h.shutdown()
         equal(d.bitmap("cbw", "b")["count"], GROWN - SIZE + 65536)
+        sizes = {i["node-name"]: i["image"]["virtual-size"] for i in d.qmp("query-named-block-nodes", flat=True)}
+        equal([sizes[n] for n in ("f", "cbw", "beside")], [GROWN] * 3)
         s = d.nbd("s")
         equal(s.pread(SIZE - 4096, 0), bytes(SIZE - 4096))
         s.shutdown()
@@ -208,6 +212,7 @@ def growing_under_filters(tmp):
         d.qmp("block-export-del", id="s", mode="hard")
         d.monitor.wait_event("BLOCK_EXPORT_DELETED", id="s")
         d.qmp("blockdev-del", node_name="s")
+        d.qmp("blockdev-del", node_name="beside")
         raises(QMPError, d.qmp, "block_resize", node_name="cbw", size=SIZE // 2, match="can't become shorter")
 
 
