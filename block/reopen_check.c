@@ -105,6 +105,14 @@ static bool check_other(BlkReopenEntry *e, unsigned index, BlkNode *to, GError *
     return !to || e->backing;
 }
 
+/* Below the filters that code has put in (a backup, a job): users don't name those. */
+static BlkNode *below_kept(BlkNode *node)
+{
+    while (node && node->kept)
+        node = blk_node_child_at(node, BLK_REOPEN_FILE);
+    return node;
+}
+
 static bool check_child(BlkReopen *r, BlkReopenEntry *e, unsigned index, json_object *object,
                         GError **error)
 {
@@ -124,7 +132,7 @@ static bool check_child(BlkReopen *r, BlkReopenEntry *e, unsigned index, json_ob
         if (!to)
             return false;
     }
-    return to == now || check_other(e, index, to, error);
+    return to == now || (to && to == below_kept(now)) || check_other(e, index, to, error);
 }
 
 static bool check_entry(BlkReopen *r, BlkReopenEntry *e, json_object *object, GError **error)

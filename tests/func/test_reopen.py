@@ -616,6 +616,25 @@ def filter_by_file(tmp):
         raises(QMPError, reopen, d, node(r, file="other"), match="'f' to 'other', which shows another disk")
 
 
+@test
+def under_a_backup(tmp):
+    "a node above a disk in a backup is reopened as it was defined, and its writes still pass by the filter"
+    f = file_node(tmp, "f")
+    r = {"driver": "raw", "node-name": "r", "file": "f"}
+    with Daemon(tmp) as d:
+        for n in (f, r):
+            d.qmp("blockdev-add", n)
+        d.qmp("block-export-add", type="nbd", id="r", node_name="r", name="r", writable=True)
+        d.qmp("backup-begin", {"id": "b", "disks": [{"node": "f"}], "scratch": {"directory": tmp}})
+        h, s = d.nbd("r"), d.nbd("f@b")
+        reopen(d, node(r, discard="unmap"))
+        h.pwrite(b"n" * 4096, 0)
+        equal(s.pread(4096, 0), bytes(4096))
+        h.shutdown(), s.shutdown()
+        d.qmp("backup-end", id="b", success=True)
+        reopen(d, r)
+
+
 def shown_at(content, written, least, most):
     """Checks that the blocks of one writer are those of a prefix of what it wrote, of that length."""
     for n in range(least, most + 1):
