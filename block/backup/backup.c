@@ -127,15 +127,62 @@ void blk_backup_abort(Backup *b, const char *reason)
     try_abort(b);
 }
 
+/* Closes those that have ended and have no clients any more, and those that match, whose clients
+ * are cut off. */
+static void close_lingering(BlkBackups *backups, bool (*match)(const Backup *b, const void *opaque),
+                            const void *opaque)
+{
+    for (guint i = backups->lingering->len; i-- > 0;) {
+        Backup *b = backups->lingering->pdata[i];
+
+        if (!match(b, opaque) && blk_backup_exported(b))
+            continue;
+        g_ptr_array_remove_index(backups->lingering, i);
+        blk_backup_detach(b);
+        blk_backup_free(b);
+    }
+}
+
+static bool always(const Backup *b, const void *opaque)
+{
+    return true;
+}
+
+static bool never(const Backup *b, const void *opaque)
+{
+    return false;
+}
+
+static bool is_called(const Backup *b, const void *id)
+{
+    return g_str_equal(b->id, id);
+}
+
+static bool is_of_disk(const Backup *b, const void *node)
+{
+    for (size_t i = 0; i < b->n; i++) {
+        if (b->disks[i].node == node)
+            return true;
+    }
+    return false;
+}
+
+void blk_backups_make_way(BlkBackups *backups, const BlkNode *node)
+{
+    close_lingering(backups, is_of_disk, node);
+}
+
 bool blk_backups_end(BlkBackups *backups, const char *id, bool success, bool keep_from,
                      GError **error)
 {
     Backup *b = blk_backups_find(backups, id);
     GList *ended = b ? NULL : find_ended(backups, id);
 
-    if (ended)
+    if (ended) {
+        close_lingering(backups, is_called, id);
         return tm_error_set(error, "Backup '%s' has ended already, %s", id,
                             ((Ended *)ended->data)->how);
+    }
     if (!b)
         return tm_error_set(error, "Backup '%s' not found", id);
     if (b->aborted && success)
@@ -154,19 +201,6 @@ bool blk_backups_end(BlkBackups *backups, const char *id, bool success, bool kee
     return true;
 }
 
-static void close_lingering(BlkBackups *backups, bool at_once)
-{
-    for (guint i = backups->lingering->len; i-- > 0;) {
-        Backup *b = backups->lingering->pdata[i];
-
-        if (!at_once && blk_backup_exported(b))
-            continue;
-        g_ptr_array_remove_index(backups->lingering, i);
-        blk_backup_detach(b);
-        blk_backup_free(b);
-    }
-}
-
 void blk_backups_end_all(BlkBackups *backups, const char *reason)
 {
     for (guint i = backups->list->len; i-- > 0;) {
@@ -175,7 +209,7 @@ void blk_backups_end_all(BlkBackups *backups, const char *reason)
     }
     while (backups->list->len) /* what could not be stored: as after a crash */
         blk_backup_free(g_ptr_array_steal_index(backups->list, 0));
-    close_lingering(backups, true);
+    close_lingering(backups, always, NULL);
 }
 
 /* ---- time */
@@ -196,7 +230,7 @@ static bool timed_out(Backup *b)
 
 void blk_backups_tick(BlkBackups *backups)
 {
-    close_lingering(backups, false);
+    close_lingering(backups, never, NULL);
     for (guint i = backups->list->len; i-- > 0;) {
         Backup *b = backups->list->pdata[i];
         g_autofree char *reason = NULL;

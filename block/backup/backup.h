@@ -52,8 +52,8 @@ typedef struct BlkBackupBegin {
 /* *result: {instant, disks}, a reference. On failure nothing is left. */
 bool blk_backups_begin(BlkBackups *backups, const BlkBackupBegin *options, json_object **result,
                        GError **error);
-/* Clients are cut off, and their requests waited for. Errors: there is none of that id, or it has
- * ended, and how; the bitmaps can't be stored: B3. */
+/* Clients are cut off, and their requests waited for, also those of a backup that was aborted.
+ * Errors: there is none of that id, or it has ended, and how; the bitmaps can't be stored: B3. */
 bool blk_backups_end(BlkBackups *backups, const char *id, bool success, bool keep_from,
                      GError **error);
 /* An array: a reference. */

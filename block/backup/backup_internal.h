@@ -55,6 +55,9 @@ typedef struct Backup {
 Backup *blk_backups_find(BlkBackups *backups, const char *id);
 /* An id is in use again. */
 void blk_backups_drop(BlkBackups *backups, const char *id);
+/* Backups that were aborted, and whose clients have still to find out, are not in the way of
+ * another one of the disk. */
+void blk_backups_make_way(BlkBackups *backups, const BlkNode *node);
 /* It ends without success, now or as soon as that can be stored. */
 void blk_backup_abort(Backup *b, const char *reason);
 

@@ -27,6 +27,7 @@ static bool find_disk(Backup *b, BackupDisk *disk, const BlkBackupDisk *o, GErro
         if (other->node == node)
             return tm_error_set(error, "Node '%s' is listed twice in 'disks'", o->node);
     }
+    blk_backups_make_way(b->backups, node);
     disk->node = blk_node_ref(node);
     disk->size = blk_node_size(node);
     disk->export_name =

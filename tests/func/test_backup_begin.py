@@ -419,6 +419,34 @@ def scratch_full(tmp):
 
 
 @test
+def clients_of_an_aborted_one(tmp):
+    "clients that have still to find out that a backup was aborted are not in the way of who knows"
+    small = scratch(tmp, **{"max-size": 65536})
+    with Daemon(tmp, *disk(tmp, "disk0", SIZE)) as d:
+        add(d, "from")
+        h = d.nbd()
+
+        def abort(id):
+            begin(d, tmp, [("disk0", "from")], checkpoint=id, scratch=small, id=id)
+            x = d.nbd("disk0@" + id, ["qemu:dirty-bitmap:from"])
+            h.pwrite(os.urandom(MIB), 0)
+            h.pwrite(os.urandom(MIB), 0)
+            d.monitor.wait_event("BACKUP_ABORTED", id=id)
+            equal(raises(nbd.Error, x.pread, 4096, 0).errno, "EIO")
+            return x
+
+        h.pwrite(b"a" * MIB, 0)
+        x, y = abort("b"), abort("c")
+        raises(nbd.Error, x.pread, 4096, 0)
+        raises(QMPError, end, d, False, id="c", match="has ended already, without success")
+        nothing_left(d, tmp)
+        d.qmp("block-dirty-bitmap-remove", node="disk0", name="from")
+        equal(names(d), [])
+        del x, y
+        h.shutdown()
+
+
+@test
 def killed(tmp):
     "after kill -9 the checkpoint is gone, from is whole, no scratch file is left, and it is reported"
     args = disk(tmp, "disk0", SIZE)

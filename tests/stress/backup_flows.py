@@ -319,7 +319,8 @@ class Flow:
         self.copied_to = disks
         begun = self.new_state()
         for disk in self.modes:  # a job that has ended may have dropped what it copied
-            begun[disk][self.names[disk]] = begun[disk][self.names[disk]].until(Span(least))
+            begun[disk][self.names[disk]] = span = begun[disk][self.names[disk]].until(Span(least))
+            span.coarse |= self.modes[disk] == "always"
         both = {disk: dict(named, **({self.id: self.adds[disk]} if disk in self.adds else {})) for disk, named in begun.items()}
         self.outcomes = [begun, both]
         _, bounds = self.world.during(lambda: self.qmp("transaction", actions=actions, properties={
