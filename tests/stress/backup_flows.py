@@ -50,7 +50,7 @@ class Flow:
                     if not d:
                         continue
                     self.d, self.monitor = d, d.new_monitor()
-                    self.sent = []
+                    self.sent.append("started")
                     while not self.world.over.is_set():
                         self.cycle()
                         self.outcomes = None

@@ -39,6 +39,7 @@ class World:
         self.random = random.Random(seed)
         self.lock = threading.Lock()
         self.inside, self.up = 0, False
+        self.killed_at = []
         self.over, self.rest = threading.Event(), threading.Event()  # for flows; for writers
         self.stops, self.stopped, self.kills = 0, 0, 0
         kinds = KINDS if have("qemu-img") else ["raw"]
@@ -86,6 +87,7 @@ class World:
         with self.lock:
             self.up = False
         self.kills += 1
+        self.killed_at.append([len(w.log) for w in self.writers])
         self.daemon.kill()
         wait_until(lambda: not self.inside, "everybody to see that the daemon is gone")
         self.start()
@@ -134,8 +136,12 @@ class World:
             may = {i for m in may for i in range(m * g.granularity // CLUSTER * CLUSTER // g.granularity,
                    ((m * g.granularity // CLUSTER + 1) * CLUSTER - 1) // g.granularity + 1)}
         if must - had or had - may:
-            fail("%s/%s: granules %s are missing, %s are too many" % (
-                disk.name, name, sorted(must - had)[:8], sorted(had - may)[:8]))
+            lost = [(w.number, hi + n + 1, op.kind, op.first, op.count) for w, hi, (least, _) in zip(
+                self.writers, began.hi, bounds) for n, op in enumerate(w.log[hi:least]) if op.disk is disk and op.sure
+                and g.of_sectors(op.sectors()) & (must - had)]
+            fail("%s/%s: granules %s are missing, %s are too many; began %s %s, now %s, kills at %s; requests %s" % (
+                disk.name, name, sorted(must - had)[:8], sorted(had - may)[:8], began.lo, began.hi, bounds, self.killed_at,
+                lost[:8]))
 
     # ---- writes that may fail
 
