@@ -2,8 +2,8 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/parents.c: see the header.
  *
- * Who sees a node's changes is a list of the node's own. It changes with the node drained, so a
- * request that holds a stripe reads it as it is. */
+ * Who sees a node's changes is a list of the node's own. It changes while the node is held with
+ * what it shows, so a request that holds a stripe of any of these reads it as it is. */
 #include "block/parents.h"
 
 #include "block/node_internal.h"
@@ -65,11 +65,12 @@ struct BlkParentLink {
 
 static void set_up(BlkNode *child, GArray *up)
 {
-    blk_inflight_drain(&child->inflight);
+    GPtrArray *held = blk_nodes_hold(&child, 1);
+
     g_clear_pointer(&child->up, g_free);
     child->n_up = up->len;
     child->up = (BlkParentLink *)g_array_free(up, FALSE);
-    blk_inflight_drain_end(&child->inflight);
+    blk_nodes_release(held);
 }
 
 /* What the child has, but for @node. */

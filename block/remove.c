@@ -23,10 +23,12 @@ static void close_nodes(BlkGraph *graph, const GPtrArray *going)
     for (guint i = 0; i < going->len; i++)
         graph->unsaved |= !blk_bitmaps_close(going->pdata[i], going);
     blk_nodes_release(held);
-    for (guint i = 0; i < going->len; i++) {
+    /* A write below may be marking all of them, one through the other, until the last is
+     * disconnected. */
+    for (guint i = going->len; i-- > 0;)
         blk_parents_disconnect(going->pdata[i]);
+    for (guint i = 0; i < going->len; i++)
         blk_node_unref(going->pdata[i]);
-    }
 }
 
 bool blk_graph_free(BlkGraph *graph)

@@ -343,4 +343,38 @@ def kill_keeps_answered_writes(tmp):
             h.shutdown()
 
 
+@test(needs=["qemu-img"])
+def stacks_above_a_busy_disk(tmp):
+    "nodes that show a disk, one through the other, come and go while it is written"
+    over = os.path.join(tmp, "over")
+    run("qemu-img", "create", "-q", "-f", "qcow2", over, 8 << 20)
+    path = image(os.path.join(tmp, "disk"), 8 << 20)
+    with Daemon(tmp, env={"MALLOC_PERTURB_": "165"}) as d:
+        d.qmp("blockdev-add", {"driver": "blkdebug", "node-name": "disk0", "image": {"driver": "file", "filename": path},
+                               "inject-delay": [{"event": "none", "iotype": "write", "delay-ns": 20000000}]})
+        d.qmp("block-export-add", {"type": "nbd", "id": "e", "node-name": "disk0", "name": "disk0", "writable": True})
+        stopped = threading.Event()
+
+        def write():
+            h, data = d.nbd(), b"w" * (1 << 20)
+            while not stopped.is_set():
+                for cookie in [h.aio_pwrite(data, i << 20) for i in range(8)]:
+                    while not h.aio_command_completed(cookie):
+                        h.poll(-1)
+            h.shutdown()
+
+        def come_and_go():
+            try:
+                for _ in range(20):
+                    d.qmp("blockdev-add", {"driver": "blkdebug", "node-name": "top", "image": {
+                        "driver": "blkdebug", "image": {
+                            "driver": "qcow2", "backing": "disk0", "file": {"driver": "file", "filename": over}}}})
+                    d.qmp("blockdev-del", node_name="top")
+            finally:
+                stopped.set()
+
+        in_threads(write, write, come_and_go)
+        equal(len(d.qmp("query-named-block-nodes")), 2)
+
+
 main()
