@@ -151,7 +151,7 @@ static void hops_count(BlkRequest *r, int result, bool at_once)
     BlkCount what = r->op == BLK_OP_WRITE ? BLK_COUNT_WRITE : BLK_COUNT_READ;
     uint64_t length = r->op == BLK_OP_SEND ? r->sent : r->length;
 
-    r->took = blk_counters_took(&r->node->counters, what, r->began, at_once);
+    r->took = blk_counters_took(&r->node->counters, what, r->began, at_once && r->sampled);
     for (unsigned i = 0; i < r->n_hops; i++)
         blk_counters_add(&r->hop[i].node->counters, what, r->hop[i].offset, length, result,
                          r->took);
@@ -390,8 +390,9 @@ static int submit(BlkNode *node, BlkRequest *r)
     r->passed[0] = NULL;
     r->took = 0;
     r->waiter.go = may_go;
-    r->began = (r->op == BLK_OP_READ || r->op == BLK_OP_WRITE) &&
-                       !__atomic_load_n(&node->traffic->throttles, __ATOMIC_RELAXED)
+    r->sampled = (r->op == BLK_OP_READ || r->op == BLK_OP_WRITE) &&
+                 !__atomic_load_n(&node->traffic->throttles, __ATOMIC_RELAXED);
+    r->began = r->sampled
                    ? blk_counters_begin(&node->counters,
                                         r->op == BLK_OP_READ ? BLK_COUNT_READ : BLK_COUNT_WRITE)
                    : tm_now_ns();

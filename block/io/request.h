@@ -62,6 +62,7 @@ struct BlkRequest {
     int socket;                        /* SEND: -1: only whether it would do */
     size_t sent;                       /* SEND */
     uint64_t began;                    /* 0: it is not timed */
+    bool sampled; /* if it completes at once, it stands for others (block/counters.h) */
     struct {
         uint64_t done, size; /* bytes so far; of the next piece */
         BlkRequest *next;

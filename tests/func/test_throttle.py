@@ -279,4 +279,19 @@ def on_the_command_line(tmp):
         equal(d.qmp("qom-get", path="g", property="limits")["iops-total-max"], 2000)
 
 
+@test
+def times_are_those_that_passed(tmp):
+    "a request that waited at a throttle node is counted with the time that it took, once"
+    with Daemon(tmp, "--object", "throttle-group,id=g,limits.iops-total=100", *disk(tmp, "disk0", MIB),
+                "--blockdev", "throttle,node-name=t,file=disk0,throttle-group=g",
+                "--export", "nbd,id=t,node-name=t,name=t") as d:
+        h, begun = d.nbd("t"), time.monotonic()
+        for i in range(50):
+            h.pread(4096, i * 4096)
+        passed = (time.monotonic() - begun) * 1e9
+        h.shutdown()
+        info = [i for i in d.qmp("query-blockstats") if i["device"] == "t"][0]
+        equal([0 < i["stats"]["rd_total_time_ns"] <= passed for i in (info, info["parent"])], [True, True])
+
+
 main()
