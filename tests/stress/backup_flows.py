@@ -19,11 +19,12 @@ class Span:
         self.lo, self.hi = [lo for lo, _ in bounds], [hi for _, hi in bounds]
         self.granularity, self.persistent = granularity, persistent
         self.coarse = False  # a job that was canceled left what it had not copied, in clusters
+        self.any = False  # of all of the disk
 
     def until(self, other):
         """A bitmap that began at one of two instants."""
         span = Span(list(zip(self.lo, other.hi)), self.granularity, self.persistent)
-        span.coarse = self.coarse
+        span.coarse, span.any = self.coarse, self.any
         return span
 
 
@@ -321,6 +322,7 @@ class Flow:
         for disk in self.modes:  # a job that has ended may have dropped what it copied
             begun[disk][self.names[disk]] = span = begun[disk][self.names[disk]].until(Span(least))
             span.coarse |= self.modes[disk] == "always"
+            span.any |= span.coarse and self.names[disk] == self.id
         both = {disk: dict(named, **({self.id: self.adds[disk]} if disk in self.adds else {})) for disk, named in begun.items()}
         self.outcomes = [begun, both]
         _, bounds = self.world.during(lambda: self.qmp("transaction", actions=actions, properties={

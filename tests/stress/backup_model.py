@@ -135,7 +135,7 @@ class World:
         if began.coarse:
             may = {i for m in may for i in range(m * g.granularity // CLUSTER * CLUSTER // g.granularity,
                    ((m * g.granularity // CLUSTER + 1) * CLUSTER - 1) // g.granularity + 1)}
-        if must - had or had - may:
+        if must - had or had - may and not began.any:
             lost = [(w.number, hi + n + 1, op.kind, op.first, op.count) for w, hi, (least, _) in zip(
                 self.writers, began.hi, bounds) for n, op in enumerate(w.log[hi:least]) if op.disk is disk and op.sure
                 and g.of_sectors(op.sectors()) & (must - had)]
