@@ -126,7 +126,7 @@ int blk_host_open_backing(struct tidemark_node *node, const char *name, const ch
     if (blk_graph_chain(node->graph, 1) >= BLK_IMAGE_CHAIN_MAX) { /* with that which names it */
         blk_graph_chain(node->graph, -1);
         blk_host.error(node,
-                       "The chain of backing files is longer than %u images, or a ring: the last "
+                       "The chain of backing files is longer than %u images, or a loop: the last "
                        "one is '%s'",
                        BLK_IMAGE_CHAIN_MAX, path);
         return -ELOOP;

@@ -227,8 +227,9 @@ bool blk_bitmaps_close(BlkNode *node, const GPtrArray *going)
         ok = bmp_set_close_store(node->bitmaps);
     } else {
         if (bmp_set_store_exists(node->bitmaps))
-            report(node, &(BmpReport){ .reason = "another node writes to its disk: its bitmaps "
-                                                 "will be all dirty when it is opened again" });
+            report(node,
+                   &(BmpReport){ .reason = "another node writes to its disk, so its bitmaps "
+                                           "will be dirty everywhere when it is opened again" });
         ok = bmp_set_leave_store(node->bitmaps);
     }
     let_go_of_disk(b);

@@ -76,7 +76,7 @@ bool tm_file_read(const char *path, size_t max, char **text, size_t *length, GEr
     if (size == UINT64_MAX)
         tm_error_set(error, "Unable to read '%s': it is not a regular file", path);
     else if (size > max || !(buf = g_try_malloc(size + 1)))
-        tm_error_set(error, "Unable to read '%s': it has %" PRIu64 " bytes, at most %zu are read",
+        tm_error_set(error, "Unable to read '%s': it has %" PRIu64 " bytes, expected at most %zu",
                      path, size, max);
     else
         n = tm_file_fill(fd, path, buf, size, error);

@@ -122,7 +122,7 @@ static char *journal_reason(const BmpJournalFound *found, bool unsynced)
     GString *text = g_string_new(NULL);
 
     if (found->intents)
-        g_string_append_printf(text, "%s: %zu ranges that were written to count as dirty",
+        g_string_append_printf(text, "%s: %zu ranges that may have been written count as dirty",
                                unsynced ? "the store could not be synced" : "power was lost",
                                found->intents);
     if (found->crowded_regions)
@@ -413,7 +413,7 @@ static void fit_size(Reader *r)
     bmp_recovered_problem(r->out, NULL, 0, false,
                           "the disk has %" G_GUINT64_FORMAT
                           " bytes, its store was made for %" G_GUINT64_FORMAT
-                          ": what is new counts as dirty",
+                          ": the added part counts as dirty",
                           size, old);
 }
 

@@ -235,7 +235,7 @@ BlkEngine *blk_engine_new(const BlkEngineOptions *options, GError **error)
     engine->stop.fd = eventfd(0, EFD_CLOEXEC);
     engine->epoll = epoll_create1(EPOLL_CLOEXEC);
     if (engine->stop.fd < 0 || engine->epoll < 0) {
-        tm_error_set_errno(error, errno, "cannot make the I/O event queue");
+        tm_error_set_errno(error, errno, "cannot create the I/O event queue");
     } else if (control(engine, EPOLL_CTL_ADD, &engine->stop, EPOLLIN) == 0 &&
                open_ring(engine, options->io, error) && start_threads(engine, loops, error)) {
         return engine;

@@ -68,7 +68,7 @@ bool tc_target_check(const char *path, const TcTargetFacts *facts, uint64_t size
     if (bitmap && facts->size != size)
         return tm_error_set(error,
                             "target '%s' has %" PRIu64 " bytes and the source %" PRIu64
-                            ": a copy of what is dirty in bitmap '%s' needs them equal",
+                            ": a copy of what is dirty in bitmap '%s' needs equal sizes",
                             path, facts->size, size, bitmap);
     if (facts->is_block && facts->size < size)
         return tm_error_set(error,

@@ -205,9 +205,12 @@ const TcCommand tc_command_image_check = {
     .summary = "Checks the metadata of a qcow2 image, and repairs it",
     .details = "No other program may use the image during the check.\n"
                "\n"
-               "Exit status, as qemu-img's: 0 no errors, or none any more; 1 the check failed;\n"
-               "2 there are errors; 3 clusters are leaked, and there are no errors; 63 images of\n"
-               "that format can't be checked.\n",
+               "Exit status, as qemu-img's:\n"
+               "   0  there are no errors, or all were repaired\n"
+               "   1  the check failed\n"
+               "   2  there are errors\n"
+               "   3  clusters are leaked, and there are no errors\n"
+               "  63  images of that format can't be checked\n",
     .min_args = 1,
     .max_args = 1,
     .options = options,

@@ -150,7 +150,7 @@ static void print_snapshots(json_object *info)
 {
     json_object *snapshots = at(info, "snapshots");
     size_t n = snapshots ? json_object_array_length(snapshots) : 0;
-    g_autoptr(TcTable) table = tc_table_new(NULL, "SNAPSHOT|NAME|>VM STATE|MADE");
+    g_autoptr(TcTable) table = tc_table_new(NULL, "SNAPSHOT|NAME|>VM STATE|CREATED");
 
     for (size_t i = 0; i < n; i++) {
         json_object *s = json_object_array_get_idx(snapshots, i);

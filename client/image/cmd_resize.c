@@ -57,10 +57,10 @@ static bool new_size(Resize *r, GError **error)
     if (!r->sign && !r->amount)
         return tm_error_set(error, "the new size is 0: it must be positive");
     if (r->sign == '-' && r->amount >= r->before)
-        return tm_error_set(error, "the image has %" PRIu64 " bytes: it can't lose %" PRIu64,
+        return tm_error_set(error, "the image has %" PRIu64 " bytes and can't shrink by %" PRIu64,
                             r->before, r->amount);
     if (r->sign == '+' && r->amount > TM_SIZE_MAX - tm_min(r->before, TM_SIZE_MAX))
-        return tm_error_set(error, "the image has %" PRIu64 " bytes: %" PRIu64 " more are too many",
+        return tm_error_set(error, "the image has %" PRIu64 " bytes and can't grow by %" PRIu64,
                             r->before, r->amount);
     r->after = r->sign == '-'   ? r->before - r->amount
                : r->sign == '+' ? r->before + r->amount

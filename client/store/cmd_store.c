@@ -124,9 +124,10 @@ static int report_repair(const TcInvocation *inv, json_object *before, json_obje
                          "The store was written anew with what could be saved, and closed. What "
                          "is not known counts as dirty.");
     else
-        tc_print_wrapped(stdout, 2, 4,
-                         "No bitmap could be saved, so the store was removed. The disk is not "
-                         "touched by this: begin anew with a full copy.");
+        tc_print_wrapped(
+            stdout, 2, 4,
+            "No bitmap could be saved, so the store was removed. The disk itself is not "
+            "affected: start again with a full copy.");
     putchar('\n');
     tc_table_print(table, stdout, colors);
     return status;
@@ -171,8 +172,11 @@ const TcCommand tc_command_bitmap_check = {
                "is wrong, and what that means for the next copy. A daemon also opens a damaged\n"
                "store: a repair is not required.\n"
                "\n"
-               "Exit status: 0 no problems, or none any more; 1 the check or repair failed;\n"
-               "2 wrong usage; 3 there are problems.\n",
+               "Exit status:\n"
+               "  0  there are no problems, or all were repaired\n"
+               "  1  the check or the repair failed\n"
+               "  2  the command line is wrong\n"
+               "  3  there are problems\n",
     .min_args = 1,
     .max_args = 1,
     .options = check_options,

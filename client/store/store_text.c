@@ -52,7 +52,8 @@ static const struct {
     { "closed", "closed cleanly" },
     { "in-use", "in use by a daemon" },
     { "killed", "left by a daemon that was killed: the bitmaps have every write" },
-    { "crashed", "left by a crash of the machine: regions with writes in flight count as dirty" },
+    { "crashed",
+      "left by a crash of the machine: ranges that may have been written count as dirty" },
     { "distrusted", "given up by a daemon that could no longer write it: enabled bitmaps are "
                     "all dirty" },
     { "of-the-past",

@@ -196,7 +196,7 @@ static const QmpMember status_members[] = {
     { "timeout", &qmp_type_uint64, false,
       "seconds after which it ends without success if it has no client; 0: never" },
     { "aborted", &qmp_type_str, true,
-      "why the backup is ending without success, while its end can't be stored yet" },
+      "why the backup failed; present as long as its end can't be stored" },
     { "disks", &status_disk_array, false, "the disks" },
     { NULL },
 };

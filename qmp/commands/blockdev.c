@@ -219,7 +219,7 @@ static const QmpType reopen_args = { .kind = QMP_KIND_OBJECT,
                                      .members = reopen_members };
 
 static const QmpMember resize_members[] = {
-    { "device", &qmp_type_str, true, "for compatibility; names no node" },
+    { "device", &qmp_type_str, true, "for compatibility; ignored" },
     { "node-name", &qmp_type_str, true, "name of the node" },
     { "size", &qmp_type_int, false, "new size in bytes" },
     { NULL },
@@ -328,7 +328,8 @@ static const QmpMember bitmap_members[] = {
     { "recording", &qmp_type_bool, false, "writes are recorded" },
     { "busy", &qmp_type_bool, false, "in use by an export or a job" },
     { "persistent", &qmp_type_bool, false, "survives a restart of the daemon" },
-    { "inconsistent", &qmp_type_bool, true, "was not stored properly: can only be removed" },
+    { "inconsistent", &qmp_type_bool, true,
+      "the bitmap was not stored properly and can only be removed" },
     { "recovered", &qmp_type_uint64, true, "bytes that are dirty only because of a recovery" },
     { "reason", &qmp_type_str, true,
       "why it is inconsistent, or has more dirty bytes than were written" },

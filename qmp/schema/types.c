@@ -283,7 +283,7 @@ static const QmpType legacy_address = {
     { "max-option-size", &qmp_type_size, true,                                                     \
       "largest option of a handshake, 16k to 64M (default: 256k)" },                               \
     { "max-options", &qmp_type_uint32, true,                                                       \
-      "most options of a handshake, 16 to 1048576 (default: 4096)" }
+      "options that a client may send in a handshake, 16 to 1048576 (default: 4096)" }
 /* clang-format on */
 
 static const QmpMember server_members[] = {

@@ -395,7 +395,7 @@ def copy_target_read(tmp):
             equal(f.read() == data, True, "a refused copy changed its target")
         d.qmp("block-export-del", id="e", mode="hard")
         tidemark("copy", source.uri("small"), path)
-        raises(QMPError, d.qmp, "block-export-add", **export, match="another size")
+        raises(QMPError, d.qmp, "block-export-add", **export, match="has changed since it was opened")
 
 
 @test

@@ -67,8 +67,8 @@ def mistakes(tmp):
             (["map", tmp], "to be a regular file or a block device"),
             (["map", path, "-f", "qcow2"], "not in qcow2 format"),
             (["resize", path, "512k"], "use --shrink to allow that"),
-            (["resize", path, "-1M", "--shrink"], "can't lose"),
-            (["resize", path, "+9223372036854775807"], "too many"),
+            (["resize", path, "-1M", "--shrink"], "can't shrink by"),
+            (["resize", path, "+9223372036854775807"], "can't grow by"),
             (["bitmap", path, "b", "--clear"], "Dirty bitmap 'b' not found"),
     ):
         matches(said(*args, status=1), "^tidemark: .*" + message)

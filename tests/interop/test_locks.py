@@ -61,7 +61,7 @@ def unused_disks_are_free(tmp):
         d.monitor.wait_event("BLOCK_EXPORT_DELETED", id="e")
         run("qemu-img", "resize", "-f", "raw", path, "2M")
         raises(QMPError, d.qmp, "block-export-add", type="nbd", id="e", node_name="disk0", name="e",
-               match="has been given another size since it was opened: 2097152 bytes instead of 1048576")
+               match="has changed since it was opened: 2097152 bytes, expected 1048576")
 
 
 @test(needs=["qemu-io", "qemu-img"])

@@ -63,7 +63,8 @@ START_TEST(the_head_shows_path_disk_state_and_durability)
     has(head_of(STORE("closed", "process-death")), "survives the daemon, not power loss");
     has(head_of(STORE("in-use", "power-loss")), "in use by a daemon");
     has(head_of(STORE("killed", "process-death")), "the bitmaps have every write");
-    has(head_of(STORE("crashed", "power-loss")), "regions with writes in flight count as dirty");
+    has(head_of(STORE("crashed", "power-loss")),
+        "ranges that may have been written count as dirty");
     has(head_of(STORE("crashed", "process-death")), "enabled bitmaps are all dirty");
     has(head_of(STORE("distrusted", "power-loss")), "enabled bitmaps are all dirty");
     has(head_of("{\"store\": \"d.bitmaps\", \"disk\": \"d\", \"state\": \"none\"}"),

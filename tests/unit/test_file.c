@@ -175,8 +175,8 @@ START_TEST(a_file_of_another_size_than_when_opened_is_refused)
 
     node = add_file("a", "");
     ck_assert_int_eq(truncate(path, 2 * MIB), 0);
-    message = g_strdup_printf("'%s' has been given another size since it was opened: 2097152 bytes "
-                              "instead of 1048576",
+    message = g_strdup_printf("the size of '%s' has changed since it was opened: 2097152 bytes, "
+                              "expected 1048576",
                               path);
     assert_unusable(node, READ, message);
     assert_unusable(node, WRITE, message);

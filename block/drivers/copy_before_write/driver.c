@@ -225,8 +225,8 @@ static int cbw_resize(void *handle, uint64_t size)
     if (size < c->size && !cbw_broken(cbw) &&
         cbw_clusters_pending(c, size >> c->shift, c->n) < c->n) {
         blk_host.error(cbw->node,
-                       "The disk can't become shorter than at the instant that the filter keeps: "
-                       "%" PRIu64 " bytes",
+                       "The disk can't become shorter than %" PRIu64
+                       " bytes, its size at the instant that the filter keeps",
                        c->size);
         return -EBUSY;
     }

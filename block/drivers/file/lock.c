@@ -97,8 +97,8 @@ static int check_size(FileDisk *file)
     if ((uint64_t)st.st_size == file->size)
         return 0;
     blk_host.error(file->node,
-                   "'%s' has been given another size since it was opened: %" PRIu64
-                   " bytes instead of %" PRIu64,
+                   "the size of '%s' has changed since it was opened: %" PRIu64
+                   " bytes, expected %" PRIu64,
                    file->path, (uint64_t)st.st_size, file->size);
     return -ESTALE;
 }

@@ -186,7 +186,7 @@ static int check_l1(const Start *s, const Qcow2Header *h)
     if (wanted > h->l1_size)
         return refuse(s, EINVAL,
                       "L1 table is too small: %u entries for a disk of %" PRIu64
-                      " bytes, which takes %" PRIu64,
+                      " bytes, which needs %" PRIu64,
                       h->l1_size, h->size, wanted);
     /* It may have lost its end, as QEMU writes no more of its last cluster than there is in it. */
     if (bytes &&
