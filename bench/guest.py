@@ -7,6 +7,7 @@ Ours by backup-begin; qemu-storage-daemon's by fleecing (copy-before-write, snap
 blockdev-backup. Each on ext4 and on XFS with shared extents, both on loop devices of their own, and each beside
 itself without a backup, in the same round: the figures are ratios to that."""
 import atexit
+import contextlib
 import json
 import os
 import shutil
@@ -104,6 +105,14 @@ class Way:
 
     # ---- measuring
 
+    @contextlib.contextmanager
+    def backup(self):
+        self.begin()
+        try:
+            yield
+        finally:
+            self.finish()
+
     def guest(self, depth, order, seed):
         before = self.cpu()
         done = subprocess.run([self.bench.walker, "guest", self.server.uri, str(self.bench.options.seconds), str(depth),
@@ -147,14 +156,12 @@ class Way:
         once = order if order == "64k" else "once"
         subprocess.run(["sync", "-f", self.dir], check=True)
         plain, plain_once = (self.guest(depth, o, next(seeds)) for o in (order, once))
-        self.begin()
-        first = self.guest(depth, once, next(seeds))
-        load.walk(self.bench.walker, self.server, "dirty", self.size // 65536, 65536)
-        idle = self.guest(depth, order, next(seeds))
-        self.finish()
-        self.begin()
-        read = self.while_read(lambda: self.guest(depth, order, next(seeds)))
-        self.finish()
+        with self.backup():
+            first = self.guest(depth, once, next(seeds))
+            load.walk(self.bench.walker, self.server, "dirty", self.size // 65536, 65536)
+            idle = self.guest(depth, order, next(seeds))
+        with self.backup():
+            read = self.while_read(lambda: self.guest(depth, order, next(seeds)))
         figures = {"iops": 1e6 / plain["us"], "p50_us": plain["p50_us"], "p99_us": plain["p99_us"],
                    "first_x": first["us"] / plain_once["us"], "first_cpu_x": first["cpu"] / plain_once["cpu"],
                    "idle_cpu_x": idle["cpu"] / plain["cpu"]}
@@ -192,15 +199,14 @@ class Fleecing(Way):
 
 
 class Job(Way):
-    """A paused one idles: what is written is copied all the same."""
+    """A slow one idles: what is written is copied all the same."""
 
     def begin(self):
         self.target()
-        self.job()
-        self.run("job-pause", id="j")
+        self.job(1)
 
-    def job(self):
-        self.run("blockdev-backup", device="disk", target="target", sync="full", **{
+    def job(self, speed=0):
+        self.run("blockdev-backup", device="disk", target="target", sync="full", speed=speed, **{
             "job-id": "j", "auto-dismiss": False, "filter-node-name": "cbw"})
 
     def jobs(self):
@@ -220,11 +226,11 @@ class Job(Way):
     def read_once(self, seconds):
         """The job reads by itself; another one when it is done."""
         until = time.monotonic() + seconds
-        if self.jobs().get("j") == "paused":
-            self.run("job-resume", id="j")
-        elif "j" not in self.jobs():
+        if "j" in self.jobs():
+            self.run("block-job-set-speed", device="j", speed=0)
+        else:
             self.job()
-        while time.monotonic() < until and self.jobs()["j"] not in ("concluded", "paused"):
+        while time.monotonic() < until and self.jobs()["j"] != "concluded":
             time.sleep(0.01)
         if self.jobs()["j"] == "concluded":
             self.end_job()
