@@ -11,7 +11,6 @@
 #include "block/losses.h"
 #include "block/parents.h"
 #include "util/error.h"
-#include "util/together.h"
 
 /* ---- flushing */
 
@@ -84,28 +83,17 @@ static bool wants_flush(const BlkNode *node, size_t n)
            (n > 1 || blk_bitmaps_kept(node) || bmp_set_store_exists(node->bitmaps));
 }
 
-typedef struct Wanted {
-    BlkNode *const *nodes;
-    size_t n;
-} Wanted;
-
-/* How it went is asked again. */
-static void flush_wanted(void *opaque, size_t i)
-{
-    const Wanted *w = opaque;
-
-    if (wants_flush(w->nodes[i], w->n) && w->nodes[i]->open)
-        blk_node_flush(w->nodes[i]);
-}
-
 /* Flushes when nothing is in flight any more, parents first, as they write into their children;
  * most of it before, while requests still run. */
 static void hold_flushed(BlkNode *const *nodes, size_t n)
 {
-    Wanted wanted = { nodes, n };
     GPtrArray *held;
 
-    tm_together(flush_wanted, &wanted, n);
+    /* On this thread: it may be the one that holds them, and no other one gets in then. */
+    for (size_t i = 0; i < n; i++) {
+        if (wants_flush(nodes[i], n) && nodes[i]->open)
+            blk_node_flush(nodes[i]); /* how it went is asked again */
+    }
     held = nodes[0]->held = hold(nodes, n);
     for (guint i = 0; i < held->len; i++) {
         for (size_t k = 0; k < n; k++) {
