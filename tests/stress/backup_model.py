@@ -202,6 +202,8 @@ class World:
         """Only what was asked for is beside the images."""
         known = {name for disk in self.disks for p in (disk.path, disk.below) for name in
                  (os.path.basename(p), os.path.basename(p) + ".bitmaps")}
+        if self.kills:  # the next store of that disk is made in it
+            known |= {os.path.basename(disk.path) + ".bitmaps.tmp" for disk in self.disks}
         known |= {"scratch", "full", "d.log"} | {os.path.basename(f.target(disk)) + more for f in self.flows
                                                     for disk in self.disks for more in ("", ".over")}
         equal(sorted(set(os.listdir(self.tmp)) - known), [], "files")
