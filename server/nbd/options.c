@@ -234,13 +234,14 @@ static void info_block_size(NbdsSession *s, uint32_t option, const BlkExport *x)
     nbds_option_reply(s, option, NBD_REP_INFO, data, sizeof(data));
 }
 
+/* A session that has begun keeps its size; the disk may have grown since. */
 static void info_export(NbdsSession *s, uint32_t option, BlkExport *x)
 {
     struct tidemark_info info = { .struct_size = sizeof(info) };
     uint8_t data[12];
 
     tm_put_be16(data, NBD_INFO_EXPORT);
-    tm_put_be64(data + 2, disk_facts(x, &info));
+    tm_put_be64(data + 2, s->began ? s->size : disk_facts(x, &info));
     tm_put_be16(data + 10, flags_of(s, x));
     nbds_option_reply(s, option, NBD_REP_INFO, data, sizeof(data));
 }

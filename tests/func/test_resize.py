@@ -108,6 +108,27 @@ def growing_under_load(tmp):
         d.stop()
 
 
+@test
+def a_session_has_the_size_that_it_shows(tmp):
+    "a client that connects while the disk grows can write to the end that it is shown"
+    with serve_disk(tmp, *next(images(tmp)), bitmaps=[]) as d:
+        over = threading.Event()
+
+        def connects():
+            while not over.is_set():
+                h = d.nbd("d")
+                h.pwrite(b"e" * 512, h.get_size() - 512)
+                h.shutdown()
+
+        def grows():
+            try:
+                for i in range(200):
+                    d.qmp("block_resize", node_name="d", size=SIZE + (i + 1) * 4096)
+            finally:
+                over.set()
+        in_threads(connects, connects, connects, grows)
+
+
 def grow_under_backup(d, kind, expected):
     """A backup whose disk grows while it is written and the backup is read: what was written meanwhile, and the new
     size."""
