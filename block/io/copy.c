@@ -31,7 +31,6 @@ typedef struct Kernel {
     BlkPayload payload;
     BlkNode *source;
     uint64_t offset; /* there */
-    bool soon;
     bool *cloned;
 } Kernel;
 
@@ -57,13 +56,6 @@ static bool copy_all(const TmSys *sys, int from, uint64_t at, int to, uint64_t o
     return sys->copy != NULL;
 }
 
-/* File systems share only what is on the medium, and write it there first: that takes a thousand
- * times as long as copying it within the page cache, and copy_file_range() tries to share, too. */
-static bool is_dirty(const TmSys *sys, const struct tidemark_mapping *m, uint64_t length)
-{
-    return sys->dirty && sys->dirty(m->fd, (off_t)m->offset, length) > 0;
-}
-
 /* What goes wrong here is met again, and distinguished from the rest, where it is read and
  * written. */
 static int kernel_copy(const BlkPayload *payload, uint64_t at, int fd, uint64_t offset,
@@ -76,26 +68,38 @@ static int kernel_copy(const BlkPayload *payload, uint64_t at, int fd, uint64_t 
 
     if (!blk_place_enter(&from, k->source, k->offset + at, length, false))
         return -ENOTSUP;
-    cloned = ok = false;
-    if (!k->soon || !is_dirty(sys, &from.mapping, length)) {
-        cloned = share(sys, from.mapping.fd, from.mapping.offset, fd, offset, length);
-        ok = cloned || copy_all(sys, from.mapping.fd, from.mapping.offset, fd, offset, length);
-    }
+    cloned = share(sys, from.mapping.fd, from.mapping.offset, fd, offset, length);
+    ok = cloned || copy_all(sys, from.mapping.fd, from.mapping.offset, fd, offset, length);
     blk_place_leave(&from);
     *k->cloned &= cloned;
     return ok ? 0 : -ENOTSUP;
 }
 
+/* File systems share only what is on the medium, and write it there first: that takes a thousand
+ * times as long as copying it within the page cache, and copy_file_range() tries to share, too.
+ * Asked before the target is, whose throttles count each attempt. */
+static bool is_dirty(const Copy *c, uint64_t offset, uint64_t length)
+{
+    const TmSys *sys = c->source->graph_sys;
+    BlkPlace from;
+    bool dirty;
+
+    if (!sys->dirty || !blk_place_enter(&from, c->source, offset, length, false))
+        return false;
+    dirty = sys->dirty(from.mapping.fd, (off_t)from.mapping.offset, length) > 0;
+    blk_place_leave(&from);
+    return dirty;
+}
+
 static bool by_kernel(const Copy *c, uint64_t offset, uint64_t length)
 {
     bool cloned = true;
-    Kernel k = { .payload.copy = kernel_copy,
-                 .source = c->source,
-                 .offset = offset,
-                 .soon = c->flags & BLK_COPY_SOON,
-                 .cloned = &cloned };
+    Kernel k = {
+        .payload.copy = kernel_copy, .source = c->source, .offset = offset, .cloned = &cloned
+    };
 
     if (c->flags & (BLK_COPY_COMPRESS | BLK_COPY_NO_REFERENCE) ||
+        (c->flags & BLK_COPY_SOON && is_dirty(c, offset, length)) ||
         blk_node_pwrite_copy(c->target, &k.payload, offset, length) < 0)
         return false;
     c->copied->cloned += cloned ? length : 0;

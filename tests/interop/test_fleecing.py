@@ -81,7 +81,7 @@ def by_hand(tmp):
         before = s.content()
         scratch(s)
         x = put_in(s)
-        s("blockdev-del", node_name="cbw")
+        raises(QMPError, s.d.qmp, "blockdev-del", node_name="cbw", match="cbw is in use")  # by a node or an export
         s("blockdev-del", node_name="t")
         rnd = random.Random(4)
         for _ in range(40):
