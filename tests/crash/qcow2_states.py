@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-FileCopyrightText: 2026 The Tidemark authors
 # SPDX-License-Identifier: GPL-2.0-or-later
-# timeout: 300
+# timeout: 600
 """States that a power loss may leave of qcow2 images of every kind, opened, read and checked: a few thousand of
 each. CRASH_SECONDS: for so long instead, from a seed at random (CRASH_SEED: from that one). A failure names its
 seed: "$BUILDDIR/tests/crash/crash-qcow2" takes it as an argument, and the state is kept."""

@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 # SPDX-FileCopyrightText: 2026 The Tidemark authors
 # SPDX-License-Identifier: GPL-2.0-or-later
+# timeout: 300
 """`tidemark image` beside qemu-img, on the same images: the same JSON, exit statuses and results."""
 import contextlib
 import json

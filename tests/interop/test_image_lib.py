@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 # SPDX-FileCopyrightText: 2026 The Tidemark authors
 # SPDX-License-Identifier: GPL-2.0-or-later
+# timeout: 300
 """Images made, checked and repaired by us beside qemu-img: what is made is what it makes, what is found in damaged
 images is what it finds, and what a repair leaves satisfies it."""
 import os

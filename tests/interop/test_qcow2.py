@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 # SPDX-FileCopyrightText: 2026 The Tidemark authors
 # SPDX-License-Identifier: GPL-2.0-or-later
+# timeout: 300
 """qcow2 images made by qemu-img and qemu-io, read through us: the same bytes, whatever the image is made
 of."""
 import os

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-FileCopyrightText: 2026 The Tidemark authors
 # SPDX-License-Identifier: GPL-2.0-or-later
-# timeout: 300
+# timeout: 600
 """qcow2 images written by us: random I/O against a model; then qemu-img finds nothing wrong with them and
 reads the same."""
 import json
