@@ -189,7 +189,7 @@ static bool listen_inet(const BlkServerOptions *o, GArray *sockets, GError **err
     if (!err)
         return true;
     if (last < port)
-        return tm_error_set(error, "Parameter 'to' is %u, expected the port, %u, or more", last,
+        return tm_error_set(error, "Parameter 'to' is %u, expected at least the port, %u", last,
                             port);
     return o->has_to
                ? tm_error_set_errno(error, err, "Failed to find an available port of %s:%u to %u",

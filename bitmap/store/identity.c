@@ -241,8 +241,8 @@ static char *device_differs(const BmpIdentity *was, const BmpIdentity *disk, boo
         return g_strdup("the disk is another block device, or was set up again and has no serial "
                         "number");
     if (closed && same && was->written != disk->written)
-        return g_strdup("the disk was changed by somebody else: the kernel has counted writes to "
-                        "it since");
+        return g_strdup("the disk was changed by somebody else: the kernel has counted other "
+                        "writes to it");
     return NULL;
 }
 

@@ -85,8 +85,8 @@ GPtrArray *blkdebug_config_read(struct tidemark_node *node, const char *path)
     }
     if (size > SIZE_LIMIT || strlen(text) != size) {
         blk_host.error(node,
-                       "Could not parse blkdebug config file '%s': it is no text, or longer "
-                       "than %u bytes",
+                       "Could not parse blkdebug config file '%s': it is not text, or is "
+                       "longer than %u bytes",
                        path, SIZE_LIMIT);
         return NULL;
     }

@@ -50,7 +50,7 @@ bool tc_target_examine(const char *path, TcTargetFacts *facts, GError **error)
         end = lseek(fd, 0, SEEK_END);
         close(fd);
         if (end < 0)
-            return tm_error_set_errno(error, errno, "target '%s': reading its size", path);
+            return tm_error_set_errno(error, errno, "Could not read the size of target '%s'", path);
         found.size = (uint64_t)end;
     }
     *facts = found;
@@ -130,7 +130,7 @@ TcTarget *tc_target_open(const TmSys *sys, const char *path, const TcTargetFacts
     if (!lock_target(target, error))
         return NULL;
     if (!facts->is_block && facts->size != size && sys->ftruncate(target->fd, (off_t)size)) {
-        tm_error_set_errno(error, errno, "target '%s': setting its size to %" PRIu64 " bytes", path,
+        tm_error_set_errno(error, errno, "Could not resize target '%s' to %" PRIu64 " bytes", path,
                            size);
         if (target->created)
             sys->unlink(path); /* nothing is in it yet */
@@ -194,11 +194,11 @@ bool tc_target_sync(TcTarget *target, GError **error)
     int ret = tm_fdatasync(target->sys, target->fd);
 
     if (ret < 0)
-        return tm_error_set_errno(error, -ret, "target '%s': syncing it", target->path);
+        return tm_error_set_errno(error, -ret, "Could not sync target '%s'", target->path);
     if (target->created) {
         ret = tm_file_sync_name(target->sys, target->path);
         if (ret < 0)
-            return tm_error_set_errno(error, -ret, "target '%s': syncing its directory",
+            return tm_error_set_errno(error, -ret, "Could not sync the directory of target '%s'",
                                       target->path);
         target->created = false;
     }

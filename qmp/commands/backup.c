@@ -42,7 +42,7 @@ static const QmpMember backup_members[] = {
     { "sync", &sync_type, false,
       "what to copy. full: everything; top: what the top image of the backing chain has; bitmap: "
       "what is dirty in the bitmap; incremental: the same, with bitmap-mode=on-success; none: only "
-      "what is about to change, until the job is canceled" },
+      "data that is about to be overwritten, until the job is canceled" },
     { "speed", &qmp_type_int, true, "bytes per second; 0 for no limit (default: 0)" },
     { "bitmap", &qmp_type_str, true, "a bitmap of the node" },
     { "bitmap-mode", &mode_type, true,
@@ -58,7 +58,7 @@ static const QmpMember backup_members[] = {
     { "auto-dismiss", &qmp_type_bool, true,
       "whether the job is removed when it ends, or waits for job-dismiss (default: on)" },
     { "filter-node-name", &qmp_type_str, true,
-      "name of the copy-before-write node above the source (default: generated)" },
+      "name of the copy-before-write node that the job inserts (default: generated)" },
     { "discard-source", &qmp_type_bool, true,
       "discard in the source what was copied (default: off)" },
     { "x-perf", &perf_type, true, "settings for performance" },

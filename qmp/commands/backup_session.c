@@ -82,7 +82,7 @@ static const QmpType disk_array = { .kind = QMP_KIND_ARRAY,
 
 static const QmpMember scratch_members[] = {
     { "directory", &qmp_type_str, false,
-      "directory in which the scratch files are created, without names" },
+      "directory in which the unnamed scratch files are created" },
     { "max-size", &qmp_type_size, true,
       "bytes that the scratch files may occupy together (default: no limit)" },
     { NULL },
@@ -146,7 +146,7 @@ static const QmpType begun_disk_array = { .kind = QMP_KIND_ARRAY,
 static const QmpMember begun_members[] = {
     { "instant", &qmp_type_uint64, false,
       "the instant of the backup, in nanoseconds since 1970 (UTC)" },
-    { "disks", &begun_disk_array, false, "in the order given" },
+    { "disks", &begun_disk_array, false, "the disks, in the order given" },
     { NULL },
 };
 static const QmpType begun_type = { .kind = QMP_KIND_OBJECT,
@@ -196,7 +196,7 @@ static const QmpMember status_members[] = {
     { "timeout", &qmp_type_uint64, false,
       "seconds after which it ends without success if it has no client; 0: never" },
     { "aborted", &qmp_type_str, true,
-      "why the backup failed; present as long as its end can't be stored" },
+      "why the backup failed; present while the end of the backup can't be stored" },
     { "disks", &status_disk_array, false, "the disks" },
     { NULL },
 };

@@ -92,7 +92,8 @@ static const QmpMember info_members[] = {
     { "addresses", &address_array, false, "the addresses that it listens on" },
     { "tls", &qmp_type_bool, false, "clients can start TLS" },
     { "connections", &qmp_type_uint32, false, "number of clients" },
-    { "max-connections", &qmp_type_uint32, false, "most clients at a time, 0 for any number" },
+    { "max-connections", &qmp_type_uint32, false,
+      "maximum number of clients at a time, 0 for no limit" },
     { "handshake-max-seconds", &qmp_type_uint32, false, "the option of this name" },
     { "idle-max-seconds", &qmp_type_uint32, false, "the option of this name" },
     { "max-bytes-in-flight", &qmp_type_size, false, "the option of this name" },
@@ -216,7 +217,7 @@ static const QmpMember connected_members[] = {
     { "peer", &qmp_type_str, false, "the other end of the connection" },
     { "export", &qmp_type_str, false, "the id of the export" },
     { "tls", &qmp_type_bool, false, "the connection is encrypted" },
-    { "identity", &qmp_type_str, true, "as in query-nbd-sessions" },
+    { "identity", &qmp_type_str, true, "the client's identity, as in query-nbd-sessions" },
     { "writable", &qmp_type_bool, false, "the client may write" },
     { NULL },
 };

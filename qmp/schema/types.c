@@ -91,7 +91,7 @@ static const QmpMember nbd_export_members[] = {
     { "hidden", &qmp_type_bool, true, "hide it from clients that list the exports (default: off)" },
     { "default", &qmp_type_bool, true, "also offer it under the empty name (default: off)" },
     { "max-connections", &qmp_type_uint32, true,
-      "most clients at a time, 0 for any number (default: 0)" },
+      "maximum number of clients at a time, 0 for no limit (default: 0)" },
     { "allow-list", &qmp_type_str, true,
       "access list: clients that see it in the list of exports (default: all)" },
     { "allow-open", &qmp_type_str, true, "access list: clients that may open it (default: all)" },
@@ -113,7 +113,8 @@ static const QmpMember export_members[] = {
     { "writethrough", &qmp_type_bool, true, "flush after every write (default: off)" },
     { "iothread", &qmp_type_str, true,
       "id of an iothread; for compatibility, as all threads serve all exports" },
-    { "fixed-iothread", &qmp_type_bool, true, "for compatibility: nothing moves an export" },
+    { "fixed-iothread", &qmp_type_bool, true,
+      "for compatibility, as all threads serve all exports" },
     { NULL },
 };
 static const QmpVariant export_variants[] = { { "nbd", &nbd_export }, { NULL } };
@@ -269,15 +270,15 @@ static const QmpType legacy_address = {
     { "tls-required", &qmp_type_bool, true,                                                        \
       "with tls-creds: refuse clients that don't start TLS (default: on)" },                       \
     { "max-connections", &qmp_type_uint32, true,                                                   \
-      "most clients at a time, 0 for any number (default: 0)" },                                   \
+      "maximum number of clients at a time, 0 for no limit (default: 0)" },                        \
     { "handshake-max-seconds", &qmp_type_uint32, true,                                             \
-      "time limit for a client to open an export, 0 for none (default: 10)" },                     \
+      "seconds that a client has to open an export, 0 for no limit (default: 10)" },               \
     { "idle-max-seconds", &qmp_type_uint32, true,                                                  \
-      "time limit without data in either direction, 0 for none (default: 0)" },                    \
+      "seconds without data after which a client is disconnected, 0 for never (default: 0)" },     \
     { "max-bytes-in-flight", &qmp_type_size, true,                                                 \
-      "data of one client's requests, 0 for no limit (default: 64M)" },                            \
+      "bytes of one client's requests in flight, 0 for no limit (default: 64M)" },                 \
     { "max-bytes-in-flight-total", &qmp_type_size, true,                                           \
-      "data of all clients' requests, 0 for no limit (default: 1G)" },                             \
+      "bytes of all clients' requests in flight, 0 for no limit (default: 1G)" },                  \
     { "max-request-size", &qmp_type_size, true,                                                    \
       "largest payload of a read or write, 64k to 64M (default: 32M)" },                           \
     { "max-option-size", &qmp_type_size, true,                                                     \

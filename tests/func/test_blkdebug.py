@@ -261,7 +261,7 @@ def bad_files(tmp):
         refused("[inject-error]\nevent = \"none\"\nerrno = \"x\"\n", "errno' has a value")
         refused("[inject-error]\nevent = \"none\"\n[set-state]\nevent = \"none\"\n", "'set-state.1.new_state' is missing")
         refused("[inject-error]\nevent = \"none\"\nwhat = \"1\"\n", "unknown parameter")
-        refused("\0", "it is no text")
+        refused("\0", "it is not text")
         os.unlink(path)
         raises(QMPError, d.qmp, "blockdev-add", driver="blkdebug", node_name="n", config=path,
                image={"driver": "null-co"}, match="Could not read blkdebug config file: .*No such file")

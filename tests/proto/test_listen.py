@@ -146,7 +146,7 @@ def port_range(tmp):
         matches(raises(QMPError, start, d, {"type": "inet", "data": {**data, "to": port}}).desc,
                 "available port")
         matches(raises(QMPError, start, d, {"type": "inet", "data": {**data, "to": port - 1}}).desc,
-                "'to' is %d, expected the port, %d" % (port - 1, port))
+                "'to' is %d, expected at least the port, %d" % (port - 1, port))
 
 
 @test
