@@ -12,6 +12,7 @@
  * on when the write has given up. Workers would not do: all of them may be waiting. */
 #include "block/drivers/copy_before_write/cbw_internal.h"
 
+#include "block/node_internal.h"
 #include "util/range.h"
 #include "util/sync.h"
 
@@ -258,14 +259,19 @@ int cbw_before_write(Cbw *cbw, uint64_t offset, uint64_t length)
 
 /* ---- for others */
 
+/* In flight, as the writes are that copy: the filter's children stay what they are. */
 int blk_cbw_copy(BlkNode *filter, uint64_t offset, uint64_t length, BlkCopied *copied)
 {
     Cbw *cbw = cbw_of(filter);
+    int ret;
 
     if (!cbw || !tm_range_within(offset, length, cbw->clusters.size))
         return -EINVAL;
-    return copy_clusters(cbw, offset >> cbw->clusters.shift,
-                         cbw_clusters_up(&cbw->clusters, offset + length), false, copied);
+    blk_inflight_shared(&filter->inflight, offset, length);
+    ret = copy_clusters(cbw, offset >> cbw->clusters.shift,
+                        cbw_clusters_up(&cbw->clusters, offset + length), false, copied);
+    blk_inflight_shared_end(&filter->inflight, offset, length);
+    return ret;
 }
 
 /* Which of [first, end) were in the target is reported by and by: *at, *stop; false: no more. */
