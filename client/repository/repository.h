@@ -1,0 +1,78 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
+/* client/repository/repository.h: a directory of recovery points (docs/repository.md).
+ *
+ *   REPOSITORY/tidemark-repository.json   what it is: format, version, id
+ *   REPOSITORY/lock                       who works on it
+ *   REPOSITORY/POINT/manifest.json        written last: a point is there whole or not at all
+ *   REPOSITORY/POINT/DISK.qcow2           its disks, each on its parent by a relative name
+ *   REPOSITORY/POINT/DISK.hashes          and their hashes
+ *   REPOSITORY/POINT/verified.json        the last result of verify
+ *   REPOSITORY/merge.json                 a merge that is under way (client/repository/merge.h)
+ *
+ * Threads: main. */
+#pragma once
+#include "client/repository/manifest.h"
+
+typedef struct TcRepository TcRepository;
+
+/* What a command is about to do, and with whom it can go on at the same time. */
+typedef enum {
+    TC_REPO_LIST,   /* reads what there is: takes no lock */
+    TC_REPO_READ,   /* reads points: beside LIST, READ and ADD */
+    TC_REPO_ADD,    /* adds a point: beside LIST and READ */
+    TC_REPO_CHANGE, /* changes or removes points: beside LIST only */
+} TcRepoUse;
+
+/* Error codes of tc_repo_open, in TC_REPO_ERROR: what the exit status derives from. */
+#define TC_REPO_ERROR tc_repo_error_quark()
+GQuark tc_repo_error_quark(void);
+enum { TC_REPO_ERROR_LOCKED, TC_REPO_ERROR_DAMAGED };
+
+typedef struct TcRepoOptions {
+    TcRepoUse use;
+    bool create;      /* make it (and @path) if it is not there, or is an empty directory */
+    int wait_s;       /* for others to end: 0 not at all, -1 for ever */
+    const char *what; /* the command, for whoever else waits: "tidemark backup" */
+} TcRepoOptions;
+
+/* Opens it, locks it, reads its manifests and, for ADD and CHANGE, completes a merge that was
+ * interrupted and removes debris (which it logs). A point whose manifest is damaged is no error
+ * here: see tc_repo_damaged(). Errors say who holds the lock. */
+TcRepository *tc_repo_open(const char *path, const TcRepoOptions *options, GError **error);
+void tc_repo_close(TcRepository *repo);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(TcRepository, tc_repo_close)
+/* Whether @path is a repository, without opening it. */
+bool tc_repo_is(const char *path);
+
+const char *tc_repo_path(const TcRepository *repo);
+const char *tc_repo_id(const TcRepository *repo); /* a UUID */
+
+/* TcManifest, borrowed, the oldest instant first. */
+const GPtrArray *tc_repo_points(const TcRepository *repo);
+/* By name; or "latest"; or the newest that is not after a time ("2026-11-28", "2026-11-28 13:00",
+ * local, or RFC 3339). Borrowed; the error names what there is. */
+TcManifest *tc_repo_find(const TcRepository *repo, const char *at, GError **error);
+/* The newest point that has disk @name, or NULL: none. */
+TcManifest *tc_repo_newest(const TcRepository *repo, const char *name);
+/* The points whose disk @name stands on @point: TcManifest, returned. */
+GPtrArray *tc_repo_children(const TcRepository *repo, const char *point, const char *name);
+
+typedef struct TcDamaged {
+    char *point; /* the directory */
+    char *why;
+} TcDamaged;
+const GPtrArray *tc_repo_damaged(const TcRepository *repo); /* TcDamaged */
+/* Directories of points that were never completed: char *. */
+const GPtrArray *tc_repo_debris(const TcRepository *repo);
+
+/* REPOSITORY/POINT/DISK.SUFFIX ("qcow2", "hashes"), or with DISK NULL REPOSITORY/POINT/SUFFIX.
+ * Returned. */
+char *tc_repo_file(const TcRepository *repo, const char *point, const char *disk,
+                   const char *suffix);
+
+/* Replaces POINT/manifest.json durably. CHANGE only. @manifest is taken on success. */
+bool tc_repo_replace(TcRepository *repo, TcManifest *manifest, GError **error);
+/* Removes the point from the repository: first its manifest, then its files. CHANGE only. The
+ * caller has seen to it that nothing stands on it. */
+bool tc_repo_remove(TcRepository *repo, const char *point, GError **error);
