@@ -2,7 +2,8 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
  * How often a test repeats what it draws at random: a quarter under a sanitizer, which is there
- * for what a round does, not for how many values it meets. */
+ * for what a round does, not for how many values it meets. STRIDE: in how large steps it goes
+ * through all values that there are. */
 
 #ifndef TESTS_ROUNDS_H
 #define TESTS_ROUNDS_H
@@ -17,8 +18,10 @@
 
 #ifdef SANITIZED
 #define ROUNDS(n) ((n) / 4)
+#define STRIDE    5u
 #else
 #define ROUNDS(n) (n)
+#define STRIDE    1u
 #endif
 
 #endif

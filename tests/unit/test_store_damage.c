@@ -4,6 +4,8 @@
  * bitmap/store/store.h), and what is reported and made of them without a daemon. */
 #include "store_util.h"
 
+#include "tests/rounds.h"
+
 static const uint64_t size = 64 * MIB;
 
 /* ---- damage */
@@ -81,7 +83,7 @@ START_TEST(r6_any_damaged_byte_never_loses_dirtiness)
     disk_mark(&d, 5 * MIB, 1);
     disk_kill(&d);
     ck_assert(g_file_get_contents(d.store, &good, &n, NULL));
-    for (gsize at = 0; at < n; at += at < 8192 + 4096 ? 1 : 7) {
+    for (gsize at = 0; at < n; at += (at < 8192 + 4096 ? 1 : 7) * STRIDE) {
         int fd = open(d.store, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
         uint8_t bad;
 
