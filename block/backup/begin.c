@@ -27,7 +27,6 @@ static bool find_disk(Backup *b, BackupDisk *disk, const BlkBackupDisk *o, GErro
         if (other->node == node)
             return tm_error_set(error, "Node '%s' is listed twice in 'disks'", o->node);
     }
-    blk_backups_make_way(b->backups, node);
     disk->node = blk_node_ref(node);
     disk->size = blk_node_size(node);
     disk->export_name =
@@ -49,6 +48,8 @@ static bool find_disks(Backup *b, const BlkBackupBegin *o, GError **error)
             return false;
         }
     }
+    for (size_t i = 0; i < b->n; i++)
+        blk_backups_make_way(b->backups, b->disks[i].node);
     return true;
 }
 
