@@ -1,20 +1,33 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* client/progress.c: see progress.h. */
+/* client/progress.c: see progress.h.
+ *
+ * Lock: TcProgress.lock guards the parts and what they say; it is held while lines are printed. */
 #include "client/progress.h"
 #include "client/text.h"
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { BAR_MIN = 10, BAR_MAX = 40, INTERVAL_US = 100000, QUIET_US = 300000 };
+enum { BAR_MIN = 10, BAR_MAX = 40, SECOND_US = 1000000, QUIET_US = 300000 };
 
-struct TcProgress {
-    bool on, drawn, utf8;
-    gint64 started, last;
-    char *what; /* a change of it starts the rate anew */
+struct TcPart {
+    TcProgress *progress;
+    char *name;
+    const char *what; /* a change of it starts the rate anew */
+    char *end;        /* what it says when it is over */
+    uint64_t done, total;
     gint64 rate_since;
     uint64_t rate_from;
+};
+
+struct TcProgress {
+    TcProgressStyle style;
+    bool tty, utf8, again; /* something changed that is not to wait */
+    gint64 started, last;
+    unsigned drawn; /* lines */
+    GMutex lock;
+    GPtrArray *parts;
 };
 
 static void append_bar(GString *line, uint64_t done, uint64_t total, unsigned width, bool utf8)
@@ -27,6 +40,12 @@ static void append_bar(GString *line, uint64_t done, uint64_t total, unsigned wi
     g_string_append(line, utf8 ? " " : "] ");
 }
 
+static void cut(GString *line, unsigned columns)
+{
+    if (g_utf8_strlen(line->str, -1) > (glong)columns - 1)
+        g_string_truncate(line, g_utf8_offset_to_pointer(line->str, columns - 1) - line->str);
+}
+
 char *tc_progress_line(const char *what, uint64_t done, uint64_t total, double rate,
                        unsigned columns, bool utf8)
 {
@@ -37,70 +56,225 @@ char *tc_progress_line(const char *what, uint64_t done, uint64_t total, double r
     g_autoptr(GString) tail = g_string_new(NULL);
     unsigned used;
 
-    if (!total)
-        return g_string_free(g_steal_pointer(&line), FALSE);
-    done = MIN(done, total);
-    g_string_append_printf(line, " %3u %% ", (unsigned)((double)done / (double)total * 100));
-    g_string_append_printf(tail, "%s of %s", have, all);
-    if (rate > 0) {
-        g_string_append_printf(tail, "  %s/s", speed);
-        if (line->len + tail->len + 24 < columns)
-            g_string_append_printf(tail, "  %s left", left);
+    if (total) {
+        done = MIN(done, total);
+        g_string_append_printf(line, " %3u %% ", (unsigned)((double)done / (double)total * 100));
+        g_string_append_printf(tail, "%s of %s", have, all);
+        if (rate > 0) {
+            g_string_append_printf(tail, "  %s/s", speed);
+            if (line->len + tail->len + 24 < columns)
+                g_string_append_printf(tail, "  %s left", left);
+        }
+        used = (unsigned)(line->len + tail->len) + 3;
+        if (used + BAR_MIN < columns)
+            append_bar(line, done, total, MIN(columns - used - 1, BAR_MAX), utf8);
+        g_string_append(line, tail->str);
     }
-    used = (unsigned)(line->len + tail->len) + 3;
-    if (used + BAR_MIN < columns)
-        append_bar(line, done, total, MIN(columns - used - 1, BAR_MAX), utf8);
-    g_string_append(line, tail->str);
-    if (g_utf8_strlen(line->str, -1) > (glong)columns - 1)
-        g_string_truncate(line, g_utf8_offset_to_pointer(line->str, columns - 1) - line->str);
+    cut(line, columns);
     return g_string_free(g_steal_pointer(&line), FALSE);
 }
 
-TcProgress *tc_progress_new(bool wanted)
+static void part_free(gpointer p)
+{
+    TcPart *part = p;
+
+    g_free(part->name);
+    g_free(part->end);
+    g_free(part);
+}
+
+TcProgress *tc_progress_new(TcProgressStyle style)
 {
     const char *term = g_getenv("TERM");
     TcProgress *p = g_new0(TcProgress, 1);
 
-    p->on = wanted && isatty(STDERR_FILENO) && g_strcmp0(term, "dumb");
+    p->tty = isatty(STDERR_FILENO) && g_strcmp0(term, "dumb");
+    p->style = style == TC_PROGRESS_TERMINAL && !p->tty ? TC_PROGRESS_NONE : style;
     p->utf8 = tc_terminal_utf8();
     p->started = g_get_monotonic_time();
+    p->parts = g_ptr_array_new_with_free_func(part_free);
+    g_mutex_init(&p->lock);
     return p;
 }
 
-void tc_progress_show(TcProgress *p, const char *what, uint64_t done, uint64_t total)
+TcProgress *tc_progress_on_terminal(bool wanted)
 {
-    gint64 now = g_get_monotonic_time();
-    g_autofree char *line = NULL;
-    unsigned columns, rows;
-    double rate = 0;
+    return tc_progress_new(wanted ? TC_PROGRESS_TERMINAL : TC_PROGRESS_NONE);
+}
+
+TcPart *tc_progress_part(TcProgress *p, const char *name)
+{
+    TcPart *part = g_new0(TcPart, 1);
+
+    part->progress = p;
+    part->name = tc_printable(name);
+    part->what = "";
+    g_mutex_lock(&p->lock);
+    g_ptr_array_add(p->parts, part);
+    g_mutex_unlock(&p->lock);
+    return part;
+}
+
+void tc_part_set(TcPart *part, const char *what, uint64_t done, uint64_t total)
+{
+    g_mutex_lock(&part->progress->lock);
+    if (strcmp(part->what, what)) {
+        part->rate_since = g_get_monotonic_time();
+        part->rate_from = done;
+        part->progress->again = true;
+    }
+    part->what = what;
+    part->done = done;
+    part->total = total;
+    g_mutex_unlock(&part->progress->lock);
+}
+
+void tc_part_end(TcPart *part, const char *what)
+{
+    g_mutex_lock(&part->progress->lock);
+    g_free(part->end);
+    part->end = tc_printable(what);
+    part->progress->again = true;
+    g_mutex_unlock(&part->progress->lock);
+}
+
+static double rate_of(const TcPart *part, gint64 now)
+{
+    if (now <= part->rate_since + SECOND_US / 10 || part->done <= part->rate_from)
+        return 0;
+    return (double)(part->done - part->rate_from) * 1e6 / (double)(now - part->rate_since);
+}
+
+/* The part's line; @width is that of the longest name. Returned. */
+static char *line_of(const TcPart *part, int width, gint64 now, unsigned columns, bool utf8)
+{
+    g_autoptr(GString) line = g_string_new(NULL);
+    g_autofree char *rest = NULL;
+    unsigned used = 0;
+
+    if (width) {
+        g_string_printf(line, "%-*s  ", width, part->name);
+        used = (unsigned)g_utf8_strlen(line->str, -1);
+    }
+    if (part->end)
+        rest = g_strdup(part->end);
+    else
+        rest = tc_progress_line(part->what, part->done, part->total, rate_of(part, now),
+                                columns > used + 20 ? columns - used : 20, utf8);
+    g_string_append(line, rest);
+    cut(line, columns);
+    return g_string_free(g_steal_pointer(&line), FALSE);
+}
+
+static int name_width(const TcProgress *p)
+{
+    size_t width = 0;
+
+    for (unsigned i = 0; i < p->parts->len; i++)
+        width = MAX(width, strlen(((TcPart *)p->parts->pdata[i])->name));
+    return (int)width;
+}
+
+static void wipe(TcProgress *p)
+{
+    if (!p->drawn)
+        return;
+    if (p->drawn > 1)
+        fprintf(stderr, "\r\033[%uA\033[J", p->drawn - 1);
+    else
+        fputs("\r\033[K", stderr);
+    p->drawn = 0;
+}
+
+static void draw(TcProgress *p, gint64 now)
+{
+    unsigned columns, rows, shown, before = p->drawn;
+    int width = name_width(p);
+
+    tc_terminal_size(stderr, &columns, &rows);
+    shown = MIN(p->parts->len, MAX(rows, 2) - 1);
+    if (before > 1)
+        fprintf(stderr, "\033[%uA", before - 1);
+    for (unsigned i = 0; i < shown; i++) {
+        g_autofree char *line = line_of(p->parts->pdata[i], width, now, columns, p->utf8);
+
+        fprintf(stderr, "%s\r%s\033[K", i ? "\n" : "", line);
+    }
+    fflush(stderr);
+    p->drawn = shown;
+}
+
+static void print(TcProgress *p, gint64 now)
+{
+    int width = name_width(p);
+
+    for (unsigned i = 0; i < p->parts->len; i++) {
+        g_autofree char *line = line_of(p->parts->pdata[i], width, now, 80, false);
+
+        fprintf(stderr, "%s\n", line);
+    }
+}
+
+static void print_event(const char *name, json_object *event)
+{
+    json_object *line = json_object_new_object();
+
+    json_object_object_add(line, "event", json_object_new_string(name));
+    json_object_object_foreach(event, key, value)
+        json_object_object_add(line, key, json_object_get(value));
+    printf("%s\n", json_object_to_json_string_ext(line, JSON_C_TO_STRING_PLAIN |
+                                                            JSON_C_TO_STRING_NOSLASHESCAPE));
+    fflush(stdout);
+    json_object_put(line);
+    json_object_put(event);
+}
+
+static void report(TcProgress *p, gint64 now)
+{
+    for (unsigned i = 0; i < p->parts->len; i++) {
+        TcPart *part = p->parts->pdata[i];
+        json_object *event = json_object_new_object();
+        double rate = rate_of(part, now);
+
+        if (*part->name)
+            json_object_object_add(event, "disk", json_object_new_string(part->name));
+        json_object_object_add(event, "doing",
+                               json_object_new_string(part->end ? part->end : part->what));
+        json_object_object_add(event, "done", json_object_new_uint64(part->done));
+        json_object_object_add(event, "total", json_object_new_uint64(part->total));
+        if (rate > 0)
+            json_object_object_add(event, "rate", json_object_new_uint64((uint64_t)rate));
+        print_event("progress", event);
+    }
+}
+
+void tc_progress_draw(TcProgress *p)
+{
+    gint64 now = g_get_monotonic_time(), wait;
+    bool lines = p->tty && p->style != TC_PROGRESS_JSON;
 
     /* what is over in a moment needs no line that flashes up */
-    if (!p->on || now - p->started < QUIET_US)
+    if (p->style == TC_PROGRESS_NONE || now - p->started < QUIET_US)
         return;
-    if (g_strcmp0(p->what, what)) {
-        g_free(p->what);
-        p->what = g_strdup(what);
-        p->rate_since = now;
-        p->rate_from = done;
-    } else if (now - p->last < INTERVAL_US) {
-        return;
+    wait = lines ? SECOND_US / 10 : p->style == TC_PROGRESS_JSON ? SECOND_US : 10 * SECOND_US;
+    g_mutex_lock(&p->lock);
+    if (p->parts->len && (now - p->last >= wait || (p->again && lines))) {
+        if (lines)
+            draw(p, now);
+        else if (p->style == TC_PROGRESS_JSON)
+            report(p, now);
+        else if (now - p->started >= wait)
+            print(p, now);
+        p->last = now;
+        p->again = false;
     }
-    p->last = now;
-    if (now > p->rate_since + INTERVAL_US)
-        rate = (double)(done - p->rate_from) * 1e6 / (double)(now - p->rate_since);
-    tc_terminal_size(stderr, &columns, &rows);
-    line = tc_progress_line(what, done, total, rate, columns, p->utf8);
-    fprintf(stderr, "\r%s\033[K", line);
-    fflush(stderr);
-    p->drawn = true;
+    g_mutex_unlock(&p->lock);
 }
 
 void tc_progress_clear(TcProgress *p)
 {
-    if (p->drawn)
-        fputs("\r\033[K", stderr);
+    wipe(p);
     fflush(stderr);
-    p->drawn = false;
 }
 
 void tc_progress_free(TcProgress *p)
@@ -108,6 +282,26 @@ void tc_progress_free(TcProgress *p)
     if (!p)
         return;
     tc_progress_clear(p);
-    g_free(p->what);
+    g_ptr_array_unref(p->parts);
+    g_mutex_clear(&p->lock);
     g_free(p);
+}
+
+void tc_progress_show(TcProgress *p, const char *what, uint64_t done, uint64_t total)
+{
+    if (p->style == TC_PROGRESS_NONE)
+        return;
+    tc_part_set(p->parts->len ? p->parts->pdata[0] : tc_progress_part(p, ""), what, done, total);
+    tc_progress_draw(p);
+}
+
+void tc_progress_event(TcProgress *p, const char *name, json_object *event)
+{
+    if (p->style != TC_PROGRESS_JSON) {
+        json_object_put(event);
+        return;
+    }
+    g_mutex_lock(&p->lock);
+    print_event(name, event);
+    g_mutex_unlock(&p->lock);
 }

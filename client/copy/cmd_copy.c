@@ -7,25 +7,24 @@
  * wins the exchange on stage, the thread that begins to write or the signal that ends it all,
  * decides whether it ever is. So every end can say truly what state the target is in. */
 #include "client/commands.h"
+#include "client/copy/target.h"
 #include "client/copy/transfer.h"
 #include "client/progress.h"
 #include "client/text.h"
+#include "client/work.h"
 #include "util/extent.h"
 #include "util/log.h"
 #include <json-c/json.h>
-#include <poll.h>
-#include <signal.h>
 #include <stdatomic.h>
-#include <sys/eventfd.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
-enum { DEFAULT_CONNECTIONS = 4, DEFAULT_REQUESTS = 16, TICK_MS = 100 };
+enum { DEFAULT_CONNECTIONS = 4, DEFAULT_REQUESTS = 16 };
 
 static const TcOption options[] = {
     { "bitmap", "NAME", "copy only what is dirty in this bitmap" },
     { "connections", "N", "connections to the server, if it allows several (default: 4)" },
     { "requests", "N", "reads in flight on each connection (default: 16)" },
+    { "rate", "SIZE", "read at most so many bytes a second (default: no limit)" },
     { "no-progress", NULL, "show no progress on the terminal" },
     TC_JSON_OPTION,
     { 0 },
@@ -37,13 +36,14 @@ typedef struct Copy {
     const char *uri, *path, *bitmap;
     char *context; /* of the bitmap */
     uint64_t connections, requests;
+    TcRate *rate;
+    TcProgress *progress;
+    TcPart *part;
     /* of the thread, until it is joined */
     TcSource *source;
     TcTargetFacts facts;
     TcPlan *plan;
     TcTarget *target;
-    GError *error;
-    bool ok;
     /* set by the thread before stage says STAGE_COPY */
     TcTransfer *transfer;
     uint64_t planned; /* bytes to read or zero */
@@ -52,7 +52,6 @@ typedef struct Copy {
     atomic_int stage;
     atomic_uint_fast64_t mapped; /* bytes of the disk */
     atomic_uint_fast64_t size;
-    int done_fd; /* readable when the thread is at its end */
 } Copy;
 
 static bool plan_extent(void *opaque, uint64_t offset, uint64_t length, const uint32_t *values,
@@ -90,56 +89,54 @@ static bool prepare(Copy *copy, GError **error)
     return true;
 }
 
-static bool copy_disk(Copy *copy, GError **error)
+static bool copy_disk(void *opaque, GError **error)
 {
-    bool fresh;
+    Copy *copy = opaque;
+    TcTransferOptions how = { .connections = (unsigned)copy->connections,
+                              .requests = (unsigned)copy->requests,
+                              .rate = copy->rate };
+    g_autofree char *name = g_strconcat("target ", copy->path, NULL);
     int expected = STAGE_PREPARE;
 
     if (!prepare(copy, error))
         return false;
-    fresh = tc_target_fresh(&copy->facts);
-    copy->transfer = tc_transfer_new(copy->source, copy->plan, (unsigned)copy->connections,
-                                     (unsigned)copy->requests, fresh);
+    how.fresh = tc_target_fresh(&copy->facts);
+    copy->transfer = tc_transfer_new(copy->source, copy->plan, &how);
     if (!atomic_compare_exchange_strong(&copy->stage, &expected, STAGE_COPY))
         return false;
     copy->target = tc_target_open(&tm_sys_kernel, copy->path, &copy->facts,
                                   tc_source_size(copy->source), error);
-    if (!copy->target || !tc_transfer_run(copy->transfer, copy->target, error))
+    if (!copy->target ||
+        !tc_transfer_run(copy->transfer, tc_target_sink(copy->target), name, error))
         return false;
     atomic_store(&copy->stage, STAGE_SYNC);
     return tc_target_sync(copy->target, error);
 }
 
-static void *copy_thread(void *opaque)
+static void show_progress(void *opaque)
 {
     Copy *copy = opaque;
-
-    copy->ok = copy_disk(copy, &copy->error);
-    eventfd_write(copy->done_fd, 1);
-    return NULL;
-}
-
-static void show_progress(Copy *copy, TcProgress *progress)
-{
     TcTransferCounts counts;
 
     switch (atomic_load(&copy->stage)) {
     case STAGE_COPY:
         tc_transfer_counts(copy->transfer, &counts);
-        tc_progress_show(progress, "copying", counts.done, copy->planned);
+        tc_part_set(copy->part, "copying", counts.done, copy->planned);
         break;
     case STAGE_SYNC:
-        tc_progress_show(progress, "making it durable", 0, 0);
+        tc_part_set(copy->part, "making it durable", 0, 0);
         break;
     default:
-        tc_progress_show(progress, "mapping", atomic_load(&copy->mapped), atomic_load(&copy->size));
+        tc_part_set(copy->part, "mapping", atomic_load(&copy->mapped), atomic_load(&copy->size));
     }
+    tc_progress_draw(copy->progress);
 }
 
 /* A signal came. In the copy the thread is asked to stop; anywhere else there is nothing to wait
  * for, and this does not return. */
-static void interrupt(Copy *copy, TcProgress *progress, int signo, bool again)
+static void interrupt(void *opaque, int signo, bool again)
 {
+    Copy *copy = opaque;
     int stage = STAGE_PREPARE;
 
     if (!again && !atomic_compare_exchange_strong(&copy->stage, &stage, STAGE_ABANDONED) &&
@@ -147,7 +144,7 @@ static void interrupt(Copy *copy, TcProgress *progress, int signo, bool again)
         tc_transfer_cancel(copy->transfer);
         return;
     }
-    tc_progress_clear(progress);
+    tc_progress_clear(copy->progress);
     if (stage == STAGE_PREPARE && !again)
         tm_log(TM_LOG_ERROR, "interrupted: target '%s' was not changed", copy->path);
     else if (stage == STAGE_SYNC)
@@ -160,29 +157,10 @@ static void interrupt(Copy *copy, TcProgress *progress, int signo, bool again)
     _exit(128 + signo);
 }
 
-/* Waits for the thread's end; returns the signal that interrupted it, or 0. */
-static int supervise(Copy *copy, int signal_fd, TcProgress *progress)
-{
-    struct pollfd fds[] = { { .fd = copy->done_fd, .events = POLLIN },
-                            { .fd = signal_fd, .events = POLLIN } };
-    struct signalfd_siginfo info;
-    int signo = 0;
-
-    for (;;) {
-        if (poll(fds, G_N_ELEMENTS(fds), TICK_MS) > 0 && fds[0].revents)
-            return signo;
-        if (read(signal_fd, &info, sizeof(info)) == sizeof(info)) {
-            interrupt(copy, progress, (int)info.ssi_signo, signo != 0);
-            signo = (int)info.ssi_signo;
-        }
-        show_progress(copy, progress);
-    }
-}
-
 /* What has become of the target, when the copy has not come to its end. */
-static int report_failure(Copy *copy, int signo)
+static int report_failure(Copy *copy, int signo, const GError *error)
 {
-    const char *why = copy->error ? copy->error->message : "interrupted";
+    const char *why = error ? error->message : "interrupted";
     TcTransferCounts counts;
 
     if (!copy->target)
@@ -249,71 +227,66 @@ static void print_summary(const Copy *copy, const TcTransferCounts *counts, doub
                copy->facts.size - size);
 }
 
-static bool set_up(Copy *copy, const TcInvocation *inv, int *signal_fd, GError **error)
+static bool take_options(Copy *copy, const TcInvocation *inv, GError **error)
 {
-    sigset_t signals;
+    uint64_t rate = 0;
 
     if (!tc_option_number(inv, "connections", 1, TC_CONNECTIONS_MAX, &copy->connections, error) ||
-        !tc_option_number(inv, "requests", 1, TC_REQUESTS_MAX, &copy->requests, error))
+        !tc_option_number(inv, "requests", 1, TC_REQUESTS_MAX, &copy->requests, error) ||
+        !tc_option_number(inv, "rate", 1, INT64_MAX, &rate, error))
         return false;
+    if (rate)
+        copy->rate = tc_rate_new(rate);
     if (copy->bitmap)
         copy->context = g_strconcat(TC_CONTEXT_BITMAP_PREFIX, copy->bitmap, NULL);
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGINT);
-    sigaddset(&signals, SIGTERM);
-    sigaddset(&signals, SIGHUP);
-    pthread_sigmask(SIG_BLOCK, &signals, NULL);
-    *signal_fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
-    copy->done_fd = eventfd(0, EFD_CLOEXEC);
     return true;
 }
 
-static void tear_down(Copy *copy, int signal_fd)
+static void tear_down(Copy *copy)
 {
     tc_transfer_free(copy->transfer);
     tc_plan_free(copy->plan);
     tc_target_free(copy->target);
     tc_source_free(copy->source);
-    g_clear_error(&copy->error);
+    tc_rate_free(copy->rate);
     g_free(copy->context);
-    close(copy->done_fd);
-    close(signal_fd);
 }
 
 static int run(const TcInvocation *inv)
 {
+    g_autoptr(TcProgress) progress =
+        tc_progress_new(tc_flag(inv, "no-progress") ? TC_PROGRESS_NONE : TC_PROGRESS_TEXT);
     Copy copy = {
         .uri = tc_arg(inv, 0),
         .path = tc_arg(inv, 1),
         .bitmap = tc_option(inv, "bitmap"),
         .connections = DEFAULT_CONNECTIONS,
         .requests = DEFAULT_REQUESTS,
+        .progress = progress,
+        .part = tc_progress_part(progress, ""),
     };
-    g_autoptr(TcProgress) progress = tc_progress_new(!tc_flag(inv, "no-progress"));
+    TcWork work = { &copy, copy_disk, show_progress, interrupt };
     gint64 start = g_get_monotonic_time();
+    g_autoptr(GError) error = NULL;
+    int signo, status = TC_EXIT_OK;
     TcTransferCounts counts;
-    GError *error = NULL;
-    int signal_fd, signo, status = TC_EXIT_OK;
-    GThread *thread;
 
-    if (!set_up(&copy, inv, &signal_fd, &error))
-        return tc_fail_usage(inv, error);
-    thread = g_thread_new("copy", copy_thread, &copy);
-    signo = supervise(&copy, signal_fd, progress);
-    g_thread_join(thread);
-    tc_progress_clear(progress);
-    if (!copy.ok) {
-        status = report_failure(&copy, signo);
+    if (!take_options(&copy, inv, &error))
+        return tc_fail_usage(inv, g_steal_pointer(&error));
+    if (!tc_work_run(&work, &signo, &error)) {
+        tc_progress_clear(progress);
+        status = report_failure(&copy, signo, error);
     } else {
         double seconds = (double)(g_get_monotonic_time() - start) / 1e6;
 
+        tc_progress_clear(progress);
         tc_transfer_counts(copy.transfer, &counts);
         if (tc_flag(inv, "json"))
             print_json(&copy, &counts, seconds);
         else
             print_summary(&copy, &counts, seconds);
     }
-    tear_down(&copy, signal_fd);
+    tear_down(&copy);
     return status;
 }
 

@@ -15,6 +15,7 @@
 enum { ZEROES = 1 << 20 };
 
 struct TcTarget {
+    TcSink sink; /* first */
     const TmSys *sys;
     char *path;
     int fd;
@@ -104,12 +105,23 @@ static bool lock_target(TcTarget *target, GError **error)
     return true;
 }
 
+static int sink_write(TcSink *sink, uint64_t offset, const void *buf, size_t length)
+{
+    return tc_target_write((TcTarget *)sink, offset, buf, length);
+}
+
+static int sink_zero(TcSink *sink, uint64_t offset, uint64_t length, bool hole)
+{
+    return tc_target_zero((TcTarget *)sink, offset, length, hole);
+}
+
 TcTarget *tc_target_open(const TmSys *sys, const char *path, const TcTargetFacts *facts,
                          uint64_t size, GError **error)
 {
     g_autoptr(TcTarget) target = g_new0(TcTarget, 1);
     int flags = O_RDWR | O_CLOEXEC;
 
+    target->sink = (TcSink){ .write = sink_write, .zero = sink_zero };
     target->sys = sys;
     target->path = g_strdup(path);
     target->created = !facts->exists;
@@ -203,6 +215,11 @@ bool tc_target_sync(TcTarget *target, GError **error)
         target->created = false;
     }
     return true;
+}
+
+TcSink *tc_target_sink(TcTarget *target)
+{
+    return &target->sink;
 }
 
 const char *tc_target_path(const TcTarget *target)

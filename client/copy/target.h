@@ -8,6 +8,7 @@
  * mounted.
  * Threads: write and zero may be called by several at once on distinct ranges. */
 #pragma once
+#include "client/copy/sink.h"
 #include "util/error.h"
 #include "util/sys.h"
 #include <inttypes.h>
@@ -35,6 +36,7 @@ TcTarget *tc_target_open(const TmSys *sys, const char *path, const TcTargetFacts
 int tc_target_write(TcTarget *target, uint64_t offset, const void *buf, size_t length);
 /* Makes the range read as zeroes; @hole: deallocated where that is possible. */
 int tc_target_zero(TcTarget *target, uint64_t offset, uint64_t length, bool hole);
+TcSink *tc_target_sink(TcTarget *target); /* that does these two; borrowed */
 /* Makes it durable, with the name of a file that was created. */
 bool tc_target_sync(TcTarget *target, GError **error);
 const char *tc_target_path(const TcTarget *target); /* borrowed */

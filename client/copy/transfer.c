@@ -37,16 +37,19 @@ typedef struct Worker {
     GThread *thread;
     Slot *slots;
     char *bufs;
-    unsigned busy;
+    unsigned busy;  /* requests in flight */
+    int wait_ms;    /* for the limit of the rate; 0: not */
+    TcStep delayed; /* what waits for it: length 0: nothing */
 } Worker;
 
 struct TcTransfer {
     TcSource *source;
     TcPlan *plan;
-    TcTarget *target;
+    TcSink *sink;
+    const char *name; /* of the sink */
+    TcTransferOptions options;
     unsigned connections, requests;
     uint64_t read_size;
-    bool fresh;
     Worker *workers;
     int stop_fd; /* readable when all shall stop */
     atomic_bool stop;
@@ -55,17 +58,16 @@ struct TcTransfer {
     GError *error;
 };
 
-TcTransfer *tc_transfer_new(TcSource *source, TcPlan *plan, unsigned connections, unsigned requests,
-                            bool fresh)
+TcTransfer *tc_transfer_new(TcSource *source, TcPlan *plan, const TcTransferOptions *options)
 {
     TcTransfer *t = g_new0(TcTransfer, 1);
     int64_t max = nbd_get_block_size(tc_source_handle(source), LIBNBD_SIZE_MAXIMUM);
 
     t->source = source;
     t->plan = plan;
-    t->requests = requests;
-    t->fresh = fresh;
-    t->connections = nbd_can_multi_conn(tc_source_handle(source)) == 1 ? connections : 1;
+    t->options = *options;
+    t->requests = options->requests;
+    t->connections = nbd_can_multi_conn(tc_source_handle(source)) == 1 ? options->connections : 1;
     t->workers = g_new0(Worker, t->connections);
     t->read_size = TC_READ_SIZE;
     while (max > 0 && t->read_size > (uint64_t)max)
@@ -130,10 +132,10 @@ static bool next_step(TcTransfer *t, TcStep *step)
 
 static void zero_step(TcTransfer *t, const TcStep *step)
 {
-    int r = tc_target_zero(t->target, step->offset, step->length, step->action == TC_DO_HOLE);
+    int r = t->sink->zero(t->sink, step->offset, step->length, step->action == TC_DO_HOLE);
 
     if (r < 0) {
-        fail_at(t, "zeroing target", tc_target_path(t->target), step, -r);
+        fail_at(t, "zeroing", t->name, step, -r);
         return;
     }
     atomic_fetch_add(&t->zeroed, step->length);
@@ -145,25 +147,43 @@ static bool all_zero(const char *buf, size_t length)
     return !length || (!buf[0] && !memcmp(buf, buf + 1, length - 1));
 }
 
-/* Writes what has arrived. The server may not have said, or not have known, that it is zero. */
-static void store_slot(TcTransfer *t, const Slot *slot)
+/* Stores what has arrived. The server may not have said, or not have known, that it is zero. */
+static bool store_slot(TcTransfer *t, const Slot *slot)
 {
     const TcStep *step = &slot->step;
     bool zero = all_zero(slot->buf, step->length);
     int r = 0;
 
     if (!zero)
-        r = tc_target_write(t->target, step->offset, slot->buf, step->length);
-    else if (!t->fresh)
-        r = tc_target_zero(t->target, step->offset, step->length, true);
+        r = t->sink->write(t->sink, step->offset, slot->buf, step->length);
+    else if (!t->options.fresh)
+        r = t->sink->zero(t->sink, step->offset, step->length, true);
     if (r < 0) {
-        fail_at(t, "writing target", tc_target_path(t->target), step, -r);
-        return;
+        fail_at(t, "writing", t->name, step, -r);
+        return false;
     }
     if (zero)
         atomic_fetch_add(&t->zeroed, step->length);
     atomic_fetch_add(&t->read, step->length);
     atomic_fetch_add(&t->done, step->length);
+    return true;
+}
+
+static int released(void *opaque, int *error)
+{
+    Worker *w = opaque;
+
+    w->busy--;
+    return 1;
+}
+
+/* The server need not keep the range any more. That it can't forget it costs it space only. */
+static void release(Worker *w, const TcStep *step)
+{
+    nbd_completion_callback callback = { .callback = released, .user_data = w };
+
+    if (nbd_aio_trim(w->nbd, step->length, step->offset, callback, 0) != -1)
+        w->busy++;
 }
 
 static int read_arrived(void *opaque, int *error)
@@ -175,24 +195,43 @@ static int read_arrived(void *opaque, int *error)
     return 1; /* retires the command */
 }
 
+/* The next piece to read; what is to be zeroed before it, is. False: none, or
+ * none yet (wait_ms). */
+static bool next_read(Worker *w, TcStep *step)
+{
+    TcTransfer *t = w->transfer;
+
+    *step = w->delayed;
+    while (!step->length) {
+        if (atomic_load(&t->stop) || !next_step(t, step))
+            return false;
+        if (step->action != TC_DO_READ) {
+            zero_step(t, step);
+            step->length = 0;
+        }
+    }
+    w->wait_ms = tc_rate_take(t->options.rate, step->length);
+    w->delayed = *step;
+    if (w->wait_ms)
+        return false;
+    w->delayed.length = 0;
+    return true;
+}
+
 /* Starts as many reads as there are free slots; false when there is nothing left to start. */
 static bool start_reads(Worker *w)
 {
     TcTransfer *t = w->transfer;
 
+    w->wait_ms = 0;
     for (unsigned i = 0; i < t->requests && !atomic_load(&t->stop); i++) {
         Slot *slot = &w->slots[i];
         nbd_completion_callback callback = { .callback = read_arrived, .user_data = slot };
 
         if (slot->state != SLOT_FREE)
             continue;
-        for (;;) {
-            if (atomic_load(&t->stop) || !next_step(t, &slot->step))
-                return false;
-            if (slot->step.action == TC_DO_READ)
-                break;
-            zero_step(t, &slot->step);
-        }
+        if (!next_read(w, &slot->step))
+            return w->wait_ms > 0;
         slot->state = SLOT_IN_FLIGHT;
         w->busy++;
         if (nbd_aio_pread(w->nbd, slot->buf, slot->step.length, slot->step.offset, callback, 0) ==
@@ -215,8 +254,8 @@ static void finish_reads(Worker *w)
             continue;
         if (slot->error)
             fail_at(t, "reading", tc_source_uri(t->source), &slot->step, slot->error);
-        else if (!atomic_load(&t->stop))
-            store_slot(t, slot);
+        else if (!atomic_load(&t->stop) && store_slot(t, slot) && t->options.release)
+            release(w, &slot->step);
         slot->state = SLOT_FREE;
         w->busy--;
     }
@@ -247,7 +286,7 @@ static void turn(Worker *w)
         fds[0].events |= POLLIN;
     if (direction & LIBNBD_AIO_DIRECTION_WRITE)
         fds[0].events |= POLLOUT;
-    if (poll(fds, 2, -1) < 0)
+    if (poll(fds, 2, w->wait_ms ? w->wait_ms : -1) < 0)
         return; /* EINTR */
     if (direction & LIBNBD_AIO_DIRECTION_READ && fds[0].revents & (POLLIN | POLLHUP | POLLERR))
         r = nbd_aio_notify_read(w->nbd);
@@ -265,7 +304,7 @@ static void *work(void *opaque)
     while (!atomic_load(&t->stop)) {
         if (!start_reads(w) && !w->busy)
             break;
-        if (w->busy)
+        if (w->busy || w->wait_ms)
             turn(w);
         finish_reads(w);
     }
@@ -275,6 +314,9 @@ static void *work(void *opaque)
 static bool prepare_worker(TcTransfer *t, Worker *w, GError **error)
 {
     w->transfer = t;
+    /* A read-only export may accept NBD_CMD_TRIM all the same. */
+    if (t->options.release)
+        nbd_set_strict_mode(w->nbd, 0);
     w->slots = g_new0(Slot, t->requests);
     w->bufs = g_try_malloc_n(t->requests, t->read_size);
     if (!w->bufs)
@@ -301,9 +343,10 @@ static void connect_workers(TcTransfer *t)
     t->connections = have;
 }
 
-bool tc_transfer_run(TcTransfer *t, TcTarget *target, GError **error)
+bool tc_transfer_run(TcTransfer *t, TcSink *sink, const char *name, GError **error)
 {
-    t->target = target;
+    t->sink = sink;
+    t->name = name;
     connect_workers(t);
     for (unsigned i = 0; i < t->connections; i++)
         if (!prepare_worker(t, &t->workers[i], error))

@@ -147,7 +147,7 @@ static bool check_image(Check *c, BlkImageCheck *result, GError **error)
     BlkImageCheckOptions o = {
         .fix = c->fix, .progress = show_progress, .found = show_line, .opaque = c
     };
-    g_autoptr(TcProgress) progress = tc_progress_new(!c->quiet);
+    g_autoptr(TcProgress) progress = tc_progress_on_terminal(!c->quiet);
     g_auto(TcImage) image = { 0 };
     BlkNode *file;
     bool ok;

@@ -331,7 +331,7 @@ static bool make_image(Create *c, TcImage *image, GError **error)
 static bool make(Create *c, GError **error)
 {
     g_autoptr(GPtrArray) made = g_ptr_array_new();
-    g_autoptr(TcProgress) progress = tc_progress_new(!tc_flag(c->inv, "quiet"));
+    g_autoptr(TcProgress) progress = tc_progress_on_terminal(!tc_flag(c->inv, "quiet"));
     g_auto(TcImage) image = { 0 };
 
     if (!check_backing(c, error))

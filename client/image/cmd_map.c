@@ -252,7 +252,8 @@ static bool check(Map *map, TcImageOptions *o, GError **error)
 static bool show(Map *map, const TcImageOptions *o, GError **error)
 {
     g_auto(TcImage) image = { 0 };
-    g_autoptr(TcProgress) progress = tc_progress_new(tc_flag(map->inv, "picture") || map->json);
+    g_autoptr(TcProgress) progress =
+        tc_progress_on_terminal(tc_flag(map->inv, "picture") || map->json);
     g_autoptr(TcPicture) picture = NULL;
 
     if (!tc_image_open(tc_arg(map->inv, 0), o, &image, error))

@@ -75,7 +75,7 @@ static bool new_size(Resize *r, GError **error)
 /* Data, not holes: written as such. */
 static bool write_zeroes(Resize *r, const TcImage *image, GError **error)
 {
-    g_autoptr(TcProgress) progress = tc_progress_new(!tc_flag(r->inv, "quiet"));
+    g_autoptr(TcProgress) progress = tc_progress_on_terminal(!tc_flag(r->inv, "quiet"));
     g_autofree char *zeroes = g_malloc0(CHUNK);
 
     for (uint64_t at = r->before; at < r->after;) {

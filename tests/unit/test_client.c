@@ -5,6 +5,7 @@
  * file system that can't do everything. */
 #include "client/cli.h"
 #include "client/copy/plan.h"
+#include "client/copy/rate.h"
 #include "client/copy/target.h"
 #include "client/daemon/arguments.h"
 #include "client/picture.h"
@@ -401,6 +402,25 @@ START_TEST(progress_fits_the_terminal)
 }
 END_TEST
 
+START_TEST(rate_is_shared)
+{
+    g_autoptr(TcRate) rate = tc_rate_new(10 * MIB);
+    gint64 start = g_get_monotonic_time();
+    uint64_t taken = 0;
+    int wait;
+
+    ck_assert_int_eq(tc_rate_take(NULL, UINT64_MAX), 0);
+    while (taken < 4 * MIB) {
+        while ((wait = tc_rate_take(rate, MIB / 4)))
+            g_usleep((gulong)wait * 1000);
+        taken += MIB / 4;
+    }
+    /* the first piece waits for nothing, and a tenth of a second is in hand */
+    ck_assert_int_gt(g_get_monotonic_time() - start, 250000);
+    ck_assert_int_eq(tc_rate_take(rate, UINT64_MAX) > 0 || tc_rate_take(rate, 1) > 0, true);
+}
+END_TEST
+
 /* A file system that can punch but not zero ranges, and writes in short pieces. */
 static int fallocate_punch_only(int fd, int mode, off_t offset, off_t length)
 {
@@ -548,6 +568,7 @@ int main(void)
     tcase_add_test(tcase, arguments_follow_the_schema);
     tcase_add_test(tcase, arguments_against_the_schema_are_refused);
     tcase_add_test(tcase, progress_fits_the_terminal);
+    tcase_add_test(tcase, rate_is_shared);
     tcase_add_test(tcase, target_zeroes_whatever_the_file_system_can);
     tcase_add_test(tcase, target_errors_reach_the_caller);
     tcase_add_test(tcase, target_is_not_done_until_file_and_name_are_synced);
