@@ -752,6 +752,7 @@ def lies_of_status(tmp):
     answers = {"none": [], "empty": [(0, 3)], "empty behind": [(4096, 3), (0, 0)],
                "long": [(0xffffffff, 3)], "many": [(512, i % 2) for i in range(20000)],
                "odd": [(700, 3), (5, 0)]}
+    newer = hasattr(nbd.NBD, "block_status_64")
     current = [None]
 
     def answer(sock, kind, cookie, offset, length):
@@ -767,10 +768,15 @@ def lies_of_status(tmp):
             h = d.nbd("n", contexts=["base:allocation"])
             for name in answers:
                 current[0] = name
-                if name in ("none", "empty", "empty behind"):
-                    equal(raises(nbd.Error, extents, h, "base:allocation").errno, "EIO", name)
-                else:
+                try:
                     got = extents(h, "base:allocation")
+                except nbd.Error as error:
+                    # newer libraries refuse more of these themselves, and repair some
+                    equal(error.errno, "EIO", name)
+                    equal(newer or name in ("none", "empty", "empty behind"), True, name)
+                else:
+                    equal(name in ("none", "empty"), False, name)
+                    equal(newer or name != "empty behind", True, name)
                     equal(sum(n for _, n, _ in got), MIB, name)
                     equal(all(n % 512 == 0 for _, n, _ in got), True, name)
                 reads_again(h)

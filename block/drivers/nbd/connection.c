@@ -161,6 +161,19 @@ static void add_extent(BlkNbdExtents *e, uint64_t length, uint64_t flags)
     e->length += length;
 }
 
+#if LIBNBD_HAVE_NBD_AIO_BLOCK_STATUS_64
+static int note_extents_64(void *opaque, const char *context, uint64_t offset, nbd_extent *entries,
+                           size_t n, int *error)
+{
+    BlkNbdExtents *e = ((BlkNbdCommand *)opaque)->extents;
+
+    e->bad |= e->got || !n;
+    e->got = true;
+    for (size_t i = 0; i < n && !e->bad; i++)
+        add_extent(e, entries[i].length, entries[i].flags);
+    return 0;
+}
+#else
 /* Extents of one context, in pairs of 32 bits. */
 static int note_extents(void *opaque, const char *context, uint64_t offset, uint32_t *entries,
                         size_t n, int *error)
@@ -172,19 +185,6 @@ static int note_extents(void *opaque, const char *context, uint64_t offset, uint
     e->got = true;
     for (size_t i = 0; i + 1 < n && !e->bad; i += 2)
         add_extent(e, entries[i], entries[i + 1]);
-    return 0;
-}
-
-#if LIBNBD_HAVE_NBD_AIO_BLOCK_STATUS_64
-static int note_extents_64(void *opaque, const char *context, uint64_t offset, nbd_extent *entries,
-                           size_t n, int *error)
-{
-    BlkNbdExtents *e = ((BlkNbdCommand *)opaque)->extents;
-
-    e->bad |= e->got || !n;
-    e->got = true;
-    for (size_t i = 0; i < n && !e->bad; i++)
-        add_extent(e, entries[i].length, entries[i].flags);
     return 0;
 }
 #endif
