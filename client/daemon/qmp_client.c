@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/daemon/qmp_client.c: see qmp_client.h. */
 #include "client/daemon/qmp_client.h"
+#include "client/daemon/runtime_dir.h"
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -23,17 +24,19 @@ struct TcQmp {
 char *tc_qmp_socket(const char *option)
 {
     const char *variable = g_getenv("TIDEMARK_SOCKET"), *runtime = g_getenv("XDG_RUNTIME_DIR");
-    g_autofree char *own = NULL;
+    g_autofree char *dir = tc_runtime_dir();
+    g_autofree char *of_user =
+        runtime && *runtime ? g_build_filename(runtime, "tidemark.sock", NULL) : NULL;
+    g_autofree char *of_serve = g_build_filename(dir, TC_QMP_SOCKET_NAME, NULL);
 
     if (option)
         return g_strdup(option);
     if (variable && *variable)
         return g_strdup(variable);
-    if (runtime && *runtime) {
-        own = g_build_filename(runtime, "tidemark.sock", NULL);
-        if (!access(own, F_OK))
-            return g_steal_pointer(&own);
-    }
+    if (of_user && tc_socket_listens(of_user))
+        return g_steal_pointer(&of_user);
+    if (tc_runtime_dir_ours(dir) && tc_socket_listens(of_serve))
+        return g_steal_pointer(&of_serve);
     return g_strdup("/run/tidemark/qmp.sock");
 }
 
@@ -184,7 +187,8 @@ TcQmp *tc_qmp_open(const char *path, GError **error)
     strcpy(address.sun_path, path);
     if (connect(qmp->fd, (struct sockaddr *)&address, sizeof(address))) {
         tm_error_set_errno(error, errno,
-                           "no daemon at socket '%s' (--socket or TIDEMARK_SOCKET name another)",
+                           "no daemon at socket '%s' (--socket or TIDEMARK_SOCKET name another, "
+                           "and 'tidemark serve DISK' starts one)",
                            path);
         return NULL;
     }

@@ -9,8 +9,9 @@
 
 typedef struct TcQmp TcQmp;
 
-/* Where the socket is: @option if it is not NULL, else TIDEMARK_SOCKET, else tidemark.sock in
- * XDG_RUNTIME_DIR if that exists, else /run/tidemark/qmp.sock. Returned. */
+/* Where the socket is: @option if it is not NULL, else TIDEMARK_SOCKET, else the first at which a
+ * program listens of tidemark.sock in XDG_RUNTIME_DIR and that of 'tidemark serve' (qmp.sock in
+ * tc_runtime_dir()), else /run/tidemark/qmp.sock. Returned. */
 char *tc_qmp_socket(const char *option);
 /* Connects and negotiates. */
 TcQmp *tc_qmp_open(const char *path, GError **error);

@@ -1,0 +1,226 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
+/* client/serve/cmd_serve.c: "tidemark serve": a daemon for this user on these disks. */
+#include "client/commands.h"
+#include "client/daemon/daemon_view.h"
+#include "client/daemon/runtime_dir.h"
+#include "client/serve/daemon_process.h"
+#include "client/serve/served_disk.h"
+#include "client/text.h"
+
+#include <string.h>
+
+static const TcOption options[] = {
+    { "detach", NULL, "return when the disks are served, which goes on in the background" },
+    { "read-only", NULL, "let nobody write to the disks" },
+    { "writable", NULL, "let clients write to the disks (the default)" },
+    { "format", "FMT", "raw or qcow2 (default: qcow2 if the image is, raw if its name says so)" },
+    { "socket-dir", "DIR", "where the sockets are (default: $XDG_RUNTIME_DIR/tidemark)" },
+    TC_JSON_OPTION,
+    { 0 },
+};
+
+typedef struct Serve {
+    const TcInvocation *inv;
+    char *dir;
+    bool default_dir;
+    GPtrArray *disks; /* TcServedDisk */
+    TcDaemon daemon;
+} Serve;
+
+/* ---- what it prints */
+
+static char *uri_of(const Serve *serve, const TcServedDisk *disk)
+{
+    g_autofree char *socket = g_uri_escape_string(serve->daemon.nbd_path, "/", FALSE);
+
+    return g_strdup_printf("nbd+unix:///%s?socket=%s", disk->name, socket);
+}
+
+/* QEMU's option for the disk, without the name of the option. */
+static char *blockdev_of(const Serve *serve, const TcServedDisk *disk)
+{
+    g_auto(GStrv) parts = g_strsplit(serve->daemon.nbd_path, ",", -1);
+    g_autofree char *path = g_strjoinv(",,", parts);
+
+    return g_strdup_printf("driver=nbd,node-name=%s,server.type=unix,server.path=%s,export=%s%s",
+                           disk->name, path, disk->name,
+                           disk->read_only ? ",read-only=on" : ",discard=unmap");
+}
+
+static char *next_of(const Serve *serve, const TcServedDisk *disk)
+{
+    g_autofree char *socket = g_shell_quote(serve->daemon.qmp_path);
+
+    return g_strdup_printf("tidemark backup%s%s %s REPOSITORY",
+                           serve->default_dir ? "" : " --socket ", serve->default_dir ? "" : socket,
+                           disk->name);
+}
+
+static void add_string(json_object *object, const char *key, const char *value)
+{
+    json_object_object_add(object, key, json_object_new_string(value));
+}
+
+static void print_json(const Serve *serve)
+{
+    g_autoptr(json_object) object = json_object_new_object();
+    json_object *disks = json_object_new_array();
+
+    add_string(object, "socket", serve->daemon.qmp_path);
+    add_string(object, "nbd-socket", serve->daemon.nbd_path);
+    json_object_object_add(object, "started", json_object_new_boolean(serve->daemon.started));
+    json_object_object_add(object, "disks", disks);
+    for (guint i = 0; i < serve->disks->len; i++) {
+        const TcServedDisk *disk = serve->disks->pdata[i];
+        g_autofree char *uri = uri_of(serve, disk), *blockdev = blockdev_of(serve, disk);
+        json_object *entry = json_object_new_object();
+
+        add_string(entry, "name", disk->name);
+        add_string(entry, "file", disk->path);
+        add_string(entry, "format", disk->format);
+        json_object_object_add(entry, "size", json_object_new_uint64(disk->size));
+        json_object_object_add(entry, "read-only", json_object_new_boolean(disk->read_only));
+        add_string(entry, "uri", uri);
+        add_string(entry, "blockdev", blockdev);
+        json_object_array_add(disks, entry);
+    }
+    tc_json_print(object, stdout);
+}
+
+static void print_disk(const Serve *serve, const TcServedDisk *disk)
+{
+    g_autofree char *uri = uri_of(serve, disk), *blockdev = blockdev_of(serve, disk);
+    g_autofree char *next = next_of(serve, disk), *size = tc_human_size(disk->size);
+    g_autofree char *path = tc_printable(disk->path);
+
+    printf("%s: %s (%s, %s%s)\n", disk->name, path, disk->format, size,
+           disk->read_only ? ", read-only" : "");
+    printf("  NBD   '%s'\n", uri);
+    printf("  QEMU  -blockdev %s\n", blockdev);
+    printf("  next  %s\n", next);
+}
+
+static void print_text(const Serve *serve)
+{
+    bool foreground = serve->daemon.pid;
+    g_autofree char *socket = g_shell_quote(serve->daemon.qmp_path);
+
+    for (guint i = 0; i < serve->disks->len; i++)
+        print_disk(serve, serve->disks->pdata[i]);
+    if (foreground)
+        printf("Ctrl-C ends it.\n");
+    else
+        printf("%s'tidemark qmp%s%s quit' ends it.\n",
+               serve->daemon.started ? "" : "Added to the daemon that serves already; ",
+               serve->default_dir ? "" : " --socket ", serve->default_dir ? "" : socket);
+}
+
+/* ---- its work */
+
+static bool set_up(Serve *serve, GError **error)
+{
+    const TcInvocation *inv = serve->inv;
+    const char *format = tc_option(inv, "format"), *dir = tc_option(inv, "socket-dir");
+
+    if (format && strcmp(format, "raw") && strcmp(format, "qcow2"))
+        return tm_error_set(error, "option --format: '%s' is neither raw nor qcow2", format);
+    if (tc_flag(inv, "read-only") && tc_flag(inv, "writable"))
+        return tm_error_set(error, "options --read-only and --writable exclude each other");
+    serve->default_dir = !dir;
+    serve->dir = dir ? g_strdup(dir) : tc_runtime_dir();
+    return true;
+}
+
+/* A daemon that was there before may have nodes with these names. */
+static bool check_names(const Serve *serve, GError **error)
+{
+    g_autoptr(json_object) nodes = tc_view_nodes(serve->daemon.qmp, error);
+
+    for (size_t i = 0; nodes && i < json_object_array_length(nodes); i++) {
+        json_object *node = json_object_array_get_idx(nodes, i);
+        const char *name = tc_json_string(node, "node-name");
+
+        for (guint j = 0; j < serve->disks->len; j++) {
+            const TcServedDisk *disk = serve->disks->pdata[j];
+
+            if (!g_strcmp0(name, disk->name))
+                return tm_error_set(error,
+                                    "the daemon at '%s' serves a disk '%s' already ('%s'): give "
+                                    "this one another name with NAME=%s",
+                                    serve->daemon.qmp_path, name, tc_json_string(node, "file"),
+                                    disk->path);
+        }
+    }
+    return nodes != NULL;
+}
+
+static bool add_disks(Serve *serve, GError **error)
+{
+    if (!serve->daemon.started && !check_names(serve, error))
+        return false;
+    for (guint i = 0; i < serve->disks->len; i++) {
+        if (tc_served_disk_add(serve->disks->pdata[i], serve->daemon.qmp, error))
+            continue;
+        while (!serve->daemon.started && i > 0)
+            tc_served_disk_remove(serve->disks->pdata[--i], serve->daemon.qmp);
+        return false;
+    }
+    return true;
+}
+
+static bool begin(Serve *serve, GError **error)
+{
+    const TcInvocation *inv = serve->inv;
+
+    serve->disks = tc_served_disks((const char *const *)inv->args->pdata, tc_option(inv, "format"),
+                                   tc_flag(inv, "read-only"), error);
+    if (!serve->disks ||
+        !tc_daemon_start(&serve->daemon, serve->dir, tc_flag(inv, "detach"), false, -1, error))
+        return false;
+    if (add_disks(serve, error))
+        return true;
+    tc_daemon_stop(&serve->daemon);
+    return false;
+}
+
+static bool serve_disks(Serve *serve, GError **error)
+{
+    if (!begin(serve, error))
+        return false;
+    (tc_flag(serve->inv, "json") ? print_json : print_text)(serve);
+    fflush(stdout);
+    g_clear_pointer(&serve->daemon.qmp, tc_qmp_free);
+    return !serve->daemon.pid || tc_daemon_wait(&serve->daemon, error);
+}
+
+static int run(const TcInvocation *inv)
+{
+    Serve serve = { .inv = inv };
+    g_autoptr(GError) error = NULL;
+    int status = TC_EXIT_OK;
+
+    if (!set_up(&serve, &error))
+        return tc_fail_usage(inv, g_steal_pointer(&error));
+    tc_daemon_signals();
+    if (!serve_disks(&serve, &error))
+        status = tc_fail(g_steal_pointer(&error));
+    tc_daemon_clear(&serve.daemon);
+    g_clear_pointer(&serve.disks, g_ptr_array_unref);
+    g_free(serve.dir);
+    return status;
+}
+
+const TcCommand tc_command_serve = {
+    .name = "serve",
+    .args = "[NAME=]DISK... | DIRECTORY",
+    .summary = "Serves disks over NBD with a daemon of your own",
+    .details =
+        "DISK is a raw or qcow2 image or a block device; DIRECTORY stands for the images in it. A\n"
+        "disk's name is that of its file without the ending. Where a daemon serves already, the\n"
+        "disks are added to it. The other commands find this daemon by themselves.\n",
+    .min_args = 1,
+    .max_args = -1,
+    .options = options,
+    .run = run,
+};

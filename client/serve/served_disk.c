@@ -1,0 +1,321 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
+/* client/serve/served_disk.c: see served_disk.h. */
+#include "client/serve/served_disk.h"
+#include "client/daemon/daemon_view.h"
+#include "client/image/image.h"
+#include "util/identifier.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { NAME_MAX_BYTES = 31 }; /* of a node */
+
+static const char *const endings[] = { ".img", ".qcow2", ".raw" };
+
+static void disk_free(void *disk)
+{
+    tc_served_disk_free(disk);
+}
+
+void tc_served_disk_free(TcServedDisk *disk)
+{
+    if (!disk)
+        return;
+    g_free(disk->name);
+    g_free(disk->path);
+    g_free(disk);
+}
+
+/* ---- formats */
+
+static bool names_others(const char *path, bool *names, GError **error)
+{
+    g_auto(TcImageNames) found = { 0 };
+
+    if (!tc_image_names(path, "qcow2", &found, error))
+        return false;
+    *names = found.backing || found.data_file;
+    return true;
+}
+
+static bool find_format(TcServedDisk *disk, GError **error)
+{
+    bool named_raw = g_str_has_suffix(disk->path, ".raw");
+    bool maybe_raw = named_raw || g_str_has_suffix(disk->path, ".img") || disk->is_block;
+    bool others = false;
+
+    disk->format = tc_image_probe(disk->path, error);
+    if (!disk->format)
+        return false;
+    if (!strcmp(disk->format, "raw")) {
+        if (maybe_raw)
+            return true;
+        return tm_error_set(error,
+                            "'%s' is no qcow2 image, and its name does not say that it is raw "
+                            "(.img, .raw): use --format raw if it is",
+                            disk->path);
+    }
+    if (maybe_raw && !named_raw && !names_others(disk->path, &others, error))
+        return false;
+    if (named_raw || others)
+        return tm_error_set(error,
+                            "'%s' begins as a qcow2 image%s, but its name does not say so, and a "
+                            "guest can write that into a raw disk: use --format qcow2 or raw",
+                            disk->path, others ? " that names other files" : "");
+    return true;
+}
+
+/* ---- names */
+
+/* The file's name without the ending. Returned. */
+static char *name_of(const char *path, bool is_block)
+{
+    g_autofree char *base = g_path_get_basename(path);
+    char *dot = strrchr(base, '.');
+
+    if (dot && dot != base && !is_block)
+        *dot = 0;
+    return g_steal_pointer(&base);
+}
+
+static bool check_name(const TcServedDisk *disk, GError **error)
+{
+    if (tm_identifier(disk->name) && strlen(disk->name) <= NAME_MAX_BYTES)
+        return true;
+    return tm_error_set(error,
+                        "'%s' can't be the name of a disk (a letter, then at most %d letters, "
+                        "digits, '-', '.' and '_'): give it one with NAME=%s",
+                        disk->name, NAME_MAX_BYTES - 1, disk->path);
+}
+
+static bool check_others(const GPtrArray *disks, const TcServedDisk *disk, GError **error)
+{
+    for (guint i = 0; i < disks->len; i++) {
+        const TcServedDisk *other = disks->pdata[i];
+
+        if (tc_image_same(other->path, disk->path))
+            return tm_error_set(error, "'%s' and '%s' are the same disk", other->path, disk->path);
+        if (!strcmp(other->name, disk->name))
+            return tm_error_set(error,
+                                "'%s' and '%s' would both have the name '%s': give one of them "
+                                "another with NAME=%s",
+                                other->path, disk->path, disk->name, disk->path);
+    }
+    return true;
+}
+
+/* ---- what was asked for */
+
+typedef struct Asked {
+    const char *format;
+    bool read_only;
+} Asked;
+
+static bool check_access(const TcServedDisk *disk, GError **error)
+{
+    if (disk->read_only || !access(disk->path, W_OK))
+        return true;
+    return tm_error_set_errno(error, errno, "Could not write to '%s' (--read-only only reads it)",
+                              disk->path);
+}
+
+static bool add_file(GPtrArray *disks, const char *name, const char *path, const Asked *asked,
+                     GError **error)
+{
+    TcServedDisk *disk;
+    struct stat st;
+
+    if (stat(path, &st)) {
+        if (errno == ENOENT)
+            return tm_error_set(error,
+                                "disk '%s' does not exist ('tidemark image create %s SIZE' "
+                                "makes one)",
+                                path, path);
+        return tm_error_set_errno(error, errno, "disk '%s'", path);
+    }
+    if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
+        return tm_error_set(error, "'%s' is neither a file nor a block device", path);
+    disk = g_new0(TcServedDisk, 1);
+    disk->is_block = S_ISBLK(st.st_mode);
+    disk->path = g_canonicalize_filename(path, NULL);
+    disk->name = name ? g_strdup(name) : name_of(path, disk->is_block);
+    disk->format = asked->format;
+    disk->read_only = asked->read_only;
+    if (!check_name(disk, error) || !check_others(disks, disk, error) ||
+        (!disk->format && !find_format(disk, error)) || !check_access(disk, error)) {
+        tc_served_disk_free(disk);
+        return false;
+    }
+    g_ptr_array_add(disks, disk);
+    return true;
+}
+
+static bool is_image_name(const char *name)
+{
+    for (unsigned i = 0; i < G_N_ELEMENTS(endings); i++)
+        if (name[0] != '.' && g_str_has_suffix(name, endings[i]))
+            return true;
+    return false;
+}
+
+static int compare_strings(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+static bool add_directory(GPtrArray *disks, const char *path, const Asked *asked, GError **error)
+{
+    g_autoptr(GPtrArray) names = g_ptr_array_new_with_free_func(g_free);
+    g_autoptr(GDir) dir = g_dir_open(path, 0, error);
+    const char *name;
+
+    while (dir && (name = g_dir_read_name(dir)))
+        if (is_image_name(name))
+            g_ptr_array_add(names, g_strdup(name));
+    if (dir && !names->len)
+        return tm_error_set(error, "directory '%s' has no images (.img, .qcow2, .raw)", path);
+    g_ptr_array_sort(names, compare_strings);
+    for (guint i = 0; i < names->len; i++) {
+        g_autofree char *file = g_build_filename(path, names->pdata[i], NULL);
+
+        if (g_file_test(file, G_FILE_TEST_IS_REGULAR) && !add_file(disks, NULL, file, asked, error))
+            return false;
+    }
+    return dir != NULL;
+}
+
+static bool add_word(GPtrArray *disks, const char *word, const Asked *asked, GError **error)
+{
+    const char *equals = strchr(word, '=');
+    g_autofree char *name = NULL;
+
+    if (equals && equals != word && !g_file_test(word, G_FILE_TEST_EXISTS)) {
+        name = g_strndup(word, equals - word);
+        return add_file(disks, name, equals + 1, asked, error);
+    }
+    if (g_file_test(word, G_FILE_TEST_IS_DIR))
+        return add_directory(disks, word, asked, error);
+    return add_file(disks, NULL, word, asked, error);
+}
+
+GPtrArray *tc_served_disks(const char *const *words, const char *format, bool read_only,
+                           GError **error)
+{
+    g_autoptr(GPtrArray) disks = g_ptr_array_new_with_free_func(disk_free);
+    Asked asked = { format, read_only };
+
+    for (; *words; words++)
+        if (!add_word(disks, *words, &asked, error))
+            return NULL;
+    return g_steal_pointer(&disks);
+}
+
+/* ---- in the daemon */
+
+static void add_string(json_object *object, const char *key, const char *value)
+{
+    json_object_object_add(object, key, json_object_new_string(value));
+}
+
+/* The bitmaps of a device can't be beside it. */
+static bool add_store(json_object *node, const TcServedDisk *disk, GError **error)
+{
+    g_autofree char *dir = g_build_filename(g_get_user_state_dir(), "tidemark", NULL);
+    g_autofree char *escaped = g_strdup(disk->path + 1);
+    g_autofree char *name = NULL, *path = NULL;
+
+    if (g_mkdir_with_parents(dir, 0700))
+        return tm_error_set_errno(error, errno, "Could not make the directory '%s' for bitmaps",
+                                  dir);
+    g_strdelimit(escaped, "/", '-');
+    name = g_strconcat(escaped, ".bitmaps", NULL);
+    path = g_build_filename(dir, name, NULL);
+    add_string(node, "bitmap-store", path);
+    return true;
+}
+
+static json_object *node_options(const TcServedDisk *disk, GError **error)
+{
+    g_autoptr(json_object) file = json_object_new_object(), node = NULL;
+
+    add_string(file, "driver", disk->is_block ? "host_device" : "file");
+    add_string(file, "filename", disk->path);
+    if (strcmp(disk->format, "raw")) {
+        add_string(file, "discard", "unmap");
+        node = json_object_new_object();
+        add_string(node, "driver", disk->format);
+        add_string(node, "backing-names", "directory");
+        json_object_object_add(node, "file", g_steal_pointer(&file));
+    } else {
+        node = g_steal_pointer(&file);
+    }
+    add_string(node, "node-name", disk->name);
+    add_string(node, "discard", "unmap");
+    json_object_object_add(node, "read-only", json_object_new_boolean(disk->read_only));
+    if (disk->is_block && !add_store(node, disk, error))
+        return NULL;
+    return g_steal_pointer(&node);
+}
+
+static json_object *export_options(const TcServedDisk *disk)
+{
+    json_object *export = json_object_new_object();
+
+    add_string(export, "type", "nbd");
+    add_string(export, "id", disk->name);
+    add_string(export, "node-name", disk->name);
+    add_string(export, "name", disk->name);
+    json_object_object_add(export, "writable", json_object_new_boolean(!disk->read_only));
+    return export;
+}
+
+static bool execute(TcQmp *qmp, const char *command, json_object *arguments, GError **error)
+{
+    g_autoptr(json_object) result =
+        arguments ? tc_qmp_execute(qmp, command, arguments, error) : NULL;
+
+    return result != NULL;
+}
+
+static bool find_size(TcServedDisk *disk, TcQmp *qmp, GError **error)
+{
+    g_autoptr(json_object) nodes = tc_view_nodes(qmp, error);
+
+    for (size_t i = 0; nodes && i < json_object_array_length(nodes); i++) {
+        json_object *node = json_object_array_get_idx(nodes, i);
+
+        if (!g_strcmp0(tc_json_string(node, "node-name"), disk->name))
+            disk->size = json_object_get_uint64(tc_json_get(node, "image", "virtual-size", NULL));
+    }
+    return nodes != NULL;
+}
+
+bool tc_served_disk_add(TcServedDisk *disk, TcQmp *qmp, GError **error)
+{
+    g_autoptr(json_object) node = node_options(disk, error), export = export_options(disk);
+
+    if (!execute(qmp, "blockdev-add", node, error)) {
+        g_prefix_error(error, "disk '%s': ", disk->path);
+        return false;
+    }
+    if (!execute(qmp, "block-export-add", export, error) || !find_size(disk, qmp, error)) {
+        g_prefix_error(error, "disk '%s': ", disk->path);
+        tc_served_disk_remove(disk, qmp);
+        return false;
+    }
+    return true;
+}
+
+void tc_served_disk_remove(const TcServedDisk *disk, TcQmp *qmp)
+{
+    g_autoptr(json_object) export = json_object_new_object(), node = json_object_new_object();
+
+    add_string(export, "id", disk->name);
+    add_string(export, "mode", "hard");
+    execute(qmp, "block-export-del", export, NULL);
+    add_string(node, "node-name", disk->name);
+    execute(qmp, "blockdev-del", node, NULL);
+}

@@ -1,0 +1,28 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
+/* client/serve/served_disk.h: the disks that "tidemark serve" was asked for: names, formats, nodes.
+ *
+ * Whoever writes to a raw disk can make it begin as a qcow2 image. So an image that is qcow2 by its
+ * content alone, not by its name, may not name other files, and a name that says raw is believed
+ * only where the content agrees. Threads: main. */
+#pragma once
+#include "client/daemon/qmp_client.h"
+
+typedef struct TcServedDisk {
+    char *name; /* of its node and its export */
+    char *path; /* absolute */
+    const char *format;
+    bool is_block, read_only;
+    uint64_t size; /* once it is served */
+} TcServedDisk;
+
+/* The disks that @words name: FILE, NAME=FILE or a directory of images. TcServedDisk, returned.
+ * @format: "raw", "qcow2", or NULL: by the image and its name. */
+GPtrArray *tc_served_disks(const char *const *words, const char *format, bool read_only,
+                           GError **error);
+/* Opens the disk in the daemon at @qmp and exports it; fills in size. On failure nothing is left of
+ * it there. */
+bool tc_served_disk_add(TcServedDisk *disk, TcQmp *qmp, GError **error);
+/* Undoes that, as far as it can be. */
+void tc_served_disk_remove(const TcServedDisk *disk, TcQmp *qmp);
+void tc_served_disk_free(TcServedDisk *disk);

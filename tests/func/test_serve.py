@@ -1,0 +1,260 @@
+#!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""tidemark serve: a daemon of one's own on some images, found by the other commands."""
+from harness import *
+
+MIB = 1 << 20
+
+
+class Serve:
+    """'tidemark serve' in the foreground, in a runtime directory of its own, with its --json answer in .answer."""
+
+    def __init__(self, tmp, *args):
+        self.env = runtime(tmp)
+        self.process = subprocess.Popen([TIDEMARK, "serve", "--json", *args], stdout=subprocess.PIPE,
+                                        stderr=subprocess.PIPE, text=True, cwd=tmp,
+                                        env=dict(os.environ, **self.env))
+        text = ""
+        while not text.endswith("}\n") or text.count("{") != text.count("}"):
+            line = self.process.stdout.readline()
+            if not line:
+                fail("serve ended: %s" % self.process.communicate()[1])
+            text += line
+        self.answer = json.loads(text)
+        self.disks = {disk["name"]: disk for disk in self.answer["disks"]}
+
+    def daemon(self):
+        """The PID of its daemon."""
+        with open("/proc/%d/task/%d/children" % (self.process.pid, self.process.pid)) as f:
+            return int(f.read())
+
+    def uri(self, name):
+        return self.disks[name]["uri"]
+
+    def tidemark(self, *args, **kwargs):
+        return tidemark(*args, env=self.env, **kwargs)
+
+    def end(self, signum=signal.SIGINT, status=0):
+        if signum:
+            self.process.send_signal(signum)
+        out, err = self.process.communicate(timeout=PATIENCE)
+        equal(self.process.returncode, status, err)
+        return err
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, tb):
+        if self.process.poll() is None:
+            self.end() if kind is None else self.process.terminate()
+
+
+def runtime(tmp):
+    os.makedirs(os.path.join(tmp, "run"), mode=0o700, exist_ok=True)
+    return {"XDG_RUNTIME_DIR": os.path.join(tmp, "run"), "TIDEMARK_SOCKET": ""}
+
+
+def images(tmp, *names, size=4 * MIB):
+    """Makes disks; returns their paths."""
+    for name in names:
+        tidemark("image", "create", "-q", "-f", "qcow2" if name.endswith(".qcow2") else "raw",
+                 os.path.join(tmp, name), size)
+    return [os.path.join(tmp, name) for name in names]
+
+
+def refused(tmp, pattern, *args, status=1):
+    p = tidemark("serve", *args, env=runtime(tmp), cwd=tmp, check=False)
+    equal(p.returncode, status, p.stdout + p.stderr)
+    equal(p.stderr.count("\n"), 1, p.stderr)
+    matches(p.stderr, pattern)
+
+
+def gone(pid):
+    """Whether the process has ended (it may not be reaped where nobody does that)."""
+    try:
+        with open("/proc/%d/stat" % pid) as f:
+            return f.read().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+@test
+def serves_and_is_found(tmp):
+    "disks are served under their names, and the commands find the daemon"
+    import nbd
+    images(tmp, "a.img", "b.qcow2")
+    with Serve(tmp, "a.img", "b.qcow2") as s:
+        equal([(d["name"], d["format"], d["size"], d["read-only"]) for d in s.answer["disks"]],
+              [("a", "raw", 4 * MIB, False), ("b", "qcow2", 4 * MIB, False)])
+        for name in "ab":
+            h = nbd.NBD()
+            h.connect_uri(s.uri(name))
+            h.pwrite(b"x" * 65536, MIB)
+            h.shutdown()
+        shown = json.loads(s.tidemark("info", "--json").stdout)
+        equal({e["id"] for e in shown["exports"]}, {"a", "b"})
+        for path in s.answer["socket"], s.answer["nbd-socket"]:
+            equal(os.stat(path).st_mode & 0o7777, 0o600)
+        equal(os.stat(os.path.dirname(path)).st_mode & 0o7777, 0o700)
+        daemon = s.daemon()
+    equal(gone(daemon), True)
+    equal(os.path.exists(path), False)
+    with open(os.path.join(tmp, "a.img"), "rb") as f:
+        f.seek(MIB)
+        equal(f.read(65537), b"x" * 65536 + b"\0")
+
+
+@test
+def text_is_for_people(tmp):
+    "prints a URI, QEMU's option and the next command for each disk; --detach returns"
+    images(tmp, "disk0.img")
+    env = runtime(tmp)
+    p = tidemark("serve", "--detach", "disk0.img", env=env, cwd=tmp)
+    matches(p.stdout, r"disk0: .*/disk0.img \(raw, 4 MiB\)")
+    matches(p.stdout, r"NBD +'nbd\+unix:///disk0\?socket=.*/run/tidemark/nbd.sock'")
+    matches(p.stdout, r"QEMU +-blockdev driver=nbd,node-name=disk0,server.type=unix,server.path=.*,export=disk0")
+    matches(p.stdout, r"next +tidemark backup disk0 REPOSITORY\n")
+    matches(p.stdout, "'tidemark qmp quit' ends it")
+    tidemark("qmp", "quit", env=env)
+
+
+@test
+def adds_to_the_running_one(tmp):
+    "a second serve adds its disks to the daemon that runs; a name that is taken is refused"
+    images(tmp, "a.img", "b.img", "c/a.img" if os.makedirs(os.path.join(tmp, "c")) is None else "")
+    with Serve(tmp, "a.img") as s:
+        p = s.tidemark("serve", "b.img", cwd=tmp)
+        matches(p.stdout, "Added to the daemon")
+        refused(tmp, "serves a disk 'a' already .*NAME=", "c/a.img")
+        p = s.tidemark("serve", "other=c/a.img", cwd=tmp)
+        shown = json.loads(s.tidemark("info", "--json").stdout)
+        equal({e["id"] for e in shown["exports"]}, {"a", "b", "other"})
+
+
+@test
+def killed_and_served_again(tmp):
+    "kill -9 of the daemon: serve says so; the next one has the exact bitmaps"
+    import nbd
+    images(tmp, "a.img", "b.qcow2")
+    with Serve(tmp, "a.img", "b.qcow2") as s:
+        for name in "ab":
+            s.tidemark("bitmap", "add", name, "b0", "--persistent")
+            h = nbd.NBD()
+            h.connect_uri(s.uri(name))
+            h.pwrite(b"x" * 65536, 2 * MIB)
+        os.kill(s.daemon(), signal.SIGKILL)
+        matches(s.end(0, 1), "killed by signal 9.*run the same command again")
+    with Serve(tmp, "a.img", "b.qcow2") as s:
+        for bitmap in json.loads(s.tidemark("bitmap", "list", "--json").stdout):
+            equal((bitmap["count"], bitmap.get("recovered", 0)), (65536, 0), bitmap)
+
+
+@test
+def does_not_outlive_the_command(tmp):
+    "kill -9 of the command ends its daemon cleanly"
+    images(tmp, "a.img")
+    with Serve(tmp, "a.img") as s:
+        s.tidemark("bitmap", "add", "a", "b0", "--persistent")
+        daemon = s.daemon()
+        s.process.kill()
+        s.process.communicate()
+        wait_until(lambda: gone(daemon), "the daemon's end")
+    matches(tidemark("bitmap", "check", os.path.join(tmp, "a.img")).stdout, "closed")
+
+
+@test
+def formats(tmp):
+    "qcow2 by the image, raw by the name or --format; contradictions are refused"
+    images(tmp, "a.qcow2", "a.img")
+    shutil.copy(os.path.join(tmp, "a.qcow2"), os.path.join(tmp, "cloud.img"))
+    shutil.copy(os.path.join(tmp, "a.qcow2"), os.path.join(tmp, "evil.raw"))
+    shutil.copy(os.path.join(tmp, "a.img"), os.path.join(tmp, "plain"))
+    tidemark("image", "create", "-q", "-f", "qcow2", "-b", "a.qcow2", "-F", "qcow2", "over.qcow2", cwd=tmp)
+    shutil.copy(os.path.join(tmp, "over.qcow2"), os.path.join(tmp, "over.img"))
+    refused(tmp, "plain' is no qcow2 image.*--format raw", "plain")
+    refused(tmp, "evil.raw' begins as a qcow2 image.*--format", "evil.raw")
+    refused(tmp, "over.img' begins as a qcow2 image that names other files.*--format", "over.img")
+    refused(tmp, "'vmdk' is neither raw nor qcow2", "--format", "vmdk", "plain", status=2)
+    with Serve(tmp, "--format", "raw", "plain", "evil.raw") as s:
+        equal([d["format"] for d in s.answer["disks"]], ["raw", "raw"])
+    with Serve(tmp, "cloud.img", "over.qcow2") as s:
+        equal([d["format"] for d in s.answer["disks"]], ["qcow2", "qcow2"])
+
+
+@test
+def names(tmp):
+    "names that clash or can't be are refused with the way out; a directory stands for its images"
+    os.makedirs(os.path.join(tmp, "d"))
+    images(tmp, "d/a.img", "d/b.qcow2", "a.qcow2", "2x.img", "d/.hidden.img")
+    image(os.path.join(tmp, "d", "notes.txt"), 512)
+    refused(tmp, "would both have the name 'a': give one of them another with NAME=", "d/a.img", "a.qcow2")
+    refused(tmp, "are the same disk", "d/a.img", "x=./d/a.img")
+    refused(tmp, "'2x' can't be the name of a disk.*NAME=", "2x.img")
+    refused(tmp, "nosuch.img' does not exist .*tidemark image create", "nosuch.img")
+    refused(tmp, "has no images", "run")
+    with Serve(tmp, "d", "two=a.qcow2") as s:
+        equal([d["name"] for d in s.answer["disks"]], ["a", "b", "two"])
+
+
+@test
+def read_only(tmp):
+    "--read-only: clients can't write"
+    import nbd
+    images(tmp, "a.img")
+    refused(tmp, "exclude each other", "--read-only", "--writable", "a.img", status=2)
+    with Serve(tmp, "--read-only", "a.img") as s:
+        matches(s.disks["a"]["blockdev"], "read-only=on")
+        h = nbd.NBD()
+        h.connect_uri(s.uri("a"))
+        equal(h.is_read_only(), True)
+
+
+@test
+def a_failure_leaves_nothing(tmp):
+    "a disk that can't be opened: what was added before is gone again"
+    images(tmp, "a.img", "b.img", "c.qcow2")
+    with open(os.path.join(tmp, "c.qcow2"), "r+b") as f:
+        f.seek(4)
+        f.write(b"\0\0\0\x63")
+    refused(tmp, "c.qcow2", "b.img", "c.qcow2")
+    with Serve(tmp, "a.img") as s:
+        refused(tmp, "c.qcow2", "b.img", "c.qcow2")
+        shown = json.loads(s.tidemark("info", "--json").stdout)
+        equal({e["id"] for e in shown["exports"]}, {"a"})
+
+
+@test
+def socket_dir(tmp):
+    "--socket-dir: sockets there, which others must not be able to write to; a stale lock is no obstacle"
+    images(tmp, "a.img")
+    os.makedirs(os.path.join(tmp, "open"))
+    os.chmod(os.path.join(tmp, "open"), 0o777)
+    refused(tmp, "no directory that only you can write to", "--socket-dir", "open", "a.img")
+    image(os.path.join(tmp, "lock"), 0)
+    with Serve(tmp, "--socket-dir", "own,x/y", "a.img") as s:
+        equal(s.answer["socket"], os.path.join(tmp, "own,x/y", "qmp.sock"))
+        matches(s.disks["a"]["blockdev"], "own,,x")
+        tidemark("info", s.uri("a"))
+        tidemark("info", "--socket", s.answer["socket"])
+
+
+@test
+def order_of_sockets(tmp):
+    "--socket, TIDEMARK_SOCKET, tidemark.sock, then serve's; what nobody listens on is passed over"
+    images(tmp, "a.img", "b.img")
+    with Serve(tmp, "a.img") as s, Daemon(tmp, *disk(tmp, "b", path=os.path.join(tmp, "b.img"))) as d:
+        nodes = lambda *args, **env: re.search("^  ([ab]) ", tidemark(
+            "info", *args, env=dict(s.env, **env)).stdout, re.M).group(1)
+        own = os.path.join(tmp, "run", "tidemark.sock")
+        with socket.socket(socket.AF_UNIX) as stale:
+            stale.bind(own)
+        equal(nodes(), "a")
+        os.unlink(own)
+        os.symlink(d.qmp_path, own)
+        equal(nodes(), "b")
+        equal(nodes(TIDEMARK_SOCKET=s.answer["socket"]), "a")
+        equal(nodes("--socket", d.qmp_path, TIDEMARK_SOCKET=s.answer["socket"]), "b")
+
+
+main()
