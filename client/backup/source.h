@@ -15,6 +15,11 @@
 
 typedef struct TcBackupSource TcBackupSource;
 
+typedef struct TcCheckpoint {
+    char *name;
+    char *why; /* why it can't be used; NULL: it can */
+} TcCheckpoint;
+
 /* A disk that is to be backed up. Strings are owned by the disk. */
 typedef struct TcBackupDisk {
     char *word; /* as the user says it: a node, an export, a device, a URI */
@@ -22,6 +27,7 @@ typedef struct TcBackupDisk {
 
     /* Filled in by look(). */
     char *id;               /* what the source itself calls it: two words may mean one disk */
+    char *file;             /* its image, for people; or NULL */
     uint64_t size;          /* as of now; begin() corrects it */
     GPtrArray *checkpoints; /* TcCheckpoint: those that the source has for this disk */
 
@@ -35,10 +41,14 @@ typedef struct TcBackupDisk {
     json_object *source; /* for the manifest: type, node, ... */
 } TcBackupDisk;
 
-typedef struct TcCheckpoint {
-    char *name;
-    char *why; /* why it can't be used; NULL: it can */
-} TcCheckpoint;
+TcBackupDisk *tc_backup_disk_new(const char *name, const char *word);
+void tc_backup_disk_free(TcBackupDisk *disk);
+/* @why: see TcCheckpoint. */
+void tc_backup_disk_add_checkpoint(TcBackupDisk *disk, const char *name, const char *why);
+/* Borrowed; NULL: it has none of that name. */
+const TcCheckpoint *tc_backup_disk_checkpoint(const TcBackupDisk *disk, const char *name);
+/* No two of them have one name, or one id. */
+bool tc_backup_disks_distinct(GPtrArray *disks, GError **error);
 
 typedef struct TcBackupBegin {
     const char *checkpoint; /* what begins at the instant, named so, on every disk; NULL: none */
@@ -48,7 +58,7 @@ typedef struct TcBackupBegin {
 
 struct TcBackupSource {
     /* What there is. @disks (TcBackupDisk, borrowed, the same in all calls) have word and name. A
-     * word that means no disk, or a disk that has another one's id, is an error. */
+     * word that means no disk is an error. */
     bool (*look)(TcBackupSource *source, GPtrArray *disks, GError **error);
     /* All disks as they are at one instant, ns since 1970. */
     bool (*begin)(TcBackupSource *source, GPtrArray *disks, const TcBackupBegin *begin,
@@ -78,8 +88,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(TcBackupSource, tc_backup_source_close)
  * set up for a backup, "POINT@TAG..." of checkpoints. The repository is locked: what look() finds
  * set up under its tag is of a run that was killed.
  *
- * tidemarkd, at its QMP socket; @qmp is taken. */
-TcBackupSource *tc_backup_daemon_new(TcQmp *qmp, const char *tag);
+ * tidemarkd, at its QMP socket @path. */
+TcBackupSource *tc_backup_daemon_new(const char *path, const char *tag, GError **error);
 /* Any NBD server; words are URIs. @bitmap NULL: only fulls. */
 TcBackupSource *tc_backup_nbd_new(const char *bitmap);
 /* A QEMU process, at its QMP socket @path; words are devices or nodes. */
