@@ -38,6 +38,18 @@ bool tc_json_true(json_object *object, const char *key)
     return json_object_get_boolean(tc_json_get(object, key, NULL));
 }
 
+json_object *tc_json_new(const char *key, ...)
+{
+    json_object *object = json_object_new_object();
+    va_list ap;
+
+    va_start(ap, key);
+    for (; key; key = va_arg(ap, const char *))
+        json_object_object_add(object, key, json_object_new_string(va_arg(ap, const char *)));
+    va_end(ap);
+    return object;
+}
+
 void tc_json_print(json_object *object, FILE *out)
 {
     int flags = JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED | JSON_C_TO_STRING_NOSLASHESCAPE;

@@ -18,4 +18,6 @@ json_object *tc_json_get(json_object *object, ...) G_GNUC_NULL_TERMINATED;
 const char *tc_json_string(json_object *object, const char *key); /* NULL if missing; borrowed */
 uint64_t tc_json_number(json_object *object, const char *key);    /* 0 if missing */
 bool tc_json_true(json_object *object, const char *key);
+/* An object of strings: keys and values in turn, ended by NULL. A new reference. */
+json_object *tc_json_new(const char *key, ...) G_GNUC_NULL_TERMINATED;
 void tc_json_print(json_object *object, FILE *out); /* pretty, with a newline */

@@ -88,17 +88,42 @@ static json_object *receive(TcQmp *qmp, GError **error)
     }
 }
 
-static bool send_text(TcQmp *qmp, const char *text, GError **error)
+/* @fd (-1: none) goes with the first byte. */
+static ssize_t send_some(int socket, const char *text, size_t length, int fd)
+{
+    union {
+        char bytes[CMSG_SPACE(sizeof(int))];
+        struct cmsghdr align;
+    } control = { 0 };
+    struct iovec iov = { .iov_base = (void *)text, .iov_len = length };
+    struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1 };
+
+    if (fd >= 0) {
+        struct cmsghdr *header;
+
+        message.msg_control = control.bytes;
+        message.msg_controllen = sizeof(control.bytes);
+        header = CMSG_FIRSTHDR(&message);
+        header->cmsg_level = SOL_SOCKET;
+        header->cmsg_type = SCM_RIGHTS;
+        header->cmsg_len = CMSG_LEN(sizeof(int));
+        memcpy(CMSG_DATA(header), &fd, sizeof(int));
+    }
+    return sendmsg(socket, &message, MSG_NOSIGNAL);
+}
+
+static bool send_text(TcQmp *qmp, const char *text, int fd, GError **error)
 {
     size_t left = strlen(text);
 
     while (left) {
-        ssize_t sent = send(qmp->fd, text, left, MSG_NOSIGNAL);
+        ssize_t sent = send_some(qmp->fd, text, left, fd);
 
         if (sent < 0 && errno == EINTR)
             continue;
         if (sent < 0)
             return tm_error_set_errno(error, errno, "socket '%s'", qmp->path);
+        fd = -1;
         text += sent;
         left -= (size_t)sent;
     }
@@ -129,7 +154,8 @@ static void set_server_error(json_object *reply, GError **error)
     tm_error_set(error, "%s: %s", name ? name : "error", desc ? desc : "no description");
 }
 
-json_object *tc_qmp_execute(TcQmp *qmp, const char *command, json_object *arguments, GError **error)
+json_object *tc_qmp_execute_fd(TcQmp *qmp, const char *command, json_object *arguments, int fd,
+                               GError **error)
 {
     g_autoptr(json_object) request = json_object_new_object();
     g_autofree char *line = NULL;
@@ -139,7 +165,7 @@ json_object *tc_qmp_execute(TcQmp *qmp, const char *command, json_object *argume
         json_object_object_add(request, "arguments", json_object_get(arguments));
     /* At once: who has the last brace may answer, and be gone. */
     line = g_strconcat(json_object_to_json_string_ext(request, JSON_C_TO_STRING_PLAIN), "\n", NULL);
-    if (!send_text(qmp, line, error))
+    if (!send_text(qmp, line, fd, error))
         return NULL;
     for (;;) {
         g_autoptr(json_object) reply = receive(qmp, error);
@@ -157,6 +183,27 @@ json_object *tc_qmp_execute(TcQmp *qmp, const char *command, json_object *argume
     }
 }
 
+json_object *tc_qmp_execute(TcQmp *qmp, const char *command, json_object *arguments, GError **error)
+{
+    return tc_qmp_execute_fd(qmp, command, arguments, -1, error);
+}
+
+bool tc_qmp_run(TcQmp *qmp, const char *command, json_object *arguments, GError **error)
+{
+    g_autoptr(json_object) owned = arguments;
+    g_autoptr(json_object) result = tc_qmp_execute(qmp, command, owned, error);
+
+    return result != NULL;
+}
+
+pid_t tc_qmp_pid(const TcQmp *qmp)
+{
+    struct ucred peer = { 0 };
+    socklen_t size = sizeof(peer);
+
+    return getsockopt(qmp->fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) ? 0 : peer.pid;
+}
+
 /* 0: none. */
 static void set_timeout(int fd, int seconds)
 {
@@ -165,7 +212,8 @@ static void set_timeout(int fd, int seconds)
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
 }
 
-TcQmp *tc_qmp_open(const char *path, GError **error)
+/* @who and @hint are for the error when nobody listens there. */
+static TcQmp *open_at(const char *path, const char *who, const char *hint, GError **error)
 {
     g_autoptr(TcQmp) qmp = g_new0(TcQmp, 1);
     g_autoptr(json_object) ready = NULL;
@@ -186,10 +234,7 @@ TcQmp *tc_qmp_open(const char *path, GError **error)
     }
     strcpy(address.sun_path, path);
     if (connect(qmp->fd, (struct sockaddr *)&address, sizeof(address))) {
-        tm_error_set_errno(error, errno,
-                           "no daemon at socket '%s' (--socket or TIDEMARK_SOCKET name another, "
-                           "and 'tidemark serve DISK' starts one)",
-                           path);
+        tm_error_set_errno(error, errno, "no %s at socket '%s' (%s)", who, path, hint);
         return NULL;
     }
     /* commands may take as long as they need, but who listens also greets */
@@ -204,6 +249,18 @@ TcQmp *tc_qmp_open(const char *path, GError **error)
     }
     ready = tc_qmp_execute(qmp, "qmp_capabilities", NULL, error);
     return ready ? g_steal_pointer(&qmp) : NULL;
+}
+
+TcQmp *tc_qmp_open(const char *path, GError **error)
+{
+    return open_at(path, "daemon",
+                   "--socket or TIDEMARK_SOCKET name another, and 'tidemark serve DISK' starts one",
+                   error);
+}
+
+TcQmp *tc_qmp_open_qemu(const char *path, GError **error)
+{
+    return open_at(path, "QEMU", "its option is -qmp unix:PATH,server=on,wait=off", error);
 }
 
 json_object *tc_qmp_greeting(const TcQmp *qmp)

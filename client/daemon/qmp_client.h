@@ -6,6 +6,7 @@
 #pragma once
 #include "client/json.h"
 #include "util/error.h"
+#include <sys/types.h>
 
 typedef struct TcQmp TcQmp;
 
@@ -15,11 +16,20 @@ typedef struct TcQmp TcQmp;
 char *tc_qmp_socket(const char *option);
 /* Connects and negotiates. */
 TcQmp *tc_qmp_open(const char *path, GError **error);
+/* The same for the monitor of a QEMU process, which the errors are about. */
+TcQmp *tc_qmp_open_qemu(const char *path, GError **error);
 /* Executes a command; @arguments is borrowed and may be NULL. The result, a new reference, or NULL
  * and the server's error: its message, the class as the TM_ERROR code where that has one, else
  * the class's name goes before the message. */
 json_object *tc_qmp_execute(TcQmp *qmp, const char *command, json_object *arguments,
                             GError **error);
+/* The same with file descriptor @fd (borrowed) beside it, for commands such as add-fd. */
+json_object *tc_qmp_execute_fd(TcQmp *qmp, const char *command, json_object *arguments, int fd,
+                               GError **error);
+/* The same, without the result: @arguments is taken. */
+bool tc_qmp_run(TcQmp *qmp, const char *command, json_object *arguments, GError **error);
+/* The process at the other end, 0 if it can't be seen from here. */
+pid_t tc_qmp_pid(const TcQmp *qmp);
 /* The greeting: borrowed. */
 json_object *tc_qmp_greeting(const TcQmp *qmp);
 void tc_qmp_free(TcQmp *qmp);

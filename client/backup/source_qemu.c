@@ -1,0 +1,307 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
+/* client/backup/source_qemu.c: disks that a QEMU process has open, backed up with its own commands.
+ *
+ * qemu_instant.h shows them as they were at one instant; this file takes care of the exports and of
+ * the checkpoints, which are dirty bitmaps of the disks' nodes. The bitmap that the backup goes by
+ * is a copy, made at the instant: the checkpoint that it comes from records on, and a backup that
+ * fails leaves it as it was.
+ * Invariant: what is set up has names of qemu_names.h, or is the new checkpoint. */
+#include "client/backup/qemu_clean.h"
+#include "client/backup/qemu_instant.h"
+#include "client/backup/qemu_names.h"
+#include "client/backup/qemu_server.h"
+#include "client/backup/source.h"
+#include "util/log.h"
+#include <string.h>
+#include <unistd.h>
+
+/* An export of a disk in an iothread ends older QEMUs when its client disconnects, by an assertion
+ * in their NBD server. */
+enum { IOTHREAD_EXPORTS_SINCE = 9, EXPORTS_SINCE = 502, BITMAP_NODES_SINCE = 701 };
+
+typedef struct Qemu {
+    TcBackupSource source;
+    TcQmp *qmp;
+    int lock;
+    unsigned version; /* major * 100 + minor */
+    TcQemuView *view; /* of look() */
+    GPtrArray *disks; /* TcQemuDisk, by the index of the backup's disks */
+    TcQemuServer server;
+    char *checkpoint; /* begun: to be removed if the backup fails */
+    bool set_up;      /* there may be something to take down */
+} Qemu;
+
+/* ---- what there is */
+
+static bool read_version(Qemu *qemu, GError **error)
+{
+    json_object *version = tc_json_get(tc_qmp_greeting(qemu->qmp), "QMP", "version", "qemu", NULL);
+
+    qemu->version =
+        (unsigned)(tc_json_number(version, "major") * 100 + tc_json_number(version, "minor"));
+    if (qemu->version >= EXPORTS_SINCE)
+        return true;
+    return tm_error_set(error, "QEMU %u.%u: a backup needs QEMU 5.2 or newer", qemu->version / 100,
+                        qemu->version % 100);
+}
+
+/* A string property of an object; NULL if it has none. Returned. */
+static char *object_property(Qemu *qemu, const char *path, const char *property)
+{
+    g_autoptr(json_object) arguments = tc_json_new("path", path, "property", property, NULL);
+    g_autoptr(json_object) value = tc_qmp_execute(qemu->qmp, "qom-get", arguments, NULL);
+
+    return json_object_is_type(value, json_type_string) ? g_strdup(json_object_get_string(value))
+                                                        : NULL;
+}
+
+/* Whether the device, or what it is in or plugged into, has an iothread. */
+static bool in_iothread(Qemu *qemu, const char *device)
+{
+    g_autofree char *path = g_strdup(device);
+
+    for (unsigned depth = 0; path && depth < 4; depth++) {
+        char *bus = object_property(qemu, path, "parent_bus"), *slash;
+
+        do {
+            g_autofree char *iothread = object_property(qemu, path, "iothread");
+
+            if (iothread && *iothread)
+                return true;
+            slash = strrchr(path, '/');
+            if (slash)
+                *slash = 0;
+        } while (slash && slash > path + strlen("/machine"));
+        g_free(path);
+        path = bus;
+    }
+    return false;
+}
+
+static void free_disk(gpointer disk)
+{
+    tc_qemu_disk_free(disk);
+}
+
+static void read_checkpoints(TcBackupDisk *disk, json_object *bitmaps)
+{
+    g_ptr_array_set_size(disk->checkpoints, 0);
+    for (size_t i = 0; bitmaps && i < json_object_array_length(bitmaps); i++) {
+        json_object *bitmap = json_object_array_get_idx(bitmaps, i);
+        const char *name = tc_json_string(bitmap, "name"), *state = NULL;
+        g_autofree char *why = NULL;
+
+        if (!name || !*name)
+            continue;
+        if (tc_json_true(bitmap, "inconsistent"))
+            state = "is inconsistent: QEMU did not close the image";
+        else if (tc_json_true(bitmap, "busy"))
+            state = "is in use by another operation";
+        else if (!tc_json_true(bitmap, "recording"))
+            state = "was disabled";
+        if (state)
+            why = g_strdup_printf("checkpoint '%s' %s", name, state);
+        tc_backup_disk_add_checkpoint(disk, name, why);
+    }
+}
+
+static bool find_disk(Qemu *qemu, TcBackupDisk *disk, GError **error)
+{
+    g_autoptr(TcQemuDisk) found = tc_qemu_disk_find(qemu->view, disk->word, error);
+
+    if (!found)
+        return false;
+    if (qemu->version < IOTHREAD_EXPORTS_SINCE * 100 && found->device &&
+        in_iothread(qemu, found->device))
+        return tm_error_set(error,
+                            "disk '%s' is in an iothread: NBD clients of such a disk can crash "
+                            "QEMU %u.%u; a backup needs QEMU %u or newer, or a disk without "
+                            "iothread",
+                            disk->word, qemu->version / 100, qemu->version % 100,
+                            IOTHREAD_EXPORTS_SINCE);
+    g_free(disk->id);
+    disk->id = g_strdup(found->node);
+    disk->size = found->size;
+    g_free(disk->file);
+    disk->file = g_strdup(found->file);
+    read_checkpoints(disk, found->bitmaps);
+    g_ptr_array_add(qemu->disks, g_steal_pointer(&found));
+    return true;
+}
+
+static bool look(TcBackupSource *source, GPtrArray *disks, GError **error)
+{
+    Qemu *qemu = (Qemu *)source;
+    bool found = false;
+
+    if (!tc_qemu_clean(qemu->qmp, &found, error)) {
+        g_prefix_error(error, "an earlier backup was interrupted, and what it set up in QEMU can't "
+                              "be taken down: ");
+        return false;
+    }
+    if (found)
+        tm_log(TM_LOG_WARNING, "an earlier backup was interrupted: what it had set up in QEMU has "
+                               "been taken down");
+    qemu->view = tc_qemu_view_new(qemu->qmp, error);
+    if (!qemu->view)
+        return false;
+    for (unsigned i = 0; i < disks->len; i++) {
+        if (!find_disk(qemu, disks->pdata[i], error))
+            return false;
+    }
+    return tc_backup_disks_distinct(disks, error);
+}
+
+/* ---- the instant, and what shows it */
+
+static bool add_export(Qemu *qemu, unsigned i, const TcBackupDisk *disk, GError **error)
+{
+    const TcQemuDisk *own = qemu->disks->pdata[i];
+    g_autofree char *name = g_strdup_printf(TC_QEMU_DISK, i);
+    g_autofree char *point =
+        own->read_only ? g_strdup(own->node) : g_strdup_printf(TC_QEMU_POINT, i);
+    json_object *arguments =
+        tc_json_new("type", "nbd", "id", name, "node-name", point, "name", name, NULL);
+
+    if (disk->from) {
+        json_object *bitmaps = json_object_new_array();
+
+        json_object_array_add(bitmaps, qemu->version >= BITMAP_NODES_SINCE
+                                           ? tc_json_new("node", own->node, "name", name, NULL)
+                                           : json_object_new_string(name));
+        json_object_object_add(arguments, "bitmaps", bitmaps);
+    }
+    return tc_qmp_run(qemu->qmp, "block-export-add", arguments, error);
+}
+
+static void describe(Qemu *qemu, unsigned i, TcBackupDisk *disk, const char *way)
+{
+    const TcQemuDisk *own = qemu->disks->pdata[i];
+    g_autofree char *name = g_strdup_printf(TC_QEMU_DISK, i);
+    g_autofree char *socket = g_uri_escape_string(qemu->server.path, "/", false);
+
+    g_free(disk->uri);
+    disk->uri = g_strdup_printf("nbd+unix:///%s?socket=%s", name, socket);
+    g_free(disk->bitmap);
+    disk->bitmap = disk->from ? g_strdup(name) : NULL;
+    json_object_put(disk->source);
+    disk->source = tc_json_new("type", "qemu", "node", own->node, "method",
+                               own->read_only ? "read-only" : way, NULL);
+    if (own->device)
+        json_object_object_add(disk->source, "device", json_object_new_string(own->device));
+}
+
+static bool begin(TcBackupSource *source, GPtrArray *disks, const TcBackupBegin *begin,
+                  uint64_t *instant, GError **error)
+{
+    Qemu *qemu = (Qemu *)source;
+    g_autoptr(GPtrArray) froms = g_ptr_array_new();
+    TcQemuInstant plan = {
+        .qmp = qemu->qmp,
+        .disks = qemu->disks,
+        .froms = froms,
+        .checkpoint = begin->checkpoint,
+        .scratch = begin->scratch,
+    };
+
+    for (unsigned i = 0; i < disks->len; i++)
+        g_ptr_array_add(froms, ((TcBackupDisk *)disks->pdata[i])->from);
+    qemu->set_up = true;
+    if (!tc_qemu_instant(&plan, instant, error))
+        return false;
+    qemu->checkpoint = g_strdup(begin->checkpoint);
+    if (!tc_qemu_server_start(&qemu->server, qemu->qmp, error))
+        return false;
+    for (unsigned i = 0; i < disks->len; i++) {
+        if (!add_export(qemu, i, disks->pdata[i], error))
+            return false;
+        describe(qemu, i, disks->pdata[i], plan.way);
+    }
+    return true;
+}
+
+/* ---- the end */
+
+static bool remove_bitmap(Qemu *qemu, unsigned i, const char *name, GError **error)
+{
+    const TcQemuDisk *disk = qemu->disks->pdata[i];
+
+    return tc_qmp_run(qemu->qmp, "block-dirty-bitmap-remove",
+                      tc_json_new("node", disk->node, "name", name, NULL), error);
+}
+
+static bool take_down(Qemu *qemu, GError **error)
+{
+    bool ok = !qemu->set_up || tc_qemu_clean(qemu->qmp, NULL, error);
+
+    tc_qemu_server_clear(&qemu->server);
+    qemu->set_up = qemu->set_up && !ok;
+    return ok;
+}
+
+static bool end(TcBackupSource *source, GPtrArray *disks, bool success, GError **error)
+{
+    Qemu *qemu = (Qemu *)source;
+    bool ok = take_down(qemu, error);
+
+    for (unsigned i = 0; qemu->checkpoint && i < qemu->disks->len; i++) {
+        const char *over = success ? ((TcBackupDisk *)disks->pdata[i])->from : qemu->checkpoint;
+
+        if (over)
+            ok = remove_bitmap(qemu, i, over, ok ? error : NULL) && ok;
+    }
+    g_clear_pointer(&qemu->checkpoint, g_free);
+    return ok;
+}
+
+static bool remove_checkpoint(TcBackupSource *source, const TcBackupDisk *disk,
+                              const char *checkpoint, GError **error)
+{
+    Qemu *qemu = (Qemu *)source;
+
+    for (unsigned i = 0; i < qemu->disks->len; i++) {
+        if (!strcmp(((TcQemuDisk *)qemu->disks->pdata[i])->node, disk->id))
+            return remove_bitmap(qemu, i, checkpoint, error);
+    }
+    return tm_error_set(error, "node '%s' is not in this backup", disk->id);
+}
+
+static void close_source(TcBackupSource *source)
+{
+    Qemu *qemu = (Qemu *)source;
+
+    if (qemu->qmp)
+        end(source, NULL, false, NULL);
+    tc_qemu_view_free(qemu->view);
+    g_ptr_array_unref(qemu->disks);
+    tc_qmp_free(qemu->qmp);
+    if (qemu->lock >= 0)
+        close(qemu->lock);
+    g_free(qemu);
+}
+
+TcBackupSource *tc_backup_qemu_new(const char *path, const char *tag, GError **error)
+{
+    Qemu *qemu = g_new0(Qemu, 1);
+    g_autoptr(TcBackupSource) source = &qemu->source;
+
+    (void)
+        tag; /* the lock is of the whole process: what is set up needs no tag to be known as left */
+    *source = (TcBackupSource){
+        .look = look,
+        .begin = begin,
+        .end = end,
+        .remove = remove_checkpoint,
+        .close = close_source,
+        .what = "QEMU",
+        .own_checkpoints = true,
+    };
+    qemu->lock = -1;
+    qemu->disks = g_ptr_array_new_with_free_func(free_disk);
+    qemu->qmp = tc_qmp_open_qemu(path, error);
+    if (!qemu->qmp || !read_version(qemu, error))
+        return NULL;
+    qemu->lock = tc_qemu_lock(qemu->qmp, error);
+    return qemu->lock >= 0 ? g_steal_pointer(&source) : NULL;
+}
