@@ -178,12 +178,13 @@ static void show_line(void *opaque, const char *line)
 bool tc_image_begin(TcImage *image, GError **error)
 {
     BlkEngineOptions options = { .loops = 1, .workers = 4, .io = BLK_IO_THREADS };
+    const TmSys *sys = image->sys ? image->sys : &tm_sys_kernel;
 
     image->engine = blk_engine_new(&options, error);
     if (!image->engine)
         return false;
-    image->registry = blk_registry_new(&tm_sys_kernel);
-    image->graph = blk_graph_new(image->registry, image->engine, &tm_sys_kernel);
+    image->registry = blk_registry_new(sys);
+    image->graph = blk_graph_new(image->registry, image->engine, sys);
     image->users = g_ptr_array_new_with_free_func((GDestroyNotify)blk_node_release);
     blk_graph_set_log(image->graph, show_line, NULL);
     blk_graph_set_stores(image->graph, false);

@@ -11,6 +11,7 @@
 #pragma once
 #include "block/graph.h"
 #include "util/error.h"
+#include "util/sys.h"
 
 /* What an image says of others, read without opening it; all owned, NULL if it says nothing. */
 typedef struct TcImageNames {
@@ -55,6 +56,7 @@ typedef struct TcImage {
     BlkEngine *engine;
     BlkGraph *graph;
     GPtrArray *users; /* BlkUser, of each image that was opened by name */
+    const TmSys *sys; /* borrowed; set before tc_image_begin(); NULL: the kernel's */
 } TcImage;
 
 /* On failure there is nothing to clear. */

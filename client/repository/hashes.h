@@ -8,7 +8,8 @@
  * was found to be all zeroes has a hash of 32 zero bytes, and is no data in the image.
  * The file's layout is in docs/repository.md; its own SHA-256 is in the manifest. */
 #pragma once
-#include "util/error.h"
+#include "client/repository/error.h"
+#include "util/sys.h"
 #include <inttypes.h>
 
 #define TC_BLOCK (UINT64_C(64) << 10)
@@ -37,24 +38,31 @@ const TcRun *tc_runs_get(const TcRuns *runs, size_t i);
 void tc_runs_free(TcRuns *runs);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(TcRuns, tc_runs_free)
 
-/* ---- the file. Threads: set and get by several at once, on distinct blocks. */
+/* ---- the file. Threads: set, get and find by several at once; set on distinct blocks. */
 typedef struct TcHashes TcHashes;
 
+/* The SHA-256 of @length bytes, and as hexadecimal. */
+void tc_hash(const void *data, size_t length, uint8_t hash[TC_HASH_SIZE]);
+void tc_hash_text(const uint8_t hash[TC_HASH_SIZE], char hex[65]);
+
 /* Creates @path, which must not exist, with room for the hashes of @runs (taken on success). */
-TcHashes *tc_hashes_create(const char *path, TcRuns *runs, uint64_t size, GError **error);
+TcHashes *tc_hashes_create(const TmSys *sys, const char *path, TcRuns *runs, uint64_t size,
+                           GError **error);
 /* Opens it and checks it against @tree (hexadecimal) and @size. */
-TcHashes *tc_hashes_open(const char *path, const char *tree, uint64_t size, GError **error);
+TcHashes *tc_hashes_open(const TmSys *sys, const char *path, const char *tree, uint64_t size,
+                         GError **error);
 const TcRuns *tc_hashes_runs(const TcHashes *hashes);
-/* What the image has at @offset, and in *length how far that goes on. A block of a run of data is
- * TC_RUN_ZERO if it was found to be that. */
+/* The run that @offset is in (its kind may be NONE), to its end or that of the disk: *length bytes
+ * are left from @offset on. */
+TcRunKind tc_hashes_run(const TcHashes *hashes, uint64_t offset, uint64_t *length);
+/* What the image has at @offset, which is in the disk, and in *length how far that goes on at
+ * least. A block of a run of data is TC_RUN_ZERO if it was found to be that. */
 TcRunKind tc_hashes_find(const TcHashes *hashes, uint64_t offset, uint64_t *length);
-/* The SHA-256 of @length (at most TC_BLOCK) bytes. */
-void tc_hash(const void *block, size_t length, uint8_t hash[TC_HASH_SIZE]);
-/* Of the block at @offset (a multiple of TC_BLOCK), in a run of data; NULL: it is zeroes. */
-void tc_hashes_set(TcHashes *hashes, uint64_t offset, const uint8_t *hash);
-/* Borrowed; NULL: no data there. */
-const uint8_t *tc_hashes_get(const TcHashes *hashes, uint64_t offset);
-/* Makes it durable and gives its SHA-256. */
+/* Of @n blocks from @offset (a multiple of TC_BLOCK) on, in one run of data, TC_HASH_SIZE bytes
+ * each; 32 zero bytes: that block is zeroes. 0 or -errno; -EINVAL: they are not in one run. */
+int tc_hashes_set(TcHashes *hashes, uint64_t offset, const uint8_t *values, size_t n);
+int tc_hashes_get(const TcHashes *hashes, uint64_t offset, uint8_t *values, size_t n);
+/* Makes it durable, but for its name, and gives its SHA-256. */
 bool tc_hashes_finish(TcHashes *hashes, char tree[65], GError **error);
 void tc_hashes_free(TcHashes *hashes);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(TcHashes, tc_hashes_free)

@@ -6,7 +6,7 @@
  * whole against the digest in it, before it is used. Threads: main; a manifest that nobody changes
  * may be read by any. */
 #pragma once
-#include "util/error.h"
+#include "client/repository/error.h"
 #include <inttypes.h>
 #include <json-c/json.h>
 
@@ -52,3 +52,5 @@ char *tc_manifest_text(const TcManifest *manifest);
 /* @path is for messages. @point is the name of the directory, which the manifest must have, too. */
 TcManifest *tc_manifest_parse(const char *text, gsize length, const char *path, const char *point,
                               GError **error);
+/* An object of JSON, which is all that is in @text, or TC_REPO_ERROR_DAMAGED. Returned. */
+json_object *tc_repo_parse(const char *text, gsize length, const char *path, GError **error);

@@ -24,6 +24,7 @@ uint64_t tc_point_reader_size(const TcPointReader *reader);
 TcRunKind tc_point_reader_find(const TcPointReader *reader, uint64_t offset, uint64_t *length,
                                const TcManifest **point);
 /* Whole blocks (the last one may be short). 0, -errno, or -EBADMSG: a block differs from its hash.
- * *bad is then the offset of the block and *point where it is stored. */
+ * *bad is then the offset of the block, or of the batch that can't be read, and *point where it is
+ * stored; nothing of @buf counts. -EINVAL, of the arguments, sets neither. */
 int tc_point_reader_read(TcPointReader *reader, void *buf, uint64_t offset, size_t length,
                          uint64_t *bad, const TcManifest **point);

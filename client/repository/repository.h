@@ -13,6 +13,7 @@
  * Threads: main. */
 #pragma once
 #include "client/repository/manifest.h"
+#include "util/sys.h"
 
 typedef struct TcRepository TcRepository;
 
@@ -24,16 +25,12 @@ typedef enum {
     TC_REPO_CHANGE, /* changes or removes points: beside LIST only */
 } TcRepoUse;
 
-/* Error codes of tc_repo_open, in TC_REPO_ERROR: what the exit status derives from. */
-#define TC_REPO_ERROR tc_repo_error_quark()
-GQuark tc_repo_error_quark(void);
-enum { TC_REPO_ERROR_LOCKED, TC_REPO_ERROR_DAMAGED };
-
 typedef struct TcRepoOptions {
     TcRepoUse use;
     bool create;      /* make it (and @path) if it is not there, or is an empty directory */
     int wait_s;       /* for others to end: 0 not at all, -1 for ever */
     const char *what; /* the command, for whoever else waits: "tidemark backup" */
+    const TmSys *sys; /* borrowed; NULL: the kernel's */
 } TcRepoOptions;
 
 /* Opens it, locks it, reads its manifests and, for ADD and CHANGE, completes a merge that was
@@ -47,16 +44,26 @@ bool tc_repo_is(const char *path);
 
 const char *tc_repo_path(const TcRepository *repo);
 const char *tc_repo_id(const TcRepository *repo); /* a UUID */
+const TmSys *tc_repo_sys(const TcRepository *repo);
+/* Whether somebody adds, changes or removes points just now. */
+bool tc_repo_is_written(const TcRepository *repo);
 
 /* TcManifest, borrowed, the oldest instant first. */
 const GPtrArray *tc_repo_points(const TcRepository *repo);
 /* By name; or "latest"; or the newest that is not after a time ("2026-11-28", "2026-11-28 13:00",
- * local, or RFC 3339). Borrowed; the error names what there is. */
+ * local, or RFC 3339): the end of the day, minute or second that it names. Borrowed; the error
+ * names what there is. */
 TcManifest *tc_repo_find(const TcRepository *repo, const char *at, GError **error);
+/* Only by name; borrowed or NULL. */
+TcManifest *tc_repo_point(const TcRepository *repo, const char *name);
 /* The newest point that has disk @name, or NULL: none. */
 TcManifest *tc_repo_newest(const TcRepository *repo, const char *name);
 /* The points whose disk @name stands on @point: TcManifest, returned. */
 GPtrArray *tc_repo_children(const TcRepository *repo, const char *point, const char *name);
+/* What @disk of @point stands on: TcManifest, itself first and a full last, each with the disk in
+ * the same size; returned. TC_REPO_ERROR_DAMAGED: it is not so. */
+GPtrArray *tc_repo_chain(const TcRepository *repo, const TcManifest *point, const char *disk,
+                         GError **error);
 
 typedef struct TcDamaged {
     char *point; /* the directory */
@@ -65,6 +72,8 @@ typedef struct TcDamaged {
 const GPtrArray *tc_repo_damaged(const TcRepository *repo); /* TcDamaged */
 /* Directories of points that were never completed: char *. */
 const GPtrArray *tc_repo_debris(const TcRepository *repo);
+/* Names in the directory that are none of a repository's: char *. */
+const GPtrArray *tc_repo_foreign(const TcRepository *repo);
 
 /* REPOSITORY/POINT/DISK.SUFFIX ("qcow2", "hashes"), or with DISK NULL REPOSITORY/POINT/SUFFIX.
  * Returned. */

@@ -1,0 +1,91 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
+/* client/repository/files.c: the files of a repository, written and removed for good. */
+#include "client/repository/repository_internal.h"
+#include "util/file.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <glib/gstdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static bool fill(const TmSys *sys, const char *path, const char *text, GError **error)
+{
+    int fd =
+        sys->open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
+    int ret;
+
+    if (fd < 0)
+        return tm_error_set_errno(error, errno, "Could not create '%s'", path);
+    ret = tm_write_all(sys, fd, text, strlen(text), 0);
+    if (ret == 0)
+        ret = tm_fsync(sys, fd);
+    sys->close(fd);
+    return ret == 0 || tm_error_set_errno(error, -ret, "Could not write '%s'", path);
+}
+
+bool tc_repo_sync_name(const TmSys *sys, const char *path, GError **error)
+{
+    int ret = tm_file_sync_name(sys, path);
+
+    return ret == 0 || tm_error_set_errno(error, -ret, "Could not make '%s' durable", path);
+}
+
+bool tc_repo_write_file(const TmSys *sys, const char *path, const char *text, GError **error)
+{
+    g_autofree char *partial = g_strconcat(path, TC_REPO_PARTIAL, NULL);
+
+    if (!fill(sys, partial, text, error))
+        return false;
+    if (sys->rename(partial, path) < 0)
+        return tm_error_set_errno(error, errno, "Could not rename '%s'", partial);
+    return tc_repo_sync_name(sys, path, error);
+}
+
+bool tc_repo_is_own_file(const char *name)
+{
+    static const char *const whole[] = { TC_MANIFEST_NAME, TC_MANIFEST_PARTIAL, TC_REPO_VERIFIED,
+                                         TC_REPO_VERIFIED TC_REPO_PARTIAL, NULL };
+    static const char *const suffixes[] = { ".qcow2", ".hashes", NULL };
+
+    if (g_strv_contains(whole, name))
+        return true;
+    for (const char *const *s = suffixes; *s; s++) {
+        if (g_str_has_suffix(name, *s)) {
+            g_autofree char *disk = g_strndup(name, strlen(name) - strlen(*s));
+
+            return tc_point_check_name("disk", disk, NULL);
+        }
+    }
+    return false;
+}
+
+/* Our files but the one that says what the directory is, which goes last. */
+static bool remove_files(const TmSys *sys, const char *path, GError **error)
+{
+    g_autoptr(GDir) dir = g_dir_open(path, 0, error);
+    const char *name;
+
+    while (dir && (name = g_dir_read_name(dir))) {
+        g_autofree char *file = g_build_filename(path, name, NULL);
+
+        if (!strcmp(name, TC_MANIFEST_PARTIAL) || !tc_repo_is_own_file(name))
+            continue;
+        if (sys->unlink(file) < 0 && errno != ENOENT)
+            return tm_error_set_errno(error, errno, "Could not remove '%s'", file);
+    }
+    return dir != NULL;
+}
+
+bool tc_repo_remove_directory(const TmSys *sys, const char *path, GError **error)
+{
+    g_autofree char *partial = g_build_filename(path, TC_MANIFEST_PARTIAL, NULL);
+
+    if (!remove_files(sys, path, error))
+        return false;
+    if (sys->unlink(partial) < 0 && errno != ENOENT)
+        return tm_error_set_errno(error, errno, "Could not remove '%s'", partial);
+    if (g_rmdir(path) < 0)
+        return tm_error_set_errno(error, errno, "Could not remove '%s'", path);
+    return tc_repo_sync_name(sys, path, error);
+}

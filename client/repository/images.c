@@ -1,0 +1,192 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
+/* client/repository/images.c: see the header. */
+#include "client/repository/images.h"
+#include "block/image/image.h"
+#include "client/repository/hashes.h"
+#include "util/json.h"
+#include "util/range.h"
+#include <string.h>
+
+#define SECTOR     512u
+#define QCOW2_NODE "image"
+
+uint64_t tc_repo_image_size(uint64_t size)
+{
+    return tm_align_up(size, SECTOR);
+}
+
+char *tc_repo_backing_name(const TcPointDisk *disk)
+{
+    return disk->parent ? g_strdup_printf("../%s/%s.qcow2", disk->parent, disk->name) : NULL;
+}
+
+static json_object *file_options(const char *path, bool writable)
+{
+    json_object *file = json_object_new_object();
+
+    tm_json_add_string(file, "driver", "file");
+    tm_json_add_string(file, "filename", path);
+    tm_json_add_bool(file, "read-only", !writable);
+    return file;
+}
+
+/* A disk that has something everywhere, as far as anybody knows. */
+static json_object *unknown_options(uint64_t size)
+{
+    json_object *unknown = json_object_new_object();
+
+    tm_json_add_string(unknown, "driver", "null-co");
+    tm_json_add_uint(unknown, "size", size);
+    tm_json_add_bool(unknown, "read-zeroes", false);
+    tm_json_add_bool(unknown, "read-only", true);
+    return unknown;
+}
+
+static BlkNode *add(TcImage *image, const char *path, const TcPointDisk *disk, bool writable,
+                    GError **error)
+{
+    g_autoptr(GPtrArray) nodes = blk_graph_nodes(image->graph);
+    g_autofree char *name = g_strdup_printf(QCOW2_NODE "%u", nodes->len);
+    json_object *o = json_object_new_object();
+    BlkUser *user;
+    BlkNode *node;
+
+    tm_json_add_string(o, "driver", "qcow2");
+    tm_json_add_string(o, "node-name", name);
+    tm_json_add_bool(o, "read-only", !writable);
+    json_object_object_add(o, "file", file_options(path, writable));
+    json_object_object_add(o, "backing",
+                           disk->parent ? unknown_options(tc_repo_image_size(disk->size)) : NULL);
+    node = blk_graph_add(image->graph, o, error);
+    json_object_put(o);
+    if (!node)
+        return NULL;
+    user = blk_node_use(node, "this program",
+                        BLK_PERM_CONSISTENT_READ | (writable ? BLK_PERM_WRITE : 0),
+                        BLK_PERM_CONSISTENT_READ, error);
+    if (!user)
+        return NULL;
+    g_ptr_array_add(image->users, user);
+    return node;
+}
+
+/* ---- making one */
+
+static json_object *create_options(const char *path, const TcPointDisk *disk)
+{
+    json_object *o = json_object_new_object();
+    g_autofree char *backing = tc_repo_backing_name(disk);
+
+    tm_json_add_string(o, "driver", "qcow2");
+    json_object_object_add(o, "file", file_options(path, true));
+    tm_json_add_uint(o, "size", tc_repo_image_size(disk->size));
+    tm_json_add_uint(o, "cluster-size", TC_BLOCK);
+    if (disk->compression)
+        tm_json_add_string(o, "compression-type", disk->compression);
+    if (backing) {
+        tm_json_add_string(o, "backing-file", backing);
+        tm_json_add_string(o, "backing-fmt", "qcow2");
+    }
+    return o;
+}
+
+static bool make_file(TcImage *image, const char *path, GError **error)
+{
+    json_object *o = file_options(path, true);
+    bool ok;
+
+    json_object_object_del(o, "read-only");
+    tm_json_add_uint(o, "size", 0);
+    ok = blk_image_create(image->graph, o, NULL, NULL, error);
+    json_object_put(o);
+    return ok;
+}
+
+static bool make(TcImage *image, const char *path, const TcPointDisk *disk, GError **error)
+{
+    json_object *o;
+    bool ok;
+
+    if (g_file_test(path, G_FILE_TEST_EXISTS) || g_file_test(path, G_FILE_TEST_IS_SYMLINK))
+        return tm_error_set(error, "'%s' exists already", path);
+    if (!make_file(image, path, error))
+        return false;
+    o = create_options(path, disk);
+    ok = blk_image_create(image->graph, o, NULL, NULL, error);
+    json_object_put(o);
+    return ok;
+}
+
+BlkNode *tc_repo_image_create(const TcRepository *repo, TcImage *image, const char *point,
+                              const TcPointDisk *disk, GError **error)
+{
+    g_autofree char *path = tc_repo_file(repo, point, disk->name, "qcow2");
+
+    return make(image, path, disk, error) ? add(image, path, disk, true, error) : NULL;
+}
+
+/* ---- opening one */
+
+static bool damaged(GError **error, const char *path, const char *what)
+{
+    return tc_repo_error_set(error, TC_REPO_ERROR_DAMAGED, "'%s' is damaged: %s", path, what);
+}
+
+/* An image that can't be opened as such is damaged; one that can't be read may not be. */
+static bool not_opened(const char *path, GError *why, GError **error)
+{
+    tc_repo_error_set(error, TC_REPO_ERROR_DAMAGED, "'%s' can't be used: %s", path, why->message);
+    g_error_free(why);
+    return false;
+}
+
+static bool check_names(const char *path, const TcPointDisk *disk, GError **error)
+{
+    g_autofree char *backing = tc_repo_backing_name(disk);
+    g_auto(TcImageNames) names = { 0 };
+    GError *why = NULL;
+
+    if (!tc_image_names(path, "qcow2", &names, &why))
+        return not_opened(path, why, error);
+    if (g_strcmp0(names.backing, backing))
+        return tc_repo_error_set(
+            error, TC_REPO_ERROR_DAMAGED, "'%s' is damaged: its backing file is '%s', not '%s'",
+            path, names.backing ? names.backing : "none", backing ? backing : "none");
+    if (backing && g_strcmp0(names.backing_format, "qcow2"))
+        return damaged(error, path, "the format of its backing file is not recorded as qcow2");
+    return !names.data_file || damaged(error, path, "its data are in another file");
+}
+
+bool tc_repo_image_check(const TcRepository *repo, const char *point, const TcPointDisk *disk,
+                         GError **error)
+{
+    g_autofree char *path = tc_repo_file(repo, point, disk->name, "qcow2");
+
+    return check_names(path, disk, error);
+}
+
+BlkNode *tc_repo_image_open(const TcRepository *repo, TcImage *image, const char *point,
+                            const TcPointDisk *disk, GError **error)
+{
+    g_autofree char *path = tc_repo_file(repo, point, disk->name, "qcow2");
+    struct tidemark_info info = { .struct_size = sizeof(info) };
+    GError *why = NULL;
+    BlkNode *node;
+
+    if (!check_names(path, disk, error))
+        return NULL;
+    node = add(image, path, disk, false, &why);
+    if (!node) {
+        not_opened(path, why, error);
+        return NULL;
+    }
+    blk_node_info(node, &info);
+    if (blk_node_size(node) != tc_repo_image_size(disk->size))
+        damaged(error, path, "its disk has another size than the manifest says");
+    else if (info.cluster_size != TC_BLOCK)
+        damaged(error, path, "its clusters are not of 65536 bytes");
+    else
+        return node;
+    return NULL;
+}

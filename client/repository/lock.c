@@ -1,0 +1,152 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
+/* client/repository/lock.c: who may work on a repository at the same time.
+ *
+ * Byte 0 of the file is the writer's; byte 1 keeps points in place. Both are taken in this order,
+ * so that nobody waits for each other. OFD locks go with the process, however it ends. */
+#include "client/repository/repository_internal.h"
+#include "client/text.h"
+#include "util/file.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { WRITER, POINTS };
+#define TEXT_MAX 256u
+#define POLL_US  (G_USEC_PER_SEC / 10)
+
+/* As the use asks for: F_UNLCK, F_RDLCK or F_WRLCK. */
+static short kind_of(TcRepoUse use, int byte)
+{
+    if (byte == WRITER)
+        return use == TC_REPO_ADD || use == TC_REPO_CHANGE ? F_WRLCK : F_UNLCK;
+    return use == TC_REPO_CHANGE ? F_WRLCK : F_RDLCK;
+}
+
+static int take(const TcRepository *repo, int fd, int byte, short kind)
+{
+    struct flock lock = { .l_type = kind, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1 };
+
+    return repo->sys->lock(fd, F_OFD_SETLK, &lock) < 0 ? -errno : 0;
+}
+
+/* Whoever wrote last says who he is. Returned. */
+static char *who(const TcRepository *repo, int fd)
+{
+    char text[TEXT_MAX + 1];
+    uint64_t done = 0;
+
+    tm_read_all(repo->sys, fd, text, TEXT_MAX, 0, &done);
+    text[done] = '\0';
+    g_strchomp(text);
+    return *text ? tc_printable(text) : g_strdup("another process");
+}
+
+static bool held(const TcRepository *repo, int fd, int byte, GError **error)
+{
+    g_autofree char *writer = who(repo, fd);
+
+    if (byte == WRITER)
+        return tc_repo_error_set(error, TC_REPO_ERROR_LOCKED,
+                                 "repository '%s' is locked by %s: try again when that has ended, "
+                                 "or use --wait",
+                                 repo->path, writer);
+    return tc_repo_error_set(error, TC_REPO_ERROR_LOCKED,
+                             "repository '%s' is locked: %s: try again when that has ended, or use "
+                             "--wait",
+                             repo->path,
+                             repo->use == TC_REPO_CHANGE
+                                 ? "another process reads points or adds one"
+                                 : "another process changes or removes points");
+}
+
+/* Until it is free, or the time has come. */
+static bool wait_for(const TcRepository *repo, int fd, int byte, int wait_s, GError **error)
+{
+    gint64 until = g_get_monotonic_time() + wait_s * G_USEC_PER_SEC;
+    short kind = kind_of(repo->use, byte);
+
+    for (;;) {
+        int ret = kind == F_UNLCK ? 0 : take(repo, fd, byte, kind);
+
+        if (ret == 0)
+            return true;
+        if (ret != -EAGAIN && ret != -EACCES)
+            return tm_error_set_errno(error, -ret, "Could not lock repository '%s'", repo->path);
+        if (wait_s >= 0 && g_get_monotonic_time() >= until)
+            return held(repo, fd, byte, error);
+        g_usleep(POLL_US);
+    }
+}
+
+/* For whoever finds it locked. That it fails is no reason to do nothing. */
+static void sign(const TcRepository *repo, int fd, const char *what)
+{
+    g_autoptr(GDateTime) now = g_date_time_new_now_utc();
+    g_autofree char *time = g_date_time_format(now, "%Y-%m-%dT%H:%M:%SZ");
+    g_autofree char *text = g_strdup_printf("%s (process %d on %s, since %s)\n", what, getpid(),
+                                            g_get_host_name(), time);
+
+    if (repo->sys->ftruncate(fd, 0) == 0)
+        tm_write_all(repo->sys, fd, text, MIN(strlen(text), TEXT_MAX), 0);
+}
+
+/* Of a repository that can't be written, nobody changes points: -1, and *error unset. */
+static int open_lock(const TcRepository *repo, GError **error)
+{
+    g_autofree char *path = g_build_filename(repo->path, TC_REPO_LOCK, NULL);
+    int flags = O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY;
+    int fd = repo->sys->open(path, O_RDWR | O_CREAT | flags, 0600), denied = errno;
+
+    if (fd < 0 && repo->use == TC_REPO_READ && (denied == EROFS || denied == EACCES)) {
+        fd = repo->sys->open(path, O_RDONLY | flags, 0);
+        if (fd < 0 && errno == ENOENT)
+            return -1;
+    }
+    if (fd < 0)
+        tm_error_set_errno(error, errno, "Could not open '%s'", path);
+    return fd;
+}
+
+bool tc_repo_lock(TcRepository *repo, const TcRepoOptions *options, GError **error)
+{
+    GError *failure = NULL;
+    int fd;
+
+    if (repo->use == TC_REPO_LIST)
+        return true;
+    fd = open_lock(repo, &failure);
+    if (fd < 0 && !failure)
+        return true;
+    if (fd >= 0 && wait_for(repo, fd, WRITER, options->wait_s, &failure) &&
+        wait_for(repo, fd, POINTS, options->wait_s, &failure)) {
+        if (repo->use != TC_REPO_READ)
+            sign(repo, fd, options->what ? options->what : "another process");
+        repo->lock_fd = fd;
+        return true;
+    }
+    if (fd >= 0)
+        repo->sys->close(fd);
+    g_propagate_error(error, failure);
+    return false;
+}
+
+void tc_repo_unlock(TcRepository *repo)
+{
+    if (repo->lock_fd >= 0)
+        repo->sys->close(repo->lock_fd);
+    repo->lock_fd = -1;
+}
+
+bool tc_repo_is_written(const TcRepository *repo)
+{
+    g_autofree char *path = g_build_filename(repo->path, TC_REPO_LOCK, NULL);
+    struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = WRITER, .l_len = 1 };
+    int fd = repo->sys->open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0);
+    bool is = fd >= 0 && repo->sys->lock(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+
+    if (fd >= 0)
+        repo->sys->close(fd);
+    return is;
+}

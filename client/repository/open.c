@@ -1,0 +1,194 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
+/* client/repository/open.c: repositories are made, opened and brought in order. */
+#include "client/json.h"
+#include "client/repository/repository_internal.h"
+#include "util/file.h"
+#include "util/json.h"
+#include "util/log.h"
+#include "util/range.h"
+#include <errno.h>
+#include <glib/gstdio.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#define FORMAT   "tidemark-repository"
+#define VERSION  1u
+#define FILE_MAX (64u << 10)
+
+/* ---- what a repository says that it is */
+
+static char *file_of(const TcRepository *repo)
+{
+    return g_build_filename(repo->path, TC_REPO_FILE, NULL);
+}
+
+bool tc_repo_is(const char *path)
+{
+    g_autofree char *file = g_build_filename(path, TC_REPO_FILE, NULL);
+
+    return g_file_test(file, G_FILE_TEST_EXISTS);
+}
+
+static bool check(TcRepository *repo, const char *path, json_object *o, GError **error)
+{
+    const char *format = tc_json_string(o, "format"), *id = tc_json_string(o, "id");
+    uint64_t version = tc_json_number(o, "version");
+
+    if (g_strcmp0(format, FORMAT) || !version || !id || !g_uuid_string_is_valid(id))
+        return tc_repo_error_set(error, TC_REPO_ERROR_DAMAGED,
+                                 "'%s' is damaged: it has no format '%s' with a version and an id",
+                                 path, FORMAT);
+    if (version != VERSION)
+        return tm_error_set(error,
+                            "repository '%s' has version %" PRIu64
+                            ", and this program knows version %u only: use a newer one",
+                            repo->path, version, VERSION);
+    repo->id = g_strdup(id);
+    return true;
+}
+
+static bool identify(TcRepository *repo, GError **error)
+{
+    g_autofree char *path = file_of(repo), *text = NULL;
+    g_autoptr(json_object) o = NULL;
+    size_t length;
+
+    if (!tc_repo_is(repo->path))
+        return tm_error_set(error, "'%s' is not a repository: it has no " TC_REPO_FILE, repo->path);
+    if (!tm_file_read(path, FILE_MAX, &text, &length, error))
+        return false;
+    o = tc_repo_parse(text, length, path, error);
+    return o && check(repo, path, o, error);
+}
+
+/* ---- making one */
+
+/* Nothing but what an interrupted attempt leaves. */
+static bool is_empty(const char *path, GError **error)
+{
+    g_autoptr(GDir) dir = g_dir_open(path, 0, error);
+    const char *name;
+
+    while (dir && (name = g_dir_read_name(dir)))
+        if (strcmp(name, TC_REPO_LOCK) && strcmp(name, TC_REPO_FILE TC_REPO_PARTIAL) &&
+            strcmp(name, "lost+found"))
+            return tm_error_set(error,
+                                "'%s' is neither a repository nor an empty directory: it has '%s' "
+                                "and no " TC_REPO_FILE,
+                                path, name);
+    return dir != NULL;
+}
+
+static bool make_directory(const TcRepository *repo, GError **error)
+{
+    if (g_mkdir(repo->path, 0700) == 0)
+        return tc_repo_sync_name(repo->sys, repo->path, error);
+    if (errno == EEXIST)
+        return tc_repo_is(repo->path) || is_empty(repo->path, error);
+    return tm_error_set_errno(error, errno, "Could not create directory '%s'", repo->path);
+}
+
+/* Locked. */
+static bool found(const TcRepository *repo, GError **error)
+{
+    g_autofree char *path = file_of(repo), *id = g_uuid_string_random();
+    g_autofree char *text = g_strdup_printf(
+        "{ \"format\": \"%s\", \"version\": %u, \"id\": \"%s\" }\n", FORMAT, VERSION, id);
+
+    return tc_repo_is(repo->path) ||
+           (is_empty(repo->path, error) && tc_repo_write_file(repo->sys, path, text, error));
+}
+
+/* ---- bringing it in order */
+
+/* What can't be removed stays named, and harms nobody. */
+static void remove_debris(TcRepository *repo)
+{
+    for (guint i = 0; i < repo->debris->len;) {
+        const char *point = repo->debris->pdata[i];
+        g_autofree char *path = g_build_filename(repo->path, point, NULL);
+        g_autoptr(GError) error = NULL;
+
+        if (tc_repo_remove_directory(repo->sys, path, &error)) {
+            tm_log(TM_LOG_INFO, "removed '%s', a point that was never completed", path);
+            g_ptr_array_remove_index(repo->debris, i);
+        } else {
+            tm_log(TM_LOG_WARNING, "what is left of a point that was never completed stays: %s",
+                   error->message);
+            i++;
+        }
+    }
+}
+
+static bool recover(TcRepository *repo, GError **error)
+{
+    g_autofree char *merge = g_build_filename(repo->path, TC_REPO_MERGE, NULL);
+
+    if (g_file_test(merge, G_FILE_TEST_EXISTS))
+        return tm_error_set(error, "repository '%s' has an interrupted merge", repo->path);
+    remove_debris(repo);
+    return true;
+}
+
+/* ---- opening */
+
+/* Each image of a chain takes some descriptors. */
+static void raise_file_limit(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
+static bool is_directory(const TcRepository *repo, GError **error)
+{
+    GStatBuf st;
+
+    if (g_stat(repo->path, &st) < 0)
+        return tm_error_set_errno(error, errno, "Could not open repository '%s'", repo->path);
+    return S_ISDIR(st.st_mode) || tm_error_set(error, "'%s' is not a directory", repo->path);
+}
+
+static bool open_all(TcRepository *repo, const TcRepoOptions *options, GError **error)
+{
+    bool writes = options->use == TC_REPO_ADD || options->use == TC_REPO_CHANGE;
+
+    if (options->create && !make_directory(repo, error))
+        return false;
+    /* Nothing is made in what may be no repository. */
+    if (!is_directory(repo, error) || (!options->create && !identify(repo, error)) ||
+        !tc_repo_lock(repo, options, error) || (options->create && !found(repo, error)))
+        return false;
+    return (repo->id || identify(repo, error)) && tc_repo_scan(repo, error) &&
+           (!writes || recover(repo, error));
+}
+
+TcRepository *tc_repo_open(const char *path, const TcRepoOptions *options, GError **error)
+{
+    g_autoptr(TcRepository) repo = g_new0(TcRepository, 1);
+
+    repo->sys = options->sys ? options->sys : &tm_sys_kernel;
+    repo->path = g_strdup(path);
+    repo->use = options->use;
+    repo->lock_fd = -1;
+    raise_file_limit();
+    return open_all(repo, options, error) ? g_steal_pointer(&repo) : NULL;
+}
+
+void tc_repo_close(TcRepository *repo)
+{
+    if (!repo)
+        return;
+    tc_repo_unlock(repo);
+    g_clear_pointer(&repo->points, g_ptr_array_unref);
+    g_clear_pointer(&repo->damaged, g_ptr_array_unref);
+    g_clear_pointer(&repo->debris, g_ptr_array_unref);
+    g_clear_pointer(&repo->foreign, g_ptr_array_unref);
+    g_free(repo->path);
+    g_free(repo->id);
+    g_free(repo);
+}

@@ -1,0 +1,273 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
+/* client/repository/repository.c: the points of a repository: found, replaced and removed. */
+#include "client/repository/repository.h"
+#include "block/node.h"
+#include "client/repository/repository_internal.h"
+#include "util/range.h"
+#include <errno.h>
+#include <glib/gstdio.h>
+#include <string.h>
+
+const char *tc_repo_path(const TcRepository *repo)
+{
+    return repo->path;
+}
+
+const char *tc_repo_id(const TcRepository *repo)
+{
+    return repo->id;
+}
+
+const TmSys *tc_repo_sys(const TcRepository *repo)
+{
+    return repo->sys;
+}
+
+const GPtrArray *tc_repo_points(const TcRepository *repo)
+{
+    return repo->points;
+}
+
+const GPtrArray *tc_repo_damaged(const TcRepository *repo)
+{
+    return repo->damaged;
+}
+
+const GPtrArray *tc_repo_debris(const TcRepository *repo)
+{
+    return repo->debris;
+}
+
+const GPtrArray *tc_repo_foreign(const TcRepository *repo)
+{
+    return repo->foreign;
+}
+
+char *tc_repo_file(const TcRepository *repo, const char *point, const char *disk,
+                   const char *suffix)
+{
+    g_autofree char *name = disk ? g_strconcat(disk, ".", suffix, NULL) : g_strdup(suffix);
+
+    return g_build_filename(repo->path, point, name, NULL);
+}
+
+/* ---- finding */
+
+TcManifest *tc_repo_point(const TcRepository *repo, const char *name)
+{
+    for (guint i = 0; i < repo->points->len; i++) {
+        TcManifest *m = repo->points->pdata[i];
+
+        if (!strcmp(m->point, name))
+            return m;
+    }
+    return NULL;
+}
+
+static TcManifest *find_time(const TcRepository *repo, uint64_t end)
+{
+    for (guint i = repo->points->len; i-- > 0;) {
+        TcManifest *m = repo->points->pdata[i];
+
+        if (m->instant < end)
+            return m;
+    }
+    return NULL;
+}
+
+/* "it has a, b and c", or the newest of many. Returned. */
+static char *what_there_is(const TcRepository *repo)
+{
+    const guint many = 5;
+    GString *text = g_string_new(NULL);
+    guint n = repo->points->len;
+
+    if (!n)
+        g_string_append(text, "it has no points");
+    for (guint i = n > many ? n - many : 0; i < n; i++)
+        g_string_append_printf(text, "%s%s",
+                               text->len  ? i + 1 == n ? " and " : ", "
+                               : n > many ? "its newest points are "
+                                          : "it has ",
+                               ((TcManifest *)repo->points->pdata[i])->point);
+    return g_string_free(text, FALSE);
+}
+
+static const char *why_damaged(const TcRepository *repo, const char *point)
+{
+    for (guint i = 0; i < repo->damaged->len; i++) {
+        const TcDamaged *d = repo->damaged->pdata[i];
+
+        if (!strcmp(d->point, point))
+            return d->why;
+    }
+    return NULL;
+}
+
+TcManifest *tc_repo_find(const TcRepository *repo, const char *at, GError **error)
+{
+    TcManifest *m = tc_repo_point(repo, at);
+    g_autofree char *there = what_there_is(repo);
+    bool latest = !strcmp(at, "latest");
+    const char *why = why_damaged(repo, at);
+    uint64_t end;
+
+    if (m)
+        return m;
+    if (why) {
+        tc_repo_error_set(error, TC_REPO_ERROR_DAMAGED, "point '%s' is damaged: %s", at, why);
+        return NULL;
+    }
+    if (!latest && !tc_repo_parse_time(at, &end)) {
+        tm_error_set(error,
+                     "repository '%s' has no point '%s', and that is no time, as '2026-11-28 "
+                     "13:00': %s",
+                     repo->path, at, there);
+        return NULL;
+    }
+    m = find_time(repo, latest ? UINT64_MAX : end);
+    if (!m)
+        tm_error_set(error, "repository '%s' has no point %s%s: %s", repo->path,
+                     latest ? "that can be used" : "at or before ", latest ? "" : at, there);
+    return m;
+}
+
+TcManifest *tc_repo_newest(const TcRepository *repo, const char *name)
+{
+    for (guint i = repo->points->len; i-- > 0;)
+        if (tc_manifest_disk(repo->points->pdata[i], name))
+            return repo->points->pdata[i];
+    return NULL;
+}
+
+GPtrArray *tc_repo_children(const TcRepository *repo, const char *point, const char *name)
+{
+    GPtrArray *children = g_ptr_array_new();
+
+    for (guint i = 0; i < repo->points->len; i++) {
+        TcPointDisk *d = tc_manifest_disk(repo->points->pdata[i], name);
+
+        if (d && !g_strcmp0(d->parent, point))
+            g_ptr_array_add(children, repo->points->pdata[i]);
+    }
+    return children;
+}
+
+/* ---- chains */
+
+static bool in_chain(const GPtrArray *chain, const TcManifest *m)
+{
+    return g_ptr_array_find((GPtrArray *)chain, m, NULL);
+}
+
+/* What @disk of the last point of @chain stands on. */
+static TcManifest *step(const TcRepository *repo, const GPtrArray *chain, const TcPointDisk *disk,
+                        GError **error)
+{
+    const char *top = ((TcManifest *)chain->pdata[0])->point;
+    TcManifest *m = tc_repo_point(repo, disk->parent);
+    const TcPointDisk *below = m ? tc_manifest_disk(m, disk->name) : NULL;
+
+    if (!m)
+        tc_repo_error_set(error, TC_REPO_ERROR_DAMAGED,
+                          "disk '%s' of point '%s' stands on point '%s', which %s", disk->name, top,
+                          disk->parent,
+                          why_damaged(repo, disk->parent) ? "is damaged" : "is not there");
+    else if (!below)
+        tc_repo_error_set(error, TC_REPO_ERROR_DAMAGED,
+                          "disk '%s' of point '%s' stands on point '%s', which has no such disk",
+                          disk->name, top, disk->parent);
+    else if (below->size != disk->size)
+        tc_repo_error_set(error, TC_REPO_ERROR_DAMAGED,
+                          "disk '%s' of point '%s' has %" PRIu64 " bytes, and %" PRIu64
+                          " in point '%s', on which it stands",
+                          disk->name, top, disk->size, below->size, m->point);
+    else if (in_chain(chain, m) || chain->len >= BLK_IMAGE_CHAIN_MAX)
+        tc_repo_error_set(error, TC_REPO_ERROR_DAMAGED,
+                          "the chain of disk '%s' of point '%s' is %s", disk->name, top,
+                          in_chain(chain, m) ? "a circle" : "too long");
+    else
+        return m;
+    return NULL;
+}
+
+GPtrArray *tc_repo_chain(const TcRepository *repo, const TcManifest *point, const char *disk,
+                         GError **error)
+{
+    g_autoptr(GPtrArray) chain = g_ptr_array_new();
+    const TcPointDisk *d = tc_manifest_disk(point, disk);
+
+    if (!d) {
+        tm_error_set(error, "point '%s' has no disk '%s'", point->point, disk);
+        return NULL;
+    }
+    g_ptr_array_add(chain, (gpointer)point);
+    while (d->parent) {
+        TcManifest *m = step(repo, chain, d, error);
+
+        if (!m)
+            return NULL;
+        g_ptr_array_add(chain, m);
+        d = tc_manifest_disk(m, disk);
+    }
+    return g_steal_pointer(&chain);
+}
+
+/* ---- changing */
+
+/* The oldest first. */
+static int by_instant(gconstpointer a, gconstpointer b)
+{
+    const TcManifest *const *x = a, *const *y = b;
+
+    if ((*x)->instant != (*y)->instant)
+        return (*x)->instant < (*y)->instant ? -1 : 1;
+    return strcmp((*x)->point, (*y)->point);
+}
+
+void tc_repo_sort(TcRepository *repo)
+{
+    g_ptr_array_sort(repo->points, by_instant);
+}
+
+void tc_repo_add_point(TcRepository *repo, TcManifest *manifest)
+{
+    TcManifest *old = tc_repo_point(repo, manifest->point);
+
+    if (old)
+        g_ptr_array_remove(repo->points, old);
+    g_ptr_array_add(repo->points, manifest);
+    tc_repo_sort(repo);
+}
+
+bool tc_repo_replace(TcRepository *repo, TcManifest *manifest, GError **error)
+{
+    g_autofree char *path = tc_repo_file(repo, manifest->point, NULL, TC_MANIFEST_NAME);
+    g_autofree char *text = tc_manifest_text(manifest);
+
+    if (!tc_repo_write_file(repo->sys, path, text, error))
+        return false;
+    tc_repo_add_point(repo, manifest);
+    return true;
+}
+
+bool tc_repo_remove(TcRepository *repo, const char *point, GError **error)
+{
+    g_autofree char *path = g_build_filename(repo->path, point, NULL);
+    g_autofree char *manifest = tc_repo_file(repo, point, NULL, TC_MANIFEST_NAME);
+    g_autofree char *partial = tc_repo_file(repo, point, NULL, TC_MANIFEST_PARTIAL);
+    TcManifest *m;
+
+    if (!tc_point_check_name("point", point, error))
+        return false;
+    if (repo->sys->rename(manifest, partial) < 0 && errno != ENOENT)
+        return tm_error_set_errno(error, errno, "Could not remove '%s'", manifest);
+    if (!tc_repo_sync_name(repo->sys, manifest, error) ||
+        !tc_repo_remove_directory(repo->sys, path, error))
+        return false;
+    m = tc_repo_point(repo, point);
+    if (m)
+        g_ptr_array_remove(repo->points, m);
+    return true;
+}

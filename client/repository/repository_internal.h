@@ -1,0 +1,55 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
+/* client/repository/repository_internal.h: what the files of a repository share.
+ *
+ * Threads: main. */
+#pragma once
+#include "client/repository/repository.h"
+
+#define TC_REPO_FILE     "tidemark-repository.json"
+#define TC_REPO_LOCK     "lock"
+#define TC_REPO_MERGE    "merge.json"
+#define TC_REPO_PARTIAL  ".partial" /* of a file that is to be renamed to its name */
+#define TC_REPO_VERIFIED "verified.json"
+
+struct TcRepository {
+    const TmSys *sys;
+    char *path, *id;
+    TcRepoUse use;
+    int lock_fd;
+    GPtrArray *points, *damaged, *debris, *foreign;
+};
+
+/* ---- lock.c */
+
+/* repo->lock_fd, or an error that says who has it. */
+bool tc_repo_lock(TcRepository *repo, const TcRepoOptions *options, GError **error);
+void tc_repo_unlock(TcRepository *repo);
+
+/* ---- files.c */
+
+/* Whether it can be a file of a point. */
+bool tc_repo_is_own_file(const char *name);
+/* Of what was made, renamed or removed. */
+bool tc_repo_sync_name(const TmSys *sys, const char *path, GError **error);
+
+/* Writes it as a whole: another file, sync, rename, sync of the name. */
+bool tc_repo_write_file(const TmSys *sys, const char *path, const char *text, GError **error);
+/* Removes the directory of a point that has no manifest, if it has nothing but what is ours. */
+bool tc_repo_remove_directory(const TmSys *sys, const char *path, GError **error);
+
+/* ---- scan.c */
+
+/* Fills points, damaged, debris and foreign anew. */
+bool tc_repo_scan(TcRepository *repo, GError **error);
+
+/* ---- time.c */
+
+/* *end: ns since 1970 after the day, minute or second that @text names. */
+bool tc_repo_parse_time(const char *text, uint64_t *end);
+
+/* ---- repository.c */
+
+void tc_repo_sort(TcRepository *repo);
+/* Its manifest is on the medium. @manifest is taken, and replaces one of the same name. */
+void tc_repo_add_point(TcRepository *repo, TcManifest *manifest);

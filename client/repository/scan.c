@@ -1,0 +1,151 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
+/* client/repository/scan.c: what there is in a repository's directory.
+ *
+ * A directory with a manifest is a point, or a damaged one. One that has only the manifest's
+ * partial file, or nothing, is what an interrupted command left. One that has images and neither
+ * has lost its manifest. Links are followed nowhere. */
+#include "client/repository/repository_internal.h"
+#include "util/file.h"
+#include <errno.h>
+#include <glib/gstdio.h>
+#include <string.h>
+
+#define MANIFEST_MAX (UINT64_C(16) << 20)
+
+static void damaged_free(void *data)
+{
+    TcDamaged *d = data;
+
+    g_free(d->point);
+    g_free(d->why);
+    g_free(d);
+}
+
+static void add_damaged(TcRepository *repo, const char *point, const char *why)
+{
+    TcDamaged *d = g_new0(TcDamaged, 1);
+
+    d->point = g_strdup(point);
+    d->why = g_strdup(why);
+    g_ptr_array_add(repo->damaged, d);
+}
+
+static bool is_kind(const char *path, mode_t kind)
+{
+    GStatBuf st;
+
+    return g_lstat(path, &st) == 0 && (st.st_mode & S_IFMT) == kind;
+}
+
+static bool exists(const TcRepository *repo, const char *point, const char *name)
+{
+    g_autofree char *path = g_build_filename(repo->path, point, name, NULL);
+    GStatBuf st;
+
+    return g_lstat(path, &st) == 0;
+}
+
+/* The manifest, or why there is none. */
+static TcManifest *load(const TcRepository *repo, const char *point, GError **error)
+{
+    g_autofree char *path = tc_repo_file(repo, point, NULL, TC_MANIFEST_NAME);
+    g_autofree char *text = NULL;
+    size_t length;
+
+    if (!is_kind(path, S_IFREG)) {
+        tc_repo_error_set(error, TC_REPO_ERROR_DAMAGED, "'%s' is not a regular file", path);
+        return NULL;
+    }
+    return tm_file_read(path, MANIFEST_MAX, &text, &length, error)
+               ? tc_manifest_parse(text, length, path, point, error)
+               : NULL;
+}
+
+/* Of a directory without a manifest. */
+static void sort_out(TcRepository *repo, const char *point)
+{
+    g_autofree char *path = g_build_filename(repo->path, point, NULL);
+    g_autoptr(GDir) dir = g_dir_open(path, 0, NULL);
+    bool empty = true, ours = false;
+    const char *name;
+
+    while (dir && (name = g_dir_read_name(dir))) {
+        empty = false;
+        ours = ours || tc_repo_is_own_file(name);
+    }
+    if (exists(repo, point, TC_MANIFEST_PARTIAL) || (dir && empty))
+        g_ptr_array_add(repo->debris, g_strdup(point));
+    else if (!dir || ours)
+        add_damaged(repo, point, dir ? "it has no " TC_MANIFEST_NAME : "it can't be read");
+    else
+        g_ptr_array_add(repo->foreign, g_strdup(point));
+}
+
+static void take_point(TcRepository *repo, const char *point)
+{
+    g_autoptr(GError) error = NULL;
+    TcManifest *manifest;
+
+    if (!exists(repo, point, TC_MANIFEST_NAME)) {
+        sort_out(repo, point);
+        return;
+    }
+    manifest = load(repo, point, &error);
+    if (manifest)
+        g_ptr_array_add(repo->points, manifest);
+    else
+        add_damaged(repo, point, error->message);
+}
+
+static void take(TcRepository *repo, const char *name)
+{
+    static const char *const ours[] = { TC_REPO_FILE,  TC_REPO_FILE TC_REPO_PARTIAL,  TC_REPO_LOCK,
+                                        TC_REPO_MERGE, TC_REPO_MERGE TC_REPO_PARTIAL, NULL };
+    g_autofree char *path = g_build_filename(repo->path, name, NULL);
+
+    if (is_kind(path, S_IFDIR) && tc_point_check_name("point", name, NULL))
+        take_point(repo, name);
+    else if (!g_strv_contains(ours, name))
+        g_ptr_array_add(repo->foreign, g_strdup(name));
+}
+
+static int by_text(gconstpointer a, gconstpointer b)
+{
+    const char *const *x = a, *const *y = b;
+
+    return strcmp(*x, *y);
+}
+
+static int by_point(gconstpointer a, gconstpointer b)
+{
+    const TcDamaged *const *x = a, *const *y = b;
+
+    return strcmp((*x)->point, (*y)->point);
+}
+
+static void renew(GPtrArray **array, GDestroyNotify destroy)
+{
+    g_clear_pointer(array, g_ptr_array_unref);
+    *array = g_ptr_array_new_with_free_func(destroy);
+}
+
+bool tc_repo_scan(TcRepository *repo, GError **error)
+{
+    g_autoptr(GDir) dir = g_dir_open(repo->path, 0, error);
+    const char *name;
+
+    if (!dir)
+        return false;
+    renew(&repo->points, (GDestroyNotify)tc_manifest_free);
+    renew(&repo->damaged, damaged_free);
+    renew(&repo->debris, g_free);
+    renew(&repo->foreign, g_free);
+    while ((name = g_dir_read_name(dir)))
+        take(repo, name);
+    tc_repo_sort(repo);
+    g_ptr_array_sort(repo->damaged, by_point);
+    g_ptr_array_sort(repo->debris, by_text);
+    g_ptr_array_sort(repo->foreign, by_text);
+    return true;
+}
