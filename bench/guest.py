@@ -113,10 +113,10 @@ class Way:
         finally:
             self.finish()
 
-    def guest(self, depth, order, seed):
+    def guest(self, depth, order, seed, seconds=None):
         before = self.cpu()
-        done = subprocess.run([self.bench.walker, "guest", self.server.uri, str(self.bench.options.seconds), str(depth),
-                               str(seed), order], capture_output=True, text=True, timeout=load.TIMEOUT)
+        done = subprocess.run([self.bench.walker, "guest", self.server.uri, str(seconds or self.bench.options.seconds),
+                               str(depth), str(seed), order], capture_output=True, text=True, timeout=load.TIMEOUT)
         if done.returncode != 0:
             raise RuntimeError("%s: %s" % (self.column, done.stderr.strip()))
         found = json.loads(done.stdout)
@@ -153,12 +153,12 @@ class Way:
 
     def measure(self, order, depth):
         seeds = iter(range(self.bench.count * 100, 1 << 30))
-        once = order if order == "64k" else "once"
+        once = "64k-once" if order == "64k" else "once"
         subprocess.run(["sync", "-f", self.dir], check=True)
         plain, plain_once = (self.guest(depth, o, next(seeds)) for o in (order, once))
         with self.backup():
             first = self.guest(depth, once, next(seeds))
-            load.walk(self.bench.walker, self.server, "dirty", self.size // 65536, 65536)
+            self.guest(32, "64k-once", 0, load.TIMEOUT)
             idle = self.guest(depth, order, next(seeds))
         with self.backup():
             read = self.while_read(lambda: self.guest(depth, order, next(seeds)))

@@ -12,7 +12,8 @@
  *   walk guest URI SECONDS [DEPTH [SEED [ORDER]]]
  *                                 writes, and how long they took: percentiles, and when those ended
  *                                 that took long, and how many us they took. ORDER: 4k at random
- *                                 places; once: at most one in 64 KiB; 64k: one after the other
+ *                                 places; once: at most one in 64 KiB; 64k: one after the other,
+ *                                 64k-once: up to the end
  *   walk extents URI CONTEXT [N]  walks over CONTEXT from end to end, N times
  *
  * Prints one JSON object. Places come from a fixed seed: every server meets the same ones. */
@@ -214,9 +215,10 @@ static int guest_next(const char *order, uint64_t size, uint64_t n, uint64_t *se
     uint64_t clusters = size / CLUSTER;
 
     *length = BLOCK;
-    if (!strcmp(order, "64k")) {
+    if (!strncmp(order, "64k", 3)) {
         *length = CLUSTER;
         *offset = n % clusters * CLUSTER;
+        return n < clusters || strcmp(order, "64k-once");
     } else if (!strcmp(order, "once")) {
         /* A prime that divides no such number of clusters: each comes once. */
         *offset = (n * 7919 + *seed) % clusters * CLUSTER;
