@@ -89,6 +89,10 @@ typedef struct BlkBuiltin {
      * where -EAGAIN has the blocking callbacks do it. false: they do it now. Doesn't wait. Any
      * thread. NULL: it has none. */
     bool (*start)(void *handle, BlkAio *aio);
+    /* Does what a write to the range needs done before it, as far as that does not wait; then map
+     * shows what is left to the blocking callbacks. In flight, on the fast lane. NULL: nothing
+     * is. */
+    void (*before_write)(void *handle, uint64_t offset, uint64_t length);
     /* What is under way, or will be, is to end soon, be it with an error. NULL: it does. Main
      * thread. */
     void (*hurry)(void *handle);

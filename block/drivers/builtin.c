@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/drivers/builtin.c: the table of the built-in drivers. A new one is entered here and in
  * drivers.h. */
+#include "block/drivers/copy_before_write/cbw.h"
 #include "block/drivers/drivers.h"
 #include "block/drivers/nbd/nbd.h"
 
@@ -11,7 +12,7 @@ const BlkBuiltin blk_builtins[] = {
     { &blk_driver_blkdebug, BLK_ROLE_FILTER, .fails = true, .permit = blk_blkdebug_permit },
     { &blk_driver_compress, BLK_ROLE_FILTER },
     { &blk_driver_copy_before_write, BLK_ROLE_FILTER, .others = BLK_ROLE_TARGET, .guards = true,
-      .grows = true, .stateful = true },
+      .grows = true, .stateful = true, .before_write = blk_cbw_before_write },
     { &blk_driver_file, .locks = &blk_locks_file },
     { &blk_driver_host_device, .locks = &blk_locks_file },
     { &blk_driver_nbd, .remote = true, .start = blk_nbd_start, .hurry = blk_nbd_hurry,

@@ -17,7 +17,8 @@
 #include <errno.h>
 #include <string.h>
 
-#define GRANULE (UINT64_C(64) << 10)
+#define GRANULE      12u                 /* bytes, as a shift, */
+#define GRANULES_MAX (UINT64_C(1) << 32) /* unless there were more of them than that */
 
 struct BlkScratchBudget {
     int refs;       /* atomic */
@@ -29,9 +30,11 @@ typedef struct Scratch {
     const TmSys *sys;
     int fd;
     uint64_t size;
+    unsigned shift;           /* a granule is 1 << shift bytes */
     BlkScratchBudget *budget; /* a reference; changes before the first write only */
-    pthread_mutex_t lock;     /* guards taken; a leaf */
-    uint8_t *taken;           /* a bit for each granule */
+    pthread_mutex_t lock;     /* guards the rest; a leaf */
+    uint8_t *taken;           /* a bit for each granule; untouched ones cost no memory */
+    uint64_t count;           /* of them that are taken */
 } Scratch;
 
 /* ---- the budget */
@@ -84,14 +87,26 @@ void blk_scratch_share(BlkNode *node, BlkScratchBudget *budget)
 
 /* ---- granules; under the lock */
 
+static uint64_t bytes_of(const Scratch *s, uint64_t granules)
+{
+    return granules << s->shift;
+}
+
+/* One past the last granule that [.., @end) touches. */
+static uint64_t granules_up(const Scratch *s, uint64_t end)
+{
+    return end ? ((end - 1) >> s->shift) + 1 : 0;
+}
+
 static bool is_taken(const Scratch *s, uint64_t granule)
 {
     return s->taken[granule / 8] >> (granule % 8) & 1;
 }
 
-static void flip(Scratch *s, uint64_t granule)
+static void set_taken(Scratch *s, uint64_t granule, bool taken)
 {
     s->taken[granule / 8] ^= (uint8_t)(1u << (granule % 8));
+    s->count += taken ? 1 : UINT64_MAX;
 }
 
 /* ---- life */
@@ -115,12 +130,22 @@ static int open_file(const TmSys *sys, const char *directory)
     return ret;
 }
 
+static unsigned shift_for(uint64_t size)
+{
+    unsigned shift = GRANULE;
+
+    while (size >> shift >= GRANULES_MAX)
+        shift++;
+    return shift;
+}
+
 static int scratch_open(struct tidemark_node *node, void **handle)
 {
     const char *directory = blk_host.option_string(node, "directory");
     uint64_t size = blk_host.option_uint(node, "size");
     const TmSys *sys = blk_host_sys(node);
-    uint8_t *taken = g_try_malloc0(size / GRANULE / 8 + 1);
+    unsigned shift = shift_for(size);
+    uint8_t *taken = g_try_malloc0((size >> shift) / 8 + 1);
     int fd = taken ? open_file(sys, directory) : -ENOMEM;
     Scratch *s;
 
@@ -137,7 +162,7 @@ static int scratch_open(struct tidemark_node *node, void **handle)
         return fd;
     }
     s = g_new0(Scratch, 1);
-    *s = (Scratch){ .sys = sys, .fd = fd, .size = size, .taken = taken };
+    *s = (Scratch){ .sys = sys, .fd = fd, .size = size, .shift = shift, .taken = taken };
     s->budget = blk_scratch_budget_new(blk_host.option_uint(node, "max-size"));
     pthread_mutex_init(&s->lock, NULL);
     *handle = s;
@@ -148,10 +173,7 @@ static void scratch_close(void *handle)
 {
     Scratch *s = handle;
 
-    for (uint64_t i = 0; i <= (s->size - 1) / GRANULE && s->size; i++) {
-        if (is_taken(s, i))
-            give_back(s->budget, GRANULE);
-    }
+    give_back(s->budget, bytes_of(s, s->count));
     s->sys->close(s->fd);
     blk_scratch_budget_unref(s->budget);
     pthread_mutex_destroy(&s->lock);
@@ -168,7 +190,7 @@ static int scratch_get_info(void *handle, struct tidemark_info *info)
     info->request_alignment = 1;
     info->preferred_block = 0;
     info->allocated = UINT64_MAX;
-    info->cluster_size = GRANULE;
+    info->cluster_size = UINT32_C(1) << s->shift;
     return 0;
 }
 
@@ -176,18 +198,18 @@ static int scratch_get_info(void *handle, struct tidemark_info *info)
 
 static int take(Scratch *s, uint64_t offset, uint64_t length)
 {
-    uint64_t first = offset / GRANULE, end = (offset + length - 1) / GRANULE + 1, n = 0;
+    uint64_t first = offset >> s->shift, end = granules_up(s, offset + length), n = 0;
     TM_GUARD(&s->lock);
 
     for (uint64_t i = first; i < end; i++)
         n += !is_taken(s, i);
     if (!n)
         return 0;
-    if (!spend(s->budget, n * GRANULE))
+    if (!spend(s->budget, bytes_of(s, n)))
         return -ENOSPC;
     for (uint64_t i = first; i < end; i++) {
         if (!is_taken(s, i))
-            flip(s, i);
+            set_taken(s, i, true);
     }
     return 0;
 }
@@ -195,13 +217,19 @@ static int take(Scratch *s, uint64_t offset, uint64_t length)
 /* How far from @offset on all is taken, or nothing. */
 static uint64_t run(Scratch *s, uint64_t offset, uint64_t length, bool *taken)
 {
-    uint64_t granule = offset / GRANULE, end = offset + length;
+    uint64_t granule = offset >> s->shift, end = offset + length;
     TM_GUARD(&s->lock);
 
-    *taken = is_taken(s, granule);
-    while (++granule * GRANULE < end && is_taken(s, granule) == *taken)
-        continue;
-    return tm_min(granule * GRANULE, end) - offset;
+    *taken = is_taken(s, granule++);
+    while (bytes_of(s, granule) < end) {
+        if (granule % 8 == 0 && s->taken[granule / 8] == (*taken ? 0xff : 0))
+            granule += 8;
+        else if (is_taken(s, granule) == *taken)
+            granule++;
+        else
+            break;
+    }
+    return tm_min(bytes_of(s, granule), end) - offset;
 }
 
 static int scratch_map(void *handle, uint64_t offset, uint64_t length, uint32_t purpose,
@@ -243,17 +271,17 @@ static int scratch_discard(void *handle, uint64_t offset, uint64_t length)
 {
     Scratch *s = handle;
     uint64_t end = offset + length;
-    uint64_t last = end == s->size ? (end + GRANULE - 1) / GRANULE : end / GRANULE;
+    uint64_t last = end == s->size ? granules_up(s, end) : end >> s->shift;
     int ret = punch(s, offset, length);
 
     if (ret < 0)
         return ret == -EOPNOTSUPP ? -ENOTSUP : ret;
     TM_GUARD(&s->lock);
-    for (uint64_t i = (offset + GRANULE - 1) / GRANULE; i < last; i++) {
+    for (uint64_t i = granules_up(s, offset); i < last; i++) {
         if (!is_taken(s, i))
             continue;
-        flip(s, i);
-        give_back(s->budget, GRANULE);
+        set_taken(s, i, false);
+        give_back(s->budget, bytes_of(s, 1));
     }
     return 0;
 }

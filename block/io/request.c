@@ -180,7 +180,7 @@ static void aio_done(BlkAio *aio, int64_t result)
 
 static int to_medium(BlkRequest *r, BlkNode *node, const struct tidemark_mapping *m)
 {
-    if (!(node->info_flags & TIDEMARK_INFO_IO_URING))
+    if (r->at_once || !(node->info_flags & TIDEMARK_INFO_IO_URING))
         return CONTINUE;
     start_clock(r);
     r->aio = (BlkAio){
@@ -253,7 +253,7 @@ static int descriptor_io(BlkRequest *r, BlkNode *node, const struct tidemark_map
 /* The driver completes it later. */
 static int to_driver(BlkRequest *r, BlkNode *node, uint64_t offset)
 {
-    if (r->flags & TIDEMARK_FUA)
+    if (r->at_once || r->flags & TIDEMARK_FUA)
         return CONTINUE;
     r->aio = (BlkAio){
         .op = r->op == BLK_OP_READ ? BLK_AIO_READ : BLK_AIO_WRITE,
@@ -292,8 +292,11 @@ static int fast_lane(BlkRequest *r)
     for (;;) {
         struct tidemark_mapping m;
 
-        if ((node->driver->flags & TIDEMARK_DRIVER_SERIALIZED) || !hop_enter(r, node, offset) ||
-            blk_node_map(node, offset, r->length, purpose, &m) < 0)
+        if ((node->driver->flags & TIDEMARK_DRIVER_SERIALIZED) || !hop_enter(r, node, offset))
+            return CONTINUE;
+        if (r->op == BLK_OP_WRITE && node->builtin->before_write)
+            node->builtin->before_write(node->handle, offset, r->length);
+        if (blk_node_map(node, offset, r->length, purpose, &m) < 0)
             return CONTINUE;
         if (m.length < r->length) {
             r->sent = m.length;
@@ -390,6 +393,7 @@ static int submit(BlkNode *node, BlkRequest *r)
     r->passed[0] = NULL;
     r->took = 0;
     r->waiter.go = may_go;
+    r->at_once = false;
     r->sampled = (r->op == BLK_OP_READ || r->op == BLK_OP_WRITE) &&
                  !__atomic_load_n(&node->traffic->throttles, __ATOMIC_RELAXED);
     r->began = r->sampled
@@ -403,6 +407,26 @@ int blk_submit(BlkNode *node, BlkRequest *r)
 {
     r->user = NULL;
     return submit(node, r);
+}
+
+int blk_try(BlkNode *node, BlkOp op, void *buf, uint64_t offset, uint64_t length)
+{
+    BlkRequest r = { .op = op,
+                     .offset = offset,
+                     .length = length,
+                     .buf = buf,
+                     .node = node,
+                     .sampled = true,
+                     .at_once = true };
+    int ret;
+
+    r.began =
+        blk_counters_begin(&node->counters, op == BLK_OP_READ ? BLK_COUNT_READ : BLK_COUNT_WRITE);
+    ret = fast_lane(&r);
+    if (ret == 0)
+        hops_count(&r, 0, true);
+    hops_leave(&r, op == BLK_OP_WRITE && r.n_hops);
+    return ret == 0 ? 0 : -EAGAIN;
 }
 
 static int try_send(BlkRequest *r, BlkNode *node)

@@ -63,6 +63,7 @@ struct BlkRequest {
     size_t sent;                       /* SEND */
     uint64_t began;                    /* 0: it is not timed */
     bool sampled; /* if it completes at once, it stands for others (block/counters.h) */
+    bool at_once; /* or not at all */
     struct {
         uint64_t done, size; /* bytes so far; of the next piece */
         BlkRequest *next;
@@ -76,6 +77,10 @@ struct BlkRequest {
  * Errors: as the blocking calls of block/node.h. Any thread. Call blk_engine_kick() after a
  * batch. */
 int blk_submit(BlkNode *node, BlkRequest *request);
+
+/* Reads or writes at once, from or to the page cache, or not at all: 0 or -EAGAIN, and then some of
+ * it may have been done. Any thread. */
+int blk_try(BlkNode *node, BlkOp op, void *buf, uint64_t offset, uint64_t length);
 
 /* Sends of a range as much as @socket takes, from the page cache to the socket. Never waits for the
  * medium; for the socket only if that blocks. Returns bytes, more than none, or

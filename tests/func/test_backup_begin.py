@@ -560,7 +560,7 @@ def in_use(tmp):
 def scratch_node(tmp):
     "a scratch node reads as zeroes where nothing was written, has a bound, and its file has no name"
     where = scratch(tmp)["directory"]
-    with Daemon(tmp, "--blockdev", "driver=scratch,node-name=disk0,discard=unmap,size=%d,max-size=131072,directory=%s"
+    with Daemon(tmp, "--blockdev", "driver=scratch,node-name=disk0,discard=unmap,size=%d,max-size=8192,directory=%s"
                 % (SIZE + 512, where), "--export", "type=nbd,id=e,node-name=disk0,name=disk0,writable=on") as d:
         equal(os.listdir(where), [])
         h = d.nbd(contexts=["base:allocation"])
@@ -571,7 +571,7 @@ def scratch_node(tmp):
         equal(raises(nbd.Error, h.pwrite, b"c", MIB).errno, "ENOSPC")
         equal(h.pread(1536, 512), bytes(488) + b"b" * 512 + bytes(536))
         equal(h.pread(512, SIZE), b"a" * 512)
-        equal(extents(h, "base:allocation"), [(0, 65536, 0), (65536, SIZE - 65536, 3), (SIZE, 512, 0)])
+        equal(extents(h, "base:allocation"), [(0, 4096, 0), (4096, SIZE - 4096, 3), (SIZE, 512, 0)])
         h.zero(512, 1000)
         equal(h.pread(2048, 0), bytes(2048))
         h.trim(512, SIZE)

@@ -87,9 +87,15 @@ def made(path):
     return data
 
 
+def forget(path):
+    """Its pages leave the page cache."""
+    with open(path, "rb") as f:
+        os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 @test(needs=["mkfs.xfs"])
 def by_reference(tmp):
-    "what is on the medium is kept by reference, and read as it was; what was written again after it is not shared"
+    "what is on the medium alone is kept by reference, and read as it was; what was written again after it is not shared"
     with Xfs(tmp) as xfs:
         path = os.path.join(xfs, "disk0.img")
         before = made(path)
@@ -98,6 +104,7 @@ def by_reference(tmp):
             begin(d, xfs)
             equal(shared(path), {})
             last = SIZE // CLUSTER
+            forget(path)
             for cluster in (0, 40, 100):  # far apart: a page of the page cache can be large
                 h.pwrite(b"new" * 1000, cluster * CLUSTER + 5000)
             h.pwrite(b"end", SIZE - 3)
@@ -131,6 +138,26 @@ def dirty_pages(tmp):
             for cluster in range(128):
                 h.pwrite(b"again", cluster * CLUSTER)
             equal(shared(path), {})
+            equal(image_of(d, "instant") == before, True, "the instant has changed")
+            h.shutdown()
+            d.qmp("backup-end", id="b", success=False)
+
+
+@test(needs=["mkfs.xfs"])
+def cached_pages(tmp):
+    "what is in the page cache is copied from there, no more than is overwritten"
+    with Xfs(tmp) as xfs:
+        path = os.path.join(xfs, "disk0.img")
+        before = made(path)
+        with Daemon(tmp, *disk(tmp, "disk0", path=path)) as d:
+            h = d.nbd()
+            begin(d, xfs)
+            for cluster in range(0, 128, 4):
+                h.pwrite(b"new", cluster * CLUSTER)
+            equal(shared(path), {})
+            backup = d.qmp("query-backups")[0]
+            equal(backup["disks"][0]["copied-before-writes"], 32 * 4 * KIB)
+            equal(backup["scratch"]["used"], 32 * 4 * KIB)
             equal(image_of(d, "instant") == before, True, "the instant has changed")
             h.shutdown()
             d.qmp("backup-end", id="b", success=False)

@@ -23,6 +23,7 @@ static struct {
     int lseeks, syncs;                                                /* atomic counts */
     int read_error, write_error, sync_error, zero_error, punch_error; /* errno, 0: none */
     bool refuse_write_open;
+    bool not_cached; /* what would have to wait for the medium does */
     void (*before_fallocate)(void);
     void (*before_lseek)(void);
     void (*after_lseek)(void);
@@ -52,6 +53,8 @@ static ssize_t fake_preadv2(int fd, const struct iovec *iov, int n, off_t offset
 
     if (fake.before_read)
         fake.before_read(offset);
+    if (fake.not_cached && flags & RWF_NOWAIT && fails(EAGAIN))
+        return -1;
     got = fails(fake.read_error) ? -1 : tm_sys_kernel.preadv2(fd, iov, n, offset, flags);
     if (fake.after_read && got > 0)
         fake.after_read(offset, (size_t)got);

@@ -10,6 +10,7 @@
 #include "drivers_util.h"
 
 #include <pthread.h>
+#include <stdio.h>
 
 #define SIZE    (6 * MIB + 5 * KIB) /* the last cluster is a part of one */
 #define CLUSTER (64 * KIB)
@@ -87,6 +88,9 @@ static void *write_on(void *opaque)
 
         memset(buf, (int)(next(&seed) % 255) + 1, length);
         ret = do_request(guest->user, op, buf, offset, length);
+        if (ret < 0)
+            fprintf(stderr, "# request %d at %ju: %s\n", (int)op, (uintmax_t)offset,
+                    tm_strerror(-ret));
         __atomic_add_fetch(ret == 0 ? &guest->writes : &guest->errors, 1, __ATOMIC_RELAXED);
     }
     g_free(buf);
@@ -147,6 +151,13 @@ static void open_disks(void)
     target =
         add("{'driver':'file','node-name':'target','filename':'%s/target','discard':'unmap'}", dir);
     fill(disk);
+}
+
+static BlkNode *scratch_of(uint64_t max_size)
+{
+    return add("{'driver':'scratch','node-name':'scratch','directory':'%s','size':%ju,"
+               "'max-size':%ju,'discard':'unmap'}",
+               dir, (uintmax_t)SIZE, (uintmax_t)max_size);
 }
 
 static BlkNode *new_filter(const BlkCbwOptions *options)
@@ -295,6 +306,8 @@ START_TEST(the_snapshot_is_the_disk_at_the_instant)
     Guest guest;
 
     open_disks();
+    if (_i & 2)
+        target = scratch_of(0);
     set = blk_node_bitmaps(disk);
     bmp_set_change_begin(&set, 1);
     bitmap = bmp_set_add(set, "b", &(BmpAddOptions){ .granularity = 512 }, NULL);
@@ -302,12 +315,108 @@ START_TEST(the_snapshot_is_the_disk_at_the_instant)
     ck_assert_int_eq(blk_node_pread(disk, before, 0, SIZE), 0);
     guest_start(&guest, disk);
     for (unsigned i = 0; i < 12; i++)
-        one_round(&guest, model, _i ? 30 : 0, &seed);
+        one_round(&guest, model, _i & 1 ? 30 : 0, &seed);
     guest_stop(&guest);
     ck_assert_uint_eq(guest.errors, 0);
     check_marks(bitmap, before);
     bmp_bitmap_unref(bitmap);
     close_graph();
+}
+END_TEST
+
+/* ---- who copies, and how much */
+
+/* A write of a block by a user of the disk; whether it completed at once. */
+static bool write_block(BlkUser *user, uint64_t offset)
+{
+    uint8_t block[512];
+    BlkRequest r = { .op = BLK_OP_WRITE, .offset = offset, .length = sizeof(block), .buf = block };
+
+    memset(block, 255, sizeof(block));
+    if (fake.not_cached) {
+        ck_assert_int_eq(do_request(user, BLK_OP_WRITE, block, offset, sizeof(block)), 0);
+        return false;
+    }
+    return blk_user_submit(user, &r) == 0;
+}
+
+static void check_kept(BlkNode *filter, uint64_t before_writes, uint64_t data)
+{
+    BlkCbwStats stats;
+
+    blk_cbw_stats(filter, &stats);
+    ck_assert_uint_eq(stats.before_writes, before_writes);
+    ck_assert_uint_eq(stats.copied.data, data);
+}
+
+static BlkNode *begin_block_by_block(uint64_t max_size, BlkUser **user)
+{
+    BlkNode *filter;
+
+    open_disks();
+    target = scratch_of(max_size);
+    filter = new_filter(&(BlkCbwOptions){ .timeout = 30 });
+    ck_assert_uint_eq(blk_cbw_cluster_size(filter), 4 * KIB);
+    *user = blk_node_use(disk, "a guest", BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE, BLK_PERM_ALL,
+                         NULL);
+    ck_assert_ptr_nonnull(*user);
+    blk_user_follow(*user);
+    insert(filter);
+    return filter;
+}
+
+static void end_block_by_block(BlkNode *filter, BlkUser *user)
+{
+    end(filter);
+    blk_node_release(user);
+    close_graph();
+}
+
+START_TEST(a_write_copies_what_it_covers_on_its_own_thread)
+{
+    uint8_t got[8 * KIB], model[8 * KIB];
+    BlkUser *user;
+    BlkNode *filter = begin_block_by_block(0, &user);
+
+    ck_assert_int_eq(blk_node_pread(disk, model, 0, sizeof(model)), 0);
+    ck_assert(write_block(user, 4 * KIB - 100));
+    check_kept(filter, 8 * KIB, 8 * KIB);
+    ck_assert_int_eq(blk_node_pread(target, got, 0, sizeof(got)), 0);
+    compare(got, model, 0, sizeof(got));
+    ck_assert(write_block(user, 4 * KIB)); /* it has been */
+    check_kept(filter, 8 * KIB, 8 * KIB);
+    ck_assert(write_block(user, MIB + 64 * KIB)); /* a hole */
+    check_kept(filter, 12 * KIB, 8 * KIB);
+    end_block_by_block(filter, user);
+}
+END_TEST
+
+START_TEST(a_worker_takes_neighbours_along)
+{
+    BlkUser *user;
+    BlkNode *filter = begin_block_by_block(0, &user);
+
+    fake.not_cached = true;
+    write_block(user, 3 * 64 * KIB + 5000);
+    check_kept(filter, 64 * KIB, 64 * KIB);
+    fake.not_cached = false;
+    ck_assert(write_block(user, 3 * 64 * KIB));
+    check_kept(filter, 64 * KIB, 64 * KIB);
+    end_block_by_block(filter, user);
+}
+END_TEST
+
+START_TEST(neighbours_are_left_where_there_is_no_room)
+{
+    BlkUser *user;
+    BlkNode *filter = begin_block_by_block(8 * KIB, &user);
+    BlkCbwStats stats;
+
+    fake.not_cached = true;
+    write_block(user, 3 * 64 * KIB + 5000);
+    blk_cbw_stats(filter, &stats);
+    ck_assert_uint_eq(stats.before_writes, 4 * KIB);
+    end_block_by_block(filter, user);
 }
 END_TEST
 
@@ -403,9 +512,12 @@ int main(void)
 
     tcase_set_timeout(tc, 60);
     tcase_add_test(tc, runs_of_clusters);
+    tcase_add_test(tc, a_write_copies_what_it_covers_on_its_own_thread);
+    tcase_add_test(tc, a_worker_takes_neighbours_along);
+    tcase_add_test(tc, neighbours_are_left_where_there_is_no_room);
     tcase_add_test(tc, all_filters_are_put_in_or_none);
     tcase_add_test(tc, a_read_that_a_write_overtakes_is_of_the_instant);
-    tcase_add_loop_test(tc, the_snapshot_is_the_disk_at_the_instant, 0, 2);
+    tcase_add_loop_test(tc, the_snapshot_is_the_disk_at_the_instant, 0, 4);
     suite_add_tcase(suite, tc);
     srunner_run_all(runner, CK_ENV);
     failed = srunner_ntests_failed(runner);

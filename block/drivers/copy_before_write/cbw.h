@@ -69,6 +69,9 @@ typedef struct BlkCbwStats {
 } BlkCbwStats;
 void blk_cbw_stats(BlkNode *filter, BlkCbwStats *stats);
 
+/* As before_write of the driver interface. */
+void blk_cbw_before_write(void *handle, uint64_t offset, uint64_t length);
+
 /* ---- the disk at the instant, for snapshot-access; blocking lane. -ENOTSUP: the node is no such
  * filter; -EACCES: some of the range was released, or the snapshot is broken. */
 /* The disk may have grown since. @other: the answer if the node is no such filter. Any thread. */

@@ -95,7 +95,9 @@ static void change(uint64_t *words, uint64_t first, uint64_t end, bool value)
         uint64_t stop = MIN(end, (first / WORD + 1) * WORD), n = stop - first;
         uint64_t bits = (n == WORD ? UINT64_MAX : (UINT64_C(1) << n) - 1) << first % WORD;
 
-        if (value)
+        if (!value && !(load(words, first / WORD) & bits))
+            ; /* no memory is touched */
+        else if (value)
             __atomic_fetch_or(&words[first / WORD], bits, __ATOMIC_RELEASE);
         else
             __atomic_fetch_and(&words[first / WORD], ~bits, __ATOMIC_RELEASE);

@@ -8,6 +8,9 @@
  *  - a cluster is copied by one thread at a time; the others wait for that one;
  *  - a copy is in the target before its cluster is called copied.
  *
+ * What the page cache has is copied at once, on the thread of the write, which then goes on as one
+ * that needs no copy. Everything else is left to a worker.
+ *
  * A write that must not wait for its copy for ever has it made by a thread of its own, which goes
  * on when the write has given up. Workers would not do: all of them may be waiting. */
 #include "block/drivers/copy_before_write/cbw_internal.h"
@@ -19,7 +22,8 @@
 #include <errno.h>
 #include <time.h>
 
-#define PIECE (UINT64_C(1) << 20) /* bytes that are copied before others may go on */
+#define PIECE (UINT64_C(1) << 20)  /* bytes that are copied before others may go on */
+#define WIDE  (UINT64_C(64) << 10) /* bytes that a worker copies at a time, if it may */
 
 struct CbwBusy {
     uint64_t first, end; /* clusters */
@@ -28,34 +32,41 @@ struct CbwBusy {
 
 /* ---- who copies what; under the lock */
 
-static bool is_busy(const Cbw *cbw, uint64_t first, uint64_t end)
+/* The first cluster of [first, end) that is being copied; @end: none. */
+static uint64_t first_busy(const Cbw *cbw, uint64_t first, uint64_t end)
 {
-    const CbwBusy *b = cbw->busy;
-
-    while (b && (b->end <= first || end <= b->first))
-        b = b->next;
-    return b != NULL;
+    for (const CbwBusy *b = cbw->busy; b; b = b->next) {
+        if (b->first < end && first < b->end)
+            end = tm_max(first, b->first);
+    }
+    return end;
 }
 
-/* The next clusters of [first, end) for the caller to copy; false: all is settled. */
-static bool take(Cbw *cbw, CbwBusy *mine, uint64_t first, uint64_t end)
+static bool is_busy(const Cbw *cbw, uint64_t first, uint64_t end)
+{
+    return first_busy(cbw, first, end) < end;
+}
+
+/* The next clusters of [first, end) for the caller to copy. 0: all is settled; -EAGAIN: somebody is
+ * copying the next ones, and the caller does not @wait. */
+static int take(Cbw *cbw, CbwBusy *mine, uint64_t first, uint64_t end, bool wait)
 {
     uint64_t most = tm_max(PIECE >> cbw->clusters.shift, 1), at, stop;
 
     while ((at = cbw_clusters_pending(&cbw->clusters, first, end)) < end) {
         if (is_busy(cbw, at, at + 1)) {
+            if (!wait)
+                return -EAGAIN;
             pthread_cond_wait(&cbw->changed, &cbw->lock);
             continue;
         }
         stop = tm_min(end, at + most);
         cbw_clusters_run(&cbw->clusters, at, &stop);
-        while (is_busy(cbw, at, stop)) /* at most a piece */
-            stop--;
-        *mine = (CbwBusy){ at, stop, cbw->busy };
+        *mine = (CbwBusy){ at, first_busy(cbw, at, stop), cbw->busy };
         cbw->busy = mine;
-        return true;
+        return 1;
     }
-    return false;
+    return 0;
 }
 
 static void give_back(Cbw *cbw, const CbwBusy *mine)
@@ -78,19 +89,20 @@ static void add(BlkCopied *sum, const BlkCopied *more)
     sum->on_source = more->on_source;
 }
 
-static int copy_taken(Cbw *cbw, const CbwBusy *mine, bool before_write, BlkCopied *copied)
+/* @flags: BLK_COPY_SOON or _AT_ONCE: before a write. */
+static int copy_taken(Cbw *cbw, const CbwBusy *mine, unsigned flags, BlkCopied *copied)
 {
     uint64_t offset = cbw_clusters_offset(&cbw->clusters, mine->first);
     uint64_t end = cbw_clusters_offset(&cbw->clusters, mine->end);
     BlkCopied now = { .data = 0 };
-    int ret = blk_node_copy(blk_node_child(cbw->node, CBW_SOURCE),
-                            blk_node_child(cbw->node, CBW_TARGET), offset, end - offset,
-                            cbw->copy_flags | (before_write ? BLK_COPY_SOON : 0), &now);
+    int ret =
+        blk_node_copy(blk_node_child(cbw->node, CBW_SOURCE), blk_node_child(cbw->node, CBW_TARGET),
+                      offset, end - offset, cbw->copy_flags | flags, &now);
     TM_GUARD(&cbw->lock);
 
     add(copied, &now);
     add(&cbw->stats.copied, &now);
-    cbw->stats.before_writes += before_write && ret == 0 ? end - offset : 0;
+    cbw->stats.before_writes += flags && ret == 0 ? end - offset : 0;
     if (ret == 0 && cbw_broken(cbw)) /* the source may have been written meanwhile */
         ret = -ECANCELED;
     if (ret == 0)
@@ -99,26 +111,39 @@ static int copy_taken(Cbw *cbw, const CbwBusy *mine, bool before_write, BlkCopie
     return ret;
 }
 
-/* [first, end) is settled when it returns 0. */
-static int copy_clusters(Cbw *cbw, uint64_t first, uint64_t end, bool before_write,
-                         BlkCopied *copied)
+/* [first, end) is settled when it returns 0. -EAGAIN: AT_ONCE it can't be. */
+static int copy_clusters(Cbw *cbw, uint64_t first, uint64_t end, unsigned flags, BlkCopied *copied)
 {
     for (;;) {
         CbwBusy mine;
-        bool taken;
         int ret;
 
         if (cbw_broken(cbw))
             return -ECANCELED;
         pthread_mutex_lock(&cbw->lock);
-        taken = take(cbw, &mine, first, end);
+        ret = take(cbw, &mine, first, end, !(flags & BLK_COPY_AT_ONCE));
         pthread_mutex_unlock(&cbw->lock);
-        if (!taken)
-            return 0;
-        ret = copy_taken(cbw, &mine, before_write, copied);
+        if (ret <= 0)
+            return ret;
+        ret = copy_taken(cbw, &mine, flags, copied);
         if (ret < 0)
             return ret;
     }
+}
+
+/* Before a write that has a worker: the copy takes neighbours along, whose turn may come and which
+ * cost little more, unless that fails. */
+static int copy_for_write(Cbw *cbw, uint64_t first, uint64_t end, BlkCopied *copied)
+{
+    const CbwClusters *c = &cbw->clusters;
+    uint64_t wide = tm_max(WIDE >> c->shift, 1);
+    uint64_t from = tm_align_down(first, wide), to = tm_min(tm_align_up(end, wide), c->n);
+
+    if (cbw_clusters_pending(c, first, end) == end)
+        return 0;
+    if ((from < first || end < to) && copy_clusters(cbw, from, to, BLK_COPY_SOON, copied) == 0)
+        return 0;
+    return copy_clusters(cbw, first, end, BLK_COPY_SOON, copied);
 }
 
 /* ---- with a limit */
@@ -143,7 +168,7 @@ static void *limited_run(void *opaque)
 {
     Limited *l = opaque;
     Cbw *cbw = l->cbw;
-    int ret = copy_clusters(cbw, l->first, l->end, true, &l->copied);
+    int ret = copy_for_write(cbw, l->first, l->end, &l->copied);
     TM_GUARD(&cbw->lock);
 
     l->result = ret;
@@ -222,6 +247,18 @@ static int copy_limited(Cbw *cbw, uint64_t first, uint64_t end, bool *on_source)
 
 /* ---- before a write */
 
+void blk_cbw_before_write(void *handle, uint64_t offset, uint64_t length)
+{
+    Cbw *cbw = handle;
+    uint64_t first = offset >> cbw->clusters.shift;
+    uint64_t end = cbw_clusters_up(&cbw->clusters, offset + length);
+    BlkCopied copied = { .data = 0 };
+
+    if (length <= PIECE && !cbw_broken(cbw) && !(cbw->copy_flags & BLK_COPY_COMPRESS) &&
+        first < end && cbw_clusters_pending(&cbw->clusters, first, end) < end)
+        copy_clusters(cbw, first, end, BLK_COPY_AT_ONCE, &copied);
+}
+
 static void set_broken(Cbw *cbw, int error, bool on_source)
 {
     int not_yet = 0;
@@ -245,7 +282,7 @@ int cbw_before_write(Cbw *cbw, uint64_t offset, uint64_t length)
     if (cbw->timeout) {
         ret = copy_limited(cbw, first, end, &on_source);
     } else {
-        ret = copy_clusters(cbw, first, end, true, &copied);
+        ret = copy_for_write(cbw, first, end, &copied);
         on_source = copied.on_source;
     }
     if (ret == 0 || cbw_broken(cbw))
@@ -269,7 +306,7 @@ int blk_cbw_copy(BlkNode *filter, uint64_t offset, uint64_t length, BlkCopied *c
         return -EINVAL;
     blk_inflight_shared(&filter->inflight, offset, length);
     ret = copy_clusters(cbw, offset >> cbw->clusters.shift,
-                        cbw_clusters_up(&cbw->clusters, offset + length), false, copied);
+                        cbw_clusters_up(&cbw->clusters, offset + length), 0, copied);
     blk_inflight_shared_end(&filter->inflight, offset, length);
     return ret;
 }

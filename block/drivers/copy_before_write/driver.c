@@ -15,7 +15,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-#define CLUSTER_MIN (UINT64_C(64) << 10)
+#define CLUSTER_MIN (UINT64_C(64) << 10) /* QEMU's */
 
 /* ---- opening */
 
@@ -34,7 +34,9 @@ static int cluster_size(struct tidemark_node *node, uint64_t *size)
         blk_host.error(node, "min-cluster-size needs to be a power of 2");
         return -EINVAL;
     }
-    *size = tm_max(tm_max(least, CLUSTER_MIN), target.cluster_size);
+    if (!blk_host_handle(blk_node_child(node, CBW_TARGET), &blk_driver_scratch))
+        least = tm_max(least, CLUSTER_MIN);
+    *size = tm_max(least, target.cluster_size);
     return 0;
 }
 
@@ -260,8 +262,8 @@ static const struct tidemark_option cbw_options[] = {
       .type = TIDEMARK_OPTION_SIZE,
       .max = UINT64_C(1) << 31,
       .help =
-          "minimum unit of copying, a power of two; the unit is never smaller than 64 KiB or the "
-          "target's cluster size" },
+          "minimum unit of copying, a power of two; the unit is never smaller than the target's "
+          "cluster size, nor than 64 KiB unless the target is a scratch node" },
     { 0 },
 };
 
