@@ -11,6 +11,7 @@ extern const TcCommand tc_command_image;
 extern const TcCommand tc_command_info;
 extern const TcCommand tc_command_map;
 extern const TcCommand tc_command_qmp;
+extern const TcCommand tc_command_restore;
 extern const TcCommand tc_command_serve;
 extern const TcCommand tc_command_sessions;
 

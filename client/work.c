@@ -47,6 +47,22 @@ static int supervise(Running *running)
     }
 }
 
+static void block_signals(sigset_t *signals)
+{
+    sigemptyset(signals);
+    sigaddset(signals, SIGINT);
+    sigaddset(signals, SIGTERM);
+    sigaddset(signals, SIGHUP);
+    pthread_sigmask(SIG_BLOCK, signals, NULL);
+}
+
+void tc_work_signals(void)
+{
+    sigset_t signals;
+
+    block_signals(&signals);
+}
+
 bool tc_work_run(const TcWork *work, int *signo, GError **error)
 {
     Running running = { .work = work };
@@ -54,12 +70,7 @@ bool tc_work_run(const TcWork *work, int *signo, GError **error)
     GThread *thread;
 
     *signo = 0;
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGINT);
-    sigaddset(&signals, SIGTERM);
-    sigaddset(&signals, SIGHUP);
-    /* before the thread is there, which is not to take them */
-    pthread_sigmask(SIG_BLOCK, &signals, NULL);
+    block_signals(&signals); /* before the thread is there, which is not to take them */
     running.signal_fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
     running.done_fd = eventfd(0, EFD_CLOEXEC);
     if (running.signal_fd < 0 || running.done_fd < 0) {

@@ -1,0 +1,60 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
+/* client/restore/place_internal.h: what the kinds of places implement. */
+#pragma once
+#include "client/restore/place.h"
+#include <stdatomic.h>
+
+/* The functions of a kind; their contracts are those of the tc_ functions of the same name. */
+typedef struct Kind {
+    const char *format;
+    bool (*examine)(TcPlace *place, GError **error); /* sets found and own; NULL: it is a file */
+    bool (*begin)(TcPlace *place, GError **error);
+    bool (*finish)(TcPlace *place, GError **error);
+    void (*close)(TcPlace *place); /* after a failure */
+    bool (*walk)(TcPlace *place, TcExtentFn fn, void *opaque, GError **error);
+    TcLane *(*lane_new)(TcPlace *place, GError **error);
+    void *(*lane_buffer)(TcLane *lane, GError **error);
+    bool (*lane_write)(TcLane *lane, uint64_t offset, uint64_t length, GError **error);
+    bool (*lane_zero)(TcLane *lane, uint64_t offset, uint64_t length, GError **error);
+    bool (*lane_drain)(TcLane *lane, GError **error);
+    void (*lane_free)(TcLane *lane);
+    /* Of those whose lanes are those of place.c, with one request at a time: 0 or -errno. */
+    int (*read)(TcPlace *place, void *buf, uint64_t offset, uint64_t length);
+    int (*write)(TcPlace *place, const void *buf, uint64_t offset, uint64_t length);
+    int (*zero)(TcPlace *place, uint64_t offset, uint64_t length);
+} Kind;
+
+struct TcPlace {
+    const Kind *kind;
+    char *name;
+    TcPlaceOptions options;
+    uint64_t size;  /* of the disk */
+    uint64_t found; /* of what exists */
+    bool exists, device;
+    bool made, fresh;
+    atomic_bool touched; /* something may have been written */
+    void *own;           /* the kind's */
+    atomic_uint_fast64_t done, written, zeroed, same;
+};
+
+struct TcLane {
+    TcPlace *place;
+};
+
+extern const Kind tc_place_raw, tc_place_qcow2, tc_place_nbd;
+
+/* Whether @length bytes are all zero. */
+bool tc_all_zero(const void *buf, uint64_t length);
+/* A range is as it shall be: it was written, made zero, or was so. */
+void tc_place_count(TcPlace *place, atomic_uint_fast64_t *what, uint64_t length);
+bool tc_place_fail(const TcPlace *place, const char *doing, uint64_t offset, int ret,
+                   GError **error);
+
+/* Lanes with one request at a time. */
+TcLane *tc_plain_lane_new(TcPlace *place, GError **error);
+void *tc_plain_lane_buffer(TcLane *lane, GError **error);
+bool tc_plain_lane_write(TcLane *lane, uint64_t offset, uint64_t length, GError **error);
+bool tc_plain_lane_zero(TcLane *lane, uint64_t offset, uint64_t length, GError **error);
+bool tc_plain_lane_drain(TcLane *lane, GError **error);
+void tc_plain_lane_free(TcLane *lane);

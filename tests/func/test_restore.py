@@ -1,0 +1,235 @@
+#!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""tidemark restore: every kind of target, new, forced and in place; refusals, damage, and what a failure leaves.
+
+The repository is made by tests/func/repositories.py, without Tidemark."""
+from harness import *
+from repositories import BLOCK, Repository
+import copy
+import random
+
+NEEDS = ["qemu-img", "qemu-io"]
+
+
+_made = []
+
+
+def make(tmp):
+    """A repository of two disks, of which one ends within a block; points p0, p1, p2. Made once, and copied."""
+    if not _made:
+        _made.append((tempfile.TemporaryDirectory(prefix="t"),))
+        _made.append(make_first(os.path.join(_made[0][0].name, "repo")))
+    repo = copy.copy(_made[1])
+    repo.path = shutil.copytree(repo.path, os.path.join(tmp, "repo"))
+    return repo
+
+
+def make_first(path, points=3):
+    rng = random.Random(14)
+    repo = Repository(path)
+    disks = {"a": bytearray(24 * BLOCK + 700), "b": bytearray(16 * BLOCK)}
+    for i in range(points):
+        for content in disks.values():
+            for at in rng.sample(range(len(content) // BLOCK), 8):
+                block = bytes(BLOCK) if rng.random() < .3 else rng.randbytes(1000).ljust(BLOCK, b"\1")
+                content[at * BLOCK:(at + 1) * BLOCK] = block
+        disks["a"][-100:] = rng.randbytes(100)
+        repo.add("p%d" % i, "p%d" % (i - 1) if i else None, **{n: bytes(c) for n, c in disks.items()})
+    return repo
+
+
+def restore(repo, *args, **kwargs):
+    """The 'restored' events."""
+    p = tidemark("restore", "--json", repo.path, *args, **kwargs)
+    events = [json.loads(line) for line in p.stdout.splitlines()]
+    return [e for e in events if e["event"] == "restored"]
+
+
+def refused(repo, pattern, *args, status=1):
+    p = tidemark("restore", repo.path, *args, check=False)
+    equal(p.returncode, status, p.stdout + p.stderr)
+    equal(p.stderr.count("\n"), 1, p.stderr)
+    matches(p.stderr, pattern)
+
+
+def content(path, size):
+    with open(path, "rb") as f:
+        data = f.read()
+    if path.endswith(".qcow2"):
+        run("qemu-img", "convert", "-O", "raw", path, path + ".raw")
+        with open(path + ".raw", "rb") as f:
+            data = f.read()
+        os.unlink(path + ".raw")
+        run("qemu-img", "check", "-q", path)
+    return data[:size]
+
+
+def is_point(path, repo, point, disk):
+    expected = repo.contents[point, disk]
+    if content(path, len(expected)) != expected:
+        fail("%s is not %s of %s" % (path, disk, point))
+
+
+@test(needs=NEEDS)
+def new_files(tmp):
+    "to new files, raw and qcow2, by order, by name and in a directory"
+    repo = make(tmp)
+    at = lambda name: os.path.join(tmp, name)
+    restore(repo, at("x.img"), at("y.qcow2"))
+    is_point(at("x.img"), repo, "p2", "a")
+    is_point(at("y.qcow2"), repo, "p2", "b")
+    equal(os.path.getsize(at("x.img")), 24 * BLOCK + 700)
+    restore(repo, "--at", "p0", "b=" + at("b0.img"), "a=" + at("a0"))
+    is_point(at("b0.img"), repo, "p0", "b")
+    is_point(at("a0"), repo, "p0", "a")
+    os.makedirs(at("dir"))
+    events = restore(repo, "--at", "2023-11-14T22:15:30Z", "--format", "qcow2", at("dir"))
+    equal([(e["disk"], e["point"], e["format"]) for e in events], [("a", "p1", "qcow2"), ("b", "p1", "qcow2")])
+    is_point(at("dir/a.qcow2"), repo, "p1", "a")
+    is_point(at("dir/b.qcow2"), repo, "p1", "b")
+    # thin: zeroes take no space
+    equal(os.stat(at("b0.img")).st_blocks * 512 < len(repo.contents["p0", "b"]), True)
+
+
+@test(needs=NEEDS)
+def overwriting(tmp):
+    "what exists is refused without --force or --in-place, and not changed"
+    repo = make(tmp)
+    path = os.path.join(tmp, "b.img")
+    image(path, 20 * BLOCK, [(i * BLOCK, b"\xff" * BLOCK) for i in range(20)])
+    refused(repo, "exists: --force overwrites it, --in-place", "--disk", "b", path)
+    equal(content(path, BLOCK), b"\xff" * BLOCK)
+    refused(repo, "exclude each other", "--force", "--in-place", "--disk", "b", path, status=2)
+    restore(repo, "--force", "--disk", "b", path)
+    equal(os.path.getsize(path), 16 * BLOCK)
+    is_point(path, repo, "p2", "b")
+    restore(repo, "--force", "--format", "qcow2", "--disk", "b", path)
+    os.rename(path, path + ".qcow2")
+    is_point(path + ".qcow2", repo, "p2", "b")
+    refused(repo, "is in the repository", "--disk", "b", os.path.join(repo.path, "p2", "new.img"))
+    refused(repo, "is in the repository", "--force", "--disk", "b", repo.file("p2", "b"))
+    refused(repo, "does not exist", "--in-place", "--disk", "b", os.path.join(tmp, "nosuch"))
+
+
+@test(needs=NEEDS)
+def in_place(tmp):
+    "--in-place writes only what differs, backward and forward, whatever else is there"
+    repo = make(tmp)
+    for name in "x.img", "x.qcow2":
+        path = os.path.join(tmp, name)
+        restore(repo, "--at", "p0", "--disk", "a", path)
+        for point in "p2", "p1", "p1", "p0":
+            before = content(path, 24 * BLOCK + 700)
+            event, = restore(repo, "--in-place", "--at", point, "--disk", "a", path)
+            is_point(path, repo, point, "a")
+            after = repo.contents[point, "a"]
+            differ = sum(len(after[i:i + 4 * BLOCK]) for i in range(0, len(after), 4 * BLOCK)
+                         if before[i:i + 4 * BLOCK] != after[i:i + 4 * BLOCK])
+            equal(event["written"] + event["zeroed"] <= differ, True, (name, point, event, differ))
+            equal(event["same"] > 0 or differ == len(after), True)
+    # a file of another size gets that of the disk
+    path = os.path.join(tmp, "x.img")
+    os.truncate(path, 3 * BLOCK)
+    restore(repo, "--in-place", "--disk", "a", path)
+    is_point(path, repo, "p2", "a")
+    equal(os.path.getsize(path), 24 * BLOCK + 700)
+    refused(repo, "expected the same size", "--in-place", "--disk", "b", os.path.join(tmp, "x.qcow2"))
+    os.rename(os.path.join(tmp, "x.qcow2"), path)
+    refused(repo, "begins as a qcow2 image, but its name", "--in-place", "--disk", "a", path)
+
+
+@test(needs=NEEDS)
+def nbd_target(tmp):
+    "to an export: forced, in place, and by its bitmap"
+    repo = make(tmp)
+    size = len(repo.contents["p0", "b"])
+    path = os.path.join(tmp, "disk0.img")
+    image(path, size + BLOCK, [(i * BLOCK, b"\xee" * BLOCK) for i in range(17)])
+    with Daemon(tmp, *disk(tmp, "disk0")) as d:
+        refused(repo, "exists: --force", "--disk", "b", d.uri())
+        for connections, requests in (1, 1), (4, 16):
+            restore(repo, "--force", "--at", "p0", "--connections", connections, "--requests", requests,
+                    "--disk", "b", d.uri())
+            is_point(path, repo, "p0", "b")
+        with open(path, "rb") as f:
+            f.seek(size)
+            equal(f.read(), b"\xee" * BLOCK)
+        event, = restore(repo, "--in-place", "--at", "p1", "--disk", "b", d.uri())
+        is_point(path, repo, "p1", "b")
+        equal(event["same"] > 0, True, event)
+        checkpoint = "p1@" + repo.id[:8]
+        d.qmp("block-dirty-bitmap-add", node="disk0", name=checkpoint)
+        d.qmp("block-export-dirty-bitmap", id="exp-disk0", bitmaps=[checkpoint])
+        d.nbd().pwrite(b"guest" * 1000, 5 * BLOCK + 5)
+        for point in "p2", "p1", "p0":  # the bitmap goes on recording, with what was restored
+            event, = restore(repo, "--in-place", "--trust-bitmap", checkpoint, "--at", point, "--disk", "b", d.uri())
+            is_point(path, repo, point, "b")
+            if point == "p2":
+                equal(sum(event[k] for k in ("same", "written", "zeroed")) < size, True, event)
+        d.qmp("block-dirty-bitmap-add", node="disk0", name="p1@00000000")
+        d.qmp("block-export-dirty-bitmap", id="exp-disk0", bitmaps=["p1@00000000"])
+        refused(repo, "another repository", "--in-place", "--trust-bitmap", "p1@00000000", "--disk", "b", d.uri())
+        refused(repo, "no bitmap 'none'", "--in-place", "--trust-bitmap", "none", "--disk", "b", d.uri())
+        refused(repo, "at least as many", "--force", "--disk", "a", d.uri())
+
+
+@test(needs=NEEDS)
+def damage(tmp):
+    "a block that does not have its hash: status 5, its place is named, and the new file is gone"
+    repo = make(tmp)
+    path, target = repo.file("p1", "b"), os.path.join(tmp, "b.img")
+    info = json.loads(run("qemu-img", "map", "--output=json", path).stdout)
+    entry = next(e for e in info if e["data"] and e["depth"] == 0)
+    with open(path, "r+b") as f:
+        f.seek(entry["offset"] + 99)
+        f.write(b"damage")
+    p = tidemark("restore", repo.path, "--at", "p1", "--disk", "b", target, check=False)
+    equal(p.returncode, 5, p.stderr)
+    matches(p.stderr, r"disk 'b' of point 'p1': the block at offset %d, which is stored in point 'p1', is damaged"
+                      r".*b\.img' was removed again" % entry["start"])
+    equal(os.path.exists(target), False)
+    restore(repo, "--at", "p0", "--disk", "b", target)  # the points that don't have it are whole
+    is_point(target, repo, "p0", "b")
+    p = tidemark("restore", repo.path, "--in-place", "--at", "p1", "--disk", "b", target, check=False)
+    matches(p.stderr, "b.img' (is incomplete: run the same command again|was not changed)")
+    p = tidemark("restore", repo.path, "--at", "p1", os.path.join(tmp, "new-a.img"), os.path.join(tmp, "new-b.img"),
+                 check=False)
+    matches(p.stderr, r"new-b.img' was removed again; restored: '.*new-a.img'")
+    is_point(os.path.join(tmp, "new-a.img"), repo, "p1", "a")
+
+
+@test(needs=NEEDS)
+def refusals(tmp):
+    "disks, targets and points that are not there; two disks in one place"
+    repo = make(tmp)
+    at = lambda name: os.path.join(tmp, name)
+    refused(repo, r"1 target for 2 disks \(a, b\): name one for each", at("x"))
+    refused(repo, "point 'p2' has no disk 'c': it has a, b", "c=" + at("x"))
+    refused(repo, "has no disk 'c'", "--disk", "c", at("x"))
+    refused(repo, "expected NAME=TARGET", "a=" + at("x"), at("y"))
+    refused(repo, "expected other targets", at("x"), at("x"))
+    refused(repo, "'vmdk' is neither raw nor qcow2", "--format", "vmdk", at("x"), status=2)
+    refused(repo, "needs --in-place", "--trust-bitmap", "b0", at("x"), status=2)
+    refused(repo, "--trust-bitmap needs", "--in-place", "--trust-bitmap", "b0", "a=" + image(at("f"), 512))
+    refused(repo, "nosuch", "--at", "nosuch", at("x"), at("y"))
+    refused(repo, "nowhere", at("nowhere/x"), at("y"))
+    equal(os.path.exists(at("y")), False)
+
+
+@test(needs=NEEDS)
+def interrupted(tmp):
+    "Ctrl-C: the new file is gone, status 130; --rate limits"
+    repo = make(tmp)
+    target = os.path.join(tmp, "a.img")
+    p = subprocess.Popen([TIDEMARK, "restore", repo.path, "--rate", "200k", "--disk", "a", target],
+                         stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: os.path.exists(target), "the target")
+    p.send_signal(signal.SIGINT)
+    err = p.communicate(timeout=PATIENCE)[1]
+    equal(p.returncode, 130, err)
+    matches(err, r"interrupted: '.*a\.img' was removed again\n$")
+    equal(os.path.exists(target), False)
+
+
+main()
