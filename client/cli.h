@@ -12,7 +12,14 @@
 #include <stdio.h>
 
 /* Exit status of the command, as documented in tidemark(1). */
-enum { TC_EXIT_OK = 0, TC_EXIT_FAILED = 1, TC_EXIT_USAGE = 2, TC_EXIT_PROBLEMS = 3 };
+enum {
+    TC_EXIT_OK = 0,
+    TC_EXIT_FAILED = 1, /* and nothing was changed */
+    TC_EXIT_USAGE = 2,
+    TC_EXIT_PROBLEMS = 3, /* done, but something needs a look */
+    TC_EXIT_LOCKED = 4,   /* somebody else uses the repository */
+    TC_EXIT_DAMAGED = 5,  /* of a repository */
+};
 
 typedef struct TcOption {
     const char *name; /* without dashes; NULL ends a table */

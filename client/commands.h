@@ -4,6 +4,7 @@
 #pragma once
 #include "client/cli.h"
 
+extern const TcCommand tc_command_backup;
 extern const TcCommand tc_command_bitmap;
 extern const TcCommand tc_command_bitmap_check; /* "tidemark bitmap check" */
 extern const TcCommand tc_command_copy;
@@ -20,7 +21,8 @@ int tc_run_list_file(const TcInvocation *inv);
 /* Whether that is what was meant, not a daemon's node. */
 bool tc_means_file(const TcInvocation *inv);
 
-/* Reports @error (taken) as "tidemark: message" on standard error and returns TC_EXIT_FAILED. */
+/* Reports @error (taken) as "tidemark: message" on standard error and returns TC_EXIT_FAILED, or
+ * the status that a TC_REPO_ERROR has. */
 int tc_fail(GError *error);
 /* The same for misuse: also says where the help is; returns TC_EXIT_USAGE. */
 int tc_fail_usage(const TcInvocation *invocation, GError *error);

@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/main.c: the tidemark command: finds the subcommand and runs it. */
 #include "client/commands.h"
+#include "client/repository/error.h"
 #include "util/log.h"
 #include <errno.h>
 #include <locale.h>
@@ -9,11 +10,17 @@
 #include <string.h>
 
 static const TcCommand *const commands[] = {
-    &tc_command_serve, &tc_command_restore,
-    &tc_command_info,  &tc_command_bitmap,
-    &tc_command_map,   &tc_command_copy,
-    &tc_command_qmp,   &tc_command_sessions,
-    &tc_command_image, NULL,
+    &tc_command_serve,
+    &tc_command_backup,
+    &tc_command_restore,
+    &tc_command_info,
+    &tc_command_bitmap,
+    &tc_command_map,
+    &tc_command_copy,
+    &tc_command_qmp,
+    &tc_command_sessions,
+    &tc_command_image,
+    NULL,
 };
 
 static const TcCommand root = {
@@ -25,9 +32,13 @@ static const TcCommand root = {
 
 int tc_fail(GError *error)
 {
+    int status = g_error_matches(error, TC_REPO_ERROR, TC_REPO_ERROR_LOCKED)    ? TC_EXIT_LOCKED
+                 : g_error_matches(error, TC_REPO_ERROR, TC_REPO_ERROR_DAMAGED) ? TC_EXIT_DAMAGED
+                                                                                : TC_EXIT_FAILED;
+
     tm_log(TM_LOG_ERROR, "%s", error->message);
     g_error_free(error);
-    return TC_EXIT_FAILED;
+    return status;
 }
 
 int tc_fail_usage(const TcInvocation *invocation, GError *error)

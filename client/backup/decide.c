@@ -1,0 +1,177 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
+/* client/backup/decide.c: see decide.h. */
+#include "client/backup/decide.h"
+#include "client/json.h"
+#include <string.h>
+#include <unistd.h>
+
+enum { TAG_DIGITS = 8, CHAIN_MAX = 200 };
+
+char *tc_backup_tag(const TcRepository *repo)
+{
+    return g_strndup(tc_repo_id(repo), TAG_DIGITS);
+}
+
+char *tc_backup_checkpoint(const TcRepository *repo, const char *point)
+{
+    g_autofree char *tag = tc_backup_tag(repo);
+
+    return g_strdup_printf("%s@%s-%08x", point, tag, g_random_int());
+}
+
+static bool is_own(const TcRepository *repo, const char *checkpoint)
+{
+    g_autofree char *tag = tc_backup_tag(repo), *mark = g_strdup_printf("@%s-", tag);
+
+    return strstr(checkpoint, mark) != NULL;
+}
+
+/* The checkpoint that the source made for this disk of the point; NULL: none of ours. */
+static const char *checkpoint_of(const TcRepository *repo, const TcPointDisk *entry)
+{
+    const char *name = tc_json_string(entry->source, "checkpoint");
+
+    return name && is_own(repo, name) ? name : NULL;
+}
+
+bool tc_backup_is_stale(const TcRepository *repo, const char *checkpoint)
+{
+    const GPtrArray *points = tc_repo_points(repo);
+
+    if (!is_own(repo, checkpoint))
+        return false;
+    for (unsigned i = 0; i < points->len; i++) {
+        TcManifest *point = points->pdata[i];
+
+        for (unsigned j = 0; j < point->disks->len; j++) {
+            const TcPointDisk *entry = point->disks->pdata[j];
+
+            if (!g_strcmp0(checkpoint_of(repo, entry), checkpoint) &&
+                tc_repo_newest(repo, entry->name) == point)
+                return false;
+        }
+    }
+    return true;
+}
+
+/* Why nothing can stand on @point; NULL: it can. Returned. */
+static char *chain_trouble(const TcRepository *repo, const TcManifest *point, const char *name)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(GPtrArray) chain = tc_repo_chain(repo, point, name, &error);
+
+    if (!chain)
+        return g_strdup(error->message);
+    if (chain->len >= CHAIN_MAX)
+        return g_strdup_printf("the chain of point '%s' has %u images", point->point, chain->len);
+    for (unsigned i = 0; i < chain->len; i++) {
+        const TcManifest *below = chain->pdata[i];
+        g_autofree char *file = tc_repo_file(repo, below->point, name, "qcow2");
+        g_autofree char *hashes = tc_repo_file(repo, below->point, name, "hashes");
+
+        if (access(file, R_OK) || access(hashes, R_OK))
+            return g_strdup_printf("point '%s' of its chain lacks a file of it", below->point);
+    }
+    return NULL;
+}
+
+/* Why @disk can't have an increment that stands on @point. Returned. */
+static char *parent_trouble(const TcRepository *repo, const TcManifest *point,
+                            const TcBackupDisk *disk)
+{
+    const TcPointDisk *entry = tc_manifest_disk(point, disk->name);
+
+    if (entry->size != disk->size)
+        return g_strdup_printf("its size has changed from %" PRIu64 " to %" PRIu64
+                               " bytes since point '%s'",
+                               entry->size, disk->size, point->point);
+    return chain_trouble(repo, point, disk->name);
+}
+
+/* The newest point of the disk whose checkpoint can be used, or NULL and the reason. */
+static const TcManifest *find_parent(const TcRepository *repo, const TcBackupSource *source,
+                                     TcBackupDisk *disk, char **why)
+{
+    const GPtrArray *points = tc_repo_points(repo);
+
+    for (unsigned i = points->len; i--;) {
+        const TcManifest *point = points->pdata[i];
+        const TcPointDisk *entry = tc_manifest_disk(point, disk->name);
+        const TcCheckpoint *checkpoint;
+        const char *name;
+
+        if (!entry)
+            continue;
+        name = checkpoint_of(repo, entry);
+        checkpoint = name ? tc_backup_disk_checkpoint(disk, name) : NULL;
+        if (checkpoint && !checkpoint->why) {
+            g_clear_pointer(why, g_free);
+            *why = parent_trouble(repo, point, disk);
+            disk->from = *why ? NULL : g_strdup(name);
+            return *why ? NULL : point;
+        }
+        if (!*why && checkpoint)
+            *why = g_strdup(checkpoint->why);
+        else if (!*why)
+            *why =
+                g_strdup_printf("%s has no checkpoint of point '%s'", source->what, point->point);
+    }
+    return NULL;
+}
+
+/* Where the bitmap is somebody else's, it is about the newest point. */
+static const TcManifest *find_foreign(const TcRepository *repo, TcBackupDisk *disk, char **why)
+{
+    const TcManifest *newest = tc_repo_newest(repo, disk->name);
+    const TcCheckpoint *bitmap = disk->checkpoints->len ? disk->checkpoints->pdata[0] : NULL;
+
+    *why = !bitmap       ? g_strdup("there is no bitmap (--bitmap)")
+           : bitmap->why ? g_strdup(bitmap->why)
+                         : parent_trouble(repo, newest, disk);
+    disk->from = *why ? NULL : g_strdup(bitmap->name);
+    return *why ? NULL : newest;
+}
+
+bool tc_backup_decide(const TcRepository *repo, const TcBackupSource *source, TcBackupMode mode,
+                      TcBackupDisk *disk, TcDecision *decision, GError **error)
+{
+    *decision = (TcDecision){ 0 };
+    g_clear_pointer(&disk->from, g_free);
+    if (mode == TC_BACKUP_FULL) {
+        decision->why = g_strdup("as --full says");
+        decision->ordinary = true;
+    } else if (!tc_repo_newest(repo, disk->name)) {
+        decision->why = g_strdup("the repository has no point of it yet");
+        decision->ordinary = !tc_repo_damaged(repo)->len;
+    } else if (source->own_checkpoints) {
+        decision->parent = find_parent(repo, source, disk, &decision->why);
+    } else {
+        decision->parent = find_foreign(repo, disk, &decision->why);
+        decision->ordinary = !disk->checkpoints->len;
+    }
+    return decision->parent || mode != TC_BACKUP_INCREMENTAL ||
+           tm_error_set(error,
+                        "disk '%s' can't have an increment: %s; nothing was changed, and --auto "
+                        "makes a full",
+                        disk->name, decision->why);
+}
+
+void tc_backup_check_size(TcBackupDisk *disk, TcDecision *decision)
+{
+    const TcPointDisk *entry =
+        decision->parent ? tc_manifest_disk(decision->parent, disk->name) : NULL;
+
+    if (!entry || entry->size == disk->size)
+        return;
+    decision->why = g_strdup_printf("its size has changed from %" PRIu64 " to %" PRIu64
+                                    " bytes since point '%s'",
+                                    entry->size, disk->size, decision->parent->point);
+    decision->parent = NULL;
+    g_clear_pointer(&disk->bitmap, g_free);
+}
+
+void tc_decision_clear(TcDecision *decision)
+{
+    g_clear_pointer(&decision->why, g_free);
+}

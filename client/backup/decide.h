@@ -1,0 +1,33 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
+/* client/backup/decide.h: full or incremental, and on which point.
+ *
+ * Invariant: an increment stands on the point whose checkpoint is read, so it is right whatever
+ * has happened to the disk in between: a run that was killed after the point was there and before
+ * the daemon knew; a disk that was set back, together with its bitmaps. Checkpoints have a random
+ * part, and a manifest says which one is its own: a name that was used twice, or a copy of the
+ * repository, is no way to mistake one for another. Threads: main. */
+#pragma once
+#include "client/backup/source.h"
+#include "client/repository/repository.h"
+
+typedef enum { TC_BACKUP_AUTO, TC_BACKUP_FULL, TC_BACKUP_INCREMENTAL } TcBackupMode;
+
+typedef struct TcDecision {
+    const TcManifest *parent; /* borrowed from the repository; NULL: a full */
+    char *why;                /* it is a full: the reason */
+    bool ordinary;            /* one that needs no warning */
+} TcDecision;
+
+/* The first digits of the repository's id. Returned. */
+char *tc_backup_tag(const TcRepository *repo);
+/* A name for the checkpoint of @point, that no other has. Returned. */
+char *tc_backup_checkpoint(const TcRepository *repo, const char *point);
+/* Decides, and sets disk->from. Fails if the mode is INCREMENTAL and that can't be. */
+bool tc_backup_decide(const TcRepository *repo, const TcBackupSource *source, TcBackupMode mode,
+                      TcBackupDisk *disk, TcDecision *decision, GError **error);
+void tc_decision_clear(TcDecision *decision);
+/* It turned out that @disk has another size than its parent now: a full after all. */
+void tc_backup_check_size(TcBackupDisk *disk, TcDecision *decision);
+/* Whether a checkpoint is this repository's and no next backup will ask for it. */
+bool tc_backup_is_stale(const TcRepository *repo, const char *checkpoint);

@@ -1,0 +1,208 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
+/* client/backup/disk_run.c: see disk_run.h. */
+#include "client/backup/disk_run.h"
+#include "client/json.h"
+#include "util/extent.h"
+#include <stdatomic.h>
+
+/* Bits of x-tidemark:backup:NAME. */
+enum { BACKUP_DIRTY = 1, BACKUP_ZERO = 2 };
+
+struct TcDiskRun {
+    TcBackupDisk *disk;
+    TcPart *part;
+    TcDecision decision;
+    TcSource *nbd;
+    bool own_context; /* the first context is Tidemark's own, which says all */
+    TcRuns *runs;     /* until they are the point's */
+    TcPlan *plan;
+    TcNewDisk *into;
+    char *what; /* for messages */
+    atomic_bool cancelled;
+    atomic_uint_fast64_t mapped;
+    _Atomic(TcTransfer *) transfer;
+    uint64_t planned;
+};
+
+TcDiskRun *tc_disk_run_new(TcBackupDisk *disk, TcProgress *progress)
+{
+    TcDiskRun *run = g_new0(TcDiskRun, 1);
+
+    run->disk = disk;
+    run->part = tc_progress_part(progress, disk->name);
+    return run;
+}
+
+TcDecision *tc_disk_run_decision(TcDiskRun *run)
+{
+    return &run->decision;
+}
+
+const TcBackupDisk *tc_disk_run_disk(const TcDiskRun *run)
+{
+    return run->disk;
+}
+
+/* ---- what is to be read */
+
+static bool connect_to(TcDiskRun *run, GError **error)
+{
+    const char *bitmap = run->disk->bitmap;
+    g_autofree char *own = g_strconcat(TC_CONTEXT_BACKUP_PREFIX, bitmap, NULL);
+    g_autofree char *dirty = g_strconcat(TC_CONTEXT_BITMAP_PREFIX, bitmap, NULL);
+    const char *allocation[] = { TC_CONTEXT_ALLOCATION, NULL };
+    const char *best[] = { own, NULL };
+    const char *general[] = { TC_CONTEXT_ALLOCATION, dirty, NULL };
+
+    run->nbd = tc_source_open(run->disk->uri, bitmap ? best : allocation, error);
+    if (!run->nbd || !bitmap)
+        return run->nbd != NULL;
+    run->own_context = tc_source_has(run->nbd, 0);
+    if (run->own_context)
+        return true;
+    tc_source_free(run->nbd);
+    run->nbd = tc_source_open(run->disk->uri, general, error);
+    return run->nbd && tc_source_require(run->nbd, 1, dirty, error);
+}
+
+/* What has no data of its own in a full reads as zeroes already. */
+static TcRunKind kind_of(const TcDiskRun *run, const uint32_t *values)
+{
+    bool dirty = !run->disk->bitmap || values[run->own_context ? 0 : 1] & BACKUP_DIRTY;
+    bool zero = values[0] & (run->own_context ? BACKUP_ZERO : TM_STATE_ZERO);
+
+    if (!dirty)
+        return TC_RUN_NONE;
+    if (zero)
+        return run->disk->bitmap ? TC_RUN_ZERO : TC_RUN_NONE;
+    return TC_RUN_DATA;
+}
+
+static bool map_extent(void *opaque, uint64_t offset, uint64_t length, const uint32_t *values,
+                       GError **error)
+{
+    TcDiskRun *run = opaque;
+
+    atomic_store(&run->mapped, offset);
+    if (atomic_load(&run->cancelled))
+        return tm_error_set(error, "interrupted");
+    return tc_runs_add(run->runs, offset, length, kind_of(run, values), error);
+}
+
+static bool plan_runs(TcDiskRun *run, GError **error)
+{
+    run->plan = tc_plan_new(false, false);
+    tc_plan_set_limit(run->plan, SIZE_MAX); /* what is between the runs must not be read */
+    for (size_t i = 0; i < tc_runs_count(run->runs); i++) {
+        const TcRun *piece = tc_runs_get(run->runs, i);
+
+        if (piece->kind == TC_RUN_DATA &&
+            !tc_plan_add(run->plan, piece->offset, piece->length, 0, 0, error))
+            return false;
+    }
+    run->planned = tc_plan_bytes(run->plan);
+    return true;
+}
+
+bool tc_disk_run_map(TcDiskRun *run, GError **error)
+{
+    if (!connect_to(run, error))
+        return false;
+    if (tc_source_size(run->nbd) != run->disk->size)
+        return tm_error_set(error, "%s has %" PRIu64 " bytes, expected %" PRIu64, run->disk->uri,
+                            tc_source_size(run->nbd), run->disk->size);
+    run->runs = tc_runs_new(run->disk->size);
+    return tc_source_walk(run->nbd, map_extent, run, error) && tc_runs_end(run->runs, error) &&
+           plan_runs(run, error);
+}
+
+uint64_t tc_disk_run_planned(const TcDiskRun *run)
+{
+    return run->planned;
+}
+
+/* ---- the reading */
+
+bool tc_disk_run_add(TcDiskRun *run, TcNewPoint *point, const char *compression,
+                     const char *checkpoint, GError **error)
+{
+    const TcBackupDisk *disk = run->disk;
+    TcPointDisk *entry = tc_point_disk_new(disk->name, disk->size);
+
+    if (run->decision.parent)
+        entry->parent = g_strdup(run->decision.parent->point);
+    else
+        entry->why = g_strdup(run->decision.why);
+    entry->compression = g_strdup(compression);
+    entry->source = disk->source ? json_object_get(disk->source) : json_object_new_object();
+    if (checkpoint)
+        json_object_object_add(entry->source, "checkpoint", json_object_new_string(checkpoint));
+    run->into = tc_new_point_add(point, entry, g_steal_pointer(&run->runs), error);
+    return run->into != NULL;
+}
+
+bool tc_disk_run_copy(TcDiskRun *run, const TcTransferOptions *options, GError **error)
+{
+    TcTransferOptions own = *options;
+    TcTransfer *transfer;
+
+    own.release = run->disk->release;
+    run->what = g_strdup_printf("the image of disk '%s'", run->disk->name);
+    transfer = tc_transfer_new(run->nbd, run->plan, &own);
+    atomic_store(&run->transfer, transfer);
+    if (atomic_load(&run->cancelled))
+        return false;
+    return tc_transfer_run(transfer, tc_new_disk_sink(run->into), run->what, error);
+}
+
+void tc_disk_run_cancel(TcDiskRun *run)
+{
+    TcTransfer *transfer;
+
+    atomic_store(&run->cancelled, true);
+    transfer = atomic_load(&run->transfer);
+    if (transfer)
+        tc_transfer_cancel(transfer);
+}
+
+void tc_disk_run_counts(TcDiskRun *run, TcTransferCounts *counts)
+{
+    TcTransfer *transfer = atomic_load(&run->transfer);
+
+    *counts = (TcTransferCounts){ 0 };
+    if (transfer)
+        tc_transfer_counts(transfer, counts);
+}
+
+void tc_disk_run_show(TcDiskRun *run, bool syncing)
+{
+    TcTransferCounts counts;
+
+    tc_disk_run_counts(run, &counts);
+    if (syncing)
+        tc_part_set(run->part, "making it durable", 0, 0);
+    else if (!atomic_load(&run->transfer))
+        tc_part_set(run->part, "mapping", atomic_load(&run->mapped), run->disk->size);
+    else
+        tc_part_set(run->part, run->decision.parent ? "incremental" : "full", counts.done,
+                    run->planned);
+}
+
+const TcPointDisk *tc_disk_run_entry(const TcDiskRun *run)
+{
+    return run->into ? tc_new_disk_entry(run->into) : NULL;
+}
+
+void tc_disk_run_free(TcDiskRun *run)
+{
+    if (!run)
+        return;
+    tc_transfer_free(atomic_load(&run->transfer));
+    tc_plan_free(run->plan);
+    tc_runs_free(run->runs);
+    tc_source_free(run->nbd);
+    tc_decision_clear(&run->decision);
+    g_free(run->what);
+    g_free(run);
+}

@@ -1,0 +1,583 @@
+#!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""tidemark backup: points equal the disks at their instant, read without Tidemark; full or incremental, and why; and
+whatever ends a run, by itself or by force, leaves no point and the next run right."""
+import random
+
+from harness import *
+
+KIB, MIB = 1 << 10, 1 << 20
+SIZE = 8 * MIB
+TAG_RE = r"@[0-9a-f]{8}-[0-9a-f]{8}$"
+
+
+def pattern(seed, length):
+    return random.Random(str(seed)).randbytes(length)
+
+
+class Kit:
+    """A daemon with disks, and a repository for them."""
+
+    def __init__(self, tmp, *disks, size=SIZE, **options):
+        self.tmp, self.disks = tmp, disks
+        self.repo = os.path.join(tmp, "repo")
+        self.args = [a for name in disks for a in disk(tmp, name, size, **options)]
+        self.start()
+
+    def start(self):
+        self.d = Daemon(self.tmp, *self.args)
+
+    def write(self, name, *pieces):
+        h = self.d.nbd(name)
+        for offset, data in pieces:
+            if data is None:
+                h.zero(64 * KIB, offset)
+            else:
+                h.pwrite(data, offset)
+        h.flush()
+        h.shutdown()
+
+    def content(self, name):
+        with open(os.path.join(self.tmp, name + ".img"), "rb") as f:
+            return f.read()
+
+    def command(self, *args, disks=None):
+        return [TIDEMARK, "backup", "--socket", self.d.qmp_path, *args, *(disks or self.disks), self.repo]
+
+    def backup(self, *args, check=True, disks=None):
+        return run(*self.command(*args, disks=disks), check=check)
+
+    def events(self, *args, check=True, disks=None):
+        out = self.backup("--json", *args, check=check, disks=disks).stdout
+        return [json.loads(line) for line in out.splitlines()]
+
+    def points(self):
+        """The names of the points that are there, the oldest first."""
+        found = []
+        for name in os.listdir(self.repo) if os.path.isdir(self.repo) else []:
+            path = os.path.join(self.repo, name, "manifest.json")
+            if os.path.exists(path):
+                with open(path) as f:
+                    found.append((json.load(f)["instant"], name))
+        return [name for _, name in sorted(found)]
+
+    def manifest(self, point):
+        with open(os.path.join(self.repo, point, "manifest.json")) as f:
+            return json.load(f)
+
+    def kinds(self, point=None):
+        return [d["kind"] for d in self.manifest(point or self.points()[-1])["disks"]]
+
+    def checkpoints(self, node):
+        info = next(n for n in self.d.qmp("query-named-block-nodes", flat=True) if n["node-name"] == node)
+        return [b["name"] for b in info.get("dirty-bitmaps", [])]
+
+    def restored(self, point, name):
+        """The disk at that point, by qemu-img alone."""
+        out = os.path.join(self.tmp, "out.raw")
+        run("qemu-img", "convert", "-O", "raw", os.path.join(self.repo, point, name + ".qcow2"), out)
+        with open(out, "rb") as f:
+            return f.read()
+
+    def check(self, point, name, expected):
+        got = self.restored(point, name)
+        if got != expected:
+            wrong = [i for i in range(0, len(expected), 4096) if got[i:i + 4096] != expected[i:i + 4096]]
+            fail("point %s, disk %s: %d bytes, expected %d; differs at %s" % (
+                point, name, len(got), len(expected), wrong[:8]))
+
+
+@test(needs=["qemu-img"])
+def points_equal_the_disks(tmp):
+    "two disks, a full and increments, compressed or not: each point equals the disks"
+    kit = Kit(tmp, "disk0", "disk1")
+    kit.write("disk0", (MIB, pattern(1, 3 * MIB)), (7 * MIB + 123, b"x"))
+    kit.write("disk1", (0, pattern(2, 65536)))
+    models = {}
+    for i, args in enumerate(([], [], ["--compress=zstd"], ["--compress=zlib"], ["--full"])):
+        kit.backup("--name", "p%d" % i, *args)
+        models["p%d" % i] = [kit.content(name) for name in kit.disks]
+        kit.write("disk0", (MIB + i * 131072, None), (6 * MIB + i * 4096, pattern(i, 5000)), (i * 65536, bytes(65536)))
+        kit.write("disk1", (i * 65536 + 65535, b"ab"))
+    for point, contents in models.items():
+        for name, content in zip(kit.disks, contents):
+            kit.check(point, name, content)
+    equal([kit.kinds(p) for p in models], [["full"] * 2] + [["incremental"] * 2] * 3 + [["full"] * 2])
+    matches(kit.checkpoints("disk0")[0], "^p4" + TAG_RE)
+    equal(len(kit.checkpoints("disk0")), 1)
+    equal(kit.d.qmp("query-backups"), [])
+    kit.d.stop()
+
+
+@test(needs=["qemu-img"])
+def only_what_changed_is_stored(tmp):
+    "an increment has the dirty blocks, and records those that read as zeroes without reading them"
+    kit = Kit(tmp, "disk0", discard="unmap")
+    kit.write("disk0", (0, pattern(1, 4 * MIB)))
+    first = kit.events()[-1]["disks"][0]
+    equal([first[k] for k in ("kind", "read", "stored")], ["full", 4 * MIB, 4 * MIB])
+    kit.write("disk0", (MIB, b"y"), (2 * MIB, None), (3 * MIB, bytes(65536)), (6 * MIB, pattern(2, 131072)))
+    content = kit.content("disk0")
+    begin, *_, done = kit.events()
+    entry = done["disks"][0]
+    equal([entry[k] for k in ("kind", "stored", "zero")], ["incremental", 3 * 65536, 2 * 65536])
+    equal(begin["disks"][0]["to-read"] <= 4 * 65536, True)
+    kit.check(done["point"], "disk0", content)
+    entry = kit.events()[-1]["disks"][0]
+    equal([entry[k] for k in ("kind", "read", "stored", "zero")], ["incremental", 0, 0, 0])
+    kit.d.stop()
+
+
+@test(needs=["qemu-img"])
+def the_instant_is_one(tmp):
+    "what is written while a backup reads is in the next point and not in this one"
+    kit = Kit(tmp, "disk0", "disk1")
+    for name in kit.disks:
+        kit.write(name, (0, pattern(name, 4 * MIB)))
+    before = [kit.content(name) for name in kit.disks]
+    p = subprocess.Popen(kit.command("--json", "--rate=16M", "--name=one"), stdout=subprocess.PIPE, text=True)
+    equal(json.loads(p.stdout.readline())["event"], "begin")
+    for name in kit.disks:
+        kit.write(name, (3 * MIB, pattern(3, MIB)), (7 * MIB, pattern(4, 1000)))
+    p.communicate(timeout=PATIENCE)
+    equal(p.returncode, 0)
+    for name, content in zip(kit.disks, before):
+        kit.check("one", name, content)
+    kit.backup("--name=two")
+    equal(kit.kinds("two"), ["incremental"] * 2)
+    for name in kit.disks:
+        kit.check("two", name, kit.content(name))
+    kit.d.stop()
+
+
+@test(needs=["qemu-img"])
+def kills_leave_the_next_run_right(tmp):
+    "client or daemon killed at any moment: points are whole or not there, and the next increment is right"
+    kit = Kit(tmp, "disk0")
+    rnd = random.Random(7)
+    kit.write("disk0", (0, pattern(0, 4 * MIB)))
+    kit.backup()
+    known = {kit.points()[0]: kit.content("disk0")}
+    for i in range(14):
+        kit.write("disk0", *[(rnd.randrange(SIZE // 4096) * 4096, pattern((i, n), 4096)) for n in range(20)])
+        content = kit.content("disk0")
+        daemon = i % 3 == 2
+        p = subprocess.Popen(kit.command(*rnd.choice(([], ["--rate=1M"]))), stdout=subprocess.PIPE,
+                             stderr=subprocess.STDOUT)
+        time.sleep(rnd.random() * 0.3)
+        if daemon:
+            kit.d.kill()
+        else:
+            p.send_signal(rnd.choice((signal.SIGKILL, signal.SIGINT, signal.SIGTERM)))
+        out = p.communicate(timeout=PATIENCE)[0].decode()
+        if daemon:
+            kit.start()
+        new = [name for name in kit.points() if name not in known]
+        equal(len(new) <= 1, True, out)
+        if p.returncode == 0:
+            equal(len(new), 1, out)
+        for name in new:
+            known[name] = content
+    kit.write("disk0", (SIZE - 100, b"the end"))
+    kit.backup()
+    equal(kit.kinds(), ["incremental"])
+    known[kit.points()[-1]] = kit.content("disk0")
+    for name, content in known.items():
+        kit.check(name, "disk0", content)
+    equal(sorted(n for n in os.listdir(kit.repo) if os.path.isdir(os.path.join(kit.repo, n))), sorted(known))
+    equal(len(kit.checkpoints("disk0")), 1)
+    equal(kit.d.qmp("query-backups"), [])
+    equal([s["id"] for s in kit.d.qmp("query-nbd-servers")], ["default"])
+    kit.d.stop()
+
+
+@test(needs=["qemu-img"])
+def increments_stand_on_the_point_whose_checkpoint_is_read(tmp):
+    "a disk that is set back together with its bitmaps has an increment on the point that it was set back to"
+    path = os.path.join(tmp, "disk0.qcow2")
+    run("qemu-img", "create", "-q", "-f", "qcow2", path, str(SIZE))
+    args = ["--blockdev", "driver=qcow2,node-name=disk0,file.driver=file,file.filename=" + path,
+            "--export", "type=nbd,id=e,node-name=disk0,name=disk0,writable=on"]
+    kit = Kit(tmp)
+    kit.disks = ("disk0",)
+    kit.d.stop()
+    kit.args = args
+    kit.start()
+    kit.write("disk0", (0, pattern(1, MIB)))
+    kit.backup("--name=a")
+    kit.d.stop()
+    for f in os.listdir(tmp):
+        if f.startswith("disk0.qcow2"):
+            shutil.copyfile(os.path.join(tmp, f), os.path.join(tmp, "saved." + f))
+    kit.start()
+    kit.write("disk0", (4 * MIB, pattern(2, MIB)))
+    kit.backup("--name=b")
+    kit.d.stop()
+    for f in os.listdir(tmp):
+        if f.startswith("disk0.qcow2"):
+            os.unlink(os.path.join(tmp, f))
+    for f in os.listdir(tmp):
+        if f.startswith("saved."):
+            os.rename(os.path.join(tmp, f), os.path.join(tmp, f[len("saved."):]))
+    kit.start()
+    kit.write("disk0", (2 * MIB, b"after"))
+    kit.backup("--name=c")
+    h = kit.d.nbd()
+    content = h.pread(SIZE, 0)
+    h.shutdown()
+    kit.check("c", "disk0", content)
+    if kit.kinds("c") == ["incremental"]:
+        equal(kit.manifest("c")["disks"][0]["parent"], "a")
+    kit.d.stop()
+
+
+@test
+def reasons_for_a_full(tmp):
+    "no point, no checkpoint, resized, a file of the chain missing: a full, with the reason, and status 0"
+    kit = Kit(tmp, "disk0")
+
+    def full(reason, *args):
+        p = kit.backup(*args)
+        matches(p.stdout + p.stderr, reason)
+        equal(kit.kinds(), ["full"])
+        return p
+
+    p = kit.backup("--incremental", check=False)
+    equal(p.returncode, 1)
+    matches(p.stderr, "can't have an increment: the repository has no point of it yet; nothing was changed")
+    equal(kit.points(), [])
+    equal(full("disk0: full, the repository has no point of it yet").stderr, "")
+    equal(full("as --full says", "--full").stderr, "")
+    kit.d.qmp("block-dirty-bitmap-remove", node="disk0", name=kit.checkpoints("disk0")[0])
+    full("warning: disk0: full, because the daemon has no checkpoint of point '.*'")
+    kit.d.qmp("block-dirty-bitmap-disable", node="disk0", name=kit.checkpoints("disk0")[0])
+    full("warning: disk0: full, because checkpoint '.*' was disabled")
+    equal(len(kit.checkpoints("disk0")), 1)
+    kit.d.qmp("block_resize", node_name="disk0", size=SIZE + MIB)
+    full("warning: disk0: full, because its size has changed from %d to %d bytes since" % (SIZE, SIZE + MIB))
+    kit.backup()
+    equal(kit.kinds(), ["incremental"])
+    os.unlink(os.path.join(kit.repo, kit.points()[-1], "disk0.hashes"))
+    full("warning: disk0: full, because point '.*' of its chain lacks a file of it")
+    kit.d.stop()
+
+
+@test
+def replaced_disks_are_noticed(tmp):
+    "a raw disk that was replaced, or written by somebody else, has a full, with the reason"
+    kit = Kit(tmp, "disk0")
+    kit.backup()
+    kit.d.stop()
+    image(os.path.join(tmp, "new.img"), SIZE, [(MIB, b"new")])
+    os.rename(os.path.join(tmp, "new.img"), os.path.join(tmp, "disk0.img"))
+    kit.start()
+    p = kit.backup()
+    matches(p.stderr, "warning: disk0: full, because checkpoint '.*' is inconsistent: the disk was ")
+    equal(kit.kinds(), ["full"])
+    equal(len(kit.checkpoints("disk0")), 1)
+    kit.backup()
+    equal(kit.kinds(), ["incremental"])
+    kit.d.stop()
+
+
+@test
+def names_and_usage(tmp):
+    "disks are found by node or export, named by NAME=DISK; what can't be is refused before anything is done"
+    kit = Kit(tmp, "disk0", "disk1")
+    kit.backup("--name=one", disks=["exp-disk0", "second=disk1"])
+    equal([d["name"] for d in kit.manifest("one")["disks"]], ["exp-disk0", "second"])
+
+    def refused(status, message, *args, disks=("disk0",)):
+        p = kit.backup(*args, check=False, disks=disks)
+        equal(p.returncode, status, p.stderr)
+        matches(p.stderr, message)
+
+    refused(1, "the daemon has no disk 'disk2': did you mean 'disk", disks=["disk2"])
+    refused(2, "would both be disk 'a' of the point", disks=["a=disk0", "a=disk1"])
+    refused(1, "'exp-disk0' and 'disk0' are the same disk|'disk0' and 'exp-disk0' are the same disk",
+            disks=["disk0", "exp-disk0"])
+    refused(2, "use NAME=DISK to name it", disks=["#block7"])
+    refused(2, "can't have one instant", disks=["disk0", "nbd://localhost"])
+    refused(2, "only one of", "--full", "--auto")
+    refused(2, "neither zstd nor zlib", "--compress=lz4")
+    refused(2, "--bitmap is for NBD URIs only", "--bitmap=x")
+    refused(2, "point", "--name=../up")
+    refused(1, "already", "--name=one")
+    refused(1, "no daemon at socket", "--socket=" + os.path.join(tmp, "none"))
+    equal(kit.points(), ["one"])
+    equal(kit.d.qmp("query-backups"), [])
+    kit.d.stop()
+
+
+@test
+def one_at_a_time(tmp):
+    "a second run on the repository says who has it, status 4, or waits"
+    kit = Kit(tmp, "disk0")
+    kit.write("disk0", (0, pattern(1, 4 * MIB)))
+    p = subprocess.Popen(kit.command("--json", "--rate=4M"), stdout=subprocess.PIPE, text=True)
+    p.stdout.readline()
+    second = kit.backup(check=False)
+    equal(second.returncode, 4, second.stderr)
+    matches(second.stderr, "tidemark backup")
+    third = kit.backup("--wait=60")
+    p.communicate(timeout=PATIENCE)
+    equal((p.returncode, third.returncode), (0, 0))
+    equal([kit.kinds(n) for n in kit.points()], [["full"], ["incremental"]])
+    kit.d.stop()
+
+
+@test
+def errors_leave_everything_as_it_was(tmp):
+    "a target that takes no more, a source that can't be read, a scratch that is full: no point, and the next is right"
+    kit = Kit(tmp, "disk0")
+    kit.backup()
+    kit.write("disk0", (0, pattern(1, 4 * MIB)))
+    before = kit.checkpoints("disk0")
+    p = run("prlimit", "--fsize=1000000", *kit.command(), check=False)
+    equal(p.returncode, 1)
+    matches(p.stderr, "disk 'disk0': .*File too large; no point was added to '.*', and checkpoints are as before")
+    equal(kit.checkpoints("disk0"), before)
+    equal(len(kit.points()), 1)
+    equal(len([n for n in os.listdir(kit.repo) if os.path.isdir(os.path.join(kit.repo, n))]), 1)
+
+    p = kit.backup("--scratch", os.path.join(tmp, "none"), check=False)
+    equal(p.returncode, 1)
+    matches(p.stderr, "see --scratch.*No such file")
+
+    p = subprocess.Popen(kit.command("--json", "--rate=2M", "--scratch-max=64k"), stdout=subprocess.PIPE,
+                         stderr=subprocess.PIPE, text=True)
+    p.stdout.readline()
+    kit.write("disk0", *[(n * MIB, b"over") for n in range(4)])
+    out, err = p.communicate(timeout=PATIENCE)
+    equal(p.returncode, 1)
+    matches(err, r"scratch")
+    equal(json.loads(out.splitlines()[-1])["event"], "failed")
+    equal(kit.checkpoints("disk0"), before)
+
+    kit.backup()
+    equal(kit.kinds(), ["incremental"])
+    if have("qemu-img"):
+        kit.check(kit.points()[-1], "disk0", kit.content("disk0"))
+    kit.d.stop()
+
+
+@test
+def the_target_is_full(tmp):
+    "a full file system: no point, nothing left, and room again"
+    kit = Kit(tmp, "disk0")
+    kit.write("disk0", (0, pattern(1, 6 * MIB)))
+    os.mkdir(kit.repo)
+    if os.geteuid() or run("mount", "-t", "tmpfs", "-o", "size=4M", "tmpfs", kit.repo, check=False).returncode:
+        kit.d.stop()
+        skip("can't mount a small file system")
+    try:
+        p = kit.backup(check=False)
+        equal(p.returncode, 1)
+        matches(p.stderr, "No space left on device; no point was added")
+        equal(kit.points(), [])
+        equal(kit.checkpoints("disk0"), [])
+        h = kit.d.nbd()
+        h.zero(5 * MIB, 0)
+        h.shutdown()
+        kit.backup()
+        equal(kit.kinds(), ["full"])
+    finally:
+        run("umount", kit.repo)
+    kit.d.stop()
+
+
+@test
+def a_read_error_names_the_disk(tmp):
+    "EIO of the source: status 1, the disk and the offset are named"
+    config = os.path.join(tmp, "rules")
+    with open(config, "w") as f:
+        f.write('[inject-error]\nevent = "none"\niotype = "read"\nerrno = "5"\nsector = "4096"\n')
+    path = image(os.path.join(tmp, "disk0.img"), SIZE, [(0, pattern(1, 4 * MIB))])
+    kit = Kit(tmp)
+    kit.d.stop()
+    kit.disks = ("disk0",)
+    kit.args = ["--blockdev", "driver=blkdebug,node-name=disk0,config=%s,image.driver=file,image.filename=%s"
+                % (config, path)]
+    kit.start()
+    p = kit.backup(check=False)
+    equal(p.returncode, 1)
+    matches(p.stderr, "disk 'disk0': reading nbd.*at offset 2097152: Input/output error; no point was added")
+    equal(kit.points(), [])
+    kit.d.stop()
+
+
+@test
+def daemons_without_a_server_that_can_be_used(tmp):
+    "without a unix-socket NBD server a private one is started, and taken down again, also after a kill"
+    kit = Kit(tmp, "disk0", export=False)
+    kit.d.stop()
+    args = kit.args
+
+    class Bare(Daemon):
+        def __init__(self, tmp, *args):
+            super().__init__(tmp, *args, nbd=False)
+
+    kit.d = Bare(tmp, *args)
+    kit.backup()
+    equal(kit.d.qmp("query-nbd-servers"), [])
+    p = subprocess.Popen(kit.command("--json", "--rate=1", "--full"), stdout=subprocess.PIPE, text=True)
+    wait_until(lambda: kit.d.qmp("query-backups"), "the backup")
+    equal(len(kit.d.qmp("query-nbd-servers")), 1)
+    p.kill()
+    p.communicate()
+    equal(len(kit.d.qmp("query-nbd-servers")), 1)
+    kit.backup()
+    equal(kit.kinds(), ["incremental"])
+    equal(kit.d.qmp("query-nbd-servers"), [])
+    equal([f for f in os.listdir(tmp) if f.startswith("tidemark-")], [])
+    kit.d.stop()
+
+
+@test
+def hooks_run_around_the_backup(tmp):
+    "--before and --after: their environment, and what their failing means"
+    kit = Kit(tmp, "disk0")
+    log = os.path.join(tmp, "log")
+    say = 'echo "%s $TIDEMARK_POINT $TIDEMARK_RESULT" >>' + log
+    p = kit.backup("--name=a", "--before", say % "before" + "; echo noise", "--after", say % "after")
+    equal("noise" in p.stdout, False)
+    p = kit.backup("--name=b", "--before", "exit 3", "--after", say % "after", check=False)
+    equal(p.returncode, 1)
+    matches(p.stderr, "the command of --before ended with status 3; no point was added")
+    p = kit.backup("--name=c", "--after", "kill -9 $$", check=False)
+    equal(p.returncode, 3)
+    matches(p.stderr, "point 'c' is complete, but the command of --after was ended by signal 9")
+    with open(log) as f:
+        equal(f.read().split("\n"), ["before a ", "after a done", "after b failed", ""])
+    equal(kit.points(), ["a", "c"])
+    equal(kit.kinds("c"), ["incremental"])
+    kit.d.stop()
+
+
+class Agent(threading.Thread):
+    """A guest agent, as far as it matters. silent: commands that it does not answer."""
+
+    def __init__(self, path, silent=(), failing=()):
+        super().__init__(daemon=True)
+        self.frozen, self.log, self.silent, self.failing = False, [], set(silent), set(failing)
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(path)
+        self.listener.listen(1)
+        self.start()
+
+    def run(self):
+        while True:
+            c, _ = self.listener.accept()
+            with c:
+                c.sendall(b'{"return": 99}\n{"return"')  # left over from somebody else
+                for line in c.makefile("rb"):
+                    request = json.loads(line.lstrip(b"\xff"))
+                    self.answer(c, request["execute"], request.get("arguments", {}))
+
+    def answer(self, c, command, arguments):
+        self.log.append(command)
+        if command in self.silent:
+            return
+        if command in self.failing:
+            c.sendall(b'{"error": {"class": "GenericError", "desc": "can not"}}\n')
+        elif command == "guest-sync-delimited":
+            c.sendall(b"\xff" + json.dumps({"return": arguments["id"]}).encode() + b"\n")
+        else:
+            self.frozen = command == "guest-fsfreeze-freeze"
+            c.sendall(b'{"return": 2}\n')
+
+
+@test
+def guests_are_frozen_for_the_instant(tmp):
+    "--qga freezes around the instant and thaws on every way out"
+    kit = Kit(tmp, "disk0")
+    agent = Agent(os.path.join(tmp, "qga"))
+    kit.backup("--qga", os.path.join(tmp, "qga"))
+    equal([w for w in agent.log if "sync" not in w], ["guest-fsfreeze-freeze", "guest-fsfreeze-thaw"])
+    equal(agent.frozen, False)
+    p = kit.backup("--qga", os.path.join(tmp, "qga"), disks=["disk0", "no=disk0"], check=False)
+    equal((p.returncode, agent.frozen), (1, False))
+    p = kit.backup("--qga", os.path.join(tmp, "none"), check=False)
+    equal(p.returncode, 1)
+    matches(p.stderr, "Could not freeze the guest: .*none.*; no point was added")
+
+    deaf = Agent(os.path.join(tmp, "deaf"), silent=["guest-sync-delimited"])
+    refusing = Agent(os.path.join(tmp, "refusing"), failing=["guest-fsfreeze-freeze"])
+    for name, reason in (("deaf", "does not answer"), ("refusing", "guest-fsfreeze-freeze: can not")):
+        p = kit.backup("--freeze-max=1", "--qga", os.path.join(tmp, name), check=False)
+        equal(p.returncode, 1)
+        matches(p.stderr, "Could not freeze the guest: .*" + reason)
+    equal(refusing.log[-1], "guest-fsfreeze-thaw")
+    equal((deaf.frozen, len(kit.points())), (False, 1))
+    kit.d.stop()
+
+
+@test
+def guests_thaw_whatever_happens(tmp):
+    "a daemon that hangs in the instant, and a client that is killed: the guest thaws in time"
+    kit = Kit(tmp, "disk0")
+    path = os.path.join(tmp, "qga")
+    agent = Agent(path)
+    monitor = socket.socket(socket.AF_UNIX)  # a daemon that never answers backup-begin
+    hanging = os.path.join(tmp, "hanging")
+    monitor.bind(hanging)
+    monitor.listen(1)
+
+    def serve():
+        while True:
+            c, _ = monitor.accept()
+            real = kit.d.new_monitor()
+            c.sendall(json.dumps(real.greeting).encode() + b"\n")
+            for line in c.makefile("rb"):
+                request = json.loads(line)
+                if request["execute"] == "backup-begin":
+                    continue
+                result = {} if request["execute"] == "qmp_capabilities" else real(
+                    request["execute"], request.get("arguments"))
+                c.sendall(json.dumps({"return": result}).encode() + b"\n")
+
+    threading.Thread(target=serve, daemon=True).start()
+    for signum, limit in ((signal.SIGKILL, 30), (None, 1)):
+        p = subprocess.Popen(kit.command("--socket", hanging, "--qga", path, "--freeze-max", str(limit)),
+                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_until(lambda: agent.frozen, "the guest to freeze")
+        if signum:
+            p.send_signal(signum)
+        wait_until(lambda: not agent.frozen, "the guest to thaw")
+        p.kill()
+        p.wait()
+    kit.backup("--qga", path)
+    kit.d.stop()
+
+
+@test
+def servers_with_a_bitmap(tmp):
+    "an NBD URI with --bitmap: increments of what the bitmap has, fulls without it"
+    kit = Kit(tmp, "disk0")
+    kit.write("disk0", (0, pattern(1, MIB)))
+    repo = kit.repo
+    kit.d.qmp("block-dirty-bitmap-add", node="disk0", name="b0")
+
+    def backup(*args, name):
+        return run(TIDEMARK, "backup", "--name", name, *args, "x=" + kit.d.uri(), repo)
+
+    backup("--bitmap=b0", name="a")
+    kit.write("disk0", (2 * MIB, pattern(2, 65536)), (0, None))
+    kit.d.qmp("block-dirty-bitmap-disable", node="disk0", name="b0")
+    kit.d.qmp("block-export-dirty-bitmap", id="exp-disk0", bitmaps=["b0"])
+    p = backup("--bitmap=b0", name="b")
+    matches(p.stdout, "x: incremental since point 'a', ")
+    entry = kit.manifest("b")["disks"][0]
+    equal([entry["kind"], entry["stored"], entry["zero"]], ["incremental", 65536, 65536])
+    p = backup("--bitmap=b1", name="c")
+    matches(p.stderr, "warning: x: full, because .*no bitmap 'b1'")
+    equal(backup(name="d").stderr, "")
+    equal(kit.kinds("d"), ["full"])
+    if have("qemu-img"):
+        for point in "bcd":
+            kit.check(point, "x", kit.content("disk0"))
+    kit.d.stop()
+
+
+main()
