@@ -139,6 +139,11 @@ void tc_repo_unlock(TcRepository *repo)
     repo->lock_fd = -1;
 }
 
+int tc_repo_lock_fd(const TcRepository *repo)
+{
+    return repo->lock_fd;
+}
+
 bool tc_repo_is_written(const TcRepository *repo)
 {
     g_autofree char *path = g_build_filename(repo->path, TC_REPO_LOCK, NULL);

@@ -39,6 +39,8 @@ typedef struct TcRepoOptions {
 TcRepository *tc_repo_open(const char *path, const TcRepoOptions *options, GError **error);
 void tc_repo_close(TcRepository *repo);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(TcRepository, tc_repo_close)
+/* A descriptor that holds its lock, for a process that goes on using it; -1: it needs none. */
+int tc_repo_lock_fd(const TcRepository *repo);
 /* Whether @path is a repository, without opening it. */
 bool tc_repo_is(const char *path);
 

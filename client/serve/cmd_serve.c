@@ -11,9 +11,10 @@
 #include <string.h>
 
 static const TcOption options[] = {
+    { "at", "POINT", "of a repository: a point by its name, by time, or latest (default)" },
     { "detach", NULL, "return when the disks are served, which goes on in the background" },
     { "read-only", NULL, "let nobody write to the disks" },
-    { "writable", NULL, "let clients write to the disks (the default)" },
+    { "writable", NULL, "let clients write (the default; of a repository: to a scratch)" },
     { "format", "FMT", "raw or qcow2 (default: qcow2 if the image is, raw if its name says so)" },
     { "socket-dir", "DIR", "where the sockets are (default: $XDG_RUNTIME_DIR/tidemark)" },
     TC_JSON_OPTION,
@@ -24,7 +25,9 @@ typedef struct Serve {
     const TcInvocation *inv;
     char *dir;
     bool default_dir;
-    GPtrArray *disks; /* TcServedDisk */
+    TcRepository *repo;      /* or NULL */
+    const TcManifest *point; /* of it */
+    GPtrArray *disks;        /* TcServedDisk */
     TcDaemon daemon;
 } Serve;
 
@@ -48,9 +51,18 @@ static char *blockdev_of(const Serve *serve, const TcServedDisk *disk)
                            disk->read_only ? ",read-only=on" : ",discard=unmap");
 }
 
+/* For one file of a backup, for a VM on it, and else for a backup. */
 static char *next_of(const Serve *serve, const TcServedDisk *disk)
 {
-    g_autofree char *socket = g_shell_quote(serve->daemon.qmp_path);
+    g_autofree char *socket = g_shell_quote(serve->daemon.qmp_path), *uri = uri_of(serve, disk);
+
+    if (serve->repo && disk->read_only)
+        return g_strdup_printf("guestfish --ro -i -a 'nbd%s'", strchr(uri, ':'));
+    if (serve->repo)
+        return g_strdup_printf("qemu-system-x86_64 -m 2G -drive 'file=%s,format=raw,if=virtio'",
+                               uri);
+    if (disk->read_only)
+        return g_strdup_printf("tidemark copy '%s' %s-copy.img", uri, disk->name);
 
     return g_strdup_printf("tidemark backup%s%s %s REPOSITORY",
                            serve->default_dir ? "" : " --socket ", serve->default_dir ? "" : socket,
@@ -122,14 +134,53 @@ static bool set_up(Serve *serve, GError **error)
 {
     const TcInvocation *inv = serve->inv;
     const char *format = tc_option(inv, "format"), *dir = tc_option(inv, "socket-dir");
+    bool repository = tc_repo_is(tc_arg(inv, 0));
 
     if (format && strcmp(format, "raw") && strcmp(format, "qcow2"))
         return tm_error_set(error, "option --format: '%s' is neither raw nor qcow2", format);
     if (tc_flag(inv, "read-only") && tc_flag(inv, "writable"))
         return tm_error_set(error, "options --read-only and --writable exclude each other");
+    if (tc_option(inv, "at") && !repository)
+        return tm_error_set(error, "option --at: '%s' is no repository of backups", tc_arg(inv, 0));
+    if (repository && (tc_arg(inv, 1) || format))
+        return tm_error_set(error, "a repository is served alone, and without --format");
     serve->default_dir = !dir;
     serve->dir = dir ? g_strdup(dir) : tc_runtime_dir();
     return true;
+}
+
+/* Points have directories of their own, beside the user's daemon. */
+static bool open_point(Serve *serve, GError **error)
+{
+    const TcInvocation *inv = serve->inv;
+    TcRepoOptions use = { .use = TC_REPO_READ, .what = "tidemark serve" };
+    const char *at = tc_option(inv, "at");
+
+    serve->repo = tc_repo_open(tc_arg(inv, 0), &use, error);
+    serve->point = serve->repo ? tc_repo_find(serve->repo, at ? at : "latest", error) : NULL;
+    if (!serve->point)
+        return false;
+    if (serve->default_dir) {
+        g_autofree char *runtime = g_steal_pointer(&serve->dir);
+        g_autofree char *name =
+            g_strdup_printf("%s@%.8s", serve->point->point, tc_repo_id(serve->repo));
+
+        serve->dir = g_build_filename(runtime, name, NULL);
+        serve->default_dir = false;
+    }
+    serve->disks = tc_served_point(serve->repo, serve->point, tc_flag(inv, "writable"), error);
+    return serve->disks != NULL;
+}
+
+static bool find_disks(Serve *serve, GError **error)
+{
+    const TcInvocation *inv = serve->inv;
+
+    if (tc_repo_is(tc_arg(inv, 0)))
+        return open_point(serve, error);
+    serve->disks = tc_served_disks((const char *const *)inv->args->pdata, tc_option(inv, "format"),
+                                   tc_flag(inv, "read-only"), error);
+    return serve->disks != NULL;
 }
 
 /* A daemon that was there before may have nodes with these names. */
@@ -171,12 +222,14 @@ static bool add_disks(Serve *serve, GError **error)
 
 static bool begin(Serve *serve, GError **error)
 {
-    const TcInvocation *inv = serve->inv;
+    bool detach = tc_flag(serve->inv, "detach");
+    int lock = -1;
 
-    serve->disks = tc_served_disks((const char *const *)inv->args->pdata, tc_option(inv, "format"),
-                                   tc_flag(inv, "read-only"), error);
-    if (!serve->disks ||
-        !tc_daemon_start(&serve->daemon, serve->dir, tc_flag(inv, "detach"), false, -1, error))
+    if (!find_disks(serve, error))
+        return false;
+    if (serve->repo)
+        lock = tc_repo_lock_fd(serve->repo);
+    if (!tc_daemon_start(&serve->daemon, serve->dir, detach, serve->repo != NULL, lock, error))
         return false;
     if (add_disks(serve, error))
         return true;
@@ -186,12 +239,21 @@ static bool begin(Serve *serve, GError **error)
 
 static bool serve_disks(Serve *serve, GError **error)
 {
+    bool ok;
+
     if (!begin(serve, error))
         return false;
     (tc_flag(serve->inv, "json") ? print_json : print_text)(serve);
     fflush(stdout);
     g_clear_pointer(&serve->daemon.qmp, tc_qmp_free);
-    return !serve->daemon.pid || tc_daemon_wait(&serve->daemon, error);
+    if (serve->repo) /* its scratches go, and the daemon has the lock */
+        g_ptr_array_set_size(serve->disks, 0);
+    if (!serve->daemon.pid)
+        return true;
+    ok = tc_daemon_wait(&serve->daemon, error);
+    if (serve->repo && !tc_option(serve->inv, "socket-dir"))
+        tc_daemon_remove_dir(&serve->daemon);
+    return ok;
 }
 
 static int run(const TcInvocation *inv)
@@ -207,18 +269,20 @@ static int run(const TcInvocation *inv)
         status = tc_fail(g_steal_pointer(&error));
     tc_daemon_clear(&serve.daemon);
     g_clear_pointer(&serve.disks, g_ptr_array_unref);
+    tc_repo_close(serve.repo);
     g_free(serve.dir);
     return status;
 }
 
 const TcCommand tc_command_serve = {
     .name = "serve",
-    .args = "[NAME=]DISK... | DIRECTORY",
+    .args = "[NAME=]DISK... | DIRECTORY | REPOSITORY",
     .summary = "Serves disks over NBD with a daemon of your own",
     .details =
         "DISK is a raw or qcow2 image or a block device; DIRECTORY stands for the images in it. A\n"
         "disk's name is that of its file without the ending. Where a daemon serves already, the\n"
-        "disks are added to it. The other commands find this daemon by themselves.\n",
+        "disks are added to it. The other commands find this daemon by themselves.\n"
+        "Of a REPOSITORY of backups, the disks are served as they were at a point.\n",
     .min_args = 1,
     .max_args = -1,
     .options = options,

@@ -13,6 +13,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define LOCK_NAME "lock"
+
 enum { START_MS = 10, KEPT_FD = 3 };
 
 static void signals_of_interest(sigset_t *signals)
@@ -168,10 +170,18 @@ static bool wait_started(TcDaemon *daemon, GError **error)
     }
 }
 
+void tc_daemon_remove_dir(const TcDaemon *daemon)
+{
+    g_autofree char *lock = g_build_filename(daemon->dir, LOCK_NAME, NULL);
+
+    unlink(lock);
+    rmdir(daemon->dir);
+}
+
 /* Two that begin at once don't both find that nobody is there. A descriptor, or -1. */
 static int lock_directory(const char *dir, GError **error)
 {
-    g_autofree char *path = g_build_filename(dir, "lock", NULL);
+    g_autofree char *path = g_build_filename(dir, LOCK_NAME, NULL);
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 
     if (fd < 0 || flock(fd, LOCK_EX)) {

@@ -24,6 +24,8 @@ bool tc_daemon_start(TcDaemon *daemon, const char *dir, bool detach, bool alone,
                      GError **error);
 /* Waits until it has ended, which a signal makes it do. */
 bool tc_daemon_wait(TcDaemon *daemon, GError **error);
+/* Removes its directory, which nobody else needs, once it has ended. */
+void tc_daemon_remove_dir(const TcDaemon *daemon);
 /* Makes it end, if it was started here. */
 void tc_daemon_stop(TcDaemon *daemon);
 void tc_daemon_clear(TcDaemon *daemon);

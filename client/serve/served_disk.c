@@ -2,7 +2,6 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/serve/served_disk.c: see served_disk.h. */
 #include "client/serve/served_disk.h"
-#include "client/daemon/daemon_view.h"
 #include "client/image/image.h"
 #include "util/identifier.h"
 
@@ -24,8 +23,14 @@ void tc_served_disk_free(TcServedDisk *disk)
 {
     if (!disk)
         return;
+    if (disk->scratch)
+        unlink(disk->scratch);
+    if (disk->chain)
+        g_ptr_array_unref(disk->chain);
     g_free(disk->name);
+    g_free(disk->node);
     g_free(disk->path);
+    g_free(disk->scratch);
     g_free(disk);
 }
 
@@ -142,6 +147,7 @@ static bool add_file(GPtrArray *disks, const char *name, const char *path, const
     disk->is_block = S_ISBLK(st.st_mode);
     disk->path = g_canonicalize_filename(path, NULL);
     disk->name = name ? g_strdup(name) : name_of(path, disk->is_block);
+    disk->node = g_strdup(disk->name);
     disk->format = asked->format;
     disk->read_only = asked->read_only;
     if (!check_name(disk, error) || !check_others(disks, disk, error) ||
@@ -211,111 +217,4 @@ GPtrArray *tc_served_disks(const char *const *words, const char *format, bool re
         if (!add_word(disks, *words, &asked, error))
             return NULL;
     return g_steal_pointer(&disks);
-}
-
-/* ---- in the daemon */
-
-static void add_string(json_object *object, const char *key, const char *value)
-{
-    json_object_object_add(object, key, json_object_new_string(value));
-}
-
-/* The bitmaps of a device can't be beside it. */
-static bool add_store(json_object *node, const TcServedDisk *disk, GError **error)
-{
-    g_autofree char *dir = g_build_filename(g_get_user_state_dir(), "tidemark", NULL);
-    g_autofree char *escaped = g_strdup(disk->path + 1);
-    g_autofree char *name = NULL, *path = NULL;
-
-    if (g_mkdir_with_parents(dir, 0700))
-        return tm_error_set_errno(error, errno, "Could not make the directory '%s' for bitmaps",
-                                  dir);
-    g_strdelimit(escaped, "/", '-');
-    name = g_strconcat(escaped, ".bitmaps", NULL);
-    path = g_build_filename(dir, name, NULL);
-    add_string(node, "bitmap-store", path);
-    return true;
-}
-
-static json_object *node_options(const TcServedDisk *disk, GError **error)
-{
-    g_autoptr(json_object) file = json_object_new_object(), node = NULL;
-
-    add_string(file, "driver", disk->is_block ? "host_device" : "file");
-    add_string(file, "filename", disk->path);
-    if (strcmp(disk->format, "raw")) {
-        add_string(file, "discard", "unmap");
-        node = json_object_new_object();
-        add_string(node, "driver", disk->format);
-        add_string(node, "backing-names", "directory");
-        json_object_object_add(node, "file", g_steal_pointer(&file));
-    } else {
-        node = g_steal_pointer(&file);
-    }
-    add_string(node, "node-name", disk->name);
-    add_string(node, "discard", "unmap");
-    json_object_object_add(node, "read-only", json_object_new_boolean(disk->read_only));
-    if (disk->is_block && !add_store(node, disk, error))
-        return NULL;
-    return g_steal_pointer(&node);
-}
-
-static json_object *export_options(const TcServedDisk *disk)
-{
-    json_object *export = json_object_new_object();
-
-    add_string(export, "type", "nbd");
-    add_string(export, "id", disk->name);
-    add_string(export, "node-name", disk->name);
-    add_string(export, "name", disk->name);
-    json_object_object_add(export, "writable", json_object_new_boolean(!disk->read_only));
-    return export;
-}
-
-static bool execute(TcQmp *qmp, const char *command, json_object *arguments, GError **error)
-{
-    g_autoptr(json_object) result =
-        arguments ? tc_qmp_execute(qmp, command, arguments, error) : NULL;
-
-    return result != NULL;
-}
-
-static bool find_size(TcServedDisk *disk, TcQmp *qmp, GError **error)
-{
-    g_autoptr(json_object) nodes = tc_view_nodes(qmp, error);
-
-    for (size_t i = 0; nodes && i < json_object_array_length(nodes); i++) {
-        json_object *node = json_object_array_get_idx(nodes, i);
-
-        if (!g_strcmp0(tc_json_string(node, "node-name"), disk->name))
-            disk->size = json_object_get_uint64(tc_json_get(node, "image", "virtual-size", NULL));
-    }
-    return nodes != NULL;
-}
-
-bool tc_served_disk_add(TcServedDisk *disk, TcQmp *qmp, GError **error)
-{
-    g_autoptr(json_object) node = node_options(disk, error), export = export_options(disk);
-
-    if (!execute(qmp, "blockdev-add", node, error)) {
-        g_prefix_error(error, "disk '%s': ", disk->path);
-        return false;
-    }
-    if (!execute(qmp, "block-export-add", export, error) || !find_size(disk, qmp, error)) {
-        g_prefix_error(error, "disk '%s': ", disk->path);
-        tc_served_disk_remove(disk, qmp);
-        return false;
-    }
-    return true;
-}
-
-void tc_served_disk_remove(const TcServedDisk *disk, TcQmp *qmp)
-{
-    g_autoptr(json_object) export = json_object_new_object(), node = json_object_new_object();
-
-    add_string(export, "id", disk->name);
-    add_string(export, "mode", "hard");
-    execute(qmp, "block-export-del", export, NULL);
-    add_string(node, "node-name", disk->name);
-    execute(qmp, "blockdev-del", node, NULL);
 }

@@ -1,24 +1,33 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* client/serve/served_disk.h: the disks that "tidemark serve" was asked for: names, formats, nodes.
+/* client/serve/served_disk.h: the disks that "tidemark serve" was asked for: names, formats
+ * (served_disk.c), those of a point (served_point.c), and their nodes in the daemon
+ * (served_node.c).
  *
  * Whoever writes to a raw disk can make it begin as a qcow2 image. So an image that is qcow2 by its
  * content alone, not by its name, may not name other files, and a name that says raw is believed
  * only where the content agrees. Threads: main. */
 #pragma once
 #include "client/daemon/qmp_client.h"
+#include "client/repository/repository.h"
 
 typedef struct TcServedDisk {
-    char *name; /* of its node and its export */
+    char *name; /* of its export */
+    char *node;
     char *path; /* absolute */
     const char *format;
     bool is_block, read_only;
-    uint64_t size; /* once it is served */
+    GPtrArray *chain; /* of a point: char *, the images that it stands on, itself first; or NULL */
+    char *scratch;    /* an image for what is written, over a point; or NULL */
+    uint64_t size;    /* of a point, or once it is served */
 } TcServedDisk;
 
 /* The disks that @words name: FILE, NAME=FILE or a directory of images. TcServedDisk, returned.
  * @format: "raw", "qcow2", or NULL: by the image and its name. */
 GPtrArray *tc_served_disks(const char *const *words, const char *format, bool read_only,
+                           GError **error);
+/* The disks of a point. @writable: over a scratch, which tc_served_disk_free() removes. */
+GPtrArray *tc_served_point(const TcRepository *repo, const TcManifest *point, bool writable,
                            GError **error);
 /* Opens the disk in the daemon at @qmp and exports it; fills in size. On failure nothing is left of
  * it there. */

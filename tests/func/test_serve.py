@@ -3,6 +3,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """tidemark serve: a daemon of one's own on some images, found by the other commands."""
 from harness import *
+from repositories import BLOCK, Repository
+import fcntl
+import struct
 
 MIB = 1 << 20
 
@@ -255,6 +258,74 @@ def order_of_sockets(tmp):
         equal(nodes(), "b")
         equal(nodes(TIDEMARK_SOCKET=s.answer["socket"]), "a")
         equal(nodes("--socket", d.qmp_path, TIDEMARK_SOCKET=s.answer["socket"]), "b")
+
+
+def make_points(tmp):
+    repo = Repository(os.path.join(tmp, "repo"))
+    first = b"".join(bytes([i]) * BLOCK for i in (1, 0, 2, 0, 3, 4))
+    repo.add("p0", None, **{"2nd": first, "disk": first[:BLOCK * 3]})
+    repo.add("p1", "p0", **{"2nd": first[:BLOCK] + b"new" * (BLOCK // 3) + b"!" + bytes(BLOCK) + first[3 * BLOCK:],
+                            "disk": bytes(BLOCK) + first[BLOCK:BLOCK * 3]})
+    repo.add("p2", None, disk=first)
+    return repo
+
+
+def changing(repo):
+    """Whether somebody could remove points: nobody holds the lock of those who read them."""
+    with open(os.path.join(repo.path, "lock"), "r+b") as f:
+        lock = fcntl.fcntl(f, fcntl.F_OFD_GETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 1, 1, 0))
+    return struct.unpack("hhqqi4x", lock)[0] == fcntl.F_UNLCK
+
+
+@test(needs=["qemu-img", "qemu-io"])
+def points_of_a_repository(tmp):
+    "a point is served read-only beside live disks, with its chain; points stay as long as it is"
+    import nbd
+    repo = make_points(tmp)
+    images(tmp, "a.img")
+    with Serve(tmp, "a.img") as live, Serve(tmp, repo.path, "--at", "p1") as s:
+        for name in "2nd", "disk":
+            h = nbd.NBD()
+            h.connect_uri(s.uri(name))
+            equal(h.is_read_only(), True)
+            equal(h.pread(h.get_size(), 0) == repo.contents["p1", name], True, name)
+        equal(changing(repo), False)
+        s.process.kill()
+        s.process.wait()
+        wait_until(lambda: changing(repo), "the end of the daemon")
+        equal(json.loads(live.tidemark("info", "--json").stdout)["exports"][0]["id"], "a")
+    refused(tmp, "is no repository of backups", "--at", "p1", "a.img", status=2)
+    refused(tmp, "served alone", repo.path, "a.img", status=2)
+    refused(tmp, "nosuch", repo.path, "--at", "nosuch")
+
+
+@test(needs=["qemu-img", "qemu-io"])
+def points_over_a_scratch(tmp):
+    "--writable: clients write to a scratch, which is gone at once, and the repository is as it was"
+    import nbd
+    repo = make_points(tmp)
+    scratch = os.path.join(tmp, "scratch")
+    os.makedirs(scratch)
+    files = lambda: {os.path.join(d, n): open(os.path.join(d, n), "rb").read()
+                     for d, _, names in os.walk(repo.path) for n in names}
+    before = files()
+    os.environ["TMPDIR"] = scratch
+    try:
+        with Serve(tmp, repo.path, "--at", "p1", "--writable") as s:
+            equal(os.listdir(scratch), [])
+            h = nbd.NBD()
+            h.connect_uri(s.uri("2nd"))
+            h.pwrite(b"y" * 1000, BLOCK + 77)
+            h.trim(BLOCK, 4 * BLOCK)
+            h.flush()
+            content = bytearray(repo.contents["p1", "2nd"])
+            content[BLOCK + 77:BLOCK + 1077] = b"y" * 1000
+            equal(h.pread(4 * BLOCK, 0) == content[:4 * BLOCK], True)
+            directory = os.path.dirname(s.answer["socket"])
+        equal(os.path.exists(directory), False)
+    finally:
+        del os.environ["TMPDIR"]
+    equal(files() == before, True)
 
 
 main()
