@@ -211,6 +211,27 @@ static bool remove_bitmaps(TcQmp *qmp, const TcQemuView *view, bool *found, GErr
     return ok;
 }
 
+/* Descriptors of scratch files that no node has taken yet. */
+static bool remove_descriptors(TcQmp *qmp, GError **error)
+{
+    g_autoptr(json_object) sets = tc_qmp_execute(qmp, "query-fdsets", NULL, error);
+    bool ok = sets != NULL;
+
+    for (size_t i = 0; sets && i < json_object_array_length(sets); i++) {
+        json_object *set = json_object_array_get_idx(sets, i), *arguments;
+        json_object *fds = tc_json_get(set, "fds", NULL);
+
+        if (!fds || !json_object_array_length(fds) ||
+            !is_ours(tc_json_string(json_object_array_get_idx(fds, 0), "opaque")))
+            continue;
+        arguments = json_object_new_object();
+        json_object_object_add(arguments, "fdset-id",
+                               json_object_get(tc_json_get(set, "fdset-id", NULL)));
+        ok = tc_qmp_run(qmp, "remove-fd", arguments, ok ? error : NULL) && ok;
+    }
+    return ok;
+}
+
 bool tc_qemu_clean(TcQmp *qmp, bool *found, GError **error)
 {
     g_autoptr(TcQemuView) view = NULL;
@@ -227,6 +248,7 @@ bool tc_qemu_clean(TcQmp *qmp, bool *found, GError **error)
     ok = delete_nodes(qmp, view, TC_QEMU_PREFIX "filter-", ok ? error : NULL) && ok;
     ok = delete_nodes(qmp, view, TC_QEMU_PREFIX "copy-", ok ? error : NULL) && ok;
     ok = delete_nodes(qmp, view, TC_QEMU_PREFIX "scratch-", ok ? error : NULL) && ok;
+    ok = remove_descriptors(qmp, ok ? error : NULL) && ok;
     /* which disk is below a filter that is left is not to be forgotten */
     if (ok)
         ok = remove_bitmaps(qmp, view, &some, error);

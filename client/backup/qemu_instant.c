@@ -52,14 +52,14 @@ static int scratch_file(const TcQemuInstant *plan, uint64_t size, GError **error
 static bool add_scratch(const TcQemuInstant *plan, unsigned i, uint64_t size, GError **error)
 {
     g_autofree char *node = g_strdup_printf(TC_QEMU_SCRATCH, i), *file = NULL;
-    g_autoptr(json_object) set = NULL;
+    g_autoptr(json_object) set = NULL, opaque = tc_json_new("opaque", node, NULL);
     int fd = scratch_file(plan, size, error);
     json_object *id, *released;
     bool ok;
 
     if (fd < 0)
         return false;
-    set = tc_qmp_execute_fd(plan->qmp, "add-fd", NULL, fd, error);
+    set = tc_qmp_execute_fd(plan->qmp, "add-fd", opaque, fd, error);
     close(fd);
     if (!set)
         return false;

@@ -143,6 +143,8 @@ static bool look(TcBackupSource *source, GPtrArray *disks, GError **error)
     if (found)
         tm_log(TM_LOG_WARNING, "an earlier backup was interrupted: what it had set up in QEMU has "
                                "been taken down");
+    g_clear_pointer(&qemu->view, tc_qemu_view_free);
+    g_ptr_array_set_size(qemu->disks, 0);
     qemu->view = tc_qemu_view_new(qemu->qmp, error);
     if (!qemu->view)
         return false;
