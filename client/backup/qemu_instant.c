@@ -24,13 +24,21 @@ static const TcQemuDisk *disk_at(const TcQemuInstant *plan, unsigned i)
 
 /* ---- scratch files */
 
-/* A file without a name, so that nothing is left of it. */
-static int scratch_file(const TcQemuInstant *plan, uint64_t size, GError **error)
+/* Where the scratch of a disk goes: beside its image, if that is a file here. Returned. */
+static char *scratch_directory(const TcQemuInstant *plan, const TcQemuDisk *disk)
 {
-    const char *variable = g_getenv("TMPDIR");
-    const char *directory = plan->scratch           ? plan->scratch
-                            : variable && *variable ? variable
-                                                    : "/var/tmp";
+    g_autofree char *beside = NULL;
+
+    if (plan->scratch)
+        return g_strdup(plan->scratch);
+    if (disk->file && *disk->file == '/' && !g_str_has_prefix(disk->file, "/dev/"))
+        beside = g_path_get_dirname(disk->file);
+    return beside && !access(beside, W_OK) ? g_steal_pointer(&beside) : g_strdup("/var/tmp");
+}
+
+/* A file without a name, so that nothing is left of it. */
+static int scratch_file(const char *directory, uint64_t size, GError **error)
+{
     g_autofree char *name = g_build_filename(directory, TC_QEMU_PREFIX "XXXXXX", NULL);
     int fd = open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 
@@ -53,7 +61,8 @@ static bool add_scratch(const TcQemuInstant *plan, unsigned i, uint64_t size, GE
 {
     g_autofree char *node = g_strdup_printf(TC_QEMU_SCRATCH, i), *file = NULL;
     g_autoptr(json_object) set = NULL, opaque = tc_json_new("opaque", node, NULL);
-    int fd = scratch_file(plan, size, error);
+    g_autofree char *directory = scratch_directory(plan, disk_at(plan, i));
+    int fd = scratch_file(directory, size, error);
     json_object *id, *released;
     bool ok;
 

@@ -21,7 +21,7 @@ typedef struct TcQemuInstant {
     const GPtrArray *disks; /* TcQemuDisk */
     const GPtrArray *froms; /* by disk: the bitmap of what is dirty, or NULL */
     const char *checkpoint; /* the bitmap that begins, NULL: none */
-    const char *scratch;    /* directory; NULL: a default */
+    const char *scratch;    /* directory; NULL: beside each image, else /var/tmp */
     const char *way;        /* out: "filter" or "job", static */
 } TcQemuInstant;
 

@@ -40,6 +40,7 @@ void tc_qemu_disk_free(TcQemuDisk *disk)
         return;
     g_free(disk->node);
     g_free(disk->device);
+    g_free(disk->file);
     g_free(disk);
 }
 
@@ -150,18 +151,28 @@ static json_object *next_edge(const TcQemuView *view, const char *node, bool up,
     return NULL;
 }
 
+static bool has_driver(const TcQemuView *view, const char *node, const char *const *drivers)
+{
+    const char *driver = tc_json_string(tc_qemu_view_node(view, node), "drv");
+
+    return driver && g_strv_contains(drivers, driver);
+}
+
 /* Filters that users put between a device and its image: they show the image's bytes. */
 static bool is_filter(const TcQemuView *view, const char *node)
 {
-    static const char *const drivers[] = { "throttle", "copy-on-read", "blkdebug", "preallocate",
-                                           "compress" };
-    const char *driver = tc_json_string(tc_qemu_view_node(view, node), "drv");
+    static const char *const drivers[] = { "throttle",    "copy-on-read", "blkdebug",
+                                           "preallocate", "compress",     NULL };
 
-    for (unsigned i = 0; driver && i < G_N_ELEMENTS(drivers); i++) {
-        if (!strcmp(driver, drivers[i]))
-            return true;
-    }
-    return false;
+    return has_driver(view, node, drivers);
+}
+
+/* What jobs put there. */
+static bool is_of_job(const TcQemuView *view, const char *node)
+{
+    static const char *const drivers[] = { "mirror_top", "commit_top", "copy-before-write", NULL };
+
+    return has_driver(view, node, drivers);
 }
 
 /* Below the filters that @top begins with. Borrowed. */
@@ -201,10 +212,11 @@ static bool check_users(const TcQemuView *view, TcQemuDisk *disk, GError **error
         devices += !g_strcmp0(type, "block-backend");
         if (g_strcmp0(type, "block-driver") || is_filter(view, name))
             continue;
-        if (!g_strcmp0(role, "file") &&
-            !g_strcmp0(tc_json_string(tc_qemu_view_node(view, name), "drv"), "raw"))
-            return tm_error_set(error, "node '%s' is the file of node '%s': name that one",
-                                disk->node, name);
+        if (is_of_job(view, name))
+            return tm_error_set(error,
+                                "a job works on node '%s': try again when it has ended "
+                                "(query-jobs lists it)",
+                                disk->node);
         if (!g_strcmp0(role, "backing") || !g_strcmp0(role, "data-file") ||
             !g_strcmp0(role, "file"))
             return tm_error_set(error,
@@ -260,7 +272,7 @@ static void read_node(TcQemuDisk *disk, json_object *node)
     const char *compat =
         tc_json_string(tc_json_get(image, "format-specific", "data", NULL), "compat");
 
-    disk->file = tc_json_string(image, "filename");
+    disk->file = g_strdup(tc_json_string(image, "filename"));
     disk->size = tc_json_number(image, "virtual-size");
     disk->read_only = tc_json_true(node, "ro");
     disk->persistent = !disk->read_only && !g_strcmp0(tc_json_string(node, "drv"), "qcow2") &&

@@ -23,7 +23,7 @@ typedef struct TcQemuDisk {
     bool read_only;
     bool persistent; /* the image can keep bitmaps */
     uint64_t size;
-    const char *file;     /* its image, borrowed from the view, or NULL */
+    char *file;           /* its image, or NULL */
     json_object *bitmaps; /* an array, borrowed from the view, or NULL */
 } TcQemuDisk;
 

@@ -157,14 +157,21 @@ static bool look(TcBackupSource *source, GPtrArray *disks, GError **error)
 
 /* ---- the instant, and what shows it */
 
+/* The node that is exported. Returned. */
+static char *exported_node(Qemu *qemu, unsigned i)
+{
+    const TcQemuDisk *disk = qemu->disks->pdata[i];
+
+    return disk->read_only ? g_strdup(disk->node) : g_strdup_printf(TC_QEMU_POINT, i);
+}
+
 static bool add_export(Qemu *qemu, unsigned i, const TcBackupDisk *disk, GError **error)
 {
     const TcQemuDisk *own = qemu->disks->pdata[i];
     g_autofree char *name = g_strdup_printf(TC_QEMU_DISK, i);
-    g_autofree char *point =
-        own->read_only ? g_strdup(own->node) : g_strdup_printf(TC_QEMU_POINT, i);
+    g_autofree char *node = exported_node(qemu, i);
     json_object *arguments =
-        tc_json_new("type", "nbd", "id", name, "node-name", point, "name", name, NULL);
+        tc_json_new("type", "nbd", "id", name, "node-name", node, "name", name, NULL);
 
     if (disk->from) {
         json_object *bitmaps = json_object_new_array();
@@ -177,12 +184,15 @@ static bool add_export(Qemu *qemu, unsigned i, const TcBackupDisk *disk, GError 
     return tc_qmp_run(qemu->qmp, "block-export-add", arguments, error);
 }
 
-static void describe(Qemu *qemu, unsigned i, TcBackupDisk *disk, const char *way)
+static void describe(Qemu *qemu, unsigned i, const TcQemuView *view, const char *way,
+                     TcBackupDisk *disk)
 {
     const TcQemuDisk *own = qemu->disks->pdata[i];
-    g_autofree char *name = g_strdup_printf(TC_QEMU_DISK, i);
+    g_autofree char *name = g_strdup_printf(TC_QEMU_DISK, i), *node = exported_node(qemu, i);
     g_autofree char *socket = g_uri_escape_string(qemu->server.path, "/", false);
 
+    disk->size =
+        tc_json_number(tc_json_get(tc_qemu_view_node(view, node), "image", NULL), "virtual-size");
     g_free(disk->uri);
     disk->uri = g_strdup_printf("nbd+unix:///%s?socket=%s", name, socket);
     g_free(disk->bitmap);
@@ -199,6 +209,7 @@ static bool begin(TcBackupSource *source, GPtrArray *disks, const TcBackupBegin 
 {
     Qemu *qemu = (Qemu *)source;
     g_autoptr(GPtrArray) froms = g_ptr_array_new();
+    g_autoptr(TcQemuView) view = NULL;
     TcQemuInstant plan = {
         .qmp = qemu->qmp,
         .disks = qemu->disks,
@@ -207,6 +218,9 @@ static bool begin(TcBackupSource *source, GPtrArray *disks, const TcBackupBegin 
         .scratch = begin->scratch,
     };
 
+    if (begin->scratch_max)
+        return tm_error_set(error, "QEMU has no limit for the scratch of a backup: leave "
+                                   "--scratch-max out");
     for (unsigned i = 0; i < disks->len; i++)
         g_ptr_array_add(froms, ((TcBackupDisk *)disks->pdata[i])->from);
     qemu->set_up = true;
@@ -218,9 +232,11 @@ static bool begin(TcBackupSource *source, GPtrArray *disks, const TcBackupBegin 
     for (unsigned i = 0; i < disks->len; i++) {
         if (!add_export(qemu, i, disks->pdata[i], error))
             return false;
-        describe(qemu, i, disks->pdata[i], plan.way);
     }
-    return true;
+    view = tc_qemu_view_new(qemu->qmp, error);
+    for (unsigned i = 0; view && i < disks->len; i++)
+        describe(qemu, i, view, plan.way, disks->pdata[i]);
+    return view != NULL;
 }
 
 /* ---- the end */
