@@ -46,7 +46,7 @@ bool tc_repo_is_own_file(const char *name)
 {
     static const char *const whole[] = { TC_MANIFEST_NAME, TC_MANIFEST_PARTIAL, TC_REPO_VERIFIED,
                                          TC_REPO_VERIFIED TC_REPO_PARTIAL, NULL };
-    static const char *const suffixes[] = { ".qcow2", ".hashes", NULL };
+    static const char *const suffixes[] = { ".qcow2", ".hashes", ".hashes.merged", NULL };
 
     if (g_strv_contains(whole, name))
         return true;

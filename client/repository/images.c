@@ -28,6 +28,8 @@ static json_object *file_options(const char *path, bool writable)
     tm_json_add_string(file, "driver", "file");
     tm_json_add_string(file, "filename", path);
     tm_json_add_bool(file, "read-only", !writable);
+    if (writable) /* what is discarded is to be free */
+        tm_json_add_string(file, "discard", "unmap");
     return file;
 }
 
@@ -55,6 +57,8 @@ static BlkNode *add(TcImage *image, const char *path, const TcPointDisk *disk, b
     tm_json_add_string(o, "driver", "qcow2");
     tm_json_add_string(o, "node-name", name);
     tm_json_add_bool(o, "read-only", !writable);
+    if (writable)
+        tm_json_add_string(o, "discard", "unmap");
     json_object_object_add(o, "file", file_options(path, writable));
     json_object_object_add(o, "backing",
                            disk->parent ? unknown_options(tc_repo_image_size(disk->size)) : NULL);
@@ -166,8 +170,8 @@ bool tc_repo_image_check(const TcRepository *repo, const char *point, const TcPo
     return check_names(path, disk, error);
 }
 
-BlkNode *tc_repo_image_open(const TcRepository *repo, TcImage *image, const char *point,
-                            const TcPointDisk *disk, GError **error)
+static BlkNode *open_image(const TcRepository *repo, TcImage *image, const char *point,
+                           const TcPointDisk *disk, bool writable, GError **error)
 {
     g_autofree char *path = tc_repo_file(repo, point, disk->name, "qcow2");
     struct tidemark_info info = { .struct_size = sizeof(info) };
@@ -176,11 +180,13 @@ BlkNode *tc_repo_image_open(const TcRepository *repo, TcImage *image, const char
 
     if (!check_names(path, disk, error))
         return NULL;
-    node = add(image, path, disk, false, &why);
-    if (!node) {
+    node = add(image, path, disk, writable, &why);
+    if (!node && writable)
+        g_propagate_prefixed_error(error, why, "'%s' can't be changed: ", path);
+    else if (!node)
         not_opened(path, why, error);
+    if (!node)
         return NULL;
-    }
     blk_node_info(node, &info);
     if (blk_node_size(node) != tc_repo_image_size(disk->size))
         damaged(error, path, "its disk has another size than the manifest says");
@@ -189,4 +195,16 @@ BlkNode *tc_repo_image_open(const TcRepository *repo, TcImage *image, const char
     else
         return node;
     return NULL;
+}
+
+BlkNode *tc_repo_image_open(const TcRepository *repo, TcImage *image, const char *point,
+                            const TcPointDisk *disk, GError **error)
+{
+    return open_image(repo, image, point, disk, false, error);
+}
+
+BlkNode *tc_repo_image_change(const TcRepository *repo, TcImage *image, const char *point,
+                              const TcPointDisk *disk, GError **error)
+{
+    return open_image(repo, image, point, disk, true, error);
 }

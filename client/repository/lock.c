@@ -144,6 +144,18 @@ int tc_repo_lock_fd(const TcRepository *repo)
     return repo->lock_fd;
 }
 
+bool tc_repo_relock(TcRepository *repo, TcRepoUse use)
+{
+    short writer = kind_of(use, WRITER), points = kind_of(use, POINTS);
+
+    if (repo->lock_fd < 0 || take(repo, repo->lock_fd, WRITER, writer) < 0)
+        return false;
+    if (take(repo, repo->lock_fd, POINTS, points) == 0)
+        return true;
+    take(repo, repo->lock_fd, WRITER, kind_of(repo->use, WRITER));
+    return false;
+}
+
 bool tc_repo_is_written(const TcRepository *repo)
 {
     g_autofree char *path = g_build_filename(repo->path, TC_REPO_LOCK, NULL);

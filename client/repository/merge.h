@@ -47,9 +47,20 @@ typedef struct TcMergeWatch {
  * A failure by @watch->stop sets no error. */
 bool tc_merge_run(TcRepository *repo, const char *point, TcMergeWatch *watch, GError **error);
 
+/* ---- what was interrupted */
+
+typedef enum {
+    TC_MERGE_NONE,
+    TC_MERGE_COPYING, /* all points can be read */
+    TC_MERGE_ENDING,  /* the child can't be before the merge has ended */
+    TC_MERGE_DAMAGED, /* merge.json can't be read */
+} TcMergeState;
+TcMergeState tc_merge_state(const TcRepository *repo);
+
 /* The point that is going, or NULL: none (no error then), or that can't be read. Returned. Takes no
  * lock. */
 char *tc_merge_pending(const char *repository, GError **error);
 /* Completes the merge that was interrupted, if there is one. By tc_repo_open() for ADD and CHANGE,
- * with the locks of CHANGE; where these can't be had, or it fails, ADD goes on without. */
+ * with the locks of CHANGE. Where these can't be had, or it fails, ADD goes on without, unless it
+ * is ending; READ completes it only then. */
 bool tc_merge_recover(TcRepository *repo, GError **error);

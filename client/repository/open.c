@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/repository/open.c: repositories are made, opened and brought in order. */
 #include "client/json.h"
+#include "client/repository/merge.h"
 #include "client/repository/repository_internal.h"
 #include "util/file.h"
 #include "util/json.h"
@@ -121,13 +122,44 @@ static void remove_debris(TcRepository *repo)
     }
 }
 
+/* Whoever adds a point or reads can do without, but for what is half renamed. */
+static bool complete_merge(TcRepository *repo, GError **error)
+{
+    g_autoptr(GError) failure = NULL;
+    TcMergeState state = tc_merge_state(repo);
+    bool needed = repo->use == TC_REPO_CHANGE || state == TC_MERGE_ENDING ||
+                  (repo->use == TC_REPO_ADD && state == TC_MERGE_DAMAGED);
+
+    if (!needed && (repo->use == TC_REPO_READ || state == TC_MERGE_NONE))
+        return true;
+    if (!tc_repo_relock(repo, TC_REPO_CHANGE)) {
+        tc_repo_error_set(
+            &failure, TC_REPO_ERROR_LOCKED,
+            "the removal of a point from repository '%s' was interrupted and can't go "
+            "on while another process uses the repository, or without the permission "
+            "to write",
+            repo->path);
+    } else {
+        bool done = tc_merge_recover(repo, &failure);
+
+        tc_repo_relock(repo, repo->use);
+        if (done)
+            return true;
+    }
+    if (needed) {
+        g_propagate_error(error, g_steal_pointer(&failure));
+        return false;
+    }
+    tm_log(TM_LOG_WARNING, "%s", failure->message);
+    return true;
+}
+
 static bool recover(TcRepository *repo, GError **error)
 {
-    g_autofree char *merge = g_build_filename(repo->path, TC_REPO_MERGE, NULL);
-
-    if (g_file_test(merge, G_FILE_TEST_EXISTS))
-        return tm_error_set(error, "repository '%s' has an interrupted merge", repo->path);
-    remove_debris(repo);
+    if (!complete_merge(repo, error))
+        return false;
+    if (repo->use == TC_REPO_ADD || repo->use == TC_REPO_CHANGE)
+        remove_debris(repo);
     return true;
 }
 
@@ -155,8 +187,6 @@ static bool is_directory(const TcRepository *repo, GError **error)
 
 static bool open_all(TcRepository *repo, const TcRepoOptions *options, GError **error)
 {
-    bool writes = options->use == TC_REPO_ADD || options->use == TC_REPO_CHANGE;
-
     if (options->create && !make_directory(repo, error))
         return false;
     /* Nothing is made in what may be no repository. */
@@ -164,7 +194,7 @@ static bool open_all(TcRepository *repo, const TcRepoOptions *options, GError **
         !tc_repo_lock(repo, options, error) || (options->create && !found(repo, error)))
         return false;
     return (repo->id || identify(repo, error)) && tc_repo_scan(repo, error) &&
-           (!writes || recover(repo, error));
+           (repo->use == TC_REPO_LIST || recover(repo, error));
 }
 
 TcRepository *tc_repo_open(const char *path, const TcRepoOptions *options, GError **error)
@@ -188,6 +218,7 @@ void tc_repo_close(TcRepository *repo)
     g_clear_pointer(&repo->damaged, g_ptr_array_unref);
     g_clear_pointer(&repo->debris, g_ptr_array_unref);
     g_clear_pointer(&repo->foreign, g_ptr_array_unref);
+    tc_manifest_free(repo->going);
     g_free(repo->path);
     g_free(repo->id);
     g_free(repo);

@@ -65,6 +65,12 @@ TcManifest *tc_repo_point(const TcRepository *repo, const char *name)
     return NULL;
 }
 
+TcManifest *tc_repo_standing(const TcRepository *repo, const char *name)
+{
+    return repo->going && !strcmp(repo->going->point, name) ? repo->going
+                                                            : tc_repo_point(repo, name);
+}
+
 static TcManifest *find_time(const TcRepository *repo, uint64_t end)
 {
     for (guint i = repo->points->len; i-- > 0;) {
@@ -166,7 +172,7 @@ static TcManifest *step(const TcRepository *repo, const GPtrArray *chain, const 
                         GError **error)
 {
     const char *top = ((TcManifest *)chain->pdata[0])->point;
-    TcManifest *m = tc_repo_point(repo, disk->parent);
+    TcManifest *m = tc_repo_standing(repo, disk->parent);
     const TcPointDisk *below = m ? tc_manifest_disk(m, disk->name) : NULL;
 
     if (!m)
@@ -252,6 +258,14 @@ bool tc_repo_replace(TcRepository *repo, TcManifest *manifest, GError **error)
     return true;
 }
 
+static void drop_debris(TcRepository *repo, const char *point)
+{
+    guint i;
+
+    if (g_ptr_array_find_with_equal_func(repo->debris, point, g_str_equal, &i))
+        g_ptr_array_remove_index(repo->debris, i);
+}
+
 bool tc_repo_remove(TcRepository *repo, const char *point, GError **error)
 {
     g_autofree char *path = g_build_filename(repo->path, point, NULL);
@@ -266,8 +280,11 @@ bool tc_repo_remove(TcRepository *repo, const char *point, GError **error)
     if (!tc_repo_sync_name(repo->sys, manifest, error) ||
         !tc_repo_remove_directory(repo->sys, path, error))
         return false;
+    drop_debris(repo, point);
     m = tc_repo_point(repo, point);
     if (m)
         g_ptr_array_remove(repo->points, m);
+    if (repo->going && !strcmp(repo->going->point, point))
+        g_clear_pointer(&repo->going, tc_manifest_free);
     return true;
 }

@@ -18,6 +18,7 @@ struct TcRepository {
     TcRepoUse use;
     int lock_fd;
     GPtrArray *points, *damaged, *debris, *foreign;
+    TcManifest *going; /* client/repository/merge.h; NULL: none */
 };
 
 /* ---- lock.c */
@@ -25,6 +26,8 @@ struct TcRepository {
 /* repo->lock_fd, or an error that says who has it. */
 bool tc_repo_lock(TcRepository *repo, const TcRepoOptions *options, GError **error);
 void tc_repo_unlock(TcRepository *repo);
+/* Has the locks of @use as well, if that needs no waiting; else those that it has. */
+bool tc_repo_relock(TcRepository *repo, TcRepoUse use);
 
 /* ---- files.c */
 
@@ -50,6 +53,8 @@ bool tc_repo_parse_time(const char *text, uint64_t *end);
 
 /* ---- repository.c */
 
+/* As tc_repo_point(), or the one that is going: what others may stand on. */
+TcManifest *tc_repo_standing(const TcRepository *repo, const char *name);
 void tc_repo_sort(TcRepository *repo);
 /* Its manifest is on the medium. @manifest is taken, and replaces one of the same name. */
 void tc_repo_add_point(TcRepository *repo, TcManifest *manifest);

@@ -5,6 +5,7 @@
  * A directory with a manifest is a point, or a damaged one. One that has only the manifest's
  * partial file, or nothing, is what an interrupted command left. One that has images and neither
  * has lost its manifest. Links are followed nowhere. */
+#include "client/repository/merge.h"
 #include "client/repository/repository_internal.h"
 #include "util/file.h"
 #include <errno.h>
@@ -130,6 +131,21 @@ static void renew(GPtrArray **array, GDestroyNotify destroy)
     *array = g_ptr_array_new_with_free_func(destroy);
 }
 
+/* The point that is going is none any more. */
+static void hide_going(TcRepository *repo)
+{
+    g_autoptr(GError) error = NULL;
+    g_autofree char *name = tc_merge_pending(repo->path, &error);
+    TcManifest *point = name ? tc_repo_point(repo, name) : NULL;
+    guint i;
+
+    g_clear_pointer(&repo->going, tc_manifest_free);
+    if (error)
+        add_damaged(repo, TC_REPO_MERGE, error->message);
+    if (point && g_ptr_array_find(repo->points, point, &i))
+        repo->going = g_ptr_array_steal_index(repo->points, i);
+}
+
 bool tc_repo_scan(TcRepository *repo, GError **error)
 {
     g_autoptr(GDir) dir = g_dir_open(repo->path, 0, error);
@@ -143,6 +159,7 @@ bool tc_repo_scan(TcRepository *repo, GError **error)
     renew(&repo->foreign, g_free);
     while ((name = g_dir_read_name(dir)))
         take(repo, name);
+    hide_going(repo);
     tc_repo_sort(repo);
     g_ptr_array_sort(repo->damaged, by_point);
     g_ptr_array_sort(repo->debris, by_text);
