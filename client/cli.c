@@ -294,3 +294,17 @@ bool tc_option_number(const TcInvocation *inv, const char *name, uint64_t min, u
     *value = number;
     return true;
 }
+
+bool tc_option_wait(const TcInvocation *inv, int *seconds, GError **error)
+{
+    uint64_t number = 0;
+
+    if (!g_strcmp0(tc_option(inv, "wait"), "-1")) {
+        *seconds = -1;
+        return true;
+    }
+    if (!tc_option_number(inv, "wait", 0, INT32_MAX, &number, error))
+        return false;
+    *seconds = (int)number;
+    return true;
+}

@@ -77,3 +77,5 @@ const char *tc_arg(const TcInvocation *invocation, unsigned i);
 /* A number within [@min, @max], size suffixes allowed; *value is untouched if it was not given. */
 bool tc_option_number(const TcInvocation *invocation, const char *name, uint64_t min, uint64_t max,
                       uint64_t *value, GError **error);
+/* "--wait" of a number, or of -1: for ever; 0 if it was not given. */
+bool tc_option_wait(const TcInvocation *invocation, int *seconds, GError **error);

@@ -8,8 +8,10 @@ extern const TcCommand tc_command_backup;
 extern const TcCommand tc_command_bitmap;
 extern const TcCommand tc_command_bitmap_check; /* "tidemark bitmap check" */
 extern const TcCommand tc_command_copy;
+extern const TcCommand tc_command_forget;
 extern const TcCommand tc_command_image;
 extern const TcCommand tc_command_info;
+extern const TcCommand tc_command_list;
 extern const TcCommand tc_command_map;
 extern const TcCommand tc_command_qmp;
 extern const TcCommand tc_command_restore;
@@ -20,6 +22,9 @@ extern const TcCommand tc_command_sessions;
 int tc_run_list_file(const TcInvocation *inv);
 /* Whether that is what was meant, not a daemon's node. */
 bool tc_means_file(const TcInvocation *inv);
+
+/* "tidemark info REPOSITORY [POINT]": client/repository/cmd_info.c. */
+int tc_run_info_repository(const TcInvocation *inv);
 
 /* Reports @error (taken) as "tidemark: message" on standard error and returns TC_EXIT_FAILED, or
  * the status that a TC_REPO_ERROR has. */
@@ -38,4 +43,8 @@ int tc_fail_usage(const TcInvocation *invocation, GError *error);
 #define TC_JSON_OPTION                                                                             \
     {                                                                                              \
         "json", NULL, "print JSON for programs"                                                    \
+    }
+#define TC_WAIT_OPTION                                                                             \
+    {                                                                                              \
+        "wait", "SECONDS", "wait for others that use the repository (default: 0)"                  \
     }

@@ -12,7 +12,9 @@
 static const TcCommand *const commands[] = {
     &tc_command_serve,
     &tc_command_backup,
+    &tc_command_list,
     &tc_command_restore,
+    &tc_command_forget,
     &tc_command_info,
     &tc_command_bitmap,
     &tc_command_map,

@@ -248,7 +248,11 @@ static int run(const TcInvocation *inv)
     const char *uri = tc_arg(inv, 0);
     GError *error = NULL;
 
-    if (uri && tc_flag(inv, "socket"))
+    if (uri && g_file_test(uri, G_FILE_TEST_IS_DIR))
+        return tc_run_info_repository(inv);
+    if (tc_arg(inv, 1))
+        tm_error_set(&error, "'%s' is not a directory with a repository", uri);
+    else if (uri && tc_flag(inv, "socket"))
         tm_error_set(&error, "URI and --socket exclude each other");
     else if (!uri && tc_flag(inv, "list"))
         tm_error_set(&error, "--list needs the URI of a server");
@@ -261,12 +265,14 @@ static int run(const TcInvocation *inv)
 
 const TcCommand tc_command_info = {
     .name = "info",
-    .args = "[URI]",
-    .summary = "Shows the nodes, bitmaps and exports of a daemon, or an NBD export",
+    .args = "[URI | REPOSITORY [POINT]]",
+    .summary = "Shows a daemon, an NBD export, or a point of a repository",
     .details =
-        "Without URI, it shows the daemon at the QMP socket. With URI, it shows an export of\n"
-        "any NBD server: its size, flags, block sizes and metadata contexts.\n",
-    .max_args = 1,
+        "Without an argument, it shows the nodes, bitmaps and exports of the daemon at the QMP\n"
+        "socket. With URI, it shows an export of any NBD server: its size, flags, block sizes\n"
+        "and metadata contexts. With REPOSITORY, it shows the disks of POINT: a name, a time, or\n"
+        "latest, the default.\n",
+    .max_args = 2,
     .options = options,
     .run = run,
 };

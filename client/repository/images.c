@@ -6,6 +6,8 @@
 #include "client/repository/hashes.h"
 #include "util/json.h"
 #include "util/range.h"
+#include <errno.h>
+#include <glib/gstdio.h>
 #include <string.h>
 
 #define SECTOR     512u
@@ -104,6 +106,8 @@ static bool make_file(TcImage *image, const char *path, GError **error)
     tm_json_add_uint(o, "size", 0);
     ok = blk_image_create(image->graph, o, NULL, NULL, error);
     json_object_put(o);
+    if (ok && g_chmod(path, 0600) < 0)
+        ok = tm_error_set_errno(error, errno, "Could not create '%s'", path);
     return ok;
 }
 
