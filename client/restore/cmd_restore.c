@@ -135,27 +135,38 @@ static bool check_outside(const Job *job, const char *target, GError **error)
     return !inside || tm_error_set(error, "target '%s' is in the repository", target);
 }
 
-/* The point at which the bitmap began, by its name: POINT@ID of this repository, else the one that
- * is restored. */
+/* The point whose checkpoint of the disk is called @name, as its manifest has it; or NULL. */
+static const TcManifest *point_of_checkpoint(const Job *job, const char *disk, const char *name)
+{
+    const GPtrArray *points = tc_repo_points(job->repo);
+
+    for (guint i = 0; i < points->len; i++) {
+        const TcPointDisk *entry = tc_manifest_disk(points->pdata[i], disk);
+
+        if (entry && !g_strcmp0(tc_json_string(entry->source, "checkpoint"), name))
+            return points->pdata[i];
+    }
+    return NULL;
+}
+
+/* What the disk was when the bitmap began: the point whose checkpoint it is. Any other bitmap began
+ * at the point that is restored, by the user's word. */
 static bool open_before(const Job *job, Disk *disk, GError **error)
 {
-    const char *bitmap = job->options.bitmap, *at = bitmap ? strrchr(bitmap, '@') : NULL;
-    g_autofree char *name = at ? g_strndup(bitmap, at - bitmap) : NULL;
-    const TcManifest *point = job->point;
+    const char *bitmap = job->options.bitmap, *name = disk->target->disk->name;
+    const TcManifest *point = bitmap ? point_of_checkpoint(job, name, bitmap) : NULL;
 
     if (!bitmap)
         return true;
-    if (at && strncmp(tc_repo_id(job->repo), at + 1, strlen(at + 1)))
-        return tm_error_set(error, "bitmap '%s' is a checkpoint of another repository", bitmap);
-    if (at)
-        point = tc_repo_find(job->repo, name, error);
-    if (!point)
-        return false;
-    if (point == job->point)
+    if (!point && strchr(bitmap, '@'))
+        return tm_error_set(error,
+                            "bitmap '%s' is a checkpoint of disk '%s' of no point in the "
+                            "repository: without --trust-bitmap, all of the target is read",
+                            bitmap, name);
+    if (!point || point == job->point)
         disk->before = disk->reader;
     else
-        disk->before =
-            tc_point_reader_open(job->repo, point, disk->target->disk->name, false, error);
+        disk->before = tc_point_reader_open(job->repo, point, name, false, error);
     return disk->before != NULL;
 }
 

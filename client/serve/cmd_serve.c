@@ -220,6 +220,12 @@ static bool add_disks(Serve *serve, GError **error)
     return true;
 }
 
+/* The daemon has it open: nobody needs its name any more. */
+static void release_scratch(gpointer disk, gpointer unused)
+{
+    tc_served_disk_release(disk);
+}
+
 static bool begin(Serve *serve, GError **error)
 {
     bool detach = tc_flag(serve->inv, "detach");
@@ -231,8 +237,10 @@ static bool begin(Serve *serve, GError **error)
         lock = tc_repo_lock_fd(serve->repo);
     if (!tc_daemon_start(&serve->daemon, serve->dir, detach, serve->repo != NULL, lock, error))
         return false;
-    if (add_disks(serve, error))
+    if (add_disks(serve, error)) {
+        g_ptr_array_foreach(serve->disks, release_scratch, NULL);
         return true;
+    }
     tc_daemon_stop(&serve->daemon);
     return false;
 }
@@ -246,8 +254,6 @@ static bool serve_disks(Serve *serve, GError **error)
     (tc_flag(serve->inv, "json") ? print_json : print_text)(serve);
     fflush(stdout);
     g_clear_pointer(&serve->daemon.qmp, tc_qmp_free);
-    if (serve->repo) /* its scratches go, and the daemon has the lock */
-        g_ptr_array_set_size(serve->disks, 0);
     if (!serve->daemon.pid)
         return true;
     ok = tc_daemon_wait(&serve->daemon, error);

@@ -19,18 +19,23 @@ static void disk_free(void *disk)
     tc_served_disk_free(disk);
 }
 
+void tc_served_disk_release(TcServedDisk *disk)
+{
+    if (disk->scratch)
+        unlink(disk->scratch);
+    g_clear_pointer(&disk->scratch, g_free);
+}
+
 void tc_served_disk_free(TcServedDisk *disk)
 {
     if (!disk)
         return;
-    if (disk->scratch)
-        unlink(disk->scratch);
+    tc_served_disk_release(disk);
     if (disk->chain)
         g_ptr_array_unref(disk->chain);
     g_free(disk->name);
     g_free(disk->node);
     g_free(disk->path);
-    g_free(disk->scratch);
     g_free(disk);
 }
 

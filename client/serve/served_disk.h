@@ -26,7 +26,7 @@ typedef struct TcServedDisk {
  * @format: "raw", "qcow2", or NULL: by the image and its name. */
 GPtrArray *tc_served_disks(const char *const *words, const char *format, bool read_only,
                            GError **error);
-/* The disks of a point. @writable: over a scratch, which tc_served_disk_free() removes. */
+/* The disks of a point. @writable: over a scratch, which tc_served_disk_release() removes. */
 GPtrArray *tc_served_point(const TcRepository *repo, const TcManifest *point, bool writable,
                            GError **error);
 /* Opens the disk in the daemon at @qmp and exports it; fills in size. On failure nothing is left of
@@ -34,4 +34,6 @@ GPtrArray *tc_served_point(const TcRepository *repo, const TcManifest *point, bo
 bool tc_served_disk_add(TcServedDisk *disk, TcQmp *qmp, GError **error);
 /* Undoes that, as far as it can be. */
 void tc_served_disk_remove(const TcServedDisk *disk, TcQmp *qmp);
+/* Removes the name of its scratch. */
+void tc_served_disk_release(TcServedDisk *disk);
 void tc_served_disk_free(TcServedDisk *disk);

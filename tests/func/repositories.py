@@ -23,6 +23,10 @@ class Repository:
             {"format": "tidemark-repository", "version": 1, "id": self.id}, indent=2) + "\n")
         self.write("lock", "")
 
+    def checkpoint(self, point):
+        """What the bitmap is called that began with it."""
+        return "%s@%s-00000014" % (point, self.id[:8])
+
     def write(self, name, data):
         with open(os.path.join(self.path, name), "wb") as f:
             f.write(data if isinstance(data, bytes) else data.encode())
@@ -64,7 +68,8 @@ class Repository:
                  "file": name + ".qcow2", "hashes": name + ".hashes"}
         if parent:
             entry["parent"] = parent
-        return dict(entry, stored=sizes[DATA], zero=sizes[ZERO], tree=tree)
+        return dict(entry, stored=sizes[DATA], zero=sizes[ZERO], tree=tree,
+                    source={"type": "test", "checkpoint": self.checkpoint(point)})
 
     def _image(self, point, parent, name, content, kinds):
         path = self.file(point, name)

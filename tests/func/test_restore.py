@@ -158,7 +158,7 @@ def nbd_target(tmp):
         event, = restore(repo, "--in-place", "--at", "p1", "--disk", "b", d.uri())
         is_point(path, repo, "p1", "b")
         equal(event["same"] > 0, True, event)
-        checkpoint = "p1@" + repo.id[:8]
+        checkpoint = repo.checkpoint("p1")
         d.qmp("block-dirty-bitmap-add", node="disk0", name=checkpoint)
         d.qmp("block-export-dirty-bitmap", id="exp-disk0", bitmaps=[checkpoint])
         d.nbd().pwrite(b"guest" * 1000, 5 * BLOCK + 5)
@@ -169,7 +169,7 @@ def nbd_target(tmp):
                 equal(sum(event[k] for k in ("same", "written", "zeroed")) < size, True, event)
         d.qmp("block-dirty-bitmap-add", node="disk0", name="p1@00000000")
         d.qmp("block-export-dirty-bitmap", id="exp-disk0", bitmaps=["p1@00000000"])
-        refused(repo, "another repository", "--in-place", "--trust-bitmap", "p1@00000000", "--disk", "b", d.uri())
+        refused(repo, "checkpoint of disk 'b' of no point", "--in-place", "--trust-bitmap", "p1@00000000", "--disk", "b", d.uri())
         refused(repo, "no bitmap 'none'", "--in-place", "--trust-bitmap", "none", "--disk", "b", d.uri())
         refused(repo, "at least as many", "--force", "--disk", "a", d.uri())
 
