@@ -217,6 +217,7 @@ static bool copy_disk(TcBackup *b, TcDiskRun *run, GError **error)
 {
     TcTransferOptions options = { .connections = (unsigned)b->options->connections,
                                   .requests = (unsigned)b->options->requests,
+                                  .writers = g_get_num_processors(),
                                   .rate = b->rate };
 
     return tc_disk_run_copy(run, &options, error);

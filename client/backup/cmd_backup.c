@@ -12,7 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { DEFAULT_CONNECTIONS = 4, DEFAULT_REQUESTS = 16, DEFAULT_FREEZE_S = 10 };
+enum { DEFAULT_CONNECTIONS = 4, DEFAULT_REQUESTS = 4, DEFAULT_FREEZE_S = 10 };
 
 static const TcOption options[] = {
     TC_SOCKET_OPTION,
@@ -30,7 +30,7 @@ static const TcOption options[] = {
     { "scratch", "DIRECTORY", "where the daemon keeps what is overwritten meanwhile" },
     { "scratch-max", "SIZE", "bytes that this may take (default: no limit)" },
     { "connections", "N", "connections for each disk, if the server allows several (default: 4)" },
-    { "requests", "N", "reads in flight on each connection (default: 16)" },
+    { "requests", "N", "reads in flight on each connection (default: 4)" },
     { "rate", "SIZE", "read at most so many bytes a second (default: no limit)" },
     { "wait", "SECONDS", "wait for others that use the repository (default: 0)" },
     { "no-progress", NULL, "show no progress" },
@@ -127,6 +127,8 @@ static bool take_mode(TcBackupOptions *o, const TcInvocation *inv, GError **erro
     if (o->compression && strcmp(o->compression, "zstd") && strcmp(o->compression, "zlib"))
         return tm_error_set(error, "option --compress: '%s' is neither zstd nor zlib",
                             o->compression);
+    if (o->point && !strcmp(o->point, "latest"))
+        return tm_error_set(error, "'latest' is not the name of a point: it means the newest one");
     return !o->point || tc_point_check_name("point", o->point, error);
 }
 

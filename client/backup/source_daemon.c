@@ -10,6 +10,7 @@
 #include "client/text.h"
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #define SCRATCH_FALLBACK "/var/tmp"
 
@@ -185,7 +186,7 @@ static const char *usable_socket(json_object *server)
         struct stat st;
 
         if (!g_strcmp0(tc_json_string(address, "type"), "unix") && path && *path == '/' &&
-            !stat(path, &st) && S_ISSOCK(st.st_mode))
+            !stat(path, &st) && S_ISSOCK(st.st_mode) && !access(path, W_OK))
             return path;
     }
     return NULL;

@@ -2,8 +2,11 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/copy/transfer.c: see transfer.h.
  *
- * Lock: TcTransfer.lock guards the plan's cursor and the first error; it is held for neither I/O
- * nor callbacks. Counters are atomic. */
+ * A connection's thread reads. It also stores what has arrived, unless there are writers: then it
+ * hands the slot to them, and is woken when one is done with it.
+ *
+ * Locks: TcTransfer.lock guards the plan's cursor, the first error and the writers' queue; it is
+ * held for neither I/O nor callbacks. Counters and the state of a slot are atomic. */
 #include "client/copy/transfer.h"
 #include "util/range.h"
 #include <errno.h>
@@ -17,15 +20,18 @@
 /* A piece to zero is as long as a stop may have to wait for. */
 #define ZERO_SIZE (UINT64_C(256) << 20)
 
-typedef enum { SLOT_FREE, SLOT_IN_FLIGHT, SLOT_ARRIVED } SlotState;
+typedef enum { SLOT_FREE, SLOT_IN_FLIGHT, SLOT_ARRIVED, SLOT_QUEUED, SLOT_STORED } SlotState;
 
 /* As long as a connection more is waited for. */
 enum { CONNECT_MS = 2000 };
 
 /* One request. */
 typedef struct Slot {
-    SlotState state;
-    int error; /* errno, once arrived */
+    atomic_int state;
+    int error;    /* errno, once arrived */
+    bool release; /* once stored */
+    struct Worker *worker;
+    struct Slot *next; /* in the writers' queue */
     TcStep step;
     char *buf;
 } Slot;
@@ -37,6 +43,7 @@ typedef struct Worker {
     GThread *thread;
     Slot *slots;
     char *bufs;
+    int wake_fd;    /* readable when a writer is done with a slot */
     unsigned busy;  /* requests in flight */
     int wait_ms;    /* for the limit of the rate; 0: not */
     TcStep delayed; /* what waits for it: length 0: nothing */
@@ -56,6 +63,10 @@ struct TcTransfer {
     atomic_uint_fast64_t done, read, zeroed;
     GMutex lock;
     GError *error;
+    GThread **writers;
+    Slot *first, *last; /* that wait for a writer */
+    GCond wait;         /* for that, or for all_read */
+    bool all_read;
 };
 
 TcTransfer *tc_transfer_new(TcSource *source, TcPlan *plan, const TcTransferOptions *options)
@@ -74,6 +85,7 @@ TcTransfer *tc_transfer_new(TcSource *source, TcPlan *plan, const TcTransferOpti
         t->read_size /= 2;
     t->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     g_mutex_init(&t->lock);
+    g_cond_init(&t->wait);
     return t;
 }
 
@@ -190,8 +202,8 @@ static int read_arrived(void *opaque, int *error)
 {
     Slot *slot = opaque;
 
-    slot->state = SLOT_ARRIVED;
     slot->error = *error;
+    atomic_store(&slot->state, SLOT_ARRIVED);
     return 1; /* retires the command */
 }
 
@@ -228,11 +240,11 @@ static bool start_reads(Worker *w)
         Slot *slot = &w->slots[i];
         nbd_completion_callback callback = { .callback = read_arrived, .user_data = slot };
 
-        if (slot->state != SLOT_FREE)
+        if (atomic_load(&slot->state) != SLOT_FREE)
             continue;
         if (!next_read(w, &slot->step))
             return w->wait_ms > 0;
-        slot->state = SLOT_IN_FLIGHT;
+        atomic_store(&slot->state, SLOT_IN_FLIGHT);
         w->busy++;
         if (nbd_aio_pread(w->nbd, slot->buf, slot->step.length, slot->step.offset, callback, 0) ==
             -1) {
@@ -243,20 +255,97 @@ static bool start_reads(Worker *w)
     return true;
 }
 
-static void finish_reads(Worker *w)
+/* ---- the writers */
+
+static void queue_slot(TcTransfer *t, Slot *slot)
+{
+    slot->next = NULL;
+    atomic_store(&slot->state, SLOT_QUEUED);
+    g_mutex_lock(&t->lock);
+    if (t->first)
+        t->last->next = slot;
+    else
+        t->first = slot;
+    t->last = slot;
+    g_cond_signal(&t->wait);
+    g_mutex_unlock(&t->lock);
+}
+
+/* NULL: there will be none any more. */
+static Slot *take_queued(TcTransfer *t)
+{
+    Slot *slot;
+
+    g_mutex_lock(&t->lock);
+    while (!t->first && !t->all_read)
+        g_cond_wait(&t->wait, &t->lock);
+    slot = t->first;
+    if (slot)
+        t->first = slot->next;
+    g_mutex_unlock(&t->lock);
+    return slot;
+}
+
+static void *writer(void *opaque)
+{
+    TcTransfer *t = opaque;
+    Slot *slot;
+
+    while ((slot = take_queued(t))) {
+        slot->release = !atomic_load(&t->stop) && store_slot(t, slot) && t->options.release;
+        atomic_store(&slot->state, SLOT_STORED);
+        eventfd_write(slot->worker->wake_fd, 1);
+    }
+    return NULL;
+}
+
+static void start_writers(TcTransfer *t)
+{
+    t->writers = g_new0(GThread *, t->options.writers);
+    for (unsigned i = 0; i < t->options.writers; i++)
+        t->writers[i] = g_thread_new("write", writer, t);
+}
+
+static void join_writers(TcTransfer *t)
+{
+    g_mutex_lock(&t->lock);
+    t->all_read = true;
+    g_cond_broadcast(&t->wait);
+    g_mutex_unlock(&t->lock);
+    for (unsigned i = 0; i < t->options.writers; i++)
+        g_thread_join(t->writers[i]);
+    g_free(t->writers);
+}
+
+/* ---- a connection */
+
+static void take_arrived(Worker *w, Slot *slot)
 {
     TcTransfer *t = w->transfer;
 
-    for (unsigned i = 0; i < t->requests; i++) {
+    if (slot->error)
+        fail_at(t, "reading", tc_source_uri(t->source), &slot->step, slot->error);
+    if (t->options.writers && !slot->error) {
+        queue_slot(t, slot);
+        return;
+    }
+    slot->release =
+        !slot->error && !atomic_load(&t->stop) && store_slot(t, slot) && t->options.release;
+    atomic_store(&slot->state, SLOT_STORED);
+}
+
+static void finish_reads(Worker *w)
+{
+    for (unsigned i = 0; i < w->transfer->requests; i++) {
         Slot *slot = &w->slots[i];
 
-        if (slot->state != SLOT_ARRIVED)
+        if (atomic_load(&slot->state) == SLOT_ARRIVED)
+            take_arrived(w, slot);
+        if (atomic_load(&slot->state) != SLOT_STORED)
             continue;
-        if (slot->error)
-            fail_at(t, "reading", tc_source_uri(t->source), &slot->step, slot->error);
-        else if (!atomic_load(&t->stop) && store_slot(t, slot) && t->options.release)
+        if (slot->release)
             release(w, &slot->step);
-        slot->state = SLOT_FREE;
+        atomic_store(&slot->state, SLOT_FREE);
         w->busy--;
     }
 }
@@ -270,10 +359,12 @@ static bool is_lost(const Worker *w)
 static void turn(Worker *w)
 {
     unsigned direction = nbd_aio_get_direction(w->nbd);
-    struct pollfd fds[2] = {
+    struct pollfd fds[] = {
         { .fd = nbd_aio_get_fd(w->nbd) },
         { .fd = w->transfer->stop_fd, .events = POLLIN },
+        { .fd = w->wake_fd, .events = POLLIN },
     };
+    eventfd_t times;
     int r = 0;
 
     /* Issuing a command may meet the end of the connection without saying so; then there is no
@@ -286,8 +377,10 @@ static void turn(Worker *w)
         fds[0].events |= POLLIN;
     if (direction & LIBNBD_AIO_DIRECTION_WRITE)
         fds[0].events |= POLLOUT;
-    if (poll(fds, 2, w->wait_ms ? w->wait_ms : -1) < 0)
+    if (poll(fds, G_N_ELEMENTS(fds), w->wait_ms ? w->wait_ms : -1) < 0)
         return; /* EINTR */
+    if (fds[2].revents)
+        eventfd_read(w->wake_fd, &times);
     if (direction & LIBNBD_AIO_DIRECTION_READ && fds[0].revents & (POLLIN | POLLHUP | POLLERR))
         r = nbd_aio_notify_read(w->nbd);
     else if (direction & LIBNBD_AIO_DIRECTION_WRITE && fds[0].revents & (POLLOUT | POLLERR))
@@ -317,13 +410,14 @@ static bool prepare_worker(TcTransfer *t, Worker *w, GError **error)
     /* A read-only export may accept NBD_CMD_TRIM all the same. */
     if (t->options.release)
         nbd_set_strict_mode(w->nbd, 0);
+    w->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     w->slots = g_new0(Slot, t->requests);
     w->bufs = g_try_malloc_n(t->requests, t->read_size);
     if (!w->bufs)
         return tm_error_set(error, "out of memory for %u buffers of %" PRIu64 " bytes", t->requests,
                             t->read_size);
     for (unsigned i = 0; i < t->requests; i++)
-        w->slots[i].buf = w->bufs + i * t->read_size;
+        w->slots[i] = (Slot){ .worker = w, .buf = w->bufs + i * t->read_size };
     return true;
 }
 
@@ -348,13 +442,18 @@ bool tc_transfer_run(TcTransfer *t, TcSink *sink, const char *name, GError **err
     t->sink = sink;
     t->name = name;
     connect_workers(t);
+    if (t->options.writers <= t->connections)
+        t->options.writers = 0;
+    t->requests = MAX(t->requests, 2 * t->options.writers / t->connections);
     for (unsigned i = 0; i < t->connections; i++)
         if (!prepare_worker(t, &t->workers[i], error))
             return false;
+    start_writers(t);
     for (unsigned i = 0; i < t->connections; i++)
         t->workers[i].thread = g_thread_new("copy", work, &t->workers[i]);
     for (unsigned i = 0; i < t->connections; i++)
         g_thread_join(t->workers[i].thread);
+    join_writers(t);
     if (t->error) {
         g_propagate_error(error, g_steal_pointer(&t->error));
         return false;
@@ -387,6 +486,8 @@ void tc_transfer_free(TcTransfer *t)
             nbd_shutdown(w->nbd, 0);
         if (i)
             nbd_close(w->nbd);
+        if (w->slots)
+            close(w->wake_fd);
         g_free(w->slots);
         g_free(w->bufs);
     }
@@ -394,5 +495,6 @@ void tc_transfer_free(TcTransfer *t)
     close(t->stop_fd);
     g_clear_error(&t->error);
     g_mutex_clear(&t->lock);
+    g_cond_clear(&t->wait);
     g_free(t);
 }

@@ -26,9 +26,11 @@ enum { TC_CONNECTIONS_MAX = 64, TC_REQUESTS_MAX = 1024 };
 typedef struct TcTransferOptions {
     unsigned connections; /* @source's, and more if the server allows that; 1 at least */
     unsigned requests;    /* reads in flight on each */
-    bool fresh;           /* the sink reads as zeroes: zeroes that are read need no writing */
-    bool release;         /* trim what has been stored: see backup-begin */
-    TcRate *rate;         /* borrowed; NULL: no limit */
+    unsigned
+        writers;  /* threads that store what has arrived, if there are not as many connections */
+    bool fresh;   /* the sink reads as zeroes: zeroes that are read need no writing */
+    bool release; /* trim what has been stored: see backup-begin */
+    TcRate *rate; /* borrowed; NULL: no limit */
 } TcTransferOptions;
 
 /* @source and @plan are borrowed and outlive the transfer. */

@@ -3,6 +3,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """tidemark backup: points equal the disks at their instant, read without Tidemark; full or incremental, and why; and
 whatever ends a run, by itself or by force, leaves no point and the next run right."""
+import hashlib
+import pty
 import random
 
 from harness import *
@@ -264,6 +266,36 @@ def reasons_for_a_full(tmp):
 
 
 @test
+def chains_end_with_a_full(tmp):
+    "after 200 images of one chain, a full"
+    kit = Kit(tmp, "disk0")
+    for name in ("p1", "p2"):
+        kit.backup("--name=" + name)
+    last = kit.manifest("p2")
+    checkpoint = last["disks"][0]["source"].pop("checkpoint")
+    for i in range(3, 201):
+        here = os.path.join(kit.repo, "p%d" % i)
+        os.mkdir(here)
+        for name in ("disk0.qcow2", "disk0.hashes"):
+            os.link(os.path.join(kit.repo, "p2", name), os.path.join(here, name))
+        last.update(point="p%d" % i, instant=last["instant"] + 1)
+        last["time"] = last["time"][:20] + "%09dZ" % (last["instant"] % 10**9)
+        last["disks"][0]["parent"] = "p%d" % (i - 1)
+        if i == 200:
+            last["disks"][0]["source"]["checkpoint"] = checkpoint
+        last.pop("sha256", None)
+        last["sha256"] = hashlib.sha256((json.dumps(last, indent=2) + "\n").encode()).hexdigest()
+        with open(os.path.join(here, "manifest.json"), "w") as f:
+            f.write(json.dumps(last, indent=2) + "\n")
+    p = kit.backup("--name=next")
+    matches(p.stderr, "warning: disk0: full, because the chain of point 'p200' has 200 images")
+    equal(kit.kinds("next"), ["full"])
+    kit.backup()
+    equal(kit.manifest(kit.points()[-1])["disks"][0]["parent"], "next")
+    kit.d.stop()
+
+
+@test
 def replaced_disks_are_noticed(tmp):
     "a raw disk that was replaced, or written by somebody else, has a full, with the reason"
     kit = Kit(tmp, "disk0")
@@ -303,6 +335,7 @@ def names_and_usage(tmp):
     refused(2, "neither zstd nor zlib", "--compress=lz4")
     refused(2, "--bitmap is for NBD URIs only", "--bitmap=x")
     refused(2, "point", "--name=../up")
+    refused(2, "'latest' is not the name of a point", "--name=latest")
     refused(1, "already", "--name=one")
     refused(1, "no daemon at socket", "--socket=" + os.path.join(tmp, "none"))
     equal(kit.points(), ["one"])
@@ -577,6 +610,75 @@ def servers_with_a_bitmap(tmp):
     if have("qemu-img"):
         for point in "bcd":
             kit.check(point, "x", kit.content("disk0"))
+    kit.d.stop()
+
+
+@test(needs=[QSD, "qemu-img"])
+def another_server_with_a_bitmap(tmp):
+    "an export of qemu-storage-daemon with its bitmap: three increments, with kills of the client"
+    path = image(os.path.join(tmp, "disk0.img"), SIZE, [(MIB, pattern(1, 2 * MIB))])
+    repo = os.path.join(tmp, "repo")
+    with Daemon(tmp, "--blockdev", "driver=file,node-name=disk0,filename=" + path, binary=QSD) as d:
+        kit = Kit.__new__(Kit)
+        kit.tmp, kit.repo, kit.d = tmp, repo, d
+
+        def export(*bitmaps):
+            d.qmp("block-export-add", type="nbd", id="e", node_name="disk0", name="disk0",
+                  writable=True, bitmaps=list(bitmaps))
+
+        def new_bitmap(name):
+            d.qmp("block-dirty-bitmap-add", node="disk0", name=name)
+
+        new_bitmap("b0")
+        export()
+        run(TIDEMARK, "backup", d.uri(), repo, "--name=p0", "--incremental", check=False)
+        run(TIDEMARK, "backup", d.uri(), repo, "--name=p0")
+        for i in range(3):
+            h = d.nbd()
+            h.pwrite(pattern(i, 70000), i * 2 * MIB + 5)
+            h.zero(131072, MIB + i * 131072)
+            h.shutdown()
+            new_bitmap("b%d" % (i + 1))
+            d.qmp("block-dirty-bitmap-disable", node="disk0", name="b%d" % i)
+            d.qmp("block-export-del", id="e", mode="hard")
+            wait_until(lambda: not d.qmp("query-block-exports"), "the export to end")
+            export("b%d" % i)
+            command = [TIDEMARK, "backup", d.uri(), repo, "--name=p%d" % (i + 1), "--bitmap=b%d" % i, "--incremental"]
+            p = subprocess.Popen(command + ["--rate=1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            time.sleep(0.1)
+            p.kill()
+            p.wait()
+            if "p%d" % (i + 1) not in kit.points():
+                run(*command)
+            h = d.nbd()
+            kit.check("p%d" % (i + 1), "disk0", h.pread(SIZE, 0))
+            h.shutdown()
+        equal([kit.kinds(p) for p in kit.points()], [["full"]] + [["incremental"]] * 3)
+
+
+@test
+def progress_has_a_line_for_each_disk(tmp):
+    "on a terminal a line a disk, with rate and time left; without one no escape sequences"
+    kit = Kit(tmp, "disk0", "second")
+    for name in kit.disks:
+        kit.write(name, (0, pattern(name, 4 * MIB)))
+    parent, child = pty.openpty()
+    p = subprocess.Popen(kit.command("--rate=6M"), stdout=subprocess.DEVNULL, stderr=child,
+                         env=dict(os.environ, TERM="xterm", COLUMNS="100", LINES="20"))
+    os.close(child)
+    shown = b""
+    while True:
+        try:
+            data = os.read(parent, 4096)
+        except OSError:
+            break
+        shown += data
+    equal(p.wait(PATIENCE), 0)
+    text = shown.decode()
+    for name in (r"disk0   ", "second  "):
+        matches(text, name + r"full +\d+ % .* of 4 MiB  .*/s  0:0\d left")
+    matches(text, r"\x1b\[1A")
+    equal("\x1b" in kit.backup("--full", "--rate=16M").stderr, False)
     kit.d.stop()
 
 
