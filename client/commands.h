@@ -13,6 +13,7 @@ extern const TcCommand tc_command_image;
 extern const TcCommand tc_command_info;
 extern const TcCommand tc_command_list;
 extern const TcCommand tc_command_map;
+extern const TcCommand tc_command_mount;
 extern const TcCommand tc_command_qmp;
 extern const TcCommand tc_command_restore;
 extern const TcCommand tc_command_serve;
