@@ -131,10 +131,9 @@ def readme(tmp):
 
 
 def told(page):
-    """Headings, prose and the first lines of commands in a tour. Figures differ each time, and so does what the
-    chapter after the damage has to say."""
+    """Headings, prose and the first lines of commands in a tour. Figures differ each time."""
     with open(page) as f:
-        text = re.sub(r"(?s)\n## 14\..*(?=\n## 15\.)", "", f.read())
+        text = f.read()
     said = []
     for paragraph in re.split(r"\n\n|\n(?=    )", text):
         if paragraph.startswith("    $ ") or not paragraph.startswith("    "):
@@ -148,8 +147,7 @@ def demo(tmp):
     tour = os.path.join(tmp, "tour.md")
     said = run(os.path.join(SRCDIR, "scripts", "demo"), "--build", BUILDDIR, "--size", "64", "--tour", tour,
                timeout=100).stdout
-    matches(said, r"(?s)8\. Is the copy right.*word for word")
-    matches(said, r"The copy read \S+ \S+\. A full copy of this .* disk read")
+    matches(said, r"(?s)5\. Bring it back.*\n   same\n")
     equal([len(line) for line in said.splitlines() if len(line) > 100], [])
     kept = told(os.path.join(SRCDIR, "docs", "tour.md"))
     equal(len(told(tour)), len(kept), "docs/tour.md is stale")
