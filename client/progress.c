@@ -5,6 +5,7 @@
  * Lock: TcProgress.lock guards the parts and what they say; it is held while lines are printed. */
 #include "client/progress.h"
 #include "client/text.h"
+#include "util/json.h"
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -219,7 +220,7 @@ static void print_event(const char *name, json_object *event)
 {
     json_object *line = json_object_new_object();
 
-    json_object_object_add(line, "event", json_object_new_string(name));
+    tm_json_add_string(line, "event", name);
     json_object_object_foreach(event, key, value)
         json_object_object_add(line, key, json_object_get(value));
     printf("%s\n", json_object_to_json_string_ext(line, JSON_C_TO_STRING_PLAIN |
@@ -237,13 +238,12 @@ static void report(TcProgress *p, gint64 now)
         double rate = rate_of(part, now);
 
         if (*part->name)
-            json_object_object_add(event, "disk", json_object_new_string(part->name));
-        json_object_object_add(event, "doing",
-                               json_object_new_string(part->end ? part->end : part->what));
-        json_object_object_add(event, "done", json_object_new_uint64(part->done));
-        json_object_object_add(event, "total", json_object_new_uint64(part->total));
+            tm_json_add_string(event, "disk", part->name);
+        tm_json_add_string(event, "doing", part->end ? part->end : part->what);
+        tm_json_add_uint(event, "done", part->done);
+        tm_json_add_uint(event, "total", part->total);
         if (rate > 0)
-            json_object_object_add(event, "rate", json_object_new_uint64((uint64_t)rate));
+            tm_json_add_uint(event, "rate", (uint64_t)rate);
         print_event("progress", event);
     }
 }

@@ -4,6 +4,7 @@
  * JSON, to programs. */
 #include "client/backup/backup_internal.h"
 #include "client/text.h"
+#include "util/json.h"
 #include <stdarg.h>
 #include <string.h>
 
@@ -19,7 +20,7 @@ void tc_backup_say(TcBackup *b, TmLogLevel level, const char *format, ...)
     if (level == TM_LOG_WARNING) {
         json_object *event = json_object_new_object();
 
-        json_object_object_add(event, "message", json_object_new_string(text));
+        tm_json_add_string(event, "message", text);
         tc_progress_event(b->progress, "warning", event);
         tm_log(level, "%s", text);
     } else if (b->options->style != TC_PROGRESS_JSON) {
@@ -37,19 +38,18 @@ static json_object *disk_event(TcDiskRun *run)
     TcTransferCounts counts;
 
     tc_disk_run_counts(run, &counts);
-    json_object_object_add(o, "name", json_object_new_string(disk->name));
-    json_object_object_add(o, "size", json_object_new_uint64(disk->size));
-    json_object_object_add(o, "kind",
-                           json_object_new_string(decision->parent ? "incremental" : "full"));
+    tm_json_add_string(o, "name", disk->name);
+    tm_json_add_uint(o, "size", disk->size);
+    tm_json_add_string(o, "kind", decision->parent ? "incremental" : "full");
     if (decision->parent)
-        json_object_object_add(o, "parent", json_object_new_string(decision->parent->point));
+        tm_json_add_string(o, "parent", decision->parent->point);
     else
-        json_object_object_add(o, "reason", json_object_new_string(decision->why));
-    json_object_object_add(o, "to-read", json_object_new_uint64(tc_disk_run_planned(run)));
+        tm_json_add_string(o, "reason", decision->why);
+    tm_json_add_uint(o, "to-read", tc_disk_run_planned(run));
     if (entry) {
-        json_object_object_add(o, "read", json_object_new_uint64(counts.read));
-        json_object_object_add(o, "stored", json_object_new_uint64(entry->stored));
-        json_object_object_add(o, "zero", json_object_new_uint64(entry->zero));
+        tm_json_add_uint(o, "read", counts.read);
+        tm_json_add_uint(o, "stored", entry->stored);
+        tm_json_add_uint(o, "zero", entry->zero);
     }
     return o;
 }
@@ -58,9 +58,9 @@ static json_object *point_event(TcBackup *b)
 {
     json_object *o = json_object_new_object(), *disks = json_object_new_array();
 
-    json_object_object_add(o, "repository", json_object_new_string(tc_repo_path(b->repo)));
-    json_object_object_add(o, "point", json_object_new_string(b->point));
-    json_object_object_add(o, "instant", json_object_new_uint64(b->instant));
+    tm_json_add_string(o, "repository", tc_repo_path(b->repo));
+    tm_json_add_string(o, "point", b->point);
+    tm_json_add_uint(o, "instant", b->instant);
     for (unsigned i = 0; i < b->runs->len; i++)
         json_object_array_add(disks, disk_event(b->runs->pdata[i]));
     json_object_object_add(o, "disks", disks);
@@ -95,7 +95,7 @@ static void report_event(TcBackup *b, const GError *error, double seconds)
     g_snprintf(text, sizeof(text), "%.3f", seconds);
     json_object_object_add(event, "seconds", json_object_new_double_s(seconds, text));
     if (error)
-        json_object_object_add(event, "message", json_object_new_string(error->message));
+        tm_json_add_string(event, "message", error->message);
     tc_progress_event(b->progress, there ? "done" : "failed", event);
 }
 

@@ -132,22 +132,6 @@ static bool take_mode(TcBackupOptions *o, const TcInvocation *inv, GError **erro
     return !o->point || tc_point_check_name("point", o->point, error);
 }
 
-/* "--wait" of a number, or -1 for ever. */
-static bool take_wait(TcBackupOptions *o, const TcInvocation *inv, GError **error)
-{
-    const char *text = tc_option(inv, "wait");
-    uint64_t seconds = 0;
-
-    if (text && !strcmp(text, "-1")) {
-        o->wait_s = -1;
-        return true;
-    }
-    if (!tc_option_number(inv, "wait", 0, INT32_MAX, &seconds, error))
-        return false;
-    o->wait_s = (int)seconds;
-    return true;
-}
-
 static bool take_options(Command *c, const TcInvocation *inv, uint64_t *freeze_s, GError **error)
 {
     TcBackupOptions *o = &c->options;
@@ -170,7 +154,8 @@ static bool take_options(Command *c, const TcInvocation *inv, uint64_t *freeze_s
            tc_option_number(inv, "rate", 1, INT64_MAX, &o->rate, error) &&
            tc_option_number(inv, "scratch-max", 1, INT64_MAX, &o->scratch_max, error) &&
            tc_option_number(inv, "freeze-max", 1, 3600, freeze_s, error) &&
-           take_wait(o, inv, error) && add_disks(c, inv, error) && take_mode(o, inv, error);
+           tc_option_wait(inv, &o->wait_s, error) && add_disks(c, inv, error) &&
+           take_mode(o, inv, error);
 }
 
 static bool work(void *opaque, GError **error)

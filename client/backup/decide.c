@@ -3,6 +3,7 @@
 /* client/backup/decide.c: see decide.h. */
 #include "client/backup/decide.h"
 #include "client/json.h"
+#include "client/repository/verified.h"
 #include <string.h>
 #include <unistd.h>
 
@@ -69,9 +70,13 @@ static char *chain_trouble(const TcRepository *repo, const TcManifest *point, co
         const TcManifest *below = chain->pdata[i];
         g_autofree char *file = tc_repo_file(repo, below->point, name, "qcow2");
         g_autofree char *hashes = tc_repo_file(repo, below->point, name, "hashes");
+        g_auto(TcVerified) verified = { 0 };
 
         if (access(file, R_OK) || access(hashes, R_OK))
             return g_strdup_printf("point '%s' of its chain lacks a file of it", below->point);
+        if (tc_verified_read(repo, below, &verified) && !verified.whole)
+            return g_strdup_printf("'tidemark verify' has found damage in point '%s' of its chain",
+                                   below->point);
     }
     return NULL;
 }

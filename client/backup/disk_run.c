@@ -4,6 +4,7 @@
 #include "client/backup/disk_run.h"
 #include "client/json.h"
 #include "util/extent.h"
+#include "util/json.h"
 #include <stdatomic.h>
 
 /* Bits of x-tidemark:backup:NAME. */
@@ -137,7 +138,7 @@ bool tc_disk_run_add(TcDiskRun *run, TcNewPoint *point, const char *compression,
     entry->compression = g_strdup(compression);
     entry->source = disk->source ? json_object_get(disk->source) : json_object_new_object();
     if (checkpoint)
-        json_object_object_add(entry->source, "checkpoint", json_object_new_string(checkpoint));
+        tm_json_add_string(entry->source, "checkpoint", checkpoint);
     run->into = tc_new_point_add(point, entry, g_steal_pointer(&run->runs), error);
     return run->into != NULL;
 }

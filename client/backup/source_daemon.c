@@ -8,6 +8,7 @@
 #include "client/backup/source.h"
 #include "client/daemon/daemon_view.h"
 #include "client/text.h"
+#include "util/json.h"
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -25,11 +26,6 @@ typedef struct Daemon {
     bool begun;
 } Daemon;
 
-static void set_string(json_object *object, const char *key, const char *value)
-{
-    json_object_object_add(object, key, json_object_new_string(value));
-}
-
 static size_t length(json_object *array)
 {
     return json_object_is_type(array, json_type_array) ? json_object_array_length(array) : 0;
@@ -42,7 +38,7 @@ static bool execute(Daemon *d, const char *command, const char *key, const char 
     g_autoptr(json_object) arguments = json_object_new_object();
     g_autoptr(json_object) result = NULL;
 
-    set_string(arguments, key, value);
+    tm_json_add_string(arguments, key, value);
     result = tc_qmp_execute(d->qmp, command, arguments, error);
     return result != NULL;
 }
@@ -52,7 +48,7 @@ static bool end_backup(Daemon *d, const char *id, bool success, GError **error)
     g_autoptr(json_object) arguments = json_object_new_object();
     g_autoptr(json_object) result = NULL;
 
-    set_string(arguments, "id", id);
+    tm_json_add_string(arguments, "id", id);
     json_object_object_add(arguments, "success", json_object_new_boolean(success));
     result = tc_qmp_execute(d->qmp, "backup-end", arguments, error);
     return result != NULL;
@@ -200,11 +196,11 @@ static bool start_server(Daemon *d, GError **error)
     g_autofree char *name = g_strconcat(d->id, ".sock", NULL);
 
     d->socket = g_build_filename(d->directory, name, NULL);
-    set_string(data, "path", d->socket);
-    set_string(address, "type", "unix");
+    tm_json_add_string(data, "path", d->socket);
+    tm_json_add_string(address, "type", "unix");
     json_object_object_add(address, "data", data);
     json_object_object_add(arguments, "addr", address);
-    set_string(arguments, "id", d->id);
+    tm_json_add_string(arguments, "id", d->id);
     result = tc_qmp_execute(d->qmp, "nbd-server-start", arguments, error);
     d->serving = result != NULL;
     if (!d->serving)
@@ -237,22 +233,22 @@ static json_object *begin_arguments(Daemon *d, GPtrArray *disks, const TcBackupB
     json_object *arguments = json_object_new_object(), *list = json_object_new_array();
     json_object *directory = json_object_new_object(), *servers = json_object_new_array();
 
-    set_string(arguments, "id", d->id);
+    tm_json_add_string(arguments, "id", d->id);
     for (unsigned i = 0; i < disks->len; i++) {
         TcBackupDisk *disk = disks->pdata[i];
         json_object *entry = json_object_new_object();
 
-        set_string(entry, "node", disk->id);
+        tm_json_add_string(entry, "node", disk->id);
         if (disk->from)
-            set_string(entry, "from", disk->from);
+            tm_json_add_string(entry, "from", disk->from);
         json_object_array_add(list, entry);
     }
     json_object_object_add(arguments, "disks", list);
     if (begin->checkpoint)
-        set_string(arguments, "checkpoint", begin->checkpoint);
-    set_string(directory, "directory", scratch);
+        tm_json_add_string(arguments, "checkpoint", begin->checkpoint);
+    tm_json_add_string(directory, "directory", scratch);
     if (begin->scratch_max)
-        json_object_object_add(directory, "max-size", json_object_new_uint64(begin->scratch_max));
+        tm_json_add_uint(directory, "max-size", begin->scratch_max);
     json_object_object_add(arguments, "scratch", directory);
     json_object_array_add(servers, json_object_new_string(server));
     json_object_object_add(arguments, "servers", servers);
@@ -312,10 +308,10 @@ static void take_export(Daemon *d, TcBackupDisk *disk, json_object *answer)
     disk->size = tc_json_number(answer, "size");
     json_object_put(disk->source);
     disk->source = json_object_new_object();
-    set_string(disk->source, "type", "daemon");
-    set_string(disk->source, "node", disk->id);
+    tm_json_add_string(disk->source, "type", "daemon");
+    tm_json_add_string(disk->source, "node", disk->id);
     if (disk->file)
-        set_string(disk->source, "file", disk->file);
+        tm_json_add_string(disk->source, "file", disk->file);
 }
 
 static bool begin(TcBackupSource *source, GPtrArray *disks, const TcBackupBegin *options,
@@ -364,8 +360,8 @@ static bool remove_checkpoint(TcBackupSource *source, const TcBackupDisk *disk,
     g_autoptr(json_object) arguments = json_object_new_object();
     g_autoptr(json_object) result = NULL;
 
-    set_string(arguments, "node", disk->id);
-    set_string(arguments, "name", checkpoint);
+    tm_json_add_string(arguments, "node", disk->id);
+    tm_json_add_string(arguments, "name", checkpoint);
     result = tc_qmp_execute(d->qmp, "block-dirty-bitmap-remove", arguments, error);
     return result != NULL;
 }

@@ -7,6 +7,7 @@
  * bitmaps. The instant is when the program began to read. */
 #include "client/backup/source.h"
 #include "client/copy/source.h"
+#include "util/json.h"
 #include <string.h>
 
 typedef struct Server {
@@ -66,10 +67,10 @@ static bool begin(TcBackupSource *source, GPtrArray *disks, const TcBackupBegin 
         disk->bitmap = g_strdup(disk->from);
         json_object_put(disk->source);
         disk->source = json_object_new_object();
-        json_object_object_add(disk->source, "type", json_object_new_string("nbd"));
-        json_object_object_add(disk->source, "uri", json_object_new_string(disk->word));
+        tm_json_add_string(disk->source, "type", "nbd");
+        tm_json_add_string(disk->source, "uri", disk->word);
         if (disk->bitmap)
-            json_object_object_add(disk->source, "bitmap", json_object_new_string(disk->bitmap));
+            tm_json_add_string(disk->source, "bitmap", disk->bitmap);
     }
     return true;
 }

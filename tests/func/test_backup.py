@@ -378,10 +378,10 @@ def errors_leave_everything_as_it_was(tmp):
     equal(p.returncode, 1)
     matches(p.stderr, "see --scratch.*No such file")
 
-    p = subprocess.Popen(kit.command("--json", "--rate=2M", "--scratch-max=64k"), stdout=subprocess.PIPE,
+    p = subprocess.Popen(kit.command("--json", "--rate=200k", "--scratch-max=64k"), stdout=subprocess.PIPE,
                          stderr=subprocess.PIPE, text=True)
     p.stdout.readline()
-    kit.write("disk0", *[(n * MIB, b"over") for n in range(4)])
+    kit.write("disk0", *[(n * MIB, b"over" * 32768) for n in range(4)])
     out, err = p.communicate(timeout=PATIENCE)
     equal(p.returncode, 1)
     matches(err, r"scratch")
