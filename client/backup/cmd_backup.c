@@ -27,7 +27,7 @@ static const TcOption options[] = {
     { "freeze-max", "SECONDS", "thaw the guest after this time at the latest (default: 10)" },
     { "before", "COMMAND", "run this in a shell before the backup begins" },
     { "after", "COMMAND", "run this in a shell at the end, also if the backup failed" },
-    { "scratch", "DIRECTORY", "where the daemon keeps what is overwritten meanwhile" },
+    { "scratch", "DIRECTORY", "where the daemon or QEMU keeps what is overwritten meanwhile" },
     { "scratch-max", "SIZE", "bytes that this may take (default: no limit)" },
     { "connections", "N", "connections for each disk, if the server allows several (default: 4)" },
     { "requests", "N", "reads in flight on each connection (default: 4)" },

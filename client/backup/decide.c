@@ -119,8 +119,9 @@ static const TcManifest *find_parent(const TcRepository *repo, const TcBackupSou
         if (!*why && checkpoint)
             *why = g_strdup(checkpoint->why);
         else if (!*why)
-            *why =
-                g_strdup_printf("%s has no checkpoint of point '%s'", source->what, point->point);
+            *why = g_strdup_printf("%s has no checkpoint of point '%s'%s%s%s", source->what,
+                                   point->point, source->lost ? " (" : "",
+                                   source->lost ? source->lost : "", source->lost ? ")" : "");
     }
     return NULL;
 }

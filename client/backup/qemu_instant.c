@@ -24,13 +24,12 @@ static const TcQemuDisk *disk_at(const TcQemuInstant *plan, unsigned i)
 
 /* ---- scratch files */
 
-/* Where the scratch of a disk goes: beside its image, if that is a file here. Returned. */
-static char *scratch_directory(const TcQemuInstant *plan, const TcQemuDisk *disk)
+char *tc_qemu_scratch_directory(const char *scratch, const TcQemuDisk *disk)
 {
     g_autofree char *beside = NULL;
 
-    if (plan->scratch)
-        return g_strdup(plan->scratch);
+    if (scratch)
+        return g_strdup(scratch);
     if (disk->file && *disk->file == '/' && !g_str_has_prefix(disk->file, "/dev/"))
         beside = g_path_get_dirname(disk->file);
     return beside && !access(beside, W_OK) ? g_steal_pointer(&beside) : g_strdup("/var/tmp");
@@ -61,7 +60,7 @@ static bool add_scratch(const TcQemuInstant *plan, unsigned i, uint64_t size, GE
 {
     g_autofree char *node = g_strdup_printf(TC_QEMU_SCRATCH, i), *file = NULL;
     g_autoptr(json_object) set = NULL, opaque = tc_json_new("opaque", node, NULL);
-    g_autofree char *directory = scratch_directory(plan, disk_at(plan, i));
+    g_autofree char *directory = tc_qemu_scratch_directory(plan->scratch, disk_at(plan, i));
     int fd = scratch_file(directory, size, error);
     json_object *id, *released;
     bool ok;
@@ -69,7 +68,7 @@ static bool add_scratch(const TcQemuInstant *plan, unsigned i, uint64_t size, GE
     if (fd < 0)
         return false;
     set = tc_qmp_execute_fd(plan->qmp, "add-fd", opaque, fd, error);
-    close(fd);
+    g_array_append_val(plan->files, fd);
     if (!set)
         return false;
     id = tc_json_get(set, "fdset-id", NULL);

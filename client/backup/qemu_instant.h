@@ -22,8 +22,12 @@ typedef struct TcQemuInstant {
     const GPtrArray *froms; /* by disk: the bitmap of what is dirty, or NULL */
     const char *checkpoint; /* the bitmap that begins, NULL: none */
     const char *scratch;    /* directory; NULL: beside each image, else /var/tmp */
+    GArray *files;          /* out: descriptors of the scratch files, to be closed by the caller */
     const char *way;        /* out: "filter" or "job", static */
 } TcQemuInstant;
+
+/* Where the scratch of a disk goes: @scratch if it is not NULL, else beside the image. Returned. */
+char *tc_qemu_scratch_directory(const char *scratch, const TcQemuDisk *disk);
 
 /* The way is the first that works. If none does, the checkpoint is not there; what else was set up
  * is left to tc_qemu_clean(). *time is ns since 1970. */

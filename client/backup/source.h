@@ -71,6 +71,7 @@ struct TcBackupSource {
                    GError **error);
     void (*close)(TcBackupSource *source);
     const char *what; /* for messages: "the daemon", "QEMU", "the NBD server" */
+    const char *lost; /* why it may have a checkpoint no more; NULL: there is nothing to say */
     /* Whether checkpoints are this program's to make and remove. Else look() gives each disk one:
      * the bitmap that somebody else takes care of. It has what was written since the last
      * backup. */

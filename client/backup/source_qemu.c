@@ -12,8 +12,11 @@
 #include "client/backup/qemu_names.h"
 #include "client/backup/qemu_server.h"
 #include "client/backup/source.h"
+#include "client/repository/hashes.h"
 #include "util/log.h"
+#include <errno.h>
 #include <string.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 /* An export of a disk in an iothread ends older QEMUs when its client disconnects, by an assertion
@@ -30,6 +33,9 @@ typedef struct Qemu {
     TcQemuServer server;
     char *checkpoint; /* begun: to be removed if the backup fails */
     bool set_up;      /* there may be something to take down */
+    char *scratch;    /* the directory that begin() was given, or NULL */
+    GArray *files;    /* descriptors of the scratch files */
+    bool resume;      /* the VM ran, and may stop if the scratch is full */
 } Qemu;
 
 /* ---- what there is */
@@ -157,6 +163,13 @@ static bool look(TcBackupSource *source, GPtrArray *disks, GError **error)
 
 /* ---- the instant, and what shows it */
 
+static bool has_status(Qemu *qemu, const char *status)
+{
+    g_autoptr(json_object) state = tc_qmp_execute(qemu->qmp, "query-status", NULL, NULL);
+
+    return !g_strcmp0(tc_json_string(state, "status"), status);
+}
+
 /* The node that is exported. Returned. */
 static char *exported_node(Qemu *qemu, unsigned i)
 {
@@ -216,7 +229,9 @@ static bool begin(TcBackupSource *source, GPtrArray *disks, const TcBackupBegin 
         .froms = froms,
         .checkpoint = begin->checkpoint,
         .scratch = begin->scratch,
+        .files = qemu->files,
     };
+    bool running;
 
     if (begin->scratch_max)
         return tm_error_set(error, "QEMU has no limit for the scratch of a backup: leave "
@@ -224,8 +239,11 @@ static bool begin(TcBackupSource *source, GPtrArray *disks, const TcBackupBegin 
     for (unsigned i = 0; i < disks->len; i++)
         g_ptr_array_add(froms, ((TcBackupDisk *)disks->pdata[i])->from);
     qemu->set_up = true;
+    qemu->scratch = g_strdup(begin->scratch);
+    running = has_status(qemu, "running");
     if (!tc_qemu_instant(&plan, instant, error))
         return false;
+    qemu->resume = running && !strcmp(plan.way, "job");
     qemu->checkpoint = g_strdup(begin->checkpoint);
     if (!tc_qemu_server_start(&qemu->server, qemu->qmp, error))
         return false;
@@ -241,6 +259,23 @@ static bool begin(TcBackupSource *source, GPtrArray *disks, const TcBackupBegin 
 
 /* ---- the end */
 
+/* To be asked before the scratch files go. */
+static bool check_scratch(Qemu *qemu, GError **error)
+{
+    for (unsigned i = 0; i < qemu->disks->len; i++) {
+        g_autofree char *directory =
+            tc_qemu_scratch_directory(qemu->scratch, qemu->disks->pdata[i]);
+        struct statvfs st;
+
+        if (!statvfs(directory, &st) && (uint64_t)st.f_bavail * st.f_frsize < TC_BLOCK)
+            return tm_error_set(error,
+                                "the scratch of the backup in directory '%s' is full; --scratch "
+                                "names another one",
+                                directory);
+    }
+    return true;
+}
+
 static bool remove_bitmap(Qemu *qemu, unsigned i, const char *name, GError **error)
 {
     const TcQemuDisk *disk = qemu->disks->pdata[i];
@@ -253,6 +288,17 @@ static bool take_down(Qemu *qemu, GError **error)
 {
     bool ok = !qemu->set_up || tc_qemu_clean(qemu->qmp, NULL, error);
 
+    /* some QEMUs keep their descriptors of it until the VM runs */
+    for (; qemu->files->len; g_array_set_size(qemu->files, qemu->files->len - 1)) {
+        int fd = g_array_index(qemu->files, int, qemu->files->len - 1);
+
+        if (ftruncate(fd, 0))
+            ok = ok && tm_error_set_errno(error, errno, "scratch file");
+        close(fd);
+    }
+    if (qemu->resume && has_status(qemu, "io-error"))
+        tc_qmp_run(qemu->qmp, "cont", NULL, NULL);
+    qemu->resume = false;
     tc_qemu_server_clear(&qemu->server);
     qemu->set_up = qemu->set_up && !ok;
     return ok;
@@ -261,8 +307,9 @@ static bool take_down(Qemu *qemu, GError **error)
 static bool end(TcBackupSource *source, GPtrArray *disks, bool success, GError **error)
 {
     Qemu *qemu = (Qemu *)source;
-    bool ok = take_down(qemu, error);
+    bool ok = success || !qemu->set_up || check_scratch(qemu, error);
 
+    ok = take_down(qemu, ok ? error : NULL) && ok;
     for (unsigned i = 0; qemu->checkpoint && i < qemu->disks->len; i++) {
         const char *over = success ? ((TcBackupDisk *)disks->pdata[i])->from : qemu->checkpoint;
 
@@ -293,6 +340,8 @@ static void close_source(TcBackupSource *source)
         end(source, NULL, false, NULL);
     tc_qemu_view_free(qemu->view);
     g_ptr_array_unref(qemu->disks);
+    g_array_unref(qemu->files);
+    g_free(qemu->scratch);
     tc_qmp_free(qemu->qmp);
     if (qemu->lock >= 0)
         close(qemu->lock);
@@ -313,9 +362,11 @@ TcBackupSource *tc_backup_qemu_new(const char *path, const char *tag, GError **e
         .remove = remove_checkpoint,
         .close = close_source,
         .what = "QEMU",
+        .lost = "it keeps one when it ends by itself, and only in a qcow2 image",
         .own_checkpoints = true,
     };
     qemu->lock = -1;
+    qemu->files = g_array_new(false, false, sizeof(int));
     qemu->disks = g_ptr_array_new_with_free_func(free_disk);
     qemu->qmp = tc_qmp_open_qemu(path, error);
     if (!qemu->qmp || !read_version(qemu, error))
