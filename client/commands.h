@@ -18,6 +18,7 @@ extern const TcCommand tc_command_qmp;
 extern const TcCommand tc_command_restore;
 extern const TcCommand tc_command_serve;
 extern const TcCommand tc_command_sessions;
+extern const TcCommand tc_command_verify;
 
 /* "tidemark bitmap list FILE [NAME]": cmd_store.c. */
 int tc_run_list_file(const TcInvocation *inv);

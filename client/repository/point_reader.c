@@ -150,6 +150,16 @@ uint64_t tc_point_reader_size(const TcPointReader *reader)
     return reader->size;
 }
 
+BlkNode *tc_point_reader_node(const TcPointReader *reader)
+{
+    return g_array_index(reader->layers, Layer, 0).node;
+}
+
+const TcHashes *tc_point_reader_hashes(const TcPointReader *reader)
+{
+    return g_array_index(reader->layers, Layer, 0).hashes;
+}
+
 /* ---- looking */
 
 /* The piece that @offset is in, or NULL; *length is left of it, or of the hole. */

@@ -5,6 +5,7 @@
  *
  * Threads: open and close on the main thread; reading by several at once. */
 #pragma once
+#include "block/node.h"
 #include "client/repository/hashes.h"
 #include "client/repository/repository.h"
 
@@ -18,6 +19,9 @@ TcPointReader *tc_point_reader_open(TcRepository *repo, const TcManifest *point,
 void tc_point_reader_close(TcPointReader *reader);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(TcPointReader, tc_point_reader_close)
 uint64_t tc_point_reader_size(const TcPointReader *reader);
+/* Of the point's own image, which is opened without those below it; borrowed. */
+BlkNode *tc_point_reader_node(const TcPointReader *reader);
+const TcHashes *tc_point_reader_hashes(const TcPointReader *reader);
 
 /* What is at @offset, by the hashes of the chain, without reading images: TC_RUN_DATA, else it
  * reads as zeroes; *length is how far that goes on. *point is where it is stored, or NULL. */
