@@ -33,8 +33,9 @@ char *tc_runtime_dir(void)
 bool tc_runtime_dir_make(const char *dir, GError **error)
 {
     if (g_mkdir_with_parents(dir, 0700))
-        return tm_error_set_errno(error, errno, "Could not make the directory '%s' for sockets",
-                                  dir);
+        return tm_error_set_errno(
+            error, errno,
+            "Could not make the directory '%s' for sockets (--socket-dir names another)", dir);
     if (!tc_runtime_dir_ours(dir))
         return tm_error_set(error,
                             "'%s' is no directory that only you can write to, so sockets are not "

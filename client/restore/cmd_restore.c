@@ -310,12 +310,13 @@ static void report_text(const Job *job, const Disk *disk)
                found - size);
 }
 
+/* A signal may come when one disk is done: then there is no next one. */
 static bool restore_all(Job *job, GError **error)
 {
     for (guint i = 0; i < job->targets->len; i++) {
         Disk *disk = &job->disks[i];
 
-        if (!restore_disk(job, disk, error)) {
+        if (job->signo || !restore_disk(job, disk, error)) {
             explain(job, i, error);
             return false;
         }

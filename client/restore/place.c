@@ -10,7 +10,7 @@
 
 #define SECTOR 512u
 
-enum { LANES_MIN = 2, LANES_MAX = 8 };
+enum { LANES_MIN = 4, LANES_MAX = 16 }; /* some wait for the medium */
 
 /* ---- what is there */
 
@@ -138,6 +138,8 @@ char *tc_place_abandon(TcPlace *d)
         return g_strdup_printf("target '%s' is incomplete and could not be removed", d->name);
     if (made)
         return g_strdup_printf("'%s' was removed again", d->name);
+    if (!d->exists)
+        return g_strdup_printf("'%s' was not made", d->name);
     if (!touched)
         return g_strdup_printf("target '%s' was not changed", d->name);
     return g_strdup_printf("target '%s' is incomplete: run the same command again to complete it",
@@ -185,7 +187,7 @@ unsigned tc_place_lanes(const TcPlace *d)
 {
     if (d->kind == &tc_place_nbd)
         return d->options.connections;
-    return CLAMP(g_get_num_processors(), LANES_MIN, LANES_MAX);
+    return CLAMP(2 * g_get_num_processors(), LANES_MIN, LANES_MAX);
 }
 
 bool tc_place_walk(TcPlace *d, TcExtentFn fn, void *opaque, GError **error)

@@ -51,6 +51,8 @@ static bool raw_begin(TcPlace *d, GError **error)
     if (!raw->target)
         return false;
     d->made = !d->exists;
+    if (d->exists && !d->device && d->found != d->size)
+        atomic_store(&d->touched, true); /* it has the size of the disk now */
     if (!d->options.in_place)
         return d->device || empty_file(d, error);
     raw->read_fd = open(d->name, O_RDONLY | O_CLOEXEC);

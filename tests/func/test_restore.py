@@ -218,6 +218,39 @@ def refusals(tmp):
 
 
 @test(needs=NEEDS)
+def a_full_target(tmp):
+    "a target that can't grow, or is in use: one line, and a new file is gone"
+    repo = make(tmp)
+    for name in "a.img", "a.qcow2":
+        target = os.path.join(tmp, name)
+        p = run("sh", "-c", "ulimit -f 1000 && exec \"$@\"", "-", TIDEMARK, "restore", repo.path, "--disk", "a", target,
+                check=False)
+        equal(p.returncode, 1)
+        matches(p.stderr, r"^tidemark: [^\n]*: '.*%s' was (removed again|not made)\n$" % re.escape(name))
+        equal(os.path.exists(target), False)
+    path = image(os.path.join(tmp, "disk0.img"), 25 * BLOCK, [(0, b"live")])
+    with Daemon(tmp, *disk(tmp, "disk0")) as d:
+        for how in ["--force"], ["--in-place"], ["--force", "--format", "qcow2"]:
+            refused(repo, "lock|in use", "--disk", "a", path, *how)
+    equal(content(path, 25 * BLOCK), b"live" + bytes(25 * BLOCK - 4))
+
+
+@test(needs=NEEDS)
+def a_lost_server(tmp):
+    "the server goes away during the restore: the error says so, and that the target is incomplete"
+    repo = make(tmp)
+    with Daemon(tmp, *disk(tmp, "disk0", 25 * BLOCK)) as d:
+        p = subprocess.Popen([TIDEMARK, "restore", repo.path, "--force", "--rate", "200k", "--disk", "a", d.uri()],
+                             stderr=subprocess.PIPE, text=True)
+        wait_until(lambda: d.qmp("query-nbd-sessions") and d.qmp("query-nbd-sessions")[0]["bytes-written"],
+                   "the first write")
+        d.kill()
+        err = p.communicate(timeout=PATIENCE)[1]
+        equal(p.returncode, 1, err)
+        matches(err, r"^tidemark: .*target 'nbd.*' is incomplete: run the same command again[^\n]*\n$")
+
+
+@test(needs=NEEDS)
 def interrupted(tmp):
     "Ctrl-C: the new file is gone, status 130; --rate limits"
     repo = make(tmp)
