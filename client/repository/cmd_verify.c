@@ -7,6 +7,7 @@
 #include "client/repository/merge.h"
 #include "client/repository/verified.h"
 #include "client/repository/verify.h"
+#include "client/repository/verify_against.h"
 #include "client/repository/view.h"
 #include "client/table.h"
 #include "client/text.h"
@@ -17,6 +18,8 @@
 #include <unistd.h>
 
 static const TcOption options[] = {
+    { "against", "DISK", "compare the point with this disk: a daemon's, an NBD URI, or a file" },
+    TC_SOCKET_OPTION,
     TC_WAIT_OPTION,
     { "no-progress", NULL, "show no progress" },
     { "json", NULL, "print an event a line, as JSON, for programs" },
@@ -77,10 +80,17 @@ static TcRepository *open_repository(Job *job, GError **error)
     return complete_merge(path, &o, error) ? tc_repo_open(path, &o, error) : NULL;
 }
 
-/* Those that are named, or all. */
+/* Those that are named, or all; to compare with a disk only one. */
 static bool choose_points(Job *job, GError **error)
 {
+    const char *latest = tc_option(job->inv, "against") && !tc_arg(job->inv, 1) ? "latest" : NULL;
+    TcManifest *only = latest ? tc_repo_find(job->repo, latest, error) : NULL;
+
     job->points = g_ptr_array_new();
+    if (latest) {
+        g_ptr_array_add(job->points, only);
+        return only != NULL;
+    }
     for (guint i = 1; tc_arg(job->inv, i); i++) {
         TcManifest *m = tc_repo_find(job->repo, tc_arg(job->inv, i), error);
 
@@ -292,18 +302,31 @@ static void clear(Job *job)
     tc_repo_close(job->repo);
 }
 
+static bool check_options(const TcInvocation *inv, GError **error)
+{
+    if (tc_option(inv, "against") && tc_arg(inv, 2))
+        return tm_error_set(error, "--against takes one point, and 'tidemark verify' has '%s', too",
+                            tc_arg(inv, 2));
+    return !tc_option(inv, "socket") || tc_option(inv, "against") ||
+           tm_error_set(error, "--socket is of use with --against only");
+}
+
 static int run(const TcInvocation *inv)
 {
     Job job = { .inv = inv, .json = tc_flag(inv, "json") };
     g_autoptr(GError) error = NULL;
     int status;
 
+    if (!check_options(inv, &error))
+        return tc_fail_usage(inv, g_steal_pointer(&error));
     job.progress = tc_progress_new(job.json                      ? TC_PROGRESS_JSON
                                    : tc_flag(inv, "no-progress") ? TC_PROGRESS_NONE
                                                                  : TC_PROGRESS_TEXT);
     job.repo = open_repository(&job, &error);
     if (!job.repo || !choose_points(&job, &error))
         status = tc_fail(g_steal_pointer(&error));
+    else if (tc_option(inv, "against"))
+        status = tc_run_verify_against(inv, job.repo, job.points->pdata[0], job.progress);
     else
         status = run_job(&job);
     clear(&job);
@@ -316,7 +339,9 @@ const TcCommand tc_command_verify = {
     .summary = "Reads the points of a repository, and compares each block with its hash",
     .details =
         "It names the points that damage touches, and what of them is lost. 'tidemark list' shows\n"
-        "the result. Exit status 5: a point is damaged; 3: something else needs a look.\n",
+        "the result. With --against it compares one point, the latest by default, with DISK as it\n"
+        "is now; of several disks NAME=DISK chooses one. Exit status 5: a point is damaged; 3:\n"
+        "something else needs a look, or the disks differ.\n",
     .min_args = 1,
     .max_args = -1,
     .options = options,

@@ -209,6 +209,40 @@ def a_file_of_hashes_that_is_damaged_is_no_proof(tmp):
         flip(path, at)
 
 
+@test(needs=["qemu-img"])
+def a_point_is_compared_with_a_disk_of_now(tmp):
+    "with a daemon's disk while it is written to, an NBD URI and files; by range"
+    repo = os.path.join(tmp, "repo")
+    with Daemon(tmp, *disk(tmp, "disk0", SIZE)) as d:
+        h = d.nbd("disk0")
+        h.pwrite(random.Random(0).randbytes(8 * BLOCK), 4096)
+        h.flush()
+        tidemark("backup", "--socket", d.qmp_path, "--name", "p0", "disk0", repo)
+        against = ["verify", "--socket", d.qmp_path, "--against"]
+        matches(tidemark(*against, "disk0", repo).stdout, "Disk disk0 of point p0 equals disk0")
+        h.pwrite(b"x", 4096 * 3 + 5)
+        h.zero(8192, 4096 * 5)
+        h.pwrite(b"y", SIZE - 1)
+        h.flush()
+        for what in ("disk0", "disk0=disk0", d.uri("disk0")):
+            done = tidemark(*against, what, repo, "p0", check=False)
+            equal((done.returncode, done.stdout.splitlines()[:3]), (3, [
+                "4096 bytes at 12288 differ", "8192 bytes at 20480 differ", "4096 bytes at 2093056 differ"]))
+        equal(d.qmp("query-backups"), [])
+        equal(len(d.qmp("query-nbd-servers")), 1)
+        h.shutdown()
+    out = os.path.join(tmp, "disk0.img")
+    equal(tidemark("verify", "--against", out, repo, check=False).returncode, 3)
+    for fmt in ("raw", "qcow2"):
+        run("qemu-img", "convert", "-O", fmt, os.path.join(repo, "p0", "disk0.qcow2"), os.path.join(tmp, "o." + fmt))
+        tidemark("verify", "--against", os.path.join(tmp, "o." + fmt), repo)
+    image = os.path.join(repo, "p0", "disk0.qcow2")
+    flip(image, place_of(image, BLOCK) + 7)
+    done = tidemark("verify", "--json", "--against", os.path.join(tmp, "o.raw"), repo, check=False)
+    equal(done.returncode, 5)
+    matches(done.stdout, '"offset":65536,"length":65536,"readable":false')
+
+
 @test
 def points_are_forgotten_when_nothing_stands_on_them(tmp):
     "the newest first; what was never completed goes, too"
