@@ -10,13 +10,21 @@
 /* Bits of x-tidemark:backup:NAME. */
 enum { BACKUP_DIRTY = 1, BACKUP_ZERO = 2 };
 
+/* Which contexts say what is to be read. */
+typedef enum {
+    ASK_ALLOCATION, /* a full */
+    ASK_OWN,        /* Tidemark's, which says all */
+    ASK_BOTH,       /* the bitmap, and what is allocated */
+    ASK_BITMAP,
+} Asking;
+
 struct TcDiskRun {
     TcBackupDisk *disk;
     TcPart *part;
     TcDecision decision;
     TcSource *nbd;
-    bool own_context; /* the first context is Tidemark's own, which says all */
-    TcRuns *runs;     /* until they are the point's */
+    Asking asking;
+    TcRuns *runs; /* until they are the point's */
     TcPlan *plan;
     TcNewDisk *into;
     char *what; /* for messages */
@@ -47,36 +55,49 @@ const TcBackupDisk *tc_disk_run_disk(const TcDiskRun *run)
 
 /* ---- what is to be read */
 
-static bool connect_to(TcDiskRun *run, GError **error)
+/* Connects, and asks for what one way of asking needs. */
+static bool connect_as(TcDiskRun *run, Asking asking, GError **error)
 {
     const char *bitmap = run->disk->bitmap;
     g_autofree char *own = g_strconcat(TC_CONTEXT_BACKUP_PREFIX, bitmap, NULL);
     g_autofree char *dirty = g_strconcat(TC_CONTEXT_BITMAP_PREFIX, bitmap, NULL);
-    const char *allocation[] = { TC_CONTEXT_ALLOCATION, NULL };
-    const char *best[] = { own, NULL };
-    const char *general[] = { TC_CONTEXT_ALLOCATION, dirty, NULL };
+    const char *contexts[][3] = {
+        [ASK_ALLOCATION] = { TC_CONTEXT_ALLOCATION },
+        [ASK_OWN] = { own },
+        [ASK_BOTH] = { TC_CONTEXT_ALLOCATION, dirty },
+        [ASK_BITMAP] = { dirty },
+    };
 
-    run->nbd = tc_source_open(run->disk->uri, bitmap ? best : allocation, error);
-    if (!run->nbd || !bitmap)
+    run->asking = asking;
+    g_clear_pointer(&run->nbd, tc_source_free);
+    run->nbd = tc_source_open(run->disk->uri, contexts[asking], error);
+    if (!run->nbd || asking == ASK_ALLOCATION || asking == ASK_OWN)
         return run->nbd != NULL;
-    run->own_context = tc_source_has(run->nbd, 0);
-    if (run->own_context)
-        return true;
-    tc_source_free(run->nbd);
-    run->nbd = tc_source_open(run->disk->uri, general, error);
-    return run->nbd && tc_source_require(run->nbd, 1, dirty, error);
+    return tc_source_require(run->nbd, asking == ASK_BOTH, dirty, error);
+}
+
+static bool connect_to(TcDiskRun *run, GError **error)
+{
+    if (!run->disk->bitmap)
+        return connect_as(run, ASK_ALLOCATION, error);
+    return connect_as(run, ASK_OWN, error) &&
+           (tc_source_has(run->nbd, 0) || connect_as(run, ASK_BOTH, error));
 }
 
 /* What has no data of its own in a full reads as zeroes already. */
 static TcRunKind kind_of(const TcDiskRun *run, const uint32_t *values)
 {
-    bool dirty = !run->disk->bitmap || values[run->own_context ? 0 : 1] & BACKUP_DIRTY;
-    bool zero = values[0] & (run->own_context ? BACKUP_ZERO : TM_STATE_ZERO);
+    static const uint32_t zeroes[] = { [ASK_ALLOCATION] = TM_STATE_ZERO,
+                                       [ASK_OWN] = BACKUP_ZERO,
+                                       [ASK_BOTH] = TM_STATE_ZERO,
+                                       [ASK_BITMAP] = 0 };
+    bool dirty = run->asking == ASK_ALLOCATION || values[run->asking == ASK_BOTH] & BACKUP_DIRTY;
+    bool zero = values[0] & zeroes[run->asking];
 
     if (!dirty)
         return TC_RUN_NONE;
     if (zero)
-        return run->disk->bitmap ? TC_RUN_ZERO : TC_RUN_NONE;
+        return run->asking == ASK_ALLOCATION ? TC_RUN_NONE : TC_RUN_ZERO;
     return TC_RUN_DATA;
 }
 
@@ -106,6 +127,27 @@ static bool plan_runs(TcDiskRun *run, GError **error)
     return true;
 }
 
+static bool walk(TcDiskRun *run, GError **error)
+{
+    tc_runs_free(run->runs);
+    run->runs = tc_runs_new(run->disk->size);
+    return tc_source_walk(run->nbd, map_extent, run, error) && tc_runs_end(run->runs, error);
+}
+
+/* QEMU's fleecing with a bitmap refuses to say what is allocated where that is clean. */
+static bool walk_bitmap(TcDiskRun *run, GError **error)
+{
+    g_autoptr(GError) first = NULL;
+
+    if (walk(run, &first))
+        return true;
+    if (run->asking == ASK_BOTH && !atomic_load(&run->cancelled) &&
+        connect_as(run, ASK_BITMAP, NULL) && walk(run, NULL))
+        return true;
+    g_propagate_error(error, g_steal_pointer(&first));
+    return false;
+}
+
 bool tc_disk_run_map(TcDiskRun *run, GError **error)
 {
     if (!connect_to(run, error))
@@ -113,9 +155,7 @@ bool tc_disk_run_map(TcDiskRun *run, GError **error)
     if (tc_source_size(run->nbd) != run->disk->size)
         return tm_error_set(error, "%s has %" PRIu64 " bytes, expected %" PRIu64, run->disk->uri,
                             tc_source_size(run->nbd), run->disk->size);
-    run->runs = tc_runs_new(run->disk->size);
-    return tc_source_walk(run->nbd, map_extent, run, error) && tc_runs_end(run->runs, error) &&
-           plan_runs(run, error);
+    return walk_bitmap(run, error) && plan_runs(run, error);
 }
 
 uint64_t tc_disk_run_planned(const TcDiskRun *run)

@@ -656,6 +656,52 @@ def another_server_with_a_bitmap(tmp):
         equal([kit.kinds(p) for p in kit.points()], [["full"]] + [["incremental"]] * 3)
 
 
+@test(needs=[QSD, "qemu-img"])
+def fleecing_exports_with_a_bitmap(tmp):
+    "an export of copy-before-write with a bitmap refuses all questions about what is clean"
+    path = image(os.path.join(tmp, "disk0.img"), SIZE, [(MIB, pattern(1, 2 * MIB))])
+    repo, scratch = os.path.join(tmp, "repo"), image(os.path.join(tmp, "scratch"), SIZE)
+    with Daemon(tmp, "--blockdev", "driver=file,node-name=disk0,filename=" + path, binary=QSD) as d:
+        d.qmp("block-export-add", type="nbd", id="e", node_name="disk0", name="disk0", writable=True)
+        run(TIDEMARK, "backup", d.uri(), repo, "--name=p0")
+        d.qmp("block-dirty-bitmap-add", node="disk0", name="b")
+        h = d.nbd()
+        h.pwrite(pattern(2, 200000), 5 * MIB)
+        h.zero(131072, MIB)
+        content = h.pread(SIZE, 0)
+        h.shutdown()
+        d.qmp("block-export-del", id="e", mode="hard")
+        wait_until(lambda: not d.qmp("query-block-exports"), "the export to end")
+        d.qmp("blockdev-add", driver="file", node_name="scratch", filename=scratch)
+        d.qmp("blockdev-add", driver="copy-before-write", node_name="cbw", file="disk0", target="scratch",
+              bitmap={"node": "disk0", "name": "b"})
+        d.qmp("blockdev-add", driver="snapshot-access", node_name="snap", file="cbw")
+        d.qmp("block-export-add", type="nbd", id="f", node_name="snap", name="f",
+              bitmaps=[{"node": "disk0", "name": "b"}])
+        run(TIDEMARK, "backup", "disk0=" + d.uri("f"), repo, "--name=p1", "--bitmap=b", "--incremental")
+    kit = Kit.__new__(Kit)
+    kit.tmp, kit.repo = tmp, repo
+    kit.check("p1", "disk0", content)
+
+
+@test
+def damaged_chains_are_not_gone_on_with(tmp):
+    "verify has found damage: the next one is a full, with the reason"
+    kit = Kit(tmp, "disk0")
+    kit.write("disk0", (0, pattern(1, MIB)))
+    kit.backup("--name=a")
+    kit.backup("--name=b")
+    with open(os.path.join(kit.repo, "a", "disk0.qcow2"), "r+b") as f:
+        f.seek(-70000, 2)
+        f.write(b"damage")
+    equal(tidemark("verify", kit.repo, check=False).returncode, 5)
+    p = kit.backup("--name=c")
+    matches(p.stderr, "warning: disk0: full, because 'tidemark verify' has found damage in point '.' of its chain")
+    kit.backup()
+    equal(kit.kinds(), ["incremental"])
+    kit.d.stop()
+
+
 @test
 def progress_has_a_line_for_each_disk(tmp):
     "on a terminal a line a disk, with rate and time left; without one no escape sequences"
