@@ -8,12 +8,14 @@ extern const TcCommand tc_command_backup;
 extern const TcCommand tc_command_bitmap;
 extern const TcCommand tc_command_bitmap_check; /* "tidemark bitmap check" */
 extern const TcCommand tc_command_copy;
+extern const TcCommand tc_command_copy_points;
 extern const TcCommand tc_command_forget;
 extern const TcCommand tc_command_image;
 extern const TcCommand tc_command_info;
 extern const TcCommand tc_command_list;
 extern const TcCommand tc_command_map;
 extern const TcCommand tc_command_mount;
+extern const TcCommand tc_command_prune;
 extern const TcCommand tc_command_qmp;
 extern const TcCommand tc_command_restore;
 extern const TcCommand tc_command_serve;

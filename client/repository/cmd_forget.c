@@ -1,75 +1,78 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* client/repository/cmd_forget.c: "tidemark forget REPOSITORY POINT". */
+/* client/repository/cmd_forget.c: "tidemark forget": removes points by their names. */
 #include "client/commands.h"
-#include "client/repository/repository.h"
-#include "client/repository/view.h"
-#include "client/text.h"
+#include "client/repository/removal.h"
 #include <string.h>
 
 static const TcOption options[] = {
-    TC_WAIT_OPTION,
+    TC_REMOVAL_OPTIONS,
     { 0 },
 };
 
-/* Whether nothing stands on it. */
-static bool check_free(const TcRepository *repo, const TcManifest *point, GError **error)
+static bool mark(TcRemoval *removal, const char *name, GError **error)
 {
-    for (guint i = 0; i < point->disks->len; i++) {
-        const TcPointDisk *d = point->disks->pdata[i];
-        g_autoptr(GPtrArray) children = tc_repo_children(repo, point->point, d->name);
+    GArray *fates = tc_removal_fates(removal);
 
-        if (children->len)
-            return tm_error_set(error,
-                                "point '%s' stays: disk '%s' of point '%s' stands on it; forget "
-                                "that one first",
-                                point->point, d->name, ((TcManifest *)children->pdata[0])->point);
+    for (guint i = 0; i < fates->len; i++) {
+        TcFate *f = &g_array_index(fates, TcFate, i);
+
+        if (strcmp(f->point, name))
+            continue;
+        g_clear_pointer(&f->why, g_free);
+        return true;
     }
-    return true;
+    return tc_repo_find(tc_removal_repo(removal), name, error) &&
+           tm_error_set(error, "'%s' is not the name of a point", name);
 }
 
-static bool forget(TcRepository *repo, const char *name, GError **error)
+/* A point that was named and can't go is an error; one that a rule leaves only stays. */
+static bool check(TcRemoval *removal, GError **error)
 {
-    const TcManifest *point = tc_repo_point(repo, name);
-    uint64_t freed = 0;
-    g_autofree char *size = NULL;
+    g_autoptr(TcMergePlan) plan = tc_merge_plan(tc_removal_repo(removal));
+    GArray *fates = tc_removal_fates(removal);
 
-    if (!point)
-        return tc_repo_find(repo, name, error) &&
-               tm_error_set(error, "'%s' is not the name of a point", name);
-    for (guint i = 0; i < point->disks->len; i++) {
-        uint64_t n = tc_repo_occupied(repo, point->point, point->disks->pdata[i]);
+    for (guint i = 0; i < fates->len; i++) {
+        const TcFate *f = &g_array_index(fates, TcFate, i);
+        g_autofree char *kept = NULL;
+        TcMergeCost cost = { 0 };
 
-        freed += n == UINT64_MAX ? 0 : n;
+        if (f->why)
+            continue;
+        if (!tc_merge_plan_remove(plan, f->point, &cost, &kept, error))
+            return false;
+        if (kept)
+            return tm_error_set(error, "point '%s' can't be removed: %s; nothing was changed",
+                                f->point, kept);
     }
-    if (!check_free(repo, point, error) || !tc_repo_remove(repo, name, error))
-        return false;
-    size = tc_human_size(freed);
-    printf("Removed point %s: %s freed.\n", name, size);
     return true;
 }
 
 static int run(const TcInvocation *inv)
 {
-    TcRepoOptions o = { .use = TC_REPO_CHANGE, .what = inv->path };
+    int status;
+    g_autoptr(TcRemoval) removal = tc_removal_new(inv, &status);
     g_autoptr(GError) error = NULL;
-    g_autoptr(TcRepository) repo = NULL;
 
-    if (!tc_option_wait(inv, &o.wait_s, &error))
-        return tc_fail_usage(inv, g_steal_pointer(&error));
-    repo = tc_repo_open(tc_arg(inv, 0), &o, &error);
-    if (!repo || !forget(repo, tc_arg(inv, 1), &error))
+    if (!removal)
+        return status;
+    for (guint i = 1; i < inv->args->len && tc_arg(inv, i); i++)
+        if (!mark(removal, tc_arg(inv, i), &error))
+            return tc_fail(g_steal_pointer(&error));
+    if (!check(removal, &error))
         return tc_fail(g_steal_pointer(&error));
-    return TC_EXIT_OK;
+    return tc_removal_run(removal);
 }
 
 const TcCommand tc_command_forget = {
     .name = "forget",
-    .args = "REPOSITORY POINT",
-    .summary = "Removes a point from a repository",
-    .details = "Other points keep all that they have.\n",
+    .args = "REPOSITORY POINT...",
+    .summary = "Removes points from a repository",
+    .details =
+        "Other points keep all that they have: a point within a chain is removed by merging, as\n"
+        "'tidemark prune' does. A point on which two others stand can't be removed.\n",
     .min_args = 2,
-    .max_args = 2,
+    .max_args = -1,
     .options = options,
     .run = run,
 };

@@ -445,6 +445,29 @@ static bool is_half(const Merge *m, const MergeDisk *d)
     return !g_strcmp0(before->parent, m->point) && !exists(m->repo, m->point, d->name, "qcow2");
 }
 
+void tc_merge_show(TcRepository *repo)
+{
+    g_autofree char *path = merge_path(repo->path);
+    g_autoptr(json_object) o = read_file(path, NULL);
+    g_auto(Merge) m = { 0 };
+
+    if (!o)
+        return;
+    merge_begin(&m, repo, tc_json_string(o, "point"), NULL);
+    if (!read_merge(&m, o, path, NULL))
+        return;
+    for (guint i = 0; i < m.disks->len; i++) {
+        const MergeDisk *d = m.disks->pdata[i];
+        TcManifest *after = child(&m, d->child);
+        guint k;
+
+        if (after && is_half(&m, d)) {
+            g_ptr_array_find(m.children, after, &k);
+            tc_repo_add_point(repo, g_ptr_array_steal_index(m.children, k));
+        }
+    }
+}
+
 TcMergeState tc_merge_state(const TcRepository *repo)
 {
     g_autofree char *path = merge_path(repo->path);

@@ -56,6 +56,8 @@ typedef enum {
     TC_MERGE_DAMAGED, /* merge.json can't be read */
 } TcMergeState;
 TcMergeState tc_merge_state(const TcRepository *repo);
+/* Of a merge that is ending: has the points of @repo be as they will be then. For LIST. */
+void tc_merge_show(TcRepository *repo);
 
 /* The point that is going, or NULL: none (no error then), or that can't be read. Returned. Takes no
  * lock. */

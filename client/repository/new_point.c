@@ -88,6 +88,14 @@ TcNewPoint *tc_new_point(TcRepository *repo, const char *name, GError **error)
     return g_steal_pointer(&p);
 }
 
+void tc_new_point_like(TcNewPoint *point, const TcManifest *manifest)
+{
+    g_free(point->manifest->id);
+    g_free(point->manifest->tool);
+    point->manifest->id = g_strdup(manifest->id);
+    point->manifest->tool = g_strdup(manifest->tool);
+}
+
 /* ---- zeroes and data */
 
 static void count(uint64_t *total, uint64_t n)

@@ -15,6 +15,8 @@ typedef struct TcNewDisk TcNewDisk;
 
 /* @repo is open to ADD, borrowed, and outlives the point. Fails if there is a point @name. */
 TcNewPoint *tc_new_point(TcRepository *repo, const char *name, GError **error);
+/* It is to be the same point as @manifest, of another repository. */
+void tc_new_point_like(TcNewPoint *point, const TcManifest *manifest);
 /* Adds a disk: @disk says name, size, parent, why, compression and source, and is taken; @runs,
  * taken too, what will be written. Of a disk with a parent, its runs of zeroes are written here.
  * Borrowed result. */

@@ -131,7 +131,8 @@ static void renew(GPtrArray **array, GDestroyNotify destroy)
     *array = g_ptr_array_new_with_free_func(destroy);
 }
 
-/* The point that is going is none any more. */
+/* The point that is going is none any more. Whoever has no lock sees the child as it will be, where
+ * its files are that already. */
 static void hide_going(TcRepository *repo)
 {
     g_autoptr(GError) error = NULL;
@@ -142,11 +143,13 @@ static void hide_going(TcRepository *repo)
     g_clear_pointer(&repo->going, tc_manifest_free);
     if (error)
         add_damaged(repo, TC_REPO_MERGE, error->message);
+    if (name && repo->use == TC_REPO_LIST)
+        tc_merge_show(repo);
     if (point && g_ptr_array_find(repo->points, point, &i))
         repo->going = g_ptr_array_steal_index(repo->points, i);
 }
 
-bool tc_repo_scan(TcRepository *repo, GError **error)
+static bool scan(TcRepository *repo, GError **error)
 {
     g_autoptr(GDir) dir = g_dir_open(repo->path, 0, error);
     const char *name;
@@ -164,5 +167,22 @@ bool tc_repo_scan(TcRepository *repo, GError **error)
     g_ptr_array_sort(repo->damaged, by_point);
     g_ptr_array_sort(repo->debris, by_text);
     g_ptr_array_sort(repo->foreign, by_text);
+    return true;
+}
+
+/* Once more if a merge began or ended meanwhile. */
+bool tc_repo_scan(TcRepository *repo, GError **error)
+{
+    enum { TRIES = 5 };
+
+    for (int i = 0; i < TRIES; i++) {
+        g_autofree char *before = tc_merge_pending(repo->path, NULL), *after = NULL;
+
+        if (!scan(repo, error))
+            return false;
+        after = tc_merge_pending(repo->path, NULL);
+        if (!g_strcmp0(before, after))
+            break;
+    }
     return true;
 }

@@ -7,6 +7,7 @@
 #include "client/repository/merge_internal.h"
 #include "client/repository/new_point.h"
 #include "client/repository/point_reader.h"
+#include "client/repository/view.h"
 #include "tests/asserts.h"
 #include "util/range.h"
 
@@ -236,6 +237,20 @@ static void expect(TcRepoUse use, const char *names, const char *maybe)
     ck_assert_str_eq(found->str, names);
     ck_assert_uint_eq(tc_repo_damaged(repo)->len, 0);
     ck_assert_uint_eq(tc_repo_foreign(repo)->len, 0);
+}
+
+/* For whoever takes no lock, nothing is damaged: all files of all chains are there. */
+static void expect_list(const char *names, const char *maybe)
+{
+    g_autoptr(TcRepository) repo = repo_for(TC_REPO_LIST);
+
+    for (guint i = 0; i < tc_repo_points(repo)->len; i++) {
+        const TcManifest *m = tc_repo_points(repo)->pdata[i];
+        g_autofree char *why = tc_repo_damage(repo, m);
+
+        ck_assert_msg(!why, "%s: %s", m->point, why);
+        ck_assert_msg(strstr(names, m->point) || !strcmp(m->point, maybe), "%s", m->point);
+    }
 }
 
 /* Nothing is left of a merge. */
@@ -523,6 +538,7 @@ static void cut_everywhere(const char *point, const char *left, int stride)
     for (steps = 0; !done; steps += stride) {
         start_anew();
         done = cut_at(point, steps);
+        expect_list(left, point);
         expect(TC_REPO_READ, left, point);
         if (!done)
             cut_at(point, steps * 7 % 40);
