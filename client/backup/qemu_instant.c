@@ -351,7 +351,7 @@ bool tc_qemu_instant(TcQemuInstant *plan, uint64_t *time, GError **error)
 {
     if (!add_marks(plan, error))
         return false;
-    if (all_direct(plan)) {
+    if (plan->filters && all_direct(plan)) {
         plan->way = "filter";
         if (by_filters(plan, time, NULL))
             return true;

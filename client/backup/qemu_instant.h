@@ -23,6 +23,7 @@ typedef struct TcQemuInstant {
     const char *checkpoint; /* the bitmap that begins, NULL: none */
     const char *scratch;    /* directory; NULL: beside each image, else /var/tmp */
     GArray *files;          /* out: descriptors of the scratch files, to be closed by the caller */
+    bool filters;           /* QEMU is new enough for them */
     const char *way;        /* out: "filter" or "job", static */
 } TcQemuInstant;
 

@@ -180,9 +180,9 @@ static bool is_chardev(json_object *chardevs, const char *path)
     return false;
 }
 
-/* The path in a line of /proc/net/unix, if it is of a socket that listens and is one of @inodes.
- * Relative ones are relative to what the process has as its directory. Returned. */
-static char *listening_path(const char *line, GHashTable *inodes, pid_t pid)
+/* The path in a line of /proc/net/unix, as the process gave it, if it is of a socket that listens
+ * and is one of @inodes. Borrowed from the line. */
+static const char *listening_path(const char *line, GHashTable *inodes)
 {
     unsigned flags, type, state;
     char inode[32];
@@ -192,9 +192,7 @@ static char *listening_path(const char *line, GHashTable *inodes, pid_t pid)
         !at || !(flags & LISTENING) || type != SOCK_STREAM || !line[at] || line[at] == '@' ||
         !g_hash_table_contains(inodes, inode))
         return NULL;
-    if (line[at] == '/')
-        return g_strdup(line + at);
-    return g_strdup_printf("/proc/%d/cwd/%s", (int)pid, line + at);
+    return line + at;
 }
 
 static char *find_foreign(TcQmp *qmp)
@@ -209,9 +207,14 @@ static char *find_foreign(TcQmp *qmp)
         return NULL;
     lines = g_strsplit(text, "\n", -1);
     for (unsigned i = 0; lines[i]; i++) {
-        g_autofree char *path = listening_path(lines[i], inodes, pid);
+        const char *given = listening_path(lines[i], inodes);
+        g_autofree char *path = NULL;
 
-        if (path && !is_chardev(chardevs, path) && greets(path))
+        if (!given || is_chardev(chardevs, given))
+            continue;
+        path =
+            *given == '/' ? g_strdup(given) : g_strdup_printf("/proc/%d/cwd/%s", (int)pid, given);
+        if (greets(path))
             return g_steal_pointer(&path);
     }
     return NULL;

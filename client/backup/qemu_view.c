@@ -230,6 +230,19 @@ static bool check_users(const TcQemuView *view, TcQemuDisk *disk, GError **error
 
 /* ---- finding */
 
+/* The entry that has @node inserted, perhaps below filters. */
+static json_object *find_above(const TcQemuView *view, const char *node)
+{
+    for (size_t i = 0; i < json_object_array_length(view->block); i++) {
+        json_object *entry = json_object_array_get_idx(view->block, i);
+        const char *top = tc_json_string(tc_json_get(entry, "inserted", NULL), "node-name");
+
+        if (top && !g_strcmp0(below_filters(view, top), node))
+            return entry;
+    }
+    return NULL;
+}
+
 /* What users call the disk of an entry: the id of its device, else its drive. Returned. */
 static char *entry_name(json_object *entry)
 {
@@ -299,7 +312,7 @@ TcQemuDisk *tc_qemu_disk_find(const TcQemuView *view, const char *word, GError *
     }
     disk->node = g_strdup(tc_json_string(node, "node-name"));
     if (!entry)
-        entry = find_inserted(view, disk->node);
+        entry = find_above(view, disk->node);
     qdev = tc_json_string(entry, "qdev");
     disk->device = qdev ? tc_qemu_device_path(qdev) : NULL;
     read_node(disk, node);

@@ -21,7 +21,12 @@
 
 /* An export of a disk in an iothread ends older QEMUs when its client disconnects, by an assertion
  * in their NBD server. */
-enum { IOTHREAD_EXPORTS_SINCE = 9, EXPORTS_SINCE = 502, BITMAP_NODES_SINCE = 701 };
+enum {
+    IOTHREAD_EXPORTS_SINCE = 9,
+    EXPORTS_SINCE = 502,
+    BITMAP_NODES_SINCE = 701,
+    FILTERS_SINCE = 701,
+};
 
 typedef struct Qemu {
     TcBackupSource source;
@@ -68,7 +73,8 @@ static bool in_iothread(Qemu *qemu, const char *device)
     g_autofree char *path = g_strdup(device);
 
     for (unsigned depth = 0; path && depth < 4; depth++) {
-        char *bus = object_property(qemu, path, "parent_bus"), *slash;
+        g_autofree char *bus = object_property(qemu, path, "parent_bus");
+        char *slash;
 
         do {
             g_autofree char *iothread = object_property(qemu, path, "iothread");
@@ -80,7 +86,7 @@ static bool in_iothread(Qemu *qemu, const char *device)
                 *slash = 0;
         } while (slash && slash > path + strlen("/machine"));
         g_free(path);
-        path = bus;
+        path = g_steal_pointer(&bus);
     }
     return false;
 }
@@ -230,6 +236,7 @@ static bool begin(TcBackupSource *source, GPtrArray *disks, const TcBackupBegin 
         .checkpoint = begin->checkpoint,
         .scratch = begin->scratch,
         .files = qemu->files,
+        .filters = qemu->version >= FILTERS_SINCE,
     };
     bool running;
 
@@ -280,8 +287,12 @@ static bool remove_bitmap(Qemu *qemu, unsigned i, const char *name, GError **err
 {
     const TcQemuDisk *disk = qemu->disks->pdata[i];
 
-    return tc_qmp_run(qemu->qmp, "block-dirty-bitmap-remove",
-                      tc_json_new("node", disk->node, "name", name, NULL), error);
+    json_object *arguments = tc_json_new("node", disk->node, "name", name, NULL);
+
+    /* what is in an image that QEMU may not write to stays there */
+    return tc_qmp_run(qemu->qmp, "block-dirty-bitmap-remove", arguments,
+                      disk->read_only ? NULL : error) ||
+           disk->read_only;
 }
 
 static bool take_down(Qemu *qemu, GError **error)

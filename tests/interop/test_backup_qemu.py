@@ -84,6 +84,10 @@ class Vm:
     def __exit__(self, *_):
         self.kill()
 
+    def cont(self):
+        self.qmp("cont")
+        self.running = True
+
     def kill(self):
         self.process.kill()
         self.process.wait()
@@ -254,11 +258,12 @@ def increments(tmp, binary):
 def cut_at_each_step(tmp, binary):
     "a client that is killed at any step leaves nothing that the next run does not take down"
     with Vm(tmp, binary) as vm:
+        vm.cont()
         vm.writes()
         vm.backup("--name", "p0")
         before = vm.state()
         vm.writes()
-        rng, last = random.Random(os.environ.get("QEMU_SEED") or 5), 0
+        rng, last = random.Random(os.environ.get("QEMU_SEED") or 7), 0
         while True:
             last += rng.randrange(8, 20)
             cut = Cut(tmp, vm.socket, last)
@@ -390,6 +395,37 @@ def iothreads(tmp, binary):
 
 
 @each
+def iothread_below_a_filter(tmp, binary):
+    "the iothread of a disk is found by its node's name, too, below a user's filter"
+    with Vm(tmp, binary, "-object", "iothread,id=io0", "-object", "throttle-group,id=group", "-blockdev",
+            "driver=throttle,throttle-group=group,node-name=limited,file=a", "-device",
+            "virtio-blk-pci,drive=limited,id=vda,iothread=io0") as vm:
+        if vm.major() < 9:
+            matches(vm.backup(disks=["a"], status=1), "disk 'a' is in an iothread")
+        else:
+            vm.backup("--name", "p0", disks=["vda=a", "sdb"])
+            vm.check("p0", vm.snapshot())
+
+
+@each
+def read_only_disk(tmp, binary):
+    "a read-only disk has increments, too, and the bitmaps in its image are left there"
+    path = os.path.join(tmp, "ro.qcow2")
+    run("qemu-img", "create", "-q", "-f", "qcow2", path, MIB)
+    run("qemu-img", "bitmap", "--add", path, "old")
+    run("qemu-io", "-f", "qcow2", "-c", "write -P 5 0 64k", path)
+    with Vm(tmp, binary, "-blockdev", "driver=qcow2,node-name=r,read-only=on,file.driver=file,file.filename=" + path,
+            "-device", "virtio-blk-pci,drive=r,id=ro") as vm:
+        before = vm.state()
+        for i in range(3):
+            vm.backup("--name", "p%d" % i, disks=["ro"])
+            vm.check("p%d" % i, {"ro": b"\5" * 65536 + bytes(MIB - 65536)})
+        equal([vm.kinds("p%d" % i)["ro"] for i in range(3)], ["full", "incremental", "incremental"])
+        equal(len(vm.state()["bitmaps"]), len(before["bitmaps"]) + 1)
+        equal(vm.state(bitmaps=False), {k: v for k, v in before.items() if k != "bitmaps"})
+
+
+@each
 def other_users(tmp, binary):
     "a disk below a user's filter, a running VM, an NBD server that runs already: all are left as they were"
     with Vm(tmp, binary, "-object", "throttle-group,id=group", "-blockdev",
@@ -397,8 +433,7 @@ def other_users(tmp, binary):
         own = os.path.join(tmp, "user.sock")
         vm.qmp("nbd-server-start", addr={"type": "unix", "data": {"path": own}})
         vm.qmp("block-export-add", {"type": "nbd", "id": "user", "node-name": "a", "name": "user"})
-        vm.qmp("cont")
-        vm.running = True
+        vm.cont()
         before = vm.state(bitmaps=False)
         vm.writes()
         vm.backup("--name", "p0")
