@@ -7,7 +7,7 @@
 'tidemark serve' has a raw and a qcow2 disk, writers never stop, and 'tidemark backup' takes a full and increments of both.
 Each point is what both disks had at one instant. In the rounds with kills, the daemon and the client are killed at
 random moments, and the next backup goes on. At the end every point is the same by 'tidemark restore', by 'qemu-img
-convert' alone, and through 'tidemark serve --at'.
+convert' alone, and through 'tidemark serve --at', and 'tidemark verify' finds nothing.
 
 STRESS_SECONDS: for so long, from seeds at random. STRESS_SEED: the round of that seed. Threads race, so that a seed
 repeats what is tried, but not when. A failure names the seed of its round."""
@@ -191,6 +191,7 @@ class World:
                 for disk in self.disks:
                     run("nbdcopy", s.uri(disk.name), path)
                     self.is_known(point, disk, path, "serve --at")
+        tidemark("verify", self.repo)
 
     # ---- a round
 
