@@ -6,7 +6,7 @@
 _tidemark()
 {
     local program=${COMP_WORDS[0]} word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]}
-    local path=() at help commands options
+    local path=() at help commands options repository points
 
     for at in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
         [[ $at == -* ]] && break
@@ -17,6 +17,9 @@ _tidemark()
         path+=("$at")
     done
     help=$("$program" "${path[@]}" --help 2>/dev/null)
+    for at in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
+        [[ -e $at/tidemark-repository.json ]] && repository=$at
+    done
     COMPREPLY=()
     if [[ $word == -* ]]; then
         options=$(sed -n 's/^  \(-[a-zA-Z], \|    \)\?\(--[a-z0-9-]*\).*/\2/p' <<<"$help")
@@ -35,6 +38,9 @@ _tidemark()
         options=$("$program" qmp --complete "${COMP_WORDS[2]}" 2>/dev/null)
         mapfile -t COMPREPLY < <(compgen -W "$options" -- "$word")
         compopt -o nospace 2>/dev/null
+    elif [[ -n $repository && ( $before == --at || ${path[0]} == @(info|verify|forget) ) && $before != --against ]]; then
+        points=$(compgen -G "$repository/*/manifest.json" | sed 's|/manifest\.json$||; s|.*/||')
+        mapfile -t COMPREPLY < <(compgen -W "$points latest" -- "$word")
     else
         compopt -o filenames 2>/dev/null
         mapfile -t COMPREPLY < <(compgen -f -- "$word")

@@ -610,6 +610,13 @@ def completion(tmp):
     equal(set(complete("qmp", "blockdev-add", "cache.")), {"cache.direct=", "cache.no-flush="})
     equal(complete("qmp", "nbd-server-start", "addr.type=inet", "addr.data.h"), ["addr.data.host="])
     equal(complete("qmp", "nope", "x"), [])
+    for name in ("repo/tidemark-repository.json", "repo/monday/manifest.json", "repo/muddle/manifest.json.partial"):
+        os.makedirs(os.path.join(tmp, os.path.dirname(name)), exist_ok=True)
+        with open(os.path.join(tmp, name), "w"):
+            pass
+    equal(complete("verify", "repo", "m"), ["monday"])
+    equal(complete("restore", "repo", "--at", ""), ["monday", "latest"])
+    equal(complete("verify", "re"), ["repo"])
 
 
 main()
