@@ -108,10 +108,11 @@ format:
 tidy: all
 	run-clang-tidy -quiet -p $(BUILD) $(filter %.c,$(or $(FILES),$(SOURCES)))
 
-# The newer peers of Debian 13; tests/interop/test_trixie.py and make bench use them where they are.
+# The newer peers of Debian 13; these tests and make bench use them where they are.
 trixie:
 	@$(SRCDIR)/scripts/trixie build-trixie
-	@$(MAKE) --no-print-directory check TESTS=$(SRCDIR)/tests/interop/test_trixie.py
+	@$(MAKE) --no-print-directory check TESTS="$(SRCDIR)/tests/interop/test_trixie.py \
+		$(SRCDIR)/tests/interop/test_backup_qemu.py"
 
 help:
 	@echo 'make            build (after ./configure, or with its defaults)'

@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 # SPDX-FileCopyrightText: 2026 The Tidemark authors
 # SPDX-License-Identifier: GPL-2.0-or-later
+# timeout: 300
 """Backups of disks that a QEMU process has open, by `tidemark backup --qmp` and of its NBD exports. There is no guest:
 the monitor writes to the devices. Each case runs with the system's QEMU and with QEMU 10, if `make trixie` has put it
 into build-trixie (or TRIXIE says where it is)."""
