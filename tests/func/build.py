@@ -84,6 +84,22 @@ def configure_help(tmp):
     equal(os.listdir(tmp), [])
 
 
+def check_units(installed, bindir, tmp):
+    """The units of backups, with programs that are there, are ones that systemd takes."""
+    units = os.path.join(tmp, "units")
+    os.makedirs(units)
+    for kind in ("backup", "verify"):
+        for suffix in ("service", "timer"):
+            with open(os.path.join(installed, "tidemark-%s@.%s" % (kind, suffix))) as f:
+                text = f.read()
+            with open(os.path.join(units, "tidemark-%s@web.%s" % (kind, suffix)), "w") as f:
+                f.write(text.replace(bindir, os.path.dirname(TIDEMARK)))
+    p = run("systemd-analyze", "verify", "--man=no", *[os.path.join(units, u) for u in sorted(os.listdir(units))],
+            check=False)
+    complaints = [line for line in p.stderr.splitlines() if "tidemark-" in line]
+    equal(complaints, [])
+
+
 @test
 def install(tmp):
     "make install puts programs, manuals, libraries and documents where they belong, under DESTDIR"
@@ -93,9 +109,10 @@ def install(tmp):
         run("meson", "introspect", "--buildoptions", BUILDDIR).stdout)}
     top = tmp + options["prefix"]
     for path in ("%(bindir)s/tidemarkd", "%(bindir)s/tidemark", "%(includedir)s/tidemark/driver.h",
-                 "%(libdir)s/pkgconfig/tidemark.pc", "%(mandir)s/man1/tidemark.1",
+                 "%(libdir)s/pkgconfig/tidemark.pc", "%(mandir)s/man1/tidemark.1", "%(mandir)s/man1/tidemark-prune.1",
                  "%(mandir)s/man8/tidemarkd.8", "lib/systemd/system/tidemarkd.service",
-                 "lib/systemd/system/tidemarkd.socket", "%(datadir)s/doc/tidemark/README.md",
+                 "lib/systemd/system/tidemarkd.socket", "lib/systemd/system/tidemark-backup@.timer",
+                 "lib/systemd/system/tidemark-verify@.timer", "%(datadir)s/doc/tidemark/tidemark-backup.conf.example", "%(datadir)s/doc/tidemark/README.md",
                  "%(datadir)s/bash-completion/completions/tidemark"):
         if not os.path.exists(os.path.join(top, path % options)):
             fail("%s was not installed" % (path % options))
@@ -103,6 +120,8 @@ def install(tmp):
     matches(run(os.path.join(top, options["bindir"], "tidemark"), "--version").stdout, r"\d+\.\d+")
     with open(os.path.join(top, "lib/systemd/system/tidemarkd.service")) as f:
         matches(f.read(), "ExecStart=%s/%s/tidemarkd" % (options["prefix"], options["bindir"]))
+    if have("systemd-analyze"):
+        check_units(os.path.join(top, "lib/systemd/system"), os.path.join(options["prefix"], options["bindir"]), tmp)
     env = {"PKG_CONFIG_PATH": os.path.join(top, options["libdir"], "pkgconfig")}
     equal(run("pkg-config", "--variable=moduledir", "tidemark", env=env).stdout.strip(),
           os.path.join(options["prefix"], options["libdir"], "tidemark/modules"))
