@@ -34,7 +34,7 @@ static bool find_disk(Backup *b, BackupDisk *disk, const BlkBackupDisk *o, GErro
     if (!o->from)
         return true;
     disk->from = bmp_set_find(blk_node_bitmaps(node), o->from, error);
-    return disk->from && bmp_bitmap_check_usable(disk->from, error);
+    return disk->from != NULL;
 }
 
 static bool find_disks(Backup *b, const BlkBackupBegin *o, GError **error)
@@ -50,6 +50,10 @@ static bool find_disks(Backup *b, const BlkBackupBegin *o, GError **error)
     }
     for (size_t i = 0; i < b->n; i++)
         blk_backups_make_way(b->backups, b->disks[i].node);
+    for (size_t i = 0; i < b->n; i++) { /* which may have used the bitmap */
+        if (b->disks[i].from && !bmp_bitmap_check_usable(b->disks[i].from, error))
+            return false;
+    }
     return true;
 }
 
