@@ -42,6 +42,11 @@ bool blk_node_read_only(const BlkNode *node)
     return __atomic_load_n(&node->read_only, __ATOMIC_RELAXED);
 }
 
+bool blk_node_background(const BlkNode *node)
+{
+    return node->builtin->background;
+}
+
 const char *blk_node_lost(const BlkNode *node)
 {
     return node->open ? NULL : node->lost;

@@ -105,6 +105,8 @@ int blk_node_backup(BlkNode *node, BmpBitmap *bitmap, uint64_t offset, uint64_t 
 /* Whether all of these wait for a server, asked by the node or one below: for worker threads and
  * jobs then, not for loops. Any thread. */
 bool blk_node_status_waits(BlkNode *node);
+/* Whether what is asked of it runs in the background. Any thread. */
+bool blk_node_background(const BlkNode *node);
 
 /* ---- blocking I/O, for worker threads and jobs; never on a loop thread ----------------------- */
 /* Ranges are checked: -EINVAL outside the disk (-ENOSPC for writes), -EPERM for writes to a

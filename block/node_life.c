@@ -64,7 +64,7 @@ BlkNode *blk_node_new(BlkGraph *graph, const struct tidemark_driver *driver, Blk
     blk_inflight_init(&node->inflight, &blk_graph_traffic(graph)->drains);
     blk_quiesce_init(&node->quiesce);
     blk_long_requests_init(&node->long_requests);
-    blk_worker_quota_init(&node->quota, blk_graph_engine(graph));
+    blk_worker_quota_init(&node->quota, blk_graph_engine(graph), node->builtin->background);
     pthread_mutex_init(&node->serial, NULL);
     return node;
 }

@@ -84,7 +84,8 @@ typedef struct BlkBuiltin {
     struct BlkThrottle *(*throttle)(void *handle); /* block/io/throttle.h; NULL: it is none */
     /* NULL, or changes what it needs and shares on its children (BLK_PERM_*). */
     void (*permit)(const BlkOptions *options, unsigned *needs, unsigned *shares);
-    bool remote; /* its map FOR_STATUS waits for a server */
+    bool background; /* what is asked of it gives way to what others ask of other nodes */
+    bool remote;     /* its map FOR_STATUS waits for a server */
     /* Begins a transfer that map answered with SELF and completes it later, on a thread of its own,
      * where -EAGAIN has the blocking callbacks do it. false: they do it now. Doesn't wait. Any
      * thread. NULL: it has none. */

@@ -21,7 +21,7 @@ const BlkBuiltin blk_builtins[] = {
     { &blk_driver_qcow2, .format = &blk_format_qcow2 },
     { &blk_driver_raw, BLK_ROLE_WINDOW },
     { &blk_driver_scratch },
-    { &blk_driver_snapshot_access, BLK_ROLE_INSTANT },
+    { &blk_driver_snapshot_access, BLK_ROLE_INSTANT, .background = true },
     { &blk_driver_throttle, BLK_ROLE_FILTER, .throttle = blk_throttle_of },
     { NULL },
 };

@@ -17,6 +17,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/sysinfo.h>
 #include <unistd.h>
@@ -27,21 +28,36 @@
 #define WORKERS     64 /* several times a node's quota (block/engine/worker_quota.h) */
 #define WORKERS_MAX 256
 
-struct BlkEngine {
-    int epoll;
-    BlkSource stop; /* an eventfd that stays readable once the engine ends */
-    unsigned n_loops;
-    int may_linger; /* atomic: how many more loops may */
-    pthread_t *loops;
-    BlkRing *ring;    /* NULL: no io_uring */
-    BlkSource reaper; /* the ring's completions */
+#define CLASSES          2u /* [background] */
+#define LOOPS_BACKGROUND 2u
+#define BACKGROUND_NICE  19 /* a tenth of what others get where processors are short */
 
+typedef struct Pool {
+    bool background;
     pthread_mutex_t lock; /* guards the rest; a leaf: nothing is called under it */
     pthread_cond_t wake;
     BlkWork *first, **last;
-    unsigned idle, queued, n_workers, max_workers;
+    unsigned idle, queued, n, max;
     bool stopping;
-    pthread_t workers[WORKERS_MAX];
+    pthread_t threads[WORKERS_MAX];
+} Pool;
+
+typedef struct Loops {
+    bool background;
+    int epoll;
+    BlkSource *stop; /* borrowed */
+    unsigned n;
+    pthread_t threads[LOOPS_MAX];
+} Loops;
+
+struct BlkEngine {
+    BlkSource stop; /* an eventfd that stays readable once the engine ends */
+    Loops loops[CLASSES];
+    int may_linger;   /* atomic: how many more loops may */
+    BlkRing *ring;    /* NULL: no io_uring */
+    BlkSource reaper; /* the ring's completions */
+
+    Pool pools[CLASSES];
 };
 
 /* ---- loops */
@@ -50,7 +66,8 @@ static int control(BlkEngine *engine, int op, BlkSource *source, uint32_t events
 {
     struct epoll_event event = { .events = events, .data.ptr = source };
 
-    return epoll_ctl(engine->epoll, op, source->fd, &event) < 0 ? -errno : 0;
+    return epoll_ctl(engine->loops[source->background].epoll, op, source->fd, &event) < 0 ? -errno
+                                                                                          : 0;
 }
 
 int blk_engine_add(BlkEngine *engine, BlkSource *source, uint32_t events)
@@ -61,12 +78,14 @@ int blk_engine_add(BlkEngine *engine, BlkSource *source, uint32_t events)
 int blk_engine_arm(BlkEngine *engine, BlkSource *source, uint32_t events)
 {
     struct epoll_event event = { .events = events | EPOLLONESHOT, .data.ptr = source };
-    int fd = source->fd;
+    int fd = source->fd, epoll = engine->loops[source->background].epoll;
+    int op = source->moves ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
 
+    source->moves = false;
     __atomic_store_n(&source->sync_point, 1, __ATOMIC_RELEASE);
     /* From here on the next owner may close it. The thread sanitizer takes the library's function
      * for a use of the descriptor, and does not see that it hands the source over. */
-    return syscall(SYS_epoll_ctl, engine->epoll, EPOLL_CTL_MOD, fd, &event) < 0 ? -errno : 0;
+    return syscall(SYS_epoll_ctl, epoll, op, fd, &event) < 0 ? -errno : 0;
 }
 
 void blk_engine_remove(BlkEngine *engine, BlkSource *source)
@@ -74,8 +93,18 @@ void blk_engine_remove(BlkEngine *engine, BlkSource *source)
     control(engine, EPOLL_CTL_DEL, source, 0);
 }
 
-bool blk_engine_linger(BlkEngine *engine)
+void blk_engine_move_to_background(BlkEngine *engine, BlkSource *source)
 {
+    if (source->background)
+        return;
+    blk_engine_remove(engine, source);
+    source->background = source->moves = true;
+}
+
+bool blk_engine_linger(BlkEngine *engine, const BlkSource *source)
+{
+    if (source->background)
+        return false;
     if (__atomic_sub_fetch(&engine->may_linger, 1, __ATOMIC_RELAXED) >= 0)
         return true;
     blk_engine_linger_end(engine);
@@ -87,21 +116,31 @@ void blk_engine_linger_end(BlkEngine *engine)
     __atomic_add_fetch(&engine->may_linger, 1, __ATOMIC_RELAXED);
 }
 
+/* Of this thread; where that is not allowed, it is one as the others. */
+static void give_way(void)
+{
+    id_t thread = (id_t)gettid();
+
+    setpriority(PRIO_PROCESS, thread, getpriority(PRIO_PROCESS, thread) + BACKGROUND_NICE);
+}
+
 static void *loop_main(void *arg)
 {
-    BlkEngine *engine = arg;
+    Loops *loops = arg;
 
-    pthread_setname_np(pthread_self(), "loop");
+    pthread_setname_np(pthread_self(), loops->background ? "background loop" : "loop");
+    if (loops->background)
+        give_way();
     for (;;) {
         struct epoll_event event;
-        int n = epoll_wait(engine->epoll, &event, 1, -1);
+        int n = epoll_wait(loops->epoll, &event, 1, -1);
 
         if (n < 0 && errno != EINTR)
             return NULL;
         if (n <= 0)
             continue;
         BlkSource *source = event.data.ptr;
-        if (source == &engine->stop)
+        if (source == loops->stop)
             return NULL;
         __atomic_load_n(&source->sync_point, __ATOMIC_ACQUIRE); /* pairs with arming */
         source->ready(source, event.events);
@@ -112,45 +151,76 @@ static void *loop_main(void *arg)
 
 static void *worker_main(void *arg)
 {
-    BlkEngine *engine = arg;
+    Pool *pool = arg;
 
-    pthread_setname_np(pthread_self(), "worker");
-    pthread_mutex_lock(&engine->lock);
+    pthread_setname_np(pthread_self(), pool->background ? "background" : "worker");
+    if (pool->background)
+        give_way();
+    pthread_mutex_lock(&pool->lock);
     for (;;) {
-        while (!engine->first && !engine->stopping) {
-            engine->idle++;
-            pthread_cond_wait(&engine->wake, &engine->lock);
-            engine->idle--;
+        while (!pool->first && !pool->stopping) {
+            pool->idle++;
+            pthread_cond_wait(&pool->wake, &pool->lock);
+            pool->idle--;
         }
-        BlkWork *work = engine->first;
+        BlkWork *work = pool->first;
         if (!work)
             break;
-        engine->first = work->next;
-        engine->queued--;
-        if (!engine->first)
-            engine->last = &engine->first;
-        pthread_mutex_unlock(&engine->lock);
+        pool->first = work->next;
+        pool->queued--;
+        if (!pool->first)
+            pool->last = &pool->first;
+        pthread_mutex_unlock(&pool->lock);
         work->run(work);
-        pthread_mutex_lock(&engine->lock);
+        pthread_mutex_lock(&pool->lock);
     }
-    pthread_mutex_unlock(&engine->lock);
+    pthread_mutex_unlock(&pool->lock);
     return NULL;
 }
 
 void blk_engine_work(BlkEngine *engine, BlkWork *work)
 {
-    TM_GUARD(&engine->lock);
+    Pool *pool = &engine->pools[work->background];
+    TM_GUARD(&pool->lock);
 
     work->next = NULL;
-    *engine->last = work;
-    engine->last = &work->next;
-    engine->queued++;
-    if (engine->idle)
-        pthread_cond_signal(&engine->wake);
+    *pool->last = work;
+    pool->last = &work->next;
+    pool->queued++;
+    if (pool->idle)
+        pthread_cond_signal(&pool->wake);
     /* An idle worker that was woken for the work before counts until it runs. */
-    if (engine->idle < engine->queued && engine->n_workers < engine->max_workers &&
-        !pthread_create(&engine->workers[engine->n_workers], NULL, worker_main, engine))
-        engine->n_workers++; /* the first was made by _new(): work never waits for nobody */
+    if (pool->idle < pool->queued && pool->n < pool->max &&
+        !pthread_create(&pool->threads[pool->n], NULL, worker_main, pool))
+        pool->n++; /* the first was made by _new(): work never waits for nobody */
+}
+
+static void pool_init(Pool *pool, bool background, unsigned max)
+{
+    *pool = (Pool){ .background = background, .max = max };
+    pool->last = &pool->first;
+    pthread_mutex_init(&pool->lock, NULL);
+    pthread_cond_init(&pool->wake, NULL);
+}
+
+static int pool_start(Pool *pool)
+{
+    int err = pthread_create(&pool->threads[0], NULL, worker_main, pool);
+
+    pool->n = !err;
+    return err;
+}
+
+static void pool_destroy(Pool *pool)
+{
+    pthread_mutex_lock(&pool->lock);
+    pool->stopping = true;
+    pthread_cond_broadcast(&pool->wake);
+    pthread_mutex_unlock(&pool->lock);
+    for (unsigned i = 0; i < pool->n; i++)
+        pthread_join(pool->threads[i], NULL);
+    pthread_cond_destroy(&pool->wake);
+    pthread_mutex_destroy(&pool->lock);
 }
 
 /* ---- the medium */
@@ -181,19 +251,37 @@ const char *blk_engine_io_name(const BlkEngine *engine)
 
 /* ---- life */
 
+static int loops_start(Loops *loops, unsigned n)
+{
+    int err = 0;
+
+    while (!err && loops->n < n) {
+        err = pthread_create(&loops->threads[loops->n], NULL, loop_main, loops);
+        loops->n += !err;
+    }
+    return err;
+}
+
 static bool start_threads(BlkEngine *engine, unsigned loops, GError **error)
 {
-    int err = pthread_create(&engine->workers[0], NULL, worker_main, engine);
+    int err = 0;
 
-    if (!err)
-        engine->n_workers = 1;
-    engine->loops = g_new0(pthread_t, loops);
-    while (!err && engine->n_loops < loops) {
-        err = pthread_create(&engine->loops[engine->n_loops], NULL, loop_main, engine);
-        if (!err)
-            engine->n_loops++;
-    }
+    for (unsigned i = 0; !err && i < CLASSES; i++)
+        err = pool_start(&engine->pools[i]);
+    for (unsigned i = 0; !err && i < CLASSES; i++)
+        err = loops_start(&engine->loops[i], i ? MAX(loops / 4, LOOPS_BACKGROUND) : loops);
     return err ? tm_error_set_errno(error, err, "cannot start the I/O threads") : true;
+}
+
+/* Every loop sees when the engine ends. 0 or errno. */
+static int loops_init(Loops *loops, bool background, BlkSource *stop)
+{
+    struct epoll_event event = { .events = EPOLLIN, .data.ptr = stop };
+
+    *loops = (Loops){ .background = background, .stop = stop };
+    loops->epoll = epoll_create1(EPOLL_CLOEXEC);
+    return loops->epoll < 0 || epoll_ctl(loops->epoll, EPOLL_CTL_ADD, stop->fd, &event) < 0 ? errno
+                                                                                            : 0;
 }
 
 static bool watch_ring(BlkEngine *engine, GError **error)
@@ -226,20 +314,22 @@ BlkEngine *blk_engine_new(const BlkEngineOptions *options, GError **error)
     BlkEngine *engine = g_new0(BlkEngine, 1);
     unsigned loops = MIN(
         options->loops ? options->loops : MAX(2 * (unsigned)get_nprocs(), LOOPS_MIN), LOOPS_MAX);
+    unsigned workers = CLAMP(options->workers ? options->workers : WORKERS, 1, WORKERS_MAX);
+    int err;
 
-    pthread_mutex_init(&engine->lock, NULL);
-    pthread_cond_init(&engine->wake, NULL);
-    engine->last = &engine->first;
-    engine->max_workers = CLAMP(options->workers ? options->workers : WORKERS, 1, WORKERS_MAX);
     engine->may_linger = MAX((int)loops - LOOPS_SPARE, 0);
     engine->stop.fd = eventfd(0, EFD_CLOEXEC);
-    engine->epoll = epoll_create1(EPOLL_CLOEXEC);
-    if (engine->stop.fd < 0 || engine->epoll < 0) {
-        tm_error_set_errno(error, errno, "cannot create the I/O event queue");
-    } else if (control(engine, EPOLL_CTL_ADD, &engine->stop, EPOLLIN) == 0 &&
-               open_ring(engine, options->io, error) && start_threads(engine, loops, error)) {
-        return engine;
+    err = engine->stop.fd < 0 ? errno : 0;
+    for (unsigned i = 0; i < CLASSES; i++) {
+        int failed = loops_init(&engine->loops[i], i, &engine->stop);
+
+        err = err ? err : failed;
+        pool_init(&engine->pools[i], i, workers);
     }
+    if (err)
+        tm_error_set_errno(error, err, "cannot create the I/O event queue");
+    else if (open_ring(engine, options->io, error) && start_threads(engine, loops, error))
+        return engine;
     blk_engine_free(engine);
     return NULL;
 }
@@ -250,21 +340,18 @@ void blk_engine_free(BlkEngine *engine)
         return;
     if (engine->stop.fd >= 0 && eventfd_write(engine->stop.fd, 1) < 0)
         g_error("eventfd: %s", tm_strerror(errno)); /* cannot happen: the counter is 0 */
-    for (unsigned i = 0; i < engine->n_loops; i++)
-        pthread_join(engine->loops[i], NULL);
-    pthread_mutex_lock(&engine->lock);
-    engine->stopping = true;
-    pthread_cond_broadcast(&engine->wake);
-    pthread_mutex_unlock(&engine->lock);
-    for (unsigned i = 0; i < engine->n_workers; i++)
-        pthread_join(engine->workers[i], NULL);
+    for (unsigned i = 0; i < CLASSES; i++) {
+        for (unsigned j = 0; j < engine->loops[i].n; j++)
+            pthread_join(engine->loops[i].threads[j], NULL);
+    }
+    for (unsigned i = 0; i < CLASSES; i++)
+        pool_destroy(&engine->pools[i]);
     blk_ring_free(engine->ring);
-    if (engine->epoll >= 0)
-        close(engine->epoll);
+    for (unsigned i = 0; i < CLASSES; i++) {
+        if (engine->loops[i].epoll >= 0)
+            close(engine->loops[i].epoll);
+    }
     if (engine->stop.fd >= 0)
         close(engine->stop.fd);
-    pthread_cond_destroy(&engine->wake);
-    pthread_mutex_destroy(&engine->lock);
-    g_free(engine->loops);
     g_free(engine);
 }

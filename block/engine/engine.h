@@ -2,11 +2,15 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/engine/engine.h: the threads that do I/O.
  *
- * Loop threads share one epoll set. A source is armed one-shot: whichever thread wakes owns the
- * source until it arms it again, so a source's handler never runs twice at once. A handler may do
- * page-cache I/O but must not wait for another request, nor, except by blk_engine_linger(), for a
- * client. Workers are a bounded pool for blocking, thread-safe code: the blocking lane. What would
- * wait for the medium goes to io_uring where the kernel allows it, else to the workers. */
+ * Threads are of two classes. Those of the background have a lower priority: they run what others
+ * are not to feel, such as the clients of backups, as fast as processors are free.
+ *
+ * The loop threads of a class share one epoll set. A source is armed one-shot: whichever thread
+ * wakes owns the source until it arms it again, so a source's handler never runs twice at once. A
+ * handler may do page-cache I/O but must not wait for another request, nor, except by
+ * blk_engine_linger(), for a client. The workers of a class are a bounded pool for blocking,
+ * thread-safe code: the blocking lane. What would wait for the medium goes to io_uring where the
+ * kernel allows it, else to the workers. */
 #pragma once
 #include <glib.h>
 #include <stdbool.h>
@@ -19,8 +23,8 @@ typedef enum { BLK_IO_AUTO, BLK_IO_URING, BLK_IO_THREADS, BLK_IO_ENGINES } BlkIo
 
 typedef struct BlkEngineOptions {
     BlkIoEngine io;   /* AUTO: io_uring if the kernel allows it, else threads */
-    unsigned loops;   /* loop threads; 0: chosen from the processors */
-    unsigned workers; /* the most worker threads; 0: 64 */
+    unsigned loops;   /* loop threads, but for the background's; 0: chosen from the processors */
+    unsigned workers; /* the most worker threads of a class; 0: 64 */
 } BlkEngineOptions;
 
 /* Starts the loop threads. Errors: io_uring demanded and not available, no threads. Main thread. */
@@ -35,7 +39,9 @@ typedef struct BlkSource BlkSource;
 struct BlkSource {
     int fd;
     void (*ready)(BlkSource *source, uint32_t events); /* on a loop thread; EPOLL* bits */
-    int sync_point; /* the engine's: what one owner did happens before the next one's ready() */
+    /* the engine's */
+    bool background, moves;
+    int sync_point; /* what one owner did happens before the next one's ready() */
 };
 
 /* Adds the source to the epoll set, armed for @events (EPOLLIN, EPOLLOUT). 0 or -errno. Any
@@ -47,16 +53,21 @@ int blk_engine_arm(BlkEngine *engine, BlkSource *source, uint32_t events);
  * after. */
 void blk_engine_remove(BlkEngine *engine, BlkSource *source);
 
+/* From its next arming on the background's loops own it. Only by its present owner. */
+void blk_engine_move_to_background(BlkEngine *engine, BlkSource *source);
+
 /* For a ready() that would rather wait a moment for its own descriptor than arm it, which saves the
- * way through epoll: whether enough other loops are left to take events meanwhile. If so, call
- * blk_engine_linger_end() after the wait. Loop threads only. */
-bool blk_engine_linger(BlkEngine *engine);
+ * way through epoll: whether enough other loops are left to take events meanwhile; the
+ * background has none to spare. If so, call blk_engine_linger_end() after the wait. Loop threads
+ * only. */
+bool blk_engine_linger(BlkEngine *engine, const BlkSource *source);
 void blk_engine_linger_end(BlkEngine *engine);
 
 /* ---- the blocking lane */
 typedef struct BlkWork BlkWork;
 struct BlkWork {
     void (*run)(BlkWork *work); /* on a worker thread; may block */
+    bool background;            /* on one of that class */
     BlkWork *next;              /* the engine's */
 };
 /* Queues @work (borrowed until run() begins). Any thread. */

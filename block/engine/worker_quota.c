@@ -12,6 +12,7 @@ void blk_worker_quota_add(BlkWorkerQuota *x, BlkWork *work)
 {
     TM_GUARD(&x->lock);
 
+    work->background = work->background || x->background;
     if (x->running < BLK_WORKER_QUOTA) {
         x->running++;
         blk_engine_work(x->engine, work);
@@ -38,9 +39,10 @@ void blk_worker_quota_end(BlkWorkerQuota *x)
     blk_engine_work(x->engine, next);
 }
 
-void blk_worker_quota_init(BlkWorkerQuota *x, BlkEngine *engine)
+void blk_worker_quota_init(BlkWorkerQuota *x, BlkEngine *engine, bool background)
 {
     x->engine = engine;
+    x->background = background;
     pthread_mutex_init(&x->lock, NULL);
     x->last = &x->first;
 }

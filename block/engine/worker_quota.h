@@ -15,12 +15,13 @@
 /* Of a node. */
 typedef struct BlkWorkerQuota {
     BlkEngine *engine;    /* borrowed */
+    bool background;      /* all work of the node is */
     pthread_mutex_t lock; /* guards the rest; a leaf but for the engine's */
     BlkWork *first, **last;
     unsigned running; /* with the engine */
 } BlkWorkerQuota;
 
-void blk_worker_quota_init(BlkWorkerQuota *quota, BlkEngine *engine);
+void blk_worker_quota_init(BlkWorkerQuota *quota, BlkEngine *engine, bool background);
 void blk_worker_quota_destroy(BlkWorkerQuota *quota);
 
 /* Queues @work as blk_engine_work() does; its run() calls blk_worker_quota_end() once when it is

@@ -220,6 +220,8 @@ unsigned blk_export_sessions(BlkExport *export_); /* how many there are now */
 /* When the last one ended, or the export was made; now, while there is one: monotonic us. */
 int64_t blk_export_left_at(BlkExport *export_);
 bool blk_export_releases(const BlkExport *export_);
+/* Whether its clients give way to others (block/engine/engine.h). */
+bool blk_export_background(const BlkExport *export_);
 /* Whether a client of that identity (tm_authz_allowed()) may do that with it: see it in a list,
  * open it, write to it. */
 bool blk_export_allows(const BlkExport *export_, BlkAccess access, const char *identity);

@@ -2,6 +2,8 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/export/facts.c: what an export says of itself, and what sessions do with one. */
 #include "block/export/export_internal.h"
+
+#include "block/users.h"
 #include "util/error.h"
 
 #include <errno.h>
@@ -156,6 +158,14 @@ int64_t blk_export_left_at(BlkExport *x)
 bool blk_export_releases(const BlkExport *x)
 {
     return x->release;
+}
+
+bool blk_export_background(const BlkExport *x)
+{
+    bool background = blk_node_background(blk_user_enter(x->user));
+
+    blk_user_leave(x->user);
+    return background;
 }
 
 bool blk_export_allows(const BlkExport *x, BlkAccess access, const char *identity)

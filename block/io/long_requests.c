@@ -72,6 +72,7 @@ static BlkRequest *pop(BlkLongRequests *x)
 static void start(BlkRequest *r)
 {
     r->work.run = run_piece;
+    r->work.background = r->node->quota.background;
     blk_engine_work(blk_graph_engine(r->node->graph), &r->work);
 }
 

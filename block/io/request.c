@@ -394,6 +394,7 @@ static int submit(BlkNode *node, BlkRequest *r)
     r->took = 0;
     r->waiter.go = may_go;
     r->at_once = false;
+    r->work.background = false; /* unless the node says so */
     r->sampled = (r->op == BLK_OP_READ || r->op == BLK_OP_WRITE) &&
                  !__atomic_load_n(&node->traffic->throttles, __ATOMIC_RELAXED);
     r->began = r->sampled
@@ -491,6 +492,7 @@ int blk_user_submit(BlkUser *user, BlkRequest *r)
 
     r->user = user;
     r->work.run = parked_run;
+    r->work.background = false; /* unless the node says so */
     if (!blk_gate_enter(&user->gate, &r->work))
         return -EINPROGRESS;
     ret = submit(user->node, r);

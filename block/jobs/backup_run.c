@@ -114,6 +114,7 @@ static bool hand_out(BackupRun *run, bool *end)
     }
     run->from = c->offset + c->length;
     blk_job_spend(b->job, c->length);
+    c->work.background = true;
     blk_node_work(run->target, &c->work);
     return true;
 }

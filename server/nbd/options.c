@@ -145,6 +145,8 @@ static int enter(NbdsSession *s, BlkExport *x)
     s->reply_head = s->extended ? NBD_EXTENDED_HEAD : NBD_STRUCTURED_HEAD;
     s->data_head = s->structured ? s->reply_head + 8 : NBD_SIMPLE_HEAD;
     s->phase = NBDS_TRANSMISSION;
+    if (blk_export_background(x))
+        blk_engine_move_to_background(s->servers->engine, &s->source);
     if (!open_session(s))
         return -ECONNABORTED;
     nbds_sessions_opened(s);

@@ -124,6 +124,7 @@ static bool arm_writer(NbdsSession *s)
 
     if (s->writer.fd >= 0)
         return !blk_engine_arm(engine, &s->writer, EPOLLOUT);
+    s->writer.background = s->source.background;
     s->writer.fd = fcntl(s->source.fd, F_DUPFD_CLOEXEC, 0);
     if (s->writer.fd < 0)
         return false;

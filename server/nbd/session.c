@@ -251,7 +251,7 @@ static bool linger(NbdsSession *s, bool *drained)
     int got;
 
     if (s->phase != NBDS_TRANSMISSION || nbds_session_over(s) ||
-        __atomic_load_n(&s->dead, __ATOMIC_ACQUIRE) || !blk_engine_linger(engine))
+        __atomic_load_n(&s->dead, __ATOMIC_ACQUIRE) || !blk_engine_linger(engine, &s->source))
         return false;
     got = receive(s, true, drained);
     blk_engine_linger_end(engine);

@@ -11,6 +11,7 @@
 
 #include <pthread.h>
 #include <stdio.h>
+#include <sys/resource.h>
 
 #define SIZE    (6 * MIB + 5 * KIB) /* the last cluster is a part of one */
 #define CLUSTER (64 * KIB)
@@ -31,7 +32,7 @@ typedef struct Waiter {
     pthread_mutex_t lock;
     pthread_cond_t ended;
     bool done;
-    int result;
+    int result, nice; /* of the thread on which it completed */
 } Waiter;
 
 static void waiter_done(BlkRequest *request, int result)
@@ -41,9 +42,12 @@ static void waiter_done(BlkRequest *request, int result)
     pthread_mutex_lock(&w->lock);
     w->done = true;
     w->result = result;
+    w->nice = getpriority(PRIO_PROCESS, (id_t)gettid());
     pthread_cond_signal(&w->ended);
     pthread_mutex_unlock(&w->lock);
 }
+
+static int request_nice; /* of the latest one that did not complete at once */
 
 static int do_request(BlkUser *user, BlkOp op, void *buf, uint64_t offset, uint64_t length)
 {
@@ -62,6 +66,7 @@ static int do_request(BlkUser *user, BlkOp op, void *buf, uint64_t offset, uint6
     while (!w.done)
         pthread_cond_wait(&w.ended, &w.lock);
     pthread_mutex_unlock(&w.lock);
+    __atomic_store_n(&request_nice, w.nice, __ATOMIC_RELAXED);
     return w.result;
 }
 
@@ -420,6 +425,36 @@ START_TEST(neighbours_are_left_where_there_is_no_room)
 }
 END_TEST
 
+/* ---- whose requests give way */
+
+START_TEST(who_reads_the_instant_gives_way)
+{
+    int mine = getpriority(PRIO_PROCESS, (id_t)gettid());
+    g_autofree char *name = NULL;
+    uint8_t buf[512] = { 0 };
+    BlkNode *filter, *snapshot;
+    BlkUser *users[2];
+
+    open_disks();
+    filter = new_filter(&(BlkCbwOptions){ .timeout = 0 });
+    insert(filter);
+    name = g_strdup(blk_node_name(filter));
+    snapshot = add("{'driver':'snapshot-access','node-name':'s','file':'%s'}", name);
+    users[0] = blk_node_use(snapshot, "a backup", BLK_PERM_CONSISTENT_READ, BLK_PERM_ALL, NULL);
+    users[1] = blk_node_use(filter, "a guest", BLK_PERM_WRITE, BLK_PERM_ALL, NULL);
+    ck_assert(users[0] && users[1]);
+    ck_assert_int_eq(do_request(users[0], BLK_OP_READ, buf, 0, sizeof(buf)), 0);
+    ck_assert_int_eq(request_nice, MIN(mine + 19, 19));
+    ck_assert_int_eq(do_request(users[1], BLK_OP_WRITE_ZEROES, NULL, 0, sizeof(buf)), 0);
+    ck_assert_int_eq(request_nice, mine);
+    for (unsigned i = 0; i < 2; i++)
+        blk_node_release(users[i]);
+    ck_assert(blk_graph_del(graph, "s", NULL));
+    end(filter);
+    close_graph();
+}
+END_TEST
+
 /* ---- a write after a cluster was found pending, and before it is read */
 
 static BlkNode *overtaken;
@@ -515,6 +550,7 @@ int main(void)
     tcase_add_test(tc, a_write_copies_what_it_covers_on_its_own_thread);
     tcase_add_test(tc, a_worker_takes_neighbours_along);
     tcase_add_test(tc, neighbours_are_left_where_there_is_no_room);
+    tcase_add_test(tc, who_reads_the_instant_gives_way);
     tcase_add_test(tc, all_filters_are_put_in_or_none);
     tcase_add_test(tc, a_read_that_a_write_overtakes_is_of_the_instant);
     tcase_add_loop_test(tc, the_snapshot_is_the_disk_at_the_instant, 0, 4);
