@@ -546,31 +546,82 @@ def guests_are_frozen_for_the_instant(tmp):
     kit.d.stop()
 
 
+class Monitor(threading.Thread):
+    """A QMP socket before that of a daemon. One command is not answered, or is answered by the end."""
+
+    def __init__(self, path, daemon_, silent=None, closing=None):
+        super().__init__(daemon=True)
+        self.d, self.silent, self.closing = daemon_, silent, closing
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(path)
+        self.listener.listen(1)
+        self.start()
+
+    def run(self):
+        while True:
+            c, _ = self.listener.accept()
+            real = self.d.new_monitor()
+            with c:
+                c.sendall(json.dumps(real.greeting).encode() + b"\n")
+                for line in c.makefile("rb"):
+                    request = json.loads(line)
+                    if request["execute"] == self.closing:
+                        c.shutdown(socket.SHUT_RDWR)
+                        break
+                    if request["execute"] != self.silent:
+                        first = request["execute"] == "qmp_capabilities"
+                        answer = {} if first else real(request["execute"], request.get("arguments"))
+                        c.sendall(json.dumps({"return": answer}).encode() + b"\n")
+            real.close()
+
+
+@test(needs=["qemu-img"])
+def points_stay_if_the_daemon_is_not_notified(tmp):
+    "the daemon is lost after the point is there: status 3, and the next increment is right all the same"
+    kit = Kit(tmp, "disk0")
+    kit.write("disk0", (0, pattern(1, MIB)))
+    kit.backup("--name=a")
+    kit.write("disk0", (4 * MIB, b"b"))
+    path = os.path.join(tmp, "closing")
+    Monitor(path, kit.d, closing="backup-end")
+    p = kit.backup("--name=b", "--socket", path, check=False)
+    equal(p.returncode, 3)
+    matches(p.stderr, "point 'b' is complete, but the daemon did not learn of it, so that the next one may be larger: ")
+    kit.check("b", "disk0", kit.content("disk0"))
+    kit.write("disk0", (6 * MIB, b"c"))
+    kit.backup("--name=c")
+    equal(kit.manifest("c")["disks"][0].get("parent"), "a")
+    kit.check("c", "disk0", kit.content("disk0"))
+    kit.d.stop()
+
+
+@test
+def signals_while_it_waits(tmp):
+    "Ctrl-C while another run has the repository: 130, and nothing was changed"
+    kit = Kit(tmp, "disk0")
+    kit.write("disk0", (0, pattern(1, MIB)))
+    first = subprocess.Popen(kit.command("--json", "--rate=256k"), stdout=subprocess.PIPE, text=True)
+    first.stdout.readline()
+    p = subprocess.Popen(kit.command("--wait=-1"), stderr=subprocess.PIPE, text=True)
+    time.sleep(0.3)
+    p.send_signal(signal.SIGINT)
+    matches(p.communicate(timeout=PATIENCE)[1], "interrupted: nothing was changed")
+    equal(p.returncode, 130)
+    first.send_signal(signal.SIGTERM)
+    first.communicate(timeout=PATIENCE)
+    equal(first.returncode, 143)
+    equal((kit.points(), kit.checkpoints("disk0")), ([], []))
+    kit.d.stop()
+
+
 @test
 def guests_thaw_whatever_happens(tmp):
     "a daemon that hangs in the instant, and a client that is killed: the guest thaws in time"
     kit = Kit(tmp, "disk0")
     path = os.path.join(tmp, "qga")
     agent = Agent(path)
-    monitor = socket.socket(socket.AF_UNIX)  # a daemon that never answers backup-begin
     hanging = os.path.join(tmp, "hanging")
-    monitor.bind(hanging)
-    monitor.listen(1)
-
-    def serve():
-        while True:
-            c, _ = monitor.accept()
-            real = kit.d.new_monitor()
-            c.sendall(json.dumps(real.greeting).encode() + b"\n")
-            for line in c.makefile("rb"):
-                request = json.loads(line)
-                if request["execute"] == "backup-begin":
-                    continue
-                result = {} if request["execute"] == "qmp_capabilities" else real(
-                    request["execute"], request.get("arguments"))
-                c.sendall(json.dumps({"return": result}).encode() + b"\n")
-
-    threading.Thread(target=serve, daemon=True).start()
+    Monitor(hanging, kit.d, silent="backup-begin")
     for signum, limit in ((signal.SIGKILL, 30), (None, 1)):
         p = subprocess.Popen(kit.command("--socket", hanging, "--qga", path, "--freeze-max", str(limit)),
                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
