@@ -252,7 +252,7 @@ def points_are_forgotten_when_nothing_stands_on_them(tmp):
         pass
     shutil.copy(os.path.join(repo, "p0", "disk0.qcow2"), os.path.join(repo, "p9"))
     matches(tidemark("list", repo).stdout, "p9 was never completed")
-    matches(tidemark("forget", repo, "p2").stdout, "Removed point p2")
+    matches(tidemark("forget", repo, "p2").stdout, "Removed 1 point")
     equal(sorted(n for n in os.listdir(repo) if n.startswith("p")), ["p0", "p1"])
     equal(tidemark("forget", repo, "p2", check=False).returncode, 1)
     equal(whole(verify(repo, status=0)), ["p0", "p1"])
