@@ -30,6 +30,7 @@ void blk_backups_free(BlkBackups *backups); /* all ended before; NULL is fine */
 
 typedef struct BlkBackupDisk {
     const char *node, *from;
+    const char *checkpoint;  /* NULL: that of BlkBackupBegin */
     const char *export_name; /* NULL: NODE@ID */
 } BlkBackupDisk;
 
@@ -38,7 +39,7 @@ typedef struct BlkBackupBegin {
     const char *id;
     const BlkBackupDisk *disks;
     size_t n_disks;
-    const char *checkpoint;     /* NULL: none is begun */
+    const char *checkpoint;     /* of disks without one of their own; NULL: none is begun */
     bool transient;             /* it is not persistent */
     const char *directory;      /* of the scratch files */
     uint64_t max_size;          /* of all of them; 0: no limit */

@@ -110,8 +110,14 @@ static uint64_t now(void)
     return (uint64_t)ts.tv_sec * UINT64_C(1000000000) + (uint64_t)ts.tv_nsec;
 }
 
-static bool begin_bitmaps(BackupDisk *disk, const BlkBackupBegin *o, BlkBitmapChanges *changes,
-                          GError **error)
+/* NULL: none begins on this disk. */
+static const char *checkpoint_of(const BlkBackupBegin *o, size_t i)
+{
+    return o->disks[i].checkpoint ? o->disks[i].checkpoint : o->checkpoint;
+}
+
+static bool begin_bitmaps(BackupDisk *disk, const BlkBackupBegin *o, const char *checkpoint,
+                          BlkBitmapChanges *changes, GError **error)
 {
     BmpAddOptions options = {
         .granularity = disk->from ? bmp_bitmap_granularity(disk->from) : 0,
@@ -122,11 +128,11 @@ static bool begin_bitmaps(BackupDisk *disk, const BlkBackupBegin *o, BlkBitmapCh
     if (disk->from && !blk_bitmap_changes_freeze(changes, disk->from, false, error))
         return false;
     disk->frozen = disk->from != NULL;
-    if (!o->checkpoint)
+    if (!checkpoint)
         return true;
-    if (!blk_bitmap_changes_add(changes, disk->node, o->checkpoint, &options, error))
+    if (!blk_bitmap_changes_add(changes, disk->node, checkpoint, &options, error))
         return false;
-    disk->checkpoint = bmp_set_find(blk_node_bitmaps(disk->node), o->checkpoint, error);
+    disk->checkpoint = bmp_set_find(blk_node_bitmaps(disk->node), checkpoint, error);
     return disk->checkpoint != NULL;
 }
 
@@ -154,7 +160,7 @@ static bool change_bitmaps(Backup *b, const BlkBackupBegin *o, BlkNode *const *n
     (store ? blk_bitmaps_change_begin : blk_bitmaps_instant_begin)(nodes, b->n);
     b->instant = now();
     for (size_t i = 0; ok && i < b->n; i++)
-        ok = begin_bitmaps(&b->disks[i], o, changes, error);
+        ok = begin_bitmaps(&b->disks[i], o, checkpoint_of(o, i), changes, error);
     ok = ok && (!store || blk_bitmaps_commit(nodes, b->n, error));
     if (ok) {
         hold_bitmaps(b);
@@ -175,8 +181,8 @@ static bool note_checkpoints(const Backup *b, const BlkBackupBegin *o)
 {
     bool ok = true;
 
-    for (size_t i = 0; ok && o->checkpoint && !o->transient && i < b->n; i++)
-        ok = blk_bitmaps_note_backup(b->disks[i].node, o->checkpoint);
+    for (size_t i = 0; ok && !o->transient && i < b->n; i++)
+        ok = !checkpoint_of(o, i) || blk_bitmaps_note_backup(b->disks[i].node, checkpoint_of(o, i));
     return ok;
 }
 

@@ -20,6 +20,8 @@ json_object *blk_backup_disk_info(const BackupDisk *disk)
     tm_json_add_string(info, "node", blk_node_name(disk->node));
     if (from)
         tm_json_add_string(info, "from", from);
+    if (disk->checkpoint)
+        tm_json_add_string(info, "checkpoint", bmp_bitmap_name(disk->checkpoint));
     tm_json_add_string(info, "export", disk->export_name);
     tm_json_add_uint(info, "size", disk->size);
     json_object_object_add(info, "contexts", contexts);

@@ -85,8 +85,11 @@ static bool name_point(TcBackup *b, GError **error)
         g_free(b->point);
         b->point = g_strdup_printf("%s-%u", time, i);
     }
-    if (b->source->own_checkpoints)
-        b->checkpoint = tc_backup_checkpoint(b->repo, b->point);
+    for (unsigned i = 0; b->source->own_checkpoints && i < b->disks->len; i++) {
+        TcBackupDisk *disk = b->disks->pdata[i];
+
+        disk->checkpoint = tc_backup_checkpoint(b->repo, b->point);
+    }
     b->into = tc_new_point(b->repo, b->point, error);
     return b->into != NULL;
 }
@@ -103,7 +106,7 @@ static bool run_hook(TcBackup *b, const char *option, const char *command, const
 
 static bool begin_source(TcBackup *b, GError **error)
 {
-    TcBackupBegin begin = { b->checkpoint, b->options->scratch, b->options->scratch_max };
+    TcBackupBegin begin = { b->options->scratch, b->options->scratch_max };
 
     b->begun = true; /* also if it fails: to end it takes down what there is of it */
     return b->source->begin(b->source, b->disks, &begin, &b->instant, error);
@@ -231,8 +234,7 @@ static bool copy(TcBackup *b, GError **error)
         return false;
     tc_backup_announce(b);
     for (unsigned i = 0; i < b->runs->len; i++)
-        if (!tc_disk_run_add(b->runs->pdata[i], b->into, b->options->compression, b->checkpoint,
-                             error))
+        if (!tc_disk_run_add(b->runs->pdata[i], b->into, b->options->compression, error))
             return false;
     return for_all(b, copy_disk, error);
 }
@@ -404,6 +406,5 @@ void tc_backup_free(TcBackup *b)
     tc_progress_free(b->progress);
     tc_rate_free(b->rate);
     g_free(b->point);
-    g_free(b->checkpoint);
     g_free(b);
 }

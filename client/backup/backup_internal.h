@@ -19,7 +19,7 @@ struct TcBackup {
     TcRepository *repo;
     TcBackupSource *source;
     TcNewPoint *into;
-    char *point, *checkpoint;
+    char *point;
     bool hooked; /* --before has run */
     bool begun;
     uint64_t instant;

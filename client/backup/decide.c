@@ -28,11 +28,19 @@ static bool is_own(const TcRepository *repo, const char *checkpoint)
     return strstr(checkpoint, mark) != NULL;
 }
 
-/* The checkpoint that the source made for this disk of the point; NULL: none of ours. */
-static const char *checkpoint_of(const TcRepository *repo, const TcPointDisk *entry)
+/* The checkpoint that the source made for this disk of the point; NULL: none of ours, or one that
+ * does not say which disk it is of. */
+static const char *checkpoint_of(const TcRepository *repo, const TcManifest *point,
+                                 const TcPointDisk *entry)
 {
     const char *name = tc_json_string(entry->source, "checkpoint");
 
+    for (unsigned i = 0; name && i < point->disks->len; i++) {
+        const TcPointDisk *other = point->disks->pdata[i];
+
+        if (other != entry && !g_strcmp0(tc_json_string(other->source, "checkpoint"), name))
+            return NULL;
+    }
     return name && is_own(repo, name) ? name : NULL;
 }
 
@@ -48,7 +56,7 @@ bool tc_backup_is_stale(const TcRepository *repo, const char *checkpoint)
         for (unsigned j = 0; j < point->disks->len; j++) {
             const TcPointDisk *entry = point->disks->pdata[j];
 
-            if (!g_strcmp0(checkpoint_of(repo, entry), checkpoint) &&
+            if (!g_strcmp0(checkpoint_of(repo, point, entry), checkpoint) &&
                 tc_repo_newest(repo, entry->name) == point)
                 return false;
         }
@@ -108,7 +116,7 @@ static const TcManifest *find_parent(const TcRepository *repo, const TcBackupSou
 
         if (!entry)
             continue;
-        name = checkpoint_of(repo, entry);
+        name = checkpoint_of(repo, point, entry);
         checkpoint = name ? tc_backup_disk_checkpoint(disk, name) : NULL;
         if (checkpoint && !checkpoint->why) {
             g_clear_pointer(why, g_free);

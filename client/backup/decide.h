@@ -21,7 +21,8 @@ typedef struct TcDecision {
 
 /* The first digits of the repository's id. Returned. */
 char *tc_backup_tag(const TcRepository *repo);
-/* A name for the checkpoint of @point, that no other has. Returned. */
+/* A name for the checkpoint of one disk of @point, that no other has: disks that change places, or
+ * whose files do, are not taken for each other. Returned. */
 char *tc_backup_checkpoint(const TcRepository *repo, const char *point);
 /* Decides, and sets disk->from. Fails if the mode is INCREMENTAL and that can't be. */
 bool tc_backup_decide(const TcRepository *repo, const TcBackupSource *source, TcBackupMode mode,

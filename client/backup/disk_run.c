@@ -165,8 +165,7 @@ uint64_t tc_disk_run_planned(const TcDiskRun *run)
 
 /* ---- the reading */
 
-bool tc_disk_run_add(TcDiskRun *run, TcNewPoint *point, const char *compression,
-                     const char *checkpoint, GError **error)
+bool tc_disk_run_add(TcDiskRun *run, TcNewPoint *point, const char *compression, GError **error)
 {
     const TcBackupDisk *disk = run->disk;
     TcPointDisk *entry = tc_point_disk_new(disk->name, disk->size);
@@ -177,8 +176,8 @@ bool tc_disk_run_add(TcDiskRun *run, TcNewPoint *point, const char *compression,
         entry->why = g_strdup(run->decision.why);
     entry->compression = g_strdup(compression);
     entry->source = disk->source ? json_object_get(disk->source) : json_object_new_object();
-    if (checkpoint)
-        tm_json_add_string(entry->source, "checkpoint", checkpoint);
+    if (disk->checkpoint)
+        tm_json_add_string(entry->source, "checkpoint", disk->checkpoint);
     run->into = tc_new_point_add(point, entry, g_steal_pointer(&run->runs), error);
     return run->into != NULL;
 }

@@ -21,9 +21,8 @@ const TcBackupDisk *tc_disk_run_disk(const TcDiskRun *run);
 bool tc_disk_run_map(TcDiskRun *run, GError **error);
 /* Bytes that will be read, once it is mapped. */
 uint64_t tc_disk_run_planned(const TcDiskRun *run);
-/* Adds the disk to the point. @checkpoint, or NULL, is for the manifest. */
-bool tc_disk_run_add(TcDiskRun *run, TcNewPoint *point, const char *compression,
-                     const char *checkpoint, GError **error);
+/* Adds the disk to the point. */
+bool tc_disk_run_add(TcDiskRun *run, TcNewPoint *point, const char *compression, GError **error);
 /* Reads and writes it. The connection stays until the run is freed, so that the source knows that
  * somebody is there. False without an error: it was cancelled. */
 bool tc_disk_run_copy(TcDiskRun *run, const TcTransferOptions *options, GError **error);

@@ -104,10 +104,13 @@ static json_object *new_bitmap(const char *node, const char *name)
 
 static void add_checkpoints(const TcQemuInstant *plan, json_object *actions)
 {
-    for (unsigned i = 0; plan->checkpoint && i < plan->disks->len; i++) {
+    for (unsigned i = 0; i < plan->disks->len; i++) {
         const TcQemuDisk *disk = disk_at(plan, i);
-        json_object *data = new_bitmap(disk->node, plan->checkpoint);
+        const char *checkpoint = plan->checkpoints->pdata[i];
+        json_object *data = checkpoint ? new_bitmap(disk->node, checkpoint) : NULL;
 
+        if (!data)
+            continue;
         if (disk->persistent)
             json_object_object_add(data, "persistent", json_object_new_boolean(true));
         add_action(actions, "block-dirty-bitmap-add", data);
@@ -161,10 +164,13 @@ static uint64_t now(void)
 
 static void remove_checkpoints(const TcQemuInstant *plan)
 {
-    for (unsigned i = 0; plan->checkpoint && i < plan->disks->len; i++)
-        tc_qmp_run(plan->qmp, "block-dirty-bitmap-remove",
-                   tc_json_new("node", disk_at(plan, i)->node, "name", plan->checkpoint, NULL),
-                   NULL);
+    for (unsigned i = 0; i < plan->disks->len; i++) {
+        const char *checkpoint = plan->checkpoints->pdata[i];
+
+        if (checkpoint)
+            tc_qmp_run(plan->qmp, "block-dirty-bitmap-remove",
+                       tc_json_new("node", disk_at(plan, i)->node, "name", checkpoint, NULL), NULL);
+    }
 }
 
 /* ---- by filters */

@@ -18,13 +18,13 @@
 
 typedef struct TcQemuInstant {
     TcQmp *qmp;
-    const GPtrArray *disks; /* TcQemuDisk */
-    const GPtrArray *froms; /* by disk: the bitmap of what is dirty, or NULL */
-    const char *checkpoint; /* the bitmap that begins, NULL: none */
-    const char *scratch;    /* directory; NULL: beside each image, else /var/tmp */
-    GArray *files;          /* out: descriptors of the scratch files, to be closed by the caller */
-    bool filters;           /* QEMU is new enough for them */
-    const char *way;        /* out: "filter" or "job", static */
+    const GPtrArray *disks;       /* TcQemuDisk */
+    const GPtrArray *froms;       /* by disk: the bitmap of what is dirty, or NULL */
+    const GPtrArray *checkpoints; /* by disk: the bitmap that begins, or NULL */
+    const char *scratch;          /* directory; NULL: beside each image, else /var/tmp */
+    GArray *files;   /* out: descriptors of the scratch files, to be closed by the caller */
+    bool filters;    /* QEMU is new enough for them */
+    const char *way; /* out: "filter" or "job", static */
 } TcQemuInstant;
 
 /* Where the scratch of a disk goes: @scratch if it is not NULL, else beside the image. Returned. */

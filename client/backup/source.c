@@ -32,6 +32,7 @@ void tc_backup_disk_free(TcBackupDisk *disk)
     g_free(disk->id);
     g_free(disk->file);
     g_free(disk->from);
+    g_free(disk->checkpoint);
     g_free(disk->uri);
     g_free(disk->bitmap);
     g_ptr_array_unref(disk->checkpoints);

@@ -31,8 +31,9 @@ typedef struct TcBackupDisk {
     uint64_t size;          /* as of now; begin() corrects it */
     GPtrArray *checkpoints; /* TcCheckpoint: those that the source has for this disk */
 
-    /* Decided in between by the caller; NULL: a full. A checkpoint of this disk that is usable. */
-    char *from;
+    /* Decided in between by the caller. */
+    char *from;       /* a checkpoint of this disk that is usable; NULL: a full */
+    char *checkpoint; /* what begins on this disk at the instant, named so; NULL: none */
 
     /* Filled in by begin(). */
     char *uri;    /* where it is read, as of the instant */
@@ -51,9 +52,8 @@ const TcCheckpoint *tc_backup_disk_checkpoint(const TcBackupDisk *disk, const ch
 bool tc_backup_disks_distinct(GPtrArray *disks, GError **error);
 
 typedef struct TcBackupBegin {
-    const char *checkpoint; /* what begins at the instant, named so, on every disk; NULL: none */
-    const char *scratch;    /* directory; NULL: what the source thinks right */
-    uint64_t scratch_max;   /* bytes; 0: no limit */
+    const char *scratch;  /* directory; NULL: what the source thinks right */
+    uint64_t scratch_max; /* bytes; 0: no limit */
 } TcBackupBegin;
 
 struct TcBackupSource {

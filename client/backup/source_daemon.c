@@ -241,11 +241,11 @@ static json_object *begin_arguments(Daemon *d, GPtrArray *disks, const TcBackupB
         tm_json_add_string(entry, "node", disk->id);
         if (disk->from)
             tm_json_add_string(entry, "from", disk->from);
+        if (disk->checkpoint)
+            tm_json_add_string(entry, "checkpoint", disk->checkpoint);
         json_object_array_add(list, entry);
     }
     json_object_object_add(arguments, "disks", list);
-    if (begin->checkpoint)
-        tm_json_add_string(arguments, "checkpoint", begin->checkpoint);
     tm_json_add_string(directory, "directory", scratch);
     if (begin->scratch_max)
         tm_json_add_uint(directory, "max-size", begin->scratch_max);

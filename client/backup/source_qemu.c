@@ -36,11 +36,11 @@ typedef struct Qemu {
     TcQemuView *view; /* of look() */
     GPtrArray *disks; /* TcQemuDisk, by the index of the backup's disks */
     TcQemuServer server;
-    char *checkpoint; /* begun: to be removed if the backup fails */
-    bool set_up;      /* there may be something to take down */
-    char *scratch;    /* the directory that begin() was given, or NULL */
-    GArray *files;    /* descriptors of the scratch files */
-    bool resume;      /* the VM ran, and may stop if the scratch is full */
+    GPtrArray *checkpoints; /* by disk, char * or NULL, once begun: removed if the backup fails */
+    bool set_up;            /* there may be something to take down */
+    char *scratch;          /* the directory that begin() was given, or NULL */
+    GArray *files;          /* descriptors of the scratch files */
+    bool resume;            /* the VM ran, and may stop if the scratch is full */
 } Qemu;
 
 /* ---- what there is */
@@ -228,12 +228,13 @@ static bool begin(TcBackupSource *source, GPtrArray *disks, const TcBackupBegin 
 {
     Qemu *qemu = (Qemu *)source;
     g_autoptr(GPtrArray) froms = g_ptr_array_new();
+    g_autoptr(GPtrArray) checkpoints = g_ptr_array_new_with_free_func(g_free);
     g_autoptr(TcQemuView) view = NULL;
     TcQemuInstant plan = {
         .qmp = qemu->qmp,
         .disks = qemu->disks,
         .froms = froms,
-        .checkpoint = begin->checkpoint,
+        .checkpoints = checkpoints,
         .scratch = begin->scratch,
         .files = qemu->files,
         .filters = qemu->version >= FILTERS_SINCE,
@@ -243,15 +244,19 @@ static bool begin(TcBackupSource *source, GPtrArray *disks, const TcBackupBegin 
     if (begin->scratch_max)
         return tm_error_set(error, "QEMU has no limit for the scratch of a backup: leave "
                                    "--scratch-max out");
-    for (unsigned i = 0; i < disks->len; i++)
-        g_ptr_array_add(froms, ((TcBackupDisk *)disks->pdata[i])->from);
+    for (unsigned i = 0; i < disks->len; i++) {
+        const TcBackupDisk *disk = disks->pdata[i];
+
+        g_ptr_array_add(froms, disk->from);
+        g_ptr_array_add(checkpoints, g_strdup(disk->checkpoint));
+    }
     qemu->set_up = true;
     qemu->scratch = g_strdup(begin->scratch);
     running = has_status(qemu, "running");
     if (!tc_qemu_instant(&plan, instant, error))
         return false;
     qemu->resume = running && !strcmp(plan.way, "job");
-    qemu->checkpoint = g_strdup(begin->checkpoint);
+    qemu->checkpoints = g_steal_pointer(&checkpoints);
     if (!tc_qemu_server_start(&qemu->server, qemu->qmp, error))
         return false;
     for (unsigned i = 0; i < disks->len; i++) {
@@ -321,13 +326,14 @@ static bool end(TcBackupSource *source, GPtrArray *disks, bool success, GError *
     bool ok = success || !qemu->set_up || check_scratch(qemu, error);
 
     ok = take_down(qemu, ok ? error : NULL) && ok;
-    for (unsigned i = 0; qemu->checkpoint && i < qemu->disks->len; i++) {
-        const char *over = success ? ((TcBackupDisk *)disks->pdata[i])->from : qemu->checkpoint;
+    for (unsigned i = 0; qemu->checkpoints && i < qemu->disks->len; i++) {
+        const char *over = success ? ((TcBackupDisk *)disks->pdata[i])->from
+                                   : (const char *)qemu->checkpoints->pdata[i];
 
         if (over)
             ok = remove_bitmap(qemu, i, over, ok ? error : NULL) && ok;
     }
-    g_clear_pointer(&qemu->checkpoint, g_free);
+    g_clear_pointer(&qemu->checkpoints, g_ptr_array_unref);
     return ok;
 }
 

@@ -20,6 +20,7 @@ static BlkBackupDisk *take_disks(json_object *array, size_t *n)
 
         disks[i] = (BlkBackupDisk){ .node = qmp_arg_str(disk, "node"),
                                     .from = qmp_arg_str(disk, "from"),
+                                    .checkpoint = qmp_arg_str(disk, "checkpoint"),
                                     .export_name = qmp_arg_str(disk, "export") };
     }
     return disks;
@@ -70,6 +71,8 @@ static const QmpMember disk_members[] = {
     { "from", &qmp_type_str, true,
       "the bitmap whose dirty bytes are to be copied; it can't be changed until backup-end "
       "(default: none, a full backup)" },
+    { "checkpoint", &qmp_type_str, true,
+      "name of the bitmap that begins on this disk (default: the argument 'checkpoint')" },
     { "export", &qmp_type_str, true, "the name of the export (default: NODE@ID)" },
     { NULL },
 };
@@ -126,6 +129,7 @@ static const QmpType begin_args = { .kind = QMP_KIND_OBJECT,
 #define DISK_INFO                                                                                  \
     { "node", &qmp_type_str, false, "the disk" },                                                  \
         { "from", &qmp_type_str, true, "the bitmap that it is based on" },                         \
+        { "checkpoint", &qmp_type_str, true, "the bitmap that began with the backup" },            \
         { "export", &qmp_type_str, false, "the name of its export" },                              \
         { "size", &qmp_type_uint64, false, "bytes of the disk at the instant" },                   \
         { "contexts", &qmp_type_str_array, false,                                                  \
@@ -191,7 +195,7 @@ static const QmpMember status_members[] = {
     { "instant", &qmp_type_uint64, false,
       "the instant of the backup, in nanoseconds since 1970 (UTC)" },
     { "age", &qmp_type_uint64, false, "seconds since it began" },
-    { "checkpoint", &qmp_type_str, true, "the bitmap that began with it" },
+    { "checkpoint", &qmp_type_str, true, "the argument 'checkpoint' of backup-begin" },
     { "scratch", &used_type, false, "the space for data that is overwritten during the backup" },
     { "timeout", &qmp_type_uint64, false,
       "seconds after which it ends without success if it has no client; 0: never" },

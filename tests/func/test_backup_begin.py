@@ -280,6 +280,22 @@ def without_a_flush(tmp):
 
 
 @test
+def each_disk_has_its_checkpoint(tmp):
+    "a checkpoint of a disk's own instead of that of the backup, or none"
+    with Daemon(tmp, *[a for i in range(3) for a in disk(tmp, "disk%d" % i, SIZE)]) as d:
+        disks = [{"node": "disk0", "checkpoint": "mine"}, {"node": "disk1"}]
+        said = d.qmp("backup-begin", id="b", disks=disks, checkpoint="c", scratch=scratch(tmp))
+        equal([s["checkpoint"] for s in said["disks"]], ["mine", "c"])
+        end(d, True)
+        equal([names(d, "disk0"), names(d, "disk1")], [["mine"], ["c"]])
+        disks = [{"node": "disk0", "from": "mine", "checkpoint": "next"}, {"node": "disk2"}]
+        said = d.qmp("backup-begin", id="b", disks=disks, scratch=scratch(tmp))
+        equal([s.get("checkpoint") for s in said["disks"]], ["next", None])
+        end(d, False)
+        equal([names(d, "disk0"), names(d, "disk2")], [["mine"], []])
+
+
+@test
 def answers(tmp):
     "the answer, the query and the export say what a client needs"
     with Daemon(tmp, *disk(tmp, "disk0", SIZE)) as d:
@@ -290,8 +306,8 @@ def answers(tmp):
         said = begin(d, tmp, [("disk0", "from")], checkpoint="next", scratch=scratch(tmp, **{"max-size": MIB}))
         equal(before <= said["instant"] <= time.time_ns(), True)
         contexts = ["base:allocation", "qemu:dirty-bitmap:from", "x-tidemark:backup:from"]
-        shown = {"node": "disk0", "from": "from", "export": "disk0@b", "size": SIZE, "contexts": contexts,
-                 "dirty": 65536}
+        shown = {"node": "disk0", "from": "from", "checkpoint": "next", "export": "disk0@b", "size": SIZE,
+                 "contexts": contexts, "dirty": 65536}
         equal(said["disks"], [shown])
         h.pwrite(b"b" * 65536, 65536)  # a hole at the instant: nothing to keep
         h.pwrite(b"b" * 65536, 0)
