@@ -132,7 +132,7 @@ static bool begin_frozen(TcBackup *b, GError **error)
     if (!ok)
         tc_backup_say(b, TM_LOG_WARNING, "%s", late->message);
     else
-        g_propagate_prefixed_error(error, g_steal_pointer(&late), "Could not thaw the guest: ");
+        g_propagate_error(error, g_steal_pointer(&late));
     return false;
 }
 

@@ -4,7 +4,8 @@
  *
  * The guard is a child that is connected by a pair of sockets. It is asked with one byte, and
  * answers with a line: "ok COUNT" or "no MESSAGE". The end of the file, or a time, is a wish to
- * thaw. */
+ * thaw. As long as the guest is frozen, a thread here watches the guard, and thaws if it is
+ * gone. */
 #include "client/backup/freeze.h"
 #include "client/backup/agent.h"
 #include "util/log.h"
@@ -14,6 +15,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -23,8 +25,11 @@ enum { ASK_FREEZE = 'F', ASK_THAW = 'T', LINE_MAX_BYTES = 2048 };
 enum { THAW_SECONDS = 60, TRY_SECONDS = 5 };
 
 struct TcFreeze {
-    int fd;
+    char *socket;
+    int fd, stop_fd;
     pid_t pid;
+    GThread *watch; /* from the wish to freeze to the end of the one to thaw */
+    GError *failed; /* the watch's: how thawing failed */
 };
 
 typedef struct Guard {
@@ -41,31 +46,19 @@ static gint64 in_seconds(unsigned seconds)
     return g_get_monotonic_time() + (gint64)seconds * G_USEC_PER_SEC;
 }
 
-/* ---- the guard */
-
-static void answer(const Guard *g, const char *word, const char *text)
-{
-    g_autofree char *line = g_strdup_printf("%s %.*s\n", word, LINE_MAX_BYTES - 16, text);
-
-    /* who asked may be gone */
-    if (send(g->fd, line, strlen(line), MSG_NOSIGNAL) < 0)
-        return;
-}
-
 /* Until the agent has said that it is done: it may be busy, or be started anew meanwhile. */
-static bool thaw(Guard *g, GError **error)
+static bool thaw(const char *socket, GError **error)
 {
     gint64 end = in_seconds(THAW_SECONDS);
     g_autoptr(GError) why = NULL;
 
-    g->deadline = 0;
     for (;;) {
         gint64 deadline = in_seconds(TRY_SECONDS);
         g_autoptr(TcAgent) agent = NULL;
         g_autoptr(json_object) result = NULL;
 
         g_clear_error(&why);
-        agent = tc_agent_open(g->socket, deadline, &why);
+        agent = tc_agent_open(socket, deadline, &why);
         result = agent ? tc_agent_execute(agent, "guest-fsfreeze-thaw", deadline, &why) : NULL;
         if (result)
             return true;
@@ -78,6 +71,37 @@ static bool thaw(Guard *g, GError **error)
     }
 }
 
+/* ---- the guard */
+
+static void answer(const Guard *g, const char *word, const char *text)
+{
+    g_autofree char *line = g_strdup_printf("%s %.*s\n", word, LINE_MAX_BYTES - 16, text);
+
+    /* who asked may be gone */
+    if (send(g->fd, line, strlen(line), MSG_NOSIGNAL) < 0)
+        return;
+}
+
+static bool end_frozen(Guard *g, GError **error)
+{
+    g->deadline = 0;
+    return thaw(g->socket, error);
+}
+
+/* A guest that somebody else has frozen is theirs to thaw. */
+static bool is_thawed(const Guard *g, TcAgent *agent, GError **error)
+{
+    g_autoptr(json_object) status =
+        tc_agent_execute(agent, "guest-fsfreeze-status", g->deadline, error);
+
+    if (!status || !strcmp(json_object_get_string(status), "thawed"))
+        return status != NULL;
+    return tm_error_set(error,
+                        "guest agent '%s': the guest's state is '%s', expected 'thawed': somebody "
+                        "else has frozen it, and it was left so",
+                        g->socket, json_object_get_string(status));
+}
+
 static void do_freeze(Guard *g)
 {
     g_autoptr(GError) error = NULL, second = NULL;
@@ -88,7 +112,7 @@ static void do_freeze(Guard *g)
     g->expired = false;
     g->deadline = in_seconds(g->max_s);
     agent = tc_agent_open(g->socket, tm_min(g->deadline, in_seconds(TRY_SECONDS)), &error);
-    if (!agent) {
+    if (!agent || !is_thawed(g, agent, &error)) {
         g->deadline = 0; /* nothing was asked for */
         answer(g, "no", error->message);
         return;
@@ -97,7 +121,7 @@ static void do_freeze(Guard *g)
     if (!result) {
         /* it may have frozen some, or be about to */
         g_clear_pointer(&agent, tc_agent_free);
-        if (!thaw(g, &second))
+        if (!end_frozen(g, &second))
             g_prefix_error(&error, "%s; ", second->message);
         answer(g, "no", error->message);
         return;
@@ -111,7 +135,7 @@ static void do_thaw(Guard *g)
     g_autoptr(GError) error = NULL;
 
     if (g->deadline)
-        thaw(g, &error);
+        end_frozen(g, &error);
     else if (g->expired)
         tm_error_set(&error, "the guest was thawed after %u seconds (--freeze-max), too early%s%s",
                      g->max_s, g->failed->len ? "; " : "", g->failed->str);
@@ -123,7 +147,7 @@ static void expire(Guard *g)
     g_autoptr(GError) error = NULL;
 
     g->expired = true;
-    if (!thaw(g, &error))
+    if (!end_frozen(g, &error))
         g_string_assign(g->failed, error->message);
 }
 
@@ -150,76 +174,122 @@ static void guard(Guard *g)
         else
             do_thaw(g);
     }
-    if (g->deadline && !thaw(g, NULL))
+    if (g->deadline && !end_frozen(g, NULL))
         tm_log(TM_LOG_ERROR, "the guest of agent '%s' may be frozen still", g->socket);
 }
 
 /* ---- who asks */
 
+static void live_as_guard(const char *socket, int fd, unsigned max_s)
+{
+    Guard g = { .socket = socket, .fd = fd, .max_s = max_s };
+
+    setsid(); /* what ends the command at its terminal does not end this */
+    signal(SIGINT, SIG_IGN);
+    signal(SIGTERM, SIG_IGN);
+    signal(SIGHUP, SIG_IGN);
+    g.failed = g_string_new(NULL);
+    guard(&g);
+    _exit(0);
+}
+
 TcFreeze *tc_freeze_new(const char *socket, unsigned max_s, GError **error)
 {
+    int fds[2] = { -1, -1 }, stop_fd = eventfd(0, EFD_CLOEXEC);
     TcFreeze *freeze;
-    int fds[2];
     pid_t pid;
 
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds)) {
+    if (stop_fd < 0 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds)) {
         tm_error_set_errno(error, errno, "Could not make a pair of sockets");
+        if (stop_fd >= 0)
+            close(stop_fd);
         return NULL;
     }
     pid = fork();
+    if (!pid) {
+        close(fds[0]);
+        live_as_guard(socket, fds[1], max_s);
+    }
+    freeze = g_new0(TcFreeze, 1);
+    *freeze = (TcFreeze){ g_strdup(socket), fds[0], stop_fd, pid, NULL, NULL };
     if (pid < 0) {
         tm_error_set_errno(error, errno, "Could not fork");
-        close(fds[0]);
-        close(fds[1]);
-        return NULL;
-    }
-    if (!pid) {
-        Guard g = { .socket = socket, .fd = fds[1], .max_s = max_s };
-
-        close(fds[0]);
-        setsid(); /* what ends the command at its terminal does not end this */
-        signal(SIGINT, SIG_IGN);
-        signal(SIGTERM, SIG_IGN);
-        signal(SIGHUP, SIG_IGN);
-        g.failed = g_string_new(NULL);
-        guard(&g);
-        _exit(0);
+        g_clear_pointer(&freeze, tc_freeze_free);
     }
     close(fds[1]);
-    freeze = g_new0(TcFreeze, 1);
-    freeze->fd = fds[0];
-    freeze->pid = pid;
     return freeze;
 }
 
-/* Asks the guard; its answer after the word is returned. */
-static char *ask(TcFreeze *freeze, char what, GError **error)
+/* The watch's thread. The guard closes its end of the sockets only by its death. */
+static void *watch(void *opaque)
+{
+    TcFreeze *freeze = opaque;
+    struct pollfd fds[] = { { .fd = freeze->stop_fd, .events = POLLIN }, { .fd = freeze->fd } };
+
+    while (!(fds[0].revents | fds[1].revents))
+        if (poll(fds, G_N_ELEMENTS(fds), -1) < 0)
+            fds[0].revents = fds[1].revents = 0;
+    if (!fds[0].revents)
+        thaw(freeze->socket, &freeze->failed);
+    return NULL;
+}
+
+/* @answered: nothing is left to do for it. */
+static void end_watch(TcFreeze *freeze, bool answered)
+{
+    eventfd_t written;
+
+    if (!freeze->watch)
+        return;
+    if (answered)
+        eventfd_write(freeze->stop_fd, 1);
+    g_thread_join(g_steal_pointer(&freeze->watch));
+    if (answered)
+        eventfd_read(freeze->stop_fd, &written);
+}
+
+static bool send_wish(TcFreeze *freeze, char what)
+{
+    return send(freeze->fd, &what, 1, MSG_NOSIGNAL) == 1;
+}
+
+/* The guard's answer after the word is returned. Without one the watch has thawed. It goes on
+ * watching if @frozen is what the answer means. */
+static char *receive_answer(TcFreeze *freeze, bool frozen, GError **error)
 {
     g_autoptr(GString) line = g_string_new(NULL);
-    char byte = what;
-    ssize_t got = send(freeze->fd, &byte, 1, MSG_NOSIGNAL);
+    ssize_t got;
+    char byte;
+    bool ok;
 
-    while (got > 0 || (got < 0 && errno == EINTR)) {
-        got = recv(freeze->fd, &byte, 1, 0);
+    while ((got = recv(freeze->fd, &byte, 1, 0)) > 0 || (got < 0 && errno == EINTR)) {
         if (got > 0 && byte == '\n')
             break;
         if (got > 0)
             g_string_append_c(line, byte);
     }
-    if (got <= 0) {
-        tm_error_set(error, "the process that keeps the guest frozen is gone");
-        return NULL;
-    }
-    if (g_str_has_prefix(line->str, "ok "))
+    ok = got > 0 && g_str_has_prefix(line->str, "ok ");
+    if (!ok || !frozen)
+        end_watch(freeze, got > 0);
+    if (ok)
         return g_strdup(line->str + 3);
-    tm_error_set(error, "%s", line->len > 3 ? line->str + 3 : "unknown error");
+    if (got > 0)
+        tm_error_set(error, "%s", line->len > 3 ? line->str + 3 : "unknown error");
+    else
+        tm_error_set(error, "the process that keeps the guest frozen is gone; %s",
+                     freeze->failed ? freeze->failed->message : "the guest was thawed");
+    g_clear_error(&freeze->failed);
     return NULL;
 }
 
 bool tc_freeze_begin(TcFreeze *freeze, uint64_t *count, GError **error)
 {
-    g_autofree char *text = ask(freeze, ASK_FREEZE, error);
+    g_autofree char *text = NULL;
 
+    if (!send_wish(freeze, ASK_FREEZE))
+        return tm_error_set(error, "the process that was to do so is gone");
+    freeze->watch = g_thread_new("freeze", watch, freeze);
+    text = receive_answer(freeze, true, error);
     if (!text)
         return false;
     *count = g_ascii_strtoull(text, NULL, 10);
@@ -228,8 +298,10 @@ bool tc_freeze_begin(TcFreeze *freeze, uint64_t *count, GError **error)
 
 bool tc_freeze_end(TcFreeze *freeze, GError **error)
 {
-    g_autofree char *text = ask(freeze, ASK_THAW, error);
+    g_autofree char *text = NULL;
 
+    send_wish(freeze, ASK_THAW); /* if it can't be heard, there is no answer */
+    text = receive_answer(freeze, false, error);
     return text != NULL;
 }
 
@@ -237,8 +309,12 @@ void tc_freeze_free(TcFreeze *freeze)
 {
     if (!freeze)
         return;
+    if (freeze->watch)
+        tc_freeze_end(freeze, NULL);
     close(freeze->fd);
-    while (waitpid(freeze->pid, NULL, 0) < 0 && errno == EINTR)
+    close(freeze->stop_fd);
+    while (freeze->pid > 0 && waitpid(freeze->pid, NULL, 0) < 0 && errno == EINTR)
         continue;
+    g_free(freeze->socket);
     g_free(freeze);
 }

@@ -436,6 +436,10 @@ class Agent(threading.Thread):
             c.sendall(b'{"error": {"class": "GenericError", "desc": "can not"}}\n')
         elif command == "guest-sync-delimited":
             c.sendall(b"\xff" + json.dumps({"return": arguments["id"]}).encode() + b"\n")
+        elif command == "guest-fsfreeze-status":
+            c.sendall(b'{"return": "%s"}\n' % (b"frozen" if self.frozen else b"thawed"))
+        elif command == "guest-fsfreeze-freeze" and self.frozen:
+            c.sendall(b'{"error": {"class": "CommandNotFound", "desc": "the agent is in frozen state"}}\n')
         else:
             self.frozen = command == "guest-fsfreeze-freeze"
             c.sendall(b'{"return": 2}\n')
@@ -447,7 +451,7 @@ def guests_are_frozen_for_the_instant(tmp):
     kit = Kit(tmp, "disk0")
     agent = Agent(os.path.join(tmp, "qga"))
     kit.backup("--qga", os.path.join(tmp, "qga"))
-    equal([w for w in agent.log if "sync" not in w], ["guest-fsfreeze-freeze", "guest-fsfreeze-thaw"])
+    equal([w for w in agent.log if "sync" not in w], ["guest-fsfreeze-" + w for w in ("status", "freeze", "thaw")])
     equal(agent.frozen, False)
     p = kit.backup("--qga", os.path.join(tmp, "qga"), disks=["disk0", "no=disk0"], check=False)
     equal((p.returncode, agent.frozen), (1, False))
@@ -463,15 +467,19 @@ def guests_are_frozen_for_the_instant(tmp):
         matches(p.stderr, "Could not freeze the guest: .*" + reason)
     equal(refusing.log[-1], "guest-fsfreeze-thaw")
     equal((deaf.frozen, len(kit.points())), (False, 1))
+    agent.frozen = True  # by somebody else: theirs to thaw
+    p = kit.backup("--qga", os.path.join(tmp, "qga"), check=False)
+    equal((p.returncode, agent.frozen, len(kit.points())), (1, True, 1))
+    matches(p.stderr, "Could not freeze the guest: .*somebody else has frozen it, and it was left so")
     kit.d.stop()
 
 
 class Monitor(threading.Thread):
-    """A QMP socket before that of a daemon. One command is not answered, or is answered by the end."""
+    """A QMP socket before that of a daemon. One command is not answered, or when go_on is set, or by the end."""
 
     def __init__(self, path, daemon_, silent=None, closing=None):
         super().__init__(daemon=True)
-        self.d, self.silent, self.closing = daemon_, silent, closing
+        self.d, self.silent, self.closing, self.go_on = daemon_, silent, closing, None
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(path)
         self.listener.listen(1)
@@ -488,7 +496,7 @@ class Monitor(threading.Thread):
                     if request["execute"] == self.closing:
                         c.shutdown(socket.SHUT_RDWR)
                         break
-                    if request["execute"] != self.silent:
+                    if request["execute"] != self.silent or self.go_on and self.go_on.wait():
                         first = request["execute"] == "qmp_capabilities"
                         answer = {} if first else real(request["execute"], request.get("arguments"))
                         c.sendall(json.dumps({"return": answer}).encode() + b"\n")
@@ -536,12 +544,12 @@ def signals_while_it_waits(tmp):
 
 @test
 def guests_thaw_whatever_happens(tmp):
-    "a daemon that hangs in the instant, and a client that is killed: the guest thaws in time"
+    "a daemon that hangs in the instant; the client, or the process that keeps it frozen, is killed: the guest thaws"
     kit = Kit(tmp, "disk0")
     path = os.path.join(tmp, "qga")
     agent = Agent(path)
     hanging = os.path.join(tmp, "hanging")
-    Monitor(hanging, kit.d, silent="backup-begin")
+    monitor = Monitor(hanging, kit.d, silent="backup-begin")
     for signum, limit in ((signal.SIGKILL, 30), (None, 1)):
         p = subprocess.Popen(kit.command("--socket", hanging, "--qga", path, "--freeze-max", str(limit)),
                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -552,6 +560,15 @@ def guests_thaw_whatever_happens(tmp):
         p.kill()
         p.wait()
     kit.backup("--qga", path)
+    monitor.go_on = threading.Event()
+    p = subprocess.Popen(kit.command("--socket", hanging, "--qga", path), stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: agent.frozen, "the guest to freeze")
+    with open("/proc/%d/task/%d/children" % (p.pid, p.pid)) as f:
+        os.kill(int(f.read()), signal.SIGKILL)
+    wait_until(lambda: not agent.frozen, "the guest to thaw")
+    monitor.go_on.set()
+    matches(p.communicate(timeout=PATIENCE)[1], "process that keeps the guest frozen is gone; the guest was thawed")
+    equal(p.returncode, 1)
     kit.d.stop()
 
 
