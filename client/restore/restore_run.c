@@ -20,7 +20,8 @@ struct TcRestore {
     TcRate *rate;
     char *what;
     TcPlan *plan;
-    GMutex lock; /* guards the plan's cursor and error */
+    uint64_t planned_to; /* the end of its last range */
+    GMutex lock;         /* guards the plan's cursor and error */
     GError *error;
     atomic_bool stop, planned;
     atomic_uint_fast64_t walked, total;
@@ -98,6 +99,20 @@ static bool was_same(const TcRestore *r, uint64_t offset, uint64_t *length)
     return is_in == was_in;
 }
 
+/* Whole blocks are read, while a target's extents, and a bitmap's marks, may be finer. A block has
+ * one range: all of it is alike in the point. */
+static bool plan_blocks(TcRestore *r, uint64_t offset, uint64_t length, bool data, GError **error)
+{
+    uint64_t from = tm_max(tm_align_down(offset, TC_BLOCK), r->planned_to);
+    uint64_t to = tm_min(tm_align_up(offset + length, TC_BLOCK), tc_point_reader_size(r->reader));
+
+    if (from >= to)
+        return true;
+    r->planned_to = to;
+    return tc_plan_add(r->plan, from, to - from, data ? 0 : TM_STATE_ZERO | TM_STATE_HOLE, 0,
+                       error);
+}
+
 static bool plan_extent(void *opaque, uint64_t offset, uint64_t length, bool zero, bool dirty,
                         GError **error)
 {
@@ -110,9 +125,7 @@ static bool plan_extent(void *opaque, uint64_t offset, uint64_t length, bool zer
 
         piece = tm_min(piece, end - offset);
         same = !dirty && was_same(r, offset, &piece);
-        if (!same && (data || !zero) &&
-            !tc_plan_add(r->plan, offset, piece, data ? 0 : TM_STATE_ZERO | TM_STATE_HOLE, 0,
-                         error))
+        if (!same && (data || !zero) && !plan_blocks(r, offset, piece, data, error))
             return false;
     }
     atomic_store(&r->walked, end);

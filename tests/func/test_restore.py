@@ -167,6 +167,15 @@ def nbd_target(tmp):
             is_point(path, repo, point, "b")
             if point == "p2":
                 equal(sum(event[k] for k in ("same", "written", "zeroed")) < size, True, event)
+        d.qmp("block-dirty-bitmap-add", node="disk0", name="fine", granularity=512)  # finer than blocks
+        d.qmp("block-export-dirty-bitmap", id="exp-disk0", bitmaps=["fine"])
+        h = d.nbd()
+        for at, length in (0, 1), (3 * BLOCK - 600, 1200), (7 * BLOCK + 5000, 3 * BLOCK), (size - 1, 1):
+            h.pwrite(b"\xee" * length, at)
+        h.zero(512, 6 * BLOCK + 512)
+        event, = restore(repo, "--in-place", "--trust-bitmap", "fine", "--at", "p0", "--disk", "b", d.uri())
+        is_point(path, repo, "p0", "b")
+        equal(sum(event[k] for k in ("same", "written", "zeroed")), 9 * BLOCK, event)
         d.qmp("block-dirty-bitmap-add", node="disk0", name="p1@00000000")
         d.qmp("block-export-dirty-bitmap", id="exp-disk0", bitmaps=["p1@00000000"])
         refused(repo, "checkpoint of disk 'b' of no point", "--in-place", "--trust-bitmap", "p1@00000000", "--disk", "b", d.uri())
