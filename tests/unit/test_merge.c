@@ -9,6 +9,7 @@
 #include "client/repository/point_reader.h"
 #include "client/repository/view.h"
 #include "tests/asserts.h"
+#include "tests/rounds.h"
 #include "util/range.h"
 
 #include <errno.h>
@@ -535,7 +536,7 @@ static void cut_everywhere(const char *point, const char *left, int stride)
     bool done = false;
     int steps;
 
-    for (steps = 0; !done; steps += stride) {
+    for (steps = 0; !done; steps += stride * (int)STRIDE) {
         start_anew();
         done = cut_at(point, steps);
         expect_list(left, point);
@@ -557,7 +558,7 @@ static void cut_everywhere(const char *point, const char *left, int stride)
 START_TEST(a_merge_is_cut_everywhere)
 {
     make(chain, G_N_ELEMENTS(chain));
-    cut_everywhere("p1", "p0 p2 p3", 2);
+    cut_everywhere("p1", "p0 p2 p3", 3);
 }
 END_TEST
 
