@@ -24,6 +24,31 @@ static bool fill(const TmSys *sys, const char *path, const char *text, GError **
     return ret == 0 || tm_error_set_errno(error, -ret, "Could not write '%s'", path);
 }
 
+bool tc_repo_exists(const char *path)
+{
+    GStatBuf st;
+
+    return g_lstat(path, &st) == 0;
+}
+
+bool tc_repo_check_kind(const char *path, mode_t kind, GError **error)
+{
+    GStatBuf st;
+
+    if (g_lstat(path, &st) < 0)
+        return errno == ENOENT || errno == ENOTDIR
+                   ? tc_repo_error_set(error, TC_REPO_ERROR_DAMAGED, "'%s' is not there", path)
+                   : tm_error_set_errno(error, errno, "Could not open '%s'", path);
+    return (st.st_mode & S_IFMT) == kind ||
+           tc_repo_error_set(error, TC_REPO_ERROR_DAMAGED, "'%s' is damaged: it is not a %s", path,
+                             kind == S_IFDIR ? "directory" : "regular file");
+}
+
+bool tc_repo_read_file(const char *path, size_t max, char **text, size_t *length, GError **error)
+{
+    return tc_repo_check_kind(path, S_IFREG, error) && tm_file_read(path, max, text, length, error);
+}
+
 bool tc_repo_sync_name(const TmSys *sys, const char *path, GError **error)
 {
     int ret = tm_file_sync_name(sys, path);
@@ -81,7 +106,7 @@ bool tc_repo_remove_directory(const TmSys *sys, const char *path, GError **error
 {
     g_autofree char *partial = g_build_filename(path, TC_MANIFEST_PARTIAL, NULL);
 
-    if (!remove_files(sys, path, error))
+    if (!tc_repo_check_kind(path, S_IFDIR, error) || !remove_files(sys, path, error))
         return false;
     if (sys->unlink(partial) < 0 && errno != ENOENT)
         return tm_error_set_errno(error, errno, "Could not remove '%s'", partial);

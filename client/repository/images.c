@@ -4,6 +4,7 @@
 #include "client/repository/images.h"
 #include "block/image/image.h"
 #include "client/repository/hashes.h"
+#include "client/repository/repository_internal.h"
 #include "util/json.h"
 #include "util/range.h"
 #include <errno.h>
@@ -116,7 +117,7 @@ static bool make(TcImage *image, const char *path, const TcPointDisk *disk, GErr
     json_object *o;
     bool ok;
 
-    if (g_file_test(path, G_FILE_TEST_EXISTS) || g_file_test(path, G_FILE_TEST_IS_SYMLINK))
+    if (tc_repo_exists(path))
         return tm_error_set(error, "'%s' exists already", path);
     if (!make_file(image, path, error))
         return false;
@@ -155,6 +156,8 @@ static bool check_names(const char *path, const TcPointDisk *disk, GError **erro
     g_auto(TcImageNames) names = { 0 };
     GError *why = NULL;
 
+    if (!tc_repo_check_kind(path, S_IFREG, error))
+        return false;
     if (!tc_image_names(path, "qcow2", &names, &why))
         return not_opened(path, why, error);
     if (g_strcmp0(names.backing, backing))

@@ -16,8 +16,8 @@ char *tc_repo_backing_name(const TcPointDisk *disk);
  * something of which nothing is known, so that zeroes are recorded. Borrowed: the node. */
 BlkNode *tc_repo_image_create(const TcRepository *repo, TcImage *image, const char *point,
                               const TcPointDisk *disk, GError **error);
-/* Whether its header says of size, clusters, backing file and data file what the manifest does:
- * else TC_REPO_ERROR_DAMAGED. */
+/* Whether it is a regular file whose header says of size, clusters, backing file and data file what
+ * the manifest does: else TC_REPO_ERROR_DAMAGED. */
 bool tc_repo_image_check(const TcRepository *repo, const char *point, const TcPointDisk *disk,
                          GError **error);
 /* Opens it for writing, where what is let go of is freed. Checked as above. Borrowed. */

@@ -16,7 +16,6 @@
 #include "client/json.h"
 #include "client/repository/merge_internal.h"
 #include "client/repository/repository_internal.h"
-#include "util/file.h"
 #include "util/json.h"
 #include "util/log.h"
 #include "util/range.h"
@@ -140,8 +139,7 @@ static json_object *read_file(const char *path, GError **error)
     const char *point;
     size_t length;
 
-    if (!g_file_test(path, G_FILE_TEST_EXISTS) ||
-        !tm_file_read(path, FILE_MAX, &text, &length, error))
+    if (!tc_repo_exists(path) || !tc_repo_read_file(path, FILE_MAX, &text, &length, error))
         return NULL;
     o = tc_repo_parse(text, length, path, error);
     if (!o)
@@ -199,10 +197,40 @@ static bool read_disks(Merge *m, const char *path, json_object *list, GError **e
     return n > 0 || damaged(path, "it names no disks", error);
 }
 
+/* The children are, as points that were found; the point may be gone already. */
+static bool check_directory(const Merge *m, GError **error)
+{
+    g_autofree char *directory = g_build_filename(m->repo->path, m->point, NULL);
+
+    return !tc_repo_exists(directory) || tc_repo_check_kind(directory, S_IFDIR, error);
+}
+
+/* What the manifests say of the child is what it was before the merge, or what it will be. */
+static bool check_child(const Merge *m, const MergeDisk *d, const char *path, GError **error)
+{
+    const TcManifest *before = tc_repo_point(m->repo, d->child);
+    g_autofree char *now = tc_manifest_text(before);
+    g_autofree char *then = tc_manifest_text(child(m, d->child));
+
+    return !g_strcmp0(tc_manifest_disk(before, d->name)->parent, m->point) || !strcmp(now, then) ||
+           tc_repo_error_set(error, TC_REPO_ERROR_DAMAGED,
+                             "'%s' is damaged: disk '%s' of point '%s' does not stand on point "
+                             "'%s'",
+                             path, d->name, d->child, m->point);
+}
+
+static bool check_merge(const Merge *m, const char *path, GError **error)
+{
+    for (guint i = 0; i < m->disks->len; i++)
+        if (!check_child(m, m->disks->pdata[i], path, error))
+            return false;
+    return check_directory(m, error);
+}
+
 static bool read_merge(Merge *m, json_object *o, const char *path, GError **error)
 {
     return read_children(m, path, tc_json_get(o, "children", NULL), error) &&
-           read_disks(m, path, tc_json_get(o, "disks", NULL), error);
+           read_disks(m, path, tc_json_get(o, "disks", NULL), error) && check_merge(m, path, error);
 }
 
 /* ---- steps that may be repeated */
@@ -212,7 +240,7 @@ static bool exists(const TcRepository *repo, const char *point, const char *disk
 {
     g_autofree char *path = tc_repo_file(repo, point, disk, suffix);
 
-    return g_file_test(path, G_FILE_TEST_EXISTS);
+    return tc_repo_exists(path);
 }
 
 static bool copy_blocks(const Merge *m, const MergeDisk *d, GError **error)
@@ -283,8 +311,7 @@ static bool end_merge(const Merge *m, GError **error)
 {
     g_autofree char *directory = g_build_filename(m->repo->path, m->point, NULL);
 
-    return (!g_file_test(directory, G_FILE_TEST_EXISTS) ||
-            tc_repo_remove(m->repo, m->point, error)) &&
+    return (!tc_repo_exists(directory) || tc_repo_remove(m->repo, m->point, error)) &&
            drop_merge(m, error);
 }
 

@@ -4,7 +4,6 @@
 #include "client/json.h"
 #include "client/repository/merge.h"
 #include "client/repository/repository_internal.h"
-#include "util/file.h"
 #include "util/json.h"
 #include "util/log.h"
 #include "util/range.h"
@@ -57,7 +56,7 @@ static bool identify(TcRepository *repo, GError **error)
 
     if (!tc_repo_is(repo->path))
         return tm_error_set(error, "'%s' is not a repository: it has no " TC_REPO_FILE, repo->path);
-    if (!tm_file_read(path, FILE_MAX, &text, &length, error))
+    if (!tc_repo_read_file(path, FILE_MAX, &text, &length, error))
         return false;
     o = tc_repo_parse(text, length, path, error);
     return o && check(repo, path, o, error);

@@ -7,7 +7,6 @@
  * has lost its manifest. Links are followed nowhere. */
 #include "client/repository/merge.h"
 #include "client/repository/repository_internal.h"
-#include "util/file.h"
 #include <errno.h>
 #include <glib/gstdio.h>
 #include <string.h>
@@ -32,19 +31,11 @@ static void add_damaged(TcRepository *repo, const char *point, const char *why)
     g_ptr_array_add(repo->damaged, d);
 }
 
-static bool is_kind(const char *path, mode_t kind)
-{
-    GStatBuf st;
-
-    return g_lstat(path, &st) == 0 && (st.st_mode & S_IFMT) == kind;
-}
-
 static bool exists(const TcRepository *repo, const char *point, const char *name)
 {
     g_autofree char *path = g_build_filename(repo->path, point, name, NULL);
-    GStatBuf st;
 
-    return g_lstat(path, &st) == 0;
+    return tc_repo_exists(path);
 }
 
 /* The manifest, or why there is none. */
@@ -54,11 +45,7 @@ static TcManifest *load(const TcRepository *repo, const char *point, GError **er
     g_autofree char *text = NULL;
     size_t length;
 
-    if (!is_kind(path, S_IFREG)) {
-        tc_repo_error_set(error, TC_REPO_ERROR_DAMAGED, "'%s' is not a regular file", path);
-        return NULL;
-    }
-    return tm_file_read(path, MANIFEST_MAX, &text, &length, error)
+    return tc_repo_read_file(path, MANIFEST_MAX, &text, &length, error)
                ? tc_manifest_parse(text, length, path, point, error)
                : NULL;
 }
@@ -105,7 +92,7 @@ static void take(TcRepository *repo, const char *name)
                                         TC_REPO_MERGE, TC_REPO_MERGE TC_REPO_PARTIAL, NULL };
     g_autofree char *path = g_build_filename(repo->path, name, NULL);
 
-    if (is_kind(path, S_IFDIR) && tc_point_check_name("point", name, NULL))
+    if (tc_repo_check_kind(path, S_IFDIR, NULL) && tc_point_check_name("point", name, NULL))
         take_point(repo, name);
     else if (!g_strv_contains(ours, name))
         g_ptr_array_add(repo->foreign, g_strdup(name));

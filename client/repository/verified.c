@@ -4,7 +4,6 @@
 #include "client/repository/verified.h"
 #include "client/json.h"
 #include "client/repository/repository_internal.h"
-#include "util/file.h"
 #include "util/json.h"
 #include <string.h>
 
@@ -56,7 +55,7 @@ bool tc_verified_read(const TcRepository *repo, const TcManifest *point, TcVerif
     size_t length;
 
     *v = (TcVerified){ 0 };
-    if (!tm_file_read(path, FILE_MAX, &text, &length, NULL))
+    if (!tc_repo_read_file(path, FILE_MAX, &text, &length, NULL))
         return false;
     o = tc_repo_parse(text, length, path, NULL);
     if (!o || !is_about(o, point))

@@ -4,6 +4,7 @@
  * over them. */
 #include "block/image/image.h"
 #include "client/image/image.h"
+#include "client/repository/images.h"
 #include "client/serve/served_disk.h"
 #include "util/json.h"
 #include "util/range.h"
@@ -30,6 +31,8 @@ static bool find_chain(TcServedDisk *disk, const TcRepository *repo, const TcMan
         const TcManifest *layer = chain->pdata[i];
         g_autofree char *path = tc_repo_file(repo, layer->point, disk->name, "qcow2");
 
+        if (!tc_repo_image_check(repo, layer->point, tc_manifest_disk(layer, disk->name), error))
+            return false;
         g_ptr_array_add(disk->chain, g_canonicalize_filename(path, NULL));
     }
     disk->path = g_strdup(disk->chain->pdata[0]);

@@ -197,6 +197,19 @@ def files_that_are_missing_or_foreign_are_named(tmp):
 
 
 @test
+def no_link_in_a_repository_is_followed(tmp):
+    "an image that is a link is damaged, and is not served"
+    repo = make(tmp)
+    image = os.path.join(repo, "p0", "disk0.qcow2")
+    shutil.move(image, os.path.join(tmp, "outside.qcow2"))
+    os.symlink("../../outside.qcow2", image)
+    equal(whole(verify(repo, status=5)), [])
+    done = tidemark("serve", "--at", "p2", repo, check=False)
+    equal(done.returncode, 5, done.stderr)
+    matches(done.stderr, "disk0.qcow2' is damaged: it is not a regular file")
+
+
+@test
 def a_file_of_hashes_that_is_damaged_is_no_proof(tmp):
     "any byte of it"
     repo = make(tmp)

@@ -647,6 +647,60 @@ START_TEST(a_damaged_note_of_a_merge_is_damage)
 }
 END_TEST
 
+/* No command may go on with the merge, and what is outside stays. */
+static void expect_refused(const char *message)
+{
+    g_autoptr(GError) error = NULL;
+
+    ck_assert_ptr_null(try_open(TC_REPO_CHANGE, NULL, &error));
+    ck_assert(g_error_matches(error, TC_REPO_ERROR, TC_REPO_ERROR_DAMAGED));
+    ck_assert_msg(strstr(error->message, message) != NULL, "%s", error->message);
+    run_command("test -f '%s/victim/other.qcow2'", dir);
+}
+
+START_TEST(a_merge_follows_no_link_to_a_directory)
+{
+    make(chain, G_N_ELEMENTS(chain));
+    interrupt("p1");
+    run_command(
+        "cd '%s' && mkdir victim && touch victim/other.qcow2 && ln -s ../victim repo/evil &&"
+        " sed -i.p1 '0,/\"p1\"/s//\"evil\"/' repo/merge.json && mv repo/merge.json.p1 .",
+        dir);
+    expect_refused("does not stand on point 'evil'");
+    run_command("cd '%s' && mv merge.json.p1 repo/merge.json && rm repo/evil && mv repo/p1 . &&"
+                " ln -s ../victim repo/p1",
+                dir);
+    expect_refused("is not a directory");
+    run_command("cd '%s' && rm repo/p1 && mv p1 repo", dir);
+    tc_repo_close(repo_for(TC_REPO_CHANGE));
+    expect(TC_REPO_READ, "p0 p2 p3", NULL);
+}
+END_TEST
+
+START_TEST(images_are_regular_files)
+{
+    static const char *const instead[] = { "ln -s ../../a.qcow2", "ln -s /dev/null", "mkfifo" };
+
+    make(chain, G_N_ELEMENTS(chain));
+    run_command("cd '%s' && mv repo/p1/a.qcow2 . && cp a.qcow2 copy", dir);
+    for (size_t i = 0; i < G_N_ELEMENTS(instead); i++) {
+        g_autoptr(TcRepository) repo = NULL;
+        g_autoptr(GError) error = NULL;
+
+        run_command("cd '%s/p1' && %s a.qcow2", path, instead[i]);
+        repo = repo_for(TC_REPO_CHANGE);
+        ck_assert(!tc_merge_run(repo, "p1", NULL, &error));
+        ck_assert_msg(strstr(error->message, "is not a regular file") != NULL, "%s",
+                      error->message);
+        g_clear_error(&error);
+        ck_assert_ptr_null(
+            tc_point_reader_open(repo, tc_repo_point(repo, "p1"), "a", false, &error));
+        ck_assert(g_error_matches(error, TC_REPO_ERROR, TC_REPO_ERROR_DAMAGED));
+        run_command("cd '%s' && cmp a.qcow2 copy && rm repo/p1/a.qcow2", dir);
+    }
+}
+END_TEST
+
 START_TEST(a_merge_stops_when_asked_and_goes_on)
 {
     g_autoptr(TcRepository) repo = NULL;
@@ -802,6 +856,8 @@ int main(void)
     tcase_add_test(tests, a_compressed_merge_is_cut);
     tcase_add_test(tests, a_backup_goes_on_while_a_point_is_going);
     tcase_add_test(tests, a_damaged_note_of_a_merge_is_damage);
+    tcase_add_test(tests, a_merge_follows_no_link_to_a_directory);
+    tcase_add_test(tests, images_are_regular_files);
     tcase_add_test(tests, a_merge_stops_when_asked_and_goes_on);
     tcase_add_test(tests, damage_stays_known);
     tcase_add_test(tests, an_image_in_use_is_left_alone);
