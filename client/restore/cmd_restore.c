@@ -228,8 +228,7 @@ static void interrupt(void *opaque, int signo, bool again)
         return;
     }
     tc_progress_clear(copying->job->progress);
-    tm_log(TM_LOG_ERROR, "interrupted: target '%s' is incomplete",
-           tc_place_name(copying->disk->place));
+    tm_log(TM_LOG_ERROR, "interrupted: '%s' is incomplete", tc_place_path(copying->disk->place));
     _exit(128 + signo);
 }
 

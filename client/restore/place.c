@@ -109,6 +109,7 @@ TcPlace *tc_place_examine(const char *name, uint64_t size, const TcPlaceOptions 
 
     d->kind = &tc_place_raw;
     d->name = g_strdup(name);
+    d->path = g_strdup(name);
     d->size = size;
     d->options = *options;
     if (!(is_uri(name) ? examine_export : examine_file)(d, error))
@@ -120,12 +121,12 @@ TcPlace *tc_place_examine(const char *name, uint64_t size, const TcPlaceOptions 
 
 bool tc_place_begin(TcPlace *d, GError **error)
 {
-    return d->kind->begin(d, error);
+    return (d->exists || tc_place_make(d, error)) && d->kind->begin(d, error);
 }
 
 bool tc_place_finish(TcPlace *d, GError **error)
 {
-    return d->kind->finish(d, error);
+    return d->kind->finish(d, error) && tc_place_name_made(d, error);
 }
 
 char *tc_place_abandon(TcPlace *d)
@@ -134,8 +135,9 @@ char *tc_place_abandon(TcPlace *d)
     bool touched = d->fresh || atomic_load(&d->touched);
 
     d->kind->close(d);
-    if (made && g_file_test(d->name, G_FILE_TEST_EXISTS))
-        return g_strdup_printf("target '%s' is incomplete and could not be removed", d->name);
+    tc_place_unmake(d);
+    if (made && g_file_test(d->path, G_FILE_TEST_EXISTS))
+        return g_strdup_printf("'%s' is incomplete and could not be removed", d->path);
     if (made)
         return g_strdup_printf("'%s' was removed again", d->name);
     if (!d->exists)
@@ -150,8 +152,10 @@ void tc_place_free(TcPlace *d)
 {
     if (!d)
         return;
-    if (d->own || d->made)
+    if (d->own)
         d->kind->close(d);
+    tc_place_unmake(d);
+    g_free(d->path);
     g_free(d->name);
     g_free(d);
 }
@@ -161,6 +165,11 @@ void tc_place_free(TcPlace *d)
 const char *tc_place_name(const TcPlace *d)
 {
     return d->name;
+}
+
+const char *tc_place_path(const TcPlace *d)
+{
+    return d->path;
 }
 
 const char *tc_place_format(const TcPlace *d)

@@ -4,7 +4,8 @@
  * an export of an NBD server.
  *
  * Invariants: tc_place_examine() changes nothing. What exists is opened only with force or
- * in_place. A file that tc_place_begin() made is gone after tc_place_abandon().
+ * in_place. A file that did not exist gets its name in tc_place_finish(), and is gone after
+ * tc_place_abandon().
  * Threads: main, but for lanes, each of which belongs to one thread, the walk, and counts. */
 #pragma once
 #include "util/error.h"
@@ -35,6 +36,7 @@ void tc_place_free(TcPlace *place);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(TcPlace, tc_place_free)
 
 const char *tc_place_name(const TcPlace *place);   /* borrowed */
+const char *tc_place_path(const TcPlace *place);   /* of what is written; borrowed */
 const char *tc_place_format(const TcPlace *place); /* or "nbd", "device" */
 uint64_t tc_place_size(const TcPlace *place);      /* may be larger than asked for */
 /* Whether all of it reads as zeroes once it has begun. */

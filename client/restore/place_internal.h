@@ -11,7 +11,7 @@ typedef struct Kind {
     bool (*examine)(TcPlace *place, GError **error); /* sets found and own; NULL: it is a file */
     bool (*begin)(TcPlace *place, GError **error);
     bool (*finish)(TcPlace *place, GError **error);
-    void (*close)(TcPlace *place); /* after a failure */
+    void (*close)(TcPlace *place); /* nothing, if it is closed */
     bool (*walk)(TcPlace *place, TcExtentFn fn, void *opaque, GError **error);
     TcLane *(*lane_new)(TcPlace *place, GError **error);
     void *(*lane_buffer)(TcLane *lane, GError **error);
@@ -28,11 +28,14 @@ typedef struct Kind {
 struct TcPlace {
     const Kind *kind;
     char *name;
+    char *path; /* of what is written: the name, but for a new file */
     TcPlaceOptions options;
     uint64_t size;  /* of the disk */
     uint64_t found; /* of what exists */
     bool exists, device;
-    bool made, fresh;
+    bool made; /* a new file, which has not got its name yet */
+    int made_fd;
+    bool fresh;
     atomic_bool touched; /* something may have been written */
     void *own;           /* the kind's */
     atomic_uint_fast64_t done, written, zeroed, same;
@@ -43,6 +46,11 @@ struct TcLane {
 };
 
 extern const Kind tc_place_raw, tc_place_qcow2, tc_place_nbd;
+
+/* A new file: makes it, empty; gives it its name; removes it, if it has not got that. */
+bool tc_place_make(TcPlace *place, GError **error);
+bool tc_place_name_made(TcPlace *place, GError **error);
+void tc_place_unmake(TcPlace *place);
 
 /* Whether @length bytes are all zero. */
 bool tc_all_zero(const void *buf, uint64_t length);

@@ -6,14 +6,8 @@
 #include "client/restore/place_internal.h"
 #include "tidemark/driver.h"
 #include "util/extent.h"
-#include "util/file.h"
 #include "util/json.h"
 #include "util/range.h"
-#include "util/sys.h"
-
-#include <errno.h>
-#include <fcntl.h>
-#include <unistd.h>
 
 #define SECTOR 512u
 
@@ -24,20 +18,6 @@ static void qcow2_close(TcPlace *d)
     if (image)
         tc_image_clear(image);
     g_free(image);
-    if (d->made)
-        unlink(d->name);
-}
-
-/* The file is made here, so that nobody else's is taken for it. */
-static bool make_file(TcPlace *d, GError **error)
-{
-    int fd = open(d->name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-
-    if (fd < 0)
-        return tm_error_set_errno(error, errno, "target '%s'", d->name);
-    close(fd);
-    d->made = true;
-    return true;
 }
 
 /* Room for a disk of the place's size, and nothing in it. */
@@ -48,12 +28,11 @@ static bool make_image(TcPlace *d, GError **error)
     bool ok;
 
     tm_json_add_string(file, "driver", "file");
-    tm_json_add_string(file, "filename", d->name);
+    tm_json_add_string(file, "filename", d->path);
     tm_json_add_string(create, "driver", "qcow2");
     json_object_object_add(create, "file", file);
     json_object_object_add(create, "size", json_object_new_uint64(tm_align_up(d->size, SECTOR)));
-    ok = (d->exists || make_file(d, error)) && tc_image_begin(&maker, error) &&
-         blk_image_create(maker.graph, create, NULL, NULL, error);
+    ok = tc_image_begin(&maker, error) && blk_image_create(maker.graph, create, NULL, NULL, error);
     json_object_put(create);
     d->fresh = ok;
     return ok;
@@ -70,22 +49,15 @@ static bool qcow2_begin(TcPlace *d, GError **error)
         return false;
     image = g_new0(TcImage, 1);
     d->own = image;
-    return tc_image_open(d->name, &options, image, error);
+    return tc_image_open(d->path, &options, image, error);
 }
 
 static bool qcow2_finish(TcPlace *d, GError **error)
 {
     TcImage *image = d->own;
-    int r = 0;
 
     if (!tc_image_finish(image, error))
         return false;
-    if (d->made)
-        r = tm_file_sync_name(&tm_sys_kernel, d->name);
-    if (r)
-        return tm_error_set_errno(error, -r, "Could not sync the directory of target '%s'",
-                                  d->name);
-    d->made = false;
     qcow2_close(d);
     return true;
 }

@@ -23,8 +23,6 @@ static void raw_close(TcPlace *d)
     if (raw->read_fd >= 0)
         close(raw->read_fd);
     tc_target_free(raw->target);
-    if (d->made)
-        unlink(d->name);
     g_free(raw);
 }
 
@@ -42,15 +40,14 @@ static bool empty_file(TcPlace *d, GError **error)
 
 static bool raw_begin(TcPlace *d, GError **error)
 {
-    TcTargetFacts facts = { d->exists, d->device, d->found };
+    TcTargetFacts facts = { true, d->device, d->found };
     Raw *raw = g_new0(Raw, 1);
 
     d->own = raw;
     raw->read_fd = -1;
-    raw->target = tc_target_open(&tm_sys_kernel, d->name, &facts, d->size, error);
+    raw->target = tc_target_open(&tm_sys_kernel, d->path, &facts, d->size, error);
     if (!raw->target)
         return false;
-    d->made = !d->exists;
     if (d->exists && !d->device && d->found != d->size)
         atomic_store(&d->touched, true); /* it has the size of the disk now */
     if (!d->options.in_place)
@@ -65,7 +62,6 @@ static bool raw_finish(TcPlace *d, GError **error)
 
     if (!tc_target_sync(raw->target, error))
         return false;
-    d->made = false;
     raw_close(d);
     return true;
 }

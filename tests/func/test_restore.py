@@ -266,12 +266,31 @@ def interrupted(tmp):
     target = os.path.join(tmp, "a.img")
     p = subprocess.Popen([TIDEMARK, "restore", repo.path, "--rate", "200k", "--disk", "a", target],
                          stderr=subprocess.PIPE, text=True)
-    wait_until(lambda: os.path.exists(target), "the target")
+    wait_until(lambda: os.path.exists(target + ".partial"), "the target")
     p.send_signal(signal.SIGINT)
     err = p.communicate(timeout=PATIENCE)[1]
     equal(p.returncode, 130, err)
     matches(err, r"interrupted: '.*a\.img' was removed again\n$")
-    equal(os.path.exists(target), False)
+    equal(os.listdir(tmp), ["repo"])
+
+
+@test(needs=NEEDS)
+def killed(tmp):
+    "kill -9: nothing has the target's name; the next run replaces what is left, but not a running restore's"
+    repo = make(tmp)
+    for name in "a.img", "a.qcow2":
+        target = os.path.join(tmp, name)
+        p = subprocess.Popen([TIDEMARK, "restore", repo.path, "--rate", "200k", "--disk", "a", target])
+        wait_until(lambda: os.path.exists(target + ".partial") and os.path.getsize(target + ".partial"), "the target")
+        refused(repo, "in use by another restore: '.*' was not made", "--disk", "a", target)
+        p.kill()
+        p.wait()
+        equal((os.path.exists(target), os.path.exists(target + ".partial")), (False, True))
+        restore(repo, "--disk", "a", target)
+        is_point(target, repo, "p2", "a")
+        equal(os.path.exists(target + ".partial"), False)
+    os.mkdir(os.path.join(tmp, "b.partial"))
+    refused(repo, "b.partial", "--disk", "b", os.path.join(tmp, "b"))
 
 
 main()
