@@ -6,6 +6,8 @@
 #include "util/extent.h"
 #include "util/json.h"
 #include <stdatomic.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 /* Bits of x-tidemark:backup:NAME. */
 enum { BACKUP_DIRTY = 1, BACKUP_ZERO = 2 };
@@ -29,6 +31,7 @@ struct TcDiskRun {
     TcNewDisk *into;
     char *what; /* for messages */
     atomic_bool cancelled;
+    int stop_fd; /* readable when cancelled */
     atomic_uint_fast64_t mapped;
     _Atomic(TcTransfer *) transfer;
     uint64_t planned;
@@ -39,6 +42,7 @@ TcDiskRun *tc_disk_run_new(TcBackupDisk *disk, TcProgress *progress)
     TcDiskRun *run = g_new0(TcDiskRun, 1);
 
     run->disk = disk;
+    run->stop_fd = eventfd(0, EFD_CLOEXEC); /* without one, a server that hangs is waited for */
     run->part = tc_progress_part(progress, disk->name);
     return run;
 }
@@ -71,6 +75,8 @@ static bool connect_as(TcDiskRun *run, Asking asking, GError **error)
     run->asking = asking;
     g_clear_pointer(&run->nbd, tc_source_free);
     run->nbd = tc_source_open(run->disk->uri, contexts[asking], error);
+    if (run->nbd)
+        tc_source_set_stop(run->nbd, run->stop_fd);
     if (!run->nbd || asking == ASK_ALLOCATION || asking == ASK_OWN)
         return run->nbd != NULL;
     return tc_source_require(run->nbd, asking == ASK_BOTH, dirty, error);
@@ -201,6 +207,7 @@ void tc_disk_run_cancel(TcDiskRun *run)
     TcTransfer *transfer;
 
     atomic_store(&run->cancelled, true);
+    eventfd_write(run->stop_fd, 1);
     transfer = atomic_load(&run->transfer);
     if (transfer)
         tc_transfer_cancel(transfer);
@@ -242,6 +249,8 @@ void tc_disk_run_free(TcDiskRun *run)
     tc_plan_free(run->plan);
     tc_runs_free(run->runs);
     tc_source_free(run->nbd);
+    if (run->stop_fd >= 0)
+        close(run->stop_fd);
     tc_decision_clear(&run->decision);
     g_free(run->what);
     g_free(run);

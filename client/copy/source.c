@@ -6,6 +6,7 @@
 #include "util/range.h"
 #include "util/secret.h"
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 
 /* The most that 32 bits hold and that is a multiple of any block size that a server may ask for. */
@@ -28,6 +29,7 @@ struct TcSource {
     struct nbd_handle *nbd;
     char *uri;
     uint64_t size;
+    int stop_fd;
     unsigned contexts;
     char *names[TC_CONTEXTS_MAX];
     bool has[TC_CONTEXTS_MAX];
@@ -130,6 +132,7 @@ TcSource *tc_source_open(const char *uri, const char *const *contexts, GError **
     int64_t size;
 
     source->uri = g_strdup(uri);
+    source->stop_fd = -1;
     source->nbd = connect_uri(uri, error);
     if (!source->nbd)
         return NULL;
@@ -201,6 +204,11 @@ struct nbd_handle *tc_source_another(const TcSource *source, int timeout_ms)
 struct nbd_handle *tc_source_handle(TcSource *source)
 {
     return source->nbd;
+}
+
+void tc_source_set_stop(TcSource *source, int fd)
+{
+    source->stop_fd = fd;
 }
 
 const char *tc_source_uri(const TcSource *source)
@@ -367,22 +375,59 @@ static bool merge_answers(TcSource *source, uint64_t length, Pending *pending, G
     return true;
 }
 
+/* Waits until the server or the caller wants something; false: it is the caller, to stop. */
+static bool turn(TcSource *source)
+{
+    unsigned direction = nbd_aio_get_direction(source->nbd);
+    struct pollfd fds[] = { { .fd = nbd_aio_get_fd(source->nbd) },
+                            { .fd = source->stop_fd, .events = POLLIN } };
+
+    if (direction & LIBNBD_AIO_DIRECTION_READ)
+        fds[0].events |= POLLIN;
+    if (direction & LIBNBD_AIO_DIRECTION_WRITE)
+        fds[0].events |= POLLOUT;
+    if (poll(fds, G_N_ELEMENTS(fds), -1) < 0)
+        return true;
+    if (fds[1].revents)
+        return false;
+    /* what they fail with is the command's failure, too */
+    if (direction & LIBNBD_AIO_DIRECTION_READ && fds[0].revents & (POLLIN | POLLHUP | POLLERR))
+        nbd_aio_notify_read(source->nbd);
+    else if (direction & LIBNBD_AIO_DIRECTION_WRITE && fds[0].revents & (POLLOUT | POLLERR))
+        nbd_aio_notify_write(source->nbd);
+    return true;
+}
+
+/* As nbd_block_status(), but for the caller's wish to stop. */
+static bool block_status(TcSource *source, uint64_t offset, uint64_t length, GError **error)
+{
+    nbd_extent_callback callback = { .callback = collect_extents, .user_data = source };
+    int64_t cookie =
+        nbd_aio_block_status(source->nbd, length, offset, callback, NBD_NULL_COMPLETION, 0);
+    int done = cookie == -1 ? -1 : 0;
+    g_autofree char *why = NULL;
+
+    while (!done && !(done = nbd_aio_command_completed(source->nbd, (uint64_t)cookie)))
+        if (!turn(source))
+            return tm_error_set(error, "interrupted");
+    if (done == 1)
+        return true;
+    why = tc_nbd_error();
+    return tm_error_set(error, "%s: block status at offset %" PRIu64 ": %s", source->uri, offset,
+                        why);
+}
+
 /* Asks for the status at @offset; *length is how far all contexts reached. */
 static bool ask_status(TcSource *source, uint64_t offset, uint64_t *length, GError **error)
 {
-    nbd_extent_callback callback = { .callback = collect_extents, .user_data = source };
     uint64_t covered = tm_min(source->size - offset, STATUS_LENGTH);
 
     for (unsigned i = 0; i < source->contexts; i++) {
         g_array_set_size(source->answers[i].entries, 0);
         source->answers[i].covered = 0;
     }
-    if (nbd_block_status(source->nbd, covered, offset, callback, 0) == -1) {
-        g_autofree char *why = tc_nbd_error();
-
-        return tm_error_set(error, "%s: block status at offset %" PRIu64 ": %s", source->uri,
-                            offset, why);
-    }
+    if (!block_status(source, offset, covered, error))
+        return false;
     for (unsigned i = 0; i < source->contexts; i++)
         if (source->has[i])
             covered = tm_min(covered, source->answers[i].covered);

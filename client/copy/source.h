@@ -48,6 +48,10 @@ typedef struct TcExportEntry {
 /* The exports that the server lists: TcExportEntry *, returned. */
 GPtrArray *tc_source_list_exports(const char *uri, GError **error);
 
+/* Once @fd is readable, a walk ends, with an error, though the server does not answer; -1: none.
+ * Borrowed. */
+void tc_source_set_stop(TcSource *source, int fd);
+
 /* Takes one run of the disk: @values by context, 0 for one that was not negotiated. Returns false
  * with @error set to stop. */
 typedef bool (*TcWalkFn)(void *opaque, uint64_t offset, uint64_t length, const uint32_t *values,

@@ -543,6 +543,40 @@ def signals_while_it_waits(tmp):
 
 
 @test
+def signals_while_a_server_hangs(tmp):
+    "Ctrl-C while an NBD server does not answer for its block status: the first one ends the run"
+    kit = Kit(tmp, "disk0")
+    asked, listener = threading.Event(), socket.socket(socket.AF_UNIX)
+    listener.bind(os.path.join(tmp, "deaf"))
+    listener.listen(8)
+
+    def pump(source, sink):
+        while data := source.recv(1 << 16):
+            if data.startswith(b"\x25\x60\x95\x13\0\0\0\x07"):
+                asked.set()
+            else:
+                sink.sendall(data)
+        sink.close()
+
+    def serve():
+        while True:
+            c, _ = listener.accept()
+            server = socket.socket(socket.AF_UNIX)
+            server.connect(kit.d.nbd_path)
+            for ends in (c, server), (server, c):
+                threading.Thread(target=pump, args=ends, daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    p = subprocess.Popen([TIDEMARK, "backup", "x=nbd+unix:///disk0?socket=" + os.path.join(tmp, "deaf"), kit.repo],
+                         stderr=subprocess.PIPE, text=True)
+    equal(asked.wait(PATIENCE), True)
+    p.send_signal(signal.SIGTERM)
+    matches(p.communicate(timeout=PATIENCE)[1], "interrupted")
+    equal((p.returncode, kit.points()), (143, []))
+    kit.d.stop()
+
+
+@test
 def guests_thaw_whatever_happens(tmp):
     "a daemon that hangs in the instant; the client, or the process that keeps it frozen, is killed: the guest thaws"
     kit = Kit(tmp, "disk0")
