@@ -3,7 +3,11 @@
 /* client/repository/error.c: see the header. */
 #include "client/repository/error.h"
 
-G_DEFINE_QUARK(tidemark - repository - error, tc_repo_error)
+/* Any thread: G_DEFINE_QUARK() would keep it in a variable that has no lock. */
+GQuark tc_repo_error_quark(void)
+{
+    return g_quark_from_static_string("tidemark-repository");
+}
 
 bool tc_repo_error_set(GError **error, TcRepoError code, const char *format, ...)
 {
