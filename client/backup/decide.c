@@ -3,6 +3,7 @@
 /* client/backup/decide.c: see decide.h. */
 #include "client/backup/decide.h"
 #include "client/json.h"
+#include "client/repository/last.h"
 #include "client/repository/verified.h"
 #include <string.h>
 #include <unistd.h>
@@ -134,7 +135,28 @@ static const TcManifest *find_parent(const TcRepository *repo, const TcBackupSou
     return NULL;
 }
 
-/* Where the bitmap is somebody else's, it is about the newest point. */
+/* Why it is not known that the source of @disk was last backed up as @newest. Returned. */
+static char *last_trouble(const TcRepository *repo, const TcManifest *newest,
+                          const TcBackupDisk *disk)
+{
+    const GPtrArray *damaged = tc_repo_damaged(repo);
+    json_object *source = tc_manifest_disk(newest, disk->name)->source;
+    g_autofree char *last = tc_repo_last(repo, disk->name);
+
+    if (damaged->len)
+        return g_strdup_printf("point '%s' is damaged, and may be the last one of this disk",
+                               ((TcDamaged *)damaged->pdata[0])->point);
+    if (g_strcmp0(last, newest->id))
+        return g_strdup_printf("point '%s' is not known to be that of its last backup",
+                               newest->point);
+    if (g_strcmp0(tc_json_string(source, "type"), "nbd") ||
+        g_strcmp0(tc_json_string(source, "uri"), disk->word))
+        return g_strdup_printf("point '%s' is not of '%s'", newest->point, disk->word);
+    return NULL;
+}
+
+/* Where the bitmap is somebody else's, it is about the last backup, which has to be the newest
+ * point. */
 static const TcManifest *find_foreign(const TcRepository *repo, TcBackupDisk *disk, char **why)
 {
     const TcManifest *newest = tc_repo_newest(repo, disk->name);
@@ -142,7 +164,9 @@ static const TcManifest *find_foreign(const TcRepository *repo, TcBackupDisk *di
 
     *why = !bitmap       ? g_strdup("there is no bitmap (--bitmap)")
            : bitmap->why ? g_strdup(bitmap->why)
-                         : parent_trouble(repo, newest, disk);
+                         : last_trouble(repo, newest, disk);
+    if (!*why)
+        *why = parent_trouble(repo, newest, disk);
     disk->from = *why ? NULL : g_strdup(bitmap->name);
     return *why ? NULL : newest;
 }

@@ -140,6 +140,8 @@ static json_object *manifest_json(const TcManifest *m)
     tm_json_add_string(o, "id", m->id);
     tm_json_add_uint(o, "instant", m->instant);
     tm_json_add_string(o, "time", time ? time : "");
+    if (m->order != m->instant)
+        tm_json_add_uint(o, "order", m->order);
     tm_json_add_string(o, "tool", m->tool);
     for (guint i = 0; i < sorted->len; i++)
         json_object_array_add(disks, disk_json(sorted->pdata[i]));
@@ -339,6 +341,10 @@ static bool read_point(const Reading *r, json_object *o, const char *point, TcMa
         return ok ? bad(r, "id", "a UUID") : false;
     m->id = g_strdup(id);
     if (!number(r, o, "instant", TM_SIZE_MAX, &m->instant))
+        return false;
+    m->order = m->instant;
+    if (json_object_object_get_ex(o, "order", NULL) &&
+        !number(r, o, "order", TM_SIZE_MAX, &m->order))
         return false;
     time = time_text(m->instant);
     if (!time || !is(r, o, "time", time))

@@ -31,6 +31,7 @@ typedef struct TcManifest {
     char *point;      /* its name, that of its directory */
     char *id;         /* a UUID */
     uint64_t instant; /* ns since 1970, UTC: the disks are as they were then */
+    uint64_t order;   /* later points have greater ones, also if the clock was set back */
     char *tool;       /* "tidemark 0.1" */
     GPtrArray *disks; /* TcPointDisk, by name */
 } TcManifest;

@@ -6,6 +6,7 @@
  * lock held: as many at once as there are callers. */
 #include "client/repository/new_point.h"
 #include "client/repository/images.h"
+#include "client/repository/last.h"
 #include "client/repository/repository_internal.h"
 #include "util/file.h"
 #include "util/range.h"
@@ -34,6 +35,7 @@ struct TcNewPoint {
     char *path;
     bool made; /* the directory */
     bool open; /* image is */
+    bool copy; /* of a point of another repository */
     TcImage image;
     GPtrArray *disks; /* TcNewDisk */
 };
@@ -92,6 +94,8 @@ void tc_new_point_like(TcNewPoint *point, const TcManifest *manifest)
 {
     g_free(point->manifest->id);
     g_free(point->manifest->tool);
+    point->copy = true;
+    point->manifest->order = manifest->order;
     point->manifest->id = g_strdup(manifest->id);
     point->manifest->tool = g_strdup(manifest->tool);
 }
@@ -380,6 +384,15 @@ static bool make_durable(TcNewPoint *p, GError **error)
            tc_repo_sync_name(p->repo->sys, p->path, error);
 }
 
+/* After all that are there, whatever the clock says. */
+static uint64_t next_order(const TcRepository *repo, uint64_t instant)
+{
+    const TcManifest *newest =
+        repo->points->len ? repo->points->pdata[repo->points->len - 1] : NULL;
+
+    return newest && newest->order >= instant ? newest->order + 1 : instant;
+}
+
 bool tc_new_point_commit(TcNewPoint *p, uint64_t instant, GError **error)
 {
     g_autofree char *path = g_build_filename(p->path, TC_MANIFEST_NAME, NULL);
@@ -391,13 +404,21 @@ bool tc_new_point_commit(TcNewPoint *p, uint64_t instant, GError **error)
     if (!make_durable(p, error))
         return false;
     p->manifest->instant = instant;
+    if (!p->copy) {
+        p->manifest->order = next_order(p->repo, instant);
+        if (!tc_repo_announce_last(p->repo, p->manifest, error))
+            return false;
+    }
     text = tc_manifest_text(p->manifest);
     if (!tc_repo_write_file(p->repo->sys, path, text, error)) {
+        tc_repo_settle_last(p->repo);
         p->repo->sys->rename(path, partial); /* if it is there: nobody may take it for durable */
         return false;
     }
     tc_repo_add_point(p->repo, g_steal_pointer(&p->manifest));
     p->made = false;
+    if (!p->copy)
+        tc_repo_settle_last(p->repo);
     return true;
 }
 

@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/repository/open.c: repositories are made, opened and brought in order. */
 #include "client/json.h"
+#include "client/repository/last.h"
 #include "client/repository/merge.h"
 #include "client/repository/repository_internal.h"
 #include "util/json.h"
@@ -157,8 +158,10 @@ static bool recover(TcRepository *repo, GError **error)
 {
     if (!complete_merge(repo, error))
         return false;
-    if (repo->use == TC_REPO_ADD || repo->use == TC_REPO_CHANGE)
+    if (repo->use == TC_REPO_ADD || repo->use == TC_REPO_CHANGE) {
+        tc_repo_settle_last(repo);
         remove_debris(repo);
+    }
     return true;
 }
 

@@ -223,18 +223,18 @@ GPtrArray *tc_repo_chain(const TcRepository *repo, const TcManifest *point, cons
 /* ---- changing */
 
 /* The oldest first. */
-static int by_instant(gconstpointer a, gconstpointer b)
+static int by_order(gconstpointer a, gconstpointer b)
 {
     const TcManifest *const *x = a, *const *y = b;
 
-    if ((*x)->instant != (*y)->instant)
-        return (*x)->instant < (*y)->instant ? -1 : 1;
+    if ((*x)->order != (*y)->order)
+        return (*x)->order < (*y)->order ? -1 : 1;
     return strcmp((*x)->point, (*y)->point);
 }
 
 void tc_repo_sort(TcRepository *repo)
 {
-    g_ptr_array_sort(repo->points, by_instant);
+    g_ptr_array_sort(repo->points, by_order);
 }
 
 void tc_repo_add_point(TcRepository *repo, TcManifest *manifest)

@@ -50,7 +50,7 @@ const TmSys *tc_repo_sys(const TcRepository *repo);
 /* Whether somebody adds, changes or removes points just now. */
 bool tc_repo_is_written(const TcRepository *repo);
 
-/* TcManifest, borrowed, the oldest instant first. */
+/* TcManifest, borrowed, the oldest first: in their order, which is not always that of instants. */
 const GPtrArray *tc_repo_points(const TcRepository *repo);
 /* By name; or "latest"; or the newest that is not after a time ("2026-11-28", "2026-11-28 13:00",
  * local, or RFC 3339): the end of the day, minute or second that it names. Borrowed; the error

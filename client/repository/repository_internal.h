@@ -8,6 +8,7 @@
 
 #define TC_REPO_FILE     "tidemark-repository.json"
 #define TC_REPO_LOCK     "lock"
+#define TC_REPO_LAST     "last.json"
 #define TC_REPO_MERGE    "merge.json"
 #define TC_REPO_PARTIAL  ".partial" /* of a file that is to be renamed to its name */
 #define TC_REPO_VERIFIED "verified.json"

@@ -88,8 +88,14 @@ static void take_point(TcRepository *repo, const char *point)
 
 static void take(TcRepository *repo, const char *name)
 {
-    static const char *const ours[] = { TC_REPO_FILE,  TC_REPO_FILE TC_REPO_PARTIAL,  TC_REPO_LOCK,
-                                        TC_REPO_MERGE, TC_REPO_MERGE TC_REPO_PARTIAL, NULL };
+    static const char *const ours[] = { TC_REPO_FILE,
+                                        TC_REPO_FILE TC_REPO_PARTIAL,
+                                        TC_REPO_LOCK,
+                                        TC_REPO_MERGE,
+                                        TC_REPO_MERGE TC_REPO_PARTIAL,
+                                        TC_REPO_LAST,
+                                        TC_REPO_LAST TC_REPO_PARTIAL,
+                                        NULL };
     g_autofree char *path = g_build_filename(repo->path, name, NULL);
 
     if (tc_repo_check_kind(path, S_IFDIR, NULL) && tc_point_check_name("point", name, NULL))

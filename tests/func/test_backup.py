@@ -684,10 +684,10 @@ def fleecing_exports_with_a_bitmap(tmp):
     path = image(os.path.join(tmp, "disk0.img"), SIZE, [(MIB, pattern(1, 2 * MIB))])
     repo, scratch = os.path.join(tmp, "repo"), image(os.path.join(tmp, "scratch"), SIZE)
     with Daemon(tmp, "--blockdev", "driver=file,node-name=disk0,filename=" + path, binary=QSD) as d:
-        d.qmp("block-export-add", type="nbd", id="e", node_name="disk0", name="disk0", writable=True)
-        run(TIDEMARK, "backup", d.uri(), repo, "--name=p0")
+        d.qmp("block-export-add", type="nbd", id="e", node_name="disk0", name="f", writable=True)
+        run(TIDEMARK, "backup", "disk0=" + d.uri("f"), repo, "--name=p0")
         d.qmp("block-dirty-bitmap-add", node="disk0", name="b")
-        h = d.nbd()
+        h = d.nbd("f")
         h.pwrite(pattern(2, 200000), 5 * MIB)
         h.zero(131072, MIB)
         content = h.pread(SIZE, 0)
