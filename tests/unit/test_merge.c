@@ -34,6 +34,7 @@ typedef struct Point {
 } Point;
 
 static char *dir, *path, *original; /* a directory of the test, the repository, and a copy of it */
+static GPtrArray *texts;            /* what the disks have: char * */
 static Point *points;               /* those that the repository has, or had */
 static size_t n_points;
 
@@ -55,6 +56,7 @@ static void make_dir(void)
     ck_assert_ptr_nonnull(dir);
     path = g_build_filename(dir, "repo", NULL);
     original = g_build_filename(dir, "original", NULL);
+    texts = g_ptr_array_new_with_free_func(g_free);
 }
 
 static void remove_dir(void)
@@ -63,6 +65,7 @@ static void remove_dir(void)
     g_free(dir);
     g_free(path);
     g_free(original);
+    g_ptr_array_unref(texts);
 }
 
 /* ---- making points */
@@ -139,6 +142,7 @@ static void see(Disk *d)
     const Disk *parent = d->parent ? find_disk(d->parent, d->name) : NULL;
 
     d->seen = g_strdup(d->blocks);
+    g_ptr_array_add(texts, d->seen);
     for (char *c = d->seen; *c; c++)
         *c = *c == 'z' ? '0' : *c != '.' ? *c : parent ? parent->seen[c - d->seen] : '0';
 }
@@ -843,7 +847,7 @@ int main(void)
     int failed;
 
     tcase_add_checked_fixture(tests, make_dir, remove_dir);
-    tcase_set_timeout(tests, 120);
+    tcase_set_timeout(tests, 600);
     tcase_add_test(tests, a_point_in_the_middle_is_merged_with_its_child);
     tcase_add_test(tests, the_oldest_point_makes_its_child_a_full);
     tcase_add_test(tests, the_newest_point_goes_without_a_merge);
