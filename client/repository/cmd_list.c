@@ -90,7 +90,7 @@ static void print_chains(const TcRepository *repo, const TcManifest *root, const
     while (left->len && limit--) {
         Line at = g_array_index(left, Line, left->len - 1);
         const TcPointDisk *d = tc_manifest_disk(at.point, disk);
-        g_autoptr(GPtrArray) children = tc_repo_children(repo, at.point->point, disk);
+        g_autoptr(GPtrArray) children = tc_repo_children(repo, at.point, disk);
         g_autofree char *time = tc_repo_time_text(at.point->instant);
         g_autofree char *stored = occupied_text(repo, at.point->point, d);
         g_autofree char *name = g_strdup_printf("%*s%s%s", (int)(2 * at.depth), "",
@@ -109,6 +109,14 @@ static void print_chains(const TcRepository *repo, const TcManifest *root, const
     }
 }
 
+/* On a point that is there. */
+static bool stands(const TcRepository *repo, const TcPointDisk *disk)
+{
+    const TcManifest *parent = disk->parent ? tc_repo_point(repo, disk->parent) : NULL;
+
+    return parent && tc_point_disk_stands_on(disk, parent);
+}
+
 static void print_tree(const TcRepository *repo)
 {
     g_autoptr(GPtrArray) names = disk_names(repo);
@@ -120,7 +128,7 @@ static void print_tree(const TcRepository *repo)
         for (guint k = 0; k < points->len; k++) {
             const TcPointDisk *d = tc_manifest_disk(points->pdata[k], names->pdata[i]);
 
-            if (d && (!d->parent || !tc_repo_point(repo, d->parent)))
+            if (d && !stands(repo, d))
                 print_chains(repo, points->pdata[k], names->pdata[i], table);
         }
         if (i)

@@ -75,6 +75,8 @@ static bool add_parents(Plan *plan, TcCopyPoint *c, unsigned depth, GError **err
         const TcManifest *parent = d->parent ? tc_repo_point(plan->from, d->parent) : NULL;
 
         c->bytes += d->stored;
+        if (parent && !tc_point_disk_stands_on(d, parent))
+            parent = NULL;
         if (d->parent && (!parent || depth == DEPTH_MAX)) {
             g_free(c->failure);
             c->failure = g_strdup_printf("it stands on point '%s', which can't be used", d->parent);

@@ -56,10 +56,17 @@ void tc_point_disk_free(TcPointDisk *d)
         return;
     g_free(d->name);
     g_free(d->parent);
+    g_free(d->parent_id);
     g_free(d->why);
     g_free(d->compression);
     json_object_put(d->source);
     g_free(d);
+}
+
+bool tc_point_disk_stands_on(const TcPointDisk *d, const TcManifest *point)
+{
+    return d->parent && !strcmp(d->parent, point->point) &&
+           (!d->parent_id || !strcmp(d->parent_id, point->id));
 }
 
 TcPointDisk *tc_manifest_disk(const TcManifest *m, const char *name)
@@ -107,6 +114,8 @@ static json_object *disk_json(const TcPointDisk *d)
     tm_json_add_string(o, "hashes", hashes);
     if (d->parent)
         tm_json_add_string(o, "parent", d->parent);
+    if (d->parent_id)
+        tm_json_add_string(o, "parent-id", d->parent_id);
     if (d->why)
         tm_json_add_string(o, "reason", d->why);
     if (d->compression)
@@ -257,9 +266,15 @@ static bool name_of(const Reading *r, json_object *o, const char *member, const 
 
 static bool read_kind(const Reading *r, json_object *o, const char *point, TcPointDisk *d)
 {
-    if (!name_of(r, o, "parent", "the name of a point", true, &d->parent) ||
+    bool ok = true;
+    const char *id = text(r, o, "parent-id", true, &ok);
+
+    if (!ok || !name_of(r, o, "parent", "the name of a point", true, &d->parent) ||
         !is(r, o, "kind", d->parent ? "incremental" : "full"))
         return false;
+    if (id && (!d->parent || !g_uuid_string_is_valid(id)))
+        return bad(r, "parent-id", "the UUID of a parent");
+    d->parent_id = g_strdup(id);
     return !d->parent || strcmp(d->parent, point) || bad(r, "parent", "another point");
 }
 

@@ -19,6 +19,7 @@ typedef struct TcPointDisk {
     char *name;          /* "disk0" */
     uint64_t size;       /* bytes; at most TM_SIZE_MAX, not always a multiple of a block */
     char *parent;        /* the point that it stands on; NULL: it is a full */
+    char *parent_id;     /* that point's id; NULL: nobody knows */
     char *why;           /* the reason for a full, NULL: none is known */
     char *compression;   /* "zlib", "zstd", or NULL */
     uint64_t stored;     /* bytes of blocks with data in its file, before they are compressed */
@@ -41,6 +42,8 @@ void tc_manifest_free(TcManifest *manifest);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(TcManifest, tc_manifest_free)
 TcPointDisk *tc_point_disk_new(const char *name, uint64_t size);
 void tc_point_disk_free(TcPointDisk *disk);
+/* Whether it is @point that the disk stands on, and no other one with that name. */
+bool tc_point_disk_stands_on(const TcPointDisk *disk, const TcManifest *point);
 /* Borrowed; NULL: there is none. */
 TcPointDisk *tc_manifest_disk(const TcManifest *manifest, const char *name);
 

@@ -341,7 +341,7 @@ static bool find_disks(Merge *m, const TcManifest *point, GError **error)
 {
     for (guint i = 0; i < point->disks->len; i++) {
         const TcPointDisk *disk = point->disks->pdata[i];
-        g_autoptr(GPtrArray) list = tc_repo_children(m->repo, m->point, disk->name);
+        g_autoptr(GPtrArray) list = tc_repo_children(m->repo, point, disk->name);
         const TcManifest *c = list->len ? list->pdata[0] : NULL;
         g_autofree char *why = NULL;
 

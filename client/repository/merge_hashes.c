@@ -89,8 +89,10 @@ bool tc_merge_write_hashes(const TcRepository *repo, const TcManifest *point,
     if (!hashes || !tc_hashes_finish(hashes, entry->tree, error))
         return false;
     g_free(entry->parent);
+    g_free(entry->parent_id);
     g_free(entry->compression);
     entry->parent = g_strdup(below->parent);
+    entry->parent_id = g_strdup(below->parent_id);
     entry->compression = compression(below, tc_manifest_disk(child, disk));
     entry->stored = tc_merge_layer_bytes(merged, TC_RUN_DATA);
     entry->zero = tc_merge_layer_bytes(merged, TC_RUN_ZERO);

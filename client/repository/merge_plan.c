@@ -9,8 +9,8 @@
 typedef struct Disk {
     const TcManifest *point;
     const TcPointDisk *entry;
-    const char *parent;  /* borrowed from an entry */
-    TcMergeLayer *layer; /* NULL: its file of hashes was not read */
+    const TcPointDisk *stands; /* the entry that says what it stands on by now */
+    TcMergeLayer *layer;       /* NULL: its file of hashes was not read */
 } Disk;
 
 struct TcMergePlan {
@@ -41,7 +41,7 @@ TcMergePlan *tc_merge_plan(TcRepository *repo)
 
             d->point = m;
             d->entry = m->disks->pdata[j];
-            d->parent = d->entry->parent;
+            d->stands = d->entry;
             g_ptr_array_add(plan->disks, d);
         }
     }
@@ -65,7 +65,7 @@ static Disk *child_of(const TcMergePlan *plan, const Disk *disk, const Disk **ot
     for (guint i = 0; i < plan->disks->len; i++) {
         Disk *d = plan->disks->pdata[i];
 
-        if (g_strcmp0(d->parent, disk->point->point) != 0 ||
+        if (!tc_point_disk_stands_on(d->stands, disk->point) ||
             strcmp(d->entry->name, disk->entry->name) != 0)
             continue;
         if (child)
@@ -105,7 +105,7 @@ static bool remove_disk(const TcMergePlan *plan, Disk *disk, TcMergeCost *cost, 
     tc_merge_layers_cost(child->layer, disk->layer, merged, cost);
     tc_merge_layer_free(child->layer);
     child->layer = merged;
-    child->parent = disk->parent;
+    child->stands = disk->stands;
     return true;
 }
 

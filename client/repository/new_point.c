@@ -350,6 +350,8 @@ TcNewDisk *tc_new_point_add(TcNewPoint *p, TcPointDisk *entry, TcRuns *runs, GEr
         tc_runs_free(runs);
         return NULL;
     }
+    g_free(entry->parent_id);
+    entry->parent_id = entry->parent ? g_strdup(tc_repo_point(p->repo, entry->parent)->id) : NULL;
     entry->stored = entry->zero = 0;
     g_ptr_array_add(p->manifest->disks, entry);
     return begin_zeroes(d, error) ? d : NULL;

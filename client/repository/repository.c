@@ -147,14 +147,14 @@ TcManifest *tc_repo_newest(const TcRepository *repo, const char *name)
     return NULL;
 }
 
-GPtrArray *tc_repo_children(const TcRepository *repo, const char *point, const char *name)
+GPtrArray *tc_repo_children(const TcRepository *repo, const TcManifest *point, const char *name)
 {
     GPtrArray *children = g_ptr_array_new();
 
     for (guint i = 0; i < repo->points->len; i++) {
         TcPointDisk *d = tc_manifest_disk(repo->points->pdata[i], name);
 
-        if (d && !g_strcmp0(d->parent, point))
+        if (d && tc_point_disk_stands_on(d, point))
             g_ptr_array_add(children, repo->points->pdata[i]);
     }
     return children;
@@ -193,6 +193,11 @@ static TcManifest *step(const TcRepository *repo, const GPtrArray *chain, const 
         tc_repo_error_set(error, TC_REPO_ERROR_DAMAGED,
                           "the chain of disk '%s' of point '%s' is %s", disk->name, top,
                           in_chain(chain, m) ? "a circle" : "too long");
+    else if (!tc_point_disk_stands_on(disk, m))
+        tc_repo_error_set(error, TC_REPO_ERROR_DAMAGED,
+                          "disk '%s' of point '%s' stands on another point '%s' than the one that "
+                          "is there: its id was %s, not %s",
+                          disk->name, top, m->point, disk->parent_id, m->id);
     else
         return m;
     return NULL;

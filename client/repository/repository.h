@@ -61,7 +61,7 @@ TcManifest *tc_repo_point(const TcRepository *repo, const char *name);
 /* The newest point that has disk @name, or NULL: none. */
 TcManifest *tc_repo_newest(const TcRepository *repo, const char *name);
 /* The points whose disk @name stands on @point: TcManifest, returned. */
-GPtrArray *tc_repo_children(const TcRepository *repo, const char *point, const char *name);
+GPtrArray *tc_repo_children(const TcRepository *repo, const TcManifest *point, const char *name);
 /* What @disk of @point stands on: TcManifest, itself first and a full last, each with the disk in
  * the same size; returned. TC_REPO_ERROR_DAMAGED: it is not so. */
 GPtrArray *tc_repo_chain(const TcRepository *repo, const TcManifest *point, const char *disk,

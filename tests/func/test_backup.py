@@ -202,6 +202,7 @@ def chains_end_with_a_full(tmp):
         last.update(point="p%d" % i, instant=last["instant"] + 1)
         last["time"] = last["time"][:20] + "%09dZ" % (last["instant"] % 10**9)
         last["disks"][0]["parent"] = "p%d" % (i - 1)
+        last["disks"][0].pop("parent-id", None)
         if i == 200:
             last["disks"][0]["source"]["checkpoint"] = checkpoint
         last.pop("sha256", None)

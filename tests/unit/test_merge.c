@@ -308,6 +308,7 @@ START_TEST(a_point_in_the_middle_is_merged_with_its_child)
     expect_clean();
     repo = repo_for(TC_REPO_READ);
     ck_assert_str_eq(entry_of(repo, "p2", "a")->parent, "p0");
+    ck_assert_str_eq(entry_of(repo, "p2", "a")->parent_id, tc_repo_point(repo, "p0")->id);
     ck_assert_uint_eq(entry_of(repo, "p2", "a")->stored, 4 * B - 700);
     ck_assert_uint_eq(entry_of(repo, "p2", "a")->zero, 3 * B);
 }
@@ -325,6 +326,7 @@ START_TEST(the_oldest_point_makes_its_child_a_full)
     expect_clean();
     repo = repo_for(TC_REPO_READ);
     ck_assert_ptr_null(entry_of(repo, "p2", "a")->parent);
+    ck_assert_ptr_null(entry_of(repo, "p2", "a")->parent_id);
     ck_assert_uint_eq(entry_of(repo, "p2", "a")->zero, 0);
 }
 END_TEST

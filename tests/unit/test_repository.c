@@ -3,6 +3,7 @@
 /* tests/unit/test_repository.c: a repository keeps what it was given: points are there whole or not
  * at all, wherever writing them is cut; what differs from its hashes is found and named; nothing
  * that a file says is believed unchecked. */
+#include "client/repository/merge.h"
 #include "client/repository/new_point.h"
 #include "client/repository/point_reader.h"
 #include "client/repository/repository.h"
@@ -226,6 +227,7 @@ static TcManifest *sample(void)
     memset(a->tree, 'a', 64);
     memset(b->tree, '0', 64);
     a->parent = g_strdup("p0");
+    a->parent_id = g_strdup("8a3e4c0e-4d5b-4c8e-9d6e-1f2a3b4c5d6e");
     a->compression = g_strdup("zstd");
     a->stored = 2 * B;
     a->zero = B;
@@ -328,6 +330,9 @@ START_TEST(impossible_manifests_are_refused)
         { "\"parent\": \"p0\"", "\"parent\": \"p1\"", "'parent'" },
         { "\"parent\": \"p0\"", "\"parent\": \"../p0\"", "'parent'" },
         { "\"parent\": \"p0\"", "\"parent\": null", "'parent'" },
+        { "\"parent-id\": \"8", "\"parent-id\": \"", "'parent-id'" },
+        { "\"reason\"", "\"parent-id\": \"8a3e4c0e-4d5b-4c8e-9d6e-1f2a3b4c5d6e\", \"reason\"",
+          "'parent-id'" },
         { "\"zstd\"", "\"lzma\"", "'compression'" },
         { "\"stored\": 0", "\"stored\": 8", "'stored'" },
         { "\"zero\": 65536", "\"zero\": 65537", "'zero'" },
@@ -718,6 +723,37 @@ START_TEST(chains_that_can_not_be_are_damaged)
 }
 END_TEST
 
+START_TEST(a_point_stands_on_no_other_of_that_name)
+{
+    g_autoptr(TcRepository) repo = NULL;
+    g_autoptr(GPtrArray) children = NULL;
+    g_autoptr(GError) error = NULL;
+    TcMergeCost cost = { 0 };
+    g_autofree char *kept = NULL;
+    g_autoptr(TcMergePlan) plan = NULL;
+
+    add("p0", NULL, "aa", 2 * B);
+    add("p1", "p0", "b.", 2 * B);
+    expect("p1", "ba", 2 * B);
+    repo = repo_for(TC_REPO_CHANGE);
+    ck_assert_str_eq(tc_manifest_disk(tc_repo_point(repo, "p1"), "disk0")->parent_id,
+                     tc_repo_point(repo, "p0")->id);
+    ck_assert(tc_repo_remove(repo, "p0", NULL));
+    tc_repo_close(g_steal_pointer(&repo));
+    add("p0", NULL, "cc", 2 * B);
+    repo = repo_for(TC_REPO_CHANGE);
+    ck_assert_ptr_null(tc_repo_chain(repo, tc_repo_point(repo, "p1"), "disk0", &error));
+    ck_assert(g_error_matches(error, TC_REPO_ERROR, TC_REPO_ERROR_DAMAGED));
+    ck_assert_ptr_nonnull(strstr(error->message, "another point 'p0'"));
+    /* Nor is it merged with it, which would hide that. */
+    plan = tc_merge_plan(repo);
+    ck_assert(tc_merge_plan_remove(plan, "p0", &cost, &kept, NULL));
+    ck_assert_uint_eq(cost.written, 0);
+    children = tc_repo_children(repo, tc_repo_point(repo, "p0"), "disk0");
+    ck_assert_uint_eq(children->len, 0);
+}
+END_TEST
+
 /* ---- the end of the program at any system call */
 
 static struct {
@@ -850,6 +886,7 @@ int main(void)
     tcase_add_test(tests, removed_points_are_gone);
     tcase_add_test(tests, directories_are_sorted_out);
     tcase_add_test(tests, chains_that_can_not_be_are_damaged);
+    tcase_add_test(tests, a_point_stands_on_no_other_of_that_name);
     tcase_add_test(tests, a_point_that_is_cut_is_there_whole_or_not_at_all);
     suite_add_tcase(suite, tests);
     runner = srunner_create(suite);
