@@ -110,8 +110,7 @@ static bool verify(void *opaque, GError **error)
 {
     Job *job = opaque;
 
-    (void)error;
-    return tc_verify_run(&job->verify);
+    return tc_verify_run(&job->verify, error);
 }
 
 static void tick(void *opaque)
@@ -284,6 +283,10 @@ static int run_job(Job *job)
     job->part = tc_progress_part(job->progress, "");
     if (!tc_work_run(&work, &signo, &error)) {
         tc_progress_clear(job->progress);
+        if (error) {
+            g_prefix_error(&error, "not all could be verified, and nothing was recorded: ");
+            return tc_fail(g_steal_pointer(&error));
+        }
         tm_log(TM_LOG_ERROR, "interrupted: nothing was recorded");
         return 128 + signo;
     }

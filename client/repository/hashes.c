@@ -79,7 +79,10 @@ static TcHashes *hashes_new(const TmSys *sys, const char *path, uint64_t size, i
     h->fd = sys->open(path, flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0600);
     if (h->fd >= 0)
         return g_steal_pointer(&h);
-    failed(h, -errno, error, flags & O_CREAT ? "create" : "open");
+    if (!(flags & O_CREAT) && (errno == ENOENT || errno == ELOOP))
+        damaged(h, error, errno == ENOENT ? "it is not there" : "it is not a regular file");
+    else
+        failed(h, -errno, error, flags & O_CREAT ? "create" : "open");
     return NULL;
 }
 

@@ -48,7 +48,8 @@ void tc_hash_text(const uint8_t hash[TC_HASH_SIZE], char hex[65]);
 /* Creates @path, which must not exist, with room for the hashes of @runs (taken on success). */
 TcHashes *tc_hashes_create(const TmSys *sys, const char *path, TcRuns *runs, uint64_t size,
                            GError **error);
-/* Opens it and checks it against @tree (hexadecimal) and @size. */
+/* Opens it and checks it against @tree (hexadecimal) and @size. What is wrong with it is
+ * TC_REPO_ERROR_DAMAGED. */
 TcHashes *tc_hashes_open(const TmSys *sys, const char *path, const char *tree, uint64_t size,
                          GError **error);
 const TcRuns *tc_hashes_runs(const TcHashes *hashes);

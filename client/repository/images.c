@@ -8,11 +8,15 @@
 #include "util/json.h"
 #include "util/range.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <glib/gstdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #define SECTOR     512u
 #define QCOW2_NODE "image"
+
+enum { DESCRIPTORS = 4 }; /* that an open image takes at most */
 
 uint64_t tc_repo_image_size(uint64_t size)
 {
@@ -142,10 +146,32 @@ static bool damaged(GError **error, const char *path, const char *what)
     return tc_repo_error_set(error, TC_REPO_ERROR_DAMAGED, "'%s' is damaged: %s", path, what);
 }
 
-/* An image that can't be opened as such is damaged; one that can't be read may not be. */
+/* Why a file can't be opened just now, whatever is in it: 0 or an errno value. */
+static int can_not_open(const char *path)
+{
+    int fds[DESCRIPTORS], errnum = 0;
+    size_t n = 0;
+
+    while (n < DESCRIPTORS && !errnum) {
+        fds[n] = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+        errnum = fds[n] < 0 ? errno : 0;
+        n += fds[n] >= 0;
+    }
+    while (n)
+        close(fds[--n]);
+    return errnum;
+}
+
+/* An image that can't be opened as such is damaged; one that can't be opened at all may not be. */
 static bool not_opened(const char *path, GError *why, GError **error)
 {
-    tc_repo_error_set(error, TC_REPO_ERROR_DAMAGED, "'%s' can't be used: %s", path, why->message);
+    int errnum = can_not_open(path);
+
+    if (errnum)
+        tm_error_set_errno(error, errnum, "Could not open '%s'", path);
+    else
+        tc_repo_error_set(error, TC_REPO_ERROR_DAMAGED, "'%s' can't be used: %s", path,
+                          why->message);
     g_error_free(why);
     return false;
 }

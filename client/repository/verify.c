@@ -69,12 +69,17 @@ void tc_verify_init(TcVerify *v, TcRepository *repo, const GPtrArray *points)
 void tc_verify_clear(TcVerify *v)
 {
     g_clear_pointer(&v->images, g_ptr_array_unref);
+    g_clear_error(&v->failure);
 }
 
-bool tc_verify_run(TcVerify *v)
+bool tc_verify_run(TcVerify *v, GError **error)
 {
-    for (guint i = 0; i < v->images->len && !v->stop; i++)
+    for (guint i = 0; i < v->images->len && !v->stop && !v->failure; i++)
         tc_verify_image(v, v->images->pdata[i]);
+    if (v->failure) {
+        g_propagate_error(error, g_steal_pointer(&v->failure));
+        return false;
+    }
     return !v->stop;
 }
 

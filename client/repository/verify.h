@@ -28,13 +28,15 @@ typedef struct TcVerify {
     uint64_t total;    /* bytes of blocks to be read */
     atomic_uint_fast64_t done;
     atomic_bool stop; /* any thread: set it to end early */
+    GError *failure;  /* why an image could not be judged: it says nothing of the image */
 } TcVerify;
 
 /* All images that these points (TcManifest) stand on. */
 void tc_verify_init(TcVerify *verify, TcRepository *repo, const GPtrArray *points);
 void tc_verify_clear(TcVerify *verify);
-/* Reads all of them. false: it was stopped. */
-bool tc_verify_run(TcVerify *verify);
+/* Reads all of them. false: it was stopped (no error then), or an image could not be judged, for
+ * want of memory, descriptors or permissions. */
+bool tc_verify_run(TcVerify *verify, GError **error);
 
 /* What is wrong with @point: lines for people (char *, returned). *whole: all data can be read as
  * they were. */

@@ -37,6 +37,15 @@ static void note(TcVerifyImage *image, const char *format, ...)
     va_end(ap);
 }
 
+/* Nobody knows what the image is like. Takes @error. */
+static void fail(TcVerify *verify, GError *error)
+{
+    if (verify->failure)
+        g_error_free(error);
+    else
+        verify->failure = error;
+}
+
 static void add_bad(Reading *r, uint64_t offset, uint64_t length)
 {
     TcRun run = { offset, length, TC_RUN_DATA };
@@ -77,7 +86,11 @@ static void check_tables(Reading *r)
     BlkNode *file;
 
     file = tc_image_begin(&image, &error) ? tc_image_add(&image, path, &options, &error) : NULL;
-    if (!file || !blk_image_check(file, NULL, NULL, &result, &error))
+    if (!file) {
+        fail(r->verify, g_steal_pointer(&error)); /* it was open just now */
+        return;
+    }
+    if (!blk_image_check(file, NULL, NULL, &result, &error))
         v->lost = v->lost ? v->lost : g_strdup(error->message); /* others can't open it either */
     else if (result.corruptions || result.check_errors)
         note(v, "its tables have %" PRIu64 " errors: 'tidemark image check' shows them",
@@ -243,7 +256,10 @@ void tc_verify_image(TcVerify *verify, TcVerifyImage *image)
 
     r.reader = tc_point_reader_open(verify->repo, image->point, image->disk->name, true, &error);
     if (!r.reader) {
-        image->lost = g_strdup(error->message);
+        if (g_error_matches(error, TC_REPO_ERROR, TC_REPO_ERROR_DAMAGED))
+            image->lost = g_strdup(error->message);
+        else
+            fail(verify, g_steal_pointer(&error));
         return;
     }
     pthread_mutex_init(&r.lock, NULL);

@@ -210,6 +210,19 @@ def no_link_in_a_repository_is_followed(tmp):
 
 
 @test
+def what_can_not_be_opened_is_not_damaged(tmp):
+    "too few descriptors: status 1, and nothing is recorded"
+    repo = make(tmp)
+    for n in range(6, 24):
+        done = run("sh", "-c", "ulimit -n %d; exec %s verify %s" % (n, TIDEMARK, repo), check=False)
+        equal(done.returncode in (0, 1), True, "%d: %s %s" % (n, done.stdout, done.stderr))
+        equal("DAMAGED" in done.stdout, False, done.stdout)
+        if done.returncode:
+            equal(os.path.exists(os.path.join(repo, "p0", "verified.json")), False)
+    equal(done.returncode, 0, done.stderr)
+
+
+@test
 def a_file_of_hashes_that_is_damaged_is_no_proof(tmp):
     "any byte of it"
     repo = make(tmp)
