@@ -199,9 +199,9 @@ static int finish(Command *c, bool ok, int signo, GError *error)
 
 static int run(const TcInvocation *inv)
 {
-    Command c = { .disks = g_ptr_array_new_with_free_func(disk_free) };
+    g_autoptr(GPtrArray) disks = g_ptr_array_new_with_free_func(disk_free);
+    Command c = { .disks = disks };
     TcWork job = { &c, work, tick, interrupt };
-    g_autoptr(GPtrArray) disks = c.disks;
     g_autoptr(TcFreeze) freeze = NULL;
     uint64_t freeze_s = DEFAULT_FREEZE_S;
     const char *agent = tc_option(inv, "qga");
