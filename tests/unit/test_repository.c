@@ -524,6 +524,7 @@ START_TEST(waiting_for_a_lock_ends_when_it_is_free)
     g_autoptr(TcRepository) repo = tc_repo_open(path, &options, &error);
 
     no_error(error);
+    ck_assert_ptr_nonnull(repo);
     g_thread_join(thread);
 }
 END_TEST
@@ -557,7 +558,7 @@ END_TEST
 
 START_TEST(increments_record_zeroes_and_say_what_they_stand_on)
 {
-    g_autofree char *image = NULL, *text = NULL, *command = NULL, *out = NULL;
+    g_autofree char *image = NULL, *text = NULL;
 
     add("p0", NULL, "aaaaa", 5 * B - 100);
     add("p1", "p0", "z0b.z", 5 * B - 100);
