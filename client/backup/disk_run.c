@@ -31,8 +31,8 @@ struct TcDiskRun {
     TcNewDisk *into;
     char *what; /* for messages */
     atomic_bool cancelled;
-    int stop_fd; /* readable when cancelled */
-    atomic_uint_fast64_t mapped;
+    int stop_fd;                       /* readable when cancelled */
+    atomic_uint_fast64_t mapped, size; /* bytes of the disk; size 0: it is not being mapped yet */
     _Atomic(TcTransfer *) transfer;
     uint64_t planned;
 };
@@ -161,6 +161,7 @@ bool tc_disk_run_map(TcDiskRun *run, GError **error)
     if (tc_source_size(run->nbd) != run->disk->size)
         return tm_error_set(error, "%s has %" PRIu64 " bytes, expected %" PRIu64, run->disk->uri,
                             tc_source_size(run->nbd), run->disk->size);
+    atomic_store(&run->size, run->disk->size);
     return walk_bitmap(run, error) && plan_runs(run, error);
 }
 
@@ -230,7 +231,7 @@ void tc_disk_run_show(TcDiskRun *run, bool syncing)
     if (syncing)
         tc_part_set(run->part, "making it durable", 0, 0);
     else if (!atomic_load(&run->transfer))
-        tc_part_set(run->part, "mapping", atomic_load(&run->mapped), run->disk->size);
+        tc_part_set(run->part, "mapping", atomic_load(&run->mapped), atomic_load(&run->size));
     else
         tc_part_set(run->part, run->decision.parent ? "incremental" : "full", counts.done,
                     run->planned);
