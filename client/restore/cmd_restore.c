@@ -51,7 +51,8 @@ typedef struct Disk {
 typedef struct Job {
     const TcInvocation *inv;
     TcPlaceOptions options;
-    uint64_t rate_bytes, wait_s;
+    uint64_t rate_bytes;
+    int wait_s;
     TcRepository *repo;
     TcManifest *point;
     GPtrArray *targets; /* TcRestoreTarget */
@@ -82,7 +83,7 @@ static bool set_up(Job *job, GError **error)
     if (!tc_option_number(inv, "connections", 1, CONNECTIONS_MAX, &connections, error) ||
         !tc_option_number(inv, "requests", 1, REQUESTS_MAX, &requests, error) ||
         !tc_option_number(inv, "rate", 1, INT64_MAX, &job->rate_bytes, error) ||
-        !tc_option_number(inv, "wait", 0, INT32_MAX, &job->wait_s, error))
+        !tc_option_wait(inv, &job->wait_s, error))
         return false;
     o->connections = (unsigned)connections;
     o->requests = (unsigned)requests;
@@ -112,7 +113,7 @@ static bool open_repository(Job *job, GError **error)
 {
     TcRepoOptions use = {
         .use = TC_REPO_READ,
-        .wait_s = (int)job->wait_s,
+        .wait_s = job->wait_s,
         .what = "tidemark restore",
     };
 

@@ -41,11 +41,9 @@ static bool open_point(Mount *mount, GError **error)
 {
     const char *at = tc_option(mount->inv, "at");
     TcRepoOptions use = { .use = TC_REPO_READ, .what = "tidemark mount" };
-    uint64_t wait_s = 0;
 
-    if (!tc_option_number(mount->inv, "wait", 0, INT32_MAX, &wait_s, error))
+    if (!tc_option_wait(mount->inv, &use.wait_s, error))
         return false;
-    use.wait_s = (int)wait_s;
     mount->repo = tc_repo_open(tc_arg(mount->inv, 0), &use, error);
     mount->point = mount->repo ? tc_repo_find(mount->repo, at ? at : "latest", error) : NULL;
     return mount->point != NULL;
