@@ -6,7 +6,7 @@
 
 #define SHIFT_MIN 9u /* BMP_GRANULARITY_MIN */
 
-static int by_address(gconstpointer a, gconstpointer b)
+int bmp_by_address(const void *a, const void *b)
 {
     uintptr_t x = *(const uintptr_t *)a, y = *(const uintptr_t *)b;
 
@@ -19,7 +19,7 @@ void bmp_set_change_begin(BmpSet *const *sets, size_t n)
 
     for (size_t i = 0; i < n; i++)
         sorted[i] = sets[i];
-    qsort(sorted, n, sizeof(*sorted), by_address);
+    qsort(sorted, n, sizeof(*sorted), bmp_by_address);
     for (size_t i = 0; i < n; i++)
         bmp_set_lock(sorted[i]);
     for (size_t i = 0; i < n; i++) {

@@ -97,6 +97,9 @@ struct BmpBackup {
 BmpSet *bmp_set_ref(BmpSet *set);
 void bmp_set_unref(BmpSet *set);
 
+/* For qsort() of pointers: the order in which locks of one kind are taken. */
+int bmp_by_address(const void *a, const void *b);
+
 static inline void bmp_set_lock(BmpSet *set)
 {
     pthread_mutex_lock(&set->lock);

@@ -22,6 +22,7 @@
 #include "util/sync.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 
@@ -292,6 +293,16 @@ static bool all_well(BmpStore **stores, size_t n, GError **error)
     return true;
 }
 
+/* In the order of their addresses, as the sets are locked, whichever of them leads. */
+static void lock_all(BmpStore *const *stores, size_t n)
+{
+    g_autofree BmpStore **sorted = g_memdup2(stores, n * sizeof(*stores));
+
+    qsort(sorted, n, sizeof(*sorted), bmp_by_address);
+    for (size_t i = 0; i < n; i++)
+        pthread_mutex_lock(&sorted[i]->ticking);
+}
+
 static bool commit_group(BmpStore **stores, size_t n, GError **error)
 {
     g_autofree BmpPart *parts = g_new0(BmpPart, n);
@@ -305,8 +316,8 @@ static bool commit_group(BmpStore **stores, size_t n, GError **error)
         if (!flush_disk(stores[i], error))
             return false;
     }
+    lock_all(stores, n);
     for (size_t i = 0; i < n; i++) {
-        pthread_mutex_lock(&stores[i]->ticking);
         parts[i] =
             (BmpPart){ .store = stores[i], .state = BMP_STORE_OPEN, .grouped = true, .fd = -1 };
         parts[i].leader = i ? stores[0]->path : NULL;
