@@ -5,21 +5,17 @@
 #include "client/image/image.h"
 #include "client/repository/merge.h"
 #include "client/repository/merge_internal.h"
-#include "client/repository/new_point.h"
 #include "client/repository/point_reader.h"
 #include "client/repository/view.h"
-#include "tests/asserts.h"
+#include "repository_util.h"
 #include "tests/rounds.h"
-#include "util/range.h"
 
 #include <errno.h>
-#include <glib/gstdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define B    TC_BLOCK
 #define SIZE (8 * B - 700) /* of all disks: the image is a little longer */
 
 /* A disk of a point: a letter a block, 'z' or '0' for zeroes, '.' for nothing. */
@@ -33,9 +29,9 @@ typedef struct Point {
     Disk disks[4]; /* those with a name */
 } Point;
 
-static char *dir, *path, *original; /* a directory of the test, the repository, and a copy of it */
-static GPtrArray *texts;            /* what the disks have: char * */
-static Point *points;               /* those that the repository has, or had */
+static char *original;   /* a copy of the repository */
+static GPtrArray *texts; /* what the disks have: char * */
+static Point *points;    /* those that the repository has, or had */
 static size_t n_points;
 
 static void run_command(const char *format, ...) G_GNUC_PRINTF(1, 2);
@@ -50,82 +46,33 @@ static void run_command(const char *format, ...)
     ck_assert_msg(system(command) == 0, "%s", command);
 }
 
-static void make_dir(void)
+static void begin(void)
 {
-    dir = g_dir_make_tmp("tidemark-merge-XXXXXX", NULL);
-    ck_assert_ptr_nonnull(dir);
-    path = g_build_filename(dir, "repo", NULL);
+    make_dir();
     original = g_build_filename(dir, "original", NULL);
     texts = g_ptr_array_new_with_free_func(g_free);
 }
 
-static void remove_dir(void)
+static void end(void)
 {
-    run_command("rm -rf '%s'", dir);
-    g_free(dir);
-    g_free(path);
+    remove_dir();
     g_free(original);
     g_ptr_array_unref(texts);
 }
 
 /* ---- making points */
 
-static void no_error(const GError *error)
-{
-    ck_assert_msg(!error, "%s", error ? error->message : "");
-}
-
-static TcRepository *try_open(TcRepoUse use, const TmSys *sys, GError **error)
-{
-    TcRepoOptions options = {
-        .use = use, .create = use == TC_REPO_ADD, .what = "a test", .sys = sys
-    };
-
-    return tc_repo_open(path, &options, error);
-}
-
-static TcRepository *repo_for(TcRepoUse use)
-{
-    g_autoptr(GError) error = NULL;
-    TcRepository *repo = try_open(use, NULL, &error);
-
-    no_error(error);
-    return repo;
-}
-
-static void fill(uint8_t *buf, char letter, uint64_t block, uint64_t length)
-{
-    for (uint64_t i = 0; i < length; i++)
-        buf[i] = letter == '0' ? 0 : (uint8_t)(letter + i * 7 + i / 251 + block);
-}
-
 static void add_disk(TcNewPoint *point, const Disk *disk)
 {
     TcPointDisk *entry = tc_point_disk_new(disk->name, SIZE);
-    g_autofree uint8_t *buf = g_malloc(B);
-    TcRuns *runs = tc_runs_new(SIZE);
     g_autoptr(GError) error = NULL;
     TcNewDisk *to;
 
     entry->parent = g_strdup(disk->parent);
     entry->compression = g_strdup(disk->compression);
-    for (uint64_t i = 0; disk->blocks[i]; i++)
-        ck_assert(tc_runs_add(runs, i * B, tm_min(B, SIZE - i * B),
-                              disk->blocks[i] == '.'   ? TC_RUN_NONE
-                              : disk->blocks[i] == 'z' ? TC_RUN_ZERO
-                                                       : TC_RUN_DATA,
-                              NULL));
-    ck_assert(tc_runs_end(runs, NULL));
-    to = tc_new_point_add(point, entry, runs, &error);
+    to = tc_new_point_add(point, entry, runs_of(disk->blocks, SIZE), &error);
     no_error(error);
-    for (uint64_t i = 0; disk->blocks[i]; i++) {
-        uint64_t n = tm_min(B, SIZE - i * B);
-
-        if (disk->blocks[i] == '.' || disk->blocks[i] == 'z')
-            continue;
-        fill(buf, disk->blocks[i], i, n);
-        ck_assert_int_eq(tc_new_disk_write(to, i * B, buf, n), 0);
-    }
+    ck_assert_int_eq(write_blocks(to, disk->blocks, SIZE), 0);
 }
 
 static Disk *find_disk(const char *point, const char *name)
@@ -524,7 +471,7 @@ static bool cut_at(const char *point, int steps)
         cutting.fallocate = cut_fallocate;
         cutting.copy = NULL;
         steps_left = steps;
-        repo = try_open(TC_REPO_CHANGE, &cutting, NULL);
+        repo = open_repo(TC_REPO_CHANGE, &cutting, NULL);
         if (!repo)
             _exit(1);
         if (point && tc_repo_point(repo, point) && !tc_merge_run(repo, point, NULL, NULL))
@@ -619,7 +566,7 @@ START_TEST(a_backup_goes_on_while_a_point_is_going)
     reader = repo_for(TC_REPO_READ); /* keeps points in place */
     ck_assert_ptr_null(tc_repo_point(reader, "p1"));
     ck_assert_ptr_null(tc_repo_find(reader, "p1", NULL));
-    ck_assert_ptr_null(try_open(TC_REPO_CHANGE, NULL, &error));
+    ck_assert_ptr_null(open_repo(TC_REPO_CHANGE, NULL, &error));
     ck_assert(g_error_matches(error, TC_REPO_ERROR, TC_REPO_ERROR_LOCKED));
     writer = repo_for(TC_REPO_ADD);
     point = tc_new_point(writer, "p4", NULL);
@@ -645,7 +592,7 @@ START_TEST(a_damaged_note_of_a_merge_is_damage)
 
     make(chain, G_N_ELEMENTS(chain));
     ck_assert(g_file_set_contents(note, "{ \"format\": \"tidemark-merge\" }", -1, NULL));
-    ck_assert_ptr_null(try_open(TC_REPO_CHANGE, NULL, &error));
+    ck_assert_ptr_null(open_repo(TC_REPO_CHANGE, NULL, &error));
     ck_assert(g_error_matches(error, TC_REPO_ERROR, TC_REPO_ERROR_DAMAGED));
     repo = repo_for(TC_REPO_READ);
     ck_assert_uint_eq(tc_repo_damaged(repo)->len, 1);
@@ -658,7 +605,7 @@ static void expect_refused(const char *message)
 {
     g_autoptr(GError) error = NULL;
 
-    ck_assert_ptr_null(try_open(TC_REPO_CHANGE, NULL, &error));
+    ck_assert_ptr_null(open_repo(TC_REPO_CHANGE, NULL, &error));
     ck_assert(g_error_matches(error, TC_REPO_ERROR, TC_REPO_ERROR_DAMAGED));
     ck_assert_msg(strstr(error->message, message) != NULL, "%s", error->message);
     run_command("test -f '%s/victim/other.qcow2'", dir);
@@ -848,7 +795,7 @@ int main(void)
     SRunner *runner;
     int failed;
 
-    tcase_add_checked_fixture(tests, make_dir, remove_dir);
+    tcase_add_checked_fixture(tests, begin, end);
     tcase_set_timeout(tests, 600);
     tcase_add_test(tests, a_point_in_the_middle_is_merged_with_its_child);
     tcase_add_test(tests, the_oldest_point_makes_its_child_a_full);
