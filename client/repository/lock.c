@@ -7,6 +7,7 @@
 #include "client/repository/repository_internal.h"
 #include "client/text.h"
 #include "util/file.h"
+#include "util/log.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -43,22 +44,15 @@ static char *who(const TcRepository *repo, int fd)
     return *text ? tc_printable(text) : g_strdup("another process");
 }
 
-static bool held(const TcRepository *repo, int fd, int byte, GError **error)
+/* What stands in the way. */
+static char *holder(const TcRepository *repo, int fd, int byte)
 {
     g_autofree char *writer = who(repo, fd);
 
-    if (byte == WRITER)
-        return tc_repo_error_set(error, TC_REPO_ERROR_LOCKED,
-                                 "repository '%s' is locked by %s: try again when that has ended, "
-                                 "or use --wait",
-                                 repo->path, writer);
-    return tc_repo_error_set(error, TC_REPO_ERROR_LOCKED,
-                             "repository '%s' is locked: %s: try again when that has ended, or use "
-                             "--wait",
-                             repo->path,
-                             repo->use == TC_REPO_CHANGE
-                                 ? "another process reads points or adds one"
-                                 : "another process changes or removes points");
+    return byte == WRITER ? g_strdup_printf("is locked by %s", writer)
+           : repo->use == TC_REPO_CHANGE
+               ? g_strdup("is locked: another process reads points or adds one")
+               : g_strdup("is locked: another process changes or removes points");
 }
 
 /* Until it is free, or the time has come. */
@@ -67,15 +61,22 @@ static bool wait_for(const TcRepository *repo, int fd, int byte, int wait_s, GEr
     gint64 until = g_get_monotonic_time() + wait_s * G_USEC_PER_SEC;
     short kind = kind_of(repo->use, byte);
 
-    for (;;) {
+    for (bool again = false;; again = true) {
         int ret = kind == F_UNLCK ? 0 : take(repo, fd, byte, kind);
+        g_autofree char *state = NULL;
 
         if (ret == 0)
             return true;
         if (ret != -EAGAIN && ret != -EACCES)
             return tm_error_set_errno(error, -ret, "Could not lock repository '%s'", repo->path);
+        state = holder(repo, fd, byte);
         if (wait_s >= 0 && g_get_monotonic_time() >= until)
-            return held(repo, fd, byte, error);
+            return tc_repo_error_set(error, TC_REPO_ERROR_LOCKED,
+                                     "repository '%s' %s: try again when that has ended, or use "
+                                     "--wait",
+                                     repo->path, state);
+        if (!again)
+            tm_log(TM_LOG_INFO, "repository '%s' %s: waiting", repo->path, state);
         g_usleep(POLL_US);
     }
 }

@@ -533,7 +533,7 @@ def signals_while_it_waits(tmp):
     first = subprocess.Popen(kit.command("--json", "--rate=256k"), stdout=subprocess.PIPE, text=True)
     first.stdout.readline()
     p = subprocess.Popen(kit.command("--wait=-1"), stderr=subprocess.PIPE, text=True)
-    time.sleep(0.3)
+    matches(p.stderr.readline(), r"is locked by tidemark backup \(process %d on .*\): waiting" % first.pid)
     p.send_signal(signal.SIGINT)
     matches(p.communicate(timeout=PATIENCE)[1], "interrupted: nothing was changed")
     equal(p.returncode, 130)
