@@ -173,7 +173,7 @@ static bool map_source(const TcInvocation *inv, const char *context, GError **er
     bool bitmap = g_str_has_prefix(context, TC_CONTEXT_BITMAP_PREFIX);
     bool picture = tc_flag(inv, "picture");
     const char *contexts[] = { context, bitmap && picture ? TC_CONTEXT_ALLOCATION : NULL, NULL };
-    g_autoptr(TcSource) source = tc_source_open(tc_arg(inv, 0), contexts, error);
+    g_autoptr(TcSource) source = tc_source_open(tc_arg(inv, 0), contexts, -1, error);
     g_autoptr(TcProgress) progress = tc_progress_on_terminal(true);
     g_autoptr(TcPicture) drawn = NULL;
     g_autoptr(GTree) totals = g_tree_new_full(compare_text, NULL, g_free, g_free);

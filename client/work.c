@@ -56,13 +56,6 @@ static void block_signals(sigset_t *signals)
     pthread_sigmask(SIG_BLOCK, signals, NULL);
 }
 
-void tc_work_signals(void)
-{
-    sigset_t signals;
-
-    block_signals(&signals);
-}
-
 bool tc_work_run(const TcWork *work, int *signo, GError **error)
 {
     Running running = { .work = work };

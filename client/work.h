@@ -16,9 +16,6 @@ typedef struct TcWork {
     void (*interrupt)(void *opaque, int signo, bool again);
 } TcWork;
 
-/* Keeps the signals for tc_work_run(), which does so itself, too: for what is done before that and
- * may not be left half-done. */
-void tc_work_signals(void);
-/* Runs it to its end. *signo is the last signal that came, or 0. The signals stay blocked: a child
- * process has to unblock them. */
+/* Runs it to its end. *signo is the last signal that came, or 0. The signals stay blocked, and
+ * come in the next run: a child process has to unblock them. */
 bool tc_work_run(const TcWork *work, int *signo, GError **error);

@@ -74,9 +74,7 @@ static bool connect_as(TcDiskRun *run, Asking asking, GError **error)
 
     run->asking = asking;
     g_clear_pointer(&run->nbd, tc_source_free);
-    run->nbd = tc_source_open(run->disk->uri, contexts[asking], error);
-    if (run->nbd)
-        tc_source_set_stop(run->nbd, run->stop_fd);
+    run->nbd = tc_source_open(run->disk->uri, contexts[asking], run->stop_fd, error);
     if (!run->nbd || asking == ASK_ALLOCATION || asking == ASK_OWN)
         return run->nbd != NULL;
     return tc_source_require(run->nbd, asking == ASK_BOTH, dirty, error);

@@ -37,7 +37,7 @@ static bool look(TcBackupSource *source, GPtrArray *disks, GError **error)
     for (unsigned i = 0; i < disks->len; i++) {
         TcBackupDisk *disk = disks->pdata[i];
         const char *contexts[] = { own, general, NULL };
-        g_autoptr(TcSource) nbd = tc_source_open(disk->word, contexts, error);
+        g_autoptr(TcSource) nbd = tc_source_open(disk->word, contexts, -1, error);
 
         if (!nbd)
             return false;

@@ -71,7 +71,7 @@ static bool prepare(Copy *copy, GError **error)
 
     if (!tc_target_examine(copy->path, &copy->facts, error))
         return false;
-    copy->source = tc_source_open(copy->uri, contexts, error);
+    copy->source = tc_source_open(copy->uri, contexts, -1, error);
     if (!copy->source)
         return false;
     atomic_store(&copy->size, tc_source_size(copy->source));

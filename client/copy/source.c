@@ -2,11 +2,11 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/copy/source.c: see source.h. */
 #include "client/copy/source.h"
+#include "client/copy/nbd_wait.h"
 #include "client/text.h"
 #include "util/range.h"
 #include "util/secret.h"
 #include <errno.h>
-#include <poll.h>
 #include <string.h>
 
 /* The most that 32 bits hold and that is a multiple of any block size that a server may ask for. */
@@ -71,12 +71,14 @@ static void export_entry_free(gpointer p)
     g_free(entry);
 }
 
-static GPtrArray *list_exports(struct nbd_handle *nbd)
+static GPtrArray *list_exports(struct nbd_handle *nbd, int stop_fd)
 {
     GPtrArray *list = g_ptr_array_new_with_free_func(export_entry_free);
+    nbd_list_callback callback = { .callback = collect_export, .user_data = list };
 
-    if (nbd_aio_is_negotiating(nbd) == 1)
-        nbd_opt_list(nbd, (nbd_list_callback){ .callback = collect_export, .user_data = list });
+    if (nbd_aio_is_negotiating(nbd) == 1 &&
+        nbd_aio_opt_list(nbd, callback, NBD_NULL_COMPLETION) == 0)
+        tc_nbd_settle(nbd, stop_fd);
     return list;
 }
 
@@ -88,10 +90,10 @@ static bool fail_nbd(GError **error, const char *uri)
 }
 
 /* The export was refused: says so with the names that would have done. */
-static bool fail_export(struct nbd_handle *nbd, const char *uri, GError **error)
+static bool fail_export(TcSource *source, const char *why, GError **error)
 {
-    g_autofree char *why = tc_nbd_error();
-    g_autoptr(GPtrArray) exports = list_exports(nbd);
+    g_autoptr(GPtrArray) exports = list_exports(source->nbd, source->stop_fd);
+    const char *uri = source->uri;
     g_autoptr(GString) names = g_string_new(NULL);
 
     for (unsigned i = 0; i < exports->len && i < 20; i++) {
@@ -106,8 +108,13 @@ static bool fail_export(struct nbd_handle *nbd, const char *uri, GError **error)
                         exports->len > 1 ? "s" : "", names->str, exports->len > 20 ? ", ..." : "");
 }
 
+static bool fail_stopped(GError **error)
+{
+    return tm_error_set(error, "interrupted");
+}
+
 /* A handle that is connected, and negotiating if the server can. */
-static struct nbd_handle *connect_uri(const char *uri, GError **error)
+static struct nbd_handle *connect_uri(const char *uri, int stop_fd, GError **error)
 {
     struct nbd_handle *nbd = nbd_create();
 
@@ -118,22 +125,56 @@ static struct nbd_handle *connect_uri(const char *uri, GError **error)
         return NULL;
     }
     if (nbd_set_opt_mode(nbd, true) == -1 || nbd_set_full_info(nbd, true) == -1 ||
-        nbd_set_uri_allow_local_file(nbd, true) == -1 || nbd_connect_uri(nbd, uri) == -1) {
+        nbd_set_uri_allow_local_file(nbd, true) == -1 || nbd_aio_connect_uri(nbd, uri) == -1)
         fail_nbd(error, uri);
-        nbd_close(nbd);
-        return NULL;
-    }
-    return nbd;
+    else if (!tc_nbd_settle(nbd, stop_fd))
+        fail_stopped(error);
+    else if (nbd_aio_is_negotiating(nbd) == 1 || nbd_aio_is_ready(nbd) == 1)
+        return nbd;
+    else
+        fail_nbd(error, uri);
+    nbd_close(nbd);
+    return NULL;
 }
 
-TcSource *tc_source_open(const char *uri, const char *const *contexts, GError **error)
+static int keep_errno(void *opaque, int *error)
+{
+    *(int *)opaque = *error;
+    return 1;
+}
+
+/* Asks for the export, unless the oldest protocol has opened it already. */
+static bool go(TcSource *source, GError **error)
+{
+    int refused = 0;
+    nbd_completion_callback callback = { .callback = keep_errno, .user_data = &refused };
+    g_autofree char *why = NULL;
+
+    if (nbd_aio_is_negotiating(source->nbd) != 1)
+        return true;
+    if (nbd_aio_opt_go(source->nbd, callback) == -1)
+        return fail_nbd(error, source->uri);
+    if (!tc_nbd_settle(source->nbd, source->stop_fd)) {
+        /* before the callback's variable goes */
+        nbd_close(g_steal_pointer(&source->nbd));
+        return fail_stopped(error);
+    }
+    if (nbd_aio_is_ready(source->nbd) == 1)
+        return true;
+    if (nbd_aio_is_negotiating(source->nbd) != 1)
+        return fail_nbd(error, source->uri);
+    why = g_strdup_printf("the server refuses the export: %s", tm_strerror(refused));
+    return fail_export(source, why, error);
+}
+
+TcSource *tc_source_open(const char *uri, const char *const *contexts, int stop_fd, GError **error)
 {
     g_autoptr(TcSource) source = g_new0(TcSource, 1);
     int64_t size;
 
     source->uri = g_strdup(uri);
-    source->stop_fd = -1;
-    source->nbd = connect_uri(uri, error);
+    source->stop_fd = stop_fd;
+    source->nbd = connect_uri(uri, stop_fd, error);
     if (!source->nbd)
         return NULL;
     for (; contexts && contexts[source->contexts]; source->contexts++) {
@@ -147,10 +188,8 @@ TcSource *tc_source_open(const char *uri, const char *const *contexts, GError **
             return NULL;
         }
     }
-    if (nbd_aio_is_negotiating(source->nbd) == 1 && nbd_opt_go(source->nbd) == -1) {
-        fail_export(source->nbd, uri, error);
+    if (!go(source, error))
         return NULL;
-    }
     size = nbd_get_size(source->nbd);
     if (size < 0) {
         fail_nbd(error, uri);
@@ -166,14 +205,7 @@ void tc_source_free(TcSource *source)
 {
     if (!source)
         return;
-    if (source->nbd) {
-        /* a server that has gone is no news here */
-        if (nbd_aio_is_negotiating(source->nbd) == 1)
-            nbd_opt_abort(source->nbd);
-        else if (nbd_aio_is_dead(source->nbd) != 1 && nbd_aio_in_flight(source->nbd) <= 0)
-            nbd_shutdown(source->nbd, 0);
-        nbd_close(source->nbd);
-    }
+    tc_nbd_close(source->nbd, source->stop_fd);
     for (unsigned i = 0; i < source->contexts; i++) {
         g_free(source->names[i]);
         g_array_unref(source->answers[i].entries);
@@ -192,7 +224,7 @@ struct nbd_handle *tc_source_another(const TcSource *source, int timeout_ms)
     if (nbd_set_uri_allow_local_file(nbd, true) == 0 && nbd_set_pread_initialize(nbd, false) == 0 &&
         nbd_aio_connect_uri(nbd, source->uri) == 0) {
         while (nbd_aio_is_connecting(nbd) == 1 && g_get_monotonic_time() < end)
-            if (nbd_poll(nbd, timeout_ms) == -1)
+            if (!tc_nbd_turn(nbd, source->stop_fd, timeout_ms))
                 break;
         if (nbd_aio_is_ready(nbd) == 1 && nbd_get_size(nbd) == (int64_t)source->size)
             return nbd;
@@ -206,9 +238,9 @@ struct nbd_handle *tc_source_handle(TcSource *source)
     return source->nbd;
 }
 
-void tc_source_set_stop(TcSource *source, int fd)
+int tc_source_stop_fd(const TcSource *source)
 {
-    source->stop_fd = fd;
+    return source->stop_fd;
 }
 
 const char *tc_source_uri(const TcSource *source)
@@ -232,40 +264,40 @@ static int collect_context(void *opaque, const char *name)
     return 0;
 }
 
-GPtrArray *tc_source_list_contexts(const char *uri, const char *prefix, GError **error)
+static GPtrArray *list_contexts(const char *uri, const char *prefix, int stop_fd, GError **error)
 {
     g_autoptr(GPtrArray) list = g_ptr_array_new_with_free_func(g_free);
-    struct nbd_handle *nbd = connect_uri(uri, error);
+    nbd_context_callback callback = { .callback = collect_context, .user_data = list };
+    struct nbd_handle *nbd = connect_uri(uri, stop_fd, error);
 
     if (!nbd)
         return NULL;
     /* The server refusing the list, for want of structured replies for one, is an empty list. */
-    if (nbd_aio_is_negotiating(nbd) == 1 && (!*prefix || nbd_add_meta_context(nbd, prefix) == 0))
-        nbd_opt_list_meta_context(
-            nbd, (nbd_context_callback){ .callback = collect_context, .user_data = list });
-    if (nbd_aio_is_negotiating(nbd) == 1)
-        nbd_opt_abort(nbd);
-    nbd_close(nbd);
+    if (nbd_aio_is_negotiating(nbd) == 1 && (!*prefix || nbd_add_meta_context(nbd, prefix) == 0) &&
+        nbd_aio_opt_list_meta_context(nbd, callback, NBD_NULL_COMPLETION) == 0)
+        tc_nbd_settle(nbd, stop_fd);
+    tc_nbd_close(nbd, stop_fd);
     g_ptr_array_add(list, NULL);
     return g_steal_pointer(&list);
 }
 
+GPtrArray *tc_source_list_contexts(const char *uri, const char *prefix, GError **error)
+{
+    return list_contexts(uri, prefix, -1, error);
+}
+
 GPtrArray *tc_source_list_exports(const char *uri, GError **error)
 {
-    struct nbd_handle *nbd = connect_uri(uri, error);
-    GPtrArray *list;
+    struct nbd_handle *nbd = connect_uri(uri, -1, error);
+    GPtrArray *list = NULL;
 
     if (!nbd)
         return NULL;
-    if (nbd_aio_is_negotiating(nbd) != 1) {
-        tm_error_set(error, "%s: the server can't list its exports", uri);
-        nbd_close(nbd);
-        return NULL;
-    }
-    list = list_exports(nbd);
     if (nbd_aio_is_negotiating(nbd) == 1)
-        nbd_opt_abort(nbd);
-    nbd_close(nbd);
+        list = list_exports(nbd, -1);
+    else
+        tm_error_set(error, "%s: the server can't list its exports", uri);
+    tc_nbd_close(nbd, -1);
     return list;
 }
 
@@ -281,7 +313,7 @@ bool tc_source_require(TcSource *source, unsigned i, const char *context, GError
 
     if (source->has[i])
         return true;
-    offered = tc_source_list_contexts(source->uri, prefix, error);
+    offered = list_contexts(source->uri, prefix, source->stop_fd, error);
     if (!offered)
         return false;
     for (unsigned j = 0; j + 1 < offered->len; j++) {
@@ -375,43 +407,17 @@ static bool merge_answers(TcSource *source, uint64_t length, Pending *pending, G
     return true;
 }
 
-/* Waits until the server or the caller wants something; false: it is the caller, to stop. */
-static bool turn(TcSource *source)
-{
-    unsigned direction = nbd_aio_get_direction(source->nbd);
-    struct pollfd fds[] = { { .fd = nbd_aio_get_fd(source->nbd) },
-                            { .fd = source->stop_fd, .events = POLLIN } };
-
-    if (direction & LIBNBD_AIO_DIRECTION_READ)
-        fds[0].events |= POLLIN;
-    if (direction & LIBNBD_AIO_DIRECTION_WRITE)
-        fds[0].events |= POLLOUT;
-    if (poll(fds, G_N_ELEMENTS(fds), -1) < 0)
-        return true;
-    if (fds[1].revents)
-        return false;
-    /* what they fail with is the command's failure, too */
-    if (direction & LIBNBD_AIO_DIRECTION_READ && fds[0].revents & (POLLIN | POLLHUP | POLLERR))
-        nbd_aio_notify_read(source->nbd);
-    else if (direction & LIBNBD_AIO_DIRECTION_WRITE && fds[0].revents & (POLLOUT | POLLERR))
-        nbd_aio_notify_write(source->nbd);
-    return true;
-}
-
 /* As nbd_block_status(), but for the caller's wish to stop. */
 static bool block_status(TcSource *source, uint64_t offset, uint64_t length, GError **error)
 {
     nbd_extent_callback callback = { .callback = collect_extents, .user_data = source };
     int64_t cookie =
         nbd_aio_block_status(source->nbd, length, offset, callback, NBD_NULL_COMPLETION, 0);
-    int done = cookie == -1 ? -1 : 0;
+    int done = tc_nbd_complete(source->nbd, cookie, source->stop_fd);
     g_autofree char *why = NULL;
 
-    while (!done && !(done = nbd_aio_command_completed(source->nbd, (uint64_t)cookie)))
-        if (!turn(source))
-            return tm_error_set(error, "interrupted");
-    if (done == 1)
-        return true;
+    if (done >= 0)
+        return done || fail_stopped(error);
     why = tc_nbd_error();
     return tm_error_set(error, "%s: block status at offset %" PRIu64 ": %s", source->uri, offset,
                         why);

@@ -19,8 +19,11 @@ typedef struct TcSource TcSource;
 
 /* Connects to @uri and asks for @contexts (NULL-terminated, at most TC_CONTEXTS_MAX, may be NULL).
  * A context that the server does not offer is no error here: see tc_source_has. The error of a
- * missing export names the exports that there are. */
-TcSource *tc_source_open(const char *uri, const char *const *contexts, GError **error);
+ * missing export names the exports that there are.
+ *
+ * Once @stop_fd (borrowed, -1: none) is readable, this and all that waits for the server ends, with
+ * an error, though the server does not answer. */
+TcSource *tc_source_open(const char *uri, const char *const *contexts, int stop_fd, GError **error);
 /* Says goodbye to the server. */
 void tc_source_free(TcSource *source);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(TcSource, tc_source_free)
@@ -33,6 +36,7 @@ struct nbd_handle *tc_source_another(const TcSource *source, int timeout_ms);
 struct nbd_handle *tc_source_handle(TcSource *source); /* borrowed */
 const char *tc_source_uri(const TcSource *source);     /* borrowed */
 uint64_t tc_source_size(const TcSource *source);
+int tc_source_stop_fd(const TcSource *source);
 /* Whether the @i-th of the contexts that were asked for was negotiated. */
 bool tc_source_has(const TcSource *source, unsigned i);
 
@@ -47,10 +51,6 @@ typedef struct TcExportEntry {
 } TcExportEntry;
 /* The exports that the server lists: TcExportEntry *, returned. */
 GPtrArray *tc_source_list_exports(const char *uri, GError **error);
-
-/* Once @fd is readable, a walk ends, with an error, though the server does not answer; -1: none.
- * Borrowed. */
-void tc_source_set_stop(TcSource *source, int fd);
 
 /* Takes one run of the disk: @values by context, 0 for one that was not negotiated. Returns false
  * with @error set to stop. */

@@ -155,7 +155,7 @@ static void print_export(json_object *object)
 static int info_export(const TcInvocation *inv, const char *uri)
 {
     g_autoptr(GError) error = NULL;
-    g_autoptr(TcSource) source = tc_source_open(uri, NULL, &error);
+    g_autoptr(TcSource) source = tc_source_open(uri, NULL, -1, &error);
     g_autoptr(GPtrArray) contexts = source ? tc_source_list_contexts(uri, "", &error) : NULL;
     g_autoptr(json_object) object = NULL;
 

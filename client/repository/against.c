@@ -13,6 +13,8 @@
 #include <errno.h>
 #include <pthread.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #define UNIT      UINT64_C(4096) /* in which differences are named */
 #define FOUND_MAX 100000u
@@ -27,6 +29,7 @@ struct TcAgainst {
     bool stop;            /* atomic, as the next two */
     uint64_t done;        /* bytes */
     TcTransfer *transfer; /* NULL: none runs */
+    int stop_fd;          /* readable when stop is set; -1: none */
     pthread_mutex_t lock; /* guards the next */
     GArray *found;        /* TcRun */
     bool more;
@@ -141,6 +144,7 @@ TcAgainst *tc_against_new(TcRepository *repo, const TcManifest *point, const cha
     a->sink = (TcSink){ .write = sink_write, .zero = sink_zero };
     a->reader = reader;
     a->size = tc_point_reader_size(reader);
+    a->stop_fd = eventfd(0, EFD_CLOEXEC); /* without one, a server that hangs is waited for */
     a->found = g_array_new(FALSE, FALSE, sizeof(TcRun));
     pthread_mutex_init(&a->lock, NULL);
     return a;
@@ -154,6 +158,8 @@ void tc_against_free(TcAgainst *a)
     g_array_unref(a->found);
     pthread_mutex_destroy(&a->lock);
     tc_transfer_free(a->transfer);
+    if (a->stop_fd >= 0)
+        close(a->stop_fd);
     g_free(a);
 }
 
@@ -162,6 +168,7 @@ void tc_against_stop(TcAgainst *a)
     TcTransfer *transfer = __atomic_load_n(&a->transfer, __ATOMIC_ACQUIRE);
 
     __atomic_store_n(&a->stop, true, __ATOMIC_RELAXED);
+    eventfd_write(a->stop_fd, 1);
     if (transfer)
         tc_transfer_cancel(transfer);
 }
@@ -200,14 +207,17 @@ bool tc_against_nbd(TcAgainst *a, const char *uri, GError **error)
 {
     const char *contexts[] = { TC_CONTEXT_ALLOCATION, NULL };
     TcTransferOptions options = { .connections = CONNECTIONS, .requests = REQUESTS };
-    g_autoptr(TcSource) source = tc_source_open(uri, contexts, error);
+    g_autoptr(TcSource) source = tc_source_open(uri, contexts, a->stop_fd, error);
     g_autoptr(TcPlan) plan = tc_plan_new(false, false);
     TcTransfer *transfer;
     bool ok;
 
     if (!source || !check_size(a, uri, tc_source_size(source), error) ||
-        !tc_source_walk(source, plan_extent, plan, error))
+        !tc_source_walk(source, plan_extent, plan, error)) {
+        if (stopped(a))
+            g_clear_error(error);
         return false;
+    }
     transfer = tc_transfer_new(source, plan, &options);
     __atomic_store_n(&a->transfer, transfer, __ATOMIC_RELEASE);
     ok = !stopped(a) && tc_transfer_run(transfer, &a->sink, "the point", error);

@@ -58,7 +58,7 @@ static char *holder(const TcRepository *repo, int fd, int byte)
 /* Until it is free, or the time has come. */
 static bool wait_for(const TcRepository *repo, int fd, int byte, int wait_s, GError **error)
 {
-    gint64 until = g_get_monotonic_time() + wait_s * G_USEC_PER_SEC;
+    gint64 until = g_get_monotonic_time() + (gint64)wait_s * G_USEC_PER_SEC;
     short kind = kind_of(repo->use, byte);
 
     for (bool again = false;; again = true) {

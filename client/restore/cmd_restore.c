@@ -3,8 +3,8 @@
 /* client/restore/cmd_restore.c: "tidemark restore": disks of a point into files, devices and
  * exports.
  *
- * All targets are examined before the first is touched. Then the disks are restored one after
- * another, each with all threads. */
+ * All targets are examined before the first is touched: until then a signal ends the command at
+ * once. Then the disks are restored one after another, each with all threads. */
 #include "client/commands.h"
 #include "client/json.h"
 #include "client/progress.h"
@@ -17,6 +17,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 enum { DEFAULT_CONNECTIONS = 4, DEFAULT_REQUESTS = 16 };
@@ -85,6 +86,7 @@ static bool set_up(Job *job, GError **error)
         !tc_option_number(inv, "rate", 1, INT64_MAX, &job->rate_bytes, error) ||
         !tc_option_wait(inv, &job->wait_s, error))
         return false;
+    o->stop_fd = eventfd(0, EFD_CLOEXEC); /* without one, a server that hangs is waited for */
     o->connections = (unsigned)connections;
     o->requests = (unsigned)requests;
     return true;
@@ -198,6 +200,23 @@ static bool prepare_all(Job *job, GError **error)
     return true;
 }
 
+static bool prepare_job(void *opaque, GError **error)
+{
+    Job *job = opaque;
+
+    return open_repository(job, error) && find_targets(job, error) && prepare_all(job, error);
+}
+
+static void no_tick(void *opaque)
+{
+}
+
+static void end_unchanged(void *opaque, int signo, bool again)
+{
+    tm_log(TM_LOG_ERROR, "interrupted: no target was changed");
+    _exit(128 + signo);
+}
+
 /* ---- one disk */
 
 typedef struct Copying {
@@ -226,6 +245,7 @@ static void interrupt(void *opaque, int signo, bool again)
 
     if (!again) {
         tc_restore_cancel(copying->disk->restore);
+        eventfd_write(copying->job->options.stop_fd, 1);
         return;
     }
     tc_progress_clear(copying->job->progress);
@@ -262,10 +282,6 @@ static bool restore_disk(Job *job, Disk *disk, GError **error)
         return false;
     disk->restore = tc_restore_new(disk->reader, disk->place, disk->before, job->rate, what);
     if (!tc_work_run(&work, &job->signo, error))
-        return false;
-    tc_part_set(disk->part, "making it durable", 0, 0);
-    tc_progress_draw(job->progress);
-    if (!tc_place_finish(disk->place, error))
         return false;
     disk->seconds = (double)(g_get_monotonic_time() - start) / 1e6;
     tc_part_end(disk->part, "restored");
@@ -328,8 +344,9 @@ static bool restore_all(Job *job, GError **error)
 
 static bool restore(Job *job, GError **error)
 {
-    return open_repository(job, error) && find_targets(job, error) && prepare_all(job, error) &&
-           restore_all(job, error);
+    TcWork work = { job, prepare_job, no_tick, end_unchanged };
+
+    return tc_work_run(&work, &job->signo, error) && restore_all(job, error);
 }
 
 static void clear(Job *job)
@@ -348,6 +365,8 @@ static void clear(Job *job)
         g_ptr_array_unref(job->targets);
     tc_repo_close(job->repo);
     tc_rate_free(job->rate);
+    if (job->options.stop_fd >= 0)
+        close(job->options.stop_fd);
 }
 
 static int run(const TcInvocation *inv)
@@ -364,7 +383,6 @@ static int run(const TcInvocation *inv)
                                                              : TC_PROGRESS_TEXT);
     job.progress = progress;
     job.rate = job.rate_bytes ? tc_rate_new(job.rate_bytes) : NULL;
-    tc_work_signals();
     if (!restore(&job, &error)) {
         tc_progress_clear(progress);
         status = tc_fail(g_steal_pointer(&error));

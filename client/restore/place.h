@@ -6,7 +6,7 @@
  * Invariants: tc_place_examine() changes nothing. What exists is opened only with force or
  * in_place. A file that did not exist gets its name in tc_place_finish(), and is gone after
  * tc_place_abandon().
- * Threads: main, but for lanes, each of which belongs to one thread, the walk, and counts. */
+ * Threads: one at a time, but for lanes, each of which belongs to one thread, and counts. */
 #pragma once
 #include "util/error.h"
 #include <inttypes.h>
@@ -17,6 +17,7 @@ typedef struct TcPlaceOptions {
     bool in_place;      /* the same, and writes only what differs */
     const char *bitmap; /* what of it changed is in this bitmap, of an NBD export; or NULL */
     unsigned connections, requests; /* to an NBD server; requests on each */
+    int stop_fd; /* once it is readable, nothing waits for an NBD server any more; borrowed */
 } TcPlaceOptions;
 
 typedef struct TcPlace TcPlace;

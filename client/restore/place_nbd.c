@@ -4,13 +4,13 @@
  *
  * A lane is a connection with a number of slots, each a request: what is there now is read first
  * with in_place, and then written only if it differs. */
+#include "client/copy/nbd_wait.h"
 #include "client/copy/source.h"
 #include "client/restore/place_internal.h"
 #include "util/extent.h"
 #include "util/range.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <string.h>
 
 /* As long as a connection more is waited for. */
@@ -52,7 +52,7 @@ static bool nbd_examine(TcPlace *d, GError **error)
     g_autofree char *bitmap =
         d->options.bitmap ? g_strconcat(TC_CONTEXT_BITMAP_PREFIX, d->options.bitmap, NULL) : NULL;
     const char *contexts[] = { TC_CONTEXT_ALLOCATION, bitmap, NULL };
-    g_autoptr(TcSource) source = tc_source_open(d->name, contexts, error);
+    g_autoptr(TcSource) source = tc_source_open(d->name, contexts, d->options.stop_fd, error);
     Export *e;
 
     if (!source || (bitmap && !tc_source_require(source, 1, bitmap, error)))
@@ -93,12 +93,21 @@ static bool fail_nbd(const TcPlace *d, const char *doing, GError **error)
     return tm_error_set(error, "%s target '%s': %s", doing, d->name, why);
 }
 
+static bool fail_stopped(GError **error)
+{
+    return tm_error_set(error, "interrupted");
+}
+
 static bool nbd_finish(TcPlace *d, GError **error)
 {
     struct nbd_handle *nbd = tc_source_handle(((Export *)d->own)->source);
+    int done =
+        nbd_can_flush(nbd) != 1
+            ? 1
+            : tc_nbd_complete(nbd, nbd_aio_flush(nbd, NBD_NULL_COMPLETION, 0), d->options.stop_fd);
 
-    if (nbd_can_flush(nbd) == 1 && nbd_flush(nbd, 0) == -1)
-        return fail_nbd(d, "Could not sync", error);
+    if (done != 1)
+        return done ? fail_nbd(d, "Could not sync", error) : fail_stopped(error);
     nbd_close_export(d);
     return true;
 }
@@ -136,11 +145,8 @@ static void nbd_lane_free(TcLane *lane)
     NbdLane *l = (NbdLane *)lane;
 
     /* what is in flight arrives no more once nobody turns the handle */
-    if (l->own && l->nbd) {
-        if (nbd_aio_is_ready(l->nbd) == 1 && !nbd_aio_in_flight(l->nbd))
-            nbd_shutdown(l->nbd, 0);
-        nbd_close(l->nbd);
-    }
+    if (l->own)
+        tc_nbd_close(l->nbd, lane->place->options.stop_fd);
     for (unsigned i = 0; i < l->count; i++) {
         g_free(l->slots[i].buf);
         g_free(l->slots[i].old);
@@ -241,13 +247,19 @@ static bool advance_all(NbdLane *l, GError **error)
     return true;
 }
 
+static bool is_lost(const NbdLane *l)
+{
+    return nbd_aio_is_dead(l->nbd) == 1 || nbd_aio_is_closed(l->nbd) == 1;
+}
+
 /* Waits for the server and takes its answers. */
 static bool turn(NbdLane *l, GError **error)
 {
     const TcPlace *d = l->lane.place;
 
-    if (nbd_aio_is_dead(l->nbd) == 1 || nbd_aio_is_closed(l->nbd) == 1 ||
-        nbd_poll(l->nbd, -1) == -1)
+    if (!is_lost(l) && !tc_nbd_turn(l->nbd, d->options.stop_fd, -1))
+        return fail_stopped(error);
+    if (is_lost(l))
         return fail_nbd(d, "connection lost:", error);
     return advance_all(l, error);
 }

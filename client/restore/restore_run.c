@@ -23,7 +23,7 @@ struct TcRestore {
     uint64_t planned_to; /* the end of its last range */
     GMutex lock;         /* guards the plan's cursor and error */
     GError *error;
-    atomic_bool stop, planned;
+    atomic_bool stop, planned, copied;
     atomic_uint_fast64_t walked, total;
 };
 
@@ -76,7 +76,10 @@ const char *tc_restore_progress(TcRestore *r, uint64_t *done, uint64_t *total)
     tc_place_counts(r->place, &counts);
     *done = counts.done;
     *total = atomic_load(&r->total);
-    return "restoring";
+    if (!atomic_load(&r->copied))
+        return "restoring";
+    *total = 0;
+    return "making it durable";
 }
 
 /* ---- the plan */
@@ -232,7 +235,7 @@ static unsigned open_lanes(TcRestore *r, Worker *workers, unsigned most, GError 
     return have;
 }
 
-bool tc_restore_copy(TcRestore *r, GError **error)
+static bool copy(TcRestore *r, GError **error)
 {
     unsigned most = tc_place_lanes(r->place), count;
     g_autofree Worker *workers = g_new0(Worker, most);
@@ -253,4 +256,12 @@ bool tc_restore_copy(TcRestore *r, GError **error)
         return false;
     }
     return count && !atomic_load(&r->stop);
+}
+
+bool tc_restore_copy(TcRestore *r, GError **error)
+{
+    if (!copy(r, error))
+        return false;
+    atomic_store(&r->copied, true);
+    return tc_place_finish(r->place, error);
 }

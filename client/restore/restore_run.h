@@ -17,7 +17,7 @@ typedef struct TcRestore TcRestore;
  * its bitmap began, or NULL; borrowed. @rate may be NULL. @what names the disk in messages. */
 TcRestore *tc_restore_new(TcPointReader *reader, TcPlace *place, TcPointReader *before,
                           TcRate *rate, const char *what);
-/* False with @error, or without when it was cancelled. */
+/* To the place's end. False with @error, or without when it was cancelled. */
 bool tc_restore_copy(TcRestore *restore, GError **error);
 void tc_restore_cancel(TcRestore *restore);
 /* What it is doing, and how far that is. A string that lasts. */

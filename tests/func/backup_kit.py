@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The Tidemark authors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A daemon with disks that are backed up into a repository."""
+"""A daemon with disks that are backed up into a repository, and an agent in a guest."""
 import random
 
 from harness import *
@@ -84,3 +84,40 @@ class Kit:
             wrong = [i for i in range(0, len(expected), 4096) if got[i:i + 4096] != expected[i:i + 4096]]
             fail("point %s, disk %s: %d bytes, expected %d; differs at %s" % (
                 point, name, len(got), len(expected), wrong[:8]))
+
+
+class Agent(threading.Thread):
+    """A guest agent, as far as it matters. silent: commands that it does not answer."""
+
+    def __init__(self, path, silent=(), failing=()):
+        super().__init__(daemon=True)
+        self.frozen, self.log, self.silent, self.failing = False, [], set(silent), set(failing)
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(path)
+        self.listener.listen(1)
+        self.start()
+
+    def run(self):
+        while True:
+            c, _ = self.listener.accept()
+            with c:
+                c.sendall(b'{"return": 99}\n{"return"')  # left over from somebody else
+                for line in c.makefile("rb"):
+                    request = json.loads(line.lstrip(b"\xff"))
+                    self.answer(c, request["execute"], request.get("arguments", {}))
+
+    def answer(self, c, command, arguments):
+        self.log.append(command)
+        if command in self.silent:
+            return
+        if command in self.failing:
+            c.sendall(b'{"error": {"class": "GenericError", "desc": "can not"}}\n')
+        elif command == "guest-sync-delimited":
+            c.sendall(b"\xff" + json.dumps({"return": arguments["id"]}).encode() + b"\n")
+        elif command == "guest-fsfreeze-status":
+            c.sendall(b'{"return": "%s"}\n' % (b"frozen" if self.frozen else b"thawed"))
+        elif command == "guest-fsfreeze-freeze" and self.frozen:
+            c.sendall(b'{"error": {"class": "CommandNotFound", "desc": "the agent is in frozen state"}}\n')
+        else:
+            self.frozen = command == "guest-fsfreeze-freeze"
+            c.sendall(b'{"return": 2}\n')

@@ -8,6 +8,7 @@ import pty
 import random
 
 from backup_kit import *
+from deaf import BLOCK_STATUS, Deaf
 from harness import *
 
 @test(needs=["qemu-img"])
@@ -410,43 +411,6 @@ def hooks_run_around_the_backup(tmp):
     kit.d.stop()
 
 
-class Agent(threading.Thread):
-    """A guest agent, as far as it matters. silent: commands that it does not answer."""
-
-    def __init__(self, path, silent=(), failing=()):
-        super().__init__(daemon=True)
-        self.frozen, self.log, self.silent, self.failing = False, [], set(silent), set(failing)
-        self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(path)
-        self.listener.listen(1)
-        self.start()
-
-    def run(self):
-        while True:
-            c, _ = self.listener.accept()
-            with c:
-                c.sendall(b'{"return": 99}\n{"return"')  # left over from somebody else
-                for line in c.makefile("rb"):
-                    request = json.loads(line.lstrip(b"\xff"))
-                    self.answer(c, request["execute"], request.get("arguments", {}))
-
-    def answer(self, c, command, arguments):
-        self.log.append(command)
-        if command in self.silent:
-            return
-        if command in self.failing:
-            c.sendall(b'{"error": {"class": "GenericError", "desc": "can not"}}\n')
-        elif command == "guest-sync-delimited":
-            c.sendall(b"\xff" + json.dumps({"return": arguments["id"]}).encode() + b"\n")
-        elif command == "guest-fsfreeze-status":
-            c.sendall(b'{"return": "%s"}\n' % (b"frozen" if self.frozen else b"thawed"))
-        elif command == "guest-fsfreeze-freeze" and self.frozen:
-            c.sendall(b'{"error": {"class": "CommandNotFound", "desc": "the agent is in frozen state"}}\n')
-        else:
-            self.frozen = command == "guest-fsfreeze-freeze"
-            c.sendall(b'{"return": 2}\n')
-
-
 @test
 def guests_are_frozen_for_the_instant(tmp):
     "--qga freezes around the instant and thaws on every way out"
@@ -546,35 +510,13 @@ def signals_while_it_waits(tmp):
 
 @test
 def signals_while_a_server_hangs(tmp):
-    "Ctrl-C while an NBD server does not answer for its block status: the first one ends the run"
+    "Ctrl-C while an NBD server does not answer, at all or for its block status: the first one ends the run"
     kit = Kit(tmp, "disk0")
-    asked, listener = threading.Event(), socket.socket(socket.AF_UNIX)
-    listener.bind(os.path.join(tmp, "deaf"))
-    listener.listen(8)
-
-    def pump(source, sink):
-        while data := source.recv(1 << 16):
-            if data.startswith(b"\x25\x60\x95\x13\0\0\0\x07"):
-                asked.set()
-            else:
-                sink.sendall(data)
-        sink.close()
-
-    def serve():
-        while True:
-            c, _ = listener.accept()
-            server = socket.socket(socket.AF_UNIX)
-            server.connect(kit.d.nbd_path)
-            for ends in (c, server), (server, c):
-                threading.Thread(target=pump, args=ends, daemon=True).start()
-
-    threading.Thread(target=serve, daemon=True).start()
-    p = subprocess.Popen([TIDEMARK, "backup", "x=nbd+unix:///disk0?socket=" + os.path.join(tmp, "deaf"), kit.repo],
-                         stderr=subprocess.PIPE, text=True)
-    equal(asked.wait(PATIENCE), True)
-    p.send_signal(signal.SIGTERM)
-    matches(p.communicate(timeout=PATIENCE)[1], "interrupted")
-    equal((p.returncode, kit.points()), (143, []))
+    for swallow, after in (b"", 0), (b"", 1), (BLOCK_STATUS, 0):
+        deaf = Deaf(os.path.join(tmp, "deaf"), kit.d.nbd_path, swallow, after)
+        p = subprocess.Popen([TIDEMARK, "backup", "x=" + deaf.uri(), kit.repo], stderr=subprocess.PIPE, text=True)
+        deaf.end(p, signal.SIGTERM, "interrupted(: nothing was changed|; no point was added)")
+        equal(kit.points(), [])
     kit.d.stop()
 
 
@@ -682,15 +624,23 @@ def another_server_with_a_bitmap(tmp):
 
 @test(needs=[QSD, "qemu-img"])
 def fleecing_exports_with_a_bitmap(tmp):
-    "an export of copy-before-write with a bitmap refuses all questions about what is clean"
+    "an export of copy-before-write with a bitmap refuses all questions about what is clean, whatever its granularity"
+    for binary in QSD, TIDEMARKD:
+        for granularity in 4096, 65536:
+            fleecing_export(os.path.join(tmp, "%s%d" % (binary[-1], granularity)), binary, granularity)
+
+
+def fleecing_export(tmp, binary, granularity):
+    os.mkdir(tmp)
     path = image(os.path.join(tmp, "disk0.img"), SIZE, [(MIB, pattern(1, 2 * MIB))])
     repo, scratch = os.path.join(tmp, "repo"), image(os.path.join(tmp, "scratch"), SIZE)
-    with Daemon(tmp, "--blockdev", "driver=file,node-name=disk0,filename=" + path, binary=QSD) as d:
+    with Daemon(tmp, "--blockdev", "driver=file,node-name=disk0,filename=" + path, binary=binary) as d:
         d.qmp("block-export-add", type="nbd", id="e", node_name="disk0", name="f", writable=True)
         run(TIDEMARK, "backup", "disk0=" + d.uri("f"), repo, "--name=p0")
-        d.qmp("block-dirty-bitmap-add", node="disk0", name="b")
+        d.qmp("block-dirty-bitmap-add", node="disk0", name="b", granularity=granularity)
         h = d.nbd("f")
         h.pwrite(pattern(2, 200000), 5 * MIB)
+        h.pwrite(pattern(3, 512), 2 * MIB + 20480)
         h.zero(131072, MIB)
         content = h.pread(SIZE, 0)
         h.shutdown()

@@ -4,9 +4,11 @@
 """tidemark restore: every kind of target, new, forced and in place; refusals, damage, and what a failure leaves.
 
 The repository is made by tests/func/repositories.py, without Tidemark."""
+from deaf import BLOCK_STATUS, WRITE, Deaf
 from harness import *
 from repositories import BLOCK, Repository
 import copy
+import fcntl
 import random
 
 NEEDS = ["qemu-img", "qemu-io"]
@@ -272,6 +274,29 @@ def interrupted(tmp):
     equal(p.returncode, 130, err)
     matches(err, r"interrupted: '.*a\.img' was removed again\n$")
     equal(os.listdir(tmp), ["repo"])
+
+
+@test(needs=NEEDS)
+def a_server_that_hangs(tmp):
+    "Ctrl-C while the server, or who has the lock, does not answer: the first one ends it, with the state in one line"
+    repo = make(tmp)
+    how = lambda *args: subprocess.Popen([TIDEMARK, "restore", *args], stderr=subprocess.PIPE, text=True)
+    with Daemon(tmp, *disk(tmp, "disk0", 25 * BLOCK)) as d:
+        for swallow, args, state in (
+                (b"", ["--in-place"], "interrupted: no target was changed"),
+                (BLOCK_STATUS, ["--in-place"], "interrupted: target '.*' was not changed"),
+                (WRITE, ["--force"], "interrupted: target '.*' is incomplete: run the same command again")):
+            deaf = Deaf(os.path.join(tmp, "deaf"), d.nbd_path, swallow)
+            p = how("--disk", "a", *args, repo.path, deaf.uri())
+            deaf.end(p, signal.SIGINT, state)
+    lock = os.open(os.path.join(repo.path, "lock"), os.O_RDWR)
+    fcntl.lockf(lock, fcntl.LOCK_EX, 2)
+    p = how("--wait", "3600", "--disk", "a", repo.path, os.path.join(tmp, "new"))
+    wait_until(lambda: "SigBlk:\t0000000000004003" in open("/proc/%d/status" % p.pid).read(), "its signals to be kept")
+    p.send_signal(signal.SIGINT)
+    matches(p.communicate(timeout=PATIENCE)[1], "interrupted: no target was changed")
+    equal(p.returncode, 130)
+    os.close(lock)
 
 
 @test(needs=NEEDS)
