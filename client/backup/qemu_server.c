@@ -7,7 +7,9 @@
 #include "client/backup/qemu_server.h"
 #include "client/backup/qemu_names.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -27,52 +29,71 @@ static bool set_address(struct sockaddr_un *address, const char *path)
     return true;
 }
 
+/* The lock is on a directory of the process that only its user and root can open. So nobody else
+ * can take it, and it is gone with whoever has it. */
 int tc_qemu_lock(const TcQmp *qmp, GError **error)
 {
-    struct sockaddr_un address = { .sun_family = AF_UNIX };
     pid_t pid = tc_qmp_pid(qmp);
-    /* abstract: it is gone with whoever has it, and for all users the same */
-    int length =
-        snprintf(address.sun_path + 1, sizeof(address.sun_path) - 1, TC_QEMU_PREFIX "%d", (int)pid);
-    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    /* 0: it is in another namespace, and nothing is known of it */
+    g_autofree char *path =
+        pid ? g_strdup_printf("/proc/%d/fd", (int)pid) : g_strdup("/proc/self/fd");
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
     if (fd < 0) {
-        tm_error_set_errno(error, errno, "socket");
+        tm_error_set_errno(error, errno,
+                           "QEMU (process %d) can't be locked for a backup: expected its user, or "
+                           "root: '%s'",
+                           (int)pid, path);
         return -1;
     }
-    if (!pid || !bind(fd, (struct sockaddr *)&address,
-                      (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)length)))
+    if (!flock(fd, LOCK_EX | LOCK_NB))
         return fd;
-    if (errno == EADDRINUSE)
+    if (errno == EWOULDBLOCK)
         tm_error_set(error,
                      "another backup of this QEMU (process %d) is running: nothing was "
                      "changed; try again when it has ended",
                      (int)pid);
     else
-        tm_error_set_errno(error, errno, "socket '%s'", address.sun_path + 1);
+        tm_error_set_errno(error, errno, "lock of '%s'", path);
     close(fd);
     return -1;
+}
+
+static bool is_private(const char *directory)
+{
+    struct stat st;
+
+    return !lstat(directory, &st) && S_ISDIR(st.st_mode) && st.st_uid == geteuid() &&
+           !(st.st_mode & 077);
+}
+
+/* A directory that nobody else can enter; returned. It has the same name each time, so that a kill
+ * leaves no more than one behind, unless somebody else has made that. */
+static char *private_directory(const TcQmp *qmp, GError **error)
+{
+    const char *runtime = g_getenv("XDG_RUNTIME_DIR");
+    g_autofree char *name = g_strdup_printf(TC_QEMU_PREFIX "%d", (int)tc_qmp_pid(qmp));
+    g_autofree char *path =
+        g_build_filename(runtime && *runtime ? runtime : g_get_tmp_dir(), name, NULL);
+    g_autofree char *other = g_strconcat(path, "-XXXXXX", NULL);
+
+    if (!mkdir(path, 0700) || (errno == EEXIST && is_private(path)))
+        return g_steal_pointer(&path);
+    if (g_mkdtemp(other))
+        return g_steal_pointer(&other);
+    tm_error_set_errno(error, errno, "directory '%s' for a socket", path);
+    return NULL;
 }
 
 /* A listening socket in a directory that nobody else can enter: the descriptor, or -1. */
 static int listen_privately(TcQemuServer *server, const TcQmp *qmp, GError **error)
 {
-    const char *runtime = g_getenv("XDG_RUNTIME_DIR");
-    g_autofree char *name = g_strdup_printf(TC_QEMU_PREFIX "%d", (int)tc_qmp_pid(qmp));
-    g_autofree char *directory =
-        g_build_filename(runtime && *runtime ? runtime : g_get_tmp_dir(), name, NULL);
     struct sockaddr_un address;
-    struct stat st;
     int fd;
 
-    /* the same name each time, so that a kill leaves no more than one behind */
-    if (mkdir(directory, 0700) &&
-        (errno != EEXIST || lstat(directory, &st) || !S_ISDIR(st.st_mode) ||
-         st.st_uid != geteuid() || (st.st_mode & 077))) {
-        tm_error_set_errno(error, errno, "directory '%s' for a socket", directory);
+    server->directory = private_directory(qmp, error);
+    if (!server->directory)
         return -1;
-    }
-    server->directory = g_steal_pointer(&directory);
     server->path = g_build_filename(server->directory, "nbd.sock", NULL);
     if (!set_address(&address, server->path)) {
         tm_error_set(error,

@@ -19,5 +19,5 @@ bool tc_qemu_server_start(TcQemuServer *server, TcQmp *qmp, GError **error);
 /* Removes the socket and its directory. */
 void tc_qemu_server_clear(TcQemuServer *server);
 /* Only one backup of a QEMU process can run: a descriptor that says so until it is closed, -1 with
- * an error if there is another. */
+ * an error if there is another. No other user can take it. */
 int tc_qemu_lock(const TcQmp *qmp, GError **error);

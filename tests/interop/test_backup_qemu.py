@@ -11,6 +11,7 @@ import random
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "func"))
+from backup_kit import Agent  # noqa: E402
 from harness import *  # noqa: E402,F403
 
 TRIXIE_DIR = os.environ.get("TRIXIE") or os.path.join(SRCDIR, "build-trixie")
@@ -185,6 +186,11 @@ class Vm:
 
     def major(self):
         return self.qmp("query-version")["qemu"]["major"]
+
+
+def unexport(vm, name):
+    vm.qmp("block-export-del", id=name, mode="hard")
+    wait_until(lambda: not vm.qmp("query-block-exports"), "the end of the export")
 
 
 class Cut:
@@ -376,6 +382,56 @@ def refused(tmp, binary):
 
 
 @each
+def held_names(tmp, binary):
+    "what any user can make in its way, in the abstract namespace and in /tmp, stops no backup"
+    with Vm(tmp, binary) as vm:
+        name = "tidemark-backup-%d" % vm.process.pid
+        holders = [socket.socket(socket.AF_UNIX, kind) for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM)]
+        for holder in holders:
+            holder.bind("\0" + name)
+        os.mkdir(os.path.join(tmp, name), 0o755)
+        p = run(*vm.command(), check=False, env={"TMPDIR": tmp, "XDG_RUNTIME_DIR": ""})
+        equal(p.returncode, 0, p.stderr)
+        equal([n for n in os.listdir(tmp) if n.startswith("tidemark-backup-")], [name])
+        for holder in holders:
+            holder.close()
+
+
+@each
+def guest_agent(tmp, binary):
+    "--qga: the guest is frozen at the instant only, and thaws after a failure in QEMU, too; the backup itself is as ever"
+    with Vm(tmp, binary) as vm:
+        path, frozen = os.path.join(tmp, "qga"), []
+        agent = Agent(path)
+        answer = agent.answer
+
+        def writes_before(c, command, arguments):  # what the guest flushes then is in the point
+            if command == "guest-fsfreeze-freeze":
+                vm.writes()
+                frozen.append(vm.snapshot())
+            answer(c, command, arguments)
+
+        agent.answer = writes_before
+        vm.writes(20)
+        before = vm.state(bitmaps=False)
+        for i in range(2):
+            vm.finish(vm.slow_backup("--name", "p%d" % i, "--qga", path))
+            equal([w for w in agent.log if "sync" not in w], ["guest-fsfreeze-" + w for w in ("status", "freeze", "thaw")])
+            agent.log.clear()
+            vm.check("p%d" % i, frozen[i])
+            equal(vm.kinds("p%d" % i), dict.fromkeys(("vda", "sdb"), "incremental" if i else "full"))
+        vm.backup("--qga", path, "--scratch", os.path.join(tmp, "nosuch"), status=1)
+        equal((agent.frozen, vm.state(bitmaps=False)), (False, before))
+        p = vm.slow_backup("--qga", path)
+        equal(agent.frozen, False)
+        p.kill()
+        p.wait()
+        vm.backup("--incremental", "--name", "p2", "--qga", path)
+        vm.check("p2", frozen[-1])
+        equal((agent.frozen, vm.state(bitmaps=False)), (False, before))
+
+
+@each
 def iothreads(tmp, binary):
     "a disk in an iothread is backed up, or refused where that could crash QEMU"
     with Vm(tmp, binary, "-object", "iothread,id=io0", "-device", "virtio-blk-pci,drive=a,id=vda,iothread=io0") as vm:
@@ -490,10 +546,6 @@ def exported_bitmap(tmp, binary):
             vm.qmp("block-export-add", {"type": "nbd", "id": "vda", "node-name": "a", "name": "vda",
                                         "bitmaps": list(bitmaps)})
 
-        def unexport():
-            vm.qmp("block-export-del", id="vda", mode="hard")
-            wait_until(lambda: not vm.qmp("query-block-exports"), "the end of the export")
-
         def backup(*args, status=0):
             p = run(TIDEMARK, "backup", *args, uri, vm.repo, check=False)
             equal(p.returncode, status, p.stdout + p.stderr)
@@ -507,7 +559,7 @@ def exported_bitmap(tmp, binary):
         vm.check("p0", {"vda": bytes(vm.model["vda"])})
         for i in range(1, 4):
             vm.writes(20)
-            unexport()
+            unexport(vm, "vda")
             vm.qmp("transaction", actions=[
                 {"type": "block-dirty-bitmap-add", "data": {"node": "a", "name": "inc%d" % i, "persistent": True}},
                 {"type": "block-dirty-bitmap-disable", "data": {"node": "a", "name": "inc%d" % (i - 1)}}])
