@@ -4,9 +4,11 @@
 # timeout: 300
 """`tidemark image` beside qemu-img, on the same images: the same JSON, exit statuses and results."""
 import contextlib
+import functools
 import json
 import os
 import sys
+import tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "func"))
 from harness import *
@@ -48,25 +50,36 @@ def inside(tmp):
         os.chdir(before)
 
 
+@functools.cache
+def templates():
+    """A directory of images, made once; and their options and names."""
+    at, made = tempfile.mkdtemp(), []
+    with inside(at):
+        qemu_img("create", "-q", "-f", "qcow2", "base", "5M")
+        qemu_io("base", "write 512k 1M", "write 2200k 100k", "write -z 4M 128k", "write -c 4608k 64k")
+        image("raw", 4 * MIB, [(256 * KIB, b"x" * MIB)])
+        for number, options in enumerate(OPTIONS):
+            path = "i%d" % number
+            options = options.format(b="base", r="raw", d="d%d" % number)
+            qemu_img("create", "-q", "-f", "qcow2", *(["-o", options] if options else []), path, "8M")
+            qemu_io(path, *CONTENT, *([] if any(o in options for o in WITHOUT_COMPRESSED) else COMPRESSED))
+            made.append((options, path))
+    return at, made
+
+
 def images():
-    """Makes them; yields options and path."""
-    base = "base"
-    qemu_img("create", "-q", "-f", "qcow2", base, "5M")
-    qemu_io(base, "write 512k 1M", "write 2200k 100k", "write -z 4M 128k", "write -c 4608k 64k")
-    image("raw", 4 * MIB, [(256 * KIB, b"x" * MIB)])
-    for number, options in enumerate(OPTIONS):
-        path = "i%d" % number
-        options = options.format(b=base, r="raw", d="d%d" % number)
-        qemu_img("create", "-q", "-f", "qcow2", *(["-o", options] if options else []), path, "8M")
-        qemu_io(path, *CONTENT, *([] if any(o in options for o in WITHOUT_COMPRESSED) else COMPRESSED))
-        yield options, path
+    """Copies them to here; their options and names."""
+    at, made = templates()
+    run("cp", "-r", "--sparse=always", at + "/.", ".")
+    run("sync", *os.listdir("."))  # the space that they take does not change any more
+    return made
 
 
 @test(needs=["qemu-img", "qemu-io"])
 def maps(tmp):
     "image map --json is qemu-img map's, for images of every kind"
     with inside(tmp):
-        for options, path in list(images()) + [("raw", "raw"), ("base", "base")]:
+        for options, path in images() + [("raw", "raw"), ("base", "base")]:
             for more in ([], ["--start-offset=100000", "--max-length=3000000"]):
                 equal(json.loads(ours("map", "--backing-chain", "--output=json", *more, path).stdout),
                       json.loads(qemu_img("map", "--output=json", *more, path).stdout),
@@ -88,7 +101,7 @@ def info(path):
 def facts(tmp):
     "image info and image check print qemu-img's JSON, for images of every kind"
     with inside(tmp):
-        for options, path in list(images()) + [("base", "base"), ("raw", "raw")]:
+        for options, path in images() + [("base", "base"), ("raw", "raw")]:
             if path == "base":
                 for args in (["b0"], ["-g", "4k", "b1"], ["--disable", "b2"]):
                     qemu_img("bitmap", "--add", *args[:-1], path, args[-1])

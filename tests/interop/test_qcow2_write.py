@@ -232,7 +232,7 @@ def flushed_then_killed(tmp):
         path = create(os.path.join(tmp, "k%d" % seed), options, SIZE)
         cluster = {"": 65536, "cluster_size=2M": 2 * M}.get(options, 512 if "512" in options else 65536)
         model = raw(path)
-        for turn in range(3):
+        for turn in range(2):
             d = serve(tmp, definition(path))
             m = Model(d.nbd(), model, seed + 10 * turn, cluster)
             for _ in range(60):
@@ -257,7 +257,7 @@ def in_turn(tmp):
         # With seed 3 qemu-io itself puts data and compressed clusters into one host cluster.
         scribble(path, 10 + seed, SIZE, cluster, "extended" not in options)
         model = raw(path)
-        for turn in range(10):
+        for turn in range(4):
             ours = turn % 2 == 0
             with serve_by(tmp, definition(path), None if ours else QSD) as d:
                 h = d.nbd(contexts=["base:allocation"])
@@ -303,7 +303,7 @@ def resizing(tmp):
         path = create(os.path.join(tmp, "r%d" % seed), options, M, (over, "raw") if over else None)
         below = {"driver": "file", "filename": over, "read-only": True} if over else None
         rng, model = random.Random(seed), raw(path)
-        for turn in range(8):
+        for turn in range(4):
             with Daemon(tmp, "--blockdev", definition(path, backing=below)) as d:
                 size = rng.randrange(1, 6 * M // 512) * 512
                 d.qmp("block_resize", node_name="disk0", size=size)

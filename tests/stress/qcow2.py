@@ -34,7 +34,7 @@ def case(number, options, size, backing):
         run("qemu-img", "create", "-q", "-f", "qcow2", *(["-b", below[0], "-F", "raw"] if backing else []),
             *(["-o", options] if options else []), path, size)
         for turn in range(2):
-            command = [PROGRAM, "--seconds", max(1, int(LONG / len(KINDS) / 4)), "--seed", SEED + 10 * number + turn]
+            command = [PROGRAM, "--seconds", max(0.4, LONG / len(KINDS) / 4), "--seed", SEED + 10 * number + turn]
             command += ["--no-unref"] if (number + turn) % 4 == 0 and "0.10" not in options else []
             done = run(*command, path, *below, check=False, timeout=LONG + 60)
             if done.returncode:

@@ -25,7 +25,7 @@ from images import create, raw
 
 LONG = float(os.environ.get("STRESS_SECONDS") or 0)
 SEED = os.environ.get("STRESS_SEED")
-ROUNDS = 7  # where nobody says for how long
+ROUNDS = 4  # where nobody says for how long
 SECTOR = 512
 K, M = 1 << 10, 1 << 20
 ZERO = bytes(SECTOR)

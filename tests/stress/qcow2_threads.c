@@ -408,10 +408,10 @@ static void check_image(const char *image)
     blk_graph_del(w.graph, "f", NULL);
 }
 
-static void run(const char *image, const char *base, uint64_t seconds)
+static void run(const char *image, const char *base, double seconds)
 {
     struct tidemark_info info = { .struct_size = sizeof(info) };
-    gint64 end = g_get_monotonic_time() + (gint64)seconds * 1000000;
+    gint64 end = g_get_monotonic_time() + (gint64)(seconds * 1000000);
     static Worker workers[THREADS_MAX];
 
     w.node = open_image(image, base, false);
@@ -453,10 +453,11 @@ static void run(const char *image, const char *base, uint64_t seconds)
 
 int main(int argc, char **argv)
 {
-    gint64 seed = 1, seconds = 5, threads = 6;
+    gint64 seed = 1, threads = 6;
+    double seconds = 5;
     const GOptionEntry entries[] = {
         { "seed", 0, 0, G_OPTION_ARG_INT64, &seed, "of what is done", "N" },
-        { "seconds", 0, 0, G_OPTION_ARG_INT64, &seconds, "how long", "N" },
+        { "seconds", 0, 0, G_OPTION_ARG_DOUBLE, &seconds, "how long", "N" },
         { "threads", 0, 0, G_OPTION_ARG_INT64, &threads, "how many", "N" },
         { "no-unref", 0, 0, G_OPTION_ARG_NONE, &w.no_unref, "with discard-no-unref", NULL },
         { NULL }
@@ -480,7 +481,7 @@ int main(int argc, char **argv)
     registry = blk_registry_new(&sys);
     engine = blk_engine_new(&engine_options, NULL);
     w.graph = blk_graph_new(registry, engine, &sys);
-    run(argv[1], argc > 2 ? argv[2] : NULL, (uint64_t)seconds);
+    run(argv[1], argc > 2 ? argv[2] : NULL, seconds);
     blk_graph_free(w.graph);
     blk_engine_free(engine);
     blk_registry_free(registry);
