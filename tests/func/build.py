@@ -109,7 +109,7 @@ def install(tmp):
         run("meson", "introspect", "--buildoptions", BUILDDIR).stdout)}
     top = tmp + options["prefix"]
     for path in ("%(bindir)s/tidemarkd", "%(bindir)s/tidemark", "%(includedir)s/tidemark/driver.h",
-                 "%(libdir)s/pkgconfig/tidemark.pc", "%(mandir)s/man1/tidemark.1", "%(mandir)s/man1/tidemark-prune.1",
+                 "%(libdir)s/pkgconfig/tidemark.pc", "%(mandir)s/man1/tidemark.1", "%(mandir)s/man1/tidemark-copy.1",
                  "%(mandir)s/man8/tidemarkd.8", "lib/systemd/system/tidemarkd.service",
                  "lib/systemd/system/tidemarkd.socket", "lib/systemd/system/tidemark-backup@.timer",
                  "lib/systemd/system/tidemark-verify@.timer", "%(datadir)s/doc/tidemark/tidemark-backup.conf.example", "%(datadir)s/doc/tidemark/README.md",
