@@ -148,6 +148,7 @@ static void clock_ready(BlkSource *source, uint32_t events)
 
         nbds_output_ready(&s->writer, EPOLLOUT);
     }
+    nbds_chunks_trim(servers);
     pthread_mutex_lock(&servers->lock);
     stopping = servers->clock_stopping;
     if (!stopping)

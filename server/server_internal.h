@@ -78,8 +78,8 @@ struct NbdsServers {
     pthread_mutex_t pool_lock;
     struct {
         NbdsChunk *first;
-        unsigned n;
-    } chunks[2]; /* usual, large */
+        unsigned n, least; /* least: since the clock's last second */
+    } chunks[2];           /* usual, large */
     NbdsBatch *batches;
     unsigned n_batches;
 };

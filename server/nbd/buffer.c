@@ -4,16 +4,22 @@
  *
  * Sessions hold buffers only while there is something in them, so that an idle connection costs
  * next to none. The lists are last in, first out: what is taken was used a moment ago, by any
- * thread, and is likely in a cache. */
+ * thread, and is likely in a cache.
+ *
+ * A new chunk costs a page fault for each of its pages, several times as much as the data that is
+ * copied there. So while a client keeps many requests in flight, many chunks are kept; a second
+ * later those that were not needed are gone. */
 #include "server/nbd/nbd_internal.h"
 
 #include "util/range.h"
 
 #include <sys/mman.h>
 
-#define POOL_USUAL   16u /* chunks kept of either kind */
-#define POOL_LARGE   4u
 #define POOL_BATCHES 8u
+
+static const struct {
+    unsigned most, idle; /* free chunks kept: ever; that nobody takes */
+} pools[] = { { 128, 16 }, { 32, 4 } };
 
 static int kind_of(size_t cap)
 {
@@ -51,8 +57,10 @@ NbdsChunk *nbds_chunk_get(NbdsServers *servers, size_t min)
         pthread_mutex_lock(&servers->pool_lock);
         chunk = servers->chunks[kind].first;
         if (chunk) {
+            unsigned n = --servers->chunks[kind].n;
+
             servers->chunks[kind].first = chunk->next;
-            servers->chunks[kind].n--;
+            servers->chunks[kind].least = MIN(servers->chunks[kind].least, n);
         }
         pthread_mutex_unlock(&servers->pool_lock);
     }
@@ -75,7 +83,7 @@ static void chunk_retire(NbdsServers *servers, NbdsChunk *chunk)
     }
     if (kind >= 0) {
         pthread_mutex_lock(&servers->pool_lock);
-        kept = servers->chunks[kind].n < (kind ? POOL_LARGE : POOL_USUAL);
+        kept = servers->chunks[kind].n < pools[kind].most;
         if (kept) {
             chunk->next = servers->chunks[kind].first;
             servers->chunks[kind].first = chunk;
@@ -97,6 +105,37 @@ void nbds_chunk_unref(NbdsServers *servers, NbdsChunk *chunk)
 {
     if (__atomic_sub_fetch(&chunk->refs, 1, __ATOMIC_ACQ_REL) == 0)
         chunk_retire(servers, chunk);
+}
+
+/* Takes out @n; under the lock. */
+static NbdsChunk *pool_cut(NbdsServers *servers, int kind, unsigned n)
+{
+    NbdsChunk *first = servers->chunks[kind].first, **end = &servers->chunks[kind].first;
+
+    servers->chunks[kind].n -= n;
+    while (n--)
+        end = &(*end)->next;
+    servers->chunks[kind].first = *end;
+    *end = NULL;
+    return first;
+}
+
+void nbds_chunks_trim(NbdsServers *servers)
+{
+    for (int kind = 0; kind < 2; kind++) {
+        NbdsChunk *chunk, *next;
+        unsigned least;
+
+        pthread_mutex_lock(&servers->pool_lock);
+        least = servers->chunks[kind].least;
+        chunk = least > pools[kind].idle ? pool_cut(servers, kind, least - pools[kind].idle) : NULL;
+        servers->chunks[kind].least = servers->chunks[kind].n;
+        pthread_mutex_unlock(&servers->pool_lock);
+        for (; chunk; chunk = next) {
+            next = chunk->next;
+            chunk_free(chunk);
+        }
+    }
 }
 
 void nbds_chunk_hold(NbdsChunk *chunk, NbdsSession *s)

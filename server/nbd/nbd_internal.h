@@ -67,6 +67,8 @@ struct NbdsChunk {
 NbdsChunk *nbds_chunk_get(NbdsServers *servers, size_t min); /* NULL: no memory */
 void nbds_chunk_put(NbdsServers *servers, NbdsChunk *chunk); /* the owner's; NULL is fine */
 void nbds_chunk_unref(NbdsServers *servers, NbdsChunk *chunk);
+/* Each second: frees what was in the pool all the time since the last call, but for a few. */
+void nbds_chunks_trim(NbdsServers *servers);
 /* From now on it counts for @s. */
 void nbds_chunk_hold(NbdsChunk *chunk, NbdsSession *s);
 /* A request of @s keeps the spare: replaces it. */

@@ -16,6 +16,12 @@ def rss(d):
         return int(re.search(r"RssAnon:\s+(\d+)", f.read()).group(1))
 
 
+def faults(d):
+    """Pages that had to be found."""
+    with open("/proc/%d/stat" % d.pid) as f:
+        return int(f.read().rsplit(")", 1)[1].split()[7])
+
+
 def cpu(d):
     """Ticks."""
     with open("/proc/%d/stat" % d.pid) as f:
@@ -303,6 +309,27 @@ def hung(tmp):
         d.qmp("nbd-server-stop")
         if time.monotonic() - began > 20:
             fail("what waits for a disk was not given up")
+
+
+@test
+def warm(tmp):
+    "many large requests in flight use memory that those before them had; a moment later it is given back"
+    count, size, pages = 64, 256 * KIB, 64 * 64
+
+    def burst(w):
+        before = faults(d)
+        w.send(b"".join(request(READ, i, 0, size, DF) for i in range(count)))
+        for _ in range(count):
+            equal(len(w.chunk()[3]), 8 + size)
+        return faults(d) - before
+    with serve(tmp, "--blockdev", "driver=null-co,node-name=slow,latency-ns=50000000,read-zeroes=on",
+               "--export", "nbd,id=slow,node-name=slow") as d:
+        w = Wire(d.nbd_path).go("slow")
+        before = rss(d)
+        if burst(w) < pages / 2:
+            fail("they were not in flight together")
+        wait_until(lambda: burst(w) < pages / 4, "a burst without new memory")
+        wait_until(lambda: rss(d) < before + 8 * KIB, "the end of what the burst had")
 
 
 @test
