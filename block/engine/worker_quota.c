@@ -2,18 +2,20 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/engine/worker_quota.c: see the header.
  *
- * Invariant: nothing waits while fewer than BLK_WORKER_QUOTA run. What waits holds no stripe, so
+ * Invariant: nothing waits while fewer than max run. What waits holds no stripe, so
  * what runs never waits for it. */
 #include "block/engine/worker_quota.h"
 
 #include "util/sync.h"
+
+#include <sys/sysinfo.h>
 
 void blk_worker_quota_add(BlkWorkerQuota *x, BlkWork *work)
 {
     TM_GUARD(&x->lock);
 
     work->background = work->background || x->background;
-    if (x->running < BLK_WORKER_QUOTA) {
+    if (x->running < x->max) {
         x->running++;
         blk_engine_work(x->engine, work);
         return;
@@ -43,6 +45,7 @@ void blk_worker_quota_init(BlkWorkerQuota *x, BlkEngine *engine, bool background
 {
     x->engine = engine;
     x->background = background;
+    x->max = background ? CLAMP((unsigned)get_nprocs() / 2, 1, BLK_WORKER_QUOTA) : BLK_WORKER_QUOTA;
     pthread_mutex_init(&x->lock, NULL);
     x->last = &x->first;
 }

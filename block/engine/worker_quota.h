@@ -4,7 +4,11 @@
  *
  * A disk that hangs keeps every worker that runs its work. So a node has at most BLK_WORKER_QUOTA
  * workers at a time, a part of all there are. The rest of its work waits, and the work of other
- * disks finds free workers. */
+ * disks finds free workers.
+ *
+ * Of the background it has half as many as there are processors, at least one: those who are not
+ * running keep others from what they hold, as on XFS the lock of a file that is read, which who
+ * writes it waits for. */
 #pragma once
 #include "block/engine/engine.h"
 
@@ -18,7 +22,7 @@ typedef struct BlkWorkerQuota {
     bool background;      /* all work of the node is */
     pthread_mutex_t lock; /* guards the rest; a leaf but for the engine's */
     BlkWork *first, **last;
-    unsigned running; /* with the engine */
+    unsigned max, running; /* with the engine */
 } BlkWorkerQuota;
 
 void blk_worker_quota_init(BlkWorkerQuota *quota, BlkEngine *engine, bool background);

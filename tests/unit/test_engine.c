@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* The engine's two classes of threads. */
 #include "block/engine/engine.h"
+#include "block/engine/worker_quota.h"
 #include "tests/asserts.h"
 
 #include <pthread.h>
@@ -9,6 +10,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
+#include <sys/sysinfo.h>
 #include <unistd.h>
 
 static BlkEngine *engine;
@@ -90,6 +92,57 @@ START_TEST(work_in_the_background_holds_nobody_up)
 }
 END_TEST
 
+/* ---- work of a node */
+
+static struct {
+    BlkWorkerQuota quota;
+    unsigned running, most, left; /* atomic, but for most */
+} node;
+
+static void run_a_while(BlkWork *work)
+{
+    unsigned n = __atomic_add_fetch(&node.running, 1, __ATOMIC_SEQ_CST);
+
+    pthread_mutex_lock(&said.lock);
+    node.most = MAX(node.most, n);
+    pthread_mutex_unlock(&said.lock);
+    g_usleep(10000);
+    __atomic_sub_fetch(&node.running, 1, __ATOMIC_SEQ_CST);
+    blk_worker_quota_end(&node.quota);
+    __atomic_sub_fetch(&node.left, 1, __ATOMIC_SEQ_CST);
+}
+
+/* How many of them ran at once. */
+static unsigned run_many(bool background)
+{
+    BlkWork work[24] = { { .run = run_a_while } };
+    BlkEngineOptions options = { .io = BLK_IO_THREADS, .loops = 1, .workers = 64 };
+
+    engine = blk_engine_new(&options, NULL);
+    ck_assert_ptr_nonnull(engine);
+    node.most = 0;
+    node.left = G_N_ELEMENTS(work);
+    blk_worker_quota_init(&node.quota, engine, background);
+    for (size_t i = 0; i < G_N_ELEMENTS(work); i++) {
+        work[i].run = run_a_while;
+        blk_worker_quota_add(&node.quota, &work[i]);
+    }
+    while (__atomic_load_n(&node.left, __ATOMIC_SEQ_CST))
+        g_usleep(1000);
+    blk_engine_free(engine);
+    blk_worker_quota_destroy(&node.quota);
+    return node.most;
+}
+
+START_TEST(a_node_of_the_background_has_few_workers)
+{
+    unsigned processors = (unsigned)get_nprocs();
+
+    ck_assert_uint_le(run_many(true), MAX(processors / 2, 1));
+    ck_assert_uint_le(run_many(false), BLK_WORKER_QUOTA);
+}
+END_TEST
+
 /* ---- sources */
 
 static void ready(BlkSource *source, uint32_t events)
@@ -133,6 +186,7 @@ int main(void)
     int failed;
 
     tcase_add_test(tcase, work_in_the_background_holds_nobody_up);
+    tcase_add_test(tcase, a_node_of_the_background_has_few_workers);
     tcase_add_test(tcase, a_source_moves_to_the_background);
     suite_add_tcase(suite, tcase);
     srunner_run_all(runner, CK_ENV);
