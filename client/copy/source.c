@@ -125,6 +125,7 @@ static struct nbd_handle *connect_uri(const char *uri, int stop_fd, GError **err
         return NULL;
     }
     if (nbd_set_opt_mode(nbd, true) == -1 || nbd_set_full_info(nbd, true) == -1 ||
+        nbd_set_pread_initialize(nbd, false) == -1 ||
         nbd_set_uri_allow_local_file(nbd, true) == -1 || nbd_aio_connect_uri(nbd, uri) == -1)
         fail_nbd(error, uri);
     else if (!tc_nbd_settle(nbd, stop_fd))
@@ -221,7 +222,9 @@ struct nbd_handle *tc_source_another(const TcSource *source, int timeout_ms)
 
     if (!nbd)
         return NULL;
+    /* of two ways to answer a read the one with fewer headers, each of which is received by itself */
     if (nbd_set_uri_allow_local_file(nbd, true) == 0 && nbd_set_pread_initialize(nbd, false) == 0 &&
+        nbd_set_request_structured_replies(nbd, false) == 0 &&
         nbd_aio_connect_uri(nbd, source->uri) == 0) {
         while (nbd_aio_is_connecting(nbd) == 1 && g_get_monotonic_time() < end)
             if (!tc_nbd_turn(nbd, source->stop_fd, timeout_ms))

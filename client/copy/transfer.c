@@ -5,9 +5,10 @@
  * A connection's thread reads. It also stores what has arrived, unless there are writers: then it
  * hands the slot to them, and is woken when one is done with it.
  *
- * Locks: TcTransfer.lock guards the plan's cursor, the first error and the writers' queue; it is
- * held for neither I/O nor callbacks. Counters and the state of a slot are atomic. */
+ * Locks: TcTransfer.lock guards the plan's cursor, what is released, the first error and the writers'
+ * queue; it is held for neither I/O nor callbacks. Counters and the state of a slot are atomic. */
 #include "client/copy/transfer.h"
+#include "client/copy/release.h"
 #include "util/range.h"
 #include <errno.h>
 #include <poll.h>
@@ -19,6 +20,8 @@
 
 /* A piece to zero is as long as a stop may have to wait for. */
 #define ZERO_SIZE (UINT64_C(256) << 20)
+/* NBD's lengths have 32 bits. */
+#define TRIM_SIZE (UINT64_C(1) << 30)
 
 typedef enum { SLOT_FREE, SLOT_IN_FLIGHT, SLOT_ARRIVED, SLOT_QUEUED, SLOT_STORED } SlotState;
 
@@ -28,11 +31,12 @@ enum { CONNECT_MS = 2000 };
 /* One request. */
 typedef struct Slot {
     atomic_int state;
-    int error;    /* errno, once arrived */
-    bool release; /* once stored */
+    int error;   /* errno, once arrived */
+    bool stored; /* it was not in vain */
     struct Worker *worker;
     struct Slot *next; /* in the writers' queue */
     TcStep step;
+    TcWindow *window; /* that it is in; NULL: nothing is released */
     char *buf;
 } Slot;
 
@@ -47,6 +51,7 @@ typedef struct Worker {
     unsigned busy;  /* requests in flight */
     int wait_ms;    /* for the limit of the rate; 0: not */
     TcStep delayed; /* what waits for it: length 0: nothing */
+    TcWindow *delayed_in;
 } Worker;
 
 struct TcTransfer {
@@ -63,6 +68,7 @@ struct TcTransfer {
     atomic_uint_fast64_t done, read, zeroed;
     GMutex lock;
     GError *error;
+    TcRelease *release; /* NULL: nothing is released */
     GThread **writers;
     Slot *first, *last; /* that wait for a writer */
     GCond wait;         /* for that, or for all_read */
@@ -84,6 +90,7 @@ TcTransfer *tc_transfer_new(TcSource *source, TcPlan *plan, const TcTransferOpti
     while (max > 0 && t->read_size > (uint64_t)max)
         t->read_size /= 2;
     t->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    t->release = options->release ? tc_release_new() : NULL;
     g_mutex_init(&t->lock);
     g_cond_init(&t->wait);
     return t;
@@ -132,12 +139,15 @@ static void fail_connection(Worker *w)
     fail(w->transfer, 0, "%s: connection lost: %s", tc_source_uri(w->transfer->source), why);
 }
 
-static bool next_step(TcTransfer *t, TcStep *step)
+static bool next_step(TcTransfer *t, TcStep *step, TcWindow **window)
 {
     bool any;
 
     g_mutex_lock(&t->lock);
     any = tc_plan_next(t->plan, t->read_size, ZERO_SIZE, step);
+    *window = any && t->release && step->action == TC_DO_READ
+                  ? tc_release_take(t->release, step->offset, step->length)
+                  : NULL;
     g_mutex_unlock(&t->lock);
     return any;
 }
@@ -189,13 +199,24 @@ static int released(void *opaque, int *error)
     return 1;
 }
 
-/* The server need not keep the range any more. That it can't forget it costs it space only. */
-static void release(Worker *w, const TcStep *step)
+/* The server need not keep what has been stored any more. That it can't forget it costs it space
+ * only. */
+static void release(Worker *w, const Slot *slot)
 {
-    nbd_completion_callback callback = { .callback = released, .user_data = w };
+    TcTransfer *t = w->transfer;
+    uint64_t offset, left, n;
+    bool any;
 
-    if (nbd_aio_trim(w->nbd, step->length, step->offset, callback, 0) != -1)
-        w->busy++;
+    g_mutex_lock(&t->lock);
+    any = tc_release_back(t->release, slot->window, slot->step.length, &offset, &left);
+    g_mutex_unlock(&t->lock);
+    for (; any && left; offset += n, left -= n) {
+        nbd_completion_callback callback = { .callback = released, .user_data = w };
+
+        n = tm_min(left, TRIM_SIZE);
+        if (nbd_aio_trim(w->nbd, n, offset, callback, 0) != -1)
+            w->busy++;
+    }
 }
 
 static int read_arrived(void *opaque, int *error)
@@ -209,13 +230,14 @@ static int read_arrived(void *opaque, int *error)
 
 /* The next piece to read; what is to be zeroed before it, is. False: none, or
  * none yet (wait_ms). */
-static bool next_read(Worker *w, TcStep *step)
+static bool next_read(Worker *w, TcStep *step, TcWindow **window)
 {
     TcTransfer *t = w->transfer;
 
     *step = w->delayed;
+    *window = w->delayed_in;
     while (!step->length) {
-        if (atomic_load(&t->stop) || !next_step(t, step))
+        if (atomic_load(&t->stop) || !next_step(t, step, window))
             return false;
         if (step->action != TC_DO_READ) {
             zero_step(t, step);
@@ -224,6 +246,7 @@ static bool next_read(Worker *w, TcStep *step)
     }
     w->wait_ms = tc_rate_take(t->options.rate, step->length);
     w->delayed = *step;
+    w->delayed_in = *window;
     if (w->wait_ms)
         return false;
     w->delayed.length = 0;
@@ -242,7 +265,7 @@ static bool start_reads(Worker *w)
 
         if (atomic_load(&slot->state) != SLOT_FREE)
             continue;
-        if (!next_read(w, &slot->step))
+        if (!next_read(w, &slot->step, &slot->window))
             return w->wait_ms > 0;
         atomic_store(&slot->state, SLOT_IN_FLIGHT);
         w->busy++;
@@ -292,7 +315,7 @@ static void *writer(void *opaque)
     Slot *slot;
 
     while ((slot = take_queued(t))) {
-        slot->release = !atomic_load(&t->stop) && store_slot(t, slot) && t->options.release;
+        slot->stored = !atomic_load(&t->stop) && store_slot(t, slot);
         atomic_store(&slot->state, SLOT_STORED);
         eventfd_write(slot->worker->wake_fd, 1);
     }
@@ -329,8 +352,7 @@ static void take_arrived(Worker *w, Slot *slot)
         queue_slot(t, slot);
         return;
     }
-    slot->release =
-        !slot->error && !atomic_load(&t->stop) && store_slot(t, slot) && t->options.release;
+    slot->stored = !slot->error && !atomic_load(&t->stop) && store_slot(t, slot);
     atomic_store(&slot->state, SLOT_STORED);
 }
 
@@ -343,8 +365,8 @@ static void finish_reads(Worker *w)
             take_arrived(w, slot);
         if (atomic_load(&slot->state) != SLOT_STORED)
             continue;
-        if (slot->release)
-            release(w, &slot->step);
+        if (slot->stored && slot->window)
+            release(w, slot);
         atomic_store(&slot->state, SLOT_FREE);
         w->busy--;
     }
@@ -493,6 +515,7 @@ void tc_transfer_free(TcTransfer *t)
     }
     g_free(t->workers);
     close(t->stop_fd);
+    tc_release_free(t->release);
     g_clear_error(&t->error);
     g_mutex_clear(&t->lock);
     g_cond_clear(&t->wait);

@@ -1,6 +1,7 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* client/repository/hashes.c: files of hashes. The runs are in memory, the hashes in the file.
+/* client/repository/hashes.c: files of hashes. The runs are in memory, the hashes in the file. Those
+ * that are set are written in pages, each when all of it is there.
  *
  * Invariant: the runs that are used are in order, apart, within the disk and of whole blocks, and
  * the file is exactly as long as they ask for, whatever it says. */
@@ -8,9 +9,11 @@
 #include "util/endian.h"
 #include "util/file.h"
 #include "util/range.h"
+#include "util/sync.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <gnutls/crypto.h>
+#include <pthread.h>
 #include <string.h>
 
 #define MAGIC   "TMHASHES"
@@ -19,6 +22,13 @@
 #define RUN     24u
 #define PIECE   (UINT64_C(1) << 20) /* of the file at a time */
 #define LOOK    128u                /* hashes that tc_hashes_find() reads at a time */
+#define PAGE    UINT64_C(2048)      /* hashes */
+
+/* Hashes that are not in the file yet. */
+typedef struct Page {
+    uint8_t *values; /* NULL: there are none */
+    uint64_t set;    /* so many of them */
+} Page;
 
 struct TcHashes {
     const TmSys *sys;
@@ -26,8 +36,10 @@ struct TcHashes {
     int fd;
     uint64_t size;
     TcRuns *runs;
-    uint64_t *first; /* the number of each run's first hash */
-    uint64_t n;      /* hashes */
+    uint64_t *first;      /* the number of each run's first hash */
+    uint64_t n;           /* hashes */
+    pthread_mutex_t lock; /* guards the pages */
+    Page *pages;          /* of a file that is being made */
 };
 
 void tc_hash(const void *data, size_t length, uint8_t hash[TC_HASH_SIZE])
@@ -73,6 +85,7 @@ static TcHashes *hashes_new(const TmSys *sys, const char *path, uint64_t size, i
 {
     g_autoptr(TcHashes) h = g_new0(TcHashes, 1);
 
+    pthread_mutex_init(&h->lock, NULL);
     h->sys = sys;
     h->path = g_strdup(path);
     h->size = size;
@@ -86,10 +99,19 @@ static TcHashes *hashes_new(const TmSys *sys, const char *path, uint64_t size, i
     return NULL;
 }
 
+static uint64_t pages(const TcHashes *h)
+{
+    return h->n / PAGE + (h->n % PAGE != 0);
+}
+
 void tc_hashes_free(TcHashes *h)
 {
     if (!h)
         return;
+    for (uint64_t i = 0; h->pages && i < pages(h); i++)
+        g_free(h->pages[i].values);
+    g_free(h->pages);
+    pthread_mutex_destroy(&h->lock);
     if (h->fd >= 0)
         h->sys->close(h->fd);
     tc_runs_free(h->runs);
@@ -158,6 +180,13 @@ static bool write_front(TcHashes *h, GError **error)
     return ret == 0 || failed(h, ret, error, "write");
 }
 
+static bool make_pages(TcHashes *h, GError **error)
+{
+    h->pages = g_try_new0(Page, MAX(pages(h), 1));
+    return h->pages ||
+           tm_error_set(error, "there is not enough memory for %" PRIu64 " hashes", h->n);
+}
+
 TcHashes *tc_hashes_create(const TmSys *sys, const char *path, TcRuns *runs, uint64_t size,
                            GError **error)
 {
@@ -166,7 +195,7 @@ TcHashes *tc_hashes_create(const TmSys *sys, const char *path, TcRuns *runs, uin
     if (!h)
         return NULL;
     h->runs = runs;
-    if (number_runs(h, error) && write_front(h, error)) {
+    if (number_runs(h, error) && make_pages(h, error) && write_front(h, error)) {
         if (sys->ftruncate(h->fd, (off_t)file_size(h)) == 0)
             return g_steal_pointer(&h);
         failed(h, -errno, error, "write");
@@ -333,8 +362,8 @@ TcRunKind tc_hashes_run(const TcHashes *h, uint64_t offset, uint64_t *length)
     return TC_RUN_NONE;
 }
 
-/* Where the hashes of these blocks are in the file. */
-static bool place(const TcHashes *h, uint64_t offset, size_t n, uint64_t *at)
+/* The number of the first of these blocks' hashes. */
+static bool place(const TcHashes *h, uint64_t offset, size_t n, uint64_t *number)
 {
     size_t i = find_run(h, offset);
     const TcRun *run = i ? tc_runs_get(h->runs, i - 1) : NULL;
@@ -343,27 +372,81 @@ static bool place(const TcHashes *h, uint64_t offset, size_t n, uint64_t *at)
     if (!run || run->kind != TC_RUN_DATA || offset % TC_BLOCK)
         return false;
     block = (offset - run->offset) / TC_BLOCK;
-    *at = hashes_at(h) + TC_HASH_SIZE * (h->first[i - 1] + block);
+    *number = h->first[i - 1] + block;
     return tm_range_within(block, n, blocks(run->length));
+}
+
+static uint64_t page_room(const TcHashes *h, uint64_t page)
+{
+    return tm_min(PAGE, h->n - page * PAGE);
+}
+
+/* Within one page. If it is complete with them, it is in *full (returned). */
+static int put_values(TcHashes *h, uint64_t number, const uint8_t *values, uint64_t n,
+                      uint8_t **full)
+{
+    Page *page = &h->pages[number / PAGE];
+    uint64_t room = page_room(h, number / PAGE);
+    TM_GUARD(&h->lock);
+
+    if (!page->values)
+        page->values = g_try_malloc0(room * TC_HASH_SIZE);
+    if (!page->values)
+        return -ENOMEM;
+    memcpy(page->values + number % PAGE * TC_HASH_SIZE, values, n * TC_HASH_SIZE);
+    page->set += n;
+    if (page->set >= room)
+        *full = g_steal_pointer(&page->values);
+    return 0;
+}
+
+static int write_page(const TcHashes *h, uint64_t page, const uint8_t *values)
+{
+    return tm_write_all(h->sys, h->fd, values, page_room(h, page) * TC_HASH_SIZE,
+                        hashes_at(h) + page * PAGE * TC_HASH_SIZE);
 }
 
 int tc_hashes_set(TcHashes *h, uint64_t offset, const uint8_t *values, size_t n)
 {
-    uint64_t at;
+    uint64_t number, m;
+    int ret = 0;
 
-    if (!place(h, offset, n, &at))
+    if (!place(h, offset, n, &number))
         return -EINVAL;
-    return tm_write_all(h->sys, h->fd, values, n * TC_HASH_SIZE, at);
+    for (; n && ret == 0; number += m, values += m * TC_HASH_SIZE, n -= m) {
+        g_autofree uint8_t *full = NULL;
+
+        m = tm_min(n, PAGE - number % PAGE);
+        ret = put_values(h, number, values, m, &full);
+        if (ret == 0 && full)
+            ret = write_page(h, number / PAGE, full);
+    }
+    return ret;
+}
+
+/* What is not complete. */
+static int write_pages(TcHashes *h)
+{
+    int ret = 0;
+
+    for (uint64_t i = 0; i < pages(h) && ret == 0; i++) {
+        g_autofree uint8_t *values = g_steal_pointer(&h->pages[i].values);
+
+        if (values)
+            ret = write_page(h, i, values);
+    }
+    return ret;
 }
 
 int tc_hashes_get(const TcHashes *h, uint64_t offset, uint8_t *values, size_t n)
 {
-    uint64_t at, done;
+    uint64_t number, done;
     int ret;
 
-    if (!place(h, offset, n, &at))
+    if (!place(h, offset, n, &number))
         return -EINVAL;
-    ret = tm_read_all(h->sys, h->fd, values, n * TC_HASH_SIZE, at, &done);
+    ret = tm_read_all(h->sys, h->fd, values, n * TC_HASH_SIZE, hashes_at(h) + TC_HASH_SIZE * number,
+                      &done);
     return ret == 0 && done < n * TC_HASH_SIZE ? -EIO : ret;
 }
 
@@ -390,8 +473,10 @@ TcRunKind tc_hashes_find(const TcHashes *h, uint64_t offset, uint64_t *length)
 
 bool tc_hashes_finish(TcHashes *h, char tree[65], GError **error)
 {
-    int ret = hash_file(h, file_size(h), tree);
+    int ret = write_pages(h);
 
+    if (ret == 0)
+        ret = hash_file(h, file_size(h), tree);
     if (ret == 0)
         ret = tm_fdatasync(h->sys, h->fd);
     return ret == 0 || failed(h, ret, error, "write");

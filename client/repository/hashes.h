@@ -60,10 +60,11 @@ TcRunKind tc_hashes_run(const TcHashes *hashes, uint64_t offset, uint64_t *lengt
  * least. A block of a run of data is TC_RUN_ZERO if it was found to be that. */
 TcRunKind tc_hashes_find(const TcHashes *hashes, uint64_t offset, uint64_t *length);
 /* Of @n blocks from @offset (a multiple of TC_BLOCK) on, in one run of data, TC_HASH_SIZE bytes
- * each; 32 zero bytes: that block is zeroes. 0 or -errno; -EINVAL: they are not in one run. */
+ * each; 32 zero bytes: that block is zeroes. 0 or -errno; -EINVAL: they are not in one run. Each
+ * block is set once. While a file is being made, there is nothing to get or find in it. */
 int tc_hashes_set(TcHashes *hashes, uint64_t offset, const uint8_t *values, size_t n);
 int tc_hashes_get(const TcHashes *hashes, uint64_t offset, uint8_t *values, size_t n);
-/* Makes it durable, but for its name, and gives its SHA-256. */
+/* All are set. Makes it durable, but for its name, and gives its SHA-256. */
 bool tc_hashes_finish(TcHashes *hashes, char tree[65], GError **error);
 void tc_hashes_free(TcHashes *hashes);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(TcHashes, tc_hashes_free)
