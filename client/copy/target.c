@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/copy/target.c: see target.h. */
 #include "client/copy/target.h"
+#include "client/copy/writeback.h"
 #include "client/text.h"
 #include "util/file.h"
 #include "util/range.h"
@@ -19,6 +20,7 @@ struct TcTarget {
     const TmSys *sys;
     char *path;
     int fd;
+    TcWriteback writeback;
     bool created;
     void *zeroes;  /* ZEROES bytes, for where fallocate can't help */
     gint no_punch; /* atomic flags: the file system can't */
@@ -139,6 +141,7 @@ TcTarget *tc_target_open(const TmSys *sys, const char *path, const TcTargetFacts
             tm_error_set_errno(error, errno, "target '%s'", path);
         return NULL;
     }
+    target->writeback.fd = target->fd;
     if (!lock_target(target, error))
         return NULL;
     if (!facts->is_block && facts->size != size && sys->ftruncate(target->fd, (off_t)size)) {
@@ -153,7 +156,11 @@ TcTarget *tc_target_open(const TmSys *sys, const char *path, const TcTargetFacts
 
 int tc_target_write(TcTarget *target, uint64_t offset, const void *buf, size_t length)
 {
-    return tm_write_all(target->sys, target->fd, buf, length, offset);
+    int r = tm_write_all(target->sys, target->fd, buf, length, offset);
+
+    if (!r)
+        tc_writeback(&target->writeback, length);
+    return r;
 }
 
 /* One way to zero without writing; *cannot remembers that there is no such way here. -ENOTSUP sends

@@ -5,6 +5,7 @@
  * Hashing, the search for zeroes, compressing and writing are done by whoever calls write, with no
  * lock held: as many at once as there are callers. */
 #include "client/repository/new_point.h"
+#include "client/copy/writeback.h"
 #include "client/repository/images.h"
 #include "client/repository/last.h"
 #include "client/repository/repository_internal.h"
@@ -24,6 +25,7 @@ struct TcNewDisk {
     TcNewPoint *point;
     TcPointDisk *entry;
     BlkNode *node; /* borrowed */
+    TcWriteback writeback;
     TcHashes *hashes;
     uint64_t image_size;
     uint64_t written; /* bytes of runs of data that were written; atomic, as the counts in entry */
@@ -45,6 +47,8 @@ static void disk_free(void *data)
     TcNewDisk *d = data;
 
     tc_hashes_free(d->hashes);
+    if (d->writeback.fd >= 0)
+        close(d->writeback.fd);
     g_free(d);
 }
 
@@ -156,9 +160,11 @@ static int store(TcNewDisk *d, uint64_t offset, const uint8_t *buf, uint64_t len
         ret = write_bytes(d, offset, buf, last - offset);
     if (ret == 0 && last < end)
         ret = write_last(d, last, buf + (last - offset), end - last);
-    if (ret == 0)
-        count(&d->entry->stored, length);
-    return ret;
+    if (ret < 0)
+        return ret;
+    count(&d->entry->stored, length);
+    tc_writeback(&d->writeback, length);
+    return 0;
 }
 
 static bool is_zero(const uint8_t *p, uint64_t length)
@@ -320,6 +326,7 @@ static bool check_entry(const TcNewPoint *p, const TcPointDisk *entry, GError **
 static TcNewDisk *make_disk(TcNewPoint *p, TcPointDisk *entry, TcRuns *runs, GError **error)
 {
     g_autofree char *path = tc_repo_file(p->repo, p->manifest->point, entry->name, "hashes");
+    g_autofree char *file = tc_repo_file(p->repo, p->manifest->point, entry->name, "qcow2");
     TcNewDisk *d;
     TcHashes *hashes;
     BlkNode *node;
@@ -336,6 +343,7 @@ static TcNewDisk *make_disk(TcNewPoint *p, TcPointDisk *entry, TcRuns *runs, GEr
     d->entry = entry;
     d->node = node;
     d->hashes = hashes;
+    d->writeback.fd = open(file, O_RDONLY | O_CLOEXEC);
     d->image_size = tc_repo_image_size(entry->size);
     g_ptr_array_add(p->disks, d);
     return d;
