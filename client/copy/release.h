@@ -1,7 +1,7 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* client/copy/release.h: what of the source need not be kept any more, told in long ranges: a
- * request for each piece would cost the server as much as reading it does.
+/* client/copy/release.h: what of the source need not be kept any more, in long ranges: a request
+ * for each piece would cost the server a third of what reading it does.
  *
  * Pieces are taken in the order of their offsets and come back in any. Windows of the source,
  * each with a few MiB of pieces and what is between them, are free when all their pieces are back.

@@ -222,7 +222,7 @@ struct nbd_handle *tc_source_another(const TcSource *source, int timeout_ms)
 
     if (!nbd)
         return NULL;
-    /* of two ways to answer a read the one with fewer headers, each of which is received by itself */
+    /* of the two ways to answer a read the one with fewer headers: each is received by itself */
     if (nbd_set_uri_allow_local_file(nbd, true) == 0 && nbd_set_pread_initialize(nbd, false) == 0 &&
         nbd_set_request_structured_replies(nbd, false) == 0 &&
         nbd_aio_connect_uri(nbd, source->uri) == 0) {

@@ -5,8 +5,9 @@
  * A connection's thread reads. It also stores what has arrived, unless there are writers: then it
  * hands the slot to them, and is woken when one is done with it.
  *
- * Locks: TcTransfer.lock guards the plan's cursor, what is released, the first error and the writers'
- * queue; it is held for neither I/O nor callbacks. Counters and the state of a slot are atomic. */
+ * Locks: TcTransfer.lock guards the plan's cursor, what is released, the first error and the
+ * writers' queue; it is held for neither I/O nor callbacks. Counters and the state of a slot are
+ * atomic. */
 #include "client/copy/transfer.h"
 #include "client/copy/release.h"
 #include "util/range.h"

@@ -1,6 +1,6 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* client/copy/writeback.h: the kernel begins to write a large file out while it is being written, so
+/* client/copy/writeback.h: the kernel begins to write a large file out while it is being made, so
  * that the sync at its end finds little left to do.
  *
  * A hint: it makes nothing durable, and its failure says nothing. Threads: any. */

@@ -1,7 +1,7 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* client/repository/hashes.c: files of hashes. The runs are in memory, the hashes in the file. Those
- * that are set are written in pages, each when all of it is there.
+/* client/repository/hashes.c: files of hashes. The runs are in memory, the hashes in the file.
+ * Those that are set are written in pages, each when all of it is there.
  *
  * Invariant: the runs that are used are in order, apart, within the disk and of whole blocks, and
  * the file is exactly as long as they ask for, whatever it says. */

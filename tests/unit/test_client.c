@@ -6,6 +6,7 @@
 #include "client/cli.h"
 #include "client/copy/plan.h"
 #include "client/copy/rate.h"
+#include "client/copy/release.h"
 #include "client/copy/target.h"
 #include "client/daemon/arguments.h"
 #include "client/picture.h"
@@ -22,6 +23,13 @@
 #include <unistd.h>
 
 #define MIB (UINT64_C(1) << 20)
+
+/* Takes pieces of 256 KiB, each 1 GiB after the one before. */
+static void take_pieces(TcRelease *r, TcWindow **windows, unsigned from, unsigned n)
+{
+    for (unsigned i = from; i < from + n; i++)
+        windows[i] = tc_release_take(r, i * 1024 * MIB, MIB / 4);
+}
 
 static void same_text(char *got, const char *expected)
 {
@@ -259,6 +267,36 @@ static bool parse(TcInvocation *inv, GError **error, const char *words)
         argv[argc++] = (char *)g_intern_string(*word);
     return tc_cli_parse(&root, argc, argv, inv, error);
 }
+
+/* Never before all pieces in a range are stored, and with what is between them. */
+START_TEST(stored_ranges_are_released_whole)
+{
+    TcRelease *r = tc_release_new();
+    TcWindow *windows[24] = { NULL };
+    uint64_t offset = 1, length = 1;
+
+    take_pieces(r, windows, 0, 20);
+    for (unsigned i = 19; i > 0; i--) {
+        bool whole = i == 8;
+
+        ck_assert(tc_release_back(r, windows[i], MIB / 4, &offset, &length) == whole);
+        if (whole) {
+            ck_assert_uint_eq(offset, 7 * 1024 * MIB + MIB / 4);
+            ck_assert_uint_eq(offset + length, 15 * 1024 * MIB + MIB / 4);
+        }
+    }
+    take_pieces(r, windows, 20, 4); /* the last window goes on */
+    for (unsigned i = 20; i < 23; i++)
+        ck_assert(!tc_release_back(r, windows[i], MIB / 4, &offset, &length));
+    ck_assert(tc_release_back(r, windows[0], MIB / 4, &offset, &length));
+    ck_assert_uint_eq(offset, 0);
+    ck_assert_uint_eq(length, 7 * 1024 * MIB + MIB / 4);
+    ck_assert(tc_release_back(r, windows[23], MIB / 4, &offset, &length));
+    ck_assert_uint_eq(offset + length, 23 * 1024 * MIB + MIB / 4);
+    take_pieces(r, windows, 23, 1);
+    tc_release_free(r);
+}
+END_TEST
 
 START_TEST(valid_command_lines_are_parsed)
 {
@@ -563,6 +601,7 @@ int main(void)
     tcase_add_test(tcase, plan_of_a_bitmap_reads_what_is_dirty_and_not_zero);
     tcase_add_test(tcase, plan_of_a_fresh_copy_skips_zeroes);
     tcase_add_test(tcase, plan_stops_at_its_limit);
+    tcase_add_test(tcase, stored_ranges_are_released_whole);
     tcase_add_test(tcase, valid_command_lines_are_parsed);
     tcase_add_test(tcase, invalid_command_lines_get_a_message);
     tcase_add_test(tcase, arguments_follow_the_schema);

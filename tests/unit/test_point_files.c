@@ -242,6 +242,38 @@ START_TEST(no_byte_of_a_file_of_hashes_changes_unnoticed)
 }
 END_TEST
 
+/* They are written in pages, of which these are several, the last one not a whole one. */
+START_TEST(hashes_are_set_in_any_order)
+{
+    enum { BLOCKS = 5000, MOST = 7 };
+    uint64_t size = BLOCKS * B;
+    g_autofree char *file = g_build_filename(dir, "hashes", NULL);
+    TcRuns *runs = tc_runs_new(size);
+    uint8_t values[MOST * TC_HASH_SIZE];
+    TcHashes *h;
+    char tree[65];
+
+    ck_assert(tc_runs_add(runs, 0, size, TC_RUN_DATA, NULL) && tc_runs_end(runs, NULL));
+    h = tc_hashes_create(&tm_sys_kernel, file, runs, size, NULL);
+    for (unsigned end = BLOCKS, n; end; end -= n) {
+        n = MIN(end, MOST);
+        for (unsigned i = 0; i < n; i++)
+            memset(values + i * TC_HASH_SIZE, (int)((end - n + i) % 251), TC_HASH_SIZE);
+        ck_assert_int_eq(tc_hashes_set(h, (end - n) * B, values, n), 0);
+    }
+    ck_assert(tc_hashes_finish(h, tree, NULL));
+    tc_hashes_free(h);
+    h = tc_hashes_open(&tm_sys_kernel, file, tree, size, NULL);
+    ck_assert_ptr_nonnull(h);
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        ck_assert_int_eq(tc_hashes_get(h, i * B, values, 1), 0);
+        for (unsigned k = 0; k < TC_HASH_SIZE; k++)
+            ck_assert_uint_eq(values[k], i % 251);
+    }
+    tc_hashes_free(h);
+}
+END_TEST
+
 /* As above, with a digest that is right. */
 START_TEST(impossible_files_of_hashes_are_refused)
 {
@@ -288,6 +320,7 @@ int main(void)
     tcase_add_test(tests, impossible_manifests_are_refused);
     tcase_add_test(tests, names_are_checked);
     tcase_add_test(tests, no_byte_of_a_file_of_hashes_changes_unnoticed);
+    tcase_add_test(tests, hashes_are_set_in_any_order);
     tcase_add_test(tests, impossible_files_of_hashes_are_refused);
     suite_add_tcase(suite, tests);
     runner = srunner_create(suite);
