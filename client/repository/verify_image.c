@@ -65,8 +65,11 @@ static void check_counts(Reading *r)
     const TcPointDisk *disk = r->image->disk;
     uint64_t bytes[TC_RUN_ZERO + 1] = { 0 }, n;
 
-    for (uint64_t at = 0; at < disk->size; at += n)
-        bytes[tc_hashes_find(r->hashes, at, &n)] += n;
+    for (uint64_t at = 0; at < disk->size; at += n) {
+        TcRunKind kind = tc_hashes_find(r->hashes, at, &n); /* before n is read */
+
+        bytes[kind] += n;
+    }
     if (bytes[TC_RUN_DATA] != disk->stored || bytes[TC_RUN_ZERO] != disk->zero)
         note(r->image,
              "it has %" PRIu64 " bytes of data and %" PRIu64
