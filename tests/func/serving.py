@@ -49,7 +49,8 @@ class Serve:
 
 def runtime(tmp):
     os.makedirs(os.path.join(tmp, "run"), mode=0o700, exist_ok=True)
-    return {"XDG_RUNTIME_DIR": os.path.join(tmp, "run"), "TIDEMARK_SOCKET": ""}
+    return {"XDG_RUNTIME_DIR": os.path.join(tmp, "run"), "XDG_STATE_HOME": os.path.join(tmp, "state"),
+            "TIDEMARK_SOCKET": ""}
 
 
 def gone(pid):

@@ -7,22 +7,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from harness import *  # noqa: E402,F403
-
-
-class Loop:
-    """A loop device over a file, for as long as the block runs."""
-
-    def __init__(self, path):
-        p = run("losetup", "--find", "--show", path, check=False)
-        if p.returncode:
-            skip("no loop device: " + p.stderr.strip())
-        self.device = p.stdout.strip()
-
-    def __enter__(self):
-        return self.device
-
-    def __exit__(self, *_):
-        run("losetup", "--detach", self.device)
+from loop import Loop
 
 
 def serve(tmp, driver, device, more=""):

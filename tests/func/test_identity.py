@@ -11,6 +11,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from harness import *
+from loop import Loop
 
 KIB, MIB = 1 << 10, 1 << 20
 SIZE = 8 * MIB
@@ -296,22 +297,6 @@ def checked_without_a_daemon(tmp):
             else:
                 equal(b, None)
             matches(d.log(), "bitmap 'b'")
-
-
-class Loop:
-    "A loop device over a file, for as long as the block runs."
-
-    def __init__(self, path):
-        p = run("losetup", "--find", "--show", path, check=False)
-        if p.returncode:
-            skip("no loop device: " + p.stderr.strip())
-        self.device = p.stdout.strip()
-
-    def __enter__(self):
-        return self.device
-
-    def __exit__(self, *_):
-        run("losetup", "--detach", self.device)
 
 
 @test(needs=["losetup"])

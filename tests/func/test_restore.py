@@ -6,6 +6,7 @@
 The repository is made by tests/func/repositories.py, without Tidemark."""
 from deaf import BLOCK_STATUS, WRITE, Deaf
 from harness import *
+from loop import Loop
 from repositories import BLOCK, Repository
 import copy
 import fcntl
@@ -183,6 +184,37 @@ def nbd_target(tmp):
         refused(repo, "checkpoint of disk 'b' of no point", "--in-place", "--trust-bitmap", "p1@00000000", "--disk", "b", d.uri())
         refused(repo, "no bitmap 'none'", "--in-place", "--trust-bitmap", "none", "--disk", "b", d.uri())
         refused(repo, "at least as many", "--force", "--disk", "a", d.uri())
+
+
+@test(needs=NEEDS + ["losetup"])
+def device_target(tmp):
+    "to a block device: as large as the disk, larger, too small; in place; never without an option"
+    repo = make(tmp)
+    size = len(repo.contents["p0", "b"])
+    path = os.path.join(tmp, "back")
+    for more in 0, 8 * BLOCK + 512:
+        image(path, size + more, [(0, b"\xee" * (size + more))])
+        with Loop(path) as device:
+            refused(repo, "exists: --force overwrites it", "--disk", "b", device)
+            refused(repo, "at least as many", "--force", "--disk", "a", device)
+            equal(content(path, size), b"\xee" * size)
+            event, = restore(repo, "--force", "--at", "p0", "--disk", "b", device)
+            equal(event["format"], "device")
+            is_point(path, repo, "p0", "b")
+            event, = restore(repo, "--in-place", "--at", "p1", "--disk", "b", device)
+            equal(event["same"] > 0, True)
+            is_point(path, repo, "p1", "b")
+            with open(device, "rb") as f:
+                f.seek(size)
+                equal(f.read(), b"\xee" * more)
+            refused(repo, "at least as many", "--in-place", "--disk", "a", device)
+            with Daemon(tmp, "--blockdev", "driver=host_device,node-name=d,filename=" + device,
+                        "--export", "type=nbd,id=e,node-name=d,writable=on"):
+                refused(repo, "busy|in use|lock", "--force", "--disk", "b", device)
+            if more:
+                restore(repo, "--force", "--format", "qcow2", "--disk", "b", device)
+                os.link(path, path + ".qcow2")
+                is_point(path + ".qcow2", repo, "p2", "b")
 
 
 @test(needs=NEEDS)

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """tidemark serve: a daemon of one's own on some images, found by the other commands."""
 from harness import *
+from loop import Loop
 from repositories import BLOCK, Repository
 from serving import *
 import fcntl
@@ -270,6 +271,38 @@ def points_over_a_scratch(tmp):
     finally:
         del os.environ["TMPDIR"]
     equal(files() == before, True)
+
+
+def writes(uri, data, offset):
+    import nbd
+    h = nbd.NBD()
+    h.connect_uri(uri)
+    h.pwrite(data, offset)
+    h.flush()
+    h.shutdown()
+
+
+@test(needs=["losetup", "qemu-img"])
+def block_devices(tmp):
+    "a device is served, raw or with an image, and backed up; its bitmaps outlive the daemon"
+    path, repo = image(os.path.join(tmp, "back"), 4 * MIB, [(MIB, b"a" * BLOCK)]), os.path.join(tmp, "repo")
+    state = os.path.join(tmp, "state", "tidemark")
+    with Loop(path) as device:
+        name = os.path.basename(device)
+        for i, kind in enumerate(("full", "incremental", "incremental")):
+            with Serve(tmp, device) as s:
+                equal([(d["file"], d["format"], d["size"]) for d in s.answer["disks"]], [(device, "raw", 4 * MIB)])
+                writes(s.uri(name), b"%d" % i * 5000, 2 * MIB)
+                matches(s.tidemark("backup", "--name", "p%d" % i, name, repo).stdout, kind)
+                point = os.path.join(repo, "p%d" % i, name + ".qcow2")
+            run("qemu-img", "convert", "-O", "raw", point, os.path.join(tmp, "out"))
+            with open(path, "rb") as is_there, open(os.path.join(tmp, "out"), "rb") as out:
+                equal(out.read() == is_there.read(), True)
+        equal(os.listdir(state), [device[1:].replace("/", "-") + ".bitmaps"])
+        run("qemu-img", "create", "-q", "-f", "qcow2", device, 2 * MIB)
+        with Serve(tmp, "x=" + device) as s:
+            equal((s.answer["disks"][0]["format"], s.answer["disks"][0]["size"]), ("qcow2", 2 * MIB))
+            writes(s.uri("x"), b"x", 0)
 
 
 main()
