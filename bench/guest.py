@@ -21,7 +21,8 @@ import servers
 MIB = 1 << 20
 TESTS = {"guest-4k-qd1": ("4k", 1), "guest-4k-qd32": ("4k", 32), "guest-64k-seq": ("64k", 4)}
 NAMES = list(TESTS)
-FIGURES = ("first_x", "first_cpu_x", "idle_kept", "idle_cpu_x", "idle_p50_x", "idle_p99_x", "read_kept", "read_p50_x", "read_p99_x")
+FIGURES = ("first_x", "first_cpu_x", "idle_kept", "idle_cpu_x", "idle_p50_x", "idle_p99_x",
+           "read_kept", "read_added_us", "read_p50_x", "read_p99_x")
 FILE_SYSTEMS = {"ext4": ["mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=1,nodiscard"],
                 "xfs": ["mkfs.xfs", "-q", "-K", "-m", "reflink=1"]}
 
@@ -167,6 +168,7 @@ class Way:
                    "idle_cpu_x": idle["cpu"] / plain["cpu"]}
         for name, found in (("idle", idle), ("read", read)):
             figures[name + "_kept"] = plain["us"] / found["us"]
+            figures[name + "_added_us"] = found["us"] - plain["us"]
             for part in ("p50", "p99"):
                 figures["%s_%s_x" % (name, part)] = found[part + "_us"] / plain[part + "_us"]
         return figures

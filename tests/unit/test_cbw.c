@@ -444,7 +444,7 @@ START_TEST(who_reads_the_instant_gives_way)
     users[1] = blk_node_use(filter, "a guest", BLK_PERM_WRITE, BLK_PERM_ALL, NULL);
     ck_assert(users[0] && users[1]);
     ck_assert_int_eq(do_request(users[0], BLK_OP_READ, buf, 0, sizeof(buf)), 0);
-    ck_assert_int_eq(request_nice, MIN(mine + 19, 19));
+    ck_assert_int_eq(request_nice, MIN(mine + 10, 19));
     ck_assert_int_eq(do_request(users[1], BLK_OP_WRITE_ZEROES, NULL, 0, sizeof(buf)), 0);
     ck_assert_int_eq(request_nice, mine);
     for (unsigned i = 0; i < 2; i++)

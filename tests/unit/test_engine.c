@@ -22,7 +22,7 @@ static int priority(void)
 
 static int of_background(void)
 {
-    return MIN(priority() + 19, 19);
+    return MIN(priority() + 10, 19);
 }
 
 /* What threads say, one after the other. */
