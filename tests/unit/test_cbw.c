@@ -425,6 +425,56 @@ START_TEST(neighbours_are_left_where_there_is_no_room)
 }
 END_TEST
 
+/* ---- what was copied is released */
+
+static unsigned punched;
+
+static int count_punches(int fd, int mode, off_t offset, off_t length)
+{
+    punched++;
+    return tm_sys_kernel.fallocate(fd, mode, offset, length);
+}
+
+START_TEST(a_scratch_gives_its_room_back_at_once)
+{
+    BlkUser *user;
+    BlkNode *filter = begin_block_by_block(0, &user);
+    uint64_t zeroes = 0;
+
+    for (unsigned i = 0; i < 16; i++)
+        write_block(user, i * 8 * KIB);
+    fake_sys.fallocate = count_punches;
+    punched = 0;
+    ck_assert_int_eq(blk_cbw_release(filter, 0, MIB), 0);
+    ck_assert_uint_eq(punched, 1);
+    ck_assert(blk_node_own_zeroes(target, 0, MIB, &zeroes));
+    ck_assert_uint_eq(zeroes, MIB);
+    ck_assert_uint_eq(blk_cbw_remaining(filter), SIZE - MIB);
+    end_block_by_block(filter, user);
+}
+END_TEST
+
+START_TEST(a_target_keeps_what_was_not_copied)
+{
+    uint8_t got[64 * KIB], model[64 * KIB];
+    BlkNode *filter;
+    BlkCopied copied = { .data = 0 };
+
+    open_disks();
+    memset(model, 9, sizeof(model));
+    ck_assert_int_eq(blk_node_pwrite(target, model, 64 * KIB, sizeof(model), 0), 0);
+    filter = new_filter(&(BlkCbwOptions){ .timeout = 0 });
+    insert(filter);
+    ck_assert_int_eq(blk_cbw_copy(filter, 0, 64 * KIB, &copied), 0);
+    ck_assert_int_eq(blk_cbw_copy(filter, 128 * KIB, 64 * KIB, &copied), 0);
+    ck_assert_int_eq(blk_cbw_release(filter, 0, 192 * KIB), 0);
+    ck_assert_int_eq(blk_node_pread(target, got, 64 * KIB, sizeof(got)), 0);
+    ck_assert_mem_eq(got, model, sizeof(got));
+    end(filter);
+    close_graph();
+}
+END_TEST
+
 /* ---- whose requests give way */
 
 START_TEST(who_reads_the_instant_gives_way)
@@ -550,6 +600,8 @@ int main(void)
     tcase_add_test(tc, a_write_copies_what_it_covers_on_its_own_thread);
     tcase_add_test(tc, a_worker_takes_neighbours_along);
     tcase_add_test(tc, neighbours_are_left_where_there_is_no_room);
+    tcase_add_test(tc, a_scratch_gives_its_room_back_at_once);
+    tcase_add_test(tc, a_target_keeps_what_was_not_copied);
     tcase_add_test(tc, who_reads_the_instant_gives_way);
     tcase_add_test(tc, all_filters_are_put_in_or_none);
     tcase_add_test(tc, a_read_that_a_write_overtakes_is_of_the_instant);

@@ -311,9 +311,13 @@ int blk_cbw_copy(BlkNode *filter, uint64_t offset, uint64_t length, BlkCopied *c
     return ret;
 }
 
-/* Which of [first, end) were in the target is reported by and by: *at, *stop; false: no more. */
+/* Which of [first, end) were in the target is reported by and by: *at, *stop; false: no more. A
+ * scratch node has nothing but copies: what lies between them is of no interest, and one discard
+ * costs less than many. */
 static bool release_some(Cbw *cbw, uint64_t first, uint64_t end, uint64_t *at, uint64_t *stop)
 {
+    bool only_copies =
+        blk_host_handle(blk_node_child(cbw->node, CBW_TARGET), &blk_driver_scratch) != NULL;
     TM_GUARD(&cbw->lock);
 
     while (is_busy(cbw, first, end))
@@ -324,6 +328,8 @@ static bool release_some(Cbw *cbw, uint64_t first, uint64_t end, uint64_t *at, u
         *at = first;
         *stop = end;
         state = cbw_clusters_run(&cbw->clusters, first, stop);
+        if (state == CBW_COPIED && only_copies)
+            *stop = end;
         cbw_clusters_settle(&cbw->clusters, *at, *stop, false);
         if (state == CBW_COPIED)
             return true;
