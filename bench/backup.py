@@ -4,16 +4,19 @@
 increment of 5 % of the disk in random blocks of 64 KiB, and a full. All ways end with a durable copy.
 
 Each measurement has the one image and a server of its own, which is started before, so that an image of 8 GiB
-(--size 8192) needs room for two. The time does not include what a first backup or a bitmap before it cost."""
+(--size 8192) needs room for two. The time does not include what a first backup or a bitmap before it cost. Meanwhile a guest
+writes 4 KiB at random places, a thousand times a second at most."""
 import os
 import random
 import resource
 import shutil
 import subprocess
+import statistics
 import sys
+import threading
 import time
 
-BLOCK = 64 << 10
+BLOCK, MIB = 64 << 10, 1 << 20
 PART = 0.05
 DEPTH, PIECE = 64, 1 << 20  # of the script
 NAMES = ["backup-incremental", "backup-full"]
@@ -66,6 +69,51 @@ import load
 import servers
 
 
+def chosen(size):
+    """The blocks that an increment has."""
+    return random.Random(1).sample(range(size // BLOCK), int(size // BLOCK * PART))
+
+
+class Guest(threading.Thread):
+    """What writes meanwhile, into blocks that the increment has anyway, and how long each write takes."""
+
+    ALONE, PAUSE = 0.3, 0.001
+
+    def __init__(self, way):
+        super().__init__(daemon=True)
+        self.way, self.ended, self.took = way, threading.Event(), []
+
+    def __enter__(self):
+        self.start()
+        time.sleep(self.ALONE)
+        self.alone, self.took = self.took, []
+        return self
+
+    def __exit__(self, *_):
+        self.ended.set()
+        self.join()
+
+    def run(self):
+        import nbd
+        places, handle = random.Random(2), None
+        while not self.ended.wait(self.PAUSE):
+            try:
+                if not handle:
+                    handle = nbd.NBD()
+                    handle.connect_uri(self.way.server.uri)
+                    blocks = chosen(handle.get_size())
+                place = places.choice(blocks) * BLOCK + places.randrange(BLOCK // 4096) * 4096
+                began = time.monotonic()
+                handle.pwrite(b"g" * 4096, place)
+                self.took.append(time.monotonic() - began)
+            except nbd.Error:  # the way takes its export away for a moment
+                handle = None
+
+    def slower(self):
+        """How many times longer the median write took than it does alone."""
+        return statistics.median(self.took) / statistics.median(self.alone) if self.took and self.alone else 0
+
+
 class Way:
     """One way to back up. Subclasses have before_writes(), before the clock starts, and backup()."""
 
@@ -84,8 +132,7 @@ class Way:
         import nbd
         h = nbd.NBD()
         h.connect_uri(self.server.uri)
-        blocks = h.get_size() // BLOCK
-        for block in random.Random(1).sample(range(blocks), int(blocks * PART)):
+        for block in chosen(h.get_size()):
             h.pwrite(os.urandom(BLOCK), block * BLOCK)
         h.flush()
         h.shutdown()
@@ -103,6 +150,14 @@ class Way:
         children = resource.getrusage(resource.RUSAGE_CHILDREN)
         return self.server.cpu() + children.ru_utime + children.ru_stime
 
+    def stored(self):
+        """Bytes that the copies have on their file system; those of the newest point, with a repository."""
+        points = sorted(os.scandir(self.target), key=lambda entry: entry.name) if os.path.isdir(self.target) else []
+        newest = [point.path for point in points if point.is_dir()][-1:]
+        files = [entry for path in newest or [self.bench.dir] for entry in os.scandir(path)
+                 if newest or (entry.name.startswith("target") and "scratch" not in entry.name)]
+        return sum(entry.stat().st_blocks * 512 for entry in files)
+
     def measure(self):
         self.server = self.kind(self.bench.programs, os.path.join(self.bench.dir, "s"))
         self.server.start(self.node)
@@ -112,9 +167,12 @@ class Way:
                 self.before_writes()
                 self.write_blocks()
             os.sync()
-            used, began = self.used(), time.monotonic()
-            self.backup()
-            return {"took_ms": (time.monotonic() - began) * 1e3, "cpu": self.used() - used}
+            with Guest(self) as guest:
+                used, read, began = self.used(), self.server.read_bytes(), time.monotonic()
+                self.backup()
+                took = time.monotonic() - began
+            return {"took_ms": took * 1e3, "cpu": self.used() - used, "read_mib": (self.server.read_bytes() - read) / MIB,
+                    "stored_mib": self.stored() / MIB, "guest_x": guest.slower()}
         finally:
             self.server.stop()
             shutil.rmtree(self.target, ignore_errors=True)
@@ -181,6 +239,7 @@ class Fleecing(OnQsd):
         self.qmp("blockdev-add", driver="snapshot-access", **{"node-name": "snap"}, file="cbw")
         bitmaps = {"bitmaps": [{"node": "disk", "name": "b"}]} if bitmap else {}
         self.qmp("block-export-add", type="nbd", id="f", name="f", **{"node-name": "snap"}, **bitmaps)
+        self.qmp("block-export-add", type="nbd", id="g", name="disk", writable=True, **{"node-name": "cbw"})
         return "nbd+unix:///f?socket=" + self.server.sock
 
 
@@ -225,5 +284,5 @@ def family(bench):
         if not bench.wanted(name):
             continue
         bench.make_image()
-        columns = [(column, way(bench, name == "backup-incremental")) for column, way in WAYS[name]]
+        columns = [(column, way(bench, name == "backup-incremental")) for column, way in WAYS[name] if bench.shown(column)]
         bench.interleave({name: lambda way: way.measure()}, columns, "backup")

@@ -197,6 +197,11 @@ class Server:
                 pass
         return total / TICK
 
+    def read_bytes(self):
+        """That its process has read from files so far."""
+        with open("/proc/%d/io" % self.pid) as counts:
+            return int(counts.readline().split()[1])
+
     def memory(self):
         """Bytes of memory: proportional set size, all processes."""
         total = 0
