@@ -49,7 +49,7 @@ static void add_image(TcVerify *v, const TcManifest *point, const char *disk)
 
 void tc_verify_init(TcVerify *v, TcRepository *repo, const GPtrArray *points)
 {
-    *v = (TcVerify){ .repo = repo, .threads = g_get_num_processors() };
+    *v = (TcVerify){ .repo = repo, .threads = CLAMP(2 * g_get_num_processors(), 4, 16) };
     v->images = g_ptr_array_new_with_free_func(image_free);
     for (guint i = 0; i < points->len; i++) {
         const TcManifest *m = points->pdata[i];
