@@ -288,6 +288,9 @@ bool tc_option_number(const TcInvocation *inv, const char *name, uint64_t min, u
 
     if (!text)
         return true;
+    if ((!tc_parse_size(text, &number) || number < min) && max == INT64_MAX)
+        return tm_error_set(error, "option --%s: '%s' is not a number of bytes, such as 100M", name,
+                            text);
     if (!tc_parse_size(text, &number) || number < min || number > max)
         return tm_error_set(error, "option --%s: '%s' is not a number from %" PRIu64 " to %" PRIu64,
                             name, text, min, max);

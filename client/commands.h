@@ -48,6 +48,14 @@ int tc_fail_usage(const TcInvocation *invocation, GError *error);
     {                                                                                              \
         "json", NULL, "print JSON for programs"                                                    \
     }
+#define TC_EVENTS_OPTION                                                                           \
+    {                                                                                              \
+        "json", NULL, "print an event a line, as JSON, for programs"                               \
+    }
+#define TC_NO_PROGRESS_OPTION                                                                      \
+    {                                                                                              \
+        "no-progress", NULL, "show no progress"                                                    \
+    }
 #define TC_WAIT_OPTION                                                                             \
     {                                                                                              \
         "wait", "SECONDS", "wait for others that use the repository (default: 0)"                  \

@@ -52,14 +52,18 @@ void tc_table_add(TcTable *table, ...)
 
 static void print_row(const TcTable *table, char *const *cells, FILE *out)
 {
-    for (unsigned i = 0; i < table->columns; i++) {
+    unsigned n = table->columns;
+
+    while (n && !*cells[n - 1]) /* no blanks at the end of a line */
+        n--;
+    for (unsigned i = 0; i < n; i++) {
         int pad = (int)(table->widths[i] - g_utf8_strlen(cells[i], -1));
 
         if (i)
             fputs("  ", out);
         if (table->right[i])
             fprintf(out, "%*s%s", pad, "", cells[i]);
-        else if (i + 1 < table->columns)
+        else if (i + 1 < n)
             fprintf(out, "%s%*s", cells[i], pad, "");
         else
             fputs(cells[i], out);

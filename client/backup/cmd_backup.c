@@ -32,9 +32,9 @@ static const TcOption options[] = {
     { "connections", "N", "connections for each disk, if the server allows several (default: 4)" },
     { "requests", "N", "reads in flight on each connection (default: 4)" },
     { "rate", "SIZE", "read at most so many bytes a second (default: no limit)" },
-    { "wait", "SECONDS", "wait for others that use the repository (default: 0)" },
-    { "no-progress", NULL, "show no progress" },
-    { "json", NULL, "print an event a line, as JSON, for programs" },
+    TC_WAIT_OPTION,
+    TC_NO_PROGRESS_OPTION,
+    TC_EVENTS_OPTION,
     { 0 },
 };
 
@@ -127,6 +127,8 @@ static bool take_mode(TcBackupOptions *o, const TcInvocation *inv, GError **erro
     if (o->compression && strcmp(o->compression, "zstd") && strcmp(o->compression, "zlib"))
         return tm_error_set(error, "option --compress: '%s' is neither zstd nor zlib",
                             o->compression);
+    if (tc_flag(inv, "freeze-max") && !tc_flag(inv, "qga"))
+        return tm_error_set(error, "option --freeze-max needs --qga");
     if (o->point && !strcmp(o->point, "latest"))
         return tm_error_set(error, "'latest' is not the name of a point: it means the newest one");
     return !o->point || tc_point_check_name("point", o->point, error);

@@ -73,6 +73,8 @@ bool tc_backup_disks_distinct(GPtrArray *disks, GError **error)
                                     "'%s' and '%s' would both be disk '%s' of the point: name one "
                                     "of them with NAME=DISK",
                                     b->word, a->word, a->name);
+            if (a->id && !g_strcmp0(a->id, b->id) && !strcmp(a->word, b->word))
+                return tm_error_set(error, "disk '%s' is named twice", a->word);
             if (a->id && !g_strcmp0(a->id, b->id))
                 return tm_error_set(error, "'%s' and '%s' are the same disk", b->word, a->word);
         }

@@ -25,7 +25,7 @@ static const TcOption options[] = {
     { "connections", "N", "connections to the server, if it allows several (default: 4)" },
     { "requests", "N", "reads in flight on each connection (default: 16)" },
     { "rate", "SIZE", "read at most so many bytes a second (default: no limit)" },
-    { "no-progress", NULL, "show no progress on the terminal" },
+    TC_NO_PROGRESS_OPTION,
     TC_JSON_OPTION,
     { 0 },
 };

@@ -16,10 +16,10 @@
 
 static const TcOption options[] = {
     { "dry-run", NULL, "only show what would be copied" },
-    { "rate", "BYTES", "copy at most so many bytes a second" },
+    { "rate", "SIZE", "copy at most so many bytes a second (default: no limit)" },
     TC_WAIT_OPTION,
-    { "no-progress", NULL, "show no progress on the terminal" },
-    TC_JSON_OPTION,
+    TC_NO_PROGRESS_OPTION,
+    TC_EVENTS_OPTION,
     { 0 },
 };
 
@@ -85,10 +85,13 @@ static void print_plan(const Copy *c)
 
         tc_table_add(table, p->point->point, p->asked ? "" : "another one stands on it", bytes);
     }
-    if (c->list->len)
+    if (c->list->len) {
         tc_table_print(table, stdout, tc_terminal_colors(stdout));
-    printf("%u point%s to copy: %s, before compression.\n", c->list->len,
-           c->list->len == 1 ? "" : "s", all);
+        printf("%u point%s to copy: %s, before compression.\n", c->list->len,
+               c->list->len == 1 ? "" : "s", all);
+    } else {
+        printf("Nothing to copy: '%s' has these points already.\n", tc_arg(c->inv, 1));
+    }
     fflush(stdout);
 }
 
@@ -291,10 +294,10 @@ static int run(const TcInvocation *inv)
 
 const TcCommand tc_command_copy_points = {
     .name = "copy-points",
-    .args = "REPOSITORY REPOSITORY [POINT...]",
+    .args = "SOURCE TARGET [POINT...]",
     .summary = "Copies the points of a repository that another one lacks",
     .details =
-        "The second repository is made if it is not there. Points are copied with those that\n"
+        "TARGET is created if it does not exist. Points are copied with those that\n"
         "they stand on, the oldest first, each of them whole or not at all, and every block is\n"
         "checked against its hash. A point that is there already, by its id, is left alone.\n",
     .min_args = 2,

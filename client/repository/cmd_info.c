@@ -51,7 +51,7 @@ static void print_disk(const TcRepository *repo, const TcManifest *m, const TcPo
 static void print_point(const TcRepository *repo, const TcManifest *m)
 {
     g_autofree char *time = tc_repo_time_text(m->instant);
-    g_autofree char *tool = tc_printable(m->tool), *damage = tc_repo_damage(repo, m);
+    g_autofree char *tool = tc_printable(m->tool), *damage = tc_repo_damage_seen(repo, m);
     g_auto(TcVerified) v = { 0 };
 
     printf("Point %s of %s\n", m->point, tc_repo_path(repo));

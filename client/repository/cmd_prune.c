@@ -25,7 +25,7 @@ static bool parse(const TcInvocation *inv, TcKeep *keep, GError **error)
             return false;
         said = true;
     }
-    return said || tm_error_set(error, "which points are to stay? For example --keep "
+    return said || tm_error_set(error, "option --keep is missing, for example --keep "
                                        "last=7,daily=14,weekly=8,monthly=12");
 }
 

@@ -21,8 +21,8 @@ static const TcOption options[] = {
     { "against", "DISK", "compare the point with this disk: a daemon's, an NBD URI, or a file" },
     TC_SOCKET_OPTION,
     TC_WAIT_OPTION,
-    { "no-progress", NULL, "show no progress" },
-    { "json", NULL, "print an event a line, as JSON, for programs" },
+    TC_NO_PROGRESS_OPTION,
+    TC_EVENTS_OPTION,
     { 0 },
 };
 

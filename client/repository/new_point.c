@@ -62,7 +62,9 @@ static bool make_directory(TcNewPoint *p, GError **error)
     int fd;
 
     if (g_mkdir(p->path, 0700) < 0)
-        return errno == EEXIST ? tm_error_set(error, "repository '%s' has a '%s' already",
+        return errno == EEXIST ? tm_error_set(error,
+                                              "repository '%s' has '%s' already: choose "
+                                              "another --name",
                                               p->repo->path, p->manifest->point)
                                : tm_error_set_errno(error, errno, "Could not create '%s'", p->path);
     p->made = true;

@@ -68,9 +68,12 @@ static bool identify(TcRepository *repo, GError **error)
 /* Nothing but what an interrupted attempt leaves. */
 static bool is_empty(const char *path, GError **error)
 {
-    g_autoptr(GDir) dir = g_dir_open(path, 0, error);
+    g_autoptr(GDir) dir = NULL;
     const char *name;
 
+    if (!g_file_test(path, G_FILE_TEST_IS_DIR))
+        return tm_error_set(error, "'%s' is not a directory", path);
+    dir = g_dir_open(path, 0, error);
     while (dir && (name = g_dir_read_name(dir)))
         if (strcmp(name, TC_REPO_LOCK) && strcmp(name, TC_REPO_FILE TC_REPO_PARTIAL) &&
             strcmp(name, "lost+found"))

@@ -169,17 +169,17 @@ static void print_plan(const TcRemoval *r)
 
         if (f->why && !*f->why)
             continue;
-        what = f->why ? g_strdup_printf("%s (%s)", f->wanted ? "stays" : "has to stay", f->why)
-                      : g_strdup("goes");
+        what = f->why ? g_strdup_printf("%s (%s)", f->wanted ? "keep" : "can't be removed", f->why)
+                      : g_strdup("remove");
         tc_table_add(table, f->point, time, what, writes ? writes : "", frees ? frees : "");
     }
     if (r->fates->len)
         tc_table_print(table, stdout, tc_terminal_colors(stdout));
     if (r->going)
-        printf("%u of %u points go: that writes %s and frees %s, before compression.\n", r->going,
+        printf("%u of %u points to remove: writes %s and frees %s, before compression.\n", r->going,
                r->fates->len, written, freed);
     else
-        printf("No point goes.\n");
+        printf("No point to remove.\n");
     fflush(stdout);
 }
 

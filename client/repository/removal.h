@@ -31,5 +31,5 @@ void tc_removal_free(TcRemoval *removal);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(TcRemoval, tc_removal_free)
 
 #define TC_REMOVAL_OPTIONS                                                                         \
-    { "dry-run", NULL, "only show what would be removed" }, TC_WAIT_OPTION,                        \
-        { "no-progress", NULL, "show no progress on the terminal" }, TC_JSON_OPTION
+    { "dry-run", NULL, "only show what would be removed" }, TC_WAIT_OPTION, TC_NO_PROGRESS_OPTION, \
+        TC_EVENTS_OPTION

@@ -127,15 +127,17 @@ TcManifest *tc_repo_find(const TcRepository *repo, const char *at, GError **erro
     }
     if (!latest && !tc_repo_parse_time(at, &end)) {
         tm_error_set(error,
-                     "repository '%s' has no point '%s', and that is no time, as '2026-11-28 "
-                     "13:00': %s",
+                     "repository '%s' has no point '%s', and that is not a time such as "
+                     "'2026-11-28 13:00': %s",
                      repo->path, at, there);
         return NULL;
     }
     m = find_time(repo, latest ? UINT64_MAX : end);
-    if (!m)
-        tm_error_set(error, "repository '%s' has no point %s%s: %s", repo->path,
-                     latest ? "that can be used" : "at or before ", latest ? "" : at, there);
+    if (!m && !latest && repo->points->len)
+        tm_error_set(error, "repository '%s' has no point at or before %s: its oldest one is '%s'",
+                     repo->path, at, ((TcManifest *)repo->points->pdata[0])->point);
+    else if (!m)
+        tm_error_set(error, "repository '%s' has no point that can be used: %s", repo->path, there);
     return m;
 }
 

@@ -96,10 +96,10 @@ static void check_tables(Reading *r)
     if (!blk_image_check(file, NULL, NULL, &result, &error))
         v->lost = v->lost ? v->lost : g_strdup(error->message); /* others can't open it either */
     else if (result.corruptions || result.check_errors)
-        note(v, "its tables have %" PRIu64 " errors: 'tidemark image check' shows them",
+        note(v, "errors in its tables: %" PRIu64 "; 'tidemark image check' shows them",
              result.corruptions + result.check_errors);
     else if (result.leaks)
-        note(v, "%" PRIu64 " clusters of it are leaked, which wastes space only", result.leaks);
+        note(v, "leaked clusters: %" PRIu64 ", which waste space only", result.leaks);
 }
 
 /* ---- what is allocated */

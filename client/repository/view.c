@@ -40,10 +40,8 @@ static char *missing(const TcRepository *repo, const char *point, const TcPointD
     return NULL;
 }
 
-char *tc_repo_damage(const TcRepository *repo, const TcManifest *point)
+char *tc_repo_damage_seen(const TcRepository *repo, const TcManifest *point)
 {
-    g_auto(TcVerified) v = { 0 };
-
     for (guint i = 0; i < point->disks->len; i++) {
         const TcPointDisk *d = point->disks->pdata[i];
         g_autoptr(GError) error = NULL;
@@ -64,9 +62,17 @@ char *tc_repo_damage(const TcRepository *repo, const TcManifest *point)
                 return why;
         }
     }
-    return tc_verified_read(repo, point, &v) && !v.whole
+    return NULL;
+}
+
+char *tc_repo_damage(const TcRepository *repo, const TcManifest *point)
+{
+    g_auto(TcVerified) v = { 0 };
+    char *seen = tc_repo_damage_seen(repo, point);
+
+    return !seen && tc_verified_read(repo, point, &v) && !v.whole
                ? g_strdup("'tidemark verify' found damage, which 'tidemark info' shows")
-               : NULL;
+               : seen;
 }
 
 char *tc_repo_verified_text(const TcRepository *repo, const TcManifest *point)

@@ -14,6 +14,8 @@ uint64_t tc_repo_occupied(const TcRepository *repo, const char *point, const TcP
 /* Why @point is damaged, as far as that is known without reading images: a file that is not there,
  * what it stands on, what `tidemark verify` found. Returned; NULL: nothing is known. */
 char *tc_repo_damage(const TcRepository *repo, const TcManifest *point);
+/* The same without what `tidemark verify` found. */
+char *tc_repo_damage_seen(const TcRepository *repo, const TcManifest *point);
 /* When it was verified, for a table: "never", "2026-11-28 15:04:05", "DAMAGED". Returned. */
 char *tc_repo_verified_text(const TcRepository *repo, const TcManifest *point);
 

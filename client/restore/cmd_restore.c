@@ -30,12 +30,12 @@ static const TcOption options[] = {
     { "force", NULL, "overwrite what exists" },
     { "in-place", NULL, "write only what differs in a target that exists" },
     { "trust-bitmap", "NAME", "with --in-place: read only what this bitmap of the target has" },
-    { "rate", "BYTES", "restore at most so many bytes a second" },
+    { "rate", "SIZE", "restore at most so many bytes a second (default: no limit)" },
     { "connections", "N", "connections to an NBD server (default: 4)" },
     { "requests", "N", "requests in flight on each (default: 16)" },
-    { "wait", "SECONDS", "wait for others who work on the repository" },
-    { "no-progress", NULL, "show no progress on the terminal" },
-    TC_JSON_OPTION,
+    TC_WAIT_OPTION,
+    TC_NO_PROGRESS_OPTION,
+    TC_EVENTS_OPTION,
     { 0 },
 };
 
@@ -256,7 +256,9 @@ static void interrupt(void *opaque, int signo, bool again)
 /* The error gets what has become of the target, and of the disks before it. */
 static void explain(const Job *job, guint i, GError **error)
 {
-    g_autofree char *state = tc_place_abandon(job->disks[i].place);
+    bool damaged = g_error_matches(*error, TC_REPO_ERROR, TC_REPO_ERROR_DAMAGED);
+    g_autofree char *state = tc_place_abandon(
+        job->disks[i].place, damaged ? "restore another point" : "run the same command again");
     g_autoptr(GString) others = g_string_new(NULL);
 
     for (guint j = 0; j < i; j++)

@@ -129,7 +129,7 @@ bool tc_place_finish(TcPlace *d, GError **error)
     return d->kind->finish(d, error) && tc_place_name_made(d, error);
 }
 
-char *tc_place_abandon(TcPlace *d)
+char *tc_place_abandon(TcPlace *d, const char *advice)
 {
     bool made = d->made;
     bool touched = d->fresh || atomic_load(&d->touched);
@@ -141,11 +141,10 @@ char *tc_place_abandon(TcPlace *d)
     if (made)
         return g_strdup_printf("'%s' was removed again", d->name);
     if (!d->exists)
-        return g_strdup_printf("'%s' was not made", d->name);
+        return g_strdup_printf("'%s' was not created", d->name);
     if (!touched)
         return g_strdup_printf("target '%s' was not changed", d->name);
-    return g_strdup_printf("target '%s' is incomplete: run the same command again to complete it",
-                           d->name);
+    return g_strdup_printf("target '%s' is incomplete: %s to complete it", d->name, advice);
 }
 
 void tc_place_free(TcPlace *d)

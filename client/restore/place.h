@@ -30,9 +30,9 @@ TcPlace *tc_place_examine(const char *name, uint64_t size, const TcPlaceOptions 
 bool tc_place_begin(TcPlace *place, GError **error);
 /* Makes it durable and closes it. */
 bool tc_place_finish(TcPlace *place, GError **error);
-/* After a failure: closes it, and removes what begin made. What state it is in: a phrase,
- * returned. */
-char *tc_place_abandon(TcPlace *place);
+/* After a failure: closes it, and removes what begin made. What state it is in, and if that is
+ * incomplete, what to do (@advice) to complete it: a phrase, returned. */
+char *tc_place_abandon(TcPlace *place, const char *advice);
 void tc_place_free(TcPlace *place);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(TcPlace, tc_place_free)
 

@@ -15,7 +15,7 @@
 static const TcOption options[] = {
     { "at", "POINT", "a point by its name, by time (the newest until then), or latest (default)" },
     { "detach", NULL, "return when the files are there; umount(8) ends it" },
-    { "wait", "SECONDS", "wait for others who change the repository" },
+    TC_WAIT_OPTION,
     { 0 },
 };
 

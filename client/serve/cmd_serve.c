@@ -123,8 +123,8 @@ static void print_text(const Serve *serve)
     if (foreground)
         printf("Ctrl-C ends it.\n");
     else
-        printf("%s'tidemark qmp%s%s quit' ends it.\n",
-               serve->daemon.started ? "" : "Added to the daemon that serves already; ",
+        printf("%sEnd it with: tidemark qmp%s%s quit\n",
+               serve->daemon.started ? "" : "Added to the daemon that runs already. ",
                serve->default_dir ? "" : " --socket ", serve->default_dir ? "" : socket);
 }
 

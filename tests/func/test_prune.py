@@ -77,9 +77,9 @@ def a_rule_says_which_points_go_and_they_do(tmp):
     repo = make(tmp)
     rule = ("prune", repo.path, "--keep", "last=2,daily=3")
     p = tidemark(*rule, "--dry-run", env=dict(os.environ, TZ="UTC"))
-    matches(p.stdout, r"p0 .* goes ")
-    matches(p.stdout, r"p5 .* stays \(last, daily\)")
-    matches(p.stdout, r"of 6 points go: that writes \S+ [KM]iB and frees \S+ [KM]iB")
+    matches(p.stdout, r"p0 .* remove ")
+    matches(p.stdout, r"p5 .* keep \(last, daily\)")
+    matches(p.stdout, r"of 6 points to remove: writes \S+ [KM]iB and frees \S+ [KM]iB")
     equal(points(repo.path), ["p%d" % i for i in range(POINTS)])
     plan, *_, end = events(*rule, env=dict(os.environ, TZ="UTC"))
     going = [p["point"] for p in plan["points"] if not p["stays"]]
@@ -127,7 +127,7 @@ def a_point_with_two_children_stays(tmp):
     repo.instant += 10 ** 9
     repo.add("branch", "p2", **content)
     p = tidemark("prune", repo.path, "--keep", "last=2")
-    matches(p.stdout, r"p2 .* has to stay \(points 'p3' and 'branch' both stand on its disk 'a'\)")
+    matches(p.stdout, r"p2 .* can't be removed \(points 'p3' and 'branch' both stand on its disk 'a'\)")
     equal(points(repo.path), ["p2", "p5", "branch"])
     intact(repo)
     refused("'p2' can't be removed: points 'p5' and 'branch' both stand", "forget", repo.path, "p2")
@@ -162,7 +162,7 @@ def killed_prunes_lose_nothing(tmp):
 def misuse_and_damage_are_refused(tmp):
     "no rule, wrong rules, a damaged manifest: exit status 2 and 5, and nothing is changed"
     repo = make(tmp)
-    refused("which points are to stay", "prune", repo.path, status=2)
+    refused("option --keep is missing", "prune", repo.path, status=2)
     refused("did you mean 'weekly'", "prune", repo.path, "--keep", "weakly=2", status=2)
     with open(os.path.join(repo.path, "p4", "manifest.json"), "r+") as f:
         f.write("[")
@@ -199,7 +199,7 @@ def another_repository_gets_what_it_lacks(tmp):
     tidemark("copy-points", repo.path, there)
     equal(points(there), points(repo.path))
     intact(repo, there)
-    matches(tidemark("copy-points", repo.path, there).stdout, "0 points to copy")
+    matches(tidemark("copy-points", repo.path, there).stdout, "Nothing to copy: '.*' has these points already")
     tidemark("forget", there, "p4")
     tidemark("prune", repo.path, "--keep", "last=3")
     events("copy-points", repo.path, there)

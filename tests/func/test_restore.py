@@ -235,7 +235,7 @@ def damage(tmp):
     restore(repo, "--at", "p0", "--disk", "b", target)  # the points that don't have it are whole
     is_point(target, repo, "p0", "b")
     p = tidemark("restore", repo.path, "--in-place", "--at", "p1", "--disk", "b", target, check=False)
-    matches(p.stderr, "b.img' (is incomplete: run the same command again|was not changed)")
+    matches(p.stderr, "b.img' (is incomplete: restore another point|was not changed)")
     p = tidemark("restore", repo.path, "--at", "p1", os.path.join(tmp, "new-a.img"), os.path.join(tmp, "new-b.img"),
                  check=False)
     matches(p.stderr, r"new-b.img' was removed again; restored: '.*new-a.img'")
@@ -269,7 +269,7 @@ def a_full_target(tmp):
         p = run("sh", "-c", "ulimit -f 1000 && exec \"$@\"", "-", TIDEMARK, "restore", repo.path, "--disk", "a", target,
                 check=False)
         equal(p.returncode, 1)
-        matches(p.stderr, r"^tidemark: [^\n]*: '.*%s' was (removed again|not made)\n$" % re.escape(name))
+        matches(p.stderr, r"^tidemark: [^\n]*: '.*%s' was (removed again|not created)\n$" % re.escape(name))
         equal(os.path.exists(target), False)
     path = image(os.path.join(tmp, "disk0.img"), 25 * BLOCK, [(0, b"live")])
     with Daemon(tmp, *disk(tmp, "disk0")) as d:
@@ -338,7 +338,7 @@ def killed(tmp):
         target = os.path.join(tmp, name)
         p = subprocess.Popen([TIDEMARK, "restore", repo.path, "--rate", "200k", "--disk", "a", target])
         wait_until(lambda: os.path.exists(target + ".partial") and os.path.getsize(target + ".partial"), "the target")
-        refused(repo, "in use by another restore: '.*' was not made", "--disk", "a", target)
+        refused(repo, "in use by another restore: '.*' was not created", "--disk", "a", target)
         p.kill()
         p.wait()
         equal((os.path.exists(target), os.path.exists(target + ".partial")), (False, True))

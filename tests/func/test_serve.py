@@ -63,7 +63,7 @@ def text_is_for_people(tmp):
     matches(p.stdout, r"NBD +'nbd\+unix:///disk0\?socket=.*/run/tidemark/nbd.sock'")
     matches(p.stdout, r"QEMU +-blockdev driver=nbd,node-name=disk0,server.type=unix,server.path=.*,export=disk0")
     matches(p.stdout, r"next +tidemark backup disk0 REPOSITORY\n")
-    matches(p.stdout, "'tidemark qmp quit' ends it")
+    matches(p.stdout, "End it with: tidemark qmp quit")
     tidemark("qmp", "quit", env=env)
 
 
