@@ -257,7 +257,8 @@ void tc_cli_help(const TcInvocation *inv, FILE *out)
     }
     help_options(c, outermost, out);
     if (c->subcommands)
-        fprintf(out, "\n'%s COMMAND --help' shows the options of a command.\n", inv->path);
+        fprintf(out, "\n'%s COMMAND --help' shows the options of a command%s.\n", inv->path,
+                outermost ? ", and 'man tidemark-COMMAND' its manual" : "");
 }
 
 const char *tc_option(const TcInvocation *inv, const char *name)

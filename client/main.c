@@ -32,7 +32,7 @@ static const TcCommand *const commands[] = {
 static const TcCommand root = {
     .name = "tidemark",
     .args = "",
-    .summary = "Controls tidemarkd, and maps and copies disks that are served over NBD",
+    .summary = "Backs up and restores disks, and controls tidemarkd",
     .subcommands = commands,
 };
 

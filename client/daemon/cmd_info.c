@@ -5,6 +5,7 @@
 #include "client/copy/source.h"
 #include "client/daemon/daemon_view.h"
 #include "client/text.h"
+#include <string.h>
 
 static const TcOption options[] = {
     TC_SOCKET_OPTION,
@@ -260,6 +261,10 @@ static int run(const TcInvocation *inv)
         return tc_fail_usage(inv, error);
     if (!uri)
         return info_daemon(inv);
+    if (!strstr(uri, "://")) {
+        tm_error_set(&error, "'%s' is neither an NBD URI nor a directory", uri);
+        return tc_fail(error);
+    }
     return tc_flag(inv, "list") ? info_list(inv, uri) : info_export(inv, uri);
 }
 

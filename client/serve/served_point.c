@@ -72,7 +72,7 @@ static bool add_disk(GPtrArray *disks, const TcRepository *repo, const TcManifes
     TcServedDisk *disk = g_new0(TcServedDisk, 1);
 
     disk->name = g_strdup(entry->name);
-    disk->node = g_strdup_printf("disk%u", disks->len); /* its own name may be none of a node */
+    disk->node = g_strdup_printf("image%u", disks->len); /* its own name may be none of a node */
     disk->format = "qcow2";
     disk->read_only = !writable;
     disk->size = entry->size;
