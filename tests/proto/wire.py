@@ -285,6 +285,13 @@ class Wire:
         return found
 
 
+def sanitized():
+    """Whether the daemon was built with a sanitizer that has memory of its own."""
+    with open(TIDEMARKD, "rb") as f:
+        program = f.read()
+    return b"__asan_init" in program or b"__tsan_init" in program
+
+
 def serve(tmp, *more, size=1 << 20, **kw):
     """A daemon with a writable export disk0."""
     return Daemon(tmp, *disk(tmp, "disk0", size), *more, **kw)
