@@ -103,10 +103,68 @@ static char *parent_trouble(const TcRepository *repo, const TcManifest *point,
     return chain_trouble(repo, point, disk->name);
 }
 
-/* The newest point of the disk whose checkpoint can be used, or NULL and the reason. */
-static const TcManifest *find_parent(const TcRepository *repo, const TcBackupSource *source,
-                                     TcBackupDisk *disk, char **why)
+/* ---- on which point */
+
+static void free_hashes(gpointer p)
 {
+    tc_hashes_free(p);
+}
+
+/* The hashes of the disk of @point and of those that it stands on, above @base. NULL: @base is not
+ * in its chain, or they can't be read. Returned. */
+static GPtrArray *hashes_above(const TcRepository *repo, const TcManifest *base,
+                               const TcManifest *point, const char *disk)
+{
+    g_autoptr(GPtrArray) chain = point == base ? NULL : tc_repo_chain(repo, point, disk, NULL);
+    g_autoptr(GPtrArray) all = g_ptr_array_new_with_free_func(free_hashes);
+    unsigned n = 0;
+
+    if (point != base && (!chain || !g_ptr_array_find(chain, base, &n)))
+        return NULL;
+    for (unsigned i = 0; i < n; i++) {
+        const TcManifest *m = chain->pdata[i];
+        const TcPointDisk *entry = tc_manifest_disk(m, disk);
+        g_autofree char *path = tc_repo_file(repo, m->point, disk, "hashes");
+        TcHashes *hashes;
+
+        hashes = tc_hashes_open(tc_repo_sys(repo), path, entry->tree, entry->size, NULL);
+        if (!hashes)
+            return NULL;
+        g_ptr_array_add(all, hashes);
+    }
+    return g_steal_pointer(&all);
+}
+
+/* The newest point on @base, or that itself, that can be stood on; NULL and the reason: none. */
+static const TcManifest *newest_above(const TcRepository *repo, const TcManifest *base,
+                                      const TcBackupDisk *disk, TcDecision *decision)
+{
+    const GPtrArray *points = tc_repo_points(repo);
+
+    for (unsigned i = points->len; i--;) {
+        const TcManifest *point = points->pdata[i];
+        g_autoptr(GPtrArray) again = NULL;
+
+        if (!tc_manifest_disk(point, disk->name))
+            continue;
+        again = hashes_above(repo, base, point, disk->name);
+        if (!again)
+            continue;
+        g_free(decision->why);
+        decision->why = parent_trouble(repo, point, disk);
+        if (!decision->why) {
+            decision->again = g_steal_pointer(&again);
+            return point;
+        }
+    }
+    return NULL;
+}
+
+/* On the newest point of the disk whose checkpoint can be used, or NULL and the reason. */
+static const TcManifest *find_parent(const TcRepository *repo, const TcBackupSource *source,
+                                     TcBackupDisk *disk, TcDecision *decision)
+{
+    char **why = &decision->why;
     const GPtrArray *points = tc_repo_points(repo);
 
     for (unsigned i = points->len; i--;) {
@@ -120,10 +178,10 @@ static const TcManifest *find_parent(const TcRepository *repo, const TcBackupSou
         name = checkpoint_of(repo, point, entry);
         checkpoint = name ? tc_backup_disk_checkpoint(disk, name) : NULL;
         if (checkpoint && !checkpoint->why) {
-            g_clear_pointer(why, g_free);
-            *why = parent_trouble(repo, point, disk);
-            disk->from = *why ? NULL : g_strdup(name);
-            return *why ? NULL : point;
+            const TcManifest *parent = newest_above(repo, point, disk, decision);
+
+            disk->from = parent ? g_strdup(name) : NULL;
+            return parent;
         }
         if (!*why && checkpoint)
             *why = g_strdup(checkpoint->why);
@@ -183,7 +241,7 @@ bool tc_backup_decide(const TcRepository *repo, const TcBackupSource *source, Tc
         decision->why = g_strdup("the repository has no point of it yet");
         decision->ordinary = !tc_repo_damaged(repo)->len;
     } else if (source->own_checkpoints) {
-        decision->parent = find_parent(repo, source, disk, &decision->why);
+        decision->parent = find_parent(repo, source, disk, decision);
     } else {
         decision->parent = find_foreign(repo, disk, &decision->why);
         decision->ordinary = !disk->checkpoints->len;
@@ -206,10 +264,12 @@ void tc_backup_check_size(TcBackupDisk *disk, TcDecision *decision)
                                     " bytes since point '%s'",
                                     entry->size, disk->size, decision->parent->point);
     decision->parent = NULL;
+    g_clear_pointer(&decision->again, g_ptr_array_unref);
     g_clear_pointer(&disk->bitmap, g_free);
 }
 
 void tc_decision_clear(TcDecision *decision)
 {
+    g_clear_pointer(&decision->again, g_ptr_array_unref);
     g_clear_pointer(&decision->why, g_free);
 }

@@ -5,6 +5,7 @@
 #include "client/json.h"
 #include "util/extent.h"
 #include "util/json.h"
+#include "util/range.h"
 #include <stdatomic.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -88,8 +89,24 @@ static bool connect_to(TcDiskRun *run, GError **error)
            (tc_source_has(run->nbd, 0) || connect_as(run, ASK_BOTH, error));
 }
 
+/* Whether what is clean is to be read all the same; *length is how far that holds. */
+static bool is_again(const TcDiskRun *run, uint64_t offset, uint64_t *length)
+{
+    const GPtrArray *again = run->decision.again;
+    bool is = false;
+
+    for (unsigned i = 0; again && i < again->len; i++) {
+        uint64_t left;
+
+        is = tc_hashes_run(again->pdata[i], offset, &left) != TC_RUN_NONE || is;
+        *length = tm_min(*length, left);
+    }
+    return is;
+}
+
 /* What has no data of its own in a full reads as zeroes already. */
-static TcRunKind kind_of(const TcDiskRun *run, const uint32_t *values)
+static TcRunKind kind_of(const TcDiskRun *run, const uint32_t *values, uint64_t offset,
+                         uint64_t *length)
 {
     static const uint32_t zeroes[] = { [ASK_ALLOCATION] = TM_STATE_ZERO,
                                        [ASK_OWN] = BACKUP_ZERO,
@@ -98,7 +115,7 @@ static TcRunKind kind_of(const TcDiskRun *run, const uint32_t *values)
     bool dirty = run->asking == ASK_ALLOCATION || values[run->asking == ASK_BOTH] & BACKUP_DIRTY;
     bool zero = values[0] & zeroes[run->asking];
 
-    if (!dirty)
+    if (!dirty && !is_again(run, offset, length))
         return TC_RUN_NONE;
     if (zero)
         return run->asking == ASK_ALLOCATION ? TC_RUN_NONE : TC_RUN_ZERO;
@@ -113,7 +130,15 @@ static bool map_extent(void *opaque, uint64_t offset, uint64_t length, const uin
     atomic_store(&run->mapped, offset);
     if (atomic_load(&run->cancelled))
         return tm_error_set(error, "interrupted");
-    return tc_runs_add(run->runs, offset, length, kind_of(run, values), error);
+    for (uint64_t n; length; offset += n, length -= n) {
+        TcRunKind kind;
+
+        n = length;
+        kind = kind_of(run, values, offset, &n);
+        if (!tc_runs_add(run->runs, offset, n, kind, error))
+            return false;
+    }
+    return true;
 }
 
 static bool plan_runs(TcDiskRun *run, GError **error)
