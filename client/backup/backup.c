@@ -46,13 +46,13 @@ static bool open_repository(TcBackup *b, GError **error)
 static bool open_source(TcBackup *b, GError **error)
 {
     const TcBackupOptions *o = b->options;
-    g_autofree char *tag = tc_backup_tag(b->repo);
+    g_autofree char *tag = tc_repo_place(b->repo);
     g_autofree char *socket = o->qmp || o->nbd ? NULL : tc_qmp_socket(o->socket);
 
     if (o->nbd)
         b->source = tc_backup_nbd_new(o->bitmap);
     else if (o->qmp)
-        b->source = tc_backup_qemu_new(o->qmp, tag, error);
+        b->source = tc_backup_qemu_new(o->qmp, error);
     else
         b->source = tc_backup_daemon_new(socket, tag, error);
     return b->source && b->source->look(b->source, b->disks, error) &&

@@ -10,23 +10,33 @@
 
 enum { TAG_DIGITS = 8, CHAIN_MAX = 200 };
 
-char *tc_backup_tag(const TcRepository *repo)
+/* In the names of all checkpoints of the repository, and its copies. Returned. */
+static char *mark(const TcRepository *repo)
 {
-    return g_strndup(tc_repo_id(repo), TAG_DIGITS);
+    return g_strdup_printf("@%.*s-", TAG_DIGITS, tc_repo_id(repo));
 }
 
 char *tc_backup_checkpoint(const TcRepository *repo, const char *point)
 {
-    g_autofree char *tag = tc_backup_tag(repo);
+    g_autofree char *own = mark(repo), *place = tc_repo_place(repo);
 
-    return g_strdup_printf("%s@%s-%08x", point, tag, g_random_int());
+    return g_strdup_printf("%s%s%s%08x", point, own, place, g_random_int());
 }
 
 static bool is_own(const TcRepository *repo, const char *checkpoint)
 {
-    g_autofree char *tag = tc_backup_tag(repo), *mark = g_strdup_printf("@%s-", tag);
+    g_autofree char *own = mark(repo);
 
-    return strstr(checkpoint, mark) != NULL;
+    return strstr(checkpoint, own) != NULL;
+}
+
+/* Else it may be what a copy of the repository goes on with. */
+static bool is_made_here(const TcRepository *repo, const char *checkpoint)
+{
+    g_autofree char *own = mark(repo), *place = tc_repo_place(repo);
+    g_autofree char *here = g_strconcat(own, place, NULL);
+
+    return strstr(checkpoint, here) != NULL;
 }
 
 /* The checkpoint that the source made for this disk of the point; NULL: none of ours, or one that
@@ -49,7 +59,7 @@ bool tc_backup_is_stale(const TcRepository *repo, const char *checkpoint)
 {
     const GPtrArray *points = tc_repo_points(repo);
 
-    if (!is_own(repo, checkpoint))
+    if (!is_made_here(repo, checkpoint))
         return false;
     for (unsigned i = 0; i < points->len; i++) {
         TcManifest *point = points->pdata[i];

@@ -23,8 +23,6 @@ typedef struct TcDecision {
     bool ordinary;            /* one that needs no warning */
 } TcDecision;
 
-/* The first digits of the repository's id. Returned. */
-char *tc_backup_tag(const TcRepository *repo);
 /* A name for the checkpoint of one disk of @point, that no other has: disks that change places, or
  * whose files do, are not taken for each other. Returned. */
 char *tc_backup_checkpoint(const TcRepository *repo, const char *point);
@@ -34,5 +32,6 @@ bool tc_backup_decide(const TcRepository *repo, const TcBackupSource *source, Tc
 void tc_decision_clear(TcDecision *decision);
 /* It turned out that @disk has another size than its parent now: a full after all. */
 void tc_backup_check_size(TcBackupDisk *disk, TcDecision *decision);
-/* Whether a checkpoint is this repository's and no next backup will ask for it. */
+/* Whether a checkpoint was made for this repository, not for a copy of it, and no next backup will
+ * ask for it. */
 bool tc_backup_is_stale(const TcRepository *repo, const char *checkpoint);

@@ -85,13 +85,11 @@ static inline void tc_backup_source_close(TcBackupSource *source)
 }
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(TcBackupSource, tc_backup_source_close)
 
-/* @tag is what names in the source have that are this repository's: "tidemark-TAG-..." of what is
- * set up for a backup, "POINT@TAG..." of checkpoints. The repository is locked: what look() finds
- * set up under its tag is of a run that was killed.
- *
- * tidemarkd, at its QMP socket @path. */
+/* tidemarkd, at its QMP socket @path. What is set up for a backup is named "tidemark-TAG-...": @tag
+ * is tc_repo_place(). The repository is locked: what look() finds set up under its tag is of a run
+ * that was killed. */
 TcBackupSource *tc_backup_daemon_new(const char *path, const char *tag, GError **error);
 /* Any NBD server; words are URIs. @bitmap NULL: only fulls. */
 TcBackupSource *tc_backup_nbd_new(const char *bitmap);
 /* A QEMU process, at its QMP socket @path; words are devices or nodes. */
-TcBackupSource *tc_backup_qemu_new(const char *path, const char *tag, GError **error);
+TcBackupSource *tc_backup_qemu_new(const char *path, GError **error);

@@ -132,6 +132,8 @@ static void take_checkpoints(TcBackupDisk *disk, json_object *bitmaps)
         if (tc_json_true(bitmap, "inconsistent"))
             why = g_strdup_printf("checkpoint '%s' is inconsistent%s%s", name, reason ? ": " : "",
                                   reason ? reason : "");
+        else if (tc_json_true(bitmap, "busy"))
+            why = g_strdup_printf("checkpoint '%s' is in use by another operation", name);
         else if (!tc_json_true(bitmap, "recording"))
             why = g_strdup_printf("checkpoint '%s' was disabled", name);
         tc_backup_disk_add_checkpoint(disk, name, why);

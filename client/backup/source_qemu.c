@@ -365,13 +365,11 @@ static void close_source(TcBackupSource *source)
     g_free(qemu);
 }
 
-TcBackupSource *tc_backup_qemu_new(const char *path, const char *tag, GError **error)
+TcBackupSource *tc_backup_qemu_new(const char *path, GError **error)
 {
     Qemu *qemu = g_new0(Qemu, 1);
     g_autoptr(TcBackupSource) source = &qemu->source;
 
-    (void)
-        tag; /* the lock is of the whole process: what is set up needs no tag to be known as left */
     *source = (TcBackupSource){
         .look = look,
         .begin = begin,

@@ -4,6 +4,7 @@
  *
  * Byte 0 of the file is the writer's; byte 1 keeps points in place. Both are taken in this order,
  * so that nobody waits for each other. OFD locks go with the process, however it ends. */
+#include "client/repository/hashes.h"
 #include "client/repository/repository_internal.h"
 #include "client/text.h"
 #include "util/file.h"
@@ -143,6 +144,25 @@ void tc_repo_unlock(TcRepository *repo)
 int tc_repo_lock_fd(const TcRepository *repo)
 {
     return repo->lock_fd;
+}
+
+/* By the file of the lock: whoever has that is the only one at this place. */
+char *tc_repo_place(const TcRepository *repo)
+{
+    struct timespec birth = { 0 };
+    uint8_t hash[TC_HASH_SIZE];
+    char hex[2 * TC_HASH_SIZE + 1];
+    struct stat st = { 0 };
+    g_autofree char *text = NULL;
+
+    repo->sys->fstat(repo->lock_fd, &st);
+    if (repo->sys->birth)
+        repo->sys->birth(repo->lock_fd, &birth);
+    text = g_strdup_printf("%" PRIu64 " %" PRIu64 " %" PRId64 ".%ld", (uint64_t)st.st_dev,
+                           (uint64_t)st.st_ino, (int64_t)birth.tv_sec, birth.tv_nsec);
+    tc_hash(text, strlen(text), hash);
+    tc_hash_text(hash, hex);
+    return g_strndup(hex, 8);
 }
 
 bool tc_repo_relock(TcRepository *repo, TcRepoUse use)

@@ -7,7 +7,7 @@ from harness import *
 
 KIB, MIB = 1 << 10, 1 << 20
 SIZE = 8 * MIB
-TAG_RE = r"@[0-9a-f]{8}-[0-9a-f]{8}$"
+TAG_RE = r"@[0-9a-f]{8}-[0-9a-f]{16}$"
 
 
 def pattern(seed, length):

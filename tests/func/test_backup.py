@@ -273,6 +273,33 @@ def names_and_usage(tmp):
 
 
 @test
+def copies_of_a_repository(tmp):
+    "cp -a of a repository: a backup into the copy leaves the other one's running backup and checkpoints alone"
+    kit = Kit(tmp, "disk0")
+    original, copy = kit.repo, os.path.join(tmp, "copy")
+    kit.write("disk0", (0, pattern(1, 4 * MIB)))
+    kit.backup("--name=a")
+    run("cp", "-a", original, copy)
+    kit.write("disk0", (0, pattern(2, 2 * MIB)))
+    p = subprocess.Popen(kit.command("--json", "--rate=1M", "--name=b"), stdout=subprocess.PIPE, text=True)
+    while json.loads(p.stdout.readline())["event"] != "begin":
+        pass
+    running = [b["id"] for b in kit.d.qmp("query-backups")]
+    kit.repo = copy
+    q = kit.backup("--name=c")
+    matches(q.stderr, "^tidemark: warning: disk0: full, because checkpoint 'a@.*' is in use by another operation$")
+    equal([b["id"] for b in kit.d.qmp("query-backups")], running)
+    p.communicate(timeout=PATIENCE)
+    equal(p.returncode, 0)
+    equal(sorted(n[0] for n in kit.checkpoints("disk0")), ["b", "c"])
+    for i, kit.repo in enumerate((original, copy, original, copy)):
+        kit.write("disk0", (5 * MIB + i * 65536, b"x"))
+        equal(kit.backup("--incremental").stderr, "")
+    equal(len(kit.checkpoints("disk0")), 2)
+    kit.d.stop()
+
+
+@test
 def one_at_a_time(tmp):
     "a second run on the repository says who has it, status 4, or waits"
     kit = Kit(tmp, "disk0")
