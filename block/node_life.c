@@ -122,7 +122,7 @@ bool blk_node_open_driver(BlkNode *node, GError **error)
             return blk_permissions_refresh(&node, 1, error);
     }
     if (node->error)
-        return tm_error_set(error, "%s", node->error);
+        return tm_error_set_cause(error, -ret, "%s", node->error);
     return tm_error_set_errno(error, -ret, "Could not open node '%s'", node->name);
 }
 

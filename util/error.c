@@ -34,20 +34,18 @@ const char *tm_error_class_name(const GError *error)
     return "GenericError";
 }
 
-static bool set_va(GError **error, TmErrorClass class, int errnum, const char *format, va_list ap)
-    G_GNUC_PRINTF(4, 0);
+static bool set_va(GError **error, int code, const char *format, va_list ap) G_GNUC_PRINTF(3, 0);
 
-static bool set_va(GError **error, TmErrorClass class, int errnum, const char *format, va_list ap)
+static bool set_va(GError **error, int code, const char *format, va_list ap)
 {
-    if (error) {
-        g_autofree char *text = g_strdup_vprintf(format, ap);
-
-        if (errnum)
-            g_set_error(error, TM_ERROR, (int)class, "%s: %s", text, tm_strerror(errnum));
-        else
-            g_set_error_literal(error, TM_ERROR, (int)class, text);
-    }
+    if (error)
+        g_propagate_error(error, g_error_new_valist(TM_ERROR, code, format, ap));
     return false;
+}
+
+int tm_error_errno(const GError *error)
+{
+    return error && error->domain == TM_ERROR && error->code < 0 ? -error->code : 0;
 }
 
 const char *tm_strerror(int errnum)
@@ -62,7 +60,7 @@ bool tm_error_set(GError **error, const char *format, ...)
     va_list ap;
 
     va_start(ap, format);
-    set_va(error, TM_ERROR_GENERIC, 0, format, ap);
+    set_va(error, TM_ERROR_GENERIC, format, ap);
     va_end(ap);
     return false;
 }
@@ -72,17 +70,28 @@ bool tm_error_set_class(GError **error, TmErrorClass class, const char *format, 
     va_list ap;
 
     va_start(ap, format);
-    set_va(error, class, 0, format, ap);
+    set_va(error, (int)class, format, ap);
+    va_end(ap);
+    return false;
+}
+
+bool tm_error_set_cause(GError **error, int errnum, const char *format, ...)
+{
+    va_list ap;
+
+    va_start(ap, format);
+    set_va(error, -errnum, format, ap);
     va_end(ap);
     return false;
 }
 
 bool tm_error_set_errno(GError **error, int errnum, const char *format, ...)
 {
+    g_autofree char *text = NULL;
     va_list ap;
 
     va_start(ap, format);
-    set_va(error, TM_ERROR_GENERIC, errnum, format, ap);
+    text = g_strdup_vprintf(format, ap);
     va_end(ap);
-    return false;
+    return tm_error_set_cause(error, errnum, "%s: %s", text, tm_strerror(errnum));
 }

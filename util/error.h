@@ -5,7 +5,7 @@
  * Control-path functions take a GError ** last and return false (or NULL). The message is one
  * line without a final full stop; it names the object and the cause. The code of an error in the
  * TM_ERROR domain is the QMP error class that the command answers with (QEMU docs/interop/qmp-spec,
- * "Error"); any other domain is reported as GenericError.
+ * "Error"), or an errno value, negative; that and any other domain is reported as GenericError.
  *
  * Threads: any. The GError is returned to the caller (g_error_free). */
 #pragma once
@@ -36,3 +36,7 @@ bool tm_error_set_class(GError **error, TmErrorClass class, const char *format, 
     G_GNUC_PRINTF(3, 4);
 /* The same with ": " and strerror(@errnum) appended; @errnum is a positive errno value. */
 bool tm_error_set_errno(GError **error, int errnum, const char *format, ...) G_GNUC_PRINTF(3, 4);
+/* The same where the text says it already. */
+bool tm_error_set_cause(GError **error, int errnum, const char *format, ...) G_GNUC_PRINTF(3, 4);
+/* The errno value of an error that was set with one, else 0. */
+int tm_error_errno(const GError *error);
