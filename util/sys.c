@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <glib.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -128,33 +129,37 @@ static int sys_fsetxattr(int fd, const char *name, const void *value, size_t siz
     return fsetxattr(fd, name, value, size, 0);
 }
 
-const TmSys tm_sys_kernel = {
-    .open = sys_open,
-    .close = close,
-    .fstat = fstat,
-    .preadv2 = preadv2,
-    .pwritev2 = pwritev2,
-    .fdatasync = fdatasync,
-    .fsync = fsync,
-    .fallocate = fallocate,
-    .ftruncate = ftruncate,
-    .lseek = lseek,
-    .rename = rename,
-    .unlink = unlink,
-    .ioctl = sys_ioctl,
-    .lock = sys_lock,
-    .readahead = readahead,
-    .sendfile = sys_sendfile,
-    .copy = sys_copy,
-    .cached = sys_cached,
-    .dirty = sys_dirty,
-    .mmap = sys_mmap,
-    .munmap = munmap,
-    .fgetxattr = fgetxattr,
-    .fsetxattr = sys_fsetxattr,
-    .birth = sys_birth,
-    .fremovexattr = fremovexattr,
-};
+/* The directory is opened by itself: then it is that one, whatever becomes of its name. */
+static int nofollow_open(const char *path, int flags, mode_t mode)
+{
+    g_autofree char *directory = g_path_get_dirname(path), *name = g_path_get_basename(path);
+    g_autofree char *inside = NULL;
+    int dir, fd, err;
+
+    if (flags & O_DIRECTORY) /* for its sync only */
+        return sys_open(path, flags, mode);
+    dir = open(directory, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (dir < 0)
+        return -1;
+    inside = g_strdup_printf("/proc/self/fd/%d/%s", dir, name);
+    fd = sys_open(access("/proc/self/fd", X_OK) == 0 ? inside : path, flags | O_NOFOLLOW, mode);
+    err = errno;
+    close(dir);
+    errno = err;
+    return fd;
+}
+
+/* All but open. */
+#define CALLS                                                                                      \
+    .close = close, .fstat = fstat, .preadv2 = preadv2, .pwritev2 = pwritev2,                      \
+    .fdatasync = fdatasync, .fsync = fsync, .fallocate = fallocate, .ftruncate = ftruncate,        \
+    .lseek = lseek, .rename = rename, .unlink = unlink, .ioctl = sys_ioctl, .lock = sys_lock,      \
+    .readahead = readahead, .sendfile = sys_sendfile, .copy = sys_copy, .cached = sys_cached,      \
+    .dirty = sys_dirty, .mmap = sys_mmap, .munmap = munmap, .fgetxattr = fgetxattr,                \
+    .fsetxattr = sys_fsetxattr, .birth = sys_birth, .fremovexattr = fremovexattr
+
+const TmSys tm_sys_kernel = { .open = sys_open, CALLS };
+const TmSys tm_sys_nofollow = { .open = nofollow_open, CALLS };
 
 /* ---- over the table */
 

@@ -54,6 +54,9 @@ typedef struct TmSys {
 
 /* The real ones. */
 extern const TmSys tm_sys_kernel;
+/* The same, but open() follows no link that is the last name of a path or the one before: these are
+ * a file and its directory themselves, whatever becomes a link meanwhile. */
+extern const TmSys tm_sys_nofollow;
 
 /* All of a range, whatever a call takes at a time and however often a signal interrupts it. 0 or
  * -errno; of a read, *done bytes, fewer than @length where the file ends or an error comes. */

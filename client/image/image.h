@@ -25,6 +25,8 @@ const char *tc_image_probe(const char *path, GError **error);
 bool tc_image_same(const char *a, const char *b);
 /* What an image of @format names; of raw ones nothing. */
 bool tc_image_names(const char *path, const char *format, TcImageNames *names, GError **error);
+/* The same of a qcow2 image that is open as @fd; @path is for messages. */
+bool tc_image_names_of(int fd, const char *path, TcImageNames *names, GError **error);
 void tc_image_names_clear(TcImageNames *names);
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(TcImageNames, tc_image_names_clear)
 /* The path that @name is, as the image at @path means it. Returned; NULL: it is no file name. */

@@ -25,29 +25,34 @@
 #define EXT_DATA_FILE  0x44415441u
 
 /* The first bytes of the file, up to @max; g_free. */
-static uint8_t *read_start(const char *path, size_t max, size_t *length, GError **error)
+static uint8_t *read_start(int fd, const char *path, size_t max, size_t *length, GError **error)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     g_autofree uint8_t *bytes = g_malloc(max);
-    struct stat st;
     ssize_t n = 0;
 
     *length = 0;
-    if (fd < 0 || fstat(fd, &st) < 0) {
+    while (*length < max && (n = pread(fd, bytes + *length, max - *length, (off_t)*length)) > 0)
+        *length += (size_t)n;
+    if (n >= 0)
+        return g_steal_pointer(&bytes);
+    tm_error_set_errno(error, errno, "Could not read '%s'", path);
+    return NULL;
+}
+
+static int open_image(const char *path, GError **error)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    struct stat st;
+
+    if (fd < 0 || fstat(fd, &st) < 0)
         tm_error_set_errno(error, errno, "Could not open '%s'", path);
-    } else if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
+    else if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
         tm_error_set(error, "'%s' is neither a file nor a block device", path);
-    } else {
-        while (*length < max && (n = pread(fd, bytes + *length, max - *length, (off_t)*length)) > 0)
-            *length += (size_t)n;
-        if (n < 0)
-            tm_error_set_errno(error, errno, "Could not read '%s'", path);
-        close(fd);
-        return n < 0 ? NULL : g_steal_pointer(&bytes);
-    }
+    else
+        return fd;
     if (fd >= 0)
         close(fd);
-    return NULL;
+    return -1;
 }
 
 static char *name_at(const uint8_t *bytes, size_t length, uint64_t offset, uint64_t size)
@@ -79,13 +84,27 @@ static void read_extensions(const uint8_t *bytes, size_t length, TcImageNames *n
 
 bool tc_image_names(const char *path, const char *format, TcImageNames *names, GError **error)
 {
-    g_autofree uint8_t *bytes = NULL;
-    size_t length;
+    bool ok;
+    int fd;
 
     *names = (TcImageNames){ 0 };
     if (strcmp(format, "qcow2"))
         return true;
-    bytes = read_start(path, HEADER_MAX, &length, error);
+    fd = open_image(path, error);
+    if (fd < 0)
+        return false;
+    ok = tc_image_names_of(fd, path, names, error);
+    close(fd);
+    return ok;
+}
+
+bool tc_image_names_of(int fd, const char *path, TcImageNames *names, GError **error)
+{
+    g_autofree uint8_t *bytes = NULL;
+    size_t length;
+
+    *names = (TcImageNames){ 0 };
+    bytes = read_start(fd, path, HEADER_MAX, &length, error);
     if (!bytes)
         return false;
     if (length < HEADER_2 || tm_get_be32(bytes) != MAGIC)

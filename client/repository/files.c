@@ -31,22 +31,53 @@ bool tc_repo_exists(const char *path)
     return g_lstat(path, &st) == 0;
 }
 
-bool tc_repo_check_kind(const char *path, mode_t kind, GError **error)
+bool tc_repo_is_directory(const char *path)
 {
     GStatBuf st;
 
-    if (g_lstat(path, &st) < 0)
-        return errno == ENOENT || errno == ENOTDIR
-                   ? tc_repo_error_set(error, TC_REPO_ERROR_DAMAGED, "'%s' is not there", path)
-                   : tm_error_set_errno(error, errno, "Could not open '%s'", path);
-    return (st.st_mode & S_IFMT) == kind ||
-           tc_repo_error_set(error, TC_REPO_ERROR_DAMAGED, "'%s' is damaged: it is not a %s", path,
-                             kind == S_IFDIR ? "directory" : "regular file");
+    return g_lstat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+int tc_repo_open_file(const char *path, struct stat *st, GError **error)
+{
+    int fd = tm_sys_nofollow.open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0);
+    int errnum = errno;
+
+    if (fd >= 0 && fstat(fd, st) == 0 && S_ISREG(st->st_mode))
+        return fd;
+    if (fd >= 0)
+        close(fd);
+    if (fd < 0 && (errnum == ENOENT || errnum == ENOTDIR))
+        tc_repo_error_set(error, TC_REPO_ERROR_DAMAGED, "'%s' is not there", path);
+    else if (fd < 0 && errnum != ELOOP)
+        tm_error_set_errno(error, errnum, "Could not open '%s'", path);
+    else
+        tc_repo_error_set(error, TC_REPO_ERROR_DAMAGED, "'%s' is damaged: it is not a regular file",
+                          path);
+    return -1;
 }
 
 bool tc_repo_read_file(const char *path, size_t max, char **text, size_t *length, GError **error)
 {
-    return tc_repo_check_kind(path, S_IFREG, error) && tm_file_read(path, max, text, length, error);
+    g_autofree char *buf = NULL;
+    struct stat st;
+    int fd = tc_repo_open_file(path, &st, error);
+    ssize_t n = -1;
+
+    if (fd < 0)
+        return false;
+    if ((uint64_t)st.st_size > max || !(buf = g_try_malloc((size_t)st.st_size + 1)))
+        tm_error_set(error, "Unable to read '%s': it has %" PRIu64 " bytes, expected at most %zu",
+                     path, (uint64_t)st.st_size, max);
+    else
+        n = tm_file_fill(fd, path, buf, (size_t)st.st_size, error);
+    close(fd);
+    if (n < 0)
+        return false;
+    buf[n] = '\0';
+    *text = g_steal_pointer(&buf);
+    *length = (size_t)n;
+    return true;
 }
 
 bool tc_repo_sync_name(const TmSys *sys, const char *path, GError **error)
@@ -106,7 +137,10 @@ bool tc_repo_remove_directory(const TmSys *sys, const char *path, GError **error
 {
     g_autofree char *partial = g_build_filename(path, TC_MANIFEST_PARTIAL, NULL);
 
-    if (!tc_repo_check_kind(path, S_IFDIR, error) || !remove_files(sys, path, error))
+    if (!tc_repo_is_directory(path))
+        return tc_repo_error_set(error, TC_REPO_ERROR_DAMAGED,
+                                 "'%s' is damaged: it is not a directory", path);
+    if (!remove_files(sys, path, error))
         return false;
     if (sys->unlink(partial) < 0 && errno != ENOENT)
         return tm_error_set_errno(error, errno, "Could not remove '%s'", partial);

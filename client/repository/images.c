@@ -8,15 +8,12 @@
 #include "util/json.h"
 #include "util/range.h"
 #include <errno.h>
-#include <fcntl.h>
 #include <glib/gstdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #define SECTOR     512u
 #define QCOW2_NODE "image"
-
-enum { DESCRIPTORS = 4 }; /* that an open image takes at most */
 
 uint64_t tc_repo_image_size(uint64_t size)
 {
@@ -146,45 +143,36 @@ static bool damaged(GError **error, const char *path, const char *what)
     return tc_repo_error_set(error, TC_REPO_ERROR_DAMAGED, "'%s' is damaged: %s", path, what);
 }
 
-/* Why a file can't be opened just now, whatever is in it: 0 or an errno value. */
-static int can_not_open(const char *path)
+/* Whether it says nothing of what is in the file that it can't be opened. */
+static bool is_elsewhere(int errnum)
 {
-    int fds[DESCRIPTORS], errnum = 0;
-    size_t n = 0;
+    static const int errnums[] = { EMFILE, ENFILE, ENOMEM, EACCES, EPERM, EAGAIN, EBUSY };
 
-    while (n < DESCRIPTORS && !errnum) {
-        fds[n] = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
-        errnum = fds[n] < 0 ? errno : 0;
-        n += fds[n] >= 0;
-    }
-    while (n)
-        close(fds[--n]);
-    return errnum;
+    for (size_t i = 0; i < G_N_ELEMENTS(errnums); i++)
+        if (errnum == errnums[i])
+            return true;
+    return false;
 }
 
-/* An image that can't be opened as such is damaged; one that can't be opened at all may not be. */
+/* @why is taken. */
 static bool not_opened(const char *path, GError *why, GError **error)
 {
-    int errnum = can_not_open(path);
-
-    if (errnum)
-        tm_error_set_errno(error, errnum, "Could not open '%s'", path);
-    else
-        tc_repo_error_set(error, TC_REPO_ERROR_DAMAGED, "'%s' can't be used: %s", path,
-                          why->message);
+    if (is_elsewhere(tm_error_errno(why))) {
+        g_propagate_error(error, why);
+        return false;
+    }
+    tc_repo_error_set(error, TC_REPO_ERROR_DAMAGED, "'%s' can't be used: %s", path, why->message);
     g_error_free(why);
     return false;
 }
 
-static bool check_names(const char *path, const TcPointDisk *disk, GError **error)
+static bool check_names(int fd, const char *path, const TcPointDisk *disk, GError **error)
 {
     g_autofree char *backing = tc_repo_backing_name(disk);
     g_auto(TcImageNames) names = { 0 };
     GError *why = NULL;
 
-    if (!tc_repo_check_kind(path, S_IFREG, error))
-        return false;
-    if (!tc_image_names(path, "qcow2", &names, &why))
+    if (!tc_image_names_of(fd, path, &names, &why))
         return not_opened(path, why, error);
     if (g_strcmp0(names.backing, backing))
         return tc_repo_error_set(
@@ -195,12 +183,32 @@ static bool check_names(const char *path, const TcPointDisk *disk, GError **erro
     return !names.data_file || damaged(error, path, "its data are in another file");
 }
 
+/* What has another name may be in a copy of the repository that was made with hard links. */
+static bool check_file(const char *path, const TcPointDisk *disk, bool writable, GError **error)
+{
+    struct stat st;
+    int fd = tc_repo_open_file(path, &st, error);
+    bool ok;
+
+    if (fd < 0)
+        return false;
+    ok = check_names(fd, path, disk, error);
+    close(fd);
+    if (!ok || !writable || st.st_nlink == 1)
+        return ok;
+    return tm_error_set(error,
+                        "'%s' can't be changed: it has %u names, and would change under all of "
+                        "them; give it a file of its own ('cp -a' to another name, and 'mv' back), "
+                        "then run the same command again",
+                        path, (unsigned)st.st_nlink);
+}
+
 bool tc_repo_image_check(const TcRepository *repo, const char *point, const TcPointDisk *disk,
                          GError **error)
 {
     g_autofree char *path = tc_repo_file(repo, point, disk->name, "qcow2");
 
-    return check_names(path, disk, error);
+    return check_file(path, disk, false, error);
 }
 
 static BlkNode *open_image(const TcRepository *repo, TcImage *image, const char *point,
@@ -211,7 +219,7 @@ static BlkNode *open_image(const TcRepository *repo, TcImage *image, const char 
     GError *why = NULL;
     BlkNode *node;
 
-    if (!check_names(path, disk, error))
+    if (!check_file(path, disk, writable, error))
         return NULL;
     node = add(image, path, disk, writable, &why);
     if (!node && writable)

@@ -4,7 +4,6 @@
 #include "client/repository/last.h"
 #include "client/json.h"
 #include "client/repository/repository_internal.h"
-#include "util/file.h"
 #include "util/json.h"
 #include <string.h>
 
@@ -26,7 +25,7 @@ static json_object *read_disks(const TcRepository *repo)
     json_object *disks;
     size_t length;
 
-    if (tm_file_read(path, FILE_MAX, &text, &length, NULL))
+    if (tc_repo_read_file(path, FILE_MAX, &text, &length, NULL))
         o = tc_repo_parse(text, length, path, NULL);
     disks = !g_strcmp0(tc_json_string(o, "format"), FORMAT) && tc_json_number(o, "version") == 1
                 ? tc_json_get(o, "disks", NULL)

@@ -202,7 +202,9 @@ static bool check_directory(const Merge *m, GError **error)
 {
     g_autofree char *directory = g_build_filename(m->repo->path, m->point, NULL);
 
-    return !tc_repo_exists(directory) || tc_repo_check_kind(directory, S_IFDIR, error);
+    return !tc_repo_exists(directory) || tc_repo_is_directory(directory) ||
+           tc_repo_error_set(error, TC_REPO_ERROR_DAMAGED, "'%s' is damaged: it is not a directory",
+                             directory);
 }
 
 /* What the manifests say of the child is what it was before the merge, or what it will be. */

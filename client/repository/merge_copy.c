@@ -33,6 +33,7 @@ static bool open_images(Work *w, GError **error)
 
     w->entry = tc_manifest_disk(copy->child, copy->disk);
     w->hashes = tc_merge_open_hashes(copy->repo, copy->child, copy->disk, error);
+    w->image.sys = &tm_sys_nofollow;
     if (!w->hashes || !tc_image_begin(&w->image, error))
         return false;
     w->to = tc_repo_image_change(copy->repo, &w->image, copy->point->point,

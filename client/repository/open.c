@@ -10,6 +10,7 @@
 #include "util/range.h"
 #include <errno.h>
 #include <glib/gstdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 
@@ -202,12 +203,32 @@ static bool open_all(TcRepository *repo, const TcRepoOptions *options, GError **
            (repo->use == TC_REPO_LIST || recover(repo, error));
 }
 
+/* The path of the directory itself, if @path is a link: inside it, none is followed. Returned. */
+static char *directory_of(const char *path)
+{
+    g_autofree char *name = g_strdup(path);
+    GStatBuf st;
+    char *real;
+
+    for (size_t n = strlen(name); n > 1 && name[n - 1] == '/'; n--)
+        name[n - 1] = '\0';
+    if (g_lstat(name, &st) < 0 || !S_ISLNK(st.st_mode))
+        return g_steal_pointer(&name);
+    real = realpath(name, NULL);
+    if (!real)
+        return g_steal_pointer(&name);
+    g_free(g_steal_pointer(&name));
+    name = g_strdup(real);
+    free(real);
+    return g_steal_pointer(&name);
+}
+
 TcRepository *tc_repo_open(const char *path, const TcRepoOptions *options, GError **error)
 {
     g_autoptr(TcRepository) repo = g_new0(TcRepository, 1);
 
-    repo->sys = options->sys ? options->sys : &tm_sys_kernel;
-    repo->path = g_strdup(path);
+    repo->sys = options->sys ? options->sys : &tm_sys_nofollow;
+    repo->path = directory_of(path);
     repo->use = options->use;
     repo->lock_fd = -1;
     raise_file_limit();

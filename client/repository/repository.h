@@ -30,7 +30,7 @@ typedef struct TcRepoOptions {
     bool create;      /* make it (and @path) if it is not there, or is an empty directory */
     int wait_s;       /* for others to end: 0 not at all, -1 for ever */
     const char *what; /* the command, for whoever else waits: "tidemark backup" */
-    const TmSys *sys; /* borrowed; NULL: the kernel's */
+    const TmSys *sys; /* borrowed; NULL: the kernel's, which follow no link */
 } TcRepoOptions;
 
 /* Opens it, locks it, reads its manifests and, for ADD and CHANGE, completes a merge that was
@@ -46,7 +46,7 @@ bool tc_repo_is(const char *path);
 
 const char *tc_repo_path(const TcRepository *repo);
 const char *tc_repo_id(const TcRepository *repo); /* a UUID */
-/* Tells the directory from its copies, which have the same id: 8 hexadecimal digits. Returned. The
+/* Distinguishes the directory from its copies, which have the same id: 8 hexadecimal digits. Returned. The
  * repository is locked. */
 char *tc_repo_place(const TcRepository *repo);
 const TmSys *tc_repo_sys(const TcRepository *repo);

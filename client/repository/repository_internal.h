@@ -36,10 +36,12 @@ bool tc_repo_relock(TcRepository *repo, TcRepoUse use);
 bool tc_repo_is_own_file(const char *name);
 /* Whether something is at @path, a link that leads nowhere included. */
 bool tc_repo_exists(const char *path);
-/* That it is a regular file (S_IFREG) or a directory (S_IFDIR) itself: no link is followed within a
- * repository. TC_REPO_ERROR_DAMAGED: it is something else, or not there. */
-bool tc_repo_check_kind(const char *path, mode_t kind, GError **error);
-/* As tm_file_read(), of a file that is that. */
+/* Whether it is a directory itself, and no link to one. */
+bool tc_repo_is_directory(const char *path);
+/* For reading: a regular file, or TC_REPO_ERROR_DAMAGED: it is something else, or not there; or
+ * another error, which says nothing of it. The descriptor, or -1. */
+int tc_repo_open_file(const char *path, struct stat *st, GError **error);
+/* As tm_file_read(), of a file that is opened so. */
 bool tc_repo_read_file(const char *path, size_t max, char **text, size_t *length, GError **error);
 /* Of what was made, renamed or removed. */
 bool tc_repo_sync_name(const TmSys *sys, const char *path, GError **error);

@@ -70,23 +70,36 @@ static void sort_out(TcRepository *repo, const char *point)
         g_ptr_array_add(repo->foreign, g_strdup(point));
 }
 
-static void take_point(TcRepository *repo, const char *point)
+/* Whether there was no room to read it, which says nothing of the point. */
+static bool is_want(const GError *error)
 {
-    g_autoptr(GError) error = NULL;
+    int errnum = tm_error_errno(error);
+
+    return errnum == EMFILE || errnum == ENFILE || errnum == ENOMEM;
+}
+
+static bool take_point(TcRepository *repo, const char *point, GError **error)
+{
+    g_autoptr(GError) why = NULL;
     TcManifest *manifest;
 
     if (!exists(repo, point, TC_MANIFEST_NAME)) {
         sort_out(repo, point);
-        return;
+        return true;
     }
-    manifest = load(repo, point, &error);
-    if (manifest)
+    manifest = load(repo, point, &why);
+    if (manifest) {
         g_ptr_array_add(repo->points, manifest);
-    else
-        add_damaged(repo, point, error->message);
+    } else if (is_want(why)) {
+        g_propagate_error(error, g_steal_pointer(&why));
+        return false;
+    } else {
+        add_damaged(repo, point, why->message);
+    }
+    return true;
 }
 
-static void take(TcRepository *repo, const char *name)
+static bool take(TcRepository *repo, const char *name, GError **error)
 {
     static const char *const ours[] = { TC_REPO_FILE,
                                         TC_REPO_FILE TC_REPO_PARTIAL,
@@ -98,10 +111,11 @@ static void take(TcRepository *repo, const char *name)
                                         NULL };
     g_autofree char *path = g_build_filename(repo->path, name, NULL);
 
-    if (tc_repo_check_kind(path, S_IFDIR, NULL) && tc_point_check_name("point", name, NULL))
-        take_point(repo, name);
-    else if (!g_strv_contains(ours, name))
+    if (tc_repo_is_directory(path) && tc_point_check_name("point", name, NULL))
+        return take_point(repo, name, error);
+    if (!g_strv_contains(ours, name))
         g_ptr_array_add(repo->foreign, g_strdup(name));
+    return true;
 }
 
 static int by_text(gconstpointer a, gconstpointer b)
@@ -154,7 +168,8 @@ static bool scan(TcRepository *repo, GError **error)
     renew(&repo->debris, g_free);
     renew(&repo->foreign, g_free);
     while ((name = g_dir_read_name(dir)))
-        take(repo, name);
+        if (!take(repo, name, error))
+            return false;
     hide_going(repo);
     tc_repo_sort(repo);
     g_ptr_array_sort(repo->damaged, by_point);

@@ -83,7 +83,7 @@ static void check_tables(Reading *r)
     TcVerifyImage *v = r->image;
     g_autofree char *path = tc_repo_file(r->verify->repo, v->point->point, v->disk->name, "qcow2");
     TcImageOptions options = { .format = "raw" };
-    g_auto(TcImage) image = { 0 };
+    g_auto(TcImage) image = { .sys = tc_repo_sys(r->verify->repo) };
     g_autoptr(GError) error = NULL;
     BlkImageCheck result = { 0 };
     BlkNode *file;

@@ -134,6 +134,25 @@ def a_point_with_two_children_stays(tmp):
 
 
 @test(needs=NEEDS)
+def a_copy_of_hard_links_is_not_changed(tmp):
+    "an image that has two names is not merged into; with a file of its own it is"
+    repo = make(tmp)
+    copy = os.path.join(tmp, "copy")
+    run("cp", "-al", repo.path, copy)
+    refused("'.*/p0/a.qcow2' can't be changed: it has 2 names, and would change under all of them",
+            "forget", repo.path, "p0")
+    intact(repo)
+    for disk in "ab":
+        run("cp", "-a", repo.file("p0", disk), repo.file("p0", disk) + ".own")
+        os.rename(repo.file("p0", disk) + ".own", repo.file("p0", disk))
+    tidemark("forget", repo.path, "p0")
+    equal(len(points(repo.path)), POINTS - 1)
+    intact(repo)
+    equal(len(points(copy)), POINTS)
+    intact(repo, copy)
+
+
+@test(needs=NEEDS)
 def killed_prunes_lose_nothing(tmp):
     "killed or interrupted at any moment, in any order: points that stay are equal, and the next one completes it"
     rng = random.Random(3)

@@ -2,8 +2,10 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* tests/unit/test_repository.c: a repository keeps what it was given: points are there whole or not
  * at all, wherever writing them is cut, and what differs from its hashes is found and named. */
+#include "client/repository/images.h"
 #include "client/repository/merge.h"
 #include "client/repository/point_reader.h"
+#include "client/repository/repository_internal.h"
 #include "repository_util.h"
 #include "util/file.h"
 
@@ -99,6 +101,53 @@ START_TEST(a_repository_is_made_in_an_empty_directory_only)
     ck_assert(g_uuid_string_is_valid(tc_repo_id(repo)));
     tc_repo_close(repo);
     ck_assert(tc_repo_is(path));
+}
+END_TEST
+
+/* Checked at the opening, and a link when it is used. */
+START_TEST(a_directory_that_becomes_a_link_is_not_followed)
+{
+    g_autoptr(GError) error = NULL;
+    g_autofree char *point = g_build_filename(path, "p0", NULL);
+    g_autofree char *outside = g_build_filename(dir, "outside", NULL), *text = NULL;
+    g_autofree char *manifest = g_build_filename(point, TC_MANIFEST_NAME, NULL);
+    g_autoptr(TcRepository) repo = NULL;
+    g_auto(TcImage) image = { 0 };
+    g_autofree char *name = NULL;
+    const TcPointDisk *disk;
+    size_t length;
+
+    add("p0", NULL, "abcd", 4 * B);
+    repo = repo_for(TC_REPO_CHANGE);
+    disk = tc_manifest_disk(tc_repo_point(repo, "p0"), "disk0");
+    ck_assert_int_eq(g_rename(point, outside), 0);
+    ck_assert_int_eq(symlink("../outside", point), 0);
+    ck_assert(!tc_repo_read_file(manifest, 1 << 20, &text, &length, &error));
+    ck_assert(g_error_matches(error, TC_REPO_ERROR, TC_REPO_ERROR_DAMAGED));
+    g_clear_error(&error);
+    name = tc_repo_file(repo, "p0", "disk0", "hashes");
+    ck_assert_ptr_null(tc_hashes_open(tc_repo_sys(repo), name, disk->tree, 4 * B, &error));
+    g_clear_error(&error);
+    image.sys = tc_repo_sys(repo);
+    ck_assert(tc_image_begin(&image, NULL));
+    ck_assert_ptr_null(tc_repo_image_change(repo, &image, "p0", disk, &error));
+    ck_assert(g_error_matches(error, TC_REPO_ERROR, TC_REPO_ERROR_DAMAGED));
+}
+END_TEST
+
+START_TEST(the_path_of_a_repository_may_be_a_link)
+{
+    g_autofree char *real = g_strdup(path), *link = g_build_filename(dir, "link", NULL);
+
+    add("p0", NULL, "abcd", 4 * B);
+    ck_assert_int_eq(symlink("repo", link), 0);
+    g_free(path);
+    path = g_strconcat(link, "/", NULL);
+    add("p1", "p0", "x..y", 4 * B);
+    expect("p1", "xbcy", 4 * B);
+    g_free(path);
+    path = g_steal_pointer(&real);
+    expect("p1", "xbcy", 4 * B);
 }
 END_TEST
 
@@ -509,6 +558,8 @@ int main(void)
     tcase_add_checked_fixture(tests, make_dir, remove_dir);
     tcase_set_timeout(tests, 60);
     tcase_add_test(tests, a_repository_is_made_in_an_empty_directory_only);
+    tcase_add_test(tests, a_directory_that_becomes_a_link_is_not_followed);
+    tcase_add_test(tests, the_path_of_a_repository_may_be_a_link);
     tcase_add_test(tests, a_newer_repository_is_refused);
     tcase_add_test(tests, locks_keep_apart_what_can_not_go_on_together);
     tcase_add_test(tests, waiting_for_a_lock_ends_when_it_is_free);
