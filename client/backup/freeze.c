@@ -5,9 +5,10 @@
  * The guard is a child that is connected by a pair of sockets. It is asked with one byte, and
  * answers with a line: "ok COUNT" or "no MESSAGE". The end of the file, or a time, is a wish to
  * thaw. As long as the guest is frozen, a thread here watches the guard, and thaws if it is
- * gone. */
+ * gone. If both are killed, the record says to the next backup that it is to thaw the guest. */
 #include "client/backup/freeze.h"
 #include "client/backup/agent.h"
+#include "client/backup/freeze_record.h"
 #include "util/log.h"
 #include "util/range.h"
 #include <errno.h>
@@ -36,6 +37,7 @@ typedef struct Guard {
     const char *socket;
     int fd;
     unsigned max_s;
+    int record;      /* that it is frozen; -1: there is none */
     gint64 deadline; /* to thaw; 0: nothing is frozen */
     bool expired;    /* it was thawed by then */
     GString *failed; /* how thawing failed */
@@ -82,20 +84,48 @@ static void answer(const Guard *g, const char *word, const char *text)
         return;
 }
 
-static bool end_frozen(Guard *g, GError **error)
+static void drop_record(Guard *g, bool thawed)
 {
-    g->deadline = 0;
-    return thaw(g->socket, error);
+    if (thawed)
+        tc_freeze_record_remove(g->socket, g->record);
+    else
+        tc_freeze_record_leave(g->record);
+    g->record = -1;
 }
 
-/* A guest that somebody else has frozen is theirs to thaw. */
-static bool is_thawed(const Guard *g, TcAgent *agent, GError **error)
+static bool end_frozen(Guard *g, GError **error)
+{
+    bool ok = thaw(g->socket, error);
+
+    g->deadline = 0;
+    drop_record(g, ok);
+    return ok;
+}
+
+/* Of a backup that is gone, with the process that would have thawed the guest. */
+static bool thaw_left(const Guard *g, TcAgent *agent, GError **error)
+{
+    g_autoptr(json_object) result =
+        tc_agent_execute(agent, "guest-fsfreeze-thaw", g->deadline, error);
+
+    if (result)
+        tm_log(
+            TM_LOG_WARNING,
+            "an earlier backup was killed and left the guest of agent '%s' frozen: it was thawed",
+            g->socket);
+    return result != NULL;
+}
+
+/* A guest that somebody else has frozen is theirs to thaw. @left: it was a backup. */
+static bool is_thawed(const Guard *g, TcAgent *agent, bool left, GError **error)
 {
     g_autoptr(json_object) status =
         tc_agent_execute(agent, "guest-fsfreeze-status", g->deadline, error);
 
     if (!status || !strcmp(json_object_get_string(status), "thawed"))
         return status != NULL;
+    if (left)
+        return thaw_left(g, agent, error);
     return tm_error_set(error,
                         "guest agent '%s': the guest's state is '%s', expected 'thawed': somebody "
                         "else has frozen it, and it was left so",
@@ -108,12 +138,15 @@ static void do_freeze(Guard *g)
     g_autoptr(TcAgent) agent = NULL;
     g_autoptr(json_object) result = NULL;
     g_autofree char *count = NULL;
+    bool left = false;
 
     g->expired = false;
     g->deadline = in_seconds(g->max_s);
-    agent = tc_agent_open(g->socket, tm_min(g->deadline, in_seconds(TRY_SECONDS)), &error);
-    if (!agent || !is_thawed(g, agent, &error)) {
+    if (tc_freeze_record_take(g->socket, &g->record, &left, &error))
+        agent = tc_agent_open(g->socket, tm_min(g->deadline, in_seconds(TRY_SECONDS)), &error);
+    if (!agent || !is_thawed(g, agent, left, &error)) {
         g->deadline = 0; /* nothing was asked for */
+        drop_record(g, !left);
         answer(g, "no", error->message);
         return;
     }
@@ -182,7 +215,7 @@ static void guard(Guard *g)
 
 static void live_as_guard(const char *socket, int fd, unsigned max_s)
 {
-    Guard g = { .socket = socket, .fd = fd, .max_s = max_s };
+    Guard g = { .socket = socket, .fd = fd, .max_s = max_s, .record = -1 };
 
     setsid(); /* what ends the command at its terminal does not end this */
     signal(SIGINT, SIG_IGN);
@@ -220,6 +253,19 @@ TcFreeze *tc_freeze_new(const char *socket, unsigned max_s, GError **error)
     return freeze;
 }
 
+/* The guard's, which is unlocked when its end is complete. */
+static void remove_record(const TcFreeze *freeze)
+{
+    siginfo_t info;
+    bool left;
+    int fd;
+
+    while (waitid(P_PID, (id_t)freeze->pid, &info, WEXITED | WNOWAIT) < 0 && errno == EINTR)
+        continue;
+    if (tc_freeze_record_take(freeze->socket, &fd, &left, NULL))
+        tc_freeze_record_remove(freeze->socket, fd);
+}
+
 /* The watch's thread. The guard closes its end of the sockets only by its death. */
 static void *watch(void *opaque)
 {
@@ -229,8 +275,8 @@ static void *watch(void *opaque)
     while (!(fds[0].revents | fds[1].revents))
         if (poll(fds, G_N_ELEMENTS(fds), -1) < 0)
             fds[0].revents = fds[1].revents = 0;
-    if (!fds[0].revents)
-        thaw(freeze->socket, &freeze->failed);
+    if (!fds[0].revents && thaw(freeze->socket, &freeze->failed))
+        remove_record(freeze);
     return NULL;
 }
 

@@ -4,7 +4,8 @@
  *
  * A process of its own speaks with the agent. It thaws when it is asked to, when the time is over,
  * and when this process is gone, by SIGKILL too: no guest stays frozen because a backup died. If it
- * is gone itself, this process thaws at once.
+ * is gone itself, this process thaws at once. What both leave, killed at the same time, is thawed
+ * by the next backup of the guest (freeze_record.h).
  * Threads: one at a time; tc_freeze_new() before there are others, since it forks. */
 #pragma once
 #include "util/error.h"

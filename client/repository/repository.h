@@ -46,8 +46,8 @@ bool tc_repo_is(const char *path);
 
 const char *tc_repo_path(const TcRepository *repo);
 const char *tc_repo_id(const TcRepository *repo); /* a UUID */
-/* Distinguishes the directory from its copies, which have the same id: 8 hexadecimal digits. Returned. The
- * repository is locked. */
+/* Distinguishes the directory from its copies, which have the same id: 8 hexadecimal digits.
+ * Returned. The repository is locked. */
 char *tc_repo_place(const TcRepository *repo);
 const TmSys *tc_repo_sys(const TcRepository *repo);
 /* Whether somebody adds, changes or removes points just now. */

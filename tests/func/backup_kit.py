@@ -102,9 +102,12 @@ class Agent(threading.Thread):
             c, _ = self.listener.accept()
             with c:
                 c.sendall(b'{"return": 99}\n{"return"')  # left over from somebody else
-                for line in c.makefile("rb"):
-                    request = json.loads(line.lstrip(b"\xff"))
-                    self.answer(c, request["execute"], request.get("arguments", {}))
+                try:
+                    for line in c.makefile("rb"):
+                        request = json.loads(line.lstrip(b"\xff"))
+                        self.answer(c, request["execute"], request.get("arguments", {}))
+                except ConnectionError:
+                    pass  # killed before it has read the answer
 
     def answer(self, c, command, arguments):
         self.log.append(command)

@@ -558,7 +558,7 @@ def signals_while_a_server_hangs(tmp):
 
 @test
 def guests_thaw_whatever_happens(tmp):
-    "a daemon that hangs in the instant; the client, or the process that keeps it frozen, is killed: the guest thaws"
+    "a daemon that hangs in the instant; the client, the process that keeps it frozen, or both are killed: it thaws"
     kit = Kit(tmp, "disk0")
     path = os.path.join(tmp, "qga")
     agent = Agent(path)
@@ -583,6 +583,25 @@ def guests_thaw_whatever_happens(tmp):
     monitor.go_on.set()
     matches(p.communicate(timeout=PATIENCE)[1], "process that keeps the guest frozen is gone; the guest was thawed")
     equal(p.returncode, 1)
+    equal([f for f in os.listdir(tmp) if "frozen" in f], [])
+    monitor.go_on = None
+    p = subprocess.Popen(kit.command("--socket", hanging, "--qga", path), stderr=subprocess.DEVNULL)
+    wait_until(lambda: agent.frozen, "the guest to freeze")
+    q = kit.backup("--qga", path, "--name=x", disks=["disk0"], check=False)
+    equal((q.returncode, agent.frozen), (4, True))  # of the repository
+    with open("/proc/%d/task/%d/children" % (p.pid, p.pid)) as f:
+        both = [p.pid, int(f.read())]
+    for signum in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in both:
+            os.kill(pid, signum)
+    p.wait()
+    equal(agent.frozen, True)
+    q = kit.backup("--qga", path)
+    matches(q.stderr, "an earlier backup was killed and left the guest of agent '.*' frozen: it was thawed")
+    equal((agent.frozen, [f for f in os.listdir(tmp) if "frozen" in f]), (False, []))
+    agent.frozen = True  # by somebody else
+    equal(kit.backup("--qga", path, check=False).returncode, 1)
+    equal((agent.frozen, [f for f in os.listdir(tmp) if "frozen" in f]), (True, []))
     kit.d.stop()
 
 
