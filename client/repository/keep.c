@@ -88,27 +88,50 @@ static void stay(char **why, const char *name)
     *why = all;
 }
 
-static void apply(TcKeepKind kind, uint64_t count, const uint64_t *instants, size_t n, char **why)
+/* Goes through the points, the newest of @order last, and keeps the first of each period that it
+ * meets. */
+static void choose(TcKeepKind kind, uint64_t count, const uint64_t *instants, const size_t *order,
+                   size_t n, bool *stays)
 {
-    g_autofree char *last = NULL;
+    g_autoptr(GHashTable) met = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
 
     for (size_t i = n; i-- > 0 && count;) {
-        g_autofree char *period = kind == TC_KEEP_LAST ? NULL : period_of(kind, instants[i]);
+        char *period = kind == TC_KEEP_LAST ? NULL : period_of(kind, instants[order[i]]);
 
-        if (period && !g_strcmp0(period, last))
+        if (period && !g_hash_table_add(met, period))
             continue;
-        stay(&why[i], kinds[kind].name);
+        stays[order[i]] = true;
         count -= count != UINT64_MAX;
-        g_free(last);
-        last = g_steal_pointer(&period);
     }
+}
+
+static int by_instant(gconstpointer a, gconstpointer b, gpointer instants)
+{
+    const size_t *x = a, *y = b;
+    const uint64_t *at = instants;
+
+    if (at[*x] != at[*y])
+        return at[*x] < at[*y] ? -1 : 1;
+    return *x < *y ? -1 : 1;
 }
 
 void tc_keep_apply(const TcKeep *keep, const uint64_t *instants, size_t n, char **why)
 {
+    g_autofree size_t *made = g_new(size_t, n + 1), *timed = g_new(size_t, n + 1);
+    g_autofree bool *stays = g_new(bool, n + 1);
+
     memset(why, 0, n * sizeof(*why));
-    for (int k = 0; k < TC_KEEP_KINDS; k++)
-        apply((TcKeepKind)k, keep->count[k], instants, n, why);
+    for (size_t i = 0; i < n; i++)
+        made[i] = timed[i] = i;
+    g_qsort_with_data(timed, (gint)n, sizeof(*timed), by_instant, (gpointer)instants);
+    for (int k = 0; k < TC_KEEP_KINDS; k++) {
+        memset(stays, 0, n * sizeof(*stays));
+        choose((TcKeepKind)k, keep->count[k], instants, made, n, stays);
+        choose((TcKeepKind)k, keep->count[k], instants, timed, n, stays);
+        for (size_t i = 0; i < n; i++)
+            if (stays[i])
+                stay(&why[i], kinds[k].name);
+    }
     if (n && !why[n - 1])
         stay(&why[n - 1], "newest");
 }

@@ -23,7 +23,8 @@ typedef struct TcKeep {
 
 /* "KIND=N,...", N a number or "all"; added to what *keep has, where a kind must not come again. */
 bool tc_keep_parse(const char *text, TcKeep *keep, GError **error);
-/* Of points at these @instants (ns since 1970), the oldest first: why each stays, as "last, daily"
- * (returned), or NULL. Of each of the newest N periods of local time that have points, the newest
- * point stays, and the newest of all in any case. */
+/* Of points at these @instants (ns since 1970), in the order in which they were made: why each
+ * stays, as "last, daily" (returned), or NULL. Of each of the newest N periods of local time that
+ * have points, the newest point stays, and the newest of all in any case. If the clock was wrong,
+ * what is newest depends on whether the order or the instants count: what either keeps stays. */
 void tc_keep_apply(const TcKeep *keep, const uint64_t *instants, size_t n, char **why);

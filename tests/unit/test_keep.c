@@ -97,6 +97,34 @@ START_TEST(a_week_goes_over_the_end_of_the_year)
 }
 END_TEST
 
+/* In the order in which they were made. */
+START_TEST(a_clock_that_was_wrong_removes_nothing_that_is_named)
+{
+    static const char *const back[] = { "2025-11-24T10:00:00", "2025-11-25T10:00:00",
+                                        "2025-11-24T12:00:00", "2025-11-26T10:00:00", NULL };
+    static const char *const hour_back[] = { "2025-11-24T10:10:00", "2025-11-24T11:20:00",
+                                             "2025-11-24T10:40:00", "2025-11-24T11:10:00", NULL };
+    static const char *const future[] = { "2025-11-23T10:00:00", "2025-11-24T10:00:00",
+                                          "2099-01-01T10:00:00", "2099-01-02T10:00:00",
+                                          "2099-01-03T10:00:00", "2025-11-25T10:00:00",
+                                          "2025-11-26T10:00:00", NULL };
+
+    keeps("daily=2", back,
+          "2025-11-25T10:00:00: daily\n2025-11-24T12:00:00: daily\n2025-11-26T10:00:00: daily\n");
+    keeps("daily=3", back,
+          "2025-11-25T10:00:00: daily\n2025-11-24T12:00:00: daily\n2025-11-26T10:00:00: daily\n");
+    keeps("hourly=2", hour_back,
+          "2025-11-24T11:20:00: hourly\n2025-11-24T10:40:00: hourly\n"
+          "2025-11-24T11:10:00: hourly\n");
+    keeps("daily=2", future,
+          "2099-01-02T10:00:00: daily\n2099-01-03T10:00:00: daily\n"
+          "2025-11-25T10:00:00: daily\n2025-11-26T10:00:00: daily\n");
+    keeps("last=2", future,
+          "2099-01-02T10:00:00: last\n2099-01-03T10:00:00: last\n"
+          "2025-11-25T10:00:00: last\n2025-11-26T10:00:00: last\n");
+}
+END_TEST
+
 START_TEST(what_is_no_rule_is_refused)
 {
     static const char *const rules[][2] = {
@@ -132,6 +160,7 @@ int main(void)
     tcase_add_test(tests, the_newest_of_each_period_stays);
     tcase_add_test(tests, the_hour_that_comes_twice_is_two);
     tcase_add_test(tests, a_week_goes_over_the_end_of_the_year);
+    tcase_add_test(tests, a_clock_that_was_wrong_removes_nothing_that_is_named);
     tcase_add_test(tests, what_is_no_rule_is_refused);
     suite_add_tcase(suite, tests);
     runner = srunner_create(suite);
