@@ -47,13 +47,19 @@ static void cut(GString *line, unsigned columns)
         g_string_truncate(line, g_utf8_offset_to_pointer(line->str, columns - 1) - line->str);
 }
 
+/* Seconds until all is done, if it goes on at this rate, which is not 0. */
+static double time_left(uint64_t done, uint64_t total, double rate)
+{
+    return (double)(total - MIN(done, total)) / rate;
+}
+
 char *tc_progress_line(const char *what, uint64_t done, uint64_t total, double rate,
                        unsigned columns, bool utf8)
 {
     g_autoptr(GString) line = g_string_new(what);
     g_autofree char *have = tc_human_size(done), *all = tc_human_size(total);
     g_autofree char *speed = tc_human_size((uint64_t)rate);
-    g_autofree char *left = tc_clock(rate > 0 ? (double)(total - MIN(done, total)) / rate : 0);
+    g_autofree char *left = tc_clock(rate > 0 ? time_left(done, total, rate) : 0);
     g_autoptr(GString) tail = g_string_new(NULL);
     unsigned used;
 
@@ -244,6 +250,8 @@ static void report(TcProgress *p, gint64 now)
         tm_json_add_uint(event, "total", part->total);
         if (rate > 0)
             tm_json_add_uint(event, "rate", (uint64_t)rate);
+        if (rate > 0 && part->total && !part->end)
+            tm_json_add_uint(event, "left", (uint64_t)time_left(part->done, part->total, rate));
         print_event("progress", event);
     }
 }

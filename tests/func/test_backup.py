@@ -289,8 +289,11 @@ def copies_of_a_repository(tmp):
     q = kit.backup("--name=c")
     matches(q.stderr, "^tidemark: warning: disk0: full, because checkpoint 'a@.*' is in use by another operation$")
     equal([b["id"] for b in kit.d.qmp("query-backups")], running)
-    p.communicate(timeout=PATIENCE)
+    out = p.communicate(timeout=PATIENCE)[0]
     equal(p.returncode, 0)
+    shown = [e for e in map(json.loads, out.splitlines()) if e["event"] == "progress" and "rate" in e]
+    equal(all(abs(e["left"] - (e["total"] - e["done"]) / e["rate"]) < 1.1 for e in shown), True, out)
+    equal(len(shown) > 0, True, out)
     equal(sorted(n[0] for n in kit.checkpoints("disk0")), ["b", "c"])
     for i, kit.repo in enumerate((original, copy, original, copy)):
         kit.write("disk0", (5 * MIB + i * 65536, b"x"))
