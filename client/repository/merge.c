@@ -41,7 +41,7 @@ typedef struct MergeDisk {
 typedef struct Merge {
     TcRepository *repo;  /* borrowed, as watch */
     TcMergeWatch *watch; /* or NULL */
-    char *point;
+    char *point, *id;    /* id NULL: that was not recorded */
     GPtrArray *disks;    /* MergeDisk */
     GPtrArray *children; /* TcManifest: as they will be; NULL of those that are in the repository */
 } Merge;
@@ -55,9 +55,10 @@ static void disk_free(void *data)
     g_free(d);
 }
 
-static void merge_begin(Merge *m, TcRepository *repo, const char *point, TcMergeWatch *watch)
+static void merge_begin(Merge *m, TcRepository *repo, const char *point, const char *id,
+                        TcMergeWatch *watch)
 {
-    *m = (Merge){ .repo = repo, .watch = watch, .point = g_strdup(point) };
+    *m = (Merge){ .repo = repo, .watch = watch, .point = g_strdup(point), .id = g_strdup(id) };
     m->disks = g_ptr_array_new_with_free_func(disk_free);
     m->children = g_ptr_array_new_with_free_func((GDestroyNotify)tc_manifest_free);
 }
@@ -67,6 +68,7 @@ static void merge_clear(Merge *m)
     g_clear_pointer(&m->disks, g_ptr_array_unref);
     g_clear_pointer(&m->children, g_ptr_array_unref);
     g_clear_pointer(&m->point, g_free);
+    g_clear_pointer(&m->id, g_free);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Merge, merge_clear)
 
@@ -107,6 +109,7 @@ static bool write_merge(const Merge *m, GError **error)
     tm_json_add_string(o, "format", FORMAT);
     tm_json_add_uint(o, "version", VERSION);
     tm_json_add_string(o, "point", m->point);
+    tm_json_add_string(o, "id", m->id);
     for (guint i = 0; i < m->disks->len; i++) {
         const MergeDisk *d = m->disks->pdata[i];
         json_object *disk = json_object_new_object();
@@ -207,14 +210,28 @@ static bool check_directory(const Merge *m, GError **error)
                              directory);
 }
 
+/* Whether @point is the one with which the merge began, and none that was put in its place. */
+static bool check_id(const TcManifest *point, const char *id, const char *path, GError **error)
+{
+    return !point || !id || !strcmp(point->id, id) ||
+           tc_repo_error_set(error, TC_REPO_ERROR_DAMAGED,
+                             "'%s' is about another point '%s' than the one that is there: its id "
+                             "was %s, not %s",
+                             path, point->point, id, point->id);
+}
+
 /* What the manifests say of the child is what it was before the merge, or what it will be. */
 static bool check_child(const Merge *m, const MergeDisk *d, const char *path, GError **error)
 {
-    const TcManifest *before = tc_repo_point(m->repo, d->child);
-    g_autofree char *now = tc_manifest_text(before);
-    g_autofree char *then = tc_manifest_text(child(m, d->child));
+    const TcManifest *before = tc_repo_point(m->repo, d->child), *after = child(m, d->child);
+    const TcManifest *point = tc_repo_standing(m->repo, m->point);
+    const TcPointDisk *disk = tc_manifest_disk(before, d->name);
+    g_autofree char *now = tc_manifest_text(before), *then = tc_manifest_text(after);
+    bool stands = point ? tc_point_disk_stands_on(disk, point) : !g_strcmp0(disk->parent, m->point);
 
-    return !g_strcmp0(tc_manifest_disk(before, d->name)->parent, m->point) || !strcmp(now, then) ||
+    if (!check_id(before, after->id, path, error))
+        return false;
+    return stands || !strcmp(now, then) ||
            tc_repo_error_set(error, TC_REPO_ERROR_DAMAGED,
                              "'%s' is damaged: disk '%s' of point '%s' does not stand on point "
                              "'%s'",
@@ -223,6 +240,8 @@ static bool check_child(const Merge *m, const MergeDisk *d, const char *path, GE
 
 static bool check_merge(const Merge *m, const char *path, GError **error)
 {
+    if (!check_id(tc_repo_standing(m->repo, m->point), m->id, path, error))
+        return false;
     for (guint i = 0; i < m->disks->len; i++)
         if (!check_child(m, m->disks->pdata[i], path, error))
             return false;
@@ -448,7 +467,7 @@ bool tc_merge_run(TcRepository *repo, const char *point, TcMergeWatch *watch, GE
 
     if (!manifest)
         return tm_error_set(error, "repository '%s' has no point '%s'", repo->path, point);
-    merge_begin(&m, repo, point, watch);
+    merge_begin(&m, repo, point, manifest->id, watch);
     if (!find_disks(&m, manifest, error))
         return false;
     if (!m.disks->len)
@@ -482,7 +501,7 @@ void tc_merge_show(TcRepository *repo)
 
     if (!o)
         return;
-    merge_begin(&m, repo, tc_json_string(o, "point"), NULL);
+    merge_begin(&m, repo, tc_json_string(o, "point"), tc_json_string(o, "id"), NULL);
     if (!read_merge(&m, o, path, NULL))
         return;
     for (guint i = 0; i < m.disks->len; i++) {
@@ -506,7 +525,8 @@ TcMergeState tc_merge_state(const TcRepository *repo)
 
     if (!o)
         return error ? TC_MERGE_DAMAGED : TC_MERGE_NONE;
-    merge_begin(&m, (TcRepository *)repo, tc_json_string(o, "point"), NULL);
+    merge_begin(&m, (TcRepository *)repo, tc_json_string(o, "point"), tc_json_string(o, "id"),
+                NULL);
     if (!read_merge(&m, o, path, NULL))
         return TC_MERGE_DAMAGED;
     for (guint i = 0; i < m.disks->len; i++)
@@ -541,7 +561,7 @@ bool tc_merge_recover(TcRepository *repo, GError **error)
         remove_left_over(repo);
         return true;
     }
-    merge_begin(&m, repo, tc_json_string(o, "point"), NULL);
+    merge_begin(&m, repo, tc_json_string(o, "point"), tc_json_string(o, "id"), NULL);
     tm_log(TM_LOG_INFO, "going on with the removal of point '%s', which was interrupted", m.point);
     if (read_merge(&m, o, path, error) && carry_out(&m, error))
         return true;

@@ -584,6 +584,46 @@ START_TEST(a_backup_goes_on_while_a_point_is_going)
 }
 END_TEST
 
+static void replace_id(const char *point)
+{
+    g_autofree char *file = g_build_filename(path, point, TC_MANIFEST_NAME, NULL), *text = NULL;
+    g_autofree char *changed = NULL;
+    g_autoptr(TcManifest) m = NULL;
+    size_t length;
+
+    ck_assert(g_file_get_contents(file, &text, &length, NULL));
+    m = tc_manifest_parse(text, length, file, point, NULL);
+    ck_assert_ptr_nonnull(m);
+    g_free(m->id);
+    m->id = g_uuid_string_random();
+    changed = tc_manifest_text(m);
+    ck_assert(g_file_set_contents(file, changed, -1, NULL));
+}
+
+START_TEST(points_that_were_replaced_are_not_merged)
+{
+    static const char *const replaced[] = { "p1", "p2" }; /* what goes, and its child */
+
+    make(chain, G_N_ELEMENTS(chain));
+    for (size_t i = 0; i < G_N_ELEMENTS(replaced); i++) {
+        g_autofree char *image = g_build_filename(path, "p1", "a.qcow2", NULL);
+        g_autofree char *before = NULL, *after = NULL;
+        g_autoptr(GError) error = NULL;
+        size_t n, m;
+
+        interrupt("p1");
+        replace_id(replaced[i]);
+        ck_assert(g_file_get_contents(image, &before, &n, NULL));
+        ck_assert_ptr_null(open_repo(TC_REPO_CHANGE, NULL, &error));
+        ck_assert_msg(strstr(error->message, "is about another point") != NULL, "%s",
+                      error->message);
+        ck_assert(g_error_matches(error, TC_REPO_ERROR, TC_REPO_ERROR_DAMAGED));
+        ck_assert(g_file_get_contents(image, &after, &m, NULL));
+        ck_assert(n == m && !memcmp(before, after, n));
+    }
+}
+END_TEST
+
 START_TEST(a_damaged_note_of_a_merge_is_damage)
 {
     g_autofree char *note = g_build_filename(path, "merge.json", NULL);
@@ -808,6 +848,7 @@ int main(void)
     tcase_add_test(tests, a_merge_of_several_disks_is_cut);
     tcase_add_test(tests, a_compressed_merge_is_cut);
     tcase_add_test(tests, a_backup_goes_on_while_a_point_is_going);
+    tcase_add_test(tests, points_that_were_replaced_are_not_merged);
     tcase_add_test(tests, a_damaged_note_of_a_merge_is_damage);
     tcase_add_test(tests, a_merge_follows_no_link_to_a_directory);
     tcase_add_test(tests, images_are_regular_files);
