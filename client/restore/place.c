@@ -238,31 +238,31 @@ bool tc_place_fail(const TcPlace *d, const char *doing, uint64_t offset, int ret
 
 TcLane *tc_lane_new(TcPlace *d, GError **error)
 {
-    return d->kind->lane_new(d, error);
+    return d->kind->lanes->new (d, error);
 }
 
 void *tc_lane_buffer(TcLane *lane, GError **error)
 {
-    return lane->place->kind->lane_buffer(lane, error);
+    return lane->place->kind->lanes->buffer(lane, error);
 }
 
 bool tc_lane_write(TcLane *lane, uint64_t offset, uint64_t length, GError **error)
 {
-    return lane->place->kind->lane_write(lane, offset, length, error);
+    return lane->place->kind->lanes->write(lane, offset, length, error);
 }
 
 bool tc_lane_zero(TcLane *lane, uint64_t offset, uint64_t length, GError **error)
 {
-    return lane->place->kind->lane_zero(lane, offset, length, error);
+    return lane->place->kind->lanes->zero(lane, offset, length, error);
 }
 
 bool tc_lane_drain(TcLane *lane, GError **error)
 {
-    return lane->place->kind->lane_drain(lane, error);
+    return lane->place->kind->lanes->drain(lane, error);
 }
 
 void tc_lane_free(TcLane *lane)
 {
     if (lane)
-        lane->place->kind->lane_free(lane);
+        lane->place->kind->lanes->free(lane);
 }

@@ -5,21 +5,27 @@
 #include "client/restore/place.h"
 #include <stdatomic.h>
 
-/* The functions of a kind; their contracts are those of the tc_ functions of the same name. */
+/* How lanes work; the contracts are those of the tc_lane_ functions. */
+typedef struct Lanes {
+    TcLane *(*new)(TcPlace *place, GError **error);
+    void *(*buffer)(TcLane *lane, GError **error);
+    bool (*write)(TcLane *lane, uint64_t offset, uint64_t length, GError **error);
+    bool (*zero)(TcLane *lane, uint64_t offset, uint64_t length, GError **error);
+    bool (*drain)(TcLane *lane, GError **error);
+    void (*free)(TcLane *lane);
+} Lanes;
+
+/* The functions of a kind; their contracts are those of the tc_place_ functions of the same
+ * name. */
 typedef struct Kind {
     const char *format;
+    const Lanes *lanes;
     bool (*examine)(TcPlace *place, GError **error); /* sets found and own; NULL: it is a file */
     bool (*begin)(TcPlace *place, GError **error);
     bool (*finish)(TcPlace *place, GError **error);
     void (*close)(TcPlace *place); /* nothing, if it is closed */
     bool (*walk)(TcPlace *place, TcExtentFn fn, void *opaque, GError **error);
-    TcLane *(*lane_new)(TcPlace *place, GError **error);
-    void *(*lane_buffer)(TcLane *lane, GError **error);
-    bool (*lane_write)(TcLane *lane, uint64_t offset, uint64_t length, GError **error);
-    bool (*lane_zero)(TcLane *lane, uint64_t offset, uint64_t length, GError **error);
-    bool (*lane_drain)(TcLane *lane, GError **error);
-    void (*lane_free)(TcLane *lane);
-    /* Of those whose lanes are those of place.c, with one request at a time: 0 or -errno. */
+    /* Of those with plain lanes: 0 or -errno. */
     int (*read)(TcPlace *place, void *buf, uint64_t offset, uint64_t length);
     int (*write)(TcPlace *place, const void *buf, uint64_t offset, uint64_t length);
     int (*zero)(TcPlace *place, uint64_t offset, uint64_t length);
@@ -60,9 +66,4 @@ bool tc_place_fail(const TcPlace *place, const char *doing, uint64_t offset, int
                    GError **error);
 
 /* Lanes with one request at a time. */
-TcLane *tc_plain_lane_new(TcPlace *place, GError **error);
-void *tc_plain_lane_buffer(TcLane *lane, GError **error);
-bool tc_plain_lane_write(TcLane *lane, uint64_t offset, uint64_t length, GError **error);
-bool tc_plain_lane_zero(TcLane *lane, uint64_t offset, uint64_t length, GError **error);
-bool tc_plain_lane_drain(TcLane *lane, GError **error);
-void tc_plain_lane_free(TcLane *lane);
+extern const Lanes tc_plain_lanes;

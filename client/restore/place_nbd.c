@@ -339,17 +339,21 @@ static bool nbd_lane_drain(TcLane *lane, GError **error)
     return true;
 }
 
+static const Lanes nbd_lanes = {
+    .new = nbd_lane_new,
+    .buffer = nbd_lane_buffer,
+    .write = nbd_lane_write,
+    .zero = nbd_lane_zero,
+    .drain = nbd_lane_drain,
+    .free = nbd_lane_free,
+};
+
 const Kind tc_place_nbd = {
     .format = "nbd",
+    .lanes = &nbd_lanes,
     .examine = nbd_examine,
     .begin = nbd_begin,
     .finish = nbd_finish,
     .close = nbd_close_export,
     .walk = nbd_walk,
-    .lane_new = nbd_lane_new,
-    .lane_buffer = nbd_lane_buffer,
-    .lane_write = nbd_lane_write,
-    .lane_zero = nbd_lane_zero,
-    .lane_drain = nbd_lane_drain,
-    .lane_free = nbd_lane_free,
 };

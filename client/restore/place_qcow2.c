@@ -98,16 +98,11 @@ static int qcow2_zero(TcPlace *d, uint64_t offset, uint64_t length)
 
 const Kind tc_place_qcow2 = {
     .format = "qcow2",
+    .lanes = &tc_plain_lanes,
     .begin = qcow2_begin,
     .finish = qcow2_finish,
     .close = qcow2_close,
     .walk = qcow2_walk,
-    .lane_new = tc_plain_lane_new,
-    .lane_buffer = tc_plain_lane_buffer,
-    .lane_write = tc_plain_lane_write,
-    .lane_zero = tc_plain_lane_zero,
-    .lane_drain = tc_plain_lane_drain,
-    .lane_free = tc_plain_lane_free,
     .read = qcow2_read,
     .write = qcow2_write,
     .zero = qcow2_zero,

@@ -118,16 +118,11 @@ static int raw_zero(TcPlace *d, uint64_t offset, uint64_t length)
 
 const Kind tc_place_raw = {
     .format = "raw",
+    .lanes = &tc_plain_lanes,
     .begin = raw_begin,
     .finish = raw_finish,
     .close = raw_close,
     .walk = raw_walk,
-    .lane_new = tc_plain_lane_new,
-    .lane_buffer = tc_plain_lane_buffer,
-    .lane_write = tc_plain_lane_write,
-    .lane_zero = tc_plain_lane_zero,
-    .lane_drain = tc_plain_lane_drain,
-    .lane_free = tc_plain_lane_free,
     .read = raw_read,
     .write = raw_write,
     .zero = raw_zero,

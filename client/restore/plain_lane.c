@@ -10,7 +10,16 @@ typedef struct PlainLane {
     uint8_t *buf, *old;
 } PlainLane;
 
-TcLane *tc_plain_lane_new(TcPlace *place, GError **error)
+static void lane_free(TcLane *lane)
+{
+    PlainLane *l = (PlainLane *)lane;
+
+    g_free(l->buf);
+    g_free(l->old);
+    g_free(l);
+}
+
+static TcLane *lane_new(TcPlace *place, GError **error)
 {
     PlainLane *l = g_new0(PlainLane, 1);
 
@@ -19,12 +28,12 @@ TcLane *tc_plain_lane_new(TcPlace *place, GError **error)
     l->old = g_try_malloc(TC_PIECE);
     if (l->buf && l->old)
         return &l->lane;
-    tc_plain_lane_free(&l->lane);
+    lane_free(&l->lane);
     tm_error_set(error, "out of memory for buffers of %" PRIu64 " bytes", TC_PIECE);
     return NULL;
 }
 
-void *tc_plain_lane_buffer(TcLane *lane, GError **error)
+static void *lane_buffer(TcLane *lane, GError **error)
 {
     return ((PlainLane *)lane)->buf;
 }
@@ -38,7 +47,7 @@ static bool read_old(PlainLane *l, uint64_t offset, uint64_t length, GError **er
     return !r || tc_place_fail(d, "reading", offset, r, error);
 }
 
-bool tc_plain_lane_write(TcLane *lane, uint64_t offset, uint64_t length, GError **error)
+static bool lane_write(TcLane *lane, uint64_t offset, uint64_t length, GError **error)
 {
     PlainLane *l = (PlainLane *)lane;
     TcPlace *d = lane->place;
@@ -60,7 +69,7 @@ bool tc_plain_lane_write(TcLane *lane, uint64_t offset, uint64_t length, GError 
     return true;
 }
 
-bool tc_plain_lane_zero(TcLane *lane, uint64_t offset, uint64_t length, GError **error)
+static bool lane_zero(TcLane *lane, uint64_t offset, uint64_t length, GError **error)
 {
     PlainLane *l = (PlainLane *)lane;
     TcPlace *d = lane->place;
@@ -82,16 +91,16 @@ bool tc_plain_lane_zero(TcLane *lane, uint64_t offset, uint64_t length, GError *
     return true;
 }
 
-bool tc_plain_lane_drain(TcLane *lane, GError **error)
+static bool lane_drain(TcLane *lane, GError **error)
 {
     return true;
 }
 
-void tc_plain_lane_free(TcLane *lane)
-{
-    PlainLane *l = (PlainLane *)lane;
-
-    g_free(l->buf);
-    g_free(l->old);
-    g_free(l);
-}
+const Lanes tc_plain_lanes = {
+    .new = lane_new,
+    .buffer = lane_buffer,
+    .write = lane_write,
+    .zero = lane_zero,
+    .drain = lane_drain,
+    .free = lane_free,
+};
