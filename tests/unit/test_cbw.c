@@ -396,6 +396,28 @@ START_TEST(a_write_copies_what_it_covers_on_its_own_thread)
 }
 END_TEST
 
+static void no_more_cached(off_t offset)
+{
+    fake.not_cached = offset >= (off_t)(4 * 64 * KIB);
+    if (fake.not_cached)
+        fake.before_read = NULL;
+}
+
+START_TEST(a_copy_that_a_worker_repeats_counts_once)
+{
+    g_autofree uint8_t *buf = g_malloc0(128 * KIB);
+    BlkUser *user;
+    BlkNode *filter = begin_block_by_block(0, &user);
+
+    fake.before_read = no_more_cached;
+    ck_assert_int_eq(do_request(user, BLK_OP_WRITE, buf, 3 * 64 * KIB, 128 * KIB), 0);
+    ck_assert(fake.not_cached);
+    check_kept(filter, 128 * KIB, 128 * KIB);
+    fake.not_cached = false;
+    end_block_by_block(filter, user);
+}
+END_TEST
+
 START_TEST(a_worker_takes_neighbours_along)
 {
     BlkUser *user;
@@ -598,6 +620,7 @@ int main(void)
     tcase_set_timeout(tc, 60);
     tcase_add_test(tc, runs_of_clusters);
     tcase_add_test(tc, a_write_copies_what_it_covers_on_its_own_thread);
+    tcase_add_test(tc, a_copy_that_a_worker_repeats_counts_once);
     tcase_add_test(tc, a_worker_takes_neighbours_along);
     tcase_add_test(tc, neighbours_are_left_where_there_is_no_room);
     tcase_add_test(tc, a_scratch_gives_its_room_back_at_once);

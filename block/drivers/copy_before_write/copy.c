@@ -81,12 +81,15 @@ static void give_back(Cbw *cbw, const CbwBusy *mine)
 
 /* ---- copying */
 
-static void add(BlkCopied *sum, const BlkCopied *more)
+/* What failed half-way counts when it has been repeated. */
+static void add(BlkCopied *sum, const BlkCopied *more, int ret)
 {
+    sum->on_source = more->on_source;
+    if (ret)
+        return;
     sum->data += more->data;
     sum->cloned += more->cloned;
     sum->zeroes += more->zeroes;
-    sum->on_source = more->on_source;
 }
 
 /* @flags: BLK_COPY_SOON or _AT_ONCE: before a write. */
@@ -100,8 +103,8 @@ static int copy_taken(Cbw *cbw, const CbwBusy *mine, unsigned flags, BlkCopied *
                       offset, end - offset, cbw->copy_flags | flags, &now);
     TM_GUARD(&cbw->lock);
 
-    add(copied, &now);
-    add(&cbw->stats.copied, &now);
+    add(copied, &now, ret);
+    add(&cbw->stats.copied, &now, ret);
     cbw->stats.before_writes += flags && ret == 0 ? end - offset : 0;
     if (ret == 0 && cbw_broken(cbw)) /* the source may have been written meanwhile */
         ret = -ECANCELED;
