@@ -6,8 +6,7 @@
 const char *tc_fuse_missing(void)
 {
     return "this program was built without libfuse3: 'tidemark serve REPOSITORY --at POINT' "
-           "exports "
-           "the disks over NBD";
+           "exports the disks over NBD";
 }
 
 bool tc_fuse_run(const char *dir, const GPtrArray *disks, uint64_t instant, const char *source,
