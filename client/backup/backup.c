@@ -35,9 +35,10 @@ static bool interrupted(TcBackup *b, GError **error)
 
 static bool open_repository(TcBackup *b, GError **error)
 {
-    TcRepoOptions options = {
-        .use = TC_REPO_ADD, .create = true, .wait_s = b->options->wait_s, .what = "tidemark backup"
-    };
+    TcRepoOptions options = { .use = TC_REPO_ADD,
+                              .create = b->options->mode != TC_BACKUP_INCREMENTAL,
+                              .wait_s = b->options->wait_s,
+                              .what = "tidemark backup" };
 
     b->repo = tc_repo_open(b->options->repository, &options, error);
     return b->repo != NULL;
