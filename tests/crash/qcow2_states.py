@@ -50,14 +50,14 @@ def case(number, options, size, snapshots, cut=0):
         files = make(tmp, options, size, snapshots, cut)
         seed = int(os.environ.get("CRASH_SEED") or random.randrange(1 << 31)) if LONG else 1
         command = [PROGRAM, "--seed", seed, "--keep", os.path.join(BUILDDIR, "test-logs", "crash", "kept-qcow2")]
-        command += ["--seconds", max(1, int(LONG / len(KINDS + CUT) / 3))] if LONG else ["--seeds", 1 if cut else 2]
+        command += ["--seconds", max(1, int(LONG / len(KINDS + CUT) / 3))] if LONG else ["--seeds", 1]
         if SLOW:  # the sanitizers look at every event, too, but at fewer states after it
             command += ["--seeds", 1, "--states", 1, "--qemu-img", 500]
         bitmap = [] if "0.10" in options else ["--bitmap"]
         # What a failure leaves behind shows later: more workloads, fewer states of each.
-        workloads = 1 if SLOW and (options, size, snapshots) != KINDS[0] else 5 if cut else 10
+        workloads = 1 if SLOW and (options, size, snapshots) != KINDS[0] else 4
         faults = ["--faults"] + ([] if LONG else ["--seeds", workloads, "--states", 1, "--qemu-img", 500])
-        full = ["--full"] + ([] if LONG else ["--seeds", min(workloads, 5), "--states", 1, "--qemu-img", 500])
+        full = ["--full"] + ([] if LONG else ["--seeds", min(workloads, 2), "--states", 1, "--qemu-img", 500])
         ways = [bitmap, bitmap + faults, full]
         if SLOW and not LONG:  # each kind in one way
             ways = [ways[number % len(ways)]]
