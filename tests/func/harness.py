@@ -46,6 +46,9 @@ TIDEMARK = os.environ.get("TIDEMARK") or os.path.join(BUILDDIR, "client", "tidem
 QSD = "qemu-storage-daemon"
 PATIENCE = 30 * float(os.environ.get("TEST_TIMEOUT_MULTIPLIER") or 1)  # seconds for any one wait
 os.environ["PATH"] = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+# Leaks are looked for in daemons. In a client, which ends at once, that would take as long as all else that it does.
+LEAKS = {"ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "")}
+os.environ["ASAN_OPTIONS"] = LEAKS["ASAN_OPTIONS"] + ":detect_leaks=0"
 
 _cases = []
 _daemons = []
@@ -327,7 +330,7 @@ class Daemon:
         self._qmp = None
         with open(self.log_path, "ab") as out:
             self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=out,
-                                            stderr=out, env=dict(os.environ, **env) if env else None,
+                                            stderr=out, env={**os.environ, **LEAKS, **(env or {})},
                                             pass_fds=pass_fds)
         self.pid = self.process.pid
         _daemons.append(self)

@@ -286,11 +286,13 @@ def copies_of_a_repository(tmp):
     p = subprocess.Popen(kit.command("--json", "--rate=1M", "--name=b"), stdout=subprocess.PIPE, text=True)
     while json.loads(p.stdout.readline())["event"] != "begin":
         pass
+    p.send_signal(signal.SIGSTOP)
     running = [b["id"] for b in kit.d.qmp("query-backups")]
     kit.repo = copy
     q = kit.backup("--name=c")
     matches(q.stderr, "^tidemark: warning: disk0: full, because checkpoint 'a@.*' is in use by another operation$")
     equal([b["id"] for b in kit.d.qmp("query-backups")], running)
+    p.send_signal(signal.SIGCONT)
     out = p.communicate(timeout=PATIENCE)[0]
     equal(p.returncode, 0)
     shown = [e for e in map(json.loads, out.splitlines()) if e["event"] == "progress" and "rate" in e]
@@ -311,9 +313,11 @@ def one_at_a_time(tmp):
     kit.write("disk0", (0, pattern(1, 4 * MIB)))
     p = subprocess.Popen(kit.command("--json", "--rate=4M"), stdout=subprocess.PIPE, text=True)
     p.stdout.readline()
+    p.send_signal(signal.SIGSTOP)
     second = kit.backup(check=False)
     equal(second.returncode, 4, second.stderr)
     matches(second.stderr, "tidemark backup")
+    p.send_signal(signal.SIGCONT)
     third = kit.backup("--wait=60")
     p.communicate(timeout=PATIENCE)
     equal((p.returncode, third.returncode), (0, 0))
@@ -537,12 +541,14 @@ def signals_while_it_waits(tmp):
     kit.write("disk0", (0, pattern(1, MIB)))
     first = subprocess.Popen(kit.command("--json", "--rate=256k"), stdout=subprocess.PIPE, text=True)
     first.stdout.readline()
+    first.send_signal(signal.SIGSTOP)
     p = subprocess.Popen(kit.command("--wait=-1"), stderr=subprocess.PIPE, text=True)
     matches(p.stderr.readline(), r"is locked by tidemark backup \(process %d on .*\): waiting" % first.pid)
     p.send_signal(signal.SIGINT)
     matches(p.communicate(timeout=PATIENCE)[1], "interrupted: nothing was changed")
     equal(p.returncode, 130)
     first.send_signal(signal.SIGTERM)
+    first.send_signal(signal.SIGCONT)
     first.communicate(timeout=PATIENCE)
     equal(first.returncode, 143)
     equal((kit.points(), kit.checkpoints("disk0")), ([], []))
