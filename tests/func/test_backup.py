@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """tidemark backup: points equal the disks at their instant, read without Tidemark; full or incremental, and why; and
 whatever ends a run, by itself or by force, leaves no point and the next run right."""
+import contextlib
 import hashlib
 import pty
 import random
@@ -497,18 +498,21 @@ class Monitor(threading.Thread):
         while True:
             c, _ = self.listener.accept()
             real = self.d.new_monitor()
-            with c:
-                c.sendall(json.dumps(real.greeting).encode() + b"\n")
-                for line in c.makefile("rb"):
-                    request = json.loads(line)
-                    if request["execute"] == self.closing:
-                        c.shutdown(socket.SHUT_RDWR)
-                        break
-                    if request["execute"] != self.silent or self.go_on and self.go_on.wait():
-                        first = request["execute"] == "qmp_capabilities"
-                        answer = {} if first else real(request["execute"], request.get("arguments"))
-                        c.sendall(json.dumps({"return": answer}).encode() + b"\n")
+            with c, contextlib.suppress(ConnectionError):  # killed before it has read the answer
+                self.answer(c, real)
             real.close()
+
+    def answer(self, c, real):
+        c.sendall(json.dumps(real.greeting).encode() + b"\n")
+        for line in c.makefile("rb"):
+            request = json.loads(line)
+            if request["execute"] == self.closing:
+                c.shutdown(socket.SHUT_RDWR)
+                break
+            if request["execute"] != self.silent or self.go_on and self.go_on.wait():
+                first = request["execute"] == "qmp_capabilities"
+                answer = {} if first else real(request["execute"], request.get("arguments"))
+                c.sendall(json.dumps({"return": answer}).encode() + b"\n")
 
 
 @test(needs=["qemu-img"])
