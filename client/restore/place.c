@@ -107,6 +107,7 @@ TcPlace *tc_place_examine(const char *name, uint64_t size, const TcPlaceOptions 
 {
     g_autoptr(TcPlace) d = g_new0(TcPlace, 1);
 
+    pthread_mutex_init(&d->turn, NULL);
     d->kind = &tc_place_raw;
     d->name = g_strdup(name);
     d->path = g_strdup(name);
@@ -156,6 +157,7 @@ void tc_place_free(TcPlace *d)
     tc_place_unmake(d);
     g_free(d->path);
     g_free(d->name);
+    pthread_mutex_destroy(&d->turn);
     g_free(d);
 }
 

@@ -3,6 +3,7 @@
 /* client/restore/place_internal.h: what the kinds of places implement. */
 #pragma once
 #include "client/restore/place.h"
+#include <pthread.h>
 #include <stdatomic.h>
 
 /* How lanes work; the contracts are those of the tc_lane_ functions. */
@@ -44,6 +45,9 @@ struct TcPlace {
     bool fresh;
     atomic_bool touched; /* something may have been written */
     void *own;           /* the kind's */
+    /* Held for a write of a file: the file system lets one in at a time, and those who wait for it
+     * there would use a processor each. */
+    pthread_mutex_t turn;
     atomic_uint_fast64_t done, written, zeroed, same;
 };
 

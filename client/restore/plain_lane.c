@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/restore/plain_lane.c: lanes of files and devices: each request is waited for. */
 #include "client/restore/place_internal.h"
+#include "util/sync.h"
 
 #include <string.h>
 
@@ -47,6 +48,19 @@ static bool read_old(PlainLane *l, uint64_t offset, uint64_t length, GError **er
     return !r || tc_place_fail(d, "reading", offset, r, error);
 }
 
+/* Zeroes, if @buf is NULL. */
+static int change(TcPlace *d, const void *buf, uint64_t offset, uint64_t length)
+{
+    return buf ? d->kind->write(d, buf, offset, length) : d->kind->zero(d, offset, length);
+}
+
+static int change_in_turn(TcPlace *d, const void *buf, uint64_t offset, uint64_t length)
+{
+    TM_GUARD(&d->turn);
+
+    return change(d, buf, offset, length);
+}
+
 static bool lane_write(TcLane *lane, uint64_t offset, uint64_t length, GError **error)
 {
     PlainLane *l = (PlainLane *)lane;
@@ -62,7 +76,7 @@ static bool lane_write(TcLane *lane, uint64_t offset, uint64_t length, GError **
         }
     }
     atomic_store(&d->touched, true);
-    r = d->kind->write(d, l->buf, offset, length);
+    r = (d->device ? change : change_in_turn)(d, l->buf, offset, length);
     if (r)
         return tc_place_fail(d, "writing", offset, r, error);
     tc_place_count(d, &d->written, length);
@@ -84,7 +98,7 @@ static bool lane_zero(TcLane *lane, uint64_t offset, uint64_t length, GError **e
         }
     }
     atomic_store(&d->touched, true);
-    r = d->kind->zero(d, offset, length);
+    r = (d->device ? change : change_in_turn)(d, NULL, offset, length);
     if (r)
         return tc_place_fail(d, "zeroing", offset, r, error);
     tc_place_count(d, &d->zeroed, length);
