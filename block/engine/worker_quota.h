@@ -6,9 +6,9 @@
  * workers at a time, a part of all there are. The rest of its work waits, and the work of other
  * disks finds free workers.
  *
- * Of the background it has half as many as there are processors, at least one: those who are not
- * running keep others from what they hold, as on XFS the lock of a file that is read, which who
- * writes it waits for. */
+ * In the background it has half as many as there are processors, at least one. A worker that has
+ * no processor goes on holding its locks: on XFS that of the file that it reads, and a guest's
+ * write to that file waits. */
 #pragma once
 #include "block/engine/engine.h"
 

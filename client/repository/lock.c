@@ -146,7 +146,8 @@ int tc_repo_lock_fd(const TcRepository *repo)
     return repo->lock_fd;
 }
 
-/* By the file of the lock: whoever has that is the only one at this place. */
+/* By the file of the lock: whoever has that is the only one at this place. The number of a device
+ * may be another after a restart, so it counts only where the time of birth is not known. */
 char *tc_repo_place(const TcRepository *repo)
 {
     struct timespec birth = { 0 };
@@ -154,12 +155,12 @@ char *tc_repo_place(const TcRepository *repo)
     char hex[2 * TC_HASH_SIZE + 1];
     struct stat st = { 0 };
     g_autofree char *text = NULL;
+    bool known = repo->sys->birth && repo->sys->birth(repo->lock_fd, &birth) == 0;
 
     repo->sys->fstat(repo->lock_fd, &st);
-    if (repo->sys->birth)
-        repo->sys->birth(repo->lock_fd, &birth);
-    text = g_strdup_printf("%" PRIu64 " %" PRIu64 " %" PRId64 ".%ld", (uint64_t)st.st_dev,
-                           (uint64_t)st.st_ino, (int64_t)birth.tv_sec, birth.tv_nsec);
+    text =
+        g_strdup_printf("%" PRIu64 " %" PRIu64 " %" PRId64 ".%ld", known ? 0 : (uint64_t)st.st_dev,
+                        (uint64_t)st.st_ino, (int64_t)birth.tv_sec, birth.tv_nsec);
     tc_hash(text, strlen(text), hash);
     tc_hash_text(hash, hex);
     return g_strndup(hex, 8);

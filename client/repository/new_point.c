@@ -345,7 +345,7 @@ static TcNewDisk *make_disk(TcNewPoint *p, TcPointDisk *entry, TcRuns *runs, GEr
     d->entry = entry;
     d->node = node;
     d->hashes = hashes;
-    d->writeback.fd = open(file, O_RDONLY | O_CLOEXEC);
+    d->writeback.fd = tm_sys_nofollow.open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0);
     d->image_size = tc_repo_image_size(entry->size);
     g_ptr_array_add(p->disks, d);
     return d;
