@@ -3,6 +3,7 @@
 /* client/cmd_map.c: "tidemark map": the extents of a disk as a table, as JSON or as a picture. */
 #include "client/commands.h"
 #include "client/copy/source.h"
+#include "client/daemon/export_view.h"
 #include "client/picture.h"
 #include "client/progress.h"
 #include "client/text.h"
@@ -13,6 +14,7 @@
 enum { OTHER_ROWS = 8, ROWS_MAX = 24 }; /* rows of the terminal that are not the picture */
 
 static const TcOption options[] = {
+    TC_SOCKET_OPTION,
     { "context", "NAME", "the metadata context to show (default: base:allocation)" },
     { "bitmap", "NAME", "the dirty bitmap to show" },
     { "picture", NULL, "draw the whole disk instead of listing extents" },
@@ -173,7 +175,10 @@ static bool map_source(const TcInvocation *inv, const char *context, GError **er
     bool bitmap = g_str_has_prefix(context, TC_CONTEXT_BITMAP_PREFIX);
     bool picture = tc_flag(inv, "picture");
     const char *contexts[] = { context, bitmap && picture ? TC_CONTEXT_ALLOCATION : NULL, NULL };
-    g_autoptr(TcSource) source = tc_source_open(tc_arg(inv, 0), contexts, -1, error);
+    const char *word = tc_arg(inv, 0), *socket = tc_option(inv, "socket");
+    g_autofree char *instead = g_strdup_printf("'tidemark image map %s' shows an image file", word);
+    g_autofree char *uri = tc_export_uri(word, socket, tc_option(inv, "bitmap"), instead, error);
+    g_autoptr(TcSource) source = uri ? tc_source_open(uri, contexts, -1, error) : NULL;
     g_autoptr(TcProgress) progress = tc_progress_on_terminal(true);
     g_autoptr(TcPicture) drawn = NULL;
     g_autoptr(GTree) totals = g_tree_new_full(compare_text, NULL, g_free, g_free);
@@ -187,7 +192,7 @@ static bool map_source(const TcInvocation *inv, const char *context, GError **er
         .totals = totals,
     };
 
-    if (!source || !tc_source_require(source, 0, context, error))
+    if (!source || !tc_export_require(source, 0, context, socket, error))
         return false;
     map.number_width = MAX(snprintf(NULL, 0, "%" PRIu64, tc_source_size(source)), 6);
     if (picture && !start_picture(&map, inv, error))
@@ -216,10 +221,12 @@ static int run(const TcInvocation *inv)
 
 const TcCommand tc_command_map = {
     .name = "map",
-    .args = "URI",
+    .args = "URI|EXPORT",
     .summary = "Shows which parts of a disk are allocated, or dirty in a bitmap",
-    .details = "URI names an export of any NBD server, for example nbd://localhost/disk0 or\n"
-               "nbd+unix:///disk0?socket=/run/tidemark/nbd.sock.\n",
+    .details =
+        "URI names an export of any NBD server, for example nbd://localhost/disk0 or\n"
+        "nbd+unix:///disk0?socket=/run/tidemark/nbd.sock. EXPORT is one of the daemon at the QMP\n"
+        "socket, by its id, its name or its node.\n",
     .min_args = 1,
     .max_args = 1,
     .options = options,

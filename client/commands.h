@@ -7,6 +7,9 @@
 extern const TcCommand tc_command_backup;
 extern const TcCommand tc_command_bitmap;
 extern const TcCommand tc_command_bitmap_check; /* "tidemark bitmap check" */
+extern const TcCommand tc_command_bitmap_offer;
+extern const TcCommand tc_command_bitmap_rotate;
+extern const TcCommand tc_command_bitmap_withdraw;
 extern const TcCommand tc_command_copy;
 extern const TcCommand tc_command_copy_points;
 extern const TcCommand tc_command_forget;

@@ -105,13 +105,31 @@ void nbds_server_stop(NbdsServers *servers, const char *id)
 
 /* ---- telling */
 
-static json_object *describe(const NbdsServer *server)
+/* The ids of those that it shows. */
+static json_object *describe_exports(GPtrArray *exports, const NbdsServer *server)
+{
+    json_object *ids = json_object_new_array();
+
+    for (guint i = 0; i < exports->len; i++) {
+        const BlkExport *x = exports->pdata[i];
+
+        if (blk_export_shown_by(x, server->id) && !blk_export_shutting_down(x))
+            json_object_array_add(ids, json_object_new_string(blk_export_id(x)));
+    }
+    return ids;
+}
+
+static json_object *describe(GPtrArray *exports, const NbdsServer *server)
 {
     json_object *info = json_object_new_object();
     const BlkServerLimits *l = &server->limits;
+    json_object *uris = json_object_new_array();
 
     json_object_object_add(info, "id", json_object_new_string(server->id));
     json_object_object_add(info, "addresses", nbds_listen_addresses(server));
+    nbds_listen_uris(server, "", uris);
+    json_object_object_add(info, "uris", uris);
+    json_object_object_add(info, "exports", describe_exports(exports, server));
     json_object_object_add(info, "tls", json_object_new_boolean(server->tls));
     tm_json_add_uint(info, "connections", server->n_sessions);
     tm_json_add_uint(info, "max-connections", l->max_connections);
@@ -128,9 +146,22 @@ static json_object *describe(const NbdsServer *server)
 json_object *nbds_server_query(NbdsServers *servers)
 {
     json_object *all = json_object_new_array();
+    g_autoptr(GPtrArray) exports = blk_exports_list(servers->exports);
     TM_GUARD(&servers->lock);
 
     for (NbdsServer *server = servers->list; server; server = server->next)
-        json_object_array_add(all, describe(server));
+        json_object_array_add(all, describe(exports, server));
     return all;
+}
+
+json_object *nbds_server_uris(NbdsServers *servers, const BlkExport *x)
+{
+    json_object *uris = json_object_new_array();
+    TM_GUARD(&servers->lock);
+
+    for (NbdsServer *server = servers->list; server; server = server->next) {
+        if (blk_export_shown_by(x, server->id))
+            nbds_listen_uris(server, blk_export_name(x), uris);
+    }
+    return uris;
 }

@@ -95,6 +95,8 @@ void nbds_sessions_cut(NbdsServers *servers, const NbdsServer *server, const Blk
 void nbds_sessions_opened(NbdsSession *s);
 void nbds_sessions_closed(NbdsSession *s);
 json_object *nbds_sessions_query(NbdsServers *servers);
+/* The clients of an export, an array of NbdClient. */
+json_object *nbds_sessions_clients(NbdsServers *servers, const BlkExport *x);
 /* Adds what the sessions of an export did, those that have ended and those there are. */
 void nbds_sessions_counts(NbdsServers *servers, BlkExport *x, BlkCounts *sum);
 bool nbds_sessions_disconnect(NbdsServers *servers, uint64_t id, GError **error);
@@ -110,6 +112,8 @@ void nbds_server_stop(NbdsServers *servers, const char *id); /* @id NULL: all of
 /* One that runs, borrowed; @id NULL: any. */
 NbdsServer *nbds_server_find(NbdsServers *servers, const char *id);
 json_object *nbds_server_query(NbdsServers *servers);
+/* The URIs of an export, at all servers that show it: an array. */
+json_object *nbds_server_uris(NbdsServers *servers, const BlkExport *x);
 
 /* listen.c: places, and who comes */
 /* A place for one more connection, if there is one. Any thread. */
@@ -139,6 +143,8 @@ void nbds_listen_stop(NbdsServer *server); /* waits until no listener is left */
 void nbds_listen_resume(NbdsServers *servers);
 /* Under servers->lock: where it listens, an array of SocketAddress. */
 json_object *nbds_listen_addresses(const NbdsServer *server);
+/* Under servers->lock: appends the URIs of that export ("": of the server) to the array @uris. */
+void nbds_listen_uris(const NbdsServer *server, const char *export_, json_object *uris);
 
 /* address.c: a listening socket. */
 typedef struct NbdsSocket {
@@ -153,6 +159,9 @@ void nbds_socket_close(NbdsSocket *socket);
 /* What a socket is bound to, a SocketAddress; and who is at the other end, returned. */
 json_object *nbds_address_bound(int fd);
 char *nbds_address_peer(int fd);
+/* uri.c: the URI of an export at @address, a SocketAddress of type unix, inet or vsock; returned,
+ * or NULL if there is none. @path: of a unix socket, absolute; NULL: as in @address. */
+char *nbds_uri(json_object *address, const char *path, bool tls, const char *export_);
 /* "uid=N" of the process at the other end of a unix socket, returned, or NULL. */
 char *nbds_address_uid(int fd);
 /* Of NbdsInherited: the listening sockets that this process was started with. */

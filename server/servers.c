@@ -39,6 +39,12 @@ static json_object *server_query_sessions(void *opaque)
     return nbds_sessions_query(opaque);
 }
 
+static void server_describe(void *opaque, BlkExport *x, json_object *info)
+{
+    json_object_object_add(info, "uris", nbds_server_uris(opaque, x));
+    json_object_object_add(info, "clients", nbds_sessions_clients(opaque, x));
+}
+
 static void server_counts(void *opaque, BlkExport *x, BlkCounts *sum)
 {
     nbds_sessions_counts(opaque, x, sum);
@@ -62,6 +68,7 @@ NbdsServers *nbds_servers_new(BlkExports *exports)
         .disconnect = server_disconnect,
         .query_servers = server_query,
         .query_sessions = server_query_sessions,
+        .describe = server_describe,
         .counts = server_counts,
         .session_disconnect = server_session_disconnect,
         .opaque = servers,

@@ -102,14 +102,30 @@ void nbds_sessions_cut(NbdsServers *servers, const NbdsServer *server, const Blk
 
 /* ---- events */
 
-/* What both have. */
-static json_object *event(const NbdsSession *s)
+static json_object *describe_peer(const NbdsSession *s)
 {
     json_object *data = json_object_new_object();
 
     tm_json_add_uint(data, "id", s->id);
     tm_json_add_string(data, "server", s->server->id);
     tm_json_add_string(data, "peer", s->peer);
+    return data;
+}
+
+/* Of one that is open. */
+static void add_rights(const NbdsSession *s, json_object *data)
+{
+    tm_json_add_bool(data, "tls", s->tls != NULL);
+    if (s->identity)
+        tm_json_add_string(data, "identity", s->identity);
+    tm_json_add_bool(data, "writable", s->writable);
+}
+
+/* What both have. */
+static json_object *event(const NbdsSession *s)
+{
+    json_object *data = describe_peer(s);
+
     tm_json_add_string(data, "export", blk_export_id(s->export_));
     return data;
 }
@@ -126,10 +142,7 @@ void nbds_sessions_opened(NbdsSession *s)
     if (!s->announced)
         return;
     data = event(s);
-    tm_json_add_bool(data, "tls", s->tls != NULL);
-    if (s->identity)
-        tm_json_add_string(data, "identity", s->identity);
-    tm_json_add_bool(data, "writable", s->writable);
+    add_rights(s, data);
     emit(s, "NBD_CLIENT_CONNECTED", data);
 }
 
@@ -206,12 +219,9 @@ static json_object *describe_contexts(const NbdsSession *s)
 
 static json_object *describe(const NbdsSession *s, int64_t now)
 {
-    json_object *info = json_object_new_object();
+    json_object *info = describe_peer(s);
     bool moved = read_counter(&s->received) + read_counter(&s->sent) != s->moved;
 
-    tm_json_add_uint(info, "id", s->id);
-    tm_json_add_string(info, "server", s->server->id);
-    tm_json_add_string(info, "peer", s->peer);
     tm_json_add_bool(info, "tls", s->open && s->tls);
     if (s->identity)
         tm_json_add_string(info, "identity", s->identity);
@@ -252,6 +262,23 @@ json_object *nbds_sessions_query(NbdsServers *servers)
     g_ptr_array_sort(sessions, by_id);
     for (guint i = 0; i < sessions->len; i++)
         json_object_array_add(all, describe(sessions->pdata[i], now));
+    return all;
+}
+
+json_object *nbds_sessions_clients(NbdsServers *servers, const BlkExport *x)
+{
+    json_object *all = json_object_new_array();
+    TM_GUARD(&servers->lock);
+
+    for (const NbdsSession *s = servers->sessions; s; s = s->next) {
+        json_object *client;
+
+        if (!s->open || s->export_ != x)
+            continue;
+        client = describe_peer(s);
+        add_rights(s, client);
+        json_object_array_add(all, client);
+    }
     return all;
 }
 

@@ -130,6 +130,8 @@ typedef struct BlkServer {
     /* query-nbd-servers and query-nbd-sessions: references. */
     json_object *(*query_servers)(void *opaque);
     json_object *(*query_sessions)(void *opaque);
+    /* Adds what it knows of @export_ to the answer of query-block-exports: "uris", "clients". */
+    void (*describe)(void *opaque, BlkExport *export_, json_object *info);
     /* Adds what the sessions of @export_ did, those that have ended and those there are. */
     void (*counts)(void *opaque, BlkExport *export_, BlkCounts *sum);
     bool (*session_disconnect)(void *opaque, uint64_t id, GError **error);

@@ -9,6 +9,7 @@
 #include "client/commands.h"
 #include "client/copy/target.h"
 #include "client/copy/transfer.h"
+#include "client/daemon/export_view.h"
 #include "client/progress.h"
 #include "client/text.h"
 #include "client/work.h"
@@ -21,6 +22,7 @@
 enum { DEFAULT_CONNECTIONS = 4, DEFAULT_REQUESTS = 16 };
 
 static const TcOption options[] = {
+    TC_SOCKET_OPTION,
     { "bitmap", "NAME", "copy only what is dirty in this bitmap" },
     { "connections", "N", "connections to the server, if it allows several (default: 4)" },
     { "requests", "N", "reads in flight on each connection (default: 16)" },
@@ -33,7 +35,8 @@ static const TcOption options[] = {
 typedef enum { STAGE_PREPARE, STAGE_COPY, STAGE_SYNC, STAGE_ABANDONED } Stage;
 
 typedef struct Copy {
-    const char *uri, *path, *bitmap;
+    const char *word, *path, *bitmap, *socket;
+    char *uri;
     char *context; /* of the bitmap */
     uint64_t connections, requests;
     TcRate *rate;
@@ -71,11 +74,12 @@ static bool prepare(Copy *copy, GError **error)
 
     if (!tc_target_examine(copy->path, &copy->facts, error))
         return false;
-    copy->source = tc_source_open(copy->uri, contexts, -1, error);
+    copy->uri = tc_export_uri(copy->word, copy->socket, copy->bitmap, "'cp' copies files", error);
+    copy->source = copy->uri ? tc_source_open(copy->uri, contexts, -1, error) : NULL;
     if (!copy->source)
         return false;
     atomic_store(&copy->size, tc_source_size(copy->source));
-    if (copy->bitmap && !tc_source_require(copy->source, 1, copy->context, error))
+    if (copy->bitmap && !tc_export_require(copy->source, 1, copy->context, copy->socket, error))
         return false;
     if (!tc_target_check(copy->path, &copy->facts, tc_source_size(copy->source), copy->bitmap,
                          error))
@@ -250,6 +254,7 @@ static void tear_down(Copy *copy)
     tc_source_free(copy->source);
     tc_rate_free(copy->rate);
     g_free(copy->context);
+    g_free(copy->uri);
 }
 
 static int run(const TcInvocation *inv)
@@ -257,7 +262,8 @@ static int run(const TcInvocation *inv)
     g_autoptr(TcProgress) progress =
         tc_progress_new(tc_flag(inv, "no-progress") ? TC_PROGRESS_NONE : TC_PROGRESS_TEXT);
     Copy copy = {
-        .uri = tc_arg(inv, 0),
+        .word = tc_arg(inv, 0),
+        .socket = tc_option(inv, "socket"),
         .path = tc_arg(inv, 1),
         .bitmap = tc_option(inv, "bitmap"),
         .connections = DEFAULT_CONNECTIONS,
@@ -295,9 +301,11 @@ const TcCommand tc_command_copy = {
     .args = "SOURCE TARGET",
     .summary = "Copies a disk, or what is dirty in a bitmap, into a file or device",
     .details =
-        "SOURCE is the NBD URI of an export of any server. TARGET is a block device or a raw\n"
-        "file, which is created if it does not exist. Holes and zeroes are kept. With --bitmap,\n"
-        "TARGET must be an earlier copy. The copy is durable when the command ends.\n",
+        "SOURCE is the NBD URI of an export of any server, or an export of the daemon, by its id,\n"
+        "its name or its node. TARGET is a block device or a raw file, which is created if it "
+        "does\n"
+        "not exist. Holes and zeroes are kept. With --bitmap, TARGET must be an earlier copy. The\n"
+        "copy is durable when the command ends.\n",
     .min_args = 2,
     .max_args = 2,
     .options = options,

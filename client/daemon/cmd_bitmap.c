@@ -229,7 +229,18 @@ static const TcCommand list = {
     .run = run_list,
 };
 static const TcCommand *const subcommands[] = {
-    &add, &remove_bitmap, &clear, &enable, &disable, &merge, &list, &tc_command_bitmap_check, NULL,
+    &add,
+    &remove_bitmap,
+    &clear,
+    &enable,
+    &disable,
+    &merge,
+    &tc_command_bitmap_rotate,
+    &tc_command_bitmap_offer,
+    &tc_command_bitmap_withdraw,
+    &list,
+    &tc_command_bitmap_check,
+    NULL,
 };
 
 const TcCommand tc_command_bitmap = {

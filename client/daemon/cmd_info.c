@@ -4,6 +4,7 @@
 #include "client/commands.h"
 #include "client/copy/source.h"
 #include "client/daemon/daemon_view.h"
+#include "client/daemon/export_view.h"
 #include "client/text.h"
 #include <string.h>
 
@@ -153,10 +154,13 @@ static void print_export(json_object *object)
         print_line("contexts", "none");
 }
 
-static int info_export(const TcInvocation *inv, const char *uri)
+static int info_export(const TcInvocation *inv, const char *word)
 {
     g_autoptr(GError) error = NULL;
-    g_autoptr(TcSource) source = tc_source_open(uri, NULL, -1, &error);
+    g_autofree char *instead =
+        g_strdup_printf("'tidemark image info %s' shows an image file", word);
+    g_autofree char *uri = tc_export_uri(word, tc_option(inv, "socket"), NULL, instead, &error);
+    g_autoptr(TcSource) source = uri ? tc_source_open(uri, NULL, -1, &error) : NULL;
     g_autoptr(GPtrArray) contexts = source ? tc_source_list_contexts(uri, "", &error) : NULL;
     g_autoptr(json_object) object = NULL;
 
@@ -216,6 +220,7 @@ static void print_daemon(json_object *greeting, json_object *nodes, json_object 
     tc_view_print_reasons(bitmaps, stdout);
     putchar('\n');
     tc_table_print(export_table, stdout, colors);
+    tc_view_print_reach(exports, stdout, colors);
 }
 
 static int info_daemon(const TcInvocation *inv)
@@ -253,30 +258,27 @@ static int run(const TcInvocation *inv)
         return tc_run_info_repository(inv);
     if (tc_arg(inv, 1))
         tm_error_set(&error, "'%s' is not a directory with a repository", uri);
-    else if (uri && tc_flag(inv, "socket"))
+    else if (uri && strstr(uri, "://") && tc_flag(inv, "socket"))
         tm_error_set(&error, "URI and --socket exclude each other");
-    else if (!uri && tc_flag(inv, "list"))
+    else if ((!uri || !strstr(uri, "://")) && tc_flag(inv, "list"))
         tm_error_set(&error, "--list needs the URI of a server");
     if (error)
         return tc_fail_usage(inv, error);
     if (!uri)
         return info_daemon(inv);
-    if (!strstr(uri, "://")) {
-        tm_error_set(&error, "'%s' is neither an NBD URI nor a directory", uri);
-        return tc_fail(error);
-    }
     return tc_flag(inv, "list") ? info_list(inv, uri) : info_export(inv, uri);
 }
 
 const TcCommand tc_command_info = {
     .name = "info",
-    .args = "[URI | REPOSITORY [POINT]]",
+    .args = "[URI | EXPORT | REPOSITORY [POINT]]",
     .summary = "Shows a daemon, an NBD export, or a point of a repository",
     .details =
         "Without an argument, it shows the nodes, bitmaps and exports of the daemon at the QMP\n"
-        "socket. With URI, it shows an export of any NBD server: its size, flags, block sizes\n"
-        "and metadata contexts. With REPOSITORY, it shows the disks of POINT: a name, a time, or\n"
-        "latest, the default.\n",
+        "socket, with their URIs and clients. With URI, it shows an export of any NBD server: its\n"
+        "size, flags, block sizes and metadata contexts. EXPORT is one of the daemon's, or its\n"
+        "node. With REPOSITORY, it shows the disks of POINT: a name, a time, or latest, the\n"
+        "default.\n",
     .max_args = 2,
     .options = options,
     .run = run,

@@ -27,7 +27,7 @@ static uint64_t node_size(json_object *node)
     return json_object_get_uint64(tc_json_get(node, "image", "virtual-size", NULL));
 }
 
-static bool fail_name(const char *what, const char *name, GPtrArray *known, GError **error)
+bool tc_view_fail_name(const char *what, const char *name, GPtrArray *known, GError **error)
 {
     const char *closest;
 
@@ -88,11 +88,11 @@ json_object *tc_view_bitmaps(json_object *nodes, const char *node, const char *n
         collect_bitmaps(entry, name, found, bitmap_names);
     }
     if (node && !node_exists) {
-        fail_name("node", node, node_names, error);
+        tc_view_fail_name("node", node, node_names, error);
         return NULL;
     }
     if (name && !length(found)) {
-        fail_name("bitmap", name, bitmap_names, error);
+        tc_view_fail_name("bitmap", name, bitmap_names, error);
         return NULL;
     }
     json_object_array_sort(found, compare_bitmaps);
@@ -131,18 +131,84 @@ TcTable *tc_view_node_table(json_object *nodes, const char *title)
     return table;
 }
 
+/* "monday, tuesday"; NULL if there is none. Returned. */
+static char *offered(json_object *export)
+{
+    json_object *bitmaps = tc_json_get(export, "bitmaps", NULL);
+    g_autoptr(GString) names = g_string_new(NULL);
+
+    for (size_t i = 0; i < length(bitmaps); i++)
+        g_string_append_printf(names, "%s%s", i ? ", " : "",
+                               tc_json_string(json_object_array_get_idx(bitmaps, i), "name"));
+    return names->len ? g_string_free(g_steal_pointer(&names), FALSE) : NULL;
+}
+
 TcTable *tc_view_export_table(json_object *exports, const char *title)
 {
-    TcTable *table = tc_table_new(title, "EXPORT|TYPE|NODE|STATE");
+    TcTable *table = tc_table_new(title, "EXPORT|TYPE|NODE|STATE|MODE|>CLIENTS|BITMAPS");
 
     for (size_t i = 0; i < length(exports); i++) {
         json_object *export = json_object_array_get_idx(exports, i);
+        json_object *clients = tc_json_get(export, "clients", NULL);
+        g_autofree char *count = clients ? g_strdup_printf("%zu", length(clients)) : NULL;
+        g_autofree char *bitmaps = offered(export);
 
         tc_table_add(table, tc_json_string(export, "id"), tc_json_string(export, "type"),
                      tc_json_string(export, "node-name"),
-                     tc_json_true(export, "shutting-down") ? "shutting down" : "running");
+                     tc_json_true(export, "shutting-down") ? "shutting down" : "running",
+                     !tc_json_get(export, "writable", NULL) ? NULL
+                     : tc_json_true(export, "writable")     ? "rw"
+                                                            : "ro",
+                     count, bitmaps);
     }
     return table;
+}
+
+/* A line for each URI, "EXPORT  URI", after @title. */
+static void print_uris(json_object *exports, FILE *out, bool colors)
+{
+    g_autoptr(TcTable) table = tc_table_new("URIs", "EXPORT|URI");
+
+    for (size_t i = 0; i < length(exports); i++) {
+        json_object *export = json_object_array_get_idx(exports, i);
+        json_object *uris = tc_json_get(export, "uris", NULL);
+
+        for (size_t j = 0; j < length(uris); j++)
+            tc_table_add(table, tc_json_string(export, "id"),
+                         json_object_get_string(json_object_array_get_idx(uris, j)));
+    }
+    tc_table_print(table, out, colors);
+}
+
+static void print_clients(json_object *exports, FILE *out, bool colors)
+{
+    g_autoptr(TcTable) table = tc_table_new("Clients", "EXPORT|>ID|PEER|IDENTITY|MODE");
+
+    for (size_t i = 0; i < length(exports); i++) {
+        json_object *export = json_object_array_get_idx(exports, i);
+        json_object *clients = tc_json_get(export, "clients", NULL);
+
+        for (size_t j = 0; j < length(clients); j++) {
+            json_object *client = json_object_array_get_idx(clients, j);
+            g_autofree char *id = g_strdup_printf("%" PRIu64, tc_json_number(client, "id"));
+
+            tc_table_add(table, tc_json_string(export, "id"), id, tc_json_string(client, "peer"),
+                         tc_json_string(client, "identity"),
+                         tc_json_true(client, "writable") ? "rw" : "ro");
+        }
+    }
+    tc_table_print(table, out, colors);
+}
+
+void tc_view_print_reach(json_object *exports, FILE *out, bool colors)
+{
+    /* QEMU does not report them */
+    if (!length(exports) || !tc_json_get(json_object_array_get_idx(exports, 0), "uris", NULL))
+        return;
+    fputc('\n', out);
+    print_uris(exports, out, colors);
+    fputc('\n', out);
+    print_clients(exports, out, colors);
 }
 
 /* "recording, busy, persistent": what is worth knowing, most important first. Returned. */

@@ -19,8 +19,15 @@ json_object *tc_view_exports(TcQmp *qmp, GError **error);
 json_object *tc_view_bitmaps(json_object *nodes, const char *node, const char *name,
                              GError **error);
 
+/* "no WHAT 'NAME': did you mean 'OTHER'?" of the names in @known (borrowed), to which it adds the
+ * NULL at their end. Returns false. */
+bool tc_view_fail_name(const char *what, const char *name, GPtrArray *known, GError **error);
+
 TcTable *tc_view_node_table(json_object *nodes, const char *title);
 TcTable *tc_view_export_table(json_object *exports, const char *title);
 TcTable *tc_view_bitmap_table(json_object *bitmaps, const char *title);
+/* Where clients reach the exports, and which have opened them; nothing of a QEMU program, which
+ * does not say. */
+void tc_view_print_reach(json_object *exports, FILE *out, bool colors);
 /* A line for each bitmap that has a reason for its state; nothing if there is none. */
 void tc_view_print_reasons(json_object *bitmaps, FILE *out);

@@ -5,6 +5,7 @@
 #include "qmp/context.h"
 #include "qmp/qmp_internal.h"
 #include "util/error.h"
+#include "util/json.h"
 #include <string.h>
 
 static bool run_nbd_add(QmpCall *call, GError **error)
@@ -105,27 +106,65 @@ static bool run_select(QmpCall *call, GError **error)
                               bitmaps, n, error);
 }
 
-static json_object *export_info(BlkExport *export_)
+/* The name of the node that has it; NULL: it has just gone. */
+static const char *node_of(BlkGraph *graph, BmpBitmap *bitmap)
+{
+    g_autoptr(GPtrArray) nodes = blk_graph_nodes(graph);
+
+    for (guint i = 0; i < nodes->len; i++) {
+        g_autoptr(BmpBitmap) found =
+            bmp_set_find(blk_node_bitmaps(nodes->pdata[i]), bmp_bitmap_name(bitmap), NULL);
+
+        if (found == bitmap)
+            return blk_node_name(nodes->pdata[i]);
+    }
+    return NULL;
+}
+
+static json_object *offered_bitmaps(BlkExport *export_)
+{
+    BlkGraph *graph = blk_node_graph(blk_export_node(export_));
+    BlkSelection *selection = blk_export_selection(export_);
+    json_object *all = json_object_new_array();
+
+    for (size_t i = 0; i < selection->count; i++) {
+        const char *node = node_of(graph, selection->bitmaps[i]);
+        json_object *bitmap = json_object_new_object();
+
+        tm_json_add_string(bitmap, "node", node ? node : "");
+        tm_json_add_string(bitmap, "name", bmp_bitmap_name(selection->bitmaps[i]));
+        json_object_array_add(all, bitmap);
+    }
+    blk_selection_unref(selection);
+    return all;
+}
+
+static json_object *export_info(const BlkServer *server, BlkExport *export_)
 {
     json_object *info = json_object_new_object();
     BlkNode *node = blk_export_node(export_);
 
-    json_object_object_add(info, "node-name", json_object_new_string(blk_node_name(node)));
-    json_object_object_add(info, "shutting-down",
-                           json_object_new_boolean(blk_export_shutting_down(export_)));
-    json_object_object_add(info, "type", json_object_new_string(blk_export_type(export_)));
-    json_object_object_add(info, "id", json_object_new_string(blk_export_id(export_)));
+    tm_json_add_string(info, "node-name", blk_node_name(node));
+    tm_json_add_bool(info, "shutting-down", blk_export_shutting_down(export_));
+    tm_json_add_string(info, "type", blk_export_type(export_));
+    tm_json_add_string(info, "id", blk_export_id(export_));
+    tm_json_add_string(info, "name", blk_export_name(export_));
+    tm_json_add_bool(info, "writable", blk_export_writable(export_));
+    json_object_object_add(info, "bitmaps", offered_bitmaps(export_));
+    if (server->describe)
+        server->describe(server->opaque, export_, info);
     return info;
 }
 
 /* Newest first, as QEMU. */
 static bool run_query(QmpCall *call, GError **error)
 {
+    const BlkServer *server = blk_exports_server(qmp_context_exports(call->ctx));
     g_autoptr(GPtrArray) exports = blk_exports_list(qmp_context_exports(call->ctx));
 
     call->result = json_object_new_array();
     for (guint n = exports->len; n > 0; n--)
-        json_object_array_add(call->result, export_info(g_ptr_array_index(exports, n - 1)));
+        json_object_array_add(call->result, export_info(server, exports->pdata[n - 1]));
     return true;
 }
 
@@ -180,12 +219,35 @@ static const QmpType select_args = { .kind = QMP_KIND_OBJECT,
                                      .name = "q_obj_block-export-dirty-bitmap-arg",
                                      .members = select_members };
 
+static const QmpType offered_array = { .kind = QMP_KIND_ARRAY,
+                                       .name = "array",
+                                       .element = &qmp_type_bitmap };
+static const QmpMember client_members[] = {
+    { "id", &qmp_type_uint64, false, "the id of the session, as in query-nbd-sessions" },
+    { "server", &qmp_type_str, false, "the id of the server" },
+    { "peer", &qmp_type_str, false, "the other end of the connection" },
+    { "tls", &qmp_type_bool, false, "the connection is encrypted" },
+    { "identity", &qmp_type_str, true, "the client's identity, as in query-nbd-sessions" },
+    { "writable", &qmp_type_bool, false, "the client may write" },
+    { NULL },
+};
+static const QmpType client_type = { .kind = QMP_KIND_OBJECT,
+                                     .name = "NbdClient",
+                                     .members = client_members };
+static const QmpType client_array = { .kind = QMP_KIND_ARRAY,
+                                      .name = "array",
+                                      .element = &client_type };
 static const QmpMember info_members[] = {
     { "id", &qmp_type_str, false, "the id of the export" },
     { "type", &export_type, false, "the protocol" },
     { "node-name", &qmp_type_str, false, "the node" },
     { "shutting-down", &qmp_type_bool, false,
       "it accepts no new clients and ends with its last one" },
+    { "name", &qmp_type_str, false, "the name under which clients open it" },
+    { "writable", &qmp_type_bool, false, "clients may write" },
+    { "bitmaps", &offered_array, false, "the dirty bitmaps that it offers to new clients" },
+    { "uris", &qmp_type_str_array, true, "the NBD URIs of the export, one for each address" },
+    { "clients", &client_array, true, "the clients that have opened it" },
     { NULL },
 };
 static const QmpType info_type = { .kind = QMP_KIND_OBJECT,

@@ -90,6 +90,8 @@ static const QmpType address_array = { .kind = QMP_KIND_ARRAY,
 static const QmpMember info_members[] = {
     { "id", &qmp_type_str, false, "the id of the server" },
     { "addresses", &address_array, false, "the addresses that it listens on" },
+    { "uris", &qmp_type_str_array, false, "the NBD URIs of these addresses, without an export" },
+    { "exports", &qmp_type_str_array, false, "the ids of the exports that it shows" },
     { "tls", &qmp_type_bool, false, "clients can start TLS" },
     { "connections", &qmp_type_uint32, false, "number of clients" },
     { "max-connections", &qmp_type_uint32, false,

@@ -204,6 +204,98 @@ def info(tmp):
     refused(1, "the server has the export 'disk0'", "info", d.daemon.uri("other"))
 
 
+@test
+def exports_by_name(tmp):
+    "info shows where exports are, what they offer and who is connected; map and info find them by a name"
+    d = Disk(tmp)
+    d.daemon.qmp("block-export-add", type="nbd", id="e1", **{"node-name": "disk0"}, name="a disk/1")
+    d.daemon.qmp("nbd-server-start", id="tcp", addr={"type": "inet", "data": {"host": "0.0.0.0", "port": "0"}})
+    h = d.daemon.nbd()
+    exports = {e["id"]: e for e in json.loads(d.client("info", "--json").stdout)["exports"]}
+    equal([(e["name"], e["writable"], [b["name"] for b in e["bitmaps"]], len(e["clients"]))
+           for e in (exports["e0"], exports["e1"])], [("disk0", True, ["b0"], 1), ("a disk/1", False, [], 0)])
+    equal(exports["e0"]["clients"][0]["writable"], True)
+    equal(exports["e1"]["uris"][0], "nbd+unix:///a%%20disk/1?socket=%s" % d.daemon.nbd_path)
+    matches(exports["e1"]["uris"][1], r"^nbd://localhost:\d+/a%20disk/1$")
+    for uri in exports["e1"]["uris"]:
+        equal(json.loads(tidemark("info", uri, "--json").stdout)["export"], "a disk/1")
+    servers = d.daemon.qmp("query-nbd-servers")
+    equal([s["exports"] for s in servers], [["e0", "e1"]] * 2)
+    equal(servers[0]["uris"], ["nbd+unix:///?socket=" + d.daemon.nbd_path])
+    text = d.client("info").stdout
+    matches(text, r"e0 +nbd +disk0 +running +rw +1 +b0\n")
+    matches(text, r"e1 +nbd +disk0 +running +ro +0 +-\n")
+    matches(text, "\n  e0 +" + re.escape(d.uri) + "\n")
+    matches(text, r"Clients\n.*\n  e0 +\d+ +unix:pid=\d+,uid=\d+ +uid=\d+ +rw\n")
+    h.shutdown()
+    for word in ("e1", "a disk/1"):
+        equal(json.loads(d.client("info", word, "--json").stdout)["export"], "a disk/1")
+    equal(d.client("map", "disk0", "--bitmap", "b0", "--json").stdout,
+          tidemark("map", d.uri, "--bitmap", "b0", "--json").stdout)
+    d.client("copy", "disk0", os.path.join(tmp, "copy"))
+    d.same(os.path.join(tmp, "copy"))
+    refused(1, "no export 'dsik0': did you mean 'disk0'", "map", "dsik0", env=d.socket)
+    refused(1, "file, not an NBD URI.*: 'tidemark image map %s'" % re.escape(d.path), "map", d.path)
+    refused(1, "file, not an NBD URI.*: 'tidemark image info disk0.img'", "info", "disk0.img",
+            env=d.socket, cwd=tmp)
+    d.daemon.qmp("blockdev-add", driver="null-co", size=MIB, **{"node-name": "bare", "read-zeroes": True})
+    refused(1, "node 'bare' has no export: 'tidemark qmp block-export-add", "map", "bare", env=d.socket)
+
+
+@test
+def offer_and_withdraw(tmp):
+    "bitmap offer and withdraw change what new clients see; a bitmap that is not offered names the command"
+    d = Disk(tmp)
+    d.client("bitmap", "add", "disk0", "b1")
+    for word, uri in (("disk0", d.uri), ("e0", "e0")):
+        refused(1, "'e0' does not offer bitmap 'b1': 'tidemark bitmap offer e0 b1'", "map", uri,
+                "--bitmap", "b1", env=d.socket)
+    d.client("bitmap", "offer", "e0", "b1")
+    d.client("bitmap", "offer", "disk0", "b1")
+    d.client("map", "disk0", "--bitmap", "b1")
+    d.client("map", "disk0", "--bitmap", "b0")
+    d.client("qmp", "blockdev-add", "driver=null-co", "node-name=other", "size=8M", "read-zeroes=on")
+    d.client("bitmap", "add", "other", "b2")
+    refused(1, "'b2' is not found", "bitmap", "offer", "e0", "b2", env=d.socket)
+    d.client("bitmap", "offer", "e0", "b2", "--node", "other")
+    d.client("bitmap", "withdraw", "e0", "b0")
+    equal([(b["node"], b["name"]) for b in d.daemon.qmp("query-block-exports")[0]["bitmaps"]],
+          [("disk0", "b1"), ("other", "b2")])
+    refused(1, "'e0' does not offer bitmap 'b0'", "bitmap", "withdraw", "e0", "b0", env=d.socket)
+    refused(1, "no export 'nope'", "bitmap", "offer", "nope", "b0", env=d.socket)
+
+
+@test
+def rotate(tmp):
+    "bitmap rotate ends one bitmap and begins another like it in one transaction; offers stay"
+    d = Disk(tmp, bitmaps=("monday", "other"))
+    d.client("bitmap", "add", "disk0", "kept", "--persistent", "--granularity", "128k")
+    d.change()
+    d.client("bitmap", "rotate", "disk0", "monday", "tuesday")
+    h = d.daemon.nbd()
+    h.pwrite(bytes(65536), 7 * MIB)
+    h.shutdown()
+    got = {n: d.daemon.bitmap("disk0", n) for n in ("monday", "tuesday")}
+    equal([(b["recording"], b["granularity"], b["count"], b["persistent"]) for b in got.values()],
+          [(False, 65536, 327680, False), (True, 65536, 65536, False)])
+    equal([b["name"] for b in d.daemon.qmp("query-block-exports")[0]["bitmaps"]], ["other", "monday"])
+    d.client("bitmap", "rotate", "disk0", "kept", "next")
+    got = d.daemon.bitmap("disk0", "next")
+    equal((got["persistent"], got["granularity"]), (True, 131072))
+    refused(1, "'kept' of node 'disk0' does not record writes", "bitmap", "rotate", "disk0", "kept", "x",
+            env=d.socket)
+    refused(1, "Bitmap already exists: next", "bitmap", "rotate", "disk0", "other", "next", env=d.socket)
+    equal(d.daemon.bitmap("disk0", "other")["recording"], True)
+    refused(1, "no bitmap 'nope'", "bitmap", "rotate", "disk0", "nope", "x", env=d.socket)
+    # a client that reads it keeps it busy: nothing is changed, and it is offered as before
+    h = d.daemon.nbd(contexts=["qemu:dirty-bitmap:other"])
+    refused(1, "'other' is currently in use", "bitmap", "rotate", "disk0", "other", "x", env=d.socket)
+    equal(d.daemon.bitmap("disk0", "x"), None)
+    equal(d.daemon.bitmap("disk0", "other")["recording"], True)
+    equal(sorted(b["name"] for b in d.daemon.qmp("query-block-exports")[0]["bitmaps"]), ["monday", "other"])
+    h.shutdown()
+
+
 @test(needs=["nbdinfo"])
 def map_as_nbdinfo(tmp):
     "map --json is what nbdinfo --map --json says, for allocation and bitmap"
