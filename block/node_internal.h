@@ -12,6 +12,7 @@
 #include "block/node.h"
 #include "block/options.h"
 #include "block/permissions.h"
+#include "util/zeroes.h"
 
 typedef struct BlkBitmaps BlkBitmaps;
 
@@ -67,6 +68,7 @@ struct tidemark_node {
     bool sendfile_used; /* atomic: some of it was sent by sendfile(2) once */
     int invalidates;    /* atomic; invalidate.c */
     bool read_only, unmap;
+    uint8_t detect; /* BLK_DETECT_*; atomic, as those */
 
     unsigned n_children;
     BlkUser **children; /* as the driver has them; NULL: none */
@@ -106,7 +108,8 @@ bool blk_node_open_driver(BlkNode *node, GError **error);
 /* Whether it will be read-only, as far as is known before its driver is open. */
 void blk_node_predict(BlkNode *node);
 void blk_node_close_driver(BlkNode *node); /* harmless if it is not open */
-void blk_node_set_unmap(BlkNode *node);
+/* What requests need of its options, which may have changed. */
+void blk_node_read_options(BlkNode *node);
 
 /* A nested definition, as @parent's gives it what it inherits; a reference (json_object_put()).
  * block/add.c */
@@ -180,6 +183,14 @@ static inline void blk_node_serial_end(BlkNode *node)
 {
     if (node->driver->flags & TIDEMARK_DRIVER_SERIALIZED)
         pthread_mutex_unlock(&node->serial);
+}
+
+/* detect-zeroes: whether writes of nothing but zeroes are done as zeroing, and free the space. */
+enum { BLK_DETECT_OFF, BLK_DETECT_ON, BLK_DETECT_UNMAP };
+
+static inline bool blk_node_detects(const BlkNode *node, const void *buf, uint64_t length)
+{
+    return __atomic_load_n(&node->detect, __ATOMIC_RELAXED) && length && tm_all_zero(buf, length);
 }
 
 /* What is written: bytes, or what copy() has the kernel copy to descriptor @fd, from @at of it on;

@@ -35,11 +35,16 @@ void blk_node_unref(BlkNode *node)
     g_aligned_free(node);
 }
 
-void blk_node_set_unmap(BlkNode *node)
+void blk_node_read_options(BlkNode *node)
 {
-    __atomic_store_n(&node->unmap,
-                     blk_options_is_set(node->options, "discard") &&
-                         g_str_equal(blk_options_string(node->options, "discard"), "unmap"),
+    const char *discard = blk_options_string(node->options, "discard");
+    const char *detect = blk_options_string(node->options, "detect-zeroes");
+
+    __atomic_store_n(&node->unmap, g_str_equal(discard, "unmap"), __ATOMIC_RELAXED);
+    __atomic_store_n(&node->detect,
+                     g_str_equal(detect, "unmap") ? BLK_DETECT_UNMAP
+                     : g_str_equal(detect, "on")  ? BLK_DETECT_ON
+                                                  : BLK_DETECT_OFF,
                      __ATOMIC_RELAXED);
 }
 
@@ -60,7 +65,7 @@ BlkNode *blk_node_new(BlkGraph *graph, const struct tidemark_driver *driver, Blk
                                                           : auto_name);
     node->backing = -1;
     node->users = g_ptr_array_new();
-    blk_node_set_unmap(node);
+    blk_node_read_options(node);
     blk_inflight_init(&node->inflight, &blk_graph_traffic(graph)->drains);
     blk_quiesce_init(&node->quiesce);
     blk_long_requests_init(&node->long_requests);

@@ -52,7 +52,8 @@ const struct tidemark_option blk_common_options[] = {
       .type = TIDEMARK_OPTION_ENUM,
       .choices = detect_choices,
       .default_value = "off",
-      .help = "detect zeroes written as data; only off is supported" },
+      .help = "write data that are all zeroes as zeroes (on), and free their space (unmap); unmap "
+              "needs discard=unmap" },
     { .name = "bitmap-store",
       .type = TIDEMARK_OPTION_STRING,
       .help = "the file that stores persistent bitmaps (default: the image's name with .bitmaps)" },
@@ -395,18 +396,12 @@ static bool check_unexpected(const Context *c, const BlkOptions *options, json_o
 /* What single options can't say. */
 static bool check_together(const Context *c, const BlkOptions *options)
 {
-    const char *detect = blk_options_string(options, "detect-zeroes");
-
     if (blk_options_bool(options, "force-share") && !blk_options_bool(options, "read-only"))
         return tm_error_set(c->error, "force-share=on can only be used with read-only images");
-    if (g_str_equal(detect, "unmap") &&
+    if (g_str_equal(blk_options_string(options, "detect-zeroes"), "unmap") &&
         !g_str_equal(blk_options_string(options, "discard"), "unmap"))
         return tm_error_set(c->error, "setting detect-zeroes to unmap is not allowed without "
                                       "setting discard operation to unmap");
-    if (!g_str_equal(detect, "off"))
-        return tm_error_set(c->error,
-                            "Parameter '%sdetect-zeroes' is '%s', but only 'off' is supported",
-                            c->prefix, detect);
     return true;
 }
 

@@ -144,7 +144,7 @@ static void exchange_entry(BlkReopenEntry *e)
         *user = e->backing;
         e->backing = backing;
     }
-    blk_node_set_unmap(node);
+    blk_node_read_options(node);
 }
 
 /* All at once: who writes to a disk and gets a filter above it, must not be a user of both. */

@@ -10,6 +10,7 @@
 #include "bitmap/store/intents.h"
 #include "util/endian.h"
 #include "util/range.h"
+#include "util/zeroes.h"
 
 #include <string.h>
 #include <xxhash.h>
@@ -143,18 +144,13 @@ static bool super_valid(const BmpSuper *s)
            (!s->journal_shift || (s->journal_epoch && bmp_geometry_of(&geometry, s)));
 }
 
-static bool all_zero(const uint8_t *bytes, size_t n)
-{
-    return !bytes[0] && !memcmp(bytes, bytes + 1, n - 1);
-}
-
 BmpSuperVerdict bmp_super_decode(const uint8_t bytes[BMP_SUPER_SIZE], BmpSuper *super,
                                  uint32_t *version)
 {
     uint32_t found = tm_get_le32(bytes + 8);
     BmpSuper s = { 0 };
 
-    if (all_zero(bytes, BMP_SUPER_SIZE))
+    if (tm_all_zero(bytes, BMP_SUPER_SIZE))
         return BMP_SUPER_EMPTY;
     if (memcmp(bytes, BMP_STORE_MAGIC, 8))
         return BMP_SUPER_FOREIGN;

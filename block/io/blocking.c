@@ -304,12 +304,26 @@ static int pwrite_payload(BlkNode *node, const BlkPayload *payload, uint64_t at,
     }
 }
 
+/* A write that detect-zeroes finds to be zeroes. */
+static int pwrite_zeroes(BlkNode *node, uint64_t offset, uint64_t length, uint32_t flags)
+{
+    bool unmap = __atomic_load_n(&node->detect, __ATOMIC_RELAXED) == BLK_DETECT_UNMAP;
+
+    return blk_node_write_zeroes(node, offset, length,
+                                 (flags & TIDEMARK_FUA) | (unmap ? TIDEMARK_MAY_UNMAP : 0));
+}
+
 static int pwrite_counted(BlkNode *node, const BlkPayload *payload, uint64_t at, uint64_t offset,
                           uint64_t length, uint32_t flags)
 {
     uint64_t began = tm_now_ns();
-    int ret = pwrite_payload(node, payload, at, offset, length, flags);
+    int ret;
 
+    if (payload->buf && blk_node_detects(node, payload->buf + at, length))
+        return pwrite_zeroes(node, offset, length, flags);
+    if (!payload->buf && __atomic_load_n(&node->detect, __ATOMIC_RELAXED))
+        return -ENOTSUP; /* nobody sees what the kernel copies */
+    ret = pwrite_payload(node, payload, at, offset, length, flags);
     if (payload->buf || ret != -ENOTSUP) /* else it is written again */
         blk_counters_add(&node->counters, BLK_COUNT_WRITE, offset, length, ret,
                          tm_now_ns() - began);

@@ -292,7 +292,9 @@ static int fast_lane(BlkRequest *r)
     for (;;) {
         struct tidemark_mapping m;
 
-        if ((node->driver->flags & TIDEMARK_DRIVER_SERIALIZED) || !hop_enter(r, node, offset))
+        if (node->driver->flags & TIDEMARK_DRIVER_SERIALIZED ||
+            (r->op == BLK_OP_WRITE && blk_node_detects(node, r->buf, r->length)) ||
+            !hop_enter(r, node, offset))
             return CONTINUE;
         if (r->op == BLK_OP_WRITE && node->builtin->before_write)
             node->builtin->before_write(node->handle, offset, r->length);

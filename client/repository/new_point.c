@@ -11,6 +11,7 @@
 #include "client/repository/repository_internal.h"
 #include "util/file.h"
 #include "util/range.h"
+#include "util/zeroes.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <glib/gstdio.h>
@@ -169,15 +170,10 @@ static int store(TcNewDisk *d, uint64_t offset, const uint8_t *buf, uint64_t len
     return 0;
 }
 
-static bool is_zero(const uint8_t *p, uint64_t length)
-{
-    return !p[0] && !memcmp(p, p + 1, length - 1);
-}
-
 /* The hash of one block, or 32 zero bytes: true, it is zeroes. */
 static bool hash_block(const uint8_t *block, uint64_t length, uint8_t hash[TC_HASH_SIZE])
 {
-    bool zero = is_zero(block, length);
+    bool zero = tm_all_zero(block, length);
 
     if (zero)
         memset(hash, 0, TC_HASH_SIZE);

@@ -10,6 +10,7 @@
 #include "block/drivers/qcow2/qcow2.h"
 #include "util/range.h"
 #include "util/sync.h"
+#include "util/zeroes.h"
 
 #include <errno.h>
 #include <string.h>
@@ -80,11 +81,6 @@ static int read_old(Qcow2 *q, uint8_t *to, uint64_t from, uint64_t end)
     return there ? qcow2_pread(q, to, from, there, 0) : 0;
 }
 
-static bool all_zero(const uint8_t *p, uint64_t length)
-{
-    return !length || (!p[0] && !memcmp(p, p + 1, length - 1));
-}
-
 static int write_host(Qcow2 *q, const Plan *p, const uint8_t *bytes, uint64_t from, uint64_t end)
 {
     uint64_t at = p->host + (from - p->base);
@@ -107,7 +103,7 @@ static int write_together(Qcow2 *q, const Plan *p)
         ret = read_old(q, bytes + head + data, p->end, p->to);
     if (ret < 0)
         return ret;
-    if (p->fresh && all_zero(bytes, head) && all_zero(bytes + head + data, p->to - p->end))
+    if (p->fresh && tm_all_zero(bytes, head) && tm_all_zero(bytes + head + data, p->to - p->end))
         return write_host(q, p, p->data, p->offset, p->end);
     memcpy(bytes + head, p->data, data);
     return write_host(q, p, bytes, p->from, p->to);
