@@ -763,8 +763,8 @@ def progress_has_a_line_for_each_disk(tmp):
         except OSError:
             break
         shown += data
-    equal(p.wait(PATIENCE), 0)
     text = shown.decode()
+    equal(p.wait(PATIENCE), 0, text)
     for name in (r"disk0   ", "second  "):
         matches(text, name + r"full +\d+ % .* of 4 MiB  .*/s  0:0\d left")
     matches(text, r"\x1b\[1A")

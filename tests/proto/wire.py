@@ -80,6 +80,7 @@ class Wire:
         self.s.settimeout(PATIENCE)
         self.structured = self.extended = False
         self.offsets = {}
+        self.sorted = []  # chunks that sort_replies has read
         if greet:
             equal(self.unpack(">QQH"), (INIT, IHAVEOPT, 3), "greeting")
         if flags is not None:
@@ -180,6 +181,8 @@ class Wire:
 
     def chunk(self):
         """A chunk: (flags, type, cookie, payload)."""
+        if self.sorted:
+            return self.sorted.pop(0)
         if self.extended:
             magic, flags, kind, cookie, offset, length = self.unpack(">IHHQQQ")
             equal(hex(magic), hex(EXT_REPLY), "chunk")
@@ -189,6 +192,14 @@ class Wire:
         magic, flags, kind, cookie, length = self.unpack(">IHHQI")
         equal(hex(magic), hex(STRUCTURED), "chunk")
         return flags, kind, cookie, self.read(length)
+
+    def sort_replies(self, n):
+        """Reads n extended replies, which come in an order of the server's; they are then there by cookie."""
+        found, final = [], 0
+        while final < n:
+            found.append(self.chunk())
+            final += found[-1][0] & 1
+        self.sorted = sorted(found, key=lambda chunk: chunk[2])
 
     def chunks(self, cookie):
         """A whole structured reply: [(type, payload)]."""
