@@ -2,7 +2,8 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/progress.c: see progress.h.
  *
- * Lock: TcProgress.lock guards the parts and what they say; it is held while lines are printed. */
+ * Lock: TcProgress.lock guards the parts, what they say and the count of lines drawn; it is held
+ * while lines are printed. */
 #include "client/progress.h"
 #include "client/text.h"
 #include "util/json.h"
@@ -279,10 +280,22 @@ void tc_progress_draw(TcProgress *p)
     g_mutex_unlock(&p->lock);
 }
 
-void tc_progress_clear(TcProgress *p)
+void tc_progress_hold(TcProgress *p)
 {
+    g_mutex_lock(&p->lock);
     wipe(p);
     fflush(stderr);
+}
+
+void tc_progress_release(TcProgress *p)
+{
+    g_mutex_unlock(&p->lock);
+}
+
+void tc_progress_clear(TcProgress *p)
+{
+    tc_progress_hold(p);
+    tc_progress_release(p);
 }
 
 void tc_progress_free(TcProgress *p)

@@ -33,6 +33,9 @@ TcProgress *tc_progress_on_terminal(bool wanted);   /* the same: TERMINAL or NON
 void tc_progress_draw(TcProgress *progress);
 /* Wipes the lines away, so that something else can be printed. */
 void tc_progress_clear(TcProgress *progress);
+/* The same, and nothing is drawn until tc_progress_release(). Threads: any. */
+void tc_progress_hold(TcProgress *progress);
+void tc_progress_release(TcProgress *progress);
 /* The same and the end of it. */
 void tc_progress_free(TcProgress *progress);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(TcProgress, tc_progress_free)

@@ -16,17 +16,20 @@ void tc_backup_say(TcBackup *b, TmLogLevel level, const char *format, ...)
     va_start(ap, format);
     text = g_strdup_vprintf(format, ap);
     va_end(ap);
-    tc_progress_clear(b->progress);
     if (level == TM_LOG_WARNING) {
         json_object *event = json_object_new_object();
 
         tm_json_add_string(event, "message", text);
         tc_progress_event(b->progress, "warning", event);
+    }
+    tc_progress_hold(b->progress);
+    if (level == TM_LOG_WARNING) {
         tm_log(level, "%s", text);
     } else if (b->options->style != TC_PROGRESS_JSON) {
         printf("%s\n", text);
         fflush(stdout);
     }
+    tc_progress_release(b->progress);
 }
 
 static json_object *disk_event(TcDiskRun *run)
