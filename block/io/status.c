@@ -69,6 +69,17 @@ static bool allocates(const BlkNode *node, unsigned child)
            blk_node_child_role(node, child) == BLK_ROLE_FORMAT;
 }
 
+/* The depth, as QEMU counts it, of what is at @depth of a child. A node that shows its child has no
+ * layer of its own, and shows the topmost one of its child as that. */
+static uint32_t depth_through(const BlkNode *node, unsigned child, uint32_t depth)
+{
+    BlkChildRole role = blk_node_child_role(node, child);
+
+    if (role != BLK_ROLE_FILTER && role != BLK_ROLE_WINDOW)
+        return 1;
+    return depth <= 1 ? depth : depth + 1;
+}
+
 /* Inside of the node (block/engine/quiesce.h). */
 static int run_of_node(BlkNode *node, uint64_t offset, uint64_t length, unsigned level, Run *run)
 {
@@ -88,7 +99,7 @@ static int run_of_node(BlkNode *node, uint64_t offset, uint64_t length, unsigned
     case TIDEMARK_MAP_CHILD:
         ret = first_run(blk_node_child_at(node, m.child), m.offset, m.length, level + 1, run);
         if (ret == 0)
-            run->depth = 1;
+            run->depth = depth_through(node, m.child, run->depth);
         if (ret == 0 && allocates(node, m.child)) /* whatever the file makes of it */
             run->flags &= ~(uint32_t)TM_STATE_HOLE;
         return ret;

@@ -127,6 +127,39 @@ def extents_like_theirs(tmp):
                 equal(all(not f & 2 for f in theirs), True, "zeroes at %d, %s" % (at, options))
 
 
+@test(needs=NEEDS + ["qemu-storage-daemon"])
+def extents_through_filters(tmp):
+    "filters and raw show an image's holes and its depth as qemu-storage-daemon's do"
+    base, top = make(tmp, "base", size=2 * M), make(tmp, "top", size=2 * M, backing=("base.qcow2", "qcow2"))
+    for path, start in ((base, 0), (top, M)):
+        done = ("write -P 1 %d 64k", "write -z %d 64k", "write -zu %d 64k", "write -P 1 %d 128k", "discard %d 64k")
+        run("qemu-io", "-d", "unmap", *(w for i, what in enumerate(done)
+                                        for w in ("-c", what % (start + (i * 128 << 10)))), path)
+    above = [("throttled", "throttle,throttle-group=g,file=base"), ("debugged", "blkdebug,image=base"),
+             ("rawed", "raw,file=base"), ("window", "raw,offset=65536,size=1048576,file=throttled"),
+             ("throttled-chain", "throttle,throttle-group=g,file=top"), ("debugged-chain", "blkdebug,image=top"),
+             ("two-filters", "blkdebug,image=throttled-chain"), ("raw-chain", "raw,file=throttled-chain")]
+    said = []
+    for binary, name in ((None, "t"), (QSD, "q")):
+        with Daemon(tmp, "--object", "throttle-group,id=g", "--blockdev", blockdev(base, "base"),
+                    "--blockdev", blockdev(top, "top", '"base"'),
+                    *(w for node, what in above for w in ("--blockdev", what + ",read-only=on,node-name=" + node)),
+                    binary=binary, name=name) as d:
+            said.append({})
+            for node, _ in above:
+                d.qmp("block-export-add", {"type": "nbd", "id": node, "name": node, "node-name": node,
+                                           "allocation-depth": True})
+                h = d.nbd(node, ["base:allocation", "qemu:allocation-depth"])
+                said[-1][node] = [extents(h, c) for c in ("base:allocation", "qemu:allocation-depth")]
+                h.shutdown()
+    ours, theirs = said
+    # They call what raw shows of a backing image a hole that may be anything, at depth 0.
+    status, depth = ours["throttled-chain"]
+    equal(ours.pop("raw-chain"), [status, [(at, n, x + 1 if x > 1 else x) for at, n, x in depth]])
+    for node in ours:
+        equal(ours[node], theirs[node], node)
+
+
 @test(needs=NEEDS)
 def names(tmp):
     "backing-names says which paths named by images are followed"
