@@ -65,8 +65,9 @@ static bool may_multiply(NbdsSession *s, BlkExport *x)
     return s->multi_conn;
 }
 
-/* "Transmission flags" of an export as this session would use it. */
-static uint16_t flags_of(NbdsSession *s, BlkExport *x)
+/* "Transmission flags" of an export as this session would use it. INFO shows what the session could
+ * have, as in QEMU: contexts may be selected later. */
+static uint16_t flags_of(NbdsSession *s, uint32_t option, BlkExport *x)
 {
     uint16_t flags =
         NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_FUA | NBD_FLAG_SEND_CACHE;
@@ -79,7 +80,7 @@ static uint16_t flags_of(NbdsSession *s, BlkExport *x)
         flags |= NBD_FLAG_READ_ONLY | (blk_export_releases(x) ? NBD_FLAG_SEND_TRIM : 0);
     if (s->structured)
         flags |= NBD_FLAG_SEND_DF;
-    if (s->extended && s->meta.count && s->meta.export_ == x)
+    if (s->extended && (option == NBD_OPT_INFO || (s->meta.count && s->meta.export_ == x)))
         flags |= NBD_FLAG_BLOCK_STATUS_PAYLOAD;
     if (nbds_status_2016_spoken(s, x))
         flags |= NBD_2016_FLAG_SEND_BLOCK_STATUS;
@@ -167,7 +168,7 @@ static NbdsVerdict export_name(NbdsSession *s, uint32_t option, const uint8_t *d
     }
     if (enter(s, x) < 0)
         return NBDS_CUT;
-    tm_put_be16(reply + 8, flags_of(s, x));
+    tm_put_be16(reply + 8, flags_of(s, NBD_OPT_EXPORT_NAME, x));
     tm_put_be64(reply, s->size);
     nbds_session_put(s, reply, s->no_zeroes ? 10 : sizeof(reply));
     return NBDS_MORE;
@@ -244,7 +245,7 @@ static void info_export(NbdsSession *s, uint32_t option, BlkExport *x)
 
     tm_put_be16(data, NBD_INFO_EXPORT);
     tm_put_be64(data + 2, s->began ? s->size : disk_facts(x, &info));
-    tm_put_be16(data + 10, flags_of(s, x));
+    tm_put_be16(data + 10, flags_of(s, option, x));
     nbds_option_reply(s, option, NBD_REP_INFO, data, sizeof(data));
 }
 

@@ -11,6 +11,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "func"))
 from harness import *  # noqa: E402,F403
+import nbd  # noqa: E402
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
@@ -53,6 +54,26 @@ def info_map(uri, context="base:allocation", *more):
     return found
 
 
+@test(needs=[QSD, "qemu-img"])
+def preferred_block_size(tmp):
+    "the preferred block size is qemu-storage-daemon's, whatever the disk is"
+    raw, qcow2 = image(os.path.join(tmp, "a"), 4 * MIB), os.path.join(tmp, "q")
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-o", "cluster_size=2M", qcow2, "4M")
+    nodes = ["file,filename=" + raw, "raw,cache.direct=on,file.driver=file,file.filename=" + raw,
+             "qcow2,file.driver=file,file.filename=" + qcow2, "null-co,size=%d" % MIB,
+             "blkdebug,align=65536,image.driver=null-co"]
+    said = []
+    for binary, name in ((None, "t"), (QSD, "q")):
+        with Daemon(tmp, *(w for i, n in enumerate(nodes)
+                           for w in ("--blockdev", "%s,node-name=n%d,read-only=on,auto-read-only=off" % (n, i),
+                                     "--export", "nbd,id=e%d,node-name=n%d" % (i, i))), binary=binary, name=name) as d:
+            handles = [d.nbd("n%d" % i) for i in range(len(nodes))]
+            said.append([h.get_block_size(nbd.SIZE_PREFERRED) for h in handles])
+            if not binary:
+                equal({h.get_block_size(nbd.SIZE_MINIMUM) for h in handles}, {1})
+    equal(*said)
+
+
 @test(needs=["nbdinfo"])
 def info_json(tmp):
     "nbdinfo --json shows size, flags, block sizes, contexts and the description"
@@ -70,7 +91,7 @@ def info_json(tmp):
                                       "qemu:dirty-bitmap:b0", "qemu:dirty-bitmap:b1",
                                       "x-tidemark:backup:b0", "x-tidemark:backup:b1"])
         equal(e["block_size_minimum"], 1)
-        equal(e["block_size_preferred"] % 4096, 0)
+        equal(e["block_size_preferred"], 4096)
         equal(e["block_size_maximum"], 32 * MIB)
         listed = json.loads(run("nbdinfo", "--json", "--list",
                                 "nbd+unix://?socket=" + d.nbd_path).stdout)["exports"]
@@ -295,7 +316,6 @@ print(e)
 def python_in_flight(tmp):
     "64 requests in flight on one connection complete, each with its own data"
     with Daemon(tmp, *disk(tmp, "disk0", 16 * MIB), qmp=False) as d:
-        import nbd
         h = d.nbd()
         blocks = [noise(65536, i) for i in range(64)]
         cookies = [h.aio_pwrite(nbd.Buffer.from_bytearray(bytearray(b)), i * 200000)
@@ -425,7 +445,6 @@ def tidemark_copies_nbdkit(tmp):
                     f.seek(4294967280)
                     equal(f.read(32).strip(b"\0"), b"over the edge")
             else:
-                import nbd
                 h = nbd.NBD()
                 h.connect_uri(kit.uri)
                 equal(h.get_size(), os.path.getsize(target))

@@ -55,7 +55,7 @@ def no_export_name(tmp):
 
 @test
 def transmission_flags(tmp):
-    "DF with extended headers, BLOCK_STATUS_PAYLOAD with contexts as well (Transmission flags)"
+    "DF with extended headers, BLOCK_STATUS_PAYLOAD with contexts as well, and in INFO (Transmission flags)"
     with serve(tmp) as d:
         expected = HAS_FLAGS | SEND_FLUSH | SEND_FUA | SEND_TRIM | SEND_ZEROES | SEND_DF | \
             MULTI_CONN | SEND_CACHE | SEND_FAST_ZERO
@@ -69,6 +69,13 @@ def transmission_flags(tmp):
         equal(w.opt(OPT_SET_META, meta_data("disk0", "base:allocation"))[-1][0], REP_ACK)
         equal(w.opt(OPT_INFO, info_data("disk0")), w.opt(OPT_GO, info_data("disk0")),
               "the same information (NBD_OPT_INFO)")
+        for headers, flag in ((OPT_EXTENDED, STATUS_PAYLOAD), (OPT_STRUCTURED, 0)):
+            w = Wire(d.nbd_path)
+            equal(w.verdict(headers), REP_ACK)
+            shown = [struct.unpack(">HQH", next(data for kind, data in w.opt(number, info_data("disk0"))
+                                                if kind == REP_INFO and data[:2] == bytes(2)))[2]
+                     for number in (OPT_INFO, OPT_GO)]
+            equal([f & STATUS_PAYLOAD for f in shown], [flag, 0], "no contexts yet")
 
 
 @test

@@ -98,8 +98,6 @@ static int find_size(FileDisk *file, bool device_only)
         return ret;
     }
     file->device = S_ISBLK(st.st_mode);
-    file->block =
-        st.st_blksize > 0 && tm_is_pow2((uint64_t)st.st_blksize) ? (uint32_t)st.st_blksize : 0;
     if (!file->device && (device_only || !S_ISREG(st.st_mode))) {
         blk_host.error(file->node, "'%s' driver requires '%s' to be %s",
                        device_only ? "host_device" : "file", file->path,
@@ -279,7 +277,7 @@ static int file_get_info(void *handle, struct tidemark_info *info)
 
     info->size = __atomic_load_n(&file->size, __ATOMIC_RELAXED);
     info->request_alignment = file->align;
-    info->preferred_block = file->block;
+    info->preferred_block = 0;
     info->cluster_size = 0;
     info->allocated =
         file->sys->fstat(file->fd, &st) < 0 ? UINT64_MAX : (uint64_t)st.st_blocks * 512;

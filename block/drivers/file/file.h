@@ -37,7 +37,6 @@ typedef struct FileDisk {
     uint64_t size;             /* bytes */
     uint32_t align;            /* direct: of offset, length and memory; else 1 */
     uint32_t sector;           /* device: its logical block; else 1 */
-    uint32_t block;            /* a good I/O size, or 0 */
     unsigned lacks;            /* atomic */
     pthread_mutex_t sync_lock; /* guards the five below; a leaf */
     pthread_cond_t synced;     /* one sync has ended */

@@ -280,7 +280,7 @@ static int qcow2_get_info(void *handle, struct tidemark_info *info)
         info->flags |= TIDEMARK_INFO_FAST_ZERO;
     info->size = __atomic_load_n(&q->size, __ATOMIC_RELAXED);
     info->request_alignment = 1;
-    info->preferred_block = (uint32_t)q->cluster;
+    info->preferred_block = 0;
     info->allocated = child.allocated;
     info->cluster_size = (uint32_t)q->cluster;
     return 0;
