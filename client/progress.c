@@ -12,6 +12,8 @@
 #include <unistd.h>
 
 enum { BAR_MIN = 10, BAR_MAX = 40, SECOND_US = 1000000, QUIET_US = 300000 };
+/* As long as nothing may come before that is said. */
+enum { STALL_US = 5 * SECOND_US };
 
 struct TcPart {
     TcProgress *progress;
@@ -19,7 +21,7 @@ struct TcPart {
     const char *what; /* a change of it starts the rate anew */
     char *end;        /* what it says when it is over */
     uint64_t done, total;
-    gint64 rate_since;
+    gint64 rate_since, moved_at; /* when done last changed */
     uint64_t rate_from;
 };
 
@@ -127,10 +129,12 @@ void tc_part_set(TcPart *part, const char *what, uint64_t done, uint64_t total)
 {
     g_mutex_lock(&part->progress->lock);
     if (strcmp(part->what, what)) {
-        part->rate_since = g_get_monotonic_time();
+        part->rate_since = part->moved_at = g_get_monotonic_time();
         part->rate_from = done;
         part->progress->again = true;
     }
+    if (part->done != done)
+        part->moved_at = g_get_monotonic_time();
     part->what = what;
     part->done = done;
     part->total = total;
@@ -153,11 +157,30 @@ static double rate_of(const TcPart *part, gint64 now)
     return (double)(part->done - part->rate_from) * 1e6 / (double)(now - part->rate_since);
 }
 
+/* Seconds for which the part has not come further, though it could; 0: that is not long. */
+static double stalled(const TcPart *part, gint64 now)
+{
+    return !part->end && part->total && part->done < part->total && part->moved_at &&
+                   now - part->moved_at >= STALL_US
+               ? (double)(now - part->moved_at) / 1e6
+               : 0;
+}
+
+/* "copying, stalled for 0:12". Returned. */
+static char *doing(const TcPart *part, gint64 now)
+{
+    double seconds = stalled(part, now);
+    g_autofree char *clock = tc_clock(seconds);
+
+    return seconds > 0 ? g_strdup_printf("%s, stalled for %s,", part->what, clock)
+                       : g_strdup(part->what);
+}
+
 /* The part's line; @width is that of the longest name. Returned. */
 static char *line_of(const TcPart *part, int width, gint64 now, unsigned columns, bool utf8)
 {
     g_autoptr(GString) line = g_string_new(NULL);
-    g_autofree char *rest = NULL;
+    g_autofree char *rest = NULL, *what = doing(part, now);
     unsigned used = 0;
 
     if (width) {
@@ -167,7 +190,8 @@ static char *line_of(const TcPart *part, int width, gint64 now, unsigned columns
     if (part->end)
         rest = g_strdup(part->end);
     else
-        rest = tc_progress_line(part->what, part->done, part->total, rate_of(part, now),
+        rest = tc_progress_line(what, part->done, part->total,
+                                stalled(part, now) > 0 ? 0 : rate_of(part, now),
                                 columns > used + 20 ? columns - used : 20, utf8);
     g_string_append(line, rest);
     cut(line, columns);
@@ -242,13 +266,15 @@ static void report(TcProgress *p, gint64 now)
     for (unsigned i = 0; i < p->parts->len; i++) {
         TcPart *part = p->parts->pdata[i];
         json_object *event = json_object_new_object();
-        double rate = rate_of(part, now);
+        double seconds = stalled(part, now), rate = seconds > 0 ? 0 : rate_of(part, now);
 
         if (*part->name)
             tm_json_add_string(event, "disk", part->name);
         tm_json_add_string(event, "doing", part->end ? part->end : part->what);
         tm_json_add_uint(event, "done", part->done);
         tm_json_add_uint(event, "total", part->total);
+        if (seconds > 0)
+            tm_json_add_uint(event, "stalled", (uint64_t)seconds);
         if (rate > 0)
             tm_json_add_uint(event, "rate", (uint64_t)rate);
         if (rate > 0 && part->total && !part->end)

@@ -4,7 +4,8 @@
  *
  * On a terminal the lines are on standard error and rewritten in place. Elsewhere a line of text
  * goes there now and then, or, for programs, an event a line to standard output. What is over in a
- * moment shows nothing. Threads: main, but where it says otherwise. */
+ * moment shows nothing. A part that has not come further for seconds is shown as stalled.
+ * Threads: main, but where it says otherwise. */
 #pragma once
 #include <glib.h>
 #include <inttypes.h>

@@ -21,7 +21,7 @@ struct TcTarget {
     char *path;
     int fd;
     TcWriteback writeback;
-    bool created;
+    bool created, is_block;
     void *zeroes;  /* ZEROES bytes, for where fallocate can't help */
     gint no_punch; /* atomic flags: the file system can't */
     gint no_zeroing;
@@ -45,17 +45,15 @@ bool tc_target_examine(const char *path, TcTargetFacts *facts, GError **error)
     if (!found.is_block && !S_ISREG(st.st_mode))
         return tm_error_set(error, "target '%s' is %s: expected a regular file or a block device",
                             path, S_ISDIR(st.st_mode) ? "a directory" : "a special file");
-    found.size = (uint64_t)st.st_size;
-    if (found.is_block) {
-        fd = tm_sys_kernel.open(path, O_RDONLY | O_CLOEXEC, 0);
-        if (fd < 0)
-            return tm_error_set_errno(error, errno, "target '%s'", path);
-        end = lseek(fd, 0, SEEK_END);
-        close(fd);
-        if (end < 0)
-            return tm_error_set_errno(error, errno, "Could not read the size of target '%s'", path);
-        found.size = (uint64_t)end;
-    }
+    fd = tm_sys_kernel.open(path, O_RDONLY | O_CLOEXEC, 0);
+    if (fd < 0)
+        return tm_error_set_errno(error, errno, "target '%s'", path);
+    found.empty = !found.is_block && lseek(fd, 0, SEEK_DATA) < 0 && errno == ENXIO;
+    end = lseek(fd, 0, SEEK_END);
+    close(fd);
+    if (end < 0)
+        return tm_error_set_errno(error, errno, "Could not read the size of target '%s'", path);
+    found.size = (uint64_t)end;
     *facts = found;
     return true;
 }
@@ -117,8 +115,21 @@ static int sink_zero(TcSink *sink, uint64_t offset, uint64_t length, bool hole)
     return tc_target_zero((TcTarget *)sink, offset, length, hole);
 }
 
+bool tc_target_remember(TcTarget *target, const TcOrigin *origin, GError **error)
+{
+    return target->is_block ||
+           tc_origin_write(target->sys, target->fd, target->path, origin, error);
+}
+
+static bool resize(TcTarget *target, uint64_t size, GError **error)
+{
+    return !target->sys->ftruncate(target->fd, (off_t)size) ||
+           tm_error_set_errno(error, errno, "Could not resize target '%s' to %" PRIu64 " bytes",
+                              target->path, size);
+}
+
 TcTarget *tc_target_open(const TmSys *sys, const char *path, const TcTargetFacts *facts,
-                         uint64_t size, GError **error)
+                         uint64_t size, const TcOrigin *origin, GError **error)
 {
     g_autoptr(TcTarget) target = g_new0(TcTarget, 1);
     int flags = O_RDWR | O_CLOEXEC;
@@ -127,6 +138,7 @@ TcTarget *tc_target_open(const TmSys *sys, const char *path, const TcTargetFacts
     target->sys = sys;
     target->path = g_strdup(path);
     target->created = !facts->exists;
+    target->is_block = facts->is_block;
     target->zeroes = g_malloc0(ZEROES);
     if (!facts->exists)
         flags |= O_CREAT | O_EXCL;
@@ -144,9 +156,8 @@ TcTarget *tc_target_open(const TmSys *sys, const char *path, const TcTargetFacts
     target->writeback.fd = target->fd;
     if (!lock_target(target, error))
         return NULL;
-    if (!facts->is_block && facts->size != size && sys->ftruncate(target->fd, (off_t)size)) {
-        tm_error_set_errno(error, errno, "Could not resize target '%s' to %" PRIu64 " bytes", path,
-                           size);
+    if (((origin || facts->exists) && !tc_target_remember(target, origin, error)) ||
+        (!facts->is_block && facts->size != size && !resize(target, size, error))) {
         if (target->created)
             sys->unlink(path); /* nothing is in it yet */
         return NULL;

@@ -8,6 +8,7 @@
  * mounted.
  * Threads: write and zero may be called by several at once on distinct ranges. */
 #pragma once
+#include "client/copy/origin.h"
 #include "client/copy/sink.h"
 #include "util/error.h"
 #include "util/sys.h"
@@ -18,6 +19,7 @@ typedef struct TcTarget TcTarget;
 typedef struct TcTargetFacts {
     bool exists, is_block;
     uint64_t size;
+    bool empty; /* a file in which nothing was written */
 } TcTargetFacts;
 
 /* What is at @path. Fails for what is neither a regular file nor a block device nor nothing. */
@@ -29,9 +31,12 @@ bool tc_target_check(const char *path, const TcTargetFacts *facts, uint64_t size
 /* Whether all of it will read as zeroes when it has been opened, so that holes need no work. */
 bool tc_target_fresh(const TcTargetFacts *facts);
 
-/* Creates or opens it; a file gets the @size. @sys is borrowed and outlives the target. */
+/* Creates or opens it; a file gets the @size, and remembers the @origin before that, or if that is
+ * NULL, that it is no copy. @sys is borrowed and outlives the target. */
 TcTarget *tc_target_open(const TmSys *sys, const char *path, const TcTargetFacts *facts,
-                         uint64_t size, GError **error);
+                         uint64_t size, const TcOrigin *origin, GError **error);
+/* A file remembers that from now on, durably. */
+bool tc_target_remember(TcTarget *target, const TcOrigin *origin, GError **error);
 /* 0 or -errno; all of the range or an error. */
 int tc_target_write(TcTarget *target, uint64_t offset, const void *buf, size_t length);
 /* Makes the range read as zeroes; @hole: deallocated where that is possible. */

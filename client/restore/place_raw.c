@@ -40,12 +40,12 @@ static bool empty_file(TcPlace *d, GError **error)
 
 static bool raw_begin(TcPlace *d, GError **error)
 {
-    TcTargetFacts facts = { true, d->device, d->found };
+    TcTargetFacts facts = { .exists = true, .is_block = d->device, .size = d->found };
     Raw *raw = g_new0(Raw, 1);
 
     d->own = raw;
     raw->read_fd = -1;
-    raw->target = tc_target_open(&tm_sys_kernel, d->path, &facts, d->size, error);
+    raw->target = tc_target_open(&tm_sys_kernel, d->path, &facts, d->size, NULL, error);
     if (!raw->target)
         return false;
     if (d->exists && !d->device && d->found != d->size)

@@ -398,7 +398,7 @@ class Life:
             with open(path, "wb") as f:
                 f.write(target)
             for name in self.chain:
-                tidemark("copy", daemon.uri(), path, "--bitmap", name)
+                tidemark("copy", daemon.uri(), path, "--bitmap", name, "--force")
             with open(path, "rb") as f:
                 target = f.read()
         disk_now = self.content(daemon)

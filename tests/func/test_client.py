@@ -18,6 +18,7 @@ import threading
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from harness import *
+from deaf import Deaf, REQUEST
 
 MIB = 1 << 20
 
@@ -397,12 +398,24 @@ def colors(tmp):
     equal("\033[" in tidemark(*command).stdout, False)
 
 
+def done(text):
+    """The last of the events that a copy with --json prints."""
+    event = json.loads(text.splitlines()[-1])
+    equal(event["event"], "done")
+    return event
+
+
+def copied(target):
+    """Whether a copy has written something: what it remembers of its source takes a block at most."""
+    return os.path.exists(target) and os.stat(target).st_blocks * 512 >= 65536
+
+
 @test
 def copy_full(tmp):
     "a full copy is equal, sparse, and says what it read"
     d = Disk(tmp)
     target = os.path.join(tmp, "copy.img")
-    said = json.loads(tidemark("copy", d.uri, target, "--json").stdout)
+    said = done(tidemark("copy", d.uri, target, "--json").stdout)
     d.same(target)
     equal((said["size"], said["read"], said["extents"], said["bitmap"]),
           (8 * MIB, 2 * MIB, 2, None))
@@ -417,7 +430,7 @@ def copy_over(tmp):
     d = Disk(tmp)
     for size in (3 * MIB + 5, 20 * MIB):
         target = image(os.path.join(tmp, "copy%d.img" % size), size, [(0, b"\xee" * size)])
-        tidemark("copy", d.uri, target, "--connections=1", "--requests=1")
+        tidemark("copy", d.uri, target, "--connections=1", "--requests=1", "--force")
         d.same(target)
 
 
@@ -431,7 +444,7 @@ def copy_dirty(tmp):
     with open(target, "r+b") as f:  # clean in the bitmap, so it has to survive
         f.seek(5 * MIB)
         f.write(b"mark")
-    said = json.loads(tidemark("copy", d.uri, target, "--bitmap", "b0", "--json").stdout)
+    said = done(tidemark("copy", d.uri, target, "--bitmap", "b0", "--json").stdout)
     equal((said["read"], said["zeroed"], said["bitmap"]), (196608, 131072, "b0"))
     with open(target, "r+b") as f:
         f.seek(5 * MIB)
@@ -463,10 +476,154 @@ def copy_dirty_refused(tmp):
 
 
 @test
+def copy_overwrites_copies_only(tmp):
+    "a full copy overwrites an earlier copy of the disk and what is empty; anything else only with --force"
+    d = Disk(tmp)
+    d.daemon.qmp("block-export-add", type="nbd", id="e1", **{"node-name": "disk0"}, name="other")
+    target = image(os.path.join(tmp, "copy.img"), 3 * MIB, [(MIB, b"mine")])
+    refused(1, "'%s' exists, and is not known to be a copy of nbd.*/disk0.*: --force" % target, "copy", d.uri, target)
+    with open(target, "rb") as f:
+        f.seek(MIB)
+        equal(f.read(4), b"mine")
+    d.client("copy", "disk0", target, "--force")
+    d.same(target)
+    # the same disk, whatever the URI's spelling
+    tidemark("copy", "nbd+unix:///disk%%30?socket=%s" % os.path.relpath(d.daemon.nbd_path, tmp), target, cwd=tmp)
+    refused(1, "is a copy of nbd.*/disk0.*, not of nbd.*/other.*: --force", "copy", d.daemon.uri("other"), target)
+    for name, size in (("empty", 0), ("hole", 64 * MIB)):
+        tidemark("copy", d.uri, image(os.path.join(tmp, name), size))
+        d.same(os.path.join(tmp, name))
+
+
+@test
+def copy_updates_copies_only(tmp):
+    "copy --bitmap updates a complete copy of that disk; any other file is refused and not changed"
+    d = Disk(tmp, bitmaps=("b0", "b1"))
+    other = os.path.join(tmp, "other.img")
+    d.daemon.qmp("block-export-add", type="nbd", id="e1", **{"node-name": "disk0"}, name="other")
+    tidemark("copy", d.daemon.uri("other"), other)
+    stranger = image(os.path.join(tmp, "stranger.img"), 8 * MIB, [(0, b"mine")])
+    d.change()
+    for path, message in ((other, "is a copy of nbd.*/other.*, not of nbd.*/disk0.*: --force"),
+                          (stranger, "is not known to be a copy of nbd.*: --force updates it")):
+        with open(path, "rb") as f:
+            before = f.read()
+        refused(1, message, "copy", d.uri, path, "--bitmap=b0")
+        with open(path, "rb") as f:
+            equal(f.read() == before, True, "a refused copy changed its target")
+    tidemark("copy", d.uri, other, "--bitmap=b0", "--force")
+    d.same(other)
+    tidemark("copy", d.uri, other, "--bitmap=b1")
+
+
+@test
+def copy_update_interrupted(tmp):
+    "after an update that was interrupted, only the same one or a full copy goes on"
+    path = image(os.path.join(tmp, "disk.img"), 4 * MIB, [(0, content(4 * MIB))])
+    target = os.path.join(tmp, "copy.img")
+    with Daemon(tmp, *disk(tmp, "disk0", path=path)) as d:
+        for name in ("b0", "b1"):
+            d.qmp("block-dirty-bitmap-add", node="disk0", name=name)
+        d.qmp("block-export-dirty-bitmap", id="exp-disk0", bitmaps=["b0", "b1"])
+        tidemark("copy", d.uri(), target)
+        h = d.nbd()
+        h.pwrite(content(4 * MIB, 5), 0)
+        h.shutdown()
+        p = subprocess.Popen([TIDEMARK, "copy", d.uri(), target, "--bitmap=b0", "--rate=1M", "--requests=1"],
+                             stderr=subprocess.PIPE, text=True)
+        with open(target, "rb") as f:
+            wait_until(lambda: (f.seek(0), f.read(4096) == content(4 * MIB, 5)[:4096])[1], "some bytes")
+        p.send_signal(signal.SIGTERM)
+        matches(p.communicate(timeout=PATIENCE)[1], "is incomplete: .* bytes were copied")
+        refused(1, "its update with bitmap 'b0' did not come to its end", "copy", d.uri(), target, "--bitmap=b1")
+        matches(tidemark("copy", d.uri(), target, "--bitmap=b0").stderr, "the copy begins again")
+        tidemark("copy", d.uri(), target, "--bitmap=b1")
+        run("cmp", path, target)
+        p = subprocess.Popen([TIDEMARK, "copy", d.uri(), target + "2", "--rate=1M", "--requests=1"],
+                             stderr=subprocess.PIPE, text=True)
+        wait_until(lambda: copied(target + "2"), "some bytes")
+        p.kill()
+        p.communicate()
+        refused(1, "its full copy did not come to its end: copy without --bitmap first", "copy", d.uri(),
+                target + "2", "--bitmap=b0")
+
+
+@test
+def copy_to_standard_output(tmp):
+    "copy to '-' writes the whole disk to standard output, in order"
+    d = Disk(tmp)
+    p = tidemark("copy", d.uri, "-", text=False)
+    with open(d.path, "rb") as f:
+        equal(p.stdout == f.read(), True, "what was written differs from the disk")
+    matches(p.stderr.decode(), "Copied the disk to '-'")
+    with open(d.path, "rb") as f:
+        equal(tidemark("copy", d.uri, "-", "--requests=1", text=False).stdout == f.read(), True)
+    refused(2, "--json and standard output", "copy", d.uri, "-", "--json")
+    refused(2, "--bitmap needs a file or device", "copy", d.uri, "-", "--bitmap=b0")
+    with open("/dev/full", "wb") as full:
+        p = subprocess.run([TIDEMARK, "copy", d.uri, "-"], stdout=full, stderr=subprocess.PIPE, text=True)
+    equal(p.returncode, 1)
+    matches(p.stderr, "standard output: No space left on device: standard output got 0 of 8388608 bytes")
+
+
+@test
+def copy_back(tmp):
+    "copy from a file to an NBD URI or an export restores a disk; what is on another is not overwritten by mistake"
+    d = Disk(tmp)
+    backup, plain = os.path.join(tmp, "backup.img"), image(os.path.join(tmp, "plain.img"), 2 * MIB + 512,
+                                                           [(MIB, content(MIB // 2, 9))])
+    tidemark("copy", d.uri, backup)
+    d.change()
+    matches(d.client("copy", backup, "disk0").stdout, "Copied '%s' to the disk 'disk0'" % backup)
+    d.same(backup)
+    refused(1, "target nbd.*/disk0.* is not empty, and '%s' is not known to be a copy of it: --force" % plain,
+            "copy", plain, d.uri)
+    d.same(backup)
+    event = done(tidemark("copy", plain, d.uri, "--force", "--json").stdout)
+    equal((event["size"], event["read"], event["source"], event["target"]), (2 * MIB + 512, MIB // 2, plain, d.uri))
+    with open(d.path, "rb") as a, open(plain, "rb") as b:
+        equal(a.read(2 * MIB + 512) == b.read(), True)
+    d.daemon.qmp("blockdev-add", driver="file", filename=image(os.path.join(tmp, "new.img"), 8 * MIB),
+                 **{"node-name": "new"})
+    d.daemon.qmp("block-export-add", type="nbd", id="new", **{"node-name": "new"}, writable=True)
+    d.client("copy", backup, "new")
+    run("cmp", backup, os.path.join(tmp, "new.img"))
+    refused(1, "'%s' is in use by another program" % os.path.join(tmp, "new.img"), "copy",
+            os.path.join(tmp, "new.img"), d.uri, "--force")
+    large = image(os.path.join(tmp, "large.img"), 9 * MIB)
+    refused(1, "has 8388608 bytes, and the disk 9437184", "copy", large, d.uri, "--force")
+    q = os.path.join(tmp, "q.qcow2")
+    tidemark("image", "create", "-f", "qcow2", q, "1M")
+    refused(1, "is a qcow2 image", "copy", q, d.uri, "--force")
+    refused(1, "'%s' is taken as an export" % os.path.join(tmp, "x"), "copy", plain, os.path.join(tmp, "x"),
+            env=d.socket)
+    refused(1, "'%s' is a file, .*: 'cp' copies files to files" % backup, "copy", plain, backup, env=d.socket)
+    refused(2, "not a file, and only files are copied to an NBD URI", "copy", d.uri, d.uri)
+
+
+@test
+def copy_stalls(tmp):
+    "progress says when nothing arrives any more"
+    path = image(os.path.join(tmp, "disk0.img"), 4 * MIB, [(0, content(4 * MIB))])
+    with Daemon(tmp, *disk(tmp, "disk0", path=path)) as d:
+        deaf = Deaf(os.path.join(tmp, "deaf"), d.nbd_path, REQUEST + b"\0")
+        p = subprocess.Popen([TIDEMARK, "copy", deaf.uri(), os.path.join(tmp, "c"), "--json", "--connections=1"],
+                             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        for line in p.stdout:
+            event = json.loads(line)
+            equal(event["event"], "progress")
+            if "stalled" in event:
+                break
+        equal((event["doing"], event["done"], event["total"], event["stalled"] >= 5), ("copying", 0, 4 * MIB, True))
+        p.kill()
+        p.communicate()
+
+
+@test
 def copy_target_in_use(tmp):
     "a target that a daemon has open is refused: also the disk itself"
     d = Disk(tmp)
-    refused(1, "in use by another program", "copy", d.uri, d.path)
+    refused(1, "in use by another program", "copy", d.uri, d.path, "--force")
     tidemark("copy", d.uri, os.path.join(tmp, "copy.img"))
     d.same(os.path.join(tmp, "copy.img"))
 
@@ -482,11 +639,11 @@ def copy_target_read(tmp):
             Daemon(tmp, "--blockdev", "driver=file,node-name=disk0,filename=" + path, name="e") as d:
         d.qmp("block-export-add", **export)
         for uri in (d.uri(), source.uri("small")):
-            refused(1, "in use by another program", "copy", uri, path)
+            refused(1, "in use by another program", "copy", uri, path, "--force")
         with open(path, "rb") as f:
             equal(f.read() == data, True, "a refused copy changed its target")
         d.qmp("block-export-del", id="e", mode="hard")
-        tidemark("copy", source.uri("small"), path)
+        tidemark("copy", source.uri("small"), path, "--force")
         raises(QMPError, d.qmp, "block-export-add", **export, match="has changed since it was opened")
 
 
@@ -496,7 +653,7 @@ def copy_few_connections(tmp):
     path = image(os.path.join(tmp, "disk0.img"), 4 * MIB, [(0, content(4 * MIB))])
     d = Daemon(tmp, *disk(tmp, "disk0", path=path), max_connections=2)
     target = os.path.join(tmp, "copy.img")
-    said = json.loads(tidemark("copy", d.uri(), target, "--connections=4", "--json").stdout)
+    said = done(tidemark("copy", d.uri(), target, "--connections=4", "--json").stdout)
     equal(1 <= said["connections"] <= 2, True, said)
     run("cmp", path, target)
 
@@ -555,16 +712,18 @@ def copy_interrupted(tmp):
         with Nbdkit(tmp, "--filter=rate", "file", path, "rate=8M") as kit:
             p = subprocess.Popen([TIDEMARK, "copy", kit.uri, target, "--requests=1"],
                                  stderr=subprocess.PIPE, text=True)
-            wait_until(lambda: os.path.exists(target) and os.stat(target).st_blocks, "some bytes")
+            wait_until(lambda: copied(target), "some bytes")
             p.send_signal(signum)
             said = p.communicate(timeout=PATIENCE)[1]
         equal(p.returncode, status, said)
         m = re.search(r"^tidemark: interrupted: target '%s' is incomplete: (\d+) of 4194304 bytes "
-                      r"were copied; run the same command again to complete it\n$" % target, said)
+                      r"were copied; run the same command again: it begins from the start\n$" % target, said)
         equal(bool(m), True, said)
         equal(0 < int(m.group(1)) < 4 * MIB, True, said)
         with Nbdkit(tmp, "file", path) as kit:
-            tidemark("copy", kit.uri, target)
+            matches(tidemark("copy", kit.uri, target).stderr,
+                    "target '%s' is incomplete: the copy begins again\n" % target)
+            equal(tidemark("copy", kit.uri, target).stderr, "")
         run("cmp", path, target)
 
 
@@ -576,7 +735,7 @@ def copy_server_dies(tmp):
     with Nbdkit(tmp, "--filter=rate", "file", path, "rate=8M") as kit:
         p = subprocess.Popen([TIDEMARK, "copy", kit.uri, target, "--requests=1"],
                              stderr=subprocess.PIPE, text=True)
-        wait_until(lambda: os.path.exists(target) and os.stat(target).st_blocks, "some bytes")
+        wait_until(lambda: copied(target), "some bytes")
         kit.process.kill()
         said = p.communicate(timeout=PATIENCE)[1]
     equal(p.returncode, 1, said)

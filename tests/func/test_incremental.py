@@ -114,7 +114,7 @@ def increment(source, name, target):
     """The client's; what it says of it."""
     source.offer(name)
     return json.loads(tidemark("copy", source.daemon.uri(), target, "--bitmap", name,
-                               "--json").stdout)
+                               "--json").stdout.splitlines()[-1])
 
 
 @test

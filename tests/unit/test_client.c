@@ -493,7 +493,7 @@ static TcTarget *open_target(const TmSys *sys, const char *path, uint64_t size)
     TcTarget *target;
 
     ck_assert(tc_target_examine(path, &facts, NULL));
-    target = tc_target_open(sys, path, &facts, size, &error);
+    target = tc_target_open(sys, path, &facts, size, NULL, &error);
     ck_assert_msg(target != NULL, "%s", error ? error->message : "");
     return target;
 }
@@ -547,7 +547,7 @@ START_TEST(target_errors_reach_the_caller)
     ck_assert_int_eq(tc_target_zero(first, 0, 512, true), -ENOSPC);
     /* the second to open it gets an error about the first */
     ck_assert(tc_target_examine(path, &facts, NULL));
-    ck_assert_ptr_null(tc_target_open(&sys, path, &facts, 4096, &error));
+    ck_assert_ptr_null(tc_target_open(&sys, path, &facts, 4096, NULL, &error));
     ck_assert_ptr_nonnull(strstr(error->message, "in use by another program"));
     tc_target_free(first);
     tc_target_free(open_target(&sys, path, 4096));
@@ -585,6 +585,93 @@ START_TEST(target_is_not_done_until_file_and_name_are_synced)
 }
 END_TEST
 
+static ssize_t no_attributes(int fd, const char *name, void *value, size_t size)
+{
+    errno = ENOTSUP;
+    return -1;
+}
+
+static int no_attribute_set(int fd, const char *name, const void *value, size_t size)
+{
+    errno = ENOTSUP;
+    return -1;
+}
+
+static int no_attribute_removed(int fd, const char *name)
+{
+    errno = ENOTSUP;
+    return -1;
+}
+
+static void expect_origin(const TmSys *sys, const char *path, TcOriginState state,
+                          const char *source)
+{
+    g_auto(TcOrigin) origin = { 0 };
+
+    ck_assert(tc_origin_read(sys, path, &origin, NULL));
+    ck_assert_int_eq(origin.state, state);
+    ck_assert_int_eq(g_strcmp0(origin.source, source), 0);
+}
+
+/* In an attribute, where there is such a thing, or in a file beside it, which means that file. */
+START_TEST(a_file_remembers_what_it_is_a_copy_of)
+{
+    char source[] = "nbd://host:10809/disk \"0\"";
+    TcOrigin origin = { TC_ORIGIN_COMPLETE, source, NULL };
+    TmSys without = tm_sys_kernel;
+
+    without.fgetxattr = no_attributes;
+    without.fsetxattr = no_attribute_set;
+    without.fremovexattr = no_attribute_removed;
+    for (int i = 0; i < 2; i++) {
+        const TmSys *sys = i ? &without : &tm_sys_kernel;
+        g_autofree char *path = g_strdup("/tmp/tm-origin-XXXXXX"), *beside = NULL, *new = NULL;
+        int fd = g_mkstemp(path);
+
+        beside = g_strconcat(path, ".tidemark-copy", NULL);
+        new = g_strconcat(path, ".new", NULL);
+        expect_origin(sys, path, TC_ORIGIN_NONE, NULL);
+        ck_assert(tc_origin_write(sys, fd, path, &origin, NULL));
+        expect_origin(sys, path, TC_ORIGIN_COMPLETE, source);
+        ck_assert(!i || g_file_test(beside, G_FILE_TEST_EXISTS));
+        /* another file that has its path is no copy */
+        close(fd);
+        fd = open(new, O_RDWR | O_CREAT | O_EXCL, 0600);
+        ck_assert_int_ge(fd, 0);
+        ck_assert_int_eq(rename(new, path), 0);
+        expect_origin(sys, path, TC_ORIGIN_NONE, NULL);
+        /* nor is one that something else was put into */
+        ck_assert(tc_origin_write(sys, fd, path, &origin, NULL));
+        close(fd);
+        tc_target_free(open_target(sys, path, 4096));
+        expect_origin(sys, path, TC_ORIGIN_NONE, NULL);
+        ck_assert(!g_file_test(beside, G_FILE_TEST_EXISTS));
+        unlink(path);
+    }
+}
+END_TEST
+
+START_TEST(a_disk_has_one_name_however_its_uri_is_spelt)
+{
+    static const char *const pairs[][2] = {
+        { "nbd://h/d", "nbds://h:10809/d?tls-certificates=dir" },
+        { "nbd://[::1]:1/%64", "nbd://[::1]:1/d" },
+        { "nbd+unix:///d?socket=/a/b", "nbds+unix:///%64?tls-psk-file=k&socket=/a/./b" },
+    };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(pairs); i++) {
+        g_autofree char *a = tc_origin_source(pairs[i][0]), *b = tc_origin_source(pairs[i][1]);
+
+        ck_assert_str_eq(a, b);
+        for (unsigned j = 0; j < i; j++) {
+            g_autofree char *other = tc_origin_source(pairs[j][0]);
+
+            ck_assert_str_ne(a, other);
+        }
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("client");
@@ -592,6 +679,8 @@ int main(void)
     SRunner *runner;
     int failed;
 
+    tcase_add_test(tcase, a_file_remembers_what_it_is_a_copy_of);
+    tcase_add_test(tcase, a_disk_has_one_name_however_its_uri_is_spelt);
     tcase_add_test(tcase, sizes_are_shown_in_binary_units);
     tcase_add_test(tcase, lines_wrap_at_words);
     tcase_add_test(tcase, sizes_with_suffixes_are_parsed);
