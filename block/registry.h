@@ -112,12 +112,11 @@ extern const struct tidemark_host blk_host;
 void *blk_host_handle(struct tidemark_node *node, const struct tidemark_driver *driver);
 /* The TmSys of a node, for built-in drivers. Borrowed. block/io/host.c. */
 const TmSys *blk_host_sys(struct tidemark_node *node);
-/* Opens, for the child "backing", the file that an image names: where its path may be followed, and
- * as
- * @format says (raw or qcow2). @which: "directory", names in the image's own directory; "any".
- * Within open(); 0 or -errno, and then the host has the reason. block/backing.c. */
-int blk_host_open_backing(struct tidemark_node *node, const char *name, const char *format,
-                          const char *which);
+/* Opens, for the child of that index (the backing or what holds the data), the file that an image
+ * names. @format: of a backing file, as the image records it. @which: one of blk_names_choices
+ * (block/named.h). Within open(); 0 or -errno, and then the host has the reason. block/named.c. */
+int blk_host_open_named(struct tidemark_node *node, unsigned child, const char *name,
+                        const char *format, const char *which);
 /* Within close(): what was written and not flushed could not be put on the medium, @error. The log
  * reports, and blk_graph_free(). block/io/host.c. */
 void blk_host_unfinished(struct tidemark_node *node, int error);

@@ -8,9 +8,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/openat2.h>
 #include <poll.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
+
+#define TRIES_MAX 100 /* of a path whose directories are being renamed */
 
 #define PATIENCE (2 * G_USEC_PER_SEC) /* with a pipe */
 
@@ -88,6 +92,24 @@ bool tm_file_read(const char *path, size_t max, char **text, size_t *length, GEr
     if (length)
         *length = (size_t)n;
     return true;
+}
+
+int tm_file_find_beneath(const char *directory, const char *name)
+{
+    struct open_how how = { .flags = O_PATH | O_CLOEXEC,
+                            .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS };
+    int dir = open(directory, O_PATH | O_DIRECTORY | O_CLOEXEC), fd = -1, err = errno;
+
+    for (int i = 0; dir >= 0 && i < TRIES_MAX; i++) {
+        fd = (int)syscall(SYS_openat2, dir, name, &how, sizeof(how));
+        err = errno;
+        if (fd >= 0 || err != EAGAIN)
+            break;
+    }
+    if (dir >= 0)
+        close(dir);
+    errno = err;
+    return fd;
 }
 
 int tm_file_sync_name(const TmSys *sys, const char *path)

@@ -1,7 +1,7 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* util/file.h: reading small files that a user names, without ever waiting for good; and making
- * names durable.
+/* util/file.h: reading small files that a user names, without ever waiting for good; finding files
+ * without leaving a directory; and making names durable.
  *
  * A path may lead to anything: opening a FIFO waits for who opens its other end, and a terminal or
  * a pipe may say nothing for ever.
@@ -25,6 +25,9 @@ ssize_t tm_file_fill(int fd, const char *path, void *buf, size_t size, GError **
 /* A whole regular file. *text (g_free) ends in a NUL after *length bytes; @length may be NULL.
  * Errors: larger than @max. */
 bool tm_file_read(const char *path, size_t max, char **text, size_t *length, GError **error);
+/* An O_PATH descriptor of what @name leads to in @directory or below it: neither a link nor ".."
+ * leads out of it. -1 and errno; EXDEV: it leads out of it. */
+int tm_file_find_beneath(const char *directory, const char *name);
 
 /* Makes durable that @path was made, renamed or removed, as far as that can be asked for: a
  * directory that can't be read, or whose file system syncs none, is passed over. 0 or -errno. */

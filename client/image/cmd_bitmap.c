@@ -22,7 +22,7 @@ static const TcOption options[] = {
     { "source-file", "FILE2", "with --merge: SOURCE is in that image", 'b' },
     { "source-format", "FMT", "the format of FILE2", 'F' },
     TC_FORMAT_OPTION,
-    TC_CHAIN_OPTION,
+    TC_NAMES_OPTION,
     { 0 },
 };
 
@@ -109,12 +109,12 @@ static bool change(Actions *a, GError **error)
 
 /* ---- the command */
 
-static bool open_source(Actions *a, GError **error)
+static bool open_source(Actions *a, const TcImageOptions *image, GError **error)
 {
     const char *file = tc_option(a->inv, "source-file");
     TcImageOptions o = { .format = tc_option(a->inv, "source-format"),
                          .bitmaps = true,
-                         .chain = tc_flag(a->inv, "backing-chain") };
+                         .names = image->names };
 
     a->source = file && !tc_image_same(file, tc_arg(a->inv, 0))
                     ? tc_image_add(&a->image, file, &o, error)
@@ -161,7 +161,7 @@ static int run(const TcInvocation *inv)
     if (!tc_image_open(tc_arg(inv, 0), &o, &a.image, &error))
         return tc_fail(g_steal_pointer(&error));
     a.changes = blk_bitmap_changes_new();
-    ok = open_source(&a, &error) && change(&a, &error);
+    ok = open_source(&a, &o, &error) && change(&a, &error);
     blk_bitmap_changes_free(a.changes);
     ok = tc_image_finish(&a.image, ok ? &error : NULL) && ok;
     return ok ? TC_EXIT_OK : tc_fail(g_steal_pointer(&error));

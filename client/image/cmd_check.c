@@ -184,7 +184,7 @@ static int run(const TcInvocation *inv)
 
     if (!parse(&c, &error))
         return tc_fail_usage(inv, g_steal_pointer(&error));
-    layers = tc_image_layers(tc_arg(inv, 0), c.image.format, false, &error);
+    layers = tc_image_layers(tc_arg(inv, 0), c.image.format, NULL, &error);
     if (!layers)
         return tc_fail(g_steal_pointer(&error));
     c.layer = layers->pdata[0];

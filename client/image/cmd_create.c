@@ -246,7 +246,7 @@ static const char *text_of(const Create *c, const char *member)
 static bool check_backing(Create *c, GError **error)
 {
     const char *backing = text_of(c, "backing-file"), *format = text_of(c, "backing-fmt");
-    TcImageOptions o = { .format = format };
+    TcImageOptions o = { .format = format, .names = "any" };
     g_auto(TcImage) image = { 0 };
     g_autofree char *path = NULL;
 
@@ -258,7 +258,7 @@ static bool check_backing(Create *c, GError **error)
         return tm_error_set(error, "use --backing-format to set the format of '%s'", backing);
     if (tc_flag(c->inv, "unsafe"))
         return true;
-    path = tc_image_path(c->path, backing, error);
+    path = tc_image_path(c->path, backing, "any", error);
     if (!path || !tc_image_open(path, &o, &image, error)) {
         if (error && *error)
             g_prefix_error(error, "the backing file can't be used: ");

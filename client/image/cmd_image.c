@@ -3,6 +3,8 @@
 /* client/image/cmd_image.c: "tidemark image": image files without a daemon; a file for each
  * subcommand. */
 #include "client/image/cmd_image.h"
+
+#include "block/named.h"
 #include "client/text.h"
 #include <string.h>
 
@@ -28,15 +30,24 @@ static bool check_format(const char *format, GError **error)
     return tm_error_set(error, "unknown format '%s': raw and qcow2 are known", format);
 }
 
+static bool check_names(const char *names, GError **error)
+{
+    return g_strv_contains(blk_names_choices, names) ||
+           tm_error_set(error, "option --backing-names: '%s' is none of directory, none, any",
+                        names);
+}
+
 bool tc_image_options(const TcInvocation *inv, TcImageOptions *options, GError **error)
 {
     if (has_option(inv, "format"))
         options->format = tc_option(inv, "format");
     if (has_option(inv, "force-share"))
         options->force_share = tc_flag(inv, "force-share");
-    if (has_option(inv, "backing-chain"))
-        options->chain = tc_flag(inv, "backing-chain");
-    return check_format(options->format, error);
+    if (has_option(inv, "backing-names"))
+        options->names = tc_option(inv, "backing-names");
+    if (!options->names)
+        options->names = BLK_NAMES_DEFAULT;
+    return check_format(options->format, error) && check_names(options->names, error);
 }
 
 bool tc_image_output(const TcInvocation *inv, bool *json, GError **error)

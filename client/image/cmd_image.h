@@ -20,9 +20,10 @@ extern const TcCommand tc_command_image_resize;
     {                                                                                              \
         "force-share", NULL, "open FILE even if another program writes to it", 'U'                 \
     }
-#define TC_CHAIN_OPTION                                                                            \
+#define TC_NAMES_OPTION                                                                            \
     {                                                                                              \
-        "backing-chain", NULL, "open the other files that the image names"                         \
+        "backing-names", "directory|none|any",                                                     \
+            "which files that images name are opened (default: those beside the image or below)"   \
     }
 #define TC_OUTPUT_OPTION                                                                           \
     {                                                                                              \
@@ -33,7 +34,7 @@ extern const TcCommand tc_command_image_resize;
         "quiet", NULL, "print only errors", 'q'                                                    \
     }
 
-/* --format, --force-share and --backing-chain, those of them that the command has. false:
+/* --format, --force-share and --backing-names, those of them that the command has. false:
  * misuse. */
 bool tc_image_options(const TcInvocation *inv, TcImageOptions *options, GError **error);
 /* --json or --output. false: misuse. */

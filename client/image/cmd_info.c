@@ -14,7 +14,13 @@
 enum { LABEL = 12 }; /* columns */
 
 static const TcOption options[] = {
-    TC_FORMAT_OPTION, TC_CHAIN_OPTION, TC_SHARE_OPTION, TC_JSON_OPTION, TC_OUTPUT_OPTION, { 0 },
+    TC_FORMAT_OPTION,
+    { "backing-chain", NULL, "show the images below it, too" },
+    TC_NAMES_OPTION,
+    TC_SHARE_OPTION,
+    TC_JSON_OPTION,
+    TC_OUTPUT_OPTION,
+    { 0 },
 };
 
 /* ---- in words */
@@ -234,7 +240,6 @@ static json_object *describe(TcImage *image, const TcLayer *layer, const TcImage
     if (!tc_image_check_written(layer, how, error))
         return NULL;
     o.format = "raw";
-    o.chain = false;
     file = tc_image_add(image, layer->path, &o, error);
     info = file ? blk_image_info(file, layer->format, error) : NULL;
     if (info)
@@ -274,18 +279,19 @@ static int run(const TcInvocation *inv)
     g_autoptr(GPtrArray) layers = NULL;
     g_autoptr(json_object) list = NULL;
     g_autoptr(GError) error = NULL;
-    bool json;
+    bool json, chain;
 
     if (!tc_image_options(inv, &o, &error) || !tc_image_output(inv, &json, &error))
         return tc_fail_usage(inv, g_steal_pointer(&error));
-    layers = tc_image_layers(tc_arg(inv, 0), o.format, o.chain, &error);
+    chain = tc_flag(inv, "backing-chain");
+    layers = tc_image_layers(tc_arg(inv, 0), o.format, chain ? o.names : NULL, &error);
     list = layers ? describe_all(layers, &o, &error) : NULL;
     if (!list)
         return tc_fail(g_steal_pointer(&error));
     if (json)
-        tc_json_print(o.chain ? list : json_object_array_get_idx(list, 0), stdout);
+        tc_json_print(chain ? list : json_object_array_get_idx(list, 0), stdout);
     else
-        print_all(list, o.chain);
+        print_all(list, chain);
     return TC_EXIT_OK;
 }
 

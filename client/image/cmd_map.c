@@ -17,7 +17,7 @@ enum { OTHER_ROWS = 8, ROWS_MAX = 24 };
 
 static const TcOption options[] = {
     TC_FORMAT_OPTION,
-    TC_CHAIN_OPTION,
+    TC_NAMES_OPTION,
     TC_SHARE_OPTION,
     { "start-offset", "N", "begin at this offset", 's' },
     { "max-length", "N", "end after this many bytes", 'l' },
@@ -206,8 +206,7 @@ static void print_backing(const Map *map)
     if (!map->open_end)
         return;
     name = tc_printable(layer->names.backing);
-    fprintf(map->json ? stderr : stdout,
-            "%sThe backing file '%s' was not read: use --backing-chain.\n",
+    fprintf(map->json ? stderr : stdout, "%sThe backing file '%s' was not read.\n",
             map->json ? "tidemark: " : "\n", name);
 }
 
@@ -261,7 +260,7 @@ static bool show(Map *map, const TcImageOptions *o, GError **error)
     map->image = &image;
     map->progress = progress;
     map->end = tm_min(map->end, blk_node_size(image.node));
-    map->open_end = !o->chain && tc_image_layer(&image)->names.backing;
+    map->open_end = image.layers->len == 1 && tc_image_layer(&image)->names.backing;
     map->width = MAX(snprintf(NULL, 0, "%" PRIu64, blk_node_size(image.node)), 6);
     if (tc_flag(map->inv, "picture") && !start_picture(map, error))
         return false;
@@ -275,7 +274,7 @@ static bool show(Map *map, const TcImageOptions *o, GError **error)
 static int run(const TcInvocation *inv)
 {
     Map map = { .inv = inv };
-    TcImageOptions o = { 0 };
+    TcImageOptions o = { .chain = true };
     g_autoptr(GError) error = NULL;
 
     if (!check(&map, &o, &error))
@@ -290,7 +289,7 @@ const TcCommand tc_command_image_map = {
     .details =
         "Lists the ranges of the disk. For each it shows whether it is data, zero or a hole, the\n"
         "layer that decides this (0 is FILE, 1 its backing file, and so on), and the file and the\n"
-        "offset of the data. Other files that FILE names are read only with --backing-chain.\n",
+        "offset of the data.\n",
     .min_args = 1,
     .max_args = 1,
     .options = options,

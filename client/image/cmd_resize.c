@@ -14,7 +14,7 @@
 
 static const TcOption options[] = {
     TC_FORMAT_OPTION,
-    TC_CHAIN_OPTION,
+    TC_NAMES_OPTION,
     { "shrink", NULL, "allow a smaller disk: data beyond the new end is lost" },
     { "preallocation", "MODE", "for the added part: off (default), metadata, falloc or full" },
     TC_QUIET_OPTION,
@@ -39,16 +39,16 @@ static bool parse_size(Resize *r, const char *text, GError **error)
 }
 
 /* What is beyond the old end of the disk, a longer backing file would show. */
-static bool check_backing(const Resize *r, const TcImage *image, bool followed, GError **error)
+static bool check_backing(const Resize *r, const TcImage *image, GError **error)
 {
     const TcLayer *layer = tc_image_layer(image);
 
-    if (r->after <= r->before || followed || !layer->names.backing)
+    if (r->after <= r->before || image->layers->len > 1 || !layer->names.backing)
         return true;
     return tm_error_set(
         error,
         "the backing file '%s' may be longer and must be opened, so that the added part "
-        "reads as zeroes: use --backing-chain",
+        "reads as zeroes: --backing-names does not allow that",
         layer->names.backing);
 }
 
@@ -117,7 +117,7 @@ static bool resize(Resize *r, const TcImageOptions *o, GError **error)
     if (!strcmp(r->preallocation, "metadata") && !strcmp(tc_image_layer(&image)->format, "raw"))
         return tm_error_set(error, "raw images have no metadata to preallocate");
     r->before = blk_node_size(image.node);
-    if (!new_size(r, error) || !check_backing(r, &image, o->chain, error) ||
+    if (!new_size(r, error) || !check_backing(r, &image, error) ||
         (r->after != r->before && !blk_graph_resize(image.graph, image.node, r->after, error)) ||
         !preallocate(r, &image, error))
         return false;
@@ -153,7 +153,7 @@ static void report(const Resize *r)
 static int run(const TcInvocation *inv)
 {
     Resize r = { .inv = inv };
-    TcImageOptions o = { .writable = true, .bitmaps = true };
+    TcImageOptions o = { .writable = true, .bitmaps = true, .chain = true };
     g_autoptr(GError) error = NULL;
 
     if (!check(&r, &o, &error))

@@ -50,19 +50,19 @@ static json_object *file_options(const char *path, const TcImageOptions *options
     return file;
 }
 
-/* Where the data of @layer is, if not in itself. true: and *path NULL if it is. */
-static bool data_file(const TcLayer *layer, const TcImageOptions *options, char **path,
-                      GError **error)
+/* That the file which has the data of @layer, if not itself, may be opened. */
+static bool check_data_file(const TcLayer *layer, const TcImageOptions *options, GError **error)
 {
-    *path = NULL;
+    g_autofree char *path = NULL;
+
     if (!layer->names.data_file)
         return true;
-    if (!options->chain)
+    if (!options->names || !strcmp(options->names, "none"))
         return tm_error_set(error,
-                            "the data of '%s' is in '%s': use --backing-chain to open that file",
+                            "the data of '%s' is in '%s', which --backing-names does not allow",
                             layer->path, layer->names.data_file);
-    *path = tc_image_path(layer->path, layer->names.data_file, error);
-    return *path != NULL;
+    path = tc_image_path(layer->path, layer->names.data_file, options->names, error);
+    return path != NULL;
 }
 
 /* A raw image's bitmaps are those of the node that the store beside it is of. */
@@ -91,21 +91,14 @@ static json_object *raw_options(const TcLayer *layer, const TcImageOptions *opti
     return raw;
 }
 
-/* A new reference. */
-static json_object *layer_options(const TcLayer *layer, json_object *below,
-                                  const TcImageOptions *options, GError **error)
+/* The topmost image. The driver opens what it names, as it does in the daemon. A new reference. */
+static json_object *top_options(GPtrArray *layers, const TcImageOptions *options)
 {
-    g_autofree char *data = NULL;
+    const TcLayer *layer = layers->pdata[0];
     json_object *image;
 
-    if (!strcmp(layer->format, "raw")) {
-        json_object_put(below);
+    if (!strcmp(layer->format, "raw"))
         return raw_options(layer, options);
-    }
-    if (!data_file(layer, options, &data, error)) {
-        json_object_put(below);
-        return NULL;
-    }
     image = json_object_new_object();
     tm_json_add_string(image, "driver", layer->format);
     tm_json_add_bool(image, "read-only", !options->writable);
@@ -113,30 +106,24 @@ static json_object *layer_options(const TcLayer *layer, json_object *below,
     if (options->writable)
         tm_json_add_string(image, "discard", "unmap");
     json_object_object_add(image, "file", file_options(layer->path, options));
-    json_object_object_add(image, "backing", below); /* or null */
-    if (data)
-        json_object_object_add(image, "data-file", file_options(data, options));
+    tm_json_add_string(image, "backing-names", options->names ? options->names : "none");
+    if (layers->len == 1)
+        json_object_object_add(image, "backing", NULL);
     return image;
 }
 
 /* Only the topmost is written. */
 static json_object *chain_options(GPtrArray *layers, const TcImageOptions *options, GError **error)
 {
-    json_object *object = NULL;
-
     for (guint i = layers->len; i-- > 0;) {
         TcImageOptions o = *options;
 
         o.writable = options->writable && i == 0;
-        if (!tc_image_check_written(layers->pdata[i], &o, error)) {
-            json_object_put(object);
-            return NULL;
-        }
-        object = layer_options(layers->pdata[i], object, &o, error);
-        if (!object)
+        if (!tc_image_check_written(layers->pdata[i], &o, error) ||
+            !check_data_file(layers->pdata[i], &o, error))
             return NULL;
     }
-    return object;
+    return top_options(layers, options);
 }
 
 /* ---- opening and closing */

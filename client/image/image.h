@@ -3,8 +3,8 @@
 /* client/image/image.h: image files without a daemon: opened in this process, through the block
  * layer and with its locks.
  *
- * An image may name others: a backing file, a file for its data. Such a name is followed only if
- * the caller says so (chain), relative to the image that has it, with the format that is recorded
+ * An image may name others: a backing file, a file for its data. Such a name is followed as far as
+ * the caller allows it (names), relative to the image that has it, with the format that is recorded
  * beside it; nothing is probed for, and what is not a plain file name is not opened.
  *
  * Threads: main. */
@@ -29,8 +29,9 @@ bool tc_image_names(const char *path, const char *format, TcImageNames *names, G
 bool tc_image_names_of(int fd, const char *path, TcImageNames *names, GError **error);
 void tc_image_names_clear(TcImageNames *names);
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(TcImageNames, tc_image_names_clear)
-/* The path that @name is, as the image at @path means it. Returned; NULL: it is no file name. */
-char *tc_image_path(const char *path, const char *name, GError **error);
+/* The path that @name is, as the image at @path means it, where @names allow it ("directory" or
+ * "any", block/named.h). Returned; NULL: it is no file name, or elsewhere. */
+char *tc_image_path(const char *path, const char *name, const char *names, GError **error);
 
 /* One image of a chain. */
 typedef struct TcLayer {
@@ -39,14 +40,15 @@ typedef struct TcLayer {
 } TcLayer;
 
 /* The images from @path down, the topmost first: TcLayer, returned (g_ptr_array_unref). @format
- * NULL: probed. @chain false: only the first one. */
-GPtrArray *tc_image_layers(const char *path, const char *format, bool chain, GError **error);
+ * NULL: probed. @names as tc_image_path(); "none" or NULL: only the first one. */
+GPtrArray *tc_image_layers(const char *path, const char *format, const char *names, GError **error);
 
 typedef struct TcImageOptions {
     const char *format; /* NULL: probed */
     bool writable;
     bool force_share;   /* put up with writers */
-    bool chain;         /* follow names */
+    bool chain;         /* open the backing files, too */
+    const char *names;  /* which names in images are followed (block/named.h); NULL: none */
     bool bitmaps;       /* and the bitmaps that are stored for it */
     GPtrArray *reports; /* borrowed; what is wrong with these goes there (char *), not to the log */
 } TcImageOptions;

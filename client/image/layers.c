@@ -10,7 +10,7 @@
 const char *tc_image_probe(const char *path, GError **error)
 {
     TcImageOptions options = { .format = "raw", .force_share = true };
-    g_autoptr(GPtrArray) layers = tc_image_layers(path, options.format, false, error);
+    g_autoptr(GPtrArray) layers = tc_image_layers(path, options.format, NULL, error);
     g_auto(TcImage) image = { 0 };
     const char *format = NULL;
     BlkNode *file;
@@ -53,9 +53,9 @@ static TcLayer *add_layer(GPtrArray *layers, char *path, const char *format, GEr
 }
 
 /* The path of the layer below @layer. Returned. */
-static char *next_path(GPtrArray *layers, const TcLayer *layer, GError **error)
+static char *next_path(GPtrArray *layers, const TcLayer *layer, const char *names, GError **error)
 {
-    g_autofree char *path = tc_image_path(layer->path, layer->names.backing, error);
+    g_autofree char *path = tc_image_path(layer->path, layer->names.backing, names, error);
 
     if (!path)
         return NULL;
@@ -81,13 +81,13 @@ static char *next_path(GPtrArray *layers, const TcLayer *layer, GError **error)
     return g_steal_pointer(&path);
 }
 
-GPtrArray *tc_image_layers(const char *path, const char *format, bool chain, GError **error)
+GPtrArray *tc_image_layers(const char *path, const char *format, const char *names, GError **error)
 {
     g_autoptr(GPtrArray) layers = g_ptr_array_new_with_free_func(layer_free);
     TcLayer *layer = add_layer(layers, g_strdup(path), format, error);
 
-    while (layer && chain && layer->names.backing) {
-        char *next = next_path(layers, layer, error);
+    while (layer && names && strcmp(names, "none") && layer->names.backing) {
+        char *next = next_path(layers, layer, names, error);
 
         layer = next ? add_layer(layers, next, layer->names.backing_format, error) : NULL;
     }

@@ -7,6 +7,7 @@
 #include "client/image/image.h"
 
 #include "block/image/image.h"
+#include "block/named.h"
 #include "util/endian.h"
 #include "util/sys.h"
 
@@ -121,21 +122,24 @@ void tc_image_names_clear(TcImageNames *names)
     g_clear_pointer(&names->data_file, g_free);
 }
 
-char *tc_image_path(const char *path, const char *name, GError **error)
+char *tc_image_path(const char *path, const char *name, const char *names, GError **error)
 {
-    const char *colon = strchr(name, ':'), *slash = strchr(name, '/');
-    g_autofree char *directory = g_path_get_dirname(path);
+    g_autofree char *found = NULL;
+    int fd, ret = blk_name_resolve(path, name, names, &found, &fd);
 
-    if (g_str_has_prefix(name, "file:"))
-        name += strlen("file:");
-    else if (colon && (!slash || colon < slash)) {
+    if (fd >= 0)
+        close(fd);
+    if (ret == -EPROTONOSUPPORT)
         tm_error_set(error, "'%s' names '%s', which is not a file: only files can be opened", path,
                      name);
-        return NULL;
-    }
-    if (g_path_is_absolute(name) || !strcmp(directory, "."))
-        return g_strdup(name);
-    return g_build_filename(directory, name, NULL);
+    else if (ret == -EXDEV)
+        tm_error_set(error,
+                     "'%s' names '%s', which is not a file in its own directory or below it: use "
+                     "--backing-names any to open it",
+                     path, name);
+    else if (ret < 0)
+        tm_error_set_errno(error, -ret, "Could not open '%s'", found);
+    return ret < 0 ? NULL : g_steal_pointer(&found);
 }
 
 bool tc_image_same(const char *a, const char *b)

@@ -24,7 +24,8 @@ static void heard(void *opaque, const char *name, json_object *data)
 bool tc_image_open(const char *path, const TcImageOptions *options, TcImage *image, GError **error)
 {
     *image = (TcImage){ 0 };
-    image->layers = tc_image_layers(path, options->format, options->chain, error);
+    image->layers =
+        tc_image_layers(path, options->format, options->chain ? options->names : NULL, error);
     if (image->layers && tc_image_begin(image, error)) {
         if (options->reports) {
             blk_graph_set_events(image->graph, heard, options->reports);
@@ -40,7 +41,8 @@ bool tc_image_open(const char *path, const TcImageOptions *options, TcImage *ima
 BlkNode *tc_image_add(TcImage *image, const char *path, const TcImageOptions *options,
                       GError **error)
 {
-    g_autoptr(GPtrArray) layers = tc_image_layers(path, options->format, options->chain, error);
+    g_autoptr(GPtrArray) layers =
+        tc_image_layers(path, options->format, options->chain ? options->names : NULL, error);
     BlkNode *node = NULL;
 
     return layers && tc_image_add_layers(image, layers, options, &node, error) ? node : NULL;

@@ -288,7 +288,7 @@ static void compare_all(FileWork *w)
 
 bool tc_against_file(TcAgainst *a, const char *path, GError **error)
 {
-    TcImageOptions options = { .chain = true };
+    TcImageOptions options = { .chain = true, .names = "any" };
     g_auto(TcImage) image = { 0 };
     FileWork w = { .against = a };
     uint64_t size;

@@ -63,7 +63,9 @@ static bool examine_format(TcPlace *d, GError **error)
 
 static bool find_image_size(TcPlace *d, GError **error)
 {
-    TcImageOptions options = { .format = "qcow2", .force_share = true, .chain = true };
+    TcImageOptions options = {
+        .format = "qcow2", .force_share = true, .chain = true, .names = "any"
+    };
     g_auto(TcImage) image = { 0 };
 
     if (d->kind != &tc_place_qcow2 || !d->options.in_place)

@@ -40,9 +40,11 @@ static bool make_image(TcPlace *d, GError **error)
 
 static bool qcow2_begin(TcPlace *d, GError **error)
 {
-    TcImageOptions options = {
-        .format = "qcow2", .writable = true, .chain = d->options.in_place, .bitmaps = true
-    };
+    TcImageOptions options = { .format = "qcow2",
+                               .writable = true,
+                               .chain = d->options.in_place,
+                               .names = "any",
+                               .bitmaps = true };
     TcImage *image;
 
     if (!d->options.in_place && !make_image(d, error))

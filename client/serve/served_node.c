@@ -50,9 +50,7 @@ static json_object *image_options(const char *name, const char *path, const char
     add_string(node, "discard", "unmap");
     json_object_object_add(node, "read-only", json_object_new_boolean(read_only));
     json_object_object_add(node, "file", file_options(path, false));
-    if (backing && !*backing)
-        add_string(node, "backing-names", "directory");
-    else
+    if (!backing || *backing)
         json_object_object_add(node, "backing", backing ? json_object_new_string(backing) : NULL);
     return node;
 }

@@ -4,6 +4,7 @@
 #include "client/store/store_view.h"
 #include "bitmap/store/catalogue.h"
 #include "bitmap/store/store.h"
+#include "block/named.h"
 #include "client/image/image.h"
 #include "client/text.h"
 #include "util/boot.h"
@@ -217,9 +218,11 @@ static json_object *describe_bitmap(BmpBitmap *bitmap, uint64_t size)
 static bool describe_image(json_object *store, const TcStorePlace *place)
 {
     g_autoptr(GPtrArray) problems = g_ptr_array_new_with_free_func(g_free);
-    TcImageOptions options = {
-        .format = "qcow2", .force_share = true, .bitmaps = true, .reports = problems
-    };
+    TcImageOptions options = { .format = "qcow2",
+                               .names = BLK_NAMES_DEFAULT,
+                               .force_share = true,
+                               .bitmaps = true,
+                               .reports = problems };
     json_object *bitmaps, *lines;
     g_auto(TcImage) image = { 0 };
     BmpBitmap *next;

@@ -851,7 +851,7 @@ def completion(tmp):
     equal(complete("im"), ["image"])
     equal(set(complete("bitmap", "")) >= {"add", "remove", "merge", "check"}, True)
     equal(complete("bitmap", "check", "--re"), ["--repair"])
-    equal(complete("image", "map", "--back"), ["--backing-chain"])
+    equal(complete("image", "map", "--back"), ["--backing-names"])
     equal(complete("image", "map", "-f", ""), ["raw", "qcow2"])
     equal(complete("image", "map", "di"), ["disk.img"])
     equal(complete("image", "map", "-f", "raw", "di"), ["disk.img"])

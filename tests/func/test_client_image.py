@@ -90,16 +90,16 @@ def create(tmp):
     comma = os.path.join(tmp, "a,b")
     image(comma, 4 * MIB)
     said("create", "-f", "qcow2", "-o", "backing_file=a,,b,backing_fmt=raw", path)
-    equal(as_json("map", "--backing-chain", path)[0]["length"], 4 * MIB)
+    equal(as_json("map", path)[0]["length"], 4 * MIB)
     with Daemon(tmp, *disk(tmp, "d", path=path)):
         matches(said("create", path, "1M", status=1), "lock")
         matches(said("create", "-f", "qcow2", path, "1M", status=1), "lock")
-    equal(as_json("map", "--backing-chain", path)[0]["length"], 4 * MIB)
+    equal(as_json("map", path)[0]["length"], 4 * MIB)
     with open(path, "r+b") as f:  # the extension that has the format is not one any more
         head = f.read(512)
         f.seek(head.index(bytes.fromhex("e2792aca")))
         f.write(b"none")
-    matches(said("map", "--backing-chain", path, status=1),
+    matches(said("map", path, status=1),
             "does not record the format .* record it with 'qemu-img rebase -u -b a,b -F FORMAT %s'" % path)
 
 
@@ -211,9 +211,9 @@ def behind_the_end(tmp):
     base = image(os.path.join(tmp, "base"), 2 * MIB, [(MIB, b"x" * MIB)])
     top = os.path.join(tmp, "top")
     said("create", "-q", "-f", "qcow2", "-b", base, "-F", "raw", top, "1M")
-    matches(said("resize", top, "2M", status=1), "may be longer.*--backing-chain")
-    said("resize", "--backing-chain", top, "2M")
-    equal([e["data"] for e in as_json("map", "--backing-chain", top)][-1], False)
+    matches(said("resize", "--backing-names=none", top, "2M", status=1), "may be longer.*--backing-names")
+    said("resize", top, "2M")
+    equal([e["data"] for e in as_json("map", top)][-1], False)
     said("resize", "--shrink", top, "1M")
 
 

@@ -6,6 +6,7 @@
 of."""
 import os
 import random
+import re
 import struct
 
 
@@ -91,7 +92,7 @@ def backing(tmp):
     with serve(tmp, blockdev(top, backing="null")) as d:
         h = d.nbd()
         h.pread(20 * M, 0)
-    d = raises(Failure, serve, tmp, blockdev(top, backing=None))
+    d = raises(Failure, serve, tmp, blockdev(top, backing=None, backing_names='"none"'))
     matches(str(d), "names the backing file '.*middle.qcow2' \\(qcow2\\): specify it with 'backing'")
 
 
@@ -175,16 +176,17 @@ def names(tmp):
             f.write(os.urandom(M))
     named("middle", "base")
     top = named("top", "middle", "qcow2")
-    with serve(tmp, blockdev(top, backing=None, backing_names='"directory"')) as d:
+    with serve(tmp, blockdev(top, backing=None)) as d:
         same(tmp, d, top, M)
         nodes = {n["file"]: n for n in d.qmp("query-named-block-nodes")}
         equal(nodes[os.path.join(tmp, "base")]["ro"], True)
         equal(len(nodes), 3)
-    far = named("far", "sub/base")
-    absolute = named("absolute", os.path.join(tmp, "base"))
-    for path in (far, absolute):
-        matches(str(raises(Failure, serve, tmp, blockdev(path, backing=None, backing_names='"directory"'))),
-                "not in its own directory")
+    for path in named("below", "sub/base"), named("absolute", os.path.join(tmp, "base")):
+        with serve(tmp, blockdev(path, backing=None)) as d:
+            same(tmp, d, path, M)
+    far = named("far", "../base", directory=os.path.join(tmp, "sub"))
+    for path in (far,):
+        matches(str(raises(Failure, serve, tmp, blockdev(path, backing=None))), "own directory")
         with serve(tmp, blockdev(path, backing=None, backing_names='"any"')) as d:
             same(tmp, d, path, M)
     for backing, form, says in (("nbd:unix:/tmp/x", "raw", "is not a path"), ("json:{}", "raw", "is not a path"),
@@ -212,6 +214,62 @@ def names(tmp):
             "not its format")
 
 
+def answers(d, path):
+    """What the daemon says while an image is opened with what it names, opened anew and closed."""
+    said = []
+
+    def ask(command, *args, **more):
+        try:
+            said.append(d.qmp(command, *args, **more))
+        except QMPError as e:
+            said.append((e.cls, re.sub("Option '(driver|data-file)'", "Option", e.desc)))
+
+    def nodes():
+        found = d.qmp("query-named-block-nodes")
+        for n in found:
+            n["node-name"] = re.sub("#block.*", "#", n["node-name"])
+            for which in n, n["image"]:  # QEMU's has the definition in it if that differs from the names in the image
+                for key in {"file", "filename"} & which.keys():
+                    which[key] = re.sub(r'^json:.*"filename": "([^"]*)".*', r"\1", which[key])
+            n["image"]["virtual-size"] += -n["image"]["virtual-size"] % 512  # QEMU's are whole sectors
+        said.extend(sorted(found, key=lambda n: (n["file"], n["drv"])))
+
+    q = {"driver": "qcow2", "node-name": "q", "file": {"driver": "file", "filename": path}}
+    for more in {}, {"read-only": True}, {"cache": {"direct": True}}, {"backing": None}:
+        ask("blockdev-add", q, **more)
+        nodes()
+        ask("blockdev-reopen", options=[dict(q, **more)])
+        ask("blockdev-reopen", options=[dict(q, backing=None, **{k: v for k, v in more.items() if k != "backing"})])
+        nodes()
+        ask("blockdev-reopen", options=[q])
+        ask("blockdev-del", node_name="q")
+        nodes()
+    return said
+
+
+@test(needs=NEEDS + ["qemu-storage-daemon"])
+def names_like_theirs(tmp):
+    "the nodes of the files that an image names are shown, reopened and removed as by qemu-storage-daemon"
+    os.mkdir(os.path.join(tmp, "sub"))
+    image(os.path.join(tmp, "base"), M)
+    create(os.path.join(tmp, "sub", "mid"), "", M, ("../base", "raw"))
+    run("qemu-img", "rebase", "-u", "-b", os.path.join(tmp, "base"), "-F", "raw", os.path.join(tmp, "sub", "mid"))
+    os.link(os.path.join(tmp, "base"), os.path.join(tmp, "sub", "base"))
+    run("qemu-img", "rebase", "-u", "-b", "base", "-F", "raw", os.path.join(tmp, "sub", "mid"))
+    tops = [create(os.path.join(tmp, "relative"), "", M, ("sub/mid", "qcow2")),
+            create(os.path.join(tmp, "absolute"), "", M, (os.path.join(tmp, "sub", "mid"), "qcow2")),
+            create(os.path.join(tmp, "external"), "data_file=%s/d,data_file_raw=off" % tmp, M),
+            create(os.path.join(tmp, "gone"), "", M, ("base", "raw"))]
+    run("qemu-img", "rebase", "-u", "-b", "missing", "-F", "raw", tops[-1])
+    for path in tops:
+        said = []
+        for binary in QSD, None:
+            with Daemon(tmp, binary=binary, name="q" if binary else "t") as d:
+                said.append(answers(d, path))
+        for theirs, ours in zip(*said):
+            equal(ours, theirs, path)
+
+
 @test(needs=NEEDS)
 def data_file(tmp):
     "an image with an external data file is read, with and without data_file_raw"
@@ -221,7 +279,9 @@ def data_file(tmp):
         scribble(path, 4, SIZE, 65536, compressed=False)
         with serve(tmp, blockdev(path, data_file='{"driver": "file", "filename": "%s"}' % data)) as d:
             same(tmp, d, path)
-        matches(str(raises(Failure, serve, tmp, blockdev(path))), "'data-file' is required")
+        with serve(tmp, blockdev(path)) as d:
+            same(tmp, d, path)
+        matches(str(raises(Failure, serve, tmp, blockdev(path, data_file="null"))), "'data-file' is required")
 
 
 @test(needs=NEEDS)

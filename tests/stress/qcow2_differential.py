@@ -280,9 +280,8 @@ class Round:
 
     def resize(self):
         def by(*command):
-            return lambda size: run(*command, "resize", "-q", "--shrink", *chain, self.path, size)
+            return lambda size: run(*command, "resize", "-q", "--shrink", self.path, size)
 
-        chain = ["--backing-chain"] if self.below else []
         if self.data_file:
             return
         self.resized(by(TIDEMARK, "image"), Failure)

@@ -140,7 +140,7 @@ static void compare(const uint8_t *buf, const Disk *d, const char *point, const 
 static void expect_by_images(const char *point, const Disk *d)
 {
     g_autofree char *file = g_strdup_printf("%s/%s/%s.qcow2", path, point, d->name);
-    TcImageOptions options = { .format = "qcow2", .chain = true };
+    TcImageOptions options = { .format = "qcow2", .chain = true, .names = "any" };
     g_autofree uint8_t *buf = g_malloc(8 * B);
     g_auto(TcImage) image = { 0 };
     g_autoptr(GError) error = NULL;

@@ -6,10 +6,11 @@
  * overwrites. What is not known without reading a table, what is compressed, and what takes new
  * clusters goes the blocking lane.
  *
- * A backing file is not opened because an image names it: the option "backing" says what stands
- * below, or null for nothing, or "backing-names" which names may be followed. */
+ * What stands below is what the options "backing" and "data-file" say. If they say nothing, it is
+ * the file that the image names, as far as "backing-names" allows it. */
 #include "block/drivers/qcow2/image.h"
 #include "block/drivers/qcow2/snapshots.h"
+#include "block/named.h"
 #include "util/endian.h"
 #include "util/error.h"
 #include "util/range.h"
@@ -18,33 +19,38 @@
 #include <inttypes.h>
 #include <string.h>
 
+static const struct tidemark_child qcow2_children[] = {
+    [QCOW2_FILE] = { "file", 1 },
+    [QCOW2_BACKING] = { "backing", 0 },
+    [QCOW2_DATA_FILE] = { "data-file", 0 },
+    { 0 },
+};
+
 /* ---- opening */
 
-static int refuse_children(struct tidemark_node *node, const Qcow2Header *h)
+/* The child @index: the one of the options, else the file that the image names, if it does. */
+static int open_child(struct tidemark_node *node, unsigned index, const char *name,
+                      const char *format)
 {
-    struct tidemark_info info = { .struct_size = sizeof(info) };
+    if (blk_node_child(node, index) || !name ||
+        blk_host.option_is_set(node, qcow2_children[index].name))
+        return 0;
+    return blk_host_open_named(node, index, name, format,
+                               blk_host.option_string(node, "backing-names"));
+}
 
-    if (h->external_data && blk_host.child_info(node, QCOW2_DATA_FILE, &info) < 0) {
-        blk_host.error(node, "'data-file' is required for this image");
-        return -EINVAL;
-    }
-    if (!h->external_data && blk_host.child_info(node, QCOW2_DATA_FILE, &info) == 0) {
-        blk_host.error(node, "'data-file' can only be set for images with an external data file");
-        return -EINVAL;
-    }
-    if (h->backing && !blk_host.option_is_set(node, "backing")) {
-        const char *which = blk_host.option_string(node, "backing-names");
+static int open_children(struct tidemark_node *node, const Qcow2Header *h)
+{
+    int ret = h->external_data ? open_child(node, QCOW2_DATA_FILE, h->data_file, NULL) : 0;
 
-        if (strcmp(which, "none") != 0)
-            return blk_host_open_backing(node, h->backing, h->backing_format, which);
-        blk_host.error(node,
-                       "The image names the backing file '%s'%s%s%s: specify it with 'backing' (a "
-                       "node, or null for none), or allow it with backing-names",
-                       h->backing, h->backing_format ? " (" : "",
-                       h->backing_format ? h->backing_format : "", h->backing_format ? ")" : "");
-        return -EINVAL;
-    }
-    return 0;
+    if (ret < 0)
+        return ret;
+    if (!h->external_data == !blk_node_child(node, QCOW2_DATA_FILE))
+        return open_child(node, QCOW2_BACKING, h->backing, h->backing_format);
+    blk_host.error(node, h->external_data
+                             ? "'data-file' is required for this image"
+                             : "'data-file' can only be set for images with an external data file");
+    return -EINVAL;
 }
 
 static bool child_is_read_only(struct tidemark_node *node, uint32_t child)
@@ -244,7 +250,7 @@ static int qcow2_open(struct tidemark_node *node, void **handle)
     if (ret < 0)
         return ret;
     q = qcow2_new(node, &header);
-    ret = refuse_children(node, &header);
+    ret = open_children(node, &header);
     if (ret == 0)
         ret = refuse_options(q);
     if (ret == 0)
@@ -265,6 +271,19 @@ static int qcow2_open(struct tidemark_node *node, void **handle)
     return 0;
 }
 
+/* What the image takes besides @data, if its data is elsewhere. */
+static uint64_t allocated(const Qcow2 *q, uint64_t data)
+{
+    struct tidemark_info file = { .struct_size = sizeof(file) };
+
+    if (!q->header.external_data)
+        return data;
+    if (blk_host.child_info(q->node, QCOW2_FILE, &file) < 0 || data == UINT64_MAX ||
+        file.allocated == UINT64_MAX)
+        return UINT64_MAX;
+    return data + file.allocated;
+}
+
 static int qcow2_get_info(void *handle, struct tidemark_info *info)
 {
     const Qcow2 *q = handle;
@@ -281,7 +300,7 @@ static int qcow2_get_info(void *handle, struct tidemark_info *info)
     info->size = __atomic_load_n(&q->size, __ATOMIC_RELAXED);
     info->request_alignment = 1;
     info->preferred_block = 0;
-    info->allocated = child.allocated;
+    info->allocated = allocated(q, child.allocated);
     info->cluster_size = (uint32_t)q->cluster;
     return 0;
 }
@@ -300,17 +319,15 @@ static int qcow2_flush(void *handle)
     return q->writable ? qcow2_commit(q) : 0;
 }
 
-static const char *const names_choices[] = { "none", "directory", "any", NULL };
-
 static const char *const overlap_choices[] = { "none", "constant", "cached", "all", NULL };
 
 static const struct tidemark_option qcow2_options[] = {
     { .name = "backing-names",
       .type = TIDEMARK_OPTION_ENUM,
-      .choices = names_choices,
-      .default_value = "none",
-      .help = "which backing files that images name may be opened: none, those in the image's own "
-              "directory, or any" },
+      .choices = blk_names_choices,
+      .default_value = BLK_NAMES_DEFAULT,
+      .help = "which backing and data files that images name are opened: those in the image's own "
+              "directory or below it, none, or any" },
     { .name = "l2-cache-size",
       .type = TIDEMARK_OPTION_SIZE,
       .default_value = "33554432",
@@ -355,10 +372,6 @@ static const struct tidemark_option qcow2_options[] = {
       .default_value = "off",
       .help = "keep the clusters of discarded ranges allocated" },
     { 0 },
-};
-
-static const struct tidemark_child qcow2_children[] = {
-    { "file", 1 }, { "backing", 0 }, { "data-file", 0 }, { 0 }
 };
 
 const struct tidemark_driver blk_driver_qcow2 = {
