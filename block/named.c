@@ -260,6 +260,10 @@ int blk_host_open_named(struct tidemark_node *node, unsigned child, const char *
                         .fd = -1 };
     int ret;
 
+    if (node->bitmaps) { /* it is being reopened, and what it shows must not change unsaid */
+        blk_host.error(node, "%s is missing for '%s'", n.option, node->name);
+        return -EINVAL;
+    }
     if (!strcmp(which, "none"))
         return refuse_none(&n);
     if (backing && (!format || (strcmp(format, "qcow2") && strcmp(format, "raw"))))

@@ -197,7 +197,6 @@ static bool open_entry(const BlkReopen *r, BlkReopenEntry *e, GError **error)
 
     if (!blk_node_open_driver(node, error))
         return false;
-    blk_parents_connect(node); /* to a backing that the driver has opened, too */
     if (!blk_reopen_check_writers(r, node, blk_node_read_only(node), error))
         return false;
     if (blk_node_size(node) != e->size && holder)
@@ -229,7 +228,6 @@ static void close_all(const BlkReopen *r)
             continue;
         if (!r->exchanged) {
             e->size = blk_node_size(e->node);
-            e->had = e->node->backing < 0 ? NULL : e->node->children[e->node->backing];
             blk_disk_remember(e->node);
         }
         blk_node_close_driver(e->node);
@@ -287,26 +285,11 @@ static void lose(BlkNode *node, const GError *why, GError **error)
     (*error)->message = g_steal_pointer(&text);
 }
 
-/* A backing that the driver has opened for the image's sake goes. */
-static void drop_backing(BlkReopenEntry *e)
-{
-    BlkNode *node = e->node;
-
-    if (node->backing < 0 || node->children[node->backing] == e->had)
-        return;
-    blk_parents_disconnect(node);
-    blk_node_release(node->children[node->backing]);
-    node->children[node->backing] = e->had;
-    blk_parents_connect(node);
-}
-
 static void take_back(BlkReopen *r, GError **error)
 {
     close_all(r);
     if (r->exchanged)
         exchange(r, NULL);
-    for (guint i = 0; i < r->entries->len; i++)
-        drop_backing(r->entries->pdata[i]);
     permit(r, NULL);
     for (guint i = r->held->len; i-- > 0;) {
         g_autoptr(GError) again = NULL;

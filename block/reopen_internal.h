@@ -16,7 +16,6 @@ typedef struct BlkReopenEntry {
     BlkNode *file; /* "file" changes, to: a reference; once exchanged, what it was; NULL: no */
     bool was_open;
     uint64_t size; /* when it was closed */
-    BlkUser *had;  /* borrowed: the backing it had then */
 } BlkReopenEntry;
 
 typedef struct BlkReopen {
