@@ -55,6 +55,13 @@ BlkNode *blk_node_shown_below(const BlkNode *node)
     return NULL;
 }
 
+BlkNode *blk_node_same_below(const BlkNode *node)
+{
+    BlkNode *below = blk_node_shown_below(node);
+
+    return below && below != blk_node_backing(node) ? below : NULL;
+}
+
 /* ---- who sees whom */
 
 /* One parent that shows what is in a node. */

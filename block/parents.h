@@ -19,6 +19,8 @@ BlkChildRole blk_node_child_role(const BlkNode *node, unsigned index);
 bool blk_node_shows(const BlkNode *node, unsigned index);
 /* The node whose content it shows, be it where it has none of its own; borrowed, or NULL. */
 BlkNode *blk_node_shown_below(const BlkNode *node);
+/* The same, where it has nothing of its own: no backing. */
+BlkNode *blk_node_same_below(const BlkNode *node);
 
 /* The node sees changes of its children from now on, or no longer: its children or its options are
  * others then, or it goes. */

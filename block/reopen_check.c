@@ -69,12 +69,12 @@ static bool check_nested(BlkReopen *r, BlkNode *node, unsigned index, json_objec
     return ok;
 }
 
-/* What it shows byte by byte. */
+/* What it shows byte by byte. An overlay has data of its own. */
 static const BlkNode *shown_by(const BlkNode *node)
 {
     const BlkNode *below;
 
-    while ((below = blk_node_shown_below(node)))
+    while ((below = blk_node_same_below(node)))
         node = below;
     return node;
 }

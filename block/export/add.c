@@ -218,11 +218,11 @@ BlkExport *blk_exports_add(BlkExports *exports, const BlkExportOptions *o, GErro
 /* Whether one shows what the other has: a filter and what it stands on. */
 static bool related(BlkNode *a, BlkNode *b)
 {
-    for (BlkNode *n = a; n; n = blk_node_shown_below(n)) {
+    for (BlkNode *n = a; n; n = blk_node_same_below(n)) {
         if (n == b)
             return true;
     }
-    for (BlkNode *n = b; n; n = blk_node_shown_below(n)) {
+    for (BlkNode *n = b; n; n = blk_node_same_below(n)) {
         if (n == a)
             return true;
     }

@@ -618,6 +618,25 @@ def filter_by_file(tmp):
         raises(QMPError, reopen, d, node(r, file="other"), match="'f' to 'other', which shows another disk")
 
 
+@test(needs=["qemu-img"])
+def an_overlay_is_another_disk(tmp):
+    "a node or an export with bitmaps can't go from an overlay to its backing image"
+    base = qcow2_image(os.path.join(tmp, "base.qcow2"), MIB)
+    over = qcow2_image(os.path.join(tmp, "over.qcow2"), MIB)
+    r = {"driver": "raw", "node-name": "r", "file": "over"}
+    with Daemon(tmp) as d:
+        for name, path, more in (("base", base, {}), ("over", over, {"backing": "base"})):
+            d.qmp("blockdev-add", {"driver": "qcow2", "node-name": name, "file": {
+                "driver": "file", "filename": path}, **more})
+        d.qmp("blockdev-add", r)
+        for one in ("r", "over"):
+            d.qmp("block-dirty-bitmap-add", node=one, name="b")
+        d.qmp("block-export-add", type="nbd", id="e", node_name="over", name="e", bitmaps=["b"], writable=True)
+        raises(QMPError, reopen, d, node(r, file="base"), match="'over' to 'base', which shows another disk")
+        raises(QMPError, d.qmp, "qom-set", path="/exports/e", property="drive", value="base",
+               match="node 'base' shows another disk")
+
+
 @test
 def under_a_backup(tmp):
     "a node above a disk in a backup is reopened as it was defined, and its writes still pass by the filter"
