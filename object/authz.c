@@ -214,7 +214,7 @@ static bool init_list_file(TmObject *object, TmObjects *objects, json_object *pr
     Authz *authz = (Authz *)object;
 
     pthread_mutex_init(&authz->lock, NULL);
-    authz->filename = g_strdup(tm_object_string(props, "filename"));
+    authz->filename = tm_object_path(props, "filename");
     authz->refresh = tm_object_bool(props, "refresh", true);
     return reload(object, error);
 }

@@ -33,6 +33,14 @@ const char *tm_object_string(json_object *props, const char *name)
     return json_object_object_get_ex(props, name, &value) ? json_object_get_string(value) : NULL;
 }
 
+char *tm_object_path(json_object *props, const char *name)
+{
+    const char *path = tm_object_string(props, name);
+    g_autofree char *here = path && !g_path_is_absolute(path) ? g_get_current_dir() : NULL;
+
+    return here ? g_build_filename(here, path, NULL) : g_strdup(path);
+}
+
 bool tm_object_bool(json_object *props, const char *name, bool otherwise)
 {
     json_object *value;

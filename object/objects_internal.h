@@ -35,3 +35,5 @@ extern const TmObjectClass tm_secret_class, tm_authz_list_class, tm_authz_list_f
 /* A property, or NULL or @otherwise. Borrowed. */
 const char *tm_object_string(json_object *props, const char *name);
 bool tm_object_bool(json_object *props, const char *name, bool otherwise);
+/* A path, absolute: a daemon in the background has another directory. Returned, or NULL. */
+char *tm_object_path(json_object *props, const char *name);

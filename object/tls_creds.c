@@ -343,7 +343,7 @@ static bool init(TmObject *object, TmObjects *objects, json_object *props, GErro
     const char *passwordid = tm_object_string(props, "passwordid");
 
     pthread_mutex_init(&creds->lock, NULL);
-    creds->dir = g_strdup(tm_object_string(props, "dir"));
+    creds->dir = tm_object_path(props, "dir");
     creds->priority = g_strdup(tm_object_string(props, "priority"));
     creds->username = g_strdup(tm_object_string(props, "username"));
     creds->server = endpoint && g_str_equal(endpoint, "server");

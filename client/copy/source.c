@@ -71,15 +71,58 @@ static void export_entry_free(gpointer p)
     g_free(entry);
 }
 
-static GPtrArray *list_exports(struct nbd_handle *nbd, int stop_fd)
+static int keep_errno(void *opaque, int *error)
+{
+    *(int *)opaque = *error;
+    return 1;
+}
+
+/* Keeps the errno of an option's end in *@kept, a g_rc_box that the handle holds, too: it may end
+ * only when the handle is closed. */
+static nbd_completion_callback keep_in(int *kept)
+{
+    return (nbd_completion_callback){ .callback = keep_errno,
+                                      .user_data = g_rc_box_acquire(kept),
+                                      .free = g_rc_box_release };
+}
+
+/* What is in @kept, which is given up. */
+static int take_kept(int *kept)
+{
+    int value = *kept;
+
+    g_rc_box_release(kept);
+    return value;
+}
+
+/* *refused: the errno of the server's refusal, else 0. The array is returned. */
+static GPtrArray *list_exports(struct nbd_handle *nbd, int stop_fd, int *refused)
 {
     GPtrArray *list = g_ptr_array_new_with_free_func(export_entry_free);
     nbd_list_callback callback = { .callback = collect_export, .user_data = list };
+    int *kept = g_rc_box_new0(int);
 
-    if (nbd_aio_is_negotiating(nbd) == 1 &&
-        nbd_aio_opt_list(nbd, callback, NBD_NULL_COMPLETION) == 0)
+    if (nbd_aio_is_negotiating(nbd) == 1 && nbd_aio_opt_list(nbd, callback, keep_in(kept)) == 0)
         tc_nbd_settle(nbd, stop_fd);
+    *refused = take_kept(kept);
     return list;
+}
+
+/* A server that requires TLS refuses whatever it is asked without. libnbd has one errno for that
+ * and for what a server does not know, so two options that are as old as can be are tried. */
+static bool requires_tls(struct nbd_handle *nbd, int stop_fd)
+{
+    int listed = 0, *described;
+
+    if (nbd_get_tls_negotiated(nbd) == 1 || nbd_aio_is_negotiating(nbd) != 1)
+        return false;
+    g_ptr_array_unref(list_exports(nbd, stop_fd, &listed));
+    if (listed != ENOTSUP || nbd_aio_is_negotiating(nbd) != 1)
+        return false;
+    described = g_rc_box_new0(int);
+    if (nbd_aio_opt_info(nbd, keep_in(described)) == 0)
+        tc_nbd_settle(nbd, stop_fd);
+    return take_kept(described) == ENOTSUP;
 }
 
 static bool fail_nbd(GError **error, const char *uri)
@@ -89,13 +132,21 @@ static bool fail_nbd(GError **error, const char *uri)
     return tm_error_set(error, "%s: %s", uri, why);
 }
 
+static bool fail_tls(GError **error, const char *uri)
+{
+    return tm_error_set(error, "%s: the server requires TLS: use a URI that begins with nbds", uri);
+}
+
 /* The export was refused: says so with the names that would have done. */
 static bool fail_export(TcSource *source, const char *why, GError **error)
 {
-    g_autoptr(GPtrArray) exports = list_exports(source->nbd, source->stop_fd);
+    int refused;
+    g_autoptr(GPtrArray) exports = list_exports(source->nbd, source->stop_fd, &refused);
     const char *uri = source->uri;
     g_autoptr(GString) names = g_string_new(NULL);
 
+    if (refused == ENOTSUP && requires_tls(source->nbd, source->stop_fd))
+        return fail_tls(error, uri);
     for (unsigned i = 0; i < exports->len && i < 20; i++) {
         TcExportEntry *entry = exports->pdata[i];
         g_autofree char *clean = tc_printable(entry->name);
@@ -136,12 +187,6 @@ static struct nbd_handle *connect_uri(const char *uri, int stop_fd, GError **err
         fail_nbd(error, uri);
     nbd_close(nbd);
     return NULL;
-}
-
-static int keep_errno(void *opaque, int *error)
-{
-    *(int *)opaque = *error;
-    return 1;
 }
 
 /* Asks for the export, unless the oldest protocol has opened it already. */
@@ -292,16 +337,20 @@ GPtrArray *tc_source_list_contexts(const char *uri, const char *prefix, GError *
 GPtrArray *tc_source_list_exports(const char *uri, GError **error)
 {
     struct nbd_handle *nbd = connect_uri(uri, -1, error);
-    GPtrArray *list = NULL;
+    g_autoptr(GPtrArray) list = NULL;
+    int refused = ENOTSUP;
 
     if (!nbd)
         return NULL;
     if (nbd_aio_is_negotiating(nbd) == 1)
-        list = list_exports(nbd, -1);
-    else
-        tm_error_set(error, "%s: the server can't list its exports", uri);
+        list = list_exports(nbd, -1, &refused);
+    if (refused && requires_tls(nbd, -1))
+        fail_tls(error, uri);
+    else if (refused)
+        tm_error_set(error, "%s: the server does not list its exports: %s", uri,
+                     tm_strerror(refused));
     tc_nbd_close(nbd, -1);
-    return list;
+    return refused ? NULL : g_steal_pointer(&list);
 }
 
 bool tc_source_require(TcSource *source, unsigned i, const char *context, GError **error)

@@ -149,6 +149,29 @@ def readme(tmp):
     run("cmp", "disk0.img", "restored.img", cwd=tmp)
 
 
+@test(needs=["psktool", "qemu-img"])
+def readme_tls(tmp):
+    "the README's TLS works as it is written there, with each client; without TLS the error says so"
+    with open(os.path.join(SRCDIR, "README.md")) as f:
+        commands = re.search(r"(?s)## With TLS\n\n```sh\n(.*?)```", f.read()).group(1)
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    commands = commands.replace("10809", str(port)).replace("@localhost/", "@localhost:%d/" % port).replace(
+        "0.0.0.0", "127.0.0.1")
+    path = ":".join([os.path.dirname(TIDEMARKD), os.path.dirname(TIDEMARK), os.environ["PATH"]])
+    try:
+        said = run("sh", "-ec", commands, cwd=tmp, env={"PATH": path}).stdout
+        for args in ("--list", "nbd://localhost:%d" % port), ("nbd://localhost:%d/disk1" % port,):
+            p = tidemark("info", *args, check=False)
+            equal((p.returncode, p.stdout), (1, ""))
+            matches(p.stderr, "the server requires TLS: use a URI that begins with nbds")
+    finally:
+        with open(os.path.join(tmp, "tidemarkd.pid")) as f:
+            os.kill(int(f.read()), signal.SIGTERM)
+    matches(said, r"size +1 GiB (?s:.*)with TLS(?s:.*)virtual size: 1 GiB")
+
+
 def told(page):
     """Headings, prose and the first lines of commands in a tour. Figures differ each time."""
     with open(page) as f:
