@@ -17,6 +17,7 @@ const BlkBuiltin blk_builtins[] = {
     { &blk_driver_host_device, .locks = &blk_locks_file },
     { &blk_driver_nbd, .remote = true, .start = blk_nbd_start, .hurry = blk_nbd_hurry,
       .filename = blk_nbd_filename },
+    { &blk_driver_null_aio },
     { &blk_driver_null_co },
     { &blk_driver_qcow2, .format = &blk_format_qcow2 },
     { &blk_driver_raw, BLK_ROLE_WINDOW },

@@ -12,14 +12,15 @@ extern const struct tidemark_driver blk_driver_compress;          /* compress.c 
 extern const struct tidemark_driver blk_driver_copy_before_write; /* copy_before_write/driver.c */
 extern const struct tidemark_driver blk_driver_file; /* file/file.c: files and block devices */
 extern const struct tidemark_driver
-    blk_driver_host_device;                             /* file/file.c: the same, devices only */
-extern const struct tidemark_driver blk_driver_nbd;     /* nbd/nbd.c */
-extern const struct tidemark_driver blk_driver_null_co; /* null.c */
-extern const struct BlkLocks blk_locks_file;            /* file/file.c */
-extern const struct BlkFormat blk_format_qcow2;         /* qcow2/describe.c */
-extern const struct tidemark_driver blk_driver_qcow2;   /* qcow2/qcow2.c */
-extern const struct tidemark_driver blk_driver_raw;     /* raw.c */
-extern const struct tidemark_driver blk_driver_scratch; /* scratch.c */
+    blk_driver_host_device;                              /* file/file.c: the same, devices only */
+extern const struct tidemark_driver blk_driver_nbd;      /* nbd/nbd.c */
+extern const struct tidemark_driver blk_driver_null_aio; /* null.c */
+extern const struct tidemark_driver blk_driver_null_co;  /* null.c */
+extern const struct BlkLocks blk_locks_file;             /* file/file.c */
+extern const struct BlkFormat blk_format_qcow2;          /* qcow2/describe.c */
+extern const struct tidemark_driver blk_driver_qcow2;    /* qcow2/qcow2.c */
+extern const struct tidemark_driver blk_driver_raw;      /* raw.c */
+extern const struct tidemark_driver blk_driver_scratch;  /* scratch.c */
 extern const struct tidemark_driver blk_driver_snapshot_access; /* snapshot_access.c */
 extern const struct tidemark_driver blk_driver_throttle;        /* throttle.c */
 

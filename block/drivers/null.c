@@ -142,20 +142,15 @@ static const struct tidemark_option null_options[] = {
     { 0 },
 };
 
-const struct tidemark_driver blk_driver_null_co = {
-    .abi = TIDEMARK_ABI,
-    .struct_size = sizeof(struct tidemark_driver),
-    .name = "null-co",
-    .help = "a disk that stores nothing",
-    .options = null_options,
-    .open = null_open,
-    .close = null_close,
-    .get_info = null_get_info,
-    .map = null_map,
-    .pread = null_pread,
-    .pwrite = null_pwrite,
-    .flush = null_flush,
-    .write_zeroes = null_write_zeroes,
-    .discard = null_discard,
-    .cache = null_cache,
-};
+/* QEMU's two differ in how they wait. */
+#define NULL_DRIVER(driver_name)                                                                   \
+    {                                                                                              \
+        .abi = TIDEMARK_ABI, .struct_size = sizeof(struct tidemark_driver), .name = driver_name,   \
+        .help = "a disk that stores nothing", .options = null_options, .open = null_open,          \
+        .close = null_close, .get_info = null_get_info, .map = null_map, .pread = null_pread,      \
+        .pwrite = null_pwrite, .flush = null_flush, .write_zeroes = null_write_zeroes,             \
+        .discard = null_discard, .cache = null_cache                                               \
+    }
+
+const struct tidemark_driver blk_driver_null_aio = NULL_DRIVER("null-aio");
+const struct tidemark_driver blk_driver_null_co = NULL_DRIVER("null-co");

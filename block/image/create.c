@@ -1,6 +1,7 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/image/create.c: creating images: the options, the nodes, and raw files. */
+#include "block/disk.h"
 #include "block/image/image.h"
 #include "block/node_internal.h"
 
@@ -36,7 +37,7 @@ static const struct tidemark_option file_create_options[] = {
       .choices = file_preallocations,
       .default_value = "off" },
     { .name = "nocow", .type = TIDEMARK_OPTION_BOOL, .default_value = "off" },
-    { .name = "extent-size-hint", .type = TIDEMARK_OPTION_SIZE },
+    { .name = "extent-size-hint", .type = TIDEMARK_OPTION_SIZE, .default_value = "1048576" },
     { 0 },
 };
 
@@ -107,7 +108,7 @@ static bool begin_qcow2(BlkImageCreate *c, GError **error)
 static bool make_file(BlkImageCreate *c, const char *path, GError **error)
 {
     const TmSys *sys = blk_graph_sys(c->graph);
-    int flags = O_RDWR | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, attributes;
+    int flags = O_RDWR | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
     int fd = sys->open(path, flags | O_EXCL, 0644);
 
     if (fd >= 0)
@@ -116,14 +117,27 @@ static bool make_file(BlkImageCreate *c, const char *path, GError **error)
         fd = sys->open(path, flags, 0644);
     if (fd < 0)
         return tm_error_set_errno(error, errno, "Could not create '%s'", path);
-    /* As good as the file system can, as in QEMU. */
-    if (blk_options_bool(c->options, "nocow") &&
-        sys->ioctl(fd, FS_IOC_GETFLAGS, &attributes) == 0) {
-        attributes |= FS_NOCOW_FL;
-        sys->ioctl(fd, FS_IOC_SETFLAGS, &attributes);
-    }
     sys->close(fd);
     return true;
+}
+
+/* Of a file that is empty, as good as the file system can, as in QEMU. */
+static void set_attributes(const BlkImageCreate *c)
+{
+    const TmSys *sys = blk_graph_sys(c->graph);
+    int fd = blk_disk_fd(blk_user_node(c->file)), flags;
+    uint32_t hint = (uint32_t)blk_options_uint(c->options, "extent-size-hint");
+    struct fsxattr attributes;
+
+    if (blk_options_bool(c->options, "nocow") && sys->ioctl(fd, FS_IOC_GETFLAGS, &flags) == 0) {
+        flags |= FS_NOCOW_FL;
+        sys->ioctl(fd, FS_IOC_SETFLAGS, &flags);
+    }
+    if (hint && sys->ioctl(fd, FS_IOC_FSGETXATTR, &attributes) == 0) {
+        attributes.fsx_xflags |= FS_XFLAG_EXTSIZE;
+        attributes.fsx_extsize = hint;
+        sys->ioctl(fd, FS_IOC_FSSETXATTR, &attributes);
+    }
 }
 
 static bool begin_file(BlkImageCreate *c, GError **error)
@@ -134,6 +148,8 @@ static bool begin_file(BlkImageCreate *c, GError **error)
 
     if (g_str_equal(blk_options_string(c->options, "preallocation"), "metadata"))
         return tm_error_set(error, "Unsupported preallocation mode: metadata");
+    if (blk_options_uint(c->options, "extent-size-hint") > UINT32_MAX)
+        return tm_error_set(error, "Extent size hint is too large");
     if (!make_file(c, path, error))
         return false;
     definition = json_object_new_object();
@@ -141,6 +157,8 @@ static bool begin_file(BlkImageCreate *c, GError **error)
     json_object_object_add(definition, "filename", json_object_new_string(path));
     ok = use_node(c, definition, &c->file, error) && empty(c, error);
     json_object_put(definition);
+    if (ok)
+        set_attributes(c);
     return ok;
 }
 

@@ -35,6 +35,8 @@ typedef struct CreateOption {
 } CreateOption;
 
 static const CreateOption raw_options[] = {
+    { "extent_size_hint", "extent-size-hint", SIZE,
+      "bytes that the file system allocates at a time, 1M by default" },
     { "nocow", "nocow", FLAG, "on or off: no copy-on-write by the file system" },
     { "preallocation", "preallocation", TEXT, "off, falloc or full" },
     { "size", "size", SIZE, "bytes of the disk" },

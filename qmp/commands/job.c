@@ -110,7 +110,8 @@ static const QmpMember file_members[] = {
     { "preallocation", &preallocation, true, "off, falloc or full (default: off)" },
     { "nocow", &qmp_type_bool, true,
       "turn off copy-on-write, if the file system can (default: off)" },
-    { "extent-size-hint", &qmp_type_size, true, "accepted for compatibility" },
+    { "extent-size-hint", &qmp_type_size, true,
+      "the unit in which the file system allocates space, if it can (default: 1M; 0: its own)" },
     { NULL },
 };
 static const QmpType file_type = { .kind = QMP_KIND_OBJECT,

@@ -2,7 +2,9 @@
 # SPDX-FileCopyrightText: 2026 The Tidemark authors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Jobs and blockdev-create: lives and answers as qemu-storage-daemon's, and what only jobs that take long show."""
+import fcntl
 import os
+import struct
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -66,6 +68,7 @@ def as_qemu(tmp):
         {"driver": "file", "filename": "/no/x", "size": MIB}, {"driver": "file", "filename": "NEW", "size": 1000},
         {"driver": "file", "filename": "NEW", "size": MIB, "preallocation": "metadata"},
         {"driver": "file", "filename": "NEW", "size": MIB, "preallocation": "falloc", "nocow": True},
+        *({"driver": "file", "filename": "NEW", "size": MIB, "extent_size_hint": n} for n in (0, 4096, 1 << 32, "1M")),
         {"driver": "file", "filename": "/tmp", "size": MIB},
     ]
     results = []
@@ -102,6 +105,34 @@ def verbs(tmp):
             seen.append(d.qmp("query-jobs")[0]["error"])
             results.append(seen)
     equal(*results)
+
+
+@test(needs=["mkfs.xfs", "mount", "qemu-img"])
+def extents_of_a_size(tmp):
+    "a new file asks XFS for extents of 1 MiB, or of the size given, as qemu-img's does"
+    disk, at = image(os.path.join(tmp, "xfs.img"), 320 * MIB), os.path.join(tmp, "at")
+    run("mkfs.xfs", "-q", disk)
+    os.mkdir(at)
+    if os.geteuid() or run("mount", "-o", "loop", disk, at, check=False).returncode:
+        skip("can't mount a file system")
+    try:
+        def hint(path):
+            attributes = bytearray(28)  # struct fsxattr
+            with open(path) as f:
+                fcntl.ioctl(f, 0x801c581f, attributes)  # FS_IOC_FSGETXATTR
+            return struct.unpack_from("II", attributes)
+        with Daemon(tmp) as d:
+            for name, more in (("a", {}), ("b", {"extent_size_hint": 2 * MIB}), ("c", {"extent_size_hint": 0})):
+                ours, theirs = os.path.join(at, name), os.path.join(at, "q" + name)
+                image(ours, MIB, [(0, b"x" * MIB)])  # what it had goes first
+                equal(outcome(d, driver="file", filename=ours, size=MIB, **more)[3], None)
+                words = ["-o", "extent_size_hint=%d" % more["extent_size_hint"]] if more else []
+                run("qemu-img", "create", "-q", "-f", "raw", *words, theirs, MIB)
+                equal(hint(ours), hint(theirs), name)
+        tidemark("image", "create", "-q", "-o", "extent_size_hint=4M", os.path.join(at, "d"), "1M")
+        equal(hint(os.path.join(at, "d"))[1], 4 * MIB)
+    finally:
+        run("umount", "-l", at)
 
 
 @test

@@ -1,7 +1,7 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* tests/unit/test_drivers.c: the drivers raw and null-co, and the example plug-ins, through a real
- * graph. The file driver has test_file.c. */
+/* tests/unit/test_drivers.c: the drivers raw, null-co and null-aio, and the example plug-ins,
+ * through a real graph. The file driver has test_file.c. */
 #include "block/bitmaps.h"
 #include "block/node_internal.h"
 #include "tests/unit/drivers_util.h"
@@ -138,28 +138,34 @@ START_TEST(raw_without_a_size_resizes_its_file)
 }
 END_TEST
 
-/* ---- null-co */
+/* ---- null-co, null-aio */
 
-START_TEST(null_co_reads_zeroes_and_drops_writes)
+static const char *const nulls[] = { "null-co", "null-aio" };
+
+START_TEST(null_reads_zeroes_and_drops_writes)
 {
+    const char *name = nulls[_i];
+    g_autofree char *filename = NULL;
     BlkNode *node;
     gint64 began;
 
     open_on_disk();
-    node = add("{'driver':'null-co','node-name':'n'}");
+    node = add("{'driver':'%s','node-name':'n'}", name);
     ck_assert_uint_eq(blk_node_size(node), GIB);
     write_pattern(node, 0, 4096, 1);
     ck_assert(reads_zero(node, 0, 4096)); /* whatever the option says, no stray memory */
     assert_status(node, "hole 1073741824");
     ck_assert_int_eq(blk_node_write_zeroes(node, 0, GIB, TIDEMARK_FAST_ZERO), 0);
-    assert_status(add("{'driver':'null-co','node-name':'z','size':4097,'read-zeroes':true}"),
-                  "hole,zero 4097");
-    node = add("{'driver':'null-co','node-name':'slow','latency-ns':20000000}");
+    node = add("{'driver':'%s','node-name':'z','size':4097,'read-zeroes':true}", name);
+    assert_status(node, "hole,zero 4097");
+    filename = blk_node_filename(node);
+    ck_assert(g_str_has_prefix(filename, "json:{") && strstr(filename, name));
+    node = add("{'driver':'%s','node-name':'slow','latency-ns':20000000}", name);
     began = g_get_monotonic_time();
     ck_assert_int_eq(blk_node_flush(node), 0);
     ck_assert_int_ge(g_get_monotonic_time() - began, 20000);
     assert_refused("Could not refresh total sector count: File too large",
-                   "{'driver':'null-co','node-name':'x','size':9223372036854775807}");
+                   "{'driver':'%s','node-name':'x','size':9223372036854775807}", name);
     close_graph();
 }
 END_TEST
@@ -363,7 +369,7 @@ int main(void)
     tcase_add_test(cases, raw_reopened_while_written_below);
     tcase_add_test(cases, raw_refuses_wrong_windows);
     tcase_add_test(cases, raw_without_a_size_resizes_its_file);
-    tcase_add_test(cases, null_co_reads_zeroes_and_drops_writes);
+    tcase_add_loop_test(cases, null_reads_zeroes_and_drops_writes, 0, G_N_ELEMENTS(nulls));
     tcase_add_test(cases, a_file_that_grows_under_load_marks_its_growth);
     tcase_add_loop_test(cases, a_file_does_not_grow_while_its_space_is_changed, 0, 2);
     tcase_add_test(cases, the_ramdisk_plugin_keeps_what_is_written);
