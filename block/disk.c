@@ -59,6 +59,21 @@ int blk_disk_fd(BlkNode *node)
     return mapping.fd;
 }
 
+bool blk_disk_is_in_place(BlkNode *node)
+{
+    struct stat has, there;
+    bool regular, is;
+    int fd = blk_disk_open(node, &regular);
+
+    if (fd < 0)
+        return false;
+    is = node->graph_sys->fstat(fd, &there) == 0 &&
+         node->graph_sys->fstat(blk_disk_fd(node), &has) == 0 && has.st_dev == there.st_dev &&
+         has.st_ino == there.st_ino;
+    node->graph_sys->close(fd);
+    return is;
+}
+
 int blk_disk_hold(BlkNode *node)
 {
     int fd = blk_disk_fd(node), held = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 0);

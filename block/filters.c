@@ -131,28 +131,14 @@ void blk_hold_end(BlkHold *h)
 
 /* ---- filters */
 
-static bool reaches(const BlkNode *from, const BlkNode *to)
-{
-    if (from == to)
-        return true;
-    for (unsigned i = 0; i < from->n_children; i++) {
-        BlkNode *child = blk_node_child_at(from, i);
-
-        if (child && reaches(child, to))
-            return true;
-    }
-    return false;
-}
-
-/* The users of @from that are to use @to instead. */
-static GPtrArray *movers(BlkNode *from, const BlkNode *to)
+GPtrArray *blk_users_above(BlkNode *from, const BlkNode *to)
 {
     GPtrArray *users = blk_users_list(from);
 
     for (guint i = users->len; i-- > 0;) {
         const BlkUser *user = users->pdata[i];
 
-        if (user->parent ? reaches(to, user->parent) : !user->follows)
+        if (user->parent ? blk_node_stands_on(to, user->parent) : !user->follows)
             g_ptr_array_remove_index(users, i);
     }
     return users;
@@ -175,9 +161,8 @@ static void refresh(BlkNode *parent)
         blk_node_refresh(parent);
 }
 
-static bool move(BlkNode *from, BlkNode *to, GError **error)
+bool blk_users_lift(GPtrArray *users, BlkNode *to, GError **error)
 {
-    g_autoptr(GPtrArray) users = movers(from, to);
     bool ok;
 
     for_parents(users, blk_parents_disconnect);
@@ -185,6 +170,13 @@ static bool move(BlkNode *from, BlkNode *to, GError **error)
     for_parents(users, blk_parents_connect);
     for_parents(users, refresh);
     return ok;
+}
+
+static bool move(BlkNode *from, BlkNode *to, GError **error)
+{
+    g_autoptr(GPtrArray) users = blk_users_above(from, to);
+
+    return blk_users_lift(users, to, error);
 }
 
 bool blk_filters_insert(BlkNode *const *filters, size_t n, GError **error)

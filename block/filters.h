@@ -20,6 +20,13 @@ typedef struct BlkHold BlkHold;
 BlkHold *blk_hold_begin(BlkNode *const *nodes, size_t n);
 void blk_hold_end(BlkHold *hold); /* NULL is fine */
 
+/* References to the users of @from that would use @to if it were put above @from: neither jobs nor
+ * what @to stands on. */
+GPtrArray *blk_users_above(BlkNode *from, const BlkNode *to);
+/* Gives them all that node instead of theirs. Within a hold of both; blk_graph_sort() follows.
+ * Errors: permission conflicts. */
+bool blk_users_lift(GPtrArray *users, BlkNode *to, GError **error);
+
 /* All @n of them at one instant, or none. The first child is what the filter has at that time, so
  * several filters of a disk come to stand one above the other. Errors: permission conflicts, with
  * QEMU's messages. */

@@ -54,6 +54,10 @@ bool blk_graph_del(BlkGraph *graph, const char *node_name, GError **error);
  * options, all of them or none: what fails is as it was. A node that can't even be opened as it was
  * fails every request from then on, and the error says so. block/reopen.c */
 bool blk_graph_reopen(BlkGraph *graph, json_object *list, GError **error);
+/* Nobody is going to write to the node: it is opened anew as read-only, with the nodes that were
+ * defined within it, if nobody does and their files are still where they were. Else it stays as it
+ * is, which is logged. block/reopen.c */
+void blk_graph_make_read_only(BlkNode *node);
 /* The node of that name, borrowed; else NULL and what QEMU says there, word for word, which depends
  * on who asks:
  *   find         what manages nodes (blockdev-del, -reopen): "Failed to find node with

@@ -99,6 +99,41 @@ static void child_clear(void *data)
     json_object_put(((Child *)data)->value);
 }
 
+static BlkOptions *options_new(void)
+{
+    BlkOptions *options = g_new0(BlkOptions, 1);
+
+    options->values = g_array_new(FALSE, TRUE, sizeof(Value));
+    g_array_set_clear_func(options->values, value_clear);
+    options->children = g_array_new(FALSE, TRUE, sizeof(Child));
+    g_array_set_clear_func(options->children, child_clear);
+    return options;
+}
+
+BlkOptions *blk_options_with(const BlkOptions *options, const char *name, bool value)
+{
+    BlkOptions *copy = options_new();
+
+    for (guint i = 0; i < options->values->len; i++) {
+        Value v = g_array_index(options->values, Value, i);
+
+        if (g_str_equal(v.name, name)) {
+            v.set = v.given = true;
+            v.number = value;
+        }
+        v.name = g_strdup(v.name);
+        v.text = g_strdup(v.text);
+        g_array_append_val(copy->values, v);
+    }
+    for (guint i = 0; i < options->children->len; i++) {
+        Child child = g_array_index(options->children, Child, i);
+
+        json_object_get(child.value);
+        g_array_append_val(copy->children, child);
+    }
+    return copy;
+}
+
 void blk_options_free(BlkOptions *options)
 {
     if (!options)
@@ -409,12 +444,8 @@ BlkOptions *blk_options_parse_at(const struct tidemark_driver *driver, json_obje
                                  const char *prefix, GError **error)
 {
     Context c = { object, prefix, "", error };
-    g_autoptr(BlkOptions) options = g_new0(BlkOptions, 1);
+    g_autoptr(BlkOptions) options = options_new();
 
-    options->values = g_array_new(FALSE, TRUE, sizeof(Value));
-    g_array_set_clear_func(options->values, value_clear);
-    options->children = g_array_new(FALSE, TRUE, sizeof(Child));
-    g_array_set_clear_func(options->children, child_clear);
     if (!json_object_is_type(object, json_type_object)) {
         tm_error_set(error, "Invalid parameter type for '%s', expected: object",
                      *prefix ? prefix : "options");

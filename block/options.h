@@ -26,6 +26,8 @@ BlkOptions *blk_options_parse(const struct tidemark_driver *driver, json_object 
  * messages. */
 BlkOptions *blk_options_parse_at(const struct tidemark_driver *driver, json_object *object,
                                  const char *prefix, GError **error);
+/* A copy in which the option @name, a BOOL, is @value. */
+BlkOptions *blk_options_with(const BlkOptions *options, const char *name, bool value);
 void blk_options_free(BlkOptions *options); /* NULL is fine */
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(BlkOptions, blk_options_free)
 

@@ -62,6 +62,18 @@ BlkNode *blk_node_same_below(const BlkNode *node)
     return below && below != blk_node_backing(node) ? below : NULL;
 }
 
+bool blk_node_stands_on(const BlkNode *node, const BlkNode *below)
+{
+    bool is = node == below;
+
+    for (unsigned i = 0; i < node->n_children && !is; i++) {
+        const BlkNode *child = blk_node_child_at(node, i);
+
+        is = child && blk_node_stands_on(child, below);
+    }
+    return is;
+}
+
 /* ---- who sees whom */
 
 /* One parent that shows what is in a node. */
@@ -200,6 +212,23 @@ void blk_parents_mark(BlkNode *node, uint64_t offset, uint64_t length)
 
     bmp_set_mark_end(node->bitmaps, offset, length, epoch);
     blk_parents_mark_end(above);
+}
+
+void blk_node_each_range(BlkNode *node, BlkRangeFn fn, void *opaque)
+{
+    uint64_t size = blk_node_size(node);
+
+    for (uint64_t at = 0; at < size;) {
+        struct tidemark_mapping m;
+        int ret = blk_node_map(node, at, size - at, TIDEMARK_MAP_FOR_STATUS, &m);
+        bool unknown = ret < 0 || m.kind == TIDEMARK_MAP_SELF;
+        bool backing = m.kind == TIDEMARK_MAP_BACKING;
+
+        if (ret < 0)
+            m.length = size - at;
+        fn(opaque, at, m.length, unknown || backing, unknown || !backing);
+        at += m.length;
+    }
 }
 
 /* ---- holding */

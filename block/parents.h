@@ -22,6 +22,9 @@ BlkNode *blk_node_shown_below(const BlkNode *node);
 /* The same, where it has nothing of its own: no backing. */
 BlkNode *blk_node_same_below(const BlkNode *node);
 
+/* Whether it is that node, or has it below, as whatever. */
+bool blk_node_stands_on(const BlkNode *node, const BlkNode *below);
+
 /* The node sees changes of its children from now on, or no longer: its children or its options are
  * others then, or it goes. */
 void blk_parents_connect(BlkNode *node);
@@ -42,6 +45,11 @@ void blk_parents_mark_end(BlkMarked *marked); /* NULL is fine */
 
 /* What the node shows may have changed without a write: dirty, in its bitmaps and above. */
 void blk_parents_mark(BlkNode *node, uint64_t offset, uint64_t length);
+
+/* Calls @fn for each range of a held node, in order: whether its backing shows there (or would, if
+ * it had one), and whether the node has something of its own there. Both: it is not known. */
+typedef void (*BlkRangeFn)(void *opaque, uint64_t offset, uint64_t length, bool backing, bool own);
+void blk_node_each_range(BlkNode *node, BlkRangeFn fn, void *opaque);
 
 /* @n nodes, and those below through which changes of what they show can come. Parents first: a
  * request there may wait for its child. */

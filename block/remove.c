@@ -135,6 +135,8 @@ bool blk_graph_del(BlkGraph *graph, const char *node_name, GError **error)
         return false;
     if (has_outer_user(node))
         return tm_error_set(error, "Node %s is in use", node_name);
+    if (!blk_node_check_no_backing(node, error))
+        return false;
     if (!node->monitor_owned)
         return tm_error_set(error, "Node %s is not owned by the monitor", node_name);
     /* An export of another node may offer a bitmap of this one. */

@@ -396,24 +396,17 @@ static bool is_recorded(BlkNode *node)
     return bmp_set_length(node->bitmaps) || blk_parents_any_up(node, is_recorded);
 }
 
+static void mark_shown(void *opaque, uint64_t offset, uint64_t length, bool backing, bool own)
+{
+    if (backing)
+        blk_parents_mark(opaque, offset, length);
+}
+
 /* What shows of another backing may be other data, though nobody wrote it. */
 static void mark_backing(const BlkReopenEntry *e)
 {
-    BlkNode *node = e->node;
-    uint64_t size = blk_node_size(node);
-
-    if (!e->other_backing || !node->open || !is_recorded(node))
-        return;
-    for (uint64_t at = 0; at < size;) {
-        struct tidemark_mapping m;
-        int ret = blk_node_map(node, at, size - at, TIDEMARK_MAP_FOR_STATUS, &m);
-
-        if (ret < 0)
-            m.length = size - at;
-        if (ret < 0 || m.kind == TIDEMARK_MAP_BACKING || !node->driver->map)
-            blk_parents_mark(node, at, m.length);
-        at += m.length;
-    }
+    if (e->other_backing && e->node->open && is_recorded(e->node))
+        blk_node_each_range(e->node, mark_shown, e->node);
 }
 
 /* What other things know of the node. */
@@ -454,16 +447,74 @@ static bool run(BlkReopen *r, GError **error)
     return ok;
 }
 
+static void begin(BlkReopen *r, BlkGraph *graph)
+{
+    *r = (BlkReopen){ .graph = graph };
+    r->entries = g_ptr_array_new_with_free_func(entry_free);
+    r->held = g_ptr_array_new();
+}
+
+static void end(BlkReopen *r)
+{
+    g_ptr_array_unref(r->entries); /* with what backing nodes they held */
+    g_ptr_array_unref(r->held);
+    blk_graph_settle(r->graph);
+}
+
 bool blk_graph_reopen(BlkGraph *graph, json_object *list, GError **error)
 {
-    BlkReopen r = { .graph = graph };
+    BlkReopen r;
     bool ok;
 
-    r.entries = g_ptr_array_new_with_free_func(entry_free);
-    r.held = g_ptr_array_new();
+    begin(&r, graph);
     ok = blk_reopen_check(&r, list, error) && run(&r, error);
-    g_ptr_array_unref(r.entries); /* with what backing nodes they held */
-    g_ptr_array_unref(r.held);
-    blk_graph_settle(graph);
+    end(&r);
     return ok;
+}
+
+/* ---- read-only */
+
+/* Whether opening it anew would give the same disk. */
+static bool is_in_place(BlkNode *node)
+{
+    bool is =
+        !blk_builtin_of(node->driver)->stateful && (node->n_children || blk_disk_is_in_place(node));
+
+    for (unsigned i = 0; i < node->n_children && is; i++) {
+        BlkNode *child = (int)i == node->backing ? NULL : blk_node_child_at(node, i);
+
+        is = !child || is_in_place(child);
+    }
+    return is;
+}
+
+/* Those that were defined within it inherit that. */
+static void add_read_only(BlkReopen *r, BlkNode *node)
+{
+    blk_reopen_add(r, node, "read-only", true);
+    for (unsigned i = 0; i < node->n_children; i++) {
+        BlkNode *child = (int)i == node->backing ? NULL : blk_node_child_at(node, i);
+
+        if (child && !child->monitor_owned && blk_node_users(child) == 1)
+            add_read_only(r, child);
+    }
+}
+
+void blk_graph_make_read_only(BlkNode *node)
+{
+    g_autoptr(GError) error = NULL;
+    BlkReopen r;
+
+    if (blk_node_read_only(node))
+        return;
+    if (!is_in_place(node)) {
+        blk_graph_log(node->graph, "node '%s' stays writable: its file is not where it was opened",
+                      node->name);
+        return;
+    }
+    begin(&r, node->graph);
+    add_read_only(&r, node);
+    if (!blk_reopen_check_writers(&r, node, true, &error) || !run(&r, &error))
+        blk_graph_log(node->graph, "node '%s' stays writable: %s", node->name, error->message);
+    end(&r);
 }

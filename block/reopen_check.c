@@ -165,7 +165,7 @@ static bool check_entry(BlkReopen *r, BlkReopenEntry *e, json_object *object, GE
 }
 
 /* A node that is named twice has what was said last. */
-static bool add_entry(BlkReopen *r, BlkNode *node, json_object *object, GError **error)
+static BlkReopenEntry *new_entry(BlkReopen *r, BlkNode *node)
 {
     BlkReopenEntry *e = blk_reopen_entry(r, node);
 
@@ -175,7 +175,17 @@ static bool add_entry(BlkReopen *r, BlkNode *node, json_object *object, GError *
     e->node = node;
     e->was_open = node->open;
     g_ptr_array_add(r->entries, e);
-    return check_entry(r, e, object, error);
+    return e;
+}
+
+static bool add_entry(BlkReopen *r, BlkNode *node, json_object *object, GError **error)
+{
+    return check_entry(r, new_entry(r, node), object, error);
+}
+
+void blk_reopen_add(BlkReopen *r, BlkNode *node, const char *option, bool value)
+{
+    new_entry(r, node)->options = blk_options_with(node->options, option, value);
 }
 
 static bool add_named(BlkReopen *r, json_object *object, GError **error)

@@ -31,6 +31,8 @@ typedef struct BlkReopen {
 /* Makes the entries out of BlockdevOptions, and checks what can be said without touching a driver.
  * *error is QEMU's. */
 bool blk_reopen_check(BlkReopen *r, json_object *list, GError **error);
+/* Another entry: the node as it is, but with that option, a BOOL. */
+void blk_reopen_add(BlkReopen *r, BlkNode *node, const char *option, bool value);
 /* That nobody relies on writing to a node that is @read_only. */
 bool blk_reopen_check_writers(const BlkReopen *r, BlkNode *node, bool read_only, GError **error);
 /* Whether the node's options say so; of one that is not opened anew, whether it is. */

@@ -49,6 +49,20 @@ bool blk_node_check_free(BlkNode *node, GError **error)
     return true;
 }
 
+bool blk_node_check_no_backing(BlkNode *node, GError **error)
+{
+    TM_GUARD(blk_graph_permissions(node->graph));
+
+    for (guint i = 0; i < node->users->len; i++) {
+        const BlkUser *user = node->users->pdata[i];
+
+        if (user->parent && (int)user->index == user->parent->backing)
+            return tm_error_set(error, "Node '%s' is busy: node is used as backing hd of '%s'",
+                                node->name, user->parent->name);
+    }
+    return true;
+}
+
 GPtrArray *blk_users_list(BlkNode *node)
 {
     GPtrArray *users = g_ptr_array_new_with_free_func((GDestroyNotify)blk_user_unref);

@@ -20,6 +20,9 @@ void blk_user_done(BlkUser *user);
 BlkUser *blk_user_ref(BlkUser *user);
 void blk_user_unref(BlkUser *user);
 
+/* That the node is nobody's backing: an overlay relies on it. Main thread. */
+bool blk_node_check_no_backing(BlkNode *node, GError **error);
+
 /* References to the users of a node. Main thread, as the next. */
 GPtrArray *blk_users_list(BlkNode *node);
 /* Gives those of @users that are still users that other node. They are quiesced: nothing of theirs

@@ -3,7 +3,9 @@
 /* qmp/qmp_internal.h: what the files of qmp/ share. Main thread. */
 #pragma once
 #include "block/export/export.h"
+#include "block/image/overlay.h"
 #include "block/jobs/backup.h"
+#include "block/snapshot.h"
 #include "qmp/context.h"
 
 /* ---- args.c: arguments of shapes that several commands take */
@@ -33,6 +35,24 @@ extern const QmpType qmp_type_bitmap_add, qmp_type_bitmap_merge, qmp_type_blockd
 /* blk_backup_new() with the arguments of the command, checked. */
 BlkJob *qmp_backup_new(QmpContext *ctx, BlkBitmapChanges *changes, BlkJobTxn *txn,
                        json_object *args, GError **error);
+
+/* ---- snapshot.c: the nodes of a snapshot */
+
+typedef struct QmpSnapshot {
+    BlkNode *node, *overlay; /* references */
+    BlkOverlay *made;        /* what the overlay was made with; or NULL */
+    BlkSnapshot *taken;      /* NULL: it was not, or taken back */
+    bool ready;              /* what will read otherwise is dirty */
+} QmpSnapshot;
+
+/* With the nodes that the arguments of blockdev-snapshot name. */
+QmpSnapshot *qmp_snapshot_find(QmpContext *ctx, json_object *args, GError **error);
+/* As those of blockdev-snapshot-sync say: the overlay is made, and opened. */
+QmpSnapshot *qmp_snapshot_make(QmpContext *ctx, json_object *args, GError **error);
+/* Keeps what was taken, else removes what was made. Not within a hold. */
+void qmp_snapshot_free(void *snapshot);
+
+extern const QmpType qmp_type_snapshot, qmp_type_snapshot_sync;
 
 /* ---- session.c: one client of a monitor */
 

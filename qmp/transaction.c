@@ -9,6 +9,7 @@
 #include "block/bitmap_changes.h"
 #include "block/bitmaps.h"
 #include "block/filters.h"
+#include "block/snapshot.h"
 #include "qmp/qmp_internal.h"
 #include "util/error.h"
 #include <string.h>
@@ -18,23 +19,30 @@ typedef struct Transaction {
     GPtrArray *nodes; /* BlkNode references, each once */
     BlkBitmapChanges *changes;
     bool grouped;
-    bool instant;      /* an action needs the disks at rest */
-    GPtrArray *jobs;   /* BlkJob, borrowed: that are to start */
-    BlkJobTxn *joined; /* grouped: what they belong to */
+    bool instant;         /* an action needs the disks at rest */
+    GPtrArray *jobs;      /* BlkJob, borrowed: that are to start */
+    GPtrArray *snapshots; /* QmpSnapshot, in the order of their actions */
+    guint taken;          /* how many of them */
+    BlkJobTxn *joined;    /* grouped: what they belong to */
 } Transaction;
 
 typedef bool (*ActionFn)(Transaction *t, json_object *data, GError **error);
 
 /* ---- what actions name ---- */
 
+static void involve_node(Transaction *t, BlkNode *node)
+{
+    if (!g_ptr_array_find(t->nodes, node, NULL))
+        g_ptr_array_add(t->nodes, blk_node_ref(node));
+}
+
 static void involve(Transaction *t, const char *node_name)
 {
     BlkNode *node = node_name ? blk_graph_find(qmp_context_graph(t->ctx), node_name, NULL) : NULL;
 
     /* A node that does not exist is for its action to complain of, in its turn. */
-    if (!node || g_ptr_array_find(t->nodes, node, NULL))
-        return;
-    g_ptr_array_add(t->nodes, blk_node_ref(node));
+    if (node)
+        involve_node(t, node);
 }
 
 static void involve_action(Transaction *t, json_object *data)
@@ -44,7 +52,6 @@ static void involve_action(Transaction *t, json_object *data)
 
     involve(t, qmp_arg_str(data, "node"));
     involve(t, qmp_arg_str(data, "device"));
-    t->instant |= qmp_arg(data, "device") != NULL;
     for (size_t i = 0; i < n; i++)
         involve(t, bitmaps[i].node);
 }
@@ -143,40 +150,147 @@ static bool act_backup(Transaction *t, json_object *data, GError **error)
     return job != NULL;
 }
 
+/* ---- snapshots: their overlays are there before anything is held */
+
+static bool prepare_snapshot(Transaction *t, QmpSnapshot *snapshot)
+{
+    if (!snapshot)
+        return false;
+    g_ptr_array_add(t->snapshots, snapshot);
+    involve_node(t, snapshot->node);
+    involve_node(t, snapshot->overlay);
+    return true;
+}
+
+static bool prepare_named(Transaction *t, json_object *data, GError **error)
+{
+    return prepare_snapshot(t, qmp_snapshot_find(t->ctx, data, error));
+}
+
+static bool prepare_made(Transaction *t, json_object *data, GError **error)
+{
+    return prepare_snapshot(t, qmp_snapshot_make(t->ctx, data, error));
+}
+
+static bool act_snapshot(Transaction *t, json_object *data, GError **error)
+{
+    QmpSnapshot *s = t->snapshots->pdata[t->taken];
+    int ret;
+
+    if (!blk_snapshot_check(s->node, s->overlay, error))
+        return false;
+    if (!s->ready)
+        return tm_error_set(error, "The overlay is already in use");
+    ret = blk_node_read_only(s->node) ? 0 : blk_node_flush(s->node);
+    if (ret < 0)
+        return tm_error_set_errno(error, -ret, "Could not flush node '%s'", blk_node_name(s->node));
+    s->taken = blk_snapshot_take(s->node, s->overlay, error);
+    t->taken += s->taken != NULL;
+    return s->taken != NULL;
+}
+
+/* Those who use the node of number @n when its snapshot is taken may use another one now, with an
+ * earlier snapshot of the same transaction. */
+static BlkNode *used_now(const Transaction *t, guint n)
+{
+    BlkNode *node = ((QmpSnapshot *)t->snapshots->pdata[n])->node;
+
+    while (n-- > 0) {
+        const QmpSnapshot *earlier = t->snapshots->pdata[n];
+
+        if (earlier->overlay == node)
+            node = earlier->node;
+    }
+    return node;
+}
+
+/* Of one that is refused nothing changes. */
+static void mark_snapshots(const Transaction *t)
+{
+    for (guint i = 0; i < t->snapshots->len; i++) {
+        QmpSnapshot *s = t->snapshots->pdata[i];
+
+        s->ready = blk_snapshot_check(s->node, s->overlay, NULL);
+        if (s->ready)
+            blk_snapshot_mark(used_now(t, i), s->overlay);
+    }
+}
+
+static void take_back_snapshots(Transaction *t)
+{
+    while (t->taken > 0) {
+        QmpSnapshot *s = t->snapshots->pdata[--t->taken];
+
+        blk_snapshot_take_back(g_steal_pointer(&s->taken));
+    }
+}
+
 static bool act_abort(Transaction *t, json_object *data, GError **error)
 {
     return tm_error_set(error, "Transaction aborted using Abort action");
 }
 
-static const struct {
+typedef struct Action {
     const char *type;
     ActionFn act;
-} actions_table[] = {
-    { "abort", act_abort },
+    ActionFn prepare; /* before the disks are at rest; or NULL */
+    bool rest;        /* the disks must be */
+    bool grouped;     /* knows completion-mode grouped */
+} Action;
+
+static const Action actions_table[] = {
+    { "abort", act_abort, .grouped = true },
     { "block-dirty-bitmap-add", act_add },
     { "block-dirty-bitmap-remove", act_remove },
     { "block-dirty-bitmap-clear", act_clear },
     { "block-dirty-bitmap-enable", act_enable },
     { "block-dirty-bitmap-disable", act_disable },
     { "block-dirty-bitmap-merge", act_merge },
-    { "blockdev-backup", act_backup },
+    { "blockdev-backup", act_backup, .rest = true, .grouped = true },
+    { "blockdev-snapshot", act_snapshot, prepare_named, .rest = true },
+    { "blockdev-snapshot-sync", act_snapshot, prepare_made, .rest = true },
 };
 
-static bool act(Transaction *t, json_object *action, GError **error)
+/* NULL: there is no such action. */
+static const Action *find_action(json_object *action)
 {
     const char *type = qmp_arg_str(action, "type");
 
     for (size_t i = 0; i < G_N_ELEMENTS(actions_table); i++) {
-        if (strcmp(actions_table[i].type, type))
-            continue;
-        if (t->grouped && actions_table[i].act != act_abort && actions_table[i].act != act_backup)
-            return tm_error_set(error,
-                                "Action '%s' does not support Transaction property "
-                                "completion-mode = grouped",
-                                type);
-        return actions_table[i].act(t, qmp_arg(action, "data"), error);
+        if (!strcmp(actions_table[i].type, type))
+            return &actions_table[i];
     }
-    return tm_error_set(error, "Parameter 'type' does not accept value '%s'", type);
+    return NULL;
+}
+
+static bool act(Transaction *t, json_object *action, GError **error)
+{
+    const char *type = qmp_arg_str(action, "type");
+    const Action *a = find_action(action);
+
+    if (!a)
+        return tm_error_set(error, "Parameter 'type' does not accept value '%s'", type);
+    if (t->grouped && !a->grouped)
+        return tm_error_set(error,
+                            "Action '%s' does not support Transaction property "
+                            "completion-mode = grouped",
+                            type);
+    return a->act(t, qmp_arg(action, "data"), error);
+}
+
+/* What an action needs before the disks are held, and whose disks these are. */
+static bool prepare(Transaction *t, json_object *actions, GError **error)
+{
+    for (size_t i = 0; i < json_object_array_length(actions); i++) {
+        json_object *action = json_object_array_get_idx(actions, i);
+        const Action *a = find_action(action);
+
+        if (a && a->prepare && !t->grouped && !a->prepare(t, qmp_arg(action, "data"), error))
+            return false;
+        t->instant |= a && a->rest;
+        involve_action(t, qmp_arg(action, "data"));
+    }
+    return true;
 }
 
 /* ---- the whole ---- */
@@ -206,6 +320,8 @@ static bool change(Transaction *t, json_object *actions, GError **error)
     blk_bitmaps_change_end(nodes, t->nodes->len);
     for (guint i = 0; !ok && i < t->jobs->len; i++)
         blk_job_drop(t->jobs->pdata[i]);
+    if (!ok)
+        take_back_snapshots(t);
     return ok;
 }
 
@@ -221,6 +337,7 @@ static bool change_at_rest(Transaction *t, json_object *actions, GError **error)
             blk_node_flush(nodes[i]);
     }
     hold = blk_hold_begin(nodes, t->nodes->len);
+    mark_snapshots(t);
     ok = change(t, actions, error);
     blk_hold_end(hold);
     for (guint i = 0; ok && i < t->jobs->len; i++)
@@ -231,21 +348,21 @@ static bool change_at_rest(Transaction *t, json_object *actions, GError **error)
 bool qmp_transaction_run(QmpContext *ctx, json_object *actions, bool grouped, GError **error)
 {
     Transaction t = { .ctx = ctx, .grouped = grouped };
-    size_t n = json_object_array_length(actions);
     bool ok;
 
     t.nodes = g_ptr_array_new_with_free_func((GDestroyNotify)blk_node_unref);
+    t.snapshots = g_ptr_array_new_with_free_func(qmp_snapshot_free);
     t.jobs = g_ptr_array_new();
     t.changes = blk_bitmap_changes_new();
     t.joined = grouped ? blk_job_txn_new() : NULL;
-    for (size_t i = 0; i < n; i++)
-        involve_action(&t, qmp_arg(json_object_array_get_idx(actions, i), "data"));
-    ok =
-        t.instant && t.nodes->len ? change_at_rest(&t, actions, error) : change(&t, actions, error);
+    ok = prepare(&t, actions, error) &&
+         (t.instant && t.nodes->len ? change_at_rest(&t, actions, error)
+                                    : change(&t, actions, error));
     blk_job_txn_unref(t.joined);
     blk_bitmap_changes_free(t.changes);
     g_ptr_array_unref(t.jobs);
     g_ptr_array_unref(t.nodes);
+    g_ptr_array_unref(t.snapshots);
     return ok;
 }
 

@@ -139,7 +139,7 @@ static const QmpMember schema_members[] = {
     { "name", &qmp_type_str, false,
       "name of the command, event or type; names of types have no meaning" },
     { "meta-type", &meta_type, false, "the kind of entity" },
-    { "features", &qmp_type_str_array, true, "deprecated, unstable" },
+    { "features", &qmp_type_str_array, true, "deprecated, unstable, or what it can do besides" },
     { NULL }
 };
 static const QmpVariant schema_variants[] = {

@@ -15,6 +15,7 @@ const QmpFamily *const qmp_families[] = {
     &qmp_family_stats,
     &qmp_family_bitmap,
     &qmp_family_transaction,
+    &qmp_family_snapshot,
     &qmp_family_job,
     &qmp_family_block_job,
     &qmp_family_backup,

@@ -27,6 +27,18 @@ static const QmpMember merge_members[] = {
 static const QmpMember backup_members[] = {
     { "data", &qmp_type_blockdev_backup, false, "the arguments of that command" }, { NULL }
 };
+static const QmpMember snapshot_members[] = {
+    { "data", &qmp_type_snapshot, false, "the arguments of that command" }, { NULL }
+};
+static const QmpMember snapshot_sync_members[] = {
+    { "data", &qmp_type_snapshot_sync, false, "the arguments of that command" }, { NULL }
+};
+static const QmpType snapshot_wrapper = { .kind = QMP_KIND_OBJECT,
+                                          .name = "BlockdevSnapshotWrapper",
+                                          .members = snapshot_members };
+static const QmpType snapshot_sync_wrapper = { .kind = QMP_KIND_OBJECT,
+                                               .name = "BlockdevSnapshotSyncWrapper",
+                                               .members = snapshot_sync_members };
 static const QmpType backup_wrapper = { .kind = QMP_KIND_OBJECT,
                                         .name = "BlockdevBackupWrapper",
                                         .members = backup_members };
@@ -52,6 +64,8 @@ static const char *const action_values[] = {
     "block-dirty-bitmap-disable",
     "block-dirty-bitmap-merge",
     "blockdev-backup",
+    "blockdev-snapshot",
+    "blockdev-snapshot-sync",
     NULL,
 };
 static const QmpType action_kind = { .kind = QMP_KIND_ENUM,
@@ -70,6 +84,8 @@ static const QmpVariant action_variants[] = {
     { "block-dirty-bitmap-disable", &bitmap_wrapper },
     { "block-dirty-bitmap-merge", &merge_wrapper },
     { "blockdev-backup", &backup_wrapper },
+    { "blockdev-snapshot", &snapshot_wrapper },
+    { "blockdev-snapshot-sync", &snapshot_sync_wrapper },
     { NULL },
 };
 static const QmpType action = {

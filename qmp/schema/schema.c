@@ -208,7 +208,7 @@ static json_object *describe(Schema *s, const QmpType *t)
 static void add_command(Schema *s, const QmpCommand *c)
 {
     json_object *e = entry(c->name, "command");
-    const char *features[3] = { NULL };
+    const char *features[4] = { NULL };
     unsigned n = 0;
 
     tm_json_add_string(e, "arg-type", name_of(s, c->args));
@@ -217,6 +217,8 @@ static void add_command(Schema *s, const QmpCommand *c)
         features[n++] = "deprecated";
     if (c->flags & QMP_COMMAND_UNSTABLE)
         features[n++] = "unstable";
+    if (c->feature)
+        features[n++] = c->feature;
     if (n)
         json_object_object_add(e, "features", string_array(features));
     json_object_array_add(s->list, e);

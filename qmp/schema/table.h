@@ -82,6 +82,7 @@ typedef struct QmpCommand {
     unsigned flags;
     const char *example;       /* the arguments as JSON with ' for \", or NULL if it takes none */
     const char *const *errors; /* messages of its own, what varies in capitals; NULL-terminated */
+    const char *feature;       /* one that the schema shows besides those of @flags; or NULL */
 } QmpCommand;
 
 typedef struct QmpEvent {

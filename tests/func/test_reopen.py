@@ -205,7 +205,7 @@ def other_backing(tmp):
         equal(bytes(h.pread(4096, 0)), b"r" * 4096)
         equal(extents(h, "qemu:allocation-depth"), [(0, 4 * MIB, 2)])  # behind its end, too
         equal(facts(d, "bk"), None)
-        raises(QMPError, d.qmp, "blockdev-del", node_name="raw", match="Block device raw is in use")
+        raises(QMPError, d.qmp, "blockdev-del", node_name="raw", match="node is used as backing hd of 'q'")
         equal([i["node-name"] for i in d.qmp("query-named-block-nodes")
                if not i["node-name"].startswith("#")], ["q", "raw"])
         reopen(d, node(q, backing=None))
