@@ -6,6 +6,7 @@
  * The members of query-named-block-nodes are QEMU's BlockDeviceInfo; figures of features that do
  * not exist here (I/O limits, write thresholds, encryption) have the values that QEMU gives when
  * they are off. Newest node first, as there. */
+#include "block/parents.h"
 #include "qmp/commands/families.h"
 #include "qmp/context.h"
 #include "util/error.h"
@@ -25,6 +26,38 @@ static bool run_del(QmpCall *call, GError **error)
 static bool run_reopen(QmpCall *call, GError **error)
 {
     return blk_graph_reopen(qmp_context_graph(call->ctx), qmp_arg(call->args, "options"), error);
+}
+
+static bool has_child(BlkNode *node, const char *name)
+{
+    const struct tidemark_child *child = blk_node_driver(node)->children;
+    bool has = false;
+
+    for (unsigned i = 0; child && child[i].name && !has; i++)
+        has = !strcmp(child[i].name, name) && blk_node_child(node, i);
+    return has;
+}
+
+/* A child of a driver that can have any number of them. No driver here does. */
+static bool run_change(QmpCall *call, GError **error)
+{
+    BlkGraph *graph = qmp_context_graph(call->ctx);
+    const char *name = qmp_arg_str(call->args, "parent");
+    const char *child = qmp_arg_str(call->args, "child"), *added = qmp_arg_str(call->args, "node");
+    BlkNode *parent = blk_graph_lookup(graph, name, name, error);
+
+    if (!parent)
+        return false;
+    if (child && added)
+        return tm_error_set(error, "The parameters child and node are in conflict");
+    if (!child && !added)
+        return tm_error_set(error, "Either child or node must be specified");
+    if (child && !has_child(parent, child))
+        return tm_error_set(error, "Node '%s' does not have child '%s'", name, child);
+    if (added && !blk_graph_find(graph, added, NULL))
+        return tm_error_set(error, "Node '%s' not found", added);
+    return tm_error_set(error, "The node %s does not support %s a child", name,
+                        child ? "removing" : "adding");
 }
 
 static bool run_resize(QmpCall *call, GError **error)
@@ -141,31 +174,39 @@ static BlkNode *backing_of(BlkNode *node)
     return NULL;
 }
 
-/* How many images are below the node through "backing". */
-static unsigned backing_depth(BlkNode *node)
+/* What QEMU calls the backing image, of a filter too. */
+static BlkNode *image_below(BlkNode *node)
+{
+    bool filter = blk_node_child(node, 0) && blk_node_child_role(node, 0) == BLK_ROLE_FILTER;
+
+    return filter ? blk_node_child(node, 0) : backing_of(node);
+}
+
+/* The images below, nested one in the other. Returned: how many. */
+static unsigned add_below(json_object *image, BlkNode *node)
 {
     unsigned depth = 0;
 
-    while ((node = backing_of(node)))
+    while ((node = image_below(node))) {
+        json_object *inner = image_info(node);
+
+        json_object_object_add(image, "backing-image", inner);
+        image = inner;
         depth++;
+    }
     return depth;
 }
 
-json_object *qmp_node_info(BlkNode *node)
+/* @flat: without what is below, whose depth is then said to be 0, as in QEMU. */
+static json_object *node_info(BlkNode *node, bool flat)
 {
     json_object *info = json_object_new_object(), *image = image_info(node);
     g_autofree char *filename = blk_node_filename(node);
-    BlkNode *below = node;
+    unsigned depth = flat ? 0 : add_below(image, node);
     const char *detect = blk_node_option_string(node, "detect-zeroes");
 
     tm_json_add_string(info, "detect_zeroes", detect ? detect : "off");
     json_object_object_add(info, "image", image);
-    while ((below = backing_of(below))) { /* nested, one in the other */
-        json_object *inner = image_info(below);
-
-        json_object_object_add(image, "backing-image", inner);
-        image = inner;
-    }
     if (backing_of(node)) {
         g_autofree char *backing = blk_node_filename(backing_of(node));
 
@@ -173,7 +214,7 @@ json_object *qmp_node_info(BlkNode *node)
     }
     tm_json_add_bool(info, "ro", blk_node_read_only(node));
     tm_json_add_string(info, "node-name", blk_node_name(node));
-    tm_json_add_uint(info, "backing_file_depth", backing_depth(node));
+    tm_json_add_uint(info, "backing_file_depth", depth);
     tm_json_add_string(info, "drv", blk_node_driver(node)->name);
     add_limits(info);
     tm_json_add_uint(info, "write_threshold", 0);
@@ -191,9 +232,11 @@ static bool run_query(QmpCall *call, GError **error)
 {
     g_autoptr(GPtrArray) nodes = blk_graph_nodes(qmp_context_graph(call->ctx));
 
+    bool flat = qmp_arg_bool(call->args, "flat", false);
+
     call->result = json_object_new_array();
     for (guint n = nodes->len; n > 0; n--)
-        json_object_array_add(call->result, qmp_node_info(g_ptr_array_index(nodes, n - 1)));
+        json_object_array_add(call->result, node_info(nodes->pdata[n - 1], flat));
     return true;
 }
 
@@ -227,6 +270,16 @@ static const QmpMember resize_members[] = {
 static const QmpType resize_args = { .kind = QMP_KIND_OBJECT,
                                      .name = "q_obj_block_resize-arg",
                                      .members = resize_members };
+
+static const QmpMember change_members[] = {
+    { "parent", &qmp_type_str, false, "the node whose children are to change" },
+    { "child", &qmp_type_str, true, "the name of the child to remove" },
+    { "node", &qmp_type_str, true, "the node to add as a child" },
+    { NULL },
+};
+static const QmpType change_args = { .kind = QMP_KIND_OBJECT,
+                                     .name = "q_obj_x-blockdev-change-arg",
+                                     .members = change_members };
 
 static const QmpMember query_members[] = {
     { "flat", &qmp_type_bool, true, "don't nest backing images" },
@@ -419,6 +472,11 @@ static const char *const blockdev_reopen_errors[] = {
     "Node 'NAME' would change its size, which USER does not allow",
     NULL
 };
+static const char *const change_errors[] = { "Cannot find device='NAME' nor node-name='NAME'",
+                                             "Node 'NODE' does not have child 'CHILD'",
+                                             "The node NODE does not support adding a child",
+                                             "The node NODE does not support removing a child",
+                                             NULL };
 static const char *const block_resize_errors[] = { "Cannot find device='NAME' nor node-name='NAME'",
                                                    "Parameter 'size' expects a >0 size",
                                                    "Image format driver does not support resize",
@@ -437,6 +495,9 @@ static const QmpCommand commands[] = {
       .errors = blockdev_reopen_errors },
     { "block_resize", "change the size of a node", &resize_args, &qmp_type_empty, run_resize,
       .example = "{'node-name': 'disk0', 'size': 10737418240}", .errors = block_resize_errors },
+    { "x-blockdev-change", "add a child to a node or remove one; no driver supports it",
+      &change_args, &qmp_type_empty, run_change, QMP_COMMAND_UNSTABLE,
+      .example = "{'parent': 'disk0', 'child': 'file'}", .errors = change_errors },
     { "query-named-block-nodes", "the nodes, with their images and dirty bitmaps", &query_args,
       &node_array, run_query },
     { NULL },

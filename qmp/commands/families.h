@@ -13,6 +13,5 @@ extern const QmpFamily qmp_family_core, qmp_family_blockdev, qmp_family_server, 
 /* Of jobs: what both their families say. */
 extern const QmpType qmp_type_job_status, qmp_type_job_type;
 
-/* What query-named-block-nodes says of one (a reference), and its type. blockdev.c */
-json_object *qmp_node_info(BlkNode *node);
+/* Of what query-named-block-nodes says of a node. blockdev.c */
 extern const QmpType qmp_type_node_info;

@@ -3,9 +3,9 @@
 /* qmp/commands/stats.c: what exports and nodes did, and what management programs ask a machine
  * first.
  *
- * Names and members are QEMU's (qapi/block-core.json, run-state.json, misc.json). Where it has a
- * guest's devices there are exports here; a figure of what doesn't exist (merged requests,
- * intervals) is what QEMU gives when there was none. */
+ * Names and members are QEMU's (qapi/block-core.json, run-state.json, misc.json). There
+ * are no devices of a guest; query-blockstats has exports in their place. A figure of what doesn't
+ * exist (merged requests, intervals) is what QEMU gives when there was none. */
 #include "qmp/commands/families.h"
 #include "qmp/context.h"
 
@@ -108,22 +108,10 @@ static bool run_stats(QmpCall *call, GError **error)
 
 /* ---- query-block */
 
+/* A guest's devices: a storage daemon has none. */
 static bool run_block(QmpCall *call, GError **error)
 {
-    g_autoptr(GPtrArray) list = blk_exports_list(qmp_context_exports(call->ctx));
-
     call->result = json_object_new_array();
-    for (guint i = 0; i < list->len; i++) {
-        BlkExport *x = list->pdata[i];
-        json_object *one = json_object_new_object();
-
-        add_string(one, "device", blk_export_id(x));
-        add_string(one, "type", "unknown");
-        add_bool(one, "removable", false);
-        add_bool(one, "locked", false);
-        json_object_object_add(one, "inserted", qmp_node_info(blk_export_node(x)));
-        json_object_array_add(call->result, one);
-    }
     return true;
 }
 
@@ -216,7 +204,7 @@ static const QmpMember stats_args_members[] = {
 OBJECT(stats_args, "q_obj_query-blockstats-arg");
 
 static const QmpMember block_info_members[] = {
-    { "device", &qmp_type_str, false, "id of the export" },
+    { "device", &qmp_type_str, false, "the device" },
     { "type", &qmp_type_str, false, "for compatibility; unknown" },
     { "removable", &qmp_type_bool, false, "for compatibility; false" },
     { "locked", &qmp_type_bool, false, "for compatibility; false" },
@@ -250,8 +238,8 @@ static const QmpMember uuid_members[] = {
 OBJECT(uuid, "UuidInfo");
 
 static const QmpCommand commands[] = {
-    { "query-block", "the exports, as QEMU shows a guest's disks", &qmp_type_empty, &block_infos,
-      run_block },
+    { "query-block", "the disks of a guest: none, as this daemon has no guest", &qmp_type_empty,
+      &block_infos, run_block },
     { "query-blockstats",
       "the statistics of exports, or of nodes: requests, bytes, failures, times", &stats_args,
       &stats_array, run_stats, .example = "{'query-nodes': true}" },
