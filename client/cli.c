@@ -6,8 +6,8 @@
 #include <string.h>
 
 /* Options of every command, not in the tables. */
-static const TcOption help_option = { "help", NULL, "show this help" };
-static const TcOption version_option = { "version", NULL, "show the version" };
+static const TcOption help_option = { "help", NULL, "show this help", 'h' };
+static const TcOption version_option = { "version", NULL, "show the version", 'V' };
 
 static const TcCommand *find_command(const TcCommand *const *commands, const char *name)
 {
@@ -38,13 +38,21 @@ static bool unknown_command(const TcInvocation *inv, const char *word, GError **
     return unknown("command", word, names, inv->path, error);
 }
 
+/* The options of @command and of those below it. */
+static void collect_options(const TcCommand *command, GPtrArray *names)
+{
+    for (const TcOption *o = command->options; o && o->name; o++)
+        g_ptr_array_add(names, g_strdup_printf("--%s", o->name));
+    for (const TcCommand *const *c = command->subcommands; c && *c; c++)
+        collect_options(*c, names);
+}
+
 static bool unknown_option(const TcInvocation *inv, const char *name, GError **error)
 {
     g_autoptr(GPtrArray) names = g_ptr_array_new_with_free_func(g_free);
     g_autofree char *dashed = g_strdup_printf("--%s", name);
 
-    for (const TcOption *o = inv->command->options; o && o->name; o++)
-        g_ptr_array_add(names, g_strdup_printf("--%s", o->name));
+    collect_options(inv->command, names);
     g_ptr_array_add(names, g_strdup("--help"));
     return unknown("option", dashed, names, inv->path, error);
 }
@@ -125,32 +133,84 @@ static bool check_args(const TcInvocation *inv, unsigned count, GError **error)
     return true;
 }
 
-/* Walks down the tree of commands; on return argv[*i] is the first word after the last name. */
-static bool take_commands(TcInvocation *inv, int argc, char **argv, int *i, GError **error)
+/* The option that @word names in @command or below it. */
+static const TcOption *find_below(const TcCommand *command, const char *word)
 {
-    while (inv->command->subcommands) {
-        const TcCommand *next;
-        char *path;
+    const char *name = word[1] == '-' ? word + 2 : NULL;
+    size_t length = name ? strcspn(name, "=") : 0;
+    const TcOption *found = NULL;
 
+    for (const TcOption *o = command->options; o && o->name; o++)
+        if (name ? strlen(o->name) == length && !strncmp(o->name, name, length)
+                 : o->letter == word[1])
+            return o;
+    for (const TcCommand *const *c = command->subcommands; c && *c && !found; c++)
+        found = find_below(*c, word);
+    return found;
+}
+
+/* Whether the value of @option is the word after @word. */
+static bool value_follows(const TcOption *option, const char *word)
+{
+    return option->arg && (word[1] == '-' ? !strchr(word, '=') : !word[2]);
+}
+
+/* argv[*i] is an option before the name of the command that it is for: goes to @early, with its
+ * value. */
+static bool take_early(TcInvocation *inv, int argc, char **argv, int *i, GPtrArray *early,
+                       GError **error)
+{
+    const char *word = argv[*i];
+    const TcOption *option = find_below(inv->command, word);
+
+    if (!option && word[1] == '-')
+        return unknown_option(inv, word + 2, error);
+    if (!option)
+        return tm_error_set(error, "unknown option '%s': see '%s --help'", word, inv->path);
+    g_ptr_array_add(early, argv[(*i)++]);
+    if (value_follows(option, word) && *i < argc)
+        g_ptr_array_add(early, argv[(*i)++]);
+    return true;
+}
+
+static bool is_word(const char *word, const char *long_name, char letter)
+{
+    return word[0] == '-' &&
+           (word[1] == '-' ? !strcmp(word + 2, long_name) : word[1] == letter && !word[2]);
+}
+
+static void enter(TcInvocation *inv, const TcCommand *command)
+{
+    char *path = g_strdup_printf("%s %s", inv->path, command->name);
+
+    g_free(inv->path);
+    inv->path = path;
+    inv->command = command;
+}
+
+/* Walks down the tree of commands; on return argv[*i] is the first word after the last name. */
+static bool take_commands(TcInvocation *inv, int argc, char **argv, int *i, GPtrArray *early,
+                          GError **error)
+{
+    const TcCommand *root = inv->command, *next;
+
+    while (inv->command->subcommands) {
         if (*i >= argc)
             return tm_error_set(error, "missing command: see '%s --help'", inv->path);
-        if (!strcmp(argv[*i], "--help") || !strcmp(argv[*i], "-h")) {
-            inv->help = true;
+        inv->help = is_word(argv[*i], help_option.name, help_option.letter);
+        inv->version =
+            inv->command == root && is_word(argv[*i], version_option.name, version_option.letter);
+        if (inv->help || inv->version)
             return true;
+        if (argv[*i][0] == '-' && argv[*i][1]) {
+            if (!take_early(inv, argc, argv, i, early, error))
+                return false;
+            continue;
         }
-        if (!strcmp(argv[*i], "--version") && *i == 1) {
-            inv->version = true;
-            return true;
-        }
-        if (argv[*i][0] == '-' && argv[*i][1] == '-')
-            return unknown_option(inv, argv[*i] + 2, error);
         next = find_command(inv->command->subcommands, argv[*i]);
         if (!next)
             return unknown_command(inv, argv[*i], error);
-        path = g_strdup_printf("%s %s", inv->path, next->name);
-        g_free(inv->path);
-        inv->path = path;
-        inv->command = next;
+        enter(inv, next);
         ++*i;
     }
     return true;
@@ -158,6 +218,7 @@ static bool take_commands(TcInvocation *inv, int argc, char **argv, int *i, GErr
 
 bool tc_cli_parse(const TcCommand *root, int argc, char **argv, TcInvocation *inv, GError **error)
 {
+    g_autoptr(GPtrArray) words = g_ptr_array_new(); /* options before the command, what is after */
     bool only_args = false;
     unsigned count;
     int i = 1;
@@ -169,11 +230,15 @@ bool tc_cli_parse(const TcCommand *root, int argc, char **argv, TcInvocation *in
         .given = g_array_new(FALSE, FALSE, sizeof(TcGiven)),
         .args = g_ptr_array_new(),
     };
-    if (!take_commands(inv, argc, argv, &i, error))
+    if (!take_commands(inv, argc, argv, &i, words, error))
         return false;
+    while (i < argc)
+        g_ptr_array_add(words, argv[i++]);
+    argc = (int)words->len;
+    argv = (char **)words->pdata;
     for (const TcOption *o = inv->command->options; o && o->name; o++)
         g_ptr_array_add(inv->values, NULL);
-    for (; i < argc && !inv->help && !inv->version; i++) {
+    for (i = 0; i < argc && !inv->help && !inv->version; i++) {
         if (only_args || argv[i][0] != '-' || !argv[i][1] || g_ascii_isdigit(argv[i][1]))
             g_ptr_array_add(inv->args, argv[i]);
         else if (!strcmp(argv[i], "--"))
@@ -198,9 +263,9 @@ void tc_invocation_clear(TcInvocation *inv)
 /* "-f, --format FMT"; commands without letters have no room for them. Returned. */
 static char *option_text(const TcOption *o, bool letters)
 {
-    g_autofree char *letter = o->letter ? g_strdup_printf("-%c, ", o->letter)
-                              : letters ? g_strdup("    ")
-                                        : g_strdup("");
+    g_autofree char *letter = !letters    ? g_strdup("")
+                              : o->letter ? g_strdup_printf("-%c, ", o->letter)
+                                          : g_strdup("    ");
 
     return g_strdup_printf("%s--%s%s%s", letter, o->name, o->arg ? " " : "", o->arg ? o->arg : "");
 }
@@ -215,7 +280,7 @@ static void help_option_line(const TcOption *o, bool letters, int width, FILE *o
 static void help_options(const TcCommand *c, bool outermost, FILE *out)
 {
     size_t width = strlen("--version");
-    bool letters = false;
+    bool letters = outermost;
 
     for (const TcOption *o = c->options; o && o->name; o++)
         letters = letters || o->letter;
@@ -225,6 +290,7 @@ static void help_options(const TcCommand *c, bool outermost, FILE *out)
         if (o->help)
             width = MAX(width, strlen(left));
     }
+    width = MAX(width, letters ? strlen("-V, --version") : 0);
     fputs("\nOptions:\n", out);
     for (const TcOption *o = c->options; o && o->name; o++) {
         if (o->help)

@@ -3,9 +3,9 @@
 /* client/cli.h: the command line as tables. Parsing, --help and the "did you mean" of a misspelt
  * word all derive from the same const TcCommand.
  *
- * Options are long ones, "--name VALUE" or "--name=VALUE", anywhere among the arguments; "--" ends
- * them. Some have a letter, too: "-n VALUE", "-nVALUE". What begins like a negative number is an
- * argument. Threads: main. */
+ * Options are long ones, "--name VALUE" or "--name=VALUE", before the command's name or anywhere
+ * among the arguments; "--" ends them. Some have a letter, too: "-n VALUE", "-nVALUE". What begins
+ * like a negative number is an argument. Threads: main. */
 #pragma once
 #include "util/error.h"
 #include <inttypes.h>

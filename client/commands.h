@@ -12,6 +12,7 @@ extern const TcCommand tc_command_bitmap_rotate;
 extern const TcCommand tc_command_bitmap_withdraw;
 extern const TcCommand tc_command_copy;
 extern const TcCommand tc_command_copy_points;
+extern const TcCommand tc_command_events;
 extern const TcCommand tc_command_forget;
 extern const TcCommand tc_command_image;
 extern const TcCommand tc_command_info;

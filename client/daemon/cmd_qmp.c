@@ -62,28 +62,17 @@ static bool complete(const QmpTypes *types, const char *command, GError **error)
 }
 
 /* Shows what is known of the first argument. */
-static int from_tables(const TcInvocation *inv,
-                       bool (*show)(const QmpTypes *types, const char *command, GError **error))
+static bool from_tables(const TcInvocation *inv,
+                        bool (*show)(const QmpTypes *types, const char *command, GError **error),
+                        GError **error)
 {
     BlkRegistry *registry = blk_registry_new(&tm_sys_kernel);
     QmpTypes *types = qmp_types_new(registry);
-    g_autoptr(GError) error = NULL;
-    bool ok = show(types, tc_arg(inv, 0), &error);
+    bool ok = show(types, tc_arg(inv, 0), error);
 
     qmp_types_free(types);
     blk_registry_free(registry);
-    return ok ? TC_EXIT_OK : tc_fail_usage(inv, g_steal_pointer(&error));
-}
-
-static int help(const TcInvocation *inv)
-{
-    g_autofree char *list = qmp_table_list();
-
-    if (tc_arg(inv, 0))
-        return from_tables(inv, describe);
-    tc_cli_help(inv, stdout);
-    fputs(list, stdout);
-    return TC_EXIT_OK;
+    return ok;
 }
 
 /* ---- with a daemon ---- */
@@ -94,6 +83,33 @@ static TcSchema *fetch_schema(TcQmp *qmp)
     g_autoptr(json_object) array = tc_qmp_execute(qmp, "query-qmp-schema", NULL, NULL);
 
     return array ? tc_schema_new(array) : NULL;
+}
+
+/* What another program's schema says of a command that is none of ours; false: nothing. */
+static bool describe_theirs(const TcInvocation *inv)
+{
+    g_autofree char *path = tc_qmp_socket(tc_option(inv, "socket")), *text = NULL;
+    g_autoptr(TcQmp) qmp = tc_qmp_open(path, NULL);
+    g_autoptr(TcSchema) schema = qmp ? fetch_schema(qmp) : NULL;
+
+    text = schema ? tc_schema_help(schema, tc_arg(inv, 0)) : NULL;
+    if (text)
+        print_lines(text);
+    return text != NULL;
+}
+
+static int help(const TcInvocation *inv)
+{
+    g_autofree char *list = qmp_table_list();
+    g_autoptr(GError) error = NULL;
+
+    if (tc_arg(inv, 0))
+        return from_tables(inv, describe, &error) || describe_theirs(inv)
+                   ? TC_EXIT_OK
+                   : tc_fail_usage(inv, g_steal_pointer(&error));
+    tc_cli_help(inv, stdout);
+    fputs(list, stdout);
+    return TC_EXIT_OK;
 }
 
 static bool all_json(const char *const *words)
@@ -138,7 +154,8 @@ static int run(const TcInvocation *inv)
     g_autoptr(json_object) arguments = NULL, result = NULL;
 
     if (tc_flag(inv, "complete"))
-        return from_tables(inv, complete);
+        return from_tables(inv, complete, &error) ? TC_EXIT_OK
+                                                  : tc_fail_usage(inv, g_steal_pointer(&error));
     if (!command)
         return missing_command(inv);
     path = tc_qmp_socket(tc_option(inv, "socket"));

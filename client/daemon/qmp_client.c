@@ -196,6 +196,17 @@ bool tc_qmp_run(TcQmp *qmp, const char *command, json_object *arguments, GError 
     return result != NULL;
 }
 
+json_object *tc_qmp_event(TcQmp *qmp, GError **error)
+{
+    for (;;) {
+        json_object *message = receive(qmp, error);
+
+        if (!message || tc_json_string(message, "event"))
+            return message;
+        json_object_put(message);
+    }
+}
+
 pid_t tc_qmp_pid(const TcQmp *qmp)
 {
     struct ucred peer = { 0 };

@@ -28,6 +28,9 @@ json_object *tc_qmp_execute_fd(TcQmp *qmp, const char *command, json_object *arg
                                GError **error);
 /* The same, without the result: @arguments is taken. */
 bool tc_qmp_run(TcQmp *qmp, const char *command, json_object *arguments, GError **error);
+/* Waits for the next event and returns it, a new reference. Those that came while a command was
+ * executed are lost. Errors: the connection ends. */
+json_object *tc_qmp_event(TcQmp *qmp, GError **error);
 /* The process at the other end, 0 if it can't be seen from here. */
 pid_t tc_qmp_pid(const TcQmp *qmp);
 /* The greeting: borrowed. */

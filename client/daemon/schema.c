@@ -151,3 +151,99 @@ unsigned tc_schema_kinds(const TcSchema *schema, const char *type)
             tc_schema_kinds(schema, tc_json_string(json_object_array_get_idx(members, i), "type"));
     return kinds;
 }
+
+/* ---- for people */
+
+static json_object *items(json_object *entry, const char *key, size_t *n)
+{
+    json_object *list = tc_json_get(entry, key, NULL);
+
+    *n = json_object_is_type(list, json_type_array) ? json_object_array_length(list) : 0;
+    return list;
+}
+
+/* "one of a, b, c". Returned. */
+static char *enum_text(json_object *entry)
+{
+    g_autoptr(GString) text = g_string_new("one of ");
+    size_t n;
+    json_object *values = items(entry, "values", &n);
+
+    for (size_t i = 0; i < n; i++)
+        g_string_append_printf(text, "%s%s", i ? ", " : "",
+                               json_object_get_string(json_object_array_get_idx(values, i)));
+    return g_string_free(g_steal_pointer(&text), FALSE);
+}
+
+/* "string", "array of object", "string or object". Returned. */
+static char *type_text(const TcSchema *schema, const char *type)
+{
+    static const struct {
+        unsigned kind;
+        const char *name;
+    } kinds[] = {
+        { TC_JSON_STRING, "string" }, { TC_JSON_INT, "integer" }, { TC_JSON_NUMBER, "number" },
+        { TC_JSON_BOOL, "boolean" },  { TC_JSON_NULL, "null" },   { TC_JSON_OBJECT, "object" },
+        { TC_JSON_ARRAY, "array" },
+    };
+    g_autoptr(GString) text = g_string_new(NULL);
+    const char *element = tc_schema_element(schema, type);
+    json_object *values = find(schema, type, "enum");
+    unsigned all = tc_schema_kinds(schema, type);
+
+    if (values)
+        return enum_text(values);
+    if (all == TC_JSON_ANY)
+        return g_strdup("any");
+    for (unsigned i = 0; i < G_N_ELEMENTS(kinds); i++)
+        if (all & kinds[i].kind)
+            g_string_append_printf(text, "%s%s", text->len ? " or " : "", kinds[i].name);
+    if (element) {
+        g_autofree char *inner =
+            tc_schema_element(schema, element) ? g_strdup("array") : type_text(schema, element);
+
+        g_string_append_printf(text, " of %s", inner);
+    }
+    return g_string_free(g_steal_pointer(&text), FALSE);
+}
+
+/* @with: "; with TAG=CASE", or "". */
+static void append_members(const TcSchema *schema, const char *type, const char *with,
+                           GString *text)
+{
+    size_t n;
+    json_object *members = items(find(schema, type, "object"), "members", &n), *optional;
+
+    for (size_t i = 0; i < n; i++) {
+        json_object *member = json_object_array_get_idx(members, i);
+        g_autofree char *of = type_text(schema, tc_json_string(member, "type"));
+
+        optional = NULL; /* its default, null; what is required has no such key */
+        g_string_append_printf(
+            text, "  %s (%s%s%s)\n", tc_json_string(member, "name"), of,
+            json_object_object_get_ex(member, "default", &optional) ? ", optional" : "", with);
+    }
+}
+
+char *tc_schema_help(const TcSchema *schema, const char *command)
+{
+    g_autoptr(GString) text = g_string_new(NULL);
+    const char *type = tc_schema_arguments(schema, command), *tag;
+    json_object *object = find(schema, type, "object"), *variants;
+    size_t n;
+
+    if (!find(schema, command, "command"))
+        return NULL;
+    g_string_append_printf(text, "%s\n\nArguments:\n", command);
+    append_members(schema, type, "", text);
+    tag = tc_json_string(object, "tag");
+    variants = items(object, "variants", &n);
+    for (size_t i = 0; i < n; i++) {
+        json_object *variant = json_object_array_get_idx(variants, i);
+        g_autofree char *with =
+            g_strdup_printf("; with %s=%s", tag, tc_json_string(variant, "case"));
+
+        append_members(schema, tc_json_string(variant, "type"), with, text);
+    }
+    return g_string_free(g_steal_pointer(&text), FALSE);
+}

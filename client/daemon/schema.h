@@ -18,6 +18,9 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(TcSchema, tc_schema_free)
 
 /* The object type of a command's arguments. */
 const char *tc_schema_arguments(const TcSchema *schema, const char *command);
+/* The arguments of a command, a line each with name and type, for people; those that depend on
+ * another one's value follow it. NULL if there is no such command. Returned. */
+char *tc_schema_help(const TcSchema *schema, const char *command);
 /* The command that @name is probably meant to be. */
 const char *tc_schema_closest(const TcSchema *schema, const char *name);
 /* The type of @object_type's member; where it depends on the value of another member (a union's

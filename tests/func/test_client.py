@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import random
+import select
 import signal
 import socket
 import struct
@@ -80,6 +81,11 @@ def usage():
         equal(tidemark("help", command).stdout, tidemark(command, "--help").stdout)
     equal(tidemark("help").stdout, help)
     matches(tidemark("bitmap", "add", "--help").stdout, "--granularity SIZE")
+    equal(tidemark("-V").stdout, tidemark("--version").stdout)
+    matches(tidemark("--help").stdout, r"\n  -V, --version +show the version\n")
+    refused(2, "unknown option '-V'", "info", "-V")
+    refused(2, "unknown option '--jsno': did you mean '--json'", "--jsno", "info")
+    refused(2, "option --socket needs a value|missing command", "--socket")
     refused(2, "missing command")
     refused(2, "unknown command 'cpoy': did you mean 'copy'", "cpoy")
     refused(2, "unknown command 'lst': did you mean 'list'", "bitmap", "lst")
@@ -102,6 +108,63 @@ def no_daemon(tmp):
     refused(1, path, "qmp", "query-version", env={"TIDEMARK_SOCKET": path})
     refused(1, "longer than", "info", "--socket", "/" + "x" * 200)
     refused(1, "No such file", "map", "nbd+unix:///x?socket=" + path)
+
+
+@test
+def options_first(tmp):
+    "options may come before the command's name, with their values"
+    d = Disk(tmp)
+    expected = tidemark("map", d.uri, "--bitmap", "b0", "--json").stdout
+    for args in (["--bitmap", "b0", "--json", "map", d.uri], ["--json", "--bitmap=b0", "map", d.uri],
+                 ["--json", "map", "--bitmap", "b0", d.uri]):
+        equal(tidemark(*args).stdout, expected)
+    equal(tidemark("--socket", d.daemon.qmp_path, "bitmap", "--json", "list").stdout,
+          d.client("bitmap", "list", "--json").stdout)
+    q = os.path.join(tmp, "q")
+    tidemark("-f", "qcow2", "image", "create", q, "1M")
+    equal(json.loads(tidemark("--json", "image", "info", q).stdout)["format"], "qcow2")
+    refused(2, "unknown option '--bitmap'", "--bitmap", "b0", "sessions")
+
+
+@test
+def events(tmp):
+    "events shows what happens, a line each, until the daemon ends"
+    d = Disk(tmp)
+    names = ["NBD_CLIENT_CONNECTED", "NBD_CLIENT_DISCONNECTED"]
+    runs = [subprocess.Popen([TIDEMARK, "events", "--socket", d.daemon.qmp_path, *args], stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE, text=True) for args in ([], ["--json", names[1]])]
+    said = [[], []]
+
+    def seen(p, lines, end):
+        while not lines or end not in lines[-1]:
+            d.daemon.nbd().shutdown()  # again and again: it may not have connected yet
+            while select.select([p.stdout], [], [], 0.1)[0]:
+                lines.append(p.stdout.readline())
+                if end in lines[-1]:
+                    break
+
+    for p, lines in zip(runs, said):
+        seen(p, lines, names[1])
+    equal({re.sub(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}  (\w+)  .*\n$", r"\1", line) for line in said[0]},
+          set(names))
+    matches(said[0][-1], "  export=e0(?s:.*)  reason=closed")
+    equal({json.loads(line)["event"] for line in said[1]}, {names[1]})
+    d.daemon.stop()
+    for p in runs:
+        matches(p.communicate(timeout=PATIENCE)[1], "^tidemark: socket '.*': the server closed the connection\n$")
+        equal(p.returncode, 1)
+
+
+@test(needs=["qemu-storage-daemon"])
+def qmp_help_of_others(tmp):
+    "qmp COMMAND --help shows what the schema of another program says of a command that is not ours"
+    with Daemon(tmp, binary="qemu-storage-daemon", nbd=False) as d:
+        text = tidemark("--socket", d.qmp_path, "qmp", "blockdev-mirror", "--help").stdout
+        matches(text, r"  sync \(one of top, full, none, incremental, bitmap\)\n")
+        matches(text, r"  speed \(integer, optional\)\n")
+        refused(2, "unknown QMP command 'blockdev-miror'", "--socket", d.qmp_path, "qmp", "blockdev-miror", "--help")
+    refused(2, "unknown QMP command 'blockdev-mirror'", "qmp", "blockdev-mirror", "--help",
+            env={"TIDEMARK_SOCKET": os.path.join(tmp, "none")})
 
 
 @test
