@@ -22,8 +22,7 @@ static bool mark(TcRemoval *removal, const char *name, GError **error)
         g_clear_pointer(&f->why, g_free);
         return true;
     }
-    return tc_repo_find(tc_removal_repo(removal), name, error) &&
-           tm_error_set(error, "'%s' is not the name of a point", name);
+    return tc_repo_fail_name(tc_removal_repo(removal), name, error);
 }
 
 /* A point that was named and can't go is an error; one that a rule leaves only stays. */

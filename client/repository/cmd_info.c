@@ -6,6 +6,7 @@
 #include "client/repository/verified.h"
 #include "client/repository/view.h"
 #include "client/text.h"
+#include <string.h>
 
 static void print_sized(const char *what, uint64_t bytes, const char *more)
 {
@@ -22,6 +23,30 @@ static void print_text(const char *what, const char *text)
         printf("  %-11s %s\n", what, clean);
 }
 
+/* "a disk of a daemon, node disk0, file disk0.img". Returned. */
+static char *source_text(json_object *source)
+{
+    static const struct {
+        const char *type, *words;
+    } types[] = {
+        { "daemon", "a disk of a daemon" },
+        { "qemu", "a disk of a QEMU process" },
+        { "nbd", "an NBD export" },
+    };
+    const char *type = tc_json_string(source, "type");
+    g_autoptr(GString) text = g_string_new(type ? type : "unknown");
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(types); i++)
+        if (!g_strcmp0(type, types[i].type))
+            g_string_assign(text, types[i].words);
+    json_object_object_foreach(source, key, value)
+    {
+        if (strcmp(key, "type"))
+            g_string_append_printf(text, ", %s %s", key, json_object_get_string(value));
+    }
+    return g_string_free(g_steal_pointer(&text), FALSE);
+}
+
 static void print_disk(const TcRepository *repo, const TcManifest *m, const TcPointDisk *d)
 {
     g_autofree char *path = tc_repo_file(repo, m->point, d->name, "qcow2");
@@ -29,6 +54,7 @@ static void print_disk(const TcRepository *repo, const TcManifest *m, const TcPo
                             : d->why  ? g_strdup_printf("full: %s", d->why)
                                       : g_strdup("full");
     g_autoptr(GPtrArray) chain = tc_repo_chain(repo, m, d->name, NULL);
+    g_autofree char *source = d->source ? source_text(d->source) : NULL;
     uint64_t occupied = tc_repo_occupied(repo, m->point, d);
 
     printf("\nDisk %s\n", d->name);
@@ -42,10 +68,7 @@ static void print_disk(const TcRepository *repo, const TcManifest *m, const TcPo
     if (occupied != UINT64_MAX)
         print_sized("occupied", occupied, "");
     print_text("file", path);
-    print_text("source",
-               d->source ? json_object_to_json_string_ext(
-                               d->source, JSON_C_TO_STRING_SPACED | JSON_C_TO_STRING_NOSLASHESCAPE)
-                         : NULL);
+    print_text("source", source);
 }
 
 static void print_point(const TcRepository *repo, const TcManifest *m)

@@ -24,9 +24,17 @@ static char *occupied_text(const TcRepository *repo, const char *point, const Tc
     return occupied == UINT64_MAX ? g_strdup("missing") : tc_human_size(occupied);
 }
 
-static void add_point(TcTable *table, const TcRepository *repo, const TcManifest *m)
+/* "2026-11-28 13:00": a list is to fit in 80 columns. Returned. */
+static char *minute_text(uint64_t instant)
 {
-    g_autofree char *time = tc_repo_time_text(m->instant);
+    g_autofree char *text = tc_repo_time_text(instant);
+
+    return g_strndup(text, strlen("YYYY-MM-DD HH:MM"));
+}
+
+static void add_point(TcTable *table, const TcRepository *repo, const TcManifest *m, bool with_time)
+{
+    g_autofree char *time = minute_text(m->instant);
     g_autofree char *verified = tc_repo_verified_text(repo, m);
 
     for (guint i = 0; i < m->disks->len; i++) {
@@ -34,22 +42,39 @@ static void add_point(TcTable *table, const TcRepository *repo, const TcManifest
         g_autofree char *size = tc_human_size(d->size);
         g_autofree char *stored = occupied_text(repo, m->point, d);
 
-        tc_table_add(table, i ? "" : m->point, i ? "" : time, d->name, size,
-                     d->parent ? "incremental" : "full", stored, i ? "" : verified);
+        if (with_time)
+            tc_table_add(table, i ? "" : m->point, i ? "" : time, d->name, size,
+                         d->parent ? "incremental" : "full", stored, i ? "" : verified);
+        else
+            tc_table_add(table, i ? "" : m->point, d->name, size,
+                         d->parent ? "incremental" : "full", stored, i ? "" : verified);
     }
+}
+
+/* Whether each point has the name that it gets by itself, which is its time in UTC: no other column
+ * needs to have it then. */
+static bool named_by_time(const GPtrArray *points)
+{
+    for (guint i = 0; i < points->len; i++)
+        if (!g_pattern_match_simple("20*-*-*T*-*-*Z*", ((TcManifest *)points->pdata[i])->point))
+            return false;
+    return true;
 }
 
 static void print_points(const TcRepository *repo)
 {
-    g_autoptr(TcTable) table = tc_table_new(NULL, "Point|Time|Disk|>Size|Kind|>Stored|Verified");
     const GPtrArray *points = tc_repo_points(repo);
+    bool with_time = !named_by_time(points);
+    g_autoptr(TcTable) table =
+        tc_table_new(NULL, with_time ? "Point|Time|Disk|>Size|Kind|>Stored|Verified"
+                                     : "Point|Disk|>Size|Kind|>Stored|Verified");
 
     if (!points->len) {
         printf("Repository %s has no points.\n", tc_repo_path(repo));
         return;
     }
     for (guint i = 0; i < points->len; i++)
-        add_point(table, repo, points->pdata[i]);
+        add_point(table, repo, points->pdata[i], with_time);
     tc_table_print(table, stdout, tc_terminal_colors(stdout));
 }
 

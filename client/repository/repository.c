@@ -111,18 +111,28 @@ static const char *why_damaged(const TcRepository *repo, const char *point)
     return NULL;
 }
 
+bool tc_repo_fail_name(const TcRepository *repo, const char *name, GError **error)
+{
+    g_autofree char *there = what_there_is(repo);
+    const char *why = why_damaged(repo, name);
+
+    return why ? tc_repo_error_set(error, TC_REPO_ERROR_DAMAGED, "point '%s' is damaged: %s", name,
+                                   why)
+               : tm_error_set(error, "repository '%s' has no point '%s': %s", repo->path, name,
+                              there);
+}
+
 TcManifest *tc_repo_find(const TcRepository *repo, const char *at, GError **error)
 {
     TcManifest *m = tc_repo_point(repo, at);
     g_autofree char *there = what_there_is(repo);
     bool latest = !strcmp(at, "latest");
-    const char *why = why_damaged(repo, at);
     uint64_t end;
 
     if (m)
         return m;
-    if (why) {
-        tc_repo_error_set(error, TC_REPO_ERROR_DAMAGED, "point '%s' is damaged: %s", at, why);
+    if (why_damaged(repo, at)) {
+        tc_repo_fail_name(repo, at, error);
         return NULL;
     }
     if (!latest && !tc_repo_parse_time(at, &end)) {

@@ -59,6 +59,8 @@ const GPtrArray *tc_repo_points(const TcRepository *repo);
  * local, or RFC 3339): the end of the day, minute or second that it names. Borrowed; the error
  * names what there is. */
 TcManifest *tc_repo_find(const TcRepository *repo, const char *at, GError **error);
+/* No point that can be used has that name: false, with an error that names those that there are. */
+bool tc_repo_fail_name(const TcRepository *repo, const char *name, GError **error);
 /* Only by name; borrowed or NULL. */
 TcManifest *tc_repo_point(const TcRepository *repo, const char *name);
 /* The newest point that has disk @name, or NULL: none. */

@@ -77,11 +77,13 @@ char *tc_repo_damage(const TcRepository *repo, const TcManifest *point)
 
 char *tc_repo_verified_text(const TcRepository *repo, const TcManifest *point)
 {
+    g_autofree char *time = NULL;
     g_auto(TcVerified) v = { 0 };
 
     if (!tc_verified_read(repo, point, &v))
         return g_strdup("never");
-    return v.whole ? tc_repo_time_text(v.time) : g_strdup("DAMAGED");
+    time = tc_repo_time_text(v.time);
+    return g_strndup(v.whole ? time : "DAMAGED", strlen("YYYY-MM-DD"));
 }
 
 /* ---- for programs */

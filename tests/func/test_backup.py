@@ -772,4 +772,23 @@ def progress_has_a_line_for_each_disk(tmp):
     kit.d.stop()
 
 
+@test
+def lists_fit_in_80_columns(tmp):
+    "with the names that points get by themselves, and verified; info says in words where a disk is from"
+    kit = Kit(tmp, "system", size=512 * MIB)
+    for _ in range(2):
+        kit.backup()
+    tidemark("verify", kit.repo)
+    lines = tidemark("list", kit.repo).stdout.splitlines()
+    equal([line for line in lines if len(line) > 80], [])
+    matches(lines[0], "^Point +Disk +Size +Kind +Stored +Verified$")
+    matches(lines[1], r"^20\d\d-\d\d-\d\dT\d\d-\d\d-\d\dZ(-2)? +system  512 MiB  full .* \d{4}-\d\d-\d\d$")
+    kit.backup("--name", "mine")
+    lines = tidemark("list", kit.repo).stdout.splitlines()
+    matches(lines[0], "^Point +Time +Disk ")
+    matches(lines[-1], r"^mine +\d{4}-\d\d-\d\d \d\d:\d\d  system .* never$")
+    matches(tidemark("info", kit.repo, "mine").stdout,
+            r"\n  source +a disk of a daemon, node system, file \S+/system\.img, checkpoint \S+\n")
+
+
 main()

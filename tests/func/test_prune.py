@@ -115,7 +115,7 @@ def points_go_by_their_names(tmp):
     equal(points(repo.path), ["p1", "p3", "p4"])
     intact(repo, images=9)
     refused("has no point 'p2'", "forget", repo.path, "p2")
-    refused("'latest' is not the name", "forget", repo.path, "latest")
+    refused("no point 'latest': it has p1, p3 and p4", "forget", repo.path, "latest")
     equal(points(repo.path), ["p1", "p3", "p4"])
 
 

@@ -323,10 +323,11 @@ def misuse_is_refused(tmp):
     for args, status, message in [
             (("list", tmp), 1, "is not a repository"),
             (("verify", repo, "p7"), 1, "it has p0, p1 and p2"),
+            (("forget", repo, "p7"), 1, "has no point 'p7': it has p0, p1 and p2\n"),
             (("info", repo, "2001-01-01"), 1, "no point at or before"),
             (("info", repo, "--list"), 2, "exclude each other"),
             (("list", "--tree", "--json", repo), 2, "exclude each other"),
-            (("forget", repo, "latest"), 1, "is not the name of a point")]:
+            (("forget", repo, "latest"), 1, "has no point .latest.: it has ")]:
         done = tidemark(*args, check=False)
         equal(done.returncode, status, str(args))
         matches(done.stderr, message)
