@@ -138,10 +138,10 @@ static bool check_name(BlkGraph *graph, json_object *options, const char **name,
 }
 
 /* From the moment that they are compared with the disk on they see what changes it. */
-static bool open_bitmaps(BlkNode *node, bool by_default, GError **error)
+static bool open_bitmaps(BlkNode *node, GError **error)
 {
     GPtrArray *held = blk_nodes_hold(&node, 1);
-    bool ok = blk_bitmaps_open(node, by_default, error);
+    bool ok = blk_bitmaps_open(node, error);
 
     if (ok)
         blk_parents_connect(node);
@@ -169,11 +169,11 @@ static BlkNode *open_listed(BlkGraph *graph, json_object *options, bool monitor_
         blk_node_unref(node);
         return NULL;
     }
-    if (!open_bitmaps(node, monitor_owned && !graph->without_stores, error)) {
+    node->monitor_owned = monitor_owned;
+    if (!open_bitmaps(node, error)) {
         blk_node_unref(node);
         return NULL;
     }
-    node->monitor_owned = monitor_owned;
     g_ptr_array_add(graph->nodes, blk_node_ref(node));
     return node;
 }

@@ -91,7 +91,7 @@ static bool may_have_bitmaps(BlkNode *node, const char *path, GError **error)
            blk_permissions_guard(node, true, error);
 }
 
-bool blk_bitmaps_open(BlkNode *node, bool by_default, GError **error)
+bool blk_bitmaps_open(BlkNode *node, GError **error)
 {
     const char *disk = blk_disk_path(node);
     BmpStoreOptions options = { .sys = node->graph_sys,
@@ -103,6 +103,7 @@ bool blk_bitmaps_open(BlkNode *node, bool by_default, GError **error)
     const BlkKeptBitmaps *kept = blk_bitmaps_kept(node);
     BmpImage image = { .beside = false };
     g_autofree char *path = NULL, *layer = NULL;
+    bool by_default = node->monitor_owned && blk_graph_has_stores(node->graph);
     bool has_place, regular, ok;
 
     if (!check_place(node, &has_place, error))
@@ -238,6 +239,38 @@ bool blk_bitmaps_close(BlkNode *node, const GPtrArray *going)
     pthread_cond_destroy(&b->ticked);
     g_free(b);
     return ok;
+}
+
+/* What was recorded is of another disk, or lacks what somebody else wrote. */
+static void keep_dirty(BmpSet *to, BmpBitmap *was, uint64_t size)
+{
+    BmpAddOptions options = { .granularity = bmp_bitmap_granularity(was),
+                              .disabled = !bmp_bitmap_enabled(was) };
+    g_autoptr(BmpBitmap) bitmap = NULL;
+
+    if (!bmp_bitmap_persistent(was))
+        bitmap = bmp_set_add(to, bmp_bitmap_name(was), &options, NULL);
+    if (bitmap)
+        bmp_bitmap_add(bitmap, 0, size);
+}
+
+bool blk_bitmaps_renew(BlkNode *node, GError **error)
+{
+    g_autoptr(GPtrArray) had = g_ptr_array_new_with_free_func((GDestroyNotify)bmp_bitmap_unref);
+    BmpBitmap *next;
+    bool ok;
+
+    while ((next = bmp_set_nth(node->bitmaps, had->len)))
+        g_ptr_array_add(had, next);
+    bmp_set_free(node->bitmaps); /* with the lock of its store, which may be the same */
+    node->bitmaps = bmp_set_new(node->name, blk_node_size(node));
+    ok = blk_bitmaps_open(node, error);
+    bmp_set_change_begin(&node->bitmaps, 1);
+    for (guint i = 0; i < had->len; i++)
+        keep_dirty(node->bitmaps, had->pdata[i], blk_node_size(node));
+    bmp_set_change_end(&node->bitmaps, 1);
+    node->bitmaps_closed = !ok;
+    return ok && blk_bitmaps_guard(node, error);
 }
 
 void blk_bitmaps_distrust(BlkNode *node, const char *why)

@@ -8,11 +8,11 @@
 #include "block/graph.h"
 
 /* Brings back the bitmaps of a node that was just opened and gives it a place for new ones: the
- * file that its option bitmap-store names, else, where @by_default and the node stands on a regular
- * file, that file's path with BMP_STORE_SUFFIX. Reports go out as events BITMAP_DEGRADED and
- * BITMAP_HEALED and to the log of the graph (blk_graph_set_log). Errors: as
- * bmp_set_open_store(). */
-bool blk_bitmaps_open(BlkNode *node, bool by_default, GError **error);
+ * file that its option bitmap-store names. Else, if the user made the node, it stands on a regular
+ * file and the graph has stores by default, that file's path with BMP_STORE_SUFFIX. Reports go out
+ * as events BITMAP_DEGRADED and BITMAP_HEALED and to the log of the graph (blk_graph_set_log).
+ * Errors: as bmp_set_open_store(). */
+bool blk_bitmaps_open(BlkNode *node, GError **error);
 /* The clean end, when no request is in flight and none will come. Settle: parents first, before
  * any driver is closed: flushes the node, and an image takes its bitmaps. Close: when the drivers
  * of the node and of all below it are closed, whose last writes count; @going: the nodes that are
@@ -27,6 +27,12 @@ bool blk_bitmaps_close(BlkNode *node, const GPtrArray *going);
  * when drivers are open, as they are then, also if it has come to nothing. */
 bool blk_bitmaps_rest(BlkNode *node);
 bool blk_bitmaps_wake(BlkNode *node, GError **error);
+
+/* The node's data is on another disk, or was somebody else's to write for a while; its bitmaps were
+ * closed, and its driver is open. It has the bitmaps that the disk has now, as after
+ * blk_bitmaps_open(). Those that are not persistent stay, and are dirty everywhere: they are
+ * other ones, so nobody must use them. Quiesced. */
+bool blk_bitmaps_renew(BlkNode *node, GError **error);
 
 /* The disk is another one than what its bitmaps were recorded of: those that record are
  * inconsistent. Drained, not within a change; what is stored follows with the next commit. */

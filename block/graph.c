@@ -82,6 +82,11 @@ void blk_graph_set_stores(BlkGraph *graph, bool by_default)
     graph->without_stores = !by_default;
 }
 
+bool blk_graph_has_stores(const BlkGraph *graph)
+{
+    return !graph->without_stores;
+}
+
 void blk_graph_set_boot_id(BlkGraph *graph, const uint8_t id[16])
 {
     memcpy(graph->boot_id, id, sizeof(graph->boot_id));

@@ -33,6 +33,7 @@ void blk_graph_log(BlkGraph *graph, const char *format, ...) G_GNUC_PRINTF(2, 3)
 /* Whether nodes that are added have a store of bitmaps beside their disk by default (they do unless
  * this says not). */
 void blk_graph_set_stores(BlkGraph *graph, bool by_default);
+bool blk_graph_has_stores(const BlkGraph *graph);
 /* The kernel's identity of this boot (util/boot.h), by which stores of bitmaps distinguish a killed
  * process from lost power. Set: for tests that lose it. 16 bytes. */
 void blk_graph_set_boot_id(BlkGraph *graph, const uint8_t id[16]);

@@ -77,6 +77,7 @@ struct tidemark_node {
     struct BmpIdentity *seen; /* by a reopening: what the driver had open (disk.c); or NULL */
     bool recorded;            /* by a reopening: it was writable when it was last open */
     BmpSet *bitmaps;
+    bool bitmaps_closed;      /* by a reopening, and not renewed since */
     struct BlkBitmaps *store; /* block/bitmaps.c: set while bitmaps may persist */
     GPtrArray *held;          /* block/bitmaps.c: by the change whose first node it is; or NULL */
     BlkCounters counters;

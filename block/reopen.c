@@ -285,9 +285,25 @@ static void lose(BlkNode *node, const GError *why, GError **error)
     (*error)->message = g_steal_pointer(&text);
 }
 
+static bool close_bitmaps(BlkNode *node)
+{
+    node->bitmaps_closed = true;
+    return blk_bitmaps_close(node, NULL);
+}
+
+/* Those that have been opened of the disk that it is not to be. */
+static void close_moved(const BlkReopen *r)
+{
+    for (guint i = 0; i < r->moved->len; i++)
+        close_bitmaps(r->moved->pdata[i]);
+}
+
 static void take_back(BlkReopen *r, GError **error)
 {
+    for (guint i = 0; i < r->moved->len && r->exchanged; i++)
+        blk_bitmaps_settle(r->moved->pdata[i]);
     close_all(r);
+    close_moved(r);
     if (r->exchanged)
         exchange(r, NULL);
     permit(r, NULL);
@@ -327,13 +343,19 @@ static bool not_kept(const BlkNode *node, GError **error)
 
 /* A store is closed while its disk is: a node that is lost then leaves it so. An image keeps its
  * bitmaps where others may read it. */
+static bool is_moved(const BlkReopen *r, BlkNode *node)
+{
+    return g_ptr_array_find(r->moved, node, NULL);
+}
+
 static bool settle_bitmaps(const BlkReopen *r, GError **error)
 {
     for (guint i = 0; i < r->held->len; i++) {
         BlkNode *node = r->held->pdata[i];
 
         if (!blk_node_read_only(node) &&
-            (!blk_builtin_of(node->driver)->format || may_become_read_only(r, node)) &&
+            (!blk_builtin_of(node->driver)->format || is_moved(r, node) ||
+             may_become_read_only(r, node)) &&
             !blk_bitmaps_settle(node))
             return not_kept(node, error);
     }
@@ -344,8 +366,10 @@ static bool settle_bitmaps(const BlkReopen *r, GError **error)
 static bool rest_bitmaps(const BlkReopen *r, GError **error)
 {
     for (guint i = 0; i < r->held->len; i++) {
-        if (!blk_bitmaps_rest(r->held->pdata[i]))
-            return not_kept(r->held->pdata[i], error);
+        BlkNode *node = r->held->pdata[i];
+
+        if (!(is_moved(r, node) ? close_bitmaps(node) : blk_bitmaps_rest(node)))
+            return not_kept(node, error);
     }
     return true;
 }
@@ -372,22 +396,42 @@ static bool compare_disk(BlkNode *node)
     return why != NULL;
 }
 
+static bool wake_same(BlkNode *node, GError **error)
+{
+    bool changed = compare_disk(node);
+
+    if (!blk_bitmaps_guard(node, error) || !blk_bitmaps_wake(node, error))
+        return false;
+    if (changed && !blk_node_read_only(node))
+        blk_bitmaps_store(node, false);
+    return true;
+}
+
+/* Who uses it is about to write to a disk that is new to it. */
+static bool wake_closed(BlkNode *node, GError **error)
+{
+    return blk_bitmaps_renew(node, error) &&
+           (blk_node_read_only(node) || !blk_node_users(node) || blk_disk_claim(node, error));
+}
+
 /* Children first. */
 static bool wake_bitmaps(const BlkReopen *r, GError **error)
 {
     for (guint i = r->held->len; i-- > 0;) {
         BlkNode *node = r->held->pdata[i];
-        bool changed;
 
-        if (!is_whole(node))
-            continue;
-        changed = compare_disk(node);
-        if (!blk_bitmaps_guard(node, error) || !blk_bitmaps_wake(node, error))
+        if (is_whole(node) && !(node->bitmaps_closed ? wake_closed : wake_same)(node, error))
             return false;
-        if (changed && !blk_node_read_only(node))
-            blk_bitmaps_store(node, false);
     }
     return true;
+}
+
+static void wake_as_before(const BlkReopen *r)
+{
+    g_autoptr(GError) error = NULL;
+
+    if (!wake_bitmaps(r, &error))
+        blk_graph_log(r->graph, "bitmaps could not be opened again: %s", error->message);
 }
 
 /* Whether the bitmaps of the node, or of one that shows it, would show a change. */
@@ -409,15 +453,26 @@ static void mark_backing(const BlkReopenEntry *e)
         blk_node_each_range(e->node, mark_shown, e->node);
 }
 
+/* Nor what shows of a backing that is on another disk. */
+static void mark_moved(const BlkReopen *r)
+{
+    for (guint i = 0; i < r->held->len; i++) {
+        BlkNode *node = r->held->pdata[i], *backing = blk_node_backing(node);
+
+        if (backing && is_moved(r, backing) && node->open && is_recorded(node))
+            blk_node_each_range(node, mark_shown, node);
+    }
+}
+
 /* What other things know of the node. */
-static void settle(const BlkReopenEntry *e)
+static void settle(const BlkReopen *r, const BlkReopenEntry *e)
 {
     BlkNode *node = e->node;
 
     blk_disk_compared(node);
     if (node->open)
         g_clear_pointer(&node->lost, g_free);
-    if (blk_node_size(node) != e->size)
+    if (blk_node_size(node) != e->size && !is_moved(r, node))
         blk_bitmaps_store(node, true);
 }
 
@@ -430,18 +485,20 @@ static bool run(BlkReopen *r, GError **error)
     hold(r);
     ok = flush(r, error);
     if (ok && !(ok = settle_bitmaps(r, error)))
-        wake_bitmaps(r, NULL);
+        wake_as_before(r);
     if (ok) {
         close_all(r);
         ok = rest_bitmaps(r, error) && open_all(r, error) && wake_bitmaps(r, error);
         if (!ok) {
             take_back(r, error);
-            wake_bitmaps(r, NULL);
+            wake_as_before(r);
         }
         for (guint i = 0; i < r->entries->len; i++)
-            settle(r->entries->pdata[i]);
+            settle(r, r->entries->pdata[i]);
         for (guint i = 0; ok && i < r->entries->len; i++)
             mark_backing(r->entries->pdata[i]);
+        if (ok)
+            mark_moved(r);
     }
     let_go(r);
     return ok;
@@ -452,12 +509,14 @@ static void begin(BlkReopen *r, BlkGraph *graph)
     *r = (BlkReopen){ .graph = graph };
     r->entries = g_ptr_array_new_with_free_func(entry_free);
     r->held = g_ptr_array_new();
+    r->moved = g_ptr_array_new();
 }
 
 static void end(BlkReopen *r)
 {
     g_ptr_array_unref(r->entries); /* with what backing nodes they held */
     g_ptr_array_unref(r->held);
+    g_ptr_array_unref(r->moved);
     blk_graph_settle(r->graph);
 }
 

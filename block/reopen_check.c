@@ -81,12 +81,10 @@ static const BlkNode *shown_by(const BlkNode *node)
 
 static bool check_file(BlkReopenEntry *e, const BlkNode *now, BlkNode *to, GError **error)
 {
-    if (!now || !to || shown_by(now) != shown_by(to))
-        return tm_error_set(error,
-                            "Cannot change the option 'file' of node '%s' from '%s' to '%s', which "
-                            "shows another disk",
-                            e->node->name, now ? now->name : "", to ? to->name : "");
+    if (!now || !to)
+        return cannot_change("file", error);
     e->file = blk_node_ref(to);
+    e->other_disk = shown_by(now) != shown_by(to);
     return true;
 }
 
@@ -282,6 +280,52 @@ static bool check_place(const BlkReopen *r, const BlkReopenEntry *e, GError **er
     return true;
 }
 
+/* ---- other disks */
+
+/* Whether the data of the node will be on another disk. */
+static bool will_move(const BlkReopen *r, BlkNode *node)
+{
+    const BlkReopenEntry *e = blk_reopen_entry(r, node);
+    bool moves = e && e->other_disk;
+
+    for (unsigned i = 0; i < node->n_children && !moves; i++) {
+        BlkChildRole role = blk_node_child_role(node, i);
+        BlkNode *child =
+            role == BLK_ROLE_BACKING || role == BLK_ROLE_TARGET ? NULL : child_to_be(r, node, i);
+
+        moves = child && will_move(r, child);
+    }
+    return moves;
+}
+
+/* Bitmaps that are offered to clients, and what drivers and jobs know of a disk, can't follow. */
+static bool check_move(const BlkReopen *r, BlkNode *node, GError **error)
+{
+    const char *why =
+        bmp_set_busy(node->bitmaps)              ? "its bitmaps are in use"
+        : blk_builtin_of(node->driver)->stateful ? "it keeps an earlier state of it"
+        : blk_node_child_role(node, 0) == BLK_ROLE_FORMAT && !blk_reopen_entry(r, node)
+            ? "its image is in it, so it has to be reopened, too"
+            : NULL;
+
+    return why ? tm_error_set(error, "Node '%s' can't change to another disk: %s", node->name, why)
+               : blk_node_check_free(node, error);
+}
+
+static bool check_moves(BlkReopen *r, GError **error)
+{
+    g_autoptr(GPtrArray) all = blk_graph_nodes(r->graph);
+
+    for (guint i = 0; i < all->len; i++) {
+        if (!will_move(r, all->pdata[i]))
+            continue;
+        g_ptr_array_add(r->moved, all->pdata[i]);
+        if (!check_move(r, all->pdata[i], error))
+            return false;
+    }
+    return true;
+}
+
 /* ---- who writes */
 
 bool blk_reopen_read_only(const BlkReopen *r, const BlkNode *node)
@@ -338,5 +382,5 @@ bool blk_reopen_check(BlkReopen *r, json_object *list, GError **error)
             !blk_reopen_check_writers(r, e->node, blk_options_bool(e->options, "read-only"), error))
             return false;
     }
-    return true;
+    return check_moves(r, error);
 }

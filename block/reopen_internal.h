@@ -13,7 +13,8 @@ typedef struct BlkReopenEntry {
     BlkOptions *options; /* the new ones; once exchanged, the old ones */
     bool other_backing;  /* "backing" changes, to: */
     BlkUser *backing;    /* NULL: none; once exchanged, what it was */
-    BlkNode *file; /* "file" changes, to: a reference; once exchanged, what it was; NULL: no */
+    BlkNode *file;   /* "file" changes, to: a reference; once exchanged, what it was; NULL: no */
+    bool other_disk; /* which shows another disk */
     bool was_open;
     uint64_t size; /* when it was closed */
 } BlkReopenEntry;
@@ -23,6 +24,7 @@ typedef struct BlkReopen {
     GPtrArray *entries; /* BlkReopenEntry */
     GPtrArray *held;    /* BlkNode, borrowed: those and all that stand on them, parents first */
     GPtrArray *still;   /* BlkNode, borrowed: those, and what they show or will show */
+    GPtrArray *moved;   /* BlkNode, borrowed: whose data will be on another disk */
     bool exchanged;     /* the nodes have the new options and children */
 } BlkReopen;
 

@@ -470,6 +470,7 @@ static const char *const blockdev_reopen_errors[] = {
     "Making 'NAME' a backing child of 'NAME' would create a cycle",
     "Read-only block node 'NAME' cannot support read-write users",
     "Node 'NAME' would change its size, which USER does not allow",
+    "Node 'NAME' can't change to another disk: REASON",
     NULL
 };
 static const char *const change_errors[] = { "Cannot find device='NAME' nor node-name='NAME'",

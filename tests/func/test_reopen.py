@@ -613,14 +613,168 @@ def filter_by_file(tmp):
         in_threads(changes, lambda: client(0), lambda: client(1))
         granules_written = {at // 65536 for w in written for at, _ in w}
         equal(d.bitmap("r", "b")["count"], len(granules_written) * 65536)
-        other = file_node(tmp, "other")
-        d.qmp("blockdev-add", other)
-        raises(QMPError, reopen, d, node(r, file="other"), match="'f' to 'other', which shows another disk")
+
+
+def content(d, export="e"):
+    h = d.nbd(export)
+    data = bytes(h.pread(h.get_size(), 0))
+    h.shutdown()
+    return data
+
+
+def bitmaps(d, name):
+    return {b["name"]: b["count"] for b in facts(d, name).get("dirty-bitmaps", [])}
+
+
+@test
+def another_disk(tmp):
+    "file becomes a node of another disk: persistent bitmaps are those of the disk, others are dirty everywhere"
+    f, g = file_node(tmp, "f", locking="off"), file_node(tmp, "g", locking="off")
+    r = {"driver": "raw", "node-name": "r", "file": "f"}
+    with Daemon(tmp) as d:
+        for n in (f, g, r, {"driver": "raw", "node-name": "w", "file": "r", "offset": MIB, "size": MIB}):
+            d.qmp("blockdev-add", n)
+        d.qmp("block-export-add", type="nbd", id="e", node_name="r", name="e", writable=True)
+        d.qmp("block-dirty-bitmap-add", node="r", name="kept", persistent=True)
+        for one in ("r", "w"):
+            d.qmp("block-dirty-bitmap-add", node=one, name="t")
+        h = d.nbd("e")
+        h.pwrite(b"f" * 65536, 0)
+        equal((bitmaps(d, "r"), bitmaps(d, "w")), ({"kept": 65536, "t": 65536}, {"t": 0}))
+        reopen(d, node(r, file="g"))
+        equal(h.pread(1, 0), b"\0")
+        equal((bitmaps(d, "r"), bitmaps(d, "w")), ({"t": 4 * MIB}, {"t": MIB}))
+        d.qmp("block-dirty-bitmap-add", node="r", name="kept", persistent=True)
+        h.pwrite(b"g" * 131072, MIB)
+        equal(bitmaps(d, "r"), {"kept": 131072, "t": 4 * MIB})
+        reopen(d, r)
+        equal((bitmaps(d, "r"), h.pread(1, 0), h.pread(1, MIB)), ({"kept": 65536, "t": 4 * MIB}, b"f", b"\0"))
+        h.pwrite(b"f" * 65536, 2 * MIB)
+        reopen(d, node(r, file="g"))
+        equal(bitmaps(d, "r")["kept"], 131072)
+        h.pwrite(b"h" * 65536, 3 * MIB)
+        h.shutdown()
+        d.kill()
+    with Daemon(tmp) as d:
+        for n in (f, g, r, node(r, node_name="r2", file="g")):
+            d.qmp("blockdev-add", n)
+        equal((bitmaps(d, "r"), bitmaps(d, "r2")), ({"kept": 131072}, {"kept": 196608}), "after a kill")
+
+
+@test(needs=["qemu-img"])
+def another_image(tmp):
+    "the file of a qcow2 node becomes that of another image; what shows it through a backing is dirty"
+    paths = [qcow2_image(os.path.join(tmp, n), "4M") for n in ("a", "b")]
+    run("qemu-io", "-f", "qcow2", "-c", "write -P 98 0 64k", paths[1])
+    run("qemu-img", "bitmap", "--add", paths[1], "inside")
+    over = qcow2_image(os.path.join(tmp, "over"), "4M")
+    run("qemu-io", "-f", "qcow2", "-c", "write -P 1 64k 64k", over)
+    q = {"driver": "qcow2", "node-name": "q", "file": "a"}
+    with Daemon(tmp) as d:
+        for name, path in zip("ab", paths):
+            d.qmp("blockdev-add", {"driver": "file", "node-name": name, "filename": path})
+        d.qmp("blockdev-add", q)
+        d.qmp("blockdev-add", {"driver": "qcow2", "node-name": "over", "backing": "q",
+                               "file": {"driver": "file", "filename": over}})
+        d.qmp("block-dirty-bitmap-add", node="q", name="of-a", persistent=True)
+        d.qmp("block-dirty-bitmap-add", node="over", name="o", persistent=True)
+        d.qmp("block-export-add", type="nbd", id="e", node_name="over", name="e")
+        reopen(d, node(q, file="b"))
+        equal((bitmaps(d, "q"), bitmaps(d, "over")), ({"inside": 0}, {"o": 4 * MIB - 65536}))
+        equal(content(d)[:65537], b"b" * 65536 + b"\1")
+        reopen(d, q)
+        equal(bitmaps(d, "q"), {"of-a": 0})
+        equal(content(d)[:65537], bytes(65536) + b"\1")
+    for path, names in zip(paths, (["of-a"], ["inside"])):
+        info = json.loads(run("qemu-img", "info", "--output=json", path).stdout)
+        equal([b["name"] for b in info["format-specific"]["data"]["bitmaps"]], names)
+
+
+@test(needs=["qemu-img"])
+def another_disk_is_refused(tmp):
+    "as long as bitmaps are in use, an image is in it, or something keeps its earlier state; nothing changes then"
+    f, g, small = (file_node(tmp, n, size) for n, size in (("f", 4 * MIB), ("g", 4 * MIB), ("small", MIB)))
+    image_file = qcow2_image(os.path.join(tmp, "h.img"), "4M")
+    r = {"driver": "raw", "node-name": "r", "file": "f"}
+    with Daemon(tmp) as d:
+        for n in (f, g, small, r):
+            d.qmp("blockdev-add", n)
+        d.qmp("block-dirty-bitmap-add", node="r", name="b", persistent=True)
+        d.qmp("block-export-add", type="nbd", id="e", node_name="r", name="e", writable=True, bitmaps=["b"])
+        h = d.nbd("e", contexts=["qemu:dirty-bitmap:b"])
+        raises(QMPError, reopen, d, node(r, file="g"), match="'r' can't change to another disk: its bitmaps are in use")
+        d.qmp("block-export-dirty-bitmap", id="e", bitmaps=[])
+        h.shutdown()
+        wait_until(lambda: not d.bitmap("r", "b")["busy"], "the session to go")
+        raises(QMPError, reopen, d, node(r, file="small"), match="would change its size")
+        h = d.nbd("e")
+        h.pwrite(b"x" * 65536, 0)
+        equal((bitmaps(d, "r"), bitmaps(d, "small"), "lost" in facts(d, "r")), ({"b": 65536}, {}, False))
+        h.shutdown()
+        d.qmp("block-export-del", id="e", mode="hard")
+        d.monitor.wait_event("BLOCK_EXPORT_DELETED")
+        d.qmp("blockdev-add", file_node(tmp, "target"))
+        d.qmp("blockdev-add", driver="copy-before-write", node_name="cbw", file="r", target="target")
+        raises(QMPError, reopen, d, node(r, file="g"), match="'cbw' can't change to another disk: it keeps an earlier")
+        d.qmp("blockdev-del", node_name="cbw")
+        d.qmp("blockdev-add", file_node(tmp, "h"))
+        reopen(d, node(r, file="h"))
+        q = {"driver": "qcow2", "node-name": "q", "file": "r"}
+        d.qmp("blockdev-add", q)
+        raises(QMPError, reopen, d, node(r, file="g"), match="'q' can't change to another disk: its image is in it")
+        run("cp", image_file, os.path.join(tmp, "i.img"))
+        d.qmp("blockdev-add", file_node(tmp, "i"))
+        reopen(d, node(r, file="i"), q)
+    with Daemon(tmp) as d:
+        for n in (f, r):
+            d.qmp("blockdev-add", n)
+        equal(bitmaps(d, "r"), {"b": 65536}, "after a restart")
+
+
+@test
+def disks_change_while_written(tmp):
+    "clients write while a node changes its disk: each write is on one of the disks, and dirty in that disk's bitmap"
+    names = ("f", "g")
+    r = {"driver": "raw", "node-name": "r", "file": "f"}
+    with Daemon(tmp) as d:
+        for n in names:
+            d.qmp("blockdev-add", file_node(tmp, n, 16 * MIB))
+        d.qmp("blockdev-add", r)
+        d.qmp("block-export-add", type="nbd", id="e", node_name="r", name="e", writable=True)
+        for n in reversed(names):
+            reopen(d, node(r, file=n))
+            d.qmp("block-dirty-bitmap-add", node="r", name="b", persistent=True)
+        over, done = threading.Event(), []
+
+        def client():
+            h, rnd = d.nbd("e"), random.Random(5)
+            while not over.is_set():
+                at = rnd.randrange(256)
+                h.pwrite(b"w" * 65536, at * 65536)
+                done.append(at)
+            h.shutdown()
+
+        def changes():
+            try:
+                for i in range(20):
+                    seen = len(done)
+                    wait_until(lambda: len(done) > seen + 3 or over.is_set(), "writes")
+                    reopen(d, node(r, file=names[i % 2]))
+            finally:
+                over.set()
+        in_threads(client, changes)
+        written = {}
+        for n in names:
+            reopen(d, node(r, file=n))
+            data = content(d)
+            written[n] = {i for i in range(256) if data[i * 65536] != 0}
+            equal(bitmaps(d, "r")["b"], len(written[n]) * 65536, n)
+        equal(written["f"] | written["g"], set(done))
 
 
 @test(needs=["qemu-img"])
 def an_overlay_is_another_disk(tmp):
-    "a node or an export with bitmaps can't go from an overlay to its backing image"
+    "a node that goes from an overlay to its backing image is dirty, and an export with bitmaps can't go there"
     base = qcow2_image(os.path.join(tmp, "base.qcow2"), MIB)
     over = qcow2_image(os.path.join(tmp, "over.qcow2"), MIB)
     r = {"driver": "raw", "node-name": "r", "file": "over"}
@@ -632,7 +786,9 @@ def an_overlay_is_another_disk(tmp):
         for one in ("r", "over"):
             d.qmp("block-dirty-bitmap-add", node=one, name="b")
         d.qmp("block-export-add", type="nbd", id="e", node_name="over", name="e", bitmaps=["b"], writable=True)
-        raises(QMPError, reopen, d, node(r, file="base"), match="'over' to 'base', which shows another disk")
+        equal((bitmaps(d, "r"), bitmaps(d, "over")), ({"b": 0}, {"b": 0}))
+        reopen(d, node(r, file="base"))
+        equal((bitmaps(d, "r"), bitmaps(d, "over")), ({"b": MIB}, {"b": 0}))
         raises(QMPError, d.qmp, "qom-set", path="/exports/e", property="drive", value="base",
                match="node 'base' shows another disk")
 

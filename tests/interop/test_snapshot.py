@@ -141,6 +141,44 @@ def made_by_the_command(tmp):
 
 
 @test(needs=NEEDS)
+def other_files(tmp):
+    "blockdev-reopen with another file or backing: what is refused, and what clients then read"
+    def play(p):
+        p.images("base", "top")
+        for name, byte in (("f", b"f"), ("g", b"g")):
+            image(p.path(name), 4 * MIB, [(0, byte * CLUSTER)])
+            p("blockdev-add", {"driver": "file", "node-name": name, "filename": p.path(name)})
+        raw = {"driver": "raw", "node-name": "raw", "file": "f"}
+        top = {"driver": "qcow2", "node-name": "top", "file": {"driver": "file", "filename": p.path("top")},
+               "backing": "raw"}
+        p("blockdev-add", raw)
+        p("blockdev-add", top)
+        p.export("top")
+        h = p.d.nbd("e")
+        h.pwrite(b"t" * CLUSTER, CLUSTER)
+
+        def reopen(node, **changes):
+            p("blockdev-reopen", options=[dict(node, **changes)])
+            p.said.append(bytes(h.pread(2 * CLUSTER, 0)[::CLUSTER]))
+
+        reopen(raw, file="g")
+        reopen(raw, file="nosuch")
+        reopen(raw, file="top")
+        reopen(raw, file="raw")
+        reopen(raw, file=None)
+        reopen(raw)
+        reopen(top, backing=None)
+        reopen(top, backing="g")
+        reopen(top, backing="top")
+        reopen(top, backing="nosuch")
+        reopen({k: v for k, v in top.items() if k != "backing"})
+        reopen(top)
+        h.shutdown()
+
+    both(tmp, play)
+
+
+@test(needs=NEEDS)
 def children_stay(tmp):
     "x-blockdev-change: no driver here can have more or fewer children"
     def play(p):
