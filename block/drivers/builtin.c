@@ -13,6 +13,7 @@ const BlkBuiltin blk_builtins[] = {
     { &blk_driver_compress, BLK_ROLE_FILTER },
     { &blk_driver_copy_before_write, BLK_ROLE_FILTER, .others = BLK_ROLE_TARGET, .guards = true,
       .grows = true, .stateful = true, .before_write = blk_cbw_before_write },
+    { &blk_driver_copy_on_read, BLK_ROLE_FILTER, .permit = blk_copy_on_read_permit },
     { &blk_driver_file, .locks = &blk_locks_file },
     { &blk_driver_host_device, .locks = &blk_locks_file },
     { &blk_driver_nbd, .remote = true, .start = blk_nbd_start, .hurry = blk_nbd_hurry,

@@ -10,6 +10,7 @@
 extern const struct tidemark_driver blk_driver_blkdebug;          /* blkdebug.c */
 extern const struct tidemark_driver blk_driver_compress;          /* compress.c */
 extern const struct tidemark_driver blk_driver_copy_before_write; /* copy_before_write/driver.c */
+extern const struct tidemark_driver blk_driver_copy_on_read;      /* copy_on_read.c */
 extern const struct tidemark_driver blk_driver_file; /* file/file.c: files and block devices */
 extern const struct tidemark_driver
     blk_driver_host_device;                              /* file/file.c: the same, devices only */
@@ -26,5 +27,7 @@ extern const struct tidemark_driver blk_driver_throttle;        /* throttle.c */
 
 /* The permissions of a blkdebug filter on its child, besides a filter's. blkdebug_rules.c */
 void blk_blkdebug_permit(const BlkOptions *options, unsigned *needs, unsigned *shares);
+/* The same of a copy-on-read filter. copy_on_read.c */
+void blk_copy_on_read_permit(const BlkOptions *options, unsigned *needs, unsigned *shares);
 /* What the handle of a throttle node is a member by. throttle.c */
 struct BlkThrottle *blk_throttle_of(void *handle);

@@ -6,6 +6,7 @@
  *  - every node on the way counts the request in flight and, for changes, marks its bitmaps before
  *    the first byte is touched and checks the epoch after the last;
  *  - stripes are taken parents first. */
+#include "block/io/change.h"
 #include "block/io/throttle.h"
 #include "block/losses.h"
 #include "block/node_internal.h"
@@ -16,8 +17,7 @@
 #include <errno.h>
 #include <string.h>
 
-#define ZEROES_CHUNK    ((uint64_t)1 << 20)
-#define WANTS_EXCLUSIVE 1 /* neither done nor failed */
+#define ZEROES_CHUNK ((uint64_t)1 << 20)
 
 /* Whether the descriptor takes this transfer as it is; else the driver's callback bounces it. */
 static bool direct_fits(const BlkNode *node, const struct tidemark_mapping *m, const void *buf,
@@ -96,12 +96,6 @@ int blk_node_pread(BlkNode *node, void *buf, uint64_t offset, uint64_t length)
 
 /* ---- writing */
 
-static void wrote(BlkNode *node, uint64_t offset, uint64_t length)
-{
-    if (node->driver->wrote)
-        node->driver->wrote(node->handle, offset, length);
-}
-
 /* The request flags that the driver is given. */
 static uint32_t driver_flags(const BlkNode *node)
 {
@@ -172,69 +166,6 @@ static int write_piece(BlkNode *node, const BlkPayload *payload, uint64_t at, ui
     return buf ? write_self(node, buf, offset, m->length, flags) : -ENOTSUP;
 }
 
-/* One guest change on its way: what every kind of change has in common around its pieces. */
-typedef struct Change {
-    BlkNode *node;
-    uint64_t offset, length;
-    bool exclusive;
-    uint64_t first, held; /* what is held exclusively */
-    uint64_t epoch;
-    BlkMarked *above; /* in the bitmaps of the nodes that show it, too */
-} Change;
-
-/* Exclusive: with all of the clusters that the range is in, as a change may move them. */
-static void change_hold(Change *c)
-{
-    uint64_t mask = __atomic_load_n(&c->node->cluster, __ATOMIC_RELAXED) - UINT64_C(1);
-
-    c->first = c->offset & ~mask;
-    c->held = ((c->offset + c->length + mask) & ~mask) - c->first;
-    if (c->exclusive)
-        blk_inflight_exclusive(&c->node->inflight, c->first, c->held);
-    else
-        blk_inflight_shared(&c->node->inflight, c->offset, c->length);
-}
-
-static void change_let_go(Change *c)
-{
-    if (c->exclusive)
-        blk_inflight_exclusive_end(&c->node->inflight, c->first, c->held);
-    else
-        blk_inflight_shared_end(&c->node->inflight, c->offset, c->length);
-}
-
-static int change_begin(Change *c)
-{
-    BlkNode *node = c->node;
-    int ret = 0;
-
-    change_hold(c);
-    if (!node->open)
-        ret = -EIO;
-    else if (node->read_only)
-        ret = -EPERM;
-    else if (!tm_range_within(c->offset, c->length, blk_node_size(node)))
-        ret = -ENOSPC;
-    if (ret < 0) {
-        change_let_go(c);
-        return ret;
-    }
-    c->above = blk_parents_mark_begin(node, c->offset, c->length);
-    c->epoch = bmp_set_mark_begin(node->bitmaps, c->offset, c->length);
-    wrote(node, c->offset, c->length);
-    return 0;
-}
-
-static void change_end(Change *c)
-{
-    BlkNode *node = c->node;
-
-    wrote(node, c->offset, c->length);
-    bmp_set_mark_end(node->bitmaps, c->offset, c->length, c->epoch);
-    blk_parents_mark_end(c->above);
-    change_let_go(c);
-}
-
 /* Where the bytes of a write go. */
 static int map_write(BlkNode *node, uint64_t offset, uint64_t length, uint32_t flags,
                      struct tidemark_mapping *m)
@@ -245,10 +176,8 @@ static int map_write(BlkNode *node, uint64_t offset, uint64_t length, uint32_t f
     return blk_node_map(node, offset, length, TIDEMARK_MAP_FOR_WRITE, m);
 }
 
-/* The pieces of a write, within a change; @at: in the payload. WANTS_EXCLUSIVE: the change is
- * not. */
-static int write_pieces(const Change *c, const BlkPayload *payload, uint64_t at, uint64_t offset,
-                        uint64_t length, uint32_t flags)
+int blk_change_write(const BlkChange *c, const BlkPayload *payload, uint64_t at, uint64_t offset,
+                     uint64_t length, uint32_t flags)
 {
     BlkNode *node = c->node;
     uint64_t done = 0;
@@ -261,7 +190,7 @@ static int write_pieces(const Change *c, const BlkPayload *payload, uint64_t at,
             ret = write_piece(node, payload, at + done, offset + done, &m,
                               flags | (c->exclusive ? TIDEMARK_EXCLUSIVE : 0));
         if (ret == -EBUSY && !c->exclusive)
-            return WANTS_EXCLUSIVE;
+            return BLK_WANTS_EXCLUSIVE;
         if (ret < 0)
             return ret;
         done += m.length;
@@ -271,7 +200,7 @@ static int write_pieces(const Change *c, const BlkPayload *payload, uint64_t at,
 
 /* A driver reads, modifies and writes the blocks at both ends: nothing else may be writing them.
  * With alignments up to a region of block/engine/inflight.h they lie in the same stripes. */
-static bool wants_exclusive(const Change *c, uint32_t flags)
+static bool wants_exclusive(const BlkChange *c, uint32_t flags)
 {
     BlkNode *node = c->node;
     uint32_t mask = __atomic_load_n(&node->request_alignment, __ATOMIC_RELAXED) - 1;
@@ -284,21 +213,21 @@ static bool wants_exclusive(const Change *c, uint32_t flags)
 static int pwrite_payload(BlkNode *node, const BlkPayload *payload, uint64_t at, uint64_t offset,
                           uint64_t length, uint32_t flags)
 {
-    Change c = { .node = node, .offset = offset, .length = length };
+    BlkChange c = { .node = node, .offset = offset, .length = length };
     int ret;
 
     blk_throttle_pass(node, offset, length, true);
     c.exclusive = wants_exclusive(&c, flags);
     for (;;) {
-        ret = change_begin(&c);
+        ret = blk_change_begin(&c);
         if (ret < 0)
             return ret;
         if (!c.exclusive && wants_exclusive(&c, flags)) /* the node was opened anew meanwhile */
-            ret = WANTS_EXCLUSIVE;
+            ret = BLK_WANTS_EXCLUSIVE;
         else
-            ret = write_pieces(&c, payload, at, offset, length, flags);
-        change_end(&c);
-        if (ret != WANTS_EXCLUSIVE)
+            ret = blk_change_write(&c, payload, at, offset, length, flags);
+        blk_change_end(&c);
+        if (ret != BLK_WANTS_EXCLUSIVE)
             return ret;
         c.exclusive = true; /* from the start: writes are repeatable */
     }
@@ -343,7 +272,7 @@ int blk_node_pwrite_copy(BlkNode *node, const BlkPayload *payload, uint64_t offs
 
 /* ---- zeroing and discarding */
 
-static int write_zero_data(const Change *c, uint64_t offset, uint64_t length, uint32_t flags)
+static int write_zero_data(const BlkChange *c, uint64_t offset, uint64_t length, uint32_t flags)
 {
     g_autofree char *zeroes = NULL;
     uint64_t chunk = tm_min(length, ZEROES_CHUNK);
@@ -353,8 +282,8 @@ static int write_zero_data(const Change *c, uint64_t offset, uint64_t length, ui
         return -ENOMEM;
     for (uint64_t done = 0; done < length;) {
         uint64_t n = tm_min(chunk, length - done);
-        int ret = write_pieces(c, &(BlkPayload){ .buf = zeroes }, 0, offset + done, n,
-                               flags & TIDEMARK_FUA);
+        int ret = blk_change_write(c, &(BlkPayload){ .buf = zeroes }, 0, offset + done, n,
+                                   flags & TIDEMARK_FUA);
 
         if (ret < 0)
             return ret;
@@ -364,7 +293,7 @@ static int write_zero_data(const Change *c, uint64_t offset, uint64_t length, ui
 }
 
 /* Without a callback of its own a driver's zeroing goes to the children that it maps onto. */
-static int zero_pieces(const Change *c, uint64_t offset, uint64_t length, uint32_t flags)
+static int zero_pieces(const BlkChange *c, uint64_t offset, uint64_t length, uint32_t flags)
 {
     BlkNode *node = c->node;
     uint64_t done = 0;
@@ -388,7 +317,7 @@ static int zero_pieces(const Change *c, uint64_t offset, uint64_t length, uint32
     return 0;
 }
 
-static int zero(const Change *c, uint64_t offset, uint64_t length, uint32_t flags)
+int blk_change_zero(const BlkChange *c, uint64_t offset, uint64_t length, uint32_t flags)
 {
     BlkNode *node = c->node;
     int ret;
@@ -407,17 +336,17 @@ static int zero(const Change *c, uint64_t offset, uint64_t length, uint32_t flag
 
 int blk_node_write_zeroes(BlkNode *node, uint64_t offset, uint64_t length, uint32_t flags)
 {
-    Change c = { .node = node, .offset = offset, .length = length, .exclusive = true };
+    BlkChange c = { .node = node, .offset = offset, .length = length, .exclusive = true };
     uint64_t began = tm_now_ns();
     int ret;
 
     blk_throttle_pass(node, offset, length, true);
-    ret = change_begin(&c);
+    ret = blk_change_begin(&c);
     if (ret == 0) {
         if (!node->unmap && !(flags & BLK_INVALIDATE))
             flags &= ~TIDEMARK_MAY_UNMAP;
-        ret = zero(&c, offset, length, flags);
-        change_end(&c);
+        ret = blk_change_zero(&c, offset, length, flags);
+        blk_change_end(&c);
     }
     blk_counters_add(&node->counters, BLK_COUNT_WRITE, offset, length, ret, tm_now_ns() - began);
     return ret;
@@ -440,7 +369,7 @@ static int discard_pieces(BlkNode *node, uint64_t offset, uint64_t length)
     return 0;
 }
 
-static int discard(const Change *c)
+static int discard(const BlkChange *c)
 {
     BlkNode *node = c->node;
     int ret;
@@ -455,7 +384,7 @@ static int discard(const Change *c)
 
 int blk_node_discard(BlkNode *node, uint64_t offset, uint64_t length, uint32_t flags)
 {
-    Change c = { .node = node, .offset = offset, .length = length, .exclusive = true };
+    BlkChange c = { .node = node, .offset = offset, .length = length, .exclusive = true };
     uint64_t began = tm_now_ns();
     int ret;
 
@@ -466,10 +395,10 @@ int blk_node_discard(BlkNode *node, uint64_t offset, uint64_t length, uint32_t f
     if (!__atomic_load_n(&node->unmap, __ATOMIC_RELAXED))
         return 0; /* discard=ignore: nothing changes, so nothing is dirty */
     blk_throttle_pass(node, offset, length, true);
-    ret = change_begin(&c);
+    ret = blk_change_begin(&c);
     if (ret == 0) {
         ret = discard(&c);
-        change_end(&c);
+        blk_change_end(&c);
     }
     blk_counters_add(&node->counters, BLK_COUNT_UNMAP, offset, length, ret, tm_now_ns() - began);
     if (ret == 0 && (flags & TIDEMARK_FUA))
