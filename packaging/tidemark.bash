@@ -6,15 +6,21 @@
 _tidemark()
 {
     local program=${COMP_WORDS[0]} word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]}
-    local path=() at help commands options repository points
+    local path=() at last command help commands options repository points
 
     for at in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
-        [[ $at == -* ]] && break
-        # Only words that are commands lead further.
-        commands=$("$program" "${path[@]}" --help 2>/dev/null |
-            sed -n '/^Commands:$/,/^$/s/^  \([a-z-]*\) .*/\1/p')
-        [[ $'\n'$commands$'\n' == *$'\n'"$at"$'\n'* ]] || break
-        path+=("$at")
+        if [[ $at != -* ]]; then
+            # Only words that are commands lead further; what is after an option may be its value.
+            commands=$("$program" "${path[@]}" --help 2>/dev/null |
+                sed -n '/^Commands:$/,/^$/s/^  \([a-z-]*\) .*/\1/p')
+            if [[ $'\n'$commands$'\n' == *$'\n'"$at"$'\n'* ]]; then
+                path+=("$at")
+            elif [[ $last != -* ]]; then
+                command=$at
+                break
+            fi
+        fi
+        last=$at
     done
     help=$("$program" "${path[@]}" --help 2>/dev/null)
     for at in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
@@ -34,8 +40,8 @@ _tidemark()
         mapfile -t COMPREPLY < <(compgen -W "raw qcow2" -- "$word")
     elif [[ ${path[0]} == qmp && $before == qmp ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$("$program" qmp --complete)" -- "$word")
-    elif [[ ${path[0]} == qmp && $word != = && $before != = && -n ${COMP_WORDS[2]} ]]; then
-        options=$("$program" qmp --complete "${COMP_WORDS[2]}" 2>/dev/null)
+    elif [[ ${path[0]} == qmp && $word != = && $before != = && -n $command ]]; then
+        options=$("$program" qmp --complete "$command" 2>/dev/null)
         mapfile -t COMPREPLY < <(compgen -W "$options" -- "$word")
         compopt -o nospace 2>/dev/null
     elif [[ -n $repository && ( $before == --at || ${path[0]} == @(info|verify|forget) ) && $before != --against ]]; then

@@ -329,7 +329,8 @@ void nbds_listen_uris(const NbdsServer *server, const char *export_, json_object
 {
     for (NbdsListener *l = server->listeners; l; l = l->next) {
         json_object *address = nbds_address_bound(l->socket.fd);
-        g_autofree char *uri = nbds_uri(address, l->socket.file.path, server->tls, export_);
+        g_autofree char *uri =
+            nbds_uri(address, l->socket.file.path, server->tls_required, export_);
 
         json_object_put(address);
         if (uri)

@@ -48,16 +48,8 @@ static bool is_written(int fd)
 
 static bool open_file(TcCopyJob *job, ToNbd *n, GError **error)
 {
-    const char *format = tc_image_probe(job->from, error);
     off_t end;
 
-    if (!format)
-        return false;
-    if (strcmp(format, "raw"))
-        return tm_error_set(error,
-                            "source '%s' is a %s image, and only raw ones are copied: 'tidemark "
-                            "serve %s' makes an export of it",
-                            job->from, format, job->from);
     n->fd = tm_sys_kernel.open(job->from, O_RDONLY | O_CLOEXEC, 0);
     end = n->fd < 0 ? -1 : lseek(n->fd, 0, SEEK_END);
     if (end < 0)
@@ -126,6 +118,19 @@ static bool is_empty(const char *uri, bool *empty, GError **error)
     return true;
 }
 
+/* What is no copy of ours may be an image, whose bytes are not those of its disk. A guest can make
+ * a raw disk look like that, too. */
+static bool check_raw(const TcCopyJob *job, GError **error)
+{
+    const char *format = tc_image_probe(job->from, NULL);
+
+    return g_strcmp0(format, "qcow2") ||
+           tm_error_set(error,
+                        "source '%s' begins as a qcow2 image, and only raw ones are copied: "
+                        "'tidemark serve' makes an export of it, --force copies it as it is",
+                        job->from);
+}
+
 /* A disk that something else is on is never overwritten by mistake. */
 static bool check_target(TcCopyJob *job, GError **error)
 {
@@ -135,7 +140,8 @@ static bool check_target(TcCopyJob *job, GError **error)
 
     if (job->force)
         return true;
-    if (!tc_origin_read(&tm_sys_kernel, job->from, &origin, error))
+    if (!tc_origin_read(&tm_sys_kernel, job->from, &origin, error) ||
+        (origin.state == TC_ORIGIN_NONE && !check_raw(job, error)))
         return false;
     if (origin.state > TC_ORIGIN_COMPLETE)
         return tm_error_set(error,

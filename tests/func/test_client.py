@@ -592,7 +592,7 @@ def copy_update_interrupted(tmp):
         h = d.nbd()
         h.pwrite(content(4 * MIB, 5), 0)
         h.shutdown()
-        p = subprocess.Popen([TIDEMARK, "copy", d.uri(), target, "--bitmap=b0", "--rate=1M", "--requests=1"],
+        p = subprocess.Popen([TIDEMARK, "copy", d.uri(), target, "--bitmap=b0", "--rate=256K", "--requests=1"],
                              stderr=subprocess.PIPE, text=True)
         with open(target, "rb") as f:
             wait_until(lambda: (f.seek(0), f.read(4096) == content(4 * MIB, 5)[:4096])[1], "some bytes")
@@ -602,7 +602,7 @@ def copy_update_interrupted(tmp):
         matches(tidemark("copy", d.uri(), target, "--bitmap=b0").stderr, "the copy begins again")
         tidemark("copy", d.uri(), target, "--bitmap=b1")
         run("cmp", path, target)
-        p = subprocess.Popen([TIDEMARK, "copy", d.uri(), target + "2", "--rate=1M", "--requests=1"],
+        p = subprocess.Popen([TIDEMARK, "copy", d.uri(), target + "2", "--rate=256K", "--requests=1"],
                              stderr=subprocess.PIPE, text=True)
         wait_until(lambda: copied(target + "2"), "some bytes")
         p.kill()
@@ -657,7 +657,14 @@ def copy_back(tmp):
     refused(1, "has 8388608 bytes, and the disk 9437184", "copy", large, d.uri, "--force")
     q = os.path.join(tmp, "q.qcow2")
     tidemark("image", "create", "-f", "qcow2", q, "1M")
-    refused(1, "is a qcow2 image", "copy", q, d.uri, "--force")
+    refused(1, "begins as a qcow2 image", "copy", q, d.uri)
+    tidemark("copy", q, d.uri, "--force")
+    with open(d.path, "rb") as a, open(q, "rb") as b:
+        equal(a.read(os.path.getsize(q)) == b.read(), True)
+    luks = image(os.path.join(tmp, "luks.img"), MIB, [(0, b"LUKS\xba\xbe\0\1")])
+    d.daemon.qmp("blockdev-add", driver="null-co", size=MIB, **{"node-name": "null", "read-zeroes": True})
+    d.daemon.qmp("block-export-add", type="nbd", id="null", **{"node-name": "null"}, writable=True)
+    d.client("copy", luks, "null")
     refused(1, "'%s' is taken as an export" % os.path.join(tmp, "x"), "copy", plain, os.path.join(tmp, "x"),
             env=d.socket)
     refused(1, "'%s' is a file, .*: 'cp' copies files to files" % backup, "copy", plain, backup, env=d.socket)
@@ -924,6 +931,9 @@ def completion(tmp):
     equal(set(complete("qmp", "blockdev-add", "cache.")), {"cache.direct=", "cache.no-flush="})
     equal(complete("qmp", "nbd-server-start", "addr.type=inet", "addr.data.h"), ["addr.data.host="])
     equal(complete("qmp", "nope", "x"), [])
+    equal(complete("--json", "--socket", "sock", "im"), ["image"])
+    equal(complete("--socket", "sock", "bitmap", "rot"), ["rotate"])
+    equal(complete("--socket=sock", "qmp", "block-export-del", "m"), ["mode="])
     for name in ("repo/tidemark-repository.json", "repo/monday/manifest.json", "repo/muddle/manifest.json.partial"):
         os.makedirs(os.path.join(tmp, os.path.dirname(name)), exist_ok=True)
         with open(os.path.join(tmp, name), "w"):

@@ -97,4 +97,27 @@ def written_below_later(tmp):
     equal(written_below(tmp, change)[0].get("inconsistent"), True)
 
 
+@test(needs=["losetup"])
+def copies(tmp):
+    "a full copy onto a device takes --force, an update does not; the rest of the device stays; a device is copied back"
+    data = os.urandom(1 << 20)
+    path = image(os.path.join(tmp, "disk0.img"), 3 << 20, [(1 << 20, data)])
+    back = image(os.path.join(tmp, "back"), 4 << 20, [(0, b"old" * (1 << 20))])
+    with Loop(back) as device, Daemon(tmp, *disk(tmp, "disk0", path=path)) as d:
+        p = tidemark("copy", d.uri(), device, check=False)
+        equal(p.returncode, 1)
+        matches(p.stderr, "target '%s' is a device: --force overwrites what is on it" % device)
+        matches(tidemark("copy", d.uri(), device, "--force").stdout,
+                "the target is larger: its last 1048576 bytes were left as they are")
+        equal(tidemark("copy", d.uri(), "-", text=False).stdout, run("head", "-c", str(3 << 20), device, text=False).stdout)
+        with open(device, "rb") as f:
+            f.seek(3 << 20)
+            equal(f.read(), (b"old" * (1 << 20) + bytes(1 << 20))[3 << 20:])
+        with open(path, "wb") as f:
+            f.truncate(4 << 20)
+    with Loop(back) as device, Daemon(tmp, *disk(tmp, "disk0", path=path), name="e") as d:
+        tidemark("copy", device, d.uri())
+        run("cmp", device, path)
+
+
 main()
