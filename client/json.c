@@ -53,9 +53,12 @@ json_object *tc_json_new(const char *key, ...)
 void tc_json_print(json_object *object, FILE *out)
 {
     int flags = JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED | JSON_C_TO_STRING_NOSLASHESCAPE;
+    g_autofree char *valid = NULL;
 
     /* json-c takes two lines for an object without members */
     if (json_object_is_type(object, json_type_object) && !json_object_object_length(object))
         flags = JSON_C_TO_STRING_PLAIN;
-    fprintf(out, "%s\n", json_object_to_json_string_ext(object, flags));
+    /* Names of files may be any bytes. */
+    valid = g_utf8_make_valid(json_object_to_json_string_ext(object, flags), -1);
+    fprintf(out, "%s\n", valid);
 }

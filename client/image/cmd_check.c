@@ -15,6 +15,7 @@ enum { LINES_MAX = 100 }; /* reported one by one */
 
 static const TcOption options[] = {
     TC_FORMAT_OPTION,
+    TC_NAMES_OPTION,
     { "repair", "leaks|all", "free leaked clusters, or repair all errors", 'r' },
     TC_SHARE_OPTION,
     TC_JSON_OPTION,
@@ -162,6 +163,16 @@ static bool check_image(Check *c, BlkImageCheck *result, GError **error)
     return ok;
 }
 
+/* That an image whose tables are sound can be opened, with what it names. */
+static bool check_opening(const Check *c, const BlkImageCheck *r, GError **error)
+{
+    TcImageOptions o = c->image;
+    g_auto(TcImage) image = { 0 };
+
+    o.force_share = o.chain = true;
+    return r->check_errors || r->corruptions || tc_image_open(c->layer->path, &o, &image, error);
+}
+
 static bool parse(Check *c, GError **error)
 {
     const char *repair = tc_option(c->inv, "repair");
@@ -193,7 +204,7 @@ static int run(const TcInvocation *inv)
         tc_fail(g_steal_pointer(&error));
         return CHECK_UNSUPPORTED;
     }
-    if (!check_image(&c, &result, &error))
+    if (!check_image(&c, &result, &error) || !check_opening(&c, &result, &error))
         return tc_fail(g_steal_pointer(&error));
     report(&c, &result);
     return status_of(&result);
@@ -203,14 +214,16 @@ const TcCommand tc_command_image_check = {
     .name = "check",
     .args = "FILE",
     .summary = "Checks the metadata of a qcow2 image, and repairs it",
-    .details = "No other program may use the image during the check.\n"
-               "\n"
-               "Exit status, as qemu-img's:\n"
-               "   0  there are no errors, or all were repaired\n"
-               "   1  the check failed\n"
-               "   2  there are errors\n"
-               "   3  clusters are leaked, and there are no errors\n"
-               "  63  images of that format can't be checked\n",
+    .details =
+        "No other program may use the image during the check. An image that can't be opened,\n"
+        "with the files that it names, fails the check.\n"
+        "\n"
+        "Exit status, as qemu-img's:\n"
+        "   0  there are no errors, or all were repaired\n"
+        "   1  the check failed\n"
+        "   2  there are errors\n"
+        "   3  clusters are leaked, and there are no errors\n"
+        "  63  images of that format can't be checked\n",
     .min_args = 1,
     .max_args = 1,
     .options = options,

@@ -24,6 +24,7 @@
 #define EXT_END        0u
 #define EXT_FORMAT     0xe2792acau
 #define EXT_DATA_FILE  0x44415441u
+#define HAS_DATA_FILE  4u /* of the incompatible features */
 
 /* The first bytes of the file, up to @max; g_free. */
 static uint8_t *read_start(int fd, const char *path, size_t max, size_t *length, GError **error)
@@ -59,9 +60,16 @@ static int open_image(const char *path, GError **error)
 static char *name_at(const uint8_t *bytes, size_t length, uint64_t offset, uint64_t size)
 {
     if (!size || size > NAME_MAX_BYTES || offset > length || size > length - offset ||
-        memchr(bytes + offset, 0, size))
+        !bytes[offset])
         return NULL;
     return g_strndup((const char *)bytes + offset, size);
+}
+
+/* Of several of a type the last one counts, as for whoever opens it. Takes @value. */
+static void set(char **name, char *value)
+{
+    g_free(*name);
+    *name = value;
 }
 
 static void read_extensions(const uint8_t *bytes, size_t length, TcImageNames *names)
@@ -75,10 +83,10 @@ static void read_extensions(const uint8_t *bytes, size_t length, TcImageNames *n
         at += 8;
         if (type == EXT_END || size > length - at)
             return;
-        if (type == EXT_FORMAT && !names->backing_format)
-            names->backing_format = name_at(bytes, length, at, size);
-        if (type == EXT_DATA_FILE && !names->data_file)
-            names->data_file = name_at(bytes, length, at, size);
+        if (type == EXT_FORMAT)
+            set(&names->backing_format, name_at(bytes, length, at, size));
+        if (type == EXT_DATA_FILE)
+            set(&names->data_file, name_at(bytes, length, at, size));
         at += ((uint64_t)size + 7) / 8 * 8;
     }
 }
@@ -112,6 +120,8 @@ bool tc_image_names_of(int fd, const char *path, TcImageNames *names, GError **e
         return tm_error_set(error, "'%s' is not in qcow2 format", path);
     names->backing = name_at(bytes, length, tm_get_be64(bytes + 8), tm_get_be32(bytes + 16));
     read_extensions(bytes, length, names);
+    if (tm_get_be32(bytes + 4) < 3 || length < 80 || !(tm_get_be64(bytes + 72) & HAS_DATA_FILE))
+        set(&names->data_file, NULL);
     return true;
 }
 

@@ -342,6 +342,99 @@ def in_use(tmp):
                 equal(got, expected, str(args))
 
 
+def extensions(path):
+    """The header's, but for the end."""
+    with open(path, "rb") as f:
+        head = f.read(65536)
+    at, found = int.from_bytes(head[100:104], "big"), []
+    while kind := int.from_bytes(head[at:at + 4], "big"):
+        size = int.from_bytes(head[at + 4:at + 8], "big")
+        found.append((kind, head[at + 8:at + 8 + size]))
+        at += 8 + (size + 7) // 8 * 8
+    return found
+
+
+def set_extensions(path, found):
+    """And moves the backing file's name out of their way."""
+    with open(path, "r+b") as f:
+        head = f.read(65536)
+        name, size = int.from_bytes(head[8:16], "big"), int.from_bytes(head[16:20], "big")
+        if name:
+            f.seek(4096)
+            f.write(head[name:name + size])
+            f.seek(8)
+            f.write((4096).to_bytes(8, "big"))
+        f.seek(int.from_bytes(head[100:104], "big"))
+        for kind, body in found + [(0, b"")]:
+            f.write(kind.to_bytes(4, "big") + len(body).to_bytes(4, "big") + body + bytes(-len(body) % 8))
+
+
+FORMAT, FEATURES, BITMAPS, DATA_FILE = 0xe2792aca, 0x6803f857, 0x23852875, 0x44415441
+
+
+def features(*names):
+    return FEATURES, b"".join(bytes([0, bit]) + name.encode().ljust(46, b"\0") for bit, name in names)
+
+
+@test(needs=["qemu-img", "qemu-io"])
+def unsound(tmp):
+    "images that can't be opened, or only in part, have qemu-img's exit statuses, and every unknown feature is named"
+    def change(what):
+        return lambda: set_extensions("x", [e for e in map(what, extensions("x")) if e])
+
+    def fields(*values):
+        return lambda: [damage("x", at, value.to_bytes(size, "big")) for at, size, value in values]
+
+    def add(*more, first=()):
+        return lambda: set_extensions("x", list(first) + extensions("x") + list(more))
+
+    unknown = 1 << 20 | 1 << 33 | 1 << 60
+    cases = {  # how it is made, what befalls it, whether we are stricter
+        "sound": ([], lambda: None, ()),
+        "L1 beyond the end": ([], fields((40, 8, 1 << 40)), ("map",)),
+        "L1 unaligned": ([], fields((40, 8, 0x30001)), ()),
+        "L1 too large": ([], fields((36, 4, 0x7fffffff)), ()),
+        "L1 too small": ([], fields((36, 4, 0)), ()),
+        "cut short": ([], lambda: os.truncate("x", 70000), ("map",)),
+        "unknown feature": ([], fields((72, 8, 1 << 20)), ()),
+        "unknown features": ([], fields((72, 8, unknown)), ()),
+        "two of three named": ([], lambda: (fields((72, 8, unknown))(),
+                                            set_extensions("x", [features((20, "twenty"), (60, "sixty"))])), ()),
+        "two tables of names": ([], lambda: (fields((72, 8, 3 << 20))(), set_extensions(
+            "x", [features((20, "first")), features((21, "second"))])), ()),
+        "two backing formats": (["-b", "base", "-F", "raw"], add((FORMAT, b"qcow2")), ()),
+        "two backing formats, the last right": (["-b", "base", "-F", "raw"], add(first=[(FORMAT, b"qcow2")]), ()),
+        "backing format too long": (["-b", "base", "-F", "raw"], add((FORMAT, b"r" * 16)), ()),
+        "backing file gone": (["-u", "-b", "gone", "-F", "raw"], lambda: None, ()),
+        "two names of data files": (["-o", "data_file=d"], add((DATA_FILE, b"e")), ()),
+        "data file gone": (["-o", "data_file=d"], lambda: os.unlink("d"), ()),
+        "data file without a name": (["-o", "data_file=d"], change(lambda e: e if e[0] != DATA_FILE else None), ()),
+        "bitmaps cut short": (["bitmap"], change(lambda e: e if e[0] != BITMAPS else (BITMAPS, e[1][:16])), ()),
+        "two bitmaps extensions": (["bitmap"], add((BITMAPS, bytes(24))), ()),
+        "encrypted": ([], fields((32, 4, 9)), ()),
+        "name of the backing file in Latin-1": (["-b", os.fsdecode(b"caf\xe9"), "-F", "raw"], lambda: None, ()),
+    }
+    with inside(tmp):
+        image("base", MIB)
+        image(b"caf\xe9", MIB)
+        for name, (options, befall, stricter) in cases.items():
+            bitmap = "bitmap" in options
+            qemu_img("create", "-q", "-f", "qcow2", *(o for o in options if o != "bitmap"), "x", "64M")
+            if options[:1] != ["-u"]:
+                qemu_io("x", "write 0 1M")
+            if bitmap:
+                qemu_img("bitmap", "--add", "x", "b")
+            befall()
+            for command in ["check"], ["check", "--output=json"], ["info"], ["info", "--output=json"], ["map"]:
+                mine, theirs = (c(*command, "x", check=False) for c in (ours, qemu_img))
+                if command[0] not in stricter:
+                    equal(mine.returncode, theirs.returncode, "%s: %s\n%s" % (name, command, mine.stderr))
+                if "feature(s)" in theirs.stderr:
+                    equal(mine.stderr[mine.stderr.index("Unsupp"):], theirs.stderr[theirs.stderr.index("Unsupp"):])
+                if "info" in command and "json" in command[-1] and not theirs.returncode:
+                    equal(json.loads(mine.stdout), json.loads(theirs.stdout), name)
+
+
 @test(needs=["qemu-img"])
 def foreign(tmp):
     "images of unsupported formats are not taken for raw ones unless -f raw is given"

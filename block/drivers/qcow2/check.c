@@ -21,12 +21,29 @@
 
 /* ---- life */
 
+/* A check reports a table that can't be read. What it refers to would look like leaks then. */
+static bool read_snapshots(Qcow2Check *k, GError **error)
+{
+    g_autoptr(GError) why = NULL;
+
+    k->snapshots = qcow2_snapshots_read(k->file, &k->header, &k->snapshots_bytes, &why);
+    if (!k->snapshots && k->options.fix)
+        return tm_error_set(error, "The image can't be repaired: %s", why->message);
+    if (k->snapshots)
+        return true;
+    k->no_snapshots = g_strdup(why->message);
+    k->snapshots = g_array_new(FALSE, TRUE, sizeof(Qcow2Snapshot));
+    return true;
+}
+
 static bool start(Qcow2Check *k, BlkNode *data_file, GError **error)
 {
     struct tidemark_info info = { .struct_size = sizeof(info) };
     g_autofree char *why = NULL;
     int ret = qcow2_header_load(k->file, &k->header, &why);
 
+    if (ret == 0 && k->options.fix && (why = qcow2_header_cut(&k->header, blk_node_size(k->file))))
+        return tm_error_set(error, "The image can't be repaired: %s", why);
     if (ret < 0)
         return why ? tm_error_set(error, "%s", why)
                    : tm_error_set_errno(error, -ret, "Could not read qcow2 header");
@@ -53,8 +70,7 @@ static bool start(Qcow2Check *k, BlkNode *data_file, GError **error)
     k->pages = g_hash_table_new_full(NULL, NULL, NULL, g_free);
     if (!k->slots)
         return tm_error_set_errno(error, ENOMEM, "Could not check the image");
-    k->snapshots = qcow2_snapshots_read(k->file, &k->header, &k->snapshots_bytes, error);
-    return k->snapshots && qcow2_check_load_reftable(k, error);
+    return read_snapshots(k, error) && qcow2_check_load_reftable(k, error);
 }
 
 static void finish(Qcow2Check *k)
@@ -64,6 +80,7 @@ static void finish(Qcow2Check *k)
         g_array_unref(k->snapshots);
     if (k->pages)
         g_hash_table_unref(k->pages);
+    g_free(k->no_snapshots);
     g_free(k->slots);
     g_free(k->slot_of);
     g_free(k->reftable);

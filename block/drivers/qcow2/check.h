@@ -45,6 +45,7 @@ typedef struct Qcow2Check {
     unsigned bits;        /* of a refcount */
     uint64_t max;         /* refcount */
     GArray *snapshots;    /* Qcow2Snapshot */
+    char *no_snapshots;   /* why the table of them can't be read; or NULL */
     uint64_t snapshots_bytes;
     BlkProgress work;
     BlkImageCheck result; /* of this pass */

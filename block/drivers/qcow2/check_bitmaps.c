@@ -149,8 +149,13 @@ bool qcow2_check_bitmaps(Qcow2Check *k, GError **error)
     g_autoptr(GError) why = NULL;
 
     /* Without the bit they are nobody's, and their clusters leaked. */
-    if (!h->has_bitmaps || !(h->autoclear & QCOW2_AUTOCLEAR_BITMAPS) || !h->n_bitmaps)
+    if (!h->has_bitmaps || !(h->autoclear & QCOW2_AUTOCLEAR_BITMAPS))
         return true;
+    if (!h->n_bitmaps) { /* QEMU does not open it */
+        k->result.corruptions++;
+        qcow2_check_found(k, "ERROR bitmaps extension: it has no bitmaps");
+        return true;
+    }
     qcow2_check_refer(k, h->bitmaps_offset, h->bitmaps_size, QCOW2_HOLDS_OTHER);
     list = qcow2_directory_read(k->file, h, &why);
     /* What they refer to would look like leaks. */

@@ -176,6 +176,10 @@ static bool count_l1(Qcow2Check *k, uint64_t offset, uint32_t entries, bool acti
 
 static bool count_snapshots(Qcow2Check *k, GError **error)
 {
+    if (k->no_snapshots) {
+        k->result.corruptions++;
+        qcow2_check_found(k, "ERROR %s", k->no_snapshots);
+    }
     if (k->external_data && k->snapshots->len) {
         k->result.corruptions++;
         qcow2_check_found(k, "ERROR %u snapshots in image with data file", k->snapshots->len);

@@ -16,6 +16,7 @@
 #define HEADER_2     72u         /* bytes of version 2 */
 #define HEADER_3     104u        /* of version 3 at least */
 #define BACKING_MAX  1023u
+#define FORMAT_MAX   15u
 #define FEATURE_NAME 48u /* bytes of an entry of the feature name table */
 
 #define BITMAPS_LENGTH 24u /* bytes of the bitmaps extension */
@@ -31,40 +32,55 @@ typedef struct Start {
 #define refuse(start, err, ...)                                                                    \
     (g_free(*(start)->why), *(start)->why = g_strdup_printf(__VA_ARGS__), -(err))
 
-/* The name that the image has for a feature, or NULL. Borrowed from @to. */
-static const char *feature_name(const Start *s, uint64_t header_length, unsigned bit, char *to)
+/* The image's table of names of features; as in QEMU, the last one. *length: of it, 0: none. */
+static const uint8_t *feature_names(const Start *s, uint64_t header_length, uint64_t *length)
 {
-    for (uint64_t at = header_length; at + 8 <= s->length;) {
-        uint32_t type = tm_get_be32(s->bytes + at), length = tm_get_be32(s->bytes + at + 4);
+    const uint8_t *table = NULL;
 
-        if (type == QCOW2_EXTENSION_END || length > s->length - at - 8)
+    *length = 0;
+    for (uint64_t at = header_length; at + 8 <= s->length;) {
+        uint32_t type = tm_get_be32(s->bytes + at), bytes = tm_get_be32(s->bytes + at + 4);
+
+        if (type == QCOW2_EXTENSION_END || bytes > s->length - at - 8)
             break;
-        for (uint64_t e = at + 8;
-             type == QCOW2_EXTENSION_FEATURES && e + FEATURE_NAME <= at + 8 + length;
-             e += FEATURE_NAME) {
-            if (s->bytes[e] != 0 || s->bytes[e + 1] != bit)
-                continue;
-            g_strlcpy(to, (const char *)s->bytes + e + 2, FEATURE_NAME - 1);
-            for (char *c = to; *c; c++)
-                *c = g_ascii_isprint(*c) ? *c : '?';
-            return to;
+        if (type == QCOW2_EXTENSION_FEATURES) {
+            table = s->bytes + at + 8;
+            *length = bytes;
         }
-        at += 8 + tm_align_up(length, 8);
+        at += 8 + tm_align_up(bytes, 8);
     }
-    return NULL;
+    return table;
+}
+
+/* Those that have a name by it, the others by their bits. */
+static char *list_features(const Start *s, uint64_t header_length, uint64_t features)
+{
+    GString *list = g_string_new(NULL);
+    uint64_t length;
+    const uint8_t *table = feature_names(s, header_length, &length);
+
+    for (uint64_t e = 0; e + FEATURE_NAME <= length; e += FEATURE_NAME) {
+        g_autofree char *name = g_strndup((const char *)table + e + 2, FEATURE_NAME - 2);
+
+        if (table[e] != 0 || table[e + 1] > 63 || !(features & UINT64_C(1) << table[e + 1]))
+            continue;
+        for (char *c = name; *c; c++)
+            *c = g_ascii_isprint(*c) ? *c : '?';
+        g_string_append_printf(list, "%s%s", list->len ? ", " : "", name);
+        features &= ~(UINT64_C(1) << table[e + 1]);
+    }
+    if (features)
+        g_string_append_printf(list, "%sUnknown incompatible feature: %" PRIx64,
+                               list->len ? ", " : "", features);
+    return g_string_free(list, FALSE);
 }
 
 static int check_features(const Start *s, Qcow2Header *h, uint64_t header_length)
 {
     uint64_t unknown = h->incompatible & ~QCOW2_INCOMPATIBLE_KNOWN;
-    char name[FEATURE_NAME];
+    g_autofree char *list = unknown ? list_features(s, header_length, unknown) : NULL;
 
-    if (!unknown)
-        return 0;
-    if (feature_name(s, header_length, (unsigned)__builtin_ctzll(unknown), name))
-        return refuse(s, ENOTSUP, "Unsupported qcow2 feature(s): %s", name);
-    return refuse(s, ENOTSUP,
-                  "Unsupported qcow2 feature(s): Unknown incompatible feature: %" PRIx64, unknown);
+    return list ? refuse(s, ENOTSUP, "Unsupported qcow2 feature(s): %s", list) : 0;
 }
 
 /* What only version 3 has. */
@@ -101,14 +117,13 @@ static int read_version_3(const Start *s, Qcow2Header *h)
     return check_features(s, h, *length);
 }
 
-/* A string of the image: printable, or not taken. */
-static char *take_string(const Start *s, uint64_t at, uint64_t length)
+/* A string of the image, which may end early, and may not be UTF-8. An empty one is none. */
+static void take_string(const Start *s, uint64_t at, uint64_t length, char **text)
 {
-    char *text = g_strndup((const char *)s->bytes + at, length);
-
-    if (!g_utf8_validate(text, -1, NULL) || strlen(text) != length)
-        g_clear_pointer(&text, g_free);
-    return text;
+    g_free(*text);
+    *text = g_strndup((const char *)s->bytes + at, length);
+    if (!**text)
+        g_clear_pointer(text, g_free);
 }
 
 static int read_backing(const Start *s, Qcow2Header *h)
@@ -121,13 +136,8 @@ static int read_backing(const Start *s, Qcow2Header *h)
         !tm_range_within(offset, length, tm_min(s->length, UINT64_C(1) << h->cluster_bits)))
         return refuse(s, EINVAL, "qcow2: invalid backing file name: %" PRIu64 " bytes at %" PRIu64,
                       length, offset);
-    if (!length)
-        return 0;
-    h->backing = take_string(s, offset, length);
-    return h->backing
-               ? 0
-               : refuse(s, EINVAL, "qcow2: the backing file name at %" PRIu64 " is not UTF-8 text",
-                        offset);
+    take_string(s, offset, length, &h->backing);
+    return 0;
 }
 
 static int read_bitmaps(const Start *s, Qcow2Header *h, const uint8_t *at, uint32_t length)
@@ -135,6 +145,8 @@ static int read_bitmaps(const Start *s, Qcow2Header *h, const uint8_t *at, uint3
     if (length != BITMAPS_LENGTH)
         return refuse(s, EINVAL, "qcow2: bitmaps extension: %u bytes, expected %u", length,
                       BITMAPS_LENGTH);
+    if (h->has_bitmaps) /* which one is written would be another matter */
+        return refuse(s, EINVAL, "qcow2: the header has two bitmaps extensions");
     h->has_bitmaps = true;
     h->n_bitmaps = tm_get_be32(at);
     h->bitmaps_size = tm_get_be64(at + 8);
@@ -142,13 +154,17 @@ static int read_bitmaps(const Start *s, Qcow2Header *h, const uint8_t *at, uint3
     return 0;
 }
 
+/* Of several of a type the last one counts, as in QEMU; there can't be several of bitmaps. */
 static int read_extension(const Start *s, Qcow2Header *h, uint32_t type, uint64_t at,
                           uint32_t length)
 {
-    if (type == QCOW2_EXTENSION_BACKING_FORMAT && length < 16 && !h->backing_format)
-        h->backing_format = take_string(s, at, length);
-    if (type == QCOW2_EXTENSION_DATA_FILE && length <= BACKING_MAX && !h->data_file)
-        h->data_file = take_string(s, at, length);
+    if (type == QCOW2_EXTENSION_BACKING_FORMAT && length > FORMAT_MAX)
+        return refuse(s, EINVAL, "qcow2: backing format: %u bytes, expected at most %u", length,
+                      FORMAT_MAX);
+    if (type == QCOW2_EXTENSION_BACKING_FORMAT)
+        take_string(s, at, length, &h->backing_format);
+    if (type == QCOW2_EXTENSION_DATA_FILE && length <= BACKING_MAX)
+        take_string(s, at, length, &h->data_file);
     return type == QCOW2_EXTENSION_BITMAPS ? read_bitmaps(s, h, s->bytes + at, length) : 0;
 }
 
@@ -188,15 +204,23 @@ static int check_l1(const Start *s, const Qcow2Header *h)
                       "L1 table is too small: %u entries for a disk of %" PRIu64
                       " bytes, which needs %" PRIu64,
                       h->l1_size, h->size, wanted);
-    /* It may have lost its end, as QEMU writes no more of its last cluster than there is in it. */
-    if (bytes &&
-        (h->l1_offset & ((UINT64_C(1) << h->cluster_bits) - 1) || h->l1_offset >= s->file_size ||
-         !tm_range_within(h->l1_offset, bytes, qcow2_reach(s->file_size))))
-        return refuse(s, EINVAL,
-                      "Active L1 table offset invalid: %" PRIu64 " bytes at %" PRIu64
-                      " of an image of %" PRIu64,
-                      bytes, h->l1_offset, s->file_size);
+    if (bytes && (h->l1_offset & ((UINT64_C(1) << h->cluster_bits) - 1) ||
+                  !tm_range_within(h->l1_offset, bytes, TM_SIZE_MAX)))
+        return refuse(s, EINVAL, "Active L1 table offset invalid: %" PRIu64, h->l1_offset);
     return 0;
+}
+
+/* It may have lost its end, as QEMU writes no more of its last cluster than there is in it. */
+char *qcow2_header_cut(const Qcow2Header *h, uint64_t file_size)
+{
+    uint64_t bytes = (uint64_t)h->l1_size * 8;
+
+    if (!bytes ||
+        (h->l1_offset < file_size && tm_range_within(h->l1_offset, bytes, qcow2_reach(file_size))))
+        return NULL;
+    return g_strdup_printf("Active L1 table offset invalid: %" PRIu64 " bytes at %" PRIu64
+                           " of an image of %" PRIu64,
+                           bytes, h->l1_offset, file_size);
 }
 
 static int check_reftable(const Start *s, const Qcow2Header *h)
@@ -290,8 +314,13 @@ int qcow2_header_load(BlkNode *file, Qcow2Header *header, char **why)
 int qcow2_header_read(struct tidemark_node *node, Qcow2Header *header)
 {
     g_autofree char *why = NULL;
-    int ret = qcow2_header_load(blk_node_child(node, QCOW2_FILE), header, &why);
+    BlkNode *file = blk_node_child(node, QCOW2_FILE);
+    int ret = qcow2_header_load(file, header, &why);
 
+    if (ret == 0 && (why = qcow2_header_cut(header, blk_node_size(file)))) {
+        qcow2_header_clear(header);
+        ret = -EINVAL;
+    }
     if (why)
         blk_host.error(node, "%s", why);
     return ret;

@@ -175,6 +175,9 @@ typedef struct Qcow2 {
 int qcow2_header_read(struct tidemark_node *node, Qcow2Header *header);
 /* The same of a file that no image is opened on; *why is returned (g_free), or NULL. */
 int qcow2_header_load(BlkNode *file, Qcow2Header *header, char **why);
+/* Why an image with a file of that size can't be opened: it lacks its tables. Returned (g_free);
+ * NULL: it has them. A check and a description do without. */
+char *qcow2_header_cut(const Qcow2Header *header, uint64_t file_size);
 void qcow2_header_clear(Qcow2Header *header);
 /* Writes what has changed of the fields (not the names) and the bitmaps extension, and syncs: each
  * step leaves a header that holds. Drained, or under commit_lock. */
