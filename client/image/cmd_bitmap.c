@@ -180,4 +180,5 @@ const TcCommand tc_command_image_bitmap = {
     .max_args = 2,
     .options = options,
     .run = run,
+    .usage_status = TC_EXIT_FAILED,
 };

@@ -232,6 +232,8 @@ static bool check(Create *c, GError **error)
         if (!tc_image_size(size, &c->size) || c->size > TM_SIZE_MAX)
             return tm_error_set(
                 error, "'%s' is not a size: NUMBER with a suffix k, M, G, T, P or E", size);
+        if (c->sized)
+            return tm_error_set(error, "the size is given twice: as SIZE and as -o size");
         c->sized = true;
     }
     return true;
@@ -251,6 +253,7 @@ static bool check_backing(Create *c, GError **error)
     TcImageOptions o = { .format = format, .names = "any" };
     g_auto(TcImage) image = { 0 };
     g_autofree char *path = NULL;
+    bool unsafe = tc_flag(c->inv, "unsafe");
 
     if (!backing)
         return true;
@@ -258,9 +261,11 @@ static bool check_backing(Create *c, GError **error)
         return tm_error_set(error, "the name of the backing file is empty");
     if (!format)
         return tm_error_set(error, "use --backing-format to set the format of '%s'", backing);
-    if (tc_flag(c->inv, "unsafe"))
+    path = tc_image_path(c->path, backing, "any", unsafe ? NULL : error);
+    if (path && (!strcmp(path, c->path) || tc_image_same(path, c->path)))
+        return tm_error_set(error, "'%s' can't be its own backing file", c->path);
+    if (unsafe)
         return true;
-    path = tc_image_path(c->path, backing, "any", error);
     if (!path || !tc_image_open(path, &o, &image, error)) {
         if (error && *error)
             g_prefix_error(error, "the backing file can't be used: ");
@@ -430,4 +435,5 @@ const TcCommand tc_command_image_create = {
     .max_args = 2,
     .options = options,
     .run = run,
+    .usage_status = TC_EXIT_FAILED,
 };

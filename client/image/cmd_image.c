@@ -62,18 +62,22 @@ bool tc_image_output(const TcInvocation *inv, bool *json, GError **error)
 
 bool tc_image_size(const char *text, uint64_t *bytes)
 {
-    size_t digits = strspn(text, "0123456789."), whole = strspn(text, "0123456789");
-    g_autofree char *unit = g_strconcat("1", text + digits, NULL);
-    uint64_t scale;
-    double value;
+    size_t whole = strspn(text, "0123456789"), part = text[whole] == '.' ? whole + 1 : whole;
+    size_t digits = strspn(text + part, "0123456789");
+    g_autofree char *fraction = g_strdup_printf("0.%.*s", (int)digits, text + part);
+    g_autofree char *rest = g_strdup_printf("%.*s%s", (int)whole, text, text + part + digits);
+    g_autofree char *unit = g_strconcat("1", text + part + digits, NULL);
+    uint64_t scale, more;
 
-    if (!whole || text[whole] != '.')
+    if (!whole || part == whole)
         return tc_parse_size(text, bytes);
-    value = g_ascii_strtod(text, NULL);
-    if (strchr(text + whole + 1, '.') || !text[digits] || !tc_parse_size(unit, &scale) ||
-        value * (double)scale >= 0x1p63)
+    if (!tc_parse_size(unit, &scale) || !tc_parse_size(rest, bytes))
         return false;
-    *bytes = (uint64_t)(value * (double)scale);
+    more = (uint64_t)(g_ascii_strtod(fraction, NULL) * (double)scale);
+    /* There are no parts of bytes. */
+    if ((scale == 1 && strspn(fraction, "0.") < strlen(fraction)) || more > UINT64_MAX - *bytes)
+        return false;
+    *bytes += more;
     return true;
 }
 
@@ -92,4 +96,5 @@ const TcCommand tc_command_image = {
     .args = "",
     .summary = "Creates, inspects, changes and repairs image files, without a daemon",
     .subcommands = subcommands,
+    .usage_status = TC_EXIT_FAILED,
 };

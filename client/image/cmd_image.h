@@ -39,5 +39,5 @@ extern const TcCommand tc_command_image_resize;
 bool tc_image_options(const TcInvocation *inv, TcImageOptions *options, GError **error);
 /* --json or --output. false: misuse. */
 bool tc_image_output(const TcInvocation *inv, bool *json, GError **error);
-/* A size with a suffix, perhaps with a fraction ("1.5G"). False: it is none. */
+/* A size with a suffix, perhaps with a fraction ("1.5G", "1024.0"). False: it is none. */
 bool tc_image_size(const char *text, uint64_t *bytes);

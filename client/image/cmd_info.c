@@ -122,9 +122,10 @@ static bool has_flag(json_object *bitmap, const char *flag)
     return false;
 }
 
+/* As the image itself lists them, if it can't be opened to say more. */
 static void print_bitmaps(json_object *info)
 {
-    json_object *bitmaps = at(info, DATA "bitmaps");
+    json_object *bitmaps = at(info, "bitmaps") ? NULL : at(info, DATA "bitmaps");
     size_t n = bitmaps ? json_object_array_length(bitmaps) : 0;
     g_autoptr(TcTable) table = tc_table_new(NULL, "BITMAP|>GRANULARITY|RECORDING|STATE");
 
@@ -179,10 +180,12 @@ static void print_store(json_object *info)
 
     if (!table || (!json_object_array_length(bitmaps) && !json_object_array_length(problems)))
         return;
-    putchar('\n');
-    tc_table_print(table, stdout, tc_terminal_colors(stdout));
+    if (json_object_array_length(bitmaps)) {
+        putchar('\n');
+        tc_table_print(table, stdout, tc_terminal_colors(stdout));
+    }
     if (json_object_array_length(problems))
-        puts("\nThe store of its bitmaps has problems: 'tidemark bitmap check' explains.");
+        puts("\nThere are problems: 'tidemark bitmap check' explains.");
 }
 
 static void print_info(json_object *info, bool followed)
@@ -212,8 +215,8 @@ static void print_info(json_object *info, bool followed)
 
 /* ---- finding it out */
 
-/* What the store beside the image has. */
-static void add_store(json_object *info, const char *path)
+/* What the store beside the image has; for people, what a closed image has itself, too. */
+static void add_store(json_object *info, const char *path, bool json)
 {
     g_auto(TcStorePlace) place = { 0 };
     g_autoptr(json_object) store = NULL;
@@ -221,7 +224,7 @@ static void add_store(json_object *info, const char *path)
 
     if (stat(path, &st) < 0 || !S_ISREG(st.st_mode) ||
         !tc_store_find(&tm_sys_kernel, path, NULL, &place, NULL) ||
-        (!place.exists && !place.lost) || place.guessed)
+        (json && !place.exists && !place.lost) || place.guessed)
         return;
     store = tc_store_describe(&tm_sys_kernel, &place, NULL);
     if (!store)
@@ -231,7 +234,7 @@ static void add_store(json_object *info, const char *path)
 }
 
 static json_object *describe(TcImage *image, const TcLayer *layer, const TcImageOptions *how,
-                             GError **error)
+                             bool json, GError **error)
 {
     TcImageOptions o = *how;
     json_object *info;
@@ -243,11 +246,12 @@ static json_object *describe(TcImage *image, const TcLayer *layer, const TcImage
     file = tc_image_add(image, layer->path, &o, error);
     info = file ? blk_image_info(file, layer->format, error) : NULL;
     if (info)
-        add_store(info, layer->path);
+        add_store(info, layer->path, json);
     return info;
 }
 
-static json_object *describe_all(GPtrArray *layers, const TcImageOptions *o, GError **error)
+static json_object *describe_all(GPtrArray *layers, const TcImageOptions *o, bool json,
+                                 GError **error)
 {
     g_autoptr(json_object) list = json_object_new_array();
     g_auto(TcImage) image = { 0 };
@@ -255,7 +259,7 @@ static json_object *describe_all(GPtrArray *layers, const TcImageOptions *o, GEr
     if (!tc_image_begin(&image, error))
         return NULL;
     for (guint i = 0; i < layers->len; i++) {
-        json_object *info = describe(&image, layers->pdata[i], o, error);
+        json_object *info = describe(&image, layers->pdata[i], o, json, error);
 
         if (!info)
             return NULL;
@@ -285,7 +289,7 @@ static int run(const TcInvocation *inv)
         return tc_fail_usage(inv, g_steal_pointer(&error));
     chain = tc_flag(inv, "backing-chain");
     layers = tc_image_layers(tc_arg(inv, 0), o.format, chain ? o.names : NULL, &error);
-    list = layers ? describe_all(layers, &o, &error) : NULL;
+    list = layers ? describe_all(layers, &o, json, &error) : NULL;
     if (!list)
         return tc_fail(g_steal_pointer(&error));
     if (json)
@@ -305,4 +309,5 @@ const TcCommand tc_command_image_info = {
     .max_args = 1,
     .options = options,
     .run = run,
+    .usage_status = TC_EXIT_FAILED,
 };

@@ -294,4 +294,5 @@ const TcCommand tc_command_image_map = {
     .max_args = 1,
     .options = options,
     .run = run,
+    .usage_status = TC_EXIT_FAILED,
 };

@@ -65,6 +65,9 @@ static bool new_size(Resize *r, GError **error)
     r->after = r->sign == '-'   ? r->before - r->amount
                : r->sign == '+' ? r->before + r->amount
                                 : r->amount;
+    if (r->after < r->before && strcmp(r->preallocation, "off"))
+        return tm_error_set(error, "--preallocation is for the part that a resize adds: the image "
+                                   "would become smaller");
     if (r->after < r->before && !tc_flag(r->inv, "shrink"))
         return tm_error_set(error,
                             "the image would become smaller and lose all data beyond its new end: "
@@ -176,4 +179,5 @@ const TcCommand tc_command_image_resize = {
     .max_args = 2,
     .options = options,
     .run = run,
+    .usage_status = TC_EXIT_FAILED,
 };

@@ -3,7 +3,6 @@
 /* client/store/cmd_store.c: "tidemark bitmap list FILE" and "tidemark bitmap check FILE":
  * persistent bitmaps without a daemon. */
 #include "client/commands.h"
-#include "client/image/image.h"
 #include "client/store/store_view.h"
 #include "client/text.h"
 #include <string.h>
@@ -22,15 +21,6 @@ bool tc_means_file(const TcInvocation *inv)
     if (tc_option(inv, "disk"))
         return true;
     return word && !tc_option(inv, "socket") && strpbrk(word, "/.");
-}
-
-/* Such images keep their bitmaps themselves; a store is beside them only while they are open. */
-static void point_to_image(const TcStorePlace *place)
-{
-    const char *format = place->exists || !place->disk ? NULL : tc_image_probe(place->disk, NULL);
-
-    if (format && !strcmp(format, "qcow2"))
-        puts("\nA qcow2 image contains its bitmaps: 'tidemark image info' lists them.");
 }
 
 /* What was taken for a file may have been meant as a node. Takes and returns. */
@@ -68,7 +58,6 @@ int tc_run_list_file(const TcInvocation *inv)
     table = tc_store_table(store);
     tc_table_print(table, stdout, tc_terminal_colors(stdout));
     tc_store_print_reasons(store, stdout);
-    point_to_image(&place);
     problems = tc_json_get(store, "problems", NULL);
     if (json_object_array_length(problems))
         printf("\n%zu problem%s: 'tidemark bitmap check' explains.\n",
@@ -133,14 +122,13 @@ static int report_repair(const TcInvocation *inv, json_object *before, json_obje
     return status;
 }
 
-static int report(const TcInvocation *inv, const TcStorePlace *place, json_object *store)
+static int report(const TcInvocation *inv, json_object *store)
 {
     if (tc_flag(inv, "json")) {
         tc_json_print(store, stdout);
     } else {
         tc_store_print_head(store, stdout);
         tc_store_print_verdict(store, stdout, tc_terminal_colors(stdout));
-        point_to_image(place);
     }
     return tc_store_bad(store) ? TC_EXIT_PROBLEMS : TC_EXIT_OK;
 }
@@ -161,7 +149,7 @@ static int run_check(const TcInvocation *inv)
         if (after)
             return report_repair(inv, store, after);
     }
-    return error ? tc_fail(g_steal_pointer(&error)) : report(inv, &place, store);
+    return error ? tc_fail(g_steal_pointer(&error)) : report(inv, store);
 }
 
 const TcCommand tc_command_bitmap_check = {

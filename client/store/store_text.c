@@ -48,6 +48,8 @@ static const struct {
     const char *state, *words;
 } states[] = {
     { "none", "there is no store: the disk has no persistent bitmaps" },
+    { "in-image", "there is no store: the image contains its bitmaps" },
+    { "unreadable", "there is no store, and the image can't be opened" },
     { "missing", "the store is lost, and its bitmaps with it" },
     { "closed", "closed cleanly" },
     { "in-use", "in use by a daemon" },
@@ -221,7 +223,8 @@ void tc_store_print_verdict(json_object *store, FILE *out, bool colors)
     for (size_t i = 0; i < n; i++)
         tc_print_wrapped(out, 2, 4, json_object_get_string(json_object_array_get_idx(problems, i)));
     print_meanings(bitmaps, problems, out, colors);
-    if (n && !json_object_array_length(bitmaps)) {
+    if (n && !json_object_array_length(bitmaps) &&
+        g_strcmp0(tc_json_string(store, "state"), "unreadable")) {
         print_title(out, colors, "39m", "What that means");
         tc_print_wrapped(out, 2, 4,
                          "No bitmap is left. The disk itself is not affected: start again with a "

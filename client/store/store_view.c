@@ -213,10 +213,25 @@ static json_object *describe_bitmap(BmpBitmap *bitmap, uint64_t size)
     return object;
 }
 
-/* Whether the store counts is for the image to say, and so what there is is what an opening finds.
- * false: the image can't be opened. */
-static bool describe_image(json_object *store, const TcStorePlace *place)
+static bool is_qcow2(const char *path)
 {
+    return !g_strcmp0(tc_image_probe(path, NULL), "qcow2");
+}
+
+static void describe_unusable(json_object *store, const TcStorePlace *place, const GError *why)
+{
+    g_autofree char *line = g_strdup_printf("the image can't be opened: %s", why->message);
+
+    json_object_array_add(json_object_object_get(store, "problems"), new_string(line));
+    if (!place->exists)
+        add_string(store, "state", "unreadable");
+}
+
+/* Whether the store counts is for the image to say, and so what there is is what an opening
+ * finds. */
+static void describe_image(json_object *store, const TcStorePlace *place)
+{
+    g_autoptr(GError) error = NULL;
     g_autoptr(GPtrArray) problems = g_ptr_array_new_with_free_func(g_free);
     TcImageOptions options = { .format = "qcow2",
                                .names = BLK_NAMES_DEFAULT,
@@ -228,8 +243,10 @@ static bool describe_image(json_object *store, const TcStorePlace *place)
     BmpBitmap *next;
     BmpSet *set;
 
-    if (!tc_image_open(place->disk, &options, &image, NULL))
-        return false;
+    if (!tc_image_open(place->disk, &options, &image, &error)) {
+        describe_unusable(store, place, error);
+        return;
+    }
     bitmaps = json_object_new_array();
     lines = json_object_new_array();
     set = blk_node_bitmaps(image.node);
@@ -243,8 +260,7 @@ static bool describe_image(json_object *store, const TcStorePlace *place)
     json_object_object_add(store, "bitmaps", bitmaps);
     json_object_object_add(store, "problems", lines);
     if (!bmp_set_store_exists(set))
-        add_string(store, "state", "of-the-past");
-    return true;
+        add_string(store, "state", place->exists ? "of-the-past" : "in-image");
 }
 
 static void describe_info(json_object *store, const TcStorePlace *place, const BmpStoreInfo *info,
@@ -314,6 +330,8 @@ json_object *tc_store_describe(const TmSys *sys, const TcStorePlace *place, GErr
     add_string(store, "disk", place->disk);
     if (!place->exists) {
         describe_nothing(store, place);
+        if (!place->lost && place->disk && is_qcow2(place->disk))
+            describe_image(store, place);
         return g_steal_pointer(&store);
     }
     tm_boot_id(boot_id);

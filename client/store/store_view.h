@@ -7,14 +7,16 @@
  *
  *     store, disk       paths; disk may be null
  *     state             "none", "missing", "closed", "in-use", "killed", "crashed", "distrusted",
- *                       "of-the-past" or "damaged"; see tidemark(1)
+ *                       "of-the-past", "in-image" (a closed image has them itself), "unreadable"
+ *                       (such an image can't be opened) or "damaged"; see tidemark-bitmap(1)
  *     durability        "power-loss" or "process-death"
  *     generation, size (of the disk), store-size
  *     bitmaps as the daemon reports them: name, granularity, count, recording, persistent,
  *                       and where it is so inconsistent, recovered, reason; size is the disk's
  *     problems          one line each
  *
- * Without a store (none, missing) and where it is not known (damaged) numbers are left out.
+ * Without a store (none, missing, in-image, unreadable) and where it is not known (damaged) numbers
+ * are left out.
  * Threads: main. */
 #pragma once
 #include "client/daemon/qmp_client.h"

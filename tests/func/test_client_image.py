@@ -2,7 +2,9 @@
 # SPDX-FileCopyrightText: 2026 The Tidemark authors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """`tidemark image`: image files without a daemon. What qemu-img says of the same images: tests/interop."""
+import json
 import os
+import re
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -44,6 +46,10 @@ def mistakes(tmp):
             (["resize", path], "missing argument"),
             (["resize", path, "12q"], "'12q' is not a size"),
             (["resize", path, "1.5"], "'1.5' is not a size"),
+            (["resize", path, "1.5b"], "'1.5b' is not a size"),
+            (["resize", path, "1.5.0k"], "'1.5.0k' is not a size"),
+            (["create", path, "1M", "-o", "size=1M"], "the size is given twice"),
+            (["map", path, "--backing-names", "all"], "'all' is none of directory, none, any"),
             (["resize", path, "2M", "--preallocation", "some"], "'some' is none of off, metadata"),
             (["create"], "missing argument: usage is 'tidemark image create FILE"),
             (["create", path, "1M", "-f", "qcw2"], "unknown format 'qcw2': did you mean qcow2"),
@@ -58,9 +64,14 @@ def mistakes(tmp):
             (["bitmap", path, "b", "--add", "-b", path], "--source-file needs --merge"),
             (["bitmap", path, "b", "--merge", "c", "-F", "raw"], "--source-format needs --source-file"),
     ):
-        matches(said(*args, status=2), "^tidemark: .*" + message)
+        matches(said(*args, status=1), "^tidemark: .*" + message)  # as qemu-img
     for args, message in (
             (["create", path + ".no"], "the size of the image is missing"),
+            (["create", "-f", "qcow2", "-b", os.path.basename(path), "-F", "raw", path], "its own backing file"),
+            (["create", "-f", "qcow2", "-u", "-b", path + ".no", "-F", "raw", path + ".no", "1M"], "its own backing file"),
+            (["create", "-f", "qcow2", "-b", "", "-F", "raw", path, "1M"], "backing file is empty"),
+            (["resize", "--shrink", path, "0"], "it must be positive"),
+            (["resize", "--shrink", "--preallocation=full", path, "512k"], "part that a resize adds"),
             (["create", path + ".no/x", "1M"], "Could not create"),
             (["create", path, "1M", "-f", "qcow2", "-o", "refcount_bits=3"], "power of two"),
             (["map", path + ".no"], "Could not open .*No such file"),
@@ -245,14 +256,45 @@ def raw_bitmaps(tmp):
 
 @test
 def qcow2_bitmaps(tmp):
-    "bitmaps of qcow2 images are in the image, and a command that expects a store says so"
+    "the bitmaps of a closed qcow2 image are shown once, with what is dirty in them and one state"
     path = os.path.join(tmp, "i")
     said("create", "-q", "-f", "qcow2", path, "8M")
     said("bitmap", "--add", "-g", "4k", path, "b")
-    matches(said("info", path), r"\nb +4 KiB +enabled +ok\n")
-    equal(os.listdir(tmp), ["i"])
-    for command in ("list", "check"):
-        matches(tidemark("bitmap", command, path).stdout, "contains its bitmaps: 'tidemark image info'")
+    with Daemon(tmp, "--blockdev", "driver=qcow2,node-name=d,file.driver=file,file.filename=" + path,
+                "--export", "type=nbd,id=d,node-name=d,name=d,writable=on") as d:
+        h = d.nbd("d")
+        h.pwrite(b"x" * 8192, MIB)
+        h.shutdown()
+        for text in said("info", "-U", path), tidemark("bitmap", "list", path).stdout:
+            equal(re.findall(r"(?m)^b  .*", text), ["b             4 KiB  8 KiB   <0.1 %  enabled    ok"])
+    said("bitmap", "--add", "-g", "64k", "--disable", path, "e")
+    equal(os.path.exists(path + ".bitmaps"), False)
+    for text in said("info", path), tidemark("bitmap", "list", path).stdout:
+        equal(re.findall(r"(?m)^[be]  .*", text), ["b             4 KiB  8 KiB   <0.1 %  enabled    ok",
+                                                   "e            64 KiB    0 B      0 %  disabled   ok"])
+    store = json.loads(tidemark("bitmap", "list", "--json", path, "b").stdout)
+    equal((store["state"], [(b["name"], b["count"]) for b in store["bitmaps"]]), ("in-image", [("b", 8192)]))
+    equal("bitmaps" in as_json("info", path), False)  # it is qemu-img's
+    matches(tidemark("bitmap", "check", path).stdout, "the image contains its bitmaps\n\nNo problems\n")
+
+
+@test
+def unusable(tmp):
+    "neither info nor check says that all is well with an image that can't be opened"
+    path, data = os.path.join(tmp, "i"), os.path.join(tmp, "data")
+    said("create", "-q", "-f", "qcow2", "-o", "data_file=" + data, path, "8M")
+    matches(said("check", path), "^No errors")
+    os.unlink(data)
+    matches(said("check", path, status=1), "^tidemark: Could not open '%s'" % data)
+    matches(said("info", path), "There are problems")
+    p = tidemark("bitmap", "check", path, check=False)
+    equal(p.returncode, 3)
+    matches(p.stdout, "can't be opened: Could not open '%s': No such file" % data)
+    said("create", "-q", "-f", "qcow2", "-u", "-b", "base", "-F", "raw", path, "8M")
+    matches(said("check", path, status=1), "Could not open '%s'" % os.path.join(tmp, "base"))
+    matches(said("check", "--backing-names=none", path), "^No errors")
+    image(os.path.join(tmp, "base"), MIB)
+    matches(said("check", path), "^No errors")
 
 
 @test

@@ -436,6 +436,21 @@ def unsound(tmp):
 
 
 @test(needs=["qemu-img"])
+def sizes(tmp):
+    "sizes are read as by qemu-img"
+    with inside(tmp):
+        for size in ("1024.0", "3.0", "3.5", "1.5k", "1024.0b", "5.", "5.k", "0.5k", "1.5b", ".5k", "1..5k", "1.5kk",
+                     "0x100", "7.25M", "1e3", "12X", "-1", ""):
+            said = []
+            for command in ours, qemu_img:
+                if os.path.exists("x"):
+                    os.unlink("x")
+                status = command("create", "-q", "x", size, check=False).returncode
+                said.append((status, os.path.exists("x") and os.stat("x").st_size))
+            equal(*said, size)
+
+
+@test(needs=["qemu-img"])
 def foreign(tmp):
     "images of unsupported formats are not taken for raw ones unless -f raw is given"
     with inside(tmp):
