@@ -5,6 +5,7 @@
 #include "client/backup/backup.h"
 #include "client/commands.h"
 #include "client/copy/transfer.h"
+#include "client/daemon/export_view.h"
 #include "client/text.h"
 #include "client/work.h"
 #include "util/log.h"
@@ -83,6 +84,11 @@ static bool add_disk(Command *c, const char *word, GError **error)
 
     if (!name)
         return false;
+    if (!is_uri(disk) && strchr(disk, '/') && tc_is_file(disk))
+        return tm_error_set(error,
+                            "'%s' is a file, not a disk of a daemon or an NBD URI: 'tidemark serve "
+                            "%s' makes it one",
+                            disk, disk);
     if (!tc_point_check_name("disk", name, error)) {
         g_prefix_error(error, "%s", named ? "" : "use NAME=DISK to name it in the repository: ");
         return false;

@@ -166,6 +166,8 @@ static bool prepare(TcCopyJob *job, ToNbd *n, GError **error)
                                .stop_fd = n->stop_fd };
 
     job->uri = tc_export_uri(job->to, job->socket, NULL, "'cp' copies files to files", error);
+    if (!job->uri && !tc_is_file(job->to))
+        g_prefix_error(error, "source '%s' is a file, so the target is a disk: ", job->from);
     if (!job->uri || !open_file(job, n, error) || !check_target(job, error))
         return false;
     n->place = tc_place_examine(job->uri, atomic_load(&job->size), &options, error);

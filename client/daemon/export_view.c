@@ -120,24 +120,30 @@ static char *ask_uri(const char *word, const char *socket, const char *bitmap, G
     return NULL;
 }
 
+/* "./disk.img" and "/srv/disk.img" are paths, which no export's name looks like. */
+static bool is_path(const char *word)
+{
+    return g_path_is_absolute(word) || g_str_has_prefix(word, "./") ||
+           g_str_has_prefix(word, "../");
+}
+
 char *tc_export_uri(const char *word, const char *socket, const char *bitmap, const char *instead,
                     GError **error)
 {
-    char *uri = NULL;
-    bool file;
+    bool file = tc_is_file(word);
+    char *uri;
 
     if (strstr(word, "://"))
         return g_strdup(word);
-    file = tc_is_file(word);
-    if (!file || !strchr(word, '/')) {
-        uri = ask_uri(word, socket, bitmap, error);
-        if (uri || !file)
-            g_prefix_error(error, "'%s' is taken as an export, because it is no NBD URI: ", word);
+    if (is_path(word) && !file) {
+        tm_error_set(error, "'%s' is no file, and neither an NBD URI nor an export", word);
+        return NULL;
     }
-    if (!uri && file) {
-        g_clear_error(error);
+    uri = is_path(word) ? NULL : ask_uri(word, socket, bitmap, file ? NULL : error);
+    if (!uri && file)
         tm_error_set(error, "'%s' is a file, not an NBD URI or an export: %s", word, instead);
-    }
+    else if (!uri)
+        g_prefix_error(error, "'%s' is taken as an export, because it is no NBD URI: ", word);
     return uri;
 }
 

@@ -262,6 +262,7 @@ def names_and_usage(tmp):
     refused(1, "'exp-disk0' and 'disk0' are the same disk|'disk0' and 'exp-disk0' are the same disk",
             disks=["disk0", "exp-disk0"])
     refused(2, "use NAME=DISK to name it", disks=["#block7"])
+    refused(2, "is a file, not a disk .*: .tidemark serve %s. makes it one" % __file__, disks=[__file__])
     refused(2, "can't have one instant", disks=["disk0", "nbd://localhost"])
     refused(2, "only one of", "--full", "--auto")
     refused(2, "neither zstd nor zlib", "--compress=lz4")

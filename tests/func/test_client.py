@@ -300,6 +300,7 @@ def exports_by_name(tmp):
     d.same(os.path.join(tmp, "copy"))
     refused(1, "no export 'dsik0': did you mean 'disk0'", "map", "dsik0", env=d.socket)
     refused(1, "file, not an NBD URI.*: 'tidemark image map %s'" % re.escape(d.path), "map", d.path)
+    refused(1, "'./nosuch' is no file, and neither an NBD URI nor an export", "map", "./nosuch", env=d.socket)
     refused(1, "file, not an NBD URI.*: 'tidemark image info disk0.img'", "info", "disk0.img",
             env=d.socket, cwd=tmp)
     d.daemon.qmp("blockdev-add", driver="null-co", size=MIB, **{"node-name": "bare", "read-zeroes": True})
@@ -665,8 +666,9 @@ def copy_back(tmp):
     d.daemon.qmp("blockdev-add", driver="null-co", size=MIB, **{"node-name": "null", "read-zeroes": True})
     d.daemon.qmp("block-export-add", type="nbd", id="null", **{"node-name": "null"}, writable=True)
     d.client("copy", luks, "null")
-    refused(1, "'%s' is taken as an export" % os.path.join(tmp, "x"), "copy", plain, os.path.join(tmp, "x"),
-            env=d.socket)
+    refused(1, "source '%s' is a file, so the target is a disk: '%s' is no file, and neither" % (
+        plain, os.path.join(tmp, "x")), "copy", plain, os.path.join(tmp, "x"), env=d.socket)
+    refused(1, "so the target is a disk: 'x' is taken as an export, .*: no export 'x'", "copy", plain, "x", env=d.socket)
     refused(1, "'%s' is a file, .*: 'cp' copies files to files" % backup, "copy", plain, backup, env=d.socket)
     refused(2, "not a file, and only files are copied to an NBD URI", "copy", d.uri, d.uri)
 
