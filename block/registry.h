@@ -94,6 +94,8 @@ typedef struct BlkBuiltin {
      * shows what is left to the blocking callbacks. In flight, on the fast lane. NULL: nothing
      * is. */
     void (*before_write)(void *handle, uint64_t offset, uint64_t length);
+    /* Its resize() to a larger size that a format needs (child_grow()). NULL: that itself. */
+    int (*grow)(void *handle, uint64_t size);
     /* What is under way, or will be, is to end soon, be it with an error. NULL: it does. Main
      * thread. */
     void (*hurry)(void *handle);

@@ -13,7 +13,7 @@
 
 #include <errno.h>
 
-int blk_node_resize(BlkNode *node, uint64_t size)
+static int resize_by(BlkNode *node, uint64_t size, int (*resize)(void *handle, uint64_t size))
 {
     const BlkFormat *format;
     int ret;
@@ -22,14 +22,14 @@ int blk_node_resize(BlkNode *node, uint64_t size)
         return -EFBIG;
     if (!node->open)
         return -EIO;
-    if (!node->driver->resize)
+    if (!resize)
         return -ENOTSUP;
     /* Of a format what is cut off may be gone before the size says so, and stay so after a
      * crash. */
     format = blk_builtin_of(node->driver)->format;
     if (format && format->bitmaps && size < node->size)
         bmp_set_cut_begin(node->bitmaps, size);
-    ret = node->driver->resize(node->handle, size);
+    ret = resize(node->handle, size);
     if (ret < 0)
         bmp_set_cut_failed(node->bitmaps);
     if (ret < 0)
@@ -41,8 +41,15 @@ int blk_node_resize(BlkNode *node, uint64_t size)
     return 0;
 }
 
+int blk_node_resize(BlkNode *node, uint64_t size)
+{
+    return resize_by(node, size, node->driver->resize);
+}
+
 int blk_node_grow(BlkNode *node, uint64_t size)
 {
+    int (*grow)(void *handle, uint64_t size) =
+        node->builtin->grow ? node->builtin->grow : node->driver->resize;
     int ret = 0;
 
     if (blk_node_size(node) >= size)
@@ -51,7 +58,7 @@ int blk_node_grow(BlkNode *node, uint64_t size)
         return -EPERM;
     blk_inflight_drain(&node->inflight);
     if (blk_node_size(node) < size)
-        ret = blk_node_resize(node, size);
+        ret = resize_by(node, size, grow);
     blk_inflight_drain_end(&node->inflight);
     return ret;
 }

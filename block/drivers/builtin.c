@@ -20,6 +20,7 @@ const BlkBuiltin blk_builtins[] = {
       .filename = blk_nbd_filename },
     { &blk_driver_null_aio },
     { &blk_driver_null_co },
+    { &blk_driver_preallocate, BLK_ROLE_FILTER, .grow = blk_preallocate_grow },
     { &blk_driver_qcow2, .format = &blk_format_qcow2 },
     { &blk_driver_raw, BLK_ROLE_WINDOW },
     { &blk_driver_scratch },

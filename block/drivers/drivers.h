@@ -19,9 +19,10 @@ extern const struct tidemark_driver blk_driver_null_aio; /* null.c */
 extern const struct tidemark_driver blk_driver_null_co;  /* null.c */
 extern const struct BlkLocks blk_locks_file;             /* file/file.c */
 extern const struct BlkFormat blk_format_qcow2;          /* qcow2/describe.c */
-extern const struct tidemark_driver blk_driver_qcow2;    /* qcow2/qcow2.c */
-extern const struct tidemark_driver blk_driver_raw;      /* raw.c */
-extern const struct tidemark_driver blk_driver_scratch;  /* scratch.c */
+extern const struct tidemark_driver blk_driver_preallocate;     /* preallocate.c */
+extern const struct tidemark_driver blk_driver_qcow2;           /* qcow2/qcow2.c */
+extern const struct tidemark_driver blk_driver_raw;             /* raw.c */
+extern const struct tidemark_driver blk_driver_scratch;         /* scratch.c */
 extern const struct tidemark_driver blk_driver_snapshot_access; /* snapshot_access.c */
 extern const struct tidemark_driver blk_driver_throttle;        /* throttle.c */
 
@@ -29,5 +30,7 @@ extern const struct tidemark_driver blk_driver_throttle;        /* throttle.c */
 void blk_blkdebug_permit(const BlkOptions *options, unsigned *needs, unsigned *shares);
 /* The same of a copy-on-read filter. copy_on_read.c */
 void blk_copy_on_read_permit(const BlkOptions *options, unsigned *needs, unsigned *shares);
+/* A preallocate node grows for the format above it. preallocate.c */
+int blk_preallocate_grow(void *handle, uint64_t size);
 /* What the handle of a throttle node is a member by. throttle.c */
 struct BlkThrottle *blk_throttle_of(void *handle);
