@@ -14,7 +14,7 @@ JOBS =
 RUN_TESTS = $(PYTHON) $(SRCDIR)/tests/run-tests --build $(BUILD) $(if $(JOBS),-j $(JOBS))
 SOURCES = $(filter-out $(SRCDIR)/build%,$(wildcard $(addprefix $(SRCDIR)/,*/*.[ch] */*/*.[ch] */*/*/*.[ch])))
 
-.PHONY: all programs check check-vm docs demo bench crash mutants fuzz stress soak trixie install uninstall clean distclean format tidy help
+.PHONY: all programs check check-clients check-vm docs demo bench crash mutants fuzz stress soak trixie install uninstall clean distclean format tidy help
 
 all: $(BUILD)/build.ninja
 	@$(NINJA)
@@ -42,6 +42,13 @@ check-vm:
 	@$(SETUP) vm || :
 	@$(MAKE) --no-print-directory programs
 	@$(RUN_TESTS) --suite vm --follow $(TESTS)
+
+# Clients that others wrote: those that can be installed are, and what is missing is the reason of a skip.
+check-clients:
+	@$(SETUP) build test
+	@$(SETUP) clients || :
+	@$(MAKE) --no-print-directory programs
+	@$(RUN_TESTS) --suite clients $(TESTS)
 
 # Writes what the documentation has from the program's tables; tests/unit/check_lists compares.
 docs:
@@ -118,6 +125,7 @@ help:
 	@echo 'make            build (after ./configure, or with its defaults)'
 	@echo 'make check      set up what is missing, build, run all tests;'
 	@echo '                SUITES="unit func" or TESTS=tests/func/x.py chooses; make check-SUITE'
+	@echo 'make check-clients  install and run clients that others wrote: libvirt, guestfish and more (root once)'
 	@echo 'make check-vm   set up QEMU and a kernel, back up a running guest, boot each backup (root once)'
 	@echo 'make demo       set up what is missing, build, show an incremental backup; TOUR=FILE writes it down'
 	@echo 'make stress     the model test for longer (STRESS_SECONDS); make fuzz: ten minutes (FUZZ_SECONDS each)'
