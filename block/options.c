@@ -310,6 +310,22 @@ static Value *append(GArray *values, const struct tidemark_option *option, char 
 
 static bool parse_list(const Context *c, const struct tidemark_option *list, json_object *json,
                        GArray *values);
+static bool parse_fields(const Context *c, const struct tidemark_option *fields, const char *name,
+                         json_object *json, GArray *values);
+
+/* What is there for an option: a value, or an object instead of one. */
+static bool parse_given(const Context *c, Value *v, json_object *json, GArray *values)
+{
+    const struct tidemark_option *o = v->option;
+
+    if (o->type == TIDEMARK_OPTION_ENUM && o->fields &&
+        json_object_is_type(json, json_type_object)) {
+        v->given = true;
+        return parse_fields(c, o->fields, v->name, json, values);
+    }
+    return parse_value(c, v, json) &&
+           (o->type != TIDEMARK_OPTION_LIST || parse_list(c, o, json, values));
+}
 
 static bool parse_table(const Context *c, const struct tidemark_option *table, GArray *values)
 {
@@ -324,9 +340,7 @@ static bool parse_table(const Context *c, const struct tidemark_option *table, G
             return tm_error_set(c->error, "Parameter '%s%s' is missing", c->prefix, v->name);
         if (!present)
             set_default(v);
-        else if (!parse_value(c, v, json))
-            return false;
-        if (present && o->type == TIDEMARK_OPTION_LIST && !parse_list(c, o, json, values))
+        else if (!parse_given(c, v, json, values))
             return false;
     }
     return true;
@@ -357,26 +371,33 @@ static bool has_field(const struct tidemark_option *table, const char *name)
     return table->name != NULL;
 }
 
-/* An element of a list; its values are named after it. */
-static bool parse_element(const Context *c, const struct tidemark_option *list, size_t i,
-                          json_object *json, GArray *values)
+/* An object called @name, whose members are options that are named after it. */
+static bool parse_fields(const Context *c, const struct tidemark_option *fields, const char *name,
+                         json_object *json, GArray *values)
 {
-    g_autofree char *name = g_strdup_printf("%s.%zu", list->name, i);
     g_autofree char *within = g_strconcat(name, ".", NULL);
-    Context element = { json, c->prefix, within, c->error };
+    Context inside = { json, c->prefix, within, c->error };
 
-    if (!*list->fields->name)
-        return parse_value(c, append(values, list->fields, g_steal_pointer(&name)), json);
     if (!json_object_is_type(json, json_type_object))
         return mistyped(c, name, "object");
     json_object_object_foreach(json, member, value)
     {
         (void)value;
-        if (!has_field(list->fields, member))
+        if (!has_field(fields, member))
             return tm_error_set(c->error, "Parameter '%s%s%s' is unexpected", c->prefix, within,
                                 member);
     }
-    return parse_table(&element, list->fields, values);
+    return parse_table(&inside, fields, values);
+}
+
+static bool parse_element(const Context *c, const struct tidemark_option *list, size_t i,
+                          json_object *json, GArray *values)
+{
+    g_autofree char *name = g_strdup_printf("%s.%zu", list->name, i);
+
+    if (!*list->fields->name)
+        return parse_value(c, append(values, list->fields, g_steal_pointer(&name)), json);
+    return parse_fields(c, list->fields, name, json, values);
 }
 
 static bool parse_list(const Context *c, const struct tidemark_option *list, json_object *json,

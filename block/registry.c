@@ -105,6 +105,11 @@ static bool check_option(const char *path, const struct tidemark_driver *driver,
                             "Module '%s': option '%s' of driver '%s' is a list without fields, or "
                             "with a list among them",
                             path, option->name, driver->name);
+    if (option->type == TIDEMARK_OPTION_ENUM && option->fields &&
+        !fields_make_sense(option->fields))
+        return tm_error_set(error,
+                            "Module '%s': option '%s' of driver '%s' has a list among its fields",
+                            path, option->name, driver->name);
     if (option->default_value && !blk_option_accepts(option, option->default_value))
         return tm_error_set(error,
                             "Module '%s': option '%s' of driver '%s' does not accept its own "

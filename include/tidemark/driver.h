@@ -58,7 +58,9 @@ struct tidemark_option {
     uint64_t min, max;          /* UINT and SIZE: inclusive; max 0 means no upper bound */
     const char *help;           /* one line */
     /* LIST: the options that an element, an object, has, none of them a list; ends with a NULL
-     * name. One whose name is "" stands for elements that are such values themselves. */
+     * name. One whose name is "" stands for elements that are such values themselves. ENUM: NULL,
+     * or the options of an object that may be given instead of a value. They are options
+     * themselves then, "NAME.FIELD", and the option itself is not set. */
     const struct tidemark_option *fields;
 };
 

@@ -42,6 +42,7 @@ static GArray *begin_members(void)
 }
 
 static const QmpType *list_type(QmpTypes *types, const struct tidemark_option *list);
+static const QmpType *enum_type(QmpTypes *types, const struct tidemark_option *o);
 
 static const QmpType *option_type(QmpTypes *types, const struct tidemark_option *o)
 {
@@ -59,9 +60,7 @@ static const QmpType *option_type(QmpTypes *types, const struct tidemark_option 
         t->suffixes = true;
         return t;
     case TIDEMARK_OPTION_ENUM:
-        t = new_type(types, QMP_KIND_ENUM, "enum");
-        t->values = o->choices;
-        return t;
+        return enum_type(types, o);
     case TIDEMARK_OPTION_LIST:
         return list_type(types, o);
     default:
@@ -81,6 +80,22 @@ static const QmpType *group_type(QmpTypes *types, const struct tidemark_option *
 
     add_options(types, options, prefix, members);
     t->members = finish_members(types, members);
+    return t;
+}
+
+/* A choice, or an object instead. */
+static const QmpType *enum_type(QmpTypes *types, const struct tidemark_option *o)
+{
+    QmpType *choice = new_type(types, QMP_KIND_ENUM, "enum"), *t;
+    const QmpType **both;
+
+    choice->values = o->choices;
+    if (!o->fields)
+        return choice;
+    t = new_type(types, QMP_KIND_ALTERNATE, "string or object");
+    t->alternatives = both = pool_add(types, g_new0(const QmpType *, 3));
+    both[0] = choice;
+    both[1] = group_type(types, o->fields, "");
     return t;
 }
 

@@ -270,6 +270,40 @@ def names_like_theirs(tmp):
             equal(ours, theirs, path)
 
 
+@test(needs=NEEDS + ["qemu-storage-daemon"])
+def overlap_check(tmp):
+    "overlap-check takes and refuses what qemu-storage-daemon does, as a word and as an object"
+    path = create(os.path.join(tmp, "i"), "", M)
+    flags = ("main-header", "active-l1", "active-l2", "refcount-table", "refcount-block", "snapshot-table", "inactive-l1",
+             "inactive-l2", "bitmap-directory")
+    values = ["all", "cached", "constant", "none", "bogus", {}, {"template": "all", "bitmap-directory": True},
+              {"template": "bogus"}, {"bogus": True}, {"main-header": "on"}, 5, [], None, True,
+              dict({f: True for f in flags}, template="none")]
+    words = ["=all", ".template=all,overlap-check.main-header=off", ".active-l1=5", "=bogus", ".bogus=on",
+             "=all,overlap-check.main-header=on"]
+    said = []
+    for binary in QSD, None:
+        answers = []
+        with Daemon(tmp, binary=binary, name="q" if binary else "t") as d:
+            for value in values:
+                try:
+                    d.qmp("blockdev-add", {"driver": "qcow2", "node-name": "n", "overlap-check": value,
+                                           "file": {"driver": "file", "filename": path}})
+                    d.qmp("blockdev-del", node_name="n")
+                    answers.append(None)
+                except QMPError as e:
+                    answers.append(re.sub("overlap-check[.]|Qcow2OverlapChecks|string or object", "", e.desc))
+        for word in words:
+            try:
+                Daemon(tmp, "--blockdev", "driver=qcow2,node-name=n,file.driver=file,file.filename=%s,overlap-check%s"
+                       % (path, word), binary=binary, name="w").stop()
+                answers.append(None)
+            except Failure as e:
+                answers.append(re.search("Parameter[^\n]*", str(e)).group(0).replace("'overlap-check.", "'"))
+        said.append(answers)
+    equal(*said)
+
+
 @test(needs=NEEDS)
 def data_file(tmp):
     "an image with an external data file is read, with and without data_file_raw"

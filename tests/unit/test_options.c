@@ -20,6 +20,12 @@ static const struct tidemark_option colour[] = {
     { 0 },
 };
 
+static const struct tidemark_option parts[] = {
+    { .name = "base", .type = TIDEMARK_OPTION_ENUM, .choices = colours },
+    { .name = "gloss", .type = TIDEMARK_OPTION_BOOL, .default_value = "on" },
+    { 0 },
+};
+
 static const struct tidemark_option table[] = {
     { .name = "path", .type = TIDEMARK_OPTION_STRING, .required = 1 },
     { .name = "count", .type = TIDEMARK_OPTION_UINT, .min = 2, .max = 10, .default_value = "3" },
@@ -27,6 +33,7 @@ static const struct tidemark_option table[] = {
     { .name = "size", .type = TIDEMARK_OPTION_SIZE },
     { .name = "flag", .type = TIDEMARK_OPTION_BOOL, .default_value = "on" },
     { .name = "colour", .type = TIDEMARK_OPTION_ENUM, .choices = colours, .default_value = "red" },
+    { .name = "mix", .type = TIDEMARK_OPTION_ENUM, .choices = colours, .fields = parts },
     { .name = "rules", .type = TIDEMARK_OPTION_LIST, .fields = rule },
     { .name = "colours", .type = TIDEMARK_OPTION_LIST, .fields = colour },
     { .name = "server.host", .type = TIDEMARK_OPTION_STRING },
@@ -109,6 +116,25 @@ START_TEST(dotted_groups_are_nested_objects)
     ck_assert(!blk_options_bool(o, "cache.no-flush"));
     ck_assert_str_eq(blk_options_string(o, "server.host"), "h");
     ck_assert_uint_eq(blk_options_uint(o, "server.port.number"), 7);
+}
+END_TEST
+
+START_TEST(a_choice_may_be_an_object_instead)
+{
+    g_autoptr(BlkOptions) value = good(",\"mix\":\"red\"");
+    g_autoptr(BlkOptions) object = good(",\"mix\":{\"base\":\"red\"}");
+
+    ck_assert_str_eq(blk_options_string(value, "mix"), "red");
+    ck_assert(!blk_options_is_set(object, "mix"));
+    ck_assert(blk_options_is_given(object, "mix"));
+    ck_assert_str_eq(blk_options_string(object, "mix.base"), "red");
+    ck_assert(blk_options_bool(object, "mix.gloss"));
+    bad("{" TEST_NODE ",\"mix\":{\"base\":\"mud\"}}",
+        "Parameter 'mix.base' does not accept value 'mud'");
+    bad("{" TEST_NODE ",\"mix\":{\"depth\":1}}", "Parameter 'mix.depth' is unexpected");
+    bad("{" TEST_NODE ",\"mix\":{\"gloss\":1}}",
+        "Invalid parameter type for 'mix.gloss', expected: boolean");
+    bad("{" TEST_NODE ",\"mix\":1}", "Invalid parameter type for 'mix', expected: string");
 }
 END_TEST
 
@@ -337,6 +363,7 @@ int main(void)
 
     tcase_add_test(options, values_and_defaults_are_read);
     tcase_add_test(options, dotted_groups_are_nested_objects);
+    tcase_add_test(options, a_choice_may_be_an_object_instead);
     tcase_add_test(options, a_child_is_a_name_or_a_definition);
     tcase_add_test(options, elements_of_a_list_are_options);
     tcase_add_test(options, wrong_options_are_refused_as_qemu_does);

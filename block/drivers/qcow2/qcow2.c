@@ -321,6 +321,28 @@ static int qcow2_flush(void *handle)
 
 static const char *const overlap_choices[] = { "none", "constant", "cached", "all", NULL };
 
+#define OVERLAP_FLAG(structure)                                                                    \
+    {                                                                                              \
+        .name = structure, .type = TIDEMARK_OPTION_BOOL,                                           \
+        .help = "accepted for compatibility; the checks are always on"                             \
+    }
+static const struct tidemark_option overlap_fields[] = {
+    { .name = "template",
+      .type = TIDEMARK_OPTION_ENUM,
+      .choices = overlap_choices,
+      .help = "accepted for compatibility; the checks are always on" },
+    OVERLAP_FLAG("main-header"),
+    OVERLAP_FLAG("active-l1"),
+    OVERLAP_FLAG("active-l2"),
+    OVERLAP_FLAG("refcount-table"),
+    OVERLAP_FLAG("refcount-block"),
+    OVERLAP_FLAG("snapshot-table"),
+    OVERLAP_FLAG("inactive-l1"),
+    OVERLAP_FLAG("inactive-l2"),
+    OVERLAP_FLAG("bitmap-directory"),
+    { 0 },
+};
+
 static const struct tidemark_option qcow2_options[] = {
     { .name = "backing-names",
       .type = TIDEMARK_OPTION_ENUM,
@@ -348,6 +370,7 @@ static const struct tidemark_option qcow2_options[] = {
     { .name = "overlap-check",
       .type = TIDEMARK_OPTION_ENUM,
       .choices = overlap_choices,
+      .fields = overlap_fields,
       .help = "accepted for compatibility; the checks are always on" },
     { .name = "lazy-refcounts",
       .type = TIDEMARK_OPTION_BOOL,
