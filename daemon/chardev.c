@@ -1,105 +1,236 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* daemon/chardev.c: see the header. Of QEMU's many channels the two that a storage daemon is
- * given. */
+/* daemon/chardev.c: see the header. The option has other names and defaults than the command. */
 #include "daemon/daemon.h"
 
+#include "qmp/json/json.h"
 #include "qmp/keyval.h"
 #include "util/error.h"
+#include "util/identifier.h"
 
+#include <string.h>
+
+/* ---- the option's own types */
+
+#define COMMON                                                                                     \
+    { "logfile", &qmp_type_str, true, NULL },                                                      \
+    {                                                                                              \
+        "logappend", &qmp_type_bool, true, NULL                                                    \
+    }
+#define VARIANT(base, type_name)                                                                   \
+    static const QmpType base##_variant = { .kind = QMP_KIND_OBJECT,                               \
+                                            .name = type_name,                                     \
+                                            .members = base##_members }
+
+static const QmpType port_type = { .kind = QMP_KIND_UINT, .name = "uint16_t", .umax = UINT16_MAX };
+static const QmpMember common_members[] = { COMMON, { NULL } };
+VARIANT(common, "ChardevCommon");
+static const QmpMember stdio_members[] = { COMMON,
+                                           { "signal", &qmp_type_bool, true, NULL },
+                                           { NULL } };
+VARIANT(stdio, "ChardevStdio");
+static const QmpMember file_members[] = { COMMON,
+                                          { "path", &qmp_type_str, false, NULL },
+                                          { "input-path", &qmp_type_str, true, NULL },
+                                          { "append", &qmp_type_bool, true, NULL },
+                                          { NULL } };
+VARIANT(file, "ChardevFile");
+static const QmpMember socket_members[] = {
+    COMMON,
+    { "path", &qmp_type_str, true, NULL },
+    { "abstract", &qmp_type_bool, true, NULL },
+    { "tight", &qmp_type_bool, true, NULL },
+    { "mode", &qmp_type_str, true, NULL },
+    { "owner", &qmp_type_str, true, NULL },
+    { "group", &qmp_type_str, true, NULL },
+    { "host", &qmp_type_str, true, NULL },
+    { "port", &qmp_type_str, true, NULL },
+    { "to", &port_type, true, NULL },
+    { "ipv4", &qmp_type_bool, true, NULL },
+    { "ipv6", &qmp_type_bool, true, NULL },
+    { "keep-alive", &qmp_type_bool, true, NULL },
+    { "fd", &qmp_type_str, true, NULL },
+    { "server", &qmp_type_bool, true, NULL },
+    { "wait", &qmp_type_bool, true, NULL },
+    { "delay", &qmp_type_bool, true, NULL },
+    { "nodelay", &qmp_type_bool, true, NULL },
+    { "reconnect", &qmp_type_int, true, NULL },
+    { "reconnect-ms", &qmp_type_int, true, NULL },
+    { NULL },
+};
+VARIANT(socket, "ChardevSocket");
+static const char *const backend_values[] = { "file", "null", "pty", "socket", "stdio", NULL };
+static const QmpType backend_type = { .kind = QMP_KIND_ENUM,
+                                      .name = "ChardevBackendKind",
+                                      .values = backend_values };
+static const QmpMember members[] = { { "backend", &backend_type, false, NULL },
+                                     { "id", &qmp_type_str, false, NULL },
+                                     { NULL } };
+static const QmpVariant variants[] = { { "file", &file_variant },   { "null", &common_variant },
+                                       { "pty", &common_variant },  { "socket", &socket_variant },
+                                       { "stdio", &stdio_variant }, { NULL } };
+static const QmpType option_type = { .kind = QMP_KIND_OBJECT,
+                                     .name = "ChardevOptions",
+                                     .members = members,
+                                     .tag = "backend",
+                                     .variants = variants };
+
+/* ---- parsing */
+
+/* The end of an element: its comma, or the end of the text. */
+static const char *element_end(const char *s)
+{
+    while (*s && (*s != ',' || s[1] == ','))
+        s += *s == ',' ? 2 : 1;
+    return s;
+}
+
+/* "server" is server=on, "nowait" is wait=off. */
+static void append_element(GString *out, const char *s, size_t length, bool first)
+{
+    bool bare = !first && length && !memchr(s, '=', length);
+    bool off = bare && length > 2 && !strncmp(s, "no", 2) && strncmp(s, "nodelay", length) != 0;
+
+    g_string_append_len(out, off ? s + 2 : s, (gssize)(off ? length - 2 : length));
+    g_string_append(out, off ? "=off" : bare ? "=on" : "");
+}
+
+static char *without_short_forms(const char *text)
+{
+    GString *out = g_string_new(NULL);
+
+    for (const char *s = text, *end;; s = end + 1) {
+        end = element_end(s);
+        append_element(out, s, (size_t)(end - s), s == text);
+        if (!*end)
+            break;
+        g_string_append_c(out, ',');
+    }
+    return g_string_free(out, FALSE);
+}
+
+json_object *chardev_parse(const char *text, GError **error)
+{
+    g_autofree char *plain = *text == '{' ? NULL : without_short_forms(text);
+    json_object *value = NULL;
+
+    if (plain)
+        return qmp_keyval_parse(plain, "backend", error);
+    return qmp_json_parse(text, &value, error) ? value : NULL;
+}
+
+/* ---- the command's arguments */
+
+/* What has other names there, or is said elsewhere. */
 static const struct {
-    const char *backend, *key;
-} known[] = {
-    { "socket", "path" },  { "socket", "server" }, { "socket", "wait" },    { "socket", "id" },
-    { "stdio", "signal" }, { "stdio", "id" },      { "socket", "backend" }, { "stdio", "backend" },
+    const char *option, *member; /* member: of the backend's data, or NULL: it has none */
+    bool of_address;
+} names[] = {
+    { "backend", NULL, false }, { "id", NULL, false },         { "wait", NULL, false },
+    { "delay", NULL, false },   { "path", "path", true },      { "abstract", "abstract", true },
+    { "tight", "tight", true }, { "mode", "mode", true },      { "owner", "owner", true },
+    { "group", "group", true }, { "host", "host", true },      { "port", "port", true },
+    { "to", "to", true },       { "ipv4", "ipv4", true },      { "ipv6", "ipv6", true },
+    { "fd", "str", true },      { "input-path", "in", false }, { "keep-alive", "keep-alive", true },
 };
 
-static bool is_known(const char *backend, const char *key)
+static const char *address_type(json_object *flat)
 {
-    for (size_t i = 0; i < G_N_ELEMENTS(known); i++) {
-        if (g_str_equal(known[i].backend, backend) && g_str_equal(known[i].key, key))
-            return true;
+    return qmp_arg(flat, "fd") ? "fd" : qmp_arg(flat, "path") ? "unix" : "inet";
+}
+
+/* Puts each option where the command has it. */
+static void sort_options(json_object *flat, bool is_socket, json_object *data, json_object *address)
+{
+    json_object_object_foreach(flat, key, value)
+    {
+        const char *member = key;
+        json_object *to = data;
+
+        for (size_t i = 0; i < G_N_ELEMENTS(names); i++) {
+            if (g_str_equal(names[i].option, key)) {
+                member = names[i].member;
+                to = is_socket && names[i].of_address ? address : data;
+            }
+        }
+        if (!is_socket && g_str_equal(key, "path"))
+            member = "out";
+        if (member)
+            json_object_object_add(to, member, json_object_get(value));
     }
-    return false;
 }
 
-static const char *get(json_object *options, const char *key)
+static json_object *command_args(json_object *flat)
 {
-    json_object *value;
+    json_object *args = json_object_new_object(), *backend = json_object_new_object();
+    json_object *data = json_object_new_object(), *address = json_object_new_object();
+    bool is_socket = g_str_equal(qmp_arg_str(flat, "backend"), "socket");
 
-    return json_object_object_get_ex(options, key, &value) ? json_object_get_string(value) : NULL;
+    sort_options(flat, is_socket, data, address);
+    if (is_socket) {
+        json_object *addr = json_object_new_object();
+
+        json_object_object_add(addr, "type", json_object_new_string(address_type(flat)));
+        json_object_object_add(addr, "data", json_object_get(address));
+        json_object_object_add(data, "addr", addr);
+        if (!qmp_arg(data, "server"))
+            json_object_object_add(data, "server", json_object_new_boolean(false));
+    }
+    json_object_put(address);
+    json_object_object_add(backend, "type", json_object_get(qmp_arg(flat, "backend")));
+    json_object_object_add(backend, "data", data);
+    json_object_object_add(args, "id", json_object_get(qmp_arg(flat, "id")));
+    json_object_object_add(args, "backend", backend);
+    return args;
 }
 
-/* *set as "on" and "off" and their like say; untouched if the key is not given. */
-static bool get_bool(json_object *options, const char *key, bool *set, GError **error)
+static bool check(json_object *flat, GError **error)
 {
-    const char *text = get(options, key);
+    int addresses = (qmp_arg(flat, "path") != NULL) + (qmp_arg(flat, "fd") != NULL) +
+                    (qmp_arg(flat, "host") != NULL);
 
-    if (!text)
+    if (!tm_identifier(qmp_arg_str(flat, "id")))
+        return tm_error_set(error,
+                            "Parameter 'id' expects an identifier: letters, digits, '-', '.' and "
+                            "'_', a letter first");
+    if (!g_str_equal(qmp_arg_str(flat, "backend"), "socket"))
         return true;
-    if (g_str_equal(text, "on") || g_str_equal(text, "yes") || g_str_equal(text, "true"))
-        *set = true;
-    else if (g_str_equal(text, "off") || g_str_equal(text, "no") || g_str_equal(text, "false"))
-        *set = false;
-    else
-        return tm_error_set(error, "Parameter '%s' expects 'on' or 'off'", key);
+    if (addresses != 1)
+        return tm_error_set(error, "One of 'path', 'fd' or 'host' is required");
+    if (qmp_arg(flat, "host") && !qmp_arg(flat, "port"))
+        return tm_error_set(error, "chardev: socket: no port given");
+    if (qmp_arg_bool(flat, "wait", false) && !qmp_arg_bool(flat, "server", false))
+        return tm_error_set(error,
+                            "'wait' option is incompatible with socket in client connect mode");
     return true;
 }
 
-static bool check_socket(json_object *options, GError **error)
+static bool apply_flat(QmpContext *ctx, json_object *flat, GError **error)
 {
-    const char *path = get(options, "path");
-    bool server = false, wait = true;
+    bool wait = qmp_arg_bool(flat, "server", false) && qmp_arg_bool(flat, "wait", true), ok;
+    json_object *args;
 
-    if (!path || !*path)
-        return tm_error_set(error, "Parameter 'path' is missing: monitors listen on unix sockets");
-    if (!get_bool(options, "server", &server, error) || !get_bool(options, "wait", &wait, error))
+    if (!check(flat, error))
         return false;
-    if (!server)
-        return tm_error_set(error,
-                            "Parameter 'server' must be 'on': clients connect to the monitor");
-    return true; /* wait=on is taken as off: clients may come at any time */
+    args = command_args(flat);
+    ok = qmp_dispatch(ctx, "chardev-add", args, NULL, error);
+    json_object_put(args);
+    if (!ok || !wait)
+        return ok;
+    return qmp_chardev_wait(qmp_chardevs_find(qmp_context_chardevs(ctx), qmp_arg_str(flat, "id")),
+                            error);
 }
 
-Chardev *chardev_parse(const char *text, GError **error)
+bool chardev_apply(QmpContext *ctx, const char *text, GError **error)
 {
-    json_object *options = qmp_keyval_parse(text, "backend", error);
-    g_autoptr(Chardev) chardev = NULL;
-    const char *backend, *id;
-    bool ok;
+    json_object *value = chardev_parse(text, error);
+    bool ok = false;
 
-    if (!options)
-        return NULL;
-    backend = get(options, "backend");
-    id = get(options, "id");
-    ok = true;
-    if (!backend || (!g_str_equal(backend, "socket") && !g_str_equal(backend, "stdio")))
-        ok = tm_error_set(error, "'%s' is not a valid char driver, expected socket or stdio",
-                          backend ? backend : "");
-    json_object_object_foreach(options, key, value)
-    {
-        (void)value;
-        if (ok && !is_known(backend, key))
-            ok = tm_error_set(error, "Invalid parameter '%s'", key);
-    }
-    if (ok && (!id || !*id))
-        ok = tm_error_set(error, "Parameter 'id' is missing");
-    if (ok && g_str_equal(backend, "socket"))
-        ok = check_socket(options, error);
-    if (ok) {
-        chardev = g_new0(Chardev, 1);
-        chardev->id = g_strdup(id);
-        chardev->path = g_str_equal(backend, "socket") ? g_strdup(get(options, "path")) : NULL;
-    }
-    json_object_put(options);
-    return g_steal_pointer(&chardev);
-}
-
-void chardev_free(Chardev *chardev)
-{
-    if (!chardev)
-        return;
-    g_free(chardev->id);
-    g_free(chardev->path);
-    g_free(chardev);
+    if (value && *text == '{')
+        ok = qmp_dispatch(ctx, "chardev-add", value, NULL, error);
+    else if (value)
+        ok = qmp_check_keyval(qmp_context_types(ctx), &option_type, value, error) &&
+             apply_flat(ctx, value, error);
+    json_object_put(value);
+    return ok;
 }

@@ -33,7 +33,8 @@ static const struct {
       "throttle-group,id=ID[,limits.iops-total=N][,limits.bps-total=N]...",
       "create a secret, TLS credentials, an access list, or a group of disks with common limits" },
     { "nbd-server", 0, CMD_NBD_SERVER,
-      "addr.type=unix,addr.path=PATH[,...]\n"
+      "addr.type=unix,addr.path=PATH[,addr.mode=OCTAL][,addr.owner=USER]\n"
+      "[,addr.group=GROUP][,addr.abstract=on][,...]\n"
       "addr.type=inet,addr.host=HOST,addr.port=PORT[,...]\n"
       "addr.type=vsock,addr.cid=CID,addr.port=PORT[,...]\n"
       "addr.type=fd,addr.str=NUMBER|NAME[,...]\n"
@@ -44,7 +45,13 @@ static const struct {
       "[type=]nbd,id=ID,node-name=NODE[,name=NAME][,writable=on|off]\n"
       "[,description=TEXT][,bitmaps.0=BITMAP...][,allocation-depth=on|off]",
       "export a node; --nbd-server must come before it" },
-    { "chardev", 0, CMD_CHARDEV, "socket,id=ID,path=PATH,server=on,wait=off\nstdio,id=ID",
+    { "chardev", 0, CMD_CHARDEV,
+      "socket,id=ID,path=PATH[,server=on[,wait=off]][,reconnect=SECONDS]\n"
+      "[,abstract=on][,mode=OCTAL][,owner=USER][,group=GROUP]\n"
+      "socket,id=ID,host=HOST,port=PORT[,to=PORT][,ipv4=on|off][,ipv6=on|off]...\n"
+      "socket,id=ID,fd=NUMBER|NAME[,server=on[,wait=off]]\n"
+      "file,id=ID,path=FILE[,input-path=FILE][,append=on]\n"
+      "stdio|pty|null,id=ID[,logfile=FILE][,logappend=on]",
       "create a channel for a monitor" },
     { "monitor", 0, CMD_MONITOR, "[chardev=]ID[,mode=control][,pretty=on|off]",
       "serve QMP on a channel" },

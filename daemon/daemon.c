@@ -9,6 +9,7 @@
 #include "block/bitmaps.h"
 #include "qmp/keyval.h"
 #include "util/error.h"
+#include "util/identity.h"
 #include "util/log.h"
 #include "util/mapping.h"
 
@@ -72,6 +73,11 @@ static void log_line(void *opaque, const char *line)
     tm_log(TM_LOG_WARNING, "%s", line);
 }
 
+static void log_monitor(void *opaque, const char *message)
+{
+    tm_log(TM_LOG_INFO, "%s", message);
+}
+
 static const char *blame(void *opaque, const char *message, json_object *args)
 {
     return sandbox_blame(opaque, message, args);
@@ -98,14 +104,32 @@ static void ask_heal(void *opaque)
     g_idle_add(heal, opaque);
 }
 
+/* With --user the sockets are that user's. */
+static bool socket_rights(const GArray *options, TmSocketRights *rights, GError **error)
+{
+    for (guint i = options->len; i-- > 0;) {
+        const CmdOption *option = &g_array_index(options, CmdOption, i);
+
+        if (option->kind != CMD_USER)
+            continue;
+        rights->has_owner = rights->has_group = true;
+        if (tm_identity_find(option->value, &rights->owner, &rights->group, error))
+            return true;
+        g_prefix_error(error, "--user %s: ", option->value);
+        return false;
+    }
+    return true;
+}
+
 bool daemon_init(Daemon *d, const GArray *options, const Sandbox *sandbox, GError **error)
 {
     BlkEngineOptions engine = { 0 };
     QmpContextOptions qmp = { .quit = quit };
 
+    if (!socket_rights(options, &qmp.socket_rights, error))
+        return false;
+    d->inherited = tm_inherited_new(); /* before any socket is opened */
     d->loop = g_main_loop_new(NULL, FALSE);
-    d->chardevs =
-        g_hash_table_new_full(g_str_hash, g_str_equal, NULL, (GDestroyNotify)chardev_free);
     d->monitors = g_ptr_array_new_with_free_func((GDestroyNotify)qmp_monitor_free);
     d->registry = blk_registry_new(&tm_sys_kernel);
     if (!engine_options(options, &engine, error) || !load_modules(d->registry, options, error))
@@ -118,11 +142,13 @@ bool daemon_init(Daemon *d, const GArray *options, const Sandbox *sandbox, GErro
     blk_graph_set_heal(d->graph, ask_heal, d);
     tm_mapping_guard_install();
     d->exports = blk_exports_new(d->graph);
-    d->servers = nbds_servers_new(d->exports);
+    d->servers = nbds_servers_new(d->exports, d->inherited);
     d->tick = g_timeout_add_seconds(1, tick, d);
     qmp.graph = d->graph;
     qmp.exports = d->exports;
     qmp.opaque = d->loop;
+    qmp.inherited = d->inherited;
+    qmp.log = log_monitor;
     qmp.not_permitted = blame;
     qmp.not_permitted_opaque = (void *)sandbox;
     d->qmp = qmp_context_new(&qmp);
@@ -174,32 +200,12 @@ static bool apply_nbd_server(Daemon *d, const CmdOption *option, GError **error)
     return ok;
 }
 
-static bool apply_chardev(Daemon *d, const CmdOption *option, GError **error)
-{
-    Chardev *chardev = chardev_parse(option->value, error);
-
-    if (!chardev)
-        return false;
-    if (g_hash_table_contains(d->chardevs, chardev->id)) {
-        tm_error_set(error, "Chardev with id '%s' already exists", chardev->id);
-        chardev_free(chardev);
-        return false;
-    }
-    g_hash_table_insert(d->chardevs, chardev->id, chardev);
-    return true;
-}
-
-static void log_monitor(void *opaque, const char *message)
-{
-    tm_log(TM_LOG_INFO, "monitor: %s", message);
-}
-
 static bool start_monitor(Daemon *d, json_object *args, GError **error)
 {
     const char *id = qmp_arg_str(args, "chardev"), *mode = qmp_arg_str(args, "mode");
     QmpMonitorOptions options = { .pretty = qmp_arg_bool(args, "pretty", false),
                                   .log = log_monitor };
-    Chardev *chardev = g_hash_table_lookup(d->chardevs, id);
+    QmpChardev *chardev = qmp_chardevs_find(qmp_context_chardevs(d->qmp), id);
     QmpMonitor *monitor;
 
     if (!chardev)
@@ -207,13 +213,9 @@ static bool start_monitor(Daemon *d, json_object *args, GError **error)
     if (mode && strcmp(mode, "control"))
         return tm_error_set(error, "Parameter 'mode' does not accept value '%s', only 'control'",
                             mode);
-    if (chardev->in_use)
-        return tm_error_set(error, "Device '%s' is in use", id);
-    monitor = chardev->path ? qmp_monitor_new_unix(d->qmp, chardev->path, &options, error)
-                            : qmp_monitor_new_stdio(d->qmp, STDIN_FILENO, STDOUT_FILENO, &options);
+    monitor = qmp_monitor_new(d->qmp, chardev, &options, error);
     if (!monitor)
         return false;
-    chardev->in_use = true;
     g_ptr_array_add(d->monitors, monitor);
     return true;
 }
@@ -264,7 +266,7 @@ bool daemon_apply(Daemon *d, const CmdOption *option, GError **error)
         ok = apply_nbd_server(d, option, error);
         break;
     case CMD_CHARDEV:
-        ok = apply_chardev(d, option, error);
+        ok = chardev_apply(d->qmp, option->value, error);
         break;
     case CMD_MONITOR:
         ok = apply_monitor(d, option, error);
@@ -315,7 +317,7 @@ bool daemon_finish(Daemon *d, GError **error)
         continue;
     blk_engine_free(d->engine);
     blk_registry_free(d->registry);
-    g_clear_pointer(&d->chardevs, g_hash_table_unref);
+    tm_inherited_free(d->inherited);
     g_clear_pointer(&d->loop, g_main_loop_unref);
     if (!flushed)
         g_prefix_error(error, "the last flush failed, data may be lost: ");

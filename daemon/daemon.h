@@ -14,11 +14,11 @@ typedef struct Daemon {
     BlkEngine *engine;
     BlkGraph *graph;
     BlkExports *exports;
+    TmInherited *inherited;
     NbdsServers *servers;
     QmpContext *qmp;
-    GHashTable *chardevs; /* id -> Chardev, see below */
-    GPtrArray *monitors;  /* QmpMonitor */
-    guint tick;           /* the timer that lets time pass for the nodes' bitmaps */
+    GPtrArray *monitors; /* QmpMonitor */
+    guint tick;          /* the timer that lets time pass for the nodes' bitmaps */
 } Daemon;
 
 /* The drivers and plug-ins that @options name, the I/O threads, the servers; nothing is open yet.
@@ -33,18 +33,13 @@ void daemon_serve(Daemon *daemon);
  * the flush succeeded, and bitmaps were kept. */
 bool daemon_finish(Daemon *daemon, GError **error);
 
-/* ---- chardev.c: --chardev: the channels that monitors speak on */
+/* ---- chardev.c: --chardev, which is chardev-add in another form */
 
-typedef struct Chardev {
-    char *id;
-    char *path;  /* of a unix socket; NULL: standard input and output */
-    bool in_use; /* a monitor has it */
-} Chardev;
-
-/* Parses "socket,id=ID,path=PATH,server=on,wait=off" or "stdio,id=ID". Returned (chardev_free). */
-Chardev *chardev_parse(const char *text, GError **error);
-void chardev_free(Chardev *chardev); /* NULL is fine */
-G_DEFINE_AUTOPTR_CLEANUP_FUNC(Chardev, chardev_free)
+/* "BACKEND,id=ID[,KEY=VALUE...]", with QEMU's short forms ("server,nowait"): as flat JSON with
+ * strings, or JSON as of chardev-add. A reference, or NULL. */
+json_object *chardev_parse(const char *text, GError **error);
+/* Creates it, and, of a socket that listens, waits for a client unless wait=off. */
+bool chardev_apply(QmpContext *ctx, const char *text, GError **error);
 
 /* ---- background.c: --daemonize: the parent waits until the child is up, then leaves */
 

@@ -4,12 +4,12 @@
 #include "daemon/fences.h"
 
 #include "util/error.h"
+#include "util/identity.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/landlock.h>
-#include <pwd.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <string.h>
@@ -156,54 +156,18 @@ int seccomp_restrict(bool connects)
 
 /* ---- identities */
 
-static bool is_number(const char *text, guint64 *number)
-{
-    return g_ascii_string_to_unsigned(text, 10, 0, G_MAXUINT32 - 1, number, NULL);
-}
-
-static bool find_user(const char *name, uid_t *uid, gid_t *gid, GError **error)
-{
-    guint64 number;
-    bool numeric = is_number(name, &number);
-    const struct passwd *user = numeric ? getpwuid((uid_t)number) : getpwnam(name);
-
-    if (!user && !numeric)
-        return tm_error_set(error, "user '%s' does not exist", name);
-    *uid = user ? user->pw_uid : (uid_t)number;
-    *gid = user ? user->pw_gid : (gid_t)number;
-    return true;
-}
-
-static bool find_group(const char *name, gid_t *gid, GError **error)
-{
-    guint64 number;
-    const struct group *group;
-
-    if (is_number(name, &number)) {
-        *gid = (gid_t)number;
-        return true;
-    }
-    group = getgrnam(name);
-    if (!group)
-        return tm_error_set(error, "group '%s' does not exist", name);
-    *gid = group->gr_gid;
-    return true;
-}
-
 bool identity_drop(const char *who, GError **error)
 {
     g_auto(GStrv) parts = g_strsplit(who, ":", 2);
-    guint64 number;
     uid_t uid = 0;
     gid_t gid = 0;
     int dumpable;
 
-    if (!parts[0] || !*parts[0])
-        return tm_error_set(error, "expected USER or USER:GROUP");
-    if (!find_user(parts[0], &uid, &gid, error) || (parts[1] && !find_group(parts[1], &gid, error)))
+    if (!tm_identity_find(who, &uid, &gid, error))
         return false;
     /* A number may be nobody's: then it has no further groups. */
-    if (is_number(parts[0], &number) || parts[1] ? setgroups(0, NULL) : initgroups(parts[0], gid))
+    if (!parts[0][strspn(parts[0], "0123456789")] || parts[1] ? setgroups(0, NULL)
+                                                              : initgroups(parts[0], gid))
         return tm_error_set_errno(error, errno, "cannot set the groups");
     dumpable = prctl(PR_GET_DUMPABLE, 0, 0, 0, 0);
     if (setresgid(gid, gid, gid) < 0 || setresuid(uid, uid, uid) < 0)

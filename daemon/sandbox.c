@@ -4,6 +4,7 @@
 #include "daemon/sandbox.h"
 
 #include "block/registry.h"
+#include "daemon/daemon.h"
 #include "daemon/fences.h"
 #include "qmp/context.h"
 #include "qmp/keyval.h"
@@ -53,7 +54,8 @@ static const char *const system_paths[] = { "r:/usr",
                                             "r:/dev/urandom" };
 
 /* Members of options, at any depth, that name files. */
-static const char *const path_members[] = { "filename", "bitmap-store", "path", "dir" };
+static const char *const path_members[] = { "filename", "bitmap-store", "path", "dir",
+                                            "logfile",  "input-path",   "in",   "out" };
 
 /* ---- what is given */
 
@@ -156,8 +158,9 @@ static bool connects(json_object *value)
 static void collect_option(Sandbox *x, CmdKind kind, const char *text)
 {
     const char *implied = kind == CMD_BLOCKDEV ? "driver" : "type";
-    json_object *value =
-        *text == '{' ? json_tokener_parse(text) : qmp_keyval_parse(text, implied, NULL);
+    json_object *value = kind == CMD_CHARDEV ? chardev_parse(text, NULL)
+                         : *text == '{'      ? json_tokener_parse(text)
+                                             : qmp_keyval_parse(text, implied, NULL);
 
     each_path(value, kind == CMD_OBJECT, add_file, x);
     x->connects |= kind == CMD_BLOCKDEV && connects(value);
@@ -279,7 +282,7 @@ static bool missing(const Sandbox *x, const char *what, int err, GError **error)
 {
     if (x->mode == MODE_ON)
         return tm_error_set_errno(error, err, "--sandbox on: %s", what);
-    tm_log(TM_LOG_INFO, "sandbox: %s: %s", what, tm_strerror(err));
+    tm_log(TM_LOG_DEBUG, "sandbox: %s: %s", what, tm_strerror(err));
     return true;
 }
 

@@ -18,6 +18,7 @@ struct QmpContext {
     BlkJobs *jobs;
     BlkBackups *backups;
     QmpTypes *types;
+    QmpChardevs *chardevs;
     GPtrArray *listeners; /* QmpListener; a freed one is NULL until nobody walks the array */
     unsigned walking;
     GThread *thread; /* the main one */
@@ -114,6 +115,8 @@ QmpContext *qmp_context_new(const QmpContextOptions *options)
     blk_graph_set_events(options->graph, qmp_context_emit, ctx);
     ctx->jobs = blk_jobs_new(options->graph, ctx->options.main);
     ctx->backups = blk_backups_new(options->exports, ctx->options.main);
+    ctx->chardevs = qmp_chardevs_new(&(QmpChardevsOptions){
+        .main = ctx->options.main, .inherited = options->inherited, .log = options->log });
     return ctx;
 }
 
@@ -121,6 +124,7 @@ void qmp_context_free(QmpContext *ctx)
 {
     if (!ctx)
         return;
+    qmp_chardevs_free(ctx->chardevs);
     blk_backups_free(ctx->backups);
     blk_jobs_free(ctx->jobs);
     blk_graph_set_events(ctx->options.graph, NULL, NULL);
@@ -162,6 +166,16 @@ const QmpTypes *qmp_context_types(QmpContext *ctx)
 GMainContext *qmp_context_main(QmpContext *ctx)
 {
     return ctx->options.main;
+}
+
+QmpChardevs *qmp_context_chardevs(QmpContext *ctx)
+{
+    return ctx->chardevs;
+}
+
+TmSocketRights qmp_context_socket_rights(QmpContext *ctx)
+{
+    return ctx->options.socket_rights;
 }
 
 void qmp_context_quit(QmpContext *ctx)

@@ -11,6 +11,7 @@
 #include "block/export/export.h"
 #include "block/graph.h"
 #include "block/jobs/job.h"
+#include "qmp/chardev/chardev.h"
 #include "qmp/schema/table.h"
 
 typedef struct QmpContext QmpContext;
@@ -33,6 +34,9 @@ typedef struct QmpContextOptions {
      * command had @args; it is added in brackets. Borrowed; NULL: nothing. Itself NULL: never. */
     const char *(*not_permitted)(void *opaque, const char *message, json_object *args);
     void *not_permitted_opaque;
+    TmSocketRights socket_rights; /* of the unix sockets that are made, unless they say others */
+    TmInherited *inherited;       /* sockets of the process; borrowed, outlives it; or NULL */
+    void (*log)(void *opaque, const char *message); /* what befalls channels; or NULL */
 } QmpContextOptions;
 
 /* The drivers known to the graph's registry now are those that blockdev-add knows. Takes the
@@ -47,6 +51,8 @@ BlkJobs *qmp_context_jobs(QmpContext *ctx);
 BlkBackups *qmp_context_backups(QmpContext *ctx);
 const QmpTypes *qmp_context_types(QmpContext *ctx);
 GMainContext *qmp_context_main(QmpContext *ctx);
+QmpChardevs *qmp_context_chardevs(QmpContext *ctx);
+TmSocketRights qmp_context_socket_rights(QmpContext *ctx);
 void qmp_context_quit(QmpContext *ctx);
 /* {"qemu": {...}, "package": ...}: a reference */
 json_object *qmp_context_version(void);

@@ -6,6 +6,7 @@
 #include "block/image/overlay.h"
 #include "block/jobs/backup.h"
 #include "block/snapshot.h"
+#include "qmp/chardev/chardev.h"
 #include "qmp/context.h"
 
 /* ---- args.c: arguments of shapes that several commands take */
@@ -16,6 +17,10 @@ BlkBitmapName *qmp_arg_bitmaps(json_object *args, const char *name, size_t *n);
 /* An array of strings: returned (g_free), NULL-terminated, the strings borrowed from @args. Absent:
  * NULL and *n 0. */
 const char **qmp_arg_strings(json_object *args, const char *name, size_t *n);
+
+/* A checked SocketAddressLegacy with, for unix, the rights of the socket's file. Strings are
+ * borrowed from @addr. */
+bool qmp_arg_address(QmpContext *ctx, json_object *addr, TmAddress *address, GError **error);
 
 /* ---- transaction.c: actions that happen all at one instant, or not at all
  *
@@ -59,17 +64,19 @@ extern const QmpType qmp_type_snapshot, qmp_type_snapshot_sync;
 typedef struct QmpSession QmpSession;
 
 typedef struct QmpSessionOptions {
-    int in, out;
-    bool owned; /* the descriptors are closed with the session */
+    QmpConnection connection;
     bool pretty;
+    unsigned negotiate_ms; /* 0: the client may take any time; else it has that, and few bytes */
     /* The client is gone: the session may be freed within; it is not used afterwards. */
     void (*ended)(void *owner, QmpSession *session);
-    void (*log)(void *opaque, const char *message); /* or NULL */
-    void *owner, *opaque;                           /* of ended, of log */
+    void (*sent)(void *owner, const char *text, size_t length); /* is to be sent; or NULL */
+    void (*log)(void *opaque, const char *message);             /* or NULL */
+    void *owner, *opaque;                                       /* of ended and sent; of log */
 } QmpSessionOptions;
 
 /* Greets the client. */
 QmpSession *qmp_session_new(QmpContext *ctx, const QmpSessionOptions *options);
+const QmpConnection *qmp_session_connection(const QmpSession *session);
 void qmp_session_free(QmpSession *session); /* NULL is fine */
 /* Sends what waits, until g_get_monotonic_time() is @until at most. */
 void qmp_session_flush(QmpSession *session, gint64 until);

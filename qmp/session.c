@@ -20,8 +20,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define PAUSE_AT ((size_t)1 << 20)
-#define CUT_AT   ((size_t)64 << 20)
+#define PAUSE_AT  ((size_t)1 << 20)
+#define CUT_AT    ((size_t)64 << 20)
+#define HELLO_MAX 65536u /* bytes of a client that has limits and has not negotiated */
 
 struct QmpSession {
     QmpContext *ctx;
@@ -37,6 +38,8 @@ struct QmpSession {
     GString *output;
     size_t sent;                         /* of output */
     GSource *reading, *writing, *ending; /* NULL: not watched */
+    GSource *deadline;                   /* until it has negotiated; or NULL */
+    size_t received;                     /* before that */
 };
 
 static void update(QmpSession *s);
@@ -54,8 +57,8 @@ static bool write_some(QmpSession *s)
 {
     const char *at = s->output->str + s->sent;
     size_t n = waiting(s);
-    ssize_t r = s->socket ? send(s->options.out, at, n, MSG_DONTWAIT | MSG_NOSIGNAL)
-                          : write(s->options.out, at, MIN(n, PIPE_BUF));
+    ssize_t r = s->socket ? send(s->options.connection.out, at, n, MSG_DONTWAIT | MSG_NOSIGNAL)
+                          : write(s->options.connection.out, at, MIN(n, PIPE_BUF));
 
     if (r < 0)
         return errno == EAGAIN || errno == EINTR;
@@ -71,16 +74,26 @@ static bool write_some(QmpSession *s)
     return true;
 }
 
+static void cut(QmpSession *s, const char *why)
+{
+    s->broken = true;
+    if (s->options.log)
+        s->options.log(s->options.opaque, why);
+}
+
 /* Lines end as on a terminal, in pretty output too. */
 static void write_message(QmpSession *s, json_object *message)
 {
     g_autofree char *text = qmp_json_text(message, s->options.pretty);
+    size_t before = s->output->len;
 
     for (const char *line = text, *end; line; line = end ? end + 1 : NULL) {
         end = strchr(line, '\n');
         g_string_append_len(s->output, line, end ? end - line : -1);
         g_string_append(s->output, "\r\n");
     }
+    if (s->options.sent)
+        s->options.sent(s->options.owner, s->output->str + before, s->output->len - before);
 }
 
 static void say(QmpSession *s, json_object *message)
@@ -88,10 +101,7 @@ static void say(QmpSession *s, json_object *message)
     if (s->broken)
         return;
     if (waiting(s) >= CUT_AT) {
-        s->broken = true;
-        if (s->options.log)
-            s->options.log(s->options.opaque,
-                           "disconnected a QMP client that does not read its replies");
+        cut(s, "disconnected a QMP client that does not read its replies");
     } else {
         write_message(s, message);
         /* Most replies go out at once; an error shows again when the rest is written. */
@@ -104,7 +114,7 @@ static void say(QmpSession *s, json_object *message)
 void qmp_session_flush(QmpSession *s, gint64 until)
 {
     while (waiting(s) && !s->broken) {
-        struct pollfd p = { s->options.out, POLLOUT, 0 };
+        struct pollfd p = { s->options.connection.out, POLLOUT, 0 };
         gint64 left = (until - g_get_monotonic_time()) / 1000;
         int r = poll(&p, 1, left > 0 ? (int)left : 0);
 
@@ -248,6 +258,27 @@ static gboolean end(void *opaque)
     return G_SOURCE_REMOVE;
 }
 
+static gboolean too_late(void *opaque)
+{
+    QmpSession *s = opaque;
+
+    cut(s, "disconnected a QMP client that did not negotiate in time");
+    update(s);
+    return G_SOURCE_REMOVE;
+}
+
+/* A client that anybody may be must not fill the memory before it has said what it speaks. */
+static void count_received(QmpSession *s)
+{
+    if (s->negotiated) {
+        stop_watching(&s->deadline);
+    } else if (s->deadline) {
+        s->received += s->input_length;
+        if (s->received > HELLO_MAX)
+            cut(s, "disconnected a QMP client that sends data and does not negotiate");
+    }
+}
+
 /* Handles what has been read, as far as the output has room. */
 static void consume(QmpSession *s)
 {
@@ -270,6 +301,7 @@ static gboolean readable(int fd, GIOCondition condition, void *opaque)
         s->input_length = n > 0 ? (size_t)n : 0;
     }
     consume(s);
+    count_received(s);
     if (s->ended && !waiting(s))
         return end(s);
     update(s);
@@ -304,9 +336,10 @@ static void watch(QmpSession *s, GSource **source, bool wanted, int fd, GIOCondi
 /* Watches for what the session can do now. */
 static void update(QmpSession *s)
 {
-    watch(s, &s->reading, waiting(s) < PAUSE_AT && !s->broken && !s->ended, s->options.in,
-          G_IO_IN | G_IO_HUP | G_IO_ERR, readable);
-    watch(s, &s->writing, waiting(s) > 0 && !s->broken, s->options.out,
+    watch(s, &s->reading,
+          s->options.connection.in >= 0 && waiting(s) < PAUSE_AT && !s->broken && !s->ended,
+          s->options.connection.in, G_IO_IN | G_IO_HUP | G_IO_ERR, readable);
+    watch(s, &s->writing, waiting(s) > 0 && !s->broken, s->options.connection.out,
           G_IO_OUT | G_IO_HUP | G_IO_ERR, writable);
     if (s->broken && !s->ending) {
         s->ending = g_idle_source_new();
@@ -329,13 +362,23 @@ QmpSession *qmp_session_new(QmpContext *ctx, const QmpSessionOptions *options)
 
     s->ctx = ctx;
     s->options = *options;
-    s->socket = is_socket(options->in) && is_socket(options->out);
+    s->socket = is_socket(options->connection.in) && is_socket(options->connection.out);
     s->output = g_string_new(NULL);
     s->stream = qmp_stream_new(handle_input, s);
     s->listener = qmp_context_listen(ctx, send_event, s);
+    if (options->negotiate_ms) {
+        s->deadline = g_timeout_source_new(options->negotiate_ms);
+        g_source_set_callback(s->deadline, too_late, s, NULL);
+        g_source_attach(s->deadline, qmp_context_main(ctx));
+    }
     greet(s);
     update(s);
     return s;
+}
+
+const QmpConnection *qmp_session_connection(const QmpSession *s)
+{
+    return &s->options.connection;
 }
 
 void qmp_session_free(QmpSession *s)
@@ -348,10 +391,6 @@ void qmp_session_free(QmpSession *s)
     qmp_listener_free(s->listener);
     qmp_stream_free(s->stream);
     g_string_free(s->output, TRUE);
-    if (s->options.owned) {
-        close(s->options.in);
-        if (s->options.out != s->options.in)
-            close(s->options.out);
-    }
+    stop_watching(&s->deadline);
     g_free(s);
 }

@@ -21,8 +21,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -41,7 +39,7 @@ struct NbdsListener {
     NbdsListener *next;
     State state;
     bool stopping;
-    NbdsSocket socket;
+    TmSocket socket;
     int wake; /* shared: the event, else -1 */
 };
 
@@ -97,15 +95,6 @@ void nbds_server_unref(NbdsServer *server)
 
 /* ---- accepting */
 
-/* On anything but TCP it fails, to no harm. */
-static void configure(int fd)
-{
-    int on = 1;
-
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
-}
-
 /* Whether the next descriptor leaves enough to others. */
 static bool descriptor_to_spare(const NbdsListener *l)
 {
@@ -134,7 +123,7 @@ static NbdsPlace accept_some(NbdsListener *l)
             return err == EMFILE || err == ENFILE || err == ENOBUFS || err == ENOMEM ? NBDS_CROWDED
                                                                                      : NBDS_PLACE;
         }
-        configure(fd);
+        tm_address_configure(fd, l->server->keepalive);
         l->server->accepted(l->server, fd);
     }
     return NBDS_PLACE;
@@ -146,7 +135,7 @@ static void listener_free(NbdsListener *l)
         close(l->wake);
         close(l->source.fd);
     }
-    nbds_socket_close(&l->socket);
+    tm_socket_close(&l->socket);
     g_free(l);
 }
 
@@ -264,7 +253,7 @@ static int make_set(NbdsListener *l)
 }
 
 /* Takes @socket if it succeeds. 0 or -errno. */
-static int listener_add(NbdsServer *server, const NbdsSocket *socket)
+static int listener_add(NbdsServer *server, const TmSocket *socket)
 {
     NbdsListener *l = g_new0(NbdsListener, 1);
     int err = 0;
@@ -296,22 +285,23 @@ static int listener_add(NbdsServer *server, const NbdsSocket *socket)
 bool nbds_listen(NbdsServer *server, const BlkServerOptions *options, NbdsAcceptedFn accepted,
                  GError **error)
 {
-    g_autoptr(GArray) sockets = g_array_new(FALSE, FALSE, sizeof(NbdsSocket));
+    g_autoptr(GArray) sockets = g_array_new(FALSE, FALSE, sizeof(TmSocket));
     int err = 0;
     guint i;
 
     server->accepted = accepted;
-    if (!nbds_address_listen(server->servers, options, sockets, error))
+    server->keepalive = !options->address.no_keepalive;
+    if (!tm_address_listen(&options->address, server->servers->inherited, sockets, error))
         return false;
     for (i = 0; i < sockets->len; i++) {
-        err = listener_add(server, &g_array_index(sockets, NbdsSocket, i));
+        err = listener_add(server, &g_array_index(sockets, TmSocket, i));
         if (err)
             break;
     }
     if (!err)
         return true;
     for (; i < sockets->len; i++)
-        nbds_socket_close(&g_array_index(sockets, NbdsSocket, i));
+        tm_socket_close(&g_array_index(sockets, TmSocket, i));
     nbds_listen_stop(server);
     return tm_error_set_errno(error, -err, "cannot wait for connections");
 }

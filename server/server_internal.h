@@ -9,8 +9,8 @@
 #include "block/engine/engine.h"
 #include "block/export/export.h"
 #include "server/servers.h"
+#include "util/address.h"
 #include "util/sync.h"
-#include "util/unix_socket.h"
 
 #include <pthread.h>
 #include <stdbool.h>
@@ -53,7 +53,7 @@ struct NbdsServer {
     NbdsListener *listeners;
     NbdsAcceptedFn accepted;
     int64_t held; /* atomic: what its sessions hold */
-    bool tls, tls_required;
+    bool tls, tls_required, keepalive;
     TmObject *tls_creds, *tls_authz; /* references, given up when it is stopped; or NULL */
 };
 
@@ -66,11 +66,11 @@ struct NbdsServers {
     pthread_mutex_t lock;
     pthread_cond_t changed; /* a session or a listener is gone */
     NbdsSession *sessions;
-    unsigned n_sessions; /* places taken, of all servers */
-    uint64_t next_id;    /* of a session */
-    NbdsServer *list;    /* those that run */
-    GArray *inherited;   /* address.c's */
-    BlkSource clock;     /* fd -1: it does not go */
+    unsigned n_sessions;    /* places taken, of all servers */
+    uint64_t next_id;       /* of a session */
+    NbdsServer *list;       /* those that run */
+    TmInherited *inherited; /* borrowed; or NULL */
+    BlkSource clock;        /* fd -1: it does not go */
     bool clock_stopping;
     bool serving;         /* clients are taken */
     unsigned events_left; /* until the clock's next second */
@@ -146,23 +146,8 @@ json_object *nbds_listen_addresses(const NbdsServer *server);
 /* Under servers->lock: appends the URIs of that export ("": of the server) to the array @uris. */
 void nbds_listen_uris(const NbdsServer *server, const char *export_, json_object *uris);
 
-/* address.c: a listening socket. */
-typedef struct NbdsSocket {
-    int fd;
-    bool shared;       /* others have it too: it is not to be shut down */
-    TmSocketFile file; /* unix */
-} NbdsSocket;
-/* Appends those that @options name to @sockets (of NbdsSocket), at least one; or none and fails. */
-bool nbds_address_listen(NbdsServers *servers, const BlkServerOptions *options, GArray *sockets,
-                         GError **error);
-void nbds_socket_close(NbdsSocket *socket);
-/* What a socket is bound to, a SocketAddress; and who is at the other end, returned. */
+/* address.c: what a socket is bound to, a SocketAddress. */
 json_object *nbds_address_bound(int fd);
-char *nbds_address_peer(int fd);
 /* uri.c: the URI of an export at @address, a SocketAddress of type unix, inet or vsock; returned,
  * or NULL if there is none. @path: of a unix socket, absolute; NULL: as in @address. */
 char *nbds_uri(json_object *address, const char *path, bool tls, const char *export_);
-/* "uid=N" of the process at the other end of a unix socket, returned, or NULL. */
-char *nbds_address_uid(int fd);
-/* Of NbdsInherited: the listening sockets that this process was started with. */
-GArray *nbds_inherited_new(void);

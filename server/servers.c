@@ -57,7 +57,7 @@ static bool server_session_disconnect(void *opaque, uint64_t id, GError **error)
 
 /* ---- life */
 
-NbdsServers *nbds_servers_new(BlkExports *exports)
+NbdsServers *nbds_servers_new(BlkExports *exports, TmInherited *inherited)
 {
     NbdsServers *servers = g_new0(NbdsServers, 1);
     BlkServer operations = {
@@ -80,7 +80,7 @@ NbdsServers *nbds_servers_new(BlkExports *exports)
     pthread_mutex_init(&servers->pool_lock, NULL);
     pthread_cond_init(&servers->changed, NULL);
     servers->clock.fd = -1;
-    servers->inherited = nbds_inherited_new();
+    servers->inherited = inherited;
     blk_exports_set_server(exports, &operations);
     return servers;
 }
@@ -130,7 +130,6 @@ void nbds_servers_free(NbdsServers *servers)
     nbds_clock_stop(servers); /* only now: sessions may need it to end */
     blk_exports_set_server(servers->exports, &none);
     free_pools(servers);
-    g_array_unref(servers->inherited);
     pthread_cond_destroy(&servers->changed);
     pthread_mutex_destroy(&servers->pool_lock);
     pthread_mutex_destroy(&servers->lock);

@@ -9,8 +9,10 @@
 
 typedef struct NbdsServers NbdsServers;
 
-/* Registers itself with @exports (borrowed, outlives the servers) as the servers of type "nbd". */
-NbdsServers *nbds_servers_new(BlkExports *exports);
+/* Registers itself with @exports (borrowed, outlives the servers) as the servers of type "nbd".
+ * @inherited: the sockets that addresses of type fd mean; borrowed, outlives the servers; or
+ * NULL. */
+NbdsServers *nbds_servers_new(BlkExports *exports, TmInherited *inherited);
 /* Takes clients from now on: those of servers that were started before it waited, not greeted
  * yet. */
 void nbds_servers_serve(NbdsServers *servers);

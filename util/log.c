@@ -6,7 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static int log_level = TM_LOG_WARNING;
+static int log_level = TM_LOG_INFO;
 
 void tm_log_set_level(TmLogLevel level)
 {

@@ -9,7 +9,7 @@
 
 typedef enum { TM_LOG_ERROR, TM_LOG_WARNING, TM_LOG_INFO, TM_LOG_DEBUG, TM_LOG_LEVELS } TmLogLevel;
 
-/* The one mutable global of the project. The default is TM_LOG_WARNING. */
+/* The one mutable global of the project. The default is TM_LOG_INFO. */
 void tm_log_set_level(TmLogLevel level);
 /* "PROGRAM: [warning: ]message\n", where PROGRAM is g_get_prgname(), and control characters in the
  * message are question marks. */

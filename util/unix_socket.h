@@ -12,7 +12,9 @@
 #pragma once
 #include <glib.h>
 #include <stdbool.h>
+#include <sys/socket.h>
 #include <sys/types.h>
+#include <sys/un.h>
 
 typedef struct TmSocketFile {
     char *path; /* absolute; NULL: none */
@@ -20,9 +22,25 @@ typedef struct TmSocketFile {
     ino_t ino;
 } TmSocketFile;
 
-/* A non-blocking descriptor that listens at @path, which has mode 0600 from the first moment; or
- * -1. Fills @file. */
-int tm_unix_listen(const char *path, int backlog, TmSocketFile *file, GError **error);
+/* Who may connect to a socket: the rights of its file. Zeroed: the usual ones. */
+typedef struct TmSocketRights {
+    mode_t mode; /* 0: TM_SOCKET_MODE */
+    bool has_owner, has_group;
+    uid_t owner; /* instead of who makes it */
+    gid_t group;
+} TmSocketRights;
+#define TM_SOCKET_MODE 0600
+
+/* A non-blocking descriptor that listens at @path, which has @rights (NULL: the usual ones)
+ * before anybody can connect; or -1. Fills @file. */
+int tm_unix_listen(const char *path, const TmSocketRights *rights, int backlog, TmSocketFile *file,
+                   GError **error);
+/* The same for an abstract name, which is no file, and of which no rights can be asked: anybody in
+ * the same network namespace can connect. */
+int tm_unix_listen_abstract(const char *name, bool padded, int backlog, GError **error);
+/* Fills @address; its length, or 0 if the path or name does not fit. */
+socklen_t tm_unix_address(struct sockaddr_un *address, const char *path, bool abstract, bool padded,
+                          GError **error);
 /* Removes the file unless another is there by now. Before the socket ceases to listen: from then on
  * it is anybody's to replace. */
 void tm_socket_file_remove(TmSocketFile *file);

@@ -19,6 +19,7 @@
 #include "block/graph.h"
 #include "block/node.h"
 #include "object/objects.h"
+#include "util/address.h"
 
 #include <json-c/json.h>
 
@@ -95,24 +96,10 @@ typedef struct BlkServerLimits {
                         .option_count = 4096,                                                      \
                         .request_size = 32u << 20 })
 
-typedef enum {
-    BLK_ADDRESS_UNIX,
-    BLK_ADDRESS_INET,
-    BLK_ADDRESS_VSOCK,
-    BLK_ADDRESS_FD, /* a listening socket that this process was started with */
-} BlkAddressType;
-
 /* Strings are copied. */
 typedef struct BlkServerOptions {
-    const char *id; /* NULL: BLK_SERVER_DEFAULT */
-    BlkAddressType type;
-    const char *path;        /* unix */
-    const char *host, *port; /* inet; vsock: port */
-    const char *cid;         /* vsock */
-    const char *fd;          /* fd: its number, or its name as systemd gives it */
-    bool has_ipv4, ipv4, has_ipv6, ipv6;
-    bool has_to;
-    uint16_t to;           /* inet: the first port from @port to this one that is free */
+    const char *id;        /* NULL: BLK_SERVER_DEFAULT */
+    TmAddress address;     /* where it listens */
     const char *tls_creds; /* the id of an object; NULL: no TLS */
     const char *tls_authz; /* the id of an object that clients must pass; NULL: none */
     bool tls_required;     /* with tls_creds: nothing but STARTTLS is answered in the clear */

@@ -20,5 +20,6 @@ const QmpFamily *const qmp_families[] = {
     &qmp_family_block_job,
     &qmp_family_backup,
     &qmp_family_backup_session,
+    &qmp_family_chardev,
     NULL,
 };

@@ -5,18 +5,8 @@
 #include "qmp/context.h"
 #include "qmp/qmp_internal.h"
 #include "util/error.h"
-#include <string.h>
 
 /* ---- starting and stopping ---- */
-
-static BlkAddressType address_type(const char *type)
-{
-    if (!strcmp(type, "unix"))
-        return BLK_ADDRESS_UNIX;
-    if (!strcmp(type, "vsock"))
-        return BLK_ADDRESS_VSOCK;
-    return strcmp(type, "fd") ? BLK_ADDRESS_INET : BLK_ADDRESS_FD;
-}
 
 /* What is not given stays as it is. */
 static void take_limits(json_object *a, BlkServerLimits *l)
@@ -34,21 +24,9 @@ static void take_limits(json_object *a, BlkServerLimits *l)
 
 static bool run_start(QmpCall *call, GError **error)
 {
-    json_object *a = call->args, *data = qmp_arg(a, "addr.data");
+    json_object *a = call->args;
     BlkServerOptions options = {
         .id = qmp_arg_str(a, "id"),
-        .type = address_type(qmp_arg_str(a, "addr.type")),
-        .path = qmp_arg_str(data, "path"),
-        .host = qmp_arg_str(data, "host"),
-        .port = qmp_arg_str(data, "port"),
-        .cid = qmp_arg_str(data, "cid"),
-        .fd = qmp_arg_str(data, "str"),
-        .has_ipv4 = qmp_arg(data, "ipv4") != NULL,
-        .ipv4 = qmp_arg_bool(data, "ipv4", false),
-        .has_ipv6 = qmp_arg(data, "ipv6") != NULL,
-        .ipv6 = qmp_arg_bool(data, "ipv6", false),
-        .has_to = qmp_arg(data, "to") != NULL,
-        .to = (uint16_t)qmp_arg_uint(data, "to", 0),
         .tls_creds = qmp_arg_str(a, "tls-creds"),
         .tls_authz = qmp_arg_str(a, "tls-authz"),
         .tls_required = qmp_arg_bool(a, "tls-required", true),
@@ -56,7 +34,8 @@ static bool run_start(QmpCall *call, GError **error)
     };
 
     take_limits(a, &options.limits);
-    return blk_exports_server_start(qmp_context_exports(call->ctx), &options, error);
+    return qmp_arg_address(call->ctx, qmp_arg(a, "addr"), &options.address, error) &&
+           blk_exports_server_start(qmp_context_exports(call->ctx), &options, error);
 }
 
 static bool run_stop(QmpCall *call, GError **error)

@@ -113,9 +113,10 @@ extern const QmpType qmp_type_export_options;    /* block-export-add's, and --ex
 extern const QmpType qmp_type_object_options;    /* object-add's, and --object's */
 extern const QmpType qmp_type_throttle_limits;
 extern const QmpType qmp_type_socket_address;
-extern const QmpType qmp_type_peer_address;      /* the same, of whom to connect to */
-extern const QmpType qmp_type_nbd_server_args;   /* nbd-server-start's */
-extern const QmpType qmp_type_nbd_server_option; /* --nbd-server's: without the "data" level */
+extern const QmpType qmp_type_socket_address_legacy; /* the same with a "data" level */
+extern const QmpType qmp_type_peer_address;          /* the same, of whom to connect to */
+extern const QmpType qmp_type_nbd_server_args;       /* nbd-server-start's */
+extern const QmpType qmp_type_nbd_server_option;     /* --nbd-server's: without the "data" level */
 
 /* ---- run-time types */
 /* @registry (borrowed, outlives the result) must be complete: plug-ins loaded later are not

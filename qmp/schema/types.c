@@ -140,10 +140,23 @@ static const QmpMember inet_members[] = {
     { "to", &type_uint16, true, "last port to try; the first free one is taken" },
     { "ipv4", &qmp_type_bool, true, "use IPv4 addresses" },
     { "ipv6", &qmp_type_bool, true, "use IPv6 addresses" },
+    { "numeric", &qmp_type_bool, true,
+      "host and port are numbers: resolve no names (default: off)" },
+    { "keep-alive", &qmp_type_bool, true, "probe idle connections (default: on)" },
     { NULL },
 };
 static const QmpMember unix_members[] = {
-    { "path", &qmp_type_str, false, "path of the socket" },
+    { "path", &qmp_type_str, false, "path of the socket, or its abstract name" },
+    { "abstract", &qmp_type_bool, true,
+      "use Linux's abstract name space, where sockets are no files (default: off)" },
+    { "tight", &qmp_type_bool, true,
+      "abstract: the name ends with its last byte, without padding (default: on)" },
+    { "mode", &qmp_type_str, true,
+      "permissions of the socket's file, in octal (default: 0600); to connect takes w" },
+    { "owner", &qmp_type_str, true,
+      "user, by name or number, who gets the socket's file (default: the daemon's)" },
+    { "group", &qmp_type_str, true,
+      "group, by name or number, that gets the socket's file (default: the daemon's)" },
     { NULL },
 };
 static const QmpMember vsock_members[] = {
@@ -243,8 +256,15 @@ static const QmpMember peer_members[] = {
     { "type", &peer_type, false, "kind of address" },
     { NULL },
 };
+static const QmpMember peer_unix_members[] = {
+    { "path", &qmp_type_str, false, "unix: path of the socket" },
+    { NULL },
+};
+static const QmpType peer_unix = { .kind = QMP_KIND_OBJECT,
+                                   .name = "UnixSocketAddress",
+                                   .members = peer_unix_members };
 static const QmpVariant peer_variants[] = {
-    { "inet", &peer_inet }, { "unix", &unix_address }, { "vsock", &peer_vsock }, { NULL }
+    { "inet", &peer_inet }, { "unix", &peer_unix }, { "vsock", &peer_vsock }, { NULL }
 };
 const QmpType qmp_type_peer_address = {
     .kind = QMP_KIND_OBJECT,
@@ -254,7 +274,7 @@ const QmpType qmp_type_peer_address = {
     .variants = peer_variants,
 };
 
-static const QmpType legacy_address = {
+const QmpType qmp_type_socket_address_legacy = {
     .kind = QMP_KIND_OBJECT,
     .name = "SocketAddressLegacy",
     .members = address_members,
@@ -288,7 +308,7 @@ static const QmpType legacy_address = {
 /* clang-format on */
 
 static const QmpMember server_members[] = {
-    { "addr", &legacy_address, false, "address to listen on" },
+    { "addr", &qmp_type_socket_address_legacy, false, "address to listen on" },
     SERVER_MEMBERS,
     { NULL },
 };

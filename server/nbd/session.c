@@ -61,8 +61,8 @@ void nbds_session_new(NbdsServer *server, int fd)
     s->free = session_free;
     s->tail = &s->queue;
     s->align = 64; /* of data read: a cache line */
-    s->peer = nbds_address_peer(fd);
-    s->identity = nbds_address_uid(fd);
+    s->peer = tm_address_peer(fd);
+    s->identity = tm_address_peer_uid(fd);
     s->payload_max = server->limits.request_size;
     s->born = s->moved_at = g_get_monotonic_time();
     pthread_mutex_init(&s->lock, NULL);

@@ -213,14 +213,19 @@ class QMPError(Exception):
 
 
 class QMP:
-    """A client of one monitor socket. Events that arrive are kept in .events, oldest first."""
+    """A client of one monitor, by its socket's path or (host, port), or on a connected socket. Events that arrive are
+    kept in .events, oldest first."""
 
-    def __init__(self, path, negotiate=True, peer=False):
+    def __init__(self, where, negotiate=True, peer=False):
         self.peer = peer  # QSD may greet twice if somebody connects while it starts
-        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock = where
+        if not isinstance(where, socket.socket):
+            self.sock = socket.socket(socket.AF_UNIX) if isinstance(where, str) else socket.socket(
+                socket.AF_INET6 if ":" in where[0] else socket.AF_INET)
         self.sock.settimeout(PATIENCE)
         try:
-            self.sock.connect(path)
+            if self.sock is not where:
+                self.sock.connect(where)
         except OSError:
             self.sock.close()
             raise

@@ -614,8 +614,10 @@ BEYOND_QEMU = {
     "block-export-context-remove", "block-export-context-set", "query-block-export-contexts",
     "block-export-del.mode wait", "block-export-del.seconds",
     "block-export-dirty-bitmap",
+    *(c + ".addr.=unix.data." + k for c in ("chardev-add.backend.=socket.data", "nbd-server-start")
+      for k in ("group", "mode", "owner")),
     # of newer versions of QEMU
-    "block-job-change",
+    "block-job-change", "chardev-add.backend.=socket.data.reconnect-ms",
     *(c + o for c in ("blockdev-backup.", "transaction.actions.=blockdev-backup.data.")
       for o in ("discard-source", "x-perf.min-cluster-size")),
     *(c + o for c in ("blockdev-add.", "blockdev-reopen.options.") for o in (

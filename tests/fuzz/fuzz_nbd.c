@@ -85,7 +85,7 @@ static NbdsServers *start(void)
     BlkEngine *engine = blk_engine_new(&engine_options, NULL);
     BlkGraph *graph = blk_graph_new(registry, engine, &tm_sys_kernel);
     BlkExports *exports = blk_exports_new(graph);
-    NbdsServers *servers = nbds_servers_new(exports);
+    NbdsServers *servers = nbds_servers_new(exports, NULL);
     QmpContextOptions options = { .graph = graph, .exports = exports };
     QmpContext *qmp = qmp_context_new(&options);
     int fd = memfd_create("disk", 0);

@@ -568,6 +568,55 @@ static void count_cut(void *opaque, const char *message)
     ++*(unsigned *)opaque;
 }
 
+static void count_refused(void *opaque, const char *message)
+{
+    ck_assert_ptr_nonnull(strstr(message, "negotiate"));
+    ++*(unsigned *)opaque;
+}
+
+/* Where clients must negotiate: the silent and the talkative are cut off, and who has done it
+ * stays. */
+START_TEST(a_client_that_does_not_negotiate_is_cut_off)
+{
+    static const char hello[] = "{'execute':'qmp_capabilities'}";
+    g_autofree char *noise = g_strnfill(1 << 17, ' ');
+    unsigned refused = 0;
+    QmpMonitorOptions options = { .log = count_refused,
+                                  .negotiate_ms = 60 * 1000,
+                                  .opaque = &refused };
+    QmpMonitor *talkative, *silent, *good;
+    int fds[3][2];
+
+    for (int i = 0; i < 3; i++)
+        ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, fds[i]), 0);
+    received = g_string_new(NULL);
+    talkative = qmp_monitor_new_stdio(ctx, fds[0][0], fds[0][0], &options);
+    ck_assert_int_gt(send(fds[0][1], noise, 1 << 17, MSG_DONTWAIT), 1 << 16);
+    while (qmp_monitor_sessions(talkative))
+        g_main_context_iteration(NULL, TRUE);
+    ck_assert_uint_eq(refused, 1);
+
+    options.negotiate_ms = 1;
+    good = qmp_monitor_new_stdio(ctx, fds[1][0], fds[1][0], NULL);
+    silent = qmp_monitor_new_stdio(ctx, fds[2][0], fds[2][0], &options);
+    ck_assert_int_eq(write(fds[1][1], hello, strlen(hello)), (ssize_t)strlen(hello));
+    receive(fds[1][1], "{\"return\": {}}\r\n");
+    while (qmp_monitor_sessions(silent))
+        g_main_context_iteration(NULL, TRUE);
+    ck_assert_uint_eq(refused, 2);
+    ck_assert_uint_eq(qmp_monitor_sessions(good), 1);
+
+    qmp_monitor_free(talkative);
+    qmp_monitor_free(silent);
+    qmp_monitor_free(good);
+    for (int i = 0; i < 3; i++) {
+        close(fds[i][0]);
+        close(fds[i][1]);
+    }
+    g_string_free(received, TRUE);
+}
+END_TEST
+
 /* A client that negotiates and never reads again is cut off; another one goes on. */
 START_TEST(a_client_that_never_reads_is_cut_off)
 {
@@ -627,6 +676,7 @@ int main(void)
     tcase_add_checked_fixture(sessions, setup, teardown);
     tcase_add_test(sessions, a_session_negotiates_and_resynchronises);
     tcase_add_test(sessions, a_client_that_never_reads_is_cut_off);
+    tcase_add_test(sessions, a_client_that_does_not_negotiate_is_cut_off);
     suite_add_tcase(suite, sessions);
     srunner_run_all(runner, CK_ENV);
     failed = srunner_ntests_failed(runner);

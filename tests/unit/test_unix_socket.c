@@ -52,12 +52,12 @@ START_TEST(a_socket_with_a_listener_is_kept)
 {
     TmSocketFile file = { 0 }, other = { 0 };
     g_autoptr(GError) error = NULL;
-    int fd = tm_unix_listen(path, 4, &file, NULL);
+    int fd = tm_unix_listen(path, NULL, 4, &file, NULL);
     struct stat st;
 
     ck_assert_int_ge(fd, 0);
     ck_assert(!lstat(path, &st) && S_ISSOCK(st.st_mode) && (st.st_mode & 07777) == 0600);
-    ck_assert_int_lt(tm_unix_listen(path, 4, &other, &error), 0);
+    ck_assert_int_lt(tm_unix_listen(path, NULL, 4, &other, &error), 0);
     ck_assert_ptr_nonnull(strstr(error->message, "another process listens there"));
     ck_assert_ptr_null(other.path);
     ck_assert(answers());
@@ -71,7 +71,7 @@ END_TEST
 START_TEST(a_socket_with_a_full_queue_is_kept)
 {
     TmSocketFile file = { 0 }, other = { 0 };
-    int fd = tm_unix_listen(path, 0, &file, NULL), clients[4];
+    int fd = tm_unix_listen(path, NULL, 0, &file, NULL), clients[4];
     struct sockaddr_un a = address();
 
     for (int i = 0; i < 4; i++) {
@@ -79,7 +79,7 @@ START_TEST(a_socket_with_a_full_queue_is_kept)
         if (connect(clients[i], (struct sockaddr *)&a, sizeof(a)) < 0)
             ck_assert_int_gt(i, 0);
     }
-    ck_assert_int_lt(tm_unix_listen(path, 4, &other, NULL), 0);
+    ck_assert_int_lt(tm_unix_listen(path, NULL, 4, &other, NULL), 0);
     for (int i = 0; i < 4; i++)
         close(clients[i]);
     tm_socket_file_remove(&file);
@@ -93,7 +93,7 @@ START_TEST(a_stale_socket_is_replaced)
     int fd;
 
     leave_stale();
-    fd = tm_unix_listen(path, 4, &file, NULL);
+    fd = tm_unix_listen(path, NULL, 4, &file, NULL);
     ck_assert_int_ge(fd, 0);
     ck_assert(answers());
     tm_socket_file_remove(&file);
@@ -105,7 +105,7 @@ END_TEST
 START_TEST(only_our_own_socket_is_removed)
 {
     TmSocketFile file = { 0 };
-    int fd = tm_unix_listen(path, 4, &file, NULL);
+    int fd = tm_unix_listen(path, NULL, 4, &file, NULL);
 
     leave_stale(); /* of somebody else */
     tm_socket_file_remove(&file);
@@ -121,12 +121,12 @@ START_TEST(unusable_paths_are_refused)
     TmSocketFile file = { 0 };
     g_autoptr(GError) error = NULL;
 
-    ck_assert_int_lt(tm_unix_listen("", 4, &file, NULL), 0);
-    ck_assert_int_lt(tm_unix_listen(outside, 4, &file, &error), 0);
+    ck_assert_int_lt(tm_unix_listen("", NULL, 4, &file, NULL), 0);
+    ck_assert_int_lt(tm_unix_listen(outside, NULL, 4, &file, &error), 0);
     ck_assert_ptr_nonnull(strstr(error->message, "too long"));
-    ck_assert_int_lt(tm_unix_listen("/no/such/directory/s", 4, &file, NULL), 0);
+    ck_assert_int_lt(tm_unix_listen("/no/such/directory/s", NULL, 4, &file, NULL), 0);
     ck_assert(g_file_set_contents(path, "precious", -1, NULL));
-    ck_assert_int_lt(tm_unix_listen(path, 4, &file, NULL), 0);
+    ck_assert_int_lt(tm_unix_listen(path, NULL, 4, &file, NULL), 0);
     ck_assert_int_eq(unlink(path), 0);
 }
 END_TEST
@@ -138,7 +138,7 @@ START_TEST(a_foreign_lock_of_the_directory_does_not_block)
     int lock = open(dir, O_RDONLY), fd;
 
     ck_assert_int_eq(flock(lock, LOCK_SH), 0);
-    fd = tm_unix_listen(path, 4, &file, NULL);
+    fd = tm_unix_listen(path, NULL, 4, &file, NULL);
     ck_assert_int_ge(fd, 0);
     tm_socket_file_remove(&file);
     close(fd);
@@ -158,7 +158,7 @@ static void *start_one(void *opaque)
     Starter *s = opaque;
 
     pthread_barrier_wait(s->begin);
-    s->fd = tm_unix_listen(path, 4, &s->file, NULL);
+    s->fd = tm_unix_listen(path, NULL, 4, &s->file, NULL);
     return NULL;
 }
 

@@ -1,0 +1,449 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
+/* qmp/chardev/socket.c: channels that are sockets: they listen for clients, or connect to one
+ * server, again and again if that is wanted.
+ *
+ * A client that comes to no user waits in the kernel's queue. An attempt to connect again to a host
+ * runs in a thread, since names may have to be resolved; what the thread works on is its own, so
+ * that the channel may be removed meanwhile. */
+#include "qmp/chardev/chardev_internal.h"
+#include "util/error.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define CONNECT_MS 5000 /* for an answer */
+#define PAUSE_MS   1000 /* until clients are taken again when there were no descriptors */
+
+typedef struct Socket Socket;
+
+/* To connect, in a thread. */
+typedef struct Attempt {
+    Socket *socket; /* main thread: NULL if it is gone */
+    GMainContext *main;
+    TmAddress *address;
+    int fd;
+    GError *error;
+} Attempt;
+
+struct Socket {
+    QmpChardev *c;
+    TmAddress *address;
+    unsigned n_connections;
+    char *peer; /* of the last connection, while it is the only one */
+
+    bool server;
+    GArray *sockets;    /* TmSocket */
+    GPtrArray *watches; /* GSource: clients are taken */
+    GSource *pause;
+
+    int64_t reconnect_ms;
+    int pending;      /* connected, and nobody has taken it; or -1 */
+    GSource *waiting; /* until the next attempt */
+    Attempt *attempt;
+    bool failing; /* the last attempt failed, and has been reported */
+};
+
+static const char *const family_names[] = {
+    [TM_ADDRESS_UNIX] = "unix",
+    [TM_ADDRESS_INET] = "tcp",
+    [TM_ADDRESS_VSOCK] = "vsock",
+    [TM_ADDRESS_FD] = "fd",
+};
+
+static void take(Socket *s, int fd)
+{
+    QmpConnection connection = { fd, fd };
+
+    g_free(s->peer);
+    s->peer = tm_address_peer(fd);
+    s->n_connections++;
+    s->c->connected(s->c->opaque, &connection);
+}
+
+/* ---- a server */
+
+static void stop_accepting(Socket *s)
+{
+    for (guint i = 0; i < s->watches->len; i++)
+        g_source_destroy(s->watches->pdata[i]);
+    g_ptr_array_set_size(s->watches, 0);
+}
+
+static void start_accepting(Socket *s);
+
+static gboolean pause_over(void *opaque)
+{
+    Socket *s = opaque;
+
+    qmp_chardev_unwatch(&s->pause);
+    start_accepting(s);
+    return G_SOURCE_REMOVE;
+}
+
+static bool is_full(const Socket *s)
+{
+    return s->c->remote && s->n_connections >= QMP_CHARDEV_REMOTE_MAX;
+}
+
+/* The sources end while this one runs, if the channel is full. */
+static gboolean acceptable(int fd, GIOCondition condition, void *opaque)
+{
+    Socket *s = opaque;
+    int client = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
+
+    if (client >= 0) {
+        tm_address_configure(client, !s->address->no_keepalive);
+        take(s, client);
+        if (is_full(s)) {
+            qmp_chardev_note(s->c, "has %u clients: others have to wait", s->n_connections);
+            stop_accepting(s);
+        }
+    } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+        qmp_chardev_note(s->c, "cannot accept a client: %s", tm_strerror(errno));
+        stop_accepting(s);
+        s->pause = qmp_chardev_timer(s->c, PAUSE_MS, pause_over, s);
+    }
+    return G_SOURCE_CONTINUE;
+}
+
+static void start_accepting(Socket *s)
+{
+    if (!s->c->connected || s->watches->len || s->pause || is_full(s))
+        return;
+    for (guint i = 0; i < s->sockets->len; i++)
+        g_ptr_array_add(
+            s->watches,
+            qmp_chardev_watch(s->c, g_array_index(s->sockets, TmSocket, i).fd, acceptable, s));
+}
+
+/* ---- a client */
+
+static void attempt_free(Attempt *attempt)
+{
+    tm_address_free(attempt->address);
+    g_clear_error(&attempt->error);
+    g_free(attempt);
+}
+
+static void try_later(Socket *s);
+
+/* Takes @fd, or an error. */
+static void attempted(Socket *s, int fd, const GError *error)
+{
+    if (fd < 0) {
+        if (!s->failing)
+            qmp_chardev_note(s->c, "%s; trying again every %" G_GINT64_FORMAT " ms", error->message,
+                             s->reconnect_ms);
+        s->failing = true;
+        try_later(s);
+        return;
+    }
+    s->failing = false;
+    if (s->c->connected)
+        take(s, fd);
+    else
+        s->pending = fd;
+}
+
+static gboolean attempt_over(void *opaque)
+{
+    Attempt *attempt = opaque;
+
+    if (attempt->socket) {
+        attempt->socket->attempt = NULL;
+        attempted(attempt->socket, attempt->fd, attempt->error);
+    } else if (attempt->fd >= 0) {
+        close(attempt->fd);
+    }
+    attempt_free(attempt);
+    return G_SOURCE_REMOVE;
+}
+
+static void *attempt_run(void *opaque)
+{
+    Attempt *attempt = opaque;
+    GMainContext *main = attempt->main;
+
+    attempt->fd = tm_address_connect(attempt->address, NULL, CONNECT_MS, &attempt->error);
+    g_main_context_invoke_full(main, G_PRIORITY_DEFAULT, attempt_over, attempt, NULL);
+    return NULL;
+}
+
+static void attempt_start(Socket *s)
+{
+    GThread *thread;
+
+    s->attempt = g_new0(Attempt, 1);
+    s->attempt->socket = s;
+    s->attempt->main = qmp_chardev_main(s->c);
+    s->attempt->address = tm_address_copy(s->address);
+    thread = g_thread_try_new("connect", attempt_run, s->attempt, NULL);
+    if (thread) {
+        g_thread_unref(thread);
+    } else {
+        g_clear_pointer(&s->attempt, attempt_free);
+        try_later(s);
+    }
+}
+
+static void try_now(Socket *s)
+{
+    g_autoptr(GError) error = NULL;
+    int fd;
+
+    if (s->address->type == TM_ADDRESS_UNIX) { /* it answers at once */
+        fd = tm_address_connect(s->address, NULL, 0, &error);
+        attempted(s, fd, error);
+    } else {
+        attempt_start(s);
+    }
+}
+
+static gboolean wait_over(void *opaque)
+{
+    Socket *s = opaque;
+
+    qmp_chardev_unwatch(&s->waiting);
+    try_now(s);
+    return G_SOURCE_REMOVE;
+}
+
+static void try_later(Socket *s)
+{
+    s->waiting = qmp_chardev_timer(s->c, s->reconnect_ms, wait_over, s);
+}
+
+/* ---- opening */
+
+static bool check(const QmpChardevOptions *o, GError **error)
+{
+    if (o->reconnect_ms && o->server)
+        return tm_error_set(error,
+                            "'reconnect' option is incompatible with socket in server listen mode");
+    if (o->reconnect_ms && o->address->type == TM_ADDRESS_FD)
+        return tm_error_set(error, "'reconnect' option is incompatible with 'fd'");
+    return true;
+}
+
+/* Whether somebody elsewhere may be at the other end of @fd. */
+static bool is_remote(int fd)
+{
+    g_autofree char *path = tm_address_path(fd);
+
+    return !path;
+}
+
+static bool open_server(Socket *s, GError **error)
+{
+    if (!tm_address_listen(s->address, qmp_chardev_inherited(s->c), s->sockets, error))
+        return false;
+    s->c->remote = is_remote(g_array_index(s->sockets, TmSocket, 0).fd);
+    return true;
+}
+
+static bool open_client(Socket *s, GError **error)
+{
+    if (s->reconnect_ms) {
+        try_now(s);
+        return true;
+    }
+    s->pending = tm_address_connect(s->address, qmp_chardev_inherited(s->c), CONNECT_MS, error);
+    return s->pending >= 0;
+}
+
+static void socket_close(QmpChardev *c);
+
+static bool socket_open(QmpChardev *c, const QmpChardevOptions *o, GError **error)
+{
+    Socket *s;
+
+    if (!check(o, error))
+        return false;
+    s = g_new0(Socket, 1);
+    s->c = c;
+    s->address = tm_address_copy(o->address);
+    s->server = o->server;
+    s->sockets = g_array_new(FALSE, FALSE, sizeof(TmSocket));
+    s->watches = g_ptr_array_new_with_free_func((GDestroyNotify)g_source_unref);
+    s->reconnect_ms = o->reconnect_ms;
+    s->pending = -1;
+    c->state = s;
+    return s->server ? open_server(s, error) : open_client(s, error);
+}
+
+static void socket_close(QmpChardev *c)
+{
+    Socket *s = c->state;
+
+    stop_accepting(s);
+    qmp_chardev_unwatch(&s->pause);
+    qmp_chardev_unwatch(&s->waiting);
+    if (s->attempt)
+        s->attempt->socket = NULL;
+    if (s->pending >= 0)
+        close(s->pending);
+    for (guint i = 0; i < s->sockets->len; i++)
+        tm_socket_close(&g_array_index(s->sockets, TmSocket, i));
+    g_array_unref(s->sockets);
+    g_ptr_array_unref(s->watches);
+    tm_address_free(s->address);
+    g_free(s->peer);
+    g_free(s);
+}
+
+/* ---- its user */
+
+static void socket_used(QmpChardev *c)
+{
+    Socket *s = c->state;
+    int fd = s->pending;
+
+    if (s->server) {
+        start_accepting(s);
+    } else if (fd >= 0) {
+        s->pending = -1;
+        take(s, fd);
+    }
+}
+
+static void socket_disused(QmpChardev *c)
+{
+    Socket *s = c->state;
+
+    stop_accepting(s);
+    qmp_chardev_unwatch(&s->pause);
+    qmp_chardev_unwatch(&s->waiting);
+}
+
+static void socket_closed(QmpChardev *c, const QmpConnection *connection)
+{
+    Socket *s = c->state;
+
+    close(connection->in);
+    s->n_connections--;
+    g_clear_pointer(&s->peer, g_free);
+    if (!c->connected)
+        return;
+    if (s->server)
+        start_accepting(s);
+    else if (s->reconnect_ms)
+        try_later(s);
+}
+
+/* ---- showing */
+
+/* The address that it is bound to, if it listens at one, has the port that it got. */
+static void append_address(const Socket *s, GString *text)
+{
+    const TmAddress *a = s->address;
+    g_autofree char *host = NULL, *port = NULL;
+
+    if (a->type == TM_ADDRESS_UNIX) {
+        g_string_append(text, a->path);
+        if (a->abstract)
+            g_string_append_printf(text, ",abstract=on,tight=%s", a->padded ? "off" : "on");
+    } else if (a->type == TM_ADDRESS_FD) {
+        g_string_append(text, a->fd);
+    } else {
+        const char *format = "%s:%s";
+
+        if (!s->server ||
+            !tm_address_numbers(g_array_index(s->sockets, TmSocket, 0).fd, false, &host, &port)) {
+            host = g_strdup(a->type == TM_ADDRESS_VSOCK ? a->cid : a->host);
+            port = g_strdup(a->port);
+        }
+        if (strchr(host, ':'))
+            format = "[%s]:%s";
+        g_string_append_printf(text, format, host, port);
+    }
+}
+
+static char *socket_filename(const QmpChardev *c)
+{
+    const Socket *s = c->state;
+    bool connected = s->n_connections || s->pending >= 0;
+    GString *text = g_string_new(NULL);
+
+    g_string_printf(text,
+                    "%s%s:", connected ? "" : "disconnected:", family_names[s->address->type]);
+    append_address(s, text);
+    if (s->server)
+        g_string_append(text, ",server=on");
+    if (s->peer && c->remote)
+        g_string_append_printf(text, " <-> %s", s->peer);
+    return g_string_free(text, FALSE);
+}
+
+/* ---- waiting for a client: the main loop does not run, only signals are heard */
+
+typedef struct Wait {
+    bool over, ended;
+} Wait;
+
+static gboolean client_waits(int fd, GIOCondition condition, void *opaque)
+{
+    ((Wait *)opaque)->over = true;
+    return G_SOURCE_CONTINUE;
+}
+
+static gboolean signalled(void *opaque)
+{
+    Wait *wait = opaque;
+
+    wait->over = wait->ended = true;
+    return G_SOURCE_CONTINUE;
+}
+
+static void attach(GPtrArray *sources, GMainContext *context, GSource *source, GSourceFunc fn,
+                   Wait *wait)
+{
+    g_source_set_callback(source, fn, wait, NULL);
+    g_source_attach(source, context);
+    g_ptr_array_add(sources, source);
+}
+
+static bool await_client(const GArray *sockets)
+{
+    static const int signals[] = { SIGTERM, SIGINT, SIGHUP };
+    GMainContext *context = g_main_context_new();
+    g_autoptr(GPtrArray) sources = g_ptr_array_new_with_free_func((GDestroyNotify)g_source_unref);
+    Wait wait = { 0 };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(signals); i++)
+        attach(sources, context, g_unix_signal_source_new(signals[i]), signalled, &wait);
+    for (guint i = 0; i < sockets->len; i++)
+        attach(sources, context,
+               g_unix_fd_source_new(g_array_index(sockets, TmSocket, i).fd, G_IO_IN),
+               G_SOURCE_FUNC(client_waits), &wait);
+    while (!wait.over)
+        g_main_context_iteration(context, TRUE);
+    for (guint i = 0; i < sources->len; i++)
+        g_source_destroy(sources->pdata[i]);
+    g_main_context_unref(context);
+    return !wait.ended;
+}
+
+bool qmp_chardev_wait(QmpChardev *c, GError **error)
+{
+    const Socket *s = c->state;
+    g_autofree char *name = qmp_chardev_filename(c);
+
+    if (c->driver != &qmp_driver_socket || !s->server)
+        return true;
+    qmp_chardev_note(c, "waiting for a connection on %s", name);
+    return await_client(s->sockets) ||
+           tm_error_set(error, "a signal came before the first client of chardev '%s'", c->id);
+}
+
+const QmpChardevDriver qmp_driver_socket = {
+    .name = "socket",
+    .open = socket_open,
+    .used = socket_used,
+    .disused = socket_disused,
+    .closed = socket_closed,
+    .filename = socket_filename,
+    .close = socket_close,
+};
