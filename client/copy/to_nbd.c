@@ -17,6 +17,7 @@
 typedef struct ToNbd {
     int fd;
     TcPlace *place;
+    bool empty; /* all of the target reads as zeroes: holes need no work */
     atomic_bool stop;
     int stop_fd; /* readable when nothing shall wait for the server any more */
 } ToNbd;
@@ -66,7 +67,7 @@ static bool plan_file(TcCopyJob *job, ToNbd *n, GError **error)
 {
     uint64_t size = atomic_load(&job->size), at = 0;
 
-    job->plan = tc_plan_new(false, false);
+    job->plan = tc_plan_new(false, n->empty);
     while (at < size) {
         off_t data = lseek(n->fd, (off_t)at, SEEK_DATA);
         off_t hole = data < 0 ? -1 : lseek(n->fd, data, SEEK_HOLE);
@@ -132,11 +133,10 @@ static bool check_raw(const TcCopyJob *job, GError **error)
 }
 
 /* A disk that something else is on is never overwritten by mistake. */
-static bool check_target(TcCopyJob *job, GError **error)
+static bool check_target(TcCopyJob *job, bool empty, GError **error)
 {
     g_autofree char *disk = tc_origin_source(job->uri);
     g_auto(TcOrigin) origin = { 0 };
-    bool empty = false;
 
     if (job->force)
         return true;
@@ -150,8 +150,6 @@ static bool check_target(TcCopyJob *job, GError **error)
                             job->from, origin.source);
     if (origin.state == TC_ORIGIN_COMPLETE && !strcmp(origin.source, disk))
         return true;
-    if (!is_empty(job->uri, &empty, error))
-        return false;
     return empty || tm_error_set(error,
                                  "target %s is not empty, and '%s' is not known to be a copy of "
                                  "it: --force overwrites it",
@@ -168,7 +166,8 @@ static bool prepare(TcCopyJob *job, ToNbd *n, GError **error)
     job->uri = tc_export_uri(job->to, job->socket, NULL, "'cp' copies files to files", error);
     if (!job->uri && !tc_is_file(job->to))
         g_prefix_error(error, "source '%s' is a file, so the target is a disk: ", job->from);
-    if (!job->uri || !open_file(job, n, error) || !check_target(job, error))
+    if (!job->uri || !open_file(job, n, error) || !is_empty(job->uri, &n->empty, error) ||
+        !check_target(job, n->empty, error))
         return false;
     n->place = tc_place_examine(job->uri, atomic_load(&job->size), &options, error);
     if (!n->place || !plan_file(job, n, error))

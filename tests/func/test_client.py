@@ -652,6 +652,7 @@ def copy_back(tmp):
     d.daemon.qmp("block-export-add", type="nbd", id="new", **{"node-name": "new"}, writable=True)
     d.client("copy", backup, "new")
     run("cmp", backup, os.path.join(tmp, "new.img"))
+    equal(os.stat(os.path.join(tmp, "new.img")).st_blocks * 512 <= 3 * MIB, True, "the restored disk is not sparse")
     refused(1, "'%s' is in use by another program" % os.path.join(tmp, "new.img"), "copy",
             os.path.join(tmp, "new.img"), d.uri, "--force")
     large = image(os.path.join(tmp, "large.img"), 9 * MIB)
