@@ -111,6 +111,15 @@ static List *list_parse(json_object *props, GError **error)
     return list;
 }
 
+/* Of one client. */
+static List *list_of_one(json_object *props, GError **error)
+{
+    List *list = list_new();
+
+    list_add(list, tm_object_string(props, "identity"), false, true);
+    return list;
+}
+
 static bool list_allows(const List *list, const char *identity)
 {
     for (guint i = 0; i < list->rules->len; i++) {
@@ -224,14 +233,62 @@ static bool init_simple(TmObject *object, TmObjects *objects, json_object *props
     Authz *authz = (Authz *)object;
 
     pthread_mutex_init(&authz->lock, NULL);
-    authz->list = list_new();
-    list_add(authz->list, tm_object_string(props, "identity"), false, true);
+    authz->list = list_of_one(props, error);
     return true;
 }
 
-const TmObjectClass tm_authz_list_class = { "authz-list", TM_OBJECT_AUTHZ, sizeof(Authz),
-                                            init_list,    clear,           NULL };
-const TmObjectClass tm_authz_list_file_class = { "authz-list-file", TM_OBJECT_AUTHZ, sizeof(Authz),
-                                                 init_list_file,    clear,           reload };
-const TmObjectClass tm_authz_simple_class = { "authz-simple", TM_OBJECT_AUTHZ, sizeof(Authz),
-                                              init_simple,    clear,           NULL };
+/* ---- properties */
+
+static bool set(TmObject *object, List *(*parse)(json_object *props, GError **error),
+                const char *name, json_object *value, GError **error)
+{
+    Authz *authz = (Authz *)object;
+    json_object *given = tm_object_given_with(object, name, value);
+    List *list = parse(given, error);
+
+    if (!list) {
+        json_object_put(given);
+        return false;
+    }
+    tm_object_set_given(object, given);
+    TM_GUARD(&authz->lock);
+    list_free(authz->list);
+    authz->list = list;
+    return true;
+}
+
+static bool set_of_list(TmObject *object, const char *name, json_object *value, GError **error)
+{
+    return set(object, list_parse, name, value, error);
+}
+
+static bool set_identity(TmObject *object, const char *name, json_object *value, GError **error)
+{
+    return set(object, list_of_one, name, value, error);
+}
+
+static const TmProperty list_properties[] = {
+    { "policy", "QAuthZListPolicy", .set = set_of_list, .otherwise = "\"deny\"" },
+    { "rules", "QAuthZListRule", .set = set_of_list, .otherwise = "[]" },
+    { NULL },
+};
+static const TmProperty list_file_properties[] = {
+    { "filename", "string", .otherwise = "\"\"" },
+    { "refresh", "bool", .otherwise = "true" },
+    { NULL },
+};
+static const TmProperty simple_properties[] = {
+    { "identity", "string", .set = set_identity, .otherwise = "\"\"" },
+    { NULL },
+};
+
+const TmObjectClass tm_authz_list_class = { "authz-list",   TM_OBJECT_AUTHZ, sizeof(Authz),
+                                            init_list,      clear,           NULL,
+                                            list_properties };
+const TmObjectClass tm_authz_list_file_class = {
+    "authz-list-file",   TM_OBJECT_AUTHZ, sizeof(Authz), init_list_file, clear, reload,
+    list_file_properties
+};
+const TmObjectClass tm_authz_simple_class = { "authz-simple",   TM_OBJECT_AUTHZ, sizeof(Authz),
+                                              init_simple,      clear,           NULL,
+                                              simple_properties };

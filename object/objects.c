@@ -62,6 +62,7 @@ void tm_object_unref(TmObject *object)
     if (!object || !tm_unref(&object->refs))
         return;
     object->class->clear(object);
+    json_object_put(object->given);
     g_free(object->id);
     g_free(object);
 }
@@ -140,6 +141,44 @@ static const TmProperty *find_property(const TmObject *object, const char *name,
     return NULL;
 }
 
+/* What is no secret. */
+static json_object *readable(const TmObjectClass *class, json_object *props)
+{
+    json_object *given = json_object_new_object(), *value;
+
+    for (const TmProperty *p = class->properties; p && p->name; p++) {
+        if (p->otherwise && json_object_object_get_ex(props, p->name, &value))
+            json_object_object_add(given, p->name, json_object_get(value));
+    }
+    return given;
+}
+
+json_object *tm_object_given_with(const TmObject *object, const char *name, json_object *value)
+{
+    json_object *given = readable(object->class, object->given);
+
+    json_object_object_add(given, name, json_object_get(value));
+    return given;
+}
+
+void tm_object_set_given(TmObject *object, json_object *given)
+{
+    json_object_put(object->given);
+    object->given = given;
+}
+
+static json_object *get_given(const TmObject *object, const TmProperty *p, GError **error)
+{
+    json_object *value;
+
+    if (json_object_object_get_ex(object->given, p->name, &value))
+        return json_object_get(value);
+    if (p->otherwise)
+        return json_tokener_parse(p->otherwise);
+    tm_error_set(error, "Property '%s.%s' is not readable", object->class->type, p->name);
+    return NULL;
+}
+
 json_object *tm_object_get(TmObject *object, const char *property, GError **error)
 {
     const TmProperty *p;
@@ -147,18 +186,22 @@ json_object *tm_object_get(TmObject *object, const char *property, GError **erro
     if (g_str_equal(property, "type"))
         return json_object_new_string(object->class->type);
     p = find_property(object, property, error);
-    return p ? p->get(object, property) : NULL;
+    if (!p)
+        return NULL;
+    return p->get ? p->get(object, property) : get_given(object, p, error);
 }
 
 bool tm_object_set(TmObject *object, const char *property, json_object *value, GError **error)
 {
-    const TmProperty *p;
+    bool type = g_str_equal(property, "type");
+    const TmProperty *p = type ? NULL : find_property(object, property, error);
 
-    if (g_str_equal(property, "type"))
+    if (!type && !p)
+        return false;
+    if (type || !p->set)
         return tm_error_set(error, "Property '%s.%s' is not writable", object->class->type,
                             property);
-    p = find_property(object, property, error);
-    return p && p->set(object, property, value, error);
+    return p->set(object, property, value, error);
 }
 
 /* ---- the registry */
@@ -219,6 +262,7 @@ bool tm_objects_add(TmObjects *objects, const char *type, const char *id, json_o
     object->class = class;
     object->refs = 1;
     object->id = g_strdup(id);
+    object->given = readable(class, props);
     if (!class->init(object, objects, props, error)) {
         tm_object_unref(object);
         return false;

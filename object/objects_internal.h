@@ -7,9 +7,11 @@
 /* What can be asked and set of an object that is there; main thread. */
 typedef struct TmProperty {
     const char *name, *type; /* QEMU's name of the type */
+    /* NULL: what the user gave, else otherwise. */
     json_object *(*get)(TmObject *object, const char *name);
-    /* @value is of the type. */
+    /* @value is of the type, if qmp/commands/qom.c knows that. NULL: it can't be set. */
     bool (*set)(TmObject *object, const char *name, json_object *value, GError **error);
+    const char *otherwise; /* JSON; NULL: nobody may read what was given */
 } TmProperty;
 
 typedef struct TmObjectClass {
@@ -26,6 +28,7 @@ struct TmObject {
     const TmObjectClass *class;
     int refs; /* atomic; one is the registry's */
     char *id;
+    json_object *given; /* those of its properties that have no get() */
 };
 
 extern const TmObjectClass tm_secret_class, tm_authz_list_class, tm_authz_list_file_class,
@@ -35,5 +38,9 @@ extern const TmObjectClass tm_secret_class, tm_authz_list_class, tm_authz_list_f
 /* A property, or NULL or @otherwise. Borrowed. */
 const char *tm_object_string(json_object *props, const char *name);
 bool tm_object_bool(json_object *props, const char *name, bool otherwise);
+/* Its properties as they were given, with another one set to @value: a reference, or taken in their
+ * place. */
+json_object *tm_object_given_with(const TmObject *object, const char *name, json_object *value);
+void tm_object_set_given(TmObject *object, json_object *given);
 /* A path, absolute: a daemon in the background has another directory. Returned, or NULL. */
 char *tm_object_path(json_object *props, const char *name);

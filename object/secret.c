@@ -140,5 +140,20 @@ static bool init(TmObject *object, TmObjects *objects, json_object *props, GErro
     return key && decrypt_with(secret, key, tm_object_string(props, "iv"), error);
 }
 
-const TmObjectClass tm_secret_class = { "secret", TM_OBJECT_SECRET, sizeof(Secret), init, clear,
-                                        NULL };
+static const TmProperty properties[] = {
+    { "data", "string" },
+    { "file", "string", .otherwise = "\"\"" },
+    { "format", "QCryptoSecretFormat", .otherwise = "\"raw\"" },
+    { "keyid", "string", .otherwise = "\"\"" },
+    { "iv", "string", .otherwise = "\"\"" },
+    { NULL },
+};
+
+const TmObjectClass tm_secret_class = {
+    .type = "secret",
+    .kind = TM_OBJECT_SECRET,
+    .size = sizeof(Secret),
+    .init = init,
+    .clear = clear,
+    .properties = properties,
+};

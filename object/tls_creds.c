@@ -373,11 +373,32 @@ static void clear(TmObject *object)
     g_free(creds->username);
 }
 
+/* Of both. */
+#define PROPERTIES                                                                                 \
+    { "dir", "string", .otherwise = "\"\"" },                                                      \
+        { "endpoint", "QCryptoTLSCredsEndpoint", .otherwise = "\"client\"" },                      \
+        { "priority", "string", .otherwise = "\"\"" },                                             \
+    {                                                                                              \
+        "verify-peer", "bool", .otherwise = "true"                                                 \
+    }
+
+static const TmProperty x509_properties[] = {
+    PROPERTIES,
+    { "sanity-check", "bool", .otherwise = "true" },
+    { "passwordid", "string", .otherwise = "\"\"" },
+    { NULL },
+};
+static const TmProperty psk_properties[] = {
+    PROPERTIES,
+    { "username", "string", .otherwise = "\"\"" },
+    { NULL },
+};
+
 const TmObjectClass tm_tls_creds_x509_class = {
-    "tls-creds-x509", TM_OBJECT_TLS_CREDS, sizeof(TlsCreds), init, clear, reload
+    "tls-creds-x509", TM_OBJECT_TLS_CREDS, sizeof(TlsCreds), init, clear, reload, x509_properties
 };
 const TmObjectClass tm_tls_creds_psk_class = {
-    "tls-creds-psk", TM_OBJECT_TLS_CREDS, sizeof(TlsCreds), init, clear, reload
+    "tls-creds-psk", TM_OBJECT_TLS_CREDS, sizeof(TlsCreds), init, clear, reload, psk_properties
 };
 
 /* ---- sessions */

@@ -9,6 +9,7 @@ import shutil
 import signal
 
 from harness import *
+import nbd
 from tls import *
 
 
@@ -223,6 +224,55 @@ def two_authorities(tmp):
             d.qmp("object-reload", id="kept")
         fill(kept, middle, old, new)
         raises(QMPError, d.qmp, "object-reload", match="failed validation", id="kept")
+
+
+@test
+def properties(tmp):
+    "properties show what was given, but never a secret; what an access list has set decides at once"
+    me = "uid=%d" % os.getuid()
+    with Daemon(tmp, *disk(tmp, "disk0", 1 << 20, export=False)) as d:
+        def get(name, key):
+            return d.qmp("qom-get", path="/objects/" + name, property=key)
+
+        def set_(name, key, value):
+            return d.qmp("qom-set", path="/objects/" + name, property=key, value=value)
+
+        def may():
+            try:
+                d.nbd("e").shutdown()
+            except nbd.Error:
+                return False
+            return True
+
+        d.qmp("object-add", **{"qom-type": "secret"}, id="s", data="letmein")
+        equal({p["name"] for p in d.qmp("qom-list", path="/objects/s")},
+              {"type", "data", "file", "format", "keyid", "iv"})
+        raises(QMPError, get, "s", "data", match="Property 'secret.data' is not readable")
+        raises(QMPError, set_, "s", "data", "x", match="Property 'secret.data' is not writable")
+        equal([get("s", key) for key in ("format", "file")], ["raw", ""])
+        d.qmp("object-add", **{"qom-type": "authz-list"}, id="list")
+        d.qmp("object-add", **{"qom-type": "authz-simple"}, id="one", identity="nobody")
+        d.qmp("block-export-add", {"type": "nbd", "id": "e", "node-name": "disk0", "name": "e", "allow-open": "list"})
+        equal([get("list", "policy"), get("list", "rules"), may()], ["deny", [], False])
+        rule = {"match": me, "policy": "allow"}
+        set_("list", "rules", [rule])
+        equal([get("list", "rules"), may()], [[rule], True])
+        set_("list", "rules", [])
+        equal(may(), False)
+        set_("list", "policy", "allow")
+        equal([get("list", "policy"), may()], ["allow", True])
+        for key, value, match in (("policy", "x", "'policy' does not accept value 'x'"),
+                                  ("policy", 1, "'policy' does not accept value '1'"), ("rules", {}, "expects an array"),
+                                  ("rules", [1], "expects objects"), ("rules", [{"match": "x"}], "'policy' of a rule")):
+            raises(QMPError, set_, "list", key, value, match=match)
+        equal([get("list", "policy"), get("list", "rules"), may()], ["allow", [], True])
+        d.qmp("block-export-del", id="e", mode="hard")
+        d.monitor.wait_event("BLOCK_EXPORT_DELETED", id="e")
+        d.qmp("block-export-add", {"type": "nbd", "id": "e", "node-name": "disk0", "name": "e", "allow-open": "one"})
+        equal(may(), False)
+        raises(QMPError, set_, "one", "identity", 5, match="'identity', expected: string")
+        set_("one", "identity", me)
+        equal([get("one", "identity"), may()], [me, True])
 
 
 main()

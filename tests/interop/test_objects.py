@@ -88,4 +88,41 @@ def same_answers(tmp):
         equal(ours, theirs, step)
 
 
+@test(needs=[QSD])
+def given(tmp):
+    "the properties of secrets, credentials and access lists, and paths of all spellings"
+    with open(os.path.join(tmp, "keys.psk"), "w") as f:
+        f.write("qemu:%s\n" % ("ab" * 32))
+    rule = {"match": "a*", "policy": "allow", "format": "glob"}
+    steps = [("object-add", {"qom-type": type, "id": id, **props}) for type, id, props in (
+        ("secret", "s", {"data": "x", "format": "raw"}), ("authz-list", "l", {"policy": "allow", "rules": [rule]}),
+        ("authz-simple", "o", {"identity": "alice"}),
+        ("tls-creds-psk", "p", {"dir": tmp, "endpoint": "server", "verify-peer": False}))]
+    steps += [("qom-list", {"path": path}) for path in (
+        "/objects/s", "/objects//l/", "//objects", "/objects/", "objects/o", "p", "/objects/p", "/objects/s/x")]
+    steps += [get("/objects/" + name, key) for name, keys in (
+        ("s", ("format", "file", "keyid", "iv", "nope")), ("l", ("policy", "rules")), ("o", ("identity",)),
+        ("p", ("dir", "endpoint", "verify-peer", "priority", "username")))
+        for key in keys]
+    steps += [set_("/objects/l/", "policy", "deny"), get("/objects/l", "policy"), set_("/objects/l", "rules", []),
+              get("/objects/l", "rules"), set_("o", "identity", "bob"), get("o", "identity"),
+              *(("qom-list-properties", {"typename": name}) for name in (
+                  "secret", "authz-list", "authz-simple", "authz-list-file", "tls-creds-psk", "tls-creds-x509"))]
+    said = []
+    for binary, name in ((None, "t"), (QSD, "q")):
+        with Daemon(tmp, binary=binary, name=name) as d:
+            one = []
+            for command, arguments in steps:
+                try:
+                    answer = d.qmp(command, arguments)
+                except QMPError as e:
+                    answer = e.cls, e.desc
+                if command.startswith("qom-list") and isinstance(answer, list):  # what is deprecated
+                    answer = sorted((p["name"], p["type"]) for p in answer if p["name"] != "loaded")
+                one.append(answer)
+            said.append(one)
+    for step, ours, theirs in zip(steps, *said):
+        equal(ours, theirs, step)
+
+
 main()
