@@ -28,6 +28,7 @@ typedef struct Check {
     const TcInvocation *inv;
     TcImageOptions image;
     bool json, quiet;
+    bool unusable; /* its tables are sound, but it can't be opened */
     unsigned fix;
     const TcLayer *layer;
     TcProgress *progress;
@@ -88,7 +89,8 @@ static void print_verdict(const Check *c, const BlkImageCheck *r)
         print_count(r->leaks_fixed, "leaked cluster", "leaked clusters", "freed");
     }
     if (status_of(r) == CHECK_OK) {
-        printf("%sNo errors%s\n", green, plain);
+        if (!c->unusable)
+            printf("%sNo errors%s\n", green, plain);
         return;
     }
     printf("%sProblems%s\n", red, plain);
@@ -204,10 +206,12 @@ static int run(const TcInvocation *inv)
         tc_fail(g_steal_pointer(&error));
         return CHECK_UNSUPPORTED;
     }
-    if (!check_image(&c, &result, &error) || !check_opening(&c, &result, &error))
+    if (!check_image(&c, &result, &error))
         return tc_fail(g_steal_pointer(&error));
-    report(&c, &result);
-    return status_of(&result);
+    c.unusable = !check_opening(&c, &result, &error);
+    if (!c.unusable || c.fix)
+        report(&c, &result);
+    return c.unusable ? tc_fail(g_steal_pointer(&error)) : status_of(&result);
 }
 
 const TcCommand tc_command_image_check = {

@@ -292,6 +292,8 @@ def unusable(tmp):
     matches(p.stdout, "can't be opened: Could not open '%s': No such file" % data)
     said("create", "-q", "-f", "qcow2", "-u", "-b", "base", "-F", "raw", path, "8M")
     matches(said("check", path, status=1), "Could not open '%s'" % os.path.join(tmp, "base"))
+    p = tidemark("image", "check", "-r", "all", path, check=False)
+    equal((p.returncode, "No errors" in p.stdout, "clusters" in p.stdout), (1, False, True))  # what was repaired is said
     matches(said("check", "--backing-names=none", path), "^No errors")
     image(os.path.join(tmp, "base"), MIB)
     matches(said("check", path), "^No errors")
