@@ -216,15 +216,16 @@ static void print_info(json_object *info, bool followed)
 /* ---- finding it out */
 
 /* What the store beside the image has; for people, what a closed image has itself, too. */
-static void add_store(json_object *info, const char *path, bool json)
+static void add_store(json_object *info, const TcLayer *layer, bool json)
 {
     g_auto(TcStorePlace) place = { 0 };
     g_autoptr(json_object) store = NULL;
     struct stat st;
 
-    if (stat(path, &st) < 0 || !S_ISREG(st.st_mode) ||
-        !tc_store_find(&tm_sys_kernel, path, NULL, &place, NULL) ||
-        (json && !place.exists && !place.lost) || place.guessed)
+    if (stat(layer->path, &st) < 0 || !S_ISREG(st.st_mode) ||
+        !tc_store_find(&tm_sys_kernel, layer->path, NULL, &place, NULL) || place.guessed)
+        return;
+    if (!place.exists && !place.lost && (json || strcmp(layer->format, "qcow2")))
         return;
     store = tc_store_describe(&tm_sys_kernel, &place, NULL);
     if (!store)
@@ -246,7 +247,7 @@ static json_object *describe(TcImage *image, const TcLayer *layer, const TcImage
     file = tc_image_add(image, layer->path, &o, error);
     info = file ? blk_image_info(file, layer->format, error) : NULL;
     if (info)
-        add_store(info, layer->path, json);
+        add_store(info, layer, json);
     return info;
 }
 

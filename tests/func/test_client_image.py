@@ -272,6 +272,7 @@ def qcow2_bitmaps(tmp):
     for text in said("info", path), tidemark("bitmap", "list", path).stdout:
         equal(re.findall(r"(?m)^[be]  .*", text), ["b             4 KiB  8 KiB   <0.1 %  enabled    ok",
                                                    "e            64 KiB    0 B      0 %  disabled   ok"])
+    equal(re.findall(r"(?m)^[be]  .*", said("info", "-f", "raw", path)), [])
     store = json.loads(tidemark("bitmap", "list", "--json", path, "b").stdout)
     equal((store["state"], [(b["name"], b["count"]) for b in store["bitmaps"]]), ("in-image", [("b", 8192)]))
     equal("bitmaps" in as_json("info", path), False)  # it is qemu-img's
