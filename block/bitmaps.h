@@ -38,8 +38,8 @@ bool blk_bitmaps_renew(BlkNode *node, GError **error);
  * inconsistent. Drained, not within a change; what is stored follows with the next commit. */
 void blk_bitmaps_distrust(BlkNode *node, const char *why);
 
-/* Keeps other programs from writing to the node's disk, if it has bitmaps; and lets them, if
- * not. */
+/* Keeps other programs from writing to the node's disk, if it has bitmaps, and anybody from writing
+ * to its backing, if they could not store that; lets them, if not. */
 bool blk_bitmaps_guard(BlkNode *node, GError **error);
 
 /* Whether a persistent bitmap of the node's would have a place of its own: nodes on one file have

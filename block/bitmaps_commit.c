@@ -45,10 +45,26 @@ bool blk_bitmaps_flush(void *opaque, GError **error)
                               node->name);
 }
 
+static bool records_to_store(BlkNode *node)
+{
+    BmpBitmap *next;
+    bool is = false;
+
+    for (size_t i = 0; !is && (next = bmp_set_nth(node->bitmaps, i)); i++) {
+        g_autoptr(BmpBitmap) bitmap = next;
+
+        is = bmp_bitmap_persistent(bitmap) && bmp_bitmap_enabled(bitmap) &&
+             !bmp_bitmap_inconsistent(bitmap);
+    }
+    return is;
+}
+
 bool blk_bitmaps_guard(BlkNode *node, GError **error)
 {
-    return blk_permissions_guard(
-        node, !blk_node_read_only(node) && bmp_set_length(node->bitmaps) > 0, error);
+    bool read_only = blk_node_read_only(node);
+
+    return blk_permissions_freeze(node, read_only && records_to_store(node), error) &&
+           blk_permissions_guard(node, !read_only && bmp_set_length(node->bitmaps) > 0, error);
 }
 
 /* ---- changes */

@@ -95,6 +95,7 @@ struct tidemark_node {
     GPtrArray *users; /* BlkUser, borrowed */
     bool guards;      /* it has bitmaps */
     bool guarded;     /* or one above it, that shows it, has */
+    bool frozen;      /* it is read-only and has bitmaps that record: marks can't be stored */
 };
 
 /* ---- node_life.c */

@@ -7,6 +7,7 @@
 #include "block/parents.h"
 
 #include "block/node_internal.h"
+#include "util/error.h"
 #include "util/range.h"
 
 #include <string.h>
@@ -212,6 +213,19 @@ void blk_parents_mark(BlkNode *node, uint64_t offset, uint64_t length)
 
     bmp_set_mark_end(node->bitmaps, offset, length, epoch);
     blk_parents_mark_end(above);
+}
+
+bool blk_parents_check_marks(BlkNode *node, GError **error)
+{
+    for (unsigned i = 0; i < node->n_up; i++) {
+        if (!blk_parents_check_marks(node->up[i].parent, error))
+            return false;
+    }
+    return !node->frozen ||
+           tm_error_set(error,
+                        "Node '%s' is read-only and has persistent bitmaps that record, which "
+                        "could not store the change: make it writable first, or disable them",
+                        node->name);
 }
 
 void blk_node_each_range(BlkNode *node, BlkRangeFn fn, void *opaque)

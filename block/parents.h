@@ -30,6 +30,9 @@ bool blk_node_stands_on(const BlkNode *node, const BlkNode *below);
 void blk_parents_connect(BlkNode *node);
 void blk_parents_disconnect(BlkNode *node);
 
+/* Whether marks of @node, and of those that show it, can be stored where they have to be. */
+bool blk_parents_check_marks(BlkNode *node, GError **error);
+
 /* Whether @fn is true of one of those that show it. */
 bool blk_parents_any_up(BlkNode *node, bool (*fn)(BlkNode *parent));
 

@@ -46,11 +46,11 @@ static Perms of_format(const BlkNode *node, Perms all)
 }
 
 /* Who can do with a disk that changes can do with a backing that does. */
-static Perms of_backing(Perms all)
+static Perms of_backing(const BlkNode *parent, Perms all)
 {
     all.needs &= BLK_PERM_CONSISTENT_READ;
-    all.shares =
-        (all.shares & BLK_PERM_WRITE) | BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE_UNCHANGED;
+    all.shares = parent->frozen ? 0 : all.shares & BLK_PERM_WRITE;
+    all.shares |= BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE_UNCHANGED;
     return all;
 }
 
@@ -70,7 +70,7 @@ static Perms of_role(const BlkNode *parent, unsigned index, Perms all)
     case BLK_ROLE_FORMAT:
         return of_format(parent, all);
     case BLK_ROLE_BACKING:
-        return of_backing(all);
+        return of_backing(parent, all);
     case BLK_ROLE_FILTER:
         return blk_builtin_of(parent->driver)->guards ? of_guarded(parent, all) : all;
     case BLK_ROLE_TARGET:
@@ -372,19 +372,29 @@ bool blk_permissions_refresh(BlkNode *const *nodes, size_t n, GError **error)
     return refresh_nodes(nodes, n, error);
 }
 
-bool blk_permissions_guard(BlkNode *node, bool guard, GError **error)
+static bool restrict_others(BlkNode *node, bool *flag, bool value, GError **error)
 {
-    bool before = node->guards;
+    bool before = *flag;
     TM_GUARD(blk_graph_permissions(node->graph));
 
-    node->guards = guard;
-    if (before && !guard)
+    *flag = value;
+    if (before && !value)
         relax(node);
-    if (before || !guard || refresh(node, error))
+    if (before || !value || refresh(node, error))
         return true;
-    node->guards = false;
+    *flag = false;
     relax(node);
     return false;
+}
+
+bool blk_permissions_guard(BlkNode *node, bool guard, GError **error)
+{
+    return restrict_others(node, &node->guards, guard, error);
+}
+
+bool blk_permissions_freeze(BlkNode *node, bool frozen, GError **error)
+{
+    return restrict_others(node, &node->frozen, frozen, error);
 }
 
 /* ---- users */

@@ -36,6 +36,8 @@ bool blk_permissions_refresh(BlkNode *const *nodes, size_t n, GError **error);
 
 /* Whether the node has bitmaps to guard; false can't fail. */
 bool blk_permissions_guard(BlkNode *node, bool guard, GError **error);
+/* Whether nobody may write to its backing, as the node could not store what it has to mark then. */
+bool blk_permissions_freeze(BlkNode *node, bool frozen, GError **error);
 
 /* What takes and gives back the driver's handle, which locks hang on, does it between these. */
 void blk_permissions_lock(BlkNode *node);

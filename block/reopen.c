@@ -446,20 +446,33 @@ static void mark_shown(void *opaque, uint64_t offset, uint64_t length, bool back
         blk_parents_mark(opaque, offset, length);
 }
 
-/* What shows of another backing may be other data, though nobody wrote it. */
-static void mark_backing(const BlkReopenEntry *e)
+/* What shows of another backing, or of one that is on another disk, may be other data, though
+ * nobody wrote it. */
+static bool shows_other_backing(const BlkReopen *r, BlkNode *node)
 {
-    if (e->other_backing && e->node->open && is_recorded(e->node))
-        blk_node_each_range(e->node, mark_shown, e->node);
+    const BlkReopenEntry *e = blk_reopen_entry(r, node);
+    BlkNode *backing = blk_node_backing(node);
+
+    return (e && e->other_backing) || (backing && is_moved(r, backing));
 }
 
-/* Nor what shows of a backing that is on another disk. */
-static void mark_moved(const BlkReopen *r)
+static bool check_marks(const BlkReopen *r, GError **error)
 {
     for (guint i = 0; i < r->held->len; i++) {
-        BlkNode *node = r->held->pdata[i], *backing = blk_node_backing(node);
+        BlkNode *node = r->held->pdata[i];
 
-        if (backing && is_moved(r, backing) && node->open && is_recorded(node))
+        if (shows_other_backing(r, node) && !blk_parents_check_marks(node, error))
+            return false;
+    }
+    return true;
+}
+
+static void mark_backings(const BlkReopen *r)
+{
+    for (guint i = 0; i < r->held->len; i++) {
+        BlkNode *node = r->held->pdata[i];
+
+        if (shows_other_backing(r, node) && node->open && is_recorded(node))
             blk_node_each_range(node, mark_shown, node);
     }
 }
@@ -488,17 +501,16 @@ static bool run(BlkReopen *r, GError **error)
         wake_as_before(r);
     if (ok) {
         close_all(r);
-        ok = rest_bitmaps(r, error) && open_all(r, error) && wake_bitmaps(r, error);
+        ok = rest_bitmaps(r, error) && open_all(r, error) && wake_bitmaps(r, error) &&
+             check_marks(r, error);
         if (!ok) {
             take_back(r, error);
             wake_as_before(r);
         }
         for (guint i = 0; i < r->entries->len; i++)
             settle(r, r->entries->pdata[i]);
-        for (guint i = 0; ok && i < r->entries->len; i++)
-            mark_backing(r->entries->pdata[i]);
         if (ok)
-            mark_moved(r);
+            mark_backings(r);
     }
     let_go(r);
     return ok;

@@ -71,7 +71,8 @@ bool blk_snapshot_check(BlkNode *node, BlkNode *overlay, GError **error)
         return false;
     if (blk_filters_top(node) != node)
         return tm_error_set(error, "Node '%s' is busy: a backup of it is in progress", node->name);
-    return check_overlay(node, overlay, error) && check_size(node, overlay, error);
+    return check_overlay(node, overlay, error) && check_size(node, overlay, error) &&
+           blk_parents_check_marks(node, error) && blk_parents_check_marks(overlay, error);
 }
 
 /* ---- marks */

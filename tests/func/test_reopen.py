@@ -793,6 +793,44 @@ def an_overlay_is_another_disk(tmp):
                match="node 'base' shows another disk")
 
 
+@test(needs=["qemu-img"])
+def marks_that_cannot_be_stored(tmp):
+    "the backing of a read-only image with bitmaps that record is not written to, and not replaced"
+    f, g = file_node(tmp, "f", MIB), file_node(tmp, "g", MIB)
+    over = qcow2_image(os.path.join(tmp, "over.qcow2"), MIB)
+    q = {"driver": "qcow2", "node-name": "q", "backing": "f", "file": {"driver": "file", "filename": over}}
+    e = {"type": "nbd", "id": "e", "node-name": "f", "name": "e", "writable": True}
+    with Daemon(tmp) as d:
+        for n in (f, g, q):
+            d.qmp("blockdev-add", n)
+        d.qmp("block-dirty-bitmap-add", node="q", name="b", persistent=True)
+        raises(QMPError, reopen, d, node(q, read_only=True, backing="g"), match="'q' is read-only and has persistent")
+        equal((facts(d, "q")["ro"], facts(d, "q")["backing_file"]), (False, f["filename"]))
+        reopen(d, node(q, read_only=True))
+        raises(QMPError, d.qmp, "block-export-add", e, match="unshared by node 'q'")
+        raises(QMPError, reopen, d, node(q, read_only=True, backing="g"), match="'q' is read-only and has persistent")
+        raises(QMPError, reopen, d, node(q, read_only=True, backing=None), match="make it writable first, or disable")
+        reopen(d, q)
+        d.qmp("block-export-add", e)
+        raises(QMPError, reopen, d, node(q, read_only=True), match="'write' .* unshared by node 'q'")
+        equal((facts(d, "q")["ro"], bitmaps(d, "q")), (False, {"b": 0}))
+        h = d.nbd("e")
+        h.pwrite(b"1" * 65536, 0)
+        h.shutdown()
+        d.kill()
+    with Daemon(tmp) as d:
+        d.qmp("blockdev-add", f)
+        d.qmp("block-export-add", e)
+        raises(QMPError, d.qmp, "blockdev-add", node(q, read_only=True), match="unshared by node 'q'")
+        d.qmp("block-export-del", id="e")
+        d.qmp("blockdev-add", g)
+        d.qmp("blockdev-add", q)
+        equal(bitmaps(d, "q"), {"b": 65536})
+        d.qmp("block-dirty-bitmap-disable", node="q", name="b")
+        reopen(d, node(q, read_only=True, backing="g"))
+        equal(bitmaps(d, "q"), {"b": 65536})
+
+
 @test
 def under_a_backup(tmp):
     "a node above a disk in a backup is reopened as it was defined, and its writes still pass by the filter"
