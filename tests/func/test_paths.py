@@ -187,7 +187,12 @@ def names(tmp):
                 for names in {}, {"backing-names": "any"}:
                     raises(QMPError, add, naming(directory, kind, name), names, match="not a path.*'%s'$" % kind)
             raises(QMPError, add, naming(directory, kind, "gone"), {}, match="Could not open.*gone': No such file")
-        raises(QMPError, add, naming(directory, "backing", "top", "qcow2"), {"read-only": True}, match="longer than 256 images, or a loop")
+        loop = naming(directory, "backing", "pot", "qcow2")
+        with open(loop, "r+b") as f:
+            head = f.read(4096)
+            f.seek(head.index(b"pot"))
+            f.write(b"top")
+        raises(QMPError, add, loop, {"read-only": True}, match="longer than 256 images, or a loop")
         equal(d.qmp("query-named-block-nodes"), [])
 
 
