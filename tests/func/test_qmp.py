@@ -84,6 +84,9 @@ NODES = [
     ("blockdev-add", {"driver": "null-co", "node-name": "n1", "cache": True}),
     ("blockdev-add", {"driver": "null-co", "node-name": "n1", "discard": "foo"}),
     ("blockdev-add", {"driver": "null-co", "node-name": "n1", "detect-zeroes": 0}),
+    *(("blockdev-add", {"driver": "null-aio", "node-name": "n1", **more}) for more in (
+        {"discard": "on"}, {"discard": "off"}, {"discard": True}, {"detect-zeroes": "unmap"}, {"cache": "none"},
+        {"cache": {"writeback": True}}, {"read-only": "on"}, {"force-share": True}, {"auto-read-only": 1})),
     ("blockdev-add", {"driver": "file", "node-name": "f0"}),
     ("blockdev-add", {"driver": "file", "node-name": "f0", "filename": "/nonexistent"}),
     ("blockdev-add", {"driver": "raw", "node-name": "r0"}),
