@@ -65,7 +65,8 @@ bool blk_node_status_waits(BlkNode *node)
  * its child. */
 static bool allocates(const BlkNode *node, unsigned child)
 {
-    return node->cluster > 1 && node->driver->flags & TIDEMARK_DRIVER_FORMAT &&
+    return __atomic_load_n(&node->cluster, __ATOMIC_RELAXED) > 1 &&
+           node->driver->flags & TIDEMARK_DRIVER_FORMAT &&
            blk_node_child_role(node, child) == BLK_ROLE_FORMAT;
 }
 
