@@ -69,11 +69,11 @@ static const QmpMember members[] = { { "backend", &backend_type, false, NULL },
 static const QmpVariant variants[] = { { "file", &file_variant },   { "null", &common_variant },
                                        { "pty", &common_variant },  { "socket", &socket_variant },
                                        { "stdio", &stdio_variant }, { NULL } };
-static const QmpType option_type = { .kind = QMP_KIND_OBJECT,
-                                     .name = "ChardevOptions",
-                                     .members = members,
-                                     .tag = "backend",
-                                     .variants = variants };
+const QmpType chardev_type = { .kind = QMP_KIND_OBJECT,
+                               .name = "ChardevOptions",
+                               .members = members,
+                               .tag = "backend",
+                               .variants = variants };
 
 /* ---- parsing */
 
@@ -229,7 +229,7 @@ bool chardev_apply(QmpContext *ctx, const char *text, GError **error)
     if (value && *text == '{')
         ok = qmp_dispatch(ctx, "chardev-add", value, NULL, error);
     else if (value)
-        ok = qmp_check_keyval(qmp_context_types(ctx), &option_type, value, error) &&
+        ok = qmp_check_keyval(qmp_context_types(ctx), &chardev_type, value, error) &&
              apply_flat(ctx, value, error);
     json_object_put(value);
     return ok;

@@ -60,6 +60,10 @@ static const struct {
       "load all plug-ins of a directory (default: " TM_MODULE_DIR ")" },
     { "io-engine", 0, CMD_IO_ENGINE, "auto|io_uring|threads",
       "the engine for I/O that waits for the medium (default: io_uring if the kernel allows it)" },
+    { "log-level", 0, CMD_LOG_LEVEL, "error|warning|info|debug",
+      "what standard error shows: this level, and what is worse (default: info)" },
+    { "trace", 'T', CMD_TRACE, "[[enable=]PATTERN][,events=FILE][,file=FILE]",
+      "for compatibility: this daemon has no trace events" },
     { "sandbox", 0, CMD_SANDBOX, "auto|on|off[,files=given|any][,paths.0=PATH...]",
       "restrict what the daemon can do if an attacker takes it over; auto: as far as the kernel "
       "supports it" },
@@ -160,5 +164,23 @@ void cmd_print_help(void)
             printf("      --%s\n", options[i].name);
         printf("          %s\n", options[i].help);
     }
+    printf("\nOf --blockdev, --object, --nbd-server, --export, --chardev and --monitor the value "
+           "'help' "
+           "lists\nwhat there is, and 'TYPE,help' the options of a type.\n");
     printf("\nSee tidemarkd(8) for details, and 'tidemark qmp --help' for the QMP commands.\n");
+}
+
+void cmd_print_usage(void)
+{
+    fputs(
+        "Usage: tidemarkd [options]\n"
+        "To export disk.img over NBD, and control the daemon with 'tidemark':\n"
+        "\n"
+        "  tidemarkd --blockdev driver=file,node-name=disk0,filename=disk.img \\\n"
+        "            --nbd-server addr.type=unix,addr.path=nbd.sock \\\n"
+        "            --export type=nbd,id=exp0,node-name=disk0,writable=on \\\n"
+        "            --chardev socket,id=c0,path=qmp.sock,server=on,wait=off --monitor chardev=c0\n"
+        "\n"
+        "'tidemark serve disk.img' does the same for you. 'tidemarkd --help' lists the options.\n",
+        stderr);
 }

@@ -14,6 +14,7 @@ typedef enum {
     CMD_EXPORT,
     CMD_HELP,
     CMD_IO_ENGINE,
+    CMD_LOG_LEVEL,
     CMD_MODULE,
     CMD_MODULE_DIR,
     CMD_MONITOR,
@@ -21,6 +22,7 @@ typedef enum {
     CMD_OBJECT,
     CMD_PIDFILE,
     CMD_SANDBOX,
+    CMD_TRACE,
     CMD_USER,
     CMD_VERSION,
 } CmdKind;
@@ -35,3 +37,5 @@ typedef struct CmdOption {
 GArray *cmd_parse(int argc, char **argv, GError **error);
 /* The text of --help, on standard output. */
 void cmd_print_help(void);
+/* How to begin, on standard error: for who gives no options. */
+void cmd_print_usage(void);

@@ -220,19 +220,20 @@ static bool start_monitor(Daemon *d, json_object *args, GError **error)
     return true;
 }
 
+static const QmpMember monitor_members[] = {
+    { "chardev", &qmp_type_str, false, "id of the channel" },
+    { "mode", &qmp_type_str, true, "control" },
+    { "pretty", &qmp_type_bool, true, "indented replies (default: off)" },
+    { NULL },
+};
+const QmpType monitor_type = { .kind = QMP_KIND_OBJECT,
+                               .name = "MonitorOptions",
+                               .members = monitor_members };
+
 static bool apply_monitor(Daemon *d, const CmdOption *option, GError **error)
 {
-    static const QmpMember members[] = {
-        { "chardev", &qmp_type_str, false, NULL },
-        { "mode", &qmp_type_str, true, NULL },
-        { "pretty", &qmp_type_bool, true, NULL },
-        { NULL },
-    };
-    static const QmpType type = { .kind = QMP_KIND_OBJECT,
-                                  .name = "MonitorOptions",
-                                  .members = members };
     json_object *args =
-        qmp_option_parse(qmp_context_types(d->qmp), &type, option->value, "chardev", error);
+        qmp_option_parse(qmp_context_types(d->qmp), &monitor_type, option->value, "chardev", error);
     bool ok = args && start_monitor(d, args, error);
 
     json_object_put(args);
@@ -270,6 +271,9 @@ bool daemon_apply(Daemon *d, const CmdOption *option, GError **error)
         break;
     case CMD_MONITOR:
         ok = apply_monitor(d, option, error);
+        break;
+    case CMD_TRACE:
+        tm_log(TM_LOG_WARNING, "--trace %s: this daemon has no trace events", option->value);
         break;
     default:
         break; /* done by daemon_init() and main() */

@@ -24,6 +24,8 @@ typedef struct Daemon {
 /* The drivers and plug-ins that @options name, the I/O threads, the servers; nothing is open yet.
  * @sandbox (borrowed, outlives the daemon) has a word on errors of permission. */
 bool daemon_init(Daemon *daemon, const GArray *options, const Sandbox *sandbox, GError **error);
+/* Whether an option asks for help ("--blockdev help"), which has then been printed. */
+bool daemon_help(Daemon *daemon, const GArray *options);
 /* Carries out one option, in the order of the command line; the ones of daemon_init() are passed
  * over. */
 bool daemon_apply(Daemon *daemon, const CmdOption *option, GError **error);
@@ -33,11 +35,15 @@ void daemon_serve(Daemon *daemon);
  * the flush succeeded, and bitmaps were kept. */
 bool daemon_finish(Daemon *daemon, GError **error);
 
+/* What --monitor takes. */
+extern const QmpType monitor_type;
+
 /* ---- chardev.c: --chardev, which is chardev-add in another form */
 
 /* "BACKEND,id=ID[,KEY=VALUE...]", with QEMU's short forms ("server,nowait"): as flat JSON with
  * strings, or JSON as of chardev-add. A reference, or NULL. */
 json_object *chardev_parse(const char *text, GError **error);
+extern const QmpType chardev_type; /* of the flat form */
 /* Creates it, and, of a socket that listens, waits for a client unless wait=off. */
 bool chardev_apply(QmpContext *ctx, const char *text, GError **error);
 

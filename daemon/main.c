@@ -4,6 +4,7 @@
 #include "daemon/cmdline.h"
 #include "daemon/daemon.h"
 #include "daemon/sandbox.h"
+#include "util/error.h"
 #include "util/log.h"
 
 #include <glib-unix.h>
@@ -40,10 +41,32 @@ static void raise_descriptor_limit(void)
     }
 }
 
-static bool start(Daemon *daemon, Sandbox *sandbox, const GArray *options, GError **error)
+static bool set_log_level(const GArray *options, GError **error)
+{
+    static const char *const names[] = { "error", "warning", "info", "debug" };
+    const CmdOption *option = last_of(options, CMD_LOG_LEVEL);
+    size_t i = 0;
+    G_STATIC_ASSERT(G_N_ELEMENTS(names) == TM_LOG_LEVELS);
+
+    while (option && i < G_N_ELEMENTS(names) && !g_str_equal(names[i], option->value))
+        i++;
+    if (option && i == G_N_ELEMENTS(names))
+        return tm_error_set(error, "--log-level %s: expected error, warning, info or debug",
+                            option->value);
+    if (option)
+        tm_log_set_level((TmLogLevel)i);
+    return true;
+}
+
+/* *helped: an option asked for help, and nothing is carried out. */
+static bool start(Daemon *daemon, Sandbox *sandbox, const GArray *options, bool *helped,
+                  GError **error)
 {
     if (!sandbox_files(sandbox, error) || !daemon_init(daemon, options, sandbox, error))
         return false;
+    *helped = daemon_help(daemon, options);
+    if (*helped)
+        return true;
     g_unix_signal_add(SIGTERM, on_signal, daemon->loop);
     g_unix_signal_add(SIGINT, on_signal, daemon->loop);
     g_unix_signal_add(SIGHUP, on_signal, daemon->loop);
@@ -61,20 +84,22 @@ static int run(const GArray *options, GError **error)
     Daemon daemon = { 0 };
     Pidfile *pidfile = NULL;
     int background = -1;
-    bool ok;
+    bool helped = false, ok;
 
     if (!sandbox ||
         (last_of(options, CMD_DAEMONIZE) && (background = background_start(error)) < 0)) {
         sandbox_free(sandbox);
         return EXIT_FAILURE;
     }
-    ok = start(&daemon, sandbox, options, error);
-    if (ok && pidfile_option)
+    ok = start(&daemon, sandbox, options, &helped, error);
+    if (ok && pidfile_option && !helped)
         ok = (pidfile = pidfile_create(pidfile_option->value, error)) != NULL;
-    ok = ok && sandbox_calls(sandbox, options, error);
+    ok = ok && (helped || sandbox_calls(sandbox, options, error));
+    if (ok && !helped)
+        tm_log(TM_LOG_INFO, "ready: process %ld, version %s", (long)getpid(), TM_VERSION);
     if (ok && background >= 0)
         ok = background_ready(background, error);
-    if (ok) {
+    if (ok && !helped) {
         daemon_serve(&daemon);
         g_main_loop_run(daemon.loop);
     }
@@ -121,7 +146,11 @@ int main(int argc, char **argv)
         printf("tidemarkd version %s\n", TM_VERSION);
         return EXIT_SUCCESS;
     }
-    if (options) {
+    if (options && !options->len) {
+        cmd_print_usage();
+        return EXIT_FAILURE;
+    }
+    if (options && set_log_level(options, &error)) {
         raise_descriptor_limit();
         status = run(options, &error);
     }

@@ -6,6 +6,7 @@
  * that each listener sees them in one order. */
 #include "qmp/context.h"
 #include "util/error.h"
+#include "util/text.h"
 #include <errno.h>
 #include <glib-unix.h>
 #include <pthread.h>
@@ -216,6 +217,18 @@ static void add_hint(const QmpContext *ctx, json_object *args, GError **error)
     (*error)->message = g_steal_pointer(&text);
 }
 
+static bool no_command(const QmpContext *ctx, const char *command, GError **error)
+{
+    g_auto(GStrv) commands = qmp_table_completion(ctx->types, NULL);
+    const char *near = tm_text_nearest(command, (const char *const *)commands);
+
+    return near ? tm_error_set_class(error, TM_ERROR_COMMAND_NOT_FOUND,
+                                     "The command %s has not been found: did you mean '%s'?",
+                                     command, near)
+                : tm_error_set_class(error, TM_ERROR_COMMAND_NOT_FOUND,
+                                     "The command %s has not been found", command);
+}
+
 bool qmp_dispatch(QmpContext *ctx, const char *command, json_object *args, json_object **result,
                   GError **error)
 {
@@ -224,8 +237,7 @@ bool qmp_dispatch(QmpContext *ctx, const char *command, json_object *args, json_
     bool ok;
 
     if (!c)
-        return tm_error_set_class(error, TM_ERROR_COMMAND_NOT_FOUND,
-                                  "The command %s has not been found", command);
+        return no_command(ctx, command, error);
     call.args = args ? json_object_get(args) : json_object_new_object();
     ok = qmp_check(ctx->types, c->args, call.args, error) && c->run(&call, error);
     if (!ok)

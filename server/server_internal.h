@@ -18,6 +18,7 @@
 #include <sys/stat.h>
 
 #define NBDS_EVENTS_MAX 500u /* clients a second that make events */
+#define NBDS_NOTES_MAX  10   /* lines a second for the log */
 
 typedef struct NbdsBatch NbdsBatch;
 typedef struct NbdsChunk NbdsChunk;
@@ -74,6 +75,7 @@ struct NbdsServers {
     bool clock_stopping;
     bool serving;         /* clients are taken */
     unsigned events_left; /* until the clock's next second */
+    int notes_left;       /* the same; atomic; below 0: so many were left out */
 
     pthread_mutex_t pool_lock;
     struct {
@@ -100,6 +102,12 @@ json_object *nbds_sessions_clients(NbdsServers *servers, const BlkExport *x);
 /* Adds what the sessions of an export did, those that have ended and those there are. */
 void nbds_sessions_counts(NbdsServers *servers, BlkExport *x, BlkCounts *sum);
 bool nbds_sessions_disconnect(NbdsServers *servers, uint64_t id, GError **error);
+
+/* notes.c; any thread, not under a lock */
+/* For the log: why the client is refused. */
+void nbds_note_refused(NbdsSession *s, const char *format, ...) G_GNUC_PRINTF(2, 3);
+/* A second is over. */
+void nbds_note_second(NbdsServers *servers);
 
 /* limits.c; main thread */
 bool nbds_limits_check(const BlkServerLimits *limits, GError **error);

@@ -175,6 +175,9 @@ void nbds_sessions_closed(NbdsSession *s)
 {
     json_object *data;
 
+    if (!s->open && __atomic_load_n(&s->reason, __ATOMIC_RELAXED) == NBDS_REASON_HANDSHAKE)
+        nbds_note_refused(s, "it did not open an export within %u seconds",
+                          s->server->limits.handshake_seconds);
     if (!s->announced)
         return;
     data = event(s);

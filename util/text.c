@@ -1,7 +1,9 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* util/text.c: bytes as text. */
+/* util/text.c: see the header. */
 #include "util/text.h"
+
+#include <string.h>
 
 char *tm_text_of(const char *bytes, gsize length)
 {
@@ -18,4 +20,57 @@ char *tm_text_of(const char *bytes, gsize length)
         bytes = wrong;
     }
     return g_string_free(text, FALSE);
+}
+
+#define WORD_MAX 48u /* what is longer is no slip */
+
+static unsigned least(unsigned a, unsigned b, unsigned c)
+{
+    return MIN(MIN(a, b), c);
+}
+
+/* How many letters to change, add, remove or exchange with their neighbours (optimal string
+ * alignment). Both have at most WORD_MAX. */
+static unsigned distance(const char *a, const char *b)
+{
+    unsigned rows[3][WORD_MAX + 1];
+    unsigned *before = rows[0], *last = rows[1], *now = rows[2];
+
+    for (unsigned j = 0; j <= strlen(b); j++)
+        last[j] = j;
+    for (unsigned i = 1; a[i - 1]; i++) {
+        unsigned *spare = before;
+
+        now[0] = i;
+        for (unsigned j = 1; b[j - 1]; j++) {
+            char x = g_ascii_tolower(a[i - 1]), y = g_ascii_tolower(b[j - 1]);
+
+            now[j] = least(last[j] + 1, now[j - 1] + 1, last[j - 1] + (x != y));
+            if (i > 1 && j > 1 && x == g_ascii_tolower(b[j - 2]) && y == g_ascii_tolower(a[i - 2]))
+                now[j] = MIN(now[j], before[j - 2] + 1);
+        }
+        before = last;
+        last = now;
+        now = spare;
+    }
+    return last[strlen(b)];
+}
+
+const char *tm_text_nearest(const char *word, const char *const *words)
+{
+    size_t length = strlen(word);
+    unsigned best = (unsigned)MIN(length / 3, 3) + 1; /* so far is too far */
+    const char *found = NULL;
+
+    if (length < 2 || length > WORD_MAX)
+        return NULL;
+    for (; *words; words++) {
+        unsigned d = strlen(*words) <= WORD_MAX ? distance(word, *words) : best;
+
+        if (d < best) {
+            best = d;
+            found = *words;
+        }
+    }
+    return found;
 }

@@ -1,6 +1,6 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* util/text.h: bytes that should be text, and may not be.
+/* util/text.h: bytes that should be text, and may not be; words that are nearly others.
  *
  * Threads: any. */
 #pragma once
@@ -15,3 +15,7 @@ static inline bool tm_is_text(const char *bytes, gsize length)
 
 /* Text for people and JSON (g_free): the same if it is text; else what is none as \xNN. */
 char *tm_text_of(const char *bytes, gsize length);
+
+/* Which of the @words (NULL-terminated) @word is a slip of: a few letters are wrong, missing, too
+ * many or exchanged, or in the other case. Borrowed; NULL: none of them. */
+const char *tm_text_nearest(const char *word, const char *const *words);

@@ -214,4 +214,6 @@ void blk_export_io_error(BlkExport *x, bool write, int errnum)
     json_object_object_add(data, "nospace", json_object_new_boolean(errnum == ENOSPC));
     json_object_object_add(data, "reason", json_object_new_string(tm_strerror(errnum)));
     blk_graph_emit(x->exports->graph, "BLOCK_IO_ERROR", data);
+    blk_graph_log(x->exports->graph, "export '%s': a %s of a client failed: %s", x->id,
+                  write ? "write" : "read", tm_strerror(errnum));
 }

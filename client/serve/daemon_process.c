@@ -91,6 +91,8 @@ static GPtrArray *arguments(const TcDaemon *daemon, bool detach, GError **error)
     if (!program)
         return NULL;
     g_ptr_array_add(argv, program);
+    g_ptr_array_add(argv, g_strdup("--log-level")); /* serve says itself when it is ready */
+    g_ptr_array_add(argv, g_strdup("warning"));
     g_ptr_array_add(argv, g_strdup("--chardev"));
     g_ptr_array_add(argv, g_strconcat("socket,id=qmp,server=on,wait=off,path=", qmp, NULL));
     g_ptr_array_add(argv, g_strdup("--monitor"));

@@ -134,7 +134,8 @@ static json_object *number(const char *text, bool integer)
                 return json_object_new_uint64(u);
         }
     }
-    return json_object_new_double(g_ascii_strtod(text, &end));
+    /* With its text, so that what is echoed is what came. */
+    return json_object_new_double_s(g_ascii_strtod(text, &end), text);
 }
 
 static bool scalar(Parser *p, const QmpToken *t, json_object **value)

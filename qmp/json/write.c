@@ -44,12 +44,18 @@ static void write_string(GString *out, const char *s, size_t length)
     g_string_append_c(out, '"');
 }
 
-static void write_double(GString *out, double d)
+/* A number that was read has its text. */
+static void write_double(GString *out, json_object *value)
 {
+    const char *given = json_object_get_userdata(value);
     char text[G_ASCII_DTOSTR_BUF_SIZE];
+    double d = json_object_get_double(value);
 
-    /* JSON has no infinities; none is read, either. */
-    g_string_append(out, isfinite(d) ? g_ascii_formatd(text, sizeof(text), "%.17g", d) : "0");
+    /* JSON has no infinities. */
+    if (given)
+        g_string_append(out, given);
+    else
+        g_string_append(out, isfinite(d) ? g_ascii_formatd(text, sizeof(text), "%.17g", d) : "0");
 }
 
 static void newline(GString *out, bool pretty, unsigned level)
@@ -111,7 +117,7 @@ static void write_value(GString *out, json_object *value, bool pretty, unsigned 
         write_string(out, json_object_get_string(value), (size_t)json_object_get_string_len(value));
         break;
     case json_type_double:
-        write_double(out, json_object_get_double(value));
+        write_double(out, value);
         break;
     default: /* null, booleans and integers are the same everywhere */
         g_string_append(out, json_object_to_json_string(value));

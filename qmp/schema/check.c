@@ -9,6 +9,7 @@
  * QEMU's. */
 #include "qmp/schema/table.h"
 #include "util/error.h"
+#include "util/text.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -188,14 +189,26 @@ static bool check_number(const Walk *w, const Place *p, const QmpType *t, json_o
     return true;
 }
 
+/* What to say of a value before those that there are; returned. */
+static char *guess(const char *word, const char *const *words)
+{
+    const char *near = tm_text_nearest(word, words);
+
+    return near ? g_strdup_printf("did you mean '%s'? Expected", near) : g_strdup("expected");
+}
+
 static bool check_enum(const Walk *w, const Place *p, const QmpType *t, json_object *value)
 {
+    g_autofree char *known = NULL, *meant = NULL;
+
     if (!check_str(w, p, value))
         return false;
-    if (!g_strv_contains(t->values, json_object_get_string(value)))
-        return tm_error_set(w->error, "Parameter '%s' does not accept value '%s'", leaf(p),
-                            json_object_get_string(value));
-    return true;
+    if (g_strv_contains(t->values, json_object_get_string(value)))
+        return true;
+    known = g_strjoinv(", ", (char **)t->values);
+    meant = guess(json_object_get_string(value), t->values);
+    return tm_error_set(w->error, "Parameter '%s' does not accept value '%s': %s %s%s", leaf(p),
+                        json_object_get_string(value), meant, t->values[1] ? "one of " : "", known);
 }
 
 /* ---- containers ---- */
@@ -260,6 +273,31 @@ static bool check_members(const Walk *w, const Place *p, const QmpType *t, json_
     return !variant || check_members(w, p, qmp_types_resolve(w->types, variant), value, known);
 }
 
+/* Of @t, and of the variant that @value selects. */
+static void append_names(const Walk *w, const QmpType *t, json_object *value, GPtrArray *names)
+{
+    const QmpType *variant = t->tag ? variant_type(t, value) : NULL;
+
+    for (const QmpMember *m = t->members; m && m->name; m++)
+        g_ptr_array_add(names, (void *)m->name);
+    if (variant)
+        append_names(w, qmp_types_resolve(w->types, variant), value, names);
+}
+
+static bool unexpected(const Walk *w, const Place *p, const QmpType *t, json_object *value)
+{
+    g_autoptr(GPtrArray) names = g_ptr_array_new();
+    g_autofree char *name = path(w, p);
+    const char *near;
+
+    append_names(w, t, value, names);
+    g_ptr_array_add(names, NULL);
+    near = tm_text_nearest(p->name, (const char *const *)names->pdata);
+    return near ? tm_error_set(w->error, "Parameter '%s' is unexpected: did you mean '%s'?", name,
+                               near)
+                : tm_error_set(w->error, "Parameter '%s' is unexpected", name);
+}
+
 static bool check_object(const Walk *w, const Place *p, const QmpType *t, json_object *value)
 {
     g_autoptr(GHashTable) known = NULL;
@@ -272,13 +310,10 @@ static bool check_object(const Walk *w, const Place *p, const QmpType *t, json_o
     json_object_object_foreach(value, key, member)
     {
         Place here = { p, key, 0 };
-        g_autofree char *name = NULL;
 
         (void)member;
-        if (g_hash_table_contains(known, key))
-            continue;
-        name = path(w, &here);
-        return tm_error_set(w->error, "Parameter '%s' is unexpected", name);
+        if (!g_hash_table_contains(known, key))
+            return unexpected(w, &here, t, value);
     }
     return true;
 }

@@ -32,6 +32,9 @@ void nbds_option_error(NbdsSession *s, uint32_t option, uint32_t type, const cha
     g_vsnprintf(message, sizeof(message), format, args);
     va_end(args);
     g_utf8_validate(message, -1, &end); /* it may have been cut within a character */
+    /* Clients try what servers may not know. */
+    if (type != NBD_REP_ERR_UNSUP)
+        nbds_note_refused(s, "%.*s", (int)(end - message), message);
     nbds_option_reply(s, option, type, message, (size_t)(end - message));
 }
 
@@ -63,6 +66,8 @@ BlkExport *nbds_lookup(NbdsSession *s, uint32_t option, const char *name)
         return x;
     if (option != NBD_OPT_EXPORT_NAME) /* which has no error reply */
         refuse(s, option, x, name);
+    else
+        nbds_note_refused(s, "export '%s' is not present, or not allowed", name);
     blk_export_unref(x);
     return NULL;
 }

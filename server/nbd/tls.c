@@ -30,7 +30,8 @@
 struct NbdsTls {
     TmTlsSession session;
     NbdsSession *s;
-    bool ready; /* the handshake is over; the owner's, written under the lock */
+    const char *denied; /* why the handshake has failed, static; or NULL */
+    bool ready;         /* the handshake is over; the owner's, written under the lock */
     pthread_mutex_t lock;
     /* received, encrypted: the owner's */
     NbdsChunk *in;
@@ -186,6 +187,7 @@ static bool admitted(NbdsTls *tls)
     if (!authz || tm_authz_allowed(authz, identity))
         return true;
     gnutls_alert_send(tls->session.handle, GNUTLS_AL_FATAL, GNUTLS_A_ACCESS_DENIED);
+    tls->denied = "the access list of the server does not allow it";
     return false;
 }
 
@@ -195,14 +197,16 @@ static int shake_hands(NbdsTls *tls)
 {
     int ret = gnutls_handshake(tls->session.handle);
 
-    if (ret < 0 && gnutls_error_is_fatal(ret))
-        gnutls_alert_send_appropriate(tls->session.handle, ret);
-    else if (ret < 0)
+    if (ret < 0 && !gnutls_error_is_fatal(ret)) {
         ret = GNUTLS_E_AGAIN;
-    else if (admitted(tls))
+    } else if (ret < 0) {
+        gnutls_alert_send_appropriate(tls->session.handle, ret);
+        tls->denied = gnutls_strerror(ret);
+    } else if (admitted(tls)) {
         tls->ready = true;
-    else
+    } else {
         ret = GNUTLS_E_INSUFFICIENT_CREDENTIALS;
+    }
     return flush(tls) == 0 ? ret : GNUTLS_E_PUSH_ERROR;
 }
 
@@ -270,6 +274,8 @@ ssize_t nbds_tls_recv(NbdsSession *s, void *data, size_t length, int flags)
         }
     }
     release_in(tls);
+    if (tls->denied)
+        nbds_note_refused(s, "TLS: %s", g_steal_pointer(&tls->denied));
     errno = err;
     return got ? (ssize_t)got : n < 0 ? -1 : n;
 }

@@ -109,6 +109,82 @@ def own_refusals(tmp):
 
 
 @test
+def help_of_values(tmp):
+    "'help' as a value lists what there is, 'TYPE,help' the options of a type, and nothing is opened"
+    for args, match in ((["--object", "help"], r"(?m)^  authz-list$"),
+                        (["--object", "secret,help"], r"(?m)^  format=<"),
+                        (["--chardev", "help"], r"(?m)^  socket$"),
+                        (["--trace", "help"], "")):
+        matches(run(TIDEMARKD, *args).stdout, match)
+    ours()
+    for args, match in ((["--blockdev", "help"], r"(?m)^  qcow2$"),
+                        (["--blockdev", "driver=raw,help"], r"(?m)^  offset=<size> - "),
+                        (["--export", "help"], r"(?m)^  nbd$"),
+                        (["--export", "nbd,help"], r"(?m)^  node-name=<str> - .* \(required\)$"),
+                        (["--chardev", "socket,help"], r"(?m)^  reconnect-ms=<int>"),
+                        (["--nbd-server", "help"], r"(?m)^  tls-creds=<str> - "),
+                        (["--monitor", "?"], r"(?m)^  pretty=<bool> - ")):
+        done = run(TIDEMARKD, "--nbd-server", "addr.type=unix,addr.path=%s/s" % tmp, "--pidfile", tmp + "/pid", *args)
+        matches(done.stdout, match)
+        equal((done.stderr, os.listdir(tmp)), ("", []))
+
+
+@test
+def did_you_mean(tmp):
+    "an unknown value names the known ones and the nearest; an unknown parameter names its neighbour"
+    ours()
+    for args, match in (
+            (["--blockdev", "fiel,node-name=n"], "value 'fiel': did you mean 'file'\\? Expected one of .*raw, "),
+            (["--blockdev", "null-co,node-name=n,discard=free"], "value 'free': expected one of ignore, unmap$"),
+            (["--blockdev", "null-co,node-nmae=n"], "'node-nmae' is unexpected: did you mean 'node-name'\\?$"),
+            (["--blockdev", "null-co,node-name=n,cache.dirct=on"], "'cache.dirct' .*did you mean 'direct'\\?$"),
+            (["--blockdev", "null-co,node-name=n,zork=on"], "'zork' is unexpected$"),
+            (["--object", "secrte,id=x"], "did you mean 'secret'\\?"),
+            (["--chardev", "sokcet,id=c"], "did you mean 'socket'\\?"),
+            (["--chardev", "null,id=c,logfiel=x"], "did you mean 'logfile'\\?"),
+            (["--export", "nbd,id=e,node-name=n,writeable=on"], "did you mean 'writable'\\?")):
+        refused(*args, match=match)
+    with Daemon(tmp, nbd=False) as d:
+        raises(QMPError, d.qmp, "query-block-export", match="not been found: did you mean 'query-block-exports'\\?$")
+        raises(QMPError, d.qmp, "x" * 100000, match="has not been found$")
+        raises(QMPError, d.qmp, "blockdev-add", driver="nulll-co", match="did you mean 'null-co'")
+
+
+@test
+def log_levels(tmp):
+    "a ready line says that everything is up; --log-level hides it, and rejects what is no level"
+    ours()
+    args = ["--chardev", "stdio,id=c", "--monitor", "c"]
+    for level, lines in ((None, 1), ("info", 1), ("warning", 0), ("error", 0), ("debug", None)):
+        done = run(TIDEMARKD, *args, *(["--log-level", level] if level else []),
+                   input='{"execute":"qmp_capabilities"}{"execute":"quit"}')
+        if lines is not None:
+            equal(done.stderr.count("\n"), lines, "lines with --log-level %s: %r" % (level, done.stderr))
+        if lines != 0:
+            matches(done.stderr, r"(?m)^tidemarkd: ready: process \d+, version ")
+    refused("--log-level", "loud", match="--log-level loud: expected error, warning, info or debug")
+    refused("--blockdev", "driver=nope,node-name=n", match="nope")  # and no ready line
+
+
+@test
+def trace(tmp):
+    "--trace and -T are accepted, and the log says that there are no such events"
+    for option in ("--trace", "-T"):
+        done = run(TIDEMARKD, option, "no_such_event", "--chardev", "stdio,id=c", "--monitor", "c",
+                   input='{"execute":"qmp_capabilities"}{"execute":"quit"}')
+        matches(done.stderr, "warning: .*(no trace events|'no_such_event' does not exist)")
+
+
+@test
+def no_options():
+    "without options the daemon says how to begin, and ends"
+    ours()
+    done = run(TIDEMARKD, check=False)
+    equal((done.returncode, done.stdout), (1, ""))
+    matches(done.stderr, "(?s)^Usage: .*--blockdev .*--nbd-server .*--export .*tidemark serve")
+
+
+@test
 def blockdev_forms(tmp):
     "--blockdev takes dotted keys, JSON, an implied driver, nested and stacked nodes"
     for name in "abcd":
@@ -222,6 +298,17 @@ def quit_(tmp):
         equal([PEER or gone(d.nbd_path), gone(d.qmp_path)], [True, True])
     with open(tmp + "/disk0.img", "rb") as f:
         equal(f.read(3), b"abc")
+
+
+@test
+def exports_at_the_end(tmp):
+    "quit sends BLOCK_EXPORT_DELETED of each export before the connection ends"
+    with Daemon(tmp, *disk(tmp, "disk0", M), *disk(tmp, "disk1", M)) as d:
+        q = d.monitor
+        equal(q("quit"), {}) if not PEER else q.send({"execute": "quit"})
+        for name in ("disk0", "disk1"):
+            q.wait_event("BLOCK_EXPORT_DELETED", id="exp-" + name)
+        d.wait()
 
 
 @test

@@ -59,7 +59,6 @@ PROTOCOL = [
     b'[1 2]',
     b'[,]',
     b'{"a":99999999999999999999}',
-    b'{"execute":"query-version","id":99999999999999999999}',
     b'{"execute":"query-version","id":18446744073709551615}',
     b'{"execute":"query-version","id":1e3}',
     b'[' * 1025,
@@ -413,10 +412,19 @@ def differences(a, b, path=""):
     return [line for key, x, y in pairs for line in differences(x, y, path + key)]
 
 
+def without_guesses(value):
+    """Without what our messages have at their end: the known values, and what may be meant."""
+    if isinstance(value, str):
+        return re.sub(r"(does not accept value '[^']*'|is unexpected|has not been found): .*", r"\1", value)
+    if isinstance(value, dict):
+        return {k: without_guesses(v) for k, v in value.items()}
+    return [without_guesses(v) for v in value] if isinstance(value, list) else value
+
+
 def same(tmp, script):
     theirs, ours = play(tmp, QSD, script), play(tmp, None, script)
     wrong = []
-    for request, a, b in zip(script, theirs, ours):
+    for request, a, b in zip(script, theirs, without_guesses(ours)):
         wrong += ["%s\n    %s" % (str(request)[:200], line) for line in differences(a, b)]
     if wrong:
         fail("%d differences\n  " % len(wrong) + "\n  ".join(wrong))
@@ -484,7 +492,7 @@ def same_options(tmp):
         said = [run(binary, *option, check=False) for binary in (QSD, TIDEMARKD)]
         equal([done.returncode for done in said], [1, 1], str(option))
         texts = [done.stderr.split(": ", 1)[1] for done in said]
-        equal(texts[1], texts[0], str(option))
+        equal(without_guesses(texts[1]), texts[0], str(option))
 
 
 # ---- ours
@@ -668,6 +676,22 @@ def schema_like_theirs(tmp):
     differ = ["%s: %s" % (name, told[name in more]) for name in sorted(set(more) - SAME_IN_EFFECT ^ BEYOND_QEMU)]
     if differ:
         fail("what our schema has and QEMU's has not\n  " + "\n  ".join(differ))
+
+
+@test
+def ids(tmp):
+    "the id of a command, any JSON value, is in the reply as it was sent"
+    texts = ["0", "-1", "1.0", "1.50", "1e3", "1E400", "0.1", "12345678901234567890", "123456789012345678901234567890",
+             "null", "true", '""', '"\\u00E9\\u0001"', '[1, {"a": null, "b": [0.10]}]', "{}", '{"x": {"y": -2.5e-7}}']
+    with Daemon(tmp, nbd=False) as d:
+        q = d.new_monitor()
+        for text in texts:
+            q.send(b'{"execute": "query-name", "id": %s}\n' % text.encode())
+            while b"\n" not in q.buffer:
+                q.buffer += q.sock.recv(65536)
+            line, _, q.buffer = q.buffer.partition(b"\n")
+            equal(line.decode().strip(), '{"return": {}, "id": %s}' % text)
+        q.close()
 
 
 @test

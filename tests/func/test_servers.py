@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Several NBD servers at once: ids, addresses, which exports they show, starting and stopping."""
 import os
+import re
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "proto"))
@@ -205,6 +206,71 @@ def inherited(tmp):
         mine = [fd for fd in os.listdir("/proc/%d/fd" % d.pid) if int(fd) != s.fileno()]
         for fd in mine:  # the daemon's own sockets, the monitor's among them, are not to be had
             raises(QMPError, start, d, "x", {"type": "fd", "data": {"str": fd}}, match="not started with")
+
+
+@test
+def addresses(tmp):
+    "abstract, numeric, keep-alive, to and the families of an address do what they say"
+    name = "tm-%d" % os.getpid()
+    with Daemon(tmp, "--nbd-server", "addr.type=unix,addr.path=%s,addr.abstract=on" % name,
+                *disk(tmp, "disk0", MIB), nbd=False) as d:
+        equal(servers(d)["default"]["addresses"], [{"type": "unix", "path": "@" + name}])
+        equal(Wire("\0" + name).go().size, MIB)
+        raises(QMPError, start, d, "a", {"type": "unix", "data": {"path": name, "abstract": True}},
+               match="Failed to bind socket to abstract address %s: Address already in use" % name)
+        start(d, "a", {"type": "unix", "data": {"path": name, "abstract": True, "tight": False}})
+        equal(Wire(("\0" + name).ljust(108, "\0")).go().size, MIB)
+        raises(QMPError, start, d, "n", inet(host="localhost", numeric=True), match="resolution failed for localhost")
+        raises(QMPError, start, d, "n", inet(port="http", numeric=True), match="resolution failed")
+        start(d, "n", inet(numeric=True))
+        start(d, "k", inet(**{"keep-alive": False}))
+        start(d, "h", inet(host="localhost", ipv4=True))
+        first = int(servers(d)["h"]["addresses"][0]["port"])
+        start(d, "to", inet(port=str(first), to=min(first + 100, 65535)))
+        ports = {i: int(servers(d)[i]["addresses"][0]["port"]) for i in ("n", "k", "h", "to")}
+        equal(ports["to"] > first, True)
+        for i, port in ports.items():
+            w = Wire(("127.0.0.1", port)).go()
+            equal(w.size, MIB)
+            equal(probes(port), i != "k", "keep-alive of " + i)
+            w.close()
+
+
+def probes(port):
+    """Whether the server's side of the connection to that port has the timer of probes (/proc/net/tcp)."""
+    def timer():
+        with open("/proc/net/tcp") as f:
+            lines = [line.split() for line in f][1:]
+        states = [line[5][:2] for line in lines if line[1].endswith(":%04X" % port) and line[3] == "01"]
+        return states[0] if states in (["00"], ["02"]) else None  # no other timer
+    return wait_until(timer, "nothing to be on its way") == "02"
+
+
+@test
+def refused_clients_are_logged(tmp):
+    "the log says which client was refused and why, and not too often"
+    with Daemon(tmp, *disk(tmp, "disk0", MIB, export=False), "--object", "authz-simple,id=nobody,identity=uid=4294967",
+                "--export", "nbd,id=e,node-name=disk0,allow-open=nobody", server="handshake-max-seconds=1") as d:
+        w = Wire(d.nbd_path)
+        equal(w.verdict(OPT_GO, info_data("absent")), ERR_UNKNOWN)
+        equal(w.verdict(OPT_GO, info_data("disk0")), ERR_POLICY)
+        equal(w.verdict(77), ERR_UNSUP)
+        w.send(option(OPT_EXPORT_NAME, b"absent\nalso"))
+        w.ended()
+        who = "NBD server 'default' refused client unix:pid=%d,uid=%d, uid=%d: " % (os.getpid(), os.geteuid(), os.geteuid())
+        matches(d.log(), who + "export 'absent' not present")
+        matches(d.log(), who + "you are not allowed to open export 'disk0'")
+        matches(d.log(), who + r"export 'absent\?also' is not present, or not allowed")
+        equal("77" in d.log(), False, "what clients try is no refusal")
+        silent = Wire(d.nbd_path)
+        silent.ended()
+        wait_until(lambda: "did not open an export within 1 seconds" in d.log(), "the log")
+        rude = Wire(d.nbd_path)
+        for _ in range(500):
+            rude.verdict(OPT_GO, info_data("flood"))
+        rude.close()
+        wait_until(lambda: re.search(r"refused clients \d+ more times in one second", d.log()), "the log")
+        equal(d.log().count("'flood'") < 250, True, "the log was flooded")
 
 
 @test

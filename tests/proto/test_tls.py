@@ -180,6 +180,8 @@ def certificates(tmp):
                 fail("a client without a good certificate got in")
             except (ssl.SSLError, Closed) as e:
                 matches(str(e), "alert|EOF|after 0")
+        wait_until(lambda: d.log().count("refused client unix:") >= 2, "the log to say so")
+        matches(d.log(), "refused client unix:.*: TLS: ")
         d.qmp("nbd-server-stop")
         d.qmp("nbd-server-start", addr={"type": "unix", "data": {"path": d.nbd_path}}, tls_creds="t1")
         equal(upgrade(Wire(d.nbd_path), pki, client=False).verdict(OPT_LIST), REP_ACK)

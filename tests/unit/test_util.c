@@ -13,6 +13,7 @@
 #include "util/range.h"
 #include "util/secret.h"
 #include "util/sys.h"
+#include "util/text.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -123,6 +124,31 @@ START_TEST(extents_merge_and_fill)
     ck_assert_uint_eq(list[0].flags, 0);
     ck_assert_uint_eq(list[1].length, ((uint64_t)1 << 40) + 1);
     ck_assert_uint_eq(list[1].flags, TM_STATE_DIRTY);
+}
+END_TEST
+
+START_TEST(a_slip_is_near_to_its_word)
+{
+    static const char *const words[] = { "file", "host_device", "nbd", "null-co", "qcow2", NULL };
+    static const char *const slips[][2] = {
+        { "fiel", "file" },
+        { "File", "file" },
+        { "files", "file" },
+        { "fle", "file" },
+        { "nbb", "nbd" },
+        { "host-device", "host_device" },
+        { "hostdevice", "host_device" },
+        { "qcow", "qcow2" },
+        { "nullco", "null-co" },
+    };
+    static const char *const far[] = { "", "x", "zork", "raw", "nb-server-start", "2" };
+    g_autofree char *huge = g_strnfill(1 << 20, 'f');
+
+    for (size_t i = 0; i < G_N_ELEMENTS(slips); i++)
+        ck_assert_str_eq(tm_text_nearest(slips[i][0], words), slips[i][1]);
+    for (size_t i = 0; i < G_N_ELEMENTS(far); i++)
+        ck_assert_ptr_null(tm_text_nearest(far[i], words));
+    ck_assert_ptr_null(tm_text_nearest(huge, words));
 }
 END_TEST
 
@@ -356,6 +382,7 @@ int main(void)
     tcase_add_test(tc, alignment_rounds_both_ways);
     tcase_add_test(tc, byte_order_works_at_any_alignment);
     tcase_add_test(tc, extents_merge_and_fill);
+    tcase_add_test(tc, a_slip_is_near_to_its_word);
     tcase_add_test(tc, errors_have_a_class);
     tcase_add_test(tc, kernel_table_does_io);
     tcase_add_test(tc, the_thread_sanitizer_sees_glib_locks);
