@@ -17,8 +17,8 @@
 /* A nested definition inherits what QEMU lets a child inherit unless it says so itself. */
 json_object *blk_node_child_options(json_object *parent, json_object *child, bool backing)
 {
-    static const char *const inherited[] = { "read-only", "auto-read-only", "discard",
-                                             "force-share", "cache" };
+    static const char *const inherited[] = { "read-only",   "auto-read-only", "discard",
+                                             "force-share", "cache",          "active" };
     json_object *options = NULL;
 
     if (json_object_deep_copy(child, &options, NULL) < 0)
@@ -141,8 +141,9 @@ static bool check_name(BlkGraph *graph, json_object *options, const char **name,
 static bool open_bitmaps(BlkNode *node, GError **error)
 {
     GPtrArray *held = blk_nodes_hold(&node, 1);
-    bool ok = blk_bitmaps_open(node, error);
+    bool ok = !blk_node_active(node) || blk_bitmaps_open(node, error);
 
+    node->bitmaps_closed = !blk_node_active(node);
     if (ok)
         blk_parents_connect(node);
     blk_nodes_release(held);

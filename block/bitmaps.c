@@ -264,12 +264,12 @@ bool blk_bitmaps_renew(BlkNode *node, GError **error)
         g_ptr_array_add(had, next);
     bmp_set_free(node->bitmaps); /* with the lock of its store, which may be the same */
     node->bitmaps = bmp_set_new(node->name, blk_node_size(node));
-    ok = blk_bitmaps_open(node, error);
+    ok = !blk_node_active(node) || blk_bitmaps_open(node, error);
     bmp_set_change_begin(&node->bitmaps, 1);
     for (guint i = 0; i < had->len; i++)
         keep_dirty(node->bitmaps, had->pdata[i], blk_node_size(node));
     bmp_set_change_end(&node->bitmaps, 1);
-    node->bitmaps_closed = !ok;
+    node->bitmaps_closed = !ok || !blk_node_active(node);
     return ok && blk_bitmaps_guard(node, error);
 }
 

@@ -29,8 +29,8 @@ bool blk_bitmaps_rest(BlkNode *node);
 bool blk_bitmaps_wake(BlkNode *node, GError **error);
 
 /* The node's data is on another disk, or was somebody else's to write for a while; its bitmaps were
- * closed, and its driver is open. It has the bitmaps that the disk has now, as after
- * blk_bitmaps_open(). Those that are not persistent stay, and are dirty everywhere: they are
+ * closed, and its driver is open. If it is active, it has the bitmaps that the disk has now, as
+ * after blk_bitmaps_open(). Those that are not persistent stay, and are dirty everywhere: they are
  * other ones, so nobody must use them. Quiesced. */
 bool blk_bitmaps_renew(BlkNode *node, GError **error);
 

@@ -57,8 +57,12 @@ bool blk_graph_del(BlkGraph *graph, const char *node_name, GError **error);
 bool blk_graph_reopen(BlkGraph *graph, json_object *list, GError **error);
 /* Nobody is going to write to the node: it is opened anew as read-only, with the nodes that were
  * defined within it, if nobody does and their files are still where they were. Else it stays as it
- * is, which is logged. block/reopen.c */
+ * is, which is logged. block/reopen_state.c */
 void blk_graph_make_read_only(BlkNode *node);
+/* blockdev-set-active: a node (NULL: all) becomes active, with all that it stands on, or inactive,
+ * with what nobody else needs active, so that another process can write to the image. All or
+ * none. */
+bool blk_graph_set_active(BlkGraph *graph, BlkNode *node, bool active, GError **error);
 /* The node of that name, borrowed; else NULL and what QEMU says there, word for word, which depends
  * on who asks:
  *   find         what manages nodes (blockdev-del, -reopen): "Failed to find node with

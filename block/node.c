@@ -42,6 +42,17 @@ bool blk_node_read_only(const BlkNode *node)
     return __atomic_load_n(&node->read_only, __ATOMIC_RELAXED);
 }
 
+bool blk_node_active(const BlkNode *node)
+{
+    return blk_options_bool(node->options, "active");
+}
+
+bool blk_node_meant_read_only(const BlkNode *node)
+{
+    return blk_node_active(node) ? blk_node_read_only(node)
+                                 : blk_options_uint(node->options, "read-only") != 0;
+}
+
 bool blk_node_background(const BlkNode *node)
 {
     return node->builtin->background;

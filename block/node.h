@@ -29,6 +29,11 @@ const struct tidemark_driver *blk_node_driver(const BlkNode *node);
 BlkGraph *blk_node_graph(const BlkNode *node);
 uint64_t blk_node_size(const BlkNode *node); /* bytes; changes only by resize */
 bool blk_node_read_only(const BlkNode *node);
+/* Whether it can write, as far as it is not read-only: another process may have the image of one
+ * that can't. Main thread. */
+bool blk_node_active(const BlkNode *node);
+/* Whether it is read-only, or would be if it were active. Main thread. */
+bool blk_node_meant_read_only(const BlkNode *node);
 /* Why every request fails, after a reopening that went wrong; borrowed; NULL: all is well. Main
  * thread. */
 const char *blk_node_lost(const BlkNode *node);
@@ -73,6 +78,8 @@ void blk_node_release(BlkUser *user); /* NULL is fine */
 bool blk_user_set(BlkUser *user, unsigned needs, unsigned shares, GError **error);
 /* While there is this user, blk_node_check_free() fails: "Node 'x' is busy: @why", a constant. */
 void blk_user_block(BlkUser *user, const char *why);
+/* It may stay when its node becomes inactive: it doesn't write then. */
+void blk_user_allow_inactive(BlkUser *user);
 /* Before something that QEMU does with no node that a job has. Main thread, as the former. */
 bool blk_node_check_free(BlkNode *node, GError **error);
 BlkNode *blk_user_node(const BlkUser *user); /* borrowed */

@@ -34,6 +34,7 @@ struct BlkUser {
     BlkNode *parent; /* borrowed; NULL: no node */
     unsigned index;  /* of the parent's children */
     char *what;
+    bool allows_inactive;   /* guarded as those below */
     const char *blocker;    /* why others may do nothing much with the node; or NULL */
     unsigned needs, shares; /* BLK_PERM_*; guarded by the graph's lock of permissions */
     /* Of one that follows its node to another one (block/filters.h); closed while node changes. */
@@ -106,6 +107,9 @@ BlkNode *blk_node_new(BlkGraph *graph, const struct tidemark_driver *driver, Blk
                       const char *auto_name);
 /* A parent as the user of what is, or is to be, its child of that index. */
 BlkUser *blk_node_use_child(BlkNode *parent, unsigned index, BlkNode *child, GError **error);
+/* What writes must not stand on what can't. */
+bool blk_node_check_activity(const BlkNode *parent, unsigned index, const BlkNode *child,
+                             GError **error);
 bool blk_node_open_driver(BlkNode *node, GError **error);
 /* Whether it will be read-only, as far as is known before its driver is open. */
 void blk_node_predict(BlkNode *node);

@@ -170,8 +170,18 @@ BlkUser *blk_node_use(BlkNode *node, const char *what, unsigned needs, unsigned 
     return use(node, (BlkUser){ .what = g_strdup(what), .needs = needs, .shares = shares }, error);
 }
 
+bool blk_node_check_activity(const BlkNode *parent, unsigned index, const BlkNode *child,
+                             GError **error)
+{
+    return !blk_node_active(parent) || blk_node_active(child) ||
+           tm_error_set(error, "Inactive '%s' can't be a %s child of active '%s'", child->name,
+                        parent->driver->children[index].name, parent->name);
+}
+
 BlkUser *blk_node_use_child(BlkNode *parent, unsigned index, BlkNode *child, GError **error)
 {
+    if (!blk_node_check_activity(parent, index, child, error))
+        return NULL;
     return use(child,
                (BlkUser){ .parent = parent,
                           .index = index,

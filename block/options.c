@@ -36,6 +36,10 @@ const struct tidemark_option blk_common_options[] = {
       .type = TIDEMARK_OPTION_BOOL,
       .default_value = "off",
       .help = "ignore flushes" },
+    { .name = "active",
+      .type = TIDEMARK_OPTION_BOOL,
+      .default_value = "on",
+      .help = "whether the node can write; off: another process may have the image open" },
     { .name = "read-only",
       .type = TIDEMARK_OPTION_BOOL,
       .default_value = "off",
@@ -452,7 +456,7 @@ static bool check_unexpected(const Context *c, const BlkOptions *options, json_o
 /* What single options can't say. */
 static bool check_together(const Context *c, const BlkOptions *options)
 {
-    if (blk_options_bool(options, "force-share") && !blk_options_bool(options, "read-only"))
+    if (blk_options_uint(options, "force-share") && !blk_options_bool(options, "read-only"))
         return tm_error_set(c->error, "force-share=on can only be used with read-only images");
     if (g_str_equal(blk_options_string(options, "detect-zeroes"), "unmap") &&
         !g_str_equal(blk_options_string(options, "discard"), "unmap"))
@@ -521,7 +525,10 @@ uint64_t blk_options_uint(const BlkOptions *options, const char *name)
 
 bool blk_options_bool(const BlkOptions *options, const char *name)
 {
-    return find_value(options, name)->number != 0;
+    if (find_value(options, name)->number)
+        return true;
+    return (g_str_equal(name, "read-only") || g_str_equal(name, "force-share")) &&
+           !find_value(options, "active")->number;
 }
 
 bool blk_options_child(const BlkOptions *options, const char *name, json_object **value)

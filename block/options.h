@@ -13,7 +13,7 @@
 
 typedef struct BlkOptions BlkOptions;
 
-/* The options every driver has: node-name, driver, read-only, auto-read-only, force-share,
+/* The options every driver has: node-name, driver, active, read-only, auto-read-only, force-share,
  * cache.direct, cache.no-flush, discard, detect-zeroes. Ends with a NULL name. */
 extern const struct tidemark_option blk_common_options[];
 
@@ -35,7 +35,9 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(BlkOptions, blk_options_free)
 bool blk_options_is_set(const BlkOptions *options, const char *name);   /* given or defaulted */
 bool blk_options_is_given(const BlkOptions *options, const char *name); /* in the object itself */
 const char *blk_options_string(const BlkOptions *options, const char *name);
+/* UINT, SIZE; a BOOL as it was given. */
 uint64_t blk_options_uint(const BlkOptions *options, const char *name);
+/* Of a node that is inactive, read-only and force-share are on. */
 bool blk_options_bool(const BlkOptions *options, const char *name);
 /* What a child is to be: a string, an object, JSON null (explicitly none), or NULL. */
 bool blk_options_child(const BlkOptions *options, const char *name, json_object **value);

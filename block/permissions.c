@@ -97,6 +97,8 @@ static unsigned size_kept(const BlkNode *parent, unsigned index)
 
 static Perms of_child(const BlkNode *parent, unsigned index, const BlkNode *child, Perms all)
 {
+    if (!blk_node_active(parent))
+        return (Perms){ all.needs & BLK_PERM_CONSISTENT_READ, BLK_PERM_ALL };
     all = of_role(parent, index, all);
     all.shares &= ~size_kept(parent, index);
     if (blk_builtin_of(parent->driver)->permit)
@@ -118,6 +120,8 @@ static Perms cumulative(const BlkNode *node)
         all.needs |= user->needs;
         all.shares &= user->shares;
     }
+    if (!blk_node_active(node))
+        all = (Perms){ all.needs & BLK_PERM_CONSISTENT_READ, BLK_PERM_ALL };
     return all;
 }
 
@@ -152,9 +156,29 @@ static bool allows(const BlkUser *a, const BlkUser *b, GError **error)
                         name, permissions, b->what, name, role_of(b), a->what, name, role_of(a));
 }
 
+/* Who only reads may use a node that is inactive, and who doesn't write as long as it is. */
+static bool check_inactive(const BlkNode *node, GError **error)
+{
+    for (guint i = 0; i < node->users->len && !blk_node_active(node); i++) {
+        const BlkUser *user = node->users->pdata[i];
+        unsigned more = user->needs & ~(unsigned)BLK_PERM_CONSISTENT_READ;
+        g_autofree char *permissions = NULL;
+
+        if (!more || user->allows_inactive)
+            continue;
+        permissions = join(more);
+        return tm_error_set(error,
+                            "Permission '%s' unavailable on inactive node '%s', required by %s",
+                            permissions, node->name, user->what);
+    }
+    return true;
+}
+
 /* The newest first, as in QEMU. */
 static bool check_users(const BlkNode *node, GError **error)
 {
+    if (!check_inactive(node, error))
+        return false;
     for (guint i = node->users->len; i-- > 0;) {
         for (guint k = node->users->len; k-- > 0;) {
             if (i != k && !allows(node->users->pdata[i], node->users->pdata[k], error))
@@ -520,7 +544,7 @@ bool blk_permissions_written(BlkNode *node)
     for (guint i = 0; i < node->users->len; i++) {
         const BlkUser *user = node->users->pdata[i];
 
-        if (!user->parent && user->needs & WRITES)
+        if (!user->parent && user->needs & WRITES && blk_node_active(node))
             return true;
     }
     return false;

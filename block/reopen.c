@@ -11,6 +11,7 @@
 #include "block/disk.h"
 #include "block/parents.h"
 #include "block/reopen_internal.h"
+#include "block/users.h"
 
 #include "util/error.h"
 
@@ -190,10 +191,24 @@ static bool exchange(BlkReopen *r, GError **error)
     return ok;
 }
 
+/* Who relies on the size (g_free), or NULL. Parents that are opened anew take another one. */
+static char *size_holder(const BlkReopen *r, BlkNode *node)
+{
+    g_autoptr(GPtrArray) users = blk_users_list(node);
+
+    for (guint i = users->len; i-- > 0;) {
+        const BlkUser *user = users->pdata[i];
+
+        if (BLK_PERM_RESIZE & ~user->shares && !(user->parent && blk_reopen_entry(r, user->parent)))
+            return g_strdup(user->what);
+    }
+    return NULL;
+}
+
 static bool open_entry(const BlkReopen *r, BlkReopenEntry *e, GError **error)
 {
     BlkNode *node = e->node;
-    const char *holder = blk_permissions_unshared(node, BLK_PERM_RESIZE);
+    g_autofree char *holder = size_holder(r, node);
 
     if (!blk_node_open_driver(node, error))
         return false;
@@ -491,7 +506,7 @@ static void settle(const BlkReopen *r, const BlkReopenEntry *e)
 
 /* ---- all of it */
 
-static bool run(BlkReopen *r, GError **error)
+bool blk_reopen_run(BlkReopen *r, GError **error)
 {
     bool ok;
 
@@ -516,7 +531,7 @@ static bool run(BlkReopen *r, GError **error)
     return ok;
 }
 
-static void begin(BlkReopen *r, BlkGraph *graph)
+void blk_reopen_begin(BlkReopen *r, BlkGraph *graph)
 {
     *r = (BlkReopen){ .graph = graph };
     r->entries = g_ptr_array_new_with_free_func(entry_free);
@@ -524,7 +539,7 @@ static void begin(BlkReopen *r, BlkGraph *graph)
     r->moved = g_ptr_array_new();
 }
 
-static void end(BlkReopen *r)
+void blk_reopen_end(BlkReopen *r)
 {
     g_ptr_array_unref(r->entries); /* with what backing nodes they held */
     g_ptr_array_unref(r->held);
@@ -537,55 +552,8 @@ bool blk_graph_reopen(BlkGraph *graph, json_object *list, GError **error)
     BlkReopen r;
     bool ok;
 
-    begin(&r, graph);
-    ok = blk_reopen_check(&r, list, error) && run(&r, error);
-    end(&r);
+    blk_reopen_begin(&r, graph);
+    ok = blk_reopen_check(&r, list, error) && blk_reopen_run(&r, error);
+    blk_reopen_end(&r);
     return ok;
-}
-
-/* ---- read-only */
-
-/* Whether opening it anew would give the same disk. */
-static bool is_in_place(BlkNode *node)
-{
-    bool is =
-        !blk_builtin_of(node->driver)->stateful && (node->n_children || blk_disk_is_in_place(node));
-
-    for (unsigned i = 0; i < node->n_children && is; i++) {
-        BlkNode *child = (int)i == node->backing ? NULL : blk_node_child_at(node, i);
-
-        is = !child || is_in_place(child);
-    }
-    return is;
-}
-
-/* Those that were defined within it inherit that. */
-static void add_read_only(BlkReopen *r, BlkNode *node)
-{
-    blk_reopen_add(r, node, "read-only", true);
-    for (unsigned i = 0; i < node->n_children; i++) {
-        BlkNode *child = (int)i == node->backing ? NULL : blk_node_child_at(node, i);
-
-        if (child && !child->monitor_owned && blk_node_users(child) == 1)
-            add_read_only(r, child);
-    }
-}
-
-void blk_graph_make_read_only(BlkNode *node)
-{
-    g_autoptr(GError) error = NULL;
-    BlkReopen r;
-
-    if (blk_node_read_only(node))
-        return;
-    if (!is_in_place(node)) {
-        blk_graph_log(node->graph, "node '%s' stays writable: its file is not where it was opened",
-                      node->name);
-        return;
-    }
-    begin(&r, node->graph);
-    add_read_only(&r, node);
-    if (!blk_reopen_check_writers(&r, node, true, &error) || !run(&r, &error))
-        blk_graph_log(node->graph, "node '%s' stays writable: %s", node->name, error->message);
-    end(&r);
 }

@@ -83,6 +83,8 @@ static bool check_file(BlkReopenEntry *e, const BlkNode *now, BlkNode *to, GErro
 {
     if (!now || !to)
         return cannot_change("file", error);
+    if (!blk_node_check_activity(e->node, BLK_REOPEN_FILE, to, error))
+        return false;
     e->file = blk_node_ref(to);
     e->other_disk = shown_by(now) != shown_by(to);
     return true;
@@ -133,6 +135,21 @@ static bool check_child(BlkReopen *r, BlkReopenEntry *e, unsigned index, json_ob
     return to == now || (to && to == below_kept(now)) || check_other(e, index, to, error);
 }
 
+/* blockdev-set-active changes that. */
+static bool keep_activity(BlkReopenEntry *e, GError **error)
+{
+    bool active = blk_node_active(e->node);
+    BlkOptions *options = e->options;
+
+    if (blk_options_bool(options, "active") == active)
+        return true;
+    if (blk_options_is_given(options, "active"))
+        return cannot_change("active", error);
+    e->options = blk_options_with(options, "active", active);
+    blk_options_free(options);
+    return true;
+}
+
 static bool check_entry(BlkReopen *r, BlkReopenEntry *e, json_object *object, GError **error)
 {
     BlkNode *node = e->node;
@@ -153,7 +170,7 @@ static bool check_entry(BlkReopen *r, BlkReopenEntry *e, json_object *object, GE
         g_strcmp0(json_object_get_string(value), node->name))
         return cannot_change("node-name", error);
     e->options = blk_options_parse(node->driver, object, error);
-    if (!e->options || !check_kept(node, e->options, error))
+    if (!e->options || !check_kept(node, e->options, error) || !keep_activity(e, error))
         return false;
     for (unsigned i = 0; i < node->n_children; i++) {
         if (!check_child(r, e, i, object, error))

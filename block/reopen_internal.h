@@ -24,9 +24,17 @@ typedef struct BlkReopen {
     GPtrArray *entries; /* BlkReopenEntry */
     GPtrArray *held;    /* BlkNode, borrowed: those and all that stand on them, parents first */
     GPtrArray *still;   /* BlkNode, borrowed: those, and what they show or will show */
-    GPtrArray *moved;   /* BlkNode, borrowed: whose data will be on another disk */
+    GPtrArray *moved;   /* BlkNode, borrowed: whose data will be on another disk, or somebody
+                         * else's to write: the bitmaps are closed, and opened anew */
     bool exchanged;     /* the nodes have the new options and children */
 } BlkReopen;
+
+/* ---- reopen.c */
+
+void blk_reopen_begin(BlkReopen *r, BlkGraph *graph);
+/* All entries or none. */
+bool blk_reopen_run(BlkReopen *r, GError **error);
+void blk_reopen_end(BlkReopen *r);
 
 /* ---- reopen_check.c */
 

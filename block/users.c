@@ -36,6 +36,13 @@ void blk_user_block(BlkUser *user, const char *why)
     user->blocker = why;
 }
 
+void blk_user_allow_inactive(BlkUser *user)
+{
+    TM_GUARD(blk_graph_permissions(user->graph));
+
+    user->allows_inactive = true;
+}
+
 bool blk_node_check_free(BlkNode *node, GError **error)
 {
     TM_GUARD(blk_graph_permissions(node->graph));

@@ -152,19 +152,53 @@ static bool find_allowed(BlkExport *x, const BlkExportOptions *o, GError **error
     return true;
 }
 
+/* One that may be inactive needs nothing more then than to read. */
+static BlkUser *use_inactive(BlkNode *node, GError **error)
+{
+    BlkUser *user =
+        blk_node_use(node, BLK_USER_UNNAMED, BLK_PERM_CONSISTENT_READ, BLK_PERM_ALL, error);
+
+    if (user)
+        blk_user_allow_inactive(user);
+    return user;
+}
+
 /* In two steps, so that conflicts are reported in QEMU's order. The node may grow meanwhile: a
  * session keeps the size that it was given. */
-static bool use_node(BlkExport *x, BlkNode *node, GError **error)
+static bool use_node(BlkExport *x, BlkNode *node, bool allow_inactive, GError **error)
 {
     unsigned needs = BLK_PERM_CONSISTENT_READ | (x->writable ? BLK_PERM_WRITE : 0);
 
-    x->user = blk_node_use(node, BLK_USER_UNNAMED, needs, BLK_PERM_ALL, error);
+    x->user = allow_inactive ? use_inactive(node, error)
+                             : blk_node_use(node, BLK_USER_UNNAMED, needs, BLK_PERM_ALL, error);
     if (x->user && blk_user_set(x->user, needs, BLK_PERM_ALL & ~BLK_PERM_RESIZE, error)) {
         blk_user_follow(x->user);
         return true;
     }
     g_clear_pointer(&x->user, blk_node_release);
     return false;
+}
+
+/* As in QEMU, if the export can't do with an inactive node. */
+static bool activate(BlkNode *node, GError **error)
+{
+    g_autoptr(GError) why = NULL;
+
+    return blk_graph_set_active(blk_node_graph(node), node, true, &why) ||
+           tm_error_set(error, "Failed to automatically activate inactive node: %s", why->message);
+}
+
+/* The node to export. */
+static BlkNode *find_node(BlkExports *exports, const BlkExportOptions *o, GError **error)
+{
+    BlkNode *node = blk_graph_lookup(exports->graph, NULL, o->node_name, error);
+
+    if (!node || (!blk_node_active(node) && !o->allow_inactive && !activate(node, error)))
+        return NULL;
+    if (!o->writable || !blk_node_meant_read_only(node))
+        return node;
+    tm_error_set(error, "Cannot export read-only node as writable");
+    return NULL;
 }
 
 BlkExport *blk_exports_add(BlkExports *exports, const BlkExportOptions *o, GError **error)
@@ -177,13 +211,9 @@ BlkExport *blk_exports_add(BlkExports *exports, const BlkExportOptions *o, GErro
 
     if (!check_id(exports, o->id, error))
         return NULL;
-    node = blk_graph_lookup(exports->graph, NULL, o->node_name, error);
+    node = find_node(exports, o, error);
     if (!node)
         return NULL;
-    if (o->writable && blk_node_read_only(node)) {
-        tm_error_set(error, "Cannot export read-only node as writable");
-        return NULL;
-    }
     if (o->iothread &&
         !(iothread = tm_objects_get(exports->objects, o->iothread, TM_OBJECT_IOTHREAD, error)))
         return NULL;
@@ -200,8 +230,8 @@ BlkExport *blk_exports_add(BlkExports *exports, const BlkExportOptions *o, GErro
     x = export_new(exports, o, name);
     x->iothread = g_steal_pointer(&iothread);
     if (!find_allowed(x, o, error) ||
-        !use_node(x, o->writable ? blk_filters_top(node) : node, error) ||
-        (o->writable && !blk_disk_claim(node, error))) {
+        !use_node(x, o->writable ? blk_filters_top(node) : node, o->allow_inactive, error) ||
+        (o->writable && blk_node_active(node) && !blk_disk_claim(node, error))) {
         blk_node_release(x->user);
         blk_selection_unref(selection);
         blk_export_free(x);

@@ -53,6 +53,7 @@ typedef struct BlkExportOptions {
     const char *name;        /* NULL: the node name */
     const char *description; /* or NULL */
     bool writable, writethrough, allocation_depth;
+    bool allow_inactive; /* the node may be inactive, and become so; else it becomes active */
     const BlkBitmapName *bitmaps;
     size_t n_bitmaps;
     bool frozen; /* whoever adds it has made sure that the bitmaps stay as they are: busy is fine */

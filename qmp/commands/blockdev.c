@@ -28,6 +28,16 @@ static bool run_reopen(QmpCall *call, GError **error)
     return blk_graph_reopen(qmp_context_graph(call->ctx), qmp_arg(call->args, "options"), error);
 }
 
+static bool run_set_active(QmpCall *call, GError **error)
+{
+    BlkGraph *graph = qmp_context_graph(call->ctx);
+    const char *name = qmp_arg_str(call->args, "node-name");
+    BlkNode *node = name ? blk_graph_lookup(graph, NULL, name, error) : NULL;
+
+    return (node || !name) &&
+           blk_graph_set_active(graph, node, qmp_arg_bool(call->args, "active", true), error);
+}
+
 static bool has_child(BlkNode *node, const char *name)
 {
     const struct tidemark_child *child = blk_node_driver(node)->children;
@@ -212,7 +222,8 @@ static json_object *node_info(BlkNode *node, bool flat)
 
         tm_json_add_string(info, "backing_file", backing);
     }
-    tm_json_add_bool(info, "ro", blk_node_read_only(node));
+    tm_json_add_bool(info, "ro", blk_node_meant_read_only(node));
+    tm_json_add_bool(info, "active", blk_node_active(node));
     tm_json_add_string(info, "node-name", blk_node_name(node));
     tm_json_add_uint(info, "backing_file_depth", depth);
     tm_json_add_string(info, "drv", blk_node_driver(node)->name);
@@ -270,6 +281,15 @@ static const QmpMember resize_members[] = {
 static const QmpType resize_args = { .kind = QMP_KIND_OBJECT,
                                      .name = "q_obj_block_resize-arg",
                                      .members = resize_members };
+
+static const QmpMember active_members[] = {
+    { "node-name", &qmp_type_str, true, "the node (default: all nodes)" },
+    { "active", &qmp_type_bool, false, "whether it is to be active" },
+    { NULL },
+};
+static const QmpType active_args = { .kind = QMP_KIND_OBJECT,
+                                     .name = "q_obj_blockdev-set-active-arg",
+                                     .members = active_members };
 
 static const QmpMember change_members[] = {
     { "parent", &qmp_type_str, false, "the node whose children are to change" },
@@ -404,6 +424,7 @@ static const QmpMember node_members[] = {
     { "file", &qmp_type_str, false, "name of the image file" },
     { "node-name", &qmp_type_str, true, "name of the node" },
     { "ro", &qmp_type_bool, false, "it is read-only" },
+    { "active", &qmp_type_bool, false, "it is active: see blockdev-set-active" },
     { "drv", &qmp_type_str, false, "the driver" },
     { "backing_file", &qmp_type_str, true, "name of the backing image's file" },
     { "backing_file_depth", &qmp_type_int, false, "number of backing images" },
@@ -473,6 +494,12 @@ static const char *const blockdev_reopen_errors[] = {
     "Node 'NAME' can't change to another disk: REASON",
     NULL
 };
+static const char *const active_errors[] = {
+    "Cannot find device='' nor node-name='NAME'", "Node has active parent node",
+    "Failed to inactivate node: Operation not permitted: USER writes to node 'NODE', and was not "
+    "added with allow-inactive",
+    "Failed to inactivate node: bitmaps of node 'NODE' are in use", NULL
+};
 static const char *const change_errors[] = { "Cannot find device='NAME' nor node-name='NAME'",
                                              "Node 'NODE' does not have child 'CHILD'",
                                              "The node NODE does not support adding a child",
@@ -496,6 +523,9 @@ static const QmpCommand commands[] = {
       .errors = blockdev_reopen_errors },
     { "block_resize", "change the size of a node", &resize_args, &qmp_type_empty, run_resize,
       .example = "{'node-name': 'disk0', 'size': 10737418240}", .errors = block_resize_errors },
+    { "blockdev-set-active", "let another process write to images, or take them over", &active_args,
+      &qmp_type_empty, run_set_active, .example = "{'node-name': 'disk0', 'active': false}",
+      .errors = active_errors },
     { "x-blockdev-change", "add a child to a node or remove one; no driver supports it",
       &change_args, &qmp_type_empty, run_change, QMP_COMMAND_UNSTABLE,
       .example = "{'parent': 'disk0', 'child': 'file'}", .errors = change_errors },

@@ -74,6 +74,7 @@ static bool run_add(QmpCall *call, GError **error)
     options.iothread = qmp_arg_str(a, "iothread");
     options.hidden = qmp_arg_bool(a, "hidden", false);
     options.is_default = qmp_arg_bool(a, "default", false);
+    options.allow_inactive = qmp_arg_bool(a, "allow-inactive", false);
     options.max_connections = (uint32_t)qmp_arg_uint(a, "max-connections", 0);
     options.allow[BLK_LIST] = qmp_arg_str(a, "allow-list");
     options.allow[BLK_OPEN] = qmp_arg_str(a, "allow-open");
@@ -269,6 +270,7 @@ static const char *const block_export_add_errors[] = {
     "Block export id 'ID' is already in use",
     "Cannot find device='' nor node-name='NAME'",
     "Cannot export read-only node as writable",
+    "Failed to automatically activate inactive node: REASON",
     "NBD server not running",
     "NBD server 'ID' not running",
     "NBD server already has export named 'NAME'",

@@ -115,6 +115,9 @@ static const QmpMember export_members[] = {
       "id of an iothread; for compatibility, as all threads serve all exports" },
     { "fixed-iothread", &qmp_type_bool, true,
       "for compatibility, as all threads serve all exports" },
+    { "allow-inactive", &qmp_type_bool, true,
+      "the node may be inactive, and become so; writes then fail (default: off, and an inactive "
+      "node becomes active)" },
     { NULL },
 };
 static const QmpVariant export_variants[] = { { "nbd", &nbd_export }, { NULL } };

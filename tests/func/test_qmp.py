@@ -337,6 +337,8 @@ def normal(value, directory):
             value["timestamp"] = sorted(value["timestamp"])
         if "shutting-down" in value:  # what more we say of exports: see BEYOND_QEMU
             value = {k: v for k, v in value.items() if "query-block-exports." + k not in BEYOND_QEMU}
+        if "drv" in value:  # of newer versions of QEMU
+            value.pop("active", None)
         if "package" in value:
             value["package"], value["qemu"]["micro"] = "", 0
         return value
@@ -629,10 +631,11 @@ BEYOND_QEMU = {
       for k in ("group", "mode", "owner")),
     # of newer versions of QEMU
     "block-job-change", "chardev-add.backend.=socket.data.reconnect-ms",
+    "blockdev-set-active", "block-export-add.allow-inactive",
     *(c + o for c in ("blockdev-backup.", "transaction.actions.=blockdev-backup.data.")
       for o in ("discard-source", "x-perf.min-cluster-size")),
     *(c + o for c in ("blockdev-add.", "blockdev-reopen.options.") for o in (
-        "bitmap-accept-changed", "bitmap-durability", "bitmap-store", "=qcow2.backing-names",
+        "active", "bitmap-accept-changed", "bitmap-durability", "bitmap-store", "=qcow2.backing-names",
         "=qcow2.discard-no-unref", "=qcow2.snapshot", "=blkdebug.inject-delay",
         "=blkdebug.inject-error.sectors",
         "=copy-before-write.min-cluster-size")),  # of newer versions of QEMU
@@ -646,7 +649,7 @@ BEYOND_QEMU = {
     "query-nbd-sessions", "nbd-session-disconnect", "NBD_CLIENT_CONNECTED", "NBD_CLIENT_DISCONNECTED",
     "object-add.=authz-list-file", "object-add.qom-type authz-list-file", "object-reload",
     *(q + m for q in ("query-named-block-nodes.", "query-block.inserted.")
-      for m in ("dirty-bitmaps.reason", "dirty-bitmaps.recovered", "lost")), "query-objects"}
+      for m in ("active", "dirty-bitmaps.reason", "dirty-bitmaps.recovered", "lost")), "query-objects"}
 
 
 # Both are needed where there is a "bitmap", as the driver says.
