@@ -95,6 +95,9 @@ static void check_tables(Reading *r)
     }
     if (!blk_image_check(file, NULL, NULL, &result, &error))
         v->lost = v->lost ? v->lost : g_strdup(error->message); /* others can't open it either */
+    else if (result.unlisted && !v->lost)
+        v->lost = g_strdup("its list of snapshots or of bitmaps is invalid: 'tidemark image check' "
+                           "shows why, and QEMU may not open it");
     else if (result.corruptions || result.check_errors)
         note(v, "errors in its tables: %" PRIu64 "; 'tidemark image check' shows them",
              result.corruptions + result.check_errors);

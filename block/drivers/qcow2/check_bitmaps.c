@@ -151,7 +151,8 @@ bool qcow2_check_bitmaps(Qcow2Check *k, GError **error)
     /* Without the bit they are nobody's, and their clusters leaked. */
     if (!h->has_bitmaps || !(h->autoclear & QCOW2_AUTOCLEAR_BITMAPS))
         return true;
-    if (!h->n_bitmaps) { /* QEMU does not open it */
+    if (!h->n_bitmaps) {
+        k->result.unlisted = true;
         k->result.corruptions++;
         qcow2_check_found(k, "ERROR bitmaps extension: it has no bitmaps");
         return true;
@@ -162,6 +163,7 @@ bool qcow2_check_bitmaps(Qcow2Check *k, GError **error)
     if (!list && k->options.fix)
         return tm_error_set(error, "The image can't be repaired: %s", why->message);
     if (!list) {
+        k->result.unlisted = true;
         k->result.corruptions++;
         qcow2_check_found(k, "ERROR %s", why->message);
     }

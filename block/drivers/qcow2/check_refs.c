@@ -177,6 +177,7 @@ static bool count_l1(Qcow2Check *k, uint64_t offset, uint32_t entries, bool acti
 static bool count_snapshots(Qcow2Check *k, GError **error)
 {
     if (k->no_snapshots) {
+        k->result.unlisted = true;
         k->result.corruptions++;
         qcow2_check_found(k, "ERROR %s", k->no_snapshots);
     }

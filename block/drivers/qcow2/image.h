@@ -28,6 +28,7 @@ typedef struct BlkImageCheck {
     uint64_t check_errors; /* things that could not be checked */
     uint64_t image_end;    /* bytes in use, from the start of the file */
     uint64_t total_clusters, allocated_clusters, fragmented_clusters, compressed_clusters;
+    bool unlisted; /* snapshots or bitmaps can't be listed: QEMU may refuse to open the image */
 } BlkImageCheck;
 
 /* One line about a thing that was found, for people. */
