@@ -242,6 +242,10 @@ static const QmpMember peer_inet_members[] = {
     { "port", &qmp_type_str, false, "inet: port number or service name" },
     { "ipv4", &qmp_type_bool, true, "inet: use IPv4 addresses" },
     { "ipv6", &qmp_type_bool, true, "inet: use IPv6 addresses" },
+    { "numeric", &qmp_type_bool, true,
+      "inet: host and port are numbers: resolve no names (default: off)" },
+    { "keep-alive", &qmp_type_bool, true,
+      "inet: probe the connections while they are idle (default: on)" },
     { NULL },
 };
 static const QmpType peer_inet = { .kind = QMP_KIND_OBJECT,
@@ -261,6 +265,10 @@ static const QmpMember peer_members[] = {
 };
 static const QmpMember peer_unix_members[] = {
     { "path", &qmp_type_str, false, "unix: path of the socket" },
+    { "abstract", &qmp_type_bool, true,
+      "unix: the path is a name in Linux's abstract name space (default: off)" },
+    { "tight", &qmp_type_bool, true,
+      "unix, abstract: the name ends with its last byte, without padding (default: on)" },
     { NULL },
 };
 static const QmpType peer_unix = { .kind = QMP_KIND_OBJECT,

@@ -162,6 +162,29 @@ def read_only(tmp):
                match="read-only")
 
 
+@test
+def addresses(tmp):
+    "abstract sockets, padded or not, TCP by numbers and names, with and without probes"
+    name = "tm-%d-peer" % os.getpid()
+    at = lambda **more: {"type": "unix", "data": dict(path=name, abstract=True, **more)}
+    with Daemon(tmp, *disk(tmp, "disk0", MIB), name="peer") as peer, Daemon(tmp) as d:
+        peer.qmp("nbd-server-start", id="a", addr=at())
+        peer.qmp("nbd-server-start", id="b", addr=at(tight=False))
+        peer.qmp("nbd-server-start", id="t", addr={"type": "inet", "data": {"host": "127.0.0.1", "port": "0"}})
+        port = [s for s in peer.qmp("query-nbd-servers") if s["id"] == "t"][0]["addresses"][0]["port"]
+        for i, server in enumerate((
+                {"type": "unix", "path": name, "abstract": True},
+                {"type": "unix", "path": name, "abstract": True, "tight": False},
+                {"type": "inet", "host": "127.0.0.1", "port": port, "numeric": True},
+                {"type": "inet", "host": "localhost", "port": port, "ipv4": True, "keep-alive": False})):
+            d.qmp("blockdev-add", {"driver": "nbd", "node-name": "n%d" % i, "server": server, "export": "disk0"})
+            d.qmp("block-export-add", type="nbd", id="e%d" % i, node_name="n%d" % i, writable=True)
+            h = d.nbd("n%d" % i)
+            h.pwrite(b"%d" % i * 512, 512 * i)
+            equal(bytes(h.pread(512, 512 * i)), b"%d" % i * 512)
+            h.shutdown()
+
+
 @test(needs=["nbdkit"])
 def options(tmp):
     "wrong options and servers are refused, naming what is wrong"
@@ -174,6 +197,11 @@ def options(tmp):
         refused("does not accept value 'fd'", server={"type": "fd", "str": "3"})
         refused("unexpected", server={"type": "unix", "path": "x", "port": "1"})
         refused("too long", server=unix("x" * 200))
+        refused("'server.numeric' is unexpected|'numeric' is unexpected", server=dict(unix("x"), numeric=True))
+        refused("resolution failed for localhost:1:", server={"type": "inet", "host": "localhost", "port": "1",
+                                                              "numeric": True})
+        refused("Failed to connect to 'tm-absent': Connection refused",
+                server={"type": "unix", "path": "tm-absent", "abstract": True})
         refused("'server.port' is '70000'", server={"type": "inet", "host": "localhost", "port": "70000"})
         refused("IPv4 and IPv6", server={"type": "inet", "host": "localhost", "port": "1", "ipv4": False,
                                          "ipv6": False})

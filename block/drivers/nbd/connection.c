@@ -323,7 +323,8 @@ static bool negotiate(BlkNbdConnection *x, struct nbd_handle *nbd, int64_t until
             return give_up(x, error);
         notify(nbd, wait_socket(x, nbd_aio_get_fd(nbd), nbd_aio_get_direction(nbd), until));
     }
-    keep_alive(nbd_aio_get_fd(nbd));
+    if (blk_nbd_server_probed(x->disk->server))
+        keep_alive(nbd_aio_get_fd(nbd));
     return true;
 }
 

@@ -78,6 +78,8 @@ void blk_nbd_server_free(BlkNbdServer *server);              /* NULL is fine */
 const char *blk_nbd_server_text(const BlkNbdServer *server); /* for messages; borrowed */
 /* A handle that has begun to connect, or NULL. Any thread; may wait for a name to be resolved. */
 struct nbd_handle *blk_nbd_server_connect(const BlkNbdServer *server, GError **error);
+/* TCP probes connections that are idle. */
+bool blk_nbd_server_probed(const BlkNbdServer *server);
 /* The context whose extents are block status. */
 const char *blk_nbd_server_context(const BlkNbdServer *server);
 bool blk_nbd_server_bitmap(const BlkNbdServer *server); /* it is x-dirty-bitmap's, so a must */

@@ -6,6 +6,7 @@
  * once made: any number of connections use it at once. */
 #include "block/drivers/nbd/nbd.h"
 #include "block/graph.h"
+#include "util/address.h"
 #include "util/error.h"
 
 #include <errno.h>
@@ -20,6 +21,8 @@
 struct BlkNbdServer {
     char *type, *path, *host, *port; /* as the address has them, or NULL; vsock: host is the cid */
     int family;                      /* of inet */
+    bool numeric, keepalive;         /* of inet */
+    bool abstract, padded;           /* of unix */
     char *export, *context, *text;
     bool bitmap;     /* the context is x-dirty-bitmap's */
     TmObject *creds; /* a reference; NULL: no TLS */
@@ -49,11 +52,13 @@ static bool check_members(struct tidemark_node *node, const char *type)
         const char *type, *member;
         bool required;
     } rules[] = {
-        { "unix", "path", true },  { "inet", "host", true },  { "inet", "port", true },
-        { "inet", "ipv4", false }, { "inet", "ipv6", false }, { "vsock", "cid", true },
-        { "vsock", "port", true },
+        { "unix", "path", true },  { "unix", "abstract", false }, { "unix", "tight", false },
+        { "inet", "host", true },  { "inet", "port", true },      { "inet", "ipv4", false },
+        { "inet", "ipv6", false }, { "inet", "numeric", false },  { "inet", "keep-alive", false },
+        { "vsock", "cid", true },  { "vsock", "port", true },
     };
-    static const char *const members[] = { "path", "host", "port", "ipv4", "ipv6", "cid" };
+    static const char *const members[] = { "path", "abstract", "tight",   "host",       "port",
+                                           "ipv4", "ipv6",     "numeric", "keep-alive", "cid" };
 
     for (size_t m = 0; m < G_N_ELEMENTS(members); m++) {
         g_autofree char *name = g_strconcat("server.", members[m], NULL);
@@ -93,11 +98,20 @@ static bool is_number(const char *text, uint64_t max)
     return g_ascii_string_to_unsigned(text, 10, 0, max, &number, NULL);
 }
 
+static bool flag(struct tidemark_node *node, const char *name, bool otherwise)
+{
+    return blk_host.option_is_set(node, name) ? blk_host.option_bool(node, name) : otherwise;
+}
+
 static bool parse_address(BlkNbdServer *s, struct tidemark_node *node)
 {
     s->type = dup_option(node, "server.type");
     if (!check_members(node, s->type))
         return false;
+    s->numeric = flag(node, "server.numeric", false);
+    s->keepalive = flag(node, "server.keep-alive", true);
+    s->abstract = flag(node, "server.abstract", false);
+    s->padded = !flag(node, "server.tight", true);
     s->path = dup_option(node, "server.path");
     s->port = dup_option(node, "server.port");
     s->host =
@@ -229,6 +243,11 @@ bool blk_nbd_server_bitmap(const BlkNbdServer *s)
     return s->bitmap;
 }
 
+bool blk_nbd_server_probed(const BlkNbdServer *s)
+{
+    return s->keepalive;
+}
+
 bool blk_nbd_server_depth(const BlkNbdServer *s)
 {
     return g_str_equal(s->context, "qemu:allocation-depth");
@@ -243,6 +262,9 @@ char *blk_nbd_filename(struct tidemark_node *node)
     const char *host = blk_host.option_string(node, "server.host");
     const char *port = blk_host.option_string(node, "server.port");
 
+    if (path && blk_host.option_is_set(node, "server.abstract") &&
+        blk_host.option_bool(node, "server.abstract"))
+        return NULL; /* URIs have no such names */
     if (path)
         return export ? g_strdup_printf("nbd+unix:///%s?socket=%s", export, path)
                       : g_strdup_printf("nbd+unix://?socket=%s", path);
@@ -287,7 +309,10 @@ void blk_nbd_server_failed(const BlkNbdServer *s, GError **error)
 /* Of a family alone libnbd knows nothing, but it takes numbers as names. */
 static bool resolve(const BlkNbdServer *s, char host[static NI_MAXHOST], GError **error)
 {
-    struct addrinfo hints = { .ai_family = s->family, .ai_socktype = SOCK_STREAM }, *all = NULL;
+    struct addrinfo hints = { .ai_family = s->family,
+                              .ai_socktype = SOCK_STREAM,
+                              .ai_flags = s->numeric ? AI_NUMERICHOST | AI_NUMERICSERV : 0 },
+                    *all = NULL;
     int err = getaddrinfo(s->host, s->port, &hints, &all);
 
     if (!err)
@@ -301,11 +326,28 @@ static bool resolve(const BlkNbdServer *s, char host[static NI_MAXHOST], GError 
 static bool connect_inet(const BlkNbdServer *s, struct nbd_handle *nbd, GError **error)
 {
     char host[NI_MAXHOST];
+    bool number = s->numeric || s->family != AF_UNSPEC;
 
-    if (s->family != AF_UNSPEC && !resolve(s, host, error))
+    if (number && !resolve(s, host, error))
         return false;
-    if (nbd_aio_connect_tcp(nbd, s->family == AF_UNSPEC ? s->host : host, s->port) == 0)
+    if (nbd_aio_connect_tcp(nbd, number ? host : s->host, s->port) == 0)
         return true;
+    blk_nbd_server_failed(s, error);
+    return false;
+}
+
+/* libnbd has no such names. */
+static bool connect_abstract(const BlkNbdServer *s, struct nbd_handle *nbd, GError **error)
+{
+    TmAddress address = {
+        .type = TM_ADDRESS_UNIX, .path = s->path, .abstract = true, .padded = s->padded
+    };
+    int fd = tm_address_connect(&address, NULL, 0, error);
+
+    if (fd < 0)
+        return false;
+    if (nbd_aio_connect_socket(nbd, fd) == 0)
+        return true; /* the descriptor is libnbd's */
     blk_nbd_server_failed(s, error);
     return false;
 }
@@ -316,6 +358,8 @@ static bool begin(const BlkNbdServer *s, struct nbd_handle *nbd, GError **error)
 
     if (g_str_equal(s->type, "inet"))
         return connect_inet(s, nbd, error);
+    if (s->abstract)
+        return connect_abstract(s, nbd, error);
     ret = s->path ? nbd_aio_connect_unix(nbd, s->path)
                   : nbd_aio_connect_vsock(nbd, (uint32_t)g_ascii_strtoull(s->host, NULL, 10),
                                           (uint32_t)g_ascii_strtoull(s->port, NULL, 10));
