@@ -9,6 +9,7 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from harness import *  # noqa: E402,F403
 from images import create, raw
+import nbd  # noqa: E402
 
 KIB, MIB = 1 << 10, 1 << 20
 NEEDS = ["qemu-img", "qemu-io"]
@@ -143,7 +144,6 @@ def a_copy_that_fails(tmp):
     with Daemon(tmp) as d:
         d.qmp("blockdev-add", debug)
         h = filtered(d, nodes[0], {**nodes[1], "file": "debug"})
-        import nbd
         equal(h.pread(4, 0), b"\1" * 4)
         d.qmp("blockdev-reopen", options=[{**debug, "inject-error": [
             {"event": "none", "iotype": "write", "errno": 28}]}])
@@ -151,6 +151,27 @@ def a_copy_that_fails(tmp):
         d.qmp("blockdev-reopen", options=[debug])
         equal(h.pread(4, 200 * KIB), b"\2" * 4)
         equal(own(h)[1][0], 192 * KIB)
+
+
+@test(needs=NEEDS)
+def a_write_during_a_copy(tmp):
+    "what is written while a slow backing is copied stays"
+    nodes = chain(tmp, "base", "top")
+    debug = {"driver": "blkdebug", "node-name": "debug", "image": nodes[0]["file"]}
+    with Daemon(tmp) as d:
+        d.qmp("blockdev-add", debug)
+        reader = filtered(d, {**nodes[0], "file": "debug"}, nodes[1])
+        d.qmp("block-export-add", type="nbd", id="top", node_name="top", name="top", writable=True)
+        writer = d.nbd("top")
+        d.qmp("blockdev-reopen", options=[{**debug, "inject-delay": [
+            {"event": "none", "iotype": "read", "delay-ns": 150000000}]}])
+        for at in (0, 200 * KIB, 256 * KIB, 3 * MIB):  # in the base, but for the ends of clusters
+            buffer = nbd.Buffer(512)
+            cookie = reader.aio_pread(buffer, at)
+            writer.pwrite(b"new" * 512, at + 1024)
+            while not reader.aio_command_completed(cookie):
+                reader.poll(-1)
+            equal(reader.pread(3 * 512, at + 1024), b"new" * 512, at)
 
 
 @test(needs=NEEDS)
