@@ -23,6 +23,7 @@ static const TcOption options[] = {
     { "source-format", "FMT", "the format of FILE2", 'F' },
     TC_FORMAT_OPTION,
     TC_NAMES_OPTION,
+    TC_IMAGE_OPTS_OPTION,
     { 0 },
 };
 

@@ -16,6 +16,7 @@ enum { LINES_MAX = 100 }; /* reported one by one */
 static const TcOption options[] = {
     TC_FORMAT_OPTION,
     TC_NAMES_OPTION,
+    TC_IMAGE_OPTS_OPTION,
     { "repair", "leaks|all", "free leaked clusters, or repair all errors", 'r' },
     TC_SHARE_OPTION,
     TC_JSON_OPTION,

@@ -32,12 +32,24 @@ typedef struct CreateOption {
     const char *name, *member;
     enum { TEXT, SIZE, NUMBER, FLAG, COMPAT, TYPES } type;
     const char *help;
+    bool of_file; /* not of the image, but of the files that are created for it */
 } CreateOption;
 
+/* Those of files, whatever the format. */
+#define HINT_OPTION                                                                                \
+    {                                                                                              \
+        "extent_size_hint", "extent-size-hint", SIZE,                                              \
+            "bytes that the file system allocates at a time, 1M by default; 0: its own choice",    \
+            true                                                                                   \
+    }
+#define NOCOW_OPTION                                                                               \
+    {                                                                                              \
+        "nocow", "nocow", FLAG, "no copy-on-write by the file system", true                        \
+    }
+
 static const CreateOption raw_options[] = {
-    { "extent_size_hint", "extent-size-hint", SIZE,
-      "bytes that the file system allocates at a time, 1M by default" },
-    { "nocow", "nocow", FLAG, "on or off: no copy-on-write by the file system" },
+    HINT_OPTION,
+    NOCOW_OPTION,
     { "preallocation", "preallocation", TEXT, "off, falloc or full" },
     { "size", "size", SIZE, "bytes of the disk" },
     { 0 },
@@ -50,10 +62,11 @@ static const CreateOption qcow2_options[] = {
     { "compat", "version", COMPAT, "v3 (1.1), the default, or v2 (0.10)" },
     { "compression_type", "compression-type", TEXT, "zlib or zstd" },
     { "data_file", "data-file", TEXT, "the name of a file for the data" },
-    { "data_file_raw", "data-file-raw", FLAG,
-      "on or off: the data file can be read as a raw image" },
-    { "extended_l2", "extended-l2", FLAG, "on or off: clusters are allocated in 32 parts" },
-    { "lazy_refcounts", "lazy-refcounts", FLAG, "on or off: refcounts may be updated late" },
+    { "data_file_raw", "data-file-raw", FLAG, "the data file can be read as a raw image" },
+    { "extended_l2", "extended-l2", FLAG, "clusters are allocated in 32 parts" },
+    HINT_OPTION,
+    { "lazy_refcounts", "lazy-refcounts", FLAG, "refcounts may be updated late" },
+    NOCOW_OPTION,
     { "preallocation", "preallocation", TEXT, "off, metadata, falloc or full" },
     { "refcount_bits", "refcount-bits", NUMBER, "1, 2, 4, ... 64; 16 by default" },
     { "size", "size", SIZE, "bytes of the disk" },
@@ -65,6 +78,7 @@ typedef struct Create {
     const char *path, *format;
     const CreateOption *known;
     json_object *create; /* BlockdevCreateOptions */
+    json_object *file;   /* members of BlockdevCreateOptionsFile; the same object for raw */
     bool sized;
     uint64_t size;
     char *data_file;
@@ -154,38 +168,63 @@ static bool set_option(Create *c, const char *name, const char *text, GError **e
         c->data_file = g_strdup(text);
         json_object_put(value);
     } else {
-        json_object_object_add(c->create, o->member, value);
+        json_object_object_add(o->of_file ? c->file : c->create, o->member, value);
     }
     return true;
 }
 
-/* "k=v,k=v"; a comma in a value is written twice. */
-static bool set_options(Create *c, const char *text, GError **error)
+/* The words of "k=v,k=v"; a comma in a value is written twice. */
+static GStrv split_options(const char *text)
 {
     g_autoptr(GString) word = g_string_new(NULL);
+    GPtrArray *words = g_ptr_array_new();
 
     for (const char *at = text;; at++) {
-        const char *equals;
-
         if (*at == ',' && at[1] == ',') {
             g_string_append_c(word, *++at);
-            continue;
-        }
-        if (*at && *at != ',') {
+        } else if (*at && *at != ',') {
             g_string_append_c(word, *at);
-            continue;
+        } else {
+            g_ptr_array_add(words, g_strdup(word->str));
+            g_string_set_size(word, 0);
         }
-        equals = strchr(word->str, '=');
+        if (!*at)
+            break;
+    }
+    g_ptr_array_add(words, NULL);
+    return (GStrv)g_ptr_array_free(words, FALSE);
+}
+
+static bool set_options(Create *c, const char *text, GError **error)
+{
+    g_auto(GStrv) words = split_options(text);
+
+    for (char **word = words; *word; word++) {
+        char *equals = strchr(*word, '=');
+
         if (!equals)
             return tm_error_set(error, "option --options: '%s' is not of the form NAME=VALUE",
-                                word->str);
-        g_autofree char *name = g_strndup(word->str, (gsize)(equals - word->str));
-        if (!set_option(c, name, equals + 1, error))
+                                *word);
+        *equals = '\0';
+        if (!set_option(c, *word, equals + 1, error))
             return false;
-        if (!*at)
-            return true;
-        g_string_set_size(word, 0);
     }
+    return true;
+}
+
+/* Whether one of the -o has the word "help" or "?", as with qemu-img. */
+static bool asks_help(const TcInvocation *inv)
+{
+    for (guint i = 0; i < inv->given->len; i++) {
+        const TcGiven *given = &g_array_index(inv->given, TcGiven, i);
+        g_auto(GStrv) words = split_options(given->value);
+
+        if (!strcmp(given->option->name, "options") &&
+            (g_strv_contains((const char *const *)words, "help") ||
+             g_strv_contains((const char *const *)words, "?")))
+            return true;
+    }
+    return false;
 }
 
 static bool take_options(Create *c, GError **error)
@@ -224,7 +263,9 @@ static bool check(Create *c, GError **error)
                             closest ? closest : "");
     }
     c->known = !strcmp(c->format, "raw") ? raw_options : qcow2_options;
-    if (!g_strcmp0(tc_option(c->inv, "options"), "help"))
+    if (c->known == raw_options)
+        c->file = c->create;
+    if (asks_help(c->inv))
         return true;
     if (!take_options(c, error))
         return false;
@@ -287,6 +328,7 @@ static bool show_progress(void *opaque, uint64_t done, uint64_t total)
     return true;
 }
 
+/* A new reference. */
 static json_object *file_node(const char *path)
 {
     json_object *file = json_object_new_object();
@@ -305,6 +347,8 @@ static bool make_file(Create *c, TcImage *image, const char *path, GError **erro
     if (g_file_test(path, G_FILE_TEST_EXISTS))
         return true; /* what is in it goes when all options have been found good */
     create = file_node(path);
+    json_object_object_foreach(c->file, member, value)
+        json_object_object_add(create, member, json_object_get(value));
     json_object_object_add(create, "size", json_object_new_int(0));
     ok = blk_image_create(image->graph, create, NULL, NULL, error);
     json_object_put(create);
@@ -341,7 +385,7 @@ static bool make(Create *c, GError **error)
     g_autoptr(TcProgress) progress = tc_progress_on_terminal(!tc_flag(c->inv, "quiet"));
     g_auto(TcImage) image = { 0 };
 
-    if (!check_backing(c, error))
+    if (!tc_image_check_path(c->path, error) || !check_backing(c, error))
         return false;
     if (!c->sized)
         return tm_error_set(error, "the size of the image is missing: add SIZE%s",
@@ -386,9 +430,15 @@ static void report(const Create *c)
 
 static void list_options(const Create *c)
 {
-    printf("Options of %s images:\n", c->format);
-    for (const CreateOption *o = c->known; o->name; o++)
-        printf("  %-16s  %s\n", o->name, o->help);
+    static const char *const types[] = { "str", "size", "num", "bool (on/off)", "str" };
+    G_STATIC_ASSERT(G_N_ELEMENTS(types) == TYPES);
+
+    printf("Supported %s options:\n", c->format);
+    for (const CreateOption *o = c->known; o->name; o++) {
+        g_autofree char *left = g_strdup_printf("%s=<%s>", o->name, types[o->type]);
+
+        printf("  %-30s - %s\n", left, o->help);
+    }
 }
 
 /* 'create -o help' needs none. */
@@ -404,13 +454,15 @@ static int run(const TcInvocation *inv)
 {
     Create c = { .inv = inv, .path = tc_arg(inv, 0) };
     g_autoptr(json_object) create = json_object_new_object();
+    g_autoptr(json_object) file = json_object_new_object();
     g_autoptr(GError) error = NULL;
     int status = TC_EXIT_OK;
 
     c.create = create;
+    c.file = file;
     if (!check(&c, &error))
         status = tc_fail_usage(inv, g_steal_pointer(&error));
-    else if (!g_strcmp0(tc_option(inv, "options"), "help"))
+    else if (asks_help(inv))
         list_options(&c);
     else if (!c.path)
         status = no_file(inv);

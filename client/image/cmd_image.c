@@ -39,6 +39,11 @@ static bool check_names(const char *names, GError **error)
 
 bool tc_image_options(const TcInvocation *inv, TcImageOptions *options, GError **error)
 {
+    if (tc_flag(inv, "image-opts"))
+        return tm_error_set(error,
+                            "option --image-opts: '%s' describes nodes, and FILE is the path of an "
+                            "image: use its path, with --format",
+                            tc_arg(inv, 0));
     if (has_option(inv, "format"))
         options->format = tc_option(inv, "format");
     if (has_option(inv, "force-share"))

@@ -29,13 +29,18 @@ extern const TcCommand tc_command_image_resize;
     {                                                                                              \
         "output", "json|human", "print in the form of qemu-img"                                    \
     }
+/* qemu-img's, not shown: only to be refused in words that help. */
+#define TC_IMAGE_OPTS_OPTION                                                                       \
+    {                                                                                              \
+        "image-opts", NULL, NULL                                                                   \
+    }
 #define TC_QUIET_OPTION                                                                            \
     {                                                                                              \
         "quiet", NULL, "print only errors", 'q'                                                    \
     }
 
-/* --format, --force-share and --backing-names, those of them that the command has. false:
- * misuse. */
+/* --format, --force-share and --backing-names, those of them that the command has.
+ * --image-opts is refused. false: misuse. */
 bool tc_image_options(const TcInvocation *inv, TcImageOptions *options, GError **error);
 /* --json or --output. false: misuse. */
 bool tc_image_output(const TcInvocation *inv, bool *json, GError **error);

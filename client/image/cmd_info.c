@@ -14,13 +14,10 @@
 enum { LABEL = 12 }; /* columns */
 
 static const TcOption options[] = {
-    TC_FORMAT_OPTION,
-    { "backing-chain", NULL, "show the images below it, too" },
-    TC_NAMES_OPTION,
-    TC_SHARE_OPTION,
-    TC_JSON_OPTION,
-    TC_OUTPUT_OPTION,
-    { 0 },
+    TC_FORMAT_OPTION, { "backing-chain", NULL, "show the images below it, too" },
+    TC_NAMES_OPTION,  TC_IMAGE_OPTS_OPTION,
+    TC_SHARE_OPTION,  TC_JSON_OPTION,
+    TC_OUTPUT_OPTION, { 0 },
 };
 
 /* ---- in words */

@@ -18,6 +18,7 @@ enum { OTHER_ROWS = 8, ROWS_MAX = 24 };
 static const TcOption options[] = {
     TC_FORMAT_OPTION,
     TC_NAMES_OPTION,
+    TC_IMAGE_OPTS_OPTION,
     TC_SHARE_OPTION,
     { "start-offset", "N", "begin at this offset", 's' },
     { "max-length", "N", "end after this many bytes", 'l' },

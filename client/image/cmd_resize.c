@@ -15,6 +15,7 @@
 static const TcOption options[] = {
     TC_FORMAT_OPTION,
     TC_NAMES_OPTION,
+    TC_IMAGE_OPTS_OPTION,
     { "shrink", NULL, "allow a smaller disk: data beyond the new end is lost" },
     { "preallocation", "MODE", "for the added part: off (default), metadata, falloc or full" },
     TC_QUIET_OPTION,

@@ -21,6 +21,8 @@ typedef struct TcImageNames {
 /* Which format @path has: "qcow2" if it begins so, else "raw", unless it begins as a format does
  * that is not supported. Borrowed, static; NULL: that, or it can't be read. */
 const char *tc_image_probe(const char *path, GError **error);
+/* That @path is no "json:..." and no URI of NBD, which are names of images for qemu-img. */
+bool tc_image_check_path(const char *path, GError **error);
 /* Whether both paths are the same file. */
 bool tc_image_same(const char *a, const char *b);
 /* What an image of @format names; of raw ones nothing. */

@@ -84,7 +84,8 @@ static char *next_path(GPtrArray *layers, const TcLayer *layer, const char *name
 GPtrArray *tc_image_layers(const char *path, const char *format, const char *names, GError **error)
 {
     g_autoptr(GPtrArray) layers = g_ptr_array_new_with_free_func(layer_free);
-    TcLayer *layer = add_layer(layers, g_strdup(path), format, error);
+    TcLayer *layer =
+        tc_image_check_path(path, error) ? add_layer(layers, g_strdup(path), format, error) : NULL;
 
     while (layer && names && strcmp(names, "none") && layer->names.backing) {
         char *next = next_path(layers, layer, names, error);

@@ -132,6 +132,22 @@ void tc_image_names_clear(TcImageNames *names)
     g_clear_pointer(&names->data_file, g_free);
 }
 
+bool tc_image_check_path(const char *path, GError **error)
+{
+    if (g_str_has_prefix(path, "json:"))
+        return tm_error_set(error,
+                            "'%s' describes nodes, and FILE is the path of an image: use its path, "
+                            "with --format",
+                            path);
+    if (g_str_has_prefix(path, "nbd:") || g_str_has_prefix(path, "nbd+unix:") ||
+        g_str_has_prefix(path, "nbds:") || g_str_has_prefix(path, "nbds+unix:"))
+        return tm_error_set(error,
+                            "'%s' is an NBD URI, and FILE is the path of an image: 'tidemark info' "
+                            "and 'tidemark map' show exports",
+                            path);
+    return true;
+}
+
 char *tc_image_path(const char *path, const char *name, const char *names, GError **error)
 {
     g_autofree char *found = NULL;

@@ -57,6 +57,8 @@ def mistakes(tmp):
             (["create", path, "1M", "-o", "nocow"], "'nocow' is not of the form NAME=VALUE"),
             (["create", path, "1M", "-o", "nocow=maybe"], "'maybe' is not on or off"),
             (["create", path, "1M", "-b", path], "raw images can't have a backing file"),
+            (["info", "--image-opts", "driver=raw,file.filename=" + path],
+             "option --image-opts: 'driver=raw,file.filename=.*' .* use its path, with --format"),
             (["bitmap", path, "b"], "one of --add, .* is needed"),
             (["bitmap", path, "--ad", "b"], "did you mean '--add'"),
             (["bitmap", path, "b", "--clear", "-g", "64k"], "--granularity needs --add"),
@@ -73,6 +75,10 @@ def mistakes(tmp):
             (["resize", "--shrink", path, "0"], "it must be positive"),
             (["resize", "--shrink", "--preallocation=full", path, "512k"], "part that a resize adds"),
             (["create", path + ".no/x", "1M"], "Could not create"),
+            (["create", path + ".no", "1M", "-f", "qcow2", "-o", "extent_size_hint=8G"], "hint is too large"),
+            (["create", "json:{}", "1M"], "'json:{}' describes nodes"),
+            (["info", 'json:{"driver":"raw"}'], "'json:{\"driver\":\"raw\"}' describes nodes.*: use its path"),
+            (["map", "nbd://localhost/x"], "'nbd://localhost/x' is an NBD URI.*: 'tidemark info' and"),
             (["create", path, "1M", "-f", "qcow2", "-o", "refcount_bits=3"], "power of two"),
             (["map", path + ".no"], "Could not open .*No such file"),
             (["map", tmp], "to be a regular file or a block device"),
@@ -97,7 +103,8 @@ def create(tmp):
     matches(p.stderr, "warning: .*x.qcow2' is created as a raw image, despite its name")
     equal(said("create", "-q", "-o", "preallocation=full,size=2M", path), "")
     equal((os.stat(path).st_size, os.stat(path).st_blocks), (2 * MIB, 2 * MIB // 512))
-    matches(said("create", "-f", "qcow2", "-o", "help"), "cluster_size +512 to 2M")
+    for words in (["-o", "help"], ["-o", "?"], ["-o", "nocow=on,help", path], ["-o", "?", "-o", "size=1"]):
+        matches(said("create", "-f", "qcow2", *words), "^Supported qcow2 options:\n(.*\n)*  cluster_size=<size> +- 512")
     comma = os.path.join(tmp, "a,b")
     image(comma, 4 * MIB)
     said("create", "-f", "qcow2", "-o", "backing_file=a,,b,backing_fmt=raw", path)

@@ -129,8 +129,12 @@ def extents_of_a_size(tmp):
                 words = ["-o", "extent_size_hint=%d" % more["extent_size_hint"]] if more else []
                 run("qemu-img", "create", "-q", "-f", "raw", *words, theirs, MIB)
                 equal(hint(ours), hint(theirs), name)
-        tidemark("image", "create", "-q", "-o", "extent_size_hint=4M", os.path.join(at, "d"), "1M")
-        equal(hint(os.path.join(at, "d"))[1], 4 * MIB)
+        for format in ("raw", "qcow2"):
+            words = ["create", "-q", "-f", format, "-o", "extent_size_hint=4M"]
+            tidemark("image", *words, os.path.join(at, format), "1M")
+            run("qemu-img", *words, os.path.join(at, "q" + format), "1M")
+            equal(hint(os.path.join(at, format)), hint(os.path.join(at, "q" + format)), format)
+            equal(hint(os.path.join(at, format))[1], 4 * MIB)
     finally:
         run("umount", "-l", at)
 
