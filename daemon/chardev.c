@@ -199,7 +199,7 @@ static bool check(json_object *flat, GError **error)
         return tm_error_set(error, "One of 'path', 'fd' or 'host' is required");
     if (qmp_arg(flat, "host") && !qmp_arg(flat, "port"))
         return tm_error_set(error, "chardev: socket: no port given");
-    if (qmp_arg_bool(flat, "wait", false) && !qmp_arg_bool(flat, "server", false))
+    if (qmp_arg(flat, "wait") && !qmp_arg_bool(flat, "server", false))
         return tm_error_set(error,
                             "'wait' option is incompatible with socket in client connect mode");
     return true;

@@ -32,7 +32,7 @@ static bool take_socket(QmpContext *ctx, json_object *data, QmpChardevOptions *o
 {
     options->address = address;
     options->server = qmp_arg_bool(data, "server", true);
-    if (!options->server && qmp_arg_bool(data, "wait", false))
+    if (!options->server && qmp_arg(data, "wait"))
         return tm_error_set(error,
                             "'wait' option is incompatible with socket in client connect mode");
     return qmp_arg_address(ctx, qmp_arg(data, "addr"), address, error) &&

@@ -359,6 +359,7 @@ def refusals(tmp):
             ("socket,id=c,path=%s/a,server=on,wait=off,bogus=1" % tmp, "bogus"),
             ("socket,id=c,path=%s/a,server=on,wait=off,reconnect=1" % tmp, "incompatible with socket in server"),
             ("socket,id=c,path=%s/a,wait=on,reconnect=1" % tmp, "'wait' option is incompatible"),
+            ("socket,id=c,path=%s/a,wait=off,reconnect=1" % tmp, "'wait' option is incompatible"),
             ("socket,id=c,host=127.0.0.1,server=on,wait=off", "no port given"),
             ("socket,id=c,host=127.0.0.1,port=1", "Connection refused"),
             ("socket,id=1,path=%s/a,server=on,wait=off" % tmp, "'id' expects an identifier"),
