@@ -63,7 +63,7 @@ static int run_add(const TcInvocation *inv)
     if (!tc_option_number(inv, "granularity", 512, UINT64_C(2) << 30, &granularity, &error))
         return tc_fail_usage(inv, g_steal_pointer(&error));
     if (granularity && !tm_is_pow2(granularity)) {
-        tm_error_set(&error, "option --granularity: '%s' is not a power of two",
+        tm_error_set(&error, "option --granularity: '%s' is not a power of two from 512 to 2G",
                      tc_option(inv, "granularity"));
         return tc_fail_usage(inv, g_steal_pointer(&error));
     }

@@ -2,7 +2,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/daemon/cmd_events.c: "tidemark events": what a daemon reports, as it happens. */
 #include "client/commands.h"
-#include "client/daemon/qmp_client.h"
+#include "client/daemon/schema.h"
 #include "client/text.h"
 #include "util/log.h"
 
@@ -59,12 +59,30 @@ static bool wanted(const TcInvocation *inv, const char *name)
     return !tc_arg(inv, 0) || g_strv_contains((const char *const *)inv->args->pdata, name);
 }
 
+/* That each name is an event of the server, as otherwise nothing would ever be shown. */
+static bool check(const TcInvocation *inv, TcQmp *qmp, GError **error)
+{
+    g_autoptr(TcSchema) schema = tc_arg(inv, 0) ? tc_schema_fetch(qmp) : NULL;
+
+    for (unsigned i = 0; schema && tc_arg(inv, i); i++) {
+        const char *name = tc_arg(inv, i), *closest = tc_schema_closest(schema, "event", name);
+
+        if (g_strcmp0(closest, name))
+            return tm_error_set(error, "no event '%s'%s%s%s", name,
+                                closest ? ": did you mean '" : "", closest ? closest : "",
+                                closest ? "'?" : "");
+    }
+    return true;
+}
+
 static int run(const TcInvocation *inv)
 {
     g_autofree char *path = tc_qmp_socket(tc_option(inv, "socket"));
     g_autoptr(GError) error = NULL;
     g_autoptr(TcQmp) qmp = tc_qmp_open(path, &error);
 
+    if (qmp)
+        check(inv, qmp, &error);
     while (!error) {
         g_autoptr(json_object) event = tc_qmp_event(qmp, &error);
         const char *name = tc_json_string(event, "event");

@@ -261,7 +261,8 @@ static int run(const TcInvocation *inv)
     else if (uri && strstr(uri, "://") && tc_flag(inv, "socket"))
         tm_error_set(&error, "URI and --socket exclude each other");
     else if ((!uri || !strstr(uri, "://")) && tc_flag(inv, "list"))
-        tm_error_set(&error, "--list needs the URI of a server");
+        tm_error_set(&error, "option --list needs the URI of a server%s%s%s", uri ? ", not '" : "",
+                     uri ? uri : "", uri ? "'" : "");
     if (error)
         return tc_fail_usage(inv, error);
     if (!uri)

@@ -3,6 +3,7 @@
 /* client/daemon/cmd_offer.c: "tidemark bitmap offer" and "tidemark bitmap withdraw": the bitmaps
  * that clients of an export can read. */
 #include "client/commands.h"
+#include "client/daemon/daemon_view.h"
 #include "client/daemon/export_view.h"
 #include "client/daemon/offers.h"
 
@@ -13,6 +14,23 @@ static const TcOption offer_options[] = {
 };
 static const TcOption withdraw_options[] = { TC_SOCKET_OPTION, { 0 } };
 
+static bool has_bitmap(TcQmp *qmp, const char *node, const char *bitmap, GError **error)
+{
+    g_autoptr(json_object) nodes = tc_view_nodes(qmp, error);
+    g_autoptr(json_object) found = nodes ? tc_view_bitmaps(nodes, node, bitmap, error) : NULL;
+
+    return found != NULL;
+}
+
+static bool offers(json_object *export_, const char *bitmap, GError **error)
+{
+    g_autofree char *names = tc_view_offered(export_);
+
+    return tc_export_offers(export_, NULL, bitmap) ||
+           tm_error_set(error, "export '%s' does not offer bitmap '%s': it offers %s",
+                        tc_json_string(export_, "id"), bitmap, names ? names : "none");
+}
+
 static int change(const TcInvocation *inv, const char *node, bool offer)
 {
     const char *bitmap = tc_arg(inv, 1);
@@ -21,10 +39,9 @@ static int change(const TcInvocation *inv, const char *node, bool offer)
     g_autoptr(TcQmp) qmp = tc_qmp_open(path, &error);
     g_autoptr(json_object) export_ = qmp ? tc_export_query(qmp, tc_arg(inv, 0), &error) : NULL;
 
-    if (export_ && !offer && !tc_export_offers(export_, NULL, bitmap))
-        tm_error_set(&error, "export '%s' does not offer bitmap '%s'",
-                     tc_json_string(export_, "id"), bitmap);
-    else if (export_ && tc_offer(qmp, export_, node, bitmap, offer, &error))
+    if (export_ &&
+        (offer ? has_bitmap(qmp, node, bitmap, &error) : offers(export_, bitmap, &error)) &&
+        tc_offer(qmp, export_, node, bitmap, offer, &error))
         return TC_EXIT_OK;
     return tc_fail(g_steal_pointer(&error));
 }

@@ -77,20 +77,12 @@ static bool from_tables(const TcInvocation *inv,
 
 /* ---- with a daemon ---- */
 
-/* The schema; NULL if the server doesn't have it, which is no reason not to try the command. */
-static TcSchema *fetch_schema(TcQmp *qmp)
-{
-    g_autoptr(json_object) array = tc_qmp_execute(qmp, "query-qmp-schema", NULL, NULL);
-
-    return array ? tc_schema_new(array) : NULL;
-}
-
 /* What another program's schema says of a command that is none of ours; false: nothing. */
 static bool describe_theirs(const TcInvocation *inv)
 {
     g_autofree char *path = tc_qmp_socket(tc_option(inv, "socket")), *text = NULL;
     g_autoptr(TcQmp) qmp = tc_qmp_open(path, NULL);
-    g_autoptr(TcSchema) schema = qmp ? fetch_schema(qmp) : NULL;
+    g_autoptr(TcSchema) schema = qmp ? tc_schema_fetch(qmp) : NULL;
 
     text = schema ? tc_schema_help(schema, tc_arg(inv, 0)) : NULL;
     if (text)
@@ -127,8 +119,8 @@ static bool all_json(const char *const *words)
 static void explain(TcQmp *qmp, const char *command, GError **error)
 {
     bool unknown = g_error_matches(*error, TM_ERROR, TM_ERROR_COMMAND_NOT_FOUND);
-    g_autoptr(TcSchema) schema = unknown ? fetch_schema(qmp) : NULL;
-    const char *closest = schema ? tc_schema_closest(schema, command) : NULL;
+    g_autoptr(TcSchema) schema = unknown ? tc_schema_fetch(qmp) : NULL;
+    const char *closest = schema ? tc_schema_closest(schema, "command", command) : NULL;
     g_autoptr(GError) old = g_steal_pointer(error);
 
     tm_error_set(error, "%s: %s: %s%s%s%s", command, tm_error_class_name(old), old->message,
@@ -163,7 +155,7 @@ static int run(const TcInvocation *inv)
     if (!qmp)
         return tc_fail(g_steal_pointer(&error));
     if (!all_json(words))
-        schema = fetch_schema(qmp);
+        schema = tc_schema_fetch(qmp);
     arguments = tc_arguments_build(schema, command, words, &error);
     if (!arguments)
         return tc_fail_usage(inv, g_steal_pointer(&error));

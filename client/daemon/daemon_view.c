@@ -131,8 +131,7 @@ TcTable *tc_view_node_table(json_object *nodes, const char *title)
     return table;
 }
 
-/* "monday, tuesday"; NULL if there is none. Returned. */
-static char *offered(json_object *export)
+char *tc_view_offered(json_object *export)
 {
     json_object *bitmaps = tc_json_get(export, "bitmaps", NULL);
     g_autoptr(GString) names = g_string_new(NULL);
@@ -151,7 +150,7 @@ TcTable *tc_view_export_table(json_object *exports, const char *title)
         json_object *export = json_object_array_get_idx(exports, i);
         json_object *clients = tc_json_get(export, "clients", NULL);
         g_autofree char *count = clients ? g_strdup_printf("%zu", length(clients)) : NULL;
-        g_autofree char *bitmaps = offered(export);
+        g_autofree char *bitmaps = tc_view_offered(export);
 
         tc_table_add(table, tc_json_string(export, "id"), tc_json_string(export, "type"),
                      tc_json_string(export, "node-name"),

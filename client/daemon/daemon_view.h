@@ -23,6 +23,8 @@ json_object *tc_view_bitmaps(json_object *nodes, const char *node, const char *n
  * NULL at their end. Returns false. */
 bool tc_view_fail_name(const char *what, const char *name, GPtrArray *known, GError **error);
 
+/* The bitmaps that an export offers, "monday, tuesday"; NULL if there is none. Returned. */
+char *tc_view_offered(json_object *export_);
 TcTable *tc_view_node_table(json_object *nodes, const char *title);
 TcTable *tc_view_export_table(json_object *exports, const char *title);
 TcTable *tc_view_bitmap_table(json_object *bitmaps, const char *title);

@@ -113,6 +113,8 @@ static char *ask_uri(const char *word, const char *socket, const char *bitmap, G
     g_autoptr(json_object) exports = qmp ? tc_view_exports(qmp, error) : NULL;
     json_object *export_ = exports ? tc_export_find(exports, word, bitmap) : NULL;
 
+    if (!qmp)
+        g_prefix_error(error, "'%s' is taken as an export, because it is no NBD URI: ", word);
     if (export_)
         return uri_of(export_, error);
     if (exports)
@@ -142,8 +144,6 @@ char *tc_export_uri(const char *word, const char *socket, const char *bitmap, co
     uri = is_path(word) ? NULL : ask_uri(word, socket, bitmap, file ? NULL : error);
     if (!uri && file)
         tm_error_set(error, "'%s' is a file, not an NBD URI or an export: %s", word, instead);
-    else if (!uri)
-        g_prefix_error(error, "'%s' is taken as an export, because it is no NBD URI: ", word);
     return uri;
 }
 

@@ -27,6 +27,13 @@ TcSchema *tc_schema_new(json_object *array)
     return schema;
 }
 
+TcSchema *tc_schema_fetch(TcQmp *qmp)
+{
+    g_autoptr(json_object) array = tc_qmp_execute(qmp, "query-qmp-schema", NULL, NULL);
+
+    return array ? tc_schema_new(array) : NULL;
+}
+
 void tc_schema_free(TcSchema *schema)
 {
     if (!schema)
@@ -49,7 +56,7 @@ const char *tc_schema_arguments(const TcSchema *schema, const char *command)
     return tc_json_string(find(schema, command, "command"), "arg-type");
 }
 
-const char *tc_schema_closest(const TcSchema *schema, const char *name)
+const char *tc_schema_closest(const TcSchema *schema, const char *meta, const char *name)
 {
     g_autoptr(GPtrArray) names = g_ptr_array_new();
     GHashTableIter iter;
@@ -57,7 +64,7 @@ const char *tc_schema_closest(const TcSchema *schema, const char *name)
 
     g_hash_table_iter_init(&iter, schema->by_name);
     while (g_hash_table_iter_next(&iter, &key, NULL))
-        if (find(schema, key, "command"))
+        if (find(schema, key, meta))
             g_ptr_array_add(names, key);
     g_ptr_array_add(names, NULL);
     return tc_closest(name, (const char *const *)names->pdata);

@@ -13,6 +13,8 @@ typedef struct TcSchema TcSchema;
 
 /* @array is borrowed for the schema's life. Returned. */
 TcSchema *tc_schema_new(json_object *array);
+/* What the server has; NULL if it has none, which is no reason not to go on. */
+TcSchema *tc_schema_fetch(TcQmp *qmp);
 void tc_schema_free(TcSchema *schema);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(TcSchema, tc_schema_free)
 
@@ -21,8 +23,8 @@ const char *tc_schema_arguments(const TcSchema *schema, const char *command);
 /* The arguments of a command, a line each with name and type, for people; those that depend on
  * another one's value follow it. NULL if there is no such command. Returned. */
 char *tc_schema_help(const TcSchema *schema, const char *command);
-/* The command that @name is probably meant to be. */
-const char *tc_schema_closest(const TcSchema *schema, const char *name);
+/* The @meta ("command", "event") that @name is, or is probably meant to be. */
+const char *tc_schema_closest(const TcSchema *schema, const char *meta, const char *name);
 /* The type of @object_type's member; where it depends on the value of another member (a union's
  * tag, like "driver"), that is looked up in @given, which may lack it. */
 const char *tc_schema_member(const TcSchema *schema, const char *object_type, const char *member,

@@ -155,11 +155,11 @@ static const QmpMember unix_members[] = {
     { "tight", &qmp_type_bool, true,
       "abstract: the name ends with its last byte, without padding (default: on)" },
     { "mode", &qmp_type_str, true,
-      "permissions of the socket's file, in octal (default: 0600); to connect takes w" },
+      "permissions of the socket's file, in octal (default: 0600); connecting needs w" },
     { "owner", &qmp_type_str, true,
-      "user, by name or number, who gets the socket's file (default: the daemon's)" },
+      "user that owns the socket's file, by name or number (default: the daemon's)" },
     { "group", &qmp_type_str, true,
-      "group, by name or number, that gets the socket's file (default: the daemon's)" },
+      "group that owns the socket's file, by name or number (default: the daemon's)" },
     { NULL },
 };
 static const QmpMember vsock_members[] = {

@@ -422,7 +422,7 @@ START_TEST(arguments_against_the_schema_are_refused)
     same_text(build(schema, ":=1"), "':=1' is not of the form KEY=VALUE or KEY:=JSON");
     same_text(build(schema, "a..b=1"), "argument 'a..b': a part of the key is empty");
     same_text(build(schema, "a:=[1"), "argument 'a': '[1' is not JSON");
-    ck_assert_str_eq(tc_schema_closest(schema, "ad"), "add");
+    ck_assert_str_eq(tc_schema_closest(schema, "command", "ad"), "add");
 }
 END_TEST
 
