@@ -65,6 +65,25 @@ static bool check_size(BlkNode *node, BlkNode *overlay, GError **error)
                                    overlay->name, has, expected, node->name, holder);
 }
 
+/* Clients of an export that moves would go on to see what it records, which is nothing any more. */
+static bool check_bitmaps(const BlkNode *node, GError **error)
+{
+    BmpBitmap *next;
+
+    for (; node; node = blk_node_same_below(node)) {
+        for (size_t i = 0; (next = bmp_set_nth(node->bitmaps, i)); i++) {
+            g_autoptr(BmpBitmap) bitmap = next;
+
+            if (bmp_bitmap_enabled(bitmap) && bmp_bitmap_busy(bitmap))
+                return tm_error_set(error,
+                                    "Node '%s' is busy: its bitmap '%s' is in use and enabled, and "
+                                    "would record nothing more",
+                                    node->name, bmp_bitmap_name(bitmap));
+        }
+    }
+    return true;
+}
+
 bool blk_snapshot_check(BlkNode *node, BlkNode *overlay, GError **error)
 {
     if (!blk_node_check_free(node, error) || !blk_node_check_no_backing(node, error))
@@ -72,7 +91,8 @@ bool blk_snapshot_check(BlkNode *node, BlkNode *overlay, GError **error)
     if (blk_filters_top(node) != node)
         return tm_error_set(error, "Node '%s' is busy: a backup of it is in progress", node->name);
     return check_overlay(node, overlay, error) && check_size(node, overlay, error) &&
-           blk_parents_check_marks(node, error) && blk_parents_check_marks(overlay, error);
+           check_bitmaps(node, error) && blk_parents_check_marks(node, error) &&
+           blk_parents_check_marks(overlay, error);
 }
 
 /* ---- marks */

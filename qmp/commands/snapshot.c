@@ -47,6 +47,7 @@ const QmpType qmp_type_snapshot_sync = { .kind = QMP_KIND_OBJECT,
 static const char *const snapshot_errors[] = {
     "Cannot find device='NAME' nor node-name='NAME'",
     "Node 'NODE' is busy: node is used as backing hd of 'OVERLAY'",
+    "Node 'NODE' is busy: its bitmap 'NAME' is in use and enabled, and would record nothing more",
     "The overlay is already in use",
     "Filters cannot be used as overlays",
     "The overlay already has a backing image",

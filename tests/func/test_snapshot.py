@@ -169,6 +169,27 @@ def other_data_is_dirty(tmp):
 
 
 @test(needs=["qemu-img"])
+def offered_bitmaps(tmp):
+    "a snapshot is refused while an export offers a bitmap that would record nothing more; not one that records no more"
+    with Daemon(tmp) as d:
+        for name in ("base", "top"):
+            add(d, tmp, name)
+        d.qmp("blockdev-add", {"driver": "raw", "node-name": "r", "file": "base"})
+        for n, b in (("base", "b"), ("base", "old"), ("r", "c")):
+            d.qmp("block-dirty-bitmap-add", node=n, name=b, disabled=b == "old")
+        export(d, "r", bitmaps=["c", "b"])
+        for n in ("base", "r"):
+            raises(QMPError, d.qmp, "blockdev-snapshot", node=n, overlay="top",
+                   match="Node '%s' is busy: its bitmap '%s' is in use and enabled" % (n, "b" if n == "base" else "c"))
+        d.qmp("block-export-dirty-bitmap", id="e", bitmaps=["c", {"node": "base", "name": "old"}])
+        d.qmp("blockdev-snapshot", node="base", overlay="top")
+        h = d.nbd("e", contexts=["qemu:dirty-bitmap:c"])
+        h.pwrite(b"1" * CLUSTER, 0)
+        equal((dirty(h, "c"), count(d, "base", "b")), ([(0, CLUSTER)], 0))
+        h.shutdown()
+
+
+@test(needs=["qemu-img"])
 def sizes(tmp):
     "a longer overlay makes the disk longer for new clients; a shorter one, and a longer one below a raw node, is refused"
     with Daemon(tmp) as d:
