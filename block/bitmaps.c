@@ -241,33 +241,56 @@ bool blk_bitmaps_close(BlkNode *node, const GPtrArray *going)
     return ok;
 }
 
-/* What was recorded is of another disk, or lacks what somebody else wrote. */
-static void keep_dirty(BmpSet *to, BmpBitmap *was, uint64_t size)
-{
-    BmpAddOptions options = { .granularity = bmp_bitmap_granularity(was),
-                              .disabled = !bmp_bitmap_enabled(was) };
-    g_autoptr(BmpBitmap) bitmap = NULL;
+/* A bitmap that is not persistent, of a set that goes. */
+typedef struct Kept {
+    char *name;
+    BmpAddOptions options;
+} Kept;
 
-    if (!bmp_bitmap_persistent(was))
-        bitmap = bmp_set_add(to, bmp_bitmap_name(was), &options, NULL);
+static void kept_clear(void *data)
+{
+    g_free(((Kept *)data)->name);
+}
+
+static GArray *list_kept(BmpSet *set)
+{
+    GArray *kept = g_array_new(FALSE, FALSE, sizeof(Kept));
+    BmpBitmap *next;
+
+    g_array_set_clear_func(kept, kept_clear);
+    for (size_t i = 0; (next = bmp_set_nth(set, i)); i++) {
+        g_autoptr(BmpBitmap) was = next;
+        Kept k = { .options = { .granularity = bmp_bitmap_granularity(was),
+                                .disabled = !bmp_bitmap_enabled(was) } };
+
+        if (bmp_bitmap_persistent(was))
+            continue;
+        k.name = g_strdup(bmp_bitmap_name(was));
+        g_array_append_val(kept, k);
+    }
+    return kept;
+}
+
+/* What was recorded is of another disk, or lacks what somebody else wrote. */
+static void keep_dirty(BmpSet *to, const Kept *was, uint64_t size)
+{
+    g_autoptr(BmpBitmap) bitmap = bmp_set_add(to, was->name, &was->options, NULL);
+
     if (bitmap)
         bmp_bitmap_add(bitmap, 0, size);
 }
 
 bool blk_bitmaps_renew(BlkNode *node, GError **error)
 {
-    g_autoptr(GPtrArray) had = g_ptr_array_new_with_free_func((GDestroyNotify)bmp_bitmap_unref);
-    BmpBitmap *next;
+    g_autoptr(GArray) had = list_kept(node->bitmaps);
     bool ok;
 
-    while ((next = bmp_set_nth(node->bitmaps, had->len)))
-        g_ptr_array_add(had, next);
     bmp_set_free(node->bitmaps); /* with the lock of its store, which may be the same */
     node->bitmaps = bmp_set_new(node->name, blk_node_size(node));
     ok = !blk_node_active(node) || blk_bitmaps_open(node, error);
     bmp_set_change_begin(&node->bitmaps, 1);
     for (guint i = 0; i < had->len; i++)
-        keep_dirty(node->bitmaps, had->pdata[i], blk_node_size(node));
+        keep_dirty(node->bitmaps, &g_array_index(had, Kept, i), blk_node_size(node));
     bmp_set_change_end(&node->bitmaps, 1);
     node->bitmaps_closed = !ok || !blk_node_active(node);
     return ok && blk_bitmaps_guard(node, error);

@@ -661,6 +661,30 @@ def another_disk(tmp):
         equal((bitmaps(d, "r"), bitmaps(d, "r2")), ({"kept": 131072}, {"kept": 196608}), "after a kill")
 
 
+@test
+def another_disk_is_recorded(tmp):
+    "bitmaps that are not persistent record on another disk, also after a reopening that failed; disabled ones don't"
+    f, g = file_node(tmp, "f"), file_node(tmp, "g")
+    r, x = {"driver": "raw", "node-name": "r", "file": "f"}, file_node(tmp, "x")
+    with Daemon(tmp) as d:
+        for n in (f, g, r, x):
+            d.qmp("blockdev-add", n)
+        d.qmp("block-export-add", type="nbd", id="e", node_name="r", name="e", writable=True)
+        h = d.nbd("e")
+        for name in ("on", "off"):
+            d.qmp("block-dirty-bitmap-add", node="r", name=name, disabled=name == "off")
+        for i, definitions in enumerate(([node(r, file="g")], [r, node(x, aio="native")])):
+            try:
+                reopen(d, *definitions)
+            except QMPError:
+                equal(i, 1)
+            for name in ("on", "off"):
+                d.qmp("block-dirty-bitmap-clear", node="r", name=name)
+            h.pwrite(bytes([i + 1]) * 65536, 0)
+            equal(bitmaps(d, "r"), {"on": 65536, "off": 0})
+        h.shutdown()
+
+
 @test(needs=["qemu-img"])
 def another_image(tmp):
     "the file of a qcow2 node becomes that of another image; what shows it through a backing is dirty"
