@@ -153,17 +153,24 @@ static int resolve(Named *n)
     return ret < 0 ? -EINVAL : 0;
 }
 
+/* As it was given: what an inactive node makes of it changes with its state. */
+static bool given(const BlkNode *node, const char *name)
+{
+    return blk_options_uint(node->options, name);
+}
+
 /* The options of the node that its children inherit, as they are in a definition. A reference. */
 static json_object *inheritance(const BlkNode *node)
 {
     json_object *o = json_object_new_object(), *cache = json_object_new_object();
 
-    tm_json_add_bool(o, "read-only", blk_options_bool(node->options, "read-only"));
-    tm_json_add_bool(o, "auto-read-only", blk_options_bool(node->options, "auto-read-only"));
-    tm_json_add_bool(o, "force-share", blk_options_bool(node->options, "force-share"));
+    tm_json_add_bool(o, "read-only", given(node, "read-only"));
+    tm_json_add_bool(o, "auto-read-only", given(node, "auto-read-only"));
+    tm_json_add_bool(o, "force-share", given(node, "force-share"));
+    tm_json_add_bool(o, "active", given(node, "active"));
     tm_json_add_string(o, "discard", blk_options_string(node->options, "discard"));
-    tm_json_add_bool(cache, "direct", blk_options_bool(node->options, "cache.direct"));
-    tm_json_add_bool(cache, "no-flush", blk_options_bool(node->options, "cache.no-flush"));
+    tm_json_add_bool(cache, "direct", given(node, "cache.direct"));
+    tm_json_add_bool(cache, "no-flush", given(node, "cache.no-flush"));
     json_object_object_add(o, "cache", cache);
     return o;
 }

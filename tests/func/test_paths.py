@@ -225,6 +225,12 @@ def named_data(tmp):
             d.qmp("blockdev-reopen", options=[dict(q, **{"read-only": ro, "data-file": {"driver": "file", "filename": data}})])
             equal(read_only(), ro)
         equal([b["count"] for n in d.qmp("query-named-block-nodes") for b in n.get("dirty-bitmaps", [])], [65536])
+        d.qmp("blockdev-del", node_name="n")
+        d.qmp("blockdev-add", q, active=False)
+        for active in True, False, True:
+            d.qmp("blockdev-set-active", active=active)
+            equal({(n["active"], n["ro"]) for n in d.qmp("query-named-block-nodes")}, {(active, False)})
+        equal([b["count"] for n in d.qmp("query-named-block-nodes") for b in n.get("dirty-bitmaps", [])], [65536])
 
 
 def add_top(d, top):
