@@ -48,7 +48,7 @@ void blk_graph_make_read_only(BlkNode *node)
     g_autoptr(GError) error = NULL;
     BlkReopen r;
 
-    if (blk_node_read_only(node))
+    if (blk_node_meant_read_only(node))
         return;
     if (!is_in_place(node)) {
         blk_graph_log(node->graph, "node '%s' stays writable: its file is not where it was opened",

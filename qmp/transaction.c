@@ -152,24 +152,26 @@ static bool act_backup(Transaction *t, json_object *data, GError **error)
 
 /* ---- snapshots: their overlays are there before anything is held */
 
-static bool prepare_snapshot(Transaction *t, QmpSnapshot *snapshot)
+static bool prepare_snapshot(Transaction *t, QmpSnapshot *snapshot, GError **error)
 {
     if (!snapshot)
         return false;
     g_ptr_array_add(t->snapshots, snapshot);
     involve_node(t, snapshot->node);
     involve_node(t, snapshot->overlay);
-    return true;
+    /* As in QEMU, where a machine is stopped while its image goes elsewhere. */
+    return blk_node_active(snapshot->node) ||
+           blk_graph_set_active(qmp_context_graph(t->ctx), snapshot->overlay, false, error);
 }
 
 static bool prepare_named(Transaction *t, json_object *data, GError **error)
 {
-    return prepare_snapshot(t, qmp_snapshot_find(t->ctx, data, error));
+    return prepare_snapshot(t, qmp_snapshot_find(t->ctx, data, error), error);
 }
 
 static bool prepare_made(Transaction *t, json_object *data, GError **error)
 {
-    return prepare_snapshot(t, qmp_snapshot_make(t->ctx, data, error));
+    return prepare_snapshot(t, qmp_snapshot_make(t->ctx, data, error), error);
 }
 
 static bool act_snapshot(Transaction *t, json_object *data, GError **error)

@@ -190,9 +190,31 @@ def chains(tmp):
         equal(states(d), {"top": True, "file-top": True, "base": True, "file-base": True, "view": False})
         active(d, True)
         equal(set(states(d).values()), {True})
-        d.qmp("blockdev-del", node_name="view")
-        add(d, "over", base + "2", backing=None, active=False)
-        raises(QMPError, d.qmp, "blockdev-snapshot", node="over", overlay="top", match="already has a backing")
+
+
+@test(needs=["qemu-img"])
+def snapshot(tmp):
+    "the overlay of an inactive node becomes inactive; both are active later, and the node is read-only"
+    path, over = make(tmp, "qcow2"), os.path.join(tmp, "over")
+    run("qemu-img", "create", "-q", "-f", "qcow2", over, str(SIZE))
+    with Daemon(tmp) as d:
+        d.qmp("blockdev-add", definition(path))
+        d.qmp("block-dirty-bitmap-add", node="disk0", name="kept", persistent=True)
+        export(d, allow_inactive=True)
+        h = d.nbd("e")
+        h.pwrite(b"1" * CLUSTER, 0)
+        d.qmp("blockdev-add", dict(definition(over), **{"node-name": "over", "backing": None}))
+        active(d, False, node_name="disk0")
+        d.qmp("blockdev-snapshot", node="disk0", overlay="over")
+        equal([(node(d, n)["active"], node(d, n)["ro"]) for n in ("disk0", "over")], [(False, True), (False, False)])
+        refused(d, h.pwrite, b"x" * 512, 0)
+        equal(h.pread(CLUSTER, 0), b"1" * CLUSTER)
+        active(d, True)
+        h.pwrite(b"2" * CLUSTER, CLUSTER)
+        equal(h.pread(2 * CLUSTER, 0) == b"1" * CLUSTER + b"2" * CLUSTER, True)
+        equal([(node(d, n)["active"], node(d, n)["ro"]) for n in ("disk0", "over")], [(True, True), (True, False)])
+        equal(bitmaps(d), {"kept": CLUSTER})
+        h.shutdown()
 
 
 @test
