@@ -165,10 +165,13 @@ static gboolean attempt_over(void *opaque)
 static void *attempt_run(void *opaque)
 {
     Attempt *attempt = opaque;
-    GMainContext *main = attempt->main;
+    GSource *source = g_idle_source_new();
 
     attempt->fd = tm_address_connect(attempt->address, NULL, CONNECT_MS, &attempt->error);
-    g_main_context_invoke_full(main, G_PRIORITY_DEFAULT, attempt_over, attempt, NULL);
+    /* g_main_context_invoke() would call it here while the main loop does not run. */
+    g_source_set_callback(source, attempt_over, attempt, NULL);
+    g_source_attach(source, attempt->main);
+    g_source_unref(source);
     return NULL;
 }
 
