@@ -10,6 +10,7 @@
 #include "block/bitmaps.h"
 #include "block/disk.h"
 #include "block/parents.h"
+#include "block/permissions.h"
 #include "block/reopen_internal.h"
 #include "block/users.h"
 
@@ -173,20 +174,40 @@ static bool exchange_files(const BlkReopen *r, GError **error)
     return ok;
 }
 
+static void exchange_entries(const BlkReopen *r)
+{
+    for (guint i = 0; i < r->entries->len; i++)
+        exchange_entry(r->entries->pdata[i]);
+}
+
+/* What nodes need follows from whether they are read-only: back, it has to be as it was before
+ * files are, or what was refused would be refused again. */
+static void predict_old(const BlkReopen *r)
+{
+    for (guint i = 0; i < r->entries->len; i++) {
+        BlkNode *node = ((BlkReopenEntry *)r->entries->pdata[i])->node;
+
+        blk_permissions_freeze(node, false, NULL);
+        blk_node_predict(node);
+    }
+}
+
 static bool exchange(BlkReopen *r, GError **error)
 {
-    bool ok;
+    bool back = r->exchanged, ok;
 
     for (guint i = 0; i < r->entries->len; i++)
         blk_parents_disconnect(((BlkReopenEntry *)r->entries->pdata[i])->node);
-    ok = exchange_files(r, error);
-    for (guint i = 0; i < r->entries->len; i++) {
-        if (ok)
-            exchange_entry(r->entries->pdata[i]);
-        blk_parents_connect(((BlkReopenEntry *)r->entries->pdata[i])->node);
+    if (back) {
+        exchange_entries(r);
+        predict_old(r);
     }
-    if (ok)
-        r->exchanged = !r->exchanged;
+    ok = exchange_files(r, error);
+    if (ok && !back)
+        exchange_entries(r);
+    for (guint i = 0; i < r->entries->len; i++)
+        blk_parents_connect(((BlkReopenEntry *)r->entries->pdata[i])->node);
+    r->exchanged = ok && !back;
     sort(r);
     return ok;
 }

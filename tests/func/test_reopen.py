@@ -686,6 +686,26 @@ def another_disk_is_recorded(tmp):
 
 
 @test(needs=["qemu-img"])
+def refused_with_another_file(tmp):
+    "a reopening that is refused when files have changed leaves no node lost"
+    f = file_node(tmp, "f", MIB)
+    g = node(f, node_name="g", filename=qcow2_image(os.path.join(tmp, "g"), MIB))
+    q = {"driver": "qcow2", "node-name": "q", "file": "g", "read-only": True}
+    r, w = {"driver": "raw", "node-name": "r", "file": "f"}, {"driver": "raw", "node-name": "w", "file": "g"}
+    with Daemon(tmp) as d:
+        for n in (f, g, q, r, w):
+            d.qmp("blockdev-add", n)
+        d.qmp("block-dirty-bitmap-add", node="r", name="b")
+        raises(QMPError, reopen, d, node(q, read_only=False), node(r, file="q"), match="by node 'w' [^;]*$")
+        equal([(n, facts(d, n)["ro"], "lost" in facts(d, n)) for n in "qr"], [("q", True, False), ("r", False, False)])
+        d.qmp("block-export-add", type="nbd", id="e", node_name="r", name="e", writable=True)
+        h = d.nbd("e")
+        h.pwrite(b"1" * 65536, 0)
+        h.shutdown()
+        equal(bitmaps(d, "r"), {"b": MIB})
+
+
+@test(needs=["qemu-img"])
 def another_image(tmp):
     "the file of a qcow2 node becomes that of another image; what shows it through a backing is dirty"
     paths = [qcow2_image(os.path.join(tmp, n), "4M") for n in ("a", "b")]
