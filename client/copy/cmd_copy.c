@@ -168,6 +168,8 @@ static bool means_file(const char *word)
 
 static bool choose_kind(TcCopyJob *job, bool json, GError **error)
 {
+    if (!strcmp(job->from, "-"))
+        return tm_error_set(error, "source '-': standard input can't be copied, use a file");
     job->kind = means_file(job->from)   ? &tc_copy_to_nbd
                 : !strcmp(job->to, "-") ? &tc_copy_to_stdout
                                         : &tc_copy_to_file;

@@ -250,18 +250,12 @@ static bool take_options(Create *c, GError **error)
 
 static bool check(Create *c, GError **error)
 {
-    static const char *const formats[] = { "raw", "qcow2", NULL };
-    const char *size = tc_arg(c->inv, 1), *closest;
+    const char *size = tc_arg(c->inv, 1);
+    TcImageOptions o = { 0 };
 
-    c->format = tc_option(c->inv, "format");
-    if (!c->format)
-        c->format = "raw";
-    if (!g_strv_contains(formats, c->format)) {
-        closest = tc_closest(c->format, formats);
-        return tm_error_set(error, "unknown format '%s': %s%s", c->format,
-                            closest ? "did you mean " : "raw and qcow2 are known",
-                            closest ? closest : "");
-    }
+    if (!tc_image_options(c->inv, &o, error))
+        return false;
+    c->format = o.format ? o.format : "raw";
     c->known = !strcmp(c->format, "raw") ? raw_options : qcow2_options;
     if (c->known == raw_options)
         c->file = c->create;

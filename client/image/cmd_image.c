@@ -39,7 +39,7 @@ static bool check_names(const char *names, GError **error)
 
 bool tc_image_options(const TcInvocation *inv, TcImageOptions *options, GError **error)
 {
-    if (tc_flag(inv, "image-opts"))
+    if (has_option(inv, "image-opts") && tc_flag(inv, "image-opts"))
         return tm_error_set(error,
                             "option --image-opts: '%s' describes nodes, and FILE is the path of an "
                             "image: use its path, with --format",

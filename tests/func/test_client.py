@@ -676,6 +676,7 @@ def copy_back(tmp):
     refused(1, "so the target is a disk: no export 'x'", "copy", plain, "x", env=d.socket)
     refused(1, "'%s' is a file, .*: 'cp' copies files to files" % backup, "copy", plain, backup, env=d.socket)
     refused(2, "not a file, and only files are copied to an NBD URI", "copy", d.uri, d.uri)
+    refused(2, "source '-': standard input can't be copied", "copy", "-", d.uri)
 
 
 @test

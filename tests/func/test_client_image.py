@@ -52,7 +52,7 @@ def mistakes(tmp):
             (["map", path, "--backing-names", "all"], "'all' is none of directory, none, any"),
             (["resize", path, "2M", "--preallocation", "some"], "'some' is none of off, metadata"),
             (["create"], "missing argument: usage is 'tidemark image create FILE"),
-            (["create", path, "1M", "-f", "qcw2"], "unknown format 'qcw2': did you mean qcow2"),
+            (["create", path, "1M", "-f", "qcw2"], "unknown format 'qcw2': did you mean 'qcow2'"),
             (["create", path, "1M", "-o", "nocwo=on"], "no option 'nocwo': did you mean 'nocow'"),
             (["create", path, "1M", "-o", "nocow"], "'nocow' is not of the form NAME=VALUE"),
             (["create", path, "1M", "-o", "nocow=maybe"], "'maybe' is not on or off"),
