@@ -13,9 +13,10 @@
 /* ---- the option's own types */
 
 #define COMMON                                                                                     \
-    { "logfile", &qmp_type_str, true, NULL },                                                      \
+    { "logfile", &qmp_type_str, true, "file that gets a copy of what is sent" },                   \
     {                                                                                              \
-        "logappend", &qmp_type_bool, true, NULL                                                    \
+        "logappend", &qmp_type_bool, true,                                                         \
+            "append to that file instead of replacing it (default: off)"                           \
     }
 #define VARIANT(base, type_name)                                                                   \
     static const QmpType base##_variant = { .kind = QMP_KIND_OBJECT,                               \
@@ -26,36 +27,43 @@ static const QmpType port_type = { .kind = QMP_KIND_UINT, .name = "uint16_t", .u
 static const QmpMember common_members[] = { COMMON, { NULL } };
 VARIANT(common, "ChardevCommon");
 static const QmpMember stdio_members[] = { COMMON,
-                                           { "signal", &qmp_type_bool, true, NULL },
+                                           { "signal", &qmp_type_bool, true,
+                                             "for compatibility: keys of a terminal send signals" },
                                            { NULL } };
 VARIANT(stdio, "ChardevStdio");
-static const QmpMember file_members[] = { COMMON,
-                                          { "path", &qmp_type_str, false, NULL },
-                                          { "input-path", &qmp_type_str, true, NULL },
-                                          { "append", &qmp_type_bool, true, NULL },
-                                          { NULL } };
+static const QmpMember file_members[] = {
+    COMMON,
+    { "path", &qmp_type_str, false, "file to write to" },
+    { "input-path", &qmp_type_str, true, "file to read commands from" },
+    { "append", &qmp_type_bool, true, "append to the file instead of replacing it (default: off)" },
+    { NULL }
+};
 VARIANT(file, "ChardevFile");
 static const QmpMember socket_members[] = {
     COMMON,
-    { "path", &qmp_type_str, true, NULL },
-    { "abstract", &qmp_type_bool, true, NULL },
-    { "tight", &qmp_type_bool, true, NULL },
-    { "mode", &qmp_type_str, true, NULL },
-    { "owner", &qmp_type_str, true, NULL },
-    { "group", &qmp_type_str, true, NULL },
-    { "host", &qmp_type_str, true, NULL },
-    { "port", &qmp_type_str, true, NULL },
-    { "to", &port_type, true, NULL },
-    { "ipv4", &qmp_type_bool, true, NULL },
-    { "ipv6", &qmp_type_bool, true, NULL },
-    { "keep-alive", &qmp_type_bool, true, NULL },
-    { "fd", &qmp_type_str, true, NULL },
-    { "server", &qmp_type_bool, true, NULL },
-    { "wait", &qmp_type_bool, true, NULL },
-    { "delay", &qmp_type_bool, true, NULL },
-    { "nodelay", &qmp_type_bool, true, NULL },
-    { "reconnect", &qmp_type_int, true, NULL },
-    { "reconnect-ms", &qmp_type_int, true, NULL },
+    { "path", &qmp_type_str, true, "unix: path of the socket, or its abstract name" },
+    { "abstract", &qmp_type_bool, true, "unix: use Linux's abstract name space (default: off)" },
+    { "tight", &qmp_type_bool, true,
+      "abstract: the name ends with its last byte, without padding (default: on)" },
+    { "mode", &qmp_type_str, true,
+      "unix: permissions of the socket's file, in octal (default: 0600)" },
+    { "owner", &qmp_type_str, true, "unix: user that owns the socket's file, by name or number" },
+    { "group", &qmp_type_str, true, "unix: group that owns the socket's file, by name or number" },
+    { "host", &qmp_type_str, true, "TCP: host name or address" },
+    { "port", &qmp_type_str, true, "TCP: port number or service name" },
+    { "to", &port_type, true, "TCP: last port to try; the first free one is taken" },
+    { "ipv4", &qmp_type_bool, true, "TCP: use IPv4 addresses" },
+    { "ipv6", &qmp_type_bool, true, "TCP: use IPv6 addresses" },
+    { "keep-alive", &qmp_type_bool, true, "TCP: probe idle connections (default: on)" },
+    { "fd", &qmp_type_str, true, "number of an inherited descriptor, or its name from systemd" },
+    { "server", &qmp_type_bool, true, "listen, instead of connecting (default: off)" },
+    { "wait", &qmp_type_bool, true,
+      "server=on: wait for the first client at the start (default: on)" },
+    { "delay", &qmp_type_bool, true, "for compatibility: TCP never delays (Nagle)" },
+    { "nodelay", &qmp_type_bool, true, "for compatibility: TCP never delays (Nagle)" },
+    { "reconnect", &qmp_type_int, true,
+      "connect again so many seconds after a connection has ended (default: never)" },
+    { "reconnect-ms", &qmp_type_int, true, "the same in milliseconds" },
     { NULL },
 };
 VARIANT(socket, "ChardevSocket");
@@ -64,7 +72,7 @@ static const QmpType backend_type = { .kind = QMP_KIND_ENUM,
                                       .name = "ChardevBackendKind",
                                       .values = backend_values };
 static const QmpMember members[] = { { "backend", &backend_type, false, NULL },
-                                     { "id", &qmp_type_str, false, NULL },
+                                     { "id", &qmp_type_str, false, "id of the channel" },
                                      { NULL } };
 static const QmpVariant variants[] = { { "file", &file_variant },   { "null", &common_variant },
                                        { "pty", &common_variant },  { "socket", &socket_variant },

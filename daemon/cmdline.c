@@ -4,6 +4,7 @@
 #include "daemon/cmdline.h"
 
 #include "util/error.h"
+#include "util/text.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -20,7 +21,7 @@ static const struct {
     { "blockdev", 0, CMD_BLOCKDEV,
       "[driver=]DRIVER,node-name=NAME[,read-only=on|off][,auto-read-only=on|off]\n"
       "[,cache.direct=on|off][,cache.no-flush=on|off][,discard=ignore|unmap]\n"
-      "[,force-share=on|off][,driver's own...]",
+      "[,detect-zeroes=off|on|unmap][,force-share=on|off][,driver's own...]",
       "open a node; also as JSON: --blockdev '{\"driver\": ...}'" },
     { "object", 0, CMD_OBJECT,
       "secret,id=ID,file=FILE|data=TEXT[,format=raw|base64][,keyid=ID,iv=IV]\n"
@@ -30,7 +31,8 @@ static const struct {
       "authz-simple,id=ID,identity=NAME\n"
       "authz-list,id=ID[,policy=deny|allow][,rules.0.match=NAME,rules.0.policy=allow...]\n"
       "authz-list-file,id=ID,filename=FILE[,refresh=on|off]\n"
-      "throttle-group,id=ID[,limits.iops-total=N][,limits.bps-total=N]...",
+      "throttle-group,id=ID[,limits.iops-total=N][,limits.bps-total=N]...\n"
+      "iothread,id=ID",
       "create a secret, TLS credentials, an access list, or a group of disks with common limits" },
     { "nbd-server", 0, CMD_NBD_SERVER,
       "addr.type=unix,addr.path=PATH[,addr.mode=OCTAL][,addr.owner=USER]\n"
@@ -97,6 +99,20 @@ static int lookup_letter(char letter)
     return -1;
 }
 
+static void refuse(const char *arg, const char *name, bool ambiguous, GError **error)
+{
+    const char *names[G_N_ELEMENTS(options) + 1] = { NULL }, *near;
+
+    for (size_t i = 0; i < G_N_ELEMENTS(options); i++)
+        names[i] = options[i].name;
+    near = tm_text_nearest(name, names);
+    if (ambiguous || !near)
+        tm_error_set(error, "%s option '%s': see --help", ambiguous ? "ambiguous" : "unrecognized",
+                     arg);
+    else
+        tm_error_set(error, "unrecognized option '%s': did you mean '--%s'?", arg, near);
+}
+
 GArray *cmd_parse(int argc, char **argv, GError **error)
 {
     g_autoptr(GArray) list = g_array_new(FALSE, TRUE, sizeof(CmdOption));
@@ -121,8 +137,7 @@ GArray *cmd_parse(int argc, char **argv, GError **error)
                 value++;
         }
         if (which < 0) {
-            tm_error_set(
-                error, which == -2 ? "option '%s' is ambiguous" : "unrecognized option '%s'", arg);
+            refuse(arg, name, which == -2, error);
             return NULL;
         }
         if (!options[which].value && value) {

@@ -83,21 +83,34 @@ static char *asked_type(const char *text)
     return parts[1] ? g_strdup(equals ? equals + 1 : parts[0]) : NULL;
 }
 
-static void print_help(const QmpTypes *types, size_t which, const char *text)
+static bool knows(const QmpTypes *types, const QmpType *type, const char *value)
+{
+    for (const QmpMember *m = type->members; m->name; m++) {
+        if (g_str_equal(m->name, type->tag))
+            return g_strv_contains(qmp_types_resolve(types, m->type)->values, value);
+    }
+    return false;
+}
+
+/* false: of a type that does not exist; who carries the option out says so. */
+static bool print_help(const QmpTypes *types, size_t which, const char *text)
 {
     const QmpType *type = qmp_types_resolve(types, helps[which].type), *variant;
     g_autofree char *asked = asked_type(text);
 
     if (type->tag && !asked) {
         print_types(types, type, helps[which].title);
-        return;
+        return true;
     }
+    if (type->tag && !knows(types, type, asked))
+        return false;
     variant = type->tag ? variant_of(types, type, asked) : NULL;
     if (asked && type->tag)
         printf("%s options:\n", asked);
     print_members(types, type);
     if (variant)
         print_members(types, variant);
+    return true;
 }
 
 static bool asks(const char *text)
@@ -118,8 +131,7 @@ bool daemon_help(Daemon *d, const GArray *options)
         for (size_t k = 0; k < G_N_ELEMENTS(helps) && asks(option->value); k++) {
             if (helps[k].kind != option->kind)
                 continue;
-            print_help(qmp_context_types(d->qmp), k, option->value);
-            asked = true;
+            asked = print_help(qmp_context_types(d->qmp), k, option->value) || asked;
         }
         if (option->kind == CMD_TRACE && asks(option->value)) {
             puts("This daemon has no trace events.");

@@ -121,7 +121,7 @@ def help_of_values(tmp):
                         (["--blockdev", "driver=raw,help"], r"(?m)^  offset=<size> - "),
                         (["--export", "help"], r"(?m)^  nbd$"),
                         (["--export", "nbd,help"], r"(?m)^  node-name=<str> - .* \(required\)$"),
-                        (["--chardev", "socket,help"], r"(?m)^  reconnect-ms=<int>"),
+                        (["--chardev", "socket,help"], r"(?m)^  reconnect-ms=<int> - "),
                         (["--nbd-server", "help"], r"(?m)^  tls-creds=<str> - "),
                         (["--monitor", "?"], r"(?m)^  pretty=<bool> - ")):
         done = run(TIDEMARKD, "--nbd-server", "addr.type=unix,addr.path=%s/s" % tmp, "--pidfile", tmp + "/pid", *args)
@@ -134,6 +134,8 @@ def did_you_mean(tmp):
     "an unknown value names the known ones and the nearest; an unknown parameter names its neighbour"
     ours()
     for args, match in (
+            (["--blockdv", "null-co"], "unrecognized option '--blockdv': did you mean '--blockdev'\\?$"),
+            (["--blockdev", "fiel,help"], "fiel"),
             (["--blockdev", "fiel,node-name=n"], "value 'fiel': did you mean 'file'\\? Expected one of .*raw, "),
             (["--blockdev", "null-co,node-name=n,discard=free"], "value 'free': expected one of ignore, unmap$"),
             (["--blockdev", "null-co,node-nmae=n"], "'node-nmae' is unexpected: did you mean 'node-name'\\?$"),
