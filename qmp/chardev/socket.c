@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -247,9 +248,24 @@ static bool open_server(Socket *s, GError **error)
     return true;
 }
 
+/* --daemonize changes the directory before a client connects again. */
+static void make_absolute(TmAddress *a)
+{
+    g_autofree char *path = NULL;
+
+    if (a->type != TM_ADDRESS_UNIX || a->abstract)
+        return;
+    path = g_canonicalize_filename(a->path, NULL);
+    if (strlen(path) >= sizeof(((struct sockaddr_un *)NULL)->sun_path))
+        return; /* the relative one may be short enough */
+    g_free((char *)a->path);
+    a->path = g_steal_pointer(&path);
+}
+
 static bool open_client(Socket *s, GError **error)
 {
     if (s->reconnect_ms) {
+        make_absolute(s->address);
         try_now(s);
         return true;
     }

@@ -135,6 +135,20 @@ def reconnecting(tmp):
 
 
 @test
+def reconnecting_in_the_background(tmp):
+    "a relative path means the same after --daemonize"
+    ours()
+    with listener(at=tmp + "/s") as s:
+        run(TIDEMARKD, "--daemonize", *monitor("socket", "path=s", "reconnect-ms=20"), cwd=tmp)
+        accepted(s).close()
+        q = accepted(s)
+        equal(by_label(q)["c"]["filename"], "unix:%s/s" % os.path.realpath(tmp))
+        equal(q("quit"), {})
+        equal(q.reply(), None)
+        q.close()
+
+
+@test
 def reconnecting_over_tcp(tmp):
     "the same over TCP, to a host by its name"
     with listener(socket.AF_INET, ("127.0.0.1", 0)) as s:
