@@ -95,7 +95,7 @@ static int run(const GArray *options, GError **error)
     if (ok && pidfile_option && !helped)
         ok = (pidfile = pidfile_create(pidfile_option->value, error)) != NULL;
     ok = ok && (helped || sandbox_calls(sandbox, options, error));
-    if (ok && !helped)
+    if (ok && !helped && background < 0) /* else the exit status says it */
         tm_log(TM_LOG_INFO, "ready: process %ld, version %s", (long)getpid(), TM_VERSION);
     if (ok && background >= 0)
         ok = background_ready(background, error);
