@@ -3,6 +3,7 @@
 /* client/cli.c: see cli.h. */
 #include "client/cli.h"
 #include "client/text.h"
+#include "util/text.h"
 #include <string.h>
 
 /* Options of every command, not in the tables. */
@@ -23,7 +24,7 @@ static bool unknown(const char *what, const char *word, GPtrArray *candidates, c
     const char *closest;
 
     g_ptr_array_add(candidates, NULL);
-    closest = tc_closest(word, (const char *const *)candidates->pdata);
+    closest = tm_text_nearest(word, (const char *const *)candidates->pdata);
     if (closest)
         return tm_error_set(error, "unknown %s '%s': did you mean '%s'?", what, word, closest);
     return tm_error_set(error, "unknown %s '%s': see '%s --help'", what, word, path);

@@ -81,58 +81,6 @@ bool tc_parse_size(const char *text, uint64_t *bytes)
     return true;
 }
 
-unsigned tc_edit_distance(const char *a, const char *b)
-{
-    size_t la = strlen(a), lb = strlen(b);
-    g_autofree unsigned *rows = g_new(unsigned, 3 * (lb + 1));
-    unsigned *before = rows, *last = rows + lb + 1, *now = last + lb + 1;
-
-    for (size_t j = 0; j <= lb; j++)
-        last[j] = (unsigned)j;
-    for (size_t i = 1; i <= la; i++) {
-        unsigned *reuse = before;
-
-        now[0] = (unsigned)i;
-        for (size_t j = 1; j <= lb; j++) {
-            now[j] = MIN(last[j], now[j - 1]) + 1;
-            now[j] = MIN(now[j], last[j - 1] + (a[i - 1] != b[j - 1]));
-            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
-                now[j] = MIN(now[j], before[j - 2] + 1);
-        }
-        before = last;
-        last = now;
-        now = reuse;
-    }
-    return last[lb];
-}
-
-const char *tc_closest(const char *word, const char *const *candidates)
-{
-    size_t length = strlen(word);
-    unsigned best = (unsigned)(length < 3 ? 1 : length / 3) + 1;
-    const char *closest = NULL;
-
-    /* what nobody typed by hand is not worth a quadratic comparison */
-    if (!length || length > 128)
-        return NULL;
-    for (; *candidates; candidates++) {
-        size_t other = strlen(*candidates);
-        unsigned distance;
-
-        if (other > length + best || length > other + best)
-            distance = G_MAXUINT;
-        else
-            distance = tc_edit_distance(word, *candidates);
-        if (length >= 3 && g_str_has_prefix(*candidates, word))
-            distance = 1;
-        if (distance < best) {
-            best = distance;
-            closest = *candidates;
-        }
-    }
-    return closest;
-}
-
 char *tc_printable(const char *text)
 {
     char *valid = g_utf8_make_valid(text, -1);

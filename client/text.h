@@ -22,12 +22,6 @@ char *tc_clock(double seconds);
  * - 1. */
 bool tc_parse_size(const char *text, uint64_t *bytes);
 
-/* The candidate that @word is most likely a misspelling of: borrowed from the NULL-terminated
- * @candidates; NULL if none is close. */
-const char *tc_closest(const char *word, const char *const *candidates);
-/* Edits (insert, delete, replace, swap of neighbours) between two words, in bytes. */
-unsigned tc_edit_distance(const char *a, const char *b);
-
 /* @text with control characters and invalid UTF-8 replaced, fit for a terminal. Returned. */
 char *tc_printable(const char *text);
 

@@ -59,7 +59,7 @@ static unsigned distance(const char *a, const char *b)
 const char *tm_text_nearest(const char *word, const char *const *words)
 {
     size_t length = strlen(word);
-    unsigned best = (unsigned)MIN(length / 3, 3) + 1; /* so far is too far */
+    unsigned best = (unsigned)CLAMP(length / 3, 1, 3) + 1; /* so far is too far */
     const char *found = NULL;
 
     if (length < 2 || length > WORD_MAX)
@@ -67,6 +67,8 @@ const char *tm_text_nearest(const char *word, const char *const *words)
     for (; *words; words++) {
         unsigned d = strlen(*words) <= WORD_MAX ? distance(word, *words) : best;
 
+        if (length >= 3 && g_str_has_prefix(*words, word))
+            d = MIN(d, 1);
         if (d < best) {
             best = d;
             found = *words;

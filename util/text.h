@@ -17,5 +17,5 @@ static inline bool tm_is_text(const char *bytes, gsize length)
 char *tm_text_of(const char *bytes, gsize length);
 
 /* Which of the @words (NULL-terminated) @word is a slip of: a few letters are wrong, missing, too
- * many or exchanged, or in the other case. Borrowed; NULL: none of them. */
+ * many or exchanged, or in the other case, or the end is missing. Borrowed; NULL: none of them. */
 const char *tm_text_nearest(const char *word, const char *const *words);

@@ -9,6 +9,7 @@
 #include "client/daemon/daemon_view.h"
 #include "client/text.h"
 #include "util/json.h"
+#include "util/text.h"
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -112,7 +113,7 @@ static json_object *find_node(json_object *nodes, json_object *exports, const ch
         g_ptr_array_add(names,
                         (gpointer)tc_json_string(json_object_array_get_idx(exports, i), "id"));
     g_ptr_array_add(names, NULL);
-    closest = tc_closest(word, (const char *const *)names->pdata);
+    closest = tm_text_nearest(word, (const char *const *)names->pdata);
     tm_error_set(error, "the daemon has no disk '%s'%s%s%s ('tidemark info' lists its nodes)", word,
                  closest ? ": did you mean '" : "", closest ? closest : "", closest ? "'?" : "");
     return NULL;

@@ -6,6 +6,7 @@
 #include "client/text.h"
 #include "util/range.h"
 #include "util/secret.h"
+#include "util/text.h"
 #include <errno.h>
 #include <string.h>
 
@@ -379,7 +380,7 @@ bool tc_source_require(TcSource *source, unsigned i, const char *context, GError
     if (!names->len)
         return tm_error_set(error, "%s: no %s '%s': the export offers none", source->uri, what,
                             name);
-    closest = tc_closest(name, (const char *const *)offered->pdata);
+    closest = tm_text_nearest(name, (const char *const *)offered->pdata);
     return tm_error_set(error, "%s: no %s '%s': the export offers %s%s%s%s", source->uri, what,
                         name, names->str, closest ? "; did you mean '" : "", closest ? closest : "",
                         closest ? "'?" : "");

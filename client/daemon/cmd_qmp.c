@@ -6,6 +6,7 @@
 #include "client/daemon/arguments.h"
 #include "client/text.h"
 #include "qmp/schema/table.h"
+#include "util/text.h"
 #include <string.h>
 
 static const TcOption options[] = {
@@ -33,7 +34,7 @@ static void print_lines(const char *text)
 static bool unknown_command(const QmpTypes *types, const char *name, GError **error)
 {
     g_auto(GStrv) names = qmp_table_completion(types, NULL);
-    const char *closest = tc_closest(name, (const char *const *)names);
+    const char *closest = tm_text_nearest(name, (const char *const *)names);
 
     return tm_error_set(error, "unknown QMP command '%s'%s%s%s", name,
                         closest ? ": did you mean '" : "", closest ? closest : "",

@@ -3,6 +3,7 @@
 /* client/daemon/daemon_view.c: see daemon_view.h. */
 #include "client/daemon/daemon_view.h"
 #include "client/text.h"
+#include "util/text.h"
 
 static size_t length(json_object *array)
 {
@@ -32,7 +33,7 @@ bool tc_view_fail_name(const char *what, const char *name, GPtrArray *known, GEr
     const char *closest;
 
     g_ptr_array_add(known, NULL);
-    closest = tc_closest(name, (const char *const *)known->pdata);
+    closest = tm_text_nearest(name, (const char *const *)known->pdata);
     return tm_error_set(error, "no %s '%s'%s%s%s", what, name, closest ? ": did you mean '" : "",
                         closest ? closest : "", closest ? "'?" : "");
 }

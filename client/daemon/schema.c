@@ -3,6 +3,7 @@
 /* client/daemon/schema.c: see schema.h. */
 #include "client/daemon/schema.h"
 #include "client/text.h"
+#include "util/text.h"
 #include <string.h>
 
 struct TcSchema {
@@ -67,7 +68,7 @@ const char *tc_schema_closest(const TcSchema *schema, const char *meta, const ch
         if (find(schema, key, meta))
             g_ptr_array_add(names, key);
     g_ptr_array_add(names, NULL);
-    return tc_closest(name, (const char *const *)names->pdata);
+    return tm_text_nearest(name, (const char *const *)names->pdata);
 }
 
 /* In @list, an array of objects, the "type" of the one whose @key is @value. */

@@ -11,6 +11,7 @@
 #include "client/text.h"
 #include "util/log.h"
 #include "util/range.h"
+#include "util/text.h"
 #include <string.h>
 #include <unistd.h>
 
@@ -100,7 +101,7 @@ static const CreateOption *find_known(const Create *c, const char *name, GError 
         g_ptr_array_add(names, (gpointer)o->name);
     }
     g_ptr_array_add(names, NULL);
-    closest = tc_closest(spelt, (const char *const *)names->pdata);
+    closest = tm_text_nearest(spelt, (const char *const *)names->pdata);
     if (closest)
         tm_error_set(error, "%s images have no option '%s': did you mean '%s'?", c->format, name,
                      closest);

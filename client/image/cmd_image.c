@@ -6,6 +6,7 @@
 
 #include "block/named.h"
 #include "client/text.h"
+#include "util/text.h"
 #include <string.h>
 
 static bool has_option(const TcInvocation *inv, const char *name)
@@ -24,7 +25,7 @@ static bool check_format(const char *format, GError **error)
 
     if (!format || g_strv_contains(formats, format))
         return true;
-    closest = tc_closest(format, formats);
+    closest = tm_text_nearest(format, formats);
     if (closest)
         return tm_error_set(error, "unknown format '%s': did you mean '%s'?", format, closest);
     return tm_error_set(error, "unknown format '%s': raw and qcow2 are known", format);

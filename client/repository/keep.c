@@ -3,6 +3,7 @@
 /* client/repository/keep.c: see keep.h. */
 #include "client/repository/keep.h"
 #include "client/text.h"
+#include "util/text.h"
 #include <string.h>
 
 static const struct {
@@ -29,7 +30,7 @@ static bool unknown(const char *name, GError **error)
 
     for (int k = 0; k < TC_KEEP_KINDS; k++)
         names[k] = kinds[k].name;
-    closest = tc_closest(name, names);
+    closest = tm_text_nearest(name, names);
     if (closest)
         return tm_error_set(error, "unknown kind '%s' of points to keep: did you mean '%s'?", name,
                             closest);

@@ -4,6 +4,7 @@
  * describes. */
 #include "client/store/store_view.h"
 #include "client/text.h"
+#include "util/text.h"
 #include <string.h>
 
 enum { LABEL = 10 }; /* columns */
@@ -38,7 +39,7 @@ bool tc_store_only(json_object *store, const char *name, GError **error)
     }
     json_object_put(found);
     g_ptr_array_add(known, NULL);
-    closest = tc_closest(name, (const char *const *)known->pdata);
+    closest = tm_text_nearest(name, (const char *const *)known->pdata);
     return tm_error_set(error, "no bitmap '%s' in '%s'%s%s%s", name, tc_json_string(store, "store"),
                         closest ? ": did you mean '" : "", closest ? closest : "",
                         closest ? "'?" : "");

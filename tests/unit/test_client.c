@@ -108,18 +108,8 @@ START_TEST(sizes_with_suffixes_are_parsed)
 }
 END_TEST
 
-START_TEST(misspelt_words_get_the_nearest_guess)
+START_TEST(control_characters_do_not_reach_the_terminal)
 {
-    static const char *const words[] = { "add", "remove", "clear", "list", "--granularity", NULL };
-
-    ck_assert_uint_eq(tc_edit_distance("", "abc"), 3);
-    ck_assert_uint_eq(tc_edit_distance("abcd", "acbd"), 1);
-    ck_assert_uint_eq(tc_edit_distance("kitten", "sitting"), 3);
-    ck_assert_str_eq(tc_closest("remvoe", words), "remove");
-    ck_assert_str_eq(tc_closest("lsit", words), "list");
-    ck_assert_str_eq(tc_closest("--gran", words), "--granularity");
-    ck_assert_ptr_null(tc_closest("zebra", words));
-    ck_assert_ptr_null(tc_closest("", words));
     same_text(tc_printable("a\033[2Jb\x7f\xc2\x9b\n"), "a?[2Jb????");
 }
 END_TEST
@@ -684,7 +674,7 @@ int main(void)
     tcase_add_test(tcase, sizes_are_shown_in_binary_units);
     tcase_add_test(tcase, lines_wrap_at_words);
     tcase_add_test(tcase, sizes_with_suffixes_are_parsed);
-    tcase_add_test(tcase, misspelt_words_get_the_nearest_guess);
+    tcase_add_test(tcase, control_characters_do_not_reach_the_terminal);
     tcase_add_test(tcase, picture_shows_the_most_important_state_of_a_cell);
     tcase_add_test(tcase, picture_fits_any_size_and_width);
     tcase_add_test(tcase, plan_of_a_bitmap_reads_what_is_dirty_and_not_zero);

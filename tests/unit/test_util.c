@@ -129,7 +129,8 @@ END_TEST
 
 START_TEST(a_slip_is_near_to_its_word)
 {
-    static const char *const words[] = { "file", "host_device", "nbd", "null-co", "qcow2", NULL };
+    static const char *const words[] = { "file",  "host_device", "nbd", "null-co",
+                                         "qcow2", "b1",          NULL };
     static const char *const slips[][2] = {
         { "fiel", "file" },
         { "File", "file" },
@@ -140,6 +141,8 @@ START_TEST(a_slip_is_near_to_its_word)
         { "hostdevice", "host_device" },
         { "qcow", "qcow2" },
         { "nullco", "null-co" },
+        { "hos", "host_device" }, /* the end is missing */
+        { "b2", "b1" },
     };
     static const char *const far[] = { "", "x", "zork", "raw", "nb-server-start", "2" };
     g_autofree char *huge = g_strnfill(1 << 20, 'f');
