@@ -439,10 +439,13 @@ static bool await_client(const GArray *sockets)
                G_SOURCE_FUNC(client_waits), &wait);
     while (!wait.over)
         g_main_context_iteration(context, TRUE);
+    /* GLib's thread may be about to wake the context: it stays until the process ends, soon. */
+    if (wait.ended)
+        return false;
     for (guint i = 0; i < sources->len; i++)
         g_source_destroy(sources->pdata[i]);
     g_main_context_unref(context);
-    return !wait.ended;
+    return true;
 }
 
 bool qmp_chardev_wait(QmpChardev *c, GError **error)
