@@ -4,6 +4,7 @@
 """Jobs and blockdev-create: lives and answers as qemu-storage-daemon's, and what only jobs that take long show."""
 import fcntl
 import os
+import re
 import struct
 import sys
 
@@ -17,7 +18,7 @@ def answer(d, command, **arguments):
     try:
         return d.qmp(command, **arguments)
     except QMPError as e:
-        return e.cls, e.desc
+        return e.cls, re.sub("(?<='): (expected one of|did you mean) .*", "", e.desc)  # which QEMU leaves out
 
 
 def create(d, job="j", **options):
