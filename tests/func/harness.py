@@ -205,11 +205,12 @@ def wait_until(condition, what, timeout=None):
 
 
 class QMPError(Exception):
-    """An error reply: .cls and .desc."""
+    """An error reply: .cls and .desc; .bare is .desc without the values that are known, which QEMU leaves out."""
 
     def __init__(self, error):
         super().__init__("%s: %s" % (error["class"], error["desc"]))
         self.cls, self.desc = error["class"], error["desc"]
+        self.bare = re.sub("(?<='|d): (expected one of|did you mean) .*", "", self.desc)
 
 
 class QMP:

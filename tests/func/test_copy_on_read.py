@@ -225,7 +225,7 @@ def as_qemu(tmp):
                 try:
                     one.append(d.qmp("blockdev-add", {"driver": "copy-on-read", "node-name": "c", **more}))
                 except QMPError as e:
-                    one.append(e.desc)
+                    one.append(e.bare)
             for k, bottom in enumerate(("middle", None)):
                 d.qmp("blockdev-add", {"driver": "copy-on-read", "node-name": "c%d" % k, "file": "t",
                                        **({"bottom": bottom} if bottom else {})})

@@ -155,7 +155,7 @@ def as_qemu(tmp):
                     d.qmp("blockdev-add", {"driver": "qcow2", "node-name": "q%d" % i, "file": {
                         "driver": "file", "filename": path}, **more})
                 except QMPError as e:
-                    one.append(e.desc)
+                    one.append(e.bare)
                     continue
                 d.qmp("block-export-add", {"type": "nbd", "id": "e%d" % i, "node-name": "q%d" % i, "name": "q%d" % i,
                                            "writable": True})

@@ -4,7 +4,6 @@
 """Jobs and blockdev-create: lives and answers as qemu-storage-daemon's, and what only jobs that take long show."""
 import fcntl
 import os
-import re
 import struct
 import sys
 
@@ -18,7 +17,7 @@ def answer(d, command, **arguments):
     try:
         return d.qmp(command, **arguments)
     except QMPError as e:
-        return e.cls, re.sub("(?<='): (expected one of|did you mean) .*", "", e.desc)  # which QEMU leaves out
+        return e.cls, e.bare
 
 
 def create(d, job="j", **options):

@@ -176,7 +176,7 @@ def as_qemu(tmp):
                     d.qmp("blockdev-del", node_name="x")
                     one.append("ok")
                 except QMPError as e:
-                    one.append(e.desc)
+                    one.append(e.bare)
         one.append(size(path) < 4 * MIB)
         said.append(one)
     for ours, theirs in zip(*said):

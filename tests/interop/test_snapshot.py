@@ -29,7 +29,7 @@ class Play:
         try:
             answer = self.d.qmp(command, arguments, **more)
         except QMPError as e:
-            answer = e.cls, e.desc.partition(": expected one of")[0]  # which QEMU leaves out
+            answer = e.cls, e.bare
         self.said.append((command, json.loads(json.dumps(answer).replace(self.folder, "FOLDER"))))
 
     def images(self, *names, size="4M"):
