@@ -93,7 +93,7 @@ def as_qemu(tmp):
                 try:
                     answers.append(d.qmp(command, arguments))
                 except QMPError as e:
-                    answers.append(e.desc)
+                    answers.append(e.bare)
                 if command == "block-export-del" and answers[-1] == {}:
                     d.monitor.wait_event("BLOCK_EXPORT_DELETED", id=arguments["id"])
             equal(answers[0], answers[1], "%s %s" % (mine[0], json.dumps(mine[1])))

@@ -40,7 +40,7 @@ class Stage:
         try:
             answer = self.d.qmp(command, arguments, **more)
         except QMPError as e:
-            answer = e.cls, re.sub("(?<=#block)[0-9]+|Could not (create|replace) node: (?=Permission)", "", e.desc)
+            answer = e.cls, re.sub("(?<=#block)[0-9]+|Could not (create|replace) node: (?=Permission)", "", e.bare)
         self.said.append((command, answer))
         return answer
 

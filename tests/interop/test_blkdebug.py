@@ -98,7 +98,7 @@ def same_refusals(tmp):
     for binary in (None, QSD):
         with Daemon(tmp, binary=binary, name="q" if binary else "t") as d:
             said.append([raises(QMPError, d.qmp, "blockdev-add", dict(
-                {"driver": "blkdebug", "node-name": "x", "image": {"driver": "null-co"}}, **o)).desc
+                {"driver": "blkdebug", "node-name": "x", "image": {"driver": "null-co"}}, **o)).bare
                 for o in REFUSED])
     for options, ours, theirs in zip(REFUSED, *said):
         equal(ours, theirs, options)

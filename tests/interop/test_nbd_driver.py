@@ -29,7 +29,7 @@ def told(d, command, arguments):
     try:
         return d.qmp(command, arguments)
     except QMPError as e:
-        return e.cls, re.sub(r"/\S*/", "", e.desc)
+        return e.cls, re.sub(r"/\S*/", "", e.bare)
 
 
 @test(needs=NEEDS)

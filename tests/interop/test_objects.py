@@ -116,7 +116,7 @@ def given(tmp):
                 try:
                     answer = d.qmp(command, arguments)
                 except QMPError as e:
-                    answer = e.cls, e.desc
+                    answer = e.cls, e.bare
                 if command.startswith("qom-list") and isinstance(answer, list):  # what is deprecated
                     answer = sorted((p["name"], p["type"]) for p in answer if p["name"] != "loaded")
                 one.append(answer)

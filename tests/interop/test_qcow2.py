@@ -222,7 +222,7 @@ def answers(d, path):
         try:
             said.append(d.qmp(command, *args, **more))
         except QMPError as e:
-            said.append((e.cls, re.sub("Option '(driver|data-file)'", "Option", e.desc)))
+            said.append((e.cls, re.sub("Option '(driver|data-file)'", "Option", e.bare)))
 
     def nodes():
         found = d.qmp("query-named-block-nodes")
@@ -293,7 +293,7 @@ def overlap_check(tmp):
                     d.qmp("blockdev-del", node_name="n")
                     answers.append(None)
                 except QMPError as e:
-                    answers.append(e.desc)
+                    answers.append(e.bare)
         for number, word in enumerate(words):
             try:
                 Daemon(tmp, "--blockdev", "driver=qcow2,node-name=n,file.driver=file,file.filename=%s,overlap-check%s"
