@@ -47,8 +47,9 @@ bool blk_bitmaps_guard(BlkNode *node, GError **error);
 bool blk_bitmaps_may_add(BlkNode *node, GError **error);
 
 /* A change of the bitmaps of @n nodes (no duplicates): nodes with a store are drained, so that what
- * is stored is what was there at one instant. Everything of bitmap.h that is "within a change" goes
- * in between. Do not nest. */
+ * is stored is what was there at one instant, and nodes with a backing below, from which a write
+ * may be copying what has changed there since. Everything of bitmap.h that is "within a change"
+ * goes in between. Do not nest. */
 void blk_bitmaps_change_begin(BlkNode *const *nodes, size_t n);
 /* Makes the change durable in all stores or in none. false: take it back before the end. */
 bool blk_bitmaps_commit(BlkNode *const *nodes, size_t n, GError **error);

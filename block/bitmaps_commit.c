@@ -69,16 +69,27 @@ bool blk_bitmaps_guard(BlkNode *node, GError **error)
 
 /* ---- changes */
 
-/* Those with a store. */
+/* Whether a request on its way may copy what a backing had, and has no longer, when it is done. */
+static bool may_copy(BlkNode *node)
+{
+    g_autoptr(GPtrArray) below = blk_nodes_below(&node, 1);
+    bool may = false;
+
+    for (guint i = 0; !may && i < below->len; i++)
+        may = blk_node_backing(below->pdata[i]);
+    return may;
+}
+
+/* Those with a store, and those where a copy would arrive after the change. */
 static GPtrArray *hold(BlkNode *const *nodes, size_t n)
 {
-    g_autoptr(GPtrArray) stored = g_ptr_array_new();
+    g_autoptr(GPtrArray) wait = g_ptr_array_new();
 
     for (size_t i = 0; i < n; i++) {
-        if (nodes[i]->store)
-            g_ptr_array_add(stored, nodes[i]);
+        if (nodes[i]->store || may_copy(nodes[i]))
+            g_ptr_array_add(wait, nodes[i]);
     }
-    return blk_nodes_hold((BlkNode *const *)stored->pdata, stored->len);
+    return blk_nodes_hold((BlkNode *const *)wait->pdata, wait->len);
 }
 
 static BmpSet **sets_of(BlkNode *const *nodes, size_t n)

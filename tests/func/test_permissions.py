@@ -9,6 +9,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from harness import *
+import nbd  # noqa: E402
 
 KIB, MIB = 1 << 10, 1 << 20
 BITMAP = "qemu:dirty-bitmap:"
@@ -202,6 +203,40 @@ def backings(tmp):
         write(d, "top", 20 << 16, 512)
         equal([dirt(d, "base"), dirt(d, "mid"), dirt(d, "top"), dirt(d, "r")],
               [[17, 40], [17], [17, 20], [1, 4]])
+
+
+@test(needs=["qemu-img"])
+def copies_on_their_way(tmp):
+    "a bitmap is cleared after what is copied from a backing has arrived, as the backing may have changed meanwhile"
+    with Daemon(tmp, "--object", "throttle-group,id=g,limits.bps-write=65536") as d:
+        file, top = qcow2_nodes(tmp, "top", file="slow", backing="base")
+        add(d, file_node(tmp, "base"), file, {"driver": "throttle", "node-name": "slow", "throttle-group": "g",
+                                              "file": "top-file"}, dict(top, file="slow"), raw("r", "top"))
+        export(d, "base")
+        export(d, "r")
+        write(d, "base", 0, MIB, b"1")
+        bitmap(d, "r", granularity=4 * KIB)
+        h, other = d.nbd("r"), d.nbd("r")
+
+        def reads():
+            return next(n["stats"]["rd_operations"] for n in d.qmp("query-blockstats", {"query-nodes": True})
+                        if n.get("node-name") == "base")
+
+        seen = reads()
+        h.pwrite(b"x" * 64 * KIB, 2 * MIB)  # the file now writes nothing for a second
+        cookie = h.aio_pwrite(nbd.Buffer.from_bytearray(bytearray(b"x" * 4 * KIB)), 0)
+        wait_until(lambda: h.poll(10) is not None and reads() > seen, "the read of what is around the write")
+        write(d, "base", 32 * KIB, 4 * KIB, b"2")
+        d.qmp("block-dirty-bitmap-clear", node="r", name="b")
+        before = other.pread(64 * KIB, 0)
+        while not h.aio_command_completed(cookie):
+            h.poll(1000)
+        after = other.pread(64 * KIB, 0)
+        export(d, "r", id="look", name="look", bitmaps=["b"])
+        marked = dirty(d.nbd("look", [BITMAP + "b"]), "b")
+        for at in range(0, 64 * KIB, 4 * KIB):
+            if before[at:at + 4 * KIB] != after[at:at + 4 * KIB] and not any(a <= at < a + n for a, n in marked):
+                fail("at %d the disk has changed, and the bitmap has not" % at)
 
 
 @test(needs=["qemu-img"])
