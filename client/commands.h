@@ -48,6 +48,11 @@ int tc_fail_usage(const TcInvocation *invocation, GError *error);
     {                                                                                              \
         "disk", "IMAGE", "the disk whose store is FILE"                                            \
     }
+#define TC_NAMES_OPTION                                                                            \
+    {                                                                                              \
+        "backing-names", "directory|none|any",                                                     \
+            "which files that images name are opened (default: those beside the image or below)"   \
+    }
 #define TC_JSON_OPTION                                                                             \
     {                                                                                              \
         "json", NULL, "print JSON for programs"                                                    \

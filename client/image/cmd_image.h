@@ -20,11 +20,6 @@ extern const TcCommand tc_command_image_resize;
     {                                                                                              \
         "force-share", NULL, "open FILE even if another program writes to it", 'U'                 \
     }
-#define TC_NAMES_OPTION                                                                            \
-    {                                                                                              \
-        "backing-names", "directory|none|any",                                                     \
-            "which files that images name are opened (default: those beside the image or below)"   \
-    }
 #define TC_OUTPUT_OPTION                                                                           \
     {                                                                                              \
         "output", "json|human", "print in the form of qemu-img"                                    \

@@ -17,6 +17,7 @@ static const TcOption options[] = {
     { "writable", NULL, "let clients write (the default; of a repository: to a scratch)" },
     { "format", "FMT", "raw or qcow2 (default: qcow2 if the image is, raw if its name says so)" },
     { "socket-dir", "DIR", "where the sockets are (default: $XDG_RUNTIME_DIR/tidemark)" },
+    TC_NAMES_OPTION,
     TC_JSON_OPTION,
     { 0 },
 };
@@ -142,8 +143,9 @@ static bool set_up(Serve *serve, GError **error)
         return tm_error_set(error, "options --read-only and --writable exclude each other");
     if (tc_option(inv, "at") && !repository)
         return tm_error_set(error, "option --at: '%s' is no repository of backups", tc_arg(inv, 0));
-    if (repository && (tc_arg(inv, 1) || format))
-        return tm_error_set(error, "a repository is served alone, and without --format");
+    if (repository && (tc_arg(inv, 1) || format || tc_option(inv, "backing-names")))
+        return tm_error_set(error, "a repository is served alone, and without --format or "
+                                   "--backing-names");
     serve->default_dir = !dir;
     serve->dir = dir ? g_strdup(dir) : tc_runtime_dir();
     return true;
@@ -175,11 +177,13 @@ static bool open_point(Serve *serve, GError **error)
 static bool find_disks(Serve *serve, GError **error)
 {
     const TcInvocation *inv = serve->inv;
+    TcServedOptions how = { .format = tc_option(inv, "format"),
+                            .backing_names = tc_option(inv, "backing-names"),
+                            .read_only = tc_flag(inv, "read-only") };
 
     if (tc_repo_is(tc_arg(inv, 0)))
         return open_point(serve, error);
-    serve->disks = tc_served_disks((const char *const *)inv->args->pdata, tc_option(inv, "format"),
-                                   tc_flag(inv, "read-only"), error);
+    serve->disks = tc_served_disks((const char *const *)inv->args->pdata, &how, error);
     return serve->disks != NULL;
 }
 

@@ -119,11 +119,6 @@ static bool check_others(const GPtrArray *disks, const TcServedDisk *disk, GErro
 
 /* ---- what was asked for */
 
-typedef struct Asked {
-    const char *format;
-    bool read_only;
-} Asked;
-
 static bool check_access(const TcServedDisk *disk, GError **error)
 {
     if (disk->read_only || !access(disk->path, W_OK))
@@ -132,8 +127,8 @@ static bool check_access(const TcServedDisk *disk, GError **error)
                               disk->path);
 }
 
-static bool add_file(GPtrArray *disks, const char *name, const char *path, const Asked *asked,
-                     GError **error)
+static bool add_file(GPtrArray *disks, const char *name, const char *path,
+                     const TcServedOptions *asked, GError **error)
 {
     TcServedDisk *disk;
     struct stat st;
@@ -154,6 +149,7 @@ static bool add_file(GPtrArray *disks, const char *name, const char *path, const
     disk->name = name ? g_strdup(name) : name_of(path, disk->is_block);
     disk->node = g_strdup(disk->name);
     disk->format = asked->format;
+    disk->backing_names = asked->backing_names;
     disk->read_only = asked->read_only;
     if (!check_name(disk, error) || !check_others(disks, disk, error) ||
         (!disk->format && !find_format(disk, error)) || !check_access(disk, error)) {
@@ -177,7 +173,8 @@ static int compare_strings(const void *a, const void *b)
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-static bool add_directory(GPtrArray *disks, const char *path, const Asked *asked, GError **error)
+static bool add_directory(GPtrArray *disks, const char *path, const TcServedOptions *asked,
+                          GError **error)
 {
     g_autoptr(GPtrArray) names = g_ptr_array_new_with_free_func(g_free);
     g_autoptr(GDir) dir = g_dir_open(path, 0, error);
@@ -198,7 +195,8 @@ static bool add_directory(GPtrArray *disks, const char *path, const Asked *asked
     return dir != NULL;
 }
 
-static bool add_word(GPtrArray *disks, const char *word, const Asked *asked, GError **error)
+static bool add_word(GPtrArray *disks, const char *word, const TcServedOptions *asked,
+                     GError **error)
 {
     const char *equals = strchr(word, '=');
     g_autofree char *name = NULL;
@@ -212,14 +210,12 @@ static bool add_word(GPtrArray *disks, const char *word, const Asked *asked, GEr
     return add_file(disks, NULL, word, asked, error);
 }
 
-GPtrArray *tc_served_disks(const char *const *words, const char *format, bool read_only,
-                           GError **error)
+GPtrArray *tc_served_disks(const char *const *words, const TcServedOptions *options, GError **error)
 {
     g_autoptr(GPtrArray) disks = g_ptr_array_new_with_free_func(disk_free);
-    Asked asked = { format, read_only };
 
     for (; *words; words++)
-        if (!add_word(disks, *words, &asked, error))
+        if (!add_word(disks, *words, options, error))
             return NULL;
     return g_steal_pointer(&disks);
 }

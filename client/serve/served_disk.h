@@ -16,15 +16,22 @@ typedef struct TcServedDisk {
     char *node;
     char *path; /* absolute */
     const char *format;
+    const char *backing_names; /* the option of qcow2; NULL: its default */
     bool is_block, read_only;
     GPtrArray *chain; /* of a point: char *, the images that it stands on, itself first; or NULL */
     char *scratch;    /* an image for what is written, over a point; or NULL */
     uint64_t size;    /* of a point, or once it is served */
 } TcServedDisk;
 
-/* The disks that @words name: FILE, NAME=FILE or a directory of images. TcServedDisk, returned.
- * @format: "raw", "qcow2", or NULL: by the image and its name. */
-GPtrArray *tc_served_disks(const char *const *words, const char *format, bool read_only,
+/* How they are served: strings are borrowed, for as long as the disks are there. */
+typedef struct TcServedOptions {
+    const char *format;        /* "raw", "qcow2", or NULL: by the image and its name */
+    const char *backing_names; /* the option of qcow2; NULL: its default */
+    bool read_only;
+} TcServedOptions;
+
+/* The disks that @words name: FILE, NAME=FILE or a directory of images. TcServedDisk, returned. */
+GPtrArray *tc_served_disks(const char *const *words, const TcServedOptions *options,
                            GError **error);
 /* The disks of a point. @writable: over a scratch, which tc_served_disk_release() removes. */
 GPtrArray *tc_served_point(const TcRepository *repo, const TcManifest *point, bool writable,

@@ -130,6 +130,8 @@ static bool add_nodes(const TcServedDisk *disk, TcQmp *qmp, GError **error)
         node = raw_options(disk, error);
     else
         node = image_options(disk->node, disk->path, "", disk->read_only);
+    if (node && disk->backing_names && strcmp(disk->format, "raw"))
+        add_string(node, "backing-names", disk->backing_names);
     return execute(qmp, "blockdev-add", node, error);
 }
 

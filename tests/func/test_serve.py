@@ -131,6 +131,26 @@ def formats(tmp):
 
 
 @test
+def files_that_images_name(tmp):
+    "a backing file in another directory is opened only with --backing-names any"
+    import nbd
+    for folder in "lower", "upper":
+        os.mkdir(os.path.join(tmp, folder))
+    base, = images(tmp, "lower/base.raw")
+    with open(base, "r+b") as f:
+        f.write(b"b" * 4096)
+    top = os.path.join(tmp, "upper", "top.qcow2")
+    tidemark("image", "create", "-q", "-f", "qcow2", "-b", "../lower/base.raw", "-F", "raw", top)
+    refused(tmp, r"^tidemark: disk '\S*/top.qcow2': .*\.\./lower/base.raw.*backing-names=any", top)
+    refused(tmp, r"top.qcow2': .*'backing-names' does not accept value 'all'.*any", "--backing-names", "all", top)
+    with Serve(tmp, "--backing-names", "any", top) as s:
+        h = nbd.NBD()
+        h.connect_uri(s.uri("top"))
+        equal(bytes(h.pread(4096, 0)), b"b" * 4096)
+        h.shutdown()
+
+
+@test
 def names(tmp):
     "names that clash or can't be are refused with the way out; a directory stands for its images"
     os.makedirs(os.path.join(tmp, "d"))
