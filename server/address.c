@@ -18,12 +18,17 @@ static int family_of(int fd)
 json_object *nbds_address_bound(int fd)
 {
     json_object *info = json_object_new_object();
-    g_autofree char *path = tm_address_path(fd), *host = NULL, *port = NULL;
+    bool abstract, padded;
+    g_autofree char *path = tm_address_path(fd, &abstract, &padded), *host = NULL, *port = NULL;
     bool vsock = family_of(fd) == AF_VSOCK;
 
     if (path) {
         tm_json_add_string(info, "type", "unix");
         tm_json_add_string(info, "path", path);
+        if (abstract)
+            tm_json_add_bool(info, "abstract", true);
+        if (padded)
+            tm_json_add_bool(info, "tight", false);
     } else {
         tm_address_numbers(fd, false, &host, &port);
         tm_json_add_string(info, "type", vsock ? "vsock" : "inet");

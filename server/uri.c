@@ -30,9 +30,11 @@ char *nbds_uri(json_object *address, const char *path, bool tls, const char *exp
     g_autofree char *name = g_uri_escape_string(export_, "/", FALSE), *escaped = NULL;
 
     if (g_str_equal(type, "unix")) {
+        if (json_object_object_get(address, "abstract"))
+            return NULL; /* URIs can't have such a name */
         path = path ? path : member(address, "path");
         if (*path != '/')
-            return NULL; /* an abstract name, which URIs can't have */
+            return NULL;
         escaped = g_uri_escape_string(path, "/", FALSE);
         return g_strdup_printf("%s+unix:///%s?socket=%s", scheme, name, escaped);
     }

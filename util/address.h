@@ -68,9 +68,9 @@ void tm_address_configure(int fd, bool keepalive);
 /* Numbers of the address of an inet or vsock socket (of the other end, with @peer); false: it is of
  * another kind, or not connected. Returned strings. */
 bool tm_address_numbers(int fd, bool peer, char **host, char **port);
-/* The path of a unix socket, "@" before an abstract one: returned, or NULL: it is of another
- * kind. */
-char *tm_address_path(int fd);
+/* The path of a unix socket, or the name of one that is *abstract, and *padded if NULs follow it:
+ * returned, or NULL: it is of another kind. */
+char *tm_address_path(int fd, bool *abstract, bool *padded);
 /* Who is at the other end, for people; returned. */
 char *tm_address_peer(int fd);
 /* "uid=N" of the process at the other end of a unix socket, returned, or NULL. */

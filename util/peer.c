@@ -6,6 +6,7 @@
 #include <linux/vm_sockets.h>
 #include <netdb.h>
 #include <stddef.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -23,7 +24,7 @@ static bool get_address(int fd, bool peer, Address *address, socklen_t *length)
     return !(peer ? getpeername : getsockname)(fd, &address->any, length);
 }
 
-char *tm_address_path(int fd)
+char *tm_address_path(int fd, bool *abstract, bool *padded)
 {
     Address address;
     socklen_t length;
@@ -35,9 +36,9 @@ char *tm_address_path(int fd)
     n = length > offsetof(struct sockaddr_un, sun_path)
             ? length - offsetof(struct sockaddr_un, sun_path)
             : 0;
-    raw = n && !address.un.sun_path[0]
-              ? g_strdup_printf("@%.*s", (int)n - 1, address.un.sun_path + 1)
-              : g_strndup(address.un.sun_path, n);
+    *abstract = n && !address.un.sun_path[0];
+    raw = g_strndup(address.un.sun_path + *abstract, n - *abstract);
+    *padded = *abstract && strlen(raw) < n - 1;
     return g_utf8_make_valid(raw, -1);
 }
 

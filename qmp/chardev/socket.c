@@ -235,7 +235,8 @@ static bool check(const QmpChardevOptions *o, GError **error)
 /* Whether somebody elsewhere may be at the other end of @fd. */
 static bool is_remote(int fd)
 {
-    g_autofree char *path = tm_address_path(fd);
+    bool abstract, padded;
+    g_autofree char *path = tm_address_path(fd, &abstract, &padded);
 
     return !path;
 }

@@ -214,12 +214,13 @@ def addresses(tmp):
     name = "tm-%d" % os.getpid()
     with Daemon(tmp, "--nbd-server", "addr.type=unix,addr.path=%s,addr.abstract=on" % name,
                 *disk(tmp, "disk0", MIB), nbd=False) as d:
-        equal(servers(d)["default"]["addresses"], [{"type": "unix", "path": "@" + name}])
+        equal(servers(d)["default"]["addresses"], [{"type": "unix", "path": name, "abstract": True}])
         equal(Wire("\0" + name).go().size, MIB)
         raises(QMPError, start, d, "a", {"type": "unix", "data": {"path": name, "abstract": True}},
                match="Failed to bind socket to abstract address %s: Address already in use" % name)
         start(d, "a", {"type": "unix", "data": {"path": name, "abstract": True, "tight": False}})
         equal(Wire(("\0" + name).ljust(108, "\0")).go().size, MIB)
+        equal(servers(d)["a"]["addresses"], [{"type": "unix", "path": name, "abstract": True, "tight": False}])
         raises(QMPError, start, d, "n", inet(host="localhost", numeric=True), match="resolution failed for localhost")
         raises(QMPError, start, d, "n", inet(port="http", numeric=True), match="resolution failed")
         start(d, "n", inet(numeric=True))
