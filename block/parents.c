@@ -247,17 +247,23 @@ void blk_node_each_range(BlkNode *node, BlkRangeFn fn, void *opaque)
 
 /* ---- holding */
 
-/* @node and what is below, where a request can end in something that it shows. */
-static void add_below(GHashTable *wanted, BlkNode *node)
+/* Adds @node and what is below, where a request can end in something that it shows. A read-only
+ * one is on the way there if its backing is not. Whether there was something to add. */
+static bool add_below(GHashTable *wanted, BlkNode *node, bool always)
 {
-    if (!g_hash_table_add(wanted, node))
-        return;
+    bool add = always || !blk_node_read_only(node);
+
+    if (g_hash_table_contains(wanted, node))
+        return true;
     for (unsigned i = 0; i < node->n_children; i++) {
         BlkNode *child = blk_node_child_at(node, i);
 
-        if (child && blk_node_shows(node, i) && !blk_node_read_only(child))
-            add_below(wanted, child);
+        if (child && blk_node_shows(node, i))
+            add |= add_below(wanted, child, false);
     }
+    if (add)
+        g_hash_table_add(wanted, node);
+    return add;
 }
 
 GPtrArray *blk_nodes_below(BlkNode *const *nodes, size_t n)
@@ -267,7 +273,7 @@ GPtrArray *blk_nodes_below(BlkNode *const *nodes, size_t n)
     GPtrArray *found = g_ptr_array_new();
 
     for (size_t i = 0; i < n; i++)
-        add_below(wanted, nodes[i]);
+        add_below(wanted, nodes[i], true);
     if (!n)
         return found;
     all = blk_graph_nodes(nodes[0]->graph);

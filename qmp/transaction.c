@@ -9,6 +9,7 @@
 #include "block/bitmap_changes.h"
 #include "block/bitmaps.h"
 #include "block/filters.h"
+#include "block/parents.h"
 #include "block/snapshot.h"
 #include "qmp/qmp_internal.h"
 #include "util/error.h"
@@ -157,8 +158,10 @@ static bool prepare_snapshot(Transaction *t, QmpSnapshot *snapshot, GError **err
     if (!snapshot)
         return false;
     g_ptr_array_add(t->snapshots, snapshot);
-    involve_node(t, snapshot->node);
     involve_node(t, snapshot->overlay);
+    /* The bitmaps of all that show the same are read within the change. */
+    for (BlkNode *node = snapshot->node; node; node = blk_node_same_below(node))
+        involve_node(t, node);
     /* As in QEMU, where a machine is stopped while its image goes elsewhere. */
     return blk_node_active(snapshot->node) ||
            blk_graph_set_active(qmp_context_graph(t->ctx), snapshot->overlay, false, error);
