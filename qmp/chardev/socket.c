@@ -23,6 +23,7 @@ typedef struct Socket Socket;
 /* To connect, in a thread. */
 typedef struct Attempt {
     Socket *socket; /* main thread: NULL if it is gone */
+    GThread *thread;
     GMainContext *main;
     TmAddress *address;
     int fd;
@@ -153,6 +154,7 @@ static gboolean attempt_over(void *opaque)
 {
     Attempt *attempt = opaque;
 
+    g_thread_join(attempt->thread);
     if (attempt->socket) {
         attempt->socket->attempt = NULL;
         attempted(attempt->socket, attempt->fd, attempt->error);
@@ -178,16 +180,12 @@ static void *attempt_run(void *opaque)
 
 static void attempt_start(Socket *s)
 {
-    GThread *thread;
-
     s->attempt = g_new0(Attempt, 1);
     s->attempt->socket = s;
     s->attempt->main = qmp_chardev_main(s->c);
     s->attempt->address = tm_address_copy(s->address);
-    thread = g_thread_try_new("connect", attempt_run, s->attempt, NULL);
-    if (thread) {
-        g_thread_unref(thread);
-    } else {
+    s->attempt->thread = g_thread_try_new("connect", attempt_run, s->attempt, NULL);
+    if (!s->attempt->thread) {
         g_clear_pointer(&s->attempt, attempt_free);
         try_later(s);
     }
