@@ -83,7 +83,9 @@ void blk_user_allow_inactive(BlkUser *user);
 /* Before something that QEMU does with no node that a job has. Main thread, as the former. */
 bool blk_node_check_free(BlkNode *node, GError **error);
 BlkNode *blk_user_node(const BlkUser *user); /* borrowed */
-unsigned blk_node_users(BlkNode *node);      /* how many; any thread */
+/* The name of that node, which may be another one at any time: returned. Any thread. */
+char *blk_user_node_name(BlkGraph *graph, const BlkUser *user);
+unsigned blk_node_users(BlkNode *node); /* how many; any thread */
 
 /* ---- block status ---------------------------------------------------------------------------- */
 

@@ -503,6 +503,13 @@ BlkNode *blk_user_node(const BlkUser *user)
     return user->node;
 }
 
+char *blk_user_node_name(BlkGraph *graph, const BlkUser *user)
+{
+    TM_GUARD(blk_graph_permissions(graph));
+
+    return g_strdup(user->node->name);
+}
+
 unsigned blk_node_users(BlkNode *node)
 {
     TM_GUARD(blk_graph_permissions(node->graph));

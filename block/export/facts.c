@@ -197,6 +197,7 @@ void blk_export_io_error(BlkExport *x, bool write, int errnum)
 {
     struct timespec now;
     int64_t last = __atomic_load_n(&x->last_error, __ATOMIC_RELAXED);
+    g_autofree char *node = NULL;
     json_object *data;
 
     clock_gettime(CLOCK_MONOTONIC, &now);
@@ -205,10 +206,10 @@ void blk_export_io_error(BlkExport *x, bool write, int errnum)
     if (!__atomic_compare_exchange_n(&x->last_error, &last, now.tv_sec, false, __ATOMIC_RELAXED,
                                      __ATOMIC_RELAXED))
         return;
+    node = blk_user_node_name(x->exports->graph, x->user);
     data = json_object_new_object();
     json_object_object_add(data, "device", json_object_new_string(x->id));
-    json_object_object_add(data, "node-name",
-                           json_object_new_string(blk_node_name(blk_export_node(x))));
+    json_object_object_add(data, "node-name", json_object_new_string(node));
     json_object_object_add(data, "operation", json_object_new_string(write ? "write" : "read"));
     json_object_object_add(data, "action", json_object_new_string("report"));
     json_object_object_add(data, "nospace", json_object_new_boolean(errnum == ENOSPC));
