@@ -158,6 +158,8 @@ static bool write_beside(const TmSys *sys, const char *path, const char *text, G
     sys->close(fd);
     if (!ret && sys->rename(partial, name) < 0)
         ret = -errno;
+    if (ret)
+        sys->unlink(partial);
     ret = ret ? ret : tm_file_sync_name(sys, name);
     return !ret || fail(name, -ret, error);
 }

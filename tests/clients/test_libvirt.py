@@ -7,7 +7,6 @@
 The domain has no operating system: QEMU's monitor writes its disk. As root, libvirt runs as the user nobody, in a
 session of its own, and touches nothing of the machine's."""
 import os
-import random
 import signal
 import shutil
 import sys
@@ -15,6 +14,7 @@ import tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "func"))
 from harness import *  # noqa: E402,F403
+from serving import gone  # noqa: E402
 
 KIB, MIB = 1 << 10, 1 << 20
 SIZE = 16 * MIB
@@ -102,21 +102,13 @@ class Session:
                 with open(os.path.join(self.dir, "libvirt", name)) as f:
                     pid = int(f.read())
                 os.kill(pid, signal.SIGTERM)
-                wait_until(lambda pid=pid: not alive(pid), "the end of libvirtd")
+                wait_until(lambda pid=pid: gone(pid), "the end of libvirtd")
         if kind is None:
             self.d.stop()
         else:
             self.d.kill()
             sys.stderr.write(self.d.log())
         shutil.rmtree(self.tmp)
-
-
-def alive(pid):
-    try:
-        with open("/proc/%d/stat" % pid) as f:
-            return f.read().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 @test(needs=NEEDS)

@@ -5,7 +5,6 @@
 """NBD clients that others wrote, run as they are: what lists exports, mounts them, passes them on, and tests servers."""
 import os
 import random
-import socket
 import subprocess
 import sys
 

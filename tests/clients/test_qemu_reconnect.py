@@ -4,7 +4,6 @@
 """A QEMU process with reconnect-delay: its disk survives a kill -9 of the daemon and a new start. With a whole guest
 that is `make check-vm`; here QEMU's monitor writes the disk."""
 import os
-import socket
 import subprocess
 import sys
 

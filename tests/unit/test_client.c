@@ -641,6 +641,31 @@ START_TEST(a_file_remembers_what_it_is_a_copy_of)
 }
 END_TEST
 
+/* A record that could not be synced is not believed, and nothing of it is left. */
+START_TEST(a_record_that_is_not_durable_is_none)
+{
+    char source[] = "nbd://host:10809/disk";
+    TcOrigin origin = { TC_ORIGIN_COMPLETE, source, NULL };
+    g_autofree char *path = g_strdup("/tmp/tm-origin-XXXXXX"), *partial = NULL;
+    TmSys sys = tm_sys_kernel;
+    GError *error = NULL;
+    int fd = g_mkstemp(path);
+
+    sys.fgetxattr = no_attributes;
+    sys.fsetxattr = no_attribute_set;
+    sys.fremovexattr = no_attribute_removed;
+    sys.fsync = sync_fails;
+    partial = g_strconcat(path, ".tidemark-copy.new", NULL);
+    ck_assert(!tc_origin_write(&sys, fd, path, &origin, &error));
+    ck_assert_ptr_nonnull(strstr(error->message, "Could not record in"));
+    g_clear_error(&error);
+    expect_origin(&sys, path, TC_ORIGIN_NONE, NULL);
+    ck_assert(!g_file_test(partial, G_FILE_TEST_EXISTS));
+    close(fd);
+    unlink(path);
+}
+END_TEST
+
 START_TEST(a_disk_has_one_name_however_its_uri_is_spelt)
 {
     static const char *const pairs[][2] = {
@@ -670,6 +695,7 @@ int main(void)
     int failed;
 
     tcase_add_test(tcase, a_file_remembers_what_it_is_a_copy_of);
+    tcase_add_test(tcase, a_record_that_is_not_durable_is_none);
     tcase_add_test(tcase, a_disk_has_one_name_however_its_uri_is_spelt);
     tcase_add_test(tcase, sizes_are_shown_in_binary_units);
     tcase_add_test(tcase, lines_wrap_at_words);
