@@ -10,6 +10,7 @@
 #include <inttypes.h>
 #include <linux/openat2.h>
 #include <poll.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -124,4 +125,39 @@ int tm_file_sync_name(const TmSys *sys, const char *path)
         ret = 0;
     sys->close(fd);
     return ret;
+}
+
+/* A link at @path is not followed. */
+static bool write_new(const TmSys *sys, const char *path, const char *text, mode_t mode,
+                      GError **error)
+{
+    int fd =
+        sys->open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, mode);
+    int ret;
+
+    if (fd < 0)
+        return tm_error_set_errno(error, errno, "Could not create '%s'", path);
+    ret = tm_write_all(sys, fd, text, strlen(text), 0);
+    ret = ret ? ret : tm_fsync(sys, fd);
+    sys->close(fd);
+    if (ret)
+        sys->unlink(path);
+    return ret == 0 || tm_error_set_errno(error, -ret, "Could not write '%s'", path);
+}
+
+bool tm_file_replace(const TmSys *sys, const char *path, const char *text, mode_t mode,
+                     GError **error)
+{
+    g_autofree char *partial = g_strconcat(path, TM_FILE_PARTIAL, NULL);
+    int ret;
+
+    if (!write_new(sys, partial, text, mode, error))
+        return false;
+    if (sys->rename(partial, path) < 0) {
+        tm_error_set_errno(error, errno, "Could not rename '%s'", partial);
+        sys->unlink(partial);
+        return false;
+    }
+    ret = tm_file_sync_name(sys, path);
+    return ret == 0 || tm_error_set_errno(error, -ret, "Could not make '%s' durable", path);
 }

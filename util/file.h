@@ -1,7 +1,7 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* util/file.h: reading small files that a user names, without ever waiting for good; finding files
- * without leaving a directory; and making names durable.
+ * without leaving a directory; replacing small files as a whole; and making names durable.
  *
  * A path may lead to anything: opening a FIFO waits for who opens its other end, and a terminal or
  * a pipe may say nothing for ever.
@@ -32,3 +32,11 @@ int tm_file_find_beneath(const char *directory, const char *name);
 /* Makes durable that @path was made, renamed or removed, as far as that can be asked for: a
  * directory that can't be read, or whose file system syncs none, is passed over. 0 or -errno. */
 int tm_file_sync_name(const TmSys *sys, const char *path);
+
+/* What tm_file_replace() writes to first: @path with this added. Only a crash leaves it. */
+#define TM_FILE_PARTIAL ".partial"
+/* Replaces the file at @path as a whole, durably: what is there after a crash is all of the old
+ * one or all of @text. A new file has @mode and the umask. On failure the old one is still there,
+ * unless only its name could not be synced, which is not known then. The error names the file. */
+bool tm_file_replace(const TmSys *sys, const char *path, const char *text, mode_t mode,
+                     GError **error);

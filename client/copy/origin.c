@@ -145,23 +145,14 @@ static bool fail(const char *path, int errnum, GError **error)
     return tm_error_set_errno(error, errnum, "Could not record in '%s' what it is a copy of", path);
 }
 
-/* Replaces the file beside @path. */
 static bool write_beside(const TmSys *sys, const char *path, const char *text, GError **error)
 {
-    g_autofree char *name = beside(path), *partial = g_strconcat(name, ".new", NULL);
-    int fd = sys->open(partial, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666), ret;
+    g_autofree char *name = beside(path);
 
-    if (fd < 0)
-        return fail(partial, errno, error);
-    ret = tm_write_all(sys, fd, text, strlen(text), 0);
-    ret = ret ? ret : tm_fsync(sys, fd);
-    sys->close(fd);
-    if (!ret && sys->rename(partial, name) < 0)
-        ret = -errno;
-    if (ret)
-        sys->unlink(partial);
-    ret = ret ? ret : tm_file_sync_name(sys, name);
-    return !ret || fail(name, -ret, error);
+    if (tm_file_replace(sys, name, text, 0666, error))
+        return true;
+    g_prefix_error(error, "Could not record what '%s' is a copy of: ", path);
+    return false;
 }
 
 static bool remove_beside(const TmSys *sys, const char *path, GError **error)

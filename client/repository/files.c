@@ -9,21 +9,6 @@
 #include <string.h>
 #include <unistd.h>
 
-static bool fill(const TmSys *sys, const char *path, const char *text, GError **error)
-{
-    int fd =
-        sys->open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
-    int ret;
-
-    if (fd < 0)
-        return tm_error_set_errno(error, errno, "Could not create '%s'", path);
-    ret = tm_write_all(sys, fd, text, strlen(text), 0);
-    if (ret == 0)
-        ret = tm_fsync(sys, fd);
-    sys->close(fd);
-    return ret == 0 || tm_error_set_errno(error, -ret, "Could not write '%s'", path);
-}
-
 bool tc_repo_exists(const char *path)
 {
     GStatBuf st;
@@ -87,21 +72,10 @@ bool tc_repo_sync_name(const TmSys *sys, const char *path, GError **error)
     return ret == 0 || tm_error_set_errno(error, -ret, "Could not make '%s' durable", path);
 }
 
-bool tc_repo_write_file(const TmSys *sys, const char *path, const char *text, GError **error)
-{
-    g_autofree char *partial = g_strconcat(path, TC_REPO_PARTIAL, NULL);
-
-    if (!fill(sys, partial, text, error))
-        return false;
-    if (sys->rename(partial, path) < 0)
-        return tm_error_set_errno(error, errno, "Could not rename '%s'", partial);
-    return tc_repo_sync_name(sys, path, error);
-}
-
 bool tc_repo_is_own_file(const char *name)
 {
     static const char *const whole[] = { TC_MANIFEST_NAME, TC_MANIFEST_PARTIAL, TC_REPO_VERIFIED,
-                                         TC_REPO_VERIFIED TC_REPO_PARTIAL, NULL };
+                                         TC_REPO_VERIFIED TM_FILE_PARTIAL, NULL };
     static const char *const suffixes[] = { ".qcow2", ".hashes", ".hashes.merged", NULL };
 
     if (g_strv_contains(whole, name))

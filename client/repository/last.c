@@ -44,7 +44,7 @@ static bool write_disks(const TcRepository *repo, json_object *disks, GError **e
     tm_json_add_uint(o, "version", 1);
     json_object_object_add(o, "disks", disks);
     text = g_strconcat(json_object_to_json_string_ext(o, TEXT_FLAGS), "\n", NULL);
-    return tc_repo_write_file(repo->sys, path, text, error);
+    return tm_file_replace(repo->sys, path, text, 0600, error);
 }
 
 /* @before NULL: it is settled. */

@@ -126,7 +126,7 @@ static bool write_merge(const Merge *m, GError **error)
     }
     json_object_object_add(o, "children", children);
     text = g_strconcat(json_object_to_json_string_ext(o, TEXT_FLAGS), "\n", NULL);
-    return tc_repo_write_file(m->repo->sys, path, text, error);
+    return tm_file_replace(m->repo->sys, path, text, 0600, error);
 }
 
 static bool damaged(const char *path, const char *what, GError **error)

@@ -418,7 +418,7 @@ bool tc_new_point_commit(TcNewPoint *p, uint64_t instant, GError **error)
             return false;
     }
     text = tc_manifest_text(p->manifest);
-    if (!tc_repo_write_file(p->repo->sys, path, text, error)) {
+    if (!tm_file_replace(p->repo->sys, path, text, 0600, error)) {
         tc_repo_settle_last(p->repo);
         p->repo->sys->rename(path, partial); /* if it is there: nobody may take it for durable */
         return false;

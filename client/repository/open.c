@@ -76,7 +76,7 @@ static bool is_empty(const char *path, GError **error)
         return tm_error_set(error, "'%s' is not a directory", path);
     dir = g_dir_open(path, 0, error);
     while (dir && (name = g_dir_read_name(dir)))
-        if (strcmp(name, TC_REPO_LOCK) && strcmp(name, TC_REPO_FILE TC_REPO_PARTIAL) &&
+        if (strcmp(name, TC_REPO_LOCK) && strcmp(name, TC_REPO_FILE TM_FILE_PARTIAL) &&
             strcmp(name, "lost+found"))
             return tm_error_set(error,
                                 "'%s' is neither a repository nor an empty directory: it has '%s' "
@@ -102,7 +102,7 @@ static bool found(const TcRepository *repo, GError **error)
         "{ \"format\": \"%s\", \"version\": %u, \"id\": \"%s\" }\n", FORMAT, VERSION, id);
 
     return tc_repo_is(repo->path) ||
-           (is_empty(repo->path, error) && tc_repo_write_file(repo->sys, path, text, error));
+           (is_empty(repo->path, error) && tm_file_replace(repo->sys, path, text, 0600, error));
 }
 
 /* ---- bringing it in order */

@@ -269,7 +269,7 @@ bool tc_repo_replace(TcRepository *repo, TcManifest *manifest, GError **error)
     g_autofree char *path = tc_repo_file(repo, manifest->point, NULL, TC_MANIFEST_NAME);
     g_autofree char *text = tc_manifest_text(manifest);
 
-    if (!tc_repo_write_file(repo->sys, path, text, error))
+    if (!tm_file_replace(repo->sys, path, text, 0600, error))
         return false;
     tc_repo_add_point(repo, manifest);
     return true;

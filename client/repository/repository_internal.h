@@ -5,12 +5,12 @@
  * Threads: main. */
 #pragma once
 #include "client/repository/repository.h"
+#include "util/file.h"
 
 #define TC_REPO_FILE     "tidemark-repository.json"
 #define TC_REPO_LOCK     "lock"
 #define TC_REPO_LAST     "last.json"
 #define TC_REPO_MERGE    "merge.json"
-#define TC_REPO_PARTIAL  ".partial" /* of a file that is to be renamed to its name */
 #define TC_REPO_VERIFIED "verified.json"
 
 struct TcRepository {
@@ -46,8 +46,6 @@ bool tc_repo_read_file(const char *path, size_t max, char **text, size_t *length
 /* Of what was made, renamed or removed. */
 bool tc_repo_sync_name(const TmSys *sys, const char *path, GError **error);
 
-/* Writes it as a whole: another file, sync, rename, sync of the name. */
-bool tc_repo_write_file(const TmSys *sys, const char *path, const char *text, GError **error);
 /* Removes the directory of a point that has no manifest, if it has nothing but what is ours. */
 bool tc_repo_remove_directory(const TmSys *sys, const char *path, GError **error);
 

@@ -102,12 +102,12 @@ static bool take_point(TcRepository *repo, const char *point, GError **error)
 static bool take(TcRepository *repo, const char *name, GError **error)
 {
     static const char *const ours[] = { TC_REPO_FILE,
-                                        TC_REPO_FILE TC_REPO_PARTIAL,
+                                        TC_REPO_FILE TM_FILE_PARTIAL,
                                         TC_REPO_LOCK,
                                         TC_REPO_MERGE,
-                                        TC_REPO_MERGE TC_REPO_PARTIAL,
+                                        TC_REPO_MERGE TM_FILE_PARTIAL,
                                         TC_REPO_LAST,
-                                        TC_REPO_LAST TC_REPO_PARTIAL,
+                                        TC_REPO_LAST TM_FILE_PARTIAL,
                                         NULL };
     g_autofree char *path = g_build_filename(repo->path, name, NULL);
 

@@ -89,5 +89,5 @@ bool tc_verified_write(const TcRepository *repo, const TcManifest *point, const 
                                                              JSON_C_TO_STRING_SPACED |
                                                              JSON_C_TO_STRING_NOSLASHESCAPE),
                        "\n", NULL);
-    return tc_repo_write_file(repo->sys, path, text, error);
+    return tm_file_replace(repo->sys, path, text, 0600, error);
 }

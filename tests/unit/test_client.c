@@ -655,9 +655,9 @@ START_TEST(a_record_that_is_not_durable_is_none)
     sys.fsetxattr = no_attribute_set;
     sys.fremovexattr = no_attribute_removed;
     sys.fsync = sync_fails;
-    partial = g_strconcat(path, ".tidemark-copy.new", NULL);
+    partial = g_strconcat(path, ".tidemark-copy.partial", NULL);
     ck_assert(!tc_origin_write(&sys, fd, path, &origin, &error));
-    ck_assert_ptr_nonnull(strstr(error->message, "Could not record in"));
+    ck_assert_ptr_nonnull(strstr(error->message, "Could not record what"));
     g_clear_error(&error);
     expect_origin(&sys, path, TC_ORIGIN_NONE, NULL);
     ck_assert(!g_file_test(partial, G_FILE_TEST_EXISTS));

@@ -347,6 +347,63 @@ static bool has_flag(const void *address, const char *flag)
     return strstr(flags, flag) != NULL;
 }
 
+static int rename_fails(const char *from, const char *to)
+{
+    (void)from, (void)to;
+    errno = EROFS;
+    return -1;
+}
+
+static int sync_fails(int fd)
+{
+    (void)fd;
+    errno = EIO;
+    return -1;
+}
+
+static ssize_t no_space(int fd, const struct iovec *iov, int iovcnt, off_t offset, int flags)
+{
+    (void)fd, (void)iov, (void)iovcnt, (void)offset, (void)flags;
+    errno = ENOSPC;
+    return -1;
+}
+
+/* Of a replacement that fails nothing is left, and the old file is whole. */
+START_TEST(a_file_is_replaced_as_a_whole)
+{
+    TmSys bad[] = { tm_sys_kernel, tm_sys_kernel, tm_sys_kernel };
+    g_autofree char *dir = g_dir_make_tmp("tm-replace-XXXXXX", NULL);
+    g_autofree char *path = g_build_filename(dir, "file", NULL);
+    g_autofree char *partial = g_strconcat(path, TM_FILE_PARTIAL, NULL);
+    g_autofree char *text = NULL;
+
+    ck_assert(tm_file_replace(&tm_sys_kernel, path, "old", 0600, NULL));
+    bad[0].pwritev2 = no_space;
+    bad[1].fsync = sync_fails;
+    bad[2].rename = rename_fails;
+    for (unsigned i = 0; i < G_N_ELEMENTS(bad); i++) {
+        g_autoptr(GError) error = NULL;
+        g_autofree char *kept = NULL;
+
+        ck_assert(!tm_file_replace(&bad[i], path, "new", 0600, &error));
+        ck_assert_ptr_nonnull(strstr(error->message, path));
+        ck_assert(tm_file_read(path, 100, &kept, NULL, NULL));
+        ck_assert_str_eq(kept, "old");
+        ck_assert(!g_file_test(partial, G_FILE_TEST_EXISTS));
+    }
+    /* what a crash left, even a link, is in nobody's way or is refused */
+    ck_assert_int_eq(symlink(path, partial), 0);
+    ck_assert(!tm_file_replace(&tm_sys_kernel, path, "new", 0600, NULL));
+    ck_assert_int_eq(unlink(partial), 0);
+    ck_assert(g_file_set_contents(partial, "a longer text", -1, NULL));
+    ck_assert(tm_file_replace(&tm_sys_kernel, path, "new", 0600, NULL));
+    ck_assert(tm_file_read(path, 100, &text, NULL, NULL));
+    ck_assert_str_eq(text, "new");
+    ck_assert_int_eq(unlink(path), 0);
+    ck_assert_int_eq(rmdir(dir), 0);
+}
+END_TEST
+
 START_TEST(secrets_are_locked_and_wiped)
 {
     g_autofree char *fifo = make_path("fifo", true), *file = make_path("file", false);
@@ -393,6 +450,7 @@ int main(void)
     tcase_add_test(tc, a_log_line_is_one_line);
     tcase_add_test(tc, opening_a_fifo_does_not_wait);
     tcase_add_test(tc, files_are_read_within_bounds);
+    tcase_add_test(tc, a_file_is_replaced_as_a_whole);
     tcase_add_test(tc, secrets_are_locked_and_wiped);
     suite_add_tcase(suite, tc);
     srunner_run_all(runner, CK_ENV);
