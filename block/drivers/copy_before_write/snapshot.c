@@ -12,6 +12,10 @@
 
 #include <errno.h>
 
+/* How far clusters of one state are looked for at once. A walk over the status of a disk asks for
+ * all that is left of it after each extent. */
+#define AHEAD (UINT64_C(256) << 20)
+
 /* What was read from or said of the clusters [first, end), found in @state: up to where that still
  * holds. */
 static uint64_t still(const Cbw *cbw, uint64_t first, uint64_t end, CbwState state)
@@ -24,7 +28,7 @@ static uint64_t still(const Cbw *cbw, uint64_t first, uint64_t end, CbwState sta
 static BlkNode *place(const Cbw *cbw, uint64_t offset, uint64_t *length, CbwState *state)
 {
     const CbwClusters *c = &cbw->clusters;
-    uint64_t end = cbw_clusters_up(c, offset + *length);
+    uint64_t end = cbw_clusters_up(c, offset + tm_min(*length, AHEAD));
 
     *state = cbw_clusters_run(c, offset >> c->shift, &end);
     *length = tm_min(*length, cbw_clusters_offset(c, end) - offset);
