@@ -46,10 +46,9 @@ void blk_graph_emit(BlkGraph *graph, const char *name, json_object *data)
         json_object_put(data);
 }
 
-void blk_graph_set_log(BlkGraph *graph, void (*log)(void *opaque, const char *line), void *opaque)
+void blk_graph_set_log(BlkGraph *graph, TmLog *log)
 {
     graph->log = log;
-    graph->log_opaque = opaque;
 }
 
 void blk_graph_set_heal(BlkGraph *graph, void (*heal)(void *opaque), void *opaque)
@@ -64,17 +63,9 @@ void blk_graph_ask_heal(BlkGraph *graph)
         graph->heal(graph->heal_opaque);
 }
 
-void blk_graph_log(BlkGraph *graph, const char *format, ...)
+TmLog *blk_graph_log(const BlkGraph *graph)
 {
-    g_autofree char *line = NULL;
-    va_list arguments;
-
-    if (!graph->log)
-        return;
-    va_start(arguments, format);
-    line = g_strdup_vprintf(format, arguments);
-    va_end(arguments);
-    graph->log(graph->log_opaque, line);
+    return graph->log;
 }
 
 void blk_graph_set_stores(BlkGraph *graph, bool by_default)

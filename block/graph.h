@@ -9,6 +9,7 @@
 #include "block/node.h"
 #include "block/registry.h"
 #include "object/objects.h"
+#include "util/log.h"
 #include <glib.h>
 #include <json-c/json.h>
 
@@ -23,13 +24,14 @@ BlkGraph *blk_graph_new(BlkRegistry *registry, BlkEngine *engine, const TmSys *s
 bool blk_graph_free(BlkGraph *graph);
 void blk_graph_set_events(BlkGraph *graph, BlkEventFn emit, void *opaque);
 void blk_graph_emit(BlkGraph *graph, const char *name, json_object *data);
-/* Lines for the daemon's log, from any thread. */
-void blk_graph_set_log(BlkGraph *graph, void (*log)(void *opaque, const char *line), void *opaque);
+/* Where is logged what nobody is returned, from any thread. Borrowed, outlives the graph; NULL, as
+ * at first: nowhere. */
+void blk_graph_set_log(BlkGraph *graph, TmLog *log);
+TmLog *blk_graph_log(const BlkGraph *graph);
 /* Called from any thread, perhaps under locks, when bitmaps were degraded: @heal has the main
  * thread call blk_bitmaps_heal() soon. */
 void blk_graph_set_heal(BlkGraph *graph, void (*heal)(void *opaque), void *opaque);
 void blk_graph_ask_heal(BlkGraph *graph);
-void blk_graph_log(BlkGraph *graph, const char *format, ...) G_GNUC_PRINTF(2, 3);
 /* Whether nodes that are added have a store of bitmaps beside their disk by default (they do unless
  * this says not). */
 void blk_graph_set_stores(BlkGraph *graph, bool by_default);

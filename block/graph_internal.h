@@ -19,8 +19,7 @@ struct BlkGraph {
     unsigned chain; /* images being opened one for the other */
     BlkEventFn emit;
     void *emit_opaque;
-    void (*log)(void *opaque, const char *line);
-    void *log_opaque;
+    TmLog *log; /* borrowed; or NULL */
     void (*heal)(void *opaque);
     void *heal_opaque;
     bool without_stores;

@@ -174,6 +174,13 @@ bool blk_node_can_invalidate(BlkNode *node, uint64_t cluster);
 int blk_node_invalidate(BlkNode *node, uint64_t offset, uint64_t length, uint32_t flags);
 /* Re-reads size and flags from the driver. 0 or -errno. */
 int blk_node_refresh(BlkNode *node);
+/* For the log: something has befallen @node. */
+#define BLK_NODE_WARN(node_, ...)                                                                  \
+    tm_log_note(                                                                                   \
+        blk_graph_log((node_)->graph),                                                             \
+        &(TmLogFacts){ .area = TM_LOG_BLOCK, .level = TM_LOG_WARNING, .node = (node_)->name },     \
+        __VA_ARGS__)
+
 /* The resize of a drained or idle node, bitmaps and size included; on failure node->error may say
  * why. */
 int blk_node_resize(BlkNode *node, uint64_t size);

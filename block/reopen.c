@@ -311,7 +311,7 @@ static void lose(BlkNode *node, const GError *why, GError **error)
     blk_node_close_driver(node);
     g_free(node->lost);
     node->lost = g_strdup(why->message);
-    blk_graph_log(node->graph, "node '%s' is lost: it could not be opened again: %s", node->name,
+    BLK_NODE_WARN(node, "node '%s' is lost: it could not be opened again: %s", node->name,
                   node->lost);
     if (!error || !*error)
         return;
@@ -467,7 +467,9 @@ static void wake_as_before(const BlkReopen *r)
     g_autoptr(GError) error = NULL;
 
     if (!wake_bitmaps(r, &error))
-        blk_graph_log(r->graph, "bitmaps could not be opened again: %s", error->message);
+        tm_log_note(blk_graph_log(r->graph),
+                    &(TmLogFacts){ .area = TM_LOG_BITMAP, .level = TM_LOG_WARNING },
+                    "bitmaps could not be opened again: %s", error->message);
 }
 
 /* Whether the bitmaps of the node, or of one that shows it, would show a change. */

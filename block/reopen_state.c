@@ -51,14 +51,14 @@ void blk_graph_make_read_only(BlkNode *node)
     if (blk_node_meant_read_only(node))
         return;
     if (!is_in_place(node)) {
-        blk_graph_log(node->graph, "node '%s' stays writable: its file is not where it was opened",
+        BLK_NODE_WARN(node, "node '%s' stays writable: its file is not where it was opened",
                       node->name);
         return;
     }
     blk_reopen_begin(&r, node->graph);
     add_read_only(&r, node);
     if (!blk_reopen_check_writers(&r, node, true, &error) || !blk_reopen_run(&r, &error))
-        blk_graph_log(node->graph, "node '%s' stays writable: %s", node->name, error->message);
+        BLK_NODE_WARN(node, "node '%s' stays writable: %s", node->name, error->message);
     blk_reopen_end(&r);
 }
 

@@ -80,7 +80,6 @@ int main(int argc, char **argv)
 
     setlocale(LC_CTYPE, "");
     g_set_prgname("tidemark");
-    tm_log_set_level(TM_LOG_INFO);
     signal(SIGXFSZ, SIG_IGN); /* a file over the limit of sizes is EFBIG, and reported */
     help_as_option(argc, argv);
     if (tc_cli_parse(&root, argc, argv, &invocation, &error))

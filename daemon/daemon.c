@@ -68,16 +68,6 @@ static bool load_modules(BlkRegistry *registry, const GArray *options, GError **
     return dir_given || blk_registry_load_dir(registry, TM_MODULE_DIR, error);
 }
 
-static void log_line(void *opaque, const char *line)
-{
-    tm_log(TM_LOG_WARNING, "%s", line);
-}
-
-static void log_monitor(void *opaque, const char *message)
-{
-    tm_log(TM_LOG_INFO, "%s", message);
-}
-
 static const char *blame(void *opaque, const char *message, json_object *args)
 {
     return sandbox_blame(opaque, message, args);
@@ -87,6 +77,7 @@ static gboolean tick(void *opaque)
 {
     Daemon *d = opaque;
 
+    tm_log_tick(d->log);
     blk_bitmaps_tick(d->graph);
     blk_exports_tick(d->exports);
     blk_backups_tick(qmp_context_backups(d->qmp));
@@ -138,7 +129,7 @@ bool daemon_init(Daemon *d, const GArray *options, const Sandbox *sandbox, GErro
     if (!d->engine)
         return false;
     d->graph = blk_graph_new(d->registry, d->engine, &tm_sys_kernel);
-    blk_graph_set_log(d->graph, log_line, NULL);
+    blk_graph_set_log(d->graph, d->log);
     blk_graph_set_heal(d->graph, ask_heal, d);
     tm_mapping_guard_install();
     d->exports = blk_exports_new(d->graph);
@@ -148,7 +139,7 @@ bool daemon_init(Daemon *d, const GArray *options, const Sandbox *sandbox, GErro
     qmp.exports = d->exports;
     qmp.opaque = d->loop;
     qmp.inherited = d->inherited;
-    qmp.log = log_monitor;
+    qmp.log = d->log;
     qmp.not_permitted = blame;
     qmp.not_permitted_opaque = (void *)sandbox;
     d->qmp = qmp_context_new(&qmp);
@@ -203,8 +194,7 @@ static bool apply_nbd_server(Daemon *d, const CmdOption *option, GError **error)
 static bool start_monitor(Daemon *d, json_object *args, GError **error)
 {
     const char *id = qmp_arg_str(args, "chardev"), *mode = qmp_arg_str(args, "mode");
-    QmpMonitorOptions options = { .pretty = qmp_arg_bool(args, "pretty", false),
-                                  .log = log_monitor };
+    QmpMonitorOptions options = { .pretty = qmp_arg_bool(args, "pretty", false) };
     QmpChardev *chardev = qmp_chardevs_find(qmp_context_chardevs(d->qmp), id);
     QmpMonitor *monitor;
 
@@ -273,7 +263,8 @@ bool daemon_apply(Daemon *d, const CmdOption *option, GError **error)
         ok = apply_monitor(d, option, error);
         break;
     case CMD_TRACE:
-        tm_log(TM_LOG_WARNING, "--trace %s: this daemon has no trace events", option->value);
+        tm_log_note(d->log, &(TmLogFacts){ .area = TM_LOG_DAEMON, .level = TM_LOG_WARNING },
+                    "--trace %s: this daemon has no trace events", option->value);
         break;
     default:
         break; /* done by daemon_init() and main() */

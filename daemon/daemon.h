@@ -10,6 +10,7 @@
 
 typedef struct Daemon {
     GMainLoop *loop;
+    TmLog *log; /* borrowed, outlives it */
     BlkRegistry *registry;
     BlkEngine *engine;
     BlkGraph *graph;
@@ -22,7 +23,8 @@ typedef struct Daemon {
 } Daemon;
 
 /* The drivers and plug-ins that @options name, the I/O threads, the servers; nothing is open yet.
- * @sandbox (borrowed, outlives the daemon) has a word on errors of permission. */
+ * daemon->log is set before. @sandbox (borrowed, outlives the daemon) has a word on errors of
+ * permission. */
 bool daemon_init(Daemon *daemon, const GArray *options, const Sandbox *sandbox, GError **error);
 /* Whether an option asks for help ("--blockdev help"), which has then been printed. */
 bool daemon_help(Daemon *daemon, const GArray *options);

@@ -41,20 +41,16 @@ static void raise_descriptor_limit(void)
     }
 }
 
-static bool set_log_level(const GArray *options, GError **error)
+static bool set_log_levels(TmLog *log, const GArray *options, GError **error)
 {
-    static const char *const names[] = { "error", "warning", "info", "debug" };
-    const CmdOption *option = last_of(options, CMD_LOG_LEVEL);
-    size_t i = 0;
-    G_STATIC_ASSERT(G_N_ELEMENTS(names) == TM_LOG_LEVELS);
+    for (guint i = 0; i < options->len; i++) {
+        const CmdOption *option = &g_array_index(options, CmdOption, i);
 
-    while (option && i < G_N_ELEMENTS(names) && !g_str_equal(names[i], option->value))
-        i++;
-    if (option && i == G_N_ELEMENTS(names))
-        return tm_error_set(error, "--log-level %s: expected error, warning, info or debug",
-                            option->value);
-    if (option)
-        tm_log_set_level((TmLogLevel)i);
+        if (option->kind != CMD_LOG_LEVEL || tm_log_set_levels(log, option->value, error))
+            continue;
+        g_prefix_error(error, "--log-level %s: ", option->value);
+        return false;
+    }
     return true;
 }
 
@@ -77,11 +73,11 @@ static bool start(Daemon *daemon, Sandbox *sandbox, const GArray *options, bool 
     return true;
 }
 
-static int run(const GArray *options, GError **error)
+static int run(const GArray *options, TmLog *log, GError **error)
 {
     const CmdOption *pidfile_option = last_of(options, CMD_PIDFILE);
-    Sandbox *sandbox = sandbox_new(options, error);
-    Daemon daemon = { 0 };
+    Sandbox *sandbox = sandbox_new(options, log, error);
+    Daemon daemon = { .log = log };
     Pidfile *pidfile = NULL;
     int background = -1;
     bool helped = false, ok;
@@ -96,7 +92,8 @@ static int run(const GArray *options, GError **error)
         ok = (pidfile = pidfile_create(pidfile_option->value, error)) != NULL;
     ok = ok && (helped || sandbox_calls(sandbox, options, error));
     if (ok && !helped && background < 0) /* else the exit status says it */
-        tm_log(TM_LOG_INFO, "ready: process %ld, version %s", (long)getpid(), TM_VERSION);
+        tm_log_note(log, &(TmLogFacts){ .area = TM_LOG_DAEMON, .level = TM_LOG_INFO },
+                    "ready: process %ld, version %s", (long)getpid(), TM_VERSION);
     if (ok && background >= 0)
         ok = background_ready(background, error);
     if (ok && !helped) {
@@ -131,6 +128,7 @@ int main(int argc, char **argv)
 {
     g_autoptr(GError) error = NULL;
     g_autoptr(GArray) options = NULL;
+    TmLog *log = NULL;
     int status = EXIT_FAILURE;
 
     without_slices(argv);
@@ -150,11 +148,14 @@ int main(int argc, char **argv)
         cmd_print_usage();
         return EXIT_FAILURE;
     }
-    if (options && set_log_level(options, &error)) {
+    log = tm_log_new(tm_log_journal());
+    if (options && set_log_levels(log, options, &error)) {
         raise_descriptor_limit();
-        status = run(options, &error);
+        status = run(options, log, &error);
     }
     if (error)
-        tm_log(TM_LOG_ERROR, "%s", error->message);
+        tm_log_note(log, &(TmLogFacts){ .area = TM_LOG_DAEMON, .level = TM_LOG_ERROR }, "%s",
+                    error->message);
+    tm_log_free(log);
     return status;
 }

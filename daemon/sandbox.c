@@ -19,6 +19,7 @@
 typedef enum { MODE_OFF, MODE_AUTO, MODE_ON } Mode;
 
 struct Sandbox {
+    TmLog *log; /* borrowed */
     Mode mode;
     bool given;       /* only the files given */
     GPtrArray *paths; /* strings; "r:": for reading only */
@@ -239,10 +240,11 @@ static bool parse(Sandbox *x, const char *text, GError **error)
     return ok;
 }
 
-Sandbox *sandbox_new(const GArray *options, GError **error)
+Sandbox *sandbox_new(const GArray *options, TmLog *log, GError **error)
 {
     Sandbox *x = g_new0(Sandbox, 1);
 
+    x->log = log;
     x->mode = MODE_AUTO;
     x->given = true;
     x->paths = g_ptr_array_new_with_free_func(g_free);
@@ -282,7 +284,8 @@ static bool missing(const Sandbox *x, const char *what, int err, GError **error)
 {
     if (x->mode == MODE_ON)
         return tm_error_set_errno(error, err, "--sandbox on: %s", what);
-    tm_log(TM_LOG_DEBUG, "sandbox: %s: %s", what, tm_strerror(err));
+    tm_log_note(x->log, &(TmLogFacts){ .area = TM_LOG_DAEMON, .level = TM_LOG_DEBUG },
+                "sandbox: %s: %s", what, tm_strerror(err));
     return true;
 }
 
@@ -299,10 +302,10 @@ bool sandbox_files(Sandbox *x, GError **error)
         return missing(x, "files can't be restricted", -err, error);
     x->stands = x->given;
     if (x->given && x->in_root)
-        tm_log(TM_LOG_WARNING,
-               "sandbox: files can't be created beside '%s', in the root directory; "
-               "--sandbox paths.0=/ allows that, and access to all other files",
-               x->in_root);
+        tm_log_note(x->log, &(TmLogFacts){ .area = TM_LOG_DAEMON, .level = TM_LOG_WARNING },
+                    "sandbox: files can't be created beside '%s', in the root directory; "
+                    "--sandbox paths.0=/ allows that, and access to all other files",
+                    x->in_root);
     return true;
 }
 

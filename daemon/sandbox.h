@@ -17,14 +17,15 @@
  * Threads: the main one. */
 #pragma once
 #include "daemon/cmdline.h"
+#include "util/log.h"
 
 #include <json-c/json.h>
 
 typedef struct Sandbox Sandbox;
 
 /* Reads --sandbox among @options and collects what the others name. NULL: an error in it.
- * Returned: sandbox_free. */
-Sandbox *sandbox_new(const GArray *options, GError **error);
+ * @log is borrowed, and outlives it. Returned: sandbox_free. */
+Sandbox *sandbox_new(const GArray *options, TmLog *log, GError **error);
 void sandbox_free(Sandbox *sandbox); /* NULL is fine */
 /* Restricts files. Before the first thread is started: the kernel restricts the calling thread and
  * those that it starts. Errors: `on` was asked for and the kernel has no Landlock. */

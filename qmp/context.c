@@ -169,6 +169,11 @@ GMainContext *qmp_context_main(QmpContext *ctx)
     return ctx->options.main;
 }
 
+TmLog *qmp_context_log(QmpContext *ctx)
+{
+    return ctx->options.log;
+}
+
 QmpChardevs *qmp_context_chardevs(QmpContext *ctx)
 {
     return ctx->chardevs;
@@ -242,6 +247,11 @@ bool qmp_dispatch(QmpContext *ctx, const char *command, json_object *args, json_
     ok = qmp_check(ctx->types, c->args, call.args, error) && c->run(&call, error);
     if (!ok)
         add_hint(ctx, call.args, error);
+    tm_log_note(ctx->options.log, &(TmLogFacts){ .area = TM_LOG_QMP, .level = TM_LOG_DEBUG },
+                "command '%s'%s%s", command, ok ? "" : ": ",
+                ok                ? ""
+                : error && *error ? (*error)->message
+                                  : "failed");
     json_object_put(call.args);
     if (ok && result)
         *result = call.result ? call.result : json_object_new_object();

@@ -13,6 +13,7 @@
 #include "block/jobs/job.h"
 #include "qmp/chardev/chardev.h"
 #include "qmp/schema/table.h"
+#include "util/log.h"
 
 typedef struct QmpContext QmpContext;
 
@@ -36,7 +37,7 @@ typedef struct QmpContextOptions {
     void *not_permitted_opaque;
     TmSocketRights socket_rights; /* of the unix sockets that are made, unless they say others */
     TmInherited *inherited;       /* sockets of the process; borrowed, outlives it; or NULL */
-    void (*log)(void *opaque, const char *message); /* what befalls channels; or NULL */
+    TmLog *log;                   /* borrowed, outlives it; or NULL */
 } QmpContextOptions;
 
 /* The drivers known to the graph's registry now are those that blockdev-add knows. Takes the
@@ -53,6 +54,7 @@ const QmpTypes *qmp_context_types(QmpContext *ctx);
 GMainContext *qmp_context_main(QmpContext *ctx);
 QmpChardevs *qmp_context_chardevs(QmpContext *ctx);
 TmSocketRights qmp_context_socket_rights(QmpContext *ctx);
+TmLog *qmp_context_log(QmpContext *ctx); /* or NULL */
 void qmp_context_quit(QmpContext *ctx);
 /* {"qemu": {...}, "package": ...}: a reference */
 json_object *qmp_context_version(void);

@@ -47,9 +47,7 @@ static void add_session(void *opaque, const QmpConnection *connection)
         .negotiate_ms = m->options.negotiate_ms,
         .ended = session_ended,
         .sent = session_sent,
-        .log = m->options.log,
         .owner = m,
-        .opaque = m->options.opaque,
     };
 
     g_ptr_array_add(m->sessions, qmp_session_new(m->ctx, &o));

@@ -21,8 +21,6 @@ typedef struct QmpMonitorOptions {
     bool pretty;           /* indented output */
     unsigned negotiate_ms; /* that a client has for it, with limits as over a network; 0: no limit,
                               or that of the network */
-    void (*log)(void *opaque, const char *message); /* what befalls sessions; may be NULL */
-    void *opaque;
 } QmpMonitorOptions;
 
 /* Uses @chardev (borrowed, outlives the monitor): a session for each of its connections. */

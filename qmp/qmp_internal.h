@@ -70,8 +70,7 @@ typedef struct QmpSessionOptions {
     /* The client is gone: the session may be freed within; it is not used afterwards. */
     void (*ended)(void *owner, QmpSession *session);
     void (*sent)(void *owner, const char *text, size_t length); /* is to be sent; or NULL */
-    void (*log)(void *opaque, const char *message);             /* or NULL */
-    void *owner, *opaque;                                       /* of ended and sent; of log */
+    void *owner;                                                /* of ended and sent */
 } QmpSessionOptions;
 
 /* Greets the client. */

@@ -77,8 +77,8 @@ static bool write_some(QmpSession *s)
 static void cut(QmpSession *s, const char *why)
 {
     s->broken = true;
-    if (s->options.log)
-        s->options.log(s->options.opaque, why);
+    tm_log_note(qmp_context_log(s->ctx),
+                &(TmLogFacts){ .area = TM_LOG_QMP, .level = TM_LOG_WARNING }, "%s", why);
 }
 
 /* Lines end as on a terminal, in pretty output too. */

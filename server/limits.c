@@ -143,7 +143,6 @@ static void clock_ready(BlkSource *source, uint32_t events)
     servers->events_left = NBDS_EVENTS_MAX;
     again = writers(servers);
     pthread_mutex_unlock(&servers->lock);
-    nbds_note_second(servers);
     for (guint i = 0; i < again->len; i++) {
         NbdsSession *s = again->pdata[i];
 
@@ -173,7 +172,6 @@ bool nbds_clock_start(NbdsServers *servers, GError **error)
     if (servers->clock.fd >= 0)
         return true;
     servers->events_left = NBDS_EVENTS_MAX;
-    __atomic_store_n(&servers->notes_left, NBDS_NOTES_MAX, __ATOMIC_RELAXED);
     servers->clock.ready = clock_ready;
     servers->clock.fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
     if (servers->clock.fd < 0 || timerfd_settime(servers->clock.fd, 0, &second, NULL) < 0)

@@ -1,31 +1,50 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* server/notes.c: lines for the log. Clients must not fill it: there are so many lines a second
- * (NBDS_NOTES_MAX), and one for those that are left out. */
+/* server/notes.c: what is logged of clients. The log limits how much that is. */
 #include "server/nbd/nbd_internal.h"
 
 #include <stdarg.h>
 
-void nbds_note_refused(NbdsSession *s, const char *format, ...)
+static TmLog *log_of(const NbdsSession *s)
 {
+    return blk_graph_log(blk_exports_graph(s->servers->exports));
+}
+
+static TmLogFacts facts_of(const NbdsSession *s, TmLogArea area, TmLogLevel level)
+{
+    return (TmLogFacts){ .area = area,
+                         .level = level,
+                         .export = s->open ? blk_export_id(s->export_) : NULL,
+                         .client = s->peer,
+                         .session = s->id };
+}
+
+void nbds_note_refused(NbdsSession *s, TmLogArea area, const char *format, ...)
+{
+    TmLogFacts facts = facts_of(s, area, TM_LOG_WARNING);
     g_autofree char *why = NULL;
     va_list ap;
 
-    if (__atomic_fetch_sub(&s->servers->notes_left, 1, __ATOMIC_RELAXED) <= 0)
-        return;
     va_start(ap, format);
     why = g_strdup_vprintf(format, ap);
     va_end(ap);
-    blk_graph_log(blk_exports_graph(s->servers->exports),
-                  "NBD server '%s' refused client %s%s%s: %s", s->server->id, s->peer,
-                  s->identity ? ", " : "", s->identity ? s->identity : "", why);
+    tm_log_note(log_of(s), &facts, "NBD server '%s' refused client %s%s%s: %s", s->server->id,
+                s->peer, s->identity ? ", " : "", s->identity ? s->identity : "", why);
 }
 
-void nbds_note_second(NbdsServers *servers)
+void nbds_note_opened(const NbdsSession *s)
 {
-    int left = __atomic_exchange_n(&servers->notes_left, NBDS_NOTES_MAX, __ATOMIC_RELAXED);
+    TmLogFacts facts = facts_of(s, TM_LOG_NBD, TM_LOG_DEBUG);
 
-    if (left < 0)
-        blk_graph_log(blk_exports_graph(servers->exports),
-                      "NBD servers refused clients %d more times in one second", -left);
+    tm_log_note(log_of(s), &facts, "session %" PRIu64 ": client %s%s%s opened export '%s'%s%s",
+                s->id, s->peer, s->identity ? ", " : "", s->identity ? s->identity : "",
+                facts.export, s->writable ? "" : ", read-only", s->tls ? ", with TLS" : "");
+}
+
+void nbds_note_closed(const NbdsSession *s, const char *reason)
+{
+    TmLogFacts facts = facts_of(s, TM_LOG_NBD, TM_LOG_DEBUG);
+
+    tm_log_note(log_of(s), &facts, "session %" PRIu64 " of export '%s' has ended: %s", s->id,
+                facts.export, reason);
 }

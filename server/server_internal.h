@@ -18,7 +18,6 @@
 #include <sys/stat.h>
 
 #define NBDS_EVENTS_MAX 500u /* clients a second that make events */
-#define NBDS_NOTES_MAX  10   /* lines a second for the log */
 
 typedef struct NbdsBatch NbdsBatch;
 typedef struct NbdsChunk NbdsChunk;
@@ -75,7 +74,6 @@ struct NbdsServers {
     bool clock_stopping;
     bool serving;         /* clients are taken */
     unsigned events_left; /* until the clock's next second */
-    int notes_left;       /* the same; atomic; below 0: so many were left out */
 
     pthread_mutex_t pool_lock;
     struct {
@@ -104,10 +102,11 @@ void nbds_sessions_counts(NbdsServers *servers, BlkExport *x, BlkCounts *sum);
 bool nbds_sessions_disconnect(NbdsServers *servers, uint64_t id, GError **error);
 
 /* notes.c; any thread, not under a lock */
-/* For the log: why the client is refused. */
-void nbds_note_refused(NbdsSession *s, const char *format, ...) G_GNUC_PRINTF(2, 3);
-/* A second is over. */
-void nbds_note_second(NbdsServers *servers);
+/* Why the client is refused. */
+void nbds_note_refused(NbdsSession *s, TmLogArea area, const char *format, ...) G_GNUC_PRINTF(3, 4);
+/* It is open, or was. */
+void nbds_note_opened(const NbdsSession *s);
+void nbds_note_closed(const NbdsSession *s, const char *reason);
 
 /* limits.c; main thread */
 bool nbds_limits_check(const BlkServerLimits *limits, GError **error);

@@ -139,6 +139,7 @@ void nbds_sessions_opened(NbdsSession *s)
 {
     json_object *data;
 
+    nbds_note_opened(s);
     if (!s->announced)
         return;
     data = event(s);
@@ -173,16 +174,18 @@ static const char *reason_name(NbdsReason reason)
 
 void nbds_sessions_closed(NbdsSession *s)
 {
+    NbdsReason reason = (NbdsReason)__atomic_load_n(&s->reason, __ATOMIC_RELAXED);
     json_object *data;
 
-    if (!s->open && __atomic_load_n(&s->reason, __ATOMIC_RELAXED) == NBDS_REASON_HANDSHAKE)
-        nbds_note_refused(s, "it did not open an export within %u seconds",
+    if (!s->open && reason == NBDS_REASON_HANDSHAKE)
+        nbds_note_refused(s, TM_LOG_NBD, "it did not open an export within %u seconds",
                           s->server->limits.handshake_seconds);
+    if (s->open)
+        nbds_note_closed(s, reason_name(reason));
     if (!s->announced)
         return;
     data = event(s);
-    tm_json_add_string(data, "reason",
-                       reason_name((NbdsReason)__atomic_load_n(&s->reason, __ATOMIC_RELAXED)));
+    tm_json_add_string(data, "reason", reason_name(reason));
     emit(s, "NBD_CLIENT_DISCONNECTED", data);
 }
 

@@ -22,6 +22,29 @@ char *tm_text_of(const char *bytes, gsize length)
     return g_string_free(text, FALSE);
 }
 
+char *tm_text_line(const char *bytes, gsize max)
+{
+    g_autofree char *text = tm_text_of(bytes, strnlen(bytes, max + 1));
+    GString *line = g_string_sized_new(strlen(text));
+    gsize fits = 0; /* with the dots after it */
+
+    for (const char *at = text; *at && line->len <= max; at = g_utf8_next_char(at)) {
+        gunichar c = g_utf8_get_char(at);
+
+        if (!g_unichar_isprint(c))
+            g_string_append_printf(line, "\\x%02x", c);
+        else
+            g_string_append_unichar(line, c);
+        if (line->len <= max - 3)
+            fits = line->len;
+    }
+    if (line->len > max) {
+        g_string_truncate(line, fits);
+        g_string_append(line, "...");
+    }
+    return g_string_free(line, FALSE);
+}
+
 #define WORD_MAX 48u /* what is longer is no slip */
 
 static unsigned least(unsigned a, unsigned b, unsigned c)

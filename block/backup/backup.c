@@ -97,9 +97,11 @@ static void gone(Backup *b, bool success, const char *reason)
     else
         tm_json_add_bool(data, "success", success);
     blk_graph_emit(graph, reason ? "BACKUP_ABORTED" : "BACKUP_ENDED", data);
-    if (!success)
-        blk_graph_log(graph, "backup '%s' has ended without success%s%s", b->id, reason ? ": " : "",
-                      reason ? reason : "");
+    tm_log_note(
+        blk_graph_log(graph),
+        &(TmLogFacts){ .area = TM_LOG_BACKUP, .level = success ? TM_LOG_DEBUG : TM_LOG_WARNING },
+        "backup '%s' has ended with%s success%s%s", b->id, success ? "" : "out", reason ? ": " : "",
+        reason ? reason : "");
     remember(b->backups, b->id,
              reason ? g_strdup_printf("without success: %s", reason)
                     : g_strdup(success ? "with success" : "without success"));

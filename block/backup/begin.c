@@ -257,6 +257,9 @@ bool blk_backups_begin(BlkBackups *backups, const BlkBackupBegin *o, json_object
     g_ptr_array_add(backups->list, b);
     if (begin(b, o, error)) {
         blk_backups_drop(backups, o->id);
+        tm_log_note(blk_graph_log(blk_exports_graph(backups->exports)),
+                    &(TmLogFacts){ .area = TM_LOG_BACKUP, .level = TM_LOG_DEBUG },
+                    "backup '%s' of %zu disks has begun", b->id, b->n);
         *result = describe(b);
         return true;
     }

@@ -193,6 +193,17 @@ bool blk_export_shutting_down(const BlkExport *x)
     return __atomic_load_n(&x->shutting_down, __ATOMIC_ACQUIRE);
 }
 
+static void log_io_error(BlkExport *x, const char *node, bool write, int errnum)
+{
+    TmLogFacts facts = {
+        .area = TM_LOG_BLOCK, .level = TM_LOG_WARNING, .node = node, .export = x->id
+    };
+
+    tm_log_note(blk_graph_log(x->exports->graph), &facts,
+                "export '%s': a %s of a client failed: %s", x->id, write ? "write" : "read",
+                tm_strerror(errnum));
+}
+
 void blk_export_io_error(BlkExport *x, bool write, int errnum)
 {
     struct timespec now;
@@ -215,6 +226,5 @@ void blk_export_io_error(BlkExport *x, bool write, int errnum)
     json_object_object_add(data, "nospace", json_object_new_boolean(errnum == ENOSPC));
     json_object_object_add(data, "reason", json_object_new_string(tm_strerror(errnum)));
     blk_graph_emit(x->exports->graph, "BLOCK_IO_ERROR", data);
-    blk_graph_log(x->exports->graph, "export '%s': a %s of a client failed: %s", x->id,
-                  write ? "write" : "read", tm_strerror(errnum));
+    log_io_error(x, node, write, errnum);
 }

@@ -170,7 +170,7 @@ void blk_host_corrupted(struct tidemark_node *node, const char *reason)
     json_object_object_add(data, "node-name", json_object_new_string(node->name));
     json_object_object_add(data, "msg", json_object_new_string(reason));
     json_object_object_add(data, "fatal", json_object_new_boolean(true));
-    blk_graph_log(node->graph, "node '%s': the image is corrupt and is not written any more: %s",
+    BLK_NODE_WARN(node, "node '%s': the image is corrupt and is not written any more: %s",
                   node->name, reason);
     blk_graph_emit(node->graph, "BLOCK_IMAGE_CORRUPTED", data);
 }
@@ -183,7 +183,7 @@ void blk_host_log(struct tidemark_node *node, const char *format, ...)
     va_start(ap, format);
     text = g_strdup_vprintf(format, ap);
     va_end(ap);
-    blk_graph_log(node->graph, "node '%s': %s", node->name, text);
+    BLK_NODE_WARN(node, "node '%s': %s", node->name, text);
 }
 
 bool blk_host_awaited(const struct tidemark_node *node)
@@ -196,9 +196,8 @@ bool blk_host_awaited(const struct tidemark_node *node)
 
 void blk_host_unfinished(struct tidemark_node *node, int error)
 {
-    blk_graph_log(
-        node->graph,
-        "node '%s': data that was not flushed could not be written when it was closed: %s",
+    BLK_NODE_WARN(
+        node, "node '%s': data that was not flushed could not be written when it was closed: %s",
         node->name, tm_strerror(-error));
     blk_graph_set_unsaved(node->graph);
 }

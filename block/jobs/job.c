@@ -114,9 +114,20 @@ static void note_canceled(BlkJob *job)
         tm_error_set(&job->error, "Operation canceled");
 }
 
+static void log_end(const BlkJob *job)
+{
+    tm_log_note(
+        blk_graph_log(job->jobs->graph),
+        &(TmLogFacts){ .area = TM_LOG_JOB,
+                       .level = job->error && !job->canceled ? TM_LOG_WARNING : TM_LOG_DEBUG },
+        "job '%s' has ended%s%s", job->id, job->error ? ": " : "",
+        job->error ? job->error->message : "");
+}
+
 static void conclude(BlkJob *job)
 {
     note_canceled(job);
+    log_end(job);
     if (job->error && status_of(job) != BLK_JOB_ABORTING)
         blk_job_change(job, BLK_JOB_ABORTING);
     job->kind->end(job->opaque, !job->error);

@@ -157,11 +157,6 @@ bool tc_image_add_layers(TcImage *image, GPtrArray *layers, const TcImageOptions
     return *node && use(image, *node, options->writable, error);
 }
 
-static void show_line(void *opaque, const char *line)
-{
-    tm_log(TM_LOG_WARNING, "%s", line);
-}
-
 bool tc_image_begin(TcImage *image, GError **error)
 {
     BlkEngineOptions options = { .loops = 1, .workers = 4, .io = BLK_IO_THREADS };
@@ -173,7 +168,8 @@ bool tc_image_begin(TcImage *image, GError **error)
     image->registry = blk_registry_new(sys);
     image->graph = blk_graph_new(image->registry, image->engine, sys);
     image->users = g_ptr_array_new_with_free_func((GDestroyNotify)blk_node_release);
-    blk_graph_set_log(image->graph, show_line, NULL);
+    image->log = tm_log_new(NULL);
+    blk_graph_set_log(image->graph, image->log);
     blk_graph_set_stores(image->graph, false);
     return true;
 }
@@ -187,6 +183,7 @@ bool tc_image_finish(TcImage *image, GError **error)
         ok = tm_error_set(error, "some data in memory could not be written to the image");
     blk_engine_free(image->engine);
     blk_registry_free(image->registry);
+    tm_log_free(image->log);
     g_clear_pointer(&image->layers, g_ptr_array_unref);
     *image = (TcImage){ 0 };
     return ok;

@@ -61,6 +61,7 @@ typedef struct TcImage {
     BlkRegistry *registry;
     BlkEngine *engine;
     BlkGraph *graph;
+    TmLog *log;
     GPtrArray *users; /* BlkUser, of each image that was opened by name */
     const TmSys *sys; /* borrowed; set before tc_image_begin(); NULL: the kernel's */
 } TcImage;

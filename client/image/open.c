@@ -29,7 +29,7 @@ bool tc_image_open(const char *path, const TcImageOptions *options, TcImage *ima
     if (image->layers && tc_image_begin(image, error)) {
         if (options->reports) {
             blk_graph_set_events(image->graph, heard, options->reports);
-            blk_graph_set_log(image->graph, NULL, NULL);
+            blk_graph_set_log(image->graph, NULL);
         }
         if (tc_image_add_layers(image, image->layers, options, &image->node, error))
             return true;

@@ -93,7 +93,7 @@ TcNewPoint *tc_new_point(TcRepository *repo, const char *name, GError **error)
     p->open = tc_image_begin(&p->image, error);
     if (!p->open)
         return NULL;
-    blk_graph_set_log(p->image.graph, NULL, NULL); /* what fails is thrown away, and reported */
+    blk_graph_set_log(p->image.graph, NULL); /* what fails is thrown away, and reported */
     return g_steal_pointer(&p);
 }
 

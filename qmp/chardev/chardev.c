@@ -51,16 +51,14 @@ TmInherited *qmp_chardev_inherited(const QmpChardev *c)
 void qmp_chardev_note(const QmpChardev *c, const char *format, ...)
 {
     const QmpChardevsOptions *o = &c->chardevs->options;
-    g_autofree char *text = NULL, *line = NULL;
+    g_autofree char *text = NULL;
     va_list ap;
 
-    if (!o->log)
-        return;
     va_start(ap, format);
     text = g_strdup_vprintf(format, ap);
     va_end(ap);
-    line = g_strdup_printf("chardev '%s': %s", c->id, text);
-    o->log(o->opaque, line);
+    tm_log_note(o->log, &(TmLogFacts){ .area = TM_LOG_QMP, .level = TM_LOG_INFO },
+                "chardev '%s': %s", c->id, text);
 }
 
 GSource *qmp_chardev_watch(const QmpChardev *c, int fd, GUnixFDSourceFunc fn, void *opaque)

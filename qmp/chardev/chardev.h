@@ -12,6 +12,7 @@
  * Threads: main thread. Connecting again to a host may take long, so a thread does it. */
 #pragma once
 #include "util/address.h"
+#include "util/log.h"
 
 #define QMP_CHARDEV_REMOTE_MAX 16u
 
@@ -19,10 +20,9 @@ typedef struct QmpChardevs QmpChardevs;
 typedef struct QmpChardev QmpChardev;
 
 typedef struct QmpChardevsOptions {
-    GMainContext *main;                             /* borrowed; NULL: the default one */
-    TmInherited *inherited;                         /* borrowed, outlives them; or NULL */
-    void (*log)(void *opaque, const char *message); /* or NULL */
-    void *opaque;
+    GMainContext *main;     /* borrowed; NULL: the default one */
+    TmInherited *inherited; /* borrowed, outlives them; or NULL */
+    TmLog *log;             /* borrowed, outlives them; or NULL */
 } QmpChardevsOptions;
 
 /* Strings are copied. */

@@ -153,11 +153,6 @@ static void learn(void)
     memset(w.touched, 0, sizeof(w.touched));
 }
 
-static void say(void *opaque, const char *line)
-{
-    fprintf(stderr, "%s\n", line);
-}
-
 /* It knows nothing of what went wrong before. */
 static void new_graph(void)
 {
@@ -166,7 +161,7 @@ static void new_graph(void)
     w.graph = blk_graph_new(w.registry, w.engine, &medium_sys);
     blk_graph_set_boot_id(w.graph, (const uint8_t[16]){ 1 });
     if (w.verbose)
-        blk_graph_set_log(w.graph, say, NULL);
+        blk_graph_set_log(w.graph, w.log);
 }
 
 static void run(const char *image, const char *base, unsigned steps)
@@ -239,6 +234,7 @@ int main(int argc, char **argv)
     if (!g_option_context_parse(context, &argc, &argv, &error) || argc < 2)
         g_error("%s", error ? error->message : "which image?");
     g_option_context_free(context);
+    w.log = tm_log_new(NULL);
     w.medium = medium_new(true);
     w.cut = medium_new(true);
     w.sizes = g_array_new(FALSE, FALSE, sizeof(uint64_t));

@@ -44,6 +44,7 @@ typedef struct World {
     uint64_t from, to;
     bool discarding; /* it makes zeroes of clusters, or leaves them */
     gboolean faults, bitmap, full, verbose;
+    TmLog *log;
     bool recording;        /* the bitmap has begun */
     uint8_t *initial;      /* the disk when it did */
     bool touched[SECTORS]; /* since then, by a request */

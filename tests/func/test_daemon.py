@@ -165,7 +165,41 @@ def log_levels(tmp):
         if lines != 0:
             matches(done.stderr, r"(?m)^tidemarkd: ready: process \d+, version ")
     refused("--log-level", "loud", match="--log-level loud: expected error, warning, info or debug")
+    refused("--log-level", "nbd=loud", match="--log-level nbd=loud: loud: expected error, warning, info or debug")
+    refused("--log-level", "info,nbs=debug", match="nbs=debug: no area 'nbs', expected one of daemon, qmp, nbd, ")
     refused("--blockdev", "driver=nope,node-name=n", match="nope")  # and no ready line
+
+
+def levels(d):
+    return {area["area"]: area["level"] for area in d.qmp("query-log-levels")}
+
+
+@test
+def log_areas(tmp):
+    "each area of the log has a level, set by the command line and over QMP; query-log has the last messages"
+    ours()
+    with Daemon(tmp, *disk(tmp, "disk0", M), "--log-level", "warning,nbd=debug") as d:
+        known = levels(d)
+        equal((known.pop("nbd"), set(known.values())), ("debug", {"warning"}))
+        d.nbd().shutdown()
+        wait_until(lambda: " has ended: " in d.log(), "the log to have the end of a session")
+        begin, end = d.qmp("query-log")
+        matches(begin["message"], r"^session 1: client unix:pid=%d,.* opened export 'exp-disk0'$" % os.getpid())
+        equal(end["message"], "session 1 of export 'exp-disk0' has ended: closed")
+        equal([(m["area"], m["level"], m["export"], m["session"]) for m in (begin, end)],
+              [("nbd", "debug", "exp-disk0", 1)] * 2)
+        equal(begin["timestamp"]["seconds"] > 1e9, True)
+        d.qmp("log-set-level", level="error")
+        equal(set(levels(d).values()), {"error"})
+        d.nbd().shutdown()
+        d.qmp("log-set-level", level="debug", area="qmp")
+        raises(QMPError, d.qmp, "blockdev-del", node_name="nosuch")
+        d.qmp("object-add", qom_type="secret", id="s0", data="planted")
+        equal([m["message"] for m in d.qmp("query-log", last=3)],
+              ["command 'log-set-level'", "command 'blockdev-del': Failed to find node with node-name='nosuch'",
+               "command 'object-add'"])
+        raises(QMPError, d.qmp, "log-set-level", level="debug", area="nbs", match="did you mean 'nbd'|expected one of")
+        equal("planted" in d.log(), False)
 
 
 @test

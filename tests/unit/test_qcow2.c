@@ -182,30 +182,26 @@ START_TEST(reads_go_on_with_a_cache_full_of_failed_tables)
 }
 END_TEST
 
-static char *logged;
-
-static void note_line(void *opaque, const char *line)
-{
-    g_free(logged);
-    logged = g_strdup(line);
-}
-
 /* A node that goes writes what was not flushed: if it can't, it reports that. */
 START_TEST(closing_reports_what_could_not_be_written)
 {
     BlkNode *node = new_image("i", "", "");
+    TmLog *log = tm_log_new(NULL);
+    g_autoptr(GPtrArray) logged = NULL;
 
-    blk_graph_set_log(graph, note_line, NULL);
+    blk_graph_set_log(graph, log);
     write_pattern(node, 0, CLUSTER, 1);
     fake.write_error = EIO;
     del("q");
     fake.write_error = 0;
-    ck_assert_str_eq(logged,
+    logged = tm_log_last(log, 1);
+    ck_assert_int_eq(logged->len, 1);
+    ck_assert_str_eq(((TmLogEntry *)logged->pdata[0])->text,
                      "node 'q': data that was not flushed could not be written when it was closed: "
                      "Input/output error");
-    g_clear_pointer(&logged, g_free);
     ck_assert(!blk_graph_free(graph));
     graph = NULL;
+    tm_log_free(log);
 }
 END_TEST
 

@@ -19,6 +19,7 @@ static BlkEngine *engine;
 static BlkGraph *graph;
 static BlkExports *exports;
 static QmpContext *ctx;
+static TmLog *logged;
 static bool quitted;
 
 static void quit(void *opaque)
@@ -36,6 +37,7 @@ static void setup(void)
     ck_assert_ptr_nonnull(engine);
     options.graph = graph = blk_graph_new(registry, engine, &tm_sys_kernel);
     options.exports = exports = blk_exports_new(graph);
+    options.log = logged = tm_log_new(NULL);
     ctx = qmp_context_new(&options);
     quitted = false;
 }
@@ -47,6 +49,7 @@ static void teardown(void)
     blk_graph_free(graph);
     blk_engine_free(engine);
     blk_registry_free(registry);
+    tm_log_free(logged);
 }
 
 static json_object *parse(const char *text)
@@ -564,16 +567,18 @@ START_TEST(a_session_negotiates_and_resynchronises)
 }
 END_TEST
 
-static void count_cut(void *opaque, const char *message)
+/* How often the log has a message of level warning, all with @text. */
+static unsigned warnings(const char *text)
 {
-    ck_assert_ptr_nonnull(strstr(message, "does not read"));
-    ++*(unsigned *)opaque;
-}
+    g_autoptr(GPtrArray) last = tm_log_last(logged, TM_LOG_LAST_MAX);
 
-static void count_refused(void *opaque, const char *message)
-{
-    ck_assert_ptr_nonnull(strstr(message, "negotiate"));
-    ++*(unsigned *)opaque;
+    for (guint i = 0; i < last->len; i++) {
+        const TmLogEntry *entry = last->pdata[i];
+
+        ck_assert_int_eq(entry->facts.area, TM_LOG_QMP);
+        ck_assert_ptr_nonnull(strstr(entry->text, text));
+    }
+    return last->len;
 }
 
 /* Where clients must negotiate: the silent and the talkative are cut off, and who has done it
@@ -582,10 +587,7 @@ START_TEST(a_client_that_does_not_negotiate_is_cut_off)
 {
     static const char hello[] = "{'execute':'qmp_capabilities'}";
     g_autofree char *noise = g_strnfill(1 << 17, ' ');
-    unsigned refused = 0;
-    QmpMonitorOptions options = { .log = count_refused,
-                                  .negotiate_ms = 60 * 1000,
-                                  .opaque = &refused };
+    QmpMonitorOptions options = { .negotiate_ms = 60 * 1000 };
     QmpMonitor *talkative, *silent, *good;
     int fds[3][2];
 
@@ -596,7 +598,7 @@ START_TEST(a_client_that_does_not_negotiate_is_cut_off)
     ck_assert_int_gt(send(fds[0][1], noise, 1 << 17, MSG_DONTWAIT), 1 << 16);
     while (qmp_monitor_sessions(talkative))
         g_main_context_iteration(NULL, TRUE);
-    ck_assert_uint_eq(refused, 1);
+    ck_assert_uint_eq(warnings("negotiate"), 1);
 
     options.negotiate_ms = 1;
     good = qmp_monitor_new_stdio(ctx, fds[1][0], fds[1][0], NULL);
@@ -605,7 +607,7 @@ START_TEST(a_client_that_does_not_negotiate_is_cut_off)
     receive(fds[1][1], "{\"return\": {}}\r\n");
     while (qmp_monitor_sessions(silent))
         g_main_context_iteration(NULL, TRUE);
-    ck_assert_uint_eq(refused, 2);
+    ck_assert_uint_eq(warnings("negotiate"), 2);
     ck_assert_uint_eq(qmp_monitor_sessions(good), 1);
 
     qmp_monitor_free(talkative);
@@ -624,23 +626,21 @@ START_TEST(a_client_that_never_reads_is_cut_off)
 {
     static const char hello[] = "{'execute':'qmp_capabilities'}";
     g_autofree char *text = g_strnfill(1 << 20, 'x');
-    unsigned cut = 0;
-    QmpMonitorOptions options = { .log = count_cut, .opaque = &cut };
     QmpMonitor *monitor;
     int fds[2];
 
     ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
-    monitor = qmp_monitor_new_stdio(ctx, fds[0], fds[0], &options);
+    monitor = qmp_monitor_new_stdio(ctx, fds[0], fds[0], NULL);
     received = g_string_new(NULL);
     ck_assert_int_eq(write(fds[1], hello, strlen(hello)), (ssize_t)strlen(hello));
     receive(fds[1], "{\"return\": {}}\r\n");
-    for (unsigned i = 0; i < 200 && !cut; i++) {
+    for (unsigned i = 0; i < 200 && !warnings("does not read"); i++) {
         json_object *data = json_object_new_object();
 
         json_object_object_add(data, "reason", json_object_new_string(text));
         qmp_context_emit(ctx, "BLOCK_IO_ERROR", data);
     }
-    ck_assert_uint_eq(cut, 1);
+    ck_assert_uint_eq(warnings("does not read"), 1);
     while (qmp_monitor_sessions(monitor))
         g_main_context_iteration(NULL, TRUE);
     qmp_monitor_free(monitor);

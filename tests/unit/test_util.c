@@ -19,6 +19,9 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 START_TEST(range_end_refuses_overflow)
@@ -263,10 +266,155 @@ START_TEST(a_log_line_is_one_line)
     tm_log(TM_LOG_ERROR, "bitmap '%s'", "a\nb\033[2J\xc3\xa4");
     dup2(old, STDERR_FILENO);
     ck_assert_int_gt(read(pipe_fds[0], line, sizeof(line) - 1), 0);
-    ck_assert_ptr_nonnull(strstr(line, ": bitmap 'a?b?[2J\xc3\xa4'\n"));
+    ck_assert_ptr_nonnull(strstr(line, ": bitmap 'a\\x0ab\\x1b[2J\xc3\xa4'\n"));
     close(pipe_fds[0]);
     close(pipe_fds[1]);
     close(old);
+}
+END_TEST
+
+START_TEST(a_long_text_is_cut_at_a_character)
+{
+    g_autofree char *dots = NULL, *kept = NULL, *bytes = NULL, *cut = NULL;
+
+    dots = tm_text_line("12345678901", 10);
+    ck_assert_str_eq(dots, "1234567...");
+    kept = tm_text_line("1234567890", 10);
+    ck_assert_str_eq(kept, "1234567890");
+    bytes = tm_text_line("\xff\t|\xc2\x85|\xe2\x80\xae", 100);
+    ck_assert_str_eq(bytes, "\\xff\\x09|\\x85|\\x202e");
+    cut = tm_text_line("123456\xc3\xa4\xc3\xa4\xc3\xa4", 10);
+    ck_assert_str_eq(cut, "123456...");
+}
+END_TEST
+
+static const TmLogFacts about_e = { .area = TM_LOG_NBD, .level = TM_LOG_WARNING, .export = "e" };
+
+static const char *last_message(TmLog *log, GPtrArray **last)
+{
+    *last = tm_log_last(log, 1);
+    ck_assert_int_eq((*last)->len, 1);
+    return ((const TmLogEntry *)(*last)->pdata[0])->text;
+}
+
+/* Each kind has a limit of its own, and what is left out is counted. */
+START_TEST(a_flood_of_messages_is_limited)
+{
+    TmLogFacts about_f = about_e;
+    TmLog *log = tm_log_new(NULL);
+    g_autoptr(GPtrArray) last = NULL;
+    uint64_t logged, dropped;
+
+    about_f.export = "f";
+    for (int i = 0; i < 1000; i++)
+        tm_log_note(log, &about_e, "refused %d", i);
+    tm_log_note(log, &about_f, "refused %d", 1000);
+    tm_log_note(log, &about_e, "another");
+    tm_log_counts(log, TM_LOG_NBD, &logged, &dropped);
+    ck_assert_uint_eq(logged, 12);
+    ck_assert_uint_eq(dropped, 990);
+    ck_assert_str_eq(last_message(log, &last), "another");
+    tm_log_free(log);
+}
+END_TEST
+
+START_TEST(levels_are_those_of_areas)
+{
+    TmLog *log = tm_log_new(NULL);
+    g_autoptr(GError) error = NULL;
+    g_autoptr(GPtrArray) last = NULL;
+
+    ck_assert(tm_log_set_levels(log, "error,nbd=debug,store=warning", NULL));
+    ck_assert_int_eq(tm_log_level(log, TM_LOG_BLOCK), TM_LOG_ERROR);
+    ck_assert_int_eq(tm_log_level(log, TM_LOG_NBD), TM_LOG_DEBUG);
+    ck_assert_int_eq(tm_log_level(log, TM_LOG_STORE), TM_LOG_WARNING);
+    ck_assert(!tm_log_set_levels(log, "debug,nbs=info", &error));
+    ck_assert_ptr_nonnull(strstr(error->message, "no area 'nbs', expected one of daemon"));
+    g_clear_error(&error);
+    ck_assert(!tm_log_set_levels(log, "debug,", &error));
+    ck_assert_int_eq(tm_log_level(log, TM_LOG_BLOCK), TM_LOG_ERROR);
+    tm_log_note(log, &about_e, "shown");
+    tm_log_note(log, &(TmLogFacts){ .area = TM_LOG_BLOCK, .level = TM_LOG_WARNING }, "hidden");
+    ck_assert_str_eq(last_message(log, &last), "shown");
+    tm_log_free(log);
+}
+END_TEST
+
+/* The newest ones are kept, and no more than that. */
+START_TEST(the_last_messages_are_kept)
+{
+    TmLog *log = tm_log_new(NULL);
+    g_autoptr(GPtrArray) last = NULL, two = NULL;
+    g_autofree char *long_text = g_strnfill(10000, 'x');
+
+    for (unsigned i = 0; i < TM_LOG_LAST_MAX + 10; i++) {
+        g_autofree char *export = g_strdup_printf("e%u", i);
+
+        tm_log_note(log, &(TmLogFacts){ .area = TM_LOG_NBD, .export = export }, "%u %s", i,
+                    long_text);
+    }
+    last = tm_log_last(log, UINT_MAX);
+    ck_assert_uint_eq(last->len, TM_LOG_LAST_MAX);
+    ck_assert_int_eq(strncmp(((TmLogEntry *)last->pdata[0])->text, "10 xx", 5), 0);
+    ck_assert_str_eq(((TmLogEntry *)last->pdata[0])->facts.export, "e10");
+    ck_assert_uint_eq(strlen(((TmLogEntry *)last->pdata[0])->text), TM_LOG_TEXT_MAX);
+    two = tm_log_last(log, 2);
+    ck_assert_uint_eq(two->len, 2);
+    tm_log_free(log);
+}
+END_TEST
+
+/* A datagram of fields; without the journal's socket, a line on standard error. */
+START_TEST(the_journal_gets_fields)
+{
+    g_autofree char *path = g_strdup_printf("%s/util-%d-journal", g_get_tmp_dir(), getpid());
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    char entry[1000] = "";
+    int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
+    TmLog *log;
+
+    g_strlcpy(address.sun_path, path, sizeof(address.sun_path));
+    ck_assert_int_eq(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+    log = tm_log_new(path);
+    tm_log_note(log,
+                &(TmLogFacts){ .area = TM_LOG_TLS,
+                               .level = TM_LOG_WARNING,
+                               .node = "disk0",
+                               .export = "e\nPRIORITY=0",
+                               .client = "unix:pid=7",
+                               .session = 12 },
+                "a\nb");
+    ck_assert_int_gt(recv(fd, entry, sizeof(entry) - 1, MSG_DONTWAIT), 0);
+    ck_assert_ptr_nonnull(strstr(entry, "MESSAGE=a\\x0ab\nPRIORITY=4\nSYSLOG_IDENTIFIER="));
+    ck_assert_ptr_nonnull(strstr(entry, "\nTIDEMARK_AREA=tls\nTIDEMARK_NODE=disk0\n"
+                                        "TIDEMARK_EXPORT=e\\x0aPRIORITY=0\n"
+                                        "TIDEMARK_CLIENT=unix:pid=7\nTIDEMARK_SESSION=12\n"));
+    unlink(path);
+    tm_log_note(log, &about_e, "the journal is gone");
+    ck_assert_int_lt(recv(fd, entry, sizeof(entry) - 1, MSG_DONTWAIT), 0);
+    tm_log_free(log);
+    close(fd);
+}
+END_TEST
+
+/* Only if standard error is what the variable names. */
+START_TEST(the_journal_is_where_standard_error_goes)
+{
+    g_autofree char *stream = NULL;
+    struct stat st;
+
+    ck_assert_int_eq(fstat(STDERR_FILENO, &st), 0);
+    stream =
+        g_strdup_printf("%llu:%llu", (unsigned long long)st.st_dev, (unsigned long long)st.st_ino);
+    g_unsetenv("JOURNAL_STREAM");
+    ck_assert_ptr_null(tm_log_journal());
+    g_setenv("JOURNAL_STREAM", stream, TRUE);
+    ck_assert_str_eq(tm_log_journal(), "/run/systemd/journal/socket");
+    g_setenv("JOURNAL_STREAM", "1:1", TRUE);
+    ck_assert_ptr_null(tm_log_journal());
+    g_setenv("JOURNAL_STREAM", "x", TRUE);
+    ck_assert_ptr_null(tm_log_journal());
+    g_unsetenv("JOURNAL_STREAM");
 }
 END_TEST
 
@@ -448,6 +596,12 @@ int main(void)
     tcase_add_test(tc, the_thread_sanitizer_sees_glib_locks);
     tcase_add_test(tc, one_boot_has_one_identity);
     tcase_add_test(tc, a_log_line_is_one_line);
+    tcase_add_test(tc, a_long_text_is_cut_at_a_character);
+    tcase_add_test(tc, a_flood_of_messages_is_limited);
+    tcase_add_test(tc, levels_are_those_of_areas);
+    tcase_add_test(tc, the_last_messages_are_kept);
+    tcase_add_test(tc, the_journal_gets_fields);
+    tcase_add_test(tc, the_journal_is_where_standard_error_goes);
     tcase_add_test(tc, opening_a_fifo_does_not_wait);
     tcase_add_test(tc, files_are_read_within_bounds);
     tcase_add_test(tc, a_file_is_replaced_as_a_whole);
