@@ -108,6 +108,12 @@ void blk_graph_await(BlkGraph *graph, int change)
     __atomic_add_fetch(&graph->traffic.awaited, change, __ATOMIC_RELEASE);
 }
 
+bool blk_graph_awaited(const BlkGraph *graph)
+{
+    return __atomic_load_n(&graph->traffic.drains, __ATOMIC_ACQUIRE) ||
+           __atomic_load_n(&graph->traffic.awaited, __ATOMIC_ACQUIRE);
+}
+
 BlkTraffic *blk_graph_traffic(BlkGraph *graph)
 {
     return &graph->traffic;

@@ -87,6 +87,8 @@ bool blk_graph_resize(BlkGraph *graph, BlkNode *node, uint64_t size, GError **er
 /* Somebody else than a drain waits for requests to end (+1), or no longer (-1): what servers
  * elsewhere owe nodes is not waited for for ever. */
 void blk_graph_await(BlkGraph *graph, int change);
+/* Whether a drain or somebody else does. Any thread. */
+bool blk_graph_awaited(const BlkGraph *graph);
 /* The end is near: what servers elsewhere owe nodes is waited for a little longer only. */
 void blk_graph_hurry(BlkGraph *graph);
 /* Flushes every writable node, also after one that fails, which the error names. */

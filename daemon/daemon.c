@@ -73,11 +73,26 @@ static const char *blame(void *opaque, const char *message, json_object *args)
     return sandbox_blame(opaque, message, args);
 }
 
+static void show_status(Daemon *d)
+{
+    unsigned exports = blk_exports_count(d->exports), clients = nbds_servers_clients(d->servers);
+    g_autofree char *status =
+        g_strdup_printf("serving %u %s to %u %s", exports, exports == 1 ? "export" : "exports",
+                        clients, clients == 1 ? "client" : "clients");
+
+    if (!g_strcmp0(status, d->status))
+        return;
+    daemon_notify_status("%s", status);
+    g_free(d->status);
+    d->status = g_steal_pointer(&status);
+}
+
 static gboolean tick(void *opaque)
 {
     Daemon *d = opaque;
 
     tm_log_tick(d->log);
+    show_status(d);
     blk_bitmaps_tick(d->graph);
     blk_exports_tick(d->exports);
     blk_backups_tick(qmp_context_backups(d->qmp));
@@ -281,6 +296,9 @@ bool daemon_apply(Daemon *d, const CmdOption *option, GError **error)
 void daemon_serve(Daemon *d)
 {
     nbds_servers_serve(d->servers);
+    show_status(d);
+    daemon_notify_ready();
+    d->watchdog = watchdog_start(d->graph);
 }
 
 /* ---- ending */
@@ -289,6 +307,8 @@ bool daemon_finish(Daemon *d, GError **error)
 {
     bool flushed = true, kept;
 
+    if (d->status) /* it took clients */
+        daemon_notify_stopping();
     if (d->graph)
         blk_graph_hurry(d->graph);
     if (d->qmp)
@@ -306,6 +326,8 @@ bool daemon_finish(Daemon *d, GError **error)
     if (d->monitors)
         g_ptr_array_unref(d->monitors);
     qmp_context_free(d->qmp);
+    watchdog_stop(d->watchdog);
+    g_free(d->status);
     blk_exports_free(d->exports);
     kept = blk_graph_free(d->graph);
     while (g_idle_remove_by_data(d)) /* nobody asks to heal any more */

@@ -4,6 +4,7 @@
  * process begins and ends. Main thread. */
 #pragma once
 #include "daemon/cmdline.h"
+#include "daemon/notify.h"
 #include "daemon/sandbox.h"
 #include "qmp/monitor.h"
 #include "server/servers.h"
@@ -20,6 +21,8 @@ typedef struct Daemon {
     QmpContext *qmp;
     GPtrArray *monitors; /* QmpMonitor */
     guint tick;          /* the timer that lets time pass for the nodes' bitmaps */
+    Watchdog *watchdog;  /* or NULL */
+    char *status;        /* as the service manager shows it; or NULL */
 } Daemon;
 
 /* The drivers and plug-ins that @options name, the I/O threads, the servers; nothing is open yet.
@@ -31,7 +34,8 @@ bool daemon_help(Daemon *daemon, const GArray *options);
 /* Carries out one option, in the order of the command line; the ones of daemon_init() are passed
  * over. */
 bool daemon_apply(Daemon *daemon, const CmdOption *option, GError **error);
-/* All of them are carried out, and the rights given up: takes clients. */
+/* All of them are carried out, and the rights given up: takes clients, and says so to the service
+ * manager. */
 void daemon_serve(Daemon *daemon);
 /* Ends in order: no new clients, what is in flight finished, everything flushed and closed. Whether
  * the flush succeeded, and bitmaps were kept. */

@@ -153,9 +153,11 @@ int main(int argc, char **argv)
         raise_descriptor_limit();
         status = run(options, log, &error);
     }
-    if (error)
+    if (error) {
         tm_log_note(log, &(TmLogFacts){ .area = TM_LOG_DAEMON, .level = TM_LOG_ERROR }, "%s",
                     error->message);
+        daemon_notify_status("%s", error->message);
+    }
     tm_log_free(log);
     return status;
 }

@@ -116,6 +116,13 @@ static void free_pools(NbdsServers *servers)
     }
 }
 
+unsigned nbds_servers_clients(NbdsServers *servers)
+{
+    TM_GUARD(&servers->lock);
+
+    return servers->n_sessions;
+}
+
 void nbds_servers_free(NbdsServers *servers)
 {
     BlkServer none = { .type = NULL };

@@ -16,6 +16,8 @@ NbdsServers *nbds_servers_new(BlkExports *exports, TmInherited *inherited);
 /* Takes clients from now on: those of servers that were started before it waited, not greeted
  * yet. */
 void nbds_servers_serve(NbdsServers *servers);
+/* How many there are, those that are being accepted among them. */
+unsigned nbds_servers_clients(NbdsServers *servers);
 /* Stops listening, ends the sessions that are left and waits until they are gone. The engine must
  * still run. NULL is fine. */
 void nbds_servers_free(NbdsServers *servers);

@@ -284,6 +284,13 @@ bool blk_exports_select(BlkExports *exports, const char *id, const BlkBitmapName
     return true;
 }
 
+unsigned blk_exports_count(BlkExports *exports)
+{
+    TM_GUARD(&exports->lock);
+
+    return exports->list->len;
+}
+
 static gpointer ref_each(gconstpointer x, gpointer unused)
 {
     return blk_export_ref((BlkExport *)x);

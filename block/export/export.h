@@ -165,6 +165,7 @@ bool blk_exports_select(BlkExports *exports, const char *id, const BlkBitmapName
 /* References to all, in order of creation, the ones shutting down too (g_ptr_array_unref). Waits
  * for those whose last reference has gone to have let go of node and bitmaps. Main thread. */
 GPtrArray *blk_exports_list(BlkExports *exports);
+unsigned blk_exports_count(BlkExports *exports);
 BlkExport *blk_exports_find_id(BlkExports *exports, const char *id); /* a reference or NULL */
 
 /* ---- for servers; any thread */

@@ -188,10 +188,7 @@ void blk_host_log(struct tidemark_node *node, const char *format, ...)
 
 bool blk_host_awaited(const struct tidemark_node *node)
 {
-    const BlkTraffic *traffic = node->traffic;
-
-    return __atomic_load_n(&traffic->drains, __ATOMIC_ACQUIRE) ||
-           __atomic_load_n(&traffic->awaited, __ATOMIC_ACQUIRE);
+    return blk_graph_awaited(node->graph);
 }
 
 void blk_host_unfinished(struct tidemark_node *node, int error)
