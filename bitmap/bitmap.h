@@ -117,13 +117,14 @@ typedef struct BmpAddOptions {
     uint64_t granularity; /* bytes; 0 is the default (bmp_default_granularity(0)) */
     bool persistent;      /* kept in the set's store; refused without one (bitmap/store/store.h) */
     bool disabled;
+    bool dirty; /* everywhere: nobody knows what was written before */
     bool
         unfinished; /* begun by a backup: should the daemon die before bmp_bitmap_finish(), the next
                       * opening leaves it out */
 } BmpAddOptions;
 
-/* A new, clean bitmap. Errors: name empty, too long or taken; granularity not a power of two or out
- * of range. Returns a reference. */
+/* A new bitmap, clean unless the options say other. Errors: name empty, too long or taken;
+ * granularity not a power of two or out of range. Returns a reference. */
 BmpBitmap *bmp_set_add(BmpSet *set, const char *name, const BmpAddOptions *options, GError **error);
 
 /* Takes the bitmap out of the set's list. It can be put back at its place, as if nothing had

@@ -127,6 +127,8 @@ BmpBitmap *bmp_set_add(BmpSet *set, const char *name, const BmpAddOptions *optio
     g_ptr_array_add(set->bitmaps, bmp_bitmap_ref(bitmap));
     if (!options->disabled)
         bmp_bitmap_start(bitmap);
+    if (options->dirty)
+        bmp_bitmap_set_bytes(bitmap, 0, set->size);
     count_all_if_lossy(bitmap);
     touch(bitmap);
     return bitmap;
