@@ -65,6 +65,11 @@ json_object *qmp_context_version(void);
 bool qmp_dispatch(QmpContext *ctx, const char *command, json_object *args, json_object **result,
                   GError **error);
 
+/* A bitmap that a configuration names: if it is there, it stays as it is. Else it is made (*made),
+ * dirty everywhere: nobody knows what was written while it was not there, and a client may rely on
+ * one of that name. @args: block-dirty-bitmap-add's, checked. transaction.c */
+bool qmp_bitmap_provide(QmpContext *ctx, json_object *args, bool *made, GError **error);
+
 /* ---- for handlers */
 struct QmpCall {
     QmpContext *ctx;

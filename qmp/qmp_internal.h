@@ -33,7 +33,7 @@ bool qmp_transaction_run(QmpContext *ctx, json_object *actions, bool grouped, GE
 bool qmp_transaction_run_one(QmpContext *ctx, const char *type, json_object *data, GError **error);
 
 /* Arguments that commands and actions have in common. */
-extern const QmpType qmp_type_bitmap_add, qmp_type_bitmap_merge, qmp_type_blockdev_backup;
+extern const QmpType qmp_type_bitmap_merge, qmp_type_blockdev_backup;
 
 /* ---- backup.c: blockdev-backup */
 

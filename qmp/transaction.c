@@ -69,12 +69,13 @@ static BmpBitmap *find_target(Transaction *t, json_object *data, const char *key
 
 /* ---- the actions ---- */
 
-static bool act_add(Transaction *t, json_object *data, GError **error)
+static bool add(Transaction *t, json_object *data, bool dirty, GError **error)
 {
     const char *node_name = qmp_arg_str(data, "node"), *name = qmp_arg_str(data, "name");
     BmpAddOptions options = { .granularity = qmp_arg_uint(data, "granularity", 0),
                               .persistent = qmp_arg_bool(data, "persistent", false),
-                              .disabled = qmp_arg_bool(data, "disabled", false) };
+                              .disabled = qmp_arg_bool(data, "disabled", false),
+                              .dirty = dirty };
     BlkNode *node = blk_graph_lookup(qmp_context_graph(t->ctx), node_name, node_name, error);
 
     if (!node)
@@ -85,6 +86,16 @@ static bool act_add(Transaction *t, json_object *data, GError **error)
     if (qmp_arg(data, "granularity") && options.granularity == 0)
         return tm_error_set(error, "Granularity must be power of 2 and at least 512");
     return blk_bitmap_changes_add(t->changes, node, name, &options, error);
+}
+
+static bool act_add(Transaction *t, json_object *data, GError **error)
+{
+    return add(t, data, false, error);
+}
+
+static bool act_add_dirty(Transaction *t, json_object *data, GError **error)
+{
+    return add(t, data, true, error);
 }
 
 static bool act_remove(Transaction *t, json_object *data, GError **error)
@@ -243,8 +254,11 @@ typedef struct Action {
     bool grouped;     /* knows completion-mode grouped */
 } Action;
 
+#define ADD_DIRTY "add-dirty" /* not of QMP */
+
 static const Action actions_table[] = {
     { "abort", act_abort, .grouped = true },
+    { ADD_DIRTY, act_add_dirty },
     { "block-dirty-bitmap-add", act_add },
     { "block-dirty-bitmap-remove", act_remove },
     { "block-dirty-bitmap-clear", act_clear },
@@ -382,4 +396,14 @@ bool qmp_transaction_run_one(QmpContext *ctx, const char *type, json_object *dat
     ok = qmp_transaction_run(ctx, actions, false, error);
     json_object_put(actions);
     return ok;
+}
+
+bool qmp_bitmap_provide(QmpContext *ctx, json_object *args, bool *made, GError **error)
+{
+    BlkNode *node = blk_graph_find(qmp_context_graph(ctx), qmp_arg_str(args, "node"), NULL);
+    g_autoptr(BmpBitmap) there =
+        node ? bmp_set_find(blk_node_bitmaps(node), qmp_arg_str(args, "name"), NULL) : NULL;
+
+    *made = !there;
+    return there || qmp_transaction_run_one(ctx, ADD_DIRTY, args, error);
 }

@@ -178,7 +178,9 @@ static const QmpMember add_members[] = {
     { "backend", &backend, false, "what it is" },
     { NULL },
 };
-OBJECT(add_args, "q_obj_chardev-add-arg", add_members);
+const QmpType qmp_type_chardev_add = { .kind = QMP_KIND_OBJECT,
+                                       .name = "q_obj_chardev-add-arg",
+                                       .members = add_members };
 static const QmpMember return_members[] = {
     { "pty", &qmp_type_str, true, "name of the pseudoterminal's other end" },
     { NULL },
@@ -212,7 +214,7 @@ static const char *const remove_errors[] = { "Chardev 'ID' not found", "Chardev 
                                              NULL };
 
 static const QmpCommand commands[] = {
-    { "chardev-add", "create a channel", &add_args, &return_type, run_add,
+    { "chardev-add", "create a channel", &qmp_type_chardev_add, &return_type, run_add,
       .example = "{'id': 'c1', 'backend': {'type': 'socket', 'data': {'addr': {'type': 'unix', "
                  "'data': {'path': 'c1.sock'}}, 'server': true}}}",
       .errors = add_errors },

@@ -33,8 +33,28 @@ void qmp_stream_feed(QmpStream *stream, const char *bytes, size_t length);
 /* The input has ended: what was begun and not finished is an error. */
 void qmp_stream_end(QmpStream *stream);
 
-/* Exactly one value in @text. true and *value (a reference, or NULL for null), or false. */
+/* Exactly one value in @text: true and *value (a reference, or NULL for null), or false. */
 bool qmp_json_parse(const char *text, json_object **value, GError **error);
+
+/* ---- documents: files that people write ------------------------------------------------------ */
+
+/* Where things are in a document. */
+typedef struct QmpPlaces {
+    GHashTable
+        *lines;      /* the line (GUINT_TO_POINTER(), from 1 on) of the value at a path, "a.b[0]" */
+    unsigned failed; /* the line of an error */
+} QmpPlaces;
+
+/* The places of paths longer than this are not kept: memory follows the text. */
+#define QMP_PLACE_MAX 128
+
+/* As qmp_json_parse(), with comments (from '#' or two slashes to the end of the line, and between
+ * slash-star and star-slash), and places->failed on an error. */
+bool qmp_json_parse_document(const char *text, json_object **value, QmpPlaces *places,
+                             GError **error);
+void qmp_places_clear(QmpPlaces *places);
+/* The line of @path, or of the nearest that it is in. */
+unsigned qmp_places_line(const QmpPlaces *places, const char *path);
 
 /* ---- one value from its tokens (stream.c to parse.c) ------------------------------- */
 
@@ -49,11 +69,15 @@ typedef enum {
 typedef struct QmpToken {
     QmpTokenType type;
     uint32_t offset, length; /* of its text; a string's with its quotes */
+    uint32_t line;           /* where it begins; from 1 on */
 } QmpToken;
 
-/* The value that begins at the first token. Nesting is within QMP_JSON_MAX_DEPTH. */
+/* The value that begins at the first token. Nesting is within QMP_JSON_MAX_DEPTH. @places: NULL:
+ * nobody wants to know. */
 bool qmp_json_parse_tokens(const char *text, const QmpToken *tokens, size_t n, json_object **value,
-                           GError **error);
+                           QmpPlaces *places, GError **error);
+/* Where errors of the lexer are noted. stream.c */
+void qmp_stream_set_places(QmpStream *stream, QmpPlaces *places);
 
 /* ---- writing --------------------------------------------------------------------------------- */
 

@@ -12,6 +12,8 @@
 typedef struct Parser {
     const char *text;
     const QmpToken *next, *end;
+    QmpPlaces *places; /* or NULL */
+    GString *path;     /* of the value that is next; if there are places */
     GError **error;
 } Parser;
 
@@ -25,8 +27,39 @@ static bool fail(Parser *p, const char *format, ...)
     va_start(ap, format);
     what = g_strdup_vprintf(format, ap);
     va_end(ap);
+    if (p->places)
+        p->places->failed = (p->next == p->end ? p->next[-1] : *p->next).line;
     return tm_error_set(p->error, "JSON parse error, %s", what);
 }
+
+/* ---- where it is */
+
+/* Goes down to the member @key, or to element @index; what leave() takes. */
+static gsize enter(Parser *p, const char *key, size_t index)
+{
+    gsize length = p->places ? p->path->len : 0;
+
+    if (p->places && key)
+        g_string_append_printf(p->path, "%s%s", length ? "." : "", key);
+    else if (p->places)
+        g_string_append_printf(p->path, "[%zu]", index);
+    return length;
+}
+
+static void leave(Parser *p, gsize length)
+{
+    if (p->places)
+        g_string_truncate(p->path, length);
+}
+
+/* The value begins at the next token. */
+static void note_place(Parser *p, unsigned line)
+{
+    if (p->places && p->path->len <= QMP_PLACE_MAX)
+        g_hash_table_insert(p->places->lines, g_strdup(p->path->str), GUINT_TO_POINTER(line));
+}
+
+/* ---- values */
 
 /* Whether the next token is the punctuation @c; it is then taken. */
 static bool take(Parser *p, char c)
@@ -158,9 +191,22 @@ static bool scalar(Parser *p, const QmpToken *t, json_object **value)
 
 static bool parse(Parser *p, json_object **value);
 
+/* The value of a pair, whose place is that of its key. */
+static bool member(Parser *p, const char *key, unsigned line, json_object **value)
+{
+    gsize up = enter(p, key, 0);
+    bool ok;
+
+    note_place(p, line);
+    ok = parse(p, value);
+    leave(p, up);
+    return ok;
+}
+
 static bool pair(Parser *p, json_object *object)
 {
     json_object *key = NULL, *value = NULL;
+    unsigned line = p->next < p->end ? p->next->line : 0;
     bool ok;
 
     if (!parse(p, &key))
@@ -171,7 +217,7 @@ static bool pair(Parser *p, json_object *object)
         ok = fail(p, "premature EOI");
     else if (!take(p, ':'))
         ok = fail(p, "missing : in object pair");
-    else if (!parse(p, &value))
+    else if (!member(p, json_object_get_string(key), line, &value))
         ok = false;
     else if (json_object_object_get_ex(object, json_object_get_string(key), NULL))
         ok = fail(p, "duplicate key");
@@ -185,8 +231,13 @@ static bool pair(Parser *p, json_object *object)
 static bool element(Parser *p, json_object *array)
 {
     json_object *value = NULL;
+    gsize up = enter(p, NULL, json_object_array_length(array));
+    bool ok;
 
-    return parse(p, &value) && !json_object_array_add(array, value);
+    note_place(p, p->next < p->end ? p->next->line : 0);
+    ok = parse(p, &value) && !json_object_array_add(array, value);
+    leave(p, up);
+    return ok;
 }
 
 /* The rest of an object or an array, whose opening bracket has been taken. */
@@ -227,9 +278,15 @@ static bool parse(Parser *p, json_object **value)
 }
 
 bool qmp_json_parse_tokens(const char *text, const QmpToken *tokens, size_t n, json_object **value,
-                           GError **error)
+                           QmpPlaces *places, GError **error)
 {
-    Parser p = { text, tokens, tokens + n, error };
+    Parser p = { text, tokens, tokens + n, places, NULL, error };
+    bool ok;
 
-    return parse(&p, value);
+    if (!places)
+        return parse(&p, value);
+    p.path = g_string_new(NULL);
+    ok = parse(&p, value);
+    g_string_free(p.path, TRUE);
+    return ok;
 }

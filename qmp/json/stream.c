@@ -39,10 +39,12 @@ struct QmpStream {
     QmpStreamFn fn;
     void *opaque;
     State state;
-    GString *text;       /* of the tokens so far, and of the one begun */
-    size_t begun;        /* where in text the token begun starts */
-    GArray *tokens;      /* QmpToken */
-    int braces, squares; /* open ones */
+    GString *text;             /* of the tokens so far, and of the one begun */
+    size_t begun;              /* where in text the token begun starts */
+    uint32_t line, begun_line; /* of the next byte, and of the token begun; from 1 on */
+    QmpPlaces *places;         /* or NULL */
+    GArray *tokens;            /* QmpToken */
+    int braces, squares;       /* open ones */
 };
 
 /* What a byte does to a token: goes on in next; or the token is complete, with or without the byte;
@@ -168,6 +170,7 @@ QmpStream *qmp_stream_new(QmpStreamFn fn, void *opaque)
 
     s->fn = fn;
     s->opaque = opaque;
+    s->line = 1;
     s->text = g_string_new(NULL);
     s->tokens = g_array_new(FALSE, FALSE, sizeof(QmpToken));
     return s;
@@ -208,6 +211,8 @@ static void fail(QmpStream *s, const char *format, ...)
     va_start(ap, format);
     message = g_strdup_vprintf(format, ap);
     va_end(ap);
+    if (s->places)
+        s->places->failed = s->line;
     reset(s);
     tm_error_set(&error, "%s", message);
     s->fn(s->opaque, NULL, error);
@@ -219,7 +224,7 @@ static void emit(QmpStream *s)
     g_autoptr(GError) error = NULL;
 
     qmp_json_parse_tokens(s->text->str, (const QmpToken *)(void *)s->tokens->data, s->tokens->len,
-                          &value, &error);
+                          &value, s->places, &error);
     reset(s);
     s->fn(s->opaque, value, error);
     json_object_put(value);
@@ -234,7 +239,7 @@ static void count_brackets(QmpStream *s, char c)
 /* The token begun, up to the end of text, is complete. */
 static void token(QmpStream *s, QmpTokenType type)
 {
-    QmpToken t = { type, (uint32_t)s->begun, (uint32_t)(s->text->len - s->begun) };
+    QmpToken t = { type, (uint32_t)s->begun, (uint32_t)(s->text->len - s->begun), s->begun_line };
 
     if (type == QMP_TOKEN_PUNCT)
         count_brackets(s, s->text->str[s->begun]);
@@ -284,6 +289,8 @@ static void feed(QmpStream *s, char c)
         s->state = IN_RECOVERY;
         return;
     }
+    if (s->text->len == s->begun)
+        s->begun_line = s->line;
     g_string_append_c(s->text, c);
     switch (st.outcome) {
     case GO_ON:
@@ -300,8 +307,15 @@ static void feed(QmpStream *s, char c)
 
 void qmp_stream_feed(QmpStream *s, const char *bytes, size_t length)
 {
-    for (size_t i = 0; i < length; i++)
+    for (size_t i = 0; i < length; i++) {
         feed(s, bytes[i]);
+        s->line += bytes[i] == '\n';
+    }
+}
+
+void qmp_stream_set_places(QmpStream *s, QmpPlaces *places)
+{
+    s->places = places;
 }
 
 void qmp_stream_end(QmpStream *s)
@@ -315,40 +329,4 @@ void qmp_stream_end(QmpStream *s)
     s->state = AT_START;
     if (s->tokens->len)
         emit(s);
-}
-
-typedef struct Single {
-    unsigned n;
-    json_object *value;
-    GError *error;
-} Single;
-
-static void single_value(void *opaque, json_object *value, const GError *error)
-{
-    Single *single = opaque;
-
-    if (single->n++ == 0) {
-        single->value = json_object_get(value);
-        single->error = error ? g_error_copy(error) : NULL;
-    }
-}
-
-bool qmp_json_parse(const char *text, json_object **value, GError **error)
-{
-    Single single = { 0 };
-    QmpStream *s = qmp_stream_new(single_value, &single);
-
-    qmp_stream_feed(s, text, strlen(text));
-    qmp_stream_end(s);
-    qmp_stream_free(s);
-    if (!single.error && single.n != 1)
-        tm_error_set(&single.error,
-                     single.n ? "Expecting at most one JSON value" : "Expecting a JSON value");
-    if (single.error) {
-        json_object_put(single.value);
-        g_propagate_error(error, single.error);
-        return false;
-    }
-    *value = single.value;
-    return true;
 }

@@ -24,6 +24,7 @@ typedef struct Place {
 typedef struct Walk {
     const QmpTypes *types;
     bool keyval;
+    GString *where; /* gets the path of what is wrong; or NULL */
     GError **error;
 } Walk;
 
@@ -46,6 +47,13 @@ static char *path(const Walk *w, const Place *p)
     return g_string_free(out, FALSE);
 }
 
+/* The value there is wrong, or missing; who calls it says how. */
+static void blame(const Walk *w, const Place *p)
+{
+    if (w->where)
+        append_path(w, p, w->where);
+}
+
 static const char *leaf(const Place *p)
 {
     return p && p->name ? p->name : "null";
@@ -55,6 +63,7 @@ static bool wrong_type(const Walk *w, const Place *p, const char *expected)
 {
     g_autofree char *name = path(w, p);
 
+    blame(w, p);
     return tm_error_set(w->error, "Invalid parameter type for '%s', expected: %s",
                         *name ? name : "<anonymous>", expected);
 }
@@ -63,6 +72,7 @@ static bool expects(const Walk *w, const Place *p, const char *expected)
 {
     g_autofree char *name = path(w, p);
 
+    blame(w, p);
     return tm_error_set(w->error, "Parameter '%s' expects %s", name, expected);
 }
 
@@ -72,6 +82,7 @@ static bool keyval_text(const Walk *w, const Place *p, json_object *value, const
     if (!json_object_is_type(value, json_type_string)) {
         g_autofree char *name = path(w, p);
 
+        blame(w, p);
         return tm_error_set(w->error, "Parameters '%s.*' are unexpected", name);
     }
     *text = json_object_get_string(value);
@@ -181,8 +192,10 @@ static bool check_number(const Walk *w, const Place *p, const QmpType *t, json_o
     if (!number || (!is_uint && magnitude > (uint64_t)INT64_MAX + negative))
         return wrong_type(w, p, "integer");
     if (is_uint ? (negative && magnitude) || magnitude > t->umax
-                : !int_in_range(t, negative, magnitude))
+                : !int_in_range(t, negative, magnitude)) {
+        blame(w, p);
         return tm_error_set(w->error, "Parameter '%s' expects %s", leaf(p), t->name);
+    }
     if (w->keyval)
         *out = is_uint ? json_object_new_uint64(magnitude)
                        : json_object_new_int64((int64_t)(negative ? -magnitude : magnitude));
@@ -205,6 +218,7 @@ static bool check_enum(const Walk *w, const Place *p, const QmpType *t, json_obj
         return false;
     if (g_strv_contains(t->values, json_object_get_string(value)))
         return true;
+    blame(w, p);
     known = g_strjoinv(", ", (char **)t->values);
     meant = guess(json_object_get_string(value), t->values);
     return tm_error_set(w->error, "Parameter '%s' does not accept value '%s': %s %s%s", leaf(p),
@@ -261,6 +275,7 @@ static bool check_members(const Walk *w, const Place *p, const QmpType *t, json_
             if (m->optional)
                 continue;
             name = path(w, &here);
+            blame(w, &here);
             return tm_error_set(w->error, "Parameter '%s' is missing", name);
         }
         g_hash_table_add(known, (void *)m->name);
@@ -293,6 +308,7 @@ static bool unexpected(const Walk *w, const Place *p, const QmpType *t, json_obj
     append_names(w, t, value, names);
     g_ptr_array_add(names, NULL);
     near = tm_text_nearest(p->name, (const char *const *)names->pdata);
+    blame(w, p);
     return near ? tm_error_set(w->error, "Parameter '%s' is unexpected: did you mean '%s'?", name,
                                near)
                 : tm_error_set(w->error, "Parameter '%s' is unexpected", name);
@@ -348,6 +364,7 @@ static bool check_alternate(const Walk *w, const Place *p, const QmpType *t, jso
         if (may_be(type, value))
             return check(w, p, type, value, out);
     }
+    blame(w, p);
     return tm_error_set(w->error, "Invalid parameter type for '%s', expected: %s", leaf(p),
                         t->name);
 }
@@ -380,18 +397,24 @@ static bool check(const Walk *w, const Place *p, const QmpType *type, json_objec
     }
 }
 
-bool qmp_check(const QmpTypes *types, const QmpType *type, json_object *value, GError **error)
+bool qmp_check_where(const QmpTypes *types, const QmpType *type, json_object *value, GString *where,
+                     GError **error)
 {
-    Walk w = { types, false, error };
+    Walk w = { types, false, where, error };
     json_object *unused = NULL;
 
     return check(&w, NULL, type, value, &unused);
 }
 
+bool qmp_check(const QmpTypes *types, const QmpType *type, json_object *value, GError **error)
+{
+    return qmp_check_where(types, type, value, NULL, error);
+}
+
 bool qmp_check_keyval(const QmpTypes *types, const QmpType *type, json_object *value,
                       GError **error)
 {
-    Walk w = { types, true, error };
+    Walk w = { types, true, NULL, error };
     json_object *unused = NULL;
 
     /* The command line's values are objects, which are changed in place. */

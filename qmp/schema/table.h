@@ -117,6 +117,11 @@ extern const QmpType qmp_type_socket_address_legacy; /* the same with a "data" l
 extern const QmpType qmp_type_peer_address;          /* the same, of whom to connect to */
 extern const QmpType qmp_type_nbd_server_args;       /* nbd-server-start's */
 extern const QmpType qmp_type_nbd_server_option;     /* --nbd-server's: without the "data" level */
+extern const QmpType qmp_type_chardev_add;           /* chardev-add's */
+extern const QmpType qmp_type_bitmap_add;            /* block-dirty-bitmap-add's */
+extern const QmpType qmp_type_monitor;               /* --monitor's */
+extern const QmpType qmp_type_sandbox;               /* --sandbox's */
+extern const QmpType qmp_type_configuration;         /* all of a daemon: a configuration file */
 
 /* ---- run-time types */
 /* @registry (borrowed, outlives the result) must be complete: plug-ins loaded later are not
@@ -132,10 +137,27 @@ const QmpCommand *qmp_table_command(const char *name);
 /* ---- checking */
 /* Checks @value against @type. The error is QEMU's and names the argument. */
 bool qmp_check(const QmpTypes *types, const QmpType *type, json_object *value, GError **error);
+/* The same; @where, if not NULL, gets the path ("a.b[0]") of what is wrong or missing. */
+bool qmp_check_where(const QmpTypes *types, const QmpType *type, json_object *value, GString *where,
+                     GError **error);
 /* The same for what qmp_keyval_parse() gave, in which every scalar is a string: these are replaced,
  * in place, by what the type expects (on/off, numbers, sizes with a suffix). */
 bool qmp_check_keyval(const QmpTypes *types, const QmpType *type, json_object *value,
                       GError **error);
+
+/* A value that a type knows. All borrowed. */
+typedef struct QmpVisited {
+    const char *path;    /* "a.b[0]" */
+    const char *name;    /* of the member that it is, or is an element of */
+    const QmpType *type; /* as in the table */
+    json_object *parent; /* the object of that member */
+    json_object *value;
+} QmpVisited;
+/* Calls @fn for each member of @value, at any depth, that @type knows, and for each element of one
+ * that is an array. @value is of @type, or not: what does not fit is passed over. */
+typedef void (*QmpVisitFn)(void *opaque, const QmpVisited *visited);
+void qmp_visit(const QmpTypes *types, const QmpType *type, json_object *value, QmpVisitFn fn,
+               void *opaque);
 
 /* ---- descriptions */
 /* query-qmp-schema and query-commands: a reference. */

@@ -1,7 +1,8 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* tests/fuzz/fuzz_json.c: the monitor's input. Asserts that how the bytes are split doesn't matter,
- * and that what is written reads back as the same. The first byte is where the input is split. */
+/* tests/fuzz/fuzz_json.c: the monitor's input, and configuration files. Asserts that how the bytes
+ * are split does not matter, and that what is written reads back as the same. The first byte is
+ * where the input is split. */
 #include "qmp/json/json.h"
 
 #include <stdint.h>
@@ -54,6 +55,31 @@ static void reread(const char *text)
     json_object_put(value);
 }
 
+/* A document is the value without its comments, and each place is a line of it; an error is at one,
+ * too. */
+static void read_document(const char *text)
+{
+    json_object *value = NULL;
+    QmpPlaces places;
+    unsigned lines = 1;
+    GHashTableIter iter;
+    void *path, *line;
+
+    for (const char *s = text; *s; s++)
+        lines += *s == '\n';
+    if (!qmp_json_parse_document(text, &value, &places, NULL) &&
+        (places.failed < 1 || places.failed > lines))
+        abort();
+    g_hash_table_iter_init(&iter, places.lines);
+    while (g_hash_table_iter_next(&iter, &path, &line)) {
+        if (qmp_places_line(&places, path) != GPOINTER_TO_UINT(line) ||
+            GPOINTER_TO_UINT(line) > lines || strlen(path) > QMP_PLACE_MAX)
+            abort();
+    }
+    qmp_places_clear(&places);
+    json_object_put(value);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     g_autofree char *text = NULL;
@@ -69,5 +95,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     g_string_free(whole, TRUE);
     g_string_free(pieces, TRUE);
     reread(text);
+    read_document(text);
     return 0;
 }

@@ -20,6 +20,8 @@ JSON = {
     "numbers": b"[0,-0,1e400,9223372036854775808,18446744073709551616,-9223372036854775809,0.1e-5]",
     "deep": b"[" * 1030 + b"]" * 1030 + b"{}",
     "open": b'{"a":[1,{"b":"c',
+    "comments": b'# one\n{ // two\n "a": /* three\n */ [ "#//", \'/*\', {"b\\"//": 1} ],\n\n "c": {"d": [[2]]} } # end',
+    "comment-open": b'{"a": 1, /* \n "b": 2}',
 }
 OPTIONS = {
     "file": b"driver=file,node-name=n,filename=/a,,b,cache.direct=on",
