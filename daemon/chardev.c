@@ -213,32 +213,27 @@ static bool check(json_object *flat, GError **error)
     return true;
 }
 
-static bool apply_flat(QmpContext *ctx, json_object *flat, GError **error)
+json_object *chardev_arguments(const QmpTypes *types, const char *text, GError **error)
 {
-    bool wait = qmp_arg_bool(flat, "server", false) && qmp_arg_bool(flat, "wait", true), ok;
-    json_object *args;
+    json_object *value = chardev_parse(text, error), *args = NULL;
 
-    if (!check(flat, error))
-        return false;
-    args = command_args(flat);
-    ok = qmp_dispatch(ctx, "chardev-add", args, NULL, error);
-    json_object_put(args);
-    if (!ok || !wait)
-        return ok;
-    return qmp_chardev_wait(qmp_chardevs_find(qmp_context_chardevs(ctx), qmp_arg_str(flat, "id")),
-                            error);
+    if (!value || *text == '{')
+        return value;
+    if (qmp_check_keyval(types, &chardev_type, value, error) && check(value, error))
+        args = command_args(value);
+    json_object_put(value);
+    return args;
 }
 
-bool chardev_apply(QmpContext *ctx, const char *text, GError **error)
+bool chardev_wait(QmpContext *ctx, const char *text, GError **error)
 {
-    json_object *value = chardev_parse(text, error);
-    bool ok = false;
+    json_object *flat = *text == '{' ? NULL : chardev_parse(text, NULL);
+    bool ok = true;
 
-    if (value && *text == '{')
-        ok = qmp_dispatch(ctx, "chardev-add", value, NULL, error);
-    else if (value)
-        ok = qmp_check_keyval(qmp_context_types(ctx), &chardev_type, value, error) &&
-             apply_flat(ctx, value, error);
-    json_object_put(value);
+    if (flat && qmp_check_keyval(qmp_context_types(ctx), &chardev_type, flat, NULL) &&
+        qmp_arg_bool(flat, "server", false) && qmp_arg_bool(flat, "wait", true))
+        ok = qmp_chardev_wait(qmp_chardevs_find(qmp_context_chardevs(ctx), qmp_arg_str(flat, "id")),
+                              error);
+    json_object_put(flat);
     return ok;
 }

@@ -18,6 +18,10 @@ static const struct {
 } options[] = {
     { "help", 'h', CMD_HELP, NULL, "print this help and exit" },
     { "version", 'V', CMD_VERSION, NULL, "print the version and exit" },
+    { "config", 0, CMD_CONFIG, "FILE",
+      "read these options, and dirty bitmaps, from a file: see tidemarkd.conf(5)" },
+    { "check", 0, CMD_CHECK, NULL,
+      "check the options and configuration files, list what is wrong, and exit" },
     { "blockdev", 0, CMD_BLOCKDEV,
       "[driver=]DRIVER,node-name=NAME[,read-only=on|off][,auto-read-only=on|off]\n"
       "[,cache.direct=on|off][,cache.no-flush=on|off][,discard=ignore|unmap]\n"
@@ -151,7 +155,10 @@ GArray *cmd_parse(int argc, char **argv, GError **error)
             }
             value = argv[++i];
         }
-        g_array_append_vals(list, &(CmdOption){ options[which].kind, options[which].name, value },
+        g_array_append_vals(list,
+                            &(CmdOption){ .kind = options[which].kind,
+                                          .name = options[which].name,
+                                          .value = value },
                             1);
     }
     return g_steal_pointer(&list);

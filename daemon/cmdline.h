@@ -5,11 +5,15 @@
  * qemu-storage-daemon's options, with its messages. What an option means is main.c's. */
 #pragma once
 #include <glib.h>
+#include <json-c/json.h>
 #include <stdbool.h>
 
 typedef enum {
+    CMD_BITMAP, /* of a configuration file only */
     CMD_BLOCKDEV,
     CMD_CHARDEV,
+    CMD_CHECK,
+    CMD_CONFIG,
     CMD_DAEMONIZE,
     CMD_EXPORT,
     CMD_HELP,
@@ -25,12 +29,19 @@ typedef enum {
     CMD_TRACE,
     CMD_USER,
     CMD_VERSION,
+    CMD_KINDS, /* how many there are */
 } CmdKind;
+
+typedef struct Config Config;
 
 typedef struct CmdOption {
     CmdKind kind;
-    const char *name;  /* "--blockdev", for messages; static */
+    const char *name;  /* "blockdev", for messages; static */
     const char *value; /* borrowed from argv; NULL for an option without one */
+    /* Of a configuration file (config.h), which has them; else NULL. */
+    const Config *file;
+    const char *path;  /* "blockdevs[0]" */
+    json_object *args; /* the arguments of the command; NULL: it has a value instead */
 } CmdOption;
 
 /* A returned GArray of CmdOption (g_array_unref), or NULL. */

@@ -7,7 +7,7 @@
 #include "daemon/daemon.h"
 
 #include "block/bitmaps.h"
-#include "qmp/keyval.h"
+#include "daemon/config.h"
 #include "util/error.h"
 #include "util/identity.h"
 #include "util/log.h"
@@ -23,6 +23,15 @@ static void quit(void *opaque)
     g_main_loop_quit(opaque);
 }
 
+/* Puts it before the error; false. */
+static bool at_option(const CmdOption *option, GError **error)
+{
+    g_autofree char *place = option_place(option, "");
+
+    g_prefix_error(error, "%s: ", place);
+    return false;
+}
+
 static bool engine_options(const GArray *options, BlkEngineOptions *engine, GError **error)
 {
     static const char *const names[] = { "auto", "io_uring", "threads" };
@@ -36,9 +45,10 @@ static bool engine_options(const GArray *options, BlkEngineOptions *engine, GErr
             continue;
         while (k < G_N_ELEMENTS(names) && strcmp(names[k], option->value))
             k++;
-        if (k == G_N_ELEMENTS(names))
-            return tm_error_set(error, "--io-engine %s: expected auto, io_uring or threads",
-                                option->value);
+        if (k == G_N_ELEMENTS(names)) {
+            tm_error_set(error, "expected auto, io_uring or threads");
+            return at_option(option, error);
+        }
         engine->io = (BlkIoEngine)k;
     }
     return true;
@@ -60,10 +70,8 @@ static bool load_modules(BlkRegistry *registry, const GArray *options, GError **
                      ? blk_registry_load_dir(registry, option->value, error)
                      : tm_error_set(error, "not a directory");
         }
-        if (!ok) {
-            g_prefix_error(error, "--%s %s: ", option->name, option->value);
-            return false;
-        }
+        if (!ok)
+            return at_option(option, error);
     }
     return dir_given || blk_registry_load_dir(registry, TM_MODULE_DIR, error);
 }
@@ -121,8 +129,7 @@ static bool socket_rights(const GArray *options, TmSocketRights *rights, GError 
         rights->has_owner = rights->has_group = true;
         if (tm_identity_find(option->value, &rights->owner, &rights->group, error))
             return true;
-        g_prefix_error(error, "--user %s: ", option->value);
-        return false;
+        return at_option(option, error);
     }
     return true;
 }
@@ -159,137 +166,6 @@ bool daemon_init(Daemon *d, const GArray *options, const Sandbox *sandbox, GErro
     qmp.not_permitted_opaque = (void *)sandbox;
     d->qmp = qmp_context_new(&qmp);
     return true;
-}
-
-/* ---- the options */
-
-/* An option that is a command of QMP: the same arguments, the same checks, the same handler. */
-static bool apply_command(Daemon *d, const CmdOption *option, const char *command,
-                          const QmpType *type, const char *implied_key, GError **error)
-{
-    json_object *args =
-        qmp_option_parse(qmp_context_types(d->qmp), type, option->value, implied_key, error);
-    bool ok = args && qmp_dispatch(d->qmp, command, args, NULL, error);
-
-    json_object_put(args);
-    return ok;
-}
-
-/* The option flattens what nbd-server-start has under addr.data (SocketAddress and its legacy
- * form). */
-static bool apply_nbd_server(Daemon *d, const CmdOption *option, GError **error)
-{
-    json_object *flat = qmp_option_parse(qmp_context_types(d->qmp), &qmp_type_nbd_server_option,
-                                         option->value, NULL, error);
-    json_object *addr, *args, *legacy, *data;
-    bool ok;
-
-    if (!flat)
-        return false;
-    args = json_object_new_object();
-    legacy = json_object_new_object();
-    data = json_object_new_object();
-    json_object_object_foreach(flat, key, value)
-    {
-        if (strcmp(key, "addr"))
-            json_object_object_add(args, key, json_object_get(value));
-    }
-    if (json_object_object_get_ex(flat, "addr", &addr)) {
-        json_object_object_foreach(addr, member, value2) json_object_object_add(
-            strcmp(member, "type") ? data : legacy, member, json_object_get(value2));
-    }
-    json_object_object_add(legacy, "data", data);
-    json_object_object_add(args, "addr", legacy);
-    ok = qmp_dispatch(d->qmp, "nbd-server-start", args, NULL, error);
-    json_object_put(args);
-    json_object_put(flat);
-    return ok;
-}
-
-static bool start_monitor(Daemon *d, json_object *args, GError **error)
-{
-    const char *id = qmp_arg_str(args, "chardev"), *mode = qmp_arg_str(args, "mode");
-    QmpMonitorOptions options = { .pretty = qmp_arg_bool(args, "pretty", false) };
-    QmpChardev *chardev = qmp_chardevs_find(qmp_context_chardevs(d->qmp), id);
-    QmpMonitor *monitor;
-
-    if (!chardev)
-        return tm_error_set(error, "chardev \"%s\" not found", id);
-    if (mode && strcmp(mode, "control"))
-        return tm_error_set(error, "Parameter 'mode' does not accept value '%s', only 'control'",
-                            mode);
-    monitor = qmp_monitor_new(d->qmp, chardev, &options, error);
-    if (!monitor)
-        return false;
-    g_ptr_array_add(d->monitors, monitor);
-    return true;
-}
-
-static const QmpMember monitor_members[] = {
-    { "chardev", &qmp_type_str, false, "id of the channel" },
-    { "mode", &qmp_type_str, true, "control" },
-    { "pretty", &qmp_type_bool, true, "indented replies (default: off)" },
-    { NULL },
-};
-const QmpType monitor_type = { .kind = QMP_KIND_OBJECT,
-                               .name = "MonitorOptions",
-                               .members = monitor_members };
-
-static bool apply_monitor(Daemon *d, const CmdOption *option, GError **error)
-{
-    json_object *args =
-        qmp_option_parse(qmp_context_types(d->qmp), &monitor_type, option->value, "chardev", error);
-    bool ok = args && start_monitor(d, args, error);
-
-    json_object_put(args);
-    return ok;
-}
-
-/* An option as an error shows it: a secret's text goes into no log. */
-static char *shown(const CmdOption *option)
-{
-    const char *data = option->kind == CMD_OBJECT ? strstr(option->value, "data") : NULL;
-
-    return data ? g_strdup_printf("%.*s...", (int)(data - option->value), option->value)
-                : g_strdup(option->value);
-}
-
-bool daemon_apply(Daemon *d, const CmdOption *option, GError **error)
-{
-    bool ok = true;
-
-    switch (option->kind) {
-    case CMD_BLOCKDEV:
-        ok = apply_command(d, option, "blockdev-add", &qmp_type_blockdev_options, "driver", error);
-        break;
-    case CMD_OBJECT:
-        ok = apply_command(d, option, "object-add", &qmp_type_object_options, "qom-type", error);
-        break;
-    case CMD_EXPORT:
-        ok = apply_command(d, option, "block-export-add", &qmp_type_export_options, "type", error);
-        break;
-    case CMD_NBD_SERVER:
-        ok = apply_nbd_server(d, option, error);
-        break;
-    case CMD_CHARDEV:
-        ok = chardev_apply(d->qmp, option->value, error);
-        break;
-    case CMD_MONITOR:
-        ok = apply_monitor(d, option, error);
-        break;
-    case CMD_TRACE:
-        tm_log_note(d->log, &(TmLogFacts){ .area = TM_LOG_DAEMON, .level = TM_LOG_WARNING },
-                    "--trace %s: this daemon has no trace events", option->value);
-        break;
-    default:
-        break; /* done by daemon_init() and main() */
-    }
-    if (!ok) {
-        g_autofree char *value = shown(option);
-
-        g_prefix_error(error, "--%s %s: ", option->name, value);
-    }
-    return ok;
 }
 
 /* The monitors' clients wait for the main loop. */

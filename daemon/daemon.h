@@ -31,18 +31,12 @@ typedef struct Daemon {
 bool daemon_init(Daemon *daemon, const GArray *options, const Sandbox *sandbox, GError **error);
 /* Whether an option asks for help ("--blockdev help"), which has then been printed. */
 bool daemon_help(Daemon *daemon, const GArray *options);
-/* Carries out one option, in the order of the command line; the ones of daemon_init() are passed
- * over. */
-bool daemon_apply(Daemon *daemon, const CmdOption *option, GError **error);
-/* All of them are carried out, and the rights given up: takes clients, and says so to the service
+/* All options are carried out, and the rights given up: takes clients, and says so to the service
  * manager. */
 void daemon_serve(Daemon *daemon);
 /* Ends in order: no new clients, what is in flight finished, everything flushed and closed. Whether
  * the flush succeeded, and bitmaps were kept. */
 bool daemon_finish(Daemon *daemon, GError **error);
-
-/* What --monitor takes. */
-extern const QmpType monitor_type;
 
 /* ---- chardev.c: --chardev, which is chardev-add in another form */
 
@@ -50,8 +44,10 @@ extern const QmpType monitor_type;
  * strings, or JSON as of chardev-add. A reference, or NULL. */
 json_object *chardev_parse(const char *text, GError **error);
 extern const QmpType chardev_type; /* of the flat form */
-/* Creates it, and, of a socket that listens, waits for a client unless wait=off. */
-bool chardev_apply(QmpContext *ctx, const char *text, GError **error);
+/* The arguments of chardev-add: a reference, or NULL. */
+json_object *chardev_arguments(const QmpTypes *types, const char *text, GError **error);
+/* Once it is made: waits for a client of a socket that listens, unless wait=off. */
+bool chardev_wait(QmpContext *ctx, const char *text, GError **error);
 
 /* ---- background.c: --daemonize: the parent waits until the child is up, then leaves */
 

@@ -1,8 +1,11 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* daemon/main.c: tidemarkd: start, run until asked to stop, end in order. */
+#include "daemon/check.h"
 #include "daemon/cmdline.h"
+#include "daemon/config.h"
 #include "daemon/daemon.h"
+#include "daemon/option.h"
 #include "daemon/sandbox.h"
 #include "util/error.h"
 #include "util/log.h"
@@ -44,36 +47,91 @@ static void raise_descriptor_limit(void)
 static bool set_log_levels(TmLog *log, const GArray *options, GError **error)
 {
     for (guint i = 0; i < options->len; i++) {
+        g_autofree char *place = NULL;
         const CmdOption *option = &g_array_index(options, CmdOption, i);
 
         if (option->kind != CMD_LOG_LEVEL || tm_log_set_levels(log, option->value, error))
             continue;
-        g_prefix_error(error, "--log-level %s: ", option->value);
+        place = option_place(option, "");
+        g_prefix_error(error, "%s: ", place);
         return false;
     }
     return true;
 }
 
-/* *helped: an option asked for help, and nothing is carried out. */
-static bool start(Daemon *daemon, Sandbox *sandbox, const GArray *options, bool *helped,
-                  GError **error)
+/* All but the last one are logged, and that is the error. */
+static bool no_problems(TmLog *log, const GPtrArray *problems, GError **error)
 {
+    for (guint i = 0; i + 1 < problems->len; i++)
+        tm_log_note(log, &(TmLogFacts){ .area = TM_LOG_DAEMON, .level = TM_LOG_ERROR }, "%s",
+                    (const char *)problems->pdata[i]);
+    return !problems->len ||
+           tm_error_set(error, "%s", (const char *)problems->pdata[problems->len - 1]);
+}
+
+/* ---- --check */
+
+static void find_problems(const GArray *options, const GPtrArray *configs, TmLog *log,
+                          GPtrArray *problems)
+{
+    g_autoptr(GError) error = NULL;
+    Sandbox *sandbox = sandbox_new(options, log, &error);
+    Daemon daemon = { .log = log };
+
+    if (error || !set_log_levels(log, options, &error)) {
+        g_ptr_array_add(problems, g_strdup(error->message));
+        g_clear_error(&error);
+    }
+    if (daemon_init(&daemon, options, sandbox, &error)) {
+        for (guint i = 0; i < configs->len; i++)
+            check_types(&daemon, configs->pdata[i], problems);
+        check_names(&daemon, options, problems);
+        check_files(&daemon, options, problems);
+    } else {
+        g_ptr_array_add(problems, g_strdup(error->message));
+    }
+    daemon_finish(&daemon, NULL);
+    sandbox_free(sandbox);
+}
+
+static int check(const GArray *options, const GPtrArray *configs, TmLog *log)
+{
+    g_autoptr(GPtrArray) problems = g_ptr_array_new_with_free_func(g_free);
+
+    find_problems(options, configs, log, problems);
+    for (guint i = 0; i < problems->len; i++)
+        fprintf(stderr, "%s\n", (const char *)problems->pdata[i]);
+    return problems->len ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+/* ---- starting */
+
+/* *helped: an option asked for help, and nothing is carried out. */
+static bool start(Daemon *daemon, Sandbox *sandbox, const GArray *options, const GPtrArray *configs,
+                  bool *helped, GError **error)
+{
+    g_autoptr(GPtrArray) problems = g_ptr_array_new_with_free_func(g_free);
+
     if (!sandbox_files(sandbox, error) || !daemon_init(daemon, options, sandbox, error))
         return false;
     *helped = daemon_help(daemon, options);
     if (*helped)
         return true;
+    for (guint i = 0; i < configs->len; i++)
+        check_types(daemon, configs->pdata[i], problems);
+    if (!no_problems(daemon->log, problems, error))
+        return false;
     g_unix_signal_add(SIGTERM, on_signal, daemon->loop);
     g_unix_signal_add(SIGINT, on_signal, daemon->loop);
     g_unix_signal_add(SIGHUP, on_signal, daemon->loop);
     for (guint i = 0; i < options->len; i++) {
-        if (!daemon_apply(daemon, &g_array_index(options, CmdOption, i), error))
+        if (!option_run(daemon, &g_array_index(options, CmdOption, i), error))
             return false;
     }
     return true;
 }
 
-static int run(const GArray *options, TmLog *log, GError **error)
+static int run(const GArray *options, const GPtrArray *configs, TmLog *log, GError **error)
 {
     const CmdOption *pidfile_option = last_of(options, CMD_PIDFILE);
     Sandbox *sandbox = sandbox_new(options, log, error);
@@ -87,7 +145,7 @@ static int run(const GArray *options, TmLog *log, GError **error)
         sandbox_free(sandbox);
         return EXIT_FAILURE;
     }
-    ok = start(&daemon, sandbox, options, &helped, error);
+    ok = start(&daemon, sandbox, options, configs, &helped, error);
     if (ok && pidfile_option && !helped)
         ok = (pidfile = pidfile_create(pidfile_option->value, error)) != NULL;
     ok = ok && (helped || sandbox_calls(sandbox, options, error));
@@ -127,7 +185,8 @@ static void without_slices(char **argv)
 int main(int argc, char **argv)
 {
     g_autoptr(GError) error = NULL;
-    g_autoptr(GArray) options = NULL;
+    g_autoptr(GPtrArray) configs = g_ptr_array_new_with_free_func((GDestroyNotify)config_free);
+    g_autoptr(GArray) given = NULL, options = NULL;
     TmLog *log = NULL;
     int status = EXIT_FAILURE;
 
@@ -135,23 +194,26 @@ int main(int argc, char **argv)
     g_set_prgname("tidemarkd");
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN); /* EFBIG is an error of one write */
-    options = cmd_parse(argc, argv, &error);
-    if (options && last_of(options, CMD_HELP)) {
+    given = cmd_parse(argc, argv, &error);
+    if (given && last_of(given, CMD_HELP)) {
         cmd_print_help();
         return EXIT_SUCCESS;
     }
-    if (options && last_of(options, CMD_VERSION)) {
+    if (given && last_of(given, CMD_VERSION)) {
         printf("tidemarkd version %s\n", TM_VERSION);
         return EXIT_SUCCESS;
     }
-    if (options && !options->len) {
+    if (given && !given->len) {
         cmd_print_usage();
         return EXIT_FAILURE;
     }
     log = tm_log_new(tm_log_journal());
-    if (options && set_log_levels(log, options, &error)) {
+    options = given ? config_expand(given, configs, &error) : NULL;
+    if (options && last_of(options, CMD_CHECK)) {
+        status = check(options, configs, log);
+    } else if (options && set_log_levels(log, options, &error)) {
         raise_descriptor_limit();
-        status = run(options, log, &error);
+        status = run(options, configs, log, &error);
     }
     if (error) {
         tm_log_note(log, &(TmLogFacts){ .area = TM_LOG_DAEMON, .level = TM_LOG_ERROR }, "%s",

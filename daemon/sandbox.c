@@ -4,6 +4,7 @@
 #include "daemon/sandbox.h"
 
 #include "block/registry.h"
+#include "daemon/config.h"
 #include "daemon/daemon.h"
 #include "daemon/fences.h"
 #include "qmp/context.h"
@@ -156,16 +157,28 @@ static bool connects(json_object *value)
 }
 
 /* Mistakes in the text are reported when the option is carried out. */
-static void collect_option(Sandbox *x, CmdKind kind, const char *text)
+static void collect_option(Sandbox *x, const CmdOption *option)
 {
-    const char *implied = kind == CMD_BLOCKDEV ? "driver" : "type";
-    json_object *value = kind == CMD_CHARDEV ? chardev_parse(text, NULL)
-                         : *text == '{'      ? json_tokener_parse(text)
-                                             : qmp_keyval_parse(text, implied, NULL);
+    CmdKind kind = option->kind;
+    const char *implied = kind == CMD_BLOCKDEV ? "driver" : "type", *text = option->value;
+    json_object *value = option->args          ? json_object_get(option->args)
+                         : kind == CMD_CHARDEV ? chardev_parse(text, NULL)
+                         : *text == '{'        ? json_tokener_parse(text)
+                                               : qmp_keyval_parse(text, implied, NULL);
 
     each_path(value, kind == CMD_OBJECT, add_file, x);
     x->connects |= kind == CMD_BLOCKDEV && connects(value);
     json_object_put(value);
+}
+
+/* It is read again: perhaps another file of that name. */
+static void add_config(Sandbox *x, const char *path)
+{
+    g_autofree char *dir = g_path_get_dirname(path);
+    g_autofree char *rule = g_strconcat("r:", is_too_wide(dir) ? path : dir, NULL);
+
+    if (!g_ptr_array_find_with_equal_func(x->paths, rule, g_str_equal, NULL))
+        g_ptr_array_add(x->paths, g_steal_pointer(&rule));
 }
 
 static void collect_all(Sandbox *x, const GArray *options)
@@ -179,30 +192,17 @@ static void collect_all(Sandbox *x, const GArray *options)
             add_file(x, option->value);
         else if (option->kind == CMD_MODULE || option->kind == CMD_MODULE_DIR)
             add(x, "r:", option->value);
-        else if (option->value)
-            collect_option(x, option->kind, option->value);
+        else if (option->value || option->args)
+            collect_option(x, option);
+        if (option->file)
+            add_config(x, config_path(option->file));
     }
 }
 
 /* ---- --sandbox */
 
+/* As in Mode. */
 static const char *const mode_values[] = { "off", "auto", "on", NULL };
-static const QmpType mode_type = { .kind = QMP_KIND_ENUM,
-                                   .name = "SandboxMode",
-                                   .values = mode_values };
-static const char *const files_values[] = { "any", "given", NULL };
-static const QmpType files_type = { .kind = QMP_KIND_ENUM,
-                                    .name = "SandboxFiles",
-                                    .values = files_values };
-static const QmpMember members[] = {
-    { "mode", &mode_type, false, NULL },
-    { "files", &files_type, true, NULL },
-    { "paths", &qmp_type_str_array, true, NULL },
-    { NULL },
-};
-static const QmpType type = { .kind = QMP_KIND_OBJECT,
-                              .name = "SandboxOptions",
-                              .members = members };
 
 static int index_of(const char *const *values, const char *value)
 {
@@ -227,14 +227,14 @@ static bool parse_paths(Sandbox *x, json_object *paths, GError **error)
 
 static bool parse(Sandbox *x, const char *text, GError **error)
 {
-    json_object *args = qmp_option_parse(NULL, &type, text, "mode", error);
+    json_object *args = qmp_option_parse(NULL, &qmp_type_sandbox, text, "mode", error);
     const char *files = args ? qmp_arg_str(args, "files") : NULL;
     json_object *paths = args ? qmp_arg(args, "paths") : NULL;
     bool ok = args && parse_paths(x, paths, error);
 
     if (ok) {
         x->mode = (Mode)index_of(mode_values, qmp_arg_str(args, "mode"));
-        x->given = files ? index_of(files_values, files) : x->given || paths;
+        x->given = files ? g_str_equal(files, "given") : x->given || paths;
     }
     json_object_put(args);
     return ok;
@@ -259,7 +259,9 @@ Sandbox *sandbox_new(const GArray *options, TmLog *log, GError **error)
         const CmdOption *option = &g_array_index(options, CmdOption, i);
 
         if (option->kind == CMD_SANDBOX && !parse(x, option->value, error)) {
-            g_prefix_error(error, "--sandbox %s: ", option->value);
+            g_autofree char *place = option_place(option, "");
+
+            g_prefix_error(error, "%s: ", place);
             sandbox_free(x);
             return NULL;
         }
@@ -319,7 +321,9 @@ bool sandbox_calls(Sandbox *x, const GArray *options, GError **error)
         if (option->kind != CMD_USER)
             continue;
         if (!identity_drop(option->value, error)) {
-            g_prefix_error(error, "--user %s: ", option->value);
+            g_autofree char *place = option_place(option, "");
+
+            g_prefix_error(error, "%s: ", place);
             return false;
         }
         break;
@@ -393,14 +397,14 @@ const char *sandbox_blame(const Sandbox *x, const char *message, json_object *ar
     g_auto(GStrv) quoted = g_strsplit(message, "'", -1);
     Blame blame = { x };
 
-    if (!x->stands)
+    if (!x || !x->stands)
         return NULL;
     each_path(args, json_object_object_get_ex(args, "qom-type", NULL), judge, &blame);
     for (guint i = 1; quoted[0] && quoted[i] && quoted[i + 1]; i += 2) {
         if (strchr(quoted[i], '/'))
             judge(&blame, quoted[i]);
     }
-    return blame.guilty ? "the sandbox allows only what the command line names; --sandbox "
+    return blame.guilty ? "the sandbox allows only what was named at the start; --sandbox "
                           "paths.0=DIR adds to it, --sandbox off ends it"
                         : NULL;
 }

@@ -35,10 +35,6 @@ static const QmpMember sandbox_members[] = {
 };
 OBJECT(qmp_type_sandbox, "SandboxOptions", sandbox_members);
 
-static const char *const level_values[] = { "error", "warning", "info", "debug", NULL };
-static const QmpType level_type = { .kind = QMP_KIND_ENUM,
-                                    .name = "LogLevel",
-                                    .values = level_values };
 static const char *const engine_values[] = { "auto", "io_uring", "threads", NULL };
 static const QmpType engine_type = { .kind = QMP_KIND_ENUM,
                                      .name = "IoEngine",
@@ -55,7 +51,7 @@ ARRAY(chardevs, qmp_type_chardev_add);
 ARRAY(monitors, qmp_type_monitor);
 
 static const QmpMember members[] = {
-    { "log-level", &level_type, true, "the option --log-level" },
+    { "log-level", &qmp_type_str, true, "the option --log-level" },
     { "io-engine", &engine_type, true, "the option --io-engine" },
     { "modules", &qmp_type_str_array, true, "the options --module" },
     { "module-dirs", &qmp_type_str_array, true, "the options --module-dir" },

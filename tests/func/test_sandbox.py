@@ -102,8 +102,8 @@ def given_files(tmp):
             "nbd,id=e,node-name=n,writable=on") as d:
         other = image(elsewhere)
         e = raises(QMPError, d.qmp, "blockdev-add", driver="file", node_name="o", filename=other)
-        equal(e.desc, "Could not open '%s': Permission denied (the sandbox allows only what the "
-              "command line names; --sandbox paths.0=DIR adds to it, --sandbox off ends it)" % other)
+        equal(e.desc, "Could not open '%s': Permission denied (the sandbox allows only what was "
+              "named at the start; --sandbox paths.0=DIR adds to it, --sandbox off ends it)" % other)
         again = os.path.relpath(other)  # as an image may name it
         e = raises(QMPError, d.qmp, "blockdev-add", driver="file", node_name="o", filename=again)
         matches(e.desc, "the sandbox allows only")

@@ -1,0 +1,194 @@
+#!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Configuration files: what they make, what --check finds in them."""
+import json
+import os
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from harness import *
+
+MIB = 1 << 20
+
+
+def save(tmp, text, name="tidemarkd.conf"):
+    """Writes a file, an object as JSON. Returns the path."""
+    path = os.path.join(tmp, name)
+    with open(path, "w") as f:
+        f.write(text if isinstance(text, str) else json.dumps(text, indent=2))
+    return path
+
+
+def unix(path):
+    return {"type": "unix", "data": {"path": path}}
+
+
+def monitors(tmp, name="d"):
+    """The members for the monitors that harness.Daemon expects."""
+    channels = [{"id": "c%d" % i, "backend": {"type": "socket", "data": {
+        "addr": unix(os.path.join(tmp, name + end)), "server": True}}} for i, end in enumerate((".qmp", ".own"))]
+    return {"chardevs": channels, "monitors": [{"chardev": c["id"]} for c in channels]}
+
+
+class Configured(Daemon):
+    """A daemon whose sockets the configuration file makes."""
+
+    def __init__(self, tmp, path, *args, name="d"):
+        self.own = os.path.join(tmp, name)
+        super().__init__(tmp, "--config", path, *args, nbd=False, qmp=False, name=name)
+        self.nbd_path, self.qmp_path = self.own + ".nbd", self.own + ".qmp"
+        wait_until(self._answers, "the monitor")
+
+
+def disk_config(tmp, name="d", **more):
+    """A disk, exported, with monitors."""
+    return {
+        "blockdevs": [{"driver": "file", "node-name": "disk0", "filename": image(os.path.join(tmp, "disk0.img"), MIB)}],
+        "nbd-servers": [{"addr": unix(os.path.join(tmp, name + ".nbd"))}],
+        "exports": [{"type": "nbd", "id": "exp0", "node-name": "disk0", "writable": True}],
+        **monitors(tmp, name), **more}
+
+
+def check(*args):
+    """tidemarkd --check: the status and the lines."""
+    result = subprocess.run([TIDEMARKD, "--check", *args], capture_output=True, text=True, timeout=PATIENCE)
+    equal(result.stdout, "")
+    return result.returncode, result.stderr.splitlines()
+
+
+@test
+def starts(tmp):
+    "a file with comments makes all that the command line does; options may follow it"
+    config = disk_config(tmp, objects=[{"qom-type": "throttle-group", "id": "lim0", "limits": {"iops-total": 500}}])
+    config["blockdevs"].append({"driver": "throttle", "node-name": "slow0", "file": "disk0", "throttle-group": "lim0"})
+    config["exports"][0]["node-name"] = "slow0"
+    path = save(tmp, "# the disk\n" + json.dumps(config, indent=1) + "\n// the end\n/* of it */")
+    equal(check("--config", path), (0, []))
+    with Configured(tmp, path, "--export", "nbd,id=exp1,node-name=disk0") as d:
+        equal([x["id"] for x in d.qmp("query-block-exports")], ["exp1", "exp0"])
+        equal([x["id"] for x in d.qmp("query-objects")], ["lim0"])
+        equal(d.qmp("qom-get", path="/objects/lim0", property="limits")["iops-total"], 500)
+        h = d.nbd("slow0")
+        h.pwrite(b"x" * 512, 0)
+        equal(h.pread(512, 0), b"x" * 512)
+
+
+@test
+def bitmaps(tmp):
+    "a bitmap that is there stays as it is; one that is made is dirty everywhere: a client may know its name"
+    config = disk_config(tmp, bitmaps=[{"node": "disk0", "name": "kept", "persistent": True},
+                                       {"node": "disk0", "name": "fleeting", "granularity": 4096}])
+    config["exports"][0]["bitmaps"] = ["kept", "fleeting"]
+    path = save(tmp, config)
+    with Configured(tmp, path) as d:
+        matches(d.log(), "node 'disk0': bitmap 'kept' was not there: it is made, dirty everywhere")
+        equal([d.bitmap("disk0", n)["count"] for n in ("kept", "fleeting")], [MIB, MIB])
+        equal(d.bitmap("disk0", "fleeting")["granularity"], 4096)
+        d.qmp("block-export-dirty-bitmap", id="exp0", bitmaps=[])
+        d.qmp("block-dirty-bitmap-clear", node="disk0", name="kept")
+        d.qmp("block-dirty-bitmap-clear", node="disk0", name="fleeting")
+        d.nbd("disk0").pwrite(b"x" * 512, 65536)
+    with Configured(tmp, path) as d:
+        equal([d.bitmap("disk0", n)["count"] for n in ("kept", "fleeting")], [65536, MIB])
+        d.qmp("block-export-dirty-bitmap", id="exp0", bitmaps=[])
+        d.qmp("block-dirty-bitmap-clear", node="disk0", name="kept")
+        d.kill()
+    os.unlink(os.path.join(tmp, "disk0.img.bitmaps"))
+    with Configured(tmp, path) as d:
+        equal(d.bitmap("disk0", "kept")["count"], MIB)
+
+
+@test
+def places(tmp):
+    "errors name the file, the line and the key, at the start as well"
+    for text, line, match in (('{ "objects": [\n  {"a": 1,}\n]}', 2, "expecting value"),
+                              ('{ "objects": [\n\n  {"a": 1}\n', 3, "premature EOI"),
+                              ('{ "a": 1,\n"a": 2}', 2, "duplicate key"),
+                              ('{\n "a": @ }', 2, "stray '@'"),
+                              ('{\n\n/* no end }', 3, "a comment has no end"),
+                              ('{}\n{}', 2, "at most one"),
+                              ('\n[]', 1, "expected a JSON object"),
+                              ('', 1, "Expecting a JSON value"),
+                              ('{\n"exports": [\n{"type": "nbd", "id": "e",\n "node-name": 3}]}', 4,
+                               r"exports\[0\].node-name: Invalid parameter type for 'node-name', expected: string"),
+                              ('{\n"blockdevs": [{"driver": "raw", "node-name": "r", "file":\n {"driver": "file",\n'
+                               '"filenme": "x"}}]}', 2, r"blockdevs\[0\].file.filename: .* is missing"),
+                              ('{\n "log-level":\n"inof"}', 2, "log-level")):
+        path = save(tmp, text)
+        for flags in (["--check"], []):
+            result = subprocess.run([TIDEMARKD, *flags, "--config", path], capture_output=True, text=True,
+                                    timeout=PATIENCE)
+            equal(result.returncode, 1)
+            matches(result.stderr, "(?s)%s:%d: .*%s" % (path, line, match))
+    # What fails when it is carried out.
+    config = disk_config(tmp)
+    config["exports"].append(dict(config["exports"][0], id="exp1"))
+    path = save(tmp, config)
+    result = subprocess.run([TIDEMARKD, "--config", path], capture_output=True, text=True, timeout=PATIENCE)
+    matches(result.stderr, r"%s:\d+: exports\[1\]: NBD server already has export named 'disk0'" % path)
+    big = save(tmp, "{" + " " * (1 << 20) + "}")
+    matches(check("--config", big)[1][0], "larger than|too large|1048576")
+    with open(path, "wb") as f:
+        f.write(b"{\0}")
+    matches(check("--config", path)[1][0], "not a text")
+    matches(check("--config", path + "x")[1][0], "No such file")
+
+
+@test
+def all_problems(tmp):
+    "--check lists all problems, one a line, and opens and starts nothing"
+    config = {
+        "log-level": "inof", "object": [],
+        "objects": [{"qom-type": "authz-list-file", "id": "l", "filename": "/nosuch.json"},
+                    {"qom-type": "secret", "id": "l", "dat": "x", "file": 3, "format": "hex"},
+                    {"qom-type": "tls-creds-x509", "id": "tls0", "dir": tmp, "endpoint": "server"}],
+        "blockdevs": [{"driver": "qcow2", "node-name": "q", "backing": "zz",
+                       "file": {"driver": "file", "filename": os.path.join(tmp, "nosuch")}},
+                      {"driver": "throttle", "node-name": "t0", "file": "t1", "throttle-group": "nogroup"},
+                      {"driver": "file", "node-name": "t1", "filename": image(os.path.join(tmp, "disk0.img"), MIB)},
+                      {"driver": "qcow", "node-name": "u"}],
+        "bitmaps": [{"node": "none", "name": "b"}],
+        "exports": [{"type": "nbd", "id": "e0", "node-name": "dsk0", "allow-open": "nolist", "servers": ["s"]}, 7],
+        "chardevs": [{"id": "c", "backend": {"type": "socket", "data": {"addr": unix("/nosuch/dir/qmp"),
+                                                                        "server": True}}}],
+        "monitors": [{"chardev": "d"}],
+    }
+    path = save(tmp, config)
+    status, lines = check("--config", path, "--export", "nbd,id=e0,node-name=q", "--nbd-server", "addr.type=bad")
+    equal(status, 1)
+    expected = [
+        "log-level: expected error, warning", "object: there is no such member: did you mean 'objects'",
+        r"objects\[1\].dat: .*unexpected", r"objects\[1\].file: .*string", r"objects\[1\].format: .*'hex'",
+        r"blockdevs\[3\].driver: .*'qcow'", r"exports\[1\]: .*object",
+        r"objects\[1\].id: there is another object called 'l': %s:\d+: objects\[0\].id" % path,
+        r"--export nbd.*there is another export called 'e0'",
+        r"blockdevs\[0\].backing: there is no node 'zz'", r"blockdevs\[1\].file: node 't1' comes later",
+        r"blockdevs\[1\].throttle-group: there is no object 'nogroup'", r"bitmaps\[0\].node: there is no node 'none'",
+        r"exports\[0\].node-name: there is no node 'dsk0'", r"exports\[0\].allow-open: there is no object 'nolist'",
+        r"exports\[0\].servers\[0\]: there is no NBD server 's'", r"exports\[0\]: there is no NBD server before it",
+        r"monitors\[0\].chardev: there is no chardev 'd'", r"objects\[0\]: .*nosuch.json",
+        r"objects\[2\]: .*(ca-cert|server-cert|server-key).pem", r"blockdevs\[0\].file.filename: '.*nosuch': No such",
+        r"chardevs\[0\].backend.data.addr.data.path: '/nosuch/dir/qmp': No such file", "--nbd-server addr.type=bad",
+    ]
+    for e in expected:
+        matches("\n".join(lines), e)
+    equal(len(lines), len(expected) + 1, lines)  # two options have no server before them
+    equal(sorted(os.listdir(tmp)), ["disk0.img", "tidemarkd.conf"])
+
+
+@test
+def check_beside_a_daemon(tmp):
+    "--check of a configuration in use finds nothing wrong, and leaves sockets, locks and bitmaps alone"
+    path = save(tmp, disk_config(tmp, bitmaps=[{"node": "disk0", "name": "b", "persistent": True}]))
+    with Configured(tmp, path) as d:
+        equal(check("--config", path), (0, []))
+        d.nbd("disk0").pwrite(b"x", 0)
+        equal(d.qmp("query-nbd-servers")[0]["exports"], ["exp0"])
+        os.chmod(os.path.join(tmp, "disk0.img"), 0o400)
+        if os.geteuid():
+            matches(check("--config", path)[1][0], "disk0.img': Permission denied")
+
+
+main()
