@@ -14,7 +14,7 @@ JOBS =
 RUN_TESTS = $(PYTHON) $(SRCDIR)/tests/run-tests --build $(BUILD) $(if $(JOBS),-j $(JOBS))
 SOURCES = $(filter-out $(SRCDIR)/build%,$(wildcard $(addprefix $(SRCDIR)/,*/*.[ch] */*/*.[ch] */*/*/*.[ch])))
 
-.PHONY: all programs check check-clients check-vm docs demo bench crash mutants fuzz stress soak trixie install uninstall clean distclean format tidy help
+.PHONY: all programs check check-clients check-vm check-ops docs demo bench crash mutants fuzz stress soak trixie install uninstall clean distclean format tidy help
 
 all: $(BUILD)/build.ninja
 	@$(NINJA)
@@ -49,6 +49,15 @@ check-clients:
 	@$(SETUP) clients || :
 	@$(MAKE) --no-print-directory programs
 	@$(RUN_TESTS) --suite clients $(TESTS)
+
+# What operators have around it: units of systemd in a container that boots. What is missing and can't be installed is the
+# reason of a skip.
+check-ops:
+	@$(SETUP) build test
+	@$(SETUP) ops || :
+	@$(SRCDIR)/scripts/ops-root || :
+	@$(MAKE) --no-print-directory programs
+	@$(RUN_TESTS) --suite ops $(TESTS)
 
 # Writes what the documentation has from the program's tables; tests/unit/check_lists compares.
 docs:
@@ -127,6 +136,7 @@ help:
 	@echo '                SUITES="unit func" or TESTS=tests/func/x.py chooses; make check-SUITE'
 	@echo 'make check-clients  install and run clients that others wrote: libvirt, guestfish and more (root once)'
 	@echo 'make check-vm   set up QEMU and a kernel, back up a running guest, boot each backup (root once)'
+	@echo 'make check-ops  boot the units of systemd in a container (root)'
 	@echo 'make demo       set up what is missing, build, show an incremental backup; TOUR=FILE writes it down'
 	@echo 'make stress     the model test for longer (STRESS_SECONDS); make fuzz: ten minutes (FUZZ_SECONDS each)'
 	@echo 'make crash      power losses and kills for longer (CRASH_SECONDS, CRASH_KILLS, CRASH_CUTS, CRASH_SEED)'

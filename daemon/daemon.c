@@ -76,7 +76,7 @@ static bool load_modules(BlkRegistry *registry, const GArray *options, GError **
     return dir_given || blk_registry_load_dir(registry, TM_MODULE_DIR, error);
 }
 
-static const char *blame(void *opaque, const char *message, json_object *args)
+static char *blame(void *opaque, const char *message, json_object *args)
 {
     return sandbox_blame(opaque, message, args);
 }

@@ -216,8 +216,8 @@ int main(int argc, char **argv)
         status = run(options, configs, log, &error);
     }
     if (error) {
-        tm_log_note(log, &(TmLogFacts){ .area = TM_LOG_DAEMON, .level = TM_LOG_ERROR }, "%s",
-                    error->message);
+        /* On standard error, which the journal knows to be the unit's when this process is gone. */
+        tm_log(TM_LOG_ERROR, "%s", error->message);
         daemon_notify_status("%s", error->message);
     }
     tm_log_free(log);

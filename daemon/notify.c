@@ -8,10 +8,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
 #include <string.h>
 #include <systemd/sd-daemon.h>
-#include <systemd/sd-login.h>
 #include <unistd.h>
 
 #define SIGNS_PER_INTERVAL 4u /* so that one that comes late is no missing one */
@@ -41,17 +39,6 @@ void daemon_notify_status(const char *format, ...)
     va_end(ap);
     g_strdelimit(text, "\n", ' '); /* would begin another message */
     sd_notifyf(0, "STATUS=%s", text);
-}
-
-char *daemon_notify_unit(void)
-{
-    char *name = NULL, *unit;
-
-    if (!g_getenv("INVOCATION_ID") || sd_pid_get_unit(0, &name) < 0)
-        return NULL;
-    unit = g_strdup(name);
-    free(name);
-    return unit;
 }
 
 /* ---- the watchdog */

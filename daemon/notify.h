@@ -16,9 +16,6 @@ void daemon_notify_stopping(void);
 /* The line that `systemctl status` shows. */
 void daemon_notify_status(const char *format, ...) G_GNUC_PRINTF(1, 2);
 
-/* The unit of this process ("tidemarkd@db.service"), returned (g_free), or NULL: it has none. */
-char *daemon_notify_unit(void);
-
 /* The signs of life that WatchdogSec= demands. They come from the main loop, so that one that hangs
  * is noticed. While the main thread waits for a medium (in a system call), or for requests to end
  * (blk_graph_awaited()), they come from a thread instead: these waits are as long as the disk is

@@ -19,11 +19,6 @@ void daemon_notify_status(const char *format, ...)
 {
 }
 
-char *daemon_notify_unit(void)
-{
-    return NULL;
-}
-
 Watchdog *watchdog_start(BlkGraph *graph)
 {
     return NULL;

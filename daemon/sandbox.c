@@ -7,11 +7,13 @@
 #include "daemon/config.h"
 #include "daemon/daemon.h"
 #include "daemon/fences.h"
+#include "daemon/unit.h"
 #include "qmp/context.h"
 #include "qmp/keyval.h"
 #include "util/error.h"
 #include "util/log.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -341,7 +343,9 @@ bool sandbox_calls(Sandbox *x, const GArray *options, GError **error)
 
 typedef struct Blame {
     const Sandbox *x;
+    const char *unit; /* borrowed; or NULL */
     bool guilty;
+    char *advice; /* or NULL */
 } Blame;
 
 /* With links followed, also those that lead to what is not there yet. */
@@ -392,19 +396,39 @@ static void judge(void *opaque, const char *path)
         blame->guilty = true;
 }
 
-const char *sandbox_blame(const Sandbox *x, const char *message, json_object *args)
+/* Of the first path that the unit is in the way of. */
+static void advise(void *opaque, const char *path)
+{
+    Blame *blame = opaque;
+
+    if (!blame->advice)
+        blame->advice = unit_advice(blame->unit, path);
+}
+
+/* The paths that a command with @args names, and its error @message. */
+static void each_named(const char *message, json_object *args, void (*fn)(void *, const char *),
+                       void *opaque)
 {
     g_auto(GStrv) quoted = g_strsplit(message, "'", -1);
-    Blame blame = { x };
 
-    if (!x || !x->stands)
-        return NULL;
-    each_path(args, json_object_object_get_ex(args, "qom-type", NULL), judge, &blame);
+    each_path(args, json_object_object_get_ex(args, "qom-type", NULL), fn, opaque);
     for (guint i = 1; quoted[0] && quoted[i] && quoted[i + 1]; i += 2) {
         if (strchr(quoted[i], '/'))
-            judge(&blame, quoted[i]);
+            fn(opaque, quoted[i]);
     }
-    return blame.guilty ? "the sandbox allows only what was named at the start; --sandbox "
-                          "paths.0=DIR adds to it, --sandbox off ends it"
-                        : NULL;
+}
+
+char *sandbox_blame(const Sandbox *x, const char *message, json_object *args)
+{
+    const char *unit = g_getenv("TIDEMARKD_UNIT");
+    Blame blame = { x, unit };
+
+    if (x && x->stands && g_str_has_suffix(message, tm_strerror(EACCES)))
+        each_named(message, args, judge, &blame);
+    if (blame.guilty)
+        return g_strdup("the sandbox allows only what was named at the start; --sandbox "
+                        "paths.0=DIR adds to it, --sandbox off ends it");
+    if (unit)
+        each_named(message, args, advise, &blame);
+    return blame.advice;
 }

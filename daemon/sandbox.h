@@ -33,6 +33,7 @@ bool sandbox_files(Sandbox *sandbox, GError **error);
 /* Gives up the identity that --user says, and then restricts calls, of all threads. Once everything
  * is up. Errors: no such user, not root; `on` and no seccomp. */
 bool sandbox_calls(Sandbox *sandbox, const GArray *options, GError **error);
-/* What to add to the error @message, that something is not permitted, of a command with @args; NULL
- * if none of the files that they name is beyond the fence. Borrowed. */
-const char *sandbox_blame(const Sandbox *sandbox, const char *message, json_object *args);
+/* What to add to the error @message, that something is not permitted or not there, of a command
+ * with @args: which fence is in the way of a file that they name, or what in the unit of this
+ * process is. Returned (g_free), or NULL. */
+char *sandbox_blame(const Sandbox *sandbox, const char *message, json_object *args);

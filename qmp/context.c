@@ -205,21 +205,31 @@ json_object *qmp_context_version(void)
 /* ---- commands ---- */
 
 /* Messages end in the cause (util/error.h). */
+static bool may_be_barred(const char *message)
+{
+    static const int causes[] = { EACCES, EPERM, EROFS, ENOENT };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(causes); i++) {
+        if (g_str_has_suffix(message, tm_strerror(causes[i])))
+            return true;
+    }
+    return false;
+}
+
 static void add_hint(const QmpContext *ctx, json_object *args, GError **error)
 {
     const QmpContextOptions *o = &ctx->options;
-    g_autofree char *text = NULL;
-    const char *hint;
+    g_autofree char *hint = NULL;
+    char *text;
 
-    if (!o->not_permitted || !error || !*error ||
-        !g_str_has_suffix((*error)->message, tm_strerror(EACCES)))
+    if (!o->not_permitted || !error || !*error || !may_be_barred((*error)->message))
         return;
     hint = o->not_permitted(o->not_permitted_opaque, (*error)->message, args);
     if (!hint)
         return;
     text = g_strdup_printf("%s (%s)", (*error)->message, hint);
     g_free((*error)->message);
-    (*error)->message = g_steal_pointer(&text);
+    (*error)->message = text;
 }
 
 static bool no_command(const QmpContext *ctx, const char *command, GError **error)

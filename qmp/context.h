@@ -31,9 +31,10 @@ typedef struct QmpContextOptions {
      * out. */
     void (*quit)(void *opaque);
     void *opaque;
-    /* What but the files themselves is to blame where @message ends in "Permission denied" and the
-     * command had @args; it is added in brackets. Borrowed; NULL: nothing. Itself NULL: never. */
-    const char *(*not_permitted)(void *opaque, const char *message, json_object *args);
+    /* What but the files themselves may be to blame where @message ends in an error that says that
+     * something is not permitted or not there, and the command had @args; it is added in brackets.
+     * Returned (g_free); NULL: nothing. Itself NULL: never. */
+    char *(*not_permitted)(void *opaque, const char *message, json_object *args);
     void *not_permitted_opaque;
     TmSocketRights socket_rights; /* of the unix sockets that are made, unless they say others */
     TmInherited *inherited;       /* sockets of the process; borrowed, outlives it; or NULL */

@@ -111,7 +111,9 @@ def install(tmp):
     for path in ("%(bindir)s/tidemarkd", "%(bindir)s/tidemark", "%(includedir)s/tidemark/driver.h",
                  "%(libdir)s/pkgconfig/tidemark.pc", "%(mandir)s/man1/tidemark.1", "%(mandir)s/man1/tidemark-copy.1",
                  "%(mandir)s/man8/tidemarkd.8", "lib/systemd/system/tidemarkd.service",
-                 "lib/systemd/system/tidemarkd.socket", "lib/systemd/system/tidemark-backup@.timer",
+                 "lib/systemd/system/tidemarkd.socket", "lib/systemd/system/tidemarkd@.service",
+                 "lib/systemd/system/tidemarkd-qmp@.socket", "lib/sysusers.d/tidemark.conf",
+                 "lib/tmpfiles.d/tidemark.conf", "lib/systemd/system/tidemark-backup@.timer",
                  "lib/systemd/system/tidemark-verify@.timer", "%(datadir)s/doc/tidemark/tidemark-backup.conf.example", "%(datadir)s/doc/tidemark/README.md",
                  "%(datadir)s/bash-completion/completions/tidemark"):
         if not os.path.exists(os.path.join(top, path % options)):
