@@ -211,6 +211,16 @@ static void print_backing(const Map *map)
             map->json ? "tidemark: " : "\n", name);
 }
 
+/* Of an empty range, too, there is an entry: qemu-img prints one of no length. */
+static void finish_json(Map *map)
+{
+    if (!map->any) {
+        map->at = map->start;
+        print_json(map);
+    }
+    puts("]");
+}
+
 static void finish(Map *map)
 {
     tc_progress_clear(map->progress);
@@ -219,7 +229,7 @@ static void finish(Map *map)
                          !tc_flag(map->inv, "no-color") && tc_terminal_colors(stdout),
                          tc_terminal_utf8());
     else if (map->json)
-        puts(map->any ? "]" : "[]");
+        finish_json(map);
     else if (!map->any)
         puts("The range is empty.");
     else

@@ -244,7 +244,7 @@ static char *read_error(BlkNode *node, const Qcow2Header *h)
 {
     g_autoptr(GError) error = NULL;
     uint64_t bytes;
-    GArray *list = qcow2_snapshots_read(node, h, &bytes, &error);
+    GArray *list = qcow2_snapshots_read(node, h, &bytes, NULL, &error);
 
     ck_assert_ptr_null(list);
     ck_assert_ptr_nonnull(error);
@@ -268,7 +268,7 @@ START_TEST(snapshots_are_listed)
     at = put_entry(node, 0, "1", "first", 16);
     at += put_entry(node, at, "2", "1", 0); /* its name is another one's id */
     at += put_entry(node, at, "3", "\xff\xfe", 1024);
-    g_autoptr(GArray) list = qcow2_snapshots_read(node, &h, &bytes, &error);
+    g_autoptr(GArray) list = qcow2_snapshots_read(node, &h, &bytes, NULL, &error);
     ck_assert_msg(list != NULL, "%s", error ? error->message : "?");
     ck_assert_uint_eq(list->len, 3);
     ck_assert_uint_eq(tm_align_up(bytes, 8), at);

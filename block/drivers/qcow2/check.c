@@ -21,12 +21,14 @@
 
 /* ---- life */
 
-/* A check reports a table that can't be read. What it refers to would look like leaks then. */
+/* A check reports a table that can't be read, or not to its end. What it refers to would look like
+ * leaks then, so that nothing may be repaired. */
 static bool read_snapshots(Qcow2Check *k, GError **error)
 {
     g_autoptr(GError) why = NULL;
 
-    k->snapshots = qcow2_snapshots_read(k->file, &k->header, &k->snapshots_bytes, &why);
+    k->snapshots = qcow2_snapshots_read(k->file, &k->header, &k->snapshots_bytes,
+                                        k->options.fix ? NULL : &k->cut_snapshots, &why);
     if (!k->snapshots && k->options.fix)
         return tm_error_set(error, "The image can't be repaired: %s", why->message);
     if (k->snapshots)
@@ -40,7 +42,7 @@ static bool start(Qcow2Check *k, BlkNode *data_file, GError **error)
 {
     struct tidemark_info info = { .struct_size = sizeof(info) };
     g_autofree char *why = NULL;
-    int ret = qcow2_header_load(k->file, &k->header, &why);
+    int ret = qcow2_header_load_to_check(k->file, &k->header, &why);
 
     if (ret == 0 && k->options.fix && (why = qcow2_header_cut(&k->header, blk_node_size(k->file))))
         return tm_error_set(error, "The image can't be repaired: %s", why);

@@ -46,6 +46,7 @@ typedef struct Qcow2Check {
     uint64_t max;         /* refcount */
     GArray *snapshots;    /* Qcow2Snapshot */
     char *no_snapshots;   /* why the table of them can't be read; or NULL */
+    bool cut_snapshots;   /* the table extends beyond the end of the image */
     uint64_t snapshots_bytes;
     BlkProgress work;
     BlkImageCheck result; /* of this pass */

@@ -65,9 +65,10 @@ bool qcow2_check_load_reftable(Qcow2Check *k, GError **error)
 
     g_free(k->reftable);
     k->reftable_entries = bytes / 8;
-    k->reftable = g_try_malloc(bytes);
-    ret =
-        k->reftable ? qcow2_check_read(k, k->reftable, k->header.reftable_offset, bytes) : -ENOMEM;
+    k->reftable = g_try_malloc(bytes + 1); /* there may be none */
+    ret = k->reftable ? 0 : -ENOMEM;
+    if (ret == 0 && bytes)
+        ret = qcow2_check_read(k, k->reftable, k->header.reftable_offset, bytes);
     if (ret < 0)
         return tm_error_set_errno(error, -ret, "Could not read the refcount table");
     for (uint64_t i = 0; i < k->reftable_entries; i++)

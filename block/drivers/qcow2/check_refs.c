@@ -176,6 +176,8 @@ static bool count_l1(Qcow2Check *k, uint64_t offset, uint32_t entries, bool acti
 
 static bool count_snapshots(Qcow2Check *k, GError **error)
 {
+    uint64_t before = k->result.corruptions;
+
     if (k->no_snapshots) {
         k->result.unlisted = true;
         k->result.corruptions++;
@@ -204,6 +206,10 @@ static bool count_snapshots(Qcow2Check *k, GError **error)
         }
         if (!count_l1(k, s->l1_offset, s->l1_size, false, error))
             return false;
+    }
+    if (k->cut_snapshots && k->result.corruptions == before) {
+        k->result.corruptions++;
+        qcow2_check_found(k, "ERROR snapshot table extends beyond the end of the image");
     }
     qcow2_check_refer(k, k->header.snapshots_offset, k->snapshots_bytes, QCOW2_HOLDS_OTHER);
     return true;

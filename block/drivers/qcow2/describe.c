@@ -66,7 +66,8 @@ static json_object *snapshot_json(const Qcow2Snapshot *s)
 static bool add_snapshots(json_object *image, BlkNode *file, const Qcow2Header *h, GError **error)
 {
     uint64_t bytes;
-    g_autoptr(GArray) list = qcow2_snapshots_read(file, h, &bytes, error);
+    bool cut;
+    g_autoptr(GArray) list = qcow2_snapshots_read(file, h, &bytes, &cut, error);
     json_object *array;
 
     if (!list)

@@ -229,8 +229,6 @@ static int check_reftable(const Start *s, const Qcow2Header *h)
 
     if (bytes > QCOW2_REFTABLE_MAX)
         return refuse(s, EINVAL, "Image refcount table too large: %" PRIu64 " bytes", bytes);
-    if (!bytes)
-        return refuse(s, EINVAL, "Image does not contain a reference count table");
     if (h->reftable_offset & ((UINT64_C(1) << h->cluster_bits) - 1) ||
         !tm_range_within(h->reftable_offset, bytes, TM_SIZE_MAX))
         return refuse(s, EINVAL, "Reference count table offset invalid: %" PRIu64,
@@ -295,7 +293,7 @@ static int read_start(BlkNode *file, Start *s, uint8_t **bytes)
     return ret < 0 ? refuse(s, -ret, "Could not read qcow2 header: %s", tm_strerror(-ret)) : 0;
 }
 
-int qcow2_header_load(BlkNode *file, Qcow2Header *header, char **why)
+int qcow2_header_load_to_check(BlkNode *file, Qcow2Header *header, char **why)
 {
     Start s = { .why = why };
     g_autofree uint8_t *bytes = NULL;
@@ -308,6 +306,18 @@ int qcow2_header_load(BlkNode *file, Qcow2Header *header, char **why)
         ret = parse(&s, header);
     if (ret < 0)
         qcow2_header_clear(header);
+    return ret;
+}
+
+int qcow2_header_load(BlkNode *file, Qcow2Header *header, char **why)
+{
+    int ret = qcow2_header_load_to_check(file, header, why);
+
+    if (ret == 0 && !header->reftable_clusters) {
+        *why = g_strdup("Image does not contain a reference count table");
+        qcow2_header_clear(header);
+        ret = -EINVAL;
+    }
     return ret;
 }
 

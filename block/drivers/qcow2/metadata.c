@@ -98,7 +98,7 @@ int qcow2_metadata_open(Qcow2 *q)
     uint64_t bytes;
 
     q->metadata = g_hash_table_new(NULL, NULL);
-    snapshots = qcow2_snapshots_read(blk_node_child(q->node, QCOW2_FILE), h, &bytes, &error);
+    snapshots = qcow2_snapshots_read(blk_node_child(q->node, QCOW2_FILE), h, &bytes, NULL, &error);
     if (!snapshots) {
         blk_host.error(q->node, "%s", error->message);
         return -EINVAL;

@@ -175,6 +175,8 @@ typedef struct Qcow2 {
 int qcow2_header_read(struct tidemark_node *node, Qcow2Header *header);
 /* The same of a file that no image is opened on; *why is returned (g_free), or NULL. */
 int qcow2_header_load(BlkNode *file, Qcow2Header *header, char **why);
+/* The same, but the image may lack a refcount table, which a repair makes anew. */
+int qcow2_header_load_to_check(BlkNode *file, Qcow2Header *header, char **why);
 /* Why an image with a file of that size can't be opened: it lacks its tables. Returned (g_free);
  * NULL: it has them. A check and a description do without. */
 char *qcow2_header_cut(const Qcow2Header *header, uint64_t file_size);

@@ -24,23 +24,36 @@ typedef struct Reader {
     uint64_t at;    /* from its start */
     uint8_t *window;
     uint64_t window_at, window_length;
+    bool *cut; /* NULL, or what is beyond the end of the image reads as zeroes and sets it */
 } Reader;
+
+/* The window from the present place, which is @offset of a file of @size bytes. */
+static int read_window(Reader *r, uint64_t offset, uint64_t size)
+{
+    uint64_t there = offset < size ? tm_min(WINDOW, size - offset) : 0;
+
+    r->window_at = r->at;
+    r->window_length = WINDOW;
+    memset(r->window + there, 0, WINDOW - there);
+    return there ? blk_node_pread(r->file, r->window, offset, there) : 0;
+}
 
 /* @length bytes at the present place: borrowed until the next call. */
 static const uint8_t *take(Reader *r, uint64_t length, GError **error)
 {
-    uint64_t size = blk_node_size(r->file), offset;
+    uint64_t size = blk_node_size(r->file), offset = 0;
+    bool within = tm_range_end(r->start, r->at, &offset) && tm_range_within(offset, length, size);
     int ret;
 
-    if (!tm_range_end(r->start, r->at, &offset) || !tm_range_within(offset, length, size)) {
+    if (!within && !r->cut) {
         tm_error_set(error,
                      "Failed to read snapshot table: it extends beyond the end of the image");
         return NULL;
     }
+    if (!within)
+        *r->cut = true;
     if (r->at < r->window_at || r->at + length > r->window_at + r->window_length) {
-        r->window_at = r->at;
-        r->window_length = tm_min(WINDOW, size - offset);
-        ret = blk_node_pread(r->file, r->window, offset, r->window_length);
+        ret = read_window(r, offset, size);
         if (ret < 0) {
             r->window_length = 0;
             tm_error_set_errno(error, -ret, "Failed to read snapshot table");
@@ -112,29 +125,32 @@ static void snapshot_clear(void *data)
     g_free(s->name);
 }
 
-static bool check_place(BlkNode *file, const Qcow2Header *h, GError **error)
+static bool check_place(const Qcow2Header *h, GError **error)
 {
     if (h->n_snapshots > SNAPSHOTS_MAX)
         return tm_error_set(error, "Snapshot table too large: %u snapshots, expected at most %u",
                             h->n_snapshots, SNAPSHOTS_MAX);
     if (h->snapshots_offset & ((UINT64_C(1) << h->cluster_bits) - 1) ||
-        h->snapshots_offset >= blk_node_size(file))
+        h->snapshots_offset > TM_SIZE_MAX - TABLE_MAX)
         return tm_error_set(error, "Snapshot table offset invalid: %" PRIu64, h->snapshots_offset);
     return true;
 }
 
-GArray *qcow2_snapshots_read(BlkNode *file, const Qcow2Header *h, uint64_t *bytes, GError **error)
+GArray *qcow2_snapshots_read(BlkNode *file, const Qcow2Header *h, uint64_t *bytes, bool *cut,
+                             GError **error)
 {
     GArray *list = g_array_new(FALSE, TRUE, sizeof(Qcow2Snapshot));
     g_autofree uint8_t *window = NULL;
-    Reader r = { .file = file, .start = h->snapshots_offset };
+    Reader r = { .file = file, .start = h->snapshots_offset, .cut = cut };
     bool ok = true;
 
     g_array_set_clear_func(list, snapshot_clear);
     *bytes = 0;
+    if (cut)
+        *cut = false;
     if (!h->n_snapshots)
         return list;
-    if (check_place(file, h, error)) {
+    if (check_place(h, error)) {
         r.window = window = g_malloc(WINDOW);
         for (unsigned i = 0; ok && i < h->n_snapshots; i++) {
             Qcow2Snapshot s = { .disk_size = h->size, .icount = UINT64_MAX };
@@ -192,7 +208,7 @@ bool qcow2_snapshot_check(const Qcow2Header *h, const Qcow2Snapshot *s, uint64_t
 bool qcow2_snapshot_use(BlkNode *file, Qcow2Header *h, const char *id_or_name, GError **error)
 {
     uint64_t bytes;
-    g_autoptr(GArray) list = qcow2_snapshots_read(file, h, &bytes, error);
+    g_autoptr(GArray) list = qcow2_snapshots_read(file, h, &bytes, NULL, error);
     const Qcow2Snapshot *s = list ? qcow2_snapshots_find(list, id_or_name, error) : NULL;
 
     if (!s || !qcow2_snapshot_check(h, s, blk_node_size(file), error))

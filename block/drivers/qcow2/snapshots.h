@@ -19,8 +19,10 @@ typedef struct Qcow2Snapshot {
 } Qcow2Snapshot;
 
 /* Reads the whole table: an array of Qcow2Snapshot (g_array_unref frees all of it), and its length
- * in *bytes. What the entries refer to is not read. NULL and QEMU's message: it can't be. */
-GArray *qcow2_snapshots_read(BlkNode *file, const Qcow2Header *header, uint64_t *bytes,
+ * in *bytes. What the entries refer to is not read. @cut NULL: a table that extends beyond the end
+ * of the image is an error. Else what is beyond reads as zeroes, as in QEMU, and *cut says that:
+ * for what only shows the image. NULL and QEMU's message: it can't be read. */
+GArray *qcow2_snapshots_read(BlkNode *file, const Qcow2Header *header, uint64_t *bytes, bool *cut,
                              GError **error);
 /* The one of that id or, if there is none, of that name. NULL and QEMU's message. Borrowed. */
 const Qcow2Snapshot *qcow2_snapshots_find(const GArray *list, const char *id_or_name,
