@@ -8,6 +8,7 @@
  * was opened is compared with it. */
 #include "block/named.h"
 
+#include "block/described.h"
 #include "block/disk.h"
 #include "block/node_internal.h"
 #include "block/registry.h"
@@ -62,12 +63,11 @@ static int find_beneath(const char *image, const char *directory, const char *na
 
 int blk_name_resolve(const char *image, const char *name, const char *which, char **path, int *fd)
 {
-    const char *colon = strchr(name, ':'), *slash = strchr(name, '/');
     g_autofree char *directory = image ? g_path_get_dirname(image) : NULL;
 
     *fd = -1;
     *path = NULL;
-    if ((colon && (!slash || colon < slash)) || (!image && !g_path_is_absolute(name)))
+    if (!blk_name_is_path(name) || (!image && !g_path_is_absolute(name)))
         return -EPROTONOSUPPORT;
     if (g_path_is_absolute(name) || (!strcmp(directory, ".") && *image != '.'))
         *path = g_strdup(name);
@@ -94,13 +94,15 @@ typedef struct Named {
     unsigned child;
     const char *what, *option; /* "backing file", and the child's name */
     const char *name, *format, *which;
-    char *path;
+    char *path; /* NULL if it is described */
+    json_object *described;
     int fd;
 } Named;
 
 static void named_clear(Named *n)
 {
     g_free(n->path);
+    json_object_put(n->described);
     if (n->fd >= 0)
         close(n->fd);
 }
@@ -136,6 +138,26 @@ static int refuse_none(const Named *n)
     return -EINVAL;
 }
 
+/* It is no path, but what describes a node. */
+static int describe(Named *n)
+{
+    g_autoptr(GError) error = NULL;
+
+    if ((int)n->child != n->node->backing || blk_name_is_path(n->name))
+        blk_host.error(n->node,
+                       "The image names the %s '%s', which can't be followed: specify it with '%s'",
+                       n->what, n->name, n->option);
+    else if (strcmp(n->which, "any"))
+        blk_host.error(n->node,
+                       "The image names the %s '%s', which is not a path: specify it with '%s', or "
+                       "allow it with backing-names=any",
+                       n->what, n->name, n->option);
+    else if (!(n->described = blk_name_definition(n->name, n->format, &error)))
+        blk_host.error(n->node, "The image names the %s '%s': %s: specify it with '%s'", n->what,
+                       n->name, error->message, n->option);
+    return n->described ? 0 : -EINVAL;
+}
+
 static int resolve(Named *n)
 {
     int ret = blk_name_resolve(blk_disk_path(blk_node_child_at(n->node, 0)), n->name, n->which,
@@ -144,10 +166,8 @@ static int resolve(Named *n)
     if (ret == -EXDEV)
         return refuse_elsewhere(n);
     if (ret == -EPROTONOSUPPORT)
-        blk_host.error(n->node,
-                       "The image names the %s '%s', which is not a path: specify it with '%s'",
-                       n->what, n->name, n->option);
-    else if (ret < 0)
+        return describe(n);
+    if (ret < 0)
         blk_host.error(n->node, "Could not open %s: Could not open '%s': %s", n->what, n->path,
                        tm_strerror(-ret));
     return ret < 0 ? -EINVAL : 0;
@@ -175,27 +195,33 @@ static json_object *inheritance(const BlkNode *node)
     return o;
 }
 
-/* The definition of the node below: a file, and the format in it. A reference. */
-static json_object *definition(const Named *n)
+/* A file, and the format in it. A reference. */
+static json_object *file_definition(const Named *n)
 {
-    bool backing = (int)n->child == n->node->backing;
-    json_object *parent = inheritance(n->node), *file = json_object_new_object(), *options;
+    json_object *file = json_object_new_object(), *options;
 
     tm_json_add_string(file, "driver", "file");
     tm_json_add_string(file, "filename", n->path);
-    if (n->format) {
-        options = json_object_new_object();
-        tm_json_add_string(options, "driver", n->format);
-        json_object_object_add(options, "file", file);
-        if (!strcmp(n->format, "qcow2"))
-            tm_json_add_string(options, "backing-names", n->which);
-    } else {
-        options = file;
-    }
-    file = blk_node_child_options(parent, options, backing);
+    if (!n->format)
+        return file;
+    options = json_object_new_object();
+    tm_json_add_string(options, "driver", n->format);
+    json_object_object_add(options, "file", file);
+    return options;
+}
+
+/* The definition of the node below. A reference. */
+static json_object *definition(const Named *n)
+{
+    json_object *options = n->described ? json_object_get(n->described) : file_definition(n);
+    json_object *parent = inheritance(n->node), *whole;
+
+    if (!strcmp(json_object_get_string(json_object_object_get(options, "driver")), "qcow2"))
+        tm_json_add_string(options, "backing-names", n->which);
+    whole = blk_node_child_options(parent, options, (int)n->child == n->node->backing);
     json_object_put(options);
     json_object_put(parent);
-    return file;
+    return whole;
 }
 
 static BlkNode *open_definition(const Named *n, GError **error)
@@ -219,7 +245,7 @@ static bool begin_chain(const Named *n)
     blk_host.error(n->node,
                    "The chain of backing files is longer than %u images, or a loop: the last one "
                    "is '%s'",
-                   BLK_IMAGE_CHAIN_MAX, n->path);
+                   BLK_IMAGE_CHAIN_MAX, n->path ? n->path : n->name);
     return false;
 }
 
@@ -273,7 +299,8 @@ int blk_host_open_named(struct tidemark_node *node, unsigned child, const char *
     }
     if (!strcmp(which, "none"))
         return refuse_none(&n);
-    if (backing && (!format || (strcmp(format, "qcow2") && strcmp(format, "raw"))))
+    if (backing && (format ? strcmp(format, "qcow2") && strcmp(format, "raw")
+                           : !g_str_has_prefix(name, "json:"))) /* which can say it, too */
         return refuse_format(&n);
     ret = resolve(&n);
     return ret < 0 ? ret : attach(&n);

@@ -2,8 +2,9 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/named.h: which of the files that an image names may be opened.
  *
- * An image may come from anybody, and what it names may be anything. A name is a path and nothing
- * else: no protocol, no JSON. It is relative to the directory of the image. Threads: any. */
+ * An image may come from anybody, and what it names may be anything. A name is a path, relative to
+ * the directory of the image; what else a backing file may be called (block/described.h) is opened
+ * only where any name is. Threads: any. */
 #pragma once
 #include <stdbool.h>
 

@@ -4,6 +4,7 @@
  *
  * Options are spelt as qemu-img spells them ("-o cluster_size=64k,compat=0.10"), and given to the
  * block layer as QEMU's BlockdevCreateOptions. */
+#include "block/described.h"
 #include "block/image/image.h"
 #include "client/image/cmd_image.h"
 #include "client/json.h"
@@ -282,14 +283,35 @@ static const char *text_of(const Create *c, const char *member)
     return json_object_get_string(json_object_object_get(c->create, member));
 }
 
+/* Opened as @o says; borrowed. */
+static BlkNode *open_backing(const Create *c, TcImage *image, const char *name,
+                             const TcImageOptions *o, GError **error)
+{
+    g_autofree char *path = NULL;
+
+    if (!blk_name_is_path(name))
+        image->layers = tc_image_layers_described(name, o->format, error);
+    else if ((path = tc_image_path(c->path, name, "any", error)))
+        image->layers = tc_image_layers(path, o->format, NULL, error);
+    return image->layers && tc_image_begin(image, error) &&
+                   tc_image_add_layers(image, image->layers, o, &image->node, error)
+               ? image->node
+               : NULL;
+}
+
+static bool is_its_own(const Create *c, const char *name)
+{
+    g_autofree char *path = tc_image_path(c->path, name, "any", NULL);
+
+    return path && (!strcmp(path, c->path) || tc_image_same(path, c->path));
+}
+
 /* It is what it is said to be, and as large as the new image, if that has no size given. */
 static bool check_backing(Create *c, GError **error)
 {
     const char *backing = text_of(c, "backing-file"), *format = text_of(c, "backing-fmt");
     TcImageOptions o = { .format = format, .names = "any" };
     g_auto(TcImage) image = { 0 };
-    g_autofree char *path = NULL;
-    bool unsafe = tc_flag(c->inv, "unsafe");
 
     if (!backing)
         return true;
@@ -297,12 +319,11 @@ static bool check_backing(Create *c, GError **error)
         return tm_error_set(error, "the name of the backing file is empty");
     if (!format)
         return tm_error_set(error, "use --backing-format to set the format of '%s'", backing);
-    path = tc_image_path(c->path, backing, "any", unsafe ? NULL : error);
-    if (path && (!strcmp(path, c->path) || tc_image_same(path, c->path)))
+    if (is_its_own(c, backing))
         return tm_error_set(error, "'%s' can't be its own backing file", c->path);
-    if (unsafe)
+    if (tc_flag(c->inv, "unsafe"))
         return true;
-    if (!path || !tc_image_open(path, &o, &image, error)) {
+    if (!open_backing(c, &image, backing, &o, error)) {
         if (error && *error)
             g_prefix_error(error, "the backing file can't be used: ");
         return false;

@@ -234,14 +234,12 @@ static void add_store(json_object *info, const TcLayer *layer, bool json)
 static json_object *describe(TcImage *image, const TcLayer *layer, const TcImageOptions *how,
                              bool json, GError **error)
 {
-    TcImageOptions o = *how;
     json_object *info;
     BlkNode *file;
 
     if (!tc_image_check_written(layer, how, error))
         return NULL;
-    o.format = "raw";
-    file = tc_image_add(image, layer->path, &o, error);
+    file = tc_image_add_bytes(image, layer, how, error);
     info = file ? blk_image_info(file, layer->format, error) : NULL;
     if (info)
         add_store(info, layer, json);

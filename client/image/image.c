@@ -29,8 +29,8 @@ static bool is_written(const char *path)
 
 bool tc_image_check_written(const TcLayer *layer, const TcImageOptions *options, GError **error)
 {
-    return options->writable || options->force_share || !strcmp(layer->format, "raw") ||
-           !is_written(layer->path) ||
+    return options->writable || options->force_share || layer->definition ||
+           !strcmp(layer->format, "raw") || !is_written(layer->path) ||
            tm_error_set(error,
                         "another process has '%s' open for writing; use --force-share to open it "
                         "nevertheless",
@@ -55,7 +55,7 @@ static bool check_data_file(const TcLayer *layer, const TcImageOptions *options,
 {
     g_autofree char *path = NULL;
 
-    if (!layer->names.data_file)
+    if (!layer->names.data_file || layer->definition) /* of which the driver decides */
         return true;
     if (!options->names || !strcmp(options->names, "none"))
         return tm_error_set(error,
@@ -91,12 +91,25 @@ static json_object *raw_options(const TcLayer *layer, const TcImageOptions *opti
     return raw;
 }
 
+/* The definition of @layer, or its member @part, to be read. A new reference. */
+static json_object *described_options(const TcLayer *layer, const char *part)
+{
+    json_object *object = NULL;
+
+    json_object_deep_copy(
+        part ? json_object_object_get(layer->definition, part) : layer->definition, &object, NULL);
+    tm_json_add_bool(object, "read-only", true);
+    return object;
+}
+
 /* The topmost image. The driver opens what it names, as it does in the daemon. A new reference. */
 static json_object *top_options(GPtrArray *layers, const TcImageOptions *options)
 {
     const TcLayer *layer = layers->pdata[0];
     json_object *image;
 
+    if (layer->definition)
+        return described_options(layer, NULL);
     if (!strcmp(layer->format, "raw"))
         return raw_options(layer, options);
     image = json_object_new_object();
@@ -140,10 +153,10 @@ static bool use(TcImage *image, BlkNode *node, bool writes, GError **error)
     return user != NULL;
 }
 
-bool tc_image_add_layers(TcImage *image, GPtrArray *layers, const TcImageOptions *options,
-                         BlkNode **node, GError **error)
+/* Takes @object. NULL is fine. */
+static bool add(TcImage *image, json_object *object, const TcImageOptions *options, BlkNode **node,
+                GError **error)
 {
-    json_object *object = chain_options(layers, options, error);
     g_autofree char *name = NULL;
     g_autoptr(GPtrArray) all = blk_graph_nodes(image->graph);
 
@@ -155,6 +168,24 @@ bool tc_image_add_layers(TcImage *image, GPtrArray *layers, const TcImageOptions
     *node = blk_graph_add(image->graph, object, error);
     json_object_put(object);
     return *node && use(image, *node, options->writable, error);
+}
+
+bool tc_image_add_layers(TcImage *image, GPtrArray *layers, const TcImageOptions *options,
+                         BlkNode **node, GError **error)
+{
+    return add(image, chain_options(layers, options, error), options, node, error);
+}
+
+BlkNode *tc_image_add_bytes(TcImage *image, const TcLayer *layer, const TcImageOptions *options,
+                            GError **error)
+{
+    bool raw = !strcmp(layer->format, "raw");
+    BlkNode *node;
+
+    if (!layer->definition)
+        return add(image, file_options(layer->path, options), options, &node, error) ? node : NULL;
+    return add(image, described_options(layer, raw ? NULL : "file"), options, &node, error) ? node
+                                                                                            : NULL;
 }
 
 bool tc_image_begin(TcImage *image, GError **error)

@@ -5,7 +5,8 @@
  *
  * An image may name others: a backing file, a file for its data. Such a name is followed as far as
  * the caller allows it (names), relative to the image that has it, with the format that is recorded
- * beside it; nothing is probed for, and what is not a plain file name is not opened.
+ * beside it; nothing is probed for. What is not a plain file name is opened as block/described.h
+ * says if the caller allows any name.
  *
  * Threads: main. */
 #pragma once
@@ -29,6 +30,8 @@ bool tc_image_same(const char *a, const char *b);
 bool tc_image_names(const char *path, const char *format, TcImageNames *names, GError **error);
 /* The same of a qcow2 image that is open as @fd; @path is for messages. */
 bool tc_image_names_of(int fd, const char *path, TcImageNames *names, GError **error);
+/* The same of one that @node shows. */
+bool tc_image_names_through(BlkNode *node, const char *path, TcImageNames *names, GError **error);
 void tc_image_names_clear(TcImageNames *names);
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(TcImageNames, tc_image_names_clear)
 /* The path that @name is, as the image at @path means it, where @names allow it ("directory" or
@@ -38,12 +41,16 @@ char *tc_image_path(const char *path, const char *name, const char *names, GErro
 /* One image of a chain. */
 typedef struct TcLayer {
     char *path, *format;
+    json_object *definition; /* of the node, where the name of it is no path but describes it
+                              * (block/described.h), and @path is the name; or NULL */
     TcImageNames names;
 } TcLayer;
 
 /* The images from @path down, the topmost first: TcLayer, returned (g_ptr_array_unref). @format
  * NULL: probed. @names as tc_image_path(); "none" or NULL: only the first one. */
 GPtrArray *tc_image_layers(const char *path, const char *format, const char *names, GError **error);
+/* The one image that @name, which is no path, describes (block/described.h). As above. */
+GPtrArray *tc_image_layers_described(const char *name, const char *format, GError **error);
 
 typedef struct TcImageOptions {
     const char *format; /* NULL: probed */
@@ -71,6 +78,9 @@ bool tc_image_open(const char *path, const TcImageOptions *options, TcImage *ima
 /* One more image in the same graph, as a source; borrowed. */
 BlkNode *tc_image_add(TcImage *image, const char *path, const TcImageOptions *options,
                       GError **error);
+/* The bytes of what @layer is in: its file, or what its definition says. Borrowed. */
+BlkNode *tc_image_add_bytes(TcImage *image, const TcLayer *layer, const TcImageOptions *options,
+                            GError **error);
 /* The same of layers that are known. */
 bool tc_image_add_layers(TcImage *image, GPtrArray *layers, const TcImageOptions *options,
                          BlkNode **node, GError **error);

@@ -3,6 +3,7 @@
 /* client/image/layers.c: which format an image has, and the chain of images that it begins. */
 #include "client/image/image.h"
 
+#include "block/described.h"
 #include "block/image/image.h"
 
 #include <string.h>
@@ -35,6 +36,7 @@ static void layer_free(void *data)
 
     g_free(layer->path);
     g_free(layer->format);
+    json_object_put(layer->definition);
     tc_image_names_clear(&layer->names);
     g_free(layer);
 }
@@ -52,33 +54,90 @@ static TcLayer *add_layer(GPtrArray *layers, char *path, const char *format, GEr
     return format && tc_image_names(path, format, &layer->names, error) ? layer : NULL;
 }
 
-/* The path of the layer below @layer. Returned. */
-static char *next_path(GPtrArray *layers, const TcLayer *layer, const char *names, GError **error)
+static bool names_of_described(TcLayer *layer, GError **error)
 {
-    g_autofree char *path = tc_image_path(layer->path, layer->names.backing, names, error);
+    TcImageOptions options = { .force_share = true };
+    g_auto(TcImage) image = { 0 };
+    BlkNode *bytes;
 
-    if (!path)
+    if (strcmp(layer->format, "qcow2"))
+        return true;
+    bytes =
+        tc_image_begin(&image, error) ? tc_image_add_bytes(&image, layer, &options, error) : NULL;
+    return bytes && tc_image_names_through(bytes, layer->path, &layer->names, error);
+}
+
+/* Where the definition is no more than a path, a path is what is added. */
+static TcLayer *add_described(GPtrArray *layers, const char *name, const char *format,
+                              GError **error)
+{
+    json_object *definition = blk_name_definition(name, format, error);
+    const char *path = definition ? blk_name_definition_path(definition) : NULL, *is;
+    TcLayer *layer = NULL;
+
+    if (!definition)
         return NULL;
-    if (!layer->names.backing_format) {
+    is = json_object_get_string(json_object_object_get(definition, "driver"));
+    if (path) {
+        layer = add_layer(layers, g_strdup(path), is, error);
+    } else {
+        layer = g_new0(TcLayer, 1);
+        g_ptr_array_add(layers, layer);
+        layer->path = g_strdup(name);
+        layer->format = g_strdup(is);
+        layer->definition = json_object_get(definition);
+        layer = names_of_described(layer, error) ? layer : NULL;
+    }
+    json_object_put(definition);
+    return layer;
+}
+
+GPtrArray *tc_image_layers_described(const char *name, const char *format, GError **error)
+{
+    g_autoptr(GPtrArray) layers = g_ptr_array_new_with_free_func(layer_free);
+
+    return add_described(layers, name, format, error) ? g_steal_pointer(&layers) : NULL;
+}
+
+static TcLayer *add_named(GPtrArray *layers, const TcLayer *above, const char *names,
+                          GError **error)
+{
+    const char *name = above->names.backing, *format = above->names.backing_format;
+    TcLayer *layer;
+    char *path;
+
+    if (!blk_name_is_path(name) && !strcmp(names, "any")) {
+        layer = add_described(layers, name, format, error);
+        if (!layer && error && *error)
+            g_prefix_error(error, "'%s' names '%s': ", above->path, name);
+        return layer;
+    }
+    path = tc_image_path(above->path, name, names, error);
+    if (path && format)
+        return add_layer(layers, path, format, error);
+    if (path)
         tm_error_set(error,
                      "'%s' does not record the format of its backing file '%s', and formats are "
                      "never guessed: record it with 'qemu-img rebase -u -b %s -F FORMAT %s'",
-                     layer->path, layer->names.backing, layer->names.backing, layer->path);
-        return NULL;
+                     above->path, name, name, above->path);
+    g_free(path);
+    return NULL;
+}
+
+/* That the last one was not there before, and that there are not too many. */
+static bool check_chain(GPtrArray *layers, GError **error)
+{
+    const char *first = ((TcLayer *)layers->pdata[0])->path;
+    const char *last = ((TcLayer *)layers->pdata[layers->len - 1])->path;
+
+    for (guint i = 0; i + 1 < layers->len; i++) {
+        if (tc_image_same(((TcLayer *)layers->pdata[i])->path, last))
+            return tm_error_set(error, "the backing chain of '%s' is a loop: '%s' comes again",
+                                first, last);
     }
-    for (guint i = 0; i < layers->len; i++) {
-        if (tc_image_same(((TcLayer *)layers->pdata[i])->path, path)) {
-            tm_error_set(error, "the backing chain of '%s' is a loop: '%s' comes again",
-                         ((TcLayer *)layers->pdata[0])->path, path);
-            return NULL;
-        }
-    }
-    if (layers->len >= BLK_IMAGE_CHAIN_MAX) {
-        tm_error_set(error, "the backing chain of '%s' has more than %u images",
-                     ((TcLayer *)layers->pdata[0])->path, BLK_IMAGE_CHAIN_MAX);
-        return NULL;
-    }
-    return g_steal_pointer(&path);
+    return layers->len <= BLK_IMAGE_CHAIN_MAX ||
+           tm_error_set(error, "the backing chain of '%s' has more than %u images", first,
+                        BLK_IMAGE_CHAIN_MAX);
 }
 
 GPtrArray *tc_image_layers(const char *path, const char *format, const char *names, GError **error)
@@ -88,9 +147,9 @@ GPtrArray *tc_image_layers(const char *path, const char *format, const char *nam
         tc_image_check_path(path, error) ? add_layer(layers, g_strdup(path), format, error) : NULL;
 
     while (layer && names && strcmp(names, "none") && layer->names.backing) {
-        char *next = next_path(layers, layer, names, error);
-
-        layer = next ? add_layer(layers, next, layer->names.backing_format, error) : NULL;
+        layer = add_named(layers, layer, names, error);
+        if (layer && !check_chain(layers, error))
+            layer = NULL;
     }
     return layer ? g_steal_pointer(&layers) : NULL;
 }

@@ -9,6 +9,7 @@
 #include "block/image/image.h"
 #include "block/named.h"
 #include "util/endian.h"
+#include "util/range.h"
 #include "util/sys.h"
 
 #include <errno.h>
@@ -107,15 +108,9 @@ bool tc_image_names(const char *path, const char *format, TcImageNames *names, G
     return ok;
 }
 
-bool tc_image_names_of(int fd, const char *path, TcImageNames *names, GError **error)
+static bool parse_start(const uint8_t *bytes, size_t length, const char *path, TcImageNames *names,
+                        GError **error)
 {
-    g_autofree uint8_t *bytes = NULL;
-    size_t length;
-
-    *names = (TcImageNames){ 0 };
-    bytes = read_start(fd, path, HEADER_MAX, &length, error);
-    if (!bytes)
-        return false;
     if (length < HEADER_2 || tm_get_be32(bytes) != MAGIC)
         return tm_error_set(error, "'%s' is not in qcow2 format", path);
     names->backing = name_at(bytes, length, tm_get_be64(bytes + 8), tm_get_be32(bytes + 16));
@@ -123,6 +118,28 @@ bool tc_image_names_of(int fd, const char *path, TcImageNames *names, GError **e
     if (tm_get_be32(bytes + 4) < 3 || length < 80 || !(tm_get_be64(bytes + 72) & HAS_DATA_FILE))
         set(&names->data_file, NULL);
     return true;
+}
+
+bool tc_image_names_of(int fd, const char *path, TcImageNames *names, GError **error)
+{
+    g_autofree uint8_t *bytes = NULL;
+    size_t length;
+
+    *names = (TcImageNames){ 0 };
+    bytes = read_start(fd, path, HEADER_MAX, &length, error);
+    return bytes && parse_start(bytes, length, path, names, error);
+}
+
+bool tc_image_names_through(BlkNode *node, const char *path, TcImageNames *names, GError **error)
+{
+    uint64_t length = tm_min(blk_node_size(node), HEADER_MAX);
+    g_autofree uint8_t *bytes = g_malloc(HEADER_MAX);
+    int ret = blk_node_pread(node, bytes, 0, length);
+
+    *names = (TcImageNames){ 0 };
+    if (ret < 0)
+        return tm_error_set_errno(error, -ret, "Could not read '%s'", path);
+    return parse_start(bytes, length, path, names, error);
 }
 
 void tc_image_names_clear(TcImageNames *names)
@@ -156,8 +173,9 @@ char *tc_image_path(const char *path, const char *name, const char *names, GErro
     if (fd >= 0)
         close(fd);
     if (ret == -EPROTONOSUPPORT)
-        tm_error_set(error, "'%s' names '%s', which is not a file: only files can be opened", path,
-                     name);
+        tm_error_set(error,
+                     "'%s' names '%s', which is not a path: use --backing-names any to open it",
+                     path, name);
     else if (ret == -EXDEV)
         tm_error_set(error,
                      "'%s' names '%s', which is not a file in its own directory or below it: use "

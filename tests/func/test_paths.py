@@ -183,9 +183,13 @@ def names(tmp):
             for name in elsewhere[:3]:
                 add(naming(directory, kind, name), {"backing-names": "any"})
                 d.qmp("blockdev-del", node_name="n")
-            for name in "json:{\"driver\":\"null-co\"}", "nbd://localhost/x":
-                for names in {}, {"backing-names": "any"}:
-                    raises(QMPError, add, naming(directory, kind, name), names, match="not a path.*'%s'$" % kind)
+            for name, why in (("json:{\"driver\":\"null-co\"}", "its member 'file' is not an object.*'backing'$"),
+                              ("nbd+unix:///x?socket=/nosuch", "nosuch")):
+                path = naming(directory, kind, name)
+                raises(QMPError, add, path, {}, match="not a path.*'%s', or allow it with backing-names=any$" % kind
+                       if kind == "backing" else "can't be followed: specify it with 'data-file'$")
+                raises(QMPError, add, path, {"backing-names": "any"},
+                       match=why if kind == "backing" else "can't be followed: specify it with 'data-file'$")
             raises(QMPError, add, naming(directory, kind, "gone"), {}, match="Could not open.*gone': No such file")
         loop = naming(directory, "backing", "pot", "qcow2")
         with open(loop, "r+b") as f:
@@ -194,6 +198,36 @@ def names(tmp):
             f.write(b"top")
         raises(QMPError, add, loop, {"read-only": True}, match="longer than 256 images, or a loop")
         equal(d.qmp("query-named-block-nodes"), [])
+
+
+@test
+def described(tmp):
+    "with backing-names=any, the name of a backing file may describe a file or an export"
+    directory = os.path.join(tmp, "images")
+    os.mkdir(directory)
+    base = image(os.path.join(directory, "base"), MIB, [(0, b"base")])
+    in_file = {"driver": "raw", "file": {"driver": "file", "filename": base}}
+    with Daemon(tmp, *disk(tmp, "disk0", size=MIB), name="source") as source, Daemon(tmp) as d:
+        h = source.nbd("disk0")
+        h.pwrite(b"disk", 0)
+        h.shutdown()
+        for name, says in (("json:" + json.dumps(in_file), b"base"),
+                           ("nbd+unix:///disk0?socket=" + source.nbd_path, b"disk")):
+            path = naming(directory, "backing", name)
+            d.qmp("blockdev-add", {"driver": "qcow2", "node-name": "n", "backing-names": "any",
+                                   "file": {"driver": "file", "filename": path}})
+            below = [n for n in d.qmp("query-named-block-nodes") if n["ro"]]
+            equal(len(below), 2, "the raw image and what it is in are only read")
+            d.qmp("block-export-add", type="nbd", id="x", node_name="n", name="x", writable=True)
+            h = d.nbd("x")
+            equal(bytes(h.pread(4, 0)), says)
+            h.pwrite(b"over", 0)
+            equal(bytes(h.pread(4, 0)), b"over")
+            h.shutdown()
+            d.qmp("block-export-del", id="x", mode="hard")
+            d.monitor.wait_event("BLOCK_EXPORT_DELETED")
+            d.qmp("blockdev-del", node_name="n")
+        equal(bytes(source.nbd("disk0").pread(4, 0)), b"disk")
 
 
 @test

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import json
 import os
+import subprocess
 import sys
 import tempfile
 
@@ -33,6 +34,19 @@ def qemu_img(*args, check=True):
 
 def ours(*args, check=True):
     return tidemark("image", *args, check=check)
+
+
+@contextlib.contextmanager
+def qemu_nbd(socket, path):
+    "The bytes of @path as the export e, to be read."
+    server = subprocess.Popen(["qemu-nbd", "-f", "raw", "-r", "-t", "-x", "e", "-e", "4", "-k", os.path.abspath(socket),
+                               path])
+    try:
+        wait_until(lambda: os.path.exists(socket), "qemu-nbd")
+        yield
+    finally:
+        server.terminate()
+        server.wait()
 
 
 def qemu_io(path, *commands):
@@ -499,15 +513,76 @@ def chains(tmp):
         qemu_img("rebase", "-u", "-b", "top", "-F", "qcow2", "top")
         matches(ours("map", "top", check=False).stderr, "is a loop: 'top' comes again")
         qemu_img("rebase", "-u", "-b", "nbd://localhost/x", "-F", "raw", "top")
-        matches(ours("map", "top", check=False).stderr, "only files can be opened")
+        matches(ours("map", "top", check=False).stderr, "is not a path: use --backing-names any")
         qemu_img("rebase", "-u", "-b", 'json:{"driver":"null-co"}', "-F", "raw", "top")
-        matches(ours("map", "top", check=False).stderr, "only files can be opened")
+        matches(ours("map", "top", check=False).stderr, "is not a path: use --backing-names any")
         qemu_img("rebase", "-u", "-b", "raw", "-F", "raw", "top")
         os.mkdir("sub")
         os.rename("top", "sub/top")
         matches(ours("map", "sub/top", check=False).stderr, "'sub/raw': No such file")
         os.rename("raw", "sub/raw")
         equal(len(json.loads(ours("map", "--json", "sub/top").stdout)), 2)
+
+
+@test(needs=["qemu-img", "qemu-io", "qemu-nbd"])
+def described(tmp):
+    "with --backing-names=any, names that describe a file or an export are opened as by qemu-img, and no other ones"
+    def answers(*args):
+        mine = ours(args[0], "--backing-names=any", *args[1:], "x", check=False)
+        theirs = qemu_img(*args, "x", check=False)
+        return mine, theirs
+
+    def as_json(done):
+        return [{k: v for k, v in image.items() if k != "dirty-flag"} for image in json.loads(done.stdout)]
+
+    def names():
+        def in_file(driver, path, **more):
+            return dict(driver=driver, file={"driver": "file", "filename": path}, **more)
+
+        def nbd(**more):
+            return {"driver": "raw", "file": dict(driver="nbd", export="e", **more)}
+
+        for name in (in_file("raw", "raw0"), in_file("qcow2", "base", backing=None),
+                     in_file("raw", "raw0", offset=65536, size=65536), {"driver": "qcow2", "file.filename": "base"},
+                     nbd(server={"type": "unix", "path": "s"}), nbd(path="s")):
+            yield "json:" + json.dumps(name), name["driver"]
+        yield 'json:{"file.driver":"file","file":{"filename":"base"}}', "qcow2"
+        yield "file:raw0", "raw"
+        yield "nbd:unix:s:exportname=e", "raw"
+        yield "nbd+unix:///e?socket=s", "raw"
+        yield "nbd+unix:///e?socket=t", "qcow2"
+
+    refused = {"http://localhost/x": "protocol 'http' is not supported", "nbds://localhost/x": "protocol 'nbds'",
+               "nbd:x": "is not nbd:HOST:PORT", "nbd+unix:///e": "is not nbd.unix:///EXPORT.socket=PATH",
+               "nbd://h/e?tls=1": "parameters other than 'socket'", "json:[1]": "not a JSON object",
+               "json:{": "not a JSON object", "json:" + "[" * 900: "not a JSON object",
+               'json:{"file":"node"}': "'file' is not an object", 'json:{"driver":"null-co"}': "'file' is not an object",
+               'json:{"file.driver":"null-co"}': "driver 'null-co' is not taken",
+               'json:{"file":{"driver":"file","filename":"base","locking":"off"}}': "'locking' is not taken",
+               'json:{"read-only":false,"file.filename":"base"}': "'read-only' is not taken",
+               'json:{"backing":{},"file.filename":"base"}': "'backing' is not null",
+               'json:{"file":1,"file.filename":"base"}': "'file.filename' contradicts"}
+    with inside(tmp), contextlib.ExitStack() as stack:
+        image("raw0", MIB, [(0, b"r" * 65536)])
+        qemu_img("create", "-q", "-f", "qcow2", "base", "1M")
+        qemu_io("base", "write -P 6 64k 64k")
+        for socket, path in ("s", "raw0"), ("t", "base"):
+            stack.enter_context(qemu_nbd(socket, path))
+        for name, format in names():
+            qemu_img("create", "-q", "-u", "-f", "qcow2", "-b", name, "-F", format, "x", "1M")
+            mine, theirs = answers("map", "--output=json")
+            equal((mine.returncode, json.loads(mine.stdout)), (0, json.loads(theirs.stdout)), name)
+            mine, theirs = (as_json(a) for a in answers("info", "--output=json", "--backing-chain"))
+            equal(mine[0], theirs[0])
+            equal(len(mine), 2)
+            if "offset" not in name:
+                equal(mine[1], theirs[1], name)
+            matches(ours("map", "x", check=False).stderr, "is not a path: use --backing-names any")
+            equal(ours("create", "-q", "-f", "qcow2", "-b", name, "-F", format, "y").returncode, 0)
+            equal(json.loads(ours("info", "--json", "y").stdout)["backing-filename"], name)
+        for name, why in refused.items():
+            qemu_img("create", "-q", "-u", "-f", "qcow2", "-b", name, "-F", "raw", "x", "1M")
+            matches(ours("map", "--backing-names=any", "x", check=False).stderr, "^tidemark: 'x' names '.*%s" % why)
 
 
 main()

@@ -189,7 +189,7 @@ def names(tmp):
         matches(str(raises(Failure, serve, tmp, blockdev(path, backing=None))), "own directory")
         with serve(tmp, blockdev(path, backing=None, backing_names='"any"')) as d:
             same(tmp, d, path, M)
-    for backing, form, says in (("nbd:unix:/tmp/x", "raw", "is not a path"), ("json:{}", "raw", "is not a path"),
+    for backing, form, says in (("nbd:unix:/tmp/x", "raw", "connect to '/tmp/x'"), ("json:{}", "raw", "'file' is not an"),
                                 ("base", "vmdk", "format 'vmdk'"), ("gone", "raw", "Could not open backing file.*gone"),
                                 ("ring", "qcow2", "longer than 256 images")):
         path = named("ring", backing, form)

@@ -230,7 +230,8 @@ static int check_snapshots(Qcow2 *q)
         blk_host.error(q->node, "Can't resize a v2 image which has snapshots");
         return -ENOTSUP;
     }
-    list = qcow2_snapshots_read(blk_node_child(q->node, QCOW2_FILE), &q->header, &bytes, NULL, &error);
+    list =
+        qcow2_snapshots_read(blk_node_child(q->node, QCOW2_FILE), &q->header, &bytes, NULL, &error);
     for (guint i = 0; list && i < list->len; i++) {
         const Qcow2Snapshot *s = &g_array_index(list, Qcow2Snapshot, i);
 
