@@ -264,6 +264,7 @@ static int attach(const Named *n)
 {
     g_autoptr(GError) error = NULL;
     g_autoptr(BlkNode) below = NULL;
+    g_autofree char *prefix = NULL;
 
     if (!begin_chain(n))
         return -ELOOP;
@@ -275,7 +276,10 @@ static int attach(const Named *n)
         n->node->children[n->child] = blk_node_use_child(n->node, n->child, below, &error);
     if (n->node->children[n->child])
         return 0;
-    blk_host.error(n->node, "Could not open %s: %s", n->what, error->message);
+    /* Said once for a chain, whose end is what is wrong. */
+    prefix = g_strdup_printf("Could not open %s: ", n->what);
+    blk_host.error(n->node, "%s%s", g_str_has_prefix(error->message, prefix) ? "" : prefix,
+                   error->message);
     return -EINVAL;
 }
 
