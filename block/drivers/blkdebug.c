@@ -21,10 +21,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
-#include <string.h>
 #include <time.h>
-
-#define BELOW 0u
 
 /* Limits of requests that are passed on; 0: none. */
 typedef enum { ALIGN, MAX_TRANSFER, OPT_ZERO, MAX_ZERO, OPT_DISCARD, MAX_DISCARD, LIMITS } Limit;
@@ -59,7 +56,7 @@ static int read_limits(Blkdebug *b)
 {
     struct tidemark_info info = { .struct_size = sizeof(info) };
     uint64_t align = 1;
-    int ret = blk_host.child_info(b->node, BELOW, &info);
+    int ret = blk_host.child_info(b->node, BLK_BELOW, &info);
 
     if (ret < 0) {
         blk_host.error(b->node, "Could not get image size: %s", tm_strerror(-ret));
@@ -104,7 +101,7 @@ static int blkdebug_open(struct tidemark_node *node, void **handle)
 static int blkdebug_get_info(void *handle, struct tidemark_info *info)
 {
     const Blkdebug *b = handle;
-    int ret = blk_host.child_info(b->node, BELOW, info);
+    int ret = blk_host.child_info(b->node, BLK_BELOW, info);
 
     if (b->limits[ALIGN])
         info->request_alignment =
@@ -147,14 +144,11 @@ static int blkdebug_map(void *handle, uint64_t offset, uint64_t length, uint32_t
 {
     const Blkdebug *b = handle;
 
-    memset(m, 0, sizeof(*m));
-    m->kind = purpose == TIDEMARK_MAP_FOR_STATUS ? TIDEMARK_MAP_CHILD : TIDEMARK_MAP_SELF;
-    m->child = BELOW;
-    m->offset = offset;
-    m->length = length;
-    if (purpose != TIDEMARK_MAP_FOR_STATUS)
-        return 0;
-    return blkdebug_rules_meet(b->rules, BLKDEBUG_BLOCK_STATUS, offset, length).error;
+    blk_filter_map(handle, offset, length, purpose, m);
+    if (purpose == TIDEMARK_MAP_FOR_STATUS)
+        return blkdebug_rules_meet(b->rules, BLKDEBUG_BLOCK_STATUS, offset, length).error;
+    m->kind = TIDEMARK_MAP_SELF;
+    return 0;
 }
 
 static int blkdebug_pread(void *handle, void *buf, uint64_t offset, uint64_t length, uint32_t flags)
@@ -167,7 +161,7 @@ static int blkdebug_pread(void *handle, void *buf, uint64_t offset, uint64_t len
         int ret = meet(b, BLKDEBUG_READ, offset, n);
 
         if (ret == 0)
-            ret = blk_host.child_pread(b->node, BELOW, at, offset, n, 0);
+            ret = blk_host.child_pread(b->node, BLK_BELOW, at, offset, n, 0);
         if (ret < 0)
             return ret;
         at += n;
@@ -182,7 +176,7 @@ static int write_piece(const Blkdebug *b, const void *buf, uint64_t offset, uint
     int ret = meet(b, BLKDEBUG_WRITE, offset, length);
 
     if (ret == 0)
-        ret = blk_host.child_pwrite(b->node, BELOW, buf, offset, length, 0);
+        ret = blk_host.child_pwrite(b->node, BLK_BELOW, buf, offset, length, 0);
     blkdebug_rules_written(b->rules);
     return ret;
 }
@@ -219,7 +213,7 @@ static int blkdebug_write_zeroes(void *handle, uint64_t offset, uint64_t length,
         int ret = meet(b, BLKDEBUG_WRITE_ZEROES, offset, n);
 
         if (ret == 0)
-            ret = blk_host.child_write_zeroes(b->node, BELOW, offset, n, flags);
+            ret = blk_host.child_write_zeroes(b->node, BLK_BELOW, offset, n, flags);
         blkdebug_rules_written(b->rules);
         if (ret < 0)
             return ret;
@@ -242,7 +236,7 @@ static int blkdebug_discard(void *handle, uint64_t offset, uint64_t length)
         int ret = meet(b, BLKDEBUG_DISCARD, at, n);
 
         if (ret == 0)
-            ret = blk_host.child_discard(b->node, BELOW, at, n);
+            ret = blk_host.child_discard(b->node, BLK_BELOW, at, n);
         if (ret < 0)
             return ret;
         at += n;
@@ -255,7 +249,7 @@ static int blkdebug_flush(void *handle)
     const Blkdebug *b = handle;
     int ret = meet(b, BLKDEBUG_FLUSH, 0, 0);
 
-    return ret < 0 ? ret : blk_host.child_flush(b->node, BELOW);
+    return ret < 0 ? ret : blk_host.child_flush(b->node, BLK_BELOW);
 }
 
 static int blkdebug_cache(void *handle, uint64_t offset, uint64_t length)
@@ -263,14 +257,14 @@ static int blkdebug_cache(void *handle, uint64_t offset, uint64_t length)
     const Blkdebug *b = handle;
     int ret = meet(b, BLKDEBUG_READ, offset, length);
 
-    return ret < 0 ? ret : blk_host.child_cache(b->node, BELOW, offset, length);
+    return ret < 0 ? ret : blk_host.child_cache(b->node, BLK_BELOW, offset, length);
 }
 
 static int blkdebug_resize(void *handle, uint64_t size)
 {
     const Blkdebug *b = handle;
 
-    return blk_host.child_resize(b->node, BELOW, size);
+    return blk_host.child_resize(b->node, BLK_BELOW, size);
 }
 
 /* ---- the description */

@@ -17,8 +17,6 @@
 #include <glib.h>
 #include <string.h>
 
-#define BELOW 0u
-
 typedef struct Compress {
     struct tidemark_node *node; /* the host's */
     uint64_t cluster;
@@ -28,7 +26,7 @@ static int compress_open(struct tidemark_node *node, void **handle)
 {
     struct tidemark_info info = { .struct_size = sizeof(info) };
     Compress c = { .node = node };
-    int ret = blk_host.child_info(node, BELOW, &info);
+    int ret = blk_host.child_info(node, BLK_BELOW, &info);
 
     if (ret < 0) {
         blk_host.error(node, "Could not get image size: %s", tm_strerror(-ret));
@@ -51,7 +49,7 @@ static void compress_close(void *handle)
 static int compress_get_info(void *handle, struct tidemark_info *info)
 {
     const Compress *c = handle;
-    int ret = blk_host.child_info(c->node, BELOW, info);
+    int ret = blk_host.child_info(c->node, BLK_BELOW, info);
 
     info->request_alignment = (uint32_t)c->cluster;
     info->flags &= ~(uint32_t)TIDEMARK_INFO_COMPRESS;
@@ -61,11 +59,9 @@ static int compress_get_info(void *handle, struct tidemark_info *info)
 static int compress_map(void *handle, uint64_t offset, uint64_t length, uint32_t purpose,
                         struct tidemark_mapping *m)
 {
-    memset(m, 0, sizeof(*m));
-    m->kind = purpose == TIDEMARK_MAP_FOR_WRITE ? TIDEMARK_MAP_SELF : TIDEMARK_MAP_CHILD;
-    m->child = BELOW;
-    m->offset = offset;
-    m->length = length;
+    blk_filter_map(handle, offset, length, purpose, m);
+    if (purpose == TIDEMARK_MAP_FOR_WRITE)
+        m->kind = TIDEMARK_MAP_SELF;
     return 0;
 }
 
@@ -73,18 +69,18 @@ static int compress_map(void *handle, uint64_t offset, uint64_t length, uint32_t
 static int write_part(Compress *c, const uint8_t *buf, uint64_t offset, uint64_t length)
 {
     uint64_t first = tm_align_down(offset, c->cluster);
-    uint64_t n = tm_min(c->cluster, blk_host.child_size(c->node, BELOW) - first);
+    uint64_t n = tm_min(c->cluster, blk_host.child_size(c->node, BLK_BELOW) - first);
     g_autofree uint8_t *whole = NULL;
     int ret = 0;
 
     if (length == n)
-        return blk_host.child_pwrite(c->node, BELOW, buf, offset, length, TIDEMARK_COMPRESSED);
+        return blk_host.child_pwrite(c->node, BLK_BELOW, buf, offset, length, TIDEMARK_COMPRESSED);
     whole = g_try_malloc(n);
-    ret = whole ? blk_host.child_pread(c->node, BELOW, whole, first, n, 0) : -ENOMEM;
+    ret = whole ? blk_host.child_pread(c->node, BLK_BELOW, whole, first, n, 0) : -ENOMEM;
     if (ret < 0)
         return ret;
     memcpy(whole + (offset - first), buf, length);
-    return blk_host.child_pwrite(c->node, BELOW, whole, first, n, TIDEMARK_COMPRESSED);
+    return blk_host.child_pwrite(c->node, BLK_BELOW, whole, first, n, TIDEMARK_COMPRESSED);
 }
 
 static int compress_pwrite(void *handle, const void *buf, uint64_t offset, uint64_t length,
@@ -97,9 +93,9 @@ static int compress_pwrite(void *handle, const void *buf, uint64_t offset, uint6
         uint64_t within = offset & (c->cluster - 1);
         uint64_t n = within || length < c->cluster ? tm_min(length, c->cluster - within)
                                                    : tm_align_down(length, c->cluster);
-        int ret = n >= c->cluster
-                      ? blk_host.child_pwrite(c->node, BELOW, at, offset, n, TIDEMARK_COMPRESSED)
-                      : write_part(c, at, offset, n);
+        int ret = n >= c->cluster ? blk_host.child_pwrite(c->node, BLK_BELOW, at, offset, n,
+                                                          TIDEMARK_COMPRESSED)
+                                  : write_part(c, at, offset, n);
 
         if (ret < 0)
             return ret;
@@ -114,21 +110,21 @@ static int compress_write_zeroes(void *handle, uint64_t offset, uint64_t length,
 {
     Compress *c = handle;
 
-    return blk_host.child_write_zeroes(c->node, BELOW, offset, length, flags);
+    return blk_host.child_write_zeroes(c->node, BLK_BELOW, offset, length, flags);
 }
 
 static int compress_discard(void *handle, uint64_t offset, uint64_t length)
 {
     Compress *c = handle;
 
-    return blk_host.child_discard(c->node, BELOW, offset, length);
+    return blk_host.child_discard(c->node, BLK_BELOW, offset, length);
 }
 
 static int compress_resize(void *handle, uint64_t size)
 {
     Compress *c = handle;
 
-    return blk_host.child_resize(c->node, BELOW, size);
+    return blk_host.child_resize(c->node, BLK_BELOW, size);
 }
 
 static const struct tidemark_child compress_children[] = { { "file", 1 }, { 0 } };

@@ -13,9 +13,6 @@
 
 #include <errno.h>
 #include <glib.h>
-#include <string.h>
-
-#define BELOW 0u
 
 typedef struct CopyOnRead {
     struct tidemark_node *node; /* the host's */
@@ -42,7 +39,7 @@ static int claim(struct tidemark_node *node)
 {
     g_autoptr(GError) error = NULL;
 
-    if (blk_disk_claim(blk_node_child(node, BELOW), &error))
+    if (blk_disk_claim(blk_node_child(node, BLK_BELOW), &error))
         return 0;
     blk_host.error(node, "%s", error->message);
     return -EIO;
@@ -76,10 +73,8 @@ static void cor_close(void *handle)
 static int cor_get_info(void *handle, struct tidemark_info *info)
 {
     const CopyOnRead *cor = handle;
-    int ret = blk_host.child_info(cor->node, BELOW, info);
 
-    info->flags &= ~(uint32_t)(TIDEMARK_INFO_WOULD_BLOCK | TIDEMARK_INFO_IO_URING);
-    return ret;
+    return blk_filter_get_info(cor->node, info);
 }
 
 static int cor_map(void *handle, uint64_t offset, uint64_t length, uint32_t purpose,
@@ -87,20 +82,16 @@ static int cor_map(void *handle, uint64_t offset, uint64_t length, uint32_t purp
 {
     const CopyOnRead *cor = handle;
 
-    memset(m, 0, sizeof(*m));
-    m->kind = TIDEMARK_MAP_CHILD;
-    m->child = BELOW;
-    m->offset = offset;
-    m->length = length;
+    blk_filter_map(handle, offset, length, purpose, m);
     if (purpose == TIDEMARK_MAP_FOR_READ &&
-        blk_copy_up_due(blk_node_child(cor->node, BELOW), offset, &m->length))
+        blk_copy_up_due(blk_node_child(cor->node, BLK_BELOW), offset, &m->length))
         m->kind = TIDEMARK_MAP_SELF;
     return 0;
 }
 
 static int copy_up(const CopyOnRead *cor, uint64_t offset, uint64_t length)
 {
-    return blk_copy_up(blk_node_child(cor->node, BELOW), cor->bottom, offset, length);
+    return blk_copy_up(blk_node_child(cor->node, BLK_BELOW), cor->bottom, offset, length);
 }
 
 static int cor_pread(void *handle, void *buf, uint64_t offset, uint64_t length, uint32_t flags)
@@ -108,7 +99,7 @@ static int cor_pread(void *handle, void *buf, uint64_t offset, uint64_t length, 
     const CopyOnRead *cor = handle;
     int ret = copy_up(cor, offset, length);
 
-    return ret < 0 ? ret : blk_host.child_pread(cor->node, BELOW, buf, offset, length, flags);
+    return ret < 0 ? ret : blk_host.child_pread(cor->node, BLK_BELOW, buf, offset, length, flags);
 }
 
 static int cor_cache(void *handle, uint64_t offset, uint64_t length)
@@ -116,14 +107,14 @@ static int cor_cache(void *handle, uint64_t offset, uint64_t length)
     const CopyOnRead *cor = handle;
     int ret = copy_up(cor, offset, length);
 
-    return ret < 0 ? ret : blk_host.child_cache(cor->node, BELOW, offset, length);
+    return ret < 0 ? ret : blk_host.child_cache(cor->node, BLK_BELOW, offset, length);
 }
 
 static int cor_resize(void *handle, uint64_t size)
 {
     const CopyOnRead *cor = handle;
 
-    return blk_host.child_resize(cor->node, BELOW, size);
+    return blk_host.child_resize(cor->node, BLK_BELOW, size);
 }
 
 void blk_copy_on_read_permit(const BlkOptions *options, unsigned *needs, unsigned *shares)

@@ -34,3 +34,14 @@ void blk_copy_on_read_permit(const BlkOptions *options, unsigned *needs, unsigne
 int blk_preallocate_grow(void *handle, uint64_t size);
 /* What the handle of a throttle node is a member by. throttle.c */
 struct BlkThrottle *blk_throttle_of(void *handle);
+
+/* ---- filter.c: for filters, whose child is their only one */
+
+#define BLK_BELOW 0u
+
+/* The map of a filter that passes requests on: all is in the child. The handle may be any. */
+int blk_filter_map(void *handle, uint64_t offset, uint64_t length, uint32_t purpose,
+                   struct tidemark_mapping *m);
+/* Its get_info: the child's, without what concerns a descriptor, which a filter has none of. The
+ * child's errors. */
+int blk_filter_get_info(struct tidemark_node *node, struct tidemark_info *info);

@@ -17,9 +17,7 @@
 #include <errno.h>
 #include <glib.h>
 #include <inttypes.h>
-#include <string.h>
 
-#define BELOW  0u
 #define SECTOR 512u
 
 typedef struct Preallocate {
@@ -49,7 +47,7 @@ static int preallocate_open(struct tidemark_node *node, void **handle)
 {
     struct tidemark_info info = { .struct_size = sizeof(info) };
     Preallocate p = { .node = node };
-    int ret = blk_host.child_info(node, BELOW, &info);
+    int ret = blk_host.child_info(node, BLK_BELOW, &info);
 
     if (ret < 0) {
         blk_host.error(node, "Could not get image size: %s", tm_strerror(-ret));
@@ -69,8 +67,8 @@ static int preallocate_open(struct tidemark_node *node, void **handle)
 /* What the disk doesn't use. */
 static int cut_off(Preallocate *p)
 {
-    return blk_host.child_size(p->node, BELOW) > p->size
-               ? blk_host.child_resize(p->node, BELOW, p->size)
+    return blk_host.child_size(p->node, BLK_BELOW) > p->size
+               ? blk_host.child_resize(p->node, BLK_BELOW, p->size)
                : 0;
 }
 
@@ -88,22 +86,10 @@ static void preallocate_close(void *handle)
 static int preallocate_get_info(void *handle, struct tidemark_info *info)
 {
     const Preallocate *p = handle;
-    int ret = blk_host.child_info(p->node, BELOW, info);
+    int ret = blk_filter_get_info(p->node, info);
 
     info->size = __atomic_load_n(&p->size, __ATOMIC_RELAXED);
-    info->flags &= ~(uint32_t)(TIDEMARK_INFO_WOULD_BLOCK | TIDEMARK_INFO_IO_URING);
     return ret;
-}
-
-static int preallocate_map(void *handle, uint64_t offset, uint64_t length, uint32_t purpose,
-                           struct tidemark_mapping *m)
-{
-    memset(m, 0, sizeof(*m));
-    m->kind = TIDEMARK_MAP_CHILD;
-    m->child = BELOW;
-    m->offset = offset;
-    m->length = length;
-    return 0;
 }
 
 static int set_size(Preallocate *p, int ret, uint64_t size)
@@ -118,7 +104,7 @@ static int preallocate_resize(void *handle, uint64_t size)
     Preallocate *p = handle;
     int ret = cut_off(p);
 
-    return set_size(p, ret == 0 ? blk_host.child_resize(p->node, BELOW, size) : ret, size);
+    return set_size(p, ret == 0 ? blk_host.child_resize(p->node, BLK_BELOW, size) : ret, size);
 }
 
 /* Where the file is to end; @size: there is no room for more. */
@@ -134,23 +120,23 @@ static uint64_t end_for(const Preallocate *p, uint64_t size)
 /* A file that is longer, and has the space. What can't be had so is not needed. */
 static bool extend(Preallocate *p, uint64_t from, uint64_t end)
 {
-    int ret = blk_host.child_grow(p->node, BELOW, end);
+    int ret = blk_host.child_grow(p->node, BLK_BELOW, end);
 
     if (ret == 0)
-        ret = blk_node_reserve(blk_node_child(p->node, BELOW), from, end - from);
+        ret = blk_node_reserve(blk_node_child(p->node, BLK_BELOW), from, end - from);
     return ret == 0 || ret == -ENOTSUP;
 }
 
 int blk_preallocate_grow(void *handle, uint64_t size)
 {
     Preallocate *p = handle;
-    uint64_t there = blk_host.child_size(p->node, BELOW), end = end_for(p, size);
+    uint64_t there = blk_host.child_size(p->node, BLK_BELOW), end = end_for(p, size);
     int ret = 0;
 
     if (size > there && !(end > size && extend(p, there, end))) {
         ret = cut_off(p);
         if (ret == 0)
-            ret = blk_host.child_grow(p->node, BELOW, size);
+            ret = blk_host.child_grow(p->node, BLK_BELOW, size);
     }
     return set_size(p, ret, size);
 }
@@ -179,6 +165,6 @@ const struct tidemark_driver blk_driver_preallocate = {
     .open = preallocate_open,
     .close = preallocate_close,
     .get_info = preallocate_get_info,
-    .map = preallocate_map,
+    .map = blk_filter_map,
     .resize = preallocate_resize,
 };

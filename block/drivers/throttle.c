@@ -11,9 +11,6 @@
 #include "util/error.h"
 
 #include <errno.h>
-#include <string.h>
-
-#define BELOW 0u
 
 typedef struct Throttle {
     struct tidemark_node *node; /* the host's */
@@ -63,28 +60,15 @@ static void throttle_close(void *handle)
 static int throttle_get_info(void *handle, struct tidemark_info *info)
 {
     const Throttle *t = handle;
-    int ret = blk_host.child_info(t->node, BELOW, info);
 
-    info->flags &= ~(uint32_t)(TIDEMARK_INFO_WOULD_BLOCK | TIDEMARK_INFO_IO_URING);
-    return ret;
-}
-
-static int throttle_map(void *handle, uint64_t offset, uint64_t length, uint32_t purpose,
-                        struct tidemark_mapping *m)
-{
-    memset(m, 0, sizeof(*m));
-    m->kind = TIDEMARK_MAP_CHILD;
-    m->child = BELOW;
-    m->offset = offset;
-    m->length = length;
-    return 0;
+    return blk_filter_get_info(t->node, info);
 }
 
 static int throttle_resize(void *handle, uint64_t size)
 {
     const Throttle *t = handle;
 
-    return blk_host.child_resize(t->node, BELOW, size);
+    return blk_host.child_resize(t->node, BLK_BELOW, size);
 }
 
 static const struct tidemark_option throttle_options[] = {
@@ -107,6 +91,6 @@ const struct tidemark_driver blk_driver_throttle = {
     .open = throttle_open,
     .close = throttle_close,
     .get_info = throttle_get_info,
-    .map = throttle_map,
+    .map = blk_filter_map,
     .resize = throttle_resize,
 };
