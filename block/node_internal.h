@@ -201,9 +201,12 @@ static inline void blk_node_serial_end(BlkNode *node)
 /* detect-zeroes: whether writes of nothing but zeroes are done as zeroing, and free the space. */
 enum { BLK_DETECT_OFF, BLK_DETECT_ON, BLK_DETECT_UNMAP };
 
-static inline bool blk_node_detects(const BlkNode *node, const void *buf, uint64_t length)
+/* @zeroes: the bytes are known to be. */
+static inline bool blk_node_detects(const BlkNode *node, const void *buf, uint64_t length,
+                                    bool zeroes)
 {
-    return __atomic_load_n(&node->detect, __ATOMIC_RELAXED) && length && tm_all_zero(buf, length);
+    return __atomic_load_n(&node->detect, __ATOMIC_RELAXED) && length &&
+           (zeroes || tm_all_zero(buf, length));
 }
 
 /* What is written: bytes, or what copy() has the kernel copy to descriptor @fd, from @at of it on;
@@ -211,12 +214,13 @@ static inline bool blk_node_detects(const BlkNode *node, const void *buf, uint64
 typedef struct BlkPayload BlkPayload;
 struct BlkPayload {
     const char *buf; /* or NULL */
+    bool zeroes;     /* buf: all of it is, as somebody has seen */
     int (*copy)(const BlkPayload *payload, uint64_t at, int fd, uint64_t offset, uint64_t length);
 };
-/* As blk_node_pwrite() with @payload->copy, where a descriptor takes the bytes. -ENOTSUP: it can't
- * be done so, at least not all of it. copy() must not wait for other requests. blocking.c. */
-int blk_node_pwrite_copy(BlkNode *node, const BlkPayload *payload, uint64_t offset,
-                         uint64_t length);
+/* As blk_node_pwrite(). Without a buffer, where a descriptor takes the bytes. -ENOTSUP: it can't be
+ * done so, at least not all of it. copy() must not wait for other requests. blocking.c. */
+int blk_node_pwrite_payload(BlkNode *node, const BlkPayload *payload, uint64_t offset,
+                            uint64_t length, uint32_t flags);
 
 /* Blocking descriptor I/O through the system-call table, complete or -errno; a read beyond the end
  * of the file gives zeroes. block/io/fd.c */

@@ -248,7 +248,7 @@ static int pwrite_counted(BlkNode *node, const BlkPayload *payload, uint64_t at,
     uint64_t began = tm_now_ns();
     int ret;
 
-    if (payload->buf && blk_node_detects(node, payload->buf + at, length))
+    if (payload->buf && blk_node_detects(node, payload->buf + at, length, payload->zeroes))
         return pwrite_zeroes(node, offset, length, flags);
     if (!payload->buf && __atomic_load_n(&node->detect, __ATOMIC_RELAXED))
         return -ENOTSUP; /* nobody sees what the kernel copies */
@@ -262,12 +262,13 @@ static int pwrite_counted(BlkNode *node, const BlkPayload *payload, uint64_t at,
 int blk_node_pwrite(BlkNode *node, const void *buf, uint64_t offset, uint64_t length,
                     uint32_t flags)
 {
-    return pwrite_counted(node, &(BlkPayload){ .buf = buf }, 0, offset, length, flags);
+    return blk_node_pwrite_payload(node, &(BlkPayload){ .buf = buf }, offset, length, flags);
 }
 
-int blk_node_pwrite_copy(BlkNode *node, const BlkPayload *payload, uint64_t offset, uint64_t length)
+int blk_node_pwrite_payload(BlkNode *node, const BlkPayload *payload, uint64_t offset,
+                            uint64_t length, uint32_t flags)
 {
-    return pwrite_counted(node, payload, 0, offset, length, 0);
+    return pwrite_counted(node, payload, 0, offset, length, flags);
 }
 
 /* ---- zeroing and discarding */

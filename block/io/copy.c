@@ -102,7 +102,7 @@ static bool by_kernel(const Copy *c, uint64_t offset, uint64_t length)
 
     if (c->flags & (BLK_COPY_COMPRESS | BLK_COPY_NO_REFERENCE) ||
         (c->flags & BLK_COPY_SOON && is_dirty(c, offset, length)) ||
-        blk_node_pwrite_copy(c->target, &k.payload, offset, length) < 0)
+        blk_node_pwrite_payload(c->target, &k.payload, offset, length, 0) < 0)
         return false;
     c->copied->cloned += cloned ? length : 0;
     return true;

@@ -53,7 +53,8 @@ static int run_blocking(BlkRequest *r)
     case BLK_OP_READ:
         return blk_node_pread(r->node, r->buf, r->offset, r->length);
     case BLK_OP_WRITE:
-        return blk_node_pwrite(r->node, r->buf, r->offset, r->length, r->flags);
+        return blk_node_pwrite_payload(r->node, &(BlkPayload){ .buf = r->buf, .zeroes = r->zeroes },
+                                       r->offset, r->length, r->flags);
     case BLK_OP_FLUSH:
         return blk_node_flush(r->node);
     case BLK_OP_DISCARD:
@@ -283,6 +284,15 @@ static int self_io(BlkRequest *r, BlkNode *node, uint64_t offset)
     return ret == -EBUSY ? CONTINUE : ret;
 }
 
+/* Whether @node would write it as zeroes, which the blocking lane does. */
+static bool detects(BlkRequest *r, const BlkNode *node)
+{
+    if (r->op != BLK_OP_WRITE || !blk_node_detects(node, r->buf, r->length, r->zeroes))
+        return false;
+    r->zeroes = true;
+    return true;
+}
+
 static int fast_lane(BlkRequest *r)
 {
     BlkNode *node = r->node;
@@ -292,8 +302,7 @@ static int fast_lane(BlkRequest *r)
     for (;;) {
         struct tidemark_mapping m;
 
-        if (node->driver->flags & TIDEMARK_DRIVER_SERIALIZED ||
-            (r->op == BLK_OP_WRITE && blk_node_detects(node, r->buf, r->length)) ||
+        if (node->driver->flags & TIDEMARK_DRIVER_SERIALIZED || detects(r, node) ||
             !hop_enter(r, node, offset))
             return CONTINUE;
         if (r->op == BLK_OP_WRITE && node->builtin->before_write)
@@ -396,6 +405,7 @@ static int submit(BlkNode *node, BlkRequest *r)
     r->took = 0;
     r->waiter.go = may_go;
     r->at_once = false;
+    r->zeroes = false;
     r->work.background = false; /* unless the node says so */
     r->sampled = (r->op == BLK_OP_READ || r->op == BLK_OP_WRITE) &&
                  !__atomic_load_n(&node->traffic->throttles, __ATOMIC_RELAXED);

@@ -64,6 +64,7 @@ struct BlkRequest {
     uint64_t began;                    /* 0: it is not timed */
     bool sampled; /* if it completes at once, it stands for others (block/counters.h) */
     bool at_once; /* or not at all */
+    bool zeroes;  /* WRITE: the bytes are, as the fast lane has seen */
     struct {
         uint64_t done, size; /* bytes so far; of the next piece */
         BlkRequest *next;
