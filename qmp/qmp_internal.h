@@ -47,7 +47,7 @@ typedef struct QmpSnapshot {
     BlkNode *node, *overlay; /* references */
     BlkOverlay *made;        /* what the overlay was made with; or NULL */
     BlkSnapshot *taken;      /* NULL: it was not, or taken back */
-    bool ready;              /* what will read otherwise is dirty */
+    GError *refused;         /* by the first check: what will read otherwise is not dirty */
 } QmpSnapshot;
 
 /* With the nodes that the arguments of blockdev-snapshot name. */

@@ -26,6 +26,7 @@ void qmp_snapshot_free(void *data)
     blk_overlay_end(s->made, s->taken != NULL);
     if (s->taken)
         blk_snapshot_keep(s->taken);
+    g_clear_error(&s->refused);
     g_free(s);
 }
 

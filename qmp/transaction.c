@@ -193,10 +193,10 @@ static bool act_snapshot(Transaction *t, json_object *data, GError **error)
     QmpSnapshot *s = t->snapshots->pdata[t->taken];
     int ret;
 
-    if (!blk_snapshot_check(s->node, s->overlay, error))
+    if (s->refused) {
+        g_propagate_error(error, g_steal_pointer(&s->refused));
         return false;
-    if (!s->ready)
-        return tm_error_set(error, "The overlay is already in use");
+    }
     ret = blk_node_read_only(s->node) ? 0 : blk_node_flush(s->node);
     if (ret < 0)
         return tm_error_set_errno(error, -ret, "Could not flush node '%s'", blk_node_name(s->node));
@@ -220,14 +220,15 @@ static BlkNode *used_now(const Transaction *t, guint n)
     return node;
 }
 
-/* Of one that is refused nothing changes. */
+/* Before the bitmaps change, so that those that begin with the snapshot are clean. One that is
+ * refused marks nothing, and is not taken even if an earlier action has removed the reason. The
+ * others are checked again when they are taken, as earlier actions may have added a reason. */
 static void mark_snapshots(const Transaction *t)
 {
     for (guint i = 0; i < t->snapshots->len; i++) {
         QmpSnapshot *s = t->snapshots->pdata[i];
 
-        s->ready = blk_snapshot_check(s->node, s->overlay, NULL);
-        if (s->ready)
+        if (blk_snapshot_check(s->node, s->overlay, &s->refused))
             blk_snapshot_mark(used_now(t, i), s->overlay);
     }
 }
