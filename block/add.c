@@ -141,7 +141,7 @@ static bool check_name(BlkGraph *graph, json_object *options, const char **name,
 static bool open_bitmaps(BlkNode *node, GError **error)
 {
     GPtrArray *held = blk_nodes_hold(&node, 1);
-    bool ok = !blk_node_active(node) || blk_bitmaps_open(node, error);
+    bool ok = blk_bitmaps_open(node, error);
 
     node->bitmaps_closed = !blk_node_active(node);
     if (ok)

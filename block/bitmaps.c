@@ -77,8 +77,10 @@ static bool check_place(BlkNode *node, bool *has_place, GError **error)
     BlkNode *image = blk_bitmaps_kept(node) ? NULL : blk_bitmaps_image_below(node);
     g_autofree char *why = NULL;
 
-    *has_place = !image;
-    if (!image)
+    *has_place = !image && blk_node_active(node);
+    if (!blk_node_active(node))
+        bmp_set_refuse_store(node->bitmaps, "the node is inactive");
+    if (*has_place || !image)
         return true;
     why = g_strdup_printf("its data is in the image of node '%s', which keeps bitmaps itself",
                           image->name);
@@ -291,7 +293,7 @@ bool blk_bitmaps_renew(BlkNode *node, GError **error)
 
     bmp_set_free(node->bitmaps); /* with the lock of its store, which may be the same */
     node->bitmaps = bmp_set_new(node->name, blk_node_size(node));
-    ok = !blk_node_active(node) || blk_bitmaps_open(node, error);
+    ok = blk_bitmaps_open(node, error);
     bmp_set_change_begin(&node->bitmaps, 1);
     for (guint i = 0; i < had->len; i++)
         keep_dirty(node->bitmaps, &g_array_index(had, Kept, i), blk_node_size(node));

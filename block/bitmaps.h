@@ -11,7 +11,7 @@
  * file that its option bitmap-store names. Else, if the user made the node, it stands on a regular
  * file and the graph has stores by default, that file's path with BMP_STORE_SUFFIX. Reports go out
  * as events BITMAP_DEGRADED and BITMAP_HEALED and to the log of the graph (blk_graph_set_log).
- * Errors: as bmp_set_open_store(). */
+ * An inactive node has none. Errors: as bmp_set_open_store(). */
 bool blk_bitmaps_open(BlkNode *node, GError **error);
 /* The clean end, when no request is in flight and none will come. Settle: parents first, before
  * any driver is closed: flushes the node, and an image takes its bitmaps. Close: when the drivers

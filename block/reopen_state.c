@@ -112,8 +112,8 @@ static bool check_writers(BlkNode *node, GError **error)
         if (!user->parent && !user->allows_inactive &&
             user->needs & ~(unsigned)BLK_PERM_CONSISTENT_READ)
             return tm_error_set(error,
-                                "Failed to inactivate node: Operation not permitted: %s writes to "
-                                "node '%s', and was not added with allow-inactive",
+                                "Operation not permitted: %s writes to node '%s', and was not "
+                                "added with allow-inactive",
                                 user->what, node->name);
     }
     return true;
@@ -122,28 +122,34 @@ static bool check_writers(BlkNode *node, GError **error)
 static bool check_inactive(BlkNode *node, GError **error)
 {
     if (blk_builtin_of(node->driver)->stateful)
-        return tm_error_set(
-            error, "Failed to inactivate node: node '%s' keeps what others can't see", node->name);
+        return tm_error_set(error, "node '%s' keeps what others can't see", node->name);
     if (bmp_set_busy(node->bitmaps))
-        return tm_error_set(error, "Failed to inactivate node: bitmaps of node '%s' are in use",
-                            node->name);
+        return tm_error_set(error, "bitmaps of node '%s' are in use", node->name);
     return blk_node_check_free(node, error) && check_writers(node, error);
+}
+
+static bool check_all_inactive(const GPtrArray *nodes, GError **error)
+{
+    for (guint i = 0; i < nodes->len; i++) {
+        if (!check_inactive(nodes->pdata[i], error))
+            return false;
+    }
+    return true;
 }
 
 static bool set_active(BlkGraph *graph, const GPtrArray *nodes, bool active, GError **error)
 {
     BlkReopen r;
-    bool ok = true;
+    bool ok;
 
     if (!nodes->len)
         return true;
     blk_reopen_begin(&r, graph);
-    for (guint i = 0; i < nodes->len && ok; i++) {
-        ok = active || check_inactive(nodes->pdata[i], error);
+    for (guint i = 0; i < nodes->len; i++) {
         blk_reopen_add(&r, nodes->pdata[i], "active", active);
         g_ptr_array_add(r.moved, nodes->pdata[i]);
     }
-    ok = ok && blk_reopen_run(&r, error);
+    ok = blk_reopen_run(&r, error);
     blk_reopen_end(&r);
     return ok;
 }
@@ -160,5 +166,9 @@ bool blk_graph_set_active(BlkGraph *graph, BlkNode *node, bool active, GError **
         (active ? add_active : add_inactive)(nodes, all->pdata[i]);
     if (node)
         (active ? add_active : add_inactive)(nodes, node);
+    if (!active && !check_all_inactive(nodes, error)) {
+        g_prefix_error(error, "Failed to inactivate %s: ", node ? "node" : "all nodes");
+        return false;
+    }
     return set_active(graph, nodes, active, error);
 }

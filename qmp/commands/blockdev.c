@@ -32,7 +32,7 @@ static bool run_set_active(QmpCall *call, GError **error)
 {
     BlkGraph *graph = qmp_context_graph(call->ctx);
     const char *name = qmp_arg_str(call->args, "node-name");
-    BlkNode *node = name ? blk_graph_lookup(graph, NULL, name, error) : NULL;
+    BlkNode *node = name ? blk_graph_find(graph, name, error) : NULL;
 
     return (node || !name) &&
            blk_graph_set_active(graph, node, qmp_arg_bool(call->args, "active", true), error);
@@ -495,7 +495,7 @@ static const char *const blockdev_reopen_errors[] = {
     NULL
 };
 static const char *const active_errors[] = {
-    "Cannot find device='' nor node-name='NAME'", "Node has active parent node",
+    "Failed to find node with node-name='NAME'", "Node has active parent node",
     "Failed to inactivate node: Operation not permitted: USER writes to node 'NODE', and was not "
     "added with allow-inactive",
     "Failed to inactivate node: bitmaps of node 'NODE' are in use", NULL

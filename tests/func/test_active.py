@@ -173,7 +173,7 @@ def chains(tmp):
         add(d, "top", top, backing="base")
         d.qmp("blockdev-add", {"driver": "raw", "node-name": "view", "file": "base"})
         raises(QMPError, active, d, False, node_name="base", match="Node has active parent node")
-        raises(QMPError, active, d, False, node_name="nosuch", match="Cannot find device='' nor node-name='nosuch'")
+        raises(QMPError, active, d, False, node_name="nosuch", match="Failed to find node with node-name='nosuch'")
         active(d, False, node_name="top")
         equal(states(d), {"top": False, "file-top": False, "base": True, "file-base": True, "view": True})
         raises(QMPError, d.qmp, "blockdev-add", {"driver": "raw", "node-name": "r", "file": "top"},
@@ -225,7 +225,9 @@ def exports(tmp):
         d.qmp("blockdev-add", definition(path, active=False))
         export(d)
         equal(node(d)["active"], True)
-        raises(QMPError, active, d, False, match="Operation not permitted: an unnamed block device writes to")
+        raises(QMPError, active, d, False, match="Failed to inactivate all nodes: Operation not permitted: an unnamed "
+                                                 "block device writes to")
+        raises(QMPError, active, d, False, node_name="disk0", match="Failed to inactivate node: Operation not permitted")
         d.qmp("block-export-del", id="e")
         export(d, writable=False)
         active(d, False)  # who only reads may stay
@@ -233,7 +235,8 @@ def exports(tmp):
         equal(h.pread(1, 0), b"\0")
         h.shutdown()
         raises(QMPError, d.qmp, "block_resize", node_name="disk0", size=2 * SIZE, match="read-only|inactive")
-        raises(QMPError, d.qmp, "block-dirty-bitmap-add", node="disk0", name="b", persistent=True)
+        raises(QMPError, d.qmp, "block-dirty-bitmap-add", node="disk0", name="b", persistent=True,
+               match="Can't store persistent bitmaps to disk0: .*the node is inactive")
         d.qmp("block-export-del", id="e", mode="hard")
         d.monitor.wait_event("BLOCK_EXPORT_DELETED")
         active(d, True)

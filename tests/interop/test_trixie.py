@@ -195,4 +195,41 @@ def from_qemu_10(tmp):
         equal(open(path, "rb").read() == open(back, "rb").read(), True)
 
 
+@test(needs=["qemu-img"])
+def handed_over(tmp):
+    "an image goes to QEMU 10 and back by blockdev-set-active, and both say the same of its node"
+    newer("qemu-storage-daemon", "--version")
+    path, mark = os.path.join(tmp, "a.qcow2"), iter(range(1, 9))
+    run("qemu-img", "create", "-q", "-f", "qcow2", path, MIB)
+
+    def start(name, active, **more):
+        d = Daemon(tmp, name=name, **more)
+        d.qmp("blockdev-add", {"driver": "qcow2", "node-name": "disk0", "active": active,
+                               "file": {"driver": "file", "filename": path, "node-name": "f", "active": active}})
+        d.qmp("block-export-add", {"type": "nbd", "id": "e", "node-name": "disk0", "writable": True, "allow-inactive": True})
+        return d
+
+    def active(d, on):
+        d.qmp("blockdev-set-active", {"node-name": "disk0", "active": on})
+        d.qmp("blockdev-set-active", {"node-name": "f", "active": on})
+
+    def shown(d):
+        return {n["node-name"]: n["active"] for n in d.qmp("query-named-block-nodes", flat=True)}
+
+    with start("d", True) as ours, start("q", False, binary=os.path.join(BIN, QSD)) as theirs:
+        data = b""
+        for has, other in ((ours, theirs), (theirs, ours), (ours, theirs), (theirs, ours)):
+            data += bytes([next(mark)]) * KIB
+            h = has.nbd("disk0")
+            equal(h.pread(len(data), 0) == data[:-KIB] + bytes(KIB), True)
+            h.pwrite(data[-KIB:], len(data) - KIB)
+            h.shutdown()
+            active(has, False)
+            equal((shown(has), shown(has)["disk0"]), ({"disk0": False, "f": False}, False))
+            active(other, True)
+            equal(shown(other), {"disk0": True, "f": True})
+            if has is ours:  # QEMU goes on with old tables after such an error
+                raises(QMPError, active, has, True, match='Failed to get "write" lock|Failed to get shared')
+
+
 main()
