@@ -266,6 +266,132 @@ def made_by_the_command(tmp):
         equal(f.read(3 * CLUSTER) == b"".join(c * CLUSTER for c in (b"1", b"2", b"3")), True)
 
 
+@test
+def made_over_a_file(tmp):
+    "a snapshot that fails over a file that was there leaves an empty overlay in it; a file in use is not touched"
+    raw, there = os.path.join(tmp, "raw.img"), os.path.join(tmp, "there.qcow2")
+    sync = {"node-name": "raw", "snapshot-file": there, "snapshot-node-name": "top"}
+    with Daemon(tmp, *disk(tmp, "raw", MIB, path=raw)) as d:
+        image(there, MIB, [(0, b"old" * 1000)])
+        before = open(there, "rb").read()
+        h = d.nbd("raw")
+        h.pwrite(b"1" * CLUSTER, 0)
+        d.qmp("blockdev-add", {"driver": "file", "node-name": "user", "filename": there})
+        d.qmp("block-export-add", {"type": "nbd", "id": "u", "node-name": "user", "writable": True})
+        raises(QMPError, d.qmp, "blockdev-snapshot-sync", sync, match="lock|in use")
+        equal(open(there, "rb").read() == before, True)
+        d.qmp("block-export-del", id="u")
+        d.qmp("blockdev-del", node_name="user")
+        raises(QMPError, transaction, d, {"type": "blockdev-snapshot-sync", "data": sync}, action("abort"))
+        info = json.loads(run("qemu-img", "info", "--output=json", there).stdout)
+        equal((info["format"], info["virtual-size"], info["backing-filename"]), ("qcow2", MIB, raw))
+        equal(allocated(there), [])
+        equal([n["node-name"] for n in d.qmp("query-named-block-nodes")], ["raw"])
+        h.pwrite(b"2" * CLUSTER, CLUSTER)
+        d.qmp("blockdev-snapshot-sync", sync)
+        equal(h.pread(2 * CLUSTER, 0) == b"1" * CLUSTER + b"2" * CLUSTER, True)
+        h.shutdown()
+
+
+@test(needs=["qemu-img"])
+def nobody_uses_the_node(tmp):
+    "the overlay of a node that nobody uses is closed; its file stays, and can be opened above the node"
+    top = os.path.join(tmp, "top.qcow2")
+    with Daemon(tmp) as d:
+        add(d, tmp, "base")
+        d.qmp("blockdev-snapshot-sync", {"node-name": "base", "snapshot-file": top, "snapshot-node-name": "top"})
+        equal([n["node-name"] for n in d.qmp("query-named-block-nodes") if n["drv"] == "qcow2"], ["base"])
+        d.qmp("blockdev-add", {"driver": "qcow2", "node-name": "top", "backing": "base",
+                               "file": {"driver": "file", "filename": top}})
+        export(d, "top")
+        h = d.nbd("e")
+        h.pwrite(b"1" * CLUSTER, 0)
+        h.shutdown()
+        equal(json.loads(run("qemu-img", "info", "-U", "--output=json", top).stdout)["backing-filename"],
+              qcow2(tmp, "base"))
+
+
+def faulty(tmp, name, iotype, **more):
+    """A definition of an image; requests of that kind of its file fail."""
+    return dict({"driver": "qcow2", "node-name": name, "file": {
+        "driver": "blkdebug", "image": {"driver": "file", "filename": qcow2(tmp, name)},
+        "inject-error": [{"event": "none", "iotype": iotype, "errno": 5}]}}, **more)
+
+
+def as_before(d, h, data, dirty=2 * CLUSTER):
+    """The snapshot that failed has changed nothing: what is written is in the node, and in its bitmap."""
+    equal([x["node-name"] for x in d.qmp("query-block-exports")], ["base"])
+    equal((node(d, "base")["ro"], node(d, "top").get("backing_file"), d.bitmap("top", "t")), (False, None, None))
+    h.pwrite(data * CLUSTER, 2 * CLUSTER)
+    equal(h.pread(3 * CLUSTER, 0) == b"1" * CLUSTER + bytes(CLUSTER) + data * CLUSTER, True)
+    equal(count(d, "base", "b"), dirty)
+
+
+@test(needs=["qemu-img"])
+def flush_errors(tmp):
+    "a snapshot whose node can't be flushed is not taken"
+    with Daemon(tmp) as d:
+        image(os.path.join(tmp, "base.qcow2"), 4 * MIB)
+        d.qmp("blockdev-add", faulty(tmp, "base", "flush", driver="raw"))
+        d.qmp("block-dirty-bitmap-add", node="base", name="b")
+        add(d, tmp, "top")
+        export(d, "base")
+        h = d.nbd("e")
+        h.pwrite(b"1" * CLUSTER, 0)
+        raises(QMPError, transaction, d, action("block-dirty-bitmap-add", node="top", name="t"), snapshot("base", "top"),
+               match="Could not flush node 'base': Input/output error")
+        as_before(d, h, b"2", 4 * MIB)  # all is dirty after a failed flush
+        h.shutdown()
+        d.process.terminate()
+        d.wait(1)  # the last flush fails, too
+
+
+@test(needs=["qemu-img"])
+def errors_of_the_overlay(tmp):
+    "a snapshot is taken back if the bitmaps that begin with it can't be stored in the overlay"
+    with Daemon(tmp) as d:
+        add(d, tmp, "base")
+        d.qmp("block-dirty-bitmap-add", node="base", name="b", persistent=True)
+        d.qmp("blockdev-add", faulty(tmp, "top", "write", backing=None))
+        export(d, "base")
+        h = d.nbd("e")
+        h.pwrite(b"1" * CLUSTER, 0)
+        for persistent in (snapshot("base", "top"), action("block-dirty-bitmap-add", node="top", name="t", persistent=True)), \
+                (action("block-dirty-bitmap-add", node="top", name="t", persistent=True), snapshot("base", "top")):
+            raises(QMPError, transaction, d, *persistent, match="Input/output error")
+        as_before(d, h, b"2")
+        h.shutdown()
+        d.process.terminate()
+        d.wait(1)  # the overlay can't be flushed
+
+
+@test(needs=["qemu-img"])
+def during_a_backup(tmp):
+    "a node that a backup job reads gets no overlay; the job goes on, and so does its bitmap"
+    with Daemon(tmp) as d:
+        for name in ("base", "top", "target"):
+            add(d, tmp, name)
+        export(d, "base")
+        d.qmp("block-dirty-bitmap-add", node="base", name="b")
+        h = d.nbd("e")
+        h.pwrite(b"1" * 4 * CLUSTER, 0)
+        d.qmp("blockdev-backup", {"job-id": "j", "device": "base", "target": "target", "sync": "full", "speed": 1})
+        raises(QMPError, d.qmp, "blockdev-snapshot", node="base", overlay="top", match="Node 'base' is busy")
+        raises(QMPError, d.qmp, "blockdev-snapshot", node="target", overlay="top", match="busy|in use")
+        h.pwrite(b"2" * CLUSTER, 0)
+        equal(count(d, "base", "b"), 4 * CLUSTER)
+        d.qmp("block-job-set-speed", device="j", speed=0)
+        d.monitor.wait_event("BLOCK_JOB_COMPLETED")
+        d.qmp("blockdev-snapshot", node="base", overlay="top")
+        h.pwrite(b"3" * CLUSTER, 0)
+        export(d, "target", "t", writable=False)
+        t = d.nbd("t")
+        equal(t.pread(5 * CLUSTER, 0) == b"1" * 4 * CLUSTER + bytes(CLUSTER), True)
+        equal(count(d, "base", "b"), 4 * CLUSTER)
+        for one in (h, t):
+            one.shutdown()
+
+
 class Writer(threading.Thread):
     """Writes clusters until it is stopped or its daemon is gone; .model is what was answered, .maybe what was not."""
 
