@@ -275,4 +275,22 @@ def bad_files(tmp):
         h.shutdown()
 
 
+@test(needs=["qemu-img"])
+def flushes_below_a_read_only_image(tmp):
+    "a persistent bitmap does not begin before what others wrote below a read-only backing is on the medium"
+    paths = {name: os.path.join(tmp, name) for name in ("base", "middle", "top")}
+    for name in ("middle", "top"):
+        run("qemu-img", "create", "-q", "-f", "qcow2", paths[name], MIB)
+    with Daemon(tmp) as d:
+        h = faulty(d, tmp, name="base", inject_error=[rule(iotype="flush")])
+        for name, backing, more in (("middle", "base", {"read-only": True}), ("top", "middle", {})):
+            d.qmp("blockdev-add", dict({"driver": "qcow2", "node-name": name, "backing": backing,
+                                        "file": {"driver": "file", "filename": paths[name]}}, **more))
+        h.pwrite(b"1" * KIB, MIB // 2)
+        raises(QMPError, d.qmp, "block-dirty-bitmap-add", node="top", name="p", persistent=True,
+               match="Could not flush node 'top' before its bitmaps change: Input/output error")
+        h.shutdown()
+        ends_badly(d)
+
+
 main()
