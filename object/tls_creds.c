@@ -403,10 +403,11 @@ const TmObjectClass tm_tls_creds_psk_class = {
 
 /* ---- sessions */
 
-bool tm_tls_creds_server(const TmObject *object, GError **error)
+bool tm_tls_creds_check(const TmObject *object, bool server, GError **error)
 {
-    return ((const TlsCreds *)object)->server ||
-           tm_error_set(error, "Expecting TLS credentials with a server endpoint");
+    return ((const TlsCreds *)object)->server == server ||
+           tm_error_set(error, "Expecting TLS credentials with a %s endpoint",
+                        server ? "server" : "client");
 }
 
 bool tm_tls_creds_files(const TmObject *object, TmTlsFiles *files, GError **error)
@@ -414,8 +415,8 @@ bool tm_tls_creds_files(const TmObject *object, TmTlsFiles *files, GError **erro
     const TlsCreds *creds = (const TlsCreds *)object;
     bool psk = object->class == &tm_tls_creds_psk_class;
 
-    if (creds->server)
-        return tm_error_set(error, "Expecting TLS credentials with a client endpoint");
+    if (!tm_tls_creds_check(object, false, error))
+        return false;
     if (creds->password || creds->priority)
         return tm_error_set(error, "TLS credentials '%s' have '%s', which a client can't use",
                             object->id, creds->password ? "passwordid" : "priority");
@@ -425,16 +426,41 @@ bool tm_tls_creds_files(const TmObject *object, TmTlsFiles *files, GError **erro
     return true;
 }
 
-bool tm_tls_session_init(TmTlsSession *s, TmObject *object, GError **error)
+/* The certificate of the other side has to be for what it is used for. */
+static void verify_peer(TmTlsSession *s, const char *host)
 {
-    static const gnutls_typed_vdata_st purpose = { .type = GNUTLS_DT_KEY_PURPOSE_OID,
-                                                   .data =
-                                                       (unsigned char *)GNUTLS_KP_TLS_WWW_CLIENT };
+    static const gnutls_typed_vdata_st client = { .type = GNUTLS_DT_KEY_PURPOSE_OID,
+                                                  .data =
+                                                      (unsigned char *)GNUTLS_KP_TLS_WWW_CLIENT };
+
+    if (s->server) {
+        gnutls_certificate_server_set_request(s->handle, GNUTLS_CERT_REQUIRE);
+        gnutls_session_set_verify_cert2(s->handle, (gnutls_typed_vdata_st *)&client, 1, 0);
+    } else {
+        gnutls_session_set_verify_cert(s->handle, host, 0);
+    }
+}
+
+static int set_credentials(TmTlsSession *s)
+{
+    const TmTlsLoaded *l = s->loaded;
+
+    if (!s->psk)
+        return gnutls_credentials_set(s->handle, GNUTLS_CRD_CERTIFICATE, l->x509);
+    return s->server ? gnutls_credentials_set(s->handle, GNUTLS_CRD_PSK, l->psk_server)
+                     : gnutls_credentials_set(s->handle, GNUTLS_CRD_PSK, l->psk_client);
+}
+
+bool tm_tls_session_init(TmTlsSession *s, TmObject *object, const char *host, GError **error)
+{
     TlsCreds *creds = (TlsCreds *)object;
     int ret;
 
-    *s = (TmTlsSession){ .psk = object->class == &tm_tls_creds_psk_class, .verify = creds->verify };
-    ret = gnutls_init(&s->handle, GNUTLS_SERVER | GNUTLS_NONBLOCK | GNUTLS_NO_SIGNAL);
+    *s = (TmTlsSession){ .server = creds->server,
+                         .psk = object->class == &tm_tls_creds_psk_class,
+                         .verify = creds->verify };
+    ret = gnutls_init(&s->handle, (s->server ? GNUTLS_SERVER : GNUTLS_CLIENT) | GNUTLS_NONBLOCK |
+                                      GNUTLS_NO_SIGNAL);
     if (ret < 0)
         return tm_error_set(error, "Cannot initialize TLS session: %s", gnutls_strerror(ret));
     pthread_mutex_lock(&creds->lock);
@@ -442,14 +468,10 @@ bool tm_tls_session_init(TmTlsSession *s, TmObject *object, GError **error)
     tm_ref(&s->loaded->refs);
     pthread_mutex_unlock(&creds->lock);
     ret = gnutls_priority_set(s->handle, s->loaded->priority);
-    if (ret == 0 && s->psk)
-        ret = gnutls_credentials_set(s->handle, GNUTLS_CRD_PSK, s->loaded->psk_server);
-    else if (ret == 0)
-        ret = gnutls_credentials_set(s->handle, GNUTLS_CRD_CERTIFICATE, s->loaded->x509);
-    if (ret == 0 && !s->psk && s->verify) {
-        gnutls_certificate_server_set_request(s->handle, GNUTLS_CERT_REQUIRE);
-        gnutls_session_set_verify_cert2(s->handle, (gnutls_typed_vdata_st *)&purpose, 1, 0);
-    }
+    if (ret == 0)
+        ret = set_credentials(s);
+    if (ret == 0 && !s->psk && s->verify)
+        verify_peer(s, host);
     if (ret == 0)
         return true;
     tm_error_set(error, "Cannot set session credentials: %s", gnutls_strerror(ret));
@@ -486,9 +508,30 @@ static char *distinguished_name(gnutls_session_t handle)
     return name;
 }
 
-char *tm_tls_session_identity(TmTlsSession *s)
+static char *identity_of(TmTlsSession *s)
 {
+    if (!s->server)
+        return NULL;
     if (s->psk)
         return g_strdup(gnutls_psk_server_get_username(s->handle));
     return s->verify ? distinguished_name(s->handle) : NULL;
+}
+
+int tm_tls_session_handshake(TmTlsSession *s, TmObject *authz, char **identity, const char **why)
+{
+    int ret = gnutls_handshake(s->handle);
+
+    if (ret < 0 && !gnutls_error_is_fatal(ret))
+        return GNUTLS_E_AGAIN;
+    if (ret < 0) {
+        gnutls_alert_send_appropriate(s->handle, ret);
+        *why = gnutls_strerror(ret);
+        return ret;
+    }
+    *identity = identity_of(s);
+    if (!authz || tm_authz_allowed(authz, *identity))
+        return 0;
+    gnutls_alert_send(s->handle, GNUTLS_AL_FATAL, GNUTLS_A_ACCESS_DENIED);
+    *why = "the access list does not allow it";
+    return GNUTLS_E_INSUFFICIENT_CREDENTIALS;
 }

@@ -13,7 +13,7 @@
 typedef struct TmTlsSession {
     gnutls_session_t handle;
     struct TmTlsLoaded *loaded;
-    bool psk, verify;
+    bool server, psk, verify;
 } TmTlsSession;
 
 /* A client's, for a library that reads the files itself; borrowed. */
@@ -24,12 +24,16 @@ typedef struct TmTlsFiles {
 /* Errors: they are not a client's; they have what is not in those files: "passwordid",
  * "priority". */
 bool tm_tls_creds_files(const TmObject *creds, TmTlsFiles *files, GError **error);
-/* Whether they are a server's. */
-bool tm_tls_creds_server(const TmObject *creds, GError **error);
-/* A server's side, without a transport yet, as @s. The peer's certificate is verified within the
- * handshake, unless verify-peer is off. */
-bool tm_tls_session_init(TmTlsSession *s, TmObject *creds, GError **error);
+/* Whether they are a server's, or a client's. */
+bool tm_tls_creds_check(const TmObject *creds, bool server, GError **error);
+/* The side that the credentials are for, without a transport yet, as @s. The peer's certificate is
+ * verified within the handshake, unless verify-peer is off; @host: what a server's is to be for, or
+ * NULL. */
+bool tm_tls_session_init(TmTlsSession *s, TmObject *creds, const char *host, GError **error);
 void tm_tls_session_clear(TmTlsSession *s); /* a zeroed one is fine */
-/* After the handshake: the verified distinguished name or the PSK identity; NULL: nobody
- * verified it. Returned. */
-char *tm_tls_session_identity(TmTlsSession *s);
+/* As much of the handshake as the transport has: 0: it is over, and the client may, if @authz
+ * (borrowed, or NULL) says who may; GNUTLS_E_AGAIN; or another error of the library, which the peer
+ * has been sent as an alert, and *why is its reason (static). *identity, of a server, once it is
+ * over: the verified distinguished name of the client or its PSK identity, returned; NULL: nobody
+ * verified it. */
+int tm_tls_session_handshake(TmTlsSession *s, TmObject *authz, char **identity, const char **why);

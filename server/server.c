@@ -39,7 +39,7 @@ static bool find_tls(NbdsServer *server, const BlkServerOptions *o, GError **err
                             o->tls_authz);
     if (o->tls_creds) {
         server->tls_creds = tm_objects_get(objects, o->tls_creds, TM_OBJECT_TLS_CREDS, error);
-        if (!server->tls_creds || !tm_tls_creds_server(server->tls_creds, error))
+        if (!server->tls_creds || !tm_tls_creds_check(server->tls_creds, true, error))
             return false;
     }
     if (o->tls_authz)

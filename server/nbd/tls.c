@@ -173,40 +173,25 @@ static TmObject *get(NbdsSession *s, TmObject *const *which)
     return *which ? tm_object_ref(*which) : NULL;
 }
 
-/* Whether who it is may use the server. */
-static bool admitted(NbdsTls *tls)
+static void set_identity(NbdsSession *s, char *identity)
 {
-    NbdsSession *s = tls->s;
-    g_autoptr(TmObject) authz = get(s, &s->server->tls_authz);
-    char *identity = tm_tls_session_identity(&tls->session);
+    TM_GUARD(&s->servers->lock);
 
-    pthread_mutex_lock(&s->servers->lock);
     g_free(s->identity);
     s->identity = identity;
-    pthread_mutex_unlock(&s->servers->lock);
-    if (!authz || tm_authz_allowed(authz, identity))
-        return true;
-    gnutls_alert_send(tls->session.handle, GNUTLS_AL_FATAL, GNUTLS_A_ACCESS_DENIED);
-    tls->denied = "the access list of the server does not allow it";
-    return false;
 }
 
 /* Under the lock: a step. 0, GNUTLS_E_AGAIN or another error. What it has to say fits the socket,
  * in which nothing was left. */
 static int shake_hands(NbdsTls *tls)
 {
-    int ret = gnutls_handshake(tls->session.handle);
+    g_autoptr(TmObject) authz = get(tls->s, &tls->s->server->tls_authz);
+    char *identity = NULL;
+    int ret = tm_tls_session_handshake(&tls->session, authz, &identity, &tls->denied);
 
-    if (ret < 0 && !gnutls_error_is_fatal(ret)) {
-        ret = GNUTLS_E_AGAIN;
-    } else if (ret < 0) {
-        gnutls_alert_send_appropriate(tls->session.handle, ret);
-        tls->denied = gnutls_strerror(ret);
-    } else if (admitted(tls)) {
-        tls->ready = true;
-    } else {
-        ret = GNUTLS_E_INSUFFICIENT_CREDENTIALS;
-    }
+    if (identity)
+        set_identity(tls->s, identity);
+    tls->ready = ret == 0;
     return flush(tls) == 0 ? ret : GNUTLS_E_PUSH_ERROR;
 }
 
@@ -288,7 +273,7 @@ bool nbds_tls_begin(NbdsSession *s)
     NbdsTls *tls = g_new0(NbdsTls, 1);
     bool clear;
 
-    if (!creds || !tm_tls_session_init(&tls->session, creds, NULL)) {
+    if (!creds || !tm_tls_session_init(&tls->session, creds, NULL, NULL)) {
         g_free(tls);
         return false;
     }
