@@ -64,6 +64,12 @@ static const QmpMember socket_members[] = {
     { "reconnect", &qmp_type_int, true,
       "connect again so many seconds after a connection has ended (default: never)" },
     { "reconnect-ms", &qmp_type_int, true, "the same in milliseconds" },
+    { "tls-creds", &qmp_type_str, true, "TCP: id of the TLS credentials (default: no TLS)" },
+    { "tls-authz", &qmp_type_str, true,
+      "with tls-creds, server=on: id of the access list of clients that may connect" },
+    { "telnet", &qmp_type_bool, true, "for compatibility: must be off" },
+    { "tn3270", &qmp_type_bool, true, "for compatibility: must be off" },
+    { "websocket", &qmp_type_bool, true, "for compatibility: must be off" },
     { NULL },
 };
 VARIANT(socket, "ChardevSocket");

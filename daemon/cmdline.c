@@ -54,7 +54,8 @@ static const struct {
     { "chardev", 0, CMD_CHARDEV,
       "socket,id=ID,path=PATH[,server=on[,wait=off]][,reconnect=SECONDS]\n"
       "[,abstract=on][,mode=OCTAL][,owner=USER][,group=GROUP]\n"
-      "socket,id=ID,host=HOST,port=PORT[,to=PORT][,ipv4=on|off][,ipv6=on|off]...\n"
+      "socket,id=ID,host=HOST,port=PORT[,server=on][,tls-creds=ID[,tls-authz=ID]]\n"
+      "[,to=PORT][,ipv4=on|off][,ipv6=on|off]...\n"
       "socket,id=ID,fd=NUMBER|NAME[,server=on[,wait=off]]\n"
       "file,id=ID,path=FILE[,input-path=FILE][,append=on]\n"
       "stdio|pty|null,id=ID[,logfile=FILE][,logappend=on]",

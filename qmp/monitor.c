@@ -84,7 +84,7 @@ QmpMonitor *qmp_monitor_new_stdio(QmpContext *ctx, int in, int out,
 {
     QmpMonitor *m = monitor_new(ctx, options);
 
-    add_session(m, &(QmpConnection){ in, out });
+    add_session(m, &(QmpConnection){ .in = in, .out = out });
     return m;
 }
 

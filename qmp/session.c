@@ -31,9 +31,9 @@ struct QmpSession {
     QmpListener *listener;
     bool negotiated;
     bool socket;
-    bool ended;  /* no more input */
-    bool broken; /* the client is to be cut off */
-    char input[16384];
+    bool ended;        /* no more input */
+    bool broken;       /* the client is to be cut off */
+    char input[16384]; /* of a record of TLS nothing is left then */
     size_t input_length, input_used;
     GString *output;
     size_t sent;                         /* of output */
@@ -51,14 +51,32 @@ static size_t waiting(const QmpSession *s)
 
 /* ---- output ---- */
 
-/* Writes what the descriptor takes without blocking. A pipe or terminal that polls writable takes
- * PIPE_BUF bytes. */
+/* Without blocking. A pipe or terminal that polls writable takes PIPE_BUF bytes. */
+static ssize_t put(const QmpSession *s, const char *data, size_t n)
+{
+    const QmpConnection *c = &s->options.connection;
+
+    if (c->tls)
+        return qmp_tls_send(c->tls, data, n);
+    return s->socket ? send(c->out, data, n, MSG_DONTWAIT | MSG_NOSIGNAL)
+                     : write(c->out, data, MIN(n, PIPE_BUF));
+}
+
+static ssize_t get(const QmpSession *s, void *data, size_t n)
+{
+    const QmpConnection *c = &s->options.connection;
+
+    if (c->tls)
+        return qmp_tls_recv(c->tls, data, n);
+    return s->socket ? recv(c->in, data, n, MSG_DONTWAIT) : read(c->in, data, n);
+}
+
+/* Writes what the descriptor takes. */
 static bool write_some(QmpSession *s)
 {
     const char *at = s->output->str + s->sent;
     size_t n = waiting(s);
-    ssize_t r = s->socket ? send(s->options.connection.out, at, n, MSG_DONTWAIT | MSG_NOSIGNAL)
-                          : write(s->options.connection.out, at, MIN(n, PIPE_BUF));
+    ssize_t r = put(s, at, n);
 
     if (r < 0)
         return errno == EAGAIN || errno == EINTR;
@@ -292,8 +310,7 @@ static gboolean readable(int fd, GIOCondition condition, void *opaque)
     ssize_t n;
 
     if (s->input_used == s->input_length) {
-        n = s->socket ? recv(fd, s->input, sizeof(s->input), MSG_DONTWAIT)
-                      : read(fd, s->input, sizeof(s->input));
+        n = get(s, s->input, sizeof(s->input));
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
             return G_SOURCE_CONTINUE;
         s->ended = n <= 0;

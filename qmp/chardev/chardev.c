@@ -61,9 +61,10 @@ void qmp_chardev_note(const QmpChardev *c, const char *format, ...)
                 "chardev '%s': %s", c->id, text);
 }
 
-GSource *qmp_chardev_watch(const QmpChardev *c, int fd, GUnixFDSourceFunc fn, void *opaque)
+GSource *qmp_chardev_watch(const QmpChardev *c, int fd, GIOCondition what, GUnixFDSourceFunc fn,
+                           void *opaque)
 {
-    GSource *source = g_unix_fd_source_new(fd, G_IO_IN);
+    GSource *source = g_unix_fd_source_new(fd, what);
 
     g_source_set_callback(source, G_SOURCE_FUNC(fn), opaque, NULL);
     g_source_attach(source, qmp_chardev_main(c));

@@ -11,6 +11,7 @@
  *
  * Threads: main thread. Connecting again to a host may take long, so a thread does it. */
 #pragma once
+#include "object/objects.h"
 #include "util/address.h"
 #include "util/log.h"
 
@@ -18,6 +19,7 @@
 
 typedef struct QmpChardevs QmpChardevs;
 typedef struct QmpChardev QmpChardev;
+typedef struct QmpTls QmpTls;
 
 typedef struct QmpChardevsOptions {
     GMainContext *main;     /* borrowed; NULL: the default one */
@@ -32,6 +34,8 @@ typedef struct QmpChardevOptions {
     const TmAddress *address; /* socket */
     bool server;              /* socket: listens, or else connects */
     int64_t reconnect_ms;     /* a client: from the end of one connection to the next; 0: never */
+    TmObject *tls_creds;      /* socket: borrowed, kept by a reference; or NULL: no TLS */
+    TmObject *tls_authz;      /* the same, with tls_creds, a server's; or NULL */
     const char *in, *out;     /* file; in: or NULL */
     bool append;              /* file */
     const char *logfile;      /* gets a copy of what is sent; or NULL */
@@ -41,6 +45,7 @@ typedef struct QmpChardevOptions {
 /* What a user reads from and writes to. */
 typedef struct QmpConnection {
     int in, out; /* in: or -1, nothing ever comes */
+    QmpTls *tls; /* or NULL; else through qmp_tls_recv() and qmp_tls_send() */
 } QmpConnection;
 
 /* There is a connection, which is the user's until qmp_chardev_closed(). */
@@ -78,5 +83,9 @@ bool qmp_chardev_use(QmpChardev *chardev, QmpConnectedFn fn, void *opaque, GErro
 void qmp_chardev_disuse(QmpChardev *chardev);
 /* The user has done with @connection. */
 void qmp_chardev_closed(QmpChardev *chardev, const QmpConnection *connection);
+/* As recv() and send(), without blocking. A send that failed with EAGAIN is repeated with data that
+ * begin alike. */
+ssize_t qmp_tls_recv(QmpTls *tls, void *data, size_t length);
+ssize_t qmp_tls_send(QmpTls *tls, const void *data, size_t length);
 /* For the log file: this is sent. */
 void qmp_chardev_sent(QmpChardev *chardev, const char *text, size_t length);

@@ -37,8 +37,28 @@ GMainContext *qmp_chardev_main(const QmpChardev *c);
 TmInherited *qmp_chardev_inherited(const QmpChardev *c);
 /* "chardev 'ID': MESSAGE". */
 void qmp_chardev_note(const QmpChardev *c, const char *format, ...) G_GNUC_PRINTF(2, 3);
-/* Sources that call @fn when @fd is readable, or every @ms. Returned (qmp_chardev_unwatch). */
-GSource *qmp_chardev_watch(const QmpChardev *c, int fd, GUnixFDSourceFunc fn, void *opaque);
+/* Sources that call @fn when @fd is ready for @what, or every @ms. Returned
+ * (qmp_chardev_unwatch). */
+GSource *qmp_chardev_watch(const QmpChardev *c, int fd, GIOCondition what, GUnixFDSourceFunc fn,
+                           void *opaque);
 GSource *qmp_chardev_timer(const QmpChardev *c, int64_t ms, GSourceFunc fn, void *opaque);
 /* Destroys *source, if there is one, and clears it. */
 void qmp_chardev_unwatch(GSource **source);
+
+/* ---- tls.c */
+
+typedef struct QmpTlsOptions {
+    TmObject *creds, *authz; /* creds: NULL: no TLS; authz: or NULL */
+    const char *host;        /* what a server's certificate is to be for; or NULL */
+} QmpTlsOptions;
+
+/* The handshake is over: @why it failed (static), or NULL. Frees @tls, or keeps it. */
+typedef void (*QmpTlsFn)(void *opaque, QmpTls *tls, int fd, const char *why);
+
+/* Begins a handshake on @fd (borrowed, until qmp_tls_free()). @options are borrowed. NULL: it
+ * could not begin, and @fn is not called. */
+QmpTls *qmp_tls_new(QmpChardev *c, int fd, const QmpTlsOptions *options, QmpTlsFn fn, void *opaque,
+                    GError **error);
+/* Says goodbye, if there was a conversation. NULL is fine. */
+void qmp_tls_free(QmpTls *tls);
+int qmp_tls_fd(const QmpTls *tls);

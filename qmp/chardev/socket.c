@@ -1,7 +1,8 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* qmp/chardev/socket.c: channels that are sockets: they listen for clients, or connect to one
- * server, again and again if that is wanted.
+ * server, again and again if that is wanted. With TLS, a connection is the user's after the
+ * handshake.
  *
  * A client that comes to no user waits in the kernel's queue. An attempt to connect again to a host
  * runs in a thread, since names may have to be resolved; what the thread works on is its own, so
@@ -35,6 +36,8 @@ struct Socket {
     TmAddress *address;
     unsigned n_connections;
     char *peer; /* of the last connection, while it is the only one */
+    QmpTlsOptions tls;
+    GPtrArray *handshakes; /* QmpTls, owned: of connections that are not the user's yet */
 
     bool server;
     GArray *sockets;    /* TmSocket */
@@ -45,7 +48,7 @@ struct Socket {
     int pending;      /* connected, and nobody has taken it; or -1 */
     GSource *waiting; /* until the next attempt */
     Attempt *attempt;
-    bool failing; /* the last attempt failed, and has been reported */
+    char *complaint; /* why the last attempt failed, as reported; or NULL */
 };
 
 static const char *const family_names[] = {
@@ -55,14 +58,90 @@ static const char *const family_names[] = {
     [TM_ADDRESS_FD] = "fd",
 };
 
-static void take(Socket *s, int fd)
+static void give(Socket *s, int fd, QmpTls *tls)
 {
-    QmpConnection connection = { fd, fd };
+    QmpConnection connection = { fd, fd, tls };
 
+    g_clear_pointer(&s->complaint, g_free);
     g_free(s->peer);
     s->peer = tm_address_peer(fd);
-    s->n_connections++;
     s->c->connected(s->c->opaque, &connection);
+}
+
+static void start_accepting(Socket *s);
+static void try_later(Socket *s);
+
+/* A connection is over: there is room for the next one. */
+static void hang_up(Socket *s, int fd, QmpTls *tls)
+{
+    qmp_tls_free(tls);
+    close(fd);
+    s->n_connections--;
+    if (!s->c->connected)
+        return;
+    if (s->server)
+        start_accepting(s);
+    else if (s->reconnect_ms)
+        try_later(s);
+}
+
+/* One that tries again and again says it once. Takes @text. */
+static void complain(Socket *s, char *text)
+{
+    if (s->server || g_strcmp0(s->complaint, text))
+        qmp_chardev_note(s->c, "%s", text);
+    g_free(s->complaint);
+    s->complaint = text;
+}
+
+static void note_refused(Socket *s, int fd, const char *why)
+{
+    g_autofree char *peer = tm_address_peer(fd);
+
+    complain(s, g_strdup_printf("TLS with %s failed: %s", peer, why));
+}
+
+static void shaken(void *opaque, QmpTls *tls, int fd, const char *why)
+{
+    Socket *s = opaque;
+    guint i;
+
+    g_ptr_array_find(s->handshakes, tls, &i);
+    g_ptr_array_steal_index_fast(s->handshakes, i);
+    if (why) {
+        note_refused(s, fd, why);
+        hang_up(s, fd, tls);
+    } else {
+        give(s, fd, tls);
+    }
+}
+
+static void take(Socket *s, int fd)
+{
+    g_autoptr(GError) error = NULL;
+    QmpTls *tls;
+
+    s->n_connections++;
+    if (!s->tls.creds) {
+        give(s, fd, NULL);
+        return;
+    }
+    tls = qmp_tls_new(s->c, fd, &s->tls, shaken, s, &error);
+    if (tls) {
+        g_ptr_array_add(s->handshakes, tls);
+    } else {
+        note_refused(s, fd, error->message);
+        hang_up(s, fd, NULL);
+    }
+}
+
+static void end_handshakes(Socket *s)
+{
+    while (s->handshakes->len) {
+        QmpTls *tls = g_ptr_array_steal_index_fast(s->handshakes, 0);
+
+        hang_up(s, qmp_tls_fd(tls), tls);
+    }
 }
 
 /* ---- a server */
@@ -73,8 +152,6 @@ static void stop_accepting(Socket *s)
         g_source_destroy(s->watches->pdata[i]);
     g_ptr_array_set_size(s->watches, 0);
 }
-
-static void start_accepting(Socket *s);
 
 static gboolean pause_over(void *opaque)
 {
@@ -116,9 +193,9 @@ static void start_accepting(Socket *s)
     if (!s->c->connected || s->watches->len || s->pause || is_full(s))
         return;
     for (guint i = 0; i < s->sockets->len; i++)
-        g_ptr_array_add(
-            s->watches,
-            qmp_chardev_watch(s->c, g_array_index(s->sockets, TmSocket, i).fd, acceptable, s));
+        g_ptr_array_add(s->watches,
+                        qmp_chardev_watch(s->c, g_array_index(s->sockets, TmSocket, i).fd, G_IO_IN,
+                                          acceptable, s));
 }
 
 /* ---- a client */
@@ -130,20 +207,15 @@ static void attempt_free(Attempt *attempt)
     g_free(attempt);
 }
 
-static void try_later(Socket *s);
-
 /* Takes @fd, or an error. */
 static void attempted(Socket *s, int fd, const GError *error)
 {
     if (fd < 0) {
-        if (!s->failing)
-            qmp_chardev_note(s->c, "%s; trying again every %" G_GINT64_FORMAT " ms", error->message,
-                             s->reconnect_ms);
-        s->failing = true;
+        complain(s, g_strdup_printf("%s; trying again every %" G_GINT64_FORMAT " ms",
+                                    error->message, s->reconnect_ms));
         try_later(s);
         return;
     }
-    s->failing = false;
     if (s->c->connected)
         take(s, fd);
     else
@@ -220,6 +292,18 @@ static void try_later(Socket *s)
 
 /* ---- opening */
 
+static bool check_tls(const QmpChardevOptions *o, GError **error)
+{
+    if (!o->tls_creds || o->address->type == TM_ADDRESS_INET)
+        return true;
+    if (o->address->type != TM_ADDRESS_FD)
+        return tm_error_set(error, "'tls-creds' option is incompatible with '%s' address type",
+                            family_names[o->address->type]);
+    return o->server ||
+           tm_error_set(error,
+                        "'tls-creds' option is incompatible with 'fd' address type as client");
+}
+
 static bool check(const QmpChardevOptions *o, GError **error)
 {
     if (o->reconnect_ms && o->server)
@@ -227,7 +311,7 @@ static bool check(const QmpChardevOptions *o, GError **error)
                             "'reconnect' option is incompatible with socket in server listen mode");
     if (o->reconnect_ms && o->address->type == TM_ADDRESS_FD)
         return tm_error_set(error, "'reconnect' option is incompatible with 'fd'");
-    return true;
+    return check_tls(o, error);
 }
 
 /* Whether somebody elsewhere may be at the other end of @fd. */
@@ -288,6 +372,12 @@ static bool socket_open(QmpChardev *c, const QmpChardevOptions *o, GError **erro
     s->watches = g_ptr_array_new_with_free_func((GDestroyNotify)g_source_unref);
     s->reconnect_ms = o->reconnect_ms;
     s->pending = -1;
+    s->handshakes = g_ptr_array_new();
+    if (o->tls_creds)
+        s->tls.creds = tm_object_ref(o->tls_creds);
+    if (o->tls_authz)
+        s->tls.authz = tm_object_ref(o->tls_authz);
+    s->tls.host = s->address->host;
     c->state = s;
     return s->server ? open_server(s, error) : open_client(s, error);
 }
@@ -307,8 +397,12 @@ static void socket_close(QmpChardev *c)
         tm_socket_close(&g_array_index(s->sockets, TmSocket, i));
     g_array_unref(s->sockets);
     g_ptr_array_unref(s->watches);
+    g_ptr_array_unref(s->handshakes);
+    tm_object_unref(s->tls.creds);
+    tm_object_unref(s->tls.authz);
     tm_address_free(s->address);
     g_free(s->peer);
+    g_free(s->complaint);
     g_free(s);
 }
 
@@ -334,21 +428,15 @@ static void socket_disused(QmpChardev *c)
     stop_accepting(s);
     qmp_chardev_unwatch(&s->pause);
     qmp_chardev_unwatch(&s->waiting);
+    end_handshakes(s);
 }
 
 static void socket_closed(QmpChardev *c, const QmpConnection *connection)
 {
     Socket *s = c->state;
 
-    close(connection->in);
-    s->n_connections--;
     g_clear_pointer(&s->peer, g_free);
-    if (!c->connected)
-        return;
-    if (s->server)
-        start_accepting(s);
-    else if (s->reconnect_ms)
-        try_later(s);
+    hang_up(s, connection->in, connection->tls);
 }
 
 /* ---- showing */

@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* qmp/commands/chardev.c: the channels of monitors. The work is qmp/chardev's. Names and members
  * are QEMU's (qapi/char.json). */
+#include "object/tls_creds.h"
 #include "qmp/commands/families.h"
 #include "qmp/context.h"
 #include "qmp/qmp_internal.h"
@@ -27,6 +28,39 @@ static bool take_reconnect(json_object *data, int64_t *ms, GError **error)
     return true;
 }
 
+/* What else QEMU speaks on a socket: for people and browsers. */
+static bool refuse_protocols(json_object *data, GError **error)
+{
+    static const char *const protocols[] = { "telnet", "tn3270", "websocket" };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(protocols); i++) {
+        if (qmp_arg_bool(data, protocols[i], false))
+            return tm_error_set(error,
+                                "'%s' option is not supported: a socket has plain QMP, or QMP in "
+                                "TLS with 'tls-creds'",
+                                protocols[i]);
+    }
+    return true;
+}
+
+/* References to the objects that the TLS options name. */
+static bool take_tls(QmpContext *ctx, json_object *data, QmpChardevOptions *options, GError **error)
+{
+    TmObjects *objects = blk_graph_objects(qmp_context_graph(ctx));
+    const char *creds = qmp_arg_str(data, "tls-creds"), *authz = qmp_arg_str(data, "tls-authz");
+
+    if (authz && !creds)
+        return tm_error_set(error, "'tls-authz' option requires 'tls-creds' option");
+    if (!creds)
+        return true;
+    options->tls_creds = tm_objects_get(objects, creds, TM_OBJECT_TLS_CREDS, error);
+    if (!options->tls_creds || !tm_tls_creds_check(options->tls_creds, options->server, error))
+        return false;
+    if (authz)
+        options->tls_authz = tm_objects_get(objects, authz, TM_OBJECT_AUTHZ, error);
+    return !authz || options->tls_authz;
+}
+
 static bool take_socket(QmpContext *ctx, json_object *data, QmpChardevOptions *options,
                         TmAddress *address, GError **error)
 {
@@ -36,13 +70,26 @@ static bool take_socket(QmpContext *ctx, json_object *data, QmpChardevOptions *o
         return tm_error_set(error,
                             "'wait' option is incompatible with socket in client connect mode");
     return qmp_arg_address(ctx, qmp_arg(data, "addr"), address, error) &&
-           take_reconnect(data, &options->reconnect_ms, error);
+           take_reconnect(data, &options->reconnect_ms, error) && refuse_protocols(data, error) &&
+           take_tls(ctx, data, options, error);
+}
+
+static QmpChardev *add(QmpCall *call, json_object *data, QmpChardevOptions *options, GError **error)
+{
+    TmAddress address = { 0 };
+    QmpChardev *c = NULL;
+
+    if (!g_str_equal(options->driver, "socket") ||
+        take_socket(call->ctx, data, options, &address, error))
+        c = qmp_chardevs_add(qmp_context_chardevs(call->ctx), options, error);
+    tm_object_unref(options->tls_creds);
+    tm_object_unref(options->tls_authz);
+    return c;
 }
 
 static bool run_add(QmpCall *call, GError **error)
 {
     json_object *data = qmp_arg(call->args, "backend.data");
-    TmAddress address = { 0 };
     QmpChardevOptions options = {
         .id = qmp_arg_str(call->args, "id"),
         .driver = qmp_arg_str(call->args, "backend.type"),
@@ -54,11 +101,8 @@ static bool run_add(QmpCall *call, GError **error)
     };
     QmpChardev *c;
 
-    if (g_str_equal(options.driver, "socket") &&
-        !take_socket(call->ctx, data, &options, &address, error))
-        return false;
-    c = qmp_chardevs_add(qmp_context_chardevs(call->ctx), &options, error);
-    if (!c)
+    c = add(call, data, &options, error);
+    if (!c || (qmp_arg_bool(data, "wait", false) && !qmp_chardev_wait(c, error)))
         return false;
     call->result = json_object_new_object();
     if (qmp_chardev_pty(c))
@@ -135,11 +179,19 @@ static const QmpMember socket_members[] = {
     COMMON,
     { "addr", &qmp_type_socket_address_legacy, false, "address to listen on or to connect to" },
     { "server", &qmp_type_bool, true, "listen, instead of connecting (default: on)" },
-    { "wait", &qmp_type_bool, true, "for compatibility: a command does not wait for clients" },
+    { "wait", &qmp_type_bool, true,
+      "a server: the command, and with it all monitors, wait for the first client (default: off)" },
     { "nodelay", &qmp_type_bool, true, "for compatibility: TCP never delays (Nagle)" },
     { "reconnect", &qmp_type_int, true,
       "connect again so many seconds after a connection has ended, 0 for never (default: 0)" },
     { "reconnect-ms", &qmp_type_int, true, "the same in milliseconds" },
+    { "tls-creds", &qmp_type_str, true,
+      "inet: id of the TLS credentials, of a server or a client (default: no TLS)" },
+    { "tls-authz", &qmp_type_str, true,
+      "with tls-creds, a server: id of the access list of clients that may connect" },
+    { "telnet", &qmp_type_bool, true, "for compatibility: must be off" },
+    { "tn3270", &qmp_type_bool, true, "for compatibility: must be off" },
+    { "websocket", &qmp_type_bool, true, "for compatibility: must be off" },
     { NULL },
 };
 OBJECT(socket_type, "ChardevSocket", socket_members);
@@ -208,8 +260,11 @@ static const QmpType backend_infos = { .kind = QMP_KIND_ARRAY,
                                        .name = "array",
                                        .element = &backend_info };
 
-static const char *const add_errors[] = { "Chardev with id 'ID' already exists",
-                                          "Failed to add chardev 'ID': CAUSE", NULL };
+static const char *const add_errors[] = {
+    "Chardev with id 'ID' already exists", "Failed to add chardev 'ID': CAUSE",
+    "'OPTION' option is not supported: a socket has plain QMP, or QMP in TLS with 'tls-creds'",
+    "'tls-authz' option requires 'tls-creds' option", NULL
+};
 static const char *const remove_errors[] = { "Chardev 'ID' not found", "Chardev 'ID' is busy",
                                              NULL };
 

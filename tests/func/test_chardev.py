@@ -363,6 +363,31 @@ def commands(tmp):
 
 
 @test
+def waiting_command(tmp):
+    "chardev-add with wait=on is answered when a client has come, or with an error at SIGTERM"
+    def ask(name):
+        q.send({"execute": "chardev-add", "arguments": {"id": name, "backend": {"type": "socket", "data": {
+            "addr": {"type": "unix", "data": {"path": tmp + "/" + name}}, "server": True, "wait": True}}}})
+        wait_until(lambda: "%s,server=on" % name in d.log(), "the daemon to wait")
+        equal(select.select([q.sock], [], [], 0)[0], [], "answered before a client has come")
+
+    d = start(tmp, *monitor("socket", "path=" + tmp + "/q", "server=on", "wait=off"))
+    q = connected(tmp + "/q")
+    ask("a")
+    with socket.socket(socket.AF_UNIX) as s:
+        s.connect(tmp + "/a")
+        equal(q.reply(), {"return": {}})
+    equal("a" in by_label(q), True)
+    if not PEER:  # QSD does not hear the signal
+        ask("b")
+        d.process.send_signal(signal.SIGTERM)
+        matches(q.reply()["error"]["desc"], "a signal came before the first client of chardev 'b'")
+        d.wait()
+    else:
+        quit_(d, q)
+
+
+@test
 def refusals(tmp):
     "a channel that can't be made ends the start, also if no monitor uses it"
     image(tmp + "/taken", 1)
