@@ -461,7 +461,14 @@ static int try_send(BlkRequest *r, BlkNode *node)
 
 ssize_t blk_send(BlkNode *node, int socket, uint64_t offset, uint64_t length)
 {
-    BlkRequest r = { .op = BLK_OP_SEND, .offset = offset, .length = length, .socket = socket };
+    BlkRequest r = {
+        .op = BLK_OP_SEND,
+        .offset = offset,
+        .length = length,
+        .socket = socket,
+        .sampled = true,
+        .began = blk_counters_begin(&node->counters, BLK_COUNT_READ),
+    };
     int ret = try_send(&r, node);
 
     return ret == 0 ? (ssize_t)r.sent : ret < 0 && of_the_socket(-ret) ? ret : -ENOTSUP;

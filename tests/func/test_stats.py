@@ -78,6 +78,17 @@ def requests_and_bytes(tmp):
 
 
 @test
+def reads_that_are_sent(tmp):
+    "reads that go from the page cache to the socket are timed as well"
+    with Daemon(tmp, *disk(tmp, "disk0", path=image(os.path.join(tmp, "f"), 0, [(0, b"x" * MIB)]))) as d:
+        h = d.nbd()
+        for _ in range(64):  # one in 16 of each processor is timed
+            h.pread(MIB, 0)
+        settled(d, {"rd": (64, 64 * MIB), "wr": (0, 0), "flush": (0, 0), "unmap": (0, 0)})
+        equal(node(d, "disk0")["stats"]["rd_total_time_ns"] > 0, True)
+
+
+@test
 def failed_requests(tmp):
     "failures are counted by kind, and their bytes are not; what is refused is not counted"
     path = image(os.path.join(tmp, "f.img"), MIB)
