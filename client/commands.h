@@ -24,6 +24,7 @@ extern const TcCommand tc_command_qmp;
 extern const TcCommand tc_command_restore;
 extern const TcCommand tc_command_serve;
 extern const TcCommand tc_command_sessions;
+extern const TcCommand tc_command_top;
 extern const TcCommand tc_command_verify;
 
 /* "tidemark bitmap list FILE [NAME]": cmd_store.c. */

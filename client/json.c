@@ -33,6 +33,11 @@ uint64_t tc_json_number(json_object *object, const char *key)
     return json_object_get_uint64(tc_json_get(object, key, NULL));
 }
 
+size_t tc_json_length(json_object *array)
+{
+    return json_object_is_type(array, json_type_array) ? json_object_array_length(array) : 0;
+}
+
 bool tc_json_true(json_object *object, const char *key)
 {
     return json_object_get_boolean(tc_json_get(object, key, NULL));

@@ -17,6 +17,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(json_object, json_object_put)
 json_object *tc_json_get(json_object *object, ...) G_GNUC_NULL_TERMINATED;
 const char *tc_json_string(json_object *object, const char *key); /* NULL if missing; borrowed */
 uint64_t tc_json_number(json_object *object, const char *key);    /* 0 if missing */
+/* 0 of what is no array */
+size_t tc_json_length(json_object *array);
 bool tc_json_true(json_object *object, const char *key);
 /* An object of strings: keys and values in turn, ended by NULL. A new reference. */
 json_object *tc_json_new(const char *key, ...) G_GNUC_NULL_TERMINATED;

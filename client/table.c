@@ -10,7 +10,7 @@ struct TcTable {
     char **headers;
     unsigned columns;
     bool *right;
-    glong *widths;    /* in characters */
+    unsigned *widths; /* columns of the terminal */
     GPtrArray *cells; /* char *, row by row */
 };
 
@@ -22,7 +22,7 @@ TcTable *tc_table_new(const char *title, const char *headers)
     table->headers = g_strsplit(headers, "|", -1);
     table->columns = g_strv_length(table->headers);
     table->right = g_new0(bool, table->columns);
-    table->widths = g_new0(glong, table->columns);
+    table->widths = g_new0(unsigned, table->columns);
     table->cells = g_ptr_array_new_with_free_func(g_free);
     for (unsigned i = 0; i < table->columns; i++) {
         char *header = table->headers[i];
@@ -30,7 +30,7 @@ TcTable *tc_table_new(const char *title, const char *headers)
         table->right[i] = *header == '>';
         if (table->right[i])
             memmove(header, header + 1, strlen(header));
-        table->widths[i] = g_utf8_strlen(header, -1);
+        table->widths[i] = tc_text_width(header);
     }
     return table;
 }
@@ -44,7 +44,7 @@ void tc_table_add(TcTable *table, ...)
         const char *cell = va_arg(ap, const char *);
         char *clean = tc_printable(cell ? cell : "-");
 
-        table->widths[i] = MAX(table->widths[i], g_utf8_strlen(clean, -1));
+        table->widths[i] = MAX(table->widths[i], tc_text_width(clean));
         g_ptr_array_add(table->cells, clean);
     }
     va_end(ap);
@@ -57,7 +57,7 @@ static void print_row(const TcTable *table, char *const *cells, FILE *out)
     while (n && !*cells[n - 1]) /* no blanks at the end of a line */
         n--;
     for (unsigned i = 0; i < n; i++) {
-        int pad = (int)(table->widths[i] - g_utf8_strlen(cells[i], -1));
+        int pad = (int)(table->widths[i] - tc_text_width(cells[i]));
 
         if (i)
             fputs("  ", out);

@@ -51,6 +51,48 @@ char *tc_clock(double seconds)
                            (unsigned)(s % 60));
 }
 
+/* @value with at most three digits that count and a letter of @letters for the powers of @base. */
+static char *short_number(double value, double base, const char *letters)
+{
+    unsigned unit = 0;
+
+    if (!(value > 0))
+        return g_strdup("0");
+    /* 999.95 would be printed as 1000.0 of the smaller unit */
+    while (value >= base - 0.05 && letters[unit]) {
+        value /= base;
+        unit++;
+    }
+    if (!unit && value < 0.1)
+        return g_strdup("<0.1");
+    /* whole bytes and what has three digits anyway */
+    return value >= 99.95 || value == (double)(uint64_t)value
+               ? g_strdup_printf("%.0f%.*s", value, unit ? 1 : 0, letters + unit - !!unit)
+               : g_strdup_printf("%.1f%.*s", value, unit ? 1 : 0, letters + unit - !!unit);
+}
+
+char *tc_short_size(double bytes)
+{
+    return short_number(bytes, 1024, size_letters);
+}
+
+char *tc_short_count(double count)
+{
+    return short_number(count, 1000, "kMGTPE");
+}
+
+char *tc_short_time(double ns)
+{
+    static const char *const units[] = { "ns", "us", "ms", "s" };
+    unsigned unit = 0;
+
+    while (ns >= 999.5 && unit + 1 < G_N_ELEMENTS(units)) {
+        ns /= 1000;
+        unit++;
+    }
+    return g_strdup_printf(ns < 9.95 && unit > 1 ? "%.1f%s" : "%.0f%s", ns, units[unit]);
+}
+
 bool tc_parse_size(const char *text, uint64_t *bytes)
 {
     unsigned shift = 0;
@@ -93,6 +135,34 @@ char *tc_printable(const char *text)
             p[0] = p[1] = '?';
     }
     return valid;
+}
+
+static unsigned char_width(gunichar c)
+{
+    return g_unichar_iszerowidth(c) ? 0 : g_unichar_iswide(c) ? 2 : 1;
+}
+
+size_t tc_text_fit(const char *text, unsigned columns)
+{
+    const char *at = text;
+
+    for (; *at; at = g_utf8_next_char(at)) {
+        unsigned width = char_width(g_utf8_get_char(at));
+
+        if (width > columns)
+            break;
+        columns -= width;
+    }
+    return (size_t)(at - text);
+}
+
+unsigned tc_text_width(const char *text)
+{
+    unsigned width = 0;
+
+    for (; *text; text = g_utf8_next_char(text))
+        width += char_width(g_utf8_get_char(text));
+    return width;
 }
 
 char *tc_wrapped(unsigned indent, unsigned hang, const char *text, unsigned columns)

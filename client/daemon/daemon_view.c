@@ -5,11 +5,6 @@
 #include "client/text.h"
 #include "util/text.h"
 
-static size_t length(json_object *array)
-{
-    return json_object_is_type(array, json_type_array) ? json_object_array_length(array) : 0;
-}
-
 json_object *tc_view_nodes(TcQmp *qmp, GError **error)
 {
     g_autoptr(json_object) arguments = json_object_new_object();
@@ -44,7 +39,7 @@ static void collect_bitmaps(json_object *node, const char *name, json_object *fo
 {
     json_object *bitmaps = tc_json_get(node, "dirty-bitmaps", NULL);
 
-    for (size_t i = 0; i < length(bitmaps); i++) {
+    for (size_t i = 0; i < tc_json_length(bitmaps); i++) {
         json_object *bitmap = json_object_array_get_idx(bitmaps, i), *entry;
         const char *its_name = tc_json_string(bitmap, "name");
 
@@ -76,7 +71,7 @@ json_object *tc_view_bitmaps(json_object *nodes, const char *node, const char *n
     g_autoptr(GPtrArray) node_names = g_ptr_array_new(), bitmap_names = g_ptr_array_new();
     bool node_exists = false;
 
-    for (size_t i = 0; i < length(nodes); i++) {
+    for (size_t i = 0; i < tc_json_length(nodes); i++) {
         json_object *entry = json_object_array_get_idx(nodes, i);
         const char *its_name = tc_json_string(entry, "node-name");
 
@@ -92,7 +87,7 @@ json_object *tc_view_bitmaps(json_object *nodes, const char *node, const char *n
         tc_view_fail_name("node", node, node_names, error);
         return NULL;
     }
-    if (name && !length(found)) {
+    if (name && !tc_json_length(found)) {
         tc_view_fail_name("bitmap", name, bitmap_names, error);
         return NULL;
     }
@@ -118,11 +113,11 @@ TcTable *tc_view_node_table(json_object *nodes, const char *title)
 {
     TcTable *table = tc_table_new(title, "NODE|DRIVER|>SIZE|MODE|>BITMAPS|FILE");
 
-    if (length(nodes))
+    if (tc_json_length(nodes))
         json_object_array_sort(nodes, compare_names);
-    for (size_t i = 0; i < length(nodes); i++) {
+    for (size_t i = 0; i < tc_json_length(nodes); i++) {
         json_object *node = json_object_array_get_idx(nodes, i);
-        size_t bitmaps = length(tc_json_get(node, "dirty-bitmaps", NULL));
+        size_t bitmaps = tc_json_length(tc_json_get(node, "dirty-bitmaps", NULL));
         g_autofree char *size = tc_human_size(node_size(node));
         g_autofree char *count = bitmaps ? g_strdup_printf("%zu", bitmaps) : NULL;
 
@@ -137,7 +132,7 @@ char *tc_view_offered(json_object *export)
     json_object *bitmaps = tc_json_get(export, "bitmaps", NULL);
     g_autoptr(GString) names = g_string_new(NULL);
 
-    for (size_t i = 0; i < length(bitmaps); i++)
+    for (size_t i = 0; i < tc_json_length(bitmaps); i++)
         g_string_append_printf(names, "%s%s", i ? ", " : "",
                                tc_json_string(json_object_array_get_idx(bitmaps, i), "name"));
     return names->len ? g_string_free(g_steal_pointer(&names), FALSE) : NULL;
@@ -147,10 +142,10 @@ TcTable *tc_view_export_table(json_object *exports, const char *title)
 {
     TcTable *table = tc_table_new(title, "EXPORT|TYPE|NODE|STATE|MODE|>CLIENTS|BITMAPS");
 
-    for (size_t i = 0; i < length(exports); i++) {
+    for (size_t i = 0; i < tc_json_length(exports); i++) {
         json_object *export = json_object_array_get_idx(exports, i);
         json_object *clients = tc_json_get(export, "clients", NULL);
-        g_autofree char *count = clients ? g_strdup_printf("%zu", length(clients)) : NULL;
+        g_autofree char *count = clients ? g_strdup_printf("%zu", tc_json_length(clients)) : NULL;
         g_autofree char *bitmaps = tc_view_offered(export);
 
         tc_table_add(table, tc_json_string(export, "id"), tc_json_string(export, "type"),
@@ -169,11 +164,11 @@ static void print_uris(json_object *exports, FILE *out, bool colors)
 {
     g_autoptr(TcTable) table = tc_table_new("URIs", "EXPORT|URI");
 
-    for (size_t i = 0; i < length(exports); i++) {
+    for (size_t i = 0; i < tc_json_length(exports); i++) {
         json_object *export = json_object_array_get_idx(exports, i);
         json_object *uris = tc_json_get(export, "uris", NULL);
 
-        for (size_t j = 0; j < length(uris); j++)
+        for (size_t j = 0; j < tc_json_length(uris); j++)
             tc_table_add(table, tc_json_string(export, "id"),
                          json_object_get_string(json_object_array_get_idx(uris, j)));
     }
@@ -184,11 +179,11 @@ static void print_clients(json_object *exports, FILE *out, bool colors)
 {
     g_autoptr(TcTable) table = tc_table_new("Clients", "EXPORT|>ID|PEER|IDENTITY|MODE");
 
-    for (size_t i = 0; i < length(exports); i++) {
+    for (size_t i = 0; i < tc_json_length(exports); i++) {
         json_object *export = json_object_array_get_idx(exports, i);
         json_object *clients = tc_json_get(export, "clients", NULL);
 
-        for (size_t j = 0; j < length(clients); j++) {
+        for (size_t j = 0; j < tc_json_length(clients); j++) {
             json_object *client = json_object_array_get_idx(clients, j);
             g_autofree char *id = g_strdup_printf("%" PRIu64, tc_json_number(client, "id"));
 
@@ -203,7 +198,8 @@ static void print_clients(json_object *exports, FILE *out, bool colors)
 void tc_view_print_reach(json_object *exports, FILE *out, bool colors)
 {
     /* QEMU does not report them */
-    if (!length(exports) || !tc_json_get(json_object_array_get_idx(exports, 0), "uris", NULL))
+    if (!tc_json_length(exports) ||
+        !tc_json_get(json_object_array_get_idx(exports, 0), "uris", NULL))
         return;
     fputc('\n', out);
     print_uris(exports, out, colors);
@@ -236,7 +232,7 @@ TcTable *tc_view_bitmap_table(json_object *bitmaps, const char *title)
 {
     TcTable *table = tc_table_new(title, "NODE|BITMAP|>GRANULARITY|>DIRTY|>OF DISK|STATE");
 
-    for (size_t i = 0; i < length(bitmaps); i++) {
+    for (size_t i = 0; i < tc_json_length(bitmaps); i++) {
         json_object *bitmap = json_object_array_get_idx(bitmaps, i);
         uint64_t dirty = tc_json_number(bitmap, "count");
         g_autofree char *granularity = tc_human_size(tc_json_number(bitmap, "granularity"));
@@ -254,7 +250,7 @@ void tc_view_print_reasons(json_object *bitmaps, FILE *out)
 {
     bool any = false;
 
-    for (size_t i = 0; i < length(bitmaps); i++) {
+    for (size_t i = 0; i < tc_json_length(bitmaps); i++) {
         json_object *bitmap = json_object_array_get_idx(bitmaps, i);
         const char *reason = tc_json_string(bitmap, "reason");
         g_autofree char *line =

@@ -14,6 +14,8 @@ enum { REPLY_MAX = 256 << 20, JSON_DEPTH = 128, READ_SIZE = 65536, GREETING_SECO
 
 struct TcQmp {
     int fd;
+    TcQmpWait wait; /* NULL: recv() waits */
+    void *opaque;
     char *path;
     json_tokener *tokener;
     char *buf;
@@ -66,6 +68,8 @@ static json_object *receive(TcQmp *qmp, GError **error)
                 return NULL;
             }
         }
+        if (qmp->wait && !qmp->wait(qmp->fd, qmp->opaque, error))
+            return NULL;
         got = recv(qmp->fd, qmp->buf, READ_SIZE, 0);
         if (got < 0 && errno == EINTR)
             continue;
@@ -224,13 +228,16 @@ static void set_timeout(int fd, int seconds)
 }
 
 /* @who and @hint are for the error when nobody listens there. */
-static TcQmp *open_at(const char *path, const char *who, const char *hint, GError **error)
+static TcQmp *open_at(const char *path, const char *who, const char *hint, TcQmpWait wait,
+                      void *opaque, GError **error)
 {
     g_autoptr(TcQmp) qmp = g_new0(TcQmp, 1);
     g_autoptr(json_object) ready = NULL;
     struct sockaddr_un address = { .sun_family = AF_UNIX };
 
     qmp->path = g_strdup(path);
+    qmp->wait = wait;
+    qmp->opaque = opaque;
     qmp->buf = g_malloc(READ_SIZE);
     qmp->tokener = json_tokener_new_ex(JSON_DEPTH);
     qmp->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -262,16 +269,22 @@ static TcQmp *open_at(const char *path, const char *who, const char *hint, GErro
     return ready ? g_steal_pointer(&qmp) : NULL;
 }
 
-TcQmp *tc_qmp_open(const char *path, GError **error)
+TcQmp *tc_qmp_open_waiting(const char *path, TcQmpWait wait, void *opaque, GError **error)
 {
     return open_at(path, "daemon",
                    "--socket or TIDEMARK_SOCKET name another, and 'tidemark serve DISK' starts one",
-                   error);
+                   wait, opaque, error);
+}
+
+TcQmp *tc_qmp_open(const char *path, GError **error)
+{
+    return tc_qmp_open_waiting(path, NULL, NULL, error);
 }
 
 TcQmp *tc_qmp_open_qemu(const char *path, GError **error)
 {
-    return open_at(path, "QEMU", "its option is -qmp unix:PATH,server=on,wait=off", error);
+    return open_at(path, "QEMU", "its option is -qmp unix:PATH,server=on,wait=off", NULL, NULL,
+                   error);
 }
 
 json_object *tc_qmp_greeting(const TcQmp *qmp)

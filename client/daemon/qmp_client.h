@@ -16,7 +16,12 @@ typedef struct TcQmp TcQmp;
 char *tc_qmp_socket(const char *option);
 /* Connects and negotiates. */
 TcQmp *tc_qmp_open(const char *path, GError **error);
-/* The same for the monitor of a QEMU process, which the errors are about. */
+/* Waits for @fd to be readable, while it does something else; false: the command is to fail, and
+ * the connection is of no use any more. */
+typedef bool (*TcQmpWait)(int fd, void *opaque, GError **error);
+/* tc_qmp_open(); whatever waits for the server waits in @wait. */
+TcQmp *tc_qmp_open_waiting(const char *path, TcQmpWait wait, void *opaque, GError **error);
+/* tc_qmp_open() of the monitor of a QEMU process, which the errors are about. */
 TcQmp *tc_qmp_open_qemu(const char *path, GError **error);
 /* Executes a command; @arguments is borrowed and may be NULL. The result, a new reference, or NULL
  * and the server's error: its message, the class as the TM_ERROR code where that has one, else

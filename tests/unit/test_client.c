@@ -57,6 +57,34 @@ START_TEST(sizes_are_shown_in_binary_units)
 }
 END_TEST
 
+START_TEST(short_figures_fit_five_columns)
+{
+    same_text(tc_short_size(0), "0");
+    same_text(tc_short_size(1023), "1023");
+    same_text(tc_short_size(1536), "1.5K");
+    same_text(tc_short_size(102350), "100K");
+    same_text(tc_short_size(MIB - 1), "1.0M");
+    same_text(tc_short_size(1023.9 * MIB), "1024M");
+    same_text(tc_short_count(0.01), "<0.1");
+    same_text(tc_short_count(0.5), "0.5");
+    same_text(tc_short_count(12345), "12.3k");
+    same_text(tc_short_count(999960), "1.0M");
+    same_text(tc_short_time(999), "999ns");
+    same_text(tc_short_time(12345), "12us");
+    same_text(tc_short_time(1234567), "1.2ms");
+    same_text(tc_short_time(3.4e9), "3.4s");
+}
+END_TEST
+
+START_TEST(wide_characters_take_two_columns)
+{
+    ck_assert_uint_eq(tc_text_width("a\u6708e\u0301"), 4);
+    ck_assert_uint_eq(tc_text_fit("a\u6708b", 2), 1);
+    ck_assert_uint_eq(tc_text_fit("a\u6708b", 3), 4);
+    ck_assert_uint_eq(tc_text_fit("abc", 9), 3);
+}
+END_TEST
+
 START_TEST(lines_wrap_at_words)
 {
     same_text(tc_wrapped(0, 2, "a line", 0), "a line\n");
@@ -698,6 +726,8 @@ int main(void)
     tcase_add_test(tcase, a_record_that_is_not_durable_is_none);
     tcase_add_test(tcase, a_disk_has_one_name_however_its_uri_is_spelt);
     tcase_add_test(tcase, sizes_are_shown_in_binary_units);
+    tcase_add_test(tcase, short_figures_fit_five_columns);
+    tcase_add_test(tcase, wide_characters_take_two_columns);
     tcase_add_test(tcase, lines_wrap_at_words);
     tcase_add_test(tcase, sizes_with_suffixes_are_parsed);
     tcase_add_test(tcase, control_characters_do_not_reach_the_terminal);
