@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* bitmap/set.c: the bitmaps of one disk: their life, and marking, with the store that they have. */
 #include "bitmap/store/store_internal.h"
+#include "util/trace.h"
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
@@ -57,7 +58,9 @@ static bool intend(BmpSet *set, BmpJournal *journal, uint64_t offset, uint64_t l
 
     if (!may_wait && bmp_journal_intend_waits(journal))
         return false;
+    TM_TRACE(intent_begin, set->store->path, offset, length);
     ret = bmp_journal_intend(journal, offset, length);
+    TM_TRACE(intent_end, set->store->path, offset, length, -ret);
     if (ret < 0) /* from here on the data is written without; the store must not be believed */
         bmp_store_fail(set->store, -ret, "it could not be synced");
     else if (bmp_journal_full(journal))

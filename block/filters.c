@@ -101,6 +101,7 @@ BlkHold *blk_hold_begin(BlkNode *const *nodes, size_t n)
 
     h->nodes = list_up(nodes, n);
     h->users = list_followers(h->nodes);
+    blk_nodes_trace_drain(h->nodes, true);
     close_gates(h->users);
     for (guint i = 0; i < h->nodes->len; i++)
         blk_inflight_drain_to_quiesce(&((BlkNode *)h->nodes->pdata[i])->inflight);
@@ -124,6 +125,7 @@ void blk_hold_end(BlkHold *h)
     for (guint i = 0; i < h->users->len; i++)
         blk_quiesce_open(&((BlkUser *)h->users->pdata[i])->quiesce);
     open_gates(h->users);
+    blk_nodes_trace_drain(h->nodes, false);
     g_ptr_array_unref(h->users);
     g_ptr_array_unref(h->nodes);
     g_free(h);

@@ -6,6 +6,7 @@
 #include "block/registry.h"
 
 #include "util/error.h"
+#include "util/trace.h"
 
 #include <errno.h>
 
@@ -39,7 +40,9 @@ int blk_node_flush(BlkNode *node)
     int ret;
 
     blk_quiesce_enter(&node->quiesce);
+    TM_TRACE(sync_begin, node->name);
     ret = flush(node);
+    TM_TRACE(sync_end, node->name, -ret);
     blk_quiesce_leave(&node->quiesce);
     blk_counters_add(&node->counters, BLK_COUNT_FLUSH, 0, 0, ret, tm_now_ns() - began);
     return ret;

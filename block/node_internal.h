@@ -12,6 +12,7 @@
 #include "block/node.h"
 #include "block/options.h"
 #include "block/permissions.h"
+#include "util/trace.h"
 #include "util/zeroes.h"
 
 typedef struct BlkBitmaps BlkBitmaps;
@@ -174,6 +175,19 @@ bool blk_node_can_invalidate(BlkNode *node, uint64_t cluster);
 int blk_node_invalidate(BlkNode *node, uint64_t offset, uint64_t length, uint32_t flags);
 /* Re-reads size and flags from the driver. 0 or -errno. */
 int blk_node_refresh(BlkNode *node);
+/* That these nodes (BlkNode) are being drained, or no longer. */
+static inline void blk_nodes_trace_drain(const GPtrArray *nodes, bool begins)
+{
+    for (guint i = 0; i < nodes->len; i++) {
+        BlkNode *node = nodes->pdata[i];
+
+        if (begins)
+            TM_TRACE(drain_begin, node->name);
+        else
+            TM_TRACE(drain_end, node->name);
+    }
+}
+
 /* For the log: something has befallen @node. */
 #define BLK_NODE_WARN(node_, ...)                                                                  \
     tm_log_note(                                                                                   \

@@ -288,6 +288,7 @@ GPtrArray *blk_nodes_hold(BlkNode *const *nodes, size_t n)
 {
     GPtrArray *held = blk_nodes_below(nodes, n);
 
+    blk_nodes_trace_drain(held, true);
     for (guint i = 0; i < held->len; i++) {
         BlkNode *node = held->pdata[i];
 
@@ -310,5 +311,6 @@ void blk_nodes_release(GPtrArray *held)
             blk_quiesce_open(&node->quiesce);
         blk_inflight_drain_end(&node->inflight);
     }
+    blk_nodes_trace_drain(held, false);
     g_ptr_array_unref(held);
 }

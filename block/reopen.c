@@ -99,6 +99,7 @@ static void hold(BlkReopen *r)
     }
     sort(r);
     r->still = with_below(r);
+    blk_nodes_trace_drain(r->still, true);
     for (guint i = 0; i < r->still->len; i++)
         blk_inflight_drain_to_quiesce(&((BlkNode *)r->still->pdata[i])->inflight);
     for (guint i = 0; i < r->still->len; i++)
@@ -113,6 +114,7 @@ static void let_go(BlkReopen *r)
         blk_quiesce_open(&node->quiesce);
         blk_inflight_drain_end(&node->inflight);
     }
+    blk_nodes_trace_drain(r->still, false);
     g_ptr_array_unref(r->still);
 }
 

@@ -139,6 +139,7 @@ void nbds_sessions_opened(NbdsSession *s)
 {
     json_object *data;
 
+    TM_TRACE(session_begin, s->id, blk_export_id(s->export_), s->peer);
     nbds_note_opened(s);
     if (!s->announced)
         return;
@@ -180,8 +181,10 @@ void nbds_sessions_closed(NbdsSession *s)
     if (!s->open && reason == NBDS_REASON_HANDSHAKE)
         nbds_note_refused(s, TM_LOG_NBD, "it did not open an export within %u seconds",
                           s->server->limits.handshake_seconds);
-    if (s->open)
+    if (s->open) {
+        TM_TRACE(session_end, s->id, blk_export_id(s->export_), reason_name(reason));
         nbds_note_closed(s, reason_name(reason));
+    }
     if (!s->announced)
         return;
     data = event(s);
@@ -191,22 +194,23 @@ void nbds_sessions_closed(NbdsSession *s)
 
 /* ---- query-nbd-sessions; under the lock */
 
+const char *const nbds_command_names[NBDS_COMMANDS] = {
+    [NBD_CMD_READ] = "read",
+    [NBD_CMD_WRITE] = "write",
+    [NBD_CMD_FLUSH] = "flush",
+    [NBD_CMD_TRIM] = "trim",
+    [NBD_CMD_CACHE] = "cache",
+    [NBD_CMD_WRITE_ZEROES] = "write-zeroes",
+    [NBD_CMD_BLOCK_STATUS] = "block-status",
+};
+
 static json_object *describe_requests(const NbdsSession *s)
 {
-    static const char *const names[NBDS_COMMANDS] = {
-        [NBD_CMD_READ] = "read",
-        [NBD_CMD_WRITE] = "write",
-        [NBD_CMD_FLUSH] = "flush",
-        [NBD_CMD_TRIM] = "trim",
-        [NBD_CMD_CACHE] = "cache",
-        [NBD_CMD_WRITE_ZEROES] = "write-zeroes",
-        [NBD_CMD_BLOCK_STATUS] = "block-status",
-    };
     json_object *requests = json_object_new_object();
 
     for (size_t i = 0; i < NBDS_COMMANDS; i++) {
-        if (names[i])
-            tm_json_add_uint(requests, names[i], read_counter(&s->requests[i]));
+        if (nbds_command_names[i])
+            tm_json_add_uint(requests, nbds_command_names[i], read_counter(&s->requests[i]));
     }
     return requests;
 }

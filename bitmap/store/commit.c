@@ -20,6 +20,7 @@
 #include "util/error.h"
 #include "util/range.h"
 #include "util/sync.h"
+#include "util/trace.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -122,10 +123,12 @@ bool bmp_store_commit(BmpStore *store, BmpStoreState state, GError **error)
     TM_GUARD(&store->ticking);
     if (!flush_disk(store, error))
         return false;
+    TM_TRACE(commit_begin, store->path, 1u);
     if (store->resting) /* the disk is not ours now */
         part.state = BMP_STORE_CLOSED;
     bmp_part_collect(&part);
     ok = commit_part(&part, error);
+    TM_TRACE(commit_end, store->path, ok);
     bmp_part_clear(&part);
     return ok;
 }
@@ -316,6 +319,7 @@ static bool commit_group(BmpStore **stores, size_t n, GError **error)
         if (!flush_disk(stores[i], error))
             return false;
     }
+    TM_TRACE(commit_begin, stores[0]->path, (unsigned)n);
     lock_all(stores, n);
     for (size_t i = 0; i < n; i++) {
         parts[i] =
@@ -336,6 +340,7 @@ static bool commit_group(BmpStore **stores, size_t n, GError **error)
         bmp_part_clear(&parts[i]);
         pthread_mutex_unlock(&stores[i]->ticking);
     }
+    TM_TRACE(commit_end, stores[0]->path, ok);
     if (ok && done) /* with the leader's next commit: nobody will ask */
         drop_decision(&stores[0]->super, group);
     return ok;

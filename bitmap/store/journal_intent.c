@@ -6,6 +6,7 @@
 #include "bitmap/store/journal_internal.h"
 
 #include "util/sync.h"
+#include "util/trace.h"
 
 #include <errno.h>
 
@@ -294,10 +295,13 @@ static int write_and_sync(BmpJournal *journal, const uint8_t *list, size_t lengt
 {
     int ret = 0;
 
+    TM_TRACE(journal_sync_begin, journal->o.fd);
     if (bmp_journal_intend_waits(journal))
         ret = tm_write_all(journal->o.sys, journal->o.fd, list, length,
                            journal->o.offset + journal->number % 2 * BMP_INTENTS_LIST);
-    return ret == 0 ? tm_fdatasync(journal->o.sys, journal->o.fd) : ret;
+    ret = ret == 0 ? tm_fdatasync(journal->o.sys, journal->o.fd) : ret;
+    TM_TRACE(journal_sync_end, journal->o.fd, -ret);
+    return ret;
 }
 
 /* Under the lock: what was pending is on the medium. */

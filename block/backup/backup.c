@@ -6,6 +6,7 @@
 
 #include "util/error.h"
 #include "util/json.h"
+#include "util/trace.h"
 
 #define ENDED_MAX 64u /* how many are remembered that have ended */
 
@@ -97,6 +98,7 @@ static void gone(Backup *b, bool success, const char *reason)
     else
         tm_json_add_bool(data, "success", success);
     blk_graph_emit(graph, reason ? "BACKUP_ABORTED" : "BACKUP_ENDED", data);
+    TM_TRACE(backup_end, b->id, success);
     tm_log_note(
         blk_graph_log(graph),
         &(TmLogFacts){ .area = TM_LOG_BACKUP, .level = success ? TM_LOG_DEBUG : TM_LOG_WARNING },

@@ -11,6 +11,7 @@
 #include "util/error.h"
 #include "util/identifier.h"
 #include "util/json.h"
+#include "util/trace.h"
 
 #include <time.h>
 
@@ -257,6 +258,7 @@ bool blk_backups_begin(BlkBackups *backups, const BlkBackupBegin *o, json_object
     g_ptr_array_add(backups->list, b);
     if (begin(b, o, error)) {
         blk_backups_drop(backups, o->id);
+        TM_TRACE(backup_begin, b->id, b->n);
         tm_log_note(blk_graph_log(blk_exports_graph(backups->exports)),
                     &(TmLogFacts){ .area = TM_LOG_BACKUP, .level = TM_LOG_DEBUG },
                     "backup '%s' of %zu disks has begun", b->id, b->n);

@@ -9,6 +9,7 @@
 
 #include "util/error.h"
 #include "util/sync.h"
+#include "util/trace.h"
 
 #include <errno.h>
 #include <liburing.h>
@@ -70,6 +71,8 @@ bool blk_ring_add(BlkRing *ring, BlkAio *aio)
             return false;
     }
     prepare(sqe, aio);
+    TM_TRACE(uring_submit, aio, aio->op == BLK_AIO_WRITE ? "write" : "read", aio->fd, aio->offset,
+             aio->length);
     __atomic_store_n(&ring->held, ring->held + 1, __ATOMIC_RELAXED);
     return true;
 }
@@ -113,8 +116,10 @@ void blk_ring_reap(BlkRing *ring)
             ready[i].result = cqes[i]->res;
         }
         io_uring_cq_advance(&ring->uring, n);
-        for (unsigned i = 0; i < n; i++)
+        for (unsigned i = 0; i < n; i++) {
+            TM_TRACE(uring_complete, ready[i].aio, ready[i].result);
             ready[i].aio->done(ready[i].aio, ready[i].result);
+        }
     }
 }
 

@@ -38,6 +38,17 @@ static BlkRequest *from_aio(BlkAio *aio)
     return (BlkRequest *)((char *)aio - offsetof(BlkRequest, aio));
 }
 
+/* For trace points. */
+static const char *const op_names[] = {
+    [BLK_OP_READ] = "read",
+    [BLK_OP_WRITE] = "write",
+    [BLK_OP_FLUSH] = "flush",
+    [BLK_OP_DISCARD] = "discard",
+    [BLK_OP_WRITE_ZEROES] = "write-zeroes",
+    [BLK_OP_CACHE] = "cache",
+    [BLK_OP_SEND] = "send",
+};
+
 /* It does not complete at once, so it is timed. */
 static void start_clock(BlkRequest *r)
 {
@@ -79,6 +90,7 @@ static void work_run(BlkWork *work)
     BlkRequest *r = from_work(work);
     int ret;
 
+    TM_TRACE(io_run, r);
     blk_throttle_carry(r->passed, r->cancel);
     ret = given_up(r) ? -ESHUTDOWN : run_blocking(r);
     blk_throttle_carry(NULL, NULL);
@@ -89,6 +101,7 @@ static void work_run(BlkWork *work)
 static int to_worker(BlkRequest *r)
 {
     start_clock(r);
+    TM_TRACE(io_lane, r, "worker");
     if (blk_long_requests_wanted(r)) {
         blk_long_requests_add(r);
         return -EINPROGRESS;
@@ -192,6 +205,7 @@ static int to_medium(BlkRequest *r, BlkNode *node, const struct tidemark_mapping
         .length = r->length,
         .done = aio_done,
     };
+    TM_TRACE(io_lane, r, "io_uring");
     return blk_engine_aio(blk_graph_engine(node->graph), &r->aio) ? -EINPROGRESS : CONTINUE;
 }
 
@@ -264,6 +278,7 @@ static int to_driver(BlkRequest *r, BlkNode *node, uint64_t offset)
         .length = r->length,
         .done = aio_done,
     };
+    TM_TRACE(io_lane, r, "driver");
     return node->builtin->start(node->handle, &r->aio) ? -EINPROGRESS : CONTINUE;
 }
 
@@ -361,8 +376,10 @@ static int begin(BlkRequest *r)
         ret = fast_lane(r);
         if (ret == -EINPROGRESS)
             return ret;
-        if (ret != CONTINUE)
+        if (ret != CONTINUE) {
+            TM_TRACE(io_lane, r, "fast");
             hops_count(r, ret, true);
+        }
         hops_leave(r, r->op == BLK_OP_WRITE && r->n_hops);
         if (ret != CONTINUE)
             return ret;
@@ -413,13 +430,19 @@ static int submit(BlkNode *node, BlkRequest *r)
                    ? blk_counters_begin(&node->counters,
                                         r->op == BLK_OP_READ ? BLK_COUNT_READ : BLK_COUNT_WRITE)
                    : tm_now_ns();
+    TM_TRACE(io_begin, r, node->name, op_names[r->op], r->offset, r->length);
     return begin(r);
 }
 
 int blk_submit(BlkNode *node, BlkRequest *r)
 {
+    int ret;
+
     r->user = NULL;
-    return submit(node, r);
+    ret = submit(node, r);
+    if (ret != -EINPROGRESS)
+        TM_TRACE(io_end, r, -ret);
+    return ret;
 }
 
 int blk_try(BlkNode *node, BlkOp op, void *buf, uint64_t offset, uint64_t length)
@@ -515,8 +538,10 @@ int blk_user_submit(BlkUser *user, BlkRequest *r)
     if (!blk_gate_enter(&user->gate, &r->work))
         return -EINPROGRESS;
     ret = submit(user->node, r);
-    if (ret != -EINPROGRESS)
+    if (ret != -EINPROGRESS) {
+        TM_TRACE(io_end, r, -ret);
         blk_gate_leave(&user->gate);
+    }
     return ret;
 }
 

@@ -15,6 +15,7 @@
 #include "block/io/throttle.h"
 #include "block/node.h"
 #include "block/users.h"
+#include "util/trace.h"
 #include <errno.h>
 
 typedef enum {
@@ -105,6 +106,7 @@ void blk_user_worked(BlkUser *user);
 static inline void blk_request_done(BlkRequest *request, int result)
 {
     request->took = tm_now_ns() - request->began;
+    TM_TRACE(io_end, request, -result);
     if (request->user) /* with done() the user may go */
         blk_user_done(request->user);
     request->done(request, result);

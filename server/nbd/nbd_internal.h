@@ -28,6 +28,7 @@
 #include "block/io/request.h"
 #include "server/nbd/proto.h"
 #include "server/server_internal.h"
+#include "util/trace.h"
 
 #include <stddef.h>
 #include <sys/uio.h>
@@ -397,6 +398,17 @@ void nbds_status_free(NbdsSession *s);
 uint32_t nbds_error(int err, bool fast_zero); /* an errno, positive, as NBD has it */
 /* Writes a whole reply without payload into @to (NBDS_REPLY_MAX bytes); returns its length. @error
  * 0: success. */
+/* By the command; NULL: there is none. */
+extern const char *const nbds_command_names[NBDS_COMMANDS];
+static inline const char *nbds_command_name(uint16_t command)
+{
+    return command < NBDS_COMMANDS && nbds_command_names[command] ? nbds_command_names[command]
+                                                                  : "unknown";
+}
+/* A request is answered, with @error_ (NBD's) or 0. */
+#define NBDS_TRACE_END(s_, h_, error_)                                                             \
+    TM_TRACE(request_end, (s_)->id, (h_)->cookie, blk_export_id((s_)->export_),                    \
+             nbds_command_name((h_)->command), (h_)->length, error_)
 size_t nbds_reply_format(const NbdsSession *s, uint8_t *to, const NbdsHead *h, uint32_t error,
                          const char *message);
 void nbds_reply(NbdsSession *s, const NbdsHead *h, uint32_t error, const char *message);

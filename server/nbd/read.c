@@ -46,6 +46,7 @@ static void put_hole(NbdsSession *s, const NbdsHead *h)
 {
     uint8_t hole[NBD_HOLE_MAX];
 
+    NBDS_TRACE_END(s, h, 0);
     nbds_session_put(s, hole, nbds_hole_format(s, hole, true, h, h->offset, (uint32_t)h->length));
 }
 
@@ -203,6 +204,7 @@ static void read_small(NbdsSession *s, const NbdsHead *h)
         nbds_request_taken(s, batch->chunk);
         nbds_request_done(r, 0);
     } else {
+        NBDS_TRACE_END(s, h, 0);
         nbds_data_format(s, data - head, true, h, h->offset, (uint32_t)h->length);
         nbds_batch_add(batch, data - head, head + h->length);
     }

@@ -92,6 +92,7 @@ void nbds_reply(NbdsSession *s, const NbdsHead *h, uint32_t error, const char *m
 {
     uint8_t reply[NBDS_REPLY_MAX];
 
+    NBDS_TRACE_END(s, h, error);
     nbds_count_error(s, error);
     nbds_session_put(s, reply, nbds_reply_format(s, reply, h, error, message));
 }

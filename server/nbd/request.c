@@ -51,7 +51,9 @@ void nbds_request_done(NbdsRequest *r, int result)
         r->sparse = nbds_sparse_find(r);
     if (r->sparse && !result) {
         nbds_sparse_format(r);
+        NBDS_TRACE_END(s, &r->h, 0);
     } else if (!result && r->h.command == NBD_CMD_READ) {
+        NBDS_TRACE_END(s, &r->h, 0);
         nbds_data_format(s, r->head, true, &r->h, r->h.offset, (uint32_t)r->h.length);
         r->iov[0].iov_len = s->data_head;
         r->iov[1] = (struct iovec){ r->data, r->h.length };
@@ -59,6 +61,7 @@ void nbds_request_done(NbdsRequest *r, int result)
     } else {
         uint32_t error = result ? nbds_request_error(s, &r->h, -result) : 0;
 
+        NBDS_TRACE_END(s, &r->h, error);
         nbds_count_error(s, error);
         r->iov[0].iov_len =
             nbds_reply_format(s, r->head, &r->h, error, error ? tm_strerror(-result) : "");

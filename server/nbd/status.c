@@ -267,6 +267,8 @@ static void send_chunk(NbdsSession *s, NbdsStatus *st)
     uint8_t *to = w->chunk->data;
     size_t length = w->head + w->each * w->n;
 
+    if (st->i + 1 == st->n)
+        NBDS_TRACE_END(s, &st->h, 0);
     nbds_chunk_format(s, to, st->i + 1 == st->n ? NBD_REPLY_FLAG_DONE : 0,
                       s->extended ? NBD_REPLY_TYPE_BLOCK_STATUS_EXT : NBD_REPLY_TYPE_BLOCK_STATUS,
                       &st->h, (uint32_t)(length - s->reply_head));

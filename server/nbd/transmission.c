@@ -169,6 +169,8 @@ static uint32_t check(const NbdsSession *s, const NbdsHead *h, const char **why)
 
 static void execute(NbdsSession *s, const NbdsHead *h, uint8_t *payload)
 {
+    TM_TRACE(request_begin, s->id, h->cookie, blk_export_id(s->export_),
+             nbds_command_name(h->command), h->offset, h->length);
     nbds_count(&s->requests[h->command], 1);
     nbds_count(&s->bytes[h->command], h->length);
     switch (h->command) {

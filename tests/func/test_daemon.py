@@ -202,6 +202,37 @@ def log_areas(tmp):
         equal("planted" in d.log(), False)
 
 
+JOURNALD = "/lib/systemd/systemd-journald"
+# A journal of our own, in a mount namespace; then the daemon with its standard error connected to it.
+WITH_JOURNAL = """
+mount --make-rprivate / && mkdir -p /run/systemd /run/log
+mount -t tmpfs t /run/systemd && mount -t tmpfs t /run/log && mkdir -p /run/systemd/journal /run/log/journal
+%s 2>/dev/null & journald=$!
+for i in $(seq 1000); do [ -S /run/systemd/journal/stdout ] && break; sleep 0.01; done
+echo '{"execute":"qmp_capabilities"}{"execute":"quit"}' |
+    systemd-cat sh -c 'JOURNAL_STREAM=$(stat -L -c %%d:%%i /proc/self/fd/2) exec "$@"' sh "$@" >/dev/null
+for i in $(seq 1000); do journalctl -t tidemarkd -o json | grep -q "'quit'" && break; sleep 0.01; done
+journalctl -t tidemarkd -o json --no-pager
+kill $journald
+""" % JOURNALD
+
+
+@test(needs=("unshare", "journalctl", "systemd-cat"))
+def journal(tmp):
+    "if standard error is the journal, messages are entries with fields"
+    ours()
+    if not os.path.exists(JOURNALD):
+        skip("%s is not installed" % JOURNALD)
+    if run("unshare", "-m", "true", check=False).returncode:
+        skip("mount namespaces are not allowed here")
+    done = run("unshare", "-m", "sh", "-c", WITH_JOURNAL, "sh", TIDEMARKD, "--log-level", "qmp=debug",
+               "--chardev", "stdio,id=c", "--monitor", "c")
+    entries = [json.loads(line) for line in done.stdout.splitlines()]
+    equal([(e["MESSAGE"].split(":")[0], e["PRIORITY"], e["TIDEMARK_AREA"], e["_TRANSPORT"]) for e in entries],
+          [("command 'chardev-add'", "7", "qmp", "journal"), ("ready", "6", "daemon", "journal"),
+           ("command 'quit'", "7", "qmp", "journal")])
+
+
 @test
 def trace(tmp):
     "--trace and -T are accepted, and the log says that there are no such events"
