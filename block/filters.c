@@ -237,6 +237,13 @@ BlkNode *blk_filters_top(BlkNode *node)
     return node;
 }
 
+BlkNode *blk_filters_below(BlkNode *node)
+{
+    while (node->kept && blk_node_child_at(node, FIRST))
+        node = blk_node_child_at(node, FIRST);
+    return node;
+}
+
 bool blk_user_move(BlkUser *user, BlkNode *to, GError **error)
 {
     g_autoptr(GPtrArray) users = g_ptr_array_new_with_free_func((GDestroyNotify)blk_user_unref);

@@ -38,5 +38,9 @@ void blk_filters_remove(BlkNode *const *filters, size_t n);
  * have to be above them; the node itself if there is none. Borrowed. */
 BlkNode *blk_filters_top(BlkNode *node);
 
+/* The first node below the filters that code has put in at @node: what users mean by its place.
+ * @node itself if it is no such filter. Borrowed. */
+BlkNode *blk_filters_below(BlkNode *node);
+
 /* Gives a user that follows another node. Errors: permission conflicts; @to is read-only. */
 bool blk_user_move(BlkUser *user, BlkNode *to, GError **error);

@@ -543,3 +543,63 @@ bool blk_options_child(const BlkOptions *options, const char *name, json_object 
     }
     g_assert_not_reached();
 }
+
+/* ---- as an object again */
+
+static bool is_index(const char *part)
+{
+    return g_ascii_isdigit(*part);
+}
+
+/* What is at @part of @at, an object or an array: made, if it is not there. */
+static json_object *go_in(json_object *at, const char *part, bool array)
+{
+    bool in_array = json_object_is_type(at, json_type_array);
+    size_t index = in_array ? (size_t)g_ascii_strtoull(part, NULL, 10) : 0;
+    json_object *there =
+        in_array ? json_object_array_get_idx(at, index) : json_object_object_get(at, part);
+
+    if (there)
+        return there;
+    there = array ? json_object_new_array() : json_object_new_object();
+    if (in_array)
+        json_object_array_put_idx(at, index, there);
+    else
+        json_object_object_add(at, part, there);
+    return there;
+}
+
+/* Puts @value (taken) where the dotted @name says; a part that is a number is an index. */
+static void put(json_object *object, const char *name, json_object *value)
+{
+    g_auto(GStrv) parts = g_strsplit(name, ".", -1);
+    json_object *at = object;
+    unsigned i = 0;
+
+    for (; parts[i + 1]; i++)
+        at = go_in(at, parts[i], is_index(parts[i + 1]));
+    if (json_object_is_type(at, json_type_array))
+        json_object_array_put_idx(at, (size_t)g_ascii_strtoull(parts[i], NULL, 10), value);
+    else
+        json_object_object_add(at, parts[i], value);
+}
+
+json_object *blk_options_given(const BlkOptions *options)
+{
+    json_object *object = json_object_new_object();
+
+    for (guint i = 0; i < options->values->len; i++) {
+        const Value *v = &g_array_index(options->values, Value, i);
+        enum tidemark_option_type type = v->option->type;
+
+        if (!v->given || type == TIDEMARK_OPTION_LIST)
+            continue;
+        if (v->text)
+            put(object, v->name, json_object_new_string(v->text));
+        else if (type == TIDEMARK_OPTION_BOOL)
+            put(object, v->name, json_object_new_boolean(v->number != 0));
+        else if (type == TIDEMARK_OPTION_UINT || type == TIDEMARK_OPTION_SIZE)
+            put(object, v->name, json_object_new_uint64(v->number));
+    }
+    return object;
+}

@@ -42,5 +42,8 @@ bool blk_options_bool(const BlkOptions *options, const char *name);
 /* What a child is to be: a string, an object, JSON null (explicitly none), or NULL. */
 bool blk_options_child(const BlkOptions *options, const char *name, json_object **value);
 
+/* What was given, in the object itself, but children: a reference. */
+json_object *blk_options_given(const BlkOptions *options);
+
 /* Whether @text, as a table's default is written, is a value of @option. Any thread. */
 bool blk_option_accepts(const struct tidemark_option *option, const char *text);

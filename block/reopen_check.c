@@ -6,6 +6,7 @@
  * Messages are QEMU's (block.c and blockdev.c, bdrv_reopen_*). What differs: any option may change
  * but those that say which disk and which bitmaps a node has: "file" may become another node of
  * the same disk, so filters are put in and taken out. */
+#include "block/filters.h"
 #include "block/parents.h"
 #include "block/reopen_internal.h"
 
@@ -105,14 +106,6 @@ static bool check_other(BlkReopenEntry *e, unsigned index, BlkNode *to, GError *
     return !to || e->backing;
 }
 
-/* Below the filters that code has put in (a backup, a job): users don't name those. */
-static BlkNode *below_kept(BlkNode *node)
-{
-    while (node && node->kept)
-        node = blk_node_child_at(node, BLK_REOPEN_FILE);
-    return node;
-}
-
 static bool check_child(BlkReopen *r, BlkReopenEntry *e, unsigned index, json_object *object,
                         GError **error)
 {
@@ -132,7 +125,8 @@ static bool check_child(BlkReopen *r, BlkReopenEntry *e, unsigned index, json_ob
         if (!to)
             return false;
     }
-    return to == now || (to && to == below_kept(now)) || check_other(e, index, to, error);
+    return to == now || (to && now && to == blk_filters_below(now)) ||
+           check_other(e, index, to, error);
 }
 
 /* blockdev-set-active changes that. */

@@ -22,6 +22,9 @@ static const struct {
       "read these options, and dirty bitmaps, from a file: see tidemarkd.conf(5)" },
     { "check", 0, CMD_CHECK, NULL,
       "check the options and configuration files, list what is wrong, and exit" },
+    { "dump-config", 0, CMD_DUMP_CONFIG, "SOCKET",
+      "ask the daemon whose monitor listens on a unix socket, print all that it has as a "
+      "configuration file, and exit" },
     { "blockdev", 0, CMD_BLOCKDEV,
       "[driver=]DRIVER,node-name=NAME[,read-only=on|off][,auto-read-only=on|off]\n"
       "[,cache.direct=on|off][,cache.no-flush=on|off][,discard=ignore|unmap]\n"

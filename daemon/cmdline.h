@@ -15,6 +15,7 @@ typedef enum {
     CMD_CHECK,
     CMD_CONFIG,
     CMD_DAEMONIZE,
+    CMD_DUMP_CONFIG,
     CMD_EXPORT,
     CMD_HELP,
     CMD_IO_ENGINE,

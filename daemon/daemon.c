@@ -143,6 +143,8 @@ bool daemon_init(Daemon *d, const GArray *options, const Sandbox *sandbox, GErro
         return false;
     d->inherited = tm_inherited_new(); /* before any socket is opened */
     d->loop = g_main_loop_new(NULL, FALSE);
+    d->options = options;
+    d->monitors_given = json_object_new_array();
     d->monitors = g_ptr_array_new_with_free_func((GDestroyNotify)qmp_monitor_free);
     d->registry = blk_registry_new(&tm_sys_kernel);
     if (!engine_options(options, &engine, error) || !load_modules(d->registry, options, error))
@@ -162,6 +164,8 @@ bool daemon_init(Daemon *d, const GArray *options, const Sandbox *sandbox, GErro
     qmp.opaque = d->loop;
     qmp.inherited = d->inherited;
     qmp.log = d->log;
+    qmp.process = daemon_settings;
+    qmp.process_opaque = d;
     qmp.not_permitted = blame;
     qmp.not_permitted_opaque = (void *)sandbox;
     d->qmp = qmp_context_new(&qmp);
@@ -202,6 +206,7 @@ bool daemon_finish(Daemon *d, GError **error)
     if (d->monitors)
         g_ptr_array_unref(d->monitors);
     qmp_context_free(d->qmp);
+    json_object_put(d->monitors_given);
     watchdog_stop(d->watchdog);
     g_free(d->status);
     blk_exports_free(d->exports);

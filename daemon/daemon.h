@@ -19,18 +19,23 @@ typedef struct Daemon {
     TmInherited *inherited;
     NbdsServers *servers;
     QmpContext *qmp;
-    GPtrArray *monitors; /* QmpMonitor */
-    guint tick;          /* the timer that lets time pass for the nodes' bitmaps */
-    Watchdog *watchdog;  /* or NULL */
-    char *status;        /* as the service manager shows it; or NULL */
+    const GArray *options;       /* CmdOption; borrowed */
+    GPtrArray *monitors;         /* QmpMonitor */
+    json_object *monitors_given; /* what they were made from: an array */
+    guint tick;                  /* the timer that lets time pass for the nodes' bitmaps */
+    Watchdog *watchdog;          /* or NULL */
+    char *status;                /* as the service manager shows it; or NULL */
 } Daemon;
 
 /* The drivers and plug-ins that @options name, the I/O threads, the servers; nothing is open yet.
- * daemon->log is set before. @sandbox (borrowed, outlives the daemon) has a word on errors of
- * permission. */
+ * daemon->log is set before. @options and @sandbox (borrowed) outlive the daemon; the sandbox has a
+ * word on errors of permission. */
 bool daemon_init(Daemon *daemon, const GArray *options, const Sandbox *sandbox, GError **error);
 /* Whether an option asks for help ("--blockdev help"), which has then been printed. */
 bool daemon_help(Daemon *daemon, const GArray *options);
+/* What query-configuration says of the process, whose Daemon @daemon is: an object, a reference.
+ * settings.c */
+json_object *daemon_settings(void *daemon);
 /* All options are carried out, and the rights given up: takes clients, and says so to the service
  * manager. */
 void daemon_serve(Daemon *daemon);

@@ -5,6 +5,7 @@
 #include "daemon/cmdline.h"
 #include "daemon/config.h"
 #include "daemon/daemon.h"
+#include "daemon/dump.h"
 #include "daemon/option.h"
 #include "daemon/sandbox.h"
 #include "util/error.h"
@@ -209,7 +210,10 @@ int main(int argc, char **argv)
     }
     log = tm_log_new(tm_log_journal());
     options = given ? config_expand(given, configs, &error) : NULL;
-    if (options && last_of(options, CMD_CHECK)) {
+    if (options && last_of(options, CMD_DUMP_CONFIG)) {
+        status = dump_config(last_of(options, CMD_DUMP_CONFIG)->value, &error) ? EXIT_SUCCESS
+                                                                               : EXIT_FAILURE;
+    } else if (options && last_of(options, CMD_CHECK)) {
         status = check(options, configs, log);
     } else if (options && set_log_levels(log, options, &error)) {
         raise_descriptor_limit();

@@ -98,6 +98,7 @@ static bool start_monitor(Daemon *d, json_object *args, GError **error)
     if (!monitor)
         return false;
     g_ptr_array_add(d->monitors, monitor);
+    json_object_array_add(d->monitors_given, json_object_get(args));
     return true;
 }
 

@@ -141,14 +141,16 @@ static const TmProperty *find_property(const TmObject *object, const char *name,
     return NULL;
 }
 
-/* What is no secret. */
+/* What was given; of a secret, that it was. */
 static json_object *readable(const TmObjectClass *class, json_object *props)
 {
     json_object *given = json_object_new_object(), *value;
 
     for (const TmProperty *p = class->properties; p && p->name; p++) {
-        if (p->otherwise && json_object_object_get_ex(props, p->name, &value))
-            json_object_object_add(given, p->name, json_object_get(value));
+        if (!p->get && json_object_object_get_ex(props, p->name, &value))
+            json_object_object_add(given, p->name,
+                                   p->otherwise ? json_object_get(value)
+                                                : json_object_new_string(TM_OBJECT_LEFT_OUT));
     }
     return given;
 }
@@ -171,7 +173,7 @@ static json_object *get_given(const TmObject *object, const TmProperty *p, GErro
 {
     json_object *value;
 
-    if (json_object_object_get_ex(object->given, p->name, &value))
+    if (p->otherwise && json_object_object_get_ex(object->given, p->name, &value))
         return json_object_get(value);
     if (p->otherwise)
         return json_tokener_parse(p->otherwise);
@@ -189,6 +191,29 @@ json_object *tm_object_get(TmObject *object, const char *property, GError **erro
     if (!p)
         return NULL;
     return p->get ? p->get(object, property) : get_given(object, p, error);
+}
+
+/* QEMU's limits "x-..." are those of "limits" under other names, given at first only. */
+static bool is_defining(const TmProperty *p)
+{
+    return !p->get || (p->set && !g_str_has_prefix(p->name, "x-"));
+}
+
+json_object *tm_object_definition(TmObject *object)
+{
+    json_object *definition = json_object_new_object(), *value;
+
+    json_object_object_add(definition, "qom-type", json_object_new_string(object->class->type));
+    json_object_object_add(definition, "id", json_object_new_string(object->id));
+    for (const TmProperty *p = object->class->properties; p && p->name; p++) {
+        if (!is_defining(p))
+            continue;
+        if (p->get)
+            json_object_object_add(definition, p->name, p->get(object, p->name));
+        else if (json_object_object_get_ex(object->given, p->name, &value))
+            json_object_object_add(definition, p->name, json_object_get(value));
+    }
+    return definition;
 }
 
 bool tm_object_set(TmObject *object, const char *property, json_object *value, GError **error)

@@ -65,6 +65,11 @@ const char *tm_objects_type(unsigned index);
 json_object *tm_object_get(TmObject *object, const char *property, GError **error);
 bool tm_object_set(TmObject *object, const char *property, json_object *value, GError **error);
 
+/* What object-add would make it again from: {"qom-type", "id", ...}, with what was set since then.
+ * A secret's data are replaced by TM_OBJECT_LEFT_OUT, which no object is made from. A reference. */
+json_object *tm_object_definition(TmObject *object);
+#define TM_OBJECT_LEFT_OUT "(left out)"
+
 /* What a secret holds; any thread. Not terminated. */
 const guint8 *tm_secret_data(const TmObject *secret, size_t *length);
 

@@ -28,7 +28,7 @@ struct TmObject {
     const TmObjectClass *class;
     int refs; /* atomic; one is the registry's */
     char *id;
-    json_object *given; /* those of its properties that have no get() */
+    json_object *given; /* those of its properties that have no get(); no secrets */
 };
 
 extern const TmObjectClass tm_secret_class, tm_authz_list_class, tm_authz_list_file_class,

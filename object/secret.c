@@ -44,6 +44,12 @@ static bool read_given(Secret *secret, json_object *props, GError **error)
         return tm_error_set(error, "'file' and 'data' are mutually exclusive");
     if (!data && !file)
         return tm_error_set(error, "Either 'file' or 'data' must be provided");
+    if (data && g_str_equal(data, TM_OBJECT_LEFT_OUT))
+        return tm_error_set(
+            error,
+            "the data of secret '%s' are not in this configuration: put them in, or "
+            "use 'file'",
+            secret->object.id);
     if (!data)
         return tm_secret_read(&secret->text, file, SECRET_MAX, error);
     json_object_object_get_ex(props, "data", &value);

@@ -184,6 +184,12 @@ TmSocketRights qmp_context_socket_rights(QmpContext *ctx)
     return ctx->options.socket_rights;
 }
 
+json_object *qmp_context_process(QmpContext *ctx)
+{
+    return ctx->options.process ? ctx->options.process(ctx->options.process_opaque)
+                                : json_object_new_object();
+}
+
 void qmp_context_quit(QmpContext *ctx)
 {
     if (ctx->options.quit)

@@ -36,6 +36,10 @@ typedef struct QmpContextOptions {
      * Returned (g_free); NULL: nothing. Itself NULL: never. */
     char *(*not_permitted)(void *opaque, const char *message, json_object *args);
     void *not_permitted_opaque;
+    /* What query-configuration says of the process: members of qmp_type_configuration, a reference;
+     * NULL: nothing. */
+    json_object *(*process)(void *opaque);
+    void *process_opaque;
     TmSocketRights socket_rights; /* of the unix sockets that are made, unless they say others */
     TmInherited *inherited;       /* sockets of the process; borrowed, outlives it; or NULL */
     TmLog *log;                   /* borrowed, outlives it; or NULL */
@@ -56,6 +60,8 @@ GMainContext *qmp_context_main(QmpContext *ctx);
 QmpChardevs *qmp_context_chardevs(QmpContext *ctx);
 TmSocketRights qmp_context_socket_rights(QmpContext *ctx);
 TmLog *qmp_context_log(QmpContext *ctx); /* or NULL */
+/* An object: a reference. */
+json_object *qmp_context_process(QmpContext *ctx);
 void qmp_context_quit(QmpContext *ctx);
 /* {"qemu": {...}, "package": ...}: a reference */
 json_object *qmp_context_version(void);

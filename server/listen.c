@@ -90,6 +90,7 @@ void nbds_server_unref(NbdsServer *server)
     if (--server->refs)
         return;
     g_free(server->id);
+    json_object_put(server->given);
     g_free(server);
 }
 

@@ -76,6 +76,8 @@ bool nbds_server_start(NbdsServers *servers, const BlkServerOptions *options, GE
     server->refs = 1;
     server->id = g_strdup(options->id);
     server->limits = options->limits;
+    if (options->given)
+        json_object_deep_copy(options->given, &server->given, NULL);
     if (!find_tls(server, options, error)) {
         drop_tls(server);
         nbds_server_unref(server);
@@ -151,6 +153,20 @@ json_object *nbds_server_query(NbdsServers *servers)
 
     for (NbdsServer *server = servers->list; server; server = server->next)
         json_object_array_add(all, describe(exports, server));
+    return all;
+}
+
+json_object *nbds_server_definitions(NbdsServers *servers)
+{
+    json_object *all = json_object_new_array();
+    TM_GUARD(&servers->lock);
+
+    for (NbdsServer *server = servers->list; server; server = server->next) {
+        json_object *copy = NULL;
+
+        if (server->given && json_object_deep_copy(server->given, &copy, NULL) == 0)
+            json_object_array_add(all, copy);
+    }
     return all;
 }
 

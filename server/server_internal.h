@@ -55,6 +55,7 @@ struct NbdsServer {
     int64_t held; /* atomic: what its sessions hold */
     bool tls, tls_required, keepalive;
     TmObject *tls_creds, *tls_authz; /* references, given up when it is stopped; or NULL */
+    json_object *given;              /* what it was started with; or NULL */
 };
 
 /* ---- all of them */
@@ -119,6 +120,7 @@ void nbds_server_stop(NbdsServers *servers, const char *id); /* @id NULL: all of
 /* One that runs, borrowed; @id NULL: any. */
 NbdsServer *nbds_server_find(NbdsServers *servers, const char *id);
 json_object *nbds_server_query(NbdsServers *servers);
+json_object *nbds_server_definitions(NbdsServers *servers);
 /* The URIs of an export, at all servers that show it: an array. */
 json_object *nbds_server_uris(NbdsServers *servers, const BlkExport *x);
 

@@ -39,6 +39,11 @@ static json_object *server_query_sessions(void *opaque)
     return nbds_sessions_query(opaque);
 }
 
+static json_object *server_definitions(void *opaque)
+{
+    return nbds_server_definitions(opaque);
+}
+
 static void server_describe(void *opaque, BlkExport *x, json_object *info)
 {
     json_object_object_add(info, "uris", nbds_server_uris(opaque, x));
@@ -68,6 +73,7 @@ NbdsServers *nbds_servers_new(BlkExports *exports, TmInherited *inherited)
         .disconnect = server_disconnect,
         .query_servers = server_query,
         .query_sessions = server_query_sessions,
+        .definitions = server_definitions,
         .describe = server_describe,
         .counts = server_counts,
         .session_disconnect = server_session_disconnect,

@@ -136,6 +136,8 @@ static BlkExport *export_new(BlkExports *exports, const BlkExportOptions *o, con
     x->left_at = g_get_monotonic_time();
     x->is_default = o->is_default;
     x->max_connections = o->max_connections;
+    if (o->given)
+        json_object_deep_copy(o->given, &x->given, NULL);
     return x;
 }
 

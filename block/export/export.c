@@ -368,6 +368,7 @@ void blk_export_free(BlkExport *x)
     for (int i = 0; i < BLK_ACCESSES; i++)
         tm_object_unref(x->allow[i]);
     tm_object_unref(x->iothread);
+    json_object_put(x->given);
     g_free(x);
 }
 

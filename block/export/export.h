@@ -72,6 +72,9 @@ typedef struct BlkExportOptions {
         dirty_flag_2016;     /* the command flag that asks for dirtiness, a power of two; 0: none */
     const char *bitmap_2016; /* which of the bitmaps that is; NULL: the first one */
     const char *iothread;    /* id of one, which it uses as a name only; or NULL */
+    /* The arguments of block-export-add that these are, copied; NULL: it is none of the user's
+     * (a backup's). */
+    json_object *given;
 } BlkExportOptions;
 
 /* ---- what a server implements */
@@ -104,6 +107,7 @@ typedef struct BlkServerOptions {
     const char *tls_creds; /* the id of an object; NULL: no TLS */
     const char *tls_authz; /* the id of an object that clients must pass; NULL: none */
     bool tls_required;     /* with tls_creds: nothing but STARTTLS is answered in the clear */
+    json_object *given;    /* the arguments of nbd-server-start that these are, copied; or NULL */
     BlkServerLimits limits;
 } BlkServerOptions;
 
@@ -118,6 +122,8 @@ typedef struct BlkServer {
     /* query-nbd-servers and query-nbd-sessions: references. */
     json_object *(*query_servers)(void *opaque);
     json_object *(*query_sessions)(void *opaque);
+    /* What the servers were started with, those that were given it: an array; a reference. */
+    json_object *(*definitions)(void *opaque);
     /* Adds what it knows of @export_ to the answer of query-block-exports: "uris", "clients". */
     void (*describe)(void *opaque, BlkExport *export_, json_object *info);
     /* Adds what the sessions of @export_ did, those that have ended and those there are. */
@@ -219,6 +225,10 @@ bool blk_export_allows(const BlkExport *export_, BlkAccess access, const char *i
 bool blk_export_status_2016(const BlkExport *export_);
 unsigned blk_export_dirty_flag_2016(const BlkExport *export_);
 const char *blk_export_bitmap_2016(const BlkExport *export_); /* or NULL */
+/* What it was given, or NULL; and a member of that is another one now (@value is taken). Borrowed;
+ * main thread. */
+json_object *blk_export_given(const BlkExport *export_);
+void blk_export_set_given(BlkExport *export_, const char *member, json_object *value);
 bool blk_export_shutting_down(const BlkExport *export_);
 /* Reports an I/O error of a client's request: event BLOCK_IO_ERROR, at most one
  * a second for an export. @errnum positive. */

@@ -25,6 +25,7 @@ struct BlkExport {
     uint32_t max_connections;
     TmObject *allow[BLK_ACCESSES]; /* NULL: everybody */
     TmObject *iothread;            /* or NULL */
+    json_object *given;            /* or NULL */
     unsigned dirty_flag_2016;
     char *bitmap_2016;
     bool shutting_down; /* atomic */

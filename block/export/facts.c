@@ -228,3 +228,16 @@ void blk_export_io_error(BlkExport *x, bool write, int errnum)
     blk_graph_emit(x->exports->graph, "BLOCK_IO_ERROR", data);
     log_io_error(x, node, write, errnum);
 }
+
+json_object *blk_export_given(const BlkExport *x)
+{
+    return x->given;
+}
+
+void blk_export_set_given(BlkExport *x, const char *member, json_object *value)
+{
+    if (x->given)
+        json_object_object_add(x->given, member, value);
+    else
+        json_object_put(value);
+}

@@ -99,6 +99,7 @@ static void chardev_free(void *opaque)
         c->driver->close(c);
     if (c->log >= 0)
         close(c->log);
+    json_object_put(c->given);
     g_free(c->pty);
     g_free(c->id);
     g_free(c);
@@ -150,6 +151,8 @@ QmpChardev *qmp_chardevs_add(QmpChardevs *chardevs, const QmpChardevOptions *o, 
         chardev_free(c);
         return NULL;
     }
+    if (o->given)
+        json_object_deep_copy(o->given, &c->given, NULL);
     g_ptr_array_add(chardevs->list, c);
     return c;
 }
@@ -185,6 +188,11 @@ GPtrArray *qmp_chardevs_list(QmpChardevs *chardevs)
 const char *qmp_chardev_id(const QmpChardev *c)
 {
     return c->id;
+}
+
+json_object *qmp_chardev_given(const QmpChardev *c)
+{
+    return c->given;
 }
 
 char *qmp_chardev_filename(const QmpChardev *c)

@@ -14,6 +14,7 @@
 #include "object/objects.h"
 #include "util/address.h"
 #include "util/log.h"
+#include <json-c/json.h>
 
 #define QMP_CHARDEV_REMOTE_MAX 16u
 
@@ -40,6 +41,7 @@ typedef struct QmpChardevOptions {
     bool append;              /* file */
     const char *logfile;      /* gets a copy of what is sent; or NULL */
     bool logappend;
+    json_object *given; /* the arguments of chardev-add that these are, copied; or NULL */
 } QmpChardevOptions;
 
 /* What a user reads from and writes to. */
@@ -65,6 +67,7 @@ GPtrArray *qmp_chardevs_list(QmpChardevs *chardevs);
 const char *const *qmp_chardev_drivers(void);
 
 const char *qmp_chardev_id(const QmpChardev *chardev);
+json_object *qmp_chardev_given(const QmpChardev *chardev); /* borrowed, or NULL */
 /* As query-chardev shows it; returned. */
 char *qmp_chardev_filename(const QmpChardev *chardev);
 /* Its other end, of a pty; or NULL. Borrowed. */

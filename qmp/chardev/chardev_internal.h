@@ -27,7 +27,8 @@ struct QmpChardev {
     char *pty;                /* or NULL */
     QmpConnectedFn connected; /* NULL: it has no user */
     void *opaque;
-    int log; /* or -1 */
+    int log;            /* or -1 */
+    json_object *given; /* or NULL */
 };
 
 extern const QmpChardevDriver qmp_driver_file, qmp_driver_null, qmp_driver_pty, qmp_driver_socket,

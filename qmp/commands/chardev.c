@@ -98,6 +98,7 @@ static bool run_add(QmpCall *call, GError **error)
         .append = qmp_arg_bool(data, "append", false),
         .logfile = qmp_arg_str(data, "logfile"),
         .logappend = qmp_arg_bool(data, "logappend", false),
+        .given = call->args,
     };
     QmpChardev *c;
 

@@ -2,7 +2,13 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* qmp/commands/configuration.c: all that a daemon is made of, as one object: what a configuration
  * file has. Each list has the arguments of the command that makes one of its items. */
-#include "qmp/schema/table.h"
+#include "block/definition.h"
+#include "block/filters.h"
+#include "qmp/commands/families.h"
+#include "qmp/context.h"
+#include "util/json.h"
+
+#include <string.h>
 
 #define OBJECT(c_name, type_name, list)                                                            \
     const QmpType c_name = { .kind = QMP_KIND_OBJECT, .name = type_name, .members = list }
@@ -69,3 +75,135 @@ static const QmpMember members[] = {
     { NULL },
 };
 OBJECT(qmp_type_configuration, "Configuration", members);
+
+/* ---- what there is ---- */
+
+static json_object *objects_now(QmpContext *ctx)
+{
+    g_autoptr(GPtrArray) list = tm_objects_list(blk_exports_objects(qmp_context_exports(ctx)));
+    json_object *all = json_object_new_array();
+
+    for (guint i = 0; i < list->len; i++)
+        json_object_array_add(all, tm_object_definition(list->pdata[i]));
+    return all;
+}
+
+static json_object *blockdevs_now(QmpContext *ctx)
+{
+    return blk_graph_definitions(qmp_context_graph(ctx));
+}
+
+static json_object *bitmap_now(BlkNode *node, BmpBitmap *bitmap)
+{
+    json_object *definition = json_object_new_object();
+
+    tm_json_add_string(definition, "node", blk_node_name(node));
+    tm_json_add_string(definition, "name", bmp_bitmap_name(bitmap));
+    tm_json_add_uint(definition, "granularity", bmp_bitmap_granularity(bitmap));
+    tm_json_add_bool(definition, "persistent", bmp_bitmap_persistent(bitmap));
+    tm_json_add_bool(definition, "disabled", !bmp_bitmap_enabled(bitmap));
+    return definition;
+}
+
+/* Not those that can only be removed, nor those of nodes that nobody can name again. */
+static json_object *bitmaps_now(QmpContext *ctx)
+{
+    g_autoptr(GPtrArray) nodes = blk_graph_nodes(qmp_context_graph(ctx));
+    json_object *all = json_object_new_array();
+
+    for (guint i = 0; i < nodes->len; i++) {
+        BlkNode *node = nodes->pdata[i];
+        BmpSet *set = blk_node_bitmaps(node);
+
+        for (size_t k = 0; *blk_node_name(node) != '#' && k < bmp_set_length(set); k++) {
+            g_autoptr(BmpBitmap) bitmap = bmp_set_nth(set, k);
+
+            if (bitmap && !bmp_bitmap_inconsistent(bitmap))
+                json_object_array_add(all, bitmap_now(node, bitmap));
+        }
+    }
+    return all;
+}
+
+static json_object *servers_now(QmpContext *ctx)
+{
+    const BlkServer *server = blk_exports_server(qmp_context_exports(ctx));
+
+    return server->definitions ? server->definitions(server->opaque) : json_object_new_array();
+}
+
+static json_object *exports_now(QmpContext *ctx)
+{
+    g_autoptr(GPtrArray) list = blk_exports_list(qmp_context_exports(ctx));
+    json_object *all = json_object_new_array();
+
+    for (guint i = 0; i < list->len; i++) {
+        const BlkExport *x = list->pdata[i];
+        json_object *copy = NULL;
+        const char *node;
+
+        if (!blk_export_given(x) || blk_export_shutting_down(x) ||
+            json_object_deep_copy(blk_export_given(x), &copy, NULL) < 0)
+            continue;
+        node = blk_node_name(blk_filters_below(blk_export_node(x)));
+        tm_json_add_string(copy, "node-name", node);
+        if (!json_object_object_get_ex(copy, "name", NULL) && strcmp(node, blk_export_name(x)))
+            tm_json_add_string(copy, "name", blk_export_name(x)); /* that of its first node */
+        json_object_array_add(all, copy);
+    }
+    return all;
+}
+
+static json_object *chardevs_now(QmpContext *ctx)
+{
+    g_autoptr(GPtrArray) list = qmp_chardevs_list(qmp_context_chardevs(ctx));
+    json_object *all = json_object_new_array();
+
+    for (guint i = 0; i < list->len; i++) {
+        json_object *copy = NULL;
+
+        if (qmp_chardev_given(list->pdata[i]) &&
+            json_object_deep_copy(qmp_chardev_given(list->pdata[i]), &copy, NULL) == 0)
+            json_object_array_add(all, copy);
+    }
+    return all;
+}
+
+static const struct {
+    const char *member;
+    json_object *(*now)(QmpContext *ctx);
+} lists[] = {
+    { "objects", objects_now },     { "blockdevs", blockdevs_now }, { "bitmaps", bitmaps_now },
+    { "nbd-servers", servers_now }, { "exports", exports_now },     { "chardevs", chardevs_now },
+};
+
+/* In the order of the members. Lists that are empty are left out. */
+static bool run_query(QmpCall *call, GError **error)
+{
+    json_object *process = qmp_context_process(call->ctx);
+
+    call->result = json_object_new_object();
+    for (const QmpMember *m = members; m->name; m++) {
+        json_object *value = json_object_get(json_object_object_get(process, m->name));
+
+        for (size_t i = 0; !value && i < G_N_ELEMENTS(lists); i++) {
+            if (!strcmp(lists[i].member, m->name))
+                value = lists[i].now(call->ctx);
+        }
+        if (value &&
+            (!json_object_is_type(value, json_type_array) || json_object_array_length(value)))
+            json_object_object_add(call->result, m->name, value);
+        else
+            json_object_put(value);
+    }
+    json_object_put(process);
+    return true;
+}
+
+static const QmpCommand commands[] = {
+    { "query-configuration", "all that there is, as a configuration file, without secrets",
+      &qmp_type_empty, &qmp_type_configuration, run_query },
+    { NULL },
+};
+
+const QmpFamily qmp_family_configuration = { "Configuration", commands };

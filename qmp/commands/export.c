@@ -8,6 +8,24 @@
 #include "util/json.h"
 #include <string.h>
 
+/* What the newer command would be given: a reference. */
+static json_object *as_export_add(const BlkExportOptions *o)
+{
+    json_object *given = json_object_new_object(), *bitmaps = json_object_new_array();
+
+    tm_json_add_string(given, "type", o->type);
+    tm_json_add_string(given, "id", o->id);
+    tm_json_add_string(given, "node-name", o->node_name);
+    tm_json_add_string(given, "name", o->name);
+    tm_json_add_bool(given, "writable", o->writable);
+    if (o->description)
+        tm_json_add_string(given, "description", o->description);
+    if (o->n_bitmaps)
+        json_object_array_add(bitmaps, json_object_new_string(o->bitmaps[0].name));
+    json_object_object_add(given, "bitmaps", bitmaps);
+    return given;
+}
+
 static bool run_nbd_add(QmpCall *call, GError **error)
 {
     const char *device = qmp_arg_str(call->args, "device");
@@ -24,11 +42,16 @@ static bool run_nbd_add(QmpCall *call, GError **error)
         .n_bitmaps = bitmap ? 1 : 0,
     };
 
+    bool ok;
+
     if (!node)
         return false;
     /* This old command never refused a read-only node: the export was read-only then. */
     options.writable = qmp_arg_bool(call->args, "writable", false) && !blk_node_read_only(node);
-    return blk_exports_add(qmp_context_exports(call->ctx), &options, error) != NULL;
+    options.given = as_export_add(&options);
+    ok = blk_exports_add(qmp_context_exports(call->ctx), &options, error) != NULL;
+    json_object_put(options.given);
+    return ok;
 }
 
 static BlkDelMode del_mode(json_object *args)
@@ -67,6 +90,7 @@ static bool run_add(QmpCall *call, GError **error)
         .writable = qmp_arg_bool(a, "writable", false),
         .writethrough = qmp_arg_bool(a, "writethrough", false),
         .allocation_depth = qmp_arg_bool(a, "allocation-depth", false),
+        .given = a,
     };
 
     servers = qmp_arg_strings(a, "servers", &options.n_servers);
@@ -102,9 +126,17 @@ static bool run_select(QmpCall *call, GError **error)
 {
     size_t n;
     g_autofree BlkBitmapName *bitmaps = qmp_arg_bitmaps(call->args, "bitmaps", &n);
+    BlkExports *exports = qmp_context_exports(call->ctx);
+    const char *id = qmp_arg_str(call->args, "id");
+    g_autoptr(BlkExport) export_ = NULL;
+    json_object *copy = NULL;
 
-    return blk_exports_select(qmp_context_exports(call->ctx), qmp_arg_str(call->args, "id"),
-                              bitmaps, n, error);
+    if (!blk_exports_select(exports, id, bitmaps, n, error))
+        return false;
+    export_ = blk_exports_find_id(exports, id);
+    json_object_deep_copy(qmp_arg(call->args, "bitmaps"), &copy, NULL);
+    blk_export_set_given(export_, "bitmaps", copy);
+    return true;
 }
 
 /* The name of the node that has it; NULL: it has just gone. */

@@ -31,6 +31,7 @@ static bool run_start(QmpCall *call, GError **error)
         .tls_authz = qmp_arg_str(a, "tls-authz"),
         .tls_required = qmp_arg_bool(a, "tls-required", true),
         .limits = BLK_SERVER_LIMITS,
+        .given = a,
     };
 
     take_limits(a, &options.limits);

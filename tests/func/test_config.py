@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-FileCopyrightText: 2026 The Tidemark authors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Configuration files: what they make, what --check finds in them."""
+"""Configuration files: what they make, what --check finds in them, what --dump-config prints."""
 import json
 import os
 import subprocess
@@ -9,6 +9,8 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from harness import *
+import images
+import tls
 
 MIB = 1 << 20
 
@@ -189,6 +191,114 @@ def check_beside_a_daemon(tmp):
         os.chmod(os.path.join(tmp, "disk0.img"), 0o400)
         if os.geteuid():
             matches(check("--config", path)[1][0], "disk0.img': Permission denied")
+
+
+
+def dump(d):
+    """--dump-config of a daemon: the object, and the text."""
+    result = subprocess.run([TIDEMARKD, "--dump-config", d.qmp_path], capture_output=True, text=True, timeout=PATIENCE)
+    equal((result.returncode, result.stderr), (0, ""))
+    return json.loads(result.stdout), result.stdout
+
+
+def answers(d):
+    """What queries say of all that a configuration makes."""
+    nodes = sorted(d.qmp("query-named-block-nodes", flat=True), key=lambda n: n["node-name"])
+    for node in nodes:  # what the bitmaps of a qcow2 image occupy depends on whether it is open
+        for image in (i for i in (node["image"], node["image"].get("backing-image")) if i):
+            image.pop("actual-size", None)
+            if node["drv"] in ("file", "throttle"):
+                del image["virtual-size"]
+    return (nodes, d.qmp("query-block-exports"), d.qmp("query-nbd-servers"), d.qmp("query-objects"))
+
+
+def build(tmp, d, peer):
+    """Over QMP: a bit of everything."""
+    def add(**options):
+        d.qmp("blockdev-add", options)
+
+    d.qmp("object-add", {"qom-type": "throttle-group", "id": "lim0", "limits": {"iops-total": 5000}})
+    d.qmp("qom-set", path="/objects/lim0", property="limits", value={"bps-write": 1 << 30})
+    d.qmp("object-add", {"qom-type": "authz-list", "id": "list0", "policy": "allow"})
+    d.qmp("qom-set", path="/objects/list0", property="rules", value=[{"match": "a*", "format": "glob",
+                                                                      "policy": "deny"}])
+    d.qmp("object-add", {"qom-type": "iothread", "id": "io0"})
+    d.qmp("object-add", {"qom-type": "secret", "id": "pass0", "file": save(tmp, "123456", "pass0")})
+    d.qmp("object-add", {"qom-type": "tls-creds-psk", "id": "tls0", "endpoint": "server",
+                         "dir": tls.psk(os.path.join(tmp, "psk"), "alice")[0]})
+    add(**{"driver": "file", "node-name": "f0", "filename": images.create(os.path.join(tmp, "base.qcow2"), "", "1M")})
+    add(**{"driver": "throttle", "node-name": "t0", "file": "f0", "throttle-group": "lim0"})
+    add(**{"driver": "qcow2", "node-name": "q0", "file": "t0", "discard": "unmap", "cache": {"no-flush": True}})
+    add(**{"driver": "qcow2", "node-name": "top", "backing": "q0", "file": {
+        "driver": "file", "node-name": "topf", "filename": images.create(os.path.join(tmp, "top.qcow2"), "", "1M")}})
+    add(**{"driver": "nbd", "node-name": "n0", "export": "disk0", "reconnect-delay": 3,
+           "server": {"type": "unix", "path": peer.nbd_path}})
+    add(**{"driver": "blkdebug", "node-name": "bd", "image": {"driver": "null-co", "node-name": "nn", "size": 1 << 20},
+           "inject-error": [{"event": "none", "errno": 5, "iotype": "discard"}], "take-child-perms": ["write"]})
+    d.qmp("block-dirty-bitmap-add", node="top", name="kept", persistent=True, granularity=4096)
+    d.qmp("block-dirty-bitmap-add", node="q0", name="off", persistent=True, disabled=True)
+    d.qmp("nbd-server-start", id="tls0", tls_creds="tls0", addr=unix(os.path.join(tmp, "tls.sock")), max_connections=9)
+    d.qmp("block-export-add", type="nbd", id="e0", node_name="top", writable=True, name="disk0", iothread="io0")
+    d.qmp("block-export-dirty-bitmap", id="e0", bitmaps=["kept", {"node": "q0", "name": "off"}])
+    d.qmp("block-export-add", type="nbd", id="e1", node_name="n0", servers=["tls0"], allow_open="list0")
+    d.qmp("log-set-level", level="debug", area="nbd")
+    d.nbd("disk0").pwrite(b"x" * 512, 65536)
+
+
+@test
+def round_trip(tmp):
+    "what was built over QMP is dumped; a daemon started from that has the same, and the same dump"
+    with Daemon(tmp, *disk(tmp, "disk0", MIB), name="peer") as peer:
+        with Daemon(tmp) as d:
+            build(tmp, d, peer)
+            first, text = dump(d)
+            before = answers(d)
+        path = save(tmp, text, "dump.conf")
+        equal(check("--config", path), (0, []))
+        with Configured(tmp, path) as d:
+            equal(dump(d)[0], first)
+            for a, b in zip(answers(d), before):
+                equal(len(a), len(b))
+                for x, y in zip(a, b):
+                    equal(x, y)
+            equal(d.bitmap("top", "kept")["count"], 4096)
+            equal(d.bitmap("q0", "off")["recording"], False)
+            equal(first["blockdevs"][3]["file"]["node-name"], "topf")
+            equal(first["log-level"], "info,nbd=debug")
+
+
+@test
+def dumped_changes(tmp):
+    "changes of the graph are in a dump, what a backup adds is not; neither are a secret's data"
+    with Daemon(tmp, *disk(tmp, "disk0", MIB), "--object", "secret,id=s0,data=letmein") as d:
+        images.create(os.path.join(tmp, "top.qcow2"), "", None, (os.path.join(tmp, "disk0.img"), "raw"))
+        d.qmp("nbd-server-add", device="disk0", name="old0")
+        before, _ = dump(d)
+        d.qmp("blockdev-add", {"driver": "null-co", "node-name": "scratch", "size": MIB})
+        d.qmp("backup-begin", id="b0", disks=[{"node": "disk0"}], scratch={"directory": tmp})
+        during, text = dump(d)
+        equal(during["exports"], before["exports"])
+        equal([n["node-name"] for n in during["blockdevs"]], ["disk0", "scratch"])
+        equal("letmein" in text, False)
+        d.qmp("backup-end", id="b0", success=False)
+        d.qmp("blockdev-snapshot-sync", node_name="disk0", snapshot_file=os.path.join(tmp, "new.qcow2"),
+              snapshot_node_name="over")
+        after, text = dump(d)
+        equal([x["node-name"] for x in after["exports"]], ["over", "over"])
+        equal([x["name"] for x in after["exports"]], ["disk0", "old0"])
+        equal([n for n in after["blockdevs"] if n["node-name"] == "over"][0]["backing"], "disk0")
+        path = save(tmp, text, "dump.conf")
+        status, lines = check("--config", path)
+        equal((status, len(lines)), (1, 1))
+        matches(lines[0], r"%s:\d+: objects\[0\]: the data of secret 's0' are not in this configuration" % path)
+    config = json.loads(text)
+    config["objects"][0]["data"] = "letmein"
+    with Configured(tmp, save(tmp, config, "dump.conf")) as d:
+        equal(d.nbd("disk0").get_size(), MIB)
+    for path, match in ((os.path.join(tmp, "nosuch"), "No such file"), (tmp, "Failed to connect|refused|not a socket|")):
+        result = subprocess.run([TIDEMARKD, "--dump-config", path], capture_output=True, text=True, timeout=PATIENCE)
+        equal((result.returncode, result.stdout), (1, ""))
+        matches(result.stderr, match)
 
 
 main()
