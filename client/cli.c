@@ -156,6 +156,14 @@ static bool value_follows(const TcOption *option, const char *word)
     return option->arg && (word[1] == '-' ? !strchr(word, '=') : !word[2]);
 }
 
+const TcOption *tc_cli_option(const TcCommand *command, const char *word, bool *follows)
+{
+    const TcOption *option = find_below(command, word);
+
+    *follows = option && value_follows(option, word);
+    return option;
+}
+
 /* argv[*i] is an option before the name of the command that it is for: goes to @early, with its
  * value. */
 static bool take_early(TcInvocation *inv, int argc, char **argv, int *i, GPtrArray *early,

@@ -67,6 +67,9 @@ struct TcInvocation {
 bool tc_cli_parse(const TcCommand *root, int argc, char **argv, TcInvocation *invocation,
                   GError **error);
 void tc_invocation_clear(TcInvocation *invocation);
+/* The option that @word ("--name", "--name=VALUE", "-n") is of @command or one below it; NULL:
+ * none. *@follows: its value is the next word. */
+const TcOption *tc_cli_option(const TcCommand *command, const char *word, bool *follows);
 void tc_cli_help(const TcInvocation *invocation, FILE *out);
 
 /* The value of an option (borrowed), "" for a flag that is set, NULL if it was not given. */

@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/main.c: the tidemark command: finds the subcommand and runs it. */
 #include "client/commands.h"
+#include "client/complete/complete.h"
 #include "client/repository/error.h"
 #include "util/log.h"
 #include <errno.h>
@@ -95,6 +96,8 @@ int main(int argc, char **argv)
     g_set_prgname("tidemark");
     signal(SIGXFSZ, SIG_IGN); /* a file over the limit of sizes is EFBIG, and reported */
     help_as_option(argc, argv);
+    if (argc > 1 && !strcmp(argv[1], "--complete")) /* of the shells' scripts */
+        return tc_complete(&root, (const char *const *)argv + 2);
     if (tc_cli_parse(&root, argc, argv, &invocation, &error))
         status = run(&invocation);
     else

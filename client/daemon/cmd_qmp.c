@@ -11,7 +11,6 @@
 
 static const TcOption options[] = {
     TC_SOCKET_OPTION,
-    { "complete", NULL, NULL }, /* for the shell: commands, or the arguments of one */
     { 0 },
 };
 
@@ -51,25 +50,12 @@ static bool describe(const QmpTypes *types, const char *command, GError **error)
     return true;
 }
 
-static bool complete(const QmpTypes *types, const char *command, GError **error)
-{
-    g_auto(GStrv) words = qmp_table_completion(types, command);
-
-    if (!words)
-        return unknown_command(types, command, error);
-    for (char **word = words; *word; word++)
-        puts(*word);
-    return true;
-}
-
 /* Shows what is known of the first argument. */
-static bool from_tables(const TcInvocation *inv,
-                        bool (*show)(const QmpTypes *types, const char *command, GError **error),
-                        GError **error)
+static bool describe_ours(const TcInvocation *inv, GError **error)
 {
     BlkRegistry *registry = blk_registry_new(&tm_sys_kernel);
     QmpTypes *types = qmp_types_new(registry);
-    bool ok = show(types, tc_arg(inv, 0), error);
+    bool ok = describe(types, tc_arg(inv, 0), error);
 
     qmp_types_free(types);
     blk_registry_free(registry);
@@ -97,7 +83,7 @@ static int help(const TcInvocation *inv)
     g_autoptr(GError) error = NULL;
 
     if (tc_arg(inv, 0))
-        return from_tables(inv, describe, &error) || describe_theirs(inv)
+        return describe_ours(inv, &error) || describe_theirs(inv)
                    ? TC_EXIT_OK
                    : tc_fail_usage(inv, g_steal_pointer(&error));
     tc_cli_help(inv, stdout);
@@ -146,9 +132,6 @@ static int run(const TcInvocation *inv)
     g_autoptr(TcSchema) schema = NULL;
     g_autoptr(json_object) arguments = NULL, result = NULL;
 
-    if (tc_flag(inv, "complete"))
-        return from_tables(inv, complete, &error) ? TC_EXIT_OK
-                                                  : tc_fail_usage(inv, g_steal_pointer(&error));
     if (!command)
         return missing_command(inv);
     path = tc_qmp_socket(tc_option(inv, "socket"));

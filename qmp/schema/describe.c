@@ -395,3 +395,14 @@ char **qmp_table_completion(const QmpTypes *types, const char *command)
     g_ptr_array_add(out, NULL);
     return (char **)g_ptr_array_free(out, FALSE);
 }
+
+char **qmp_table_events(void)
+{
+    GPtrArray *out = g_ptr_array_new();
+
+    for (const QmpFamily *const *f = qmp_families; *f; f++)
+        for (const QmpEvent *e = (*f)->events; e && e->name; e++)
+            g_ptr_array_add(out, g_strdup(e->name));
+    g_ptr_array_add(out, NULL);
+    return (char **)g_ptr_array_free(out, FALSE);
+}

@@ -173,3 +173,5 @@ char *qmp_table_man(void);
 /* Completion: the names of all commands, or, given a @command, its arguments as "name=" (members of
  * members as "a.b="), or NULL if there is no such command. NULL-terminated; g_strfreev. */
 char **qmp_table_completion(const QmpTypes *types, const char *command);
+/* The names of all events. As above. */
+char **qmp_table_events(void);

@@ -115,7 +115,8 @@ def install(tmp):
                  "lib/systemd/system/tidemarkd-qmp@.socket", "lib/sysusers.d/tidemark.conf",
                  "lib/tmpfiles.d/tidemark.conf", "lib/systemd/system/tidemark-backup@.timer",
                  "lib/systemd/system/tidemark-verify@.timer", "%(datadir)s/doc/tidemark/tidemark-backup.conf.example", "%(datadir)s/doc/tidemark/README.md",
-                 "%(datadir)s/bash-completion/completions/tidemark"):
+                 "%(datadir)s/bash-completion/completions/tidemark", "%(datadir)s/zsh/site-functions/_tidemark",
+                 "%(datadir)s/fish/vendor_completions.d/tidemark.fish"):
         if not os.path.exists(os.path.join(top, path % options)):
             fail("%s was not installed" % (path % options))
     matches(run(os.path.join(top, options["bindir"], "tidemarkd"), "--version").stdout, r"\d+\.\d+")

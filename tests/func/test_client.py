@@ -912,43 +912,4 @@ def qmp_help():
     matches(p.stderr, "unknown QMP command 'block-export-dle': did you mean 'block-export-del'?")
 
 
-@test(needs=["bash"])
-def completion(tmp):
-    "the shell completes commands, options, formats, files and QMP's commands and arguments"
-    script = """source "$1"; shift; COMP_WORDS=(tidemark "$@"); COMP_CWORD=$#; _tidemark
-                (( ${#COMPREPLY[@]} )) && printf '%s\\n' "${COMPREPLY[@]}" """
-
-    def complete(*words):
-        path = os.path.dirname(TIDEMARK) + ":" + os.environ["PATH"]
-        p = run("bash", "-c", script, "bash", os.path.join(SRCDIR, "packaging", "tidemark.bash"), *words,
-                env={"PATH": path}, cwd=tmp, check=False)
-        equal(p.stderr, "")
-        return p.stdout.split()
-
-    image(os.path.join(tmp, "disk.img"), 1 << 20)
-    equal(complete("im"), ["image"])
-    equal(set(complete("bitmap", "")) >= {"add", "remove", "merge", "check"}, True)
-    equal(complete("bitmap", "check", "--re"), ["--repair"])
-    equal(complete("image", "map", "--back"), ["--backing-names"])
-    equal(complete("image", "map", "-f", ""), ["raw", "qcow2"])
-    equal(complete("image", "map", "di"), ["disk.img"])
-    equal(complete("image", "map", "-f", "raw", "di"), ["disk.img"])
-    equal(complete("map", "--x"), [])
-    equal(complete("qmp", "blockdev-a"), ["blockdev-add"])
-    equal(complete("qmp", "block-export-del", "m"), ["mode="])
-    equal(set(complete("qmp", "blockdev-add", "cache.")), {"cache.direct=", "cache.no-flush="})
-    equal(complete("qmp", "nbd-server-start", "addr.type=inet", "addr.data.h"), ["addr.data.host="])
-    equal(complete("qmp", "nope", "x"), [])
-    equal(complete("--json", "--socket", "sock", "im"), ["image"])
-    equal(complete("--socket", "sock", "bitmap", "rot"), ["rotate"])
-    equal(complete("--socket=sock", "qmp", "block-export-del", "m"), ["mode="])
-    for name in ("repo/tidemark-repository.json", "repo/monday/manifest.json", "repo/muddle/manifest.json.partial"):
-        os.makedirs(os.path.join(tmp, os.path.dirname(name)), exist_ok=True)
-        with open(os.path.join(tmp, name), "w"):
-            pass
-    equal(complete("verify", "repo", "m"), ["monday"])
-    equal(complete("restore", "repo", "--at", ""), ["monday", "latest"])
-    equal(complete("verify", "re"), ["repo"])
-
-
 main()

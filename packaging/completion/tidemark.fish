@@ -1,0 +1,14 @@
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Completion of tidemark(1) for fish: the program itself says what fits.
+
+function __tidemark_words
+    set -l words (commandline -opc) (commandline -ct)
+    set -l found ($words[1] --complete $words[2..] 2>/dev/null)
+    if test "$found[1]" = files
+        __fish_complete_path (string replace -r '^--[a-z-]+=' '' -- $words[-1])
+    end
+    printf '%s\n' $found[2..]
+end
+
+complete -c tidemark -f -a '(__tidemark_words)'
