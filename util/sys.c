@@ -16,7 +16,7 @@
 
 /* A file, a directory or a block device is opened through an O_PATH descriptor, so that it is what
  * was checked, whatever the path means by then. -1 and ENOENT also without /proc. */
-static int open_seen(const char *path, int flags)
+static int open_seen(const char *path, int flags, mode_t mode)
 {
     char seen[sizeof("/proc/self/fd/") + 10];
     int path_fd = open(path, O_PATH | O_CLOEXEC | (flags & O_NOFOLLOW)), fd = -1, err;
@@ -28,7 +28,7 @@ static int open_seen(const char *path, int flags)
     errno = ENOENT;
     if (fstat(path_fd, &st) == 0 &&
         (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode) || S_ISDIR(st.st_mode)))
-        fd = open(seen, flags & ~(O_CREAT | O_NOFOLLOW));
+        fd = open(seen, flags & ~(O_CREAT | O_NOFOLLOW), mode); /* O_TMPFILE has a mode, too */
     err = errno;
     close(path_fd);
     errno = err;
@@ -39,7 +39,7 @@ static int open_seen(const char *path, int flags)
 static int sys_open(const char *path, int flags, mode_t mode)
 {
     bool fresh = (flags & (O_CREAT | O_EXCL)) == (O_CREAT | O_EXCL);
-    int fd = fresh ? open(path, flags, mode) : open_seen(path, flags);
+    int fd = fresh ? open(path, flags, mode) : open_seen(path, flags, mode);
 
     if (fd >= 0 || fresh || errno != ENOENT)
         return fd;

@@ -461,6 +461,20 @@ START_TEST(opening_a_fifo_does_not_wait)
 }
 END_TEST
 
+START_TEST(a_file_without_a_name_has_its_mode)
+{
+    int fd = tm_sys_kernel.open(g_get_tmp_dir(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    struct stat st;
+
+    if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR))
+        return; /* this file system has none */
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(fstat(fd, &st), 0);
+    ck_assert_uint_eq(st.st_mode & 07777, 0600);
+    close(fd);
+}
+END_TEST
+
 START_TEST(files_are_read_within_bounds)
 {
     g_autofree char *fifo = make_path("fifo", true), *file = make_path("file", false);
@@ -603,6 +617,7 @@ int main(void)
     tcase_add_test(tc, the_journal_gets_fields);
     tcase_add_test(tc, the_journal_is_where_standard_error_goes);
     tcase_add_test(tc, opening_a_fifo_does_not_wait);
+    tcase_add_test(tc, a_file_without_a_name_has_its_mode);
     tcase_add_test(tc, files_are_read_within_bounds);
     tcase_add_test(tc, a_file_is_replaced_as_a_whole);
     tcase_add_test(tc, secrets_are_locked_and_wiped);
