@@ -9,6 +9,7 @@
 #include <locale.h>
 #include <signal.h>
 #include <string.h>
+#include <tidemark-version.h>
 
 static const TcCommand *const commands[] = {
     &tc_command_serve,

@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <tidemark-version.h>
 #include <unistd.h>
 
 static gboolean on_signal(gpointer loop)

@@ -12,6 +12,7 @@
 #include <pthread.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <tidemark-version.h>
 #include <unistd.h>
 
 struct QmpContext {

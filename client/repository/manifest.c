@@ -7,6 +7,7 @@
 #include "util/json.h"
 #include "util/range.h"
 #include <string.h>
+#include <tidemark-version.h>
 
 #define FORMAT    "tidemark-point"
 #define VERSION   1u
