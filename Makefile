@@ -14,7 +14,7 @@ JOBS =
 RUN_TESTS = $(PYTHON) $(SRCDIR)/tests/run-tests --build $(BUILD) $(if $(JOBS),-j $(JOBS))
 SOURCES = $(filter-out $(SRCDIR)/build%,$(wildcard $(addprefix $(SRCDIR)/,*/*.[ch] */*/*.[ch] */*/*/*.[ch])))
 
-.PHONY: all programs check check-clients check-vm check-ops docs demo bench crash mutants fuzz stress soak trixie install uninstall clean distclean format tidy help
+.PHONY: all programs check check-clients check-vm check-ops docs demo bench crash mutants fuzz stress soak trixie deb dist sbom abi-check install uninstall clean distclean format tidy help
 
 all: $(BUILD)/build.ninja
 	@$(NINJA)
@@ -106,6 +106,25 @@ soak:
 	@SOAK_SECONDS=$${SOAK_SECONDS:-120} SOAK_CONNECTIONS=$${SOAK_CONNECTIONS:-1000} \
 		TEST_TIMEOUT_MULTIPLIER=20 $(RUN_TESTS) --suite soak
 
+# Debian packages in build-deb; what lintian and blhc say of them is in check-ops.
+deb:
+	@$(SETUP) build ops
+	@$(SRCDIR)/scripts/deb
+
+# The tarball of the last commit, in build-dist.
+dist:
+	@$(SRCDIR)/scripts/dist
+
+# What the build is made of (SPDX), in build-dist.
+sbom: $(BUILD)/build.ninja
+	@mkdir -p $(SRCDIR)/build-dist
+	@out=$(SRCDIR)/build-dist/tidemark-$$($(SRCDIR)/scripts/version).spdx.json; \
+		$(PYTHON) $(SRCDIR)/scripts/sbom --build $(BUILD) --output $$out && echo $$out
+
+# Whether plug-ins that were compiled for the last release still work; ABI_WITH=REVISION compares with that one.
+abi-check:
+	@$(SRCDIR)/scripts/abi-check $(ABI_WITH)
+
 install: programs
 	@DESTDIR="$(abspath $(DESTDIR))" meson install -C $(BUILD) --no-rebuild
 
@@ -144,6 +163,8 @@ help:
 	@echo 'make soak       1,000 connections for two minutes (SOAK_SECONDS, SOAK_CONNECTIONS, SOAK_SEED)'
 	@echo 'make trixie     QEMU 10 and libnbd 1.22 in build-trixie, and the tests with them (root)'
 	@echo 'make bench      compare with the peers; BENCH_ARGS=--help'
+	@echo 'make dist       the tarball of the last commit, and make sbom: its list in SPDX, both in build-dist'
+	@echo 'make deb        Debian packages in build-deb; make abi-check: the ABI of drivers and the last release'
 	@echo 'make install    DESTDIR=DIR is honoured; make uninstall'
 	@echo 'make format | tidy        of all sources, or of FILES="a.c b.c"'
 	@echo 'make clean | distclean    V=1 shows the commands'

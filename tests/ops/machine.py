@@ -10,15 +10,21 @@ PREFIX = "/usr/local"  # systemd finds units, users and directories below it
 NSPAWN = "systemd-nspawn"
 
 
-def needs():
-    """Skips the case where no machine can be booted."""
+def needs_container():
+    """Skips the case where no container can be booted."""
     if os.geteuid() != 0:
         skip("only root can boot a container")
-    for command in (NSPAWN, "nsenter", "meson"):
+    for command in (NSPAWN, "nsenter"):
         if not have(command):
             skip("%s is not installed" % command)
     if not os.path.exists(os.path.join(ROOT, "etc", "debian_version")):
         skip("build-ops/root is missing: scripts/ops-root makes it")
+
+
+def needs_install():
+    """Skips the case where the build can't be installed into a container."""
+    if not have("meson"):
+        skip("meson is not installed")
     options = json.loads(run("meson", "introspect", "--buildoptions", BUILDDIR).stdout)
     prefix = [o["value"] for o in options if o["name"] == "prefix"][0]
     if prefix != PREFIX:
@@ -65,8 +71,9 @@ class Machine:
         return self.run("systemctl", "is-system-running", check=False).stdout.strip() in ("running", "degraded")
 
     def run(self, *command, check=True):
-        """Runs a command inside."""
+        """Runs a command inside, with an environment of its own."""
         return run("nsenter", "--target", self.leader, "--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd",
+                   "env", "--ignore-environment", "LC_ALL=C.UTF-8", "PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
                    *command, check=check)
 
     def systemctl(self, *words, check=True):
@@ -87,6 +94,12 @@ class Machine:
         with open(self.path(inside), "w") as f:
             f.write(text)
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
     def stop(self):
         if self.process.poll() is None:
             self.process.terminate()
@@ -103,7 +116,8 @@ _machines = []
 def machine():
     """The machine that all cases of a script share, booted for the first one that asks."""
     if not _machines:
-        needs()
+        needs_container()
+        needs_install()
         tmp = tempfile.mkdtemp(prefix="ops")
         atexit.register(shutil.rmtree, tmp, ignore_errors=True)
         prefix = installed(os.path.join(tmp, "installed"))
