@@ -11,8 +11,6 @@
 #include <json-c/json.h>
 #include <string.h>
 
-enum { OTHER_ROWS = 8, ROWS_MAX = 24 }; /* rows of the terminal that are not the picture */
-
 static const TcOption options[] = {
     TC_SOCKET_OPTION,
     { "context", "NAME", "the metadata context to show (default: base:allocation)" },
@@ -20,6 +18,9 @@ static const TcOption options[] = {
     { "picture", NULL, "draw the whole disk instead of listing extents" },
     { "width", "N", "columns of the picture (default: the terminal's)" },
     { "no-color", NULL, "draw without colours" },
+    TC_DRAWING_OPTIONS,
+    { "points", "REPOSITORY", "show how often each part changed between points of a repository" },
+    { "disk", "NAME", "the disk in the repository (default: its only one)" },
     TC_JSON_OPTION,
     { 0 },
 };
@@ -119,10 +120,23 @@ static gboolean print_total(gpointer key, gpointer value, gpointer opaque)
     return FALSE;
 }
 
-static void finish(Map *map, bool color)
+static bool draw(const TcInvocation *inv, const Map *map, GError **error)
 {
+    g_autofree char *title = g_strdup_printf("Map of %s", tc_arg(inv, 0));
+    const char *bitmap = map->bitmap ? map->context + strlen(TC_CONTEXT_BITMAP_PREFIX) : NULL;
+    g_autoptr(TcChart) chart = tc_picture_chart(map->picture, title, bitmap);
+
+    return tc_picture_write(inv, chart, error);
+}
+
+static bool finish(const TcInvocation *inv, Map *map, GError **error)
+{
+    if (map->picture && !tc_flag(inv, "picture"))
+        return draw(inv, map, error);
     if (map->picture)
-        tc_picture_print(map->picture, stdout, color, tc_terminal_utf8());
+        tc_picture_print(map->picture, stdout,
+                         !tc_flag(inv, "no-color") && tc_terminal_colors(stdout),
+                         tc_terminal_utf8());
     else if (map->json)
         puts(map->first ? "[]" : "\n]");
     else if (map->first)
@@ -131,6 +145,7 @@ static void finish(Map *map, bool color)
         putchar('\n');
         g_tree_foreach(map->totals, print_total, map);
     }
+    return true;
 }
 
 static int compare_text(gconstpointer a, gconstpointer b, gpointer unused)
@@ -141,31 +156,49 @@ static int compare_text(gconstpointer a, gconstpointer b, gpointer unused)
 static bool start_picture(Map *map, const TcInvocation *inv, GError **error)
 {
     unsigned columns, rows;
-    uint64_t width;
 
-    tc_terminal_size(stdout, &columns, &rows);
-    width = columns;
-    if (!tc_option_number(inv, "width", 20, 10000, &width, error))
+    if (!tc_picture_size(inv, &columns, &rows, error))
         return false;
-    rows = rows > OTHER_ROWS + 4 ? rows - OTHER_ROWS : 4;
-    map->picture = tc_picture_new(tc_source_size(map->source), (unsigned)width, MIN(rows, ROWS_MAX),
-                                  map->bitmap);
+    map->picture = tc_picture_new(tc_source_size(map->source), columns, rows, map->bitmap);
+    return true;
+}
+
+/* What --points leaves no room for. */
+static bool check_points(const TcInvocation *inv, GError **error)
+{
+    static const char *const of_exports[] = { "context", "bitmap", "socket" };
+
+    if (!tc_flag(inv, "points"))
+        return tc_flag(inv, "disk")
+                   ? tm_error_set(error, "--disk is for --points, which names the repository")
+               : tc_arg(inv, 0) ? true
+                                : tm_error_set(error, "missing argument: usage is '%s %s'",
+                                               inv->path, inv->command->args);
+    if (tc_arg(inv, 0))
+        return tm_error_set(error, "--points and the export '%s' exclude each other",
+                            tc_arg(inv, 0));
+    for (unsigned i = 0; i < G_N_ELEMENTS(of_exports); i++)
+        if (tc_flag(inv, of_exports[i]))
+            return tm_error_set(error, "--points and --%s exclude each other", of_exports[i]);
     return true;
 }
 
 static bool check_options(const TcInvocation *inv, GError **error)
 {
     const char *context = tc_option(inv, "context");
-    bool picture = tc_flag(inv, "picture");
+    bool picture = tc_picture_wanted(inv);
     uint64_t width;
+
+    if (!check_points(inv, error))
+        return false;
 
     if (context && tc_flag(inv, "bitmap"))
         return tm_error_set(error, "--context and --bitmap exclude each other");
-    if (picture && tc_flag(inv, "json"))
-        return tm_error_set(error, "--picture and --json exclude each other");
+    if (!tc_picture_check(inv, tc_flag(inv, "json"), error))
+        return false;
     if (picture && context && strcmp(context, TC_CONTEXT_ALLOCATION) &&
         !g_str_has_prefix(context, TC_CONTEXT_BITMAP_PREFIX))
-        return tm_error_set(error, "--picture can show base:allocation and bitmaps, not '%s'",
+        return tm_error_set(error, "a picture can show base:allocation and bitmaps, not '%s'",
                             context);
     return tc_option_number(inv, "width", 20, 10000, &width, error);
 }
@@ -173,7 +206,7 @@ static bool check_options(const TcInvocation *inv, GError **error)
 static bool map_source(const TcInvocation *inv, const char *context, GError **error)
 {
     bool bitmap = g_str_has_prefix(context, TC_CONTEXT_BITMAP_PREFIX);
-    bool picture = tc_flag(inv, "picture");
+    bool picture = tc_picture_wanted(inv);
     const char *contexts[] = { context, bitmap && picture ? TC_CONTEXT_ALLOCATION : NULL, NULL };
     const char *word = tc_arg(inv, 0), *socket = tc_option(inv, "socket");
     g_autofree char *instead = g_strdup_printf("'tidemark image map %s' shows an image file", word);
@@ -201,8 +234,7 @@ static bool map_source(const TcInvocation *inv, const char *context, GError **er
     if (!tc_source_walk(source, show_extent, &map, error))
         return false;
     tc_progress_clear(progress);
-    finish(&map, !tc_flag(inv, "no-color") && tc_terminal_colors(stdout));
-    return true;
+    return finish(inv, &map, error);
 }
 
 static int run(const TcInvocation *inv)
@@ -214,6 +246,8 @@ static int run(const TcInvocation *inv)
 
     if (!check_options(inv, &error))
         return tc_fail_usage(inv, g_steal_pointer(&error));
+    if (tc_flag(inv, "points"))
+        return tc_run_map_points(inv);
     if (!map_source(inv, context, &error))
         return tc_fail(g_steal_pointer(&error));
     return TC_EXIT_OK;
@@ -222,12 +256,13 @@ static int run(const TcInvocation *inv)
 const TcCommand tc_command_map = {
     .name = "map",
     .args = "URI|EXPORT",
-    .summary = "Shows which parts of a disk are allocated, or dirty in a bitmap",
+    .summary = "Shows which parts of a disk are allocated, dirty in a bitmap, or change often",
     .details =
         "URI names an export of any NBD server, for example nbd://localhost/disk0 or\n"
         "nbd+unix:///disk0?socket=/run/tidemark/nbd.sock. EXPORT is one of the daemon at the QMP\n"
-        "socket, by its id, its name or its node.\n",
-    .min_args = 1,
+        "socket, by its id, its name or its node.\n"
+        "With --points, it shows how often each part of a disk changed, from what the increments\n"
+        "of the repository store, as a picture or with --json; no export is named then.\n",
     .max_args = 1,
     .options = options,
     .run = run,

@@ -32,6 +32,9 @@ int tc_run_list_file(const TcInvocation *inv);
 /* Whether that is what was meant, not a daemon's node. */
 bool tc_means_file(const TcInvocation *inv);
 
+/* "tidemark map --points REPOSITORY": client/repository/cmd_heat.c. */
+int tc_run_map_points(const TcInvocation *inv);
+
 /* "tidemark info REPOSITORY [POINT]": client/repository/cmd_info.c. */
 int tc_run_info_repository(const TcInvocation *inv);
 

@@ -7,18 +7,20 @@
 #include "util/range.h"
 #include <string.h>
 
-enum { LABEL_WIDTH = 10, MIN_CELL = 512 };
+enum { MIN_CELL = 512 };
+enum { OTHER_ROWS = 8, ROWS_MAX = 24 }; /* rows of the terminal that are not the picture */
 
 typedef struct Style {
     const char *name, *ascii, *utf8, *color;
+    uint32_t rgb; /* of drawings */
 } Style;
 
 /* Distinguished three times: by letter, by density and by colour. */
 static const Style styles[] = {
-    { "hole", ".", "\u00b7", "\033[90m" },
-    { "zero", "o", "\u2591", "\033[36m" },
-    { "data", "=", "\u2592", "\033[34m" },
-    { "dirty", "#", "\u2588", "\033[1;31m" },
+    { "hole", ".", "\u00b7", "\033[90m", 0xeef1f4 },
+    { "zero", "o", "\u2591", "\033[36m", 0xa5cbe6 },
+    { "data", "=", "\u2592", "\033[34m", 0x4c93c9 },
+    { "dirty", "#", "\u2588", "\033[1;31m", 0x7a2200 },
 };
 G_STATIC_ASSERT(G_N_ELEMENTS(styles) == TC_STATES);
 
@@ -36,18 +38,11 @@ struct TcPicture {
 TcPicture *tc_picture_new(uint64_t size, unsigned columns, unsigned rows, bool dirty)
 {
     TcPicture *p = g_new0(TcPicture, 1);
-    unsigned usable = columns > LABEL_WIDTH + 1 ? columns - LABEL_WIDTH : 1;
 
     p->size = size;
     p->dirty = dirty;
-    /* multiples of 16, so that rows begin at round offsets */
-    p->columns = usable >= 16 ? usable / 16 * 16 : usable;
-    p->cell = MIN_CELL;
-    while (size / p->cell / p->columns >= MAX(rows, 1) && p->cell < (UINT64_C(1) << 62))
-        p->cell *= 2;
-    /* the test above leaves out a last, partly filled row that just fits */
-    if (p->cell > MIN_CELL && size <= p->cell / 2 * p->columns * MAX(rows, 1))
-        p->cell /= 2;
+    p->columns = tc_chart_columns(columns);
+    p->cell = tc_chart_cell(size, p->columns, rows, MIN_CELL);
     p->count = size / p->cell + (size % p->cell != 0);
     p->states = g_malloc0(p->count + 1);
     return p;
@@ -92,70 +87,92 @@ uint64_t tc_picture_total(const TcPicture *p, TcState state)
     return p->totals[state];
 }
 
-static void print_glyph(TcState state, unsigned times, FILE *out, bool colors, bool utf8)
+/* What of the dirty bytes a copy reads. Returned; NULL: none is dirty. */
+static char *dirty_note(const TcPicture *p)
 {
-    fputs(colors ? styles[state].color : "", out);
-    while (times--)
-        fputs(utf8 ? styles[state].utf8 : styles[state].ascii, out);
-    fputs(colors ? "\033[0m" : "", out);
+    g_autofree char *data = tc_human_size(p->dirty_below[TC_DATA]);
+    g_autofree char *rest = tc_human_size(p->dirty_below[TC_ZERO] + p->dirty_below[TC_HOLE]);
+
+    return p->totals[TC_DIRTY] ? g_strdup_printf("%s to read, %s of zeroes", data, rest) : NULL;
 }
 
-static void print_cells(const TcPicture *p, uint64_t row, FILE *out, bool colors, bool utf8)
+TcChart *tc_picture_chart(const TcPicture *p, const char *title, const char *bitmap)
 {
-    uint64_t i = row * p->columns, end = tm_min(i + p->columns, p->count);
+    TcChart *chart = tc_chart_new(p->size, p->cell, p->columns, p->count);
+    g_autofree char *size = tc_human_size(p->size);
+    int first = p->dirty ? TC_DIRTY : TC_DATA;
 
-    while (i < end) {
-        TcState state = tc_picture_cell(p, i);
-        unsigned run = 1;
-
-        while (i + run < end && tc_picture_cell(p, i + run) == state)
-            run++;
-        print_glyph(state, run, out, colors, utf8);
-        i += run;
-    }
-}
-
-static void print_legend(const TcPicture *p, FILE *out, bool colors, bool utf8)
-{
-    for (int state = p->dirty ? TC_DIRTY : TC_DATA; state >= TC_HOLE; state--) {
-        g_autofree char *human = tc_human_size(p->totals[state]);
-        g_autofree char *percent = tc_percent(p->totals[state], p->size);
-
-        fprintf(out, "%*s", LABEL_WIDTH, "");
-        print_glyph(state, 1, out, colors, utf8);
-        fprintf(out, " %-5s  %10s  %7s", styles[state].name, human, percent);
-        if (state == TC_DIRTY && p->totals[state]) {
-            g_autofree char *data = tc_human_size(p->dirty_below[TC_DATA]);
-            g_autofree char *rest =
-                tc_human_size(p->dirty_below[TC_ZERO] + p->dirty_below[TC_HOLE]);
-
-            fprintf(out, "  (%s to read, %s of zeroes)", data, rest);
-        }
-        fputc('\n', out);
-    }
+    chart->title = g_strdup(title);
+    chart->subtitle = g_strdup_printf("disk of %s%s%s", size, bitmap ? "; dirty in bitmap " : "",
+                                      bitmap ? bitmap : "");
+    chart->rule = "shows the first of these states in it";
+    for (uint64_t i = 0; i < p->count; i++)
+        chart->cells[i] = (uint8_t)(first - (int)tc_picture_cell(p, i));
+    for (int state = first; state >= TC_HOLE; state--)
+        tc_chart_add_class(chart, (TcChartClass){
+                                      .name = g_strdup(styles[state].name),
+                                      .ascii = styles[state].ascii,
+                                      .utf8 = styles[state].utf8,
+                                      .ansi = styles[state].color,
+                                      .rgb = styles[state].rgb,
+                                      .bytes = p->totals[state],
+                                      .note = state == TC_DIRTY ? dirty_note(p) : NULL,
+                                  });
+    return chart;
 }
 
 void tc_picture_print(const TcPicture *p, FILE *out, bool colors, bool utf8)
 {
-    g_autofree char *size = tc_human_size(p->size);
-    g_autofree char *cell = tc_human_size(p->cell);
-    uint64_t rows = (p->count + p->columns - 1) / p->columns;
+    g_autoptr(TcChart) chart = tc_picture_chart(p, "", NULL);
 
-    for (uint64_t row = 0; row < rows; row++) {
-        g_autofree char *label = tc_human_size(row * p->columns * p->cell);
+    tc_chart_print(chart, out, colors, utf8);
+}
 
-        fprintf(out, "%s%*s%s ", colors ? "\033[2m" : "", LABEL_WIDTH - 1, label,
-                colors ? "\033[0m" : "");
-        print_cells(p, row, out, colors, utf8);
-        fputc('\n', out);
+bool tc_picture_wanted(const TcInvocation *inv)
+{
+    return tc_flag(inv, "picture") || tc_flag(inv, "svg") || tc_flag(inv, "png");
+}
+
+bool tc_picture_check(const TcInvocation *inv, bool json, GError **error)
+{
+    static const char *const forms[] = { "picture", "svg", "png" };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(forms); i++) {
+        if (!tc_flag(inv, forms[i]))
+            continue;
+        if (json)
+            return tm_error_set(error, "--%s and --json exclude each other", forms[i]);
+        if (i && tc_flag(inv, "picture"))
+            return tm_error_set(error, "--picture and --%s exclude each other", forms[i]);
     }
-    if (rows)
-        fputc('\n', out);
-    print_legend(p, out, colors, utf8);
-    fprintf(
-        out,
-        "%*sdisk of %s; each character stands for %s and shows the first of these states in it\n",
-        LABEL_WIDTH, "", size, cell);
+    return true;
+}
+
+bool tc_picture_write(const TcInvocation *inv, const TcChart *chart, GError **error)
+{
+    const char *svg = tc_option(inv, "svg"), *png = tc_option(inv, "png");
+
+    return (!svg || tc_chart_write(chart, TC_CHART_SVG, svg, error)) &&
+           (!png || tc_chart_write(chart, TC_CHART_PNG, png, error));
+}
+
+bool tc_picture_size(const TcInvocation *inv, unsigned *columns, unsigned *rows, GError **error)
+{
+    uint64_t width;
+    unsigned all;
+
+    if (!tc_flag(inv, "picture") && tc_picture_wanted(inv)) {
+        *columns = TC_CHART_COLUMNS + TC_CHART_LABEL;
+        *rows = TC_CHART_ROWS;
+        return true;
+    }
+    tc_terminal_size(stdout, columns, &all);
+    width = *columns;
+    if (!tc_option_number(inv, "width", 20, 10000, &width, error))
+        return false;
+    *columns = (unsigned)width;
+    *rows = MIN(all > OTHER_ROWS + 4 ? all - OTHER_ROWS : 4, ROWS_MAX);
+    return true;
 }
 
 void tc_picture_free(TcPicture *p)

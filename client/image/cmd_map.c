@@ -13,8 +13,6 @@
 #include "util/range.h"
 #include <string.h>
 
-enum { OTHER_ROWS = 8, ROWS_MAX = 24 };
-
 static const TcOption options[] = {
     TC_FORMAT_OPTION,
     TC_NAMES_OPTION,
@@ -25,6 +23,7 @@ static const TcOption options[] = {
     { "picture", NULL, "draw the whole disk instead of listing ranges" },
     { "width", "N", "columns of the picture (default: the terminal's)" },
     { "no-color", NULL, "draw without colours" },
+    TC_DRAWING_OPTIONS,
     TC_JSON_OPTION,
     TC_OUTPUT_OPTION,
     { 0 },
@@ -171,15 +170,10 @@ static bool walk(Map *map, GError **error)
 static bool start_picture(Map *map, GError **error)
 {
     unsigned columns, rows;
-    uint64_t width;
 
-    tc_terminal_size(stdout, &columns, &rows);
-    width = columns;
-    if (!tc_option_number(map->inv, "width", 20, 10000, &width, error))
+    if (!tc_picture_size(map->inv, &columns, &rows, error))
         return false;
-    rows = rows > OTHER_ROWS + 4 ? rows - OTHER_ROWS : 4;
-    map->picture = tc_picture_new(blk_node_size(map->image->node), (unsigned)width,
-                                  MIN(rows, ROWS_MAX), false);
+    map->picture = tc_picture_new(blk_node_size(map->image->node), columns, rows, false);
     return true;
 }
 
@@ -221,9 +215,20 @@ static void finish_json(Map *map)
     puts("]");
 }
 
-static void finish(Map *map)
+static bool draw(const Map *map, GError **error)
+{
+    g_autofree char *name = g_path_get_basename(tc_arg(map->inv, 0));
+    g_autofree char *title = g_strdup_printf("Map of %s", name);
+    g_autoptr(TcChart) chart = tc_picture_chart(map->picture, title, NULL);
+
+    return tc_picture_write(map->inv, chart, error);
+}
+
+static bool finish(Map *map, GError **error)
 {
     tc_progress_clear(map->progress);
+    if (map->picture && !tc_flag(map->inv, "picture"))
+        return draw(map, error);
     if (map->picture)
         tc_picture_print(map->picture, stdout,
                          !tc_flag(map->inv, "no-color") && tc_terminal_colors(stdout),
@@ -235,6 +240,7 @@ static void finish(Map *map)
     else
         print_totals(map);
     print_backing(map);
+    return true;
 }
 
 /* ---- the command */
@@ -246,11 +252,11 @@ static bool check(Map *map, TcImageOptions *o, GError **error)
 
     if (!tc_image_options(inv, o, error) || !tc_image_output(inv, &map->json, error))
         return false;
-    if (tc_flag(inv, "picture") && map->json)
-        return tm_error_set(error, "--picture and --json exclude each other");
-    if (tc_flag(inv, "picture") && (tc_flag(inv, "start-offset") || tc_flag(inv, "max-length")))
+    if (!tc_picture_check(inv, map->json, error))
+        return false;
+    if (tc_picture_wanted(inv) && (tc_flag(inv, "start-offset") || tc_flag(inv, "max-length")))
         return tm_error_set(
-            error, "--picture shows the whole disk: it excludes --start-offset and --max-length");
+            error, "a picture shows the whole disk: it excludes --start-offset and --max-length");
     map->start = 0;
     if (!tc_option_number(inv, "start-offset", 0, INT64_MAX, &map->start, error) ||
         !tc_option_number(inv, "max-length", 1, INT64_MAX, &length, error))
@@ -263,7 +269,7 @@ static bool show(Map *map, const TcImageOptions *o, GError **error)
 {
     g_auto(TcImage) image = { 0 };
     g_autoptr(TcProgress) progress =
-        tc_progress_on_terminal(tc_flag(map->inv, "picture") || map->json);
+        tc_progress_on_terminal(tc_picture_wanted(map->inv) || map->json);
     g_autoptr(TcPicture) picture = NULL;
 
     if (!tc_image_open(tc_arg(map->inv, 0), o, &image, error))
@@ -273,13 +279,12 @@ static bool show(Map *map, const TcImageOptions *o, GError **error)
     map->end = tm_min(map->end, blk_node_size(image.node));
     map->open_end = image.layers->len == 1 && tc_image_layer(&image)->names.backing;
     map->width = MAX(snprintf(NULL, 0, "%" PRIu64, blk_node_size(image.node)), 6);
-    if (tc_flag(map->inv, "picture") && !start_picture(map, error))
+    if (tc_picture_wanted(map->inv) && !start_picture(map, error))
         return false;
     picture = map->picture;
     if (!walk(map, error))
         return false;
-    finish(map);
-    return true;
+    return finish(map, error);
 }
 
 static int run(const TcInvocation *inv)
