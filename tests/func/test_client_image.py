@@ -199,7 +199,7 @@ def raw_map(tmp):
     matches(text, r"total +4128768 +3.9 MiB +hole \(98.4 %\)")
     matches(said("map", "--picture", "--width=80", path), r"\b64 KiB +1.6 %")
     empty = image(os.path.join(tmp, "e"), 0)
-    equal(as_json("map", empty), [])
+    equal(as_json("map", empty), [{"start": 0, "length": 0, "depth": 0, "present": False, "zero": False, "data": False}])
     equal(said("map", empty), "The range is empty.\n")
 
 
