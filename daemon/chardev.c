@@ -243,3 +243,14 @@ bool chardev_wait(QmpContext *ctx, const char *text, GError **error)
     json_object_put(flat);
     return ok;
 }
+
+json_object *chardev_without_wait(json_object *args)
+{
+    json_object *copy = NULL, *data;
+
+    json_object_deep_copy(args, &copy, NULL);
+    data = qmp_arg(copy, "backend.data");
+    if (data)
+        json_object_object_del(data, "wait");
+    return copy;
+}

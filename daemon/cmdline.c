@@ -19,7 +19,8 @@ static const struct {
     { "help", 'h', CMD_HELP, NULL, "print this help and exit" },
     { "version", 'V', CMD_VERSION, NULL, "print the version and exit" },
     { "config", 0, CMD_CONFIG, "FILE",
-      "read these options, and dirty bitmaps, from a file: see tidemarkd.conf(5)" },
+      "read these options, and dirty bitmaps, from a file, and again on SIGHUP: see "
+      "tidemarkd.conf(5)" },
     { "check", 0, CMD_CHECK, NULL,
       "check the options and configuration files, list what is wrong, and exit" },
     { "dump-config", 0, CMD_DUMP_CONFIG, "SOCKET",

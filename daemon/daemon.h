@@ -23,6 +23,7 @@ typedef struct Daemon {
     GPtrArray *monitors;         /* QmpMonitor */
     json_object *monitors_given; /* what they were made from: an array */
     guint tick;                  /* the timer that lets time pass for the nodes' bitmaps */
+    struct Reload *reload;       /* of configuration files; or NULL */
     Watchdog *watchdog;          /* or NULL */
     char *status;                /* as the service manager shows it; or NULL */
 } Daemon;
@@ -53,6 +54,9 @@ extern const QmpType chardev_type; /* of the flat form */
 json_object *chardev_arguments(const QmpTypes *types, const char *text, GError **error);
 /* Once it is made: waits for a client of a socket that listens, unless wait=off. */
 bool chardev_wait(QmpContext *ctx, const char *text, GError **error);
+
+/* Arguments of chardev-add that wait for nobody, as others are served meanwhile: a reference. */
+json_object *chardev_without_wait(json_object *args);
 
 /* ---- background.c: --daemonize: the parent waits until the child is up, then leaves */
 

@@ -7,6 +7,7 @@
 #include "daemon/daemon.h"
 #include "daemon/dump.h"
 #include "daemon/option.h"
+#include "daemon/reload.h"
 #include "daemon/sandbox.h"
 #include "util/error.h"
 #include "util/log.h"
@@ -22,6 +23,18 @@
 static gboolean on_signal(gpointer loop)
 {
     g_main_loop_quit(loop);
+    return G_SOURCE_CONTINUE;
+}
+
+/* Without a file that could be read again, it asks for the end, too. */
+static gboolean on_hangup(gpointer opaque)
+{
+    Daemon *daemon = opaque;
+
+    if (daemon->reload)
+        reload_run(daemon->reload);
+    else
+        g_main_loop_quit(daemon->loop);
     return G_SOURCE_CONTINUE;
 }
 
@@ -125,7 +138,7 @@ static bool start(Daemon *daemon, Sandbox *sandbox, const GArray *options, const
         return false;
     g_unix_signal_add(SIGTERM, on_signal, daemon->loop);
     g_unix_signal_add(SIGINT, on_signal, daemon->loop);
-    g_unix_signal_add(SIGHUP, on_signal, daemon->loop);
+    g_unix_signal_add(SIGHUP, on_hangup, daemon);
     for (guint i = 0; i < options->len; i++) {
         if (!option_run(daemon, &g_array_index(options, CmdOption, i), error))
             return false;
@@ -133,7 +146,18 @@ static bool start(Daemon *daemon, Sandbox *sandbox, const GArray *options, const
     return true;
 }
 
-static int run(const GArray *options, const GPtrArray *configs, TmLog *log, GError **error)
+/* Until it is asked to stop. */
+static void serve(Daemon *daemon, const GArray *given, const GArray *options,
+                  const GPtrArray *configs)
+{
+    daemon->reload = configs->len ? reload_new(daemon, given, options, configs) : NULL;
+    daemon_serve(daemon);
+    g_main_loop_run(daemon->loop);
+    g_clear_pointer(&daemon->reload, reload_free);
+}
+
+static int run(const GArray *given, const GArray *options, const GPtrArray *configs, TmLog *log,
+               GError **error)
 {
     const CmdOption *pidfile_option = last_of(options, CMD_PIDFILE);
     Sandbox *sandbox = sandbox_new(options, log, error);
@@ -156,10 +180,8 @@ static int run(const GArray *options, const GPtrArray *configs, TmLog *log, GErr
                     "ready: process %ld, version %s", (long)getpid(), TM_VERSION);
     if (ok && background >= 0)
         ok = background_ready(background, error);
-    if (ok && !helped) {
-        daemon_serve(&daemon);
-        g_main_loop_run(daemon.loop);
-    }
+    if (ok && !helped)
+        serve(&daemon, given, options, configs);
     ok = daemon_finish(&daemon, ok ? error : NULL) && ok;
     pidfile_remove(pidfile);
     sandbox_free(sandbox);
@@ -218,7 +240,7 @@ int main(int argc, char **argv)
         status = check(options, configs, log);
     } else if (options && set_log_levels(log, options, &error)) {
         raise_descriptor_limit();
-        status = run(options, configs, log, &error);
+        status = run(given, options, configs, log, &error);
     }
     if (error) {
         /* On standard error, which the journal knows to be the unit's when this process is gone. */

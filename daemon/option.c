@@ -151,11 +151,18 @@ json_object *option_arguments(Daemon *d, const CmdOption *option, GError **error
     return table[i].parse(qmp_context_types(d->qmp), option->value, error);
 }
 
-static bool run(Daemon *d, const CmdOption *option, size_t i, GError **error)
+bool option_run_arguments(Daemon *d, CmdKind kind, json_object *args, GError **error)
+{
+    int i = find(kind);
+
+    return table[i].command ? qmp_dispatch(d->qmp, table[i].command, args, NULL, error)
+                            : table[i].run(d, args, error);
+}
+
+static bool run(Daemon *d, const CmdOption *option, GError **error)
 {
     json_object *args = option_arguments(d, option, error);
-    bool ok = args && (table[i].command ? qmp_dispatch(d->qmp, table[i].command, args, NULL, error)
-                                        : table[i].run(d, args, error));
+    bool ok = args && option_run_arguments(d, option->kind, args, error);
 
     json_object_put(args);
     return ok && (option->kind != CMD_CHARDEV || option->args ||
@@ -170,7 +177,7 @@ bool option_run(Daemon *d, const CmdOption *option, GError **error)
     if (option->kind == CMD_TRACE)
         tm_log_note(d->log, &(TmLogFacts){ .area = TM_LOG_DAEMON, .level = TM_LOG_WARNING },
                     "--trace %s: this daemon has no trace events", option->value);
-    if (i < 0 || run(d, option, (size_t)i, error)) /* else done by daemon_init() and main() */
+    if (i < 0 || run(d, option, error)) /* else done by daemon_init() and main() */
         return true;
     place = option_place(option, "");
     g_prefix_error(error, "%s: ", place);

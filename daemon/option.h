@@ -10,6 +10,9 @@
  * know are passed over. */
 bool option_run(Daemon *daemon, const CmdOption *option, GError **error);
 
+/* The same of a kind with a type, given the arguments. */
+bool option_run_arguments(Daemon *daemon, CmdKind kind, json_object *args, GError **error);
+
 /* The type of the arguments of the command; NULL: it is none. */
 const QmpType *option_type(CmdKind kind);
 /* The arguments: a reference, or NULL. Those of the command line are checked, those of a file not.

@@ -82,6 +82,11 @@ bool tm_object_in_use(const TmObject *object)
     return __atomic_load_n(&object->refs, __ATOMIC_ACQUIRE) > 1;
 }
 
+bool tm_object_has_files(const TmObject *object)
+{
+    return object->class->reload != NULL;
+}
+
 /* ---- types and properties */
 
 static const TmObjectClass *class_of(const char *type)

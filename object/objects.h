@@ -49,6 +49,7 @@ void tm_object_unref(TmObject *object); /* NULL is fine */
 const char *tm_object_id(const TmObject *object);
 const char *tm_object_type(const TmObject *object);
 bool tm_object_in_use(const TmObject *object);
+bool tm_object_has_files(const TmObject *object); /* that tm_objects_reload() reads */
 
 /* The properties of objects of a type, after "type" which all have; borrowed, by index from 0 on;
  * false: there are no more. *type is QEMU's name of the property's type. */

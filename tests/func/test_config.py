@@ -4,6 +4,7 @@
 """Configuration files: what they make, what --check finds in them, what --dump-config prints."""
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -299,6 +300,169 @@ def dumped_changes(tmp):
         result = subprocess.run([TIDEMARKD, "--dump-config", path], capture_output=True, text=True, timeout=PATIENCE)
         equal((result.returncode, result.stdout), (1, ""))
         matches(result.stderr, match)
+
+
+
+def reload(d, path, config, done=True):
+    """Saves the file and has it read again: the lines of the log about that."""
+    save(os.path.dirname(path), config, os.path.basename(path))
+    before = len(d.log())
+    d.process.send_signal(signal.SIGHUP)
+    end = "reload: done" if done else "reload: nothing is changed"
+    wait_until(lambda: end in d.log()[before:], "the reload")
+    return [line.split("reload: ", 1)[1] for line in d.log()[before:].splitlines() if "reload: " in line]
+
+
+def has(lines, *expected):
+    """Each expression is that of a line, and there is no other one but the last."""
+    for e in expected:
+        matches("\n".join(lines), e)
+    equal(len(lines), len(expected) + 1, lines)
+
+
+@test
+def reloads(tmp):
+    "SIGHUP: what is new is added, what is changed is changed, what is gone is removed, while a client goes on"
+    config = disk_config(tmp, objects=[
+        {"qom-type": "throttle-group", "id": "lim0", "limits": {"iops-total": 500, "bps-total": 1 << 30}},
+        {"qom-type": "authz-list", "id": "list0", "policy": "allow"}])
+    config["exports"][0]["allow-open"] = "list0"
+    path = save(tmp, config)
+    with Configured(tmp, path) as d:
+        h = d.nbd("disk0")
+        equal(reload(d, path, config), ["done: 0 changes, 0 refused"])
+        more = json.loads(json.dumps(config))
+        more["objects"][0]["limits"] = {"iops-total": 700}
+        more["objects"][1]["rules"] = [{"match": "uid=*", "format": "glob", "policy": "deny"}]
+        more["objects"].append({"qom-type": "iothread", "id": "io0"})
+        more["blockdevs"] += [{"driver": "null-co", "node-name": "n0", "size": MIB},
+                              {"driver": "throttle", "node-name": "t0", "file": "n0", "throttle-group": "lim0"}]
+        more["bitmaps"] = [{"node": "disk0", "name": "b0"}]
+        more["nbd-servers"].append({"id": "second", "addr": unix(os.path.join(tmp, "second.sock"))})
+        more["exports"].append({"type": "nbd", "id": "exp1", "node-name": "t0", "servers": ["second"]})
+        more["exports"][0]["bitmaps"] = ["b0"]
+        more["log-level"] = "info,nbd=debug"
+        has(reload(d, path, more), "object 'lim0' is changed", "object 'list0' is changed", "object 'io0' is added",
+            "blockdev 'n0' is added", "blockdev 't0' is added", "bitmap 'disk0/b0' is added",
+            "nbd-server 'second' is added", "export 'exp1' is added", "export 'exp0' is changed",
+            "log-level is changed")
+        limits = d.qmp("qom-get", path="/objects/lim0", property="limits")
+        equal((limits["iops-total"], limits["bps-total"]), (700, 0))
+        equal([x["level"] for x in d.qmp("query-log-levels") if x["area"] == "nbd"], ["debug"])
+        equal(d.qmp("query-block-exports")[1]["bitmaps"], [{"node": "disk0", "name": "b0"}])
+        h.pwrite(b"x" * 512, 0)
+        raises(Exception, d.nbd, "disk0")  # the list lets no new one in
+        # The client holds its export; the rest goes.
+        gone = dict(config, exports=[], objects=[], log_level=None)
+        del gone["log_level"]
+        has(reload(d, path, gone), "export 'exp1' is removed", "export 'exp0' takes no new clients",
+            "blockdev 't0' is removed", "blockdev 'n0' is removed", "bitmap 'disk0/b0' is not removed: it stays",
+            "nbd-server 'second' is removed", "object 'io0' is removed", "object 'list0' is not removed: .*in use",
+            "object 'lim0' is removed", "log-level is changed")
+        h.pwrite(b"x" * 512, 0)
+        h.shutdown()
+        wait_until(lambda: not d.qmp("query-block-exports"), "the end of the export")
+        has(reload(d, path, gone), "object 'list0' is removed")
+        has(reload(d, path, config), "object 'lim0' is added", "object 'list0' is added", "export 'exp0' is added")
+        equal(d.nbd("disk0").pread(512, 0), b"x" * 512)
+        equal(json.loads(json.dumps(dump(d)[0]["exports"])), config["exports"])
+
+
+@test
+def refused(tmp):
+    "SIGHUP: a broken file changes nothing; what can't be changed is named, again at each reload, and the rest is done"
+    config = disk_config(tmp, objects=[{"qom-type": "authz-simple", "id": "a0", "identity": "x"}])
+    config["blockdevs"][0]["cache"] = {"direct": False}
+    path = save(tmp, config)
+    with Configured(tmp, path) as d:
+        before = dump(d)[0]
+        for text, match in (('{\n "blockdevs": [,]}', "%s:2: JSON parse error" % path),
+                            (dict(config, exports=[]) | {"objcts": []}, "objcts: there is no such member"),
+                            (dict(config, blockdevs=[]), r"exports\[0\].node-name: there is no node 'disk0'")):
+            has(reload(d, path, text, done=False), match)
+            equal(dump(d)[0], before)
+        os.rename(path, path + ".away")
+        d.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "tidemarkd.conf': No such file" in d.log(), "the error")
+        other = json.loads(json.dumps(config))
+        other["blockdevs"][0].update({"cache": {"direct": True}, "discard": "unmap"})
+        other["nbd-servers"][0]["max-connections"] = 3
+        other["chardevs"][0]["backend"]["data"]["logfile"] = os.path.join(tmp, "log")
+        other["user"] = "nobody"
+        other["exports"].append({"type": "nbd", "id": "exp1", "node-name": "disk0", "name": "again"})
+        other["exports"].append({"type": "nbd", "id": "exp2", "node-name": "disk0", "name": "disk0"})
+        expected = ["blockdev 'disk0' is not changed: restart needed: blockdev 'disk0' option 'cache.direct', 'discard'",
+                    "nbd-server 'default' is not changed: restart needed: nbd-server 'default' option 'max-connections'",
+                    "chardev 'c0' is not changed: restart needed: .* option 'backend.data.logfile'",
+                    "restart needed: 'user'", "export 'exp2' is not added: NBD server already has export named 'disk0'"]
+        has(reload(d, path, other), "export 'exp1' is added", *expected)
+        has(reload(d, path, other), *expected)
+        # A changed export is made anew once nobody is connected.
+        h = d.nbd("disk0")
+        changed = json.loads(json.dumps(config))
+        changed["exports"][0]["writable"] = False
+        has(reload(d, path, changed), "export 'exp1' is removed",
+            "export 'exp0' is not changed: 1 client is connected, .*export 'exp0' option 'writable'")
+        h.pwrite(b"y" * 512, 0)
+        h.shutdown()
+        wait_until(lambda: not d.qmp("query-nbd-sessions"), "the end of the session")
+        has(reload(d, path, changed), "export 'exp0' is changed")
+        equal(d.nbd("disk0").is_read_only(), True)
+        # What can't be made leaves the old one.
+        worse = json.loads(json.dumps(changed))
+        worse["exports"][0]["bitmaps"] = ["none"]
+        worse["exports"][0]["writable"] = True
+        has(reload(d, path, worse), "export 'exp0' is not changed: .*'none'")
+        equal(d.nbd("disk0").is_read_only(), True)
+
+
+@test
+def beside_qmp(tmp):
+    "SIGHUP: what QMP or the command line made stays; what QMP took away comes back; a dump that is saved is no change"
+    config = disk_config(tmp)
+    path = save(tmp, config)
+    with Configured(tmp, path, "--object", "authz-simple,id=a0,identity=x") as d:
+        d.qmp("blockdev-add", {"driver": "null-co", "node-name": "n0", "size": MIB})
+        d.qmp("block-export-add", {"type": "nbd", "id": "exp1", "node-name": "n0"})
+        d.qmp("block-export-del", id="exp0")
+        has(reload(d, path, config), "export 'exp0' is added")
+        equal(sorted(x["id"] for x in d.qmp("query-block-exports")), ["exp0", "exp1"])
+        all_of_it = dump(d)[0]
+        del all_of_it["objects"]  # of the command line
+        equal(reload(d, path, all_of_it), ["done: 0 changes, 0 refused"])
+        other = json.loads(json.dumps(config))
+        has(reload(d, path, other), "export 'exp1' is removed", "blockdev 'n0' is removed")
+        d.qmp("blockdev-add", {"driver": "null-co", "node-name": "n0", "size": MIB})
+        other["blockdevs"].append({"driver": "null-co", "node-name": "n0", "size": 2 * MIB})
+        has(reload(d, path, other), "blockdev 'n0' is not added: there is another one")
+
+
+@test
+def credentials(tmp):
+    "SIGHUP: credentials and lists are read again, by the files' new content or not at all"
+    directory, keys = tls.psk(os.path.join(tmp, "psk"), "alice")
+    rules = save(tmp, {"policy": "allow"}, "rules.json")
+    config = disk_config(tmp, objects=[
+        {"qom-type": "authz-list-file", "id": "list0", "filename": rules, "refresh": False}])
+    config["exports"][0]["allow-open"] = "list0"
+    path = save(tmp, config)
+    with Configured(tmp, path, "--object", "tls-creds-psk,id=t0,endpoint=server,dir=" + directory) as d:
+        d.nbd("disk0").shutdown()
+        save(tmp, {"policy": "deny"}, "rules.json")
+        d.nbd("disk0").shutdown()
+        reload(d, path, config)
+        raises(Exception, d.nbd, "disk0")
+        save(tmp, "{", "rules.json")
+        os.rename(keys, keys + "x")
+        lines = reload(d, path, config)
+        has(lines, "object 'list0' keeps what its files had: .*rules.json", "object 't0' keeps what its files had")
+
+
+@test
+def no_file(tmp):
+    "SIGHUP without a configuration file ends the daemon, as in QEMU"
+    with Daemon(tmp) as d:
+        d.stop(signal.SIGHUP)
 
 
 main()
