@@ -23,6 +23,7 @@ void tc_origin_clear(TcOrigin *origin)
     g_clear_pointer(&origin->source, g_free);
     g_clear_pointer(&origin->bitmap, g_free);
     origin->state = TC_ORIGIN_NONE;
+    origin->moved = false;
 }
 
 /* ---- the name of a disk */
@@ -74,13 +75,13 @@ static char *identity(const TmSys *sys, int fd)
                            born.tv_nsec);
 }
 
+/* @file: the identity of the file that the record is found with. */
 static void parse(const char *text, const char *file, TcOrigin *origin)
 {
     g_autoptr(json_object) record = json_tokener_parse(text);
     const char *state = tc_json_string(record, "state"), *its = tc_json_string(record, "file");
 
-    if (tc_json_number(record, "version") != VERSION || !tc_json_string(record, "source") ||
-        (file && g_strcmp0(file, its)))
+    if (tc_json_number(record, "version") != VERSION || !tc_json_string(record, "source"))
         return;
     for (unsigned i = TC_ORIGIN_COMPLETE; i < G_N_ELEMENTS(states); i++) {
         if (g_strcmp0(states[i], state))
@@ -88,10 +89,11 @@ static void parse(const char *text, const char *file, TcOrigin *origin)
         origin->state = (TcOriginState)i;
         origin->source = g_strdup(tc_json_string(record, "source"));
         origin->bitmap = g_strdup(tc_json_string(record, "bitmap"));
+        origin->moved = g_strcmp0(file, its) != 0;
     }
 }
 
-/* @file: for a record beside it. Returned. */
+/* Returned. */
 static char *format(const TcOrigin *origin, const char *file)
 {
     g_autoptr(json_object) record = json_object_new_object();
@@ -101,8 +103,7 @@ static char *format(const TcOrigin *origin, const char *file)
     tm_json_add_string(record, "source", origin->source);
     json_object_object_add(record, "bitmap",
                            origin->bitmap ? json_object_new_string(origin->bitmap) : NULL);
-    if (file)
-        tm_json_add_string(record, "file", file);
+    tm_json_add_string(record, "file", file);
     return g_strdup(json_object_to_json_string_ext(record, JSON_C_TO_STRING_PLAIN |
                                                                JSON_C_TO_STRING_NOSLASHESCAPE));
 }
@@ -114,28 +115,32 @@ static char *beside(const char *path)
 
 /* ---- where it is kept */
 
-static void read_beside(const TmSys *sys, int fd, const char *path, TcOrigin *origin)
+/* A path may be that of another file by now. */
+static void read_beside(const char *path, const char *file, TcOrigin *origin)
 {
-    g_autofree char *name = beside(path), *file = identity(sys, fd), *text = NULL;
+    g_autofree char *name = beside(path), *text = NULL;
 
     if (tm_file_read(name, RECORD_MAX, &text, NULL, NULL))
         parse(text, file, origin);
+    if (origin->moved)
+        tc_origin_clear(origin);
 }
 
 bool tc_origin_read(const TmSys *sys, const char *path, TcOrigin *origin, GError **error)
 {
-    g_autofree char *text = g_malloc0(RECORD_MAX + 1);
+    g_autofree char *text = g_malloc0(RECORD_MAX + 1), *file = NULL;
     int fd = sys->open(path, O_RDONLY | O_CLOEXEC, 0);
     ssize_t length;
 
     *origin = (TcOrigin){ 0 };
     if (fd < 0)
         return tm_error_set_errno(error, errno, "target '%s'", path);
+    file = identity(sys, fd);
     length = sys->fgetxattr(fd, ATTRIBUTE, text, RECORD_MAX);
     if (length >= 0)
-        parse(text, NULL, origin);
+        parse(text, file, origin);
     else
-        read_beside(sys, fd, path, origin);
+        read_beside(path, file, origin);
     sys->close(fd);
     return true;
 }
@@ -179,7 +184,7 @@ static bool remove_attribute(const TmSys *sys, int fd, const char *path, GError 
 bool tc_origin_write(const TmSys *sys, int fd, const char *path, const TcOrigin *origin,
                      GError **error)
 {
-    g_autofree char *file = identity(sys, fd), *text = origin ? format(origin, NULL) : NULL;
+    g_autofree char *file = identity(sys, fd), *text = origin ? format(origin, file) : NULL;
     int ret;
 
     if (text && !sys->fsetxattr(fd, ATTRIBUTE, text, strlen(text))) {
@@ -189,9 +194,5 @@ bool tc_origin_write(const TmSys *sys, int fd, const char *path, const TcOrigin 
     /* an older one would count for more than what is beside it */
     if (!remove_attribute(sys, fd, path, error))
         return false;
-    if (!origin)
-        return remove_beside(sys, path, error);
-    g_free(text);
-    text = format(origin, file);
-    return write_beside(sys, path, text, error);
+    return text ? write_beside(sys, path, text, error) : remove_beside(sys, path, error);
 }

@@ -3,8 +3,12 @@
 /* client/copy/origin.h: what a file remembers of the disk that it is a copy of.
  *
  * It is kept in an extended attribute of the file or, where the file system has none, in a file
- * beside it (FILE.tidemark-copy), which counts for that very file only. It is JSON:
- *   { "version": 1, "state": "complete", "source": "nbd://host:10809/disk0", "bitmap": null }
+ * beside it (FILE.tidemark-copy). It is JSON:
+ *   { "version": 1, "state": "complete", "source": "nbd://host:10809/disk0", "bitmap": null,
+ *     "file": "4711-1795916230.920846000" }
+ * "file" is the file's inode number and time of birth. A record beside it of another file does not
+ * count; an attribute goes with a duplicate ('cp -a', 'rsync -X', 'mv' to another file system),
+ * which later updates of the original pass by. 'mv' within a file system keeps both.
  * Invariant: a file is called complete only once all of it has been synced.
  * Threads: any, one at a time for a file. */
 #pragma once
@@ -22,6 +26,7 @@ typedef struct TcOrigin {
     TcOriginState state;
     char *source; /* as tc_origin_source() has it */
     char *bitmap; /* NULL but for UPDATING */
+    bool moved;   /* the record is that of another file, of which this one is a duplicate */
 } TcOrigin;
 
 void tc_origin_clear(TcOrigin *origin);

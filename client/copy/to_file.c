@@ -72,10 +72,16 @@ static bool check_update(const TcCopyJob *job, const ToFile *f, GError **error)
                             "target '%s' is not known to be a copy of %s: --force updates it all "
                             "the same",
                             job->to, f->is.source);
-    return !g_strcmp0(was->source, f->is.source) ||
+    if (g_strcmp0(was->source, f->is.source))
+        return tm_error_set(error,
+                            "target '%s' is a copy of %s, not of %s: --force updates it all the "
+                            "same",
+                            job->to, was->source, f->is.source);
+    return !was->moved ||
            tm_error_set(error,
-                        "target '%s' is a copy of %s, not of %s: --force updates it all the same",
-                        job->to, was->source, f->is.source);
+                        "target '%s' is a duplicate of a copy of %s, and may lack what that was "
+                        "updated with: copy without --bitmap, or use --force if it lacks nothing",
+                        job->to, f->is.source);
 }
 
 /* Everything that can be found out without touching the target. */

@@ -585,6 +585,27 @@ def copy_updates_copies_only(tmp):
 
 
 @test
+def copy_duplicates(tmp):
+    "copy --bitmap refuses a duplicate of a copy, which lacks later updates; a new name is no duplicate"
+    d = Disk(tmp, bitmaps=("b0",))
+    target, duplicate, renamed = (os.path.join(tmp, name) for name in ("copy.img", "duplicate.img", "renamed.img"))
+    tidemark("copy", d.uri, target)
+    recorded = "user.tidemark.copy" in os.listxattr(target)
+    run("cp", "-a", target, duplicate)
+    d.change()
+    if recorded:  # what is beside it would not go with it
+        os.rename(target, renamed)
+        target = renamed
+    tidemark("copy", d.uri, target, "--bitmap=b0")
+    d.same(target)
+    refused(1, "'%s' is a duplicate of a copy of nbd.*/disk0.*: copy without --bitmap, or use --force" % duplicate
+            if recorded else "is not known to be a copy", "copy", d.uri, duplicate, "--bitmap=b0")
+    tidemark("copy", d.uri, duplicate, *([] if recorded else ["--force"]))
+    tidemark("copy", d.uri, duplicate, "--bitmap=b0")
+    d.same(duplicate)
+
+
+@test
 def copy_update_interrupted(tmp):
     "after an update that was interrupted, only the same one or a full copy goes on"
     path = image(os.path.join(tmp, "disk.img"), 4 * MIB, [(0, content(4 * MIB))])

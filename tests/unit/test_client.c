@@ -621,6 +621,26 @@ static int no_attribute_removed(int fd, const char *name)
     return -1;
 }
 
+/* One attribute, of all files: what 'cp -a' makes of it. */
+static char attribute[4096];
+
+static ssize_t shared_attribute(int fd, const char *name, void *value, size_t size)
+{
+    size_t length = strlen(attribute);
+
+    ck_assert_uint_le(length, size);
+    memcpy(value, attribute, length);
+    return (ssize_t)length;
+}
+
+static int shared_attribute_set(int fd, const char *name, const void *value, size_t size)
+{
+    ck_assert_uint_lt(size, sizeof(attribute));
+    memcpy(attribute, value, size);
+    attribute[size] = '\0';
+    return 0;
+}
+
 static void expect_origin(const TmSys *sys, const char *path, TcOriginState state,
                           const char *source)
 {
@@ -635,7 +655,7 @@ static void expect_origin(const TmSys *sys, const char *path, TcOriginState stat
 START_TEST(a_file_remembers_what_it_is_a_copy_of)
 {
     char source[] = "nbd://host:10809/disk \"0\"";
-    TcOrigin origin = { TC_ORIGIN_COMPLETE, source, NULL };
+    TcOrigin origin = { TC_ORIGIN_COMPLETE, source, NULL, false };
     TmSys without = tm_sys_kernel;
 
     without.fgetxattr = no_attributes;
@@ -669,11 +689,43 @@ START_TEST(a_file_remembers_what_it_is_a_copy_of)
 }
 END_TEST
 
+static void expect_moved(const TmSys *sys, const char *path, bool moved)
+{
+    g_auto(TcOrigin) found = { 0 };
+
+    ck_assert(tc_origin_read(sys, path, &found, NULL));
+    ck_assert_int_eq(found.state, TC_ORIGIN_COMPLETE);
+    ck_assert_int_eq(found.moved, moved);
+}
+
+/* A file with the record of another one is its duplicate; a new name makes it none. */
+START_TEST(a_duplicate_of_a_copy_is_known)
+{
+    char source[] = "nbd://host:10809/disk";
+    TcOrigin origin = { TC_ORIGIN_COMPLETE, source, NULL, false };
+    g_autofree char *path = g_strdup("/tmp/tm-origin-XXXXXX"), *other = NULL;
+    TmSys sys = tm_sys_kernel;
+    int fd = g_mkstemp(path);
+
+    other = g_strconcat(path, ".duplicate", NULL);
+    ck_assert(g_file_set_contents(other, "", 0, NULL));
+    sys.fgetxattr = shared_attribute;
+    sys.fsetxattr = shared_attribute_set;
+    ck_assert(tc_origin_write(&sys, fd, path, &origin, NULL));
+    close(fd);
+    expect_moved(&sys, path, false);
+    expect_moved(&sys, other, true);
+    ck_assert_int_eq(rename(path, other), 0);
+    expect_moved(&sys, other, false);
+    unlink(other);
+}
+END_TEST
+
 /* A record that could not be synced is not believed, and nothing of it is left. */
 START_TEST(a_record_that_is_not_durable_is_none)
 {
     char source[] = "nbd://host:10809/disk";
-    TcOrigin origin = { TC_ORIGIN_COMPLETE, source, NULL };
+    TcOrigin origin = { TC_ORIGIN_COMPLETE, source, NULL, false };
     g_autofree char *path = g_strdup("/tmp/tm-origin-XXXXXX"), *partial = NULL;
     TmSys sys = tm_sys_kernel;
     GError *error = NULL;
@@ -724,6 +776,7 @@ int main(void)
 
     tcase_add_test(tcase, a_file_remembers_what_it_is_a_copy_of);
     tcase_add_test(tcase, a_record_that_is_not_durable_is_none);
+    tcase_add_test(tcase, a_duplicate_of_a_copy_is_known);
     tcase_add_test(tcase, a_disk_has_one_name_however_its_uri_is_spelt);
     tcase_add_test(tcase, sizes_are_shown_in_binary_units);
     tcase_add_test(tcase, short_figures_fit_five_columns);
