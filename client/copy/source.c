@@ -354,6 +354,18 @@ GPtrArray *tc_source_list_exports(const char *uri, GError **error)
     return refused ? NULL : g_steal_pointer(&list);
 }
 
+/* "export 'disk0' (URI)", for messages. Returned. */
+static char *described(const TcSource *source)
+{
+    char *name = nbd_get_export_name(source->nbd); /* malloc()ed */
+    g_autofree char *clean = name && *name ? tc_printable(name) : NULL;
+    char *text = clean ? g_strdup_printf("export '%s' (%s)", clean, source->uri)
+                       : g_strdup_printf("the default export (%s)", source->uri);
+
+    free(name);
+    return text;
+}
+
 bool tc_source_require(TcSource *source, unsigned i, const char *context, GError **error)
 {
     bool bitmap = g_str_has_prefix(context, TC_CONTEXT_BITMAP_PREFIX);
@@ -362,10 +374,12 @@ bool tc_source_require(TcSource *source, unsigned i, const char *context, GError
     const char *name = context + strlen(prefix);
     g_autoptr(GPtrArray) offered = NULL;
     g_autoptr(GString) names = g_string_new(NULL);
+    g_autofree char *which = NULL;
     const char *closest;
 
     if (source->has[i])
         return true;
+    which = described(source);
     offered = list_contexts(source->uri, prefix, source->stop_fd, error);
     if (!offered)
         return false;
@@ -378,11 +392,10 @@ bool tc_source_require(TcSource *source, unsigned i, const char *context, GError
         g_string_append_printf(names, "%s'%s'", j ? ", " : "", clean);
     }
     if (!names->len)
-        return tm_error_set(error, "%s: no %s '%s': the export offers none", source->uri, what,
-                            name);
+        return tm_error_set(error, "%s: no %s '%s': the export offers none", which, what, name);
     closest = tm_text_nearest(name, (const char *const *)offered->pdata);
-    return tm_error_set(error, "%s: no %s '%s': the export offers %s%s%s%s", source->uri, what,
-                        name, names->str, closest ? "; did you mean '" : "", closest ? closest : "",
+    return tm_error_set(error, "%s: no %s '%s': the export offers %s%s%s%s", which, what, name,
+                        names->str, closest ? "; did you mean '" : "", closest ? closest : "",
                         closest ? "'?" : "");
 }
 

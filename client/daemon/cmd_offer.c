@@ -22,6 +22,27 @@ static bool has_bitmap(TcQmp *qmp, const char *node, const char *bitmap, GError 
     return found != NULL;
 }
 
+/* Adds to the daemon's error which nodes have the bitmap, if the one of the export does not. */
+static void name_nodes(TcQmp *qmp, json_object *export_, const char *bitmap, GError **error)
+{
+    g_autoptr(json_object) nodes = tc_view_nodes(qmp, NULL);
+    g_autoptr(json_object) found = nodes ? tc_view_bitmaps(nodes, NULL, bitmap, NULL) : NULL;
+    g_autoptr(GString) names = g_string_new(NULL);
+    g_autoptr(GError) old = NULL;
+
+    for (size_t i = 0; found && i < json_object_array_length(found); i++) {
+        const char *node = tc_json_string(json_object_array_get_idx(found, i), "node");
+
+        if (!g_strcmp0(node, tc_json_string(export_, "node-name")))
+            return;
+        g_string_append_printf(names, "%s--node %s", names->len ? " or " : "", node);
+    }
+    if (!names->len || !error || !*error)
+        return;
+    old = g_steal_pointer(error);
+    tm_error_set(error, "%s: use %s, whose bitmap it is", old->message, names->str);
+}
+
 static bool offers(json_object *export_, const char *bitmap, GError **error)
 {
     g_autofree char *names = tc_view_offered(export_);
@@ -43,6 +64,8 @@ static int change(const TcInvocation *inv, const char *node, bool offer)
         (offer ? has_bitmap(qmp, node, bitmap, &error) : offers(export_, bitmap, &error)) &&
         tc_offer(qmp, export_, node, bitmap, offer, &error))
         return TC_EXIT_OK;
+    if (export_ && offer && !node)
+        name_nodes(qmp, export_, bitmap, &error);
     return tc_fail(g_steal_pointer(&error));
 }
 

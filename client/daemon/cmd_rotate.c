@@ -3,13 +3,15 @@
 /* client/daemon/cmd_rotate.c: "tidemark bitmap rotate": one bitmap ends where another begins.
  *
  * Invariant: every write is in one of the two. They change in one transaction, so that a command
- * which fails or dies has done all of it or nothing, but for the offers: a bitmap that is offered
- * is busy, so the exports withdraw it for that moment. */
+ * which fails or dies has done all of it or nothing. A bitmap that is offered is busy, so the
+ * exports withdraw it for that moment: the daemon gets all commands at once, so that it offers the
+ * bitmap again whatever becomes of the transaction and of this process. */
 #include "client/commands.h"
 #include "client/daemon/daemon_view.h"
 #include "client/daemon/export_view.h"
 #include "client/daemon/offers.h"
 #include "util/json.h"
+#include <string.h>
 
 static const TcOption options[] = { TC_SOCKET_OPTION, { 0 } };
 
@@ -36,8 +38,8 @@ static json_object *action(const char *type, json_object *data)
     return action;
 }
 
-/* The new one is as the old one is. */
-static bool change(const Rotation *r, json_object *old, GError **error)
+/* The new one is as the old one is. A reference. */
+static json_object *transaction(const Rotation *r, json_object *old)
 {
     json_object *arguments = json_object_new_object(), *actions = json_object_new_array();
     json_object *add = tc_json_new("node", r->node, "name", r->new, NULL);
@@ -48,20 +50,63 @@ static bool change(const Rotation *r, json_object *old, GError **error)
     json_object_array_add(actions, action("block-dirty-bitmap-disable",
                                           tc_json_new("node", r->node, "name", r->old, NULL)));
     json_object_object_add(arguments, "actions", actions);
-    return tc_qmp_run(r->qmp, "transaction", arguments, error);
+    return arguments;
 }
 
-/* Of all exports that offered the old one. */
-static bool offer(const Rotation *r, bool offered, GError **error)
+/* For all exports that offered the old one: that they do not, or again. */
+static void add_offers(const Rotation *r, GArray *commands, bool offer)
 {
     for (size_t i = 0; i < json_object_array_length(r->exports); i++) {
-        json_object *was = json_object_array_get_idx(r->exports, i);
-        g_autoptr(json_object) now = tc_export_query(r->qmp, tc_json_string(was, "id"), error);
+        json_object *was = json_object_array_get_idx(r->exports, i), *arguments;
 
-        if (!now || !tc_offer(r->qmp, now, r->node, r->old, offered, error))
-            return false;
+        if (offer) {
+            arguments = tc_json_new("id", tc_json_string(was, "id"), NULL);
+            json_object_object_add(arguments, "bitmaps",
+                                   json_object_get(tc_json_get(was, "bitmaps", NULL)));
+        } else {
+            arguments = tc_offer_arguments(was, r->node, r->old, false, NULL);
+        }
+        tc_qmp_commands_add(commands, "block-export-dirty-bitmap", arguments);
     }
-    return true;
+}
+
+/* The first error of those from @from up to @to; borrowed, or NULL. */
+static const GError *first_error(const GArray *commands, guint from, guint to)
+{
+    for (guint i = from; i < to; i++) {
+        const GError *error = g_array_index(commands, TcQmpCommand, i).error;
+
+        if (error)
+            return error;
+    }
+    return NULL;
+}
+
+static bool change(const Rotation *r, json_object *old, GError **error)
+{
+    g_autoptr(GArray) commands = tc_qmp_commands();
+    guint middle = (guint)json_object_array_length(r->exports);
+    const GError *why, *later;
+
+    add_offers(r, commands, false);
+    tc_qmp_commands_add(commands, "transaction", transaction(r, old));
+    add_offers(r, commands, true);
+    if (!tc_qmp_run_all(r->qmp, commands, error))
+        return false;
+    why = g_array_index(commands, TcQmpCommand, middle).error;
+    if (why && middle && first_error(commands, 0, middle))
+        why = first_error(commands, 0, middle);
+    later = first_error(commands, middle + 1, commands->len);
+    if (why)
+        g_propagate_error(error, g_error_copy(why));
+    if (why && later)
+        g_prefix_error(
+            error, "bitmap '%s' is not offered any more (%s), nothing else was changed: ", r->old,
+            later->message);
+    if (!why && later)
+        tm_error_set(error, "rotated, but bitmap '%s' is not offered any more: %s", r->old,
+                     later->message);
+    return !why && !later;
 }
 
 static json_object *offering(const Rotation *r, GError **error)
@@ -84,8 +129,6 @@ static json_object *offering(const Rotation *r, GError **error)
 static bool rotate(Rotation *r, GError **error)
 {
     g_autoptr(json_object) old = find_bitmap(r, error);
-    g_autoptr(GError) later = NULL;
-    bool changed;
 
     if (!old)
         return false;
@@ -95,27 +138,24 @@ static bool rotate(Rotation *r, GError **error)
                             "was written since",
                             r->old, r->node, r->new);
     r->exports = offering(r, error);
-    if (!r->exports)
-        return false;
-    changed = offer(r, false, error) && change(r, old, error);
-    if (offer(r, true, &later))
-        return changed;
-    if (changed)
-        return tm_error_set(error, "rotated, but bitmap '%s' is not offered any more: %s", r->old,
-                            later->message);
-    g_prefix_error(error,
-                   "bitmap '%s' is not offered any more, nothing else was changed: ", r->old);
-    return false;
+    return r->exports && change(r, old, error);
 }
 
 static int run(const TcInvocation *inv)
 {
     g_autofree char *path = tc_qmp_socket(tc_option(inv, "socket"));
     g_autoptr(GError) error = NULL;
-    g_autoptr(TcQmp) qmp = tc_qmp_open(path, &error);
-    Rotation r = { qmp, tc_arg(inv, 0), tc_arg(inv, 1), tc_arg(inv, 2), NULL };
-    bool ok = qmp && rotate(&r, &error);
+    g_autoptr(TcQmp) qmp = NULL;
+    Rotation r = { NULL, tc_arg(inv, 0), tc_arg(inv, 1), tc_arg(inv, 2), NULL };
+    bool ok;
 
+    if (!strcmp(r.old, r.new)) {
+        tm_error_set(&error, "OLD and NEW are both '%s': NEW is the name of a bitmap that is made",
+                     r.old);
+        return tc_fail_usage(inv, g_steal_pointer(&error));
+    }
+    qmp = r.qmp = tc_qmp_open(path, &error);
+    ok = qmp && rotate(&r, &error);
     json_object_put(r.exports);
     return ok ? TC_EXIT_OK : tc_fail(g_steal_pointer(&error));
 }

@@ -155,8 +155,8 @@ static bool has_bitmap(TcQmp *qmp, const char *node, const char *bitmap)
     return found != NULL;
 }
 
-/* The id of the daemon's export at @uri, if its node has the bitmap. Returned. */
-static char *could_offer(const char *uri, const char *bitmap, const char *socket)
+/* The daemon's export at @uri, if its node has the bitmap. A reference. */
+static json_object *could_offer(const char *uri, const char *bitmap, const char *socket)
 {
     g_autofree char *path = tc_qmp_socket(socket), *plain = g_uri_unescape_string(uri, NULL);
     g_autoptr(TcQmp) qmp = tc_qmp_open(path, NULL);
@@ -172,7 +172,7 @@ static char *could_offer(const char *uri, const char *bitmap, const char *socket
 
             if (!g_strcmp0(its_plain, plain) &&
                 has_bitmap(qmp, tc_json_string(export_, "node-name"), bitmap))
-                return g_strdup(tc_json_string(export_, "id"));
+                return json_object_get(export_);
         }
     }
     return NULL;
@@ -182,16 +182,19 @@ bool tc_export_require(TcSource *source, unsigned i, const char *context, const 
                        GError **error)
 {
     const char *bitmap = context + strlen(TC_CONTEXT_BITMAP_PREFIX);
-    g_autofree char *id = NULL;
+    g_autoptr(json_object) export_ = NULL;
+    const char *id, *name;
 
     if (tc_source_has(source, i))
         return true;
     if (g_str_has_prefix(context, TC_CONTEXT_BITMAP_PREFIX))
-        id = could_offer(tc_source_uri(source), bitmap, socket);
-    if (id)
+        export_ = could_offer(tc_source_uri(source), bitmap, socket);
+    id = tc_json_string(export_, "id");
+    name = tc_json_string(export_, "name");
+    if (export_)
         return tm_error_set(error,
                             "export '%s' does not offer bitmap '%s': 'tidemark bitmap offer %s %s' "
                             "changes that",
-                            id, bitmap, id, bitmap);
+                            name ? name : id, bitmap, id, bitmap);
     return tc_source_require(source, i, context, error);
 }

@@ -21,6 +21,7 @@ struct TcQmp {
     char *buf;
     size_t start, end; /* what is in buf and not parsed yet */
     json_object *greeting;
+    bool ended; /* there are no more replies */
 };
 
 char *tc_qmp_socket(const char *option)
@@ -158,25 +159,28 @@ static void set_server_error(json_object *reply, GError **error)
     tm_error_set(error, "%s: %s", name ? name : "error", desc ? desc : "no description");
 }
 
-json_object *tc_qmp_execute_fd(TcQmp *qmp, const char *command, json_object *arguments, int fd,
-                               GError **error)
+static void append_request(GString *text, const char *command, json_object *arguments)
 {
     g_autoptr(json_object) request = json_object_new_object();
-    g_autofree char *line = NULL;
 
     json_object_object_add(request, "execute", json_object_new_string(command));
     if (arguments)
         json_object_object_add(request, "arguments", json_object_get(arguments));
-    /* At once: who has the last brace may answer, and be gone. */
-    line = g_strconcat(json_object_to_json_string_ext(request, JSON_C_TO_STRING_PLAIN), "\n", NULL);
-    if (!send_text(qmp, line, fd, error))
-        return NULL;
+    g_string_append(text, json_object_to_json_string_ext(request, JSON_C_TO_STRING_PLAIN));
+    g_string_append_c(text, '\n');
+}
+
+/* The result of the next reply, or its error. */
+static json_object *take_reply(TcQmp *qmp, GError **error)
+{
     for (;;) {
         g_autoptr(json_object) reply = receive(qmp, error);
         json_object *result;
 
-        if (!reply)
+        if (!reply) {
+            qmp->ended = true;
             return NULL;
+        }
         if (tc_json_get(reply, "event", NULL))
             continue;
         if (json_object_is_type(reply, json_type_object) &&
@@ -185,6 +189,16 @@ json_object *tc_qmp_execute_fd(TcQmp *qmp, const char *command, json_object *arg
         set_server_error(reply, error);
         return NULL;
     }
+}
+
+json_object *tc_qmp_execute_fd(TcQmp *qmp, const char *command, json_object *arguments, int fd,
+                               GError **error)
+{
+    g_autoptr(GString) text = g_string_new(NULL);
+
+    /* At once: who has the last brace may answer, and be gone. */
+    append_request(text, command, arguments);
+    return send_text(qmp, text->str, fd, error) ? take_reply(qmp, error) : NULL;
 }
 
 json_object *tc_qmp_execute(TcQmp *qmp, const char *command, json_object *arguments, GError **error)
@@ -198,6 +212,52 @@ bool tc_qmp_run(TcQmp *qmp, const char *command, json_object *arguments, GError 
     g_autoptr(json_object) result = tc_qmp_execute(qmp, command, owned, error);
 
     return result != NULL;
+}
+
+static void command_clear(void *data)
+{
+    TcQmpCommand *command = data;
+
+    json_object_put(command->arguments);
+    g_clear_error(&command->error);
+}
+
+GArray *tc_qmp_commands(void)
+{
+    GArray *commands = g_array_new(FALSE, FALSE, sizeof(TcQmpCommand));
+
+    g_array_set_clear_func(commands, command_clear);
+    return commands;
+}
+
+void tc_qmp_commands_add(GArray *commands, const char *name, json_object *arguments)
+{
+    TcQmpCommand command = { name, arguments, NULL };
+
+    g_array_append_val(commands, command);
+}
+
+bool tc_qmp_run_all(TcQmp *qmp, GArray *commands, GError **error)
+{
+    g_autoptr(GString) text = g_string_new(NULL);
+
+    for (guint i = 0; i < commands->len; i++) {
+        const TcQmpCommand *c = &g_array_index(commands, TcQmpCommand, i);
+
+        append_request(text, c->name, c->arguments);
+    }
+    if (!send_text(qmp, text->str, -1, error))
+        return false;
+    for (guint i = 0; i < commands->len; i++) {
+        TcQmpCommand *c = &g_array_index(commands, TcQmpCommand, i);
+
+        json_object_put(take_reply(qmp, &c->error));
+        if (qmp->ended) {
+            g_propagate_error(error, g_steal_pointer(&c->error));
+            return false;
+        }
+    }
+    return true;
 }
 
 json_object *tc_qmp_event(TcQmp *qmp, GError **error)

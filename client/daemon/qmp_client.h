@@ -33,6 +33,20 @@ json_object *tc_qmp_execute_fd(TcQmp *qmp, const char *command, json_object *arg
                                GError **error);
 /* The same, without the result: @arguments is taken. */
 bool tc_qmp_run(TcQmp *qmp, const char *command, json_object *arguments, GError **error);
+/* One of several commands that are sent together. */
+typedef struct TcQmpCommand {
+    const char *name;       /* borrowed */
+    json_object *arguments; /* a reference */
+    GError *error;          /* the server's, or NULL */
+} TcQmpCommand;
+/* Sends all @commands (TcQmpCommand) at once, and waits for the replies. So tidemarkd carries out
+ * all of them even if this process is killed meanwhile; and each one, even if one before it fails.
+ * false: the connection ended, and nothing is known of those that have no reply. */
+bool tc_qmp_run_all(TcQmp *qmp, GArray *commands, GError **error);
+/* An array of them, which frees what is in it. Returned. */
+GArray *tc_qmp_commands(void);
+/* @arguments is taken. */
+void tc_qmp_commands_add(GArray *commands, const char *name, json_object *arguments);
 /* Waits for the next event and returns it, a new reference. Those that came while a command was
  * executed are lost. Errors: the connection ends. */
 json_object *tc_qmp_event(TcQmp *qmp, GError **error);
