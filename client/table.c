@@ -3,7 +3,11 @@
 /* client/table.c: see table.h. */
 #include "client/table.h"
 #include "client/text.h"
+#include <limits.h>
 #include <stdarg.h>
+#include <unistd.h>
+
+enum { SPACES = 2, NARROWEST = 12 };
 
 struct TcTable {
     char *title;
@@ -50,30 +54,64 @@ void tc_table_add(TcTable *table, ...)
     va_end(ap);
 }
 
-static void print_row(const TcTable *table, char *const *cells, FILE *out)
+/* The widths of columns that fit into @limit: the widest columns of text get narrower, but for the
+ * last one, which nothing follows. Returned. */
+static unsigned *fit(const TcTable *table, unsigned limit)
 {
-    unsigned n = table->columns;
+    unsigned *widths = g_memdup2(table->widths, table->columns * sizeof(*widths));
+    unsigned total = SPACES * (table->columns - 1);
+
+    for (unsigned i = 0; i < table->columns; i++)
+        total += widths[i];
+    while (total > limit) {
+        unsigned widest = 0, less;
+
+        for (unsigned i = 0; i + 1 < table->columns; i++)
+            if (!table->right[i] && (table->right[widest] || widths[i] > widths[widest]))
+                widest = i;
+        if (table->right[widest] || widths[widest] <= NARROWEST)
+            break;
+        less = MIN(total - limit, widths[widest] - NARROWEST);
+        widths[widest] -= less;
+        total -= less;
+    }
+    return widths;
+}
+
+/* A cell that is wider than its column ends its line. One that would not end within @limit, either,
+ * begins further to the left in a line of its own. */
+static void print_row(const TcTable *table, const unsigned *widths, unsigned limit,
+                      char *const *cells, FILE *out)
+{
+    unsigned n = table->columns, column = table->title ? SPACES : 0, written = 0;
 
     while (n && !*cells[n - 1]) /* no blanks at the end of a line */
         n--;
     for (unsigned i = 0; i < n; i++) {
-        int pad = (int)(table->widths[i] - tc_text_width(cells[i]));
+        unsigned width = tc_text_width(cells[i]), at = column;
 
-        if (i)
-            fputs("  ", out);
         if (table->right[i])
-            fprintf(out, "%*s%s", pad, "", cells[i]);
-        else if (i + 1 < n)
-            fprintf(out, "%s%*s", cells[i], pad, "");
-        else
-            fputs(cells[i], out);
+            at += widths[i] - width;
+        else if (width > widths[i] && at + width > limit)
+            at = limit > width ? limit - width : 0;
+        if (written && written + SPACES > at) {
+            fputc('\n', out);
+            written = 0;
+        }
+        fprintf(out, "%*s%s", (int)(at - written), "", cells[i]);
+        written = at + width;
+        column += widths[i] + SPACES;
     }
 }
 
 void tc_table_print(const TcTable *table, FILE *out, bool colors)
 {
-    unsigned rows = table->cells->len / table->columns;
+    unsigned rows = table->cells->len / table->columns, columns = UINT_MAX, lines;
+    g_autofree unsigned *widths = NULL;
 
+    if (isatty(fileno(out))) /* programs get a line for each row */
+        tc_terminal_size(out, &columns, &lines);
+    widths = fit(table, table->title ? columns - SPACES : columns);
     if (table->title)
         fprintf(out, "%s%s%s\n", colors ? "\033[1m" : "", table->title, colors ? "\033[0m" : "");
     if (!rows) {
@@ -81,12 +119,11 @@ void tc_table_print(const TcTable *table, FILE *out, bool colors)
         return;
     }
     fputs(colors ? "\033[2m" : "", out);
-    fputs(table->title ? "  " : "", out);
-    print_row(table, table->headers, out);
+    print_row(table, widths, columns, table->headers, out);
     fputs(colors ? "\033[0m\n" : "\n", out);
     for (unsigned i = 0; i < rows; i++) {
-        fputs(table->title ? "  " : "", out);
-        print_row(table, (char *const *)&table->cells->pdata[i * table->columns], out);
+        print_row(table, widths, columns, (char *const *)&table->cells->pdata[i * table->columns],
+                  out);
         fputc('\n', out);
     }
 }

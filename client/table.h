@@ -1,6 +1,7 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* client/table.h: rows in columns as wide as their widest cell, two spaces apart.
+/* client/table.h: rows in columns as wide as their widest cell, two spaces apart. On a terminal
+ * that is too narrow for that, a long cell ends its line, and its row goes on in the next one.
  *
  * Cells are cleaned with tc_printable, so that a server's names can't control the terminal.
  * Threads: a table belongs to one. */

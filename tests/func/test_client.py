@@ -310,12 +310,32 @@ def exports_by_name(tmp):
 
 
 @test
+def long_names(tmp):
+    "a table with long names fits a terminal of 80 columns, and is a line for each row elsewhere"
+    long, wide = "a" * 31, "\u7532" * 20 + "b" * 30
+    with Daemon(tmp, *disk(tmp, "disk0", size=MIB)) as d:
+        d.qmp("blockdev-add", driver="null-co", size=MIB, **{"node-name": long, "read-zeroes": True})
+        for node, name in ((long, "x"), (long, wide), ("disk0", "monday")):
+            d.qmp("block-dirty-bitmap-add", node=node, name=name)
+        env = {"TIDEMARK_SOCKET": d.qmp_path, "LC_ALL": "C.UTF-8"}
+        lines = tidemark("bitmap", "list", env=env).stdout.splitlines()
+        equal([line.split()[1] for line in lines], ["BITMAP", "x", wide, "monday"])
+        lines = on_terminal("bitmap", "list", env={**env, "NO_COLOR": "1"}, columns=80).splitlines()
+    columns = [sum(2 if ord(c) > 0x1000 else 1 for c in line) for line in lines]
+    equal(max(columns) <= 80, True, lines)
+    equal([line.split()[0] for line in lines if line and line[0] != " "], ["NODE", long, long, "disk0"])
+    at = lines[0].index("BITMAP")
+    equal([line[at:].split()[0] for line in lines if not line.startswith(long)][:2], ["BITMAP", "x"])
+    equal([line.strip() for line in lines if wide in line], [wide])
+
+
+@test
 def offer_and_withdraw(tmp):
     "bitmap offer and withdraw change what new clients see; a bitmap that is not offered names the command"
     d = Disk(tmp)
     d.client("bitmap", "add", "disk0", "b1")
     for word, uri in (("disk0", d.uri), ("e0", "e0")):
-        refused(1, "'e0' does not offer bitmap 'b1': 'tidemark bitmap offer e0 b1'", "map", uri,
+        refused(1, "export 'disk0' does not offer bitmap 'b1': 'tidemark bitmap offer e0 b1'", "map", uri,
                 "--bitmap", "b1", env=d.socket)
     d.client("bitmap", "offer", "e0", "b1")
     d.client("bitmap", "offer", "disk0", "b1")
@@ -323,7 +343,7 @@ def offer_and_withdraw(tmp):
     d.client("map", "disk0", "--bitmap", "b0")
     d.client("qmp", "blockdev-add", "driver=null-co", "node-name=other", "size=8M", "read-zeroes=on")
     d.client("bitmap", "add", "other", "b2")
-    refused(1, "'b2' is not found", "bitmap", "offer", "e0", "b2", env=d.socket)
+    refused(1, "'b2' is not found.*: use --node other, whose bitmap it is", "bitmap", "offer", "e0", "b2", env=d.socket)
     d.client("bitmap", "offer", "e0", "b2", "--node", "other")
     d.client("bitmap", "withdraw", "e0", "b0")
     equal([(b["node"], b["name"]) for b in d.daemon.qmp("query-block-exports")[0]["bitmaps"]],
@@ -332,6 +352,38 @@ def offer_and_withdraw(tmp):
     refused(1, "no bitmap 'b3': did you mean 'b", "bitmap", "offer", "e0", "b3", env=d.socket)
     refused(1, "no node 'othr': did you mean 'other'", "bitmap", "offer", "e0", "b2", "--node", "othr", env=d.socket)
     refused(1, "no export 'nope'", "bitmap", "offer", "nope", "b0", env=d.socket)
+
+
+@test
+def rotate_killed(tmp):
+    "a bitmap rotate that is killed when its commands are sent does all of it, and the bitmap stays offered"
+    d = Disk(tmp, bitmaps=("monday",))
+    proxy = os.path.join(tmp, "proxy")
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as daemon:
+        listener.bind(proxy)
+        listener.listen()
+        daemon.connect(d.daemon.qmp_path)
+        p = subprocess.Popen([TIDEMARK, "bitmap", "rotate", "disk0", "monday", "tuesday", "--socket", proxy])
+        client = listener.accept()[0]
+        with client:
+            while True:
+                readable = select.select([client, daemon], [], [], PATIENCE)[0]
+                equal(readable != [], True, "nothing is sent")
+                if daemon in readable:
+                    client.sendall(daemon.recv(65536))
+                    continue
+                said = client.recv(65536)
+                if b"block-export-dirty-bitmap" in said:
+                    break
+                daemon.sendall(said)
+            p.kill()
+            p.wait()
+            while more := client.recv(65536):  # what it had sent
+                said += more
+        daemon.sendall(said)
+    wait_until(lambda: d.daemon.bitmap("disk0", "tuesday"), "the rotation")
+    equal([d.daemon.bitmap("disk0", name)["recording"] for name in ("monday", "tuesday")], [False, True])
+    wait_until(lambda: d.daemon.qmp("query-block-exports")[0]["bitmaps"], "the offer")
 
 
 @test
@@ -347,7 +399,7 @@ def rotate(tmp):
     got = {n: d.daemon.bitmap("disk0", n) for n in ("monday", "tuesday")}
     equal([(b["recording"], b["granularity"], b["count"], b["persistent"]) for b in got.values()],
           [(False, 65536, 327680, False), (True, 65536, 65536, False)])
-    equal([b["name"] for b in d.daemon.qmp("query-block-exports")[0]["bitmaps"]], ["other", "monday"])
+    equal([b["name"] for b in d.daemon.qmp("query-block-exports")[0]["bitmaps"]], ["monday", "other"])
     d.client("bitmap", "rotate", "disk0", "kept", "next")
     got = d.daemon.bitmap("disk0", "next")
     equal((got["persistent"], got["granularity"]), (True, 131072))
@@ -356,6 +408,7 @@ def rotate(tmp):
     refused(1, "Bitmap already exists: next", "bitmap", "rotate", "disk0", "other", "next", env=d.socket)
     equal(d.daemon.bitmap("disk0", "other")["recording"], True)
     refused(1, "no bitmap 'nope'", "bitmap", "rotate", "disk0", "nope", "x", env=d.socket)
+    refused(2, "OLD and NEW are both 'other'", "bitmap", "rotate", "disk0", "other", "other", env=d.socket)
     # a client that reads it keeps it busy: nothing is changed, and it is offered as before
     h = d.daemon.nbd(contexts=["qemu:dirty-bitmap:other"])
     refused(1, "'other' is currently in use", "bitmap", "rotate", "disk0", "other", "x", env=d.socket)
@@ -402,7 +455,7 @@ def map_table(tmp):
     rows = re.findall(r"^ *(\d+) +(\d+) .* dirty$", table, re.M)
     equal([(int(a), int(b)) for a, b in rows], dirty_ranges)
     matches(table, r"total +327680 +320 KiB +dirty \(3\.9 %\)")
-    refused(1, "no bitmap 'b1': the export offers 'b0'; did you mean 'b0'", "map", d.uri,
+    refused(1, "export 'disk0' .nbd.*: no bitmap 'b1': the export offers 'b0'; did you mean 'b0'", "map", d.uri,
             "--bitmap", "b1")
     refused(1, "no metadata context 'x:y': the export offers 'base:allocation'", "map", d.uri,
             "--context", "x:y")
@@ -427,16 +480,16 @@ def map_picture(tmp):
     matches("\n".join(lines), r"= data +1\.8 MiB")
 
 
-def on_terminal(*args, env=None):
-    """Runs the client with standard output and error on a terminal of 100 columns."""
+def on_terminal(*args, env=None, columns=100):
+    """Runs the client with standard output and error on a terminal."""
     try:
         master, slave = pty.openpty()
     except OSError as e:
         skip("no pseudo-terminal: %s" % e)
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
     p = subprocess.Popen([TIDEMARK, *args], stdout=slave, stderr=slave, stdin=slave,
-                         env=dict({k: v for k, v in os.environ.items() if k != "NO_COLOR"},
-                                  TERM="xterm", LC_ALL="C", **(env or {})))
+                         env={**{k: v for k, v in os.environ.items() if k != "NO_COLOR"},
+                              "TERM": "xterm", "LC_ALL": "C", **(env or {})})
     os.close(slave)
     out = b""
     while True:
