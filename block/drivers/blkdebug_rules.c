@@ -156,6 +156,8 @@ const struct tidemark_option blkdebug_error_fields[] = {
     INJECT_FIELDS,
     { .name = "errno", .type = TIDEMARK_OPTION_UINT, .max = ERRNO_MAX, .default_value = "5",
       .help = "the error, by its number in Linux; 0: none (default: 5, EIO)" },
+    { .name = "delay-ns", .type = TIDEMARK_OPTION_UINT, .max = DELAY_MAX, .default_value = "0",
+      .help = "the delay in nanoseconds before the error, or without one (default: 0)" },
     { .name = "immediately", .type = TIDEMARK_OPTION_BOOL, .default_value = "off",
       .help = "for compatibility" },
     { 0 },
@@ -289,12 +291,17 @@ static bool refuse(const Element *e, const char *field, const char *why)
     return false;
 }
 
+static uint64_t delay_of(const Element *e)
+{
+    return e->kind == SET_STATE ? 0 : number(e, "delay-ns");
+}
+
 static bool read_inject(const Element *e, Rule *rule)
 {
     const char *io = text(e, "iotype");
 
     rule->ios = io ? 1u << index_of(io_names, io) : ALL_BUT_LAST;
-    if (rule->kind == INJECT_DELAY && rule->ios == 1u << BLKDEBUG_BLOCK_STATUS)
+    if (delay_of(e) && rule->ios == 1u << BLKDEBUG_BLOCK_STATUS)
         return refuse(e, "iotype", "does not accept value 'block-status': it can't be delayed");
     if (is_set(e, "sectors") && !is_set(e, "sector"))
         return refuse(e, "sectors", "needs 'sector'");
@@ -334,6 +341,11 @@ static bool add_rule(BlkdebugRules *rules, const Element *e)
     if (!read_rule(e, &rule))
         return false;
     g_array_append_val(rules->rules, rule);
+    if (e->kind == INJECT_ERROR && delay_of(e)) {
+        rule.kind = INJECT_DELAY;
+        rule.value = delay_of(e);
+        g_array_append_val(rules->rules, rule);
+    }
     return true;
 }
 

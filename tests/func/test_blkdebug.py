@@ -275,6 +275,20 @@ def bad_files(tmp):
         h.shutdown()
 
 
+@test
+def slow_errors(tmp):
+    "an error comes after delay-ns; with errno 0 the request succeeds then"
+    with Daemon(tmp) as d:
+        h = faulty(d, tmp, inject_error=[rule(iotype="read", **{"delay-ns": 200000000}), rule(iotype="write", errno=0, **{"delay-ns": 200000000})])
+        for function, args, error in ((h.pread, (512, 0), "EIO"), (h.pwrite, (bytes(512), 0), None)):
+            begun = time.monotonic()
+            equal(error_of(function, *args), error)
+            equal(time.monotonic() - begun >= 0.2, True)
+        raises(QMPError, d.qmp, "blockdev-add", driver="blkdebug", node_name="n", image={"driver": "null-co", "size": MIB},
+               inject_error=[rule(iotype="block-status", **{"delay-ns": 1})], match="can't be delayed")
+        h.shutdown()
+
+
 @test(needs=["qemu-img"])
 def flushes_below_a_read_only_image(tmp):
     "a persistent bitmap does not begin before what others wrote below a read-only backing is on the medium"

@@ -638,7 +638,7 @@ BEYOND_QEMU = {
     *(c + o for c in ("blockdev-add.", "blockdev-reopen.options.") for o in (
         "active", "bitmap-accept-changed", "bitmap-durability", "bitmap-store", "=qcow2.backing-names",
         "=qcow2.discard-no-unref", "=qcow2.snapshot", "=blkdebug.inject-delay",
-        "=blkdebug.inject-error.sectors",
+        "=blkdebug.inject-error.sectors", "=blkdebug.inject-error.delay-ns",
         "=copy-before-write.min-cluster-size")),  # of newer versions of QEMU
     "nbd-server-remove.mode wait",
     *("nbd-server-start." + k for k in (
