@@ -22,7 +22,10 @@ static const TmObjectClass *const classes[] = {
 
 static const char *const kinds[] = { "a secret", "TLS credentials", "an access list",
                                      "a throttle group", "an iothread" };
+static const char *const parents[] = { "secret_common", "tls-creds", "authz", "object",
+                                       "event-loop-base" };
 G_STATIC_ASSERT(G_N_ELEMENTS(kinds) == TM_OBJECT_KINDS);
+G_STATIC_ASSERT(G_N_ELEMENTS(parents) == TM_OBJECT_KINDS);
 
 /* ---- properties */
 
@@ -103,6 +106,11 @@ const char *tm_objects_type(unsigned index)
     return index < G_N_ELEMENTS(classes) ? classes[index]->type : NULL;
 }
 
+const char *tm_objects_parent(const char *type)
+{
+    return parents[class_of(type)->kind];
+}
+
 bool tm_objects_has_type(const char *type)
 {
     return class_of(type) != NULL;
@@ -111,7 +119,7 @@ bool tm_objects_has_type(const char *type)
 static bool property_at(const TmObjectClass *class, unsigned index, const char **name,
                         const char **type)
 {
-    const TmProperty *p = class->properties;
+    const TmProperty *p = class ? class->properties : NULL;
 
     for (unsigned i = 0; p && p->name && i < index; i++)
         p++;

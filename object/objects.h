@@ -61,6 +61,8 @@ bool tm_objects_property(const char *type, unsigned index, const char **name,
                          const char **property_type);
 /* Number @index of the types of objects, in alphabetical order; or NULL. */
 const char *tm_objects_type(unsigned index);
+/* What it is derived from in QEMU; it is one of them. */
+const char *tm_objects_parent(const char *type);
 /* The value of one (a reference), or NULL; sets it to @value, of its type. Errors: there is none,
  * it can't be set, or not to that. Main thread. */
 json_object *tm_object_get(TmObject *object, const char *property, GError **error);

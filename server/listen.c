@@ -312,14 +312,14 @@ json_object *nbds_listen_addresses(const NbdsServer *server)
     json_object *all = json_object_new_array();
 
     for (NbdsListener *l = server->listeners; l; l = l->next)
-        json_object_array_add(all, nbds_address_bound(l->socket.fd));
+        json_object_array_add(all, tm_address_bound(l->socket.fd));
     return all;
 }
 
 void nbds_listen_uris(const NbdsServer *server, const char *export_, json_object *uris)
 {
     for (NbdsListener *l = server->listeners; l; l = l->next) {
-        json_object *address = nbds_address_bound(l->socket.fd);
+        json_object *address = tm_address_bound(l->socket.fd);
         g_autofree char *uri =
             nbds_uri(address, l->socket.file.path, server->tls_required, export_);
 

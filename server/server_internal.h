@@ -155,8 +155,6 @@ json_object *nbds_listen_addresses(const NbdsServer *server);
 /* Under servers->lock: appends the URIs of that export ("": of the server) to the array @uris. */
 void nbds_listen_uris(const NbdsServer *server, const char *export_, json_object *uris);
 
-/* address.c: what a socket is bound to, a SocketAddress. */
-json_object *nbds_address_bound(int fd);
 /* uri.c: the URI of an export at @address, a SocketAddress of type unix, inet or vsock; returned,
  * or NULL if there is none. @path: of a unix socket, absolute; NULL: as in @address. */
 char *nbds_uri(json_object *address, const char *path, bool tls, const char *export_);

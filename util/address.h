@@ -71,6 +71,8 @@ bool tm_address_numbers(int fd, bool peer, char **host, char **port);
 /* The path of a unix socket, or the name of one that is *abstract, and *padded if NULs follow it:
  * returned, or NULL: it is of another kind. */
 char *tm_address_path(int fd, bool *abstract, bool *padded);
+/* What a listening socket is bound to, a SocketAddress of QMP; returned. */
+struct json_object *tm_address_bound(int fd);
 /* Who is at the other end, for people; returned. */
 char *tm_address_peer(int fd);
 /* "uid=N" of the process at the other end of a unix socket, returned, or NULL. */

@@ -195,6 +195,16 @@ json_object *qmp_chardev_given(const QmpChardev *c)
     return c->given;
 }
 
+const char *qmp_chardev_driver(const QmpChardev *c)
+{
+    return c->driver->name;
+}
+
+json_object *qmp_chardev_address(const QmpChardev *c, bool *connected)
+{
+    return c->driver->address ? c->driver->address(c, connected) : NULL;
+}
+
 char *qmp_chardev_filename(const QmpChardev *c)
 {
     return c->driver->filename(c);

@@ -68,6 +68,9 @@ const char *const *qmp_chardev_drivers(void);
 
 const char *qmp_chardev_id(const QmpChardev *chardev);
 json_object *qmp_chardev_given(const QmpChardev *chardev); /* borrowed, or NULL */
+const char *qmp_chardev_driver(const QmpChardev *chardev); /* its name */
+/* Of a socket: its SocketAddress, returned, and whether there is a connection; else NULL. */
+json_object *qmp_chardev_address(const QmpChardev *chardev, bool *connected);
 /* As query-chardev shows it; returned. */
 char *qmp_chardev_filename(const QmpChardev *chardev);
 /* Its other end, of a pty; or NULL. Borrowed. */

@@ -15,6 +15,7 @@ typedef struct QmpChardevDriver {
     void (*disused)(QmpChardev *c);                                 /* no more; or NULL */
     void (*closed)(QmpChardev *c, const QmpConnection *connection); /* or NULL */
     char *(*filename)(const QmpChardev *c);
+    json_object *(*address)(const QmpChardev *c, bool *connected); /* or NULL */
     void (*close)(QmpChardev *c); /* frees c->state; nobody uses it */
 } QmpChardevDriver;
 

@@ -9,6 +9,7 @@
  * that the channel may be removed meanwhile. */
 #include "qmp/chardev/chardev_internal.h"
 #include "util/error.h"
+#include "util/json.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -54,6 +55,13 @@ struct Socket {
 static const char *const family_names[] = {
     [TM_ADDRESS_UNIX] = "unix",
     [TM_ADDRESS_INET] = "tcp",
+    [TM_ADDRESS_VSOCK] = "vsock",
+    [TM_ADDRESS_FD] = "fd",
+};
+
+static const char *const type_names[] = {
+    [TM_ADDRESS_UNIX] = "unix",
+    [TM_ADDRESS_INET] = "inet",
     [TM_ADDRESS_VSOCK] = "vsock",
     [TM_ADDRESS_FD] = "fd",
 };
@@ -467,6 +475,47 @@ static void append_address(const Socket *s, GString *text)
     }
 }
 
+/* What a client connects to. */
+static json_object *peer_address(const TmAddress *a)
+{
+    json_object *info = json_object_new_object();
+
+    tm_json_add_string(info, "type", type_names[a->type]);
+    if (a->type == TM_ADDRESS_UNIX) {
+        tm_json_add_string(info, "path", a->path);
+        if (a->abstract)
+            tm_json_add_bool(info, "abstract", true);
+        if (a->abstract)
+            tm_json_add_bool(info, "tight", !a->padded);
+    } else if (a->type == TM_ADDRESS_FD) {
+        tm_json_add_string(info, "str", a->fd);
+    } else {
+        bool vsock = a->type == TM_ADDRESS_VSOCK;
+
+        tm_json_add_string(info, vsock ? "cid" : "host", vsock ? a->cid : a->host);
+        tm_json_add_string(info, "port", a->port);
+    }
+    return info;
+}
+
+static json_object *bound_address(const Socket *s)
+{
+    json_object *info = tm_address_bound(g_array_index(s->sockets, TmSocket, 0).fd);
+    const char *host = json_object_get_string(json_object_object_get(info, "host"));
+
+    if (host)
+        tm_json_add_bool(info, strchr(host, ':') ? "ipv6" : "ipv4", true);
+    return info;
+}
+
+static json_object *socket_address(const QmpChardev *c, bool *connected)
+{
+    const Socket *s = c->state;
+
+    *connected = s->n_connections > s->handshakes->len;
+    return s->server ? bound_address(s) : peer_address(s->address);
+}
+
 static char *socket_filename(const QmpChardev *c)
 {
     const Socket *s = c->state;
@@ -554,5 +603,6 @@ const QmpChardevDriver qmp_driver_socket = {
     .disused = socket_disused,
     .closed = socket_closed,
     .filename = socket_filename,
+    .address = socket_address,
     .close = socket_close,
 };

@@ -3,7 +3,8 @@
 /* qmp/commands/qom.c: properties of objects. The work is object/objects.h's.
  *
  * Names, answers and messages are QEMU's (qapi/qom.json, qom/qom-qmp-cmds.c). Of its tree there is
- * the root, /objects, and what users created below that; of its types, those they can create.
+ * the root, /objects, /chardevs, and what users created below these; of its types, those they can
+ * create.
  * /exports, where QEMU's devices would be, is ours: exports, whose property drive is their node. */
 #include "qmp/commands/families.h"
 #include "qmp/context.h"
@@ -11,8 +12,10 @@
 
 #include <string.h>
 
-#define OBJECTS "/objects"
-#define EXPORTS "/exports"
+#define OBJECTS  "/objects"
+#define CHARDEVS "/chardevs"
+#define EXPORTS  "/exports"
+#define CHARDEV  "chardev-" /* types: and the driver's name */
 
 static TmObjects *objects_of(QmpCall *call)
 {
@@ -46,7 +49,7 @@ static bool not_found(const char *path, GError **error)
 /* What is named in a container, "" or a path as above; its whole path, NULL: it is none. */
 static const char *container(const char *path)
 {
-    static const char *const all[] = { "/", OBJECTS, EXPORTS };
+    static const char *const all[] = { "/", OBJECTS, CHARDEVS, EXPORTS };
 
     for (size_t i = 0; i < G_N_ELEMENTS(all); i++) {
         if (g_str_equal(path, all[i]) || (*path && g_str_equal(path, all[i] + 1)))
@@ -55,17 +58,28 @@ static const char *container(const char *path)
     return NULL;
 }
 
+/* What @path names in the container @of, if it is in there: its id, or NULL. */
+static const char *id_in(const char *of, const char *path)
+{
+    const char *id = path + g_str_has_prefix(path, "/"), *name = of + 1;
+
+    if (g_str_has_prefix(id, name) && id[strlen(name)] == '/')
+        return id + strlen(name) + 1;
+    return id == path ? id : NULL;
+}
+
 static TmObject *find(QmpCall *call, const char *path)
 {
-    const char *id = path;
+    const char *id = id_in(OBJECTS, path);
 
-    if (g_str_has_prefix(id, "/"))
-        id++;
-    if (g_str_has_prefix(id, "objects/"))
-        id += strlen("objects/");
-    else if (id != path)
-        return NULL;
-    return tm_objects_find(objects_of(call), id);
+    return id ? tm_objects_find(objects_of(call), id) : NULL;
+}
+
+static QmpChardev *find_chardev(QmpCall *call, const char *path)
+{
+    const char *id = id_in(CHARDEVS, path);
+
+    return id ? qmp_chardevs_find(qmp_context_chardevs(call->ctx), id) : NULL;
 }
 
 static BlkExport *find_export(QmpCall *call, const char *path)
@@ -101,6 +115,17 @@ static void list_objects(QmpCall *call, json_object *list)
         add_child(list, tm_object_id(objects->pdata[i]), tm_object_type(objects->pdata[i]));
 }
 
+static void list_chardevs(QmpCall *call, json_object *list)
+{
+    g_autoptr(GPtrArray) chardevs = qmp_chardevs_list(qmp_context_chardevs(call->ctx));
+
+    for (guint i = 0; i < chardevs->len; i++) {
+        g_autofree char *type = g_strconcat(CHARDEV, qmp_chardev_driver(chardevs->pdata[i]), NULL);
+
+        add_child(list, qmp_chardev_id(chardevs->pdata[i]), type);
+    }
+}
+
 static void list_exports(QmpCall *call, json_object *list)
 {
     g_autoptr(GPtrArray) exports = blk_exports_list(qmp_context_exports(call->ctx));
@@ -116,10 +141,13 @@ static json_object *list_container(QmpCall *call, const char *path)
     json_object_array_add(list, entry("type", "string"));
     if (g_str_equal(path, OBJECTS)) {
         list_objects(call, list);
+    } else if (g_str_equal(path, CHARDEVS)) {
+        list_chardevs(call, list);
     } else if (g_str_equal(path, EXPORTS)) {
         list_exports(call, list);
     } else {
         add_child(list, "objects", "container");
+        add_child(list, "chardevs", "container");
         add_child(list, "exports", "container");
     }
     return list;
@@ -133,6 +161,17 @@ static json_object *list_type(const char *type)
     json_object_array_add(list, entry("type", "string"));
     for (unsigned i = 0; tm_objects_property(type, i, &name, &property_type); i++)
         json_object_array_add(list, entry(name, property_type));
+    return list;
+}
+
+static json_object *list_chardev(const char *driver)
+{
+    json_object *list = list_type("");
+
+    if (g_str_equal(driver, "socket")) {
+        json_object_array_add(list, entry("connected", "bool"));
+        json_object_array_add(list, entry("addr", "SocketAddress"));
+    }
     return list;
 }
 
@@ -150,9 +189,12 @@ static bool run_list(QmpCall *call, GError **error)
     g_autofree char *path = path_of(call);
     TmObject *object = find(call, path);
     g_autoptr(BlkExport) x = find_export(call, path);
+    const QmpChardev *c = find_chardev(call, path);
 
     if (object)
         call->result = list_type(tm_object_type(object));
+    else if (c)
+        call->result = list_chardev(qmp_chardev_driver(c));
     else if (x)
         call->result = list_export();
     else if (container(path))
@@ -160,34 +202,91 @@ static bool run_list(QmpCall *call, GError **error)
     return call->result || not_found(path, error);
 }
 
+/* Types that have only a type, and that nothing is made of. */
+static const char *const bare[] = { "object", "container", "chardev", NULL };
+
+static bool is_chardev(const char *type)
+{
+    return g_str_has_prefix(type, CHARDEV) &&
+           g_strv_contains(qmp_chardev_drivers(), type + strlen(CHARDEV));
+}
+
 static bool run_list_properties(QmpCall *call, GError **error)
 {
     const char *type = qmp_arg_str(call->args, "typename");
 
-    if (!tm_objects_has_type(type))
-        return tm_error_set_class(error, TM_ERROR_DEVICE_NOT_FOUND, "Class '%s' not found", type);
-    call->result = list_type(type);
-    return true;
+    if (is_chardev(type))
+        call->result = list_chardev(type + strlen(CHARDEV));
+    else if (tm_objects_has_type(type) || g_strv_contains(bare, type))
+        call->result = list_type(type);
+    return call->result ||
+           tm_error_set_class(error, TM_ERROR_DEVICE_NOT_FOUND, "Class '%s' not found", type);
+}
+
+/* @family: what it belongs to by way of its parent, or by what it can. */
+static void add_type(QmpCall *call, const char *name, const char *parent, const char *family)
+{
+    const char *of = qmp_arg_str(call->args, "implements");
+    json_object *one;
+
+    if (of && !g_str_equal(of, "object") && !g_str_equal(of, name) && !g_str_equal(of, parent) &&
+        !g_str_equal(of, family))
+        return;
+    one = json_object_new_object();
+    json_object_object_add(one, "name", json_object_new_string(name));
+    json_object_object_add(one, "parent", json_object_new_string(parent));
+    json_object_array_add(call->result, one);
 }
 
 static bool run_list_types(QmpCall *call, GError **error)
 {
-    const char *of = qmp_arg_str(call->args, "implements"), *type;
+    const char *type;
 
     call->result = json_object_new_array();
-    for (unsigned i = 0; (type = tm_objects_type(i)); i++) {
-        json_object *one = json_object_new_object();
+    for (unsigned i = 0; (type = tm_objects_type(i)); i++)
+        add_type(call, type, tm_objects_parent(type), "user-creatable");
+    for (const char *const *driver = qmp_chardev_drivers(); *driver; driver++) {
+        g_autofree char *name = g_strconcat(CHARDEV, *driver, NULL);
+        bool fd = g_str_equal(*driver, "file") || g_str_equal(*driver, "stdio");
 
-        if (of && !g_str_equal(of, "user-creatable") && !g_str_equal(of, "object") &&
-            !g_str_equal(of, type)) {
-            json_object_put(one);
-            continue;
-        }
-        json_object_object_add(one, "name", json_object_new_string(type));
-        json_object_object_add(one, "parent", json_object_new_string("object"));
-        json_object_array_add(call->result, one);
+        add_type(call, name, fd ? CHARDEV "fd" : "chardev", "chardev");
     }
     return true;
+}
+
+/* ---- chardevs */
+
+static bool not_of_chardev(const QmpChardev *c, const char *property, GError **error)
+{
+    return tm_error_set(error, "Property '" CHARDEV "%s.%s' not found", qmp_chardev_driver(c),
+                        property);
+}
+
+static bool get_of_chardev(QmpCall *call, const QmpChardev *c, const char *property, GError **error)
+{
+    bool connected;
+    json_object *address = qmp_chardev_address(c, &connected);
+    g_autofree char *type = g_strconcat(CHARDEV, qmp_chardev_driver(c), NULL);
+
+    if (g_str_equal(property, "type"))
+        call->result = json_object_new_string(type);
+    else if (address && g_str_equal(property, "connected"))
+        call->result = json_object_new_boolean(connected);
+    else if (address && g_str_equal(property, "addr"))
+        call->result = json_object_get(address);
+    json_object_put(address);
+    return call->result || not_of_chardev(c, property, error);
+}
+
+static bool set_of_chardev(const QmpChardev *c, const char *property, GError **error)
+{
+    bool of_socket = g_str_equal(property, "addr") || g_str_equal(property, "connected");
+
+    if (!g_str_equal(property, "type") &&
+        !(of_socket && g_str_equal(qmp_chardev_driver(c), "socket")))
+        return not_of_chardev(c, property, error);
+    return tm_error_set(error, "Property '" CHARDEV "%s.%s' is not writable", qmp_chardev_driver(c),
+                        property);
 }
 
 /* ---- exports: their node, as QEMU's devices have it */
@@ -229,7 +328,8 @@ static bool get_of_container(QmpCall *call, const char *path, const char *proper
 
     if (g_str_equal(property, "type"))
         call->result = json_object_new_string("container");
-    else if (x || (find(call, child) && !g_str_equal(path, "/")) || container(child))
+    else if (x || container(child) ||
+             (!g_str_equal(path, "/") && (find(call, child) || find_chardev(call, child))))
         call->result = json_object_new_string(child);
     return call->result || tm_error_set(error, "Property 'container.%s' not found", property);
 }
@@ -240,6 +340,7 @@ static bool run_get(QmpCall *call, GError **error)
     const char *property = qmp_arg_str(call->args, "property");
     g_autoptr(BlkExport) x = find_export(call, path);
     TmObject *object = find(call, path);
+    const QmpChardev *c = find_chardev(call, path);
 
     if (x)
         return get_of_export(call, x, property, error);
@@ -247,6 +348,8 @@ static bool run_get(QmpCall *call, GError **error)
         call->result = tm_object_get(object, property, error);
         return call->result != NULL;
     }
+    if (c)
+        return get_of_chardev(call, c, property, error);
     if (!container(path))
         return not_found(path, error);
     return get_of_container(call, container(path), property, error);
@@ -295,12 +398,15 @@ static bool run_set(QmpCall *call, GError **error)
     json_object *value = qmp_arg(call->args, "value");
     g_autoptr(BlkExport) x = find_export(call, path);
     TmObject *object = find(call, path);
+    const QmpChardev *c = find_chardev(call, path);
 
     if (x)
         return set_drive(call, x, property, value, error);
     if (object)
         return check_value(call, object, property, value, error) &&
                tm_object_set(object, property, value, error);
+    if (c)
+        return set_of_chardev(c, property, error);
     if (!container(path))
         return not_found(path, error);
     return tm_error_set(error, "Property 'container.%s' is not writable", property);
@@ -314,12 +420,12 @@ static bool run_set(QmpCall *call, GError **error)
     static const QmpType c_name = { .kind = QMP_KIND_ARRAY, .name = "array", .element = &(of) }
 
 static const QmpMember list_members[] = {
-    { "path", &qmp_type_str, false, "/objects/ID, or /exports/ID" }, { NULL }
+    { "path", &qmp_type_str, false, "/objects/ID, /chardevs/ID or /exports/ID" }, { NULL }
 };
 OBJECT(list_args, "q_obj_qom-list-arg", list_members);
 
 static const QmpMember get_members[] = {
-    { "path", &qmp_type_str, false, "/objects/ID, or ID; /exports/ID of an export" },
+    { "path", &qmp_type_str, false, "/objects/ID, /chardevs/ID, or ID; /exports/ID of an export" },
     { "property", &qmp_type_str, false, "its name; 'drive' is an export's node" },
     { NULL }
 };

@@ -214,7 +214,7 @@ def addresses(tmp):
     name = "tm-%d" % os.getpid()
     with Daemon(tmp, "--nbd-server", "addr.type=unix,addr.path=%s,addr.abstract=on" % name,
                 *disk(tmp, "disk0", MIB), nbd=False) as d:
-        equal(servers(d)["default"]["addresses"], [{"type": "unix", "path": name, "abstract": True}])
+        equal(servers(d)["default"]["addresses"], [{"type": "unix", "path": name, "abstract": True, "tight": True}])
         equal(Wire("\0" + name).go().size, MIB)
         raises(QMPError, start, d, "a", {"type": "unix", "data": {"path": name, "abstract": True}},
                match="Failed to bind socket to abstract address %s: Address already in use" % name)

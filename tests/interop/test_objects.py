@@ -125,4 +125,40 @@ def given(tmp):
         equal(ours, theirs, step)
 
 
+@test(needs=[QSD])
+def chardevs(tmp):
+    "/chardevs has the channels, with the address of sockets and whether they are connected"
+    steps = [("chardev-add", {"id": id, "backend": {"type": kind, "data": data}}) for id, kind, data in (
+        ("nn", "null", {}), ("f", "file", {"out": "/dev/null"}), ("p", "pty", {}),
+        ("u", "socket", {"addr": {"type": "unix", "data": {"path": tmp + "/u"}}}),
+        ("a", "socket", {"addr": {"type": "unix", "data": {"path": "tm%d" % os.getpid(), "abstract": True}}}),
+        ("i", "socket", {"addr": {"type": "inet", "data": {"host": "127.0.0.1", "port": "0"}}}))]
+    names = "nn", "f", "p", "u", "a", "i", "c1"
+    steps += [("qom-list", {"path": path}) for path in ("/chardevs", "chardevs/", "nn", "/chardevs/no", "/c1")]
+    for name in names:
+        steps += [("qom-list", {"path": "/chardevs/" + name}), get("/chardevs", name)]
+        steps += [get("/chardevs/" + name, key) for key in ("type", "connected", "addr", "nope")]
+        steps += [set_("/chardevs/" + name, key, True) for key in ("type", "connected", "nope")]
+    steps += [get("/", "chardevs"), get("/chardevs", "type"), get("/chardevs", "nope"), set_("/chardevs", "nn", True)]
+    steps += [("qom-list-properties", {"typename": name}) for name in (
+        "chardev-null", "chardev-socket", "chardev-pty", "chardev", "container", "object")]
+    said = []
+    for binary in (None, QSD):
+        with Daemon(tmp, binary=binary) as d:
+            one = []
+            for command, arguments in steps:
+                try:
+                    answer = d.qmp(command, arguments)
+                except QMPError as e:
+                    answer = e.cls, e.bare
+                if command.startswith("qom-list") and isinstance(answer, list):
+                    answer = sorted((p["name"], p["type"]) for p in answer)
+                if isinstance(answer, dict):  # a port and the name of a pseudoterminal are by chance
+                    answer = {key: value for key, value in answer.items() if key not in ("port", "pty")}
+                one.append(answer)
+            said.append(one)
+    for step, ours, theirs in zip(steps, *said):
+        equal(ours, theirs, step)
+
+
 main()

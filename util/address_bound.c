@@ -1,8 +1,7 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* server/address.c: what a listening socket is bound to, as QMP shows it. */
-#include "server/server_internal.h"
-
+/* util/address_bound.c: what a listening socket is bound to, as QMP shows it. */
+#include "util/address.h"
 #include "util/json.h"
 
 #include <sys/socket.h>
@@ -15,7 +14,7 @@ static int family_of(int fd)
     return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &length) < 0 ? AF_UNSPEC : family;
 }
 
-json_object *nbds_address_bound(int fd)
+json_object *tm_address_bound(int fd)
 {
     json_object *info = json_object_new_object();
     bool abstract, padded;
@@ -27,8 +26,8 @@ json_object *nbds_address_bound(int fd)
         tm_json_add_string(info, "path", path);
         if (abstract)
             tm_json_add_bool(info, "abstract", true);
-        if (padded)
-            tm_json_add_bool(info, "tight", false);
+        if (abstract)
+            tm_json_add_bool(info, "tight", !padded);
     } else {
         tm_address_numbers(fd, false, &host, &port);
         tm_json_add_string(info, "type", vsock ? "vsock" : "inet");
