@@ -21,6 +21,7 @@ extern const TcCommand tc_command_map;
 extern const TcCommand tc_command_mount;
 extern const TcCommand tc_command_prune;
 extern const TcCommand tc_command_qmp;
+extern const TcCommand tc_command_report;
 extern const TcCommand tc_command_restore;
 extern const TcCommand tc_command_serve;
 extern const TcCommand tc_command_sessions;
