@@ -8,15 +8,18 @@
  * once it is restricted, need not. */
 #include "util/log_internal.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
-#define JOURNAL "/run/systemd/journal/socket"
+#define JOURNAL  "/run/systemd/journal/socket"
+#define WAIT_MAX 100000 /* microseconds for a journal that does not keep up */
 
 const char *tm_log_journal(void)
 {
@@ -33,6 +36,7 @@ const char *tm_log_journal(void)
 
 void tm_log_sink_open(TmLogSink *sink, const char *journal)
 {
+    struct timeval limit = { .tv_usec = WAIT_MAX };
     struct sockaddr_un address;
 
     sink->fd = -1;
@@ -40,6 +44,8 @@ void tm_log_sink_open(TmLogSink *sink, const char *journal)
         return;
     sink->fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     sink->journal = g_strdup(journal);
+    if (sink->fd >= 0)
+        setsockopt(sink->fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
 }
 
 void tm_log_sink_close(TmLogSink *sink)
@@ -60,6 +66,8 @@ static void add_field(GString *entry, const char *name, const char *value)
         g_string_append_printf(entry, "%s=%s\n", name, value);
 }
 
+/* Whether the message is in the journal, or lost because that stands still: standard error would
+ * wait for it, too, and requests for both. */
 static bool to_journal(const TmLogSink *sink, const TmLogFacts *facts, const char *text)
 {
     static const int priorities[TM_LOG_LEVELS] = { 3, 4, 6, 7 }; /* of syslog(3) */
@@ -77,7 +85,8 @@ static bool to_journal(const TmLogSink *sink, const TmLogFacts *facts, const cha
     if (facts->session)
         g_string_append_printf(entry, "TIDEMARK_SESSION=%" PRIu64 "\n", facts->session);
     return sendto(sink->fd, entry->str, entry->len, MSG_NOSIGNAL, (struct sockaddr *)&address,
-                  sizeof(address)) >= 0;
+                  sizeof(address)) >= 0 ||
+           errno == EAGAIN;
 }
 
 void tm_log_sink_write(const TmLogSink *sink, const TmLogFacts *facts, const char *text)

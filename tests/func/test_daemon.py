@@ -234,6 +234,26 @@ def journal(tmp):
 
 
 @test
+def log_of_jobs_and_backups(tmp):
+    "backups and jobs are logged: those that fail as warnings, the others for who asks for them"
+    ours()
+    with Daemon(tmp, *disk(tmp, "disk0", M), "--log-level", "warning,backup=debug", nbd=True) as d:
+        d.qmp("block-dirty-bitmap-add", node="disk0", name="b")
+        d.qmp("backup-begin", id="good", disks=[{"node": "disk0"}], scratch={"directory": tmp})
+        d.qmp("backup-end", id="good", success=True)
+        d.qmp("backup-begin", id="bad", disks=[{"node": "disk0"}], scratch={"directory": tmp})
+        d.qmp("backup-end", id="bad", success=False)
+        d.qmp("blockdev-create", job_id="j0", options={"driver": "qcow2", "file": "nosuch", "size": M})
+        wait_until(lambda: any(m["area"] == "job" for m in d.qmp("query-log")), "the log of the job")
+        equal([(m["area"], m["level"], m["message"].split(":")[0]) for m in d.qmp("query-log")],
+              [("backup", "debug", "backup 'good' of 1 disks has begun"),
+               ("backup", "debug", "backup 'good' has ended with success"),
+               ("backup", "debug", "backup 'bad' of 1 disks has begun"),
+               ("backup", "warning", "backup 'bad' has ended without success"),
+               ("job", "warning", "job 'j0' has ended")])
+
+
+@test
 def trace(tmp):
     "--trace and -T are accepted, and the log says that there are no such events"
     for option in ("--trace", "-T"):

@@ -351,7 +351,7 @@ START_TEST(the_last_messages_are_kept)
         g_autofree char *export = g_strdup_printf("e%u", i);
 
         tm_log_note(log, &(TmLogFacts){ .area = TM_LOG_NBD, .export = export }, "%u %s", i,
-                    long_text);
+                    i == 10 ? long_text : "");
     }
     last = tm_log_last(log, UINT_MAX);
     ck_assert_uint_eq(last->len, TM_LOG_LAST_MAX);
@@ -393,6 +393,29 @@ START_TEST(the_journal_gets_fields)
     tm_log_note(log, &about_e, "the journal is gone");
     ck_assert_int_lt(recv(fd, entry, sizeof(entry) - 1, MSG_DONTWAIT), 0);
     tm_log_free(log);
+    close(fd);
+}
+END_TEST
+
+/* What a journal does not take in time is kept in the log alone. */
+START_TEST(a_journal_that_stands_still_is_not_waited_for)
+{
+    g_autofree char *path = g_strdup_printf("%s/util-%d-stuck", g_get_tmp_dir(), getpid());
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    int fd = socket(AF_UNIX, SOCK_DGRAM, 0), other = socket(AF_UNIX, SOCK_DGRAM, 0);
+    g_autoptr(GPtrArray) last = NULL;
+    TmLog *log;
+
+    g_strlcpy(address.sun_path, path, sizeof(address.sun_path));
+    ck_assert_int_eq(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+    while (sendto(other, "x", 1, MSG_DONTWAIT, (struct sockaddr *)&address, sizeof(address)) > 0)
+        continue; /* until its queue is full */
+    log = tm_log_new(path);
+    tm_log_note(log, &about_e, "kept");
+    ck_assert_str_eq(last_message(log, &last), "kept");
+    close(other);
+    tm_log_free(log);
+    unlink(path);
     close(fd);
 }
 END_TEST
@@ -615,6 +638,7 @@ int main(void)
     tcase_add_test(tc, levels_are_those_of_areas);
     tcase_add_test(tc, the_last_messages_are_kept);
     tcase_add_test(tc, the_journal_gets_fields);
+    tcase_add_test(tc, a_journal_that_stands_still_is_not_waited_for);
     tcase_add_test(tc, the_journal_is_where_standard_error_goes);
     tcase_add_test(tc, opening_a_fifo_does_not_wait);
     tcase_add_test(tc, a_file_without_a_name_has_its_mode);
