@@ -35,22 +35,21 @@ static void add(GPtrArray *problems, const char *place, const char *format, ...)
 
 /* ---- types */
 
-/* Takes what is at @path ("a.b[0].c") out of @value. Whether it was there. */
+/* Takes what is at @path ("a.b[0].c") out of @value. Whether it was there: names in a file may have
+ * dots and brackets, too. */
 static bool cut(json_object *value, const char *path)
 {
     size_t length = strcspn(path, ".[");
     g_autofree char *name = g_strndup(path, length);
-    json_object *member;
+    json_object *member = NULL;
 
     if (*path == '[') {
+        const char *end = strchr(path, ']');
         size_t index = (size_t)g_ascii_strtoull(path + 1, NULL, 10);
-        const char *rest = strchr(path, ']') + 1;
 
-        if (!json_object_is_type(value, json_type_array) ||
-            index >= json_object_array_length(value))
-            return false;
-        return *rest ? cut(json_object_array_get_idx(value, index), rest + (*rest == '.'))
-                     : json_object_array_del_idx(value, index, 1) == 0;
+        if (end && end[1] && json_object_is_type(value, json_type_array))
+            member = json_object_array_get_idx(value, index);
+        return member && cut(member, end + 1 + (end[1] == '.'));
     }
     if (!json_object_is_type(value, json_type_object) ||
         !json_object_object_get_ex(value, name, &member))

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from harness import *
@@ -87,6 +88,9 @@ def bitmaps(tmp):
     path = save(tmp, config)
     with Configured(tmp, path) as d:
         matches(d.log(), "node 'disk0': bitmap 'kept' was not there: it is made, dirty everywhere")
+        d.kill()
+    with Configured(tmp, path) as d:
+        equal(d.log().count("bitmap 'kept' was not there"), 1)
         equal([d.bitmap("disk0", n)["count"] for n in ("kept", "fleeting")], [MIB, MIB])
         equal(d.bitmap("disk0", "fleeting")["granularity"], 4096)
         d.qmp("block-export-dirty-bitmap", id="exp0", bitmaps=[])
@@ -137,6 +141,10 @@ def places(tmp):
         f.write(b"{\0}")
     matches(check("--config", path)[1][0], "not a text")
     matches(check("--config", path + "x")[1][0], "No such file")
+    # Names of members that look like paths.
+    for name in ("rules[", "rules]", "rules[0", "rules[0]x", "rules.", ".", "[", "", "policy[1].a", "a\u0001\n"):
+        odd = {"objects": [{"qom-type": "authz-list", "id": "l", "policy": "deny", "rules": [], name: 1}]}
+        equal(check("--config", save(tmp, odd))[0], 1)
 
 
 @test
@@ -435,6 +443,25 @@ def beside_qmp(tmp):
         d.qmp("blockdev-add", {"driver": "null-co", "node-name": "n0", "size": MIB})
         other["blockdevs"].append({"driver": "null-co", "node-name": "n0", "size": 2 * MIB})
         has(reload(d, path, other), "blockdev 'n0' is not added: there is another one")
+
+
+@test
+def fenced(tmp):
+    "SIGHUP: files that were not named at the start are beyond the sandbox, and the log says so"
+    config = disk_config(tmp, sandbox={"mode": "auto", "files": "given"})
+    inside = image(os.path.join(tmp, "inside.img"), MIB)
+    with tempfile.TemporaryDirectory() as etc, tempfile.TemporaryDirectory() as elsewhere:
+        path = save(etc, config)
+        outside = image(os.path.join(elsewhere, "outside.img"), MIB)
+        with Configured(tmp, path) as d:
+            config["blockdevs"].append({"driver": "file", "node-name": "in", "filename": inside})
+            config["blockdevs"].append({"driver": "file", "node-name": "out", "filename": outside})
+            os.unlink(path)  # as editors do: it is another file then
+            lines = reload(d, path, config)
+            if "no Landlock" in d.log() or "blockdev 'out' is added" in lines:
+                skip("the kernel has no Landlock")
+            has(lines, "blockdev 'in' is added",
+                "blockdev 'out' is not added: .*the sandbox allows only what was named at the start")
 
 
 @test

@@ -205,6 +205,53 @@ START_TEST(a_whole_text_is_one_value)
 }
 END_TEST
 
+/* Comments are left out, in strings they are text; each value has the line of its key. */
+START_TEST(a_document_has_comments_and_lines)
+{
+    static const char text[] =
+        "# one\n{ // {\n 'a': /* [\n */ [ '#', \"/*\\\"//\",\n  {'b':\n 1}],\n"
+        " 'c': {'d':\n 'x'} }\n# end";
+    static const struct {
+        const char *path;
+        unsigned line;
+    } places[] = { { "a", 3 },           { "a[1]", 4 }, { "a[2]", 5 },      { "a[2].b", 5 },
+                   { "c", 7 },           { "c.d", 7 },  { "c.nothing", 7 }, { "a[9]", 3 },
+                   { "a[2].b.c[1]", 5 }, { "", 1 } };
+    json_object *value = NULL;
+    g_autofree char *written = NULL;
+    QmpPlaces at;
+
+    ck_assert(qmp_json_parse_document(text, &value, &at, NULL));
+    written = qmp_json_text(value, false);
+    ck_assert_str_eq(written, "{\"a\": [\"#\", \"/*\\\"//\", {\"b\": 1}], \"c\": {\"d\": \"x\"}}");
+    for (size_t i = 0; i < G_N_ELEMENTS(places); i++)
+        ck_assert_uint_eq(qmp_places_line(&at, places[i].path), places[i].line);
+    qmp_places_clear(&at);
+    json_object_put(value);
+}
+END_TEST
+
+/* The places of a hostile document take no more memory than its text explains. */
+START_TEST(long_paths_have_no_places)
+{
+    GString *text = g_string_new("{\"a\":{\"");
+    json_object *value = NULL;
+    QmpPlaces at;
+
+    for (int i = 0; i < 1000; i++)
+        g_string_append_c(text, 'k');
+    g_string_append(text, "\":[");
+    for (int i = 0; i < 1000; i++)
+        g_string_append(text, "\n0,");
+    g_string_append(text, "0]}}");
+    ck_assert(qmp_json_parse_document(text->str, &value, &at, NULL));
+    ck_assert_uint_eq(g_hash_table_size(at.lines), 1);
+    qmp_places_clear(&at);
+    json_object_put(value);
+    g_string_free(text, TRUE);
+}
+END_TEST
+
 START_TEST(pretty_output_is_qemus)
 {
     json_object *value = NULL;
@@ -233,6 +280,8 @@ int main(void)
     tcase_add_test(stream, tokens_are_limited);
     tcase_add_test(stream, length_is_limited);
     tcase_add_test(stream, a_whole_text_is_one_value);
+    tcase_add_test(stream, a_document_has_comments_and_lines);
+    tcase_add_test(stream, long_paths_have_no_places);
     tcase_add_test(stream, pretty_output_is_qemus);
     suite_add_tcase(suite, stream);
     srunner_run_all(runner, CK_ENV);
