@@ -49,6 +49,22 @@ static void copy_member(json_object *to, json_object *from, const char *key)
         json_object_object_add(to, key, json_object_get(value));
 }
 
+/* Two objects of one name are one. */
+static void add_or_merge(json_object *object, const char *key, json_object *value)
+{
+    json_object *inner = json_object_object_get(object, key);
+
+    if (!json_object_is_type(inner, json_type_object) ||
+        !json_object_is_type(value, json_type_object)) {
+        json_object_object_add(object, key, json_object_get(value));
+        return;
+    }
+    json_object_object_foreach(value, name, member)
+    {
+        json_object_object_add(inner, name, json_object_get(member));
+    }
+}
+
 /* "a.b" is the member "b" of the object "a". */
 static bool put(json_object *object, const char *key, json_object *value)
 {
@@ -57,7 +73,7 @@ static bool put(json_object *object, const char *key, json_object *value)
     json_object *inner;
 
     if (!dot) {
-        json_object_object_add(object, key, json_object_get(value));
+        add_or_merge(object, key, value);
         return true;
     }
     if (!json_object_object_get_ex(object, head, &inner)) {

@@ -547,6 +547,7 @@ def described(tmp):
                      nbd(server={"type": "unix", "path": "s"}), nbd(path="s")):
             yield "json:" + json.dumps(name), name["driver"]
         yield 'json:{"file.driver":"file","file":{"filename":"base"}}', "qcow2"
+        yield 'json:{"file.driver":"nbd","file":{"path":"s","export":"e"}}', "raw"
         yield "file:raw0", "raw"
         yield "nbd:unix:s:exportname=e", "raw"
         yield "nbd+unix:///e?socket=s", "raw"
