@@ -24,10 +24,10 @@ json_object *tm_address_bound(int fd)
     if (path) {
         tm_json_add_string(info, "type", "unix");
         tm_json_add_string(info, "path", path);
-        if (abstract)
+        if (abstract) {
             tm_json_add_bool(info, "abstract", true);
-        if (abstract)
             tm_json_add_bool(info, "tight", !padded);
+        }
     } else {
         tm_address_numbers(fd, false, &host, &port);
         tm_json_add_string(info, "type", vsock ? "vsock" : "inet");

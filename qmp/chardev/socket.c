@@ -483,10 +483,10 @@ static json_object *peer_address(const TmAddress *a)
     tm_json_add_string(info, "type", type_names[a->type]);
     if (a->type == TM_ADDRESS_UNIX) {
         tm_json_add_string(info, "path", a->path);
-        if (a->abstract)
+        if (a->abstract) {
             tm_json_add_bool(info, "abstract", true);
-        if (a->abstract)
             tm_json_add_bool(info, "tight", !a->padded);
+        }
     } else if (a->type == TM_ADDRESS_FD) {
         tm_json_add_string(info, "str", a->fd);
     } else {
