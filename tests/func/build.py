@@ -2,6 +2,7 @@
 # SPDX-FileCopyrightText: 2026 The Tidemark authors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The front doors: configure in another directory, what it refuses, and what gets installed."""
+import fnmatch
 import re
 import json
 import os
@@ -100,6 +101,21 @@ def check_units(installed, bindir, tmp):
     equal(complaints, [])
 
 
+def check_packages(top, libdir):
+    """Every file that is installed below the prefix belongs to a Debian package: else `make deb` fails."""
+    folder = os.path.join(SRCDIR, "packaging", "debian")
+    patterns = ["share/doc/tidemark/COPYING", "share/doc/tidemark/*.example"]  # the rules remove and move them
+    for name in os.listdir(folder):
+        if name.endswith(".install"):
+            with open(os.path.join(folder, name)) as f:
+                patterns += [word[len("usr/"):] if word.startswith("usr/") else word for word in f.read().split()]
+    for at, _, names in os.walk(top):
+        for name in names:
+            path = os.path.relpath(os.path.join(at, name), top).replace(libdir + "/", "lib/any/")
+            if not any(fnmatch.fnmatch(path, pattern) or fnmatch.fnmatch(path, pattern + "/*") for pattern in patterns):
+                fail("%s belongs to no package: no packaging/debian/*.install names it" % path)
+
+
 @test
 def install(tmp):
     "make install puts programs, manuals, libraries and documents where they belong, under DESTDIR"
@@ -123,6 +139,7 @@ def install(tmp):
     matches(run(os.path.join(top, options["bindir"], "tidemark"), "--version").stdout, r"\d+\.\d+")
     with open(os.path.join(top, "lib/systemd/system/tidemarkd.service")) as f:
         matches(f.read(), "ExecStart=%s/%s/tidemarkd" % (options["prefix"], options["bindir"]))
+    check_packages(top, options["libdir"])
     if have("systemd-analyze"):
         check_units(os.path.join(top, "lib/systemd/system"), os.path.join(options["prefix"], options["bindir"]), tmp)
     env = {"PKG_CONFIG_PATH": os.path.join(top, options["libdir"], "pkgconfig")}

@@ -133,6 +133,25 @@ def killed():
 
 
 @test
+def reloaded():
+    "a reload adds an export while the daemon runs; a file with a mistake changes nothing, and the journal has its line"
+    i = Instance("reloaded")
+    pid, path = i.pid(), "%s/etc/tidemark/reloaded.conf" % PREFIX
+    with open(i.m.path(path)) as f:
+        config = json.load(f)
+    config["exports"].append(dict(config["exports"][0], id="second", name="second"))
+    i.m.write(path, json.dumps(config, indent=1))
+    i.m.systemctl("reload", i.unit)
+    wait_until(lambda: i.show("StatusText") == "serving 2 exports to 0 clients", "the second export")
+    i.m.write(path, "{\n]")
+    i.m.systemctl("reload", i.unit)
+    wait_until(lambda: re.search(r"reloaded\.conf:2: ", i.m.journal(i.unit)), "the mistake in the journal")
+    wait_until(lambda: i.show("ActiveState") == "active", "the end of the reload")
+    equal((i.pid(), i.show("NRestarts")), (pid, "0"))
+    i.m.systemctl("stop", i.unit)
+
+
+@test
 def failure():
     "a start that fails does so once, and systemctl status shows the reason"
     i = Instance("failure", start=False)

@@ -5,6 +5,7 @@
  * Each attempt runs in a child of its own, since a fence can't be taken down. Its exit status is
  * the errno of the attempt. */
 #include "daemon/fences.h"
+#include "daemon/unit.h"
 #include "tests/asserts.h"
 
 #include <errno.h>
@@ -284,6 +285,20 @@ START_TEST(root_can_drop_to_a_user_by_name_or_number)
 }
 END_TEST
 
+START_TEST(advice_names_what_a_unit_does_not_allow)
+{
+    g_autofree char *device = unit_advice("u.service", "/dev/null");
+    g_autofree char *hidden = unit_advice("u.service", "/home/no such directory/disk.img");
+    g_autofree char *nothing = unit_advice("u.service", inside);
+
+    ck_assert_str_eq(device, "u.service needs DeviceAllow=/dev/null rw, and SupplementaryGroups= "
+                             "with a group that may write to it: 'systemctl edit u.service'");
+    ck_assert_str_eq(hidden, "ProtectHome= of u.service hides it: 'systemctl edit u.service', "
+                             "BindPaths=/home/no such directory");
+    ck_assert_ptr_null(nothing);
+}
+END_TEST
+
 static void setup(void)
 {
     g_autofree char *a = NULL, *b = NULL;
@@ -317,6 +332,7 @@ int main(void)
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_add_test(tcase, forbidden_system_calls_fail);
     tcase_add_test(tcase, files_outside_the_sandbox_are_refused);
+    tcase_add_test(tcase, advice_names_what_a_unit_does_not_allow);
     tcase_add_test(tcase, root_can_drop_to_a_user_by_name_or_number);
     suite_add_tcase(suite, tcase);
     srunner_run_all(runner, CK_ENV);

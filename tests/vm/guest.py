@@ -124,13 +124,13 @@ def nbd_disk(daemon, export="disk0"):
 class Guest:
     """One boot of a disk. The kernel's console is in NAME.console, what init reports in NAME.reports."""
 
-    def __init__(self, system, name, job, disk):
+    def __init__(self, system, name, job, disk, memory=256):
         self.name = name
         base = os.path.join(system.tmp, name)
         self.paths = {what: "%s.%s" % (base, what) for what in ("console", "reports", "qemu")}
         with open(self.paths["qemu"], "wb") as out:
             self.process = subprocess.Popen(
-                [EMULATOR, *system.accelerator, "-m", "256", "-nodefaults", "-no-user-config", "-display", "none",
+                [EMULATOR, *system.accelerator, "-m", str(memory), "-nodefaults", "-no-user-config", "-display", "none",
                  "-no-reboot", "-kernel", system.kernel, "-initrd", system.initramfs,
                  "-append", KERNEL_OPTIONS + " vm.job=" + job,
                  "-serial", "file:" + self.paths["console"], "-serial", "file:" + self.paths["reports"],
