@@ -66,6 +66,12 @@ static const struct {
       "create a channel for a monitor" },
     { "monitor", 0, CMD_MONITOR, "[chardev=]ID[,mode=control][,pretty=on|off]",
       "serve QMP on a channel" },
+    { "metrics", 0, CMD_METRICS,
+      "addr.type=inet,addr.host=127.0.0.1,addr.port=PORT[,...]\n"
+      "addr.type=unix,addr.path=PATH[,...]\n"
+      "[,tls-creds=ID,token-secret=ID]",
+      "serve metrics for Prometheus, and a page that shows them, over HTTP; other addresses than "
+      "these need TLS and a token" },
     { "module", 0, CMD_MODULE, "FILE.so", "load a driver plug-in" },
     { "module-dir", 0, CMD_MODULE_DIR, "DIR",
       "load all plug-ins of a directory (default: " TM_MODULE_DIR ")" },

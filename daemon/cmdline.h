@@ -20,6 +20,7 @@ typedef enum {
     CMD_HELP,
     CMD_IO_ENGINE,
     CMD_LOG_LEVEL,
+    CMD_METRICS,
     CMD_MODULE,
     CMD_MODULE_DIR,
     CMD_MONITOR,

@@ -35,6 +35,7 @@ static const struct {
     { "blockdevs", CMD_BLOCKDEV, "blockdev", ITEMS },
     { "bitmaps", CMD_BITMAP, "bitmap", ITEMS },
     { "nbd-servers", CMD_NBD_SERVER, "nbd-server", ITEMS },
+    { "metrics", CMD_METRICS, "metrics", ITEMS },
     { "exports", CMD_EXPORT, "export", ITEMS },
     { "chardevs", CMD_CHARDEV, "chardev", ITEMS },
     { "monitors", CMD_MONITOR, "monitor", ITEMS },

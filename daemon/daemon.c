@@ -163,6 +163,8 @@ bool daemon_init(Daemon *d, const GArray *options, const Sandbox *sandbox, GErro
     qmp.exports = d->exports;
     qmp.opaque = d->loop;
     qmp.inherited = d->inherited;
+    d->metrics_operations = daemon_metrics(d);
+    qmp.metrics = &d->metrics_operations;
     qmp.log = d->log;
     qmp.process = daemon_settings;
     qmp.process_opaque = d;
@@ -191,6 +193,8 @@ bool daemon_finish(Daemon *d, GError **error)
         daemon_notify_stopping();
     if (d->graph)
         blk_graph_hurry(d->graph);
+    metrics_server_free(d->metrics);
+    json_object_put(d->metrics_given);
     if (d->qmp)
         blk_backups_end_all(qmp_context_backups(d->qmp), "the daemon has ended");
     nbds_servers_free(d->servers);

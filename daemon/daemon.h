@@ -6,6 +6,7 @@
 #include "daemon/cmdline.h"
 #include "daemon/notify.h"
 #include "daemon/sandbox.h"
+#include "metrics/metrics.h"
 #include "qmp/monitor.h"
 #include "server/servers.h"
 
@@ -18,6 +19,9 @@ typedef struct Daemon {
     BlkExports *exports;
     TmInherited *inherited;
     NbdsServers *servers;
+    MetricsServer *metrics;     /* NULL: it does not run */
+    json_object *metrics_given; /* what it was started with; or NULL */
+    QmpMetrics metrics_operations;
     QmpContext *qmp;
     const GArray *options;       /* CmdOption; borrowed */
     GPtrArray *monitors;         /* QmpMonitor */
@@ -43,6 +47,10 @@ void daemon_serve(Daemon *daemon);
 /* Ends in order: no new clients, what is in flight finished, everything flushed and closed. Whether
  * the flush succeeded, and bitmaps were kept. */
 bool daemon_finish(Daemon *daemon, GError **error);
+
+/* ---- metrics.c: the server of metrics, which asks QMP */
+/* What QMP's commands call; @daemon outlives it. */
+QmpMetrics daemon_metrics(Daemon *daemon);
 
 /* ---- chardev.c: --chardev, which is chardev-add in another form */
 

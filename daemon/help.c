@@ -16,6 +16,7 @@ static const struct {
     { CMD_BLOCKDEV, &qmp_type_blockdev_options, "Supported block drivers:" },
     { CMD_CHARDEV, &chardev_type, "Available chardev types:" },
     { CMD_EXPORT, &qmp_type_export_options, "Supported export types:" },
+    { CMD_METRICS, &qmp_type_metrics_option, NULL },
     { CMD_MONITOR, &qmp_type_monitor, NULL },
     { CMD_NBD_SERVER, &qmp_type_nbd_server_option, NULL },
     { CMD_OBJECT, &qmp_type_object_options, "List of user creatable objects:" },

@@ -87,6 +87,8 @@ bool item_exists(Daemon *d, const Item *item)
         return blk_graph_find(d->graph, item->id, NULL);
     case CMD_NBD_SERVER:
         return server->running(server->opaque, item->id);
+    case CMD_METRICS:
+        return d->metrics != NULL;
     case CMD_EXPORT:
         return export_exists(d, item->id);
     case CMD_CHARDEV:
@@ -104,6 +106,8 @@ bool item_matches(Daemon *d, const Item *item)
     json_object *all = NULL, *found = NULL;
     bool matches;
 
+    if (item->kind == CMD_METRICS)
+        return json_object_equal(d->metrics_given, item->args);
     if (!qmp_dispatch(d->qmp, "query-configuration", NULL, &all, NULL))
         return false;
     for (size_t i = 0; i < G_N_ELEMENTS(members) && !found; i++)
@@ -187,6 +191,8 @@ bool item_remove(Daemon *d, const Item *item, bool *later, GError **error)
     case CMD_NBD_SERVER:
         return check_server_unused(d, item, error) &&
                run(d, "nbd-server-stop", with_id(item, "id"), error);
+    case CMD_METRICS:
+        return run(d, "metrics-server-stop", json_object_new_object(), error);
     case CMD_EXPORT:
         return remove_export(d, item, later, error);
     case CMD_BITMAP:
@@ -357,6 +363,8 @@ bool item_change(Daemon *d, const Item *from, const Item *to, GError **error)
     switch (from->kind) {
     case CMD_OBJECT:
         return change_object(d, from, to, error);
+    case CMD_METRICS:
+        return replace(d, from, to, json_object_new_object(), "metrics-server-stop", error);
     case CMD_EXPORT:
         return change_export(d, from, to, error);
     case CMD_BITMAP:

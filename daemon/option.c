@@ -36,11 +36,12 @@ static json_object *parse_monitor(const QmpTypes *types, const char *text, GErro
     return qmp_option_parse(types, &qmp_type_monitor, text, "chardev", error);
 }
 
-/* The option flattens what nbd-server-start has under addr.data (SocketAddress and its legacy
- * form). */
-static json_object *parse_nbd_server(const QmpTypes *types, const char *text, GError **error)
+/* Options of servers flatten what their commands have under addr.data (SocketAddress and its
+ * legacy form). */
+static json_object *parse_server(const QmpTypes *types, const QmpType *type, const char *text,
+                                 GError **error)
 {
-    json_object *flat = qmp_option_parse(types, &qmp_type_nbd_server_option, text, NULL, error);
+    json_object *flat = qmp_option_parse(types, type, text, NULL, error);
     json_object *addr, *args, *legacy, *data;
 
     if (!flat)
@@ -61,6 +62,16 @@ static json_object *parse_nbd_server(const QmpTypes *types, const char *text, GE
     json_object_object_add(args, "addr", legacy);
     json_object_put(flat);
     return args;
+}
+
+static json_object *parse_nbd_server(const QmpTypes *types, const char *text, GError **error)
+{
+    return parse_server(types, &qmp_type_nbd_server_option, text, error);
+}
+
+static json_object *parse_metrics(const QmpTypes *types, const char *text, GError **error)
+{
+    return parse_server(types, &qmp_type_metrics_option, text, error);
 }
 
 /* ---- what they do */
@@ -114,6 +125,7 @@ static const struct {
     { CMD_BLOCKDEV, &qmp_type_blockdev_options, "node-name", "blockdev-add", NULL, parse_blockdev },
     { CMD_BITMAP, &qmp_type_bitmap_add, NULL, NULL, provide_bitmap, NULL },
     { CMD_NBD_SERVER, &qmp_type_nbd_server_args, "id", "nbd-server-start", NULL, parse_nbd_server },
+    { CMD_METRICS, &qmp_type_metrics_args, NULL, "metrics-server-start", NULL, parse_metrics },
     { CMD_EXPORT, &qmp_type_export_options, "id", "block-export-add", NULL, parse_export },
     { CMD_CHARDEV, &qmp_type_chardev_add, "id", "chardev-add", NULL, chardev_arguments },
     { CMD_MONITOR, &qmp_type_monitor, "chardev", NULL, start_monitor, parse_monitor },
@@ -139,6 +151,8 @@ const char *option_id(const CmdOption *option, json_object *args)
     int i = find(option->kind);
     const char *id = i < 0 || !table[i].id ? NULL : qmp_arg_str(args, table[i].id);
 
+    if (option->kind == CMD_METRICS) /* there is one at most */
+        return "metrics";
     return id || option->kind != CMD_NBD_SERVER ? id : BLK_SERVER_DEFAULT;
 }
 

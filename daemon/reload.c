@@ -164,8 +164,8 @@ static void provide_all(Reload *r, const GPtrArray *items, GHashTable *had, GPtr
  * them. */
 static void apply_items(Reload *r, const GPtrArray *items)
 {
-    static const CmdKind before[] = { CMD_MONITOR, CMD_CHARDEV, CMD_EXPORT, CMD_BLOCKDEV,
-                                      CMD_BITMAP };
+    static const CmdKind before[] = { CMD_METRICS, CMD_MONITOR,  CMD_CHARDEV,
+                                      CMD_EXPORT,  CMD_BLOCKDEV, CMD_BITMAP };
     static const CmdKind after[] = { CMD_NBD_SERVER, CMD_OBJECT };
     g_autoptr(GHashTable) wanted = index_of(items), had = index_of(r->achieved);
     GPtrArray *achieved = items_new();

@@ -451,18 +451,11 @@ static int set_credentials(TmTlsSession *s)
                      : gnutls_credentials_set(s->handle, GNUTLS_CRD_PSK, l->psk_client);
 }
 
-bool tm_tls_session_init(TmTlsSession *s, TmObject *object, const char *host, GError **error)
+/* Gives the session the credentials that are loaded now. */
+static bool use_credentials(TmTlsSession *s, TlsCreds *creds, const char *host, GError **error)
 {
-    TlsCreds *creds = (TlsCreds *)object;
     int ret;
 
-    *s = (TmTlsSession){ .server = creds->server,
-                         .psk = object->class == &tm_tls_creds_psk_class,
-                         .verify = creds->verify };
-    ret = gnutls_init(&s->handle, (s->server ? GNUTLS_SERVER : GNUTLS_CLIENT) | GNUTLS_NONBLOCK |
-                                      GNUTLS_NO_SIGNAL);
-    if (ret < 0)
-        return tm_error_set(error, "Cannot initialize TLS session: %s", gnutls_strerror(ret));
     pthread_mutex_lock(&creds->lock);
     s->loaded = creds->loaded;
     tm_ref(&s->loaded->refs);
@@ -479,9 +472,39 @@ bool tm_tls_session_init(TmTlsSession *s, TmObject *object, const char *host, GE
     return false;
 }
 
+static TmTlsSession begin_session(const TmObject *object)
+{
+    const TlsCreds *creds = (const TlsCreds *)object;
+
+    return (TmTlsSession){ .server = creds->server,
+                           .psk = object->class == &tm_tls_creds_psk_class,
+                           .verify = creds->verify };
+}
+
+bool tm_tls_session_init(TmTlsSession *s, TmObject *object, const char *host, GError **error)
+{
+    int ret;
+
+    *s = begin_session(object);
+    ret = gnutls_init(&s->handle, (s->server ? GNUTLS_SERVER : GNUTLS_CLIENT) | GNUTLS_NONBLOCK |
+                                      GNUTLS_NO_SIGNAL);
+    if (ret < 0)
+        return tm_error_set(error, "Cannot initialize TLS session: %s", gnutls_strerror(ret));
+    return use_credentials(s, (TlsCreds *)object, host, error);
+}
+
+bool tm_tls_session_adopt(TmTlsSession *s, TmObject *object, gnutls_session_t handle,
+                          GError **error)
+{
+    *s = begin_session(object);
+    s->handle = handle;
+    s->borrowed = true;
+    return use_credentials(s, (TlsCreds *)object, NULL, error);
+}
+
 void tm_tls_session_clear(TmTlsSession *s)
 {
-    if (s->handle)
+    if (s->handle && !s->borrowed)
         gnutls_deinit(s->handle);
     loaded_unref(s->loaded);
     *s = (TmTlsSession){ 0 };

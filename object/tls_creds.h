@@ -14,6 +14,7 @@ typedef struct TmTlsSession {
     gnutls_session_t handle;
     struct TmTlsLoaded *loaded;
     bool server, psk, verify;
+    bool borrowed; /* the handle is somebody else's */
 } TmTlsSession;
 
 /* A client's, for a library that reads the files itself; borrowed. */
@@ -30,6 +31,10 @@ bool tm_tls_creds_check(const TmObject *creds, bool server, GError **error);
  * verified within the handshake, unless verify-peer is off; @host: what a server's is to be for, or
  * NULL. */
 bool tm_tls_session_init(TmTlsSession *s, TmObject *creds, const char *host, GError **error);
+/* The same for a session that a library has made, as a server's, and frees: before the handshake it
+ * gets these credentials in place of its own. @handle outlives @s. */
+bool tm_tls_session_adopt(TmTlsSession *s, TmObject *creds, gnutls_session_t handle,
+                          GError **error);
 void tm_tls_session_clear(TmTlsSession *s); /* a zeroed one is fine */
 /* As much of the handshake as the transport has: 0: it is over, and the client may, if @authz
  * (borrowed, or NULL) says who may; GNUTLS_E_AGAIN; or another error of the library, which the peer

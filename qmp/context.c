@@ -180,6 +180,11 @@ QmpChardevs *qmp_context_chardevs(QmpContext *ctx)
     return ctx->chardevs;
 }
 
+const QmpMetrics *qmp_context_metrics(QmpContext *ctx)
+{
+    return ctx->options.metrics;
+}
+
 TmSocketRights qmp_context_socket_rights(QmpContext *ctx)
 {
     return ctx->options.socket_rights;

@@ -23,6 +23,18 @@ typedef struct QmpContext QmpContext;
 #define QMP_QEMU_MINOR 2
 #define QMP_QEMU_MICRO 0
 
+/* The HTTP server of metrics, which stands beside QMP. */
+typedef struct QmpMetrics {
+    /* Errors: it runs; @address is not of this machine alone, and the rest is not given. Ids of
+     * objects, or NULL. @given: the arguments; borrowed. */
+    bool (*start)(void *opaque, const TmAddress *address, const char *tls_creds,
+                  const char *token_secret, json_object *given, GError **error);
+    json_object *(*given)(void *opaque); /* the arguments it was started with, borrowed; or NULL */
+    bool (*stop)(void *opaque, GError **error); /* errors: it does not run */
+    json_object *(*query)(void *opaque);        /* MetricsServerInfo: a reference */
+    void *opaque;
+} QmpMetrics;
+
 typedef struct QmpContextOptions {
     BlkGraph *graph;     /* borrowed, outlives the context */
     BlkExports *exports; /* borrowed, outlives the context */
@@ -42,6 +54,7 @@ typedef struct QmpContextOptions {
     void *process_opaque;
     TmSocketRights socket_rights; /* of the unix sockets that are made, unless they say others */
     TmInherited *inherited;       /* sockets of the process; borrowed, outlives it; or NULL */
+    const QmpMetrics *metrics;    /* borrowed, outlives the context; NULL: there is none */
     TmLog *log;                   /* borrowed, outlives it; or NULL */
 } QmpContextOptions;
 
@@ -58,6 +71,7 @@ BlkBackups *qmp_context_backups(QmpContext *ctx);
 const QmpTypes *qmp_context_types(QmpContext *ctx);
 GMainContext *qmp_context_main(QmpContext *ctx);
 QmpChardevs *qmp_context_chardevs(QmpContext *ctx);
+const QmpMetrics *qmp_context_metrics(QmpContext *ctx); /* or NULL */
 TmSocketRights qmp_context_socket_rights(QmpContext *ctx);
 TmLog *qmp_context_log(QmpContext *ctx); /* or NULL */
 /* An object: a reference. */

@@ -52,6 +52,7 @@ ARRAY(objects, qmp_type_object_options);
 ARRAY(blockdevs, qmp_type_blockdev_options);
 ARRAY(bitmaps, qmp_type_bitmap_add);
 ARRAY(servers, qmp_type_nbd_server_args);
+ARRAY(metrics_servers, qmp_type_metrics_args);
 ARRAY(exports, qmp_type_export_options);
 ARRAY(chardevs, qmp_type_chardev_add);
 ARRAY(monitors, qmp_type_monitor);
@@ -69,6 +70,7 @@ static const QmpMember members[] = {
     { "blockdevs", &blockdevs, true, "arguments of blockdev-add" },
     { "bitmaps", &bitmaps, true, "arguments of block-dirty-bitmap-add" },
     { "nbd-servers", &servers, true, "arguments of nbd-server-start" },
+    { "metrics", &metrics_servers, true, "arguments of metrics-server-start" },
     { "exports", &exports, true, "arguments of block-export-add" },
     { "chardevs", &chardevs, true, "arguments of chardev-add" },
     { "monitors", &monitors, true, "the options --monitor" },
@@ -132,6 +134,16 @@ static json_object *servers_now(QmpContext *ctx)
     return server->definitions ? server->definitions(server->opaque) : json_object_new_array();
 }
 
+static json_object *metrics_now(QmpContext *ctx)
+{
+    const QmpMetrics *metrics = qmp_context_metrics(ctx);
+    json_object *all = json_object_new_array();
+
+    if (metrics && metrics->given(metrics->opaque))
+        json_object_array_add(all, json_object_get(metrics->given(metrics->opaque)));
+    return all;
+}
+
 static json_object *exports_now(QmpContext *ctx)
 {
     g_autoptr(GPtrArray) list = blk_exports_list(qmp_context_exports(ctx));
@@ -175,6 +187,7 @@ static const struct {
 } lists[] = {
     { "objects", objects_now },     { "blockdevs", blockdevs_now }, { "bitmaps", bitmaps_now },
     { "nbd-servers", servers_now }, { "exports", exports_now },     { "chardevs", chardevs_now },
+    { "metrics", metrics_now },
 };
 
 /* In the order of the members. Lists that are empty are left out. */

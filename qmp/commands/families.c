@@ -23,5 +23,6 @@ const QmpFamily *const qmp_families[] = {
     &qmp_family_chardev,
     &qmp_family_log,
     &qmp_family_configuration,
+    &qmp_family_metrics,
     NULL,
 };

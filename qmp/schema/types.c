@@ -335,3 +335,28 @@ static const QmpMember server_option_members[] = {
 const QmpType qmp_type_nbd_server_option = { .kind = QMP_KIND_OBJECT,
                                              .name = "NbdServerOptions",
                                              .members = server_option_members };
+
+#define METRICS_MEMBERS                                                                            \
+    { "tls-creds", &qmp_type_str, true, "id of the object with the TLS credentials" },             \
+    {                                                                                              \
+        "token-secret", &qmp_type_str, true,                                                       \
+            "id of the secret that clients must send, as a bearer token or as a password"          \
+    }
+
+static const QmpMember metrics_members[] = {
+    { "addr", &qmp_type_socket_address_legacy, false, "address to listen on" },
+    METRICS_MEMBERS,
+    { NULL },
+};
+const QmpType qmp_type_metrics_args = { .kind = QMP_KIND_OBJECT,
+                                        .name = "MetricsServerOptionsLegacy",
+                                        .members = metrics_members };
+
+static const QmpMember metrics_option_members[] = {
+    { "addr", &qmp_type_socket_address, false, "address to listen on" },
+    METRICS_MEMBERS,
+    { NULL },
+};
+const QmpType qmp_type_metrics_option = { .kind = QMP_KIND_OBJECT,
+                                          .name = "MetricsServerOptions",
+                                          .members = metrics_option_members };

@@ -630,6 +630,7 @@ BEYOND_QEMU = {
     *(c + ".addr.=unix.data." + k for c in ("chardev-add.backend.=socket.data", "nbd-server-start")
       for k in ("group", "mode", "owner")),
     "log-set-level", "query-log", "query-log-levels", "query-configuration",
+    "metrics-server-start", "metrics-server-stop", "query-metrics-server",
     # of newer versions of QEMU
     "block-job-change", "chardev-add.backend.=socket.data.reconnect-ms",
     "blockdev-set-active", "block-export-add.allow-inactive",

@@ -1,0 +1,276 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
+/* metrics/figures.c: the answers of QMP's queries as lists of flat rows, from which both the
+ * OpenMetrics text and the page are made.
+ *
+ * Lists are bounded (METRICS_ROWS_MAX); how many rows were left out is a figure, too. Nodes that
+ * the daemon named itself are left out: each has a name that none had before. */
+#include "metrics/metrics_internal.h"
+
+#include <string.h>
+#include <tidemark-version.h>
+
+typedef struct Gathering {
+    MetricsAskFn ask;
+    void *opaque;
+    json_object *all;
+    json_object *disks; /* the names of exports' nodes, by the ids of exports */
+    uint64_t omitted;
+} Gathering;
+
+/* ---- JSON; absent: NULL, "", 0 */
+
+static json_object *member(json_object *object, const char *name)
+{
+    json_object *value = NULL;
+
+    json_object_object_get_ex(object, name, &value);
+    return value;
+}
+
+static const char *text(json_object *object, const char *name)
+{
+    json_object *value = member(object, name);
+
+    return value ? json_object_get_string(value) : "";
+}
+
+static uint64_t number(json_object *object, const char *name)
+{
+    return json_object_get_uint64(member(object, name));
+}
+
+static size_t length(json_object *array)
+{
+    return json_object_is_type(array, json_type_array) ? json_object_array_length(array) : 0;
+}
+
+/* Copies a number, or a boolean as 0 or 1. */
+static void copy_number(json_object *row, const char *name, json_object *from, const char *as)
+{
+    json_object *value = member(from, as);
+
+    if (json_object_is_type(value, json_type_boolean))
+        tm_json_add_uint(row, name, (uint64_t)json_object_get_boolean(value));
+    else
+        json_object_object_add(row, name, value ? json_object_get(value) : json_object_new_int(0));
+}
+
+/* A new row of the list @list, owned by it; NULL: it is full. */
+static json_object *add_row(Gathering *g, const char *list)
+{
+    json_object *rows = member(g->all, list), *row;
+
+    if (!rows) {
+        rows = json_object_new_array();
+        json_object_object_add(g->all, list, rows);
+    }
+    if (length(rows) >= METRICS_ROWS_MAX) {
+        g->omitted++;
+        return NULL;
+    }
+    row = json_object_new_object();
+    json_object_array_add(rows, row);
+    return row;
+}
+
+/* Calls @take with each element of the answer. */
+static void each(Gathering *g, const char *command, json_object *args,
+                 void (*take)(Gathering *g, json_object *one))
+{
+    json_object *answer = g->ask(g->opaque, command, args);
+
+    for (size_t i = 0; i < length(answer); i++)
+        take(g, json_object_array_get_idx(answer, i));
+    json_object_put(answer);
+    json_object_put(args);
+}
+
+static json_object *flag(const char *name)
+{
+    json_object *args = json_object_new_object();
+
+    tm_json_add_bool(args, name, true);
+    return args;
+}
+
+/* ---- exports and nodes: what they did */
+
+static void take_operation(Gathering *g, const char *list, const char *label, const char *name,
+                           json_object *stats, const char *operation, const char *short_name)
+{
+    json_object *row = add_row(g, list);
+    g_autofree char *done = g_strdup_printf("%s_operations", short_name);
+    g_autofree char *failed = g_strdup_printf("failed_%s_operations", short_name);
+    g_autofree char *bytes = g_strdup_printf("%s_bytes", short_name);
+    g_autofree char *ns = g_strdup_printf("%s_total_time_ns", short_name);
+
+    if (!row)
+        return;
+    tm_json_add_string(row, label, name);
+    tm_json_add_string(row, "operation", operation);
+    copy_number(row, "done", stats, done);
+    copy_number(row, "failed", stats, failed);
+    copy_number(row, "bytes", stats, bytes);
+    copy_number(row, "ns", stats, ns);
+}
+
+static void take_operations(Gathering *g, const char *list, const char *label, const char *name,
+                            json_object *stats)
+{
+    take_operation(g, list, label, name, stats, "read", "rd");
+    take_operation(g, list, label, name, stats, "write", "wr");
+    take_operation(g, list, label, name, stats, "flush", "flush");
+    take_operation(g, list, label, name, stats, "discard", "unmap");
+}
+
+static bool is_named(const char *node)
+{
+    return *node && *node != '#';
+}
+
+/* The node that a user knows: the first one with a name of its own, from the export down. */
+static const char *disk_of(json_object *stats)
+{
+    while (stats && !is_named(text(stats, "node-name")))
+        stats = member(stats, "parent");
+    return stats ? text(stats, "node-name") : "";
+}
+
+static void take_export_stats(Gathering *g, json_object *one)
+{
+    tm_json_add_string(g->disks, text(one, "device"), disk_of(one));
+    take_operations(g, "export-operations", "export", text(one, "device"), member(one, "stats"));
+}
+
+static void take_node_stats(Gathering *g, json_object *one)
+{
+    const char *name = text(one, "node-name");
+
+    if (is_named(name))
+        take_operations(g, "node-operations", "node", name, member(one, "stats"));
+}
+
+static void take_export(Gathering *g, json_object *one)
+{
+    json_object *row = add_row(g, "exports");
+
+    if (!row)
+        return;
+    tm_json_add_string(row, "export", text(one, "id"));
+    tm_json_add_string(row, "node", text(g->disks, text(one, "id")));
+    tm_json_add_string(row, "name", text(one, "name"));
+    copy_number(row, "writable", one, "writable");
+    tm_json_add_uint(row, "sessions", length(member(one, "clients")));
+}
+
+/* ---- nodes and their bitmaps */
+
+static void take_bitmap(Gathering *g, const char *node, json_object *one)
+{
+    json_object *row = add_row(g, "bitmaps");
+    uint64_t granularity = number(one, "granularity");
+    const char *reason = text(one, "reason");
+
+    if (!row)
+        return;
+    tm_json_add_string(row, "node", node);
+    tm_json_add_string(row, "bitmap", text(one, "name"));
+    copy_number(row, "dirty", one, "count");
+    copy_number(row, "granularity", one, "granularity");
+    tm_json_add_uint(row, "granules", granularity ? number(one, "count") / granularity : 0);
+    copy_number(row, "recording", one, "recording");
+    copy_number(row, "persistent", one, "persistent");
+    copy_number(row, "busy", one, "busy");
+    copy_number(row, "inconsistent", one, "inconsistent");
+    copy_number(row, "recovered", one, "recovered");
+    if (*reason)
+        tm_json_add_string(row, "reason", reason);
+}
+
+static void take_node(Gathering *g, json_object *one)
+{
+    const char *name = text(one, "node-name");
+    json_object *bitmaps = member(one, "dirty-bitmaps");
+    json_object *row = is_named(name) ? add_row(g, "nodes") : NULL;
+
+    if (row) {
+        tm_json_add_string(row, "node", name);
+        tm_json_add_string(row, "driver", text(one, "drv"));
+        copy_number(row, "size", member(one, "image"), "virtual-size");
+        if (member(member(one, "image"), "actual-size"))
+            copy_number(row, "allocated", member(one, "image"), "actual-size");
+    }
+    for (size_t i = 0; i < length(bitmaps); i++)
+        take_bitmap(g, name, json_object_array_get_idx(bitmaps, i));
+}
+
+/* ---- servers, jobs, backups */
+
+static void take_server(Gathering *g, json_object *one)
+{
+    json_object *row = add_row(g, "servers");
+
+    if (!row)
+        return;
+    tm_json_add_string(row, "server", text(one, "id"));
+    copy_number(row, "connections", one, "connections");
+    copy_number(row, "max-connections", one, "max-connections");
+}
+
+static void take_job(Gathering *g, json_object *one)
+{
+    json_object *row = add_row(g, "jobs");
+
+    if (!row)
+        return;
+    tm_json_add_string(row, "job", text(one, "id"));
+    tm_json_add_string(row, "type", text(one, "type"));
+    tm_json_add_string(row, "status", text(one, "status"));
+    copy_number(row, "current", one, "current-progress");
+    copy_number(row, "total", one, "total-progress");
+    tm_json_add_uint(row, "failed", member(one, "error") != NULL);
+}
+
+static void take_backup(Gathering *g, json_object *one)
+{
+    json_object *row = add_row(g, "backups"), *disks = member(one, "disks");
+    uint64_t dirty = 0;
+
+    if (!row)
+        return;
+    for (size_t i = 0; i < length(disks); i++)
+        dirty += number(json_object_array_get_idx(disks, i), "dirty");
+    tm_json_add_string(row, "backup", text(one, "id"));
+    copy_number(row, "age", one, "age");
+    tm_json_add_uint(row, "disks", length(disks));
+    tm_json_add_uint(row, "dirty", dirty);
+    copy_number(row, "scratch", member(one, "scratch"), "used");
+    tm_json_add_uint(row, "aborted", member(one, "aborted") != NULL);
+}
+
+/* ---- all of it */
+
+json_object *metrics_gather(MetricsAskFn ask, void *opaque)
+{
+    Gathering g = { .ask = ask, .opaque = opaque, .all = json_object_new_object() };
+    json_object *daemon = json_object_new_object(), *rows = json_object_new_array();
+    json_object *process = json_object_new_array();
+
+    g.disks = json_object_new_object();
+    each(&g, "query-blockstats", NULL, take_export_stats);
+    each(&g, "query-block-exports", NULL, take_export);
+    each(&g, "query-named-block-nodes", flag("flat"), take_node);
+    each(&g, "query-blockstats", flag("query-nodes"), take_node_stats);
+    each(&g, "query-nbd-servers", NULL, take_server);
+    each(&g, "query-jobs", NULL, take_job);
+    each(&g, "query-backups", NULL, take_backup);
+    json_object_array_add(process, metrics_process());
+    json_object_object_add(g.all, "process", process);
+    tm_json_add_string(daemon, "version", TM_VERSION);
+    tm_json_add_uint(daemon, "omitted", g.omitted);
+    json_object_array_add(rows, daemon);
+    json_object_object_add(g.all, "daemon", rows);
+    json_object_put(g.disks);
+    return g.all;
+}

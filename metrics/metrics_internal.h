@@ -1,0 +1,45 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
+/* metrics/metrics_internal.h: what the files of metrics/ share. */
+#pragma once
+#include "metrics/metrics.h"
+#include "util/json.h"
+
+#define METRICS_ROWS_MAX 1000u /* of a list: more are counted, not shown */
+
+/* figures.c: what the daemon's queries say, as one object: lists of flat rows by name. A row has
+ * the labels of its metrics as strings and their values as numbers. */
+json_object *metrics_gather(MetricsAskFn ask, void *opaque); /* a reference */
+
+/* process.c: the figures of this process, a row; a reference. */
+json_object *metrics_process(void);
+
+/* exposition.c: the same as OpenMetrics text. */
+char *metrics_exposition(json_object *figures, size_t *length); /* returned */
+
+/* http.c: connections and requests, of whoever accepts them. */
+typedef struct MetricsHttp MetricsHttp;
+typedef struct MetricsHttpOptions {
+    TmObject *tls_creds, *token; /* borrowed, outlive it; or NULL */
+    bool check_host; /* only names of this machine: a page of elsewhere must not read it */
+    MetricsAskFn ask;
+    void *opaque;
+    void (*gone)(void *owner); /* a connection has ended: there is room */
+    void *owner;
+} MetricsHttpOptions;
+MetricsHttp *metrics_http_new(const MetricsHttpOptions *options, GError **error);
+void metrics_http_free(MetricsHttp *http); /* NULL is fine */
+unsigned metrics_http_connections(const MetricsHttp *http);
+bool metrics_http_full(const MetricsHttp *http);
+void metrics_http_add(MetricsHttp *http, int fd); /* takes @fd */
+
+/* routes.c: the answer to a path. */
+typedef struct MetricsAnswer {
+    const char *type;     /* Content-Type; constant */
+    const char *policy;   /* Content-Security-Policy; constant; NULL: nothing is allowed */
+    char *text;           /* from malloc() */
+    const char *constant; /* instead of it */
+    size_t length;
+} MetricsAnswer;
+/* false: there is no such path. */
+bool metrics_route(MetricsAskFn ask, void *opaque, const char *path, MetricsAnswer *answer);

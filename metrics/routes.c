@@ -1,0 +1,35 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
+/* metrics/routes.c: the paths that are answered. */
+#include "metrics/metrics_internal.h"
+
+#include <string.h>
+
+#define OPENMETRICS "application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+static void make_metrics(MetricsAskFn ask, void *opaque, MetricsAnswer *answer)
+{
+    json_object *figures = metrics_gather(ask, opaque);
+
+    answer->text = metrics_exposition(figures, &answer->length);
+    json_object_put(figures);
+}
+
+static const struct {
+    const char *path, *type;
+    void (*make)(MetricsAskFn ask, void *opaque, MetricsAnswer *answer);
+} routes[] = {
+    { "/metrics", OPENMETRICS, make_metrics },
+};
+
+bool metrics_route(MetricsAskFn ask, void *opaque, const char *path, MetricsAnswer *answer)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(routes); i++) {
+        if (strcmp(routes[i].path, path))
+            continue;
+        answer->type = routes[i].type;
+        routes[i].make(ask, opaque, answer);
+        return true;
+    }
+    return false;
+}

@@ -1,0 +1,273 @@
+#!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The HTTP server of metrics: what it shows, whom it answers, and that hostile clients cost it little."""
+import base64
+import os
+import socket
+import ssl
+import sys
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from harness import *  # noqa: E402,F403
+import metrics_kit as kit  # noqa: E402
+import tls  # noqa: E402
+
+KIB, MIB = 1 << 10, 1 << 20
+TOKEN = "a token of some length"
+
+
+@test
+def off_until_started(tmp):
+    "nothing listens before metrics-server-start, nor after metrics-server-stop"
+    with kit.daemon(tmp, start=False) as d:
+        equal(d.qmp("query-metrics-server"), {"running": False})
+        raises(QMPError, d.qmp, "metrics-server-stop", match=": Metrics server not running$")
+        d.qmp("metrics-server-start", addr=kit.inet())
+        raises(QMPError, d.qmp, "metrics-server-start", addr=kit.inet(), match=": Metrics server already running$")
+        info = d.qmp("query-metrics-server")
+        equal((info["running"], info["tls"], info["token"]), (True, False, False))
+        equal(kit.get(d, "/metrics").status, 200)
+        port = int(info["addresses"][0]["port"])
+        d.qmp("metrics-server-stop")
+        raises(ConnectionRefusedError, socket.create_connection, ("127.0.0.1", port))
+        d.qmp("metrics-server-start", addr=kit.inet("localhost"))
+        equal(kit.get(d, "/metrics").status, 200)
+
+
+@test
+def unix_socket_of_the_command_line(tmp):
+    "--metrics takes a unix socket, whose file has the mode 0600"
+    kit.daemon(tmp, start=False, name="probe").kill()
+    path = os.path.join(tmp, "m.sock")
+    with kit.daemon(tmp, "--metrics", "addr.type=unix,addr.path=" + path) as d:
+        equal(os.stat(path).st_mode & 0o777, 0o600)
+        equal(kit.get(d, "/metrics", headers={"Host": "any.example"}).status, 200)
+    equal(os.path.exists(path), False)
+
+
+@test
+def started_by_a_configuration_file(tmp):
+    "the list 'metrics' of a configuration file has the arguments of metrics-server-start"
+    kit.daemon(tmp, start=False, name="probe").kill()
+    path = os.path.join(tmp, "c.conf")
+    with open(path, "w") as f:
+        f.write('{"metrics": [{"addr": {"type": "unix", "data": {"path": "%s/m"}}}]}' % tmp)
+    with kit.daemon(tmp, "--config", path) as d:
+        equal(kit.get(d, "/metrics").status, 200)
+        equal(d.qmp("query-configuration")["metrics"][0]["addr"]["data"]["path"], tmp + "/m")
+        d.qmp("metrics-server-stop")
+        equal("metrics" in d.qmp("query-configuration"), False)
+
+
+@test
+def figures_are_those_of_the_queries(tmp):
+    "requests, bytes, bitmaps, sessions and servers show as OpenMetrics text"
+    with kit.daemon(tmp) as d:
+        d.qmp("block-dirty-bitmap-add", node="disk0", name="b0", granularity=64 * KIB)
+        h = d.nbd()
+        for i in range(3):
+            h.pwrite(b"x" * 4096, i * MIB)
+        h.pread(512, 0)
+        h.flush()
+        wait_until(lambda: kit.sample(d, "tidemark_export_operations_total", operation="flush") == 1, "the flush")
+        for kind, what in ("export", {"export": "exp-disk0"}), ("node", {"node": "disk0"}):
+            for operation, n, size in ("read", 1, 512), ("write", 3, 3 * 4096), ("discard", 0, 0):
+                equal(kit.sample(d, "tidemark_%s_operations_total" % kind, operation=operation, **what), n)
+                equal(kit.sample(d, "tidemark_%s_bytes_total" % kind, operation=operation, **what), size)
+        at = {"node": "disk0", "bitmap": "b0"}
+        equal(kit.sample(d, "tidemark_bitmap_dirty_bytes", **at), 3 * 64 * KIB)
+        equal(kit.sample(d, "tidemark_bitmap_dirty_granules", **at), 3)
+        equal(kit.sample(d, "tidemark_bitmap_inconsistent", **at), 0)
+        equal(kit.sample(d, "tidemark_export_sessions", export="exp-disk0"), 1)
+        equal(kit.sample(d, "tidemark_export_info", export="exp-disk0", name="disk0", node="disk0"), 1)
+        equal(kit.sample(d, "tidemark_server_connections", server="default"), 1)
+        equal(kit.sample(d, "tidemark_node_size_bytes", node="disk0"), 4 * MIB)
+        equal(kit.sample(d, "process_threads") >= 1, True)
+        equal(abs(kit.sample(d, "process_start_time_seconds") - time.time()) < 3600, True)
+        h.shutdown()
+
+
+@test
+def names_are_escaped(tmp):
+    "a name with quotes, backslashes and newlines is one label with that value"
+    name = 'a"b\\c\nd \u00e4 } 1'
+    with kit.daemon(tmp) as d:
+        d.qmp("block-dirty-bitmap-add", node="disk0", name=name)
+        equal(kit.sample(d, "tidemark_bitmap_dirty_bytes", bitmap=name), 0)
+        equal('bitmap="a\\"b\\\\c\\nd \u00e4 } 1"} 0\n' in kit.get(d, "/metrics").text, True)
+
+
+@test
+def rows_are_bounded(tmp):
+    "of 1100 bitmaps 1000 have metrics, and the others are counted; nodes without a name have none"
+    with kit.daemon(tmp, "--blockdev", "driver=raw,node-name=r,file.driver=null-co,file.size=1M") as d:
+        for i in range(0, 1100, 100):
+            d.qmp("transaction", actions=[
+                {"type": "block-dirty-bitmap-add", "data": {"node": "disk0", "name": "b%04d" % k}}
+                for k in range(i, i + 100)])
+        text = kit.get(d, "/metrics").text
+        equal(text.count("tidemark_bitmap_dirty_bytes{"), 1000)
+        equal(kit.sample(d, "tidemark_rows_omitted"), 100)
+        equal(('node="r"' in text, "#block" in text), (True, False))
+
+
+@test
+def only_reading(tmp):
+    "GET and HEAD alone, without a body and of bounded length"
+    with kit.daemon(tmp) as d:
+        equal(kit.get(d, "/metrics", "HEAD").text, "")
+        for method in "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH", "BREW":
+            answer = kit.get(d, "/metrics", method)
+            equal((method, answer.status, answer.headers.get("allow")), (method, 405, "GET, HEAD"))
+        equal(kit.get(d, "/metrics", headers={"Content-Length": "5"}).status, 413)
+        equal(kit.get(d, "/metrics", headers={"Transfer-Encoding": "chunked"}).status, 413)
+        for path in "/nosuch", "/metrics/", "/../etc/passwd", "//metrics", "/%00":
+            equal((path, kit.get(d, path).status), (path, 404))
+        long = [kit.raw(d, b"GET /" + b"x" * 20000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+                kit.raw(d, b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 20000 + b"\r\n\r\n")]
+        equal([answer[:12] in (b"", b"HTTP/1.1 414", b"HTTP/1.1 431", b"HTTP/1.1 413") for answer in long], [True] * 2)
+        for garbage in b"\x16\x03\x01\x02\x00\x01\x00", b"\0" * 4096, b"GET\r\n\r\n":
+            with kit.connect(d) as s:
+                s.sendall(garbage)
+        answer = kit.get(d, "/metrics")
+        equal(answer.status, 200)
+        equal(answer.headers["x-content-type-options"], "nosniff")
+        matches(answer.headers["content-security-policy"], "^default-src 'none'")
+
+
+@test
+def other_names_are_not_answered(tmp):
+    "a page of elsewhere whose name leads to this machine reads nothing"
+    with kit.daemon(tmp) as d:
+        for host in "evil.example", "evil.example:9810", "127.0.0.1.evil.example", "[::2]", "10.0.0.1", "x@localhost":
+            equal((host, kit.get(d, "/metrics", headers={"Host": host}).status), (host, 421))
+        for host in "localhost", "LOCALHOST:1", "127.0.0.1", "127.9.9.9:80", "[::1]", "[::1]:9810":
+            equal((host, kit.get(d, "/metrics", headers={"Host": host}).status), (host, 200))
+
+
+@test
+def places_are_given_back(tmp):
+    "a 33rd client waits until one of the 32 has gone, and then is answered"
+    with kit.daemon(tmp) as d:
+        idle = [kit.connect(d) for _ in range(32)]
+        wait_until(lambda: d.qmp("query-metrics-server")["connections"] == 32, "32 connections")
+        late = kit.connect(d)
+        late.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        equal(d.qmp("query-metrics-server")["connections"] <= 32, True)
+        idle.pop().close()
+        equal(late.recv(12), b"HTTP/1.1 200")
+        for s in idle + [late]:
+            s.close()
+        wait_until(lambda: d.qmp("query-metrics-server")["connections"] == 0, "no connection")
+
+
+@test
+def slow_clients_are_cut_off(tmp):
+    "a client that sends nothing, and one that sends a byte now and then, lose their places"
+    with kit.daemon(tmp) as d:
+        silent, slow = kit.connect(d), kit.connect(d)
+        slow.settimeout(0.2)
+        slow.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nX: ")
+
+        def cut():
+            try:
+                slow.sendall(b"x")
+                return slow.recv(1000) != b"?"
+            except socket.timeout:
+                return False
+            except OSError:
+                return True
+        wait_until(cut, "the slow client to be cut off")
+        equal(silent.recv(1), b"")
+        equal(kit.get(d, "/metrics").status, 200)
+
+
+@test
+def other_machines_need_both(tmp):
+    "an address that others reach is refused without TLS and a token, whichever is missing"
+    with kit.daemon(tmp, "--object", "secret,id=s0,data=" + TOKEN, "--object", "secret,id=short,data=abc",
+                    start=False) as d:
+        both = "need both tls-creds and token-secret$"
+        raises(QMPError, d.qmp, "metrics-server-start", addr=kit.inet("0.0.0.0"),
+               match=": Metrics on '0.0.0.0', which other machines reach, " + both)
+        for host in "0.0.0.0", "":
+            raises(QMPError, d.qmp, "metrics-server-start", {"addr": kit.inet(host), "token-secret": "s0"}, match=both)
+        for wrong, message in ({"token-secret": "short"}, ": Secret 'short' has 3 bytes, a token needs at least 16$"), \
+                ({"token-secret": "none"}, "none"), ({"tls-creds": "s0"}, "s0"):
+            raises(QMPError, d.qmp, "metrics-server-start", dict(wrong, addr=kit.inet()), match=message)
+        equal(d.qmp("query-metrics-server"), {"running": False})
+
+
+def basic(token):
+    return {"Authorization": "Basic " + base64.b64encode(b"me:" + token.encode()).decode()}
+
+
+def bearer(token):
+    return {"Authorization": "Bearer " + token}
+
+
+def check_tokens(d, **how):
+    for headers in ({}, bearer(TOKEN[:-1]), bearer(TOKEN + "x"), bearer(""), {"Authorization": TOKEN},
+                    {"Authorization": "Basic !"}, basic(TOKEN[1:]), basic("")):
+        answer = kit.get(d, "/metrics", headers=headers, **how)
+        equal((headers, answer.status, answer.text), (headers, 401, "A token is needed.\n"))
+    for headers in bearer(TOKEN), {"Authorization": "bearer " + TOKEN}, basic(TOKEN):
+        equal(kit.get(d, "/metrics", headers=headers, **how).status, 200)
+
+
+@test
+def tokens_are_demanded(tmp):
+    "with a token-secret, only requests with that token are answered, whatever name they use"
+    path = os.path.join(tmp, "token")
+    with open(path, "w") as f:
+        f.write(TOKEN + "\n")
+    with kit.daemon(tmp, "--object", "secret,id=s0,file=" + path, start=False) as d:
+        d.qmp("metrics-server-start", {"addr": kit.inet(), "token-secret": "s0"})
+        check_tokens(d)
+        equal(kit.get(d, "/metrics", headers=dict(bearer(TOKEN), Host="proxy.example")).status, 200)
+        raises(QMPError, d.qmp, "object-del", id="s0", match="in use")
+        d.qmp("metrics-server-stop")
+        d.qmp("object-del", id="s0")
+
+
+@test(needs=["certtool"])
+def https_with_a_token(tmp):
+    "with both, every address is allowed; the certificate may be renewed while it runs"
+    at = os.path.join(tmp, "pki")
+    ca = tls.Authority(os.path.join(tmp, "ca"))
+    ca.issue(at, "server")
+    with kit.daemon(tmp, "--object", "secret,id=s0,data=" + TOKEN, "--object", tls.x509(at, verify_peer="off"),
+                    start=False) as d:
+        d.qmp("metrics-server-start", {"addr": kit.inet("0.0.0.0"), "token-secret": "s0", "tls-creds": "t0"})
+        context = ssl.create_default_context(cafile=ca.cert)
+        check_tokens(d, tls=context)
+        raises(OSError, kit.get, d, "/metrics", tls=ssl.create_default_context())
+        equal(kit.raw(d, b"GET /metrics HTTP/1.1\r\n\r\n").startswith(b"HTTP"), False)
+
+        def serial():
+            with context.wrap_socket(kit.connect(d), server_hostname="localhost") as s:
+                return s.getpeercert()["serialNumber"]
+        before = serial()
+        ca.issue(at, "server")
+        d.qmp("object-reload", id="t0")
+        equal(serial() != before, True)
+
+
+@test(needs=["certtool"])
+def https_with_client_certificates(tmp):
+    "with verify-peer, a client without a certificate of the authority is refused"
+    at, own = os.path.join(tmp, "pki"), os.path.join(tmp, "alice")
+    ca = tls.Authority(os.path.join(tmp, "ca"))
+    ca.issue(at, "server")
+    ca.issue(own, "client")
+    with kit.daemon(tmp, "--object", tls.x509(at), start=False) as d:
+        d.qmp("metrics-server-start", {"addr": kit.inet(), "tls-creds": "t0"})
+        context = ssl.create_default_context(cafile=ca.cert)
+        raises(OSError, kit.get, d, "/metrics", tls=context)
+        context.load_cert_chain(os.path.join(own, "client-cert.pem"), os.path.join(own, "client-key.pem"))
+        equal(kit.get(d, "/metrics", tls=context).status, 200)
+
+
+main()
