@@ -4,8 +4,24 @@
  * places are added to atomically; that costs little as long as the line stays where it is. */
 #include "block/counters.h"
 
+#include <errno.h>
 #include <sched.h>
 #include <string.h>
+
+static const int errnos[BLK_ERRORS - 1] = { EIO,    ENOSPC,    EPERM, EINVAL,   ENOMEM,
+                                            EDQUOT, ETIMEDOUT, EROFS, ESHUTDOWN };
+const char *const blk_error_names[BLK_ERRORS] = { "EIO",       "ENOSPC", "EPERM",     "EINVAL",
+                                                  "ENOMEM",    "EDQUOT", "ETIMEDOUT", "EROFS",
+                                                  "ESHUTDOWN", "other" };
+
+unsigned blk_error_index(int errnum)
+{
+    unsigned i = 0;
+
+    while (i < BLK_ERRORS - 1 && errnos[i] != errnum)
+        i++;
+    return i;
+}
 
 static unsigned place(void)
 {
@@ -40,25 +56,32 @@ uint64_t blk_counters_begin(const BlkCounters *counters, BlkCount what)
                : tm_now_ns();
 }
 
-uint64_t blk_counters_took(const BlkCounters *counters, BlkCount what, uint64_t began, bool at_once)
+BlkTook blk_counters_took(const BlkCounters *counters, BlkCount what, uint64_t began, bool at_once)
 {
-    uint64_t ns = began ? tm_now_ns() - began : 0;
+    BlkTook took = { 0 };
 
+    if (!began)
+        return took;
     /* the first stands for itself */
-    return at_once && ns && load(&counters->place[place()].counts.operations[what])
-               ? ns * BLK_COUNTERS_SAMPLE
-               : ns;
+    took.requests = at_once && load(&counters->place[place()].counts.operations[what])
+                        ? BLK_COUNTERS_SAMPLE
+                        : 1;
+    took.ns = (tm_now_ns() - began) * took.requests;
+    return took;
 }
 
 void blk_counters_add(BlkCounters *counters, BlkCount what, uint64_t offset, uint64_t length,
-                      int result, uint64_t ns)
+                      int result, BlkTook took)
 {
     BlkCounts *c = &counters->place[place()].counts;
 
-    if (ns)
-        add(&c->ns[what], ns);
+    if (took.requests) {
+        add(&c->ns[what], took.ns);
+        add(&c->took[what][blk_took_bucket(took.ns / took.requests)], took.requests);
+    }
     if (result < 0) {
         add(&c->failed[what], 1);
+        add(&c->errors[what][blk_error_index(-result)], 1);
         return;
     }
     add(&c->operations[what], 1);
@@ -75,6 +98,10 @@ void blk_counts_add(BlkCounts *sum, const BlkCounts *more)
         sum->failed[i] += more->failed[i];
         sum->bytes[i] += more->bytes[i];
         sum->ns[i] += more->ns[i];
+        for (unsigned k = 0; k < BLK_ERRORS; k++)
+            sum->errors[i][k] += more->errors[i][k];
+        for (unsigned k = 0; k < BLK_TOOK_BUCKETS; k++)
+            sum->took[i][k] += more->took[i][k];
     }
     sum->highest = MAX(sum->highest, more->highest);
 }
@@ -90,6 +117,10 @@ void blk_counters_sum(const BlkCounters *counters, BlkCounts *sum)
             sum->failed[i] += load(&c->failed[i]);
             sum->bytes[i] += load(&c->bytes[i]);
             sum->ns[i] += load(&c->ns[i]);
+            for (unsigned k = 0; k < BLK_ERRORS; k++)
+                sum->errors[i][k] += load(&c->errors[i][k]);
+            for (unsigned k = 0; k < BLK_TOOK_BUCKETS; k++)
+                sum->took[i][k] += load(&c->took[i][k]);
         }
         sum->highest = MAX(sum->highest, load(&c->highest));
     }

@@ -44,7 +44,8 @@ int blk_node_flush(BlkNode *node)
     ret = flush(node);
     TM_TRACE(sync_end, node->name, -ret);
     blk_quiesce_leave(&node->quiesce);
-    blk_counters_add(&node->counters, BLK_COUNT_FLUSH, 0, 0, ret, tm_now_ns() - began);
+    blk_counters_add(&node->counters, BLK_COUNT_FLUSH, 0, 0, ret,
+                     (BlkTook){ tm_now_ns() - began, 1 });
     return ret;
 }
 

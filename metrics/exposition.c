@@ -9,9 +9,9 @@
 #include <math.h>
 #include <string.h>
 
-typedef enum { COUNTER, GAUGE, INFO } Kind;
-static const char *const kind_names[] = { "counter", "gauge", "info" };
-static const char *const suffixes[] = { "_total", "", "_info" };
+typedef enum { COUNTER, GAUGE, INFO, HISTOGRAM } Kind;
+static const char *const kind_names[] = { "counter", "gauge", "info", "histogram" };
+static const char *const suffixes[] = { "_total", "", "_info", "" };
 
 typedef struct Metric {
     const char *name; /* without the suffix of its kind */
@@ -59,14 +59,22 @@ static const Metric metrics[] = {
       "bytes",
       0,
       "Bytes of the requests that succeeded" },
-    { "tidemark_export_busy_seconds",
+    { "tidemark_export_errors",
       COUNTER,
+      NULL,
+      "export-errors",
+      { "export", "operation", "errno" },
+      "count",
+      0,
+      "Requests that failed, by the error" },
+    { "tidemark_export_request_seconds",
+      HISTOGRAM,
       "seconds",
       "export-operations",
       { "export", "operation" },
       "ns",
       1e9,
-      "Time that requests took, added up" },
+      "Times of requests" },
     { "tidemark_export",
       INFO,
       NULL,
@@ -116,14 +124,22 @@ static const Metric metrics[] = {
       "bytes",
       0,
       "Bytes of the requests that succeeded" },
-    { "tidemark_node_busy_seconds",
+    { "tidemark_node_errors",
       COUNTER,
+      NULL,
+      "node-errors",
+      { "node", "operation", "errno" },
+      "count",
+      0,
+      "Requests that failed, by the error" },
+    { "tidemark_node_request_seconds",
+      HISTOGRAM,
       "seconds",
       "node-operations",
       { "node", "operation" },
       "ns",
       1e9,
-      "Time that requests took, added up" },
+      "Times of requests" },
     { "tidemark_node_size_bytes",
       GAUGE,
       "bytes",
@@ -363,17 +379,21 @@ static void add_labels(GString *out, const Metric *m, json_object *row)
         g_string_append_c(out, '}');
 }
 
-static void add_number(GString *out, json_object *value, double divisor)
+/* To the nanosecond. */
+static void add_seconds(GString *out, double seconds)
 {
     char digits[G_ASCII_DTOSTR_BUF_SIZE];
 
+    g_string_append(out, g_ascii_formatd(digits, sizeof(digits), "%.9f", seconds));
+}
+
+static void add_number(GString *out, json_object *value, double divisor)
+{
     if (json_object_is_type(value, json_type_int) && !divisor) {
         g_string_append_printf(out, "%" G_GUINT64_FORMAT, json_object_get_uint64(value));
         return;
     }
-    g_ascii_formatd(digits, sizeof(digits), "%.9f",
-                    json_object_get_double(value) / (divisor ? divisor : 1));
-    g_string_append(out, digits);
+    add_seconds(out, json_object_get_double(value) / (divisor ? divisor : 1));
 }
 
 /* Whether the row has the value, and the last label, which is not of all rows. */
@@ -386,6 +406,34 @@ static bool has_sample(const Metric *m, json_object *row)
     return !m->value || json_object_object_get_ex(row, m->value, NULL);
 }
 
+/* The buckets, which add up, and the sum of all: its row has the histogram of QMP. */
+static void add_histogram(GString *out, const Metric *m, json_object *row)
+{
+    json_object *histogram = json_object_object_get(row, "histogram");
+    json_object *bounds = json_object_object_get(histogram, "boundaries");
+    json_object *bins = json_object_object_get(histogram, "bins");
+    g_autoptr(GString) labels = g_string_new(NULL);
+    uint64_t sum = 0;
+
+    add_labels(labels, m, row);
+    for (size_t i = 0; i < json_object_array_length(bins); i++) {
+        sum += json_object_get_uint64(json_object_array_get_idx(bins, i));
+        g_string_append_printf(out, "%s_bucket%.*s,le=\"", m->name, (int)labels->len - 1,
+                               labels->str);
+        if (i < json_object_array_length(bounds)) /* the boundary itself is beyond the bin */
+            add_seconds(out,
+                        (double)(json_object_get_uint64(json_object_array_get_idx(bounds, i)) - 1) /
+                            m->divisor);
+        else
+            g_string_append(out, "+Inf");
+        g_string_append_printf(out, "\"} %" G_GUINT64_FORMAT "\n", sum);
+    }
+    g_string_append_printf(out, "%s_count%s %" G_GUINT64_FORMAT "\n%s_sum%s ", m->name, labels->str,
+                           sum, m->name, labels->str);
+    add_number(out, json_object_object_get(row, m->value), m->divisor);
+    g_string_append_c(out, '\n');
+}
+
 static void add_samples(GString *out, const Metric *m, json_object *rows)
 {
     for (size_t i = 0; rows && i < json_object_array_length(rows); i++) {
@@ -393,6 +441,10 @@ static void add_samples(GString *out, const Metric *m, json_object *rows)
 
         if (!has_sample(m, row))
             continue;
+        if (m->kind == HISTOGRAM) {
+            add_histogram(out, m, row);
+            continue;
+        }
         g_string_append(out, m->name);
         g_string_append(out, suffixes[m->kind]);
         add_labels(out, m, row);

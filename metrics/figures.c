@@ -86,15 +86,35 @@ static void each(Gathering *g, const char *command, json_object *args,
     json_object_put(args);
 }
 
-static json_object *flag(const char *name)
+/* Arguments that are all on; @other may be NULL. */
+static json_object *flags(const char *name, const char *other)
 {
     json_object *args = json_object_new_object();
 
     tm_json_add_bool(args, name, true);
+    if (other)
+        tm_json_add_bool(args, other, true);
     return args;
 }
 
 /* ---- exports and nodes: what they did */
+
+static void take_errors(Gathering *g, const char *label, const char *name, const char *operation,
+                        json_object *errors)
+{
+    g_autofree char *list = g_strconcat(label, "-errors", NULL);
+
+    for (size_t i = 0; i < length(errors); i++) {
+        json_object *one = json_object_array_get_idx(errors, i), *row = add_row(g, list);
+
+        if (!row)
+            continue;
+        tm_json_add_string(row, label, name);
+        tm_json_add_string(row, "operation", operation);
+        tm_json_add_string(row, "errno", text(one, "errno"));
+        copy_number(row, "count", one, "count");
+    }
+}
 
 static void take_operation(Gathering *g, const char *list, const char *label, const char *name,
                            json_object *stats, const char *operation, const char *short_name)
@@ -104,6 +124,8 @@ static void take_operation(Gathering *g, const char *list, const char *label, co
     g_autofree char *failed = g_strdup_printf("failed_%s_operations", short_name);
     g_autofree char *bytes = g_strdup_printf("%s_bytes", short_name);
     g_autofree char *ns = g_strdup_printf("%s_total_time_ns", short_name);
+    g_autofree char *histogram = g_strdup_printf("%s_latency_histogram", short_name);
+    g_autofree char *errors = g_strdup_printf("%s_errors", short_name);
 
     if (!row)
         return;
@@ -113,6 +135,9 @@ static void take_operation(Gathering *g, const char *list, const char *label, co
     copy_number(row, "failed", stats, failed);
     copy_number(row, "bytes", stats, bytes);
     copy_number(row, "ns", stats, ns);
+    if (member(stats, histogram))
+        json_object_object_add(row, "histogram", json_object_get(member(stats, histogram)));
+    take_errors(g, label, name, operation, member(stats, errors));
 }
 
 static void take_operations(Gathering *g, const char *list, const char *label, const char *name,
@@ -258,10 +283,10 @@ json_object *metrics_gather(MetricsAskFn ask, void *opaque)
     json_object *process = json_object_new_array();
 
     g.disks = json_object_new_object();
-    each(&g, "query-blockstats", NULL, take_export_stats);
+    each(&g, "query-blockstats", flags("details", NULL), take_export_stats);
     each(&g, "query-block-exports", NULL, take_export);
-    each(&g, "query-named-block-nodes", flag("flat"), take_node);
-    each(&g, "query-blockstats", flag("query-nodes"), take_node_stats);
+    each(&g, "query-named-block-nodes", flags("flat", NULL), take_node);
+    each(&g, "query-blockstats", flags("query-nodes", "details"), take_node_stats);
     each(&g, "query-nbd-servers", NULL, take_server);
     each(&g, "query-jobs", NULL, take_job);
     each(&g, "query-backups", NULL, take_backup);

@@ -40,6 +40,10 @@ static void add_counts(const NbdsSession *s, BlkCounts *sum)
         one.ns[table[i].what] = read_counter(&s->ns[c]);
         one.bytes[table[i].what] = read_counter(&s->bytes[c]) - read_counter(&s->failed_bytes[c]);
         one.operations[table[i].what] = read_counter(&s->requests[c]) - one.failed[table[i].what];
+        for (unsigned k = 0; k < BLK_ERRORS; k++)
+            one.errors[table[i].what][k] = read_counter(&s->failures[c][k]);
+        for (unsigned k = 0; k < BLK_TOOK_BUCKETS; k++)
+            one.took[table[i].what][k] = read_counter(&s->took[c][k]);
         blk_counts_add(sum, &one);
     }
 }

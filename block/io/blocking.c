@@ -90,7 +90,8 @@ int blk_node_pread(BlkNode *node, void *buf, uint64_t offset, uint64_t length)
         done += m.length;
     }
     blk_inflight_shared_end(&node->inflight, offset, length);
-    blk_counters_add(&node->counters, BLK_COUNT_READ, offset, length, ret, tm_now_ns() - began);
+    blk_counters_add(&node->counters, BLK_COUNT_READ, offset, length, ret,
+                     (BlkTook){ tm_now_ns() - began, 1 });
     return ret;
 }
 
@@ -255,7 +256,7 @@ static int pwrite_counted(BlkNode *node, const BlkPayload *payload, uint64_t at,
     ret = pwrite_payload(node, payload, at, offset, length, flags);
     if (payload->buf || ret != -ENOTSUP) /* else it is written again */
         blk_counters_add(&node->counters, BLK_COUNT_WRITE, offset, length, ret,
-                         tm_now_ns() - began);
+                         (BlkTook){ tm_now_ns() - began, 1 });
     return ret;
 }
 
@@ -349,7 +350,8 @@ int blk_node_write_zeroes(BlkNode *node, uint64_t offset, uint64_t length, uint3
         ret = blk_change_zero(&c, offset, length, flags);
         blk_change_end(&c);
     }
-    blk_counters_add(&node->counters, BLK_COUNT_WRITE, offset, length, ret, tm_now_ns() - began);
+    blk_counters_add(&node->counters, BLK_COUNT_WRITE, offset, length, ret,
+                     (BlkTook){ tm_now_ns() - began, 1 });
     return ret;
 }
 
@@ -401,7 +403,8 @@ int blk_node_discard(BlkNode *node, uint64_t offset, uint64_t length, uint32_t f
         ret = discard(&c);
         blk_change_end(&c);
     }
-    blk_counters_add(&node->counters, BLK_COUNT_UNMAP, offset, length, ret, tm_now_ns() - began);
+    blk_counters_add(&node->counters, BLK_COUNT_UNMAP, offset, length, ret,
+                     (BlkTook){ tm_now_ns() - began, 1 });
     if (ret == 0 && (flags & TIDEMARK_FUA))
         ret = blk_node_flush(node);
     return ret;

@@ -419,7 +419,7 @@ static int submit(BlkNode *node, BlkRequest *r)
     r->node = node;
     r->n_hops = 0;
     r->passed[0] = NULL;
-    r->took = 0;
+    r->took = (BlkTook){ 0 };
     r->waiter.go = may_go;
     r->at_once = false;
     r->zeroes = false;

@@ -45,9 +45,9 @@ struct BlkRequest {
      * ends with -ESHUTDOWN. */
     const bool *cancel;
 
-    /* Once it has completed: ns that it took. Of one that completed at once, 0 or what it and some
-     * others took (block/counters.h). */
-    uint64_t took;
+    /* Once it has completed: what it took. Of one that completed at once, nothing or what it and
+     * some others took (block/counters.h). */
+    BlkTook took;
 
     /* the block layer's own */
     BlkUser *user; /* or NULL */
@@ -105,7 +105,7 @@ void blk_user_worked(BlkUser *user);
 /* Ends a request that has begun. For block/io. */
 static inline void blk_request_done(BlkRequest *request, int result)
 {
-    request->took = tm_now_ns() - request->began;
+    request->took = (BlkTook){ tm_now_ns() - request->began, 1 };
     TM_TRACE(io_end, request, -result);
     if (request->user) /* with done() the user may go */
         blk_user_done(request->user);

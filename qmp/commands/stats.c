@@ -55,6 +55,49 @@ static json_object *stats_of(const BlkCounts *c)
     return stats;
 }
 
+static json_object *histogram_of(const uint64_t *took)
+{
+    json_object *histogram = json_object_new_object();
+    json_object *boundaries = json_object_new_array(), *bins = json_object_new_array();
+
+    for (unsigned i = 0; i < BLK_TOOK_BUCKETS; i++) {
+        if (i + 1 < BLK_TOOK_BUCKETS)
+            json_object_array_add(
+                boundaries, json_object_new_uint64((UINT64_C(1) << (BLK_TOOK_LEAST + i)) + 1));
+        json_object_array_add(bins, json_object_new_uint64(took[i]));
+    }
+    json_object_object_add(histogram, "boundaries", boundaries);
+    json_object_object_add(histogram, "bins", bins);
+    return histogram;
+}
+
+/* What QEMU has only where it was asked for. */
+static json_object *detailed_stats_of(const BlkCounts *c)
+{
+    static const char *const names[BLK_COUNTS] = { "rd", "wr", "flush", "unmap" };
+    json_object *stats = stats_of(c);
+
+    for (unsigned i = 0; i < BLK_COUNTS; i++) {
+        g_autofree char *histogram = g_strconcat(names[i], "_latency_histogram", NULL);
+        g_autofree char *errors = g_strconcat(names[i], "_errors", NULL);
+        json_object *by_errno = json_object_new_array();
+
+        json_object_object_add(stats, histogram, histogram_of(c->took[i]));
+        for (unsigned k = 0; k < BLK_ERRORS; k++) {
+            json_object *one;
+
+            if (!c->errors[i][k])
+                continue;
+            one = json_object_new_object();
+            add_string(one, "errno", blk_error_names[k]);
+            add_uint(one, "count", c->errors[i][k]);
+            json_object_array_add(by_errno, one);
+        }
+        json_object_object_add(stats, errors, by_errno);
+    }
+    return stats;
+}
+
 /* The node that has the data of another one. */
 static BlkNode *below(BlkNode *node)
 {
@@ -63,20 +106,20 @@ static BlkNode *below(BlkNode *node)
     return child && child->name ? blk_node_child(node, 0) : NULL;
 }
 
-static json_object *node_stats(BlkNode *node)
+static json_object *node_stats(BlkNode *node, bool details)
 {
     json_object *one = json_object_new_object();
     BlkCounts counts;
 
     blk_node_counts(node, &counts);
     add_string(one, "node-name", blk_node_name(node));
-    json_object_object_add(one, "stats", stats_of(&counts));
+    json_object_object_add(one, "stats", details ? detailed_stats_of(&counts) : stats_of(&counts));
     if (below(node))
-        json_object_object_add(one, "parent", node_stats(below(node)));
+        json_object_object_add(one, "parent", node_stats(below(node), details));
     return one;
 }
 
-static json_object *export_stats(BlkExport *x)
+static json_object *export_stats(BlkExport *x, bool details)
 {
     BlkNode *node = blk_export_node(x);
     json_object *one = json_object_new_object();
@@ -87,22 +130,23 @@ static json_object *export_stats(BlkExport *x)
     counts.highest = of_node.highest;
     add_string(one, "device", blk_export_id(x));
     add_string(one, "node-name", blk_node_name(node));
-    json_object_object_add(one, "stats", stats_of(&counts));
+    json_object_object_add(one, "stats", details ? detailed_stats_of(&counts) : stats_of(&counts));
     if (below(node))
-        json_object_object_add(one, "parent", node_stats(below(node)));
+        json_object_object_add(one, "parent", node_stats(below(node), details));
     return one;
 }
 
 static bool run_stats(QmpCall *call, GError **error)
 {
     bool of_nodes = qmp_arg_bool(call->args, "query-nodes", false);
+    bool details = qmp_arg_bool(call->args, "details", false);
     g_autoptr(GPtrArray) list = of_nodes ? blk_graph_nodes(qmp_context_graph(call->ctx))
                                          : blk_exports_list(qmp_context_exports(call->ctx));
 
     call->result = json_object_new_array();
     for (guint i = 0; i < list->len; i++)
-        json_object_array_add(call->result,
-                              of_nodes ? node_stats(list->pdata[i]) : export_stats(list->pdata[i]));
+        json_object_array_add(call->result, of_nodes ? node_stats(list->pdata[i], details)
+                                                     : export_stats(list->pdata[i], details));
     return true;
 }
 
@@ -153,6 +197,23 @@ static const QmpMember interval_members[] = {
 OBJECT(interval, "BlockDeviceTimedStats");
 ARRAY(intervals, interval);
 
+ARRAY(uint64s, qmp_type_uint64);
+static const QmpMember histogram_members[] = {
+    { "boundaries", &uint64s, false,
+      "ns; a bin counts what took less than its boundary, and not less than the one before" },
+    { "bins", &uint64s, false, "how many requests, one bin more than boundaries" },
+    { NULL },
+};
+OBJECT(histogram, "BlockLatencyHistogramInfo");
+
+static const QmpMember error_count_members[] = {
+    { "errno", &qmp_type_str, false, "name of the error, or other" },
+    { "count", &qmp_type_uint64, false, "how many requests failed with it" },
+    { NULL },
+};
+OBJECT(error_count, "BlockErrorCount");
+ARRAY(error_counts, error_count);
+
 static const QmpMember device_stats_members[] = {
     { "rd_bytes", &qmp_type_int, false, "bytes read" },
     { "wr_bytes", &qmp_type_int, false, "bytes written or zeroed" },
@@ -182,6 +243,14 @@ static const QmpMember device_stats_members[] = {
     { "account_failed", &qmp_type_bool, false,
       "for compatibility; true: times include failed requests" },
     { "timed_stats", &intervals, false, "for compatibility; empty" },
+    { "rd_latency_histogram", &histogram, true, "times of reads" },
+    { "wr_latency_histogram", &histogram, true, "times of writes and zeroings" },
+    { "flush_latency_histogram", &histogram, true, "times of flushes" },
+    { "unmap_latency_histogram", &histogram, true, "times of discards" },
+    { "rd_errors", &error_counts, true, "what reads failed with" },
+    { "wr_errors", &error_counts, true, "what writes and zeroings failed with" },
+    { "flush_errors", &error_counts, true, "what flushes failed with" },
+    { "unmap_errors", &error_counts, true, "what discards failed with" },
     { NULL },
 };
 OBJECT(device_stats, "BlockDeviceStats");
@@ -199,6 +268,8 @@ ARRAY(stats_array, stats);
 
 static const QmpMember stats_args_members[] = {
     { "query-nodes", &qmp_type_bool, true, "show all nodes instead of the exports (default: off)" },
+    { "details", &qmp_type_bool, true,
+      "also show latency histograms and what requests failed with (default: off)" },
     { NULL },
 };
 OBJECT(stats_args, "q_obj_query-blockstats-arg");

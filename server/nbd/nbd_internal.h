@@ -191,6 +191,7 @@ struct NbdsSession {
     uint64_t requests[NBDS_COMMANDS], bytes[NBDS_COMMANDS];
     /* atomic, by command: those of them that the disk failed, and ns that the disk took */
     uint64_t failed[NBDS_COMMANDS], failed_bytes[NBDS_COMMANDS], ns[NBDS_COMMANDS];
+    uint64_t failures[NBDS_COMMANDS][BLK_ERRORS], took[NBDS_COMMANDS][BLK_TOOK_BUCKETS];
     uint64_t payload_max;
     /* in transmission, as negotiated */
     uint32_t request_magic;
@@ -307,12 +308,17 @@ static inline void nbds_count_error(NbdsSession *s, uint32_t error)
         __atomic_add_fetch(&s->errors, 1, __ATOMIC_RELAXED);
 }
 /* What the disk had to do with a request that was accepted. Any thread. */
-static inline void nbds_count_disk(NbdsSession *s, const NbdsHead *h, bool failed, uint64_t ns)
+static inline void nbds_count_disk(NbdsSession *s, const NbdsHead *h, int result, BlkTook took)
 {
-    if (ns)
-        __atomic_add_fetch(&s->ns[h->command], ns, __ATOMIC_RELAXED);
-    if (!failed)
+    if (took.requests) {
+        unsigned bucket = blk_took_bucket(took.ns / took.requests);
+
+        __atomic_add_fetch(&s->ns[h->command], took.ns, __ATOMIC_RELAXED);
+        __atomic_add_fetch(&s->took[h->command][bucket], took.requests, __ATOMIC_RELAXED);
+    }
+    if (result >= 0)
         return;
+    __atomic_add_fetch(&s->failures[h->command][blk_error_index(-result)], 1, __ATOMIC_RELAXED);
     __atomic_add_fetch(&s->failed[h->command], 1, __ATOMIC_RELAXED);
     __atomic_add_fetch(&s->failed_bytes[h->command], h->length, __ATOMIC_RELAXED);
 }

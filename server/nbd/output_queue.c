@@ -211,7 +211,7 @@ static void fetch_run(BlkWork *work)
     blk_user_worked(s->disk);
     if (ret < 0) { /* the reply has begun: it can't become an error */
         nbds_count_error(s, nbds_request_error(s, &r->h, -ret));
-        nbds_count_disk(s, &r->h, true, 0);
+        nbds_count_disk(s, &r->h, ret, (BlkTook){ 0 });
         nbds_session_cut(s, NBDS_REASON_LOST);
     }
     send_all(s);

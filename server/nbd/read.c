@@ -188,8 +188,8 @@ static void read_small(NbdsSession *s, const NbdsHead *h)
     r->data = r->blk.buf = data;
     ret = blk_user_submit(s->disk, &r->blk);
     if (ret != -EINPROGRESS) {
-        nbds_count_disk(s, h, ret < 0, r->blk.took);
-        r->blk.took = 0;
+        nbds_count_disk(s, h, ret, r->blk.took);
+        r->blk.took = (BlkTook){ 0 };
     }
     if (ret == -EINPROGRESS) {
         batch->used = (size_t)(data - batch->chunk->data) + h->length;

@@ -46,7 +46,7 @@ void nbds_request_done(NbdsRequest *r, int result)
 {
     NbdsSession *s = r->session;
 
-    nbds_count_disk(s, &r->h, result < 0, r->blk.took);
+    nbds_count_disk(s, &r->h, result, r->blk.took);
     if (!result && r->h.command == NBD_CMD_READ && !r->sparse && r->h.length < NBDS_SPARSE_MIN)
         r->sparse = nbds_sparse_find(r);
     if (r->sparse && !result) {
@@ -90,7 +90,7 @@ NbdsRequest *nbds_request_fill(NbdsSession *s, BlkOp op, const NbdsHead *h)
     r->blk.length = h->length;
     r->blk.done = blk_done;
     r->blk.cancel = &s->dead;
-    r->blk.took = 0;
+    r->blk.took = (BlkTook){ 0 };
     return r;
 }
 

@@ -60,7 +60,7 @@ static unsigned run_format(NbdsRequest *r, unsigned i, uint64_t offset, bool las
 
     if (error) {
         nbds_count_error(r->session, last);
-        nbds_count_disk(r->session, &r->h, last, 0);
+        nbds_count_disk(r->session, &r->h, last ? error : 0, (BlkTook){ 0 });
         iov[0] =
             (struct iovec){ head,
                             nbds_error_offset_format(s, head, last, &r->h, offset,

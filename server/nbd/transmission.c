@@ -47,7 +47,7 @@ static void submit(NbdsSession *s, BlkOp op, const NbdsHead *h, NbdsChunk *chunk
     r->chunk = chunk;
     ret = blk_user_submit(s->disk, &r->blk);
     if (ret != -EINPROGRESS)
-        nbds_count_disk(s, h, ret < 0, r->blk.took);
+        nbds_count_disk(s, h, ret, r->blk.took);
     if (ret == -EINPROGRESS)
         nbds_request_taken(s, chunk);
     else if (ret < 0)

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The HTTP server of metrics: what it shows, whom it answers, and that hostile clients cost it little."""
 import base64
+import errno
 import os
 import socket
 import ssl
@@ -87,6 +88,45 @@ def figures_are_those_of_the_queries(tmp):
         equal(kit.sample(d, "process_threads") >= 1, True)
         equal(abs(kit.sample(d, "process_start_time_seconds") - time.time()) < 3600, True)
         h.shutdown()
+
+
+@test
+def latencies_are_histograms(tmp):
+    "every request is in one bucket, and the slow ones in that of their time"
+    with kit.daemon(tmp, "--blockdev", "driver=null-co,node-name=slow,size=1M,latency-ns=30000000", "--export",
+                    "type=nbd,id=slow,node-name=slow") as d:
+        h, slow = d.nbd(), d.nbd("slow")
+        for i in range(64):
+            h.pwrite(b"x" * 4096, i * 4096)
+        slow.pread(512, 0)
+        slow.pread(512, 0)
+        for kind, name in ("export", "slow"), ("node", "slow"):
+            at = {kind: name, "operation": "read"}
+            wait_until(lambda: kit.sample(d, "tidemark_%s_request_seconds_count" % kind, **at) == 2, "both")
+            metric = "tidemark_%s_request_seconds_bucket" % kind
+            for le, n in ("0.016777216", 0), ("1.073741824", 2), ("+Inf", 2):
+                equal((le, kit.sample(d, metric, le=le, **at)), (le, n))
+            equal(kit.sample(d, "tidemark_%s_request_seconds_sum" % kind, **at) >= 0.06, True)
+        writes = kit.sample(d, "tidemark_export_request_seconds_count", export="exp-disk0", operation="write")
+        equal(1 <= writes <= 64, True, writes)
+        equal("rd_latency_histogram" in d.qmp("query-blockstats")[0]["stats"], False)
+
+
+@test
+def failures_by_error(tmp):
+    "requests that fail are counted by what they failed with"
+    path = image(os.path.join(tmp, "e.img"), MIB)
+    debug = ('{"driver": "blkdebug", "node-name": "e", "image": {"driver": "file", "filename": "%s"}, "inject-error": '
+             '[{"event": "none", "iotype": "write", "errno": %d}]}')
+    with kit.daemon(tmp, "--blockdev", debug % (path, errno.ENOSPC), "--export",
+                    "type=nbd,id=e,node-name=e,writable=on") as d:
+        h = d.nbd("e")
+        for _ in range(3):
+            raises(Exception, h.pwrite, b"x" * 512, 0)
+        for kind in "export", "node":
+            at = {kind: "e", "operation": "write"}
+            wait_until(lambda: kit.sample(d, "tidemark_%s_failures_total" % kind, **at) == 3, "the failures")
+            equal(kit.sample(d, "tidemark_%s_errors_total" % kind, errno="ENOSPC", **at), 3)
 
 
 @test

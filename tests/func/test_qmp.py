@@ -631,6 +631,9 @@ BEYOND_QEMU = {
       for k in ("group", "mode", "owner")),
     "log-set-level", "query-log", "query-log-levels", "query-configuration",
     "metrics-server-start", "metrics-server-stop", "query-metrics-server",
+    "query-blockstats.details",
+    *("query-blockstats.%sstats.%s" % ("parent." * i, k) for i in range(5)
+      for k in ("rd_errors", "wr_errors", "flush_errors", "unmap_errors", "unmap_latency_histogram")),
     # of newer versions of QEMU
     "block-job-change", "chardev-add.backend.=socket.data.reconnect-ms",
     "blockdev-set-active", "block-export-add.allow-inactive",
