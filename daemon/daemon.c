@@ -171,6 +171,7 @@ bool daemon_init(Daemon *d, const GArray *options, const Sandbox *sandbox, GErro
     qmp.not_permitted = blame;
     qmp.not_permitted_opaque = (void *)sandbox;
     d->qmp = qmp_context_new(&qmp);
+    daemon_metrics_listen(d);
     return true;
 }
 
@@ -193,8 +194,7 @@ bool daemon_finish(Daemon *d, GError **error)
         daemon_notify_stopping();
     if (d->graph)
         blk_graph_hurry(d->graph);
-    metrics_server_free(d->metrics);
-    json_object_put(d->metrics_given);
+    daemon_metrics_end(d);
     if (d->qmp)
         blk_backups_end_all(qmp_context_backups(d->qmp), "the daemon has ended");
     nbds_servers_free(d->servers);

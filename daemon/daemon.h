@@ -22,6 +22,8 @@ typedef struct Daemon {
     MetricsServer *metrics;     /* NULL: it does not run */
     json_object *metrics_given; /* what it was started with; or NULL */
     QmpMetrics metrics_operations;
+    MetricsEvents *metrics_events;
+    QmpListener *metrics_listener;
     QmpContext *qmp;
     const GArray *options;       /* CmdOption; borrowed */
     GPtrArray *monitors;         /* QmpMonitor */
@@ -51,6 +53,9 @@ bool daemon_finish(Daemon *daemon, GError **error);
 /* ---- metrics.c: the server of metrics, which asks QMP */
 /* What QMP's commands call; @daemon outlives it. */
 QmpMetrics daemon_metrics(Daemon *daemon);
+/* Counts events from now on: once QMP is there; and ends that, and the server. */
+void daemon_metrics_listen(Daemon *daemon);
+void daemon_metrics_end(Daemon *daemon);
 
 /* ---- chardev.c: --chardev, which is chardev-add in another form */
 

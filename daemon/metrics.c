@@ -24,6 +24,7 @@ static bool start(void *opaque, const TmAddress *address, const char *tls_creds,
         .objects = blk_exports_objects(d->exports),
         .tls_creds = tls_creds,
         .token_secret = token_secret,
+        .events = d->metrics_events,
         .ask = ask,
         .opaque = d,
     };
@@ -61,6 +62,25 @@ static json_object *query(void *opaque)
     if (d->metrics)
         metrics_server_describe(d->metrics, info);
     return info;
+}
+
+static void listen_to(void *opaque, json_object *event)
+{
+    metrics_events_take(opaque, event);
+}
+
+void daemon_metrics_listen(Daemon *d)
+{
+    d->metrics_events = metrics_events_new();
+    d->metrics_listener = qmp_context_listen(d->qmp, listen_to, d->metrics_events);
+}
+
+void daemon_metrics_end(Daemon *d)
+{
+    metrics_server_free(d->metrics);
+    json_object_put(d->metrics_given);
+    qmp_listener_free(d->metrics_listener);
+    metrics_events_free(d->metrics_events);
 }
 
 QmpMetrics daemon_metrics(Daemon *daemon)

@@ -11,8 +11,7 @@
 #include <tidemark-version.h>
 
 typedef struct Gathering {
-    MetricsAskFn ask;
-    void *opaque;
+    const MetricsSource *source;
     json_object *all;
     json_object *disks; /* the names of exports' nodes, by the ids of exports */
     uint64_t omitted;
@@ -78,7 +77,7 @@ static json_object *add_row(Gathering *g, const char *list)
 static void each(Gathering *g, const char *command, json_object *args,
                  void (*take)(Gathering *g, json_object *one))
 {
-    json_object *answer = g->ask(g->opaque, command, args);
+    json_object *answer = g->source->ask(g->source->opaque, command, args);
 
     for (size_t i = 0; i < length(answer); i++)
         take(g, json_object_array_get_idx(answer, i));
@@ -232,6 +231,20 @@ static void take_node(Gathering *g, json_object *one)
 
 /* ---- servers, jobs, backups */
 
+static void take_refused(Gathering *g, const char *server, json_object *refused)
+{
+    json_object_object_foreach(refused, reason, count)
+    {
+        json_object *row = add_row(g, "refused");
+
+        if (!row)
+            return;
+        tm_json_add_string(row, "server", server);
+        tm_json_add_string(row, "reason", reason);
+        json_object_object_add(row, "count", json_object_get(count));
+    }
+}
+
 static void take_server(Gathering *g, json_object *one)
 {
     json_object *row = add_row(g, "servers");
@@ -241,6 +254,8 @@ static void take_server(Gathering *g, json_object *one)
     tm_json_add_string(row, "server", text(one, "id"));
     copy_number(row, "connections", one, "connections");
     copy_number(row, "max-connections", one, "max-connections");
+    if (member(one, "refused"))
+        take_refused(g, text(one, "id"), member(one, "refused"));
 }
 
 static void take_job(Gathering *g, json_object *one)
@@ -276,9 +291,9 @@ static void take_backup(Gathering *g, json_object *one)
 
 /* ---- all of it */
 
-json_object *metrics_gather(MetricsAskFn ask, void *opaque)
+json_object *metrics_gather(const MetricsSource *source)
 {
-    Gathering g = { .ask = ask, .opaque = opaque, .all = json_object_new_object() };
+    Gathering g = { .source = source, .all = json_object_new_object() };
     json_object *daemon = json_object_new_object(), *rows = json_object_new_array();
     json_object *process = json_object_new_array();
 
@@ -294,6 +309,8 @@ json_object *metrics_gather(MetricsAskFn ask, void *opaque)
     json_object_object_add(g.all, "process", process);
     tm_json_add_string(daemon, "version", TM_VERSION);
     tm_json_add_uint(daemon, "omitted", g.omitted);
+    metrics_events_last(source->events, daemon);
+    json_object_object_add(g.all, "events", metrics_events_rows(source->events));
     json_object_array_add(rows, daemon);
     json_object_object_add(g.all, "daemon", rows);
     json_object_put(g.disks);

@@ -145,7 +145,7 @@ static enum MHD_Result answer(MetricsHttp *http, struct MHD_Connection *c, const
     MetricsAnswer a = { 0 };
     struct MHD_Response *response;
 
-    if (!metrics_route(http->options.ask, http->options.opaque, path, &a))
+    if (!metrics_route(&http->options.source, path, &a))
         return refuse(c, MHD_HTTP_NOT_FOUND, "There is no such page.\n", NULL, NULL);
     response = a.text ? MHD_create_response_from_buffer(a.length, a.text, MHD_RESPMEM_MUST_FREE)
                       : MHD_create_response_from_buffer(a.length, (void *)a.constant,

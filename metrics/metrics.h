@@ -20,6 +20,13 @@
 
 typedef struct MetricsServer MetricsServer;
 
+/* What has happened, whether a server runs or not. */
+typedef struct MetricsEvents MetricsEvents;
+MetricsEvents *metrics_events_new(void);
+void metrics_events_free(MetricsEvents *events); /* NULL is fine */
+/* @event: a message of QMP, borrowed. */
+void metrics_events_take(MetricsEvents *events, json_object *event);
+
 /* The answer to a QMP query with @args (borrowed; or NULL): a reference, or NULL. */
 typedef json_object *(*MetricsAskFn)(void *opaque, const char *command, json_object *args);
 
@@ -32,6 +39,7 @@ typedef struct MetricsOptions {
     const char *token_secret; /* the id of a secret; NULL: no token */
     MetricsAskFn ask;
     void *opaque;
+    const MetricsEvents *events; /* borrowed, outlive the server */
 } MetricsOptions;
 
 #define METRICS_TOKEN_MIN 16u /* bytes */

@@ -7,9 +7,21 @@
 
 #define METRICS_ROWS_MAX 1000u /* of a list: more are counted, not shown */
 
+/* Whom all of it asks. */
+typedef struct MetricsSource {
+    MetricsAskFn ask;
+    void *opaque;
+    const MetricsEvents *events;
+} MetricsSource;
+
 /* figures.c: what the daemon's queries say, as one object: lists of flat rows by name. A row has
  * the labels of its metrics as strings and their values as numbers. */
-json_object *metrics_gather(MetricsAskFn ask, void *opaque); /* a reference */
+json_object *metrics_gather(const MetricsSource *source); /* a reference */
+
+/* events.c: {event, count}: a reference; and adds "jobs-failed", and "last-backup" if there was
+ * one, in seconds since 1970. */
+json_object *metrics_events_rows(const MetricsEvents *events);
+void metrics_events_last(const MetricsEvents *events, json_object *row);
 
 /* process.c: the figures of this process, a row; a reference. */
 json_object *metrics_process(void);
@@ -22,8 +34,7 @@ typedef struct MetricsHttp MetricsHttp;
 typedef struct MetricsHttpOptions {
     TmObject *tls_creds, *token; /* borrowed, outlive it; or NULL */
     bool check_host; /* only names of this machine: a page of elsewhere must not read it */
-    MetricsAskFn ask;
-    void *opaque;
+    MetricsSource source;
     void (*gone)(void *owner); /* a connection has ended: there is room */
     void *owner;
 } MetricsHttpOptions;
@@ -42,4 +53,4 @@ typedef struct MetricsAnswer {
     size_t length;
 } MetricsAnswer;
 /* false: there is no such path. */
-bool metrics_route(MetricsAskFn ask, void *opaque, const char *path, MetricsAnswer *answer);
+bool metrics_route(const MetricsSource *source, const char *path, MetricsAnswer *answer);

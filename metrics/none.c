@@ -18,3 +18,16 @@ void metrics_server_free(MetricsServer *server)
 void metrics_server_describe(const MetricsServer *server, json_object *info)
 {
 }
+
+MetricsEvents *metrics_events_new(void)
+{
+    return NULL;
+}
+
+void metrics_events_free(MetricsEvents *events)
+{
+}
+
+void metrics_events_take(MetricsEvents *events, json_object *event)
+{
+}

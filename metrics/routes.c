@@ -7,9 +7,9 @@
 
 #define OPENMETRICS "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
-static void make_metrics(MetricsAskFn ask, void *opaque, MetricsAnswer *answer)
+static void make_metrics(const MetricsSource *source, MetricsAnswer *answer)
 {
-    json_object *figures = metrics_gather(ask, opaque);
+    json_object *figures = metrics_gather(source);
 
     answer->text = metrics_exposition(figures, &answer->length);
     json_object_put(figures);
@@ -17,18 +17,18 @@ static void make_metrics(MetricsAskFn ask, void *opaque, MetricsAnswer *answer)
 
 static const struct {
     const char *path, *type;
-    void (*make)(MetricsAskFn ask, void *opaque, MetricsAnswer *answer);
+    void (*make)(const MetricsSource *source, MetricsAnswer *answer);
 } routes[] = {
     { "/metrics", OPENMETRICS, make_metrics },
 };
 
-bool metrics_route(MetricsAskFn ask, void *opaque, const char *path, MetricsAnswer *answer)
+bool metrics_route(const MetricsSource *source, const char *path, MetricsAnswer *answer)
 {
     for (size_t i = 0; i < G_N_ELEMENTS(routes); i++) {
         if (strcmp(routes[i].path, path))
             continue;
         answer->type = routes[i].type;
-        routes[i].make(ask, opaque, answer);
+        routes[i].make(source, answer);
         return true;
     }
     return false;

@@ -153,9 +153,9 @@ static bool listen_all(MetricsServer *server, const MetricsOptions *options, GEr
 MetricsServer *metrics_server_new(const MetricsOptions *options, GError **error)
 {
     MetricsServer *server = g_new0(MetricsServer, 1);
-    MetricsHttpOptions http = {
-        .ask = options->ask, .opaque = options->opaque, .gone = take_clients, .owner = server
-    };
+    MetricsHttpOptions http = { .source = { options->ask, options->opaque, options->events },
+                                .gone = take_clients,
+                                .owner = server };
 
     if (!take_objects(server, options, error) || !listen_all(server, options, error)) {
         metrics_server_free(server);

@@ -19,17 +19,19 @@ static TmLogFacts facts_of(const NbdsSession *s, TmLogArea area, TmLogLevel leve
                          .session = s->id };
 }
 
-void nbds_note_refused(NbdsSession *s, TmLogArea area, const char *format, ...)
+void nbds_note_refused(NbdsSession *s, NbdsRefusal why, const char *format, ...)
 {
-    TmLogFacts facts = facts_of(s, area, TM_LOG_WARNING);
-    g_autofree char *why = NULL;
+    TmLogFacts facts =
+        facts_of(s, why == NBDS_REFUSED_TLS ? TM_LOG_TLS : TM_LOG_NBD, TM_LOG_WARNING);
+    g_autofree char *text = NULL;
     va_list ap;
 
+    __atomic_add_fetch(&s->server->refused[why], 1, __ATOMIC_RELAXED);
     va_start(ap, format);
-    why = g_strdup_vprintf(format, ap);
+    text = g_strdup_vprintf(format, ap);
     va_end(ap);
     tm_log_note(log_of(s), &facts, "NBD server '%s' refused client %s%s%s: %s", s->server->id,
-                s->peer, s->identity ? ", " : "", s->identity ? s->identity : "", why);
+                s->peer, s->identity ? ", " : "", s->identity ? s->identity : "", text);
 }
 
 void nbds_note_opened(const NbdsSession *s)

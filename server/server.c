@@ -121,6 +121,16 @@ static json_object *describe_exports(GPtrArray *exports, const NbdsServer *serve
     return ids;
 }
 
+static json_object *describe_refused(const NbdsServer *server)
+{
+    static const char *const names[NBDS_REFUSALS] = { "option", "export", "tls", "timeout" };
+    json_object *refused = json_object_new_object();
+
+    for (int i = 0; i < NBDS_REFUSALS; i++)
+        tm_json_add_uint(refused, names[i], __atomic_load_n(&server->refused[i], __ATOMIC_RELAXED));
+    return refused;
+}
+
 static json_object *describe(GPtrArray *exports, const NbdsServer *server)
 {
     json_object *info = json_object_new_object();
@@ -134,6 +144,7 @@ static json_object *describe(GPtrArray *exports, const NbdsServer *server)
     json_object_object_add(info, "exports", describe_exports(exports, server));
     json_object_object_add(info, "tls", json_object_new_boolean(server->tls));
     tm_json_add_uint(info, "connections", server->n_sessions);
+    json_object_object_add(info, "refused", describe_refused(server));
     tm_json_add_uint(info, "max-connections", l->max_connections);
     tm_json_add_uint(info, "handshake-max-seconds", l->handshake_seconds);
     tm_json_add_uint(info, "idle-max-seconds", l->idle_seconds);

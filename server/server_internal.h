@@ -41,6 +41,15 @@ typedef enum {
     NBDS_REASON_REQUESTED, /* by the management */
 } NbdsReason;
 
+/* Why a client is refused, as query-nbd-servers counts it. */
+typedef enum {
+    NBDS_REFUSED_OPTION,  /* what it asked in the handshake */
+    NBDS_REFUSED_EXPORT,  /* it named one that is not there, or not for it */
+    NBDS_REFUSED_TLS,     /* its certificate, its key, or an access list */
+    NBDS_REFUSED_TIMEOUT, /* it opened no export in time */
+    NBDS_REFUSALS
+} NbdsRefusal;
+
 /* ---- one server: what nbd-server-start makes and nbd-server-stop ends.
  * It is there until its last session has gone. All of it is constant, or under servers->lock. */
 struct NbdsServer {
@@ -52,7 +61,8 @@ struct NbdsServer {
     unsigned n_sessions; /* places taken: sessions not yet freed, and who is being accepted */
     NbdsListener *listeners;
     NbdsAcceptedFn accepted;
-    int64_t held; /* atomic: what its sessions hold */
+    int64_t held;                    /* atomic: what its sessions hold */
+    uint64_t refused[NBDS_REFUSALS]; /* atomic */
     bool tls, tls_required, keepalive;
     TmObject *tls_creds, *tls_authz; /* references, given up when it is stopped; or NULL */
     json_object *given;              /* what it was started with; or NULL */
@@ -103,8 +113,9 @@ void nbds_sessions_counts(NbdsServers *servers, BlkExport *x, BlkCounts *sum);
 bool nbds_sessions_disconnect(NbdsServers *servers, uint64_t id, GError **error);
 
 /* notes.c; any thread, not under a lock */
-/* Why the client is refused. */
-void nbds_note_refused(NbdsSession *s, TmLogArea area, const char *format, ...) G_GNUC_PRINTF(3, 4);
+/* The client is refused: counts it, too. */
+void nbds_note_refused(NbdsSession *s, NbdsRefusal why, const char *format, ...)
+    G_GNUC_PRINTF(3, 4);
 /* It is open, or was. */
 void nbds_note_opened(const NbdsSession *s);
 void nbds_note_closed(const NbdsSession *s, const char *reason);

@@ -67,6 +67,16 @@ static bool run_query(QmpCall *call, GError **error)
 static const QmpType address_array = { .kind = QMP_KIND_ARRAY,
                                        .name = "array",
                                        .element = &qmp_type_socket_address };
+static const QmpMember refused_members[] = {
+    { "option", &qmp_type_uint64, false, "for what they asked in the handshake" },
+    { "export", &qmp_type_uint64, false, "for an export that is not there, or not for them" },
+    { "tls", &qmp_type_uint64, false, "by TLS or an access list" },
+    { "timeout", &qmp_type_uint64, false, "because they opened no export in time" },
+    { NULL },
+};
+static const QmpType refused_type = { .kind = QMP_KIND_OBJECT,
+                                      .name = "NbdServerRefused",
+                                      .members = refused_members };
 static const QmpMember info_members[] = {
     { "id", &qmp_type_str, false, "the id of the server" },
     { "addresses", &address_array, false, "the addresses that it listens on" },
@@ -74,6 +84,7 @@ static const QmpMember info_members[] = {
     { "exports", &qmp_type_str_array, false, "the ids of the exports that it shows" },
     { "tls", &qmp_type_bool, false, "clients can start TLS" },
     { "connections", &qmp_type_uint32, false, "number of clients" },
+    { "refused", &refused_type, false, "number of clients that were refused, by reason" },
     { "max-connections", &qmp_type_uint32, false,
       "maximum number of clients at a time, 0 for no limit" },
     { "handshake-max-seconds", &qmp_type_uint32, false, "the option of this name" },

@@ -34,7 +34,9 @@ void nbds_option_error(NbdsSession *s, uint32_t option, uint32_t type, const cha
     g_utf8_validate(message, -1, &end); /* it may have been cut within a character */
     /* Clients try what servers may not know. */
     if (type != NBD_REP_ERR_UNSUP)
-        nbds_note_refused(s, TM_LOG_NBD, "%.*s", (int)(end - message), message);
+        nbds_note_refused(s,
+                          type == NBD_REP_ERR_UNKNOWN ? NBDS_REFUSED_EXPORT : NBDS_REFUSED_OPTION,
+                          "%.*s", (int)(end - message), message);
     nbds_option_reply(s, option, type, message, (size_t)(end - message));
 }
 
@@ -67,7 +69,8 @@ BlkExport *nbds_lookup(NbdsSession *s, uint32_t option, const char *name)
     if (option != NBD_OPT_EXPORT_NAME) /* which has no error reply */
         refuse(s, option, x, name);
     else
-        nbds_note_refused(s, TM_LOG_NBD, "export '%.256s' is not present, or not allowed", name);
+        nbds_note_refused(s, NBDS_REFUSED_EXPORT, "export '%.256s' is not present, or not allowed",
+                          name);
     blk_export_unref(x);
     return NULL;
 }

@@ -260,7 +260,7 @@ ssize_t nbds_tls_recv(NbdsSession *s, void *data, size_t length, int flags)
     }
     release_in(tls);
     if (tls->denied)
-        nbds_note_refused(s, TM_LOG_TLS, "TLS: %s", g_steal_pointer(&tls->denied));
+        nbds_note_refused(s, NBDS_REFUSED_TLS, "TLS: %s", g_steal_pointer(&tls->denied));
     errno = err;
     return got ? (ssize_t)got : n < 0 ? -1 : n;
 }

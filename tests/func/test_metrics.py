@@ -5,6 +5,8 @@
 import base64
 import errno
 import os
+import re
+import signal
 import socket
 import ssl
 import sys
@@ -58,7 +60,18 @@ def started_by_a_configuration_file(tmp):
     with kit.daemon(tmp, "--config", path) as d:
         equal(kit.get(d, "/metrics").status, 200)
         equal(d.qmp("query-configuration")["metrics"][0]["addr"]["data"]["path"], tmp + "/m")
-        d.qmp("metrics-server-stop")
+        with open(path, "r+") as f:
+            text = f.read().replace("/m", "/other")
+            f.seek(0)
+            f.write(text)
+        d.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: d.qmp("query-metrics-server").get("addresses", [{}])[0].get("path") == tmp + "/other",
+                   "the other address")
+        equal((kit.get(d, "/metrics").status, os.path.exists(tmp + "/m")), (200, False))
+        with open(path, "w") as f:
+            f.write("{}")
+        d.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: not d.qmp("query-metrics-server")["running"], "the end of the server")
         equal("metrics" in d.qmp("query-configuration"), False)
 
 
@@ -151,6 +164,44 @@ def rows_are_bounded(tmp):
         equal(text.count("tidemark_bitmap_dirty_bytes{"), 1000)
         equal(kit.sample(d, "tidemark_rows_omitted"), 100)
         equal(('node="r"' in text, "#block" in text), (True, False))
+
+
+@test
+def events_and_refusals_are_counted(tmp):
+    "events, refused clients and the time of the last good backup"
+    with kit.daemon(tmp) as d:
+        equal([n for n, _, _ in kit.samples(d) if n == "tidemark_last_backup_timestamp_seconds"], [])
+        equal(kit.sample(d, "tidemark_events_total", event="BACKUP_ENDED"), 0)
+        raises(Exception, d.nbd, "nosuch")
+        wait_until(lambda: kit.sample(d, "tidemark_server_refused_total", server="default", reason="export") >= 1,
+                   "the refusal")
+        for success in False, True:
+            d.qmp("backup-begin", id="k", disks=[{"node": "disk0"}], scratch={"directory": tmp})
+            equal(kit.sample(d, "tidemark_backup_disks", backup="k"), 1)
+            d.qmp("backup-end", id="k", success=success)
+            equal([n for n, _, _ in kit.samples(d) if n == "tidemark_last_backup_timestamp_seconds"] != [], success)
+        equal(abs(kit.sample(d, "tidemark_last_backup_timestamp_seconds") - time.time()) < 3600, True)
+        equal(kit.sample(d, "tidemark_events_total", event="BACKUP_ENDED"), 2)
+        equal(kit.sample(d, "tidemark_jobs_failed_total"), 0)
+
+
+@test
+def what_watches_uses_metrics_that_exist(tmp):
+    "the alerts, the dashboard and the page of the manual name no other metrics than there are, the page all of them"
+    with kit.daemon(tmp) as d:
+        text = kit.get(d, "/metrics").text
+    there = set()
+    for name, kind in re.findall(r"^# TYPE (\S+) (\S+)", text, re.M):
+        there |= {name + suffix for suffix in kit.SUFFIXES[kind]}
+    used = {}
+    for path in "packaging/prometheus/tidemark.rules.yml", "packaging/grafana/tidemark.json":
+        with open(os.path.join(SRCDIR, path)) as f:
+            used[path] = set(re.findall(r"\b(?:tidemark|process)_[a-z_]+", f.read()))
+        equal(sorted(used[path] - there), [], path)
+    with open(os.path.join(SRCDIR, "docs", "metrics.md")) as f:
+        listed = set(re.findall(r"^\| `(\w+)`", f.read(), re.M))
+    equal(sorted(listed ^ {n + {"counter": "_total", "info": "_info"}.get(k, "")
+                           for n, k in re.findall(r"^# TYPE (\S+) (\S+)", text, re.M)}), [])
 
 
 @test
