@@ -258,6 +258,22 @@ static void take_server(Gathering *g, json_object *one)
         take_refused(g, text(one, "id"), member(one, "refused"));
 }
 
+static void take_session(Gathering *g, json_object *one)
+{
+    json_object *row = add_row(g, "sessions");
+
+    if (!row)
+        return;
+    tm_json_add_string(row, "peer", text(one, "peer"));
+    tm_json_add_string(row, "export", text(one, "export"));
+    copy_number(row, "writable", one, "writable");
+    copy_number(row, "tls", one, "tls");
+    copy_number(row, "read", one, "bytes-read");
+    copy_number(row, "written", one, "bytes-written");
+    copy_number(row, "errors", one, "errors");
+    copy_number(row, "age", one, "age");
+}
+
 static void take_job(Gathering *g, json_object *one)
 {
     json_object *row = add_row(g, "jobs");
@@ -303,6 +319,7 @@ json_object *metrics_gather(const MetricsSource *source)
     each(&g, "query-named-block-nodes", flags("flat", NULL), take_node);
     each(&g, "query-blockstats", flags("query-nodes", "details"), take_node_stats);
     each(&g, "query-nbd-servers", NULL, take_server);
+    each(&g, "query-nbd-sessions", NULL, take_session);
     each(&g, "query-jobs", NULL, take_job);
     each(&g, "query-backups", NULL, take_backup);
     json_object_array_add(process, metrics_process());

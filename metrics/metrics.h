@@ -2,10 +2,10 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* metrics/metrics.h: the HTTP server of metrics.
  *
- * It answers GET and HEAD: /metrics in OpenMetrics text for Prometheus. What it shows is what QMP's
- * queries answer; it changes nothing. It stands on util and object alone and asks the daemon
- * through a function, so that it can't reach a request's path: it takes no lock but what a query
- * takes.
+ * It answers GET and HEAD: /metrics in OpenMetrics text for Prometheus, a page for people at /, and
+ * its figures at /api/state. What it shows is what QMP's queries answer; it changes nothing. It
+ * stands on util and object alone and asks the daemon through a function, so that it can't reach a
+ * request's path: it takes no lock but what a query takes.
  *
  * Who reaches it from another machine needs TLS and a token: other addresses than loopback ones and
  * unix sockets are refused without both. What a client may take is bounded: the length of a

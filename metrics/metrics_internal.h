@@ -44,6 +44,10 @@ unsigned metrics_http_connections(const MetricsHttp *http);
 bool metrics_http_full(const MetricsHttp *http);
 void metrics_http_add(MetricsHttp *http, int fd); /* takes @fd */
 
+/* page.html, by embed: the page, its length without the NUL, and its Content-Security-Policy. */
+extern const char metrics_page[], metrics_page_policy[];
+extern const size_t metrics_page_length;
+
 /* routes.c: the answer to a path. */
 typedef struct MetricsAnswer {
     const char *type;     /* Content-Type; constant */

@@ -4,6 +4,8 @@
 """The HTTP server of metrics: what it shows, whom it answers, and that hostile clients cost it little."""
 import base64
 import errno
+import hashlib
+import json
 import os
 import re
 import signal
@@ -205,6 +207,26 @@ def what_watches_uses_metrics_that_exist(tmp):
 
 
 @test
+def the_page_allows_itself_alone(tmp):
+    "the page at / has a policy with the hashes of its own style and script, and its figures are at /api/state"
+    with kit.daemon(tmp) as d:
+        answer = kit.get(d, "/")
+        equal((answer.status, answer.headers["content-type"]), (200, "text/html; charset=utf-8"))
+        policy = answer.headers["content-security-policy"]
+        for tag in "style", "script":
+            text = re.search("<%s>(.*?)</%s>" % (tag, tag), answer.text, re.S).group(1)
+            digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+            equal("%s-src 'sha256-%s';" % (tag, digest) in policy, True)
+        equal("unsafe" in policy or "http" in policy, False)
+        equal(re.findall(r"(?:src|href)=\"([^\"]*)|innerHTML|url\(", answer.text), ["/metrics"])
+        answer = kit.get(d, "/api/state")
+        equal(answer.headers["content-type"], "application/json")
+        state = json.loads(answer.text)
+        equal([n["node"] for n in state["nodes"]], ["disk0"])
+        equal(state["exports"][0]["name"], "disk0")
+
+
+@test
 def only_reading(tmp):
     "GET and HEAD alone, without a body and of bounded length"
     with kit.daemon(tmp) as d:
@@ -214,7 +236,7 @@ def only_reading(tmp):
             equal((method, answer.status, answer.headers.get("allow")), (method, 405, "GET, HEAD"))
         equal(kit.get(d, "/metrics", headers={"Content-Length": "5"}).status, 413)
         equal(kit.get(d, "/metrics", headers={"Transfer-Encoding": "chunked"}).status, 413)
-        for path in "/nosuch", "/metrics/", "/../etc/passwd", "//metrics", "/%00":
+        for path in "/nosuch", "/metrics/", "/../etc/passwd", "//metrics", "/%01":
             equal((path, kit.get(d, path).status), (path, 404))
         long = [kit.raw(d, b"GET /" + b"x" * 20000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n"),
                 kit.raw(d, b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 20000 + b"\r\n\r\n")]
