@@ -13,28 +13,48 @@ static const char *const qmp_ops[TC_TOP_OPS] = { "rd", "wr", "flush", "unmap" };
 
 /* ---- what is asked */
 
-/* The key of an answer, the command, and whether its argument "query-nodes" or "flat" is set. */
+/* The key of an answer, the command, whether its argument "query-nodes" or "flat" is set, and the
+ * members by which its elements are found. */
 static const struct {
     const char *key, *command, *flag;
+    const char *by[2];
 } questions[] = {
-    { "nodes", "query-named-block-nodes", "flat" },
-    { "node-stats", "query-blockstats", "query-nodes" },
-    { "export-stats", "query-blockstats", NULL },
-    { "exports", "query-block-exports", NULL },
-    { "sessions", "query-nbd-sessions", NULL },
-    { "jobs", "query-jobs", NULL },
-    { "backups", "query-backups", NULL },
+    { "nodes", "query-named-block-nodes", "flat", { "node-name" } },
+    { "node-stats", "query-blockstats", "query-nodes", { "node-name" } },
+    { "export-stats", "query-blockstats", NULL, { "node-name", "device" } },
+    { "exports", "query-block-exports", NULL, { "name" } },
+    { "sessions", "query-nbd-sessions", NULL, { NULL } },
+    { "jobs", "query-jobs", NULL, { "id" } },
+    { "backups", "query-backups", NULL, { NULL } },
 };
+
+/* The elements of @array by member @by: of equals, the first. A new reference. */
+static json_object *index_of(json_object *array, const char *by)
+{
+    json_object *index = json_object_new_object();
+
+    for (size_t i = 0; i < tc_json_length(array); i++) {
+        json_object *one = json_object_array_get_idx(array, i);
+        const char *value = tc_json_string(one, by);
+
+        if (value && !json_object_object_get_ex(index, value, NULL))
+            json_object_object_add(index, value, json_object_get(one));
+    }
+    return index;
+}
 
 json_object *tc_top_ask(TcQmp *qmp, GError **error)
 {
     g_autoptr(json_object) answers = json_object_new_object();
+    json_object *indexes = json_object_new_object();
 
+    json_object_object_add(answers, "by", indexes);
     for (unsigned i = 0; i < G_N_ELEMENTS(questions); i++) {
         g_autoptr(json_object) arguments = json_object_new_object();
         g_autoptr(GError) problem = NULL;
-        json_object *answer;
+        json_object *answer, *index = json_object_new_object();
 
+        json_object_object_add(indexes, questions[i].key, index);
         if (questions[i].flag)
             tm_json_add_bool(arguments, questions[i].flag, true);
         answer = tc_qmp_execute(qmp, questions[i].command, arguments, &problem);
@@ -44,22 +64,30 @@ json_object *tc_top_ask(TcQmp *qmp, GError **error)
             g_propagate_error(error, g_steal_pointer(&problem));
             return NULL;
         }
+        for (unsigned k = 0; k < G_N_ELEMENTS(questions[i].by) && questions[i].by[k]; k++)
+            json_object_object_add(index, questions[i].by[k], index_of(answer, questions[i].by[k]));
     }
     return g_steal_pointer(&answers);
 }
 
 /* ---- reading it */
 
-/* The element of array @key of @answers whose member @member is @value; NULL if there is none. */
-static json_object *find(json_object *answers, const char *key, const char *member,
-                         const char *value)
+/* The element of answer @key whose member @by is @value; NULL if there is none. */
+static json_object *find(json_object *answers, const char *key, const char *by, const char *value)
 {
-    json_object *array = tc_json_get(answers, key, NULL);
+    return value ? tc_json_get(answers, "by", key, by, value, NULL) : NULL;
+}
+
+/* The same of a short array in an element. */
+static json_object *find_in(json_object *element, const char *key, const char *by,
+                            const char *value)
+{
+    json_object *array = tc_json_get(element, key, NULL);
 
     for (size_t i = 0; value && i < tc_json_length(array); i++) {
         json_object *one = json_object_array_get_idx(array, i);
 
-        if (!g_strcmp0(tc_json_string(one, member), value))
+        if (!g_strcmp0(tc_json_string(one, by), value))
             return one;
     }
     return NULL;
@@ -202,7 +230,8 @@ static json_object *bitmaps_figures(json_object *before, json_object *now, doubl
 
         if (name)
             json_object_array_add(
-                array, bitmap_figures(find(before, "dirty-bitmaps", "name", name), one, seconds));
+                array,
+                bitmap_figures(find_in(before, "dirty-bitmaps", "name", name), one, seconds));
     }
     return array;
 }
@@ -232,31 +261,37 @@ static bool of_backup(json_object *answers, const char *name)
     json_object *backups = tc_json_get(answers, "backups", NULL);
 
     for (size_t i = 0; i < tc_json_length(backups); i++)
-        if (find(json_object_array_get_idx(backups, i), "disks", "export", name))
+        if (find_in(json_object_array_get_idx(backups, i), "disks", "export", name))
             return true;
     return false;
 }
 
-/* The exports of @node that aren't those of a backup: "id", "name", "clients". */
-static json_object *exports_of(json_object *answers, const char *node)
+/* An array for each node that has exports which aren't those of a backup: their "id", "name" and
+ * "clients". A new reference. */
+static json_object *exports_by_node(json_object *answers)
 {
     json_object *exports = tc_json_get(answers, "exports", NULL);
-    json_object *array = json_object_new_array();
+    json_object *nodes = json_object_new_object();
 
     for (size_t i = 0; i < tc_json_length(exports); i++) {
-        json_object *one = json_object_array_get_idx(exports, i), *entry;
+        json_object *one = json_object_array_get_idx(exports, i), *entry, *array;
         const char *name = tc_json_string(one, "name"), *id = tc_json_string(one, "id");
+        const char *node = known_node(answers, tc_json_string(one, "node-name"));
 
-        if (g_strcmp0(known_node(answers, tc_json_string(one, "node-name")), node) ||
-            of_backup(answers, name))
+        if (!node || of_backup(answers, name))
             continue;
+        array = tc_json_get(nodes, node, NULL);
+        if (!array) {
+            array = json_object_new_array();
+            json_object_object_add(nodes, node, array);
+        }
         entry = json_object_new_object();
         tm_json_add_string(entry, "id", id ? id : "");
         tm_json_add_string(entry, "name", name ? name : id ? id : "");
         tm_json_add_uint(entry, "clients", tc_json_length(tc_json_get(one, "clients", NULL)));
         json_object_array_add(array, entry);
     }
-    return array;
+    return nodes;
 }
 
 static bool is_listed(const char *const *only, const char *name)
@@ -301,7 +336,8 @@ static json_object *disk_figures(json_object *before, json_object *now, json_obj
     for (size_t i = 0; i < tc_json_length(exports); i++)
         clients += tc_json_number(json_object_array_get_idx(exports, i), "clients");
     tm_json_add_uint(figures, "clients", clients);
-    json_object_object_add(figures, "exports", json_object_get(exports));
+    json_object_object_add(figures, "exports",
+                           exports ? json_object_get(exports) : json_object_new_array());
     add_ops(figures, stats_of_node(before, name), stats_of_node(now, name), seconds);
     json_object_object_add(
         figures, "bitmaps",
@@ -321,11 +357,12 @@ static json_object *all_disks(json_object *before, json_object *now, double seco
                               const char *const *only)
 {
     json_object *nodes = tc_json_get(now, "nodes", NULL), *array = json_object_new_array();
+    g_autoptr(json_object) by_node = exports_by_node(now);
 
     for (size_t i = 0; i < tc_json_length(nodes); i++) {
         json_object *node = json_object_array_get_idx(nodes, i);
         const char *name = tc_json_string(node, "node-name");
-        g_autoptr(json_object) exports = exports_of(now, name);
+        json_object *exports = name ? tc_json_get(by_node, name, NULL) : NULL;
 
         if (is_disk(now, node, exports) && is_wanted(only, name, exports))
             json_object_array_add(array, disk_figures(before, now, node, exports, seconds));
