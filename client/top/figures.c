@@ -13,20 +13,32 @@ static const char *const qmp_ops[TC_TOP_OPS] = { "rd", "wr", "flush", "unmap" };
 
 /* ---- what is asked */
 
-/* The key of an answer, the command, whether its argument "query-nodes" or "flat" is set, and the
- * members by which its elements are found. */
+/* The key of an answer, the command, an argument of it that is true, one that is true as well if
+ * the server knows it, and the members by which its elements are found. */
 static const struct {
-    const char *key, *command, *flag;
+    const char *key, *command, *flag, *extra;
     const char *by[2];
 } questions[] = {
-    { "nodes", "query-named-block-nodes", "flat", { "node-name" } },
-    { "node-stats", "query-blockstats", "query-nodes", { "node-name" } },
-    { "export-stats", "query-blockstats", NULL, { "node-name", "device" } },
-    { "exports", "query-block-exports", NULL, { "name" } },
-    { "sessions", "query-nbd-sessions", NULL, { NULL } },
-    { "jobs", "query-jobs", NULL, { "id" } },
-    { "backups", "query-backups", NULL, { NULL } },
+    { "nodes", "query-named-block-nodes", "flat", NULL, { "node-name" } },
+    { "node-stats", "query-blockstats", "query-nodes", "details", { "node-name" } },
+    { "export-stats", "query-blockstats", NULL, NULL, { "node-name", "device" } },
+    { "exports", "query-block-exports", NULL, NULL, { "name" } },
+    { "sessions", "query-nbd-sessions", NULL, NULL, { NULL } },
+    { "jobs", "query-jobs", NULL, NULL, { "id" } },
+    { "backups", "query-backups", NULL, NULL, { NULL } },
 };
+
+/* A new reference. */
+static json_object *ask(TcQmp *qmp, unsigned i, bool extra, GError **error)
+{
+    g_autoptr(json_object) arguments = json_object_new_object();
+
+    if (questions[i].flag)
+        tm_json_add_bool(arguments, questions[i].flag, true);
+    if (extra)
+        tm_json_add_bool(arguments, questions[i].extra, true);
+    return tc_qmp_execute(qmp, questions[i].command, arguments, error);
+}
 
 /* The elements of @array by member @by: of equals, the first. A new reference. */
 static json_object *index_of(json_object *array, const char *by)
@@ -50,14 +62,13 @@ json_object *tc_top_ask(TcQmp *qmp, GError **error)
 
     json_object_object_add(answers, "by", indexes);
     for (unsigned i = 0; i < G_N_ELEMENTS(questions); i++) {
-        g_autoptr(json_object) arguments = json_object_new_object();
+        json_object *index = json_object_new_object();
+        json_object *answer = questions[i].extra ? ask(qmp, i, true, NULL) : NULL;
         g_autoptr(GError) problem = NULL;
-        json_object *answer, *index = json_object_new_object();
 
         json_object_object_add(indexes, questions[i].key, index);
-        if (questions[i].flag)
-            tm_json_add_bool(arguments, questions[i].flag, true);
-        answer = tc_qmp_execute(qmp, questions[i].command, arguments, &problem);
+        if (!answer)
+            answer = ask(qmp, i, false, &problem);
         if (answer)
             json_object_object_add(answers, questions[i].key, answer);
         else if (!i || !g_error_matches(problem, TM_ERROR, TM_ERROR_COMMAND_NOT_FOUND)) {

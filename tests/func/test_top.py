@@ -58,6 +58,7 @@ class Fake:
         self.listener.bind(self.qmp_path)
         self.listener.listen()
         self.hang = threading.Event()
+        self.refused = None  # an argument that it does not know
         threading.Thread(target=self._serve, daemon=True).start()
 
     def _serve(self):
@@ -85,6 +86,8 @@ class Fake:
     def _answer(self, request):
         if request["execute"] == "qmp_capabilities":
             return {"return": {}}
+        if self.refused in request.get("arguments", {}):
+            return {"error": {"class": "GenericError", "desc": "Parameter '%s' is unexpected" % self.refused}}
         answers = self.answers.get(request["execute"] + ("+" if request.get("arguments") else ""))
         if not answers:
             return {"error": {"class": "CommandNotFound", "desc": "no such command"}}
@@ -131,6 +134,17 @@ def differences_over_time(tmp):
           [("b", 10 * 65536, 9 * 65536), ("new", 65536, 0)])
     equal((one["bitmap"], one["dirty"]), ("b", 10 * 65536))
     equal((out["sessions"], out["jobs"], out["backups"]), ([], [], []), "what the server does not have")
+    fake.close()
+
+
+@test
+def servers_without_histograms(tmp):
+    "a server that has no histograms is asked without them"
+    fake = Fake(tmp, **{"query-named-block-nodes+": [nodes(b=0)],
+                        "query-blockstats+": [stats(rd_operations=1), stats(rd_operations=5)]})
+    fake.refused = "details"
+    one, = figures(fake)["disks"]
+    equal((one["read"]["requests"], "worst-ns" in one["read"]), (4, False))
     fake.close()
 
 
