@@ -45,13 +45,29 @@ char *tc_column_text(const TcColumn *column, json_object *row)
     }
 }
 
-/* The widths of those that fit, 0 of the others. */
-static void choose(const TcColumn *columns, unsigned room, unsigned *widths)
+/* The columns that the texts of a column need, with so many @blanks. */
+static unsigned needed(const TcColumn *column, json_object *const *rows, unsigned first,
+                       unsigned end, unsigned blanks)
+{
+    unsigned need = column->width;
+
+    for (unsigned r = first; r < end; r++) {
+        g_autofree char *text = tc_column_text(column, rows[r]);
+
+        need = MAX(need, tc_text_width(text) + blanks);
+    }
+    return need;
+}
+
+/* The widths of those that fit, 0 of the others. @name: that of the first one. */
+static void choose(const TcColumn *columns, unsigned name, unsigned room, unsigned *widths)
 {
     unsigned n = 0;
 
     for (; columns[n].title; n++)
         widths[n] = 0;
+    widths[0] = MIN(name, room);
+    room -= widths[0];
     for (unsigned round = 0; round < n; round++) {
         int best = -1;
 
@@ -73,16 +89,13 @@ static void grow(const TcColumn *columns, json_object *const *rows, unsigned fir
     for (unsigned i = 0; columns[i].title; i++)
         room -= MIN(room, widths[i]);
     for (unsigned i = 0; columns[i].title; i++) {
-        unsigned need = widths[i];
+        unsigned need = needed(&columns[i], rows, first, end, 2), more;
 
-        for (unsigned r = first; r < end && widths[i]; r++) {
-            g_autofree char *text = tc_column_text(&columns[i], rows[r]);
-
-            need = MAX(need, tc_text_width(text) + 2);
-        }
-        need = columns[i].format == TC_COLUMN_TEXT ? MIN(need - widths[i], room) : 0;
-        widths[i] += need;
-        room -= need;
+        if (columns[i].format != TC_COLUMN_TEXT || !widths[i] || need <= widths[i])
+            continue;
+        more = MIN(need - widths[i], room);
+        widths[i] += more;
+        room -= more;
     }
 }
 
@@ -113,7 +126,9 @@ void tc_columns_draw(TcFrame *frame, const TcColumn *columns, json_object *const
 {
     unsigned widths[COLUMNS_MAX], room = frame->columns > MARK ? frame->columns - MARK : 0;
 
-    choose(columns, room, widths);
+    /* A name comes before the columns that matter least, up to twice its width. */
+    choose(columns, MIN(needed(&columns[0], rows, first, end, 1), 2 * columns[0].width), room,
+           widths);
     grow(columns, rows, first, end, room, widths);
     draw_header(frame, columns, widths, sorted);
     for (unsigned r = first; r < end; r++) {

@@ -11,17 +11,17 @@
 enum { GAUGE = 20, NARROW_GAUGE = 8, WIDE = 72 };
 
 static const TcColumn disk_columns[] = {
-    { "DISK", 10, 20, TC_COLUMN_TEXT, "node", NULL },
+    { "DISK", 9, 20, TC_COLUMN_TEXT, "node", NULL },
     { "READS/S", 9, 15, TC_COLUMN_COUNT, "read", "requests-per-second" },
     { "READ B/S", 10, 19, TC_COLUMN_SIZE, "read", "bytes-per-second" },
     { "WRITES/S", 10, 14, TC_COLUMN_COUNT, "write", "requests-per-second" },
     { "WRITE B/S", 11, 18, TC_COLUMN_SIZE, "write", "bytes-per-second" },
     { "FLUSHES/S", 11, 9, TC_COLUMN_COUNT, "flush", "requests-per-second" },
     { "DISCARDS/S", 12, 8, TC_COLUMN_COUNT, "discard", "requests-per-second" },
-    { "LATENCY", 9, 16, TC_COLUMN_TIME, "mean-ns", NULL },
-    { "WORST", 7, 11, TC_COLUMN_TIME, "worst-ns", NULL },
+    { "MEAN", 7, 16, TC_COLUMN_TIME, "mean-ns", NULL },
+    { "WORST", 7, 12, TC_COLUMN_TIME, "worst-ns", NULL },
     { "DIRTY", 7, 17, TC_COLUMN_SIZE, "dirty", NULL },
-    { "GROWTH/S", 10, 13, TC_COLUMN_GROWTH, "growth-per-second", NULL },
+    { "GROWTH", 8, 13, TC_COLUMN_GROWTH, "growth-per-second", NULL },
     { "CLIENTS", 9, 10, TC_COLUMN_COUNT, "clients", NULL },
     { 0 },
 };
@@ -483,10 +483,10 @@ static void draw_help(TcFrame *frame, unsigned rows)
         { "+, -", "measure more rarely, or more often" },
         { "h, ?", "this help" },
         { "", "" },
-        { "LATENCY", "mean of all requests that ended in the interval" },
-        { "WORST", "at most this long took each of them" },
+        { "MEAN", "latency of all requests that ended in the interval" },
+        { "WORST", "none of them took longer than that" },
         { "DIRTY", "bytes in the newest bitmap that records" },
-        { "GROWTH/S", "how many bytes a second that gets more" },
+        { "GROWTH", "how many more these become in a second" },
     };
     g_autoptr(TcFrame) all = tc_frame_new(frame->columns, frame->colors, frame->utf8);
 

@@ -293,6 +293,7 @@ def sizes(tmp):
         with top(d) as t:
             t.sees(r"^> disk0 ")
             equal(t.screen.text().splitlines()[-1].startswith(" q quit"), True)
+            matches(t.screen.text(), "  DISK .* MEAN  WORST  DIRTY  GROWTH\n")  # 80 columns have all that matters
             for columns, rows in (40, 24), (132, 50), (30, 8), (10, 3), (80, 24):
                 t.resize(columns, rows)
                 wait_until(lambda: t.read() or not t.screen.overflow and
@@ -305,9 +306,24 @@ def sizes(tmp):
             equal([r for r in t.screen.cells if len(r) != 40], [])
             t.resize(132, 24)
             t.type("d")
-            t.sees("FLUSHES/S +DISCARDS/S")
+            t.sees("FLUSHES/S +DISCARDS/S +MEAN +WORST")
             t.type("q")
             t.end()
+
+
+@test
+def long_names(tmp):
+    "a long name is shown before the columns that matter least, and cut where there is no room"
+    fake = Fake(tmp, **{"query-named-block-nodes+": [[{"node-name": "a-long-name-16ch", "dirty-bitmaps": []},
+                                                      {"node-name": 40 * "x", "dirty-bitmaps": []}]]})
+    with top(fake) as t:
+        t.sees(r"^> a-long-name-16ch +0 ")
+        t.sees(r"^  x+… +0 ")
+        t.resize(100, 24)
+        t.sees(r"^> a-long-name-16ch +0 .*")
+        t.type("q")
+        t.end()
+    fake.close()
 
 
 @test
