@@ -21,7 +21,7 @@ static const struct {
 } questions[] = {
     { "nodes", "query-named-block-nodes", "flat", NULL, { "node-name" } },
     { "node-stats", "query-blockstats", "query-nodes", "details", { "node-name" } },
-    { "export-stats", "query-blockstats", NULL, NULL, { "node-name", "device" } },
+    { "export-stats", "query-blockstats", NULL, "details", { "node-name", "device" } },
     { "exports", "query-block-exports", NULL, NULL, { "name" } },
     { "sessions", "query-nbd-sessions", NULL, NULL, { NULL } },
     { "jobs", "query-jobs", NULL, NULL, { "id" } },
@@ -169,11 +169,11 @@ static void add_latency(json_object *figures)
         json_object *one = tc_json_get(figures, tc_top_ops[op], NULL);
         double n = (double)(tc_json_number(one, "requests") + tc_json_number(one, "failed"));
 
+        worst = MAX(worst, (double)tc_json_number(one, "worst-ns"));
         if (!tc_json_get(one, "mean-ns", NULL))
             continue;
         ns += (double)tc_json_number(one, "mean-ns") * n;
         requests += n;
-        worst = MAX(worst, (double)tc_json_number(one, "worst-ns"));
     }
     if (requests > 0)
         tm_json_add_uint(figures, "mean-ns", (uint64_t)(ns / requests));
@@ -200,14 +200,21 @@ static uint64_t requests_of(json_object *stats)
     return sum;
 }
 
-/* The "stats" of a node: tidemarkd counts at the node, QEMU at the device of a guest. */
-static json_object *stats_of_node(json_object *answers, const char *node)
+static json_object *stats_of(json_object *answers, const char *key, const char *node)
 {
-    json_object *own = tc_json_get(find(answers, "node-stats", "node-name", node), "stats", NULL);
-    json_object *device =
-        tc_json_get(find(answers, "export-stats", "node-name", node), "stats", NULL);
+    return tc_json_get(find(answers, key, "node-name", node), "stats", NULL);
+}
 
-    return requests_of(device) > requests_of(own) ? device : own;
+/* Adds the requests of a node: those that it counts itself, or those of its export or its guest's
+ * device if these are more. */
+static void add_node(json_object *figures, json_object *before, json_object *now, const char *node,
+                     double seconds)
+{
+    bool device = requests_of(stats_of(now, "export-stats", node)) >
+                  requests_of(stats_of(now, "node-stats", node));
+    const char *key = device ? "export-stats" : "node-stats";
+
+    add_ops(figures, stats_of(before, key, node), stats_of(now, key, node), seconds);
 }
 
 /* ---- bitmaps */
@@ -349,7 +356,7 @@ static json_object *disk_figures(json_object *before, json_object *now, json_obj
     tm_json_add_uint(figures, "clients", clients);
     json_object_object_add(figures, "exports",
                            exports ? json_object_get(exports) : json_object_new_array());
-    add_ops(figures, stats_of_node(before, name), stats_of_node(now, name), seconds);
+    add_node(figures, before, now, name, seconds);
     json_object_object_add(
         figures, "bitmaps",
         bitmaps_figures(find(before, "nodes", "node-name", name), node, seconds));

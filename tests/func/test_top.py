@@ -48,8 +48,8 @@ class Lines:
 
 
 class Fake:
-    """A QMP server whose answers a case chooses: the command's name (with "+" if it has arguments) to what it
-    returns at each call, the last one for ever. Others are not found."""
+    """A QMP server whose answers a case chooses: the command's name (with "+" if it has arguments but "details") to
+    what it returns at each call, the last one for ever. Others are not found."""
 
     def __init__(self, tmp, **answers):
         self.qmp_path = os.path.join(tmp, "fake.qmp")
@@ -88,7 +88,8 @@ class Fake:
             return {"return": {}}
         if self.refused in request.get("arguments", {}):
             return {"error": {"class": "GenericError", "desc": "Parameter '%s' is unexpected" % self.refused}}
-        answers = self.answers.get(request["execute"] + ("+" if request.get("arguments") else ""))
+        plus = "+" if set(request.get("arguments", {})) - {"details"} else ""
+        answers = self.answers.get(request["execute"] + plus)
         if not answers:
             return {"error": {"class": "CommandNotFound", "desc": "no such command"}}
         return {"return": answers.pop(0) if len(answers) > 1 else answers[0]}
@@ -198,6 +199,21 @@ def counts_what_clients_do(tmp):
             equal([session["export"] for session in last["sessions"]], ["exp-disk0"])
             equal([(one["node"], one["clients"]) for one in last["disks"]], [("disk0", 1), ("disk1", 0)])
             h.shutdown()
+
+
+@test
+def requests_that_only_exports_count(tmp):
+    "what exports count alone, such as reads of holes, doesn't hide the histograms of the others"
+    def export(n):
+        return [{"device": "e", "node-name": "disk0", "stats": {
+            "rd_operations": n, "flush_operations": n,
+            "flush_latency_histogram": {"boundaries": [1000], "bins": [n, 0]}}}]
+
+    fake = Fake(tmp, **{"query-named-block-nodes+": [nodes(b=0)], "query-blockstats": [export(1), export(4)],
+                        "query-blockstats+": [stats(flush_operations=5), stats(flush_operations=7)]})
+    one, = figures(fake)["disks"]
+    equal((one["read"]["requests"], one["flush"]["worst-ns"], one["worst-ns"]), (3, 1000, 1000))
+    fake.close()
 
 
 @test
