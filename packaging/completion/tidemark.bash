@@ -4,7 +4,7 @@
 
 _tidemark()
 {
-    local rest=$COMP_LINE words=() word trimmed prefix= mode all i
+    local rest=$COMP_LINE words=() word trimmed prefix= mode all i program
 
     # Bash breaks words at "=" and ":", too: what is not apart in the line is one word.
     for ((i = 0; i <= COMP_CWORD; i++)); do
@@ -20,7 +20,9 @@ _tidemark()
         rest=${trimmed#"$word"}
     done
     [[ $word == [=:] ]] && prefix+=$word word=
-    mapfile -t all < <("${words[0]}" --complete "${words[@]:1}" 2>/dev/null)
+    program=${words[0]/#\~\//$HOME/} # the line as typed, before its expansion
+    type -P -- "$program" >/dev/null || program=tidemark
+    mapfile -t all < <("$program" --complete "${words[@]:1}" 2>/dev/null)
     mode=${all[0]}
     COMPREPLY=()
     for word in "${all[@]:1}"; do

@@ -4,7 +4,9 @@
 
 function __tidemark_words
     set -l words (commandline -opc) (commandline -ct)
-    set -l found ($words[1] --complete $words[2..] 2>/dev/null)
+    set -l program (string replace -r '^~/' "$HOME/" -- $words[1]) # the line as typed
+    type -q -- $program; or set program tidemark
+    set -l found ($program --complete $words[2..] 2>/dev/null)
     if test "$found[1]" = files
         __fish_complete_path (string replace -r '^--[a-z-]+=' '' -- $words[-1])
     end

@@ -142,7 +142,9 @@ class Shell:
 
 def completes(tmp, shell):
     image(os.path.join(tmp, "disk.img"), MIB)
-    for text, becomes in (("tidemark im", "tidemark image "), ("tidemark bitmap rot", "tidemark bitmap rotate "),
+    os.symlink(TIDEMARK, os.path.join(tmp, "tidemark"))  # HOME
+    for text, becomes in (("tidemark im", "tidemark image "), ("~/tidemark im", "~/tidemark image "),
+                          ("$HOME/tidemark im", "$HOME/tidemark image "), ("tidemark bitmap rot", "tidemark bitmap rotate "),
                           ("tidemark image map --back", "tidemark image map --backing-names "),
                           ("tidemark image map --backing-names=no", "tidemark image map --backing-names=none "),
                           ("tidemark image map di", "tidemark image map disk.img "),
@@ -182,6 +184,8 @@ def fish(tmp):
     equal(complete("tidemark im"),
           ["image\tCreates, inspects, changes and repairs image files, without a daemon"])
     equal([w.split("\t")[0] for w in complete("tidemark bitmap ro")], ["rotate"])
+    os.symlink(TIDEMARK, os.path.join(tmp, "tidemark"))
+    equal([w.split("\t")[0] for w in complete("~/tidemark bitmap ro")], ["rotate"])
     equal(sorted(complete("tidemark image map -f ")), ["qcow2", "raw"])
     equal(complete("tidemark image map --backing-names=no"), ["--backing-names=none"])
     equal([w.split("\t")[0] for w in complete("tidemark image map di")], ["disk.img"])
