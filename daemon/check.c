@@ -16,9 +16,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Problems of one item: each costs a check of the rest of it. */
-#define PROBLEMS_OF_ITEM 16
-
 static void add(GPtrArray *problems, const char *place, const char *format, ...)
     G_GNUC_PRINTF(3, 4);
 
@@ -35,72 +32,30 @@ static void add(GPtrArray *problems, const char *place, const char *format, ...)
 
 /* ---- types */
 
-/* Takes what is at @path ("a.b[0].c") out of @value. Whether it was there: names in a file may have
- * dots and brackets, too. */
-static bool cut(json_object *value, const char *path)
-{
-    size_t length = strcspn(path, ".[");
-    g_autofree char *name = g_strndup(path, length);
-    json_object *member = NULL;
-
-    if (*path == '[') {
-        const char *end = strchr(path, ']');
-        size_t index = (size_t)g_ascii_strtoull(path + 1, NULL, 10);
-
-        if (end && end[1] && json_object_is_type(value, json_type_array))
-            member = json_object_array_get_idx(value, index);
-        return member && cut(member, end + 1 + (end[1] == '.'));
-    }
-    if (!json_object_is_type(value, json_type_object) ||
-        !json_object_object_get_ex(value, name, &member))
-        return false;
-    if (path[length])
-        return cut(member, path + length + (path[length] == '.'));
-    json_object_object_del(value, name);
-    return true;
-}
-
 typedef struct Types {
     const QmpTypes *types;
     const Config *config;
     GPtrArray *problems;
+    const char *path; /* of the item */
 } Types;
 
-/* One problem of @value, of which *cut_out is taken out; false: it has no other one. */
-static bool find_problem(const Types *t, const QmpType *type, json_object *value, const char *path,
-                         char **cut_out)
+static void add_type(void *opaque, const char *within, const char *message)
 {
-    g_autoptr(GError) error = NULL;
-    GString *where = g_string_new(NULL);
-    bool ok = qmp_check_where(t->types, type, value, where, &error);
-    bool again = !ok && *cut_out && g_str_equal(where->str, *cut_out); /* it is missing now */
+    const Types *t = opaque;
+    g_autofree char *path =
+        g_strdup_printf("%s%s%s", t->path, *t->path && *within ? "." : "", within);
+    g_autofree char *place = config_place(t->config, path);
 
-    if (!ok && !again) {
-        g_autofree char *whole =
-            g_strdup_printf("%s%s%s", path, *path && where->len ? "." : "", where->str);
-        g_autofree char *place = config_place(t->config, whole);
-
-        add(t->problems, place, "%s", error->message);
-    }
-    g_free(*cut_out);
-    *cut_out = g_string_free(where, FALSE);
-    return !ok && !again && **cut_out && !g_str_has_suffix(*cut_out, "]") && cut(value, *cut_out);
+    add(t->problems, place, "%s", message);
 }
 
-/* Every problem, one after the other: what is wrong is taken out of a copy. After a member that is
- * missing, or an element, whose successors would get other places, nothing else can be said. */
-static void check_item(const Types *t, const QmpType *type, json_object *value, const char *path)
+static void check_item(const Types *types, const QmpType *type, json_object *value,
+                       const char *path)
 {
-    g_autofree char *cut_out = NULL;
-    json_object *copy = NULL;
+    Types t = *types;
 
-    if (!value || json_object_deep_copy(value, &copy, NULL) < 0)
-        copy = json_object_get(value);
-    for (unsigned i = 0; i < PROBLEMS_OF_ITEM; i++) {
-        if (!find_problem(t, type, copy, path, &cut_out))
-            break;
-    }
-    json_object_put(copy);
+    t.path = path;
+    qmp_check_all(t.types, type, value, add_type, &t);
 }
 
 /* A member that is no list, as the only one. */
@@ -138,7 +93,7 @@ static void check_unknown(const Types *t, const char *name)
 
 void check_types(Daemon *d, const Config *config, GPtrArray *problems)
 {
-    Types t = { qmp_context_types(d->qmp), config, problems };
+    Types t = { qmp_context_types(d->qmp), config, problems, "" };
 
     json_object_object_foreach(config_root(config), name, value)
     {

@@ -14,17 +14,28 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Of one value: each costs a check of the rest of it. */
+#define PROBLEMS_MAX 16
+
 /* Where the walk is: a chain on the stack, from the leaf up. */
 typedef struct Place {
     const struct Place *up;
     const char *name; /* NULL: the element at index */
     size_t index;
+    json_object *in; /* the container */
 } Place;
+
+/* What is wrong, or missing. A path can't be followed: names in it may have dots and brackets. */
+typedef struct Wrong {
+    char *path;      /* "a.b[0]"; "": all of it */
+    json_object *in; /* the container, borrowed; NULL: all of it */
+    char *name;      /* of the member; NULL: it is an element */
+} Wrong;
 
 typedef struct Walk {
     const QmpTypes *types;
     bool keyval;
-    GString *where; /* gets the path of what is wrong; or NULL */
+    Wrong *wrong; /* or NULL: nobody wants to know */
     GError **error;
 } Walk;
 
@@ -50,8 +61,11 @@ static char *path(const Walk *w, const Place *p)
 /* The value there is wrong, or missing; who calls it says how. */
 static void blame(const Walk *w, const Place *p)
 {
-    if (w->where)
-        append_path(w, p, w->where);
+    if (!w->wrong)
+        return;
+    w->wrong->path = path(w, p);
+    w->wrong->in = p ? p->in : NULL;
+    w->wrong->name = p ? g_strdup(p->name) : NULL;
 }
 
 static const char *leaf(const Place *p)
@@ -238,7 +252,7 @@ static bool check_array(const Walk *w, const Place *p, const QmpType *t, json_ob
         return wrong_type(w, p, "array");
     n = json_object_array_length(value);
     for (size_t i = 0; i < n; i++) {
-        Place here = { p, NULL, i };
+        Place here = { p, NULL, i, value };
         json_object *new = NULL;
 
         if (!check(w, &here, t->element, json_object_array_get_idx(value, i), &new))
@@ -266,7 +280,7 @@ static bool check_members(const Walk *w, const Place *p, const QmpType *t, json_
     const QmpType *variant;
 
     for (const QmpMember *m = t->members; m && m->name; m++) {
-        Place here = { p, m->name, 0 };
+        Place here = { p, m->name, 0, value };
         json_object *member, *new = NULL;
 
         if (!json_object_object_get_ex(value, m->name, &member)) {
@@ -325,7 +339,7 @@ static bool check_object(const Walk *w, const Place *p, const QmpType *t, json_o
         return false;
     json_object_object_foreach(value, key, member)
     {
-        Place here = { p, key, 0 };
+        Place here = { p, key, 0, value };
 
         (void)member;
         if (!g_hash_table_contains(known, key))
@@ -397,18 +411,12 @@ static bool check(const Walk *w, const Place *p, const QmpType *type, json_objec
     }
 }
 
-bool qmp_check_where(const QmpTypes *types, const QmpType *type, json_object *value, GString *where,
-                     GError **error)
+bool qmp_check(const QmpTypes *types, const QmpType *type, json_object *value, GError **error)
 {
-    Walk w = { types, false, where, error };
+    Walk w = { types, false, NULL, error };
     json_object *unused = NULL;
 
     return check(&w, NULL, type, value, &unused);
-}
-
-bool qmp_check(const QmpTypes *types, const QmpType *type, json_object *value, GError **error)
-{
-    return qmp_check_where(types, type, value, NULL, error);
 }
 
 bool qmp_check_keyval(const QmpTypes *types, const QmpType *type, json_object *value,
@@ -420,4 +428,56 @@ bool qmp_check_keyval(const QmpTypes *types, const QmpType *type, json_object *v
     /* The command line's values are objects, which are changed in place. */
     g_return_val_if_fail(json_object_is_type(value, json_type_object), false);
     return check(&w, NULL, type, value, &unused);
+}
+
+/* ---- all that is wrong */
+
+static void wrong_clear(Wrong *wrong)
+{
+    g_free(wrong->path);
+    g_free(wrong->name);
+}
+
+/* Takes it out of its object. false: that can't be, or makes places wrong: it is missing, or an
+ * element, whose successors would get other places. */
+static bool take_out(const Wrong *wrong)
+{
+    if (!wrong->name || !json_object_object_get_ex(wrong->in, wrong->name, NULL))
+        return false;
+    json_object_object_del(wrong->in, wrong->name);
+    return true;
+}
+
+/* One problem of @value, of which *before was taken out, and now *before is. false: the last. */
+static bool check_next(const QmpTypes *types, const QmpType *type, json_object *value,
+                       Wrong *before, QmpProblemFn fn, void *opaque)
+{
+    g_autoptr(GError) error = NULL;
+    Wrong wrong = { NULL };
+    Walk w = { types, false, &wrong, &error };
+    json_object *unused = NULL;
+    bool again, ok = check(&w, NULL, type, value, &unused);
+
+    again = !ok && wrong.name && wrong.in == before->in && !g_strcmp0(wrong.name, before->name);
+    if (!ok && !again) /* else it is missing now */
+        fn(opaque, wrong.path, error->message);
+    wrong_clear(before);
+    *before = wrong;
+    return !ok && !again && take_out(before);
+}
+
+void qmp_check_all(const QmpTypes *types, const QmpType *type, json_object *value, QmpProblemFn fn,
+                   void *opaque)
+{
+    json_object *copy = NULL;
+    Wrong before = { NULL };
+
+    if (!value || json_object_deep_copy(value, &copy, NULL) < 0)
+        copy = json_object_get(value);
+    for (unsigned i = 0; i < PROBLEMS_MAX; i++) {
+        if (!check_next(types, type, copy, &before, fn, opaque))
+            break;
+    }
+    wrong_clear(&before);
+    json_object_put(copy);
 }

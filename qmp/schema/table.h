@@ -139,13 +139,16 @@ const QmpCommand *qmp_table_command(const char *name);
 /* ---- checking */
 /* Checks @value against @type. The error is QEMU's and names the argument. */
 bool qmp_check(const QmpTypes *types, const QmpType *type, json_object *value, GError **error);
-/* The same; @where, if not NULL, gets the path ("a.b[0]") of what is wrong or missing. */
-bool qmp_check_where(const QmpTypes *types, const QmpType *type, json_object *value, GString *where,
-                     GError **error);
 /* The same for what qmp_keyval_parse() gave, in which every scalar is a string: these are replaced,
  * in place, by what the type expects (on/off, numbers, sizes with a suffix). */
 bool qmp_check_keyval(const QmpTypes *types, const QmpType *type, json_object *value,
                       GError **error);
+/* Calls @fn for each problem of @value, up to a limit, with the path ("a.b[0]") of what is wrong or
+ * missing, which is for people: names may have dots and brackets. After what is missing, or an
+ * element, it finds no more. */
+typedef void (*QmpProblemFn)(void *opaque, const char *path, const char *message);
+void qmp_check_all(const QmpTypes *types, const QmpType *type, json_object *value, QmpProblemFn fn,
+                   void *opaque);
 
 /* A value that a type knows. All borrowed. */
 typedef struct QmpVisited {

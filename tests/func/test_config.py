@@ -4,6 +4,7 @@
 """Configuration files: what they make, what --check finds in them, what --dump-config prints."""
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -187,6 +188,20 @@ def all_problems(tmp):
         matches("\n".join(lines), e)
     equal(len(lines), len(expected) + 1, lines)  # two options have no server before them
     equal(sorted(os.listdir(tmp)), ["disk0.img", "tidemarkd.conf"])
+
+
+@test
+def strange_names(tmp):
+    "--check finds what is wrong beside members whose names look like paths"
+    for name in ("bitmaps[", "bitmaps[0]", "a]", "[", "node.name", "id.", "."):
+        path = save(tmp, {"blockdevs": [{"driver": "null-co", "node-name": "n"}], "exports": [
+            {"type": "nbd", "id": "a", "node-name": "n", "bitmaps": ["x"], name: 1, "zz": 1, "writable": 1}]})
+        for flags in (["--check"], []):
+            done = subprocess.run([TIDEMARKD, *flags, "--config", path], capture_output=True, text=True,
+                                  timeout=PATIENCE)
+            equal(done.returncode, 1, done.stderr)
+            for match in ("writable: .*boolean", "%s: .* is unexpected" % re.escape(name), "zz: .* is unexpected"):
+                matches(done.stderr, r"%s:\d+: exports\[0\]\.%s" % (path, match))
 
 
 @test

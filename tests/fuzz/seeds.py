@@ -30,6 +30,8 @@ OPTIONS = {
     "json": b'{"driver":"raw","node-name":"r","file":{"driver":"null-co","size":1}}',
     "export": b"nbd,id=e,node-name=n,bitmaps.0=a,bitmaps.1.node=n,bitmaps.1.name=b,writable=on",
     "server": b"addr.type=inet,addr.host=::1,addr.port=10809,max-connections=2",
+    "configuration": b'{"objects":[{"qom-type":"secret","id":3,"a.b[0]":1}],"exports":[{"type":"nbd","id":"a",'
+                     b'"node-name":"n","bitmaps":["x"],"bitmaps[":1,"a]":{}},7],"log-level":null,"x":[]}',
     "odd": b"a.0=1,a.2=3,=x,a..b=c,.=,b.c.d.e.f=,,,size=99999999999E",
 }
 
