@@ -114,18 +114,21 @@ static int lookup_letter(char letter)
     return -1;
 }
 
+/* Values are not shown: they may be secrets. */
 static void refuse(const char *arg, const char *name, bool ambiguous, GError **error)
 {
+    int length = (int)strcspn(arg, "=");
+    g_autofree char *word = g_strndup(name, strcspn(name, "="));
     const char *names[G_N_ELEMENTS(options) + 1] = { NULL }, *near;
 
     for (size_t i = 0; i < G_N_ELEMENTS(options); i++)
         names[i] = options[i].name;
-    near = tm_text_nearest(name, names);
+    near = tm_text_nearest(word, names);
     if (ambiguous || !near)
-        tm_error_set(error, "%s option '%s': see --help", ambiguous ? "ambiguous" : "unrecognized",
-                     arg);
+        tm_error_set(error, "%s option '%.*s': see --help",
+                     ambiguous ? "ambiguous" : "unrecognized", length, arg);
     else
-        tm_error_set(error, "unrecognized option '%s': did you mean '--%s'?", arg, near);
+        tm_error_set(error, "unrecognized option '%.*s': did you mean '--%s'?", length, arg, near);
 }
 
 GArray *cmd_parse(int argc, char **argv, GError **error)

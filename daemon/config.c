@@ -3,7 +3,9 @@
 /* daemon/config.c: see the header. */
 #include "daemon/config.h"
 
+#include "qmp/context.h"
 #include "qmp/json/json.h"
+#include "qmp/keyval.h"
 #include "util/error.h"
 #include "util/file.h"
 
@@ -178,15 +180,37 @@ GArray *config_expand(const GArray *options, GPtrArray *configs, GError **error)
 
 /* ---- places */
 
-/* An option as an error shows it: a secret's text goes into no log. */
+static const char *text_of(json_object *args, const char *name)
+{
+    json_object *value = qmp_arg(args, name);
+
+    return json_object_is_type(value, json_type_string) ? json_object_get_string(value) : NULL;
+}
+
+/* Of an object no more than its type and name: what else is there may be a secret, under whatever
+ * name somebody mistyped. */
+static char *shown_object(const CmdOption *option)
+{
+    json_object *args =
+        *option->value == '{' ? NULL : qmp_keyval_parse(option->value, "qom-type", NULL);
+    const char *type = text_of(args, "qom-type"), *id = text_of(args, "id");
+    char *text = g_strdup_printf("--%s %s%s%s", option->name,
+                                 type                    ? type
+                                 : *option->value == '{' ? "{...}"
+                                                         : "...",
+                                 type && id ? ",id=" : "", type && id ? id : "");
+
+    json_object_put(args);
+    return text;
+}
+
+/* An option as an error shows it. */
 static char *shown(const CmdOption *option)
 {
-    const char *data = option->kind == CMD_OBJECT ? strstr(option->value, "data") : NULL;
-
-    return data ? g_strdup_printf("--%s %.*s...", option->name, (int)(data - option->value),
-                                  option->value)
-                : g_strdup_printf("--%s%s%s", option->name, option->value ? " " : "",
-                                  option->value ? option->value : "");
+    if (option->kind == CMD_OBJECT)
+        return shown_object(option);
+    return g_strdup_printf("--%s%s%s", option->name, option->value ? " " : "",
+                           option->value ? option->value : "");
 }
 
 char *option_place(const CmdOption *option, const char *within)

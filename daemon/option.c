@@ -21,8 +21,23 @@ static json_object *parse_blockdev(const QmpTypes *types, const char *text, GErr
     return qmp_option_parse(types, &qmp_type_blockdev_options, text, "driver", error);
 }
 
+/* A syntax error would show a part of the text, which may be that of a secret. */
+static bool well_formed(const char *text, GError **error)
+{
+    json_object *value = NULL;
+    bool ok = *text == '{' ? qmp_json_parse(text, &value, NULL)
+                           : (value = qmp_keyval_parse(text, "qom-type", NULL)) != NULL;
+
+    json_object_put(value);
+    return ok || tm_error_set(error, *text == '{' ? "expected a JSON object"
+                                                  : "expected TYPE,id=ID,KEY=VALUE,...: a comma in "
+                                                    "a value is doubled");
+}
+
 static json_object *parse_object(const QmpTypes *types, const char *text, GError **error)
 {
+    if (!well_formed(text, error))
+        return NULL;
     return qmp_option_parse(types, &qmp_type_object_options, text, "qom-type", error);
 }
 
@@ -177,7 +192,6 @@ static bool run(Daemon *d, const CmdOption *option, GError **error)
 {
     json_object *args = option_arguments(d, option, error);
     bool ok = args && option_run_arguments(d, option->kind, args, error);
-
     json_object_put(args);
     return ok && (option->kind != CMD_CHARDEV || option->args ||
                   chardev_wait(d->qmp, option->value, error));

@@ -205,6 +205,31 @@ def strange_names(tmp):
 
 
 @test
+def secrets_are_not_shown(tmp):
+    "an error of --object shows its type and name at most, whatever is mistyped"
+    for option, shown in (("secret,id=s,dat=hunter2", "--object secret,id=s: .*'dat' is unexpected"),
+                          ("secret,Data=hunter2,id=s", "--object secret,id=s: "),
+                          ("secret,id=s,password=hunter2,,id=hunter2", "--object secret,id=s: "),
+                          ("id=s,dat=hunter2,qom-type=secret", "--object secret,id=s: "),
+                          ("secret,id=s,data=hun,hunter2", "--object [.]{3}: .*a comma in a value is doubled"),
+                          ("secret,dat=hunter2", "--object secret: "),
+                          ("secret,id.x=hunter2", "--object secret: "),
+                          ("dat=hunter2", "--object [.]{3}: "),
+                          ('{"qom-type":"secret","id":"s","d\\u0061ta":"hunter2","dat":1}', "--object {[.]{3}}: .*'dat'"),
+                          ('{"qom-type":"secret","id":"s","data":hunter2}', "--object {[.]{3}}: expected a JSON object")):
+        for flags in (["--check"], []):
+            done = subprocess.run([TIDEMARKD, *flags, "--object", option], capture_output=True, text=True,
+                                  timeout=PATIENCE)
+            equal(done.returncode, 1)
+            matches(done.stderr, shown)
+            equal("hunter2" in done.stderr, False, done.stderr)
+    done = subprocess.run([TIDEMARKD, "--objct=secret,id=s,data=hunter2"], capture_output=True, text=True,
+                          timeout=PATIENCE)
+    matches(done.stderr, "unrecognized option '--objct': did you mean '--object'")
+    equal("hunter2" in done.stderr, False, done.stderr)
+
+
+@test
 def check_beside_a_daemon(tmp):
     "--check of a configuration in use finds nothing wrong, and leaves sockets, locks and bitmaps alone"
     path = save(tmp, disk_config(tmp, bitmaps=[{"node": "disk0", "name": "b", "persistent": True}]))
