@@ -100,21 +100,35 @@ bool item_exists(Daemon *d, const Item *item)
     }
 }
 
-bool item_matches(Daemon *d, const Item *item)
+static bool another(GError **error)
+{
+    return tm_error_set(error, "there is another one, made over QMP or by the command line");
+}
+
+static bool bitmap_matches(Daemon *d, const Item *item, GError **error)
+{
+    g_autofree char *difference = bitmap_difference(d, item->args);
+
+    return !difference || tm_error_set(error, "it stays as it is: %s", difference);
+}
+
+bool item_matches(Daemon *d, const Item *item, GError **error)
 {
     static const char *const members[] = { "id", "node-name", "chardev" };
     json_object *all = NULL, *found = NULL;
     bool matches;
 
+    if (item->kind == CMD_BITMAP)
+        return bitmap_matches(d, item, error);
     if (item->kind == CMD_METRICS)
-        return json_object_equal(d->metrics_given, item->args);
-    if (!qmp_dispatch(d->qmp, "query-configuration", NULL, &all, NULL))
+        return json_object_equal(d->metrics_given, item->args) || another(error);
+    if (!qmp_dispatch(d->qmp, "query-configuration", NULL, &all, error))
         return false;
     for (size_t i = 0; i < G_N_ELEMENTS(members) && !found; i++)
         found = find_element(qmp_arg(all, config_section(item->kind)), members[i], item->id);
     matches = found && json_object_equal(found, item->args);
     json_object_put(all);
-    return matches;
+    return matches || another(error);
 }
 
 /* ---- commands */

@@ -19,8 +19,9 @@ void item_free(Item *item); /* NULL is fine */
 
 /* Whether there is something of that name; it may have been made in another way. */
 bool item_exists(Daemon *daemon, const Item *item);
-/* Whether what there is was made from the same, as query-configuration shows it. */
-bool item_matches(Daemon *daemon, const Item *item);
+/* Whether what there is was made from the same, as query-configuration shows it; of a bitmap,
+ * whether it is such a one. */
+bool item_matches(Daemon *daemon, const Item *item, GError **error);
 
 /* Each either does it, or changes nothing and fails: the error says what to do. */
 bool item_add(Daemon *daemon, const Item *item, GError **error);

@@ -4,6 +4,7 @@
  * checks, the same handler. */
 #include "daemon/option.h"
 
+#include "block/bitmaps.h"
 #include "qmp/json/json.h"
 #include "qmp/keyval.h"
 #include "util/error.h"
@@ -108,6 +109,47 @@ static bool provide_bitmap(Daemon *d, json_object *args, GError **error)
     return true;
 }
 
+char *bitmap_difference(Daemon *d, json_object *args)
+{
+    g_autoptr(BmpBitmap) bitmap =
+        blk_graph_find_bitmap(d->graph, qmp_arg_str(args, "node"), qmp_arg_str(args, "name"), NULL);
+    bool disabled = qmp_arg_bool(args, "disabled", false);
+    bool persistent = qmp_arg_bool(args, "persistent", false);
+    g_autoptr(GString) text = g_string_new(NULL);
+    uint64_t granularity;
+
+    if (!bitmap)
+        return NULL;
+    if (bmp_bitmap_inconsistent(bitmap))
+        return g_strdup("it is inconsistent, and can only be removed (block-dirty-bitmap-remove)");
+    granularity = bmp_bitmap_granularity(bitmap);
+    if (bmp_bitmap_enabled(bitmap) == disabled)
+        g_string_append(text,
+                        disabled ? "it records" : "it does not record (block-dirty-bitmap-enable)");
+    if (granularity != qmp_arg_uint(args, "granularity", granularity))
+        g_string_append_printf(text, "%sits granularity is %" PRIu64, text->len ? ", " : "",
+                               granularity);
+    if (bmp_bitmap_persistent(bitmap) != persistent)
+        g_string_append_printf(text, "%sit is %spersistent", text->len ? ", " : "",
+                               persistent ? "not " : "");
+    return text->len ? g_string_free(g_steal_pointer(&text), FALSE) : NULL;
+}
+
+static void note_difference(Daemon *d, const CmdOption *option, json_object *args)
+{
+    g_autofree char *difference = bitmap_difference(d, args), *place = NULL;
+
+    if (!difference)
+        return;
+    place = option_place(option, "");
+    tm_log_note(d->log,
+                &(TmLogFacts){ .area = TM_LOG_BITMAP,
+                               .level = TM_LOG_WARNING,
+                               .node = qmp_arg_str(args, "node") },
+                "%s: node '%s': bitmap '%s' stays as it is: %s", place, qmp_arg_str(args, "node"),
+                qmp_arg_str(args, "name"), difference);
+}
+
 static bool start_monitor(Daemon *d, json_object *args, GError **error)
 {
     const char *id = qmp_arg_str(args, "chardev"), *mode = qmp_arg_str(args, "mode");
@@ -191,7 +233,11 @@ bool option_run_arguments(Daemon *d, CmdKind kind, json_object *args, GError **e
 static bool run(Daemon *d, const CmdOption *option, GError **error)
 {
     json_object *args = option_arguments(d, option, error);
-    bool ok = args && option_run_arguments(d, option->kind, args, error);
+    bool ok;
+
+    if (args && option->kind == CMD_BITMAP)
+        note_difference(d, option, args);
+    ok = args && option_run_arguments(d, option->kind, args, error);
     json_object_put(args);
     return ok && (option->kind != CMD_CHARDEV || option->args ||
                   chardev_wait(d->qmp, option->value, error));

@@ -20,3 +20,6 @@ const QmpType *option_type(CmdKind kind);
 json_object *option_arguments(Daemon *daemon, const CmdOption *option, GError **error);
 /* The name of what it makes, in @args; NULL: it has none. Borrowed. */
 const char *option_id(const CmdOption *option, json_object *args);
+/* How the bitmap that is there differs from @args, block-dirty-bitmap-add's, checked: for people
+ * (g_free); NULL: it doesn't, or is not there. */
+char *bitmap_difference(Daemon *daemon, json_object *args);

@@ -111,8 +111,7 @@ static const Item *provide(Reload *r, const Item *had, const Item *want)
         refused(r, want, "changed", error);
         return had;
     }
-    if (exists && !had && want->kind != CMD_BITMAP && !item_matches(r->d, want)) {
-        tm_error_set(&error, "there is another one, made over QMP or by the command line");
+    if (exists && !had && !item_matches(r->d, want, &error)) {
         refused(r, want, "added", error);
         return NULL;
     }

@@ -109,6 +109,39 @@ def bitmaps(tmp):
 
 
 @test
+def other_bitmaps(tmp):
+    "a bitmap that is there and differs from the file stays, with a warning: it may record nothing"
+    def item(name, **more):
+        return {"node": "disk0", "name": name, **more}
+
+    config = disk_config(tmp)
+    with Configured(tmp, save(tmp, config)) as d:
+        for name, more in (("off", {"persistent": True, "disabled": True, "granularity": 4096}),
+                           ("on", {"persistent": True}), ("same", {"persistent": True, "disabled": True})):
+            d.qmp("block-dirty-bitmap-add", item(name, **more))
+    config["bitmaps"] = [item("off", granularity=65536), item("on", disabled=True, persistent=True),
+                         item("same", disabled=True, persistent=True)]
+    path = save(tmp, config)
+    with Configured(tmp, path) as d:
+        matches(d.log(), r"%s:\d+: bitmaps\[0\]: node 'disk0': bitmap 'off' stays as it is: it does not record "
+                r"\(block-dirty-bitmap-enable\), its granularity is 4096, it is persistent" % path)
+        matches(d.log(), r"bitmaps\[1\]: node 'disk0': bitmap 'on' stays as it is: it records\n")
+        equal(d.log().count("stays as it is"), 2)
+        equal(reload(d, path, config), ["done: 0 changes, 0 refused"])
+        d.qmp("block-dirty-bitmap-add", item("new", disabled=True))
+        config["bitmaps"].append(item("new"))
+        for _ in range(2):
+            has(reload(d, path, config), "bitmap 'disk0/new' is not added: it stays as it is: it does not record")
+        d.qmp("block-dirty-bitmap-enable", item("new"))
+        equal(reload(d, path, config), ["done: 0 changes, 0 refused"])
+        d.qmp("block-dirty-bitmap-enable", item("off"))
+    with open(os.path.join(tmp, "disk0.img"), "r+b") as f:
+        f.write(b"x")
+    with Configured(tmp, path) as d:
+        matches(d.log(), "bitmap 'off' stays as it is: it is inconsistent, and can only be removed")
+
+
+@test
 def places(tmp):
     "errors name the file, the line and the key, at the start as well"
     for text, line, match in (('{ "objects": [\n  {"a": 1,}\n]}', 2, "expecting value"),
