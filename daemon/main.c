@@ -11,6 +11,7 @@
 #include "daemon/sandbox.h"
 #include "util/error.h"
 #include "util/log.h"
+#include "util/text.h"
 
 #include <glib-unix.h>
 #include <signal.h>
@@ -114,8 +115,11 @@ static int check(const GArray *options, const GPtrArray *configs, TmLog *log)
     g_autoptr(GPtrArray) problems = g_ptr_array_new_with_free_func(g_free);
 
     find_problems(options, configs, log, problems);
-    for (guint i = 0; i < problems->len; i++)
-        fprintf(stderr, "%s\n", (const char *)problems->pdata[i]);
+    for (guint i = 0; i < problems->len; i++) {
+        g_autofree char *line = tm_text_line(problems->pdata[i], TM_LOG_TEXT_MAX);
+
+        fprintf(stderr, "%s\n", line);
+    }
     return problems->len ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 

@@ -238,6 +238,16 @@ def strange_names(tmp):
 
 
 @test
+def one_line_each(tmp):
+    "--check prints a problem as one line of text, whatever is in the names of the file"
+    path = save(tmp, {"a\x1b[31mred\nx": 1, "b" * 5000: 2})
+    status, lines = check("--config", path)
+    equal((status, len(lines)), (1, 2))
+    matches(lines[0], r"a\\x1b\[31mred\\x0ax: there is no such member")
+    equal(len(lines[1]) <= 1024, True)
+
+
+@test
 def secrets_are_not_shown(tmp):
     "an error of --object shows its type and name at most, whatever is mistyped"
     for option, shown in (("secret,id=s,dat=hunter2", "--object secret,id=s: .*'dat' is unexpected"),
