@@ -2,13 +2,16 @@
 # SPDX-FileCopyrightText: 2026 The Tidemark authors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Configuration files: what they make, what --check finds in them, what --dump-config prints."""
+import contextlib
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from harness import *
@@ -392,6 +395,48 @@ def dumped_changes(tmp):
         equal((result.returncode, result.stdout), (1, ""))
         matches(result.stderr, match)
 
+
+
+def dump_from(tmp, answer):
+    """--dump-config of a server that runs answer(connection): the process that ended."""
+    path = os.path.join(tmp, "fake.sock")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        process = subprocess.Popen([TIDEMARKD, "--dump-config", path], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                   text=True)
+        connection = listener.accept()[0]
+        with connection, contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            connection.recv(4096)
+            answer(connection, process)
+        out, err = process.communicate(timeout=PATIENCE)
+    os.unlink(path)
+    return process.returncode, out, err
+
+
+@test
+def strange_servers(tmp):
+    "--dump-config reports what a strange server says as one error, and waits for its answer for a time in all"
+    for sent, match in ((b'{"error":{"desc":"a"}}{"error":{"desc":"b"}}', r"fake.sock': a\n"),
+                        (b'{"error":{"desc":"a"}}{"id":"c","return":{}}', r"fake.sock': a\n"),
+                        (b'{"error":{"desc":null}}', "an error without a description"),
+                        (b'{"error":7}', "an error without a description"),
+                        (b'{"id":"c","return":[]}', "expected a configuration, an object"),
+                        (b'{"id":"c","return":null}', "expected a configuration, an object"),
+                        (b'[]7 ', "the connection ended without an answer")):
+        status, out, err = dump_from(tmp, lambda c, _: c.sendall(sent))
+        equal((status, out, err.count("\n")), (1, "", 1), err)
+        matches(err, match)
+
+    def chatter(connection, process):
+        end = time.monotonic() + PATIENCE
+        while process.poll() is None and time.monotonic() < end:
+            connection.sendall(b'{"event":"X"}')
+            time.sleep(0.1)
+
+    status, out, err = dump_from(tmp, chatter)
+    equal((status, out), (1, ""))
+    matches(err, "fake.sock': Connection timed out")
 
 
 def reload(d, path, config, done=True):
