@@ -330,11 +330,21 @@ static int try_open(const char *path, bool writes)
     return faccessat(AT_FDCWD, path, W_OK, AT_EACCESS) < 0 ? errno : 0;
 }
 
-/* As far as it can be known from @definition, or from the node that it is defined in. */
-static bool opened_to_write(json_object *definition, json_object *root)
+/* As the daemon would open the file at @v in @root, a node: a node inherits what it does not say,
+ * and a backing is read-only if it does not say otherwise. */
+static bool opened_to_write(json_object *root, const QmpVisited *v)
 {
-    return !qmp_arg_bool(definition, "read-only", qmp_arg_bool(root, "read-only", false)) &&
-           !qmp_arg_bool(definition, "auto-read-only", qmp_arg_bool(root, "auto-read-only", false));
+    g_auto(GStrv) names = g_strsplit(v->path, ".", -1);
+    bool read_only = false, auto_read_only = false;
+    json_object *node = root;
+
+    for (char **name = names; node && *name; name++) {
+        read_only = qmp_arg_bool(node, "read-only", read_only) || g_str_equal(*name, "backing");
+        auto_read_only = qmp_arg_bool(node, "auto-read-only", auto_read_only);
+        node = json_object_object_get(node, *name);
+    }
+    return !qmp_arg_bool(v->parent, "read-only", read_only) &&
+           !qmp_arg_bool(v->parent, "auto-read-only", auto_read_only);
 }
 
 static int try_need(const Files *f, Need need, const QmpVisited *v)
@@ -343,7 +353,7 @@ static int try_need(const Files *f, Need need, const QmpVisited *v)
 
     switch (need) {
     case TO_OPEN:
-        return try_open(path, opened_to_write(v->parent, f->args));
+        return try_open(path, opened_to_write(f->args, v));
     case TO_READ:
         return try_read(path);
     case BESIDE:

@@ -289,6 +289,26 @@ def check_beside_a_daemon(tmp):
 
 
 
+@test(needs=("setpriv",))
+def check_of_a_backing(tmp):
+    "--check wants of a backing that is defined within its overlay to be readable, as the start does"
+    base, top = os.path.join(tmp, "base.qcow2"), os.path.join(tmp, "top.qcow2")
+    images.create(base, "", "1M")
+    images.create(top, "", None, (base, "qcow2"))
+    os.chmod(base, 0o444)
+    prefix = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if not os.geteuid() else []
+    file, read_write = {"driver": "file", "filename": base}, {"read-only": False}
+    for backing, ok in (({"file": file}, True), ({"file": {**file, **read_write}}, False),
+                        ({"file": file, **read_write}, False), ({"file": file, "auto-read-only": True}, True)):
+        path = save(tmp, {"blockdevs": [{"driver": "qcow2", "node-name": "q", "backing": {"driver": "qcow2", **backing},
+                                         "file": {"driver": "file", "filename": top}}]})
+        done = subprocess.run([*prefix, TIDEMARKD, "--check", "--config", path], capture_output=True, text=True,
+                              timeout=PATIENCE)
+        equal(done.returncode, 0 if ok else 1, done.stderr)
+        if not ok:
+            matches(done.stderr, r"backing.file.filename: '%s': Permission denied" % base)
+
+
 def dump(d):
     """--dump-config of a daemon: the object, and the text."""
     result = subprocess.run([TIDEMARKD, "--dump-config", d.qmp_path], capture_output=True, text=True, timeout=PATIENCE)
