@@ -23,16 +23,27 @@ static void quit(void *opaque)
     g_main_loop_quit(opaque);
 }
 
-/* Puts it before the error; false. */
-static bool at_option(const CmdOption *option, GError **error)
+/* Whether to go on without what failed: the error is one of several, and is taken. */
+static bool goes_on(GPtrArray *problems, GError **error)
+{
+    if (!problems)
+        return false;
+    g_ptr_array_add(problems, g_strdup((*error)->message));
+    g_clear_error(error);
+    return true;
+}
+
+/* The same, with the place of the option before the error. */
+static bool goes_on_after(const CmdOption *option, GPtrArray *problems, GError **error)
 {
     g_autofree char *place = option_place(option, "");
 
     g_prefix_error(error, "%s: ", place);
-    return false;
+    return goes_on(problems, error);
 }
 
-static bool engine_options(const GArray *options, BlkEngineOptions *engine, GError **error)
+static bool engine_options(const GArray *options, BlkEngineOptions *engine, GPtrArray *problems,
+                           GError **error)
 {
     static const char *const names[] = { "auto", "io_uring", "threads" };
     G_STATIC_ASSERT(G_N_ELEMENTS(names) == BLK_IO_ENGINES);
@@ -45,16 +56,21 @@ static bool engine_options(const GArray *options, BlkEngineOptions *engine, GErr
             continue;
         while (k < G_N_ELEMENTS(names) && strcmp(names[k], option->value))
             k++;
-        if (k == G_N_ELEMENTS(names)) {
-            tm_error_set(error, "expected auto, io_uring or threads");
-            return at_option(option, error);
+        if (k < G_N_ELEMENTS(names)) {
+            engine->io = (BlkIoEngine)k;
+            continue;
         }
-        engine->io = (BlkIoEngine)k;
+        if (problems && option->file) /* the check of types says it */
+            continue;
+        tm_error_set(error, "expected auto, io_uring or threads");
+        if (!goes_on_after(option, problems, error))
+            return false;
     }
     return true;
 }
 
-static bool load_modules(BlkRegistry *registry, const GArray *options, GError **error)
+static bool load_modules(BlkRegistry *registry, const GArray *options, GPtrArray *problems,
+                         GError **error)
 {
     bool dir_given = false;
 
@@ -70,10 +86,11 @@ static bool load_modules(BlkRegistry *registry, const GArray *options, GError **
                      ? blk_registry_load_dir(registry, option->value, error)
                      : tm_error_set(error, "not a directory");
         }
-        if (!ok)
-            return at_option(option, error);
+        if (!ok && !goes_on_after(option, problems, error))
+            return false;
     }
-    return dir_given || blk_registry_load_dir(registry, TM_MODULE_DIR, error);
+    return dir_given || blk_registry_load_dir(registry, TM_MODULE_DIR, error) ||
+           goes_on(problems, error);
 }
 
 static char *blame(void *opaque, const char *message, json_object *args)
@@ -119,7 +136,8 @@ static void ask_heal(void *opaque)
 }
 
 /* With --user the sockets are that user's. */
-static bool socket_rights(const GArray *options, TmSocketRights *rights, GError **error)
+static bool socket_rights(const GArray *options, TmSocketRights *rights, GPtrArray *problems,
+                          GError **error)
 {
     for (guint i = options->len; i-- > 0;) {
         const CmdOption *option = &g_array_index(options, CmdOption, i);
@@ -129,17 +147,29 @@ static bool socket_rights(const GArray *options, TmSocketRights *rights, GError 
         rights->has_owner = rights->has_group = true;
         if (tm_identity_find(option->value, &rights->owner, &rights->group, error))
             return true;
-        return at_option(option, error);
+        return goes_on_after(option, problems, error);
     }
     return true;
 }
 
-bool daemon_init(Daemon *d, const GArray *options, const Sandbox *sandbox, GError **error)
+/* The engine that was asked for may not be available here. */
+static BlkEngine *engine_new(BlkEngineOptions *options, GPtrArray *problems, GError **error)
+{
+    BlkEngine *engine = blk_engine_new(options, error);
+
+    if (engine || options->io == BLK_IO_AUTO || !goes_on(problems, error))
+        return engine;
+    options->io = BLK_IO_AUTO;
+    return blk_engine_new(options, error);
+}
+
+bool daemon_init(Daemon *d, const GArray *options, const Sandbox *sandbox, GPtrArray *problems,
+                 GError **error)
 {
     BlkEngineOptions engine = { 0 };
     QmpContextOptions qmp = { .quit = quit };
 
-    if (!socket_rights(options, &qmp.socket_rights, error))
+    if (!socket_rights(options, &qmp.socket_rights, problems, error))
         return false;
     d->inherited = tm_inherited_new(); /* before any socket is opened */
     d->loop = g_main_loop_new(NULL, FALSE);
@@ -147,9 +177,10 @@ bool daemon_init(Daemon *d, const GArray *options, const Sandbox *sandbox, GErro
     d->monitors_given = json_object_new_array();
     d->monitors = g_ptr_array_new_with_free_func((GDestroyNotify)qmp_monitor_free);
     d->registry = blk_registry_new(&tm_sys_kernel);
-    if (!engine_options(options, &engine, error) || !load_modules(d->registry, options, error))
+    if (!engine_options(options, &engine, problems, error) ||
+        !load_modules(d->registry, options, problems, error))
         return false;
-    d->engine = blk_engine_new(&engine, error);
+    d->engine = engine_new(&engine, problems, error);
     if (!d->engine)
         return false;
     d->graph = blk_graph_new(d->registry, d->engine, &tm_sys_kernel);

@@ -36,8 +36,10 @@ typedef struct Daemon {
 
 /* The drivers and plug-ins that @options name, the I/O threads, the servers; nothing is open yet.
  * daemon->log is set before. @options and @sandbox (borrowed) outlive the daemon; the sandbox has a
- * word on errors of permission. */
-bool daemon_init(Daemon *daemon, const GArray *options, const Sandbox *sandbox, GError **error);
+ * word on errors of permission. With @problems, for --check, errors that leave the rest to be
+ * checked are appended to it (g_free) instead. */
+bool daemon_init(Daemon *daemon, const GArray *options, const Sandbox *sandbox, GPtrArray *problems,
+                 GError **error);
 /* Whether an option asks for help ("--blockdev help"), which has then been printed. */
 bool daemon_help(Daemon *daemon, const GArray *options);
 /* What query-configuration says of the process, whose Daemon @daemon is: an object, a reference.

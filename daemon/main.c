@@ -60,17 +60,22 @@ static void raise_descriptor_limit(void)
     }
 }
 
+static bool set_log_level(TmLog *log, const CmdOption *option, GError **error)
+{
+    g_autofree char *place = NULL;
+
+    if (option->kind != CMD_LOG_LEVEL || tm_log_set_levels(log, option->value, error))
+        return true;
+    place = option_place(option, "");
+    g_prefix_error(error, "%s: ", place);
+    return false;
+}
+
 static bool set_log_levels(TmLog *log, const GArray *options, GError **error)
 {
     for (guint i = 0; i < options->len; i++) {
-        g_autofree char *place = NULL;
-        const CmdOption *option = &g_array_index(options, CmdOption, i);
-
-        if (option->kind != CMD_LOG_LEVEL || tm_log_set_levels(log, option->value, error))
-            continue;
-        place = option_place(option, "");
-        g_prefix_error(error, "%s: ", place);
-        return false;
+        if (!set_log_level(log, &g_array_index(options, CmdOption, i), error))
+            return false;
     }
     return true;
 }
@@ -87,6 +92,14 @@ static bool no_problems(TmLog *log, const GPtrArray *problems, GError **error)
 
 /* ---- --check */
 
+/* Takes the error, if there is one. */
+static void add_problem(GPtrArray *problems, GError **error)
+{
+    if (*error)
+        g_ptr_array_add(problems, g_strdup((*error)->message));
+    g_clear_error(error);
+}
+
 static void find_problems(const GArray *options, const GPtrArray *configs, TmLog *log,
                           GPtrArray *problems)
 {
@@ -94,18 +107,18 @@ static void find_problems(const GArray *options, const GPtrArray *configs, TmLog
     Sandbox *sandbox = sandbox_new(options, log, &error);
     Daemon daemon = { .log = log };
 
-    if (error || !set_log_levels(log, options, &error)) {
-        g_ptr_array_add(problems, g_strdup(error->message));
-        g_clear_error(&error);
+    add_problem(problems, &error);
+    for (guint i = 0; i < options->len; i++) {
+        set_log_level(log, &g_array_index(options, CmdOption, i), &error);
+        add_problem(problems, &error);
     }
-    if (daemon_init(&daemon, options, sandbox, &error)) {
+    if (daemon_init(&daemon, options, sandbox, problems, &error)) {
         for (guint i = 0; i < configs->len; i++)
             check_types(&daemon, configs->pdata[i], problems);
         check_names(&daemon, options, problems);
         check_files(&daemon, options, problems);
-    } else {
-        g_ptr_array_add(problems, g_strdup(error->message));
     }
+    add_problem(problems, &error);
     daemon_finish(&daemon, NULL);
     sandbox_free(sandbox);
 }
@@ -131,7 +144,7 @@ static bool start(Daemon *daemon, Sandbox *sandbox, const GArray *options, const
 {
     g_autoptr(GPtrArray) problems = g_ptr_array_new_with_free_func(g_free);
 
-    if (!sandbox_files(sandbox, error) || !daemon_init(daemon, options, sandbox, error))
+    if (!sandbox_files(sandbox, error) || !daemon_init(daemon, options, sandbox, NULL, error))
         return false;
     *helped = daemon_help(daemon, options);
     if (*helped)

@@ -227,6 +227,26 @@ def all_problems(tmp):
 
 
 @test
+def problems_of_the_process(tmp):
+    "--check lists what is wrong with the process's own options, and then checks all the rest"
+    path = save(tmp, {"user": "no-such-user", "log-level": "inof", "io-engine": "fast",
+                      "modules": ["/nosuch1.so", "/nosuch2.so"], "module-dirs": ["/nosuch3"],
+                      "blockdevs": [{"driver": "null-co", "node-name": 3},
+                                    {"driver": "file", "node-name": "f", "filename": "/nosuch4"}],
+                      "bitmaps": [{"node": "none", "name": "b"}]})
+    status, lines = check("--config", path, "--io-engine", "slow", "--log-level", "x")
+    expected = [r":\d+: user: .*no-such-user", r":\d+: log-level: ", "^--log-level x: ", r"^--io-engine slow: expected",
+                r":\d+: io-engine: .*'fast'", r"modules\[0\]: .*/nosuch1.so", r"modules\[1\]: .*/nosuch2.so",
+                r"module-dirs\[0\]: not a directory", r"blockdevs\[0\].node-name: .*string",
+                r"bitmaps\[0\].node: there is no node 'none'", r"blockdevs\[1\].filename: '/nosuch4': No such file"]
+    for e in expected:
+        equal(len([line for line in lines if re.search(e, line)]), 1, "%s: %s" % (e, lines))
+    equal((status, len(lines)), (1, len(expected)))
+    done = subprocess.run([TIDEMARKD, "--config", path], capture_output=True, text=True, timeout=PATIENCE)
+    equal((done.returncode, done.stderr.count("\n")), (1, 1), done.stderr)
+
+
+@test
 def strange_names(tmp):
     "--check finds what is wrong beside members whose names look like paths"
     for name in ("bitmaps[", "bitmaps[0]", "a]", "[", "node.name", "id.", "."):
