@@ -11,6 +11,8 @@
 
 #include <string.h>
 
+#define BYTE_ORDER_MARK "\xef\xbb\xbf"
+
 struct Config {
     char *path;
     json_object *root;
@@ -60,6 +62,8 @@ static bool parse(Config *c, const char *text, size_t length, GError **error)
 
     if (strlen(text) != length)
         return tm_error_set(error, "%s: not a text: it has a byte that is zero", c->path);
+    if (g_str_has_prefix(text, BYTE_ORDER_MARK)) /* of editors that mark UTF-8 so */
+        text += strlen(BYTE_ORDER_MARK);
     if (!qmp_json_parse_document(text, &c->root, &c->places, &cause))
         return tm_error_set(error, "%s:%u: %s", c->path, c->places.failed, cause->message);
     return json_object_is_type(c->root, json_type_object) ||

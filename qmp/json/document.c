@@ -24,6 +24,17 @@ static void single_value(void *opaque, json_object *value, const GError *error)
     }
 }
 
+/* Of a text that has several values, or none. */
+static void complain(Single *single, bool is_document)
+{
+    const char *message = single->n ? "Expecting at most one JSON value" : "Expecting a JSON value";
+
+    if (is_document)
+        message = single->n ? "expected the end of the file, as the JSON value before has ended"
+                            : "expected a JSON value: the file is empty";
+    tm_error_set(&single->error, "%s", message);
+}
+
 static bool parse(const char *text, json_object **value, QmpPlaces *places, GError **error)
 {
     Single single = { 0 };
@@ -31,17 +42,16 @@ static bool parse(const char *text, json_object **value, QmpPlaces *places, GErr
 
     qmp_stream_set_places(s, places);
     /* What follows the first error is in the wake of it. */
-    for (const char *line = text, *next; *line && !single.error; line = next) {
+    for (const char *line = text, *next; *line && !single.error && single.n < 2; line = next) {
         next = line + strcspn(line, "\n");
         next += *next == '\n';
         qmp_stream_feed(s, line, (size_t)(next - line));
     }
-    if (!single.error)
+    if (!single.error && single.n < 2)
         qmp_stream_end(s);
     qmp_stream_free(s);
     if (!single.error && single.n != 1)
-        tm_error_set(&single.error,
-                     single.n ? "Expecting at most one JSON value" : "Expecting a JSON value");
+        complain(&single, places != NULL);
     if (single.error) {
         json_object_put(single.value);
         g_propagate_error(error, single.error);

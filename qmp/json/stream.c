@@ -223,6 +223,8 @@ static void emit(QmpStream *s)
     json_object *value = NULL;
     g_autoptr(GError) error = NULL;
 
+    if (s->places) /* unless the error is further down */
+        s->places->failed = g_array_index(s->tokens, QmpToken, 0).line;
     qmp_json_parse_tokens(s->text->str, (const QmpToken *)(void *)s->tokens->data, s->tokens->len,
                           &value, s->places, &error);
     reset(s);
