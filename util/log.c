@@ -156,6 +156,8 @@ static void report_dropped(TmLog *log, bool all)
     for (guint i = 0; i < kinds->len; i++) {
         const TmLogKind *kind = kinds->pdata[i];
 
+        if (kind->level > tm_log_level(log, kind->area)) /* nobody wants to know any more */
+            continue;
         put(log, &(TmLogFacts){ .area = kind->area, .level = kind->level },
             g_strdup_printf("... %u more of these in the last %u s: %s", kind->dropped,
                             TM_LOG_WINDOW, kind->text));

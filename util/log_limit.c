@@ -5,7 +5,7 @@
  *
  * A kind is a format, of which the program has finitely many, and the node or export, which the
  * operator named. What a client can choose makes no kinds. If there are too many all the same, the
- * later ones share one. */
+ * later ones of an area and level share one. */
 #include "util/log_internal.h"
 
 #define KINDS_MAX   4096u
@@ -36,7 +36,7 @@ static TmLogKind *kind_of(GHashTable *kinds, const TmLogFacts *facts, const char
 {
     bool full = g_hash_table_size(kinds) >= KINDS_MAX;
     g_autofree char *key =
-        full ? g_strdup("others")
+        full ? g_strdup_printf("others/%d/%d", facts->area, facts->level)
              : g_strdup_printf("%p/%s/%s", (const void *)format, facts->node ? facts->node : "",
                                facts->export ? facts->export : "");
     TmLogKind *kind = g_hash_table_lookup(kinds, key);

@@ -10,6 +10,7 @@
 #include "util/extent.h"
 #include "util/file.h"
 #include "util/log.h"
+#include "util/log_internal.h"
 #include "util/range.h"
 #include "util/secret.h"
 #include "util/sys.h"
@@ -364,18 +365,85 @@ START_TEST(the_last_messages_are_kept)
 }
 END_TEST
 
+/* Too many kinds share one, but not with other areas. */
+START_TEST(what_is_left_out_of_many_kinds_keeps_its_area)
+{
+    GHashTable *kinds = tm_log_kinds_new();
+    g_autoptr(GPtrArray) cut = NULL;
+    unsigned nbd = 0, store = 0;
+
+    for (unsigned i = 0; i < 5000; i++) {
+        g_autofree char *export = g_strdup_printf("e%u", i);
+        TmLogFacts facts = { .area = TM_LOG_NBD, .level = TM_LOG_ERROR, .export = export };
+
+        tm_log_kinds_admit(kinds, &facts, "x", "x", 0);
+    }
+    for (unsigned i = 0; i < 30; i++)
+        tm_log_kinds_admit(kinds, &(TmLogFacts){ .area = TM_LOG_STORE, .level = TM_LOG_WARNING },
+                           "y", "y", 0);
+    cut = tm_log_kinds_expire(kinds, 0, true);
+    for (guint i = 0; i < cut->len; i++) {
+        const TmLogKind *kind = cut->pdata[i];
+
+        ck_assert_int_eq(kind->level, kind->area == TM_LOG_STORE ? TM_LOG_WARNING : TM_LOG_ERROR);
+        *(kind->area == TM_LOG_STORE ? &store : &nbd) += kind->dropped;
+    }
+    ck_assert_uint_gt(nbd, 800);
+    ck_assert_uint_eq(store, 10);
+    g_hash_table_unref(kinds);
+}
+END_TEST
+
+/* A socket at @path, as the journal's. */
+static int journal_socket(const char *path, struct sockaddr_un *address)
+{
+    int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
+
+    *address = (struct sockaddr_un){ .sun_family = AF_UNIX };
+    g_strlcpy(address->sun_path, path, sizeof(address->sun_path));
+    ck_assert_int_eq(bind(fd, (struct sockaddr *)address, sizeof(*address)), 0);
+    return fd;
+}
+
+/* The number of the log's "more of these" if the level becomes @level before. */
+static unsigned reports_of_left_out(const char *level)
+{
+    g_autofree char *path = g_strdup_printf("%s/util-%d-left-out", g_get_tmp_dir(), getpid());
+    struct sockaddr_un address;
+    int fd = journal_socket(path, &address);
+    TmLog *log = tm_log_new(path);
+    char entry[1000] = "";
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < 20; i++) {
+        tm_log_note(log, &(TmLogFacts){ .area = TM_LOG_NBD, .level = TM_LOG_WARNING }, "refused");
+        recv(fd, entry, sizeof(entry) - 1, MSG_DONTWAIT);
+    }
+    ck_assert(tm_log_set_levels(log, level, NULL));
+    tm_log_free(log);
+    while (recv(fd, entry, sizeof(entry) - 1, MSG_DONTWAIT) > 0)
+        n += strstr(entry, "10 more of these") != NULL;
+    unlink(path);
+    close(fd);
+    return n;
+}
+
+START_TEST(what_is_left_out_keeps_to_the_level)
+{
+    ck_assert_uint_eq(reports_of_left_out("nbd=warning"), 1);
+    ck_assert_uint_eq(reports_of_left_out("nbd=error"), 0);
+}
+END_TEST
+
 /* A datagram of fields; without the journal's socket, a line on standard error. */
 START_TEST(the_journal_gets_fields)
 {
     g_autofree char *path = g_strdup_printf("%s/util-%d-journal", g_get_tmp_dir(), getpid());
-    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    struct sockaddr_un address;
     char entry[1000] = "";
-    int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
-    TmLog *log;
+    int fd = journal_socket(path, &address);
+    TmLog *log = tm_log_new(path);
 
-    g_strlcpy(address.sun_path, path, sizeof(address.sun_path));
-    ck_assert_int_eq(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
-    log = tm_log_new(path);
     tm_log_note(log,
                 &(TmLogFacts){ .area = TM_LOG_TLS,
                                .level = TM_LOG_WARNING,
@@ -401,13 +469,11 @@ END_TEST
 START_TEST(a_journal_that_stands_still_is_not_waited_for)
 {
     g_autofree char *path = g_strdup_printf("%s/util-%d-stuck", g_get_tmp_dir(), getpid());
-    struct sockaddr_un address = { .sun_family = AF_UNIX };
-    int fd = socket(AF_UNIX, SOCK_DGRAM, 0), other = socket(AF_UNIX, SOCK_DGRAM, 0);
+    struct sockaddr_un address;
+    int fd = journal_socket(path, &address), other = socket(AF_UNIX, SOCK_DGRAM, 0);
     g_autoptr(GPtrArray) last = NULL;
     TmLog *log;
 
-    g_strlcpy(address.sun_path, path, sizeof(address.sun_path));
-    ck_assert_int_eq(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
     while (sendto(other, "x", 1, MSG_DONTWAIT, (struct sockaddr *)&address, sizeof(address)) > 0)
         continue; /* until its queue is full */
     log = tm_log_new(path);
@@ -637,6 +703,8 @@ int main(void)
     tcase_add_test(tc, a_flood_of_messages_is_limited);
     tcase_add_test(tc, levels_are_those_of_areas);
     tcase_add_test(tc, the_last_messages_are_kept);
+    tcase_add_test(tc, what_is_left_out_of_many_kinds_keeps_its_area);
+    tcase_add_test(tc, what_is_left_out_keeps_to_the_level);
     tcase_add_test(tc, the_journal_gets_fields);
     tcase_add_test(tc, a_journal_that_stands_still_is_not_waited_for);
     tcase_add_test(tc, the_journal_is_where_standard_error_goes);
