@@ -41,6 +41,20 @@ static bool check_members(json_object *object, const char *const *known, GError 
     return true;
 }
 
+/* The string that the member @key is, in *@value; NULL if there is none. */
+static bool take_string(json_object *given, const char *key, const char **value, GError **error)
+{
+    json_object *member;
+
+    *value = NULL;
+    if (!json_object_object_get_ex(given, key, &member))
+        return true;
+    if (!json_object_is_type(member, json_type_string))
+        return tm_error_set(error, "its member '%s' is not a string", key);
+    *value = json_object_get_string(member);
+    return true;
+}
+
 static void copy_member(json_object *to, json_object *from, const char *key)
 {
     json_object *value;
@@ -203,31 +217,37 @@ static json_object *nbd_colons(const char *name, GError **error)
     return nbd(inet_server(host, colon + 1), export);
 }
 
+/* The port may be a number, too. */
+static bool take_port(json_object *given, const char **port, GError **error)
+{
+    json_object *member = json_object_object_get(given, "port");
+
+    if (!json_object_is_type(member, json_type_int))
+        return take_string(given, "port", port, error);
+    *port = json_object_get_string(member);
+    return true;
+}
+
 /* The members "path", or "host" and "port", are QEMU's older ones. */
 static json_object *nbd_members(json_object *given, GError **error)
 {
     static const char *const known[] = {
         "driver", "server", "export", "path", "host", "port", NULL
     };
-    json_object *export = json_object_object_get(given, "export"), *server, *value;
-    const char *port = DEFAULT_PORT;
+    json_object *server = json_object_object_get(given, "server");
+    const char *export, *path, *host, *port;
 
-    if (!check_members(given, known, error))
+    if (!check_members(given, known, error) || !take_string(given, "export", &export, error) ||
+        !take_string(given, "path", &path, error) || !take_string(given, "host", &host, error) ||
+        !take_port(given, &port, error))
         return NULL;
-    if (json_object_object_get_ex(given, "server", &value) &&
-        json_object_is_type(value, json_type_object)) {
-        server = json_object_get(value);
-    } else if (json_object_object_get_ex(given, "path", &value)) {
-        server = unix_server(json_object_get_string(value));
-    } else if (json_object_object_get_ex(given, "host", &value)) {
-        json_object *number = json_object_object_get(given, "port");
-
-        port = number ? json_object_get_string(number) : port;
-        server = inet_server(json_object_get_string(value), port);
-    } else {
-        return refuse(NULL, error, "its member '%s' is missing", "server");
-    }
-    return nbd(server, export ? json_object_get_string(export) : NULL);
+    if (json_object_is_type(server, json_type_object))
+        return nbd(json_object_get(server), export);
+    if (path)
+        return nbd(unix_server(path), export);
+    if (host)
+        return nbd(inet_server(host, port ? port : DEFAULT_PORT), export);
+    return refuse(NULL, error, "its member '%s' is missing", "server");
 }
 
 /* ---- what an image is in */
@@ -264,10 +284,12 @@ static json_object *from_name(const char *name, GError **error)
 static json_object *from_members(json_object *given, GError **error)
 {
     static const char *const known[] = { "driver", "filename", NULL };
-    json_object *driver = json_object_object_get(given, "driver");
-    json_object *filename = json_object_object_get(given, "filename");
-    const char *is = driver ? json_object_get_string(driver) : "file";
+    const char *driver, *filename, *is;
 
+    if (!take_string(given, "driver", &driver, error) ||
+        !take_string(given, "filename", &filename, error))
+        return NULL;
+    is = driver ? driver : "file";
     if (!strcmp(is, "nbd") && !filename)
         return nbd_members(given, error);
     if (strcmp(is, "file") && strcmp(is, "host_device"))
@@ -277,8 +299,8 @@ static json_object *from_members(json_object *given, GError **error)
     if (!filename)
         return refuse(NULL, error, "its member '%s' is missing", "filename");
     if (!driver)
-        return from_name(json_object_get_string(filename), error);
-    given = in_file(json_object_get_string(filename));
+        return from_name(filename, error);
+    given = in_file(filename);
     tm_json_add_string(given, "driver", is);
     return given;
 }
@@ -319,13 +341,14 @@ static json_object *from_image(json_object *given, const char *format, GError **
 /* The recorded format goes before the driver, as in QEMU. */
 static json_object *from_json(const char *text, const char *format, GError **error)
 {
-    json_object *given = parse(text, error), *driver, *object = NULL;
-    const char *is;
+    json_object *given = parse(text, error), *object = NULL;
+    const char *driver, *is;
 
-    if (!given)
+    if (!given || !take_string(given, "driver", &driver, error)) {
+        json_object_put(given);
         return NULL;
-    driver = json_object_object_get(given, "driver");
-    is = format ? format : driver ? json_object_get_string(driver) : "";
+    }
+    is = format ? format : driver ? driver : "";
     if (!strcmp(is, "raw") || !strcmp(is, "qcow2"))
         object = from_image(given, is, error);
     else if (!strcmp(is, "file") || !strcmp(is, "host_device") || !strcmp(is, "nbd"))

@@ -228,6 +228,12 @@ def described(tmp):
             d.monitor.wait_event("BLOCK_EXPORT_DELETED")
             d.qmp("blockdev-del", node_name="n")
         equal(bytes(source.nbd("disk0").pread(4, 0)), b"disk")
+        for name, why in (('json:{"file":{"driver":"nbd","path":null}}', "member 'path' is not a string"),
+                          ('json:{"file":{"driver":"nbd","server":{"type":"inet","host":null,"port":"1"}}}', "host"),
+                          ('json:{"file":{"driver":"file","filename":"b"},"offset":null}', "offset")):
+            path = naming(directory, "backing", name)
+            raises(QMPError, d.qmp, "blockdev-add", {"driver": "qcow2", "node-name": "n", "backing-names": "any",
+                                                     "file": {"driver": "file", "filename": path}}, match=why)
 
 
 @test

@@ -34,6 +34,22 @@ OPTIONS = {
                      b'"node-name":"n","bitmaps":["x"],"bitmaps[":1,"a]":{}},7],"log-level":null,"x":[]}',
     "odd": b"a.0=1,a.2=3,=x,a..b=c,.=,b.c.d.e.f=,,,size=99999999999E",
 }
+DESCRIBED = {
+    "file": b'json:{"driver":"qcow2","file":{"driver":"file","filename":"base"},"backing":null}',
+    "dotted": b'json:{"file.driver":"file","file":{"filename":"base"},"offset":512,"size":4096}',
+    "window": b'json:{"driver":"raw","file":"b","offset":null,"size":-1}',
+    "server": b'json:{"driver":"raw","file":{"driver":"nbd","server":{"type":"inet","host":null,"port":1}}}',
+    "path-null": b'json:{"driver":"raw","file":{"driver":"nbd","path":null}}',
+    "host-null": b'json:{"driver":"raw","file":{"driver":"nbd","host":null,"port":{}}}',
+    "export-array": b'json:{"driver":"raw","file":{"driver":"nbd","path":"s","export":["e",null]}}',
+    "odd-keys": b'json:{".":1,"a.":{},"":{"":[]},"file..filename":null}',
+    "inet": b"nbd://user:secret@[::1]:10809/e%20x",
+    "unix": b"nbd+unix:///e?socket=/s&socket=t",
+    "colons": b"nbd:[::1]:10809:exportname=e",
+    "colons-unix": b"nbd:unix:/s:exportname=",
+    "file-colon": b"file:/base",
+    "other": b"http://localhost/x",
+}
 
 
 def option(number, data=b""):
@@ -135,8 +151,8 @@ STORE.update({
     "garbage-sealed": edits(WHOLE | FORGED, 0) + b"TIDEMARK" + b"\1\0\0\0\0\2\0\0" + b"\1" * 9000,
 })
 
-for fuzzer, inputs, prefix in (("json", JSON, b"\2"), ("options", OPTIONS, b""), ("nbd", NBD, b""),
-                               ("store", STORE, b"")):
+for fuzzer, inputs, prefix in (("json", JSON, b"\2"), ("options", OPTIONS, b""), ("described", DESCRIBED, b""),
+                               ("nbd", NBD, b""), ("store", STORE, b"")):
     os.makedirs(os.path.join(HERE, fuzzer), exist_ok=True)
     for name_, data_ in inputs.items():
         save(fuzzer, name_, prefix + data_)

@@ -29,6 +29,12 @@ def options():
 
 
 @test
+def described():
+    "names of backing files that describe nodes"
+    replay("described")
+
+
+@test
 def nbd_():
     "NBD sessions"
     replay("nbd")

@@ -562,7 +562,13 @@ def described(tmp):
                'json:{"file":{"driver":"file","filename":"base","locking":"off"}}': "'locking' is not taken",
                'json:{"read-only":false,"file.filename":"base"}': "'read-only' is not taken",
                'json:{"backing":{},"file.filename":"base"}': "'backing' is not null",
-               'json:{"file":1,"file.filename":"base"}': "'file.filename' contradicts"}
+               'json:{"file":1,"file.filename":"base"}': "'file.filename' contradicts",
+               'json:{"file":{"driver":"nbd","path":null}}': "'path' is not a string",
+               'json:{"file":{"driver":"nbd","host":null}}': "'host' is not a string",
+               'json:{"file":{"driver":"nbd","host":"h","port":[1]}}': "'port' is not a string",
+               'json:{"file":{"driver":"nbd","path":"s","export":["e"]}}': "'export' is not a string",
+               'json:{"file":{"driver":"file","filename":{}}}': "'filename' is not a string",
+               'json:{"file":{"driver":["file"],"filename":"base"}}': "'driver' is not a string"}
     with inside(tmp), contextlib.ExitStack() as stack:
         image("raw0", MIB, [(0, b"r" * 65536)])
         qemu_img("create", "-q", "-f", "qcow2", "base", "1M")
