@@ -74,6 +74,7 @@ if __name__ == "__main__":
     {"script": script, "write": write}[sys.argv[1]](*sys.argv[2:])
     sys.exit()
 
+import domain
 import load
 import servers
 
@@ -108,9 +109,7 @@ class Guest(threading.Thread):
         while not self.ended.wait(self.PAUSE):
             try:
                 if not handle:
-                    handle = nbd.NBD()
-                    handle.connect_uri(self.way.server.uri)
-                    blocks = chosen(handle.get_size())
+                    handle, blocks = self.way.disk(), chosen(self.way.size)
                 place = places.choice(blocks) * BLOCK + places.randrange(BLOCK // 4096) * 4096
                 began = time.monotonic()
                 handle.pwrite(b"g" * 4096, place)
@@ -133,18 +132,25 @@ class Way:
         self.target = os.path.join(bench.dir, "backup")
         self.node = {"driver": "file", "filename": bench.image}
 
+    @property
+    def size(self):
+        return os.path.getsize(self.bench.image)
+
     def before_writes(self):
         pass
 
+    def disk(self):
+        """What has a pwrite() as the guest would."""
+        import nbd
+        handle = nbd.NBD()
+        handle.connect_uri(self.server.uri)
+        return handle
+
     def write_blocks(self):
         """5 % of the disk, the same blocks for all."""
-        import nbd
-        h = nbd.NBD()
-        h.connect_uri(self.server.uri)
-        for block in chosen(h.get_size()):
-            h.pwrite(os.urandom(BLOCK), block * BLOCK)
-        h.flush()
-        h.shutdown()
+        disk = self.disk()
+        for block in chosen(self.size):
+            disk.pwrite(os.urandom(BLOCK), block * BLOCK)
 
     def run(self, *command):
         done = subprocess.run([str(c) for c in command], stdin=subprocess.DEVNULL, capture_output=True, text=True,
@@ -223,7 +229,7 @@ class Job(OnQsd):
 
     def backup(self):
         path = self.path("target.qcow2")
-        self.run("qemu-img", "create", "-q", "-f", "qcow2", path, os.path.getsize(self.bench.image))
+        self.run("qemu-img", "create", "-q", "-f", "qcow2", path, self.size)
         self.qmp("blockdev-add", driver="qcow2", **{"node-name": "t"}, file={"driver": "file", "filename": path})
         how = {"sync": "incremental", "bitmap": "b"} if self.incremental else {"sync": "full"}
         self.qmp("blockdev-backup", device="disk", target="t", **{"job-id": "j"}, **how)
@@ -241,7 +247,7 @@ class Fleecing(OnQsd):
         servers.wait_until(lambda: not self.qmp("query-block-exports"), "the export does not end")
         more = {"bitmap": {"node": "disk", "name": "b"}} if bitmap else {}
         with open(self.path("target.scratch"), "wb") as file:
-            file.truncate(os.path.getsize(self.bench.image))
+            file.truncate(self.size)
         self.qmp("blockdev-add", driver="file", **{"node-name": "scratch"}, filename=self.path("target.scratch"))
         self.qmp("blockdev-add", driver="copy-before-write", **{"node-name": "cbw"}, file="disk",
                  target="scratch", **more)
@@ -267,6 +273,33 @@ class Convert(Fleecing):
         self.run("sync", path)
 
 
+class Virtnbdbackup(Way):
+    """A domain of libvirt and its checkpoints; the first backup before an increment is a full."""
+
+    kind = domain.Domain
+
+    def disk(self):
+        return self.server
+
+    def command(self, level):
+        self.server.run("virtnbdbackup", "-U", "qemu:///session", "-d", "bench", "-n", "-S", self.server.dir, "-f",
+                        self.path("vb.sock"), "-l", level, "-o", self.path("copy"))
+        self.run("sync", "-f", self.path("copy"))
+
+    def path(self, name):
+        return os.path.join(self.server.dir, name)
+
+    def before_writes(self):
+        self.command("full")
+
+    def backup(self):
+        self.command("inc" if self.incremental else "full")
+
+    def stored(self):
+        kind = ".inc." if self.incremental else ".full."
+        return sum(entry.stat().st_blocks * 512 for entry in os.scandir(self.path("copy")) if kind in entry.name)
+
+
 class Nbdcopy(Way):
     def backup(self):
         self.run("nbdcopy", "--flush", self.server.uri, self.bench.dir + "/target.raw")
@@ -283,18 +316,18 @@ class Medium(OnQsd):
     """As many bytes as the copy has, written and synced and nothing else: no way is faster on this medium."""
 
     def backup(self):
-        size = os.path.getsize(self.bench.image)
         self.run(sys.executable, os.path.abspath(__file__), "write", self.path("target.raw"),
-                 int(size * PART) if self.incremental else os.stat(self.bench.image).st_blocks * 512)
+                 int(self.size * PART) if self.incremental else os.stat(self.bench.image).st_blocks * 512)
 
 
 WAYS = {
     "backup-incremental": [("tidemark backup", Tidemark), ("tidemark, zstd", Compressed),
                            ("qsd, blockdev-backup", Job), ("qsd, libnbd script", Script),
-                           ("qsd, qemu-img convert", Convert), ("a plain write", Medium)],
+                           ("qsd, qemu-img convert", Convert),
+                           ("virtnbdbackup", Virtnbdbackup), ("a plain write", Medium)],
     "backup-full": [("tidemark backup", Tidemark), ("tidemark, zstd", Compressed), ("qsd, blockdev-backup", Job),
-                    ("qsd, libnbd script", Script), ("qsd, nbdcopy", Nbdcopy), ("cp --sparse", Cp),
-                    ("a plain write", Medium)],
+                    ("qsd, libnbd script", Script), ("qsd, nbdcopy", Nbdcopy), ("virtnbdbackup", Virtnbdbackup),
+                    ("cp --sparse", Cp), ("a plain write", Medium)],
 }
 
 
