@@ -111,6 +111,17 @@ static int open_lock(const TcRepository *repo, GError **error)
     return fd;
 }
 
+/* A writer signs before it waits for readers: whoever comes meanwhile reads its name. */
+static bool take_both(const TcRepository *repo, int fd, const TcRepoOptions *options,
+                      GError **error)
+{
+    if (!wait_for(repo, fd, WRITER, options->wait_s, error))
+        return false;
+    if (repo->use != TC_REPO_READ)
+        sign(repo, fd, options->what ? options->what : "another process");
+    return wait_for(repo, fd, POINTS, options->wait_s, error);
+}
+
 bool tc_repo_lock(TcRepository *repo, const TcRepoOptions *options, GError **error)
 {
     GError *failure = NULL;
@@ -121,10 +132,7 @@ bool tc_repo_lock(TcRepository *repo, const TcRepoOptions *options, GError **err
     fd = open_lock(repo, &failure);
     if (fd < 0 && !failure)
         return true;
-    if (fd >= 0 && wait_for(repo, fd, WRITER, options->wait_s, &failure) &&
-        wait_for(repo, fd, POINTS, options->wait_s, &failure)) {
-        if (repo->use != TC_REPO_READ)
-            sign(repo, fd, options->what ? options->what : "another process");
+    if (fd >= 0 && take_both(repo, fd, options, &failure)) {
         repo->lock_fd = fd;
         return true;
     }

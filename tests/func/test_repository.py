@@ -304,6 +304,21 @@ def a_locked_repository_is_waited_for_or_refused(tmp):
 
 
 @test
+def a_writer_that_waits_for_readers_has_its_name_in_the_lock(tmp):
+    "whoever finds the repository locked reads who has it now, not who had it before"
+    repo = make(tmp)
+    with open(os.path.join(repo, "lock"), "r+b") as f:
+        fcntl.fcntl(f, 37, struct.pack("hhqqi4x", fcntl.F_RDLCK, 0, 1, 1, 0))  # a reader's
+        first = subprocess.Popen([TIDEMARK, "forget", "--wait=-1", repo, "p2"], stdout=subprocess.DEVNULL,
+                                 stderr=subprocess.PIPE, text=True)
+        matches(first.stderr.readline(), "another process reads points or adds one: waiting")
+        done = tidemark("forget", repo, "p2", check=False)
+        equal(done.returncode, 4)
+        matches(done.stderr, r"is locked by tidemark forget \(process %d " % first.pid)
+    equal((first.communicate(timeout=PATIENCE)[1], first.returncode), ("", 0))
+
+
+@test
 def a_repository_that_can_not_be_written_is_verified(tmp):
     "on a read-only file system"
     repo = make(tmp)
