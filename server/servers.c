@@ -24,11 +24,6 @@ static bool server_running(void *opaque, const char *id)
     return nbds_server_find(opaque, id) != NULL;
 }
 
-static void server_disconnect(void *opaque, BlkExport *x)
-{
-    nbds_sessions_cut(opaque, NULL, x, NBDS_REASON_EXPORT);
-}
-
 static json_object *server_query(void *opaque)
 {
     return nbds_server_query(opaque);
@@ -44,20 +39,27 @@ static json_object *server_definitions(void *opaque)
     return nbds_server_definitions(opaque);
 }
 
-static void server_describe(void *opaque, BlkExport *x, json_object *info)
+static bool server_session_disconnect(void *opaque, uint64_t id, GError **error)
+{
+    return nbds_sessions_disconnect(opaque, id, error);
+}
+
+/* ---- BlkExportType */
+
+static void export_disconnect(void *opaque, BlkExport *x)
+{
+    nbds_sessions_cut(opaque, NULL, x, NBDS_REASON_EXPORT);
+}
+
+static void export_describe(void *opaque, BlkExport *x, json_object *info)
 {
     json_object_object_add(info, "uris", nbds_server_uris(opaque, x));
     json_object_object_add(info, "clients", nbds_sessions_clients(opaque, x));
 }
 
-static void server_counts(void *opaque, BlkExport *x, BlkCounts *sum)
+static void export_counts(void *opaque, BlkExport *x, BlkCounts *sum)
 {
     nbds_sessions_counts(opaque, x, sum);
-}
-
-static bool server_session_disconnect(void *opaque, uint64_t id, GError **error)
-{
-    return nbds_sessions_disconnect(opaque, id, error);
 }
 
 /* ---- life */
@@ -66,17 +68,21 @@ NbdsServers *nbds_servers_new(BlkExports *exports, TmInherited *inherited)
 {
     NbdsServers *servers = g_new0(NbdsServers, 1);
     BlkServer operations = {
-        .type = "nbd",
         .start = server_start,
         .stop = server_stop,
         .running = server_running,
-        .disconnect = server_disconnect,
         .query_servers = server_query,
         .query_sessions = server_query_sessions,
         .definitions = server_definitions,
-        .describe = server_describe,
-        .counts = server_counts,
         .session_disconnect = server_session_disconnect,
+        .opaque = servers,
+    };
+    BlkExportType type = {
+        .name = "nbd",
+        .by_servers = true,
+        .disconnect = export_disconnect,
+        .describe = export_describe,
+        .counts = export_counts,
         .opaque = servers,
     };
 
@@ -88,6 +94,7 @@ NbdsServers *nbds_servers_new(BlkExports *exports, TmInherited *inherited)
     servers->clock.fd = -1;
     servers->inherited = inherited;
     blk_exports_set_server(exports, &operations);
+    blk_exports_add_type(exports, &type);
     return servers;
 }
 
@@ -131,7 +138,7 @@ unsigned nbds_servers_clients(NbdsServers *servers)
 
 void nbds_servers_free(NbdsServers *servers)
 {
-    BlkServer none = { .type = NULL };
+    BlkServer none = { .start = NULL };
 
     if (!servers)
         return;
@@ -141,6 +148,7 @@ void nbds_servers_free(NbdsServers *servers)
         pthread_cond_wait(&servers->changed, &servers->lock);
     pthread_mutex_unlock(&servers->lock);
     nbds_clock_stop(servers); /* only now: sessions may need it to end */
+    blk_exports_remove_type(servers->exports, "nbd");
     blk_exports_set_server(servers->exports, &none);
     free_pools(servers);
     pthread_cond_destroy(&servers->changed);

@@ -50,8 +50,6 @@ static bool meet(const BlkExportOptions *o, const BlkExport *x)
 
 static bool check_servers(BlkExports *exports, const BlkExportOptions *o, GError **error)
 {
-    if (!exports->server.type || !g_str_equal(o->type, exports->server.type))
-        return tm_error_set(error, "Parameter 'type' does not accept value '%s'", o->type);
     if (!blk_exports_running(exports, NULL))
         return blk_exports_not_running(BLK_SERVER_DEFAULT, error);
     if (o->servers && !o->n_servers)
@@ -78,7 +76,7 @@ static bool check_name(BlkExports *exports, const BlkExportOptions *o, const cha
     for (guint i = 0; i < exports->list->len; i++) {
         const BlkExport *x = exports->list->pdata[i];
 
-        if (!g_str_equal(x->type, o->type) || blk_export_shutting_down(x) || !meet(o, x))
+        if (!x->type->by_servers || blk_export_shutting_down(x) || !meet(o, x))
             continue;
         if (g_str_equal(x->name, name))
             return tm_error_set(error, "NBD server already has export named '%s'", name);
@@ -113,14 +111,15 @@ static char **strings(const char *const *list, size_t n)
 }
 
 /* What the options say. */
-static BlkExport *export_new(BlkExports *exports, const BlkExportOptions *o, const char *name)
+static BlkExport *export_new(BlkExports *exports, const BlkExportType *type,
+                             const BlkExportOptions *o, const char *name)
 {
     BlkExport *x = g_new0(BlkExport, 1);
 
     x->refs = 1;
     x->exports = exports;
     x->id = g_strdup(o->id);
-    x->type = g_strdup(o->type);
+    x->type = type;
     x->name = g_strdup(name);
     x->description = g_strdup(o->description);
     x->writable = o->writable;
@@ -203,14 +202,30 @@ static BlkNode *find_node(BlkExports *exports, const BlkExportOptions *o, GError
     return NULL;
 }
 
+static const char *name_of(const BlkExportType *type, const BlkExportOptions *o)
+{
+    return !type->by_servers ? o->id : o->name ? o->name : o->node_name;
+}
+
+static bool start(BlkExport *x, const BlkExportOptions *o, GError **error)
+{
+    return !x->type->start || x->type->start(x->type->opaque, x, o, error);
+}
+
 BlkExport *blk_exports_add(BlkExports *exports, const BlkExportOptions *o, GError **error)
 {
-    const char *name = o->name ? o->name : o->node_name;
+    const BlkExportType *type = blk_exports_type(exports, o->type);
+    const char *name;
     g_autoptr(TmObject) iothread = NULL;
     BlkSelection *selection;
     BlkExport *x;
     BlkNode *node;
 
+    if (!type) {
+        tm_error_set(error, "Parameter 'type' does not accept value '%s'", o->type);
+        return NULL;
+    }
+    name = name_of(type, o);
     if (!check_id(exports, o->id, error))
         return NULL;
     node = find_node(exports, o, error);
@@ -219,7 +234,8 @@ BlkExport *blk_exports_add(BlkExports *exports, const BlkExportOptions *o, GErro
     if (o->iothread &&
         !(iothread = tm_objects_get(exports->objects, o->iothread, TM_OBJECT_IOTHREAD, error)))
         return NULL;
-    if (!check_servers(exports, o, error) || !check_name(exports, o, name, error))
+    if (type->by_servers &&
+        (!check_servers(exports, o, error) || !check_name(exports, o, name, error)))
         return NULL;
     selection = blk_selection_make(node, o->writable, o->bitmaps, o->n_bitmaps, !o->frozen, error);
     if (!selection)
@@ -229,18 +245,19 @@ BlkExport *blk_exports_add(BlkExports *exports, const BlkExportOptions *o, GErro
         return NULL;
     }
 
-    x = export_new(exports, o, name);
+    x = export_new(exports, type, o, name);
     x->iothread = g_steal_pointer(&iothread);
+    x->selection = selection;
+    x->contexts = blk_contexts_new();
     if (!find_allowed(x, o, error) ||
         !use_node(x, o->writable ? blk_filters_top(node) : node, o->allow_inactive, error) ||
-        (o->writable && blk_node_active(node) && !blk_disk_claim(node, error))) {
+        (o->writable && blk_node_active(node) && !blk_disk_claim(node, error)) ||
+        !start(x, o, error)) {
         blk_node_release(x->user);
         blk_selection_unref(selection);
         blk_export_free(x);
         return NULL;
     }
-    x->selection = selection;
-    x->contexts = blk_contexts_new();
     TM_GUARD(&exports->lock);
     g_ptr_array_add(exports->list, x);
     exports->alive++;

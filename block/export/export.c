@@ -1,12 +1,12 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* block/export/export.c: the registry of exports and the servers that show them. What an export
+/* block/export/export.c: the registry of exports, their types and the NBD servers. What an export
  * says of itself is facts.c's, what bitmaps it offers selection.c's; add.c makes new ones.
  *
  * Invariants:
  *  - an export leaves the list when its last reference goes; from block-export-del on it is
  *    "shutting down": shown by queries, found by no client;
- *  - an export that is not shutting down is shown by a running server;
+ *  - an NBD export that is not shutting down is shown by a running server;
  *  - an export that a query no longer shows keeps no bitmap busy and no node in use;
  *  - BLOCK_EXPORT_DELETED is sent once, after the node has been released. */
 #include "block/export/export_internal.h"
@@ -26,6 +26,7 @@ BlkExports *blk_exports_new(BlkGraph *graph)
     exports->objects = tm_objects_new();
     blk_graph_set_objects(graph, exports->objects);
     exports->list = g_ptr_array_new();
+    exports->types = g_ptr_array_new_with_free_func(g_free);
     pthread_mutex_init(&exports->lock, NULL);
     pthread_cond_init(&exports->gone, NULL);
     return exports;
@@ -36,11 +37,40 @@ void blk_exports_free(BlkExports *exports)
     if (!exports)
         return;
     g_ptr_array_unref(exports->list);
+    g_ptr_array_unref(exports->types);
     blk_graph_set_objects(exports->graph, NULL);
     tm_objects_free(exports->objects);
     pthread_cond_destroy(&exports->gone);
     pthread_mutex_destroy(&exports->lock);
     g_free(exports);
+}
+
+static BlkExportType *find_type(const BlkExports *exports, const char *name)
+{
+    for (guint i = 0; i < exports->types->len; i++) {
+        BlkExportType *type = exports->types->pdata[i];
+
+        if (g_str_equal(type->name, name))
+            return type;
+    }
+    return NULL;
+}
+
+const BlkExportType *blk_exports_type(const BlkExports *exports, const char *name)
+{
+    return find_type(exports, name);
+}
+
+void blk_exports_add_type(BlkExports *exports, const BlkExportType *type)
+{
+    g_ptr_array_add(exports->types, g_memdup2(type, sizeof(*type)));
+}
+
+void blk_exports_remove_type(BlkExports *exports, const char *name)
+{
+    BlkExportType *type = find_type(exports, name);
+
+    *type = (BlkExportType){ .name = type->name, .by_servers = type->by_servers };
 }
 
 void blk_exports_set_server(BlkExports *exports, const BlkServer *server)
@@ -95,9 +125,11 @@ bool blk_exports_server_start(BlkExports *exports, const BlkServerOptions *optio
     return exports->server.start(exports->server.opaque, &o, error);
 }
 
-/* Whether a running server shows it. */
+/* Whether a running server shows it, or it needs none. */
 static bool shown(const BlkExports *exports, const BlkExport *x)
 {
+    if (!x->type->by_servers)
+        return true;
     if (!x->servers)
         return blk_exports_running(exports, NULL);
     for (char **id = x->servers; *id; id++) {
@@ -137,25 +169,32 @@ BlkExport *blk_exports_find_id(BlkExports *exports, const char *id)
     return x ? blk_export_ref(x) : NULL;
 }
 
-/* Takes it out of sight and gives up the registry's reference. Under no lock; @x stays valid as the
- * caller has a reference. */
-static void shut_down(BlkExport *x, bool orphaned)
+/* Takes it out of sight and gives up the registry's reference; false: it has sessions and was to
+ * have none (@unused). Under no lock; @x stays valid as the caller has a reference. */
+static bool shut_down(BlkExport *x, bool orphaned, bool unused)
 {
     bool mine;
 
     pthread_mutex_lock(&x->exports->lock);
+    if (unused && x->sessions) {
+        pthread_mutex_unlock(&x->exports->lock);
+        return false;
+    }
     x->orphaned = x->orphaned || orphaned;
     mine = !__atomic_exchange_n(&x->shutting_down, true, __ATOMIC_ACQ_REL);
     pthread_mutex_unlock(&x->exports->lock);
+    if (mine && x->type->close)
+        x->type->close(x->type->opaque, x);
     if (mine)
         blk_export_unref(x);
+    return true;
 }
 
 static void cut(BlkExport *x)
 {
     x->waits = false;
-    if (x->exports->server.disconnect)
-        x->exports->server.disconnect(x->exports->server.opaque, x);
+    if (x->type->disconnect)
+        x->type->disconnect(x->type->opaque, x);
 }
 
 static void set_wait(BlkExport *x, uint32_t seconds)
@@ -173,17 +212,8 @@ bool blk_exports_del(BlkExports *exports, const char *id, BlkDelMode mode, uint3
         return tm_error_set(error, "Export '%s' is not found", id);
     if (blk_export_shutting_down(x) && (mode == BLK_DEL_SAFE || !x->waits))
         return tm_error_set(error, "Export '%s' is already shutting down", id);
-    if (mode == BLK_DEL_SAFE) {
-        pthread_mutex_lock(&exports->lock);
-        bool busy = x->sessions;
-        if (!busy) /* in one step: no session may begin in between */
-            __atomic_store_n(&x->shutting_down, true, __ATOMIC_RELEASE);
-        pthread_mutex_unlock(&exports->lock);
-        if (busy)
-            return tm_error_set(error, "export '%s' still in use", id);
-        blk_export_unref(x);
-    }
-    shut_down(x, false);
+    if (!shut_down(x, false, mode == BLK_DEL_SAFE))
+        return tm_error_set(error, "export '%s' still in use", id);
     if (mode == BLK_DEL_WAIT)
         set_wait(x, seconds);
     else
@@ -212,7 +242,7 @@ static void del_which(BlkExports *exports,
 
         if (but && but(exports, x))
             continue;
-        shut_down(x, true);
+        shut_down(x, true, false);
         cut(x);
     }
     g_ptr_array_set_size(all, 0);
@@ -226,7 +256,7 @@ void blk_exports_drop(BlkExports *exports, const char *const *ids, size_t n)
 
         if (!x)
             continue;
-        shut_down(x, true);
+        shut_down(x, true, false);
         cut(x);
     }
     wait_for_orphans(exports);
@@ -313,7 +343,7 @@ GPtrArray *blk_exports_list(BlkExports *exports)
 /* Under the lock. */
 static bool offers(const BlkExport *x, const char *type, const char *server)
 {
-    return g_str_equal(x->type, type) && !blk_export_shutting_down(x) &&
+    return g_str_equal(x->type->name, type) && !blk_export_shutting_down(x) &&
            blk_export_shown_by(x, server);
 }
 
@@ -359,7 +389,6 @@ BlkExport *blk_export_ref(BlkExport *x)
 void blk_export_free(BlkExport *x)
 {
     g_free(x->id);
-    g_free(x->type);
     g_free(x->name);
     g_free(x->description);
     g_free(x->bitmap_2016);
@@ -391,6 +420,8 @@ void blk_export_unref(BlkExport *x)
     if (!x || !drop(x))
         return;
     exports = x->exports;
+    if (x->type->end)
+        x->type->end(x->type->opaque, x);
     blk_selection_unref(x->selection);
     blk_node_release(x->user);
     data = json_object_new_object();

@@ -1,15 +1,15 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* block/export/export.h: exports: what is offered of which node, to whichever server serves it.
+/* block/export/export.h: exports: what is offered of which node, by whichever type of exports.
  *
- * qmp makes and removes exports, server serves them; neither knows the other. A server registers
- * itself here with the operations below.
+ * qmp makes and removes exports, server serves them; neither knows the other. Each type of exports
+ * registers its operations here, and so do the NBD servers, which several exports share.
  *
  * An export is referenced by the registry and by every session on it. block-export-del takes it out
  * of sight at once; BLOCK_EXPORT_DELETED follows when the last reference is gone.
  *
- * Several servers may run, distinguished by their ids; QEMU's single one is BLK_SERVER_DEFAULT. An
- * export says which of them show it, by default all. Names are unique on each server. An export
+ * Several NBD servers may run, distinguished by their ids; QEMU's single one is BLK_SERVER_DEFAULT.
+ * An NBD export says which of them show it, by default all. Names are unique on each server. One
  * that no running server shows any more is deleted with the last one that did.
  *
  * Threads: functions that say so from any thread, the rest on the main thread. */
@@ -45,15 +45,22 @@ typedef struct BlkBitmapName {
 /* What a client may be allowed to do with an export. */
 typedef enum { BLK_LIST, BLK_OPEN, BLK_WRITE, BLK_ACCESSES } BlkAccess;
 
-/* Strings are copied. */
+/* Strings are copied. A type ignores the options of others. */
 typedef struct BlkExportOptions {
     const char *id;
-    const char *type; /* "nbd" */
+    const char *type; /* one that is registered: "nbd" */
     const char *node_name;
+    bool writable, writethrough;
+    bool allow_inactive;  /* the node may be inactive, and become so; else it becomes active */
+    const char *iothread; /* id of one, which it uses as a name only; or NULL */
+    /* The arguments of block-export-add that these are, copied; NULL: it is none of the user's
+     * (a backup's). */
+    json_object *given;
+
+    /* nbd */
     const char *name;        /* NULL: the node name */
     const char *description; /* or NULL */
-    bool writable, writethrough, allocation_depth;
-    bool allow_inactive; /* the node may be inactive, and become so; else it becomes active */
+    bool allocation_depth;
     const BlkBitmapName *bitmaps;
     size_t n_bitmaps;
     bool frozen; /* whoever adds it has made sure that the bitmaps stay as they are: busy is fine */
@@ -71,13 +78,32 @@ typedef struct BlkExportOptions {
     unsigned
         dirty_flag_2016;     /* the command flag that asks for dirtiness, a power of two; 0: none */
     const char *bitmap_2016; /* which of the bitmaps that is; NULL: the first one */
-    const char *iothread;    /* id of one, which it uses as a name only; or NULL */
-    /* The arguments of block-export-add that these are, copied; NULL: it is none of the user's
-     * (a backup's). */
-    json_object *given;
 } BlkExportOptions;
 
-/* ---- what a server implements */
+/* ---- what a type of exports implements. Each operation may be NULL. Main thread, unless it says
+ * otherwise. */
+typedef struct BlkExportType {
+    const char *name; /* "nbd" */
+    /* The NBD servers show them (BlkServer), so one has to run, and their names differ. The name of
+     * another type's export is its id. */
+    bool by_servers;
+    /* Begins to serve @x, which is complete. Nothing is served, and nothing is left, on failure. */
+    bool (*start)(void *opaque, BlkExport *x, const BlkExportOptions *options, GError **error);
+    /* It is being deleted: no new sessions. Called once for each start, before disconnect. */
+    void (*close)(void *opaque, BlkExport *x);
+    /* Ends every session on @x, soon. */
+    void (*disconnect)(void *opaque, BlkExport *x);
+    /* The last reference has gone; the node is still in use. Once for each start; any thread. */
+    void (*end)(void *opaque, BlkExport *x);
+    /* Adds what it knows of @x to the answer of query-block-exports: "uris", "clients". */
+    void (*describe)(void *opaque, BlkExport *x, json_object *info);
+    /* Adds what the sessions of @x did, those that have ended and those there are; NULL: only the
+     * former (blk_export_remember()). */
+    void (*counts)(void *opaque, BlkExport *x, BlkCounts *sum);
+    void *opaque;
+} BlkExportType;
+
+/* ---- what the NBD servers implement */
 #define BLK_SERVER_DEFAULT "default" /* the id of the server that has none: QEMU's only one */
 
 /* What clients of one server may take. 0: no limit, but where said otherwise. */
@@ -112,22 +138,15 @@ typedef struct BlkServerOptions {
 } BlkServerOptions;
 
 typedef struct BlkServer {
-    const char *type; /* the export type that it serves: "nbd" */
     bool (*start)(void *opaque, const BlkServerOptions *options, GError **error);
     /* Server @id: no new clients, and those it has are cut off. It is running. */
     void (*stop)(void *opaque, const char *id);
     bool (*running)(void *opaque, const char *id); /* @id NULL: any of them */
-    /* Ends every session on @export_, soon, from any thread. */
-    void (*disconnect)(void *opaque, BlkExport *export_);
     /* query-nbd-servers and query-nbd-sessions: references. */
     json_object *(*query_servers)(void *opaque);
     json_object *(*query_sessions)(void *opaque);
     /* What the servers were started with, those that were given it: an array; a reference. */
     json_object *(*definitions)(void *opaque);
-    /* Adds what it knows of @export_ to the answer of query-block-exports: "uris", "clients". */
-    void (*describe)(void *opaque, BlkExport *export_, json_object *info);
-    /* Adds what the sessions of @export_ did, those that have ended and those there are. */
-    void (*counts)(void *opaque, BlkExport *export_, BlkCounts *sum);
     bool (*session_disconnect)(void *opaque, uint64_t id, GError **error);
     void *opaque;
 } BlkServer;
@@ -135,6 +154,10 @@ typedef struct BlkServer {
 /* ---- the registry of exports */
 BlkExports *blk_exports_new(BlkGraph *graph);
 void blk_exports_free(BlkExports *exports); /* all deleted before; NULL is fine */
+/* @type is copied, its name is borrowed. From then on there can be exports of it. */
+void blk_exports_add_type(BlkExports *exports, const BlkExportType *type);
+/* Whoever served them has gone: exports of that type that there are have no sessions any more. */
+void blk_exports_remove_type(BlkExports *exports, const char *name);
 void blk_exports_set_server(BlkExports *exports, const BlkServer *server); /* copied */
 BlkGraph *blk_exports_graph(BlkExports *exports);
 /* What servers and exports name: credentials, lists. Borrowed. */
@@ -192,6 +215,8 @@ void blk_export_session_end(BlkExport *export_);
 /* What a session did that no query shows any more; and adds what those did. */
 void blk_export_remember(BlkExport *export_, const BlkCounts *did);
 void blk_export_add_past(BlkExport *export_, BlkCounts *sum);
+/* Adds what its type knows of it to the answer of query-block-exports. Main thread. */
+void blk_export_describe(BlkExport *export_, json_object *info);
 /* What its sessions did, those that have ended and those there are. Main thread. */
 void blk_export_counts(BlkExport *export_, BlkCounts *counts);
 BlkSelection *blk_export_selection(BlkExport *export_);     /* a reference */
@@ -200,6 +225,7 @@ BlkContexts *blk_export_contexts(const BlkExport *export_); /* borrowed */
 /* ---- facts, borrowed; any thread */
 const char *blk_export_id(const BlkExport *export_);
 const char *blk_export_type(const BlkExport *export_);
+bool blk_export_by_servers(const BlkExport *export_);
 const char *blk_export_name(const BlkExport *export_);
 const char *blk_export_description(const BlkExport *export_); /* or NULL */
 BlkNode *blk_export_node(const BlkExport *export_);           /* main thread */
@@ -229,6 +255,9 @@ const char *blk_export_bitmap_2016(const BlkExport *export_); /* or NULL */
  * main thread. */
 json_object *blk_export_given(const BlkExport *export_);
 void blk_export_set_given(BlkExport *export_, const char *member, json_object *value);
+/* What its type keeps with it: set in start. Any thread after that. */
+void blk_export_set_serving(BlkExport *export_, void *serving); /* borrowed */
+void *blk_export_serving(const BlkExport *export_);
 bool blk_export_shutting_down(const BlkExport *export_);
 /* Reports an I/O error of a client's request: event BLOCK_IO_ERROR, at most one
  * a second for an export. @errnum positive. */

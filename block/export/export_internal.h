@@ -9,6 +9,7 @@ struct BlkExports {
     BlkGraph *graph; /* borrowed */
     TmObjects *objects;
     BlkServer server;
+    GPtrArray *types;     /* BlkExportType, which live as long as this */
     pthread_mutex_t lock; /* guards the list, and selection and sessions of every export; a leaf */
     pthread_cond_t gone;  /* an export has been freed */
     GPtrArray *list;      /* BlkExport, borrowed: they take themselves out; every refs is > 0 */
@@ -16,9 +17,11 @@ struct BlkExports {
 };
 
 struct BlkExport {
-    int refs;            /* atomic; drops to 0 only under the registry's lock */
-    BlkExports *exports; /* borrowed */
-    char *id, *type, *name, *description;
+    int refs;                  /* atomic; drops to 0 only under the registry's lock */
+    BlkExports *exports;       /* borrowed */
+    const BlkExportType *type; /* the registry's */
+    void *serving;             /* the type's; or NULL */
+    char *id, *name, *description;
     BlkUser *user;
     bool writable, writethrough, allocation_depth, hidden, is_default, status_2016, release;
     char **servers; /* NULL: all */
@@ -40,7 +43,9 @@ struct BlkExport {
     int64_t last_error; /* atomic: monotonic seconds of the last BLOCK_IO_ERROR */
 };
 
-/* export.c. Whether that server runs; @id NULL: any of them. */
+/* export.c. The type of that name, which can have exports; or NULL. */
+const BlkExportType *blk_exports_type(const BlkExports *exports, const char *name);
+/* Whether that server runs; @id NULL: any of them. */
 bool blk_exports_running(const BlkExports *exports, const char *id);
 /* Says so; false. */
 bool blk_exports_not_running(const char *id, GError **error);

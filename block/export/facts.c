@@ -48,11 +48,9 @@ void blk_export_add_past(BlkExport *x, BlkCounts *sum)
 
 void blk_export_counts(BlkExport *x, BlkCounts *counts)
 {
-    const BlkServer *server = &x->exports->server;
-
     memset(counts, 0, sizeof(*counts));
-    if (server->counts)
-        server->counts(server->opaque, x, counts);
+    if (x->type->counts)
+        x->type->counts(x->type->opaque, x, counts);
     else
         blk_export_add_past(x, counts);
 }
@@ -78,7 +76,12 @@ const char *blk_export_id(const BlkExport *x)
 
 const char *blk_export_type(const BlkExport *x)
 {
-    return x->type;
+    return x->type->name;
+}
+
+bool blk_export_by_servers(const BlkExport *x)
+{
+    return x->type->by_servers;
 }
 
 const char *blk_export_name(const BlkExport *x)
@@ -240,4 +243,20 @@ void blk_export_set_given(BlkExport *x, const char *member, json_object *value)
         json_object_object_add(x->given, member, value);
     else
         json_object_put(value);
+}
+
+void blk_export_describe(BlkExport *x, json_object *info)
+{
+    if (x->type->describe)
+        x->type->describe(x->type->opaque, x, info);
+}
+
+void blk_export_set_serving(BlkExport *x, void *serving)
+{
+    x->serving = serving;
+}
+
+void *blk_export_serving(const BlkExport *x)
+{
+    return x->serving;
 }

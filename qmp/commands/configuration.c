@@ -159,7 +159,8 @@ static json_object *exports_now(QmpContext *ctx)
             continue;
         node = blk_node_name(blk_filters_below(blk_export_node(x)));
         tm_json_add_string(copy, "node-name", node);
-        if (!json_object_object_get_ex(copy, "name", NULL) && strcmp(node, blk_export_name(x)))
+        if (blk_export_by_servers(x) && !json_object_object_get_ex(copy, "name", NULL) &&
+            strcmp(node, blk_export_name(x)))
             tm_json_add_string(copy, "name", blk_export_name(x)); /* that of its first node */
         json_object_array_add(all, copy);
     }

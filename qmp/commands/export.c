@@ -172,7 +172,7 @@ static json_object *offered_bitmaps(BlkExport *export_)
     return all;
 }
 
-static json_object *export_info(const BlkServer *server, BlkExport *export_)
+static json_object *export_info(BlkExport *export_)
 {
     json_object *info = json_object_new_object();
     BlkNode *node = blk_export_node(export_);
@@ -184,20 +184,18 @@ static json_object *export_info(const BlkServer *server, BlkExport *export_)
     tm_json_add_string(info, "name", blk_export_name(export_));
     tm_json_add_bool(info, "writable", blk_export_writable(export_));
     json_object_object_add(info, "bitmaps", offered_bitmaps(export_));
-    if (server->describe)
-        server->describe(server->opaque, export_, info);
+    blk_export_describe(export_, info);
     return info;
 }
 
 /* Newest first, as QEMU. */
 static bool run_query(QmpCall *call, GError **error)
 {
-    const BlkServer *server = blk_exports_server(qmp_context_exports(call->ctx));
     g_autoptr(GPtrArray) exports = blk_exports_list(qmp_context_exports(call->ctx));
 
     call->result = json_object_new_array();
     for (guint n = exports->len; n > 0; n--)
-        json_object_array_add(call->result, export_info(server, exports->pdata[n - 1]));
+        json_object_array_add(call->result, export_info(exports->pdata[n - 1]));
     return true;
 }
 
@@ -207,10 +205,6 @@ static const char *const mode_values[] = { "safe", "hard", "wait", NULL };
 static const QmpType mode_type = { .kind = QMP_KIND_ENUM,
                                    .name = "BlockExportRemoveMode",
                                    .values = mode_values };
-static const char *const export_values[] = { "nbd", NULL };
-static const QmpType export_type = { .kind = QMP_KIND_ENUM,
-                                     .name = "BlockExportType",
-                                     .values = export_values };
 
 static const QmpMember nbd_add_members[] = {
     { "name", &qmp_type_str, true, "export name, and id (default: the node name)" },
@@ -272,11 +266,11 @@ static const QmpType client_array = { .kind = QMP_KIND_ARRAY,
                                       .element = &client_type };
 static const QmpMember info_members[] = {
     { "id", &qmp_type_str, false, "the id of the export" },
-    { "type", &export_type, false, "the protocol" },
+    { "type", &qmp_type_export_type, false, "the protocol" },
     { "node-name", &qmp_type_str, false, "the node" },
     { "shutting-down", &qmp_type_bool, false,
       "it accepts no new clients and ends with its last one" },
-    { "name", &qmp_type_str, false, "the name under which clients open it" },
+    { "name", &qmp_type_str, false, "the name under which clients open it; without names, its id" },
     { "writable", &qmp_type_bool, false, "clients may write" },
     { "bitmaps", &offered_array, false, "the dirty bitmaps that it offers to new clients" },
     { "uris", &qmp_type_str_array, true, "the NBD URIs of the export, one for each address" },

@@ -109,6 +109,7 @@ extern const QmpType qmp_type_blockdev_ref_null; /* the same, or null: explicitl
 extern const QmpType qmp_type_bitmap;            /* {node, name} */
 extern const QmpType qmp_type_bitmap_or_str;     /* a bitmap of "the" node, or {node, name} */
 extern const QmpType qmp_type_bitmaps;           /* an array of those */
+extern const QmpType qmp_type_export_type;       /* BlockExportType */
 extern const QmpType qmp_type_export_options;    /* block-export-add's, and --export's */
 extern const QmpType qmp_type_object_options;    /* object-add's, and --object's */
 extern const QmpType qmp_type_throttle_limits;

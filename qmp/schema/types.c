@@ -65,9 +65,9 @@ const QmpType qmp_type_bitmaps = { .kind = QMP_KIND_ARRAY,
 /* ---- exports ---- */
 
 static const char *const export_types[] = { "nbd", NULL };
-static const QmpType export_type = { .kind = QMP_KIND_ENUM,
-                                     .name = "BlockExportType",
-                                     .values = export_types };
+const QmpType qmp_type_export_type = { .kind = QMP_KIND_ENUM,
+                                       .name = "BlockExportType",
+                                       .values = export_types };
 
 static const QmpType flag_bit = { .kind = QMP_KIND_INT, .name = "int", .min = 1, .max = 15 };
 static const QmpMember block_status_2016_members[] = {
@@ -106,7 +106,7 @@ static const QmpType nbd_export = { .kind = QMP_KIND_OBJECT,
                                     .members = nbd_export_members };
 
 static const QmpMember export_members[] = {
-    { "type", &export_type, false, "the protocol" },
+    { "type", &qmp_type_export_type, false, "the protocol" },
     { "id", &qmp_type_str, false, "the id of the export" },
     { "node-name", &qmp_type_str, false, "the node to export" },
     { "writable", &qmp_type_bool, true, "allow clients to write (default: off)" },

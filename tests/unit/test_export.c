@@ -5,6 +5,7 @@
 #include "block/engine/engine.h"
 #include "block/export/export.h"
 #include "tests/asserts.h"
+#include "util/error.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -61,12 +62,56 @@ static void disconnect(void *opaque, BlkExport *x)
         end_session();
 }
 
+/* ---- a type whose exports need no server */
+
+static bool fails;
+static GString *log_; /* a letter for each call */
+
+static bool plain_start(void *opaque, BlkExport *x, const BlkExportOptions *options, GError **error)
+{
+    if (fails)
+        return tm_error_set(error, "no way");
+    g_string_append_c(log_, 's');
+    blk_export_set_serving(x, &fails);
+    return true;
+}
+
+static void plain_log(BlkExport *x, char letter)
+{
+    ck_assert_ptr_eq(blk_export_serving(x), &fails);
+    g_string_append_c(log_, letter);
+}
+
+static void plain_close(void *opaque, BlkExport *x)
+{
+    plain_log(x, 'c');
+}
+
+static void plain_disconnect(void *opaque, BlkExport *x)
+{
+    plain_log(x, 'd');
+    if (x == held)
+        end_session();
+}
+
+static void plain_end(void *opaque, BlkExport *x)
+{
+    plain_log(x, 'e');
+}
+
+static const BlkExportType plain = {
+    .name = "plain",
+    .start = plain_start,
+    .close = plain_close,
+    .disconnect = plain_disconnect,
+    .end = plain_end,
+};
+
 static void setup(void)
 {
     BlkEngineOptions options = { .io = BLK_IO_THREADS, .loops = 1, .workers = 1 };
-    BlkServer server = {
-        .type = "nbd", .start = start, .stop = stop, .running = running, .disconnect = disconnect
-    };
+    BlkServer server = { .start = start, .stop = stop, .running = running };
+    BlkExportType nbd = { .name = "nbd", .by_servers = true, .disconnect = disconnect };
     json_object *node = json_tokener_parse("{\"driver\": \"null-co\", \"node-name\": \"n\"}");
 
     registry = blk_registry_new(&tm_sys_kernel);
@@ -77,6 +122,10 @@ static void setup(void)
     exports = blk_exports_new(graph);
     server.opaque = ids = g_ptr_array_new_with_free_func(g_free);
     blk_exports_set_server(exports, &server);
+    blk_exports_add_type(exports, &nbd);
+    blk_exports_add_type(exports, &plain);
+    log_ = g_string_new(NULL);
+    fails = false;
     cuts = 0;
 }
 
@@ -88,6 +137,7 @@ static void teardown(void)
     blk_engine_free(engine);
     blk_registry_free(registry);
     g_ptr_array_unref(ids);
+    g_string_free(log_, TRUE);
 }
 
 /* ---- short forms */
@@ -107,7 +157,7 @@ static bool add_export(const char *id, const char *name, const char *servers, Bl
     const char *list[8];
 
     more.id = id;
-    more.type = "nbd";
+    more.type = more.type ? more.type : "nbd";
     more.node_name = "n";
     more.name = name;
     for (size_t i = 0; servers[i]; i++) {
@@ -294,6 +344,32 @@ START_TEST(deletion_in_mode_wait_cuts_after_its_seconds)
 }
 END_TEST
 
+START_TEST(a_type_without_servers_has_exports_of_its_own)
+{
+    BlkExportOptions of_plain = { .type = "plain" };
+
+    refuse("x", NULL, "", (BlkExportOptions){ .type = "other" }, "does not accept value 'other'");
+    fails = true;
+    refuse("x", NULL, "", of_plain, "no way");
+    fails = false;
+    ck_assert_int_eq(n_exports(), 0);
+    ck_assert(add_export("x", NULL, "", of_plain, NULL));
+    start_server("a");
+    add("y", "x", ""); /* names are the servers' */
+    ck_assert_int_eq(n_listed("a"), 1);
+    ck_assert(blk_exports_server_stop(exports, "a", NULL));
+    ck_assert_int_eq(n_exports(), 1);
+    begin_session("x");
+    del("x", BLK_DEL_SAFE, 0, "still in use");
+    ck_assert_str_eq(log_->str, "s");
+    del("x", BLK_DEL_WAIT, 0, NULL);
+    ck_assert_str_eq(log_->str, "sc");
+    del("x", BLK_DEL_HARD, 0, NULL);
+    ck_assert_int_eq(n_exports(), 0);
+    ck_assert_str_eq(log_->str, "scde");
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("export");
@@ -305,6 +381,7 @@ int main(void)
     tcase_add_test(cases, a_server_shows_the_exports_chosen_for_it);
     tcase_add_test(cases, a_stopped_server_ends_its_exports_and_sessions);
     tcase_add_test(cases, default_and_hidden_exports_are_found_by_name);
+    tcase_add_test(cases, a_type_without_servers_has_exports_of_its_own);
     tcase_add_test(cases, max_connections_limits_sessions);
     tcase_add_test(cases, deletion_in_mode_wait_waits_for_sessions);
     tcase_add_test(cases, deletion_in_mode_wait_cuts_after_its_seconds);
