@@ -430,6 +430,8 @@ def unsound(tmp):
         "data file without a name": (["-o", "data_file=d"], change(lambda e: e if e[0] != DATA_FILE else None), ()),
         "bitmaps cut short": (["bitmap"], change(lambda e: e if e[0] != BITMAPS else (BITMAPS, e[1][:16])), ()),
         "two bitmaps extensions": (["bitmap"], add((BITMAPS, bytes(24))), ()),
+        "end of extensions too long": ([], lambda: damage("x", 116 + sum(
+            8 + (len(data) + 7) // 8 * 8 for _, data in extensions("x")), b"\xff\xff\xff\xff"), ()),
         "encrypted": ([], fields((32, 4, 9)), ()),
         "name of the backing file in Latin-1": (["-b", os.fsdecode(b"caf\xe9"), "-F", "raw"], lambda: None, ()),
     }

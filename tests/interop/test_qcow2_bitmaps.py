@@ -482,6 +482,20 @@ def damaged_directory(tmp):
 
 
 @test(needs=NEEDS)
+def reserved_field(tmp):
+    "check reports a bitmaps extension that QEMU does not open"
+    path = create(os.path.join(tmp, "i.qcow2"), 12 * M)
+    opened_with_bitmaps(tmp, path, Model(12 * M), random.Random(14))
+    with open(path, "rb") as f:
+        at = f.read(65536).index(struct.pack(">II", 0x23852875, 24))
+    patch(path, at + 12, struct.pack(">I", 7))
+    equal(run("qemu-img", "check", path, check=False).returncode, 1)
+    p = run(TIDEMARK, "image", "check", path, check=False)
+    equal(p.returncode, 2)
+    matches(p.stdout, "ERROR bitmaps extension: its reserved field is 7, expected 0")
+
+
+@test(needs=NEEDS)
 def extra_data(tmp):
     "extra data of a bitmap that may be kept is kept"
     path = create(os.path.join(tmp, "i.qcow2"), 12 * M)

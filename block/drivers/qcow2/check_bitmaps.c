@@ -151,6 +151,12 @@ bool qcow2_check_bitmaps(Qcow2Check *k, GError **error)
     /* Without the bit they are nobody's, and their clusters leaked. */
     if (!h->has_bitmaps || !(h->autoclear & QCOW2_AUTOCLEAR_BITMAPS))
         return true;
+    if (h->bitmaps_reserved) { /* QEMU does not open it */
+        k->result.unlisted = true;
+        k->result.corruptions++;
+        qcow2_check_found(k, "ERROR bitmaps extension: its reserved field is %u, expected 0",
+                          h->bitmaps_reserved);
+    }
     if (!h->n_bitmaps) {
         k->result.unlisted = true;
         k->result.corruptions++;

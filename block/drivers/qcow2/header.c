@@ -149,6 +149,7 @@ static int read_bitmaps(const Start *s, Qcow2Header *h, const uint8_t *at, uint3
         return refuse(s, EINVAL, "qcow2: the header has two bitmaps extensions");
     h->has_bitmaps = true;
     h->n_bitmaps = tm_get_be32(at);
+    h->bitmaps_reserved = tm_get_be32(at + 4);
     h->bitmaps_size = tm_get_be64(at + 8);
     h->bitmaps_offset = tm_get_be64(at + 16);
     return 0;
@@ -178,11 +179,11 @@ static int read_extensions(const Start *s, Qcow2Header *h, uint64_t at)
         uint32_t type = tm_get_be32(s->bytes + at), length = tm_get_be32(s->bytes + at + 4);
 
         at += 8;
-        if (type == QCOW2_EXTENSION_END)
-            break;
         if (length > end - at)
             return refuse(s, EINVAL, "qcow2: header extension %08x is too large: %u bytes", type,
                           length);
+        if (type == QCOW2_EXTENSION_END)
+            break;
         if (read_extension(s, h, type, at, length) < 0)
             return -EINVAL;
         at += tm_align_up(length, 8);

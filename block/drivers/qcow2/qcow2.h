@@ -92,7 +92,7 @@ typedef struct Qcow2Header {
     bool extended_l2, external_data, data_raw;
     char *backing, *backing_format, *data_file; /* as the image names them, or NULL */
     bool has_bitmaps; /* the extension is there; it counts only while autoclear says so */
-    uint32_t n_bitmaps;
+    uint32_t n_bitmaps, bitmaps_reserved;
     uint64_t bitmaps_size, bitmaps_offset; /* of the directory, bytes */
 } Qcow2Header;
 
