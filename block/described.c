@@ -29,6 +29,8 @@ bool blk_name_is_path(const char *name)
 
 /* ---- members of objects */
 
+#define NOT_TAKEN "its member '%s' is not taken from an image"
+
 /* That all members are of the @known ones (NULL-terminated). */
 static bool check_members(json_object *object, const char *const *known, GError **error)
 {
@@ -36,7 +38,7 @@ static bool check_members(json_object *object, const char *const *known, GError 
     {
         (void)value;
         if (!g_strv_contains(known, key))
-            return tm_error_set(error, "its member '%s' is not taken from an image", key);
+            return tm_error_set(error, NOT_TAKEN, key);
     }
     return true;
 }
@@ -97,6 +99,12 @@ static bool put(json_object *object, const char *key, json_object *value)
     return json_object_is_type(inner, json_type_object) && put(inner, dot + 1, value);
 }
 
+/* That what is before and after each dot has a name. */
+static bool check_key(const char *key)
+{
+    return *key && *key != '.' && !g_str_has_suffix(key, ".") && !strstr(key, "..");
+}
+
 /* A reference to the same with no dots in the names of members, at any depth. */
 static json_object *nested(json_object *flat, GError **error)
 {
@@ -104,10 +112,14 @@ static json_object *nested(json_object *flat, GError **error)
 
     json_object_object_foreach(flat, key, value)
     {
-        json_object *inner = json_object_is_type(value, json_type_object) ? nested(value, error)
-                                                                          : json_object_get(value);
-        bool ok = (inner || !value) && put(object, key, inner);
+        json_object *inner;
+        bool ok;
 
+        if (!check_key(key))
+            return refuse(object, error, NOT_TAKEN, key);
+        inner = json_object_is_type(value, json_type_object) ? nested(value, error)
+                                                             : json_object_get(value);
+        ok = (inner || !value) && put(object, key, inner);
         json_object_put(inner);
         if (!ok && (!error || !*error))
             return refuse(object, error, "its member '%s' contradicts another one", key);
@@ -179,6 +191,9 @@ static json_object *nbd_uri(const char *name, GError **error)
 
     if (!uri || (query && !parameters))
         return refuse(NULL, error, "'%s' is not a URI", name);
+    if (g_uri_get_userinfo(uri)) /* which may be a secret */
+        return refuse(NULL, error, "user information in URIs is not supported by the driver '%s'",
+                      "nbd");
     export = g_uri_get_path(uri);
     export += *export == '/';
     host = g_uri_get_host(uri);

@@ -570,7 +570,11 @@ def described(tmp):
                'json:{"file":{"driver":"nbd","host":"h","port":[1]}}': "'port' is not a string",
                'json:{"file":{"driver":"nbd","path":"s","export":["e"]}}': "'export' is not a string",
                'json:{"file":{"driver":"file","filename":{}}}': "'filename' is not a string",
-               'json:{"file":{"driver":["file"],"filename":"base"}}': "'driver' is not a string"}
+               'json:{"file":{"driver":["file"],"filename":"base"}}': "'driver' is not a string",
+               'json:{".":1,"file.filename":"base"}': r"'\.' is not taken",
+               'json:{"file":{"filename":"base","a..":1}}': r"'a\.\.' is not taken",
+               "nbd://user:secret@localhost/e": "user information in URIs is not supported",
+               "nbd+unix://user@/e?socket=s": "user information in URIs is not supported"}
     with inside(tmp), contextlib.ExitStack() as stack:
         image("raw0", MIB, [(0, b"r" * 65536)])
         qemu_img("create", "-q", "-f", "qcow2", "base", "1M")
