@@ -87,6 +87,8 @@ static TcLayer *add_described(GPtrArray *layers, const char *name, const char *f
         layer->format = g_strdup(is);
         layer->definition = json_object_get(definition);
         layer = names_of_described(layer, error) ? layer : NULL;
+        if (layer && json_object_object_get_ex(definition, "backing", NULL))
+            g_clear_pointer(&layer->names.backing, g_free); /* it is null: the chain ends there */
     }
     json_object_put(definition);
     return layer;
@@ -99,10 +101,20 @@ GPtrArray *tc_image_layers_described(const char *name, const char *format, GErro
     return add_described(layers, name, format, error) ? g_steal_pointer(&layers) : NULL;
 }
 
+/* The file that the names in an image are relative to; NULL: it is in none. */
+static const char *place(const TcLayer *layer)
+{
+    json_object *file = json_object_object_get(layer->definition, "file");
+
+    return layer->definition ? json_object_get_string(json_object_object_get(file, "filename"))
+                             : layer->path;
+}
+
 static TcLayer *add_named(GPtrArray *layers, const TcLayer *above, const char *names,
                           GError **error)
 {
     const char *name = above->names.backing, *format = above->names.backing_format;
+    const char *at = place(above);
     TcLayer *layer;
     char *path;
 
@@ -112,7 +124,12 @@ static TcLayer *add_named(GPtrArray *layers, const TcLayer *above, const char *n
             g_prefix_error(error, "'%s' names '%s': ", above->path, name);
         return layer;
     }
-    path = tc_image_path(above->path, name, names, error);
+    if (!at && !g_path_is_absolute(name)) {
+        tm_error_set(error, "'%s' names '%s', which is relative, but the image is in no file",
+                     above->path, name);
+        return NULL;
+    }
+    path = tc_image_path(at ? at : above->path, name, names, error);
     if (path && format)
         return add_layer(layers, path, format, error);
     if (path)

@@ -308,6 +308,35 @@ def unusable(tmp):
 
 
 @test
+def described(tmp):
+    "a chain ends where a json: name has no backing, and a relative name needs an image that is in a file"
+    def path(name):
+        return os.path.join(tmp, name)
+
+    def named(name, **more):
+        return "json:" + json.dumps(dict(driver="qcow2", file={"driver": "file", "filename": path(name)}, **more))
+
+    def create(name, backing, format):
+        said("create", "-q", "-u", "-f", "qcow2", "-b", backing, "-F", format, path(name), "1M")
+
+    def chain(name, status=0):
+        return said("info", "--backing-chain", "--backing-names=any", "--json", path(name), status=status)
+
+    image(path("b.raw"), MIB)
+    create("loop", named("loop", backing=None), "qcow2")
+    create("mid", "b.raw", "raw")
+    create("ends", named("mid", backing=None), "qcow2")
+    create("goes", named("mid"), "qcow2")
+    for name, images in ("loop", 2), ("ends", 2), ("goes", 3):
+        equal(len(json.loads(chain(name))), images)
+        said("map", "--backing-names=any", path(name))
+    with Daemon(tmp, "--blockdev", "driver=file,node-name=mid,read-only=on,filename=" + path("mid"),
+                "--export", "type=nbd,id=x,node-name=mid,name=x") as d:
+        create("remote", "nbd+unix:///x?socket=" + d.nbd_path, "qcow2")
+        matches(chain("remote", status=1), "names 'b.raw', which is relative, but the image is in no file")
+
+
+@test
 def node_of_store(tmp):
     "a store made for a raw node is not taken by another node"
     path = image(os.path.join(tmp, "r"), MIB)
