@@ -47,6 +47,7 @@ typedef struct QmpSnapshot {
     BlkNode *node, *overlay; /* references */
     BlkOverlay *made;        /* what the overlay was made with; or NULL */
     BlkSnapshot *taken;      /* NULL: it was not, or taken back */
+    bool inactivated;        /* the overlay was active before */
     GError *refused;         /* by the first check: what will read otherwise is not dirty */
 } QmpSnapshot;
 
@@ -54,7 +55,11 @@ typedef struct QmpSnapshot {
 QmpSnapshot *qmp_snapshot_find(QmpContext *ctx, json_object *args, GError **error);
 /* As those of blockdev-snapshot-sync say: the overlay is made, and opened. */
 QmpSnapshot *qmp_snapshot_make(QmpContext *ctx, json_object *args, GError **error);
-/* Keeps what was taken, else removes what was made. Not within a hold. */
+/* As in QEMU, where a machine is stopped while its image goes elsewhere: if the node is inactive,
+ * so is the overlay. */
+bool qmp_snapshot_inactivate(QmpSnapshot *snapshot, GError **error);
+/* Keeps what was taken, else removes what was made, or makes the overlay active again. Not within a
+ * hold. */
 void qmp_snapshot_free(void *snapshot);
 
 extern const QmpType qmp_type_snapshot, qmp_type_snapshot_sync;

@@ -4,6 +4,7 @@
  * made. */
 #include "qmp/qmp_internal.h"
 #include "util/error.h"
+#include "util/log.h"
 
 #include <string.h>
 
@@ -17,10 +18,31 @@ static QmpSnapshot *snapshot_new(BlkNode *node, BlkNode *overlay, BlkOverlay *ma
     return s;
 }
 
+bool qmp_snapshot_inactivate(QmpSnapshot *s, GError **error)
+{
+    if (blk_node_active(s->node) || !blk_node_active(s->overlay))
+        return true;
+    s->inactivated = blk_graph_set_active(blk_node_graph(s->overlay), s->overlay, false, error);
+    return s->inactivated;
+}
+
+static void activate(BlkNode *overlay)
+{
+    const char *name = blk_node_name(overlay);
+    g_autoptr(GError) error = NULL;
+
+    if (!blk_graph_set_active(blk_node_graph(overlay), overlay, true, &error))
+        tm_log_note(blk_graph_log(blk_node_graph(overlay)),
+                    &(TmLogFacts){ .area = TM_LOG_BLOCK, .level = TM_LOG_WARNING, .node = name },
+                    "node '%s' stays inactive: %s", name, error->message);
+}
+
 void qmp_snapshot_free(void *data)
 {
     QmpSnapshot *s = data;
 
+    if (s->inactivated && !s->taken && !s->made)
+        activate(s->overlay);
     blk_node_unref(s->node);
     blk_node_unref(s->overlay);
     blk_overlay_end(s->made, s->taken != NULL);

@@ -173,9 +173,7 @@ static bool prepare_snapshot(Transaction *t, QmpSnapshot *snapshot, GError **err
     /* The bitmaps of all that show the same are read within the change. */
     for (BlkNode *node = snapshot->node; node; node = blk_node_same_below(node))
         involve_node(t, node);
-    /* As in QEMU, where a machine is stopped while its image goes elsewhere. */
-    return blk_node_active(snapshot->node) ||
-           blk_graph_set_active(qmp_context_graph(t->ctx), snapshot->overlay, false, error);
+    return qmp_snapshot_inactivate(snapshot, error);
 }
 
 static bool prepare_named(Transaction *t, json_object *data, GError **error)

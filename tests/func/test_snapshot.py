@@ -117,6 +117,28 @@ def bitmaps_begin_with_it(tmp):
 
 
 @test(needs=["qemu-img"])
+def overlay_active_again(tmp):
+    "what is above an inactive node becomes inactive with the snapshot, and not if that fails"
+    def active(*names):
+        return [node(d, n)["active"] for n in names]
+
+    with Daemon(tmp) as d:
+        add(d, tmp, "h", active=False)
+        for name in ("o1", "o2"):
+            add(d, tmp, name)
+        raises(QMPError, transaction, d, snapshot("h", "o1"), snapshot("o1", "o2"), action("abort"), match="Abort action")
+        equal(active("h", "o1", "o2"), [False, True, True])
+        add(d, tmp, "used", backing=None)
+        add(d, tmp, "above", backing="used")
+        raises(QMPError, d.qmp, "blockdev-snapshot", node="h", overlay="above", match="already has a backing")
+        equal(active("used", "above"), [True, True])
+        raises(QMPError, transaction, d, snapshot("h", "o1"), snapshot("nosuch", "o2"), match="nosuch")
+        equal(active("h", "o1", "o2"), [False, True, True])
+        transaction(d, snapshot("h", "o1"))
+        equal(active("h", "o1", "o2"), [False, False, True])
+
+
+@test(needs=["qemu-img"])
 def all_or_nothing(tmp):
     "a transaction that fails leaves exports, backings and bitmaps as they were"
     with Daemon(tmp) as d:
