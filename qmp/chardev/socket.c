@@ -560,10 +560,9 @@ static void attach(GPtrArray *sources, GMainContext *context, GSource *source, G
     g_ptr_array_add(sources, source);
 }
 
-static bool await_client(const GArray *sockets)
+static bool await_client(const GArray *sockets, GMainContext *context)
 {
     static const int signals[] = { SIGTERM, SIGINT, SIGHUP };
-    GMainContext *context = g_main_context_new();
     g_autoptr(GPtrArray) sources = g_ptr_array_new_with_free_func((GDestroyNotify)g_source_unref);
     Wait wait = { 0 };
 
@@ -575,13 +574,9 @@ static bool await_client(const GArray *sockets)
                G_SOURCE_FUNC(client_waits), &wait);
     while (!wait.over)
         g_main_context_iteration(context, TRUE);
-    /* GLib's thread may be about to wake the context: it stays until the process ends, soon. */
-    if (wait.ended)
-        return false;
     for (guint i = 0; i < sources->len; i++)
         g_source_destroy(sources->pdata[i]);
-    g_main_context_unref(context);
-    return true;
+    return !wait.ended;
 }
 
 bool qmp_chardev_wait(QmpChardev *c, GError **error)
@@ -592,7 +587,7 @@ bool qmp_chardev_wait(QmpChardev *c, GError **error)
     if (c->driver != &qmp_driver_socket || !s->server)
         return true;
     qmp_chardev_note(c, "waiting for a connection on %s", name);
-    return await_client(s->sockets) ||
+    return await_client(s->sockets, qmp_chardev_waits(c)) ||
            tm_error_set(error, "a signal came before the first client of chardev '%s'", c->id);
 }
 

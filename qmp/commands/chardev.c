@@ -103,8 +103,12 @@ static bool run_add(QmpCall *call, GError **error)
     QmpChardev *c;
 
     c = add(call, data, &options, error);
-    if (!c || (qmp_arg_bool(data, "wait", false) && !qmp_chardev_wait(c, error)))
+    if (!c)
         return false;
+    if (qmp_arg_bool(data, "wait", false) && !qmp_chardev_wait(c, error)) {
+        qmp_chardevs_remove(qmp_context_chardevs(call->ctx), options.id, NULL);
+        return false;
+    }
     call->result = json_object_new_object();
     if (qmp_chardev_pty(c))
         tm_json_add_string(call->result, "pty", qmp_chardev_pty(c));

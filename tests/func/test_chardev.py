@@ -388,6 +388,33 @@ def waiting_command(tmp):
 
 
 @test
+def waiting_command_and_reload(tmp):
+    "chardev-add with wait=on that SIGHUP ends leaves nothing; the daemon goes on, and the command can be repeated"
+    ours()
+    def ask(n):
+        q.send({"execute": "chardev-add", "arguments": {"id": "b", "backend": {"type": "socket", "data": {
+            "addr": {"type": "unix", "data": {"path": tmp + "/b"}}, "server": True, "wait": True}}}})
+        wait_until(lambda: d.log().count("waiting for a connection") == n, "the daemon to wait")
+
+    with open(tmp + "/config", "w") as f:
+        f.write("{}")
+    with start(tmp, "--config", tmp + "/config", *monitor("socket", "path=" + tmp + "/q", "server=on", "wait=off")) as d:
+        q = connected(tmp + "/q")
+        for n in (1, 2):
+            ask(n)
+            d.process.send_signal(signal.SIGHUP)
+            matches(q.reply()["error"]["desc"], "a signal came before the first client of chardev 'b'")
+            wait_until(lambda: d.log().count("reload: done") == n, "the reload")
+            equal(("b" in by_label(q), os.path.exists(tmp + "/b")), (False, False))
+        ask(3)
+        with socket.socket(socket.AF_UNIX) as s:
+            s.connect(tmp + "/b")
+            equal(q.reply(), {"return": {}})
+        equal("b" in by_label(q), True)
+        q.close()
+
+
+@test
 def refusals(tmp):
     "a channel that can't be made ends the start, also if no monitor uses it"
     image(tmp + "/taken", 1)
