@@ -65,4 +65,8 @@ QmpTls *qmp_tls_new(QmpChardev *c, int fd, const QmpTlsOptions *options, QmpTlsF
                     GError **error);
 /* Says goodbye, if there was a conversation. NULL is fine. */
 void qmp_tls_free(QmpTls *tls);
+/* How far the handshake is: the peer has sent no whole message, or has, or it succeeded. */
+typedef enum { QMP_TLS_SILENT, QMP_TLS_BEGUN, QMP_TLS_OVER } QmpTlsStage;
+
+QmpTlsStage qmp_tls_stage(const QmpTls *tls);
 int qmp_tls_fd(const QmpTls *tls);

@@ -19,6 +19,7 @@
 
 #define CONNECT_MS 5000 /* for an answer */
 #define PAUSE_MS   1000 /* until clients are taken again when there were no descriptors */
+#define HANDSHAKES 64u  /* at a time; then the next one ends another */
 
 typedef struct Socket Socket;
 
@@ -35,10 +36,12 @@ typedef struct Attempt {
 struct Socket {
     QmpChardev *c;
     TmAddress *address;
-    unsigned n_connections;
-    char *peer; /* of the last connection, while it is the only one */
+    unsigned n_clients; /* connections that the user has */
+    char *peer;         /* of the last connection, while it is the only one */
     QmpTlsOptions tls;
-    GPtrArray *handshakes; /* QmpTls, owned: of connections that are not the user's yet */
+    /* QmpTls, owned, oldest first: of connections that are not the user's yet. Those whose
+     * handshake is over wait for the user to have room; no others are accepted meanwhile. */
+    GPtrArray *handshakes;
 
     bool server;
     GArray *sockets;    /* TmSocket */
@@ -49,7 +52,7 @@ struct Socket {
     int pending;      /* connected, and nobody has taken it; or -1 */
     GSource *waiting; /* until the next attempt */
     Attempt *attempt;
-    char *complaint; /* why the last attempt failed, as reported; or NULL */
+    char *complaint; /* as reported last, and nobody has come since; or NULL */
 };
 
 static const char *const family_names[] = {
@@ -66,6 +69,15 @@ static const char *const type_names[] = {
     [TM_ADDRESS_FD] = "fd",
 };
 
+static void start_accepting(Socket *s);
+static void stop_accepting(Socket *s);
+static void try_later(Socket *s);
+
+static bool is_full(const Socket *s)
+{
+    return s->c->remote && s->n_clients >= QMP_CHARDEV_REMOTE_MAX;
+}
+
 static void give(Socket *s, int fd, QmpTls *tls)
 {
     QmpConnection connection = { fd, fd, tls };
@@ -73,30 +85,46 @@ static void give(Socket *s, int fd, QmpTls *tls)
     g_clear_pointer(&s->complaint, g_free);
     g_free(s->peer);
     s->peer = tm_address_peer(fd);
+    s->n_clients++;
+    if (is_full(s)) {
+        qmp_chardev_note(s->c, "has %u clients: others have to wait", s->n_clients);
+        stop_accepting(s);
+    }
     s->c->connected(s->c->opaque, &connection);
 }
 
-static void start_accepting(Socket *s);
-static void try_later(Socket *s);
+/* The user gets a connection whose handshake is over. */
+static void give_waiting(Socket *s)
+{
+    for (guint i = 0; i < s->handshakes->len && !is_full(s); i++) {
+        QmpTls *tls = s->handshakes->pdata[i];
 
-/* A connection is over: there is room for the next one. */
+        if (qmp_tls_stage(tls) == QMP_TLS_OVER) {
+            g_ptr_array_steal_index(s->handshakes, i);
+            give(s, qmp_tls_fd(tls), tls);
+            return;
+        }
+    }
+}
+
+/* A connection is over: the next one may come. */
 static void hang_up(Socket *s, int fd, QmpTls *tls)
 {
     qmp_tls_free(tls);
     close(fd);
-    s->n_connections--;
     if (!s->c->connected)
         return;
+    give_waiting(s);
     if (s->server)
         start_accepting(s);
     else if (s->reconnect_ms)
         try_later(s);
 }
 
-/* One that tries again and again says it once. Takes @text. */
+/* Says once what happens again and again. Takes @text. */
 static void complain(Socket *s, char *text)
 {
-    if (s->server || g_strcmp0(s->complaint, text))
+    if (g_strcmp0(s->complaint, text))
         qmp_chardev_note(s->c, "%s", text);
     g_free(s->complaint);
     s->complaint = text;
@@ -109,19 +137,41 @@ static void note_refused(Socket *s, int fd, const char *why)
     complain(s, g_strdup_printf("TLS with %s failed: %s", peer, why));
 }
 
+static void end_handshake(Socket *s, guint i)
+{
+    QmpTls *tls = g_ptr_array_steal_index(s->handshakes, i);
+
+    hang_up(s, qmp_tls_fd(tls), tls);
+}
+
 static void shaken(void *opaque, QmpTls *tls, int fd, const char *why)
 {
     Socket *s = opaque;
     guint i;
 
     g_ptr_array_find(s->handshakes, tls, &i);
-    g_ptr_array_steal_index_fast(s->handshakes, i);
     if (why) {
         note_refused(s, fd, why);
-        hang_up(s, fd, tls);
+        end_handshake(s, i);
     } else {
-        give(s, fd, tls);
+        give_waiting(s);
     }
+}
+
+/* Who connects and says nothing can't keep others out: the oldest of those has to go, else the
+ * oldest of all. */
+static void make_room(Socket *s)
+{
+    guint i = 0;
+
+    if (s->handshakes->len < HANDSHAKES)
+        return;
+    while (i < s->handshakes->len && qmp_tls_stage(s->handshakes->pdata[i]) != QMP_TLS_SILENT)
+        i++;
+    complain(s, g_strdup_printf("%u connections have not finished their TLS handshakes: each new "
+                                "one ends the oldest",
+                                HANDSHAKES));
+    end_handshake(s, i < s->handshakes->len ? i : 0);
 }
 
 static void take(Socket *s, int fd)
@@ -129,11 +179,11 @@ static void take(Socket *s, int fd)
     g_autoptr(GError) error = NULL;
     QmpTls *tls;
 
-    s->n_connections++;
     if (!s->tls.creds) {
         give(s, fd, NULL);
         return;
     }
+    make_room(s);
     tls = qmp_tls_new(s->c, fd, &s->tls, shaken, s, &error);
     if (tls) {
         g_ptr_array_add(s->handshakes, tls);
@@ -145,11 +195,8 @@ static void take(Socket *s, int fd)
 
 static void end_handshakes(Socket *s)
 {
-    while (s->handshakes->len) {
-        QmpTls *tls = g_ptr_array_steal_index_fast(s->handshakes, 0);
-
-        hang_up(s, qmp_tls_fd(tls), tls);
-    }
+    while (s->handshakes->len)
+        end_handshake(s, 0);
 }
 
 /* ---- a server */
@@ -170,11 +217,6 @@ static gboolean pause_over(void *opaque)
     return G_SOURCE_REMOVE;
 }
 
-static bool is_full(const Socket *s)
-{
-    return s->c->remote && s->n_connections >= QMP_CHARDEV_REMOTE_MAX;
-}
-
 /* The sources end while this one runs, if the channel is full. */
 static gboolean acceptable(int fd, GIOCondition condition, void *opaque)
 {
@@ -184,10 +226,6 @@ static gboolean acceptable(int fd, GIOCondition condition, void *opaque)
     if (client >= 0) {
         tm_address_configure(client, !s->address->no_keepalive);
         take(s, client);
-        if (is_full(s)) {
-            qmp_chardev_note(s->c, "has %u clients: others have to wait", s->n_connections);
-            stop_accepting(s);
-        }
     } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
         qmp_chardev_note(s->c, "cannot accept a client: %s", tm_strerror(errno));
         stop_accepting(s);
@@ -444,6 +482,7 @@ static void socket_closed(QmpChardev *c, const QmpConnection *connection)
     Socket *s = c->state;
 
     g_clear_pointer(&s->peer, g_free);
+    s->n_clients--;
     hang_up(s, connection->in, connection->tls);
 }
 
@@ -512,14 +551,14 @@ static json_object *socket_address(const QmpChardev *c, bool *connected)
 {
     const Socket *s = c->state;
 
-    *connected = s->n_connections > s->handshakes->len;
+    *connected = s->n_clients > 0;
     return s->server ? bound_address(s) : peer_address(s->address);
 }
 
 static char *socket_filename(const QmpChardev *c)
 {
     const Socket *s = c->state;
-    bool connected = s->n_connections || s->pending >= 0;
+    bool connected = s->n_clients || s->pending >= 0;
     GString *text = g_string_new(NULL);
 
     g_string_printf(text,

@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 
 #define HANDSHAKE_MS 10000
+#define NOTHING_YET  ((gnutls_handshake_description_t)-1)
 
 struct QmpTls {
     TmTlsSession session;
@@ -115,6 +116,14 @@ void qmp_tls_free(QmpTls *tls)
     tm_object_unref(tls->authz);
     tm_tls_session_clear(&tls->session);
     g_free(tls);
+}
+
+QmpTlsStage qmp_tls_stage(const QmpTls *tls)
+{
+    if (tls->talking)
+        return QMP_TLS_OVER;
+    return gnutls_handshake_get_last_in(tls->session.handle) == NOTHING_YET ? QMP_TLS_SILENT
+                                                                            : QMP_TLS_BEGUN;
 }
 
 int qmp_tls_fd(const QmpTls *tls)

@@ -2,6 +2,7 @@
 # SPDX-FileCopyrightText: 2026 The Tidemark authors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Monitors over TLS, as servers and as clients."""
+import select
 import ssl
 import threading
 
@@ -186,6 +187,76 @@ def slow_handshakes(tmp):
         m.d.qmp("quit")
         m.d.wait()
         for s in idle:
+            s.close()
+
+
+class Crowd(threading.Thread):
+    """So many connections that say nothing. Each that the daemon ends is replaced at once."""
+
+    def __init__(self, address, size):
+        super().__init__()
+        self.address, self.over, self.ended = address, False, 0
+        self.poll, self.sockets = select.epoll(), {}
+        for _ in range(size):
+            self.add()
+
+    def add(self):
+        s = socket.create_connection(self.address, PATIENCE)
+        self.sockets[s.fileno()] = s
+        self.poll.register(s, select.EPOLLIN)
+
+    def run(self):
+        while not self.over:
+            for fd, _ in self.poll.poll(0.1):
+                self.sockets.pop(fd).close()
+                self.ended += 1
+                self.add()
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *error):
+        self.over = True
+        self.join()
+        for s in self.sockets.values():
+            s.close()
+
+
+@test(needs=CERTTOOL)
+def silent_crowd(tmp):
+    "a crowd that connects again and again and says nothing keeps no client out; clients over the limit wait"
+    with Monitored(tmp, *LISTEN) as m, Crowd(m.address(), 200) as crowd:
+        context, clients = m.context("alice"), []
+        for n in range(16):
+            clients.append(m.connect(context))
+            equal("package" in clients[-1]("query-version"), True)
+        wait_until(lambda: "has 16 clients: others have to wait" in m.d.log(), "the channel to be full")
+        equal(crowd.ended > 0, True)
+        matches(m.d.log(), "64 connections have not finished their TLS handshakes: each new one ends the oldest")
+        equal(m.filename().startswith("tcp:"), True)
+        clients.pop().close()
+        clients.append(m.connect(context))
+        for q in clients:
+            q.close()
+
+
+@test(needs=CERTTOOL)
+def many_at_once(tmp):
+    "clients that have shaken hands while the channel became full are served when others leave"
+    with Monitored(tmp, *LISTEN) as m:
+        context, descriptors = m.context("alice"), "/proc/%d/fd" % m.d.process.pid
+        before = len(os.listdir(descriptors))
+        plain = [socket.create_connection(m.address(), PATIENCE) for _ in range(24)]
+        wait_until(lambda: len(os.listdir(descriptors)) >= before + 24, "the daemon to accept them")
+        pairs = [context.wrap_socket(s, server_hostname="localhost") for s in plain]
+        for s in pairs[:16]:
+            matches(s.recv(4096).decode(), "QMP")
+        matches(m.d.log(), "has 16 clients: others have to wait")
+        for s, waiting in zip(pairs, pairs[16:]):
+            s.close()
+            matches(waiting.recv(4096).decode(), "QMP")
+        for s in pairs[8:]:
             s.close()
 
 
