@@ -6,6 +6,7 @@
  * 7.2): management tools match on them. See set_internal.h for how content and chain fit
  * together. */
 #include "bitmap/store/store_internal.h"
+#include "util/clock.h"
 #include "util/error.h"
 #include <stdlib.h>
 
@@ -118,6 +119,18 @@ uint64_t bmp_bitmap_recovered(BmpBitmap *bitmap)
     recovered = bitmap->recovered;
     bmp_set_unlock(bitmap->set);
     return recovered;
+}
+
+bool bmp_bitmap_age(BmpBitmap *bitmap, uint64_t *seconds)
+{
+    uint64_t began;
+
+    bmp_set_lock(bitmap->set);
+    began = bitmap->began;
+    bmp_set_unlock(bitmap->set);
+    if (began)
+        *seconds = (tm_now_ns() - began) / UINT64_C(1000000000);
+    return began != 0;
 }
 
 void bmp_bitmap_busy_begin(BmpBitmap *bitmap)

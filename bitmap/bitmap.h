@@ -181,6 +181,9 @@ bool bmp_bitmap_inconsistent(const BmpBitmap *bitmap);
 char *bmp_bitmap_reason(BmpBitmap *bitmap);
 /* Bytes that are dirty only because a recovery could not know better, since it was cleared last. */
 uint64_t bmp_bitmap_recovered(BmpBitmap *bitmap);
+/* Seconds since it was created or last cleared. false: that was before this process had it, and no
+ * store has the time. Any thread. */
+bool bmp_bitmap_age(BmpBitmap *bitmap, uint64_t *seconds);
 
 /* Busy: in use by an export or a job; counted. A busy bitmap refuses changes. Any thread. */
 void bmp_bitmap_busy_begin(BmpBitmap *bitmap);

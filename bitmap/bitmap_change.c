@@ -6,6 +6,7 @@
  * The names of errors are QEMU's (block/dirty-bitmap.c and block/monitor/bitmap-qmp-cmds.c, version
  * 7.2): management tools match on them. */
 #include "bitmap/store/store_internal.h"
+#include "util/clock.h"
 #include "util/error.h"
 #include "util/range.h"
 #include <string.h>
@@ -124,6 +125,7 @@ BmpBitmap *bmp_set_add(BmpSet *set, const char *name, const BmpAddOptions *optio
     bitmap->attached = true;
     bitmap->persistent = options->persistent;
     bitmap->unfinished = options->unfinished;
+    bitmap->began = tm_now_ns();
     g_ptr_array_add(set->bitmaps, bmp_bitmap_ref(bitmap));
     if (!options->disabled)
         bmp_bitmap_start(bitmap);
@@ -202,6 +204,7 @@ bool bmp_bitmap_clear(BmpBitmap *bitmap, GError **error)
     if (bitmap->at)
         bmp_bitmap_move_to_tail(bitmap);
     g_clear_pointer(&bitmap->reason, g_free);
+    bitmap->began = tm_now_ns();
     bitmap->recovered = 0;
     count_all_if_lossy(bitmap);
     touch(bitmap);
@@ -323,6 +326,7 @@ BmpBackup *bmp_bitmap_backup(BmpBitmap *bitmap)
     bmp_bits_clone(&backup->bits, &bitmap->bits);
     backup->reason = g_strdup(bitmap->reason);
     backup->recovered = bitmap->recovered;
+    backup->began = bitmap->began;
     return backup;
 }
 
@@ -340,6 +344,7 @@ void bmp_bitmap_restore(BmpBitmap *bitmap, BmpBackup *backup)
     g_free(bitmap->reason);
     bitmap->reason = g_steal_pointer(&backup->reason);
     bitmap->recovered = backup->recovered;
+    bitmap->began = backup->began;
     backup->at = at;
     backup->bits = bits;
     bmp_backup_free(backup);
@@ -382,6 +387,7 @@ void bmp_bitmap_thaw(BmpBitmap *bitmap, bool whole)
         bitmap->bits = bitmap->later;
         bitmap->later.root = NULL;
         g_clear_pointer(&bitmap->reason, g_free);
+        bitmap->began = tm_now_ns();
         bitmap->recovered = 0;
         count_all_if_lossy(bitmap);
         touch(bitmap);

@@ -82,6 +82,7 @@ struct BmpBitmap {
     BmpBits later;    /* what it has folded since then, too */
     char *reason;     /* why it is inconsistent, or dirtier than was written; or NULL */
     uint64_t recovered;
+    uint64_t began; /* monotonic ns: when it was created or last cleared; 0: unknown */
 };
 
 struct BmpBackup {
@@ -91,7 +92,7 @@ struct BmpBackup {
     BmpDelta *at;
     BmpBits bits;
     char *reason;
-    uint64_t recovered;
+    uint64_t recovered, began;
 };
 
 BmpSet *bmp_set_ref(BmpSet *set);

@@ -63,6 +63,16 @@ const char *blk_node_lost(const BlkNode *node)
     return node->open ? NULL : node->lost;
 }
 
+void blk_node_note_backup(BlkNode *node)
+{
+    node->last_backup = g_get_real_time() / G_USEC_PER_SEC;
+}
+
+int64_t blk_node_last_backup(const BlkNode *node)
+{
+    return node->last_backup;
+}
+
 BmpSet *blk_node_bitmaps(BlkNode *node)
 {
     return node->bitmaps;

@@ -37,6 +37,10 @@ bool blk_node_meant_read_only(const BlkNode *node);
 /* Why every request fails, after a reopening that went wrong; borrowed; NULL: all is well. Main
  * thread. */
 const char *blk_node_lost(const BlkNode *node);
+/* A backup of it has succeeded, now; and when one did last, in seconds since 1970, 0: none has
+ * since it was opened. Main thread. */
+void blk_node_note_backup(BlkNode *node);
+int64_t blk_node_last_backup(const BlkNode *node);
 BmpSet *blk_node_bitmaps(BlkNode *node); /* borrowed, lives as long as the node */
 /* Adds to an ImageInfo of QMP what the node's format has to say: backing-filename, format-specific,
  * ... Main thread. */
@@ -45,6 +49,12 @@ void blk_node_describe(BlkNode *node, json_object *image);
 void blk_node_info(BlkNode *node, struct tidemark_info *info);
 /* What it has done since it was added. Any thread. */
 void blk_node_counts(const BlkNode *node, BlkCounts *counts);
+/* Its requests: those of its users that have begun and not ended; those of them that workers have,
+ * and those that wait for one. Any thread. */
+typedef struct BlkNodeQueue {
+    unsigned inside, running, waiting;
+} BlkNodeQueue;
+void blk_node_queue(BlkNode *node, BlkNodeQueue *queue);
 /* A child, borrowed, or NULL. @index counts those of the driver. */
 BlkNode *blk_node_child(const BlkNode *node, unsigned index);
 /* The filename as listings show it: the "filename" option of the node or of its first child that

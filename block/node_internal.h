@@ -55,6 +55,7 @@ struct tidemark_node {
     struct BlkThrottle *throttle; /* of a throttle node that is open, else NULL (io/throttle.h) */
     bool open;                    /* else every request fails: it was lost in a reopening */
     char *lost;                   /* why */
+    int64_t last_backup;          /* seconds since 1970; 0: none */
     bool flush_failed;            /* atomic: once, with this file or an earlier one (losses.c) */
     char *name;
     bool kept;          /* by code that made it, used or not */

@@ -29,6 +29,21 @@ void blk_user_done(BlkUser *user)
     blk_gate_leave(&user->gate);
 }
 
+unsigned blk_user_inside(const BlkUser *user)
+{
+    return blk_gate_inside(&user->gate);
+}
+
+void blk_node_queue(BlkNode *node, BlkNodeQueue *queue)
+{
+    *queue = (BlkNodeQueue){ 0 };
+    blk_worker_quota_count(&node->quota, &queue->running, &queue->waiting);
+    TM_GUARD(blk_graph_permissions(node->graph));
+
+    for (guint i = 0; i < node->users->len; i++)
+        queue->inside += blk_user_inside(node->users->pdata[i]);
+}
+
 void blk_user_block(BlkUser *user, const char *why)
 {
     TM_GUARD(blk_graph_permissions(user->graph));

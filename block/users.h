@@ -15,6 +15,8 @@ void blk_user_leave(BlkUser *user);
 
 /* A request has ended; for block/io/request.h. Any thread. */
 void blk_user_done(BlkUser *user);
+/* How many have begun and not ended. Any thread. */
+unsigned blk_user_inside(const BlkUser *user);
 
 /* It may be released meanwhile. block/node_life.c */
 BlkUser *blk_user_ref(BlkUser *user);

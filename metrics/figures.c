@@ -55,6 +55,12 @@ static void copy_number(json_object *row, const char *name, json_object *from, c
         json_object_object_add(row, name, value ? json_object_get(value) : json_object_new_int(0));
 }
 
+static void copy_if_there(json_object *row, const char *name, json_object *from, const char *as)
+{
+    if (member(from, as))
+        copy_number(row, name, from, as);
+}
+
 /* A new row of the list @list, owned by it; NULL: it is full. */
 static json_object *add_row(Gathering *g, const char *list)
 {
@@ -161,8 +167,44 @@ static const char *disk_of(json_object *stats)
     return stats ? text(stats, "node-name") : "";
 }
 
+/* What it has to do now, and what its store has written, each if it has that. */
+static void take_details(Gathering *g, const char *label, const char *name, json_object *one)
+{
+    g_autofree char *list = g_strconcat(label, "-queues", NULL);
+    json_object *queue = member(one, "queue"), *store = member(one, "bitmap-store"), *row;
+
+    if (queue && (row = add_row(g, list))) {
+        tm_json_add_string(row, label, name);
+        copy_number(row, "in-flight", queue, "in-flight");
+        copy_if_there(row, "on-workers", queue, "on-workers");
+        copy_if_there(row, "waiting", queue, "waiting");
+    }
+    if (store && (row = add_row(g, "stores"))) {
+        tm_json_add_string(row, label, name);
+        copy_number(row, "syncs", store, "syncs");
+        copy_number(row, "failed", store, "failed-syncs");
+        copy_number(row, "ns", store, "sync-total-time-ns");
+        copy_number(row, "intents", store, "intents");
+        copy_number(row, "open", store, "open-intents");
+    }
+}
+
+static void take_workers(Gathering *g, json_object *one)
+{
+    json_object *row = add_row(g, "workers");
+
+    if (!row)
+        return;
+    tm_json_add_string(row, "pool", text(one, "pool"));
+    copy_number(row, "threads", one, "threads");
+    copy_number(row, "max", one, "max-threads");
+    copy_number(row, "busy", one, "busy");
+    copy_number(row, "waiting", one, "waiting");
+}
+
 static void take_export_stats(Gathering *g, json_object *one)
 {
+    take_details(g, "export", text(one, "device"), one);
     tm_json_add_string(g->disks, text(one, "device"), disk_of(one));
     take_operations(g, "export-operations", "export", text(one, "device"), member(one, "stats"));
 }
@@ -171,8 +213,10 @@ static void take_node_stats(Gathering *g, json_object *one)
 {
     const char *name = text(one, "node-name");
 
-    if (is_named(name))
-        take_operations(g, "node-operations", "node", name, member(one, "stats"));
+    if (!is_named(name))
+        return;
+    take_operations(g, "node-operations", "node", name, member(one, "stats"));
+    take_details(g, "node", name, one);
 }
 
 static void take_export(Gathering *g, json_object *one)
@@ -208,6 +252,7 @@ static void take_bitmap(Gathering *g, const char *node, json_object *one)
     copy_number(row, "busy", one, "busy");
     copy_number(row, "inconsistent", one, "inconsistent");
     copy_number(row, "recovered", one, "recovered");
+    copy_if_there(row, "age", one, "age");
     if (*reason)
         tm_json_add_string(row, "reason", reason);
 }
@@ -222,8 +267,8 @@ static void take_node(Gathering *g, json_object *one)
         tm_json_add_string(row, "node", name);
         tm_json_add_string(row, "driver", text(one, "drv"));
         copy_number(row, "size", member(one, "image"), "virtual-size");
-        if (member(member(one, "image"), "actual-size"))
-            copy_number(row, "allocated", member(one, "image"), "actual-size");
+        copy_if_there(row, "allocated", member(one, "image"), "actual-size");
+        copy_if_there(row, "last-backup", one, "last-backup");
     }
     for (size_t i = 0; i < length(bitmaps); i++)
         take_bitmap(g, name, json_object_array_get_idx(bitmaps, i));
@@ -318,6 +363,7 @@ json_object *metrics_gather(const MetricsSource *source)
     each(&g, "query-block-exports", NULL, take_export);
     each(&g, "query-named-block-nodes", flags("flat", NULL), take_node);
     each(&g, "query-blockstats", flags("query-nodes", "details"), take_node_stats);
+    each(&g, "query-workers", NULL, take_workers);
     each(&g, "query-nbd-servers", NULL, take_server);
     each(&g, "query-nbd-sessions", NULL, take_session);
     each(&g, "query-jobs", NULL, take_job);

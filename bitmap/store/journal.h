@@ -25,6 +25,7 @@
  * Threads: mark from any; tick from one worker at a time; the rest when nobody marks. */
 #pragma once
 #include "bitmap/bits.h"
+#include "bitmap/store/counts.h"
 #include "bitmap/store/format.h"
 #include "util/sys.h"
 
@@ -41,6 +42,7 @@ typedef struct BmpJournalOptions {
     uint64_t offset; /* of the journal in the file */
     uint64_t seed, epoch;
     BmpDurability durability;
+    BmpStoreCounts *counts; /* borrowed; or NULL: they are not wanted */
 } BmpJournalOptions;
 
 /* Bytes of a disk of @size that may count as dirty after a loss of power without having been
@@ -88,6 +90,9 @@ int bmp_journal_failed(const BmpJournal *journal);
 void bmp_journal_give_up(BmpJournal *journal);
 /* Whether regions are CROWDED for want of room (M5). */
 bool bmp_journal_full(const BmpJournal *journal);
+
+/* The intents in force: ranges in which marks may be newer than what is on the medium. */
+unsigned bmp_journal_intents(BmpJournal *journal); /* any thread */
 
 /* ---- recovery: reading only */
 typedef struct BmpJournalFound {

@@ -291,8 +291,16 @@ static size_t encode(BmpJournal *journal, uint8_t list[BMP_INTENTS_LIST])
                               journal->intents->len);
 }
 
+unsigned bmp_journal_intents(BmpJournal *journal)
+{
+    TM_GUARD(&journal->lock);
+
+    return journal->intents->len;
+}
+
 static int write_and_sync(BmpJournal *journal, const uint8_t *list, size_t length)
 {
+    uint64_t began = tm_now_ns();
     int ret = 0;
 
     TM_TRACE(journal_sync_begin, journal->o.fd);
@@ -301,6 +309,8 @@ static int write_and_sync(BmpJournal *journal, const uint8_t *list, size_t lengt
                            journal->o.offset + journal->number % 2 * BMP_INTENTS_LIST);
     ret = ret == 0 ? tm_fdatasync(journal->o.sys, journal->o.fd) : ret;
     TM_TRACE(journal_sync_end, journal->o.fd, -ret);
+    if (journal->o.counts)
+        bmp_store_count_sync(journal->o.counts, began, ret);
     return ret;
 }
 
@@ -314,6 +324,8 @@ static void finish(BmpJournal *journal, const GArray *fresh)
         if (intent->state != PENDING)
             continue;
         intent->state = OPEN;
+        if (journal->o.counts)
+            __atomic_add_fetch(&journal->o.counts->intents, 1, __ATOMIC_RELAXED);
         if (!is_window(intent))
             bmp_journal_set(journal, intent->asked);
     }

@@ -152,8 +152,10 @@ static void note_sync(BmpPart *part, int ret)
 
 static int sync_part(BmpPart *part)
 {
+    uint64_t began = tm_now_ns();
     int ret = tm_fdatasync(part->store->o.sys, part->fd);
 
+    bmp_store_count_sync(&part->store->counts, began, ret);
     note_sync(part, ret);
     return ret;
 }
@@ -185,6 +187,7 @@ BmpJournal *bmp_part_open_journal(BmpPart *part, int *err)
         .seed = bmp_entry_seed(part->next.uuid),
         .epoch = part->next.journal_epoch,
         .durability = store->o.durability,
+        .counts = &store->counts,
     };
 
     return bmp_journal_open(&options, err);
@@ -336,12 +339,15 @@ bool bmp_part_prepare(BmpPart *part, GError **error)
 bool bmp_parts_sync(BmpPart *parts, size_t n, GError **error)
 {
     g_autofree int *fds = g_new(int, n), *results = g_new0(int, n);
+    uint64_t began = tm_now_ns();
     bool ok = true;
 
     for (size_t i = 0; i < n; i++)
         fds[i] = parts[i].unsynced ? parts[i].fd : -1;
     tm_fdatasync_all(parts[0].store->o.sys, fds, results, n);
     for (size_t i = 0; i < n; i++) {
+        if (parts[i].unsynced)
+            bmp_store_count_sync(&parts[i].store->counts, began, results[i]);
         parts[i].unsynced = false;
         parts[i].synced = results[i];
         note_sync(&parts[i], results[i]);

@@ -213,6 +213,23 @@ const char *bmp_set_store_path(BmpSet *set)
     return set->store ? set->store->path : NULL;
 }
 
+bool bmp_set_store_figures(BmpSet *set, BmpStoreFigures *figures)
+{
+    BmpStore *store;
+
+    bmp_set_lock(set); /* a change replaces the journal */
+    store = set->store;
+    if (store) {
+        figures->counts.syncs = __atomic_load_n(&store->counts.syncs, __ATOMIC_RELAXED);
+        figures->counts.failed = __atomic_load_n(&store->counts.failed, __ATOMIC_RELAXED);
+        figures->counts.ns = __atomic_load_n(&store->counts.ns, __ATOMIC_RELAXED);
+        figures->counts.intents = __atomic_load_n(&store->counts.intents, __ATOMIC_RELAXED);
+        figures->open = set->journal ? bmp_journal_intents(set->journal) : 0;
+    }
+    bmp_set_unlock(set);
+    return store != NULL;
+}
+
 bool bmp_set_has_persistent(BmpSet *set)
 {
     bool has;

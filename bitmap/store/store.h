@@ -47,6 +47,7 @@
  * and opening do blocking I/O, under the set's lock. */
 #pragma once
 #include "bitmap/bitmap.h"
+#include "bitmap/store/counts.h"
 #include "bitmap/store/format.h"
 #include "bitmap/store/record.h"
 #include "util/sys.h"
@@ -177,6 +178,14 @@ void bmp_set_distrust_store(BmpSet *set, const char *why);
 bool bmp_set_wants_commit(BmpSet *set);
 /* Time passes: syncs what was marked. A worker, about once a second; harmless without a store. */
 void bmp_set_tick(BmpSet *set);
+
+/* What the store has written since it was opened. */
+typedef struct BmpStoreFigures {
+    BmpStoreCounts counts;
+    unsigned open; /* intents in force: their ranges count as dirty after a loss of power */
+} BmpStoreFigures;
+/* false: the set has no store. Any thread. */
+bool bmp_set_store_figures(BmpSet *set, BmpStoreFigures *figures);
 
 /* ---- which disk it is */
 

@@ -40,6 +40,8 @@ typedef struct BmpStore {
     bool marked;         /* the disk carries its uuid, on the medium */
     bool keep_empty;     /* found so: others may have to ask it how a group ended (F9) */
 
+    BmpStoreCounts counts; /* atomic */
+
     pthread_mutex_t ticking; /* held by a tick, and by commits, which change the journal */
     pthread_mutex_t lock;
     bool failed;      /* atomic; under the lock */

@@ -97,6 +97,8 @@ static void gone(Backup *b, bool success, const char *reason)
         tm_json_add_string(data, "reason", reason);
     else
         tm_json_add_bool(data, "success", success);
+    for (size_t i = 0; success && i < b->n; i++)
+        blk_node_note_backup(b->disks[i].node);
     blk_graph_emit(graph, reason ? "BACKUP_ABORTED" : "BACKUP_ENDED", data);
     TM_TRACE(backup_end, b->id, success);
     tm_log_note(

@@ -210,6 +210,16 @@ void blk_engine_work(BlkEngine *engine, BlkWork *work)
         pool->n++; /* the first was made by _new(): work never waits for nobody */
 }
 
+void blk_engine_count_pool(BlkEngine *engine, bool background, BlkPoolCounts *counts)
+{
+    Pool *pool = &engine->pools[background];
+    TM_GUARD(&pool->lock);
+
+    *counts = (BlkPoolCounts){
+        .threads = pool->n, .max = pool->max, .busy = pool->n - pool->idle, .queued = pool->queued
+    };
+}
+
 static void pool_init(Pool *pool, bool background, unsigned max)
 {
     *pool = (Pool){ .background = background, .max = max };

@@ -73,6 +73,14 @@ struct BlkWork {
 /* Queues @work (borrowed until run() begins). Any thread. */
 void blk_engine_work(BlkEngine *engine, BlkWork *work);
 
+/* The workers of a class, and what they have to do. Any thread. */
+typedef struct BlkPoolCounts {
+    unsigned threads, max;
+    unsigned busy;   /* threads that run work */
+    unsigned queued; /* work that waits for a thread */
+} BlkPoolCounts;
+void blk_engine_count_pool(BlkEngine *engine, bool background, BlkPoolCounts *counts);
+
 /* ---- the medium: descriptor I/O that completes later */
 typedef enum { BLK_AIO_READ, BLK_AIO_WRITE } BlkAioOp;
 typedef struct BlkAio BlkAio;

@@ -16,6 +16,11 @@ void blk_gate_leave(BlkGate *gate)
     pthread_cond_broadcast(&gate->empty);
 }
 
+unsigned blk_gate_inside(const BlkGate *gate)
+{
+    return __atomic_load_n(&gate->state, __ATOMIC_RELAXED) & ~CLOSED;
+}
+
 static bool enter_or_park(BlkGate *gate, BlkWork *work)
 {
     TM_GUARD(&gate->lock);

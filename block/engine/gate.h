@@ -25,6 +25,7 @@ void blk_gate_destroy(BlkGate *gate);
 /* false: it is closed, and @work is parked, which blk_gate_open() returns. */
 bool blk_gate_enter(BlkGate *gate, BlkWork *work);
 void blk_gate_leave(BlkGate *gate);
+unsigned blk_gate_inside(const BlkGate *gate); /* how many are */
 
 void blk_gate_close(BlkGate *gate); /* nests */
 void blk_gate_wait(BlkGate *gate);  /* closed: until nobody is inside */

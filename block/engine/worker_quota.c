@@ -20,6 +20,7 @@ void blk_worker_quota_add(BlkWorkerQuota *x, BlkWork *work)
         blk_engine_work(x->engine, work);
         return;
     }
+    x->waiting++;
     work->next = NULL;
     *x->last = work;
     x->last = &work->next;
@@ -35,10 +36,19 @@ void blk_worker_quota_end(BlkWorkerQuota *x)
         x->running--;
         return;
     }
+    x->waiting--;
     x->first = next->next;
     if (!x->first)
         x->last = &x->first;
     blk_engine_work(x->engine, next);
+}
+
+void blk_worker_quota_count(BlkWorkerQuota *x, unsigned *running, unsigned *waiting)
+{
+    TM_GUARD(&x->lock);
+
+    *running = x->running;
+    *waiting = x->waiting;
 }
 
 void blk_worker_quota_init(BlkWorkerQuota *x, BlkEngine *engine, bool background)

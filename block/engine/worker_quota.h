@@ -23,6 +23,7 @@ typedef struct BlkWorkerQuota {
     pthread_mutex_t lock; /* guards the rest; a leaf but for the engine's */
     BlkWork *first, **last;
     unsigned max, running; /* with the engine */
+    unsigned waiting;      /* in the list */
 } BlkWorkerQuota;
 
 void blk_worker_quota_init(BlkWorkerQuota *quota, BlkEngine *engine, bool background);
@@ -32,3 +33,5 @@ void blk_worker_quota_destroy(BlkWorkerQuota *quota);
  * done with the node. Any thread. */
 void blk_worker_quota_add(BlkWorkerQuota *quota, BlkWork *work);
 void blk_worker_quota_end(BlkWorkerQuota *quota);
+/* How much of the node's work is with the engine, and how much waits for the quota. Any thread. */
+void blk_worker_quota_count(BlkWorkerQuota *quota, unsigned *running, unsigned *waiting);

@@ -321,6 +321,8 @@ static void backup_end(void *opaque, bool success)
     if (b->bitmap && b->running && !b->thawed)
         thaw(b);
     drop_filter(b);
+    if (success)
+        blk_node_note_backup(b->source);
     backup_free(b);
 }
 

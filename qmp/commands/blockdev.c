@@ -136,6 +136,7 @@ static json_object *bitmap_info(BmpBitmap *bitmap)
 {
     g_autofree char *reason = bmp_bitmap_reason(bitmap);
     json_object *info = json_object_new_object();
+    uint64_t age;
 
     tm_json_add_string(info, "name", bmp_bitmap_name(bitmap));
     tm_json_add_bool(info, "recording", bmp_bitmap_enabled(bitmap));
@@ -147,6 +148,8 @@ static json_object *bitmap_info(BmpBitmap *bitmap)
         tm_json_add_bool(info, "inconsistent", true);
     if (bmp_bitmap_recovered(bitmap))
         tm_json_add_uint(info, "recovered", bmp_bitmap_recovered(bitmap));
+    if (bmp_bitmap_age(bitmap, &age))
+        tm_json_add_uint(info, "age", age);
     if (reason)
         tm_json_add_string(info, "reason", reason);
     return info;
@@ -234,6 +237,8 @@ static json_object *node_info(BlkNode *node, bool flat)
     tm_json_add_bool(info, "encrypted", false);
     json_object_object_add(info, "cache", cache_info(node));
     tm_json_add_string(info, "file", filename);
+    if (blk_node_last_backup(node))
+        tm_json_add_uint(info, "last-backup", (uint64_t)blk_node_last_backup(node));
     if (blk_node_lost(node))
         tm_json_add_string(info, "lost", blk_node_lost(node));
     return info;
@@ -406,6 +411,9 @@ static const QmpMember bitmap_members[] = {
     { "recovered", &qmp_type_uint64, true, "bytes that are dirty only because of a recovery" },
     { "reason", &qmp_type_str, true,
       "why it is inconsistent, or has more dirty bytes than were written" },
+    { "age", &qmp_type_uint64, true,
+      "seconds since it was created or last cleared; absent if that was before the node was "
+      "opened" },
     { NULL },
 };
 static const QmpType bitmap_type = { .kind = QMP_KIND_OBJECT,
@@ -440,6 +448,9 @@ static const QmpMember node_members[] = {
     { "cache", &cache_type, false, "how the page cache is used" },
     { "write_threshold", &qmp_type_int, false, "for compatibility; 0" },
     { "dirty-bitmaps", &bitmap_array, true, "its dirty bitmaps, the newest first" },
+    { "last-backup", &qmp_type_uint64, true,
+      "when a backup of it succeeded last, in seconds since 1970; absent if none has since it was "
+      "opened" },
     { "lost", &qmp_type_str, true,
       "why the node could not be opened again; all its requests fail" },
     { NULL },

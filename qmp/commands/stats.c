@@ -6,6 +6,8 @@
  * Names and members are QEMU's (qapi/block-core.json, run-state.json, misc.json). There
  * are no devices of a guest; query-blockstats has exports in their place. A figure of what doesn't
  * exist (merged requests, intervals) is what QEMU gives when there was none. */
+#include "bitmap/store/store.h"
+#include "block/users.h"
 #include "qmp/commands/families.h"
 #include "qmp/context.h"
 
@@ -106,6 +108,29 @@ static BlkNode *below(BlkNode *node)
     return child && child->name ? blk_node_child(node, 0) : NULL;
 }
 
+/* What the node has to do now, and what its store has written. */
+static void add_node_details(json_object *one, BlkNode *node)
+{
+    json_object *queue = json_object_new_object(), *store;
+    BlkNodeQueue q;
+    BmpStoreFigures f;
+
+    blk_node_queue(node, &q);
+    add_uint(queue, "in-flight", q.inside);
+    add_uint(queue, "on-workers", q.running);
+    add_uint(queue, "waiting", q.waiting);
+    json_object_object_add(one, "queue", queue);
+    if (!bmp_set_store_figures(blk_node_bitmaps(node), &f))
+        return;
+    store = json_object_new_object();
+    add_uint(store, "syncs", f.counts.syncs);
+    add_uint(store, "failed-syncs", f.counts.failed);
+    add_uint(store, "sync-total-time-ns", f.counts.ns);
+    add_uint(store, "intents", f.counts.intents);
+    add_uint(store, "open-intents", f.open);
+    json_object_object_add(one, "bitmap-store", store);
+}
+
 static json_object *node_stats(BlkNode *node, bool details)
 {
     json_object *one = json_object_new_object();
@@ -114,6 +139,8 @@ static json_object *node_stats(BlkNode *node, bool details)
     blk_node_counts(node, &counts);
     add_string(one, "node-name", blk_node_name(node));
     json_object_object_add(one, "stats", details ? detailed_stats_of(&counts) : stats_of(&counts));
+    if (details)
+        add_node_details(one, node);
     if (below(node))
         json_object_object_add(one, "parent", node_stats(below(node), details));
     return one;
@@ -128,6 +155,12 @@ static json_object *export_stats(BlkExport *x, bool details)
     blk_export_counts(x, &counts);
     blk_node_counts(node, &of_node);
     counts.highest = of_node.highest;
+    if (details) {
+        json_object *queue = json_object_new_object();
+
+        add_uint(queue, "in-flight", blk_user_inside(blk_export_user(x)));
+        json_object_object_add(one, "queue", queue);
+    }
     add_string(one, "device", blk_export_id(x));
     add_string(one, "node-name", blk_node_name(node));
     json_object_object_add(one, "stats", details ? detailed_stats_of(&counts) : stats_of(&counts));
@@ -147,6 +180,28 @@ static bool run_stats(QmpCall *call, GError **error)
     for (guint i = 0; i < list->len; i++)
         json_object_array_add(call->result, of_nodes ? node_stats(list->pdata[i], details)
                                                      : export_stats(list->pdata[i], details));
+    return true;
+}
+
+/* ---- query-workers */
+
+static bool run_workers(QmpCall *call, GError **error)
+{
+    static const char *const names[] = { "foreground", "background" };
+
+    call->result = json_object_new_array();
+    for (unsigned i = 0; i < G_N_ELEMENTS(names); i++) {
+        json_object *one = json_object_new_object();
+        BlkPoolCounts counts;
+
+        blk_engine_count_pool(blk_graph_engine(qmp_context_graph(call->ctx)), i, &counts);
+        add_string(one, "pool", names[i]);
+        add_uint(one, "threads", counts.threads);
+        add_uint(one, "max-threads", counts.max);
+        add_uint(one, "busy", counts.busy);
+        add_uint(one, "waiting", counts.queued);
+        json_object_array_add(call->result, one);
+    }
     return true;
 }
 
@@ -255,11 +310,35 @@ static const QmpMember device_stats_members[] = {
 };
 OBJECT(device_stats, "BlockDeviceStats");
 
+static const QmpMember queue_members[] = {
+    { "in-flight", &qmp_type_uint64, false, "requests of its users that have begun and not ended" },
+    { "on-workers", &qmp_type_uint64, true, "requests that worker threads have" },
+    { "waiting", &qmp_type_uint64, true,
+      "requests that wait because the node has as many workers as it may have" },
+    { NULL },
+};
+OBJECT(queue, "BlockQueueStats");
+
+static const QmpMember store_stats_members[] = {
+    { "syncs", &qmp_type_uint64, false, "syncs of the store's file that succeeded" },
+    { "failed-syncs", &qmp_type_uint64, false, "those that failed" },
+    { "sync-total-time-ns", &qmp_type_uint64, false, "nanoseconds that all of them took" },
+    { "intents", &qmp_type_uint64, false,
+      "ranges that were opened for writing in the live journal" },
+    { "open-intents", &qmp_type_uint64, false,
+      "those that are open now: after a loss of power they count as dirty" },
+    { NULL },
+};
+OBJECT(store_stats, "BitmapStoreStats");
+
 static const QmpType stats;
 static const QmpMember stats_members[] = {
     { "device", &qmp_type_str, true, "id of the export" },
     { "node-name", &qmp_type_str, true, "the node" },
     { "stats", &device_stats, false, "its statistics" },
+    { "queue", &queue, true, "with details: what it has to do now" },
+    { "bitmap-store", &store_stats, true,
+      "with details: what the store of its persistent bitmaps has written since it was opened" },
     { "parent", &stats, true, "the same for its child node" },
     { NULL },
 };
@@ -269,7 +348,8 @@ ARRAY(stats_array, stats);
 static const QmpMember stats_args_members[] = {
     { "query-nodes", &qmp_type_bool, true, "show all nodes instead of the exports (default: off)" },
     { "details", &qmp_type_bool, true,
-      "also show latency histograms and what requests failed with (default: off)" },
+      "also show latency histograms, what requests failed with, queues and bitmap stores "
+      "(default: off)" },
     { NULL },
 };
 OBJECT(stats_args, "q_obj_query-blockstats-arg");
@@ -284,6 +364,17 @@ static const QmpMember block_info_members[] = {
 };
 OBJECT(block_info, "BlockInfo");
 ARRAY(block_infos, block_info);
+
+static const QmpMember workers_members[] = {
+    { "pool", &qmp_type_str, false, "foreground, or background: what reads for backups" },
+    { "threads", &qmp_type_uint64, false, "threads that it has" },
+    { "max-threads", &qmp_type_uint64, false, "threads that it may have" },
+    { "busy", &qmp_type_uint64, false, "threads that have something to do" },
+    { "waiting", &qmp_type_uint64, false, "requests that wait for a thread" },
+    { NULL },
+};
+OBJECT(workers, "WorkerPoolInfo");
+ARRAY(worker_pools, workers);
 
 static const char *const run_states[] = { "running", NULL };
 static const QmpType run_state = { .kind = QMP_KIND_ENUM,
@@ -314,6 +405,8 @@ static const QmpCommand commands[] = {
     { "query-blockstats",
       "the statistics of exports, or of nodes: requests, bytes, failures, times", &stats_args,
       &stats_array, run_stats, .example = "{'query-nodes': true}" },
+    { "query-workers", "the threads that do what may block", &qmp_type_empty, &worker_pools,
+      run_workers },
     { "query-status", "for compatibility: running, as this daemon has no machine", &qmp_type_empty,
       &status, run_status },
     { "query-name", "for compatibility: no name, as this daemon has no machine", &qmp_type_empty,

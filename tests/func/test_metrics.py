@@ -187,6 +187,86 @@ def events_and_refusals_are_counted(tmp):
         equal(kit.sample(d, "tidemark_jobs_failed_total"), 0)
 
 
+def names(d, name):
+    return [labels for n, labels, _ in kit.samples(d) if n == name]
+
+
+@test
+def each_disk_has_its_last_backup(tmp):
+    "a backup that succeeds, and a backup job, give the disks that they copied a time, and no others"
+    when = "tidemark_node_last_backup_timestamp_seconds"
+    with kit.daemon(tmp, *disk(tmp, "disk1", MIB)[:2], "--blockdev", "driver=null-co,node-name=t,size=1M") as d:
+        equal(names(d, when), [])
+        for success in False, True:
+            d.qmp("backup-begin", id="k", disks=[{"node": "disk0"}], scratch={"directory": tmp})
+            d.qmp("backup-end", id="k", success=success)
+            equal([n["node"] for n in names(d, when)], ["disk0"] * success)
+        equal(abs(kit.sample(d, when, node="disk0") - time.time()) < 3600, True)
+        d.qmp("blockdev-backup", **{"job-id": "j", "device": "disk1", "target": "t", "sync": "full"})
+        wait_until(lambda: not d.qmp("query-jobs"), "the end of the job")
+        equal([n["node"] for n in names(d, when)], ["disk0", "disk1"])
+
+
+@test
+def bitmaps_have_an_age(tmp):
+    "since they were created or cleared; one that a store brings back has none until it is cleared"
+    age, at = "tidemark_bitmap_age_seconds", {"node": "disk0", "bitmap": "b"}
+    with kit.daemon(tmp) as d:
+        d.qmp("block-dirty-bitmap-add", node="disk0", name="b", persistent=True)
+        equal(0 <= kit.sample(d, age, **at) < 3600, True)
+        wait_until(lambda: kit.sample(d, age, **at) >= 2, "its third second")
+        d.qmp("transaction", actions=[{"type": "block-dirty-bitmap-clear", "data": {"node": "disk0", "name": "b"}}])
+        old = kit.sample(d, age, **at)
+        raises(QMPError, d.qmp, "transaction", actions=[
+            {"type": "block-dirty-bitmap-clear", "data": {"node": "disk0", "name": "b"}},
+            {"type": "block-dirty-bitmap-add", "data": {"node": "disk0", "name": "b"}}])
+        equal(kit.sample(d, age, **at) >= old, True)
+        reopen = {"driver": "file", "node-name": "disk0", "filename": os.path.join(tmp, "disk0.img")}
+        d.qmp("block-export-del", id="exp-disk0")
+        d.qmp("blockdev-del", **{"node-name": "disk0"})
+        d.qmp("blockdev-add", **reopen)
+        equal((names(d, age), kit.sample(d, "tidemark_bitmap_persistent", **at)), ([], 1))
+        d.qmp("block-dirty-bitmap-clear", node="disk0", name="b")
+        equal(0 <= kit.sample(d, age, **at) < 3600, True)
+
+
+@test
+def stores_count_their_syncs(tmp):
+    "the first write into a range opens an intent, and syncs the store"
+    with kit.daemon(tmp) as d:
+        equal(kit.sample(d, "tidemark_store_syncs_total", node="disk0"), 0)
+        d.qmp("block-dirty-bitmap-add", node="disk0", name="b", persistent=True)
+        before = kit.sample(d, "tidemark_store_syncs_total", node="disk0")
+        equal((before > 0, kit.sample(d, "tidemark_store_intents_total", node="disk0")), (True, 0))
+        h = d.nbd()
+        h.pwrite(b"x" * 512, 0)
+        equal(kit.sample(d, "tidemark_store_syncs_total", node="disk0") > before, True)
+        equal(kit.sample(d, "tidemark_store_intents_total", node="disk0") > 0, True)
+        equal(kit.sample(d, "tidemark_store_sync_seconds_total", node="disk0") > 0, True)
+        equal(kit.sample(d, "tidemark_store_failed_syncs_total", node="disk0"), 0)
+        h.shutdown()
+
+
+@test
+def queues_show_what_waits(tmp):
+    "requests that a slow disk has not answered are in flight; more than it may have workers for wait"
+    import nbd
+    with kit.daemon(tmp, "--blockdev", "driver=null-co,node-name=slow,size=1M,latency-ns=600000000000",
+                    "--export", "type=nbd,id=slow,node-name=slow") as d:
+        idle = [kit.sample(d, "tidemark_%s" % n, **at) for n, at in (
+            ("export_in_flight", {"export": "slow"}), ("node_in_flight", {"node": "slow"}),
+            ("node_waiting", {"node": "slow"}), ("workers_waiting", {"pool": "foreground"}))]
+        equal(idle, [0, 0, 0, 0])
+        h = d.nbd("slow")
+        for i in range(24):
+            h.aio_pread(nbd.Buffer(512), i * 512)
+        wait_until(lambda: [kit.sample(d, "tidemark_node_" + n, node="slow")
+                            for n in ("in_flight", "on_workers", "waiting")] == [24, 16, 8], "all of them")
+        equal(kit.sample(d, "tidemark_export_in_flight", export="slow"), 24)
+        wait_until(lambda: kit.sample(d, "tidemark_workers_busy", pool="foreground") >= 16, "the workers")
+        d.kill()
+
+
 @test
 def what_watches_uses_metrics_that_exist(tmp):
     "the alerts, the dashboard and the page of the manual name no other metrics than there are, the page all of them"

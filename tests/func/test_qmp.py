@@ -337,6 +337,8 @@ def normal(value, directory):
             value["timestamp"] = sorted(value["timestamp"])
         if "shutting-down" in value:  # what more we say of exports: see BEYOND_QEMU
             value = {k: v for k, v in value.items() if "query-block-exports." + k not in BEYOND_QEMU}
+        if "granularity" in value:  # what more we say of bitmaps
+            value.pop("age", None)
         if "drv" in value:  # of newer versions of QEMU
             value.pop("active", None)
         if "package" in value:
@@ -634,6 +636,7 @@ BEYOND_QEMU = {
     "query-blockstats.details",
     *("query-blockstats.%sstats.%s" % ("parent." * i, k) for i in range(5)
       for k in ("rd_errors", "wr_errors", "flush_errors", "unmap_errors", "unmap_latency_histogram")),
+    *("query-blockstats." + "parent." * i + k for i in range(6) for k in ("queue", "bitmap-store")), "query-workers",
     # of newer versions of QEMU
     "block-job-change", "chardev-add.backend.=socket.data.reconnect-ms",
     "blockdev-set-active", "block-export-add.allow-inactive",
@@ -654,7 +657,7 @@ BEYOND_QEMU = {
     "query-nbd-sessions", "nbd-session-disconnect", "NBD_CLIENT_CONNECTED", "NBD_CLIENT_DISCONNECTED",
     "object-add.=authz-list-file", "object-add.qom-type authz-list-file", "object-reload",
     *(q + m for q in ("query-named-block-nodes.", "query-block.inserted.")
-      for m in ("active", "dirty-bitmaps.reason", "dirty-bitmaps.recovered", "lost")), "query-objects"}
+      for m in ("active", "dirty-bitmaps.reason", "dirty-bitmaps.recovered", "dirty-bitmaps.age", "last-backup", "lost")), "query-objects"}
 
 
 # Both are needed where there is a "bitmap", as the driver says.
