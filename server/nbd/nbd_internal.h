@@ -30,6 +30,7 @@
 #include "server/server_internal.h"
 #include "util/trace.h"
 
+#include <gnutls/gnutls.h>
 #include <stddef.h>
 #include <sys/uio.h>
 
@@ -218,6 +219,7 @@ struct NbdsSession {
     bool may_wait;        /* and is one: block status may wait for a server below */
 
     NbdsTls *tls;   /* NULL: the connection is in the clear; set once, under the lock */
+    bool encrypts;  /* what is sent is encrypted here; changes with nothing to be sent */
     char *identity; /* of the client, NULL: unknown; changes under servers->lock */
 
     pthread_mutex_t lock; /* guards the rest */
@@ -343,6 +345,12 @@ void nbds_tls_end(NbdsSession *s);
 /* As recv() and sendmsg(), of what is in the clear. */
 ssize_t nbds_tls_recv(NbdsSession *s, void *data, size_t length, int flags);
 ssize_t nbds_tls_send(NbdsSession *s, const NbdsOutput *list);
+
+/* tls_kernel.c; the owner, with nothing to be sent */
+/* Has the kernel encrypt what is written to @fd from here on. false: it can't, all is as before. */
+bool nbds_tls_kernel_begin(gnutls_session_t handle, int fd);
+/* Sends the alert with which TLS ends. */
+void nbds_tls_kernel_bye(int fd);
 
 /* handshake.c, options.c, meta.c; option.c: what options have in common */
 void nbds_handshake_greet(NbdsSession *s);

@@ -76,7 +76,7 @@ static ssize_t send_some(NbdsSession *s, NbdsOutput *list)
     struct msghdr msg = { .msg_iov = iov };
     bool more = false;
 
-    if (s->tls)
+    if (s->encrypts)
         return nbds_tls_send(s, list);
     for (NbdsOutput *out = list; out && !more && msg.msg_iovlen < IOV_BATCH; out = out->next) {
         size_t n = MIN(out->n, IOV_BATCH - msg.msg_iovlen);

@@ -164,7 +164,7 @@ static bool send_from_page_cache(NbdsSession *s, const NbdsHead *h)
 {
     NbdsRequest *r;
 
-    if (s->tls || !blk_user_can_send(s->disk, h->offset, h->length) || !make_nonblocking(s))
+    if (s->encrypts || !blk_user_can_send(s->disk, h->offset, h->length) || !make_nonblocking(s))
         return false;
     r = nbds_request_fill(s, BLK_OP_READ, h);
     r->output.sendfile_length = h->length;

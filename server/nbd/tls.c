@@ -32,6 +32,7 @@ struct NbdsTls {
     NbdsSession *s;
     const char *denied; /* why the handshake has failed, static; or NULL */
     bool ready;         /* the handshake is over; the owner's, written under the lock */
+    bool kernel;        /* the kernel encrypts, and the library sends nothing; as above */
     pthread_mutex_t lock;
     /* received, encrypted: the owner's */
     NbdsChunk *in;
@@ -62,6 +63,8 @@ static ssize_t push(gnutls_transport_ptr_t opaque, const void *data, size_t leng
 {
     NbdsTls *tls = opaque;
 
+    if (tls->kernel) /* an alert in answer to one, which says nothing that the end doesn't */
+        return (ssize_t)length;
     if (!tls->out)
         tls->out = nbds_chunk_get(tls->s->servers, NBDS_CHUNK);
     if (!tls->out || tls->out->cap - tls->out_end < length) {
@@ -71,6 +74,18 @@ static ssize_t push(gnutls_transport_ptr_t opaque, const void *data, size_t leng
     memcpy(tls->out->data + tls->out_end, data, length);
     tls->out_end += length;
     return (ssize_t)length;
+}
+
+/* A client that changes its keys may ask us to do the same, which the kernel can't. */
+static int check_key_update(gnutls_session_t handle, unsigned type, unsigned when,
+                            unsigned incoming, const gnutls_datum_t *message)
+{
+    const NbdsTls *tls = gnutls_transport_get_ptr(handle);
+    bool asks = incoming && message->size && message->data[message->size - 1];
+
+    (void)type;
+    (void)when;
+    return tls->kernel && asks ? GNUTLS_E_UNIMPLEMENTED_FEATURE : 0;
 }
 
 /* ---- sending */
@@ -192,7 +207,13 @@ static int shake_hands(NbdsTls *tls)
     if (identity)
         set_identity(tls->s, identity);
     tls->ready = ret == 0;
-    return flush(tls) == 0 ? ret : GNUTLS_E_PUSH_ERROR;
+    if (flush(tls) < 0)
+        return GNUTLS_E_PUSH_ERROR;
+    if (tls->ready && nbds_tls_kernel_begin(tls->session.handle, tls->s->source.fd)) {
+        tls->kernel = true;
+        tls->s->encrypts = false;
+    }
+    return ret;
 }
 
 /* Bytes of plaintext, or an error of the library. */
@@ -283,9 +304,12 @@ bool nbds_tls_begin(NbdsSession *s)
     gnutls_transport_set_push_function(tls->session.handle, push);
     gnutls_transport_set_pull_function(tls->session.handle, pull);
     gnutls_handshake_set_timeout(tls->session.handle, GNUTLS_INDEFINITE_TIMEOUT);
+    gnutls_handshake_set_hook_function(tls->session.handle, GNUTLS_HANDSHAKE_KEY_UPDATE,
+                                       GNUTLS_HOOK_PRE, check_key_update);
     pthread_mutex_lock(&s->lock);
     clear = !s->queue && !s->sending;
     s->tls = tls;
+    s->encrypts = true;
     pthread_mutex_unlock(&s->lock);
     return clear;
 }
@@ -297,7 +321,10 @@ void nbds_tls_end(NbdsSession *s)
     if (!tls)
         return;
     if (tls->ready && !__atomic_load_n(&s->dead, __ATOMIC_ACQUIRE) && !tls->out) {
-        gnutls_bye(tls->session.handle, GNUTLS_SHUT_WR);
+        if (tls->kernel)
+            nbds_tls_kernel_bye(s->source.fd);
+        else
+            gnutls_bye(tls->session.handle, GNUTLS_SHUT_WR);
         flush(tls);
     }
     nbds_chunk_put(s->servers, tls->in);

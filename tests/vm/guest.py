@@ -45,14 +45,20 @@ def kernel():
     return where
 
 
+def install(top, *programs):
+    """Copies programs to /bin of a root directory, and the libraries that they need if they are not static."""
+    for program in programs:
+        shutil.copy(program, os.path.join(top, "bin"))
+        for library in re.findall(r"(/\S+) \(", run("ldd", program, check=False).stdout):
+            os.makedirs(os.path.dirname(top + library), exist_ok=True)
+            shutil.copy(library, top + library)
+
+
 def tree(top, init, *directories):
-    """A root directory with busybox, the libraries that it needs if it is not static, and that init."""
+    """A root directory with busybox and that init."""
     for name in ("bin", "dev") + directories:
         os.makedirs(os.path.join(top, name))
-    shutil.copy(shutil.which("busybox"), os.path.join(top, "bin"))
-    for library in re.findall(r"(/\S+) \(", run("ldd", shutil.which("busybox"), check=False).stdout):
-        os.makedirs(os.path.dirname(top + library), exist_ok=True)
-        shutil.copy(library, top + library)
+    install(top, shutil.which("busybox"))
     for applet in run("busybox", "--list").stdout.split():
         if applet != "busybox":
             os.symlink("busybox", os.path.join(top, "bin", applet))
@@ -77,8 +83,12 @@ def make_initramfs(tmp, where):
 
 def make_disk(tmp):
     """The image of a root disk on which nothing has run yet."""
-    top = tree(os.path.join(tmp, "disk.d"), "init", "proc", "data/0", "data/1")
-    path = os.path.join(tmp, "new.img")
+    return disk_of(tmp, tree(os.path.join(tmp, "disk.d"), "init", "proc", "data/0", "data/1"), "new.img")
+
+
+def disk_of(tmp, top, name):
+    """The image of a root disk with what is in a directory."""
+    path = os.path.join(tmp, name)
     run("mke2fs", "-q", "-t", "ext4", "-b", "4096", "-d", top, path, DISK_SIZE)
     return path
 
@@ -93,11 +103,11 @@ class System:
         needs()
         where = kernel()
         self.tmp = tmp
+        self.modules = where
         self.kernel, self.initramfs = os.path.join(where, "vmlinuz"), make_initramfs(tmp, where)
         self.new_disk = make_disk(tmp)
-        self.accelerator = ["-accel", "tcg", "-cpu", "max"]
-        if os.access("/dev/kvm", os.R_OK | os.W_OK) and self._runs(["-accel", "kvm", "-cpu", "host"]):
-            self.accelerator = ["-accel", "kvm", "-cpu", "host"]
+        if not os.access("/dev/kvm", os.R_OK | os.W_OK) or not self._runs(["-accel", "kvm", "-cpu", "host"]):
+            self.accelerator = ["-accel", "tcg", "-cpu", "max"]
 
     def _runs(self, accelerator):
         """Whether a kernel boots with it; where a hypervisor is not all that it seems, it may also hang."""
