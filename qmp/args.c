@@ -8,7 +8,11 @@
 
 BlkBitmapName *qmp_arg_bitmaps(json_object *args, const char *name, size_t *n)
 {
-    json_object *array = qmp_arg(args, name);
+    return qmp_bitmap_names(qmp_arg(args, name), n);
+}
+
+BlkBitmapName *qmp_bitmap_names(json_object *array, size_t *n)
+{
     BlkBitmapName *names;
 
     *n = array ? json_object_array_length(array) : 0;

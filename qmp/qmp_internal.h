@@ -14,6 +14,8 @@
 /* An array of bitmaps, each a name or {node, name}: returned (g_free), its strings borrowed from
  * @args. Absent: NULL and *n 0. */
 BlkBitmapName *qmp_arg_bitmaps(json_object *args, const char *name, size_t *n);
+/* The same from the array itself; NULL: absent. */
+BlkBitmapName *qmp_bitmap_names(json_object *array, size_t *n);
 /* An array of strings: returned (g_free), NULL-terminated, the strings borrowed from @args. Absent:
  * NULL and *n 0. */
 const char **qmp_arg_strings(json_object *args, const char *name, size_t *n);

@@ -122,23 +122,6 @@ static bool run_del(QmpCall *call, GError **error)
                            (uint32_t)qmp_arg_uint(call->args, "seconds", 0), error);
 }
 
-static bool run_select(QmpCall *call, GError **error)
-{
-    size_t n;
-    g_autofree BlkBitmapName *bitmaps = qmp_arg_bitmaps(call->args, "bitmaps", &n);
-    BlkExports *exports = qmp_context_exports(call->ctx);
-    const char *id = qmp_arg_str(call->args, "id");
-    g_autoptr(BlkExport) export_ = NULL;
-    json_object *copy = NULL;
-
-    if (!blk_exports_select(exports, id, bitmaps, n, error))
-        return false;
-    export_ = blk_exports_find_id(exports, id);
-    json_object_deep_copy(qmp_arg(call->args, "bitmaps"), &copy, NULL);
-    blk_export_set_given(export_, "bitmaps", copy);
-    return true;
-}
-
 /* The name of the node that has it; NULL: it has just gone. */
 static const char *node_of(BlkGraph *graph, BmpBitmap *bitmap)
 {
@@ -170,6 +153,98 @@ static json_object *offered_bitmaps(BlkExport *export_)
     }
     blk_selection_unref(selection);
     return all;
+}
+
+/* The place of @bitmap, a name or an object, among the first @n objects of @offered; @n: none. */
+static size_t find_offered(json_object *offered, size_t n, json_object *bitmap)
+{
+    bool named = json_object_is_type(bitmap, json_type_string);
+    const char *node = named ? NULL : qmp_arg_str(bitmap, "node");
+    const char *name = named ? json_object_get_string(bitmap) : qmp_arg_str(bitmap, "name");
+    size_t i;
+
+    for (i = 0; i < n; i++) {
+        json_object *one = json_object_array_get_idx(offered, i);
+
+        if (!strcmp(qmp_arg_str(one, "name"), name) &&
+            (!node || !strcmp(qmp_arg_str(one, "node"), node)))
+            break;
+    }
+    return i;
+}
+
+static bool remove_offered(json_object *offered, json_object *args, GError **error)
+{
+    json_object *names = qmp_arg(args, "remove");
+
+    for (size_t i = 0; names && i < json_object_array_length(names); i++) {
+        json_object *name = json_object_array_get_idx(names, i);
+        size_t n = json_object_array_length(offered), at = find_offered(offered, n, name);
+
+        if (at == n)
+            return tm_error_set(error, "Bitmap '%s' is not offered by export '%s'",
+                                json_object_get_string(name), qmp_arg_str(args, "id"));
+        json_object_array_del_idx(offered, at, 1);
+    }
+    return true;
+}
+
+static void add_offered(json_object *offered, json_object *args)
+{
+    json_object *bitmaps = qmp_arg(args, "add");
+    size_t n = json_object_array_length(offered);
+
+    for (size_t i = 0; bitmaps && i < json_object_array_length(bitmaps); i++) {
+        json_object *bitmap = json_object_array_get_idx(bitmaps, i);
+
+        if (find_offered(offered, n, bitmap) == n)
+            json_object_array_add(offered, json_object_get(bitmap));
+    }
+}
+
+/* The bitmaps that are named, or those that are offered now, with the change. A reference. */
+static json_object *wanted(BlkExport *export_, json_object *args, GError **error)
+{
+    json_object *bitmaps = qmp_arg(args, "bitmaps"), *offered;
+    bool change = qmp_arg(args, "add") || qmp_arg(args, "remove");
+
+    if (bitmaps ? change : !change) {
+        tm_error_set(error, bitmaps ? "Parameter 'bitmaps' excludes 'add' and 'remove'"
+                                    : "Parameter 'bitmaps' is missing");
+        return NULL;
+    }
+    if (bitmaps)
+        return json_object_get(bitmaps);
+    offered = offered_bitmaps(export_);
+    if (!remove_offered(offered, args, error)) {
+        json_object_put(offered);
+        return NULL;
+    }
+    add_offered(offered, args);
+    return offered;
+}
+
+static bool run_select(QmpCall *call, GError **error)
+{
+    BlkExports *exports = qmp_context_exports(call->ctx);
+    const char *id = qmp_arg_str(call->args, "id");
+    g_autoptr(BlkExport) export_ = blk_exports_find_id(exports, id);
+    g_autofree BlkBitmapName *names = NULL;
+    json_object *bitmaps, *copy = NULL;
+    size_t n;
+
+    if (!export_)
+        return tm_error_set(error, "Export '%s' is not found", id);
+    bitmaps = wanted(export_, call->args, error);
+    if (!bitmaps)
+        return false;
+    names = qmp_bitmap_names(bitmaps, &n);
+    if (blk_exports_select(exports, id, names, n, error)) {
+        json_object_deep_copy(bitmaps, &copy, NULL);
+        blk_export_set_given(export_, "bitmaps", copy);
+    }
+    json_object_put(bitmaps);
+    return copy != NULL;
 }
 
 static json_object *export_info(BlkExport *export_)
@@ -239,7 +314,10 @@ static const QmpType del_args = { .kind = QMP_KIND_OBJECT,
                                   .members = del_members };
 static const QmpMember select_members[] = {
     { "id", &qmp_type_str, false, "the id of the export" },
-    { "bitmaps", &qmp_type_bitmaps, false, "the dirty bitmaps to offer from now on" },
+    { "bitmaps", &qmp_type_bitmaps, true, "the dirty bitmaps to offer from now on" },
+    { "add", &qmp_type_bitmaps, true, "without bitmaps: offer these, too" },
+    { "remove", &qmp_type_str_array, true,
+      "without bitmaps: do not offer these any more, by name" },
     { NULL },
 };
 static const QmpType select_args = { .kind = QMP_KIND_OBJECT,
@@ -319,6 +397,8 @@ static const char *const block_export_dirty_bitmap_errors[] = {
     "Node 'NODE' not found",
     "Bitmap 'NAME' is named twice",
     "Bitmap 'NAME' is inconsistent and cannot be used",
+    "Bitmap 'NAME' is not offered by export 'ID'",
+    "Parameter 'bitmaps' excludes 'add' and 'remove'",
     NULL
 };
 

@@ -732,6 +732,30 @@ def select_bitmaps(tmp):
 
 
 @test
+def change_of_selection(tmp):
+    "block-export-dirty-bitmap with add and remove leaves the other bitmaps that are offered; all or nothing"
+    with Daemon(tmp, *disk(tmp, "disk0", 1 << 20)) as d:
+        for name in "abc":
+            d.qmp("block-dirty-bitmap-add", node="disk0", name=name)
+        change = lambda **lists: d.qmp("block-export-dirty-bitmap", id="exp-disk0", **lists)
+        offered = lambda: [b["name"] for b in d.qmp("query-block-exports")[0]["bitmaps"]]
+        change(bitmaps=["a"])
+        change(add=["b", {"node": "disk0", "name": "a"}])
+        equal(offered(), ["a", "b"])
+        for lists, message in ((dict(add=["c"], remove=["a", "d"]), "'d' is not offered by export 'exp-disk0'"),
+                               (dict(add=["c", "d"], remove=["a"]), "'d' is not found"),
+                               (dict(add=["c", {"node": "disk0", "name": "c"}]), "'c' is named twice"),
+                               (dict(bitmaps=[], add=["c"]), "'bitmaps' excludes 'add' and 'remove'"),
+                               (dict(), "Parameter 'bitmaps' is missing")):
+            raises(QMPError, change, match=message, **lists)
+            equal(offered(), ["a", "b"])
+        change(add=["c"], remove=["a"])
+        equal(offered(), ["b", "c"])
+        change(remove=["c", "b"])
+        equal(offered(), [])
+
+
+@test
 def merge_nothing(tmp):
     "block-dirty-bitmap-merge takes an empty list, which ends QSD 7.2"
     with Daemon(tmp, *disk(tmp, "disk0", 1 << 20)) as d:
