@@ -57,35 +57,41 @@ static json_object *transaction(const Rotation *r, json_object *old)
 static void add_offers(const Rotation *r, GArray *commands, bool offer)
 {
     for (size_t i = 0; i < json_object_array_length(r->exports); i++) {
-        json_object *was = json_object_array_get_idx(r->exports, i), *arguments;
+        json_object *was = json_object_array_get_idx(r->exports, i);
 
-        if (offer) {
-            arguments = tc_json_new("id", tc_json_string(was, "id"), NULL);
-            json_object_object_add(arguments, "bitmaps",
-                                   json_object_get(tc_json_get(was, "bitmaps", NULL)));
-        } else {
-            arguments = tc_offer_arguments(was, r->node, r->old, false, NULL);
-        }
-        tc_qmp_commands_add(commands, "block-export-dirty-bitmap", arguments);
+        tc_qmp_commands_add(commands, "block-export-dirty-bitmap",
+                            tc_offer_arguments(was, r->node, r->old, offer));
     }
 }
 
-/* The first error of those from @from up to @to; borrowed, or NULL. */
-static const GError *first_error(const GArray *commands, guint from, guint to)
+static const GError *error_of(const GArray *commands, guint i)
 {
-    for (guint i = from; i < to; i++) {
-        const GError *error = g_array_index(commands, TcQmpCommand, i).error;
+    return g_array_index(commands, TcQmpCommand, i).error;
+}
 
-        if (error)
-            return error;
+/* An export that did not withdraw the bitmap, since another client has withdrawn it meanwhile, does
+ * not offer it again. The first error of the others, borrowed, or NULL. */
+static const GError *check_offers(const Rotation *r, const GArray *commands, guint n)
+{
+    const GError *first = NULL;
+
+    for (guint i = 0; i < n; i++) {
+        json_object *export_ = json_object_array_get_idx(r->exports, i);
+        const GError *again = error_of(commands, n + 1 + i);
+
+        if (!error_of(commands, i))
+            first = first ? first : again;
+        else if (!again)
+            tc_qmp_run(r->qmp, "block-export-dirty-bitmap",
+                       tc_offer_arguments(export_, r->node, r->old, false), NULL);
     }
-    return NULL;
+    return first;
 }
 
 static bool change(const Rotation *r, json_object *old, GError **error)
 {
     g_autoptr(GArray) commands = tc_qmp_commands();
-    guint middle = (guint)json_object_array_length(r->exports);
+    guint n = (guint)json_object_array_length(r->exports);
     const GError *why, *later;
 
     add_offers(r, commands, false);
@@ -93,10 +99,8 @@ static bool change(const Rotation *r, json_object *old, GError **error)
     add_offers(r, commands, true);
     if (!tc_qmp_run_all(r->qmp, commands, error))
         return false;
-    why = g_array_index(commands, TcQmpCommand, middle).error;
-    if (why && middle && first_error(commands, 0, middle))
-        why = first_error(commands, 0, middle);
-    later = first_error(commands, middle + 1, commands->len);
+    why = error_of(commands, n);
+    later = check_offers(r, commands, n);
     if (why)
         g_propagate_error(error, g_error_copy(why));
     if (why && later)

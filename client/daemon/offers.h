@@ -7,10 +7,10 @@
 #include "client/daemon/qmp_client.h"
 
 /* The arguments of block-export-dirty-bitmap that make the export offer the bitmap, or not any
- * more; the others that it offers stay. A reference; NULL: the daemon does not say what it offers.
- * @node as below. */
+ * more; the others that it offers stay, also those that another client changes meanwhile. A
+ * reference. @node as below. */
 json_object *tc_offer_arguments(json_object *export_, const char *node, const char *bitmap,
-                                bool offer, GError **error);
+                                bool offer);
 /* Makes the export offer the bitmap, or not any more; the others that it offers stay. Nothing is
  * sent if that is so already. @node NULL: the export's, or one below it. */
 bool tc_offer(TcQmp *qmp, json_object *export_, const char *node, const char *bitmap, bool offer,

@@ -354,36 +354,78 @@ def offer_and_withdraw(tmp):
     refused(1, "no export 'nope'", "bitmap", "offer", "nope", "b0", env=d.socket)
 
 
+class Proxy:
+    """A monitor through which a command of the client is run: .up_to() stops when it has sent a text."""
+
+    def __init__(self, d, *args):
+        self.path = os.path.join(os.path.dirname(d.path), "proxy")
+        self.listener, self.daemon = (socket.socket(socket.AF_UNIX) for _ in range(2))
+        self.listener.bind(self.path)
+        self.listener.listen()
+        self.daemon.connect(d.daemon.qmp_path)
+        self.process = subprocess.Popen([TIDEMARK, *args, "--socket", self.path])
+        self.client = self.listener.accept()[0]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        for s in self.listener, self.daemon, self.client:
+            s.close()
+        self.process.kill()
+        self.process.wait()
+
+    def up_to(self, text):
+        """What was sent then, and not passed on."""
+        while True:
+            readable = select.select([self.client, self.daemon], [], [], PATIENCE)[0]
+            equal(readable != [], True, "nothing is sent")
+            if self.daemon in readable:
+                self.client.sendall(self.daemon.recv(65536))
+                continue
+            said = self.client.recv(65536)
+            if not said or text in said:
+                return said
+            self.daemon.sendall(said)
+
+
 @test
 def rotate_killed(tmp):
     "a bitmap rotate that is killed when its commands are sent does all of it, and the bitmap stays offered"
     d = Disk(tmp, bitmaps=("monday",))
-    proxy = os.path.join(tmp, "proxy")
-    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as daemon:
-        listener.bind(proxy)
-        listener.listen()
-        daemon.connect(d.daemon.qmp_path)
-        p = subprocess.Popen([TIDEMARK, "bitmap", "rotate", "disk0", "monday", "tuesday", "--socket", proxy])
-        client = listener.accept()[0]
-        with client:
-            while True:
-                readable = select.select([client, daemon], [], [], PATIENCE)[0]
-                equal(readable != [], True, "nothing is sent")
-                if daemon in readable:
-                    client.sendall(daemon.recv(65536))
-                    continue
-                said = client.recv(65536)
-                if b"block-export-dirty-bitmap" in said:
-                    break
-                daemon.sendall(said)
-            p.kill()
-            p.wait()
-            while more := client.recv(65536):  # what it had sent
-                said += more
-        daemon.sendall(said)
-    wait_until(lambda: d.daemon.bitmap("disk0", "tuesday"), "the rotation")
+    with Proxy(d, "bitmap", "rotate", "disk0", "monday", "tuesday") as p:
+        said = p.up_to(b"block-export-dirty-bitmap")
+        p.process.kill()
+        p.process.wait()
+        while more := p.client.recv(65536):  # what it had sent
+            said += more
+        p.daemon.sendall(said)
+        wait_until(lambda: d.daemon.bitmap("disk0", "tuesday"), "the rotation")
+        equal([d.daemon.bitmap("disk0", name)["recording"] for name in ("monday", "tuesday")], [False, True])
+        wait_until(lambda: d.daemon.qmp("query-block-exports")[0]["bitmaps"], "the offer")
+
+
+@test
+def rotate_beside_others(tmp):
+    "what another client changes in the offers while a bitmap rotates stays so"
+    def offered():
+        return [[b["name"] for b in x["bitmaps"]] for x in reversed(d.daemon.qmp("query-block-exports"))]
+
+    d = Disk(tmp, bitmaps=("monday", "other"))
+    d.client("bitmap", "add", "disk0", "more")
+    d.daemon.qmp("block-export-add", type="nbd", id="e1", name="second", writable=True, **{"node-name": "disk0"})
+    d.client("bitmap", "offer", "e1", "monday")
+    with Proxy(d, "bitmap", "rotate", "disk0", "monday", "tuesday") as p:
+        said = p.up_to(b"block-export-dirty-bitmap")
+        d.client("bitmap", "offer", "e0", "more")
+        d.client("bitmap", "withdraw", "e0", "other")
+        d.client("bitmap", "withdraw", "e1", "monday")
+        equal(offered(), [["monday", "more"], []])
+        p.daemon.sendall(said)
+        equal(p.up_to(b"no such text"), b"")
+        equal(p.process.wait(), 0)
     equal([d.daemon.bitmap("disk0", name)["recording"] for name in ("monday", "tuesday")], [False, True])
-    wait_until(lambda: d.daemon.qmp("query-block-exports")[0]["bitmaps"], "the offer")
+    equal(offered(), [["more", "monday"], []])
 
 
 @test
@@ -399,7 +441,7 @@ def rotate(tmp):
     got = {n: d.daemon.bitmap("disk0", n) for n in ("monday", "tuesday")}
     equal([(b["recording"], b["granularity"], b["count"], b["persistent"]) for b in got.values()],
           [(False, 65536, 327680, False), (True, 65536, 65536, False)])
-    equal([b["name"] for b in d.daemon.qmp("query-block-exports")[0]["bitmaps"]], ["monday", "other"])
+    equal(sorted(b["name"] for b in d.daemon.qmp("query-block-exports")[0]["bitmaps"]), ["monday", "other"])
     d.client("bitmap", "rotate", "disk0", "kept", "next")
     got = d.daemon.bitmap("disk0", "next")
     equal((got["persistent"], got["granularity"]), (True, 131072))
