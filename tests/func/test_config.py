@@ -349,6 +349,8 @@ def answers(d):
             image.pop("actual-size", None)
             if node["drv"] in ("file", "throttle"):
                 del image["virtual-size"]
+        for bitmap in node.get("dirty-bitmaps", []):  # seconds, and unknown after a restart
+            bitmap.pop("age", None)
     return (nodes, d.qmp("query-block-exports"), d.qmp("query-nbd-servers"), d.qmp("query-objects"))
 
 
