@@ -140,12 +140,19 @@ static enum MHD_Result refuse(struct MHD_Connection *c, unsigned status, const c
     return send_response(c, status, response);
 }
 
+static const char *query_of(struct MHD_Connection *c, const char *name)
+{
+    return MHD_lookup_connection_value(c, MHD_GET_ARGUMENT_KIND, name);
+}
+
 static enum MHD_Result answer(MetricsHttp *http, struct MHD_Connection *c, const char *path)
 {
+    MetricsRequest request = { path, query_of(c, "node"), query_of(c, "bitmap"),
+                               query_of(c, "offset") };
     MetricsAnswer a = { 0 };
     struct MHD_Response *response;
 
-    if (!metrics_route(&http->options.source, path, &a))
+    if (!metrics_route(&http->options.source, &request, &a))
         return refuse(c, MHD_HTTP_NOT_FOUND, "There is no such page.\n", NULL, NULL);
     response = a.text ? MHD_create_response_from_buffer(a.length, a.text, MHD_RESPMEM_MUST_FREE)
                       : MHD_create_response_from_buffer(a.length, (void *)a.constant,

@@ -7,12 +7,21 @@
 
 #define METRICS_ROWS_MAX 1000u /* of a list: more are counted, not shown */
 
+typedef struct MetricsMaps MetricsMaps;
+
 /* Whom all of it asks. */
 typedef struct MetricsSource {
     MetricsAskFn ask;
     void *opaque;
     const MetricsEvents *events;
+    MetricsMaps *maps;
 } MetricsSource;
+
+/* What is asked for: borrowed. Of the query: NULL where it says nothing. */
+typedef struct MetricsRequest {
+    const char *path;
+    const char *node, *bitmap, *offset;
+} MetricsRequest;
 
 /* figures.c: what the daemon's queries say, as one object: lists of flat rows by name. A row has
  * the labels of its metrics as strings and their values as numbers. */
@@ -28,6 +37,12 @@ json_object *metrics_process(void);
 
 /* exposition.c: the same as OpenMetrics text. */
 char *metrics_exposition(json_object *figures, size_t *length); /* returned */
+
+/* maps.c: what was answered last about maps; and the next piece of one as JSON, from malloc(), or
+ * NULL: there is no such disk or bitmap. */
+MetricsMaps *metrics_maps_new(void);
+void metrics_maps_free(MetricsMaps *maps); /* NULL is fine */
+char *metrics_maps_answer(const MetricsSource *source, const MetricsRequest *request);
 
 /* http.c: connections and requests, of whoever accepts them. */
 typedef struct MetricsHttp MetricsHttp;
@@ -48,7 +63,7 @@ void metrics_http_add(MetricsHttp *http, int fd); /* takes @fd */
 extern const char metrics_page[], metrics_page_policy[];
 extern const size_t metrics_page_length;
 
-/* routes.c: the answer to a path. */
+/* routes.c: the answer to a request. */
 typedef struct MetricsAnswer {
     const char *type;     /* Content-Type; constant */
     const char *policy;   /* Content-Security-Policy; constant; NULL: nothing is allowed */
@@ -56,5 +71,6 @@ typedef struct MetricsAnswer {
     const char *constant; /* instead of it */
     size_t length;
 } MetricsAnswer;
-/* false: there is no such path. */
-bool metrics_route(const MetricsSource *source, const char *path, MetricsAnswer *answer);
+/* false: there is no such thing. */
+bool metrics_route(const MetricsSource *source, const MetricsRequest *request,
+                   MetricsAnswer *answer);

@@ -26,6 +26,7 @@ struct MetricsServer {
     size_t n_listeners;
     TmObject *tls_creds, *token; /* references, or NULL */
     MetricsHttp *http;
+    MetricsMaps *maps;
 };
 
 /* ---- accepting */
@@ -153,14 +154,14 @@ static bool listen_all(MetricsServer *server, const MetricsOptions *options, GEr
 MetricsServer *metrics_server_new(const MetricsOptions *options, GError **error)
 {
     MetricsServer *server = g_new0(MetricsServer, 1);
-    MetricsHttpOptions http = { .source = { options->ask, options->opaque, options->events },
-                                .gone = take_clients,
-                                .owner = server };
+    MetricsHttpOptions http = { .gone = take_clients, .owner = server };
 
     if (!take_objects(server, options, error) || !listen_all(server, options, error)) {
         metrics_server_free(server);
         return NULL;
     }
+    server->maps = metrics_maps_new();
+    http.source = (MetricsSource){ options->ask, options->opaque, options->events, server->maps };
     http.tls_creds = server->tls_creds;
     http.token = server->token;
     http.check_host = !server->token && !only_unix(server);
@@ -178,6 +179,7 @@ void metrics_server_free(MetricsServer *server)
     if (!server)
         return;
     metrics_http_free(server->http);
+    metrics_maps_free(server->maps);
     for (size_t i = 0; i < server->n_listeners; i++) {
         if (server->listeners[i].watch)
             g_source_remove(server->listeners[i].watch);

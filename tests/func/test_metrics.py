@@ -13,6 +13,7 @@ import socket
 import ssl
 import sys
 import time
+import urllib.parse
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from harness import *  # noqa: E402,F403
@@ -304,6 +305,96 @@ def the_page_allows_itself_alone(tmp):
         state = json.loads(answer.text)
         equal([n["node"] for n in state["nodes"]], ["disk0"])
         equal(state["exports"][0]["name"], "disk0")
+
+
+def map_of(d, node, **query):
+    """The cells of a map and its size, all pieces joined."""
+    rising, cells, dirty, offset = "?.o=", {}, {}, 0
+    while offset is not None:
+        answer = kit.get(d, "/api/map?" + urllib.parse.urlencode(dict(query, node=node, offset=offset)))
+        equal((answer.status, answer.headers["content-type"]), (200, "application/json"))
+        piece = json.loads(answer.text)
+        equal(len(piece.get("dirty", piece["cells"])), len(piece["cells"]))
+        for i, cell in enumerate(piece["cells"], piece["first"]):
+            cells[i] = max(cells.get(i, "?"), cell, key=rising.index)
+            dirty[i] = min(dirty.get(i, "."), piece.get("dirty", "." * (i + 1))[i - piece["first"]])
+        equal(piece.get("next", offset + 1) > offset, True)
+        offset = piece.get("next")
+    equal(list(cells), list(range(-(-piece["size"] // piece["cell-size"]))))
+    return "".join(cells.values()), "".join(dirty.values()), piece["cell-size"]
+
+
+def cells_of(d, node, size, cell, letters, *options):
+    """The same from the extents of tidemark map; @letters: the more important, the later."""
+    meaning = {"clean": 0, "dirty": 1, "hole": 1, "hole,zero": 1, "zero": 2, "data": 3}
+    cells = [0] * -(-size // cell)
+    for extent in json.loads(tidemark("map", d.uri(node), "--json", *options).stdout):
+        for i in range(extent["offset"] // cell, (extent["offset"] + extent["length"] - 1) // cell + 1):
+            cells[i] = max(cells[i], meaning[extent["description"]])
+    return "".join(letters[c] for c in cells)
+
+
+@test
+def maps_are_those_of_the_command(tmp):
+    "every cell of /api/map is what the extents of tidemark map make it, for the allocation and for a bitmap"
+    size = 8 * MIB - 4096
+    qcow2 = os.path.join(tmp, "disk1.qcow2")
+    tidemark("image", "create", "--format", "qcow2", qcow2, str(size))
+    with kit.daemon(tmp, *disk(tmp, "raw", size)) as d:
+        d.qmp("blockdev-add", {"driver": "qcow2", "node-name": "image", "file": {"driver": "file", "filename": qcow2}})
+        d.qmp("block-export-add", {"type": "nbd", "id": "exp-image", "node-name": "image", "writable": True})
+        for node in "raw", "image":
+            d.qmp("block-dirty-bitmap-add", node=node, name="a & b", granularity=4096)
+            d.qmp("block-export-dirty-bitmap", id="exp-" + node, bitmaps=["a & b"])
+            h = d.nbd(node)
+            for at in range(0, size, 600 * KIB):
+                h.pwrite(b"x" * 4096, at)
+            h.zero(100 * KIB, 2 * MIB)
+            h.zero(64 * KIB, 5 * MIB, 2)  # which is NBD_CMD_FLAG_NO_HOLE
+            h.pwrite(b"y" * 4096, size - 4096)
+            h.flush()
+            h.shutdown()
+            cells, dirty, cell = map_of(d, node, bitmap="a & b")
+            equal((cell, len(cells)), (16 * KIB, 512))
+            equal(cells, cells_of(d, node, size, cell, "?.o="))
+            equal(dirty, cells_of(d, node, size, cell, ".#", "--bitmap", "a & b"))
+            equal((dirty.count("#") > 20, dirty.count(".") > 400), (True, True))
+            equal(map_of(d, node)[:2], (cells, "." * 512))
+
+
+@test
+def pieces_of_maps(tmp):
+    "a piece begins with the cell of its offset; what is no disk, bitmap or offset is not found"
+    with kit.daemon(tmp) as d:
+        piece = json.loads(kit.get(d, "/api/map?node=disk0&offset=%d" % (MIB + 4096)).text)
+        equal((piece["first"], len(piece["cells"]), "next" in piece), (128, 384, False))
+        equal(json.loads(kit.get(d, "/api/map?node=disk0&offset=%d" % (1 << 60)).text)["cells"], "")
+        for query in ("", "?node=none", "?node=", "?node=disk0&bitmap=none", "?node=disk0&offset=-1",
+                      "?node=disk0&offset=x", "?node=disk0&offset=99999999999999999999", "?node=%00", "?node=%ff"):
+            equal((query, kit.get(d, "/api/map" + query).status), (query, 404))
+        for i in range(300):  # more than are kept
+            equal(kit.get(d, "/api/map?node=disk0&offset=%d" % i).status, 200)
+
+
+@test
+def maps_wait_for_no_server(tmp):
+    "the allocation that a server would have to be asked for is unknown, even if it does not answer; dirt is shown"
+    with Daemon(tmp, name="far") as far, kit.daemon(tmp) as d:
+        far.qmp("blockdev-add", {"driver": "null-co", "node-name": "n", "size": MIB})
+        far.qmp("block-export-add", {"type": "nbd", "id": "n", "node-name": "n", "writable": True})
+        d.qmp("blockdev-add", {"driver": "nbd", "node-name": "remote", "export": "n",
+                               "server": {"type": "unix", "path": far.nbd_path}})
+        d.qmp("block-dirty-bitmap-add", node="remote", name="b")
+        d.qmp("block-export-add", {"type": "nbd", "id": "r", "node-name": "remote", "writable": True})
+        h = d.nbd("remote")
+        h.pwrite(b"x" * 65536, 0)
+        h.shutdown()
+        os.kill(far.pid, signal.SIGSTOP)
+        try:
+            cells, dirty, cell = map_of(d, "remote", bitmap="b")
+        finally:
+            os.kill(far.pid, signal.SIGCONT)
+        equal((cells, dirty, cell), ("?" * 512, "#" * 32 + "." * 480, 2048))
 
 
 @test

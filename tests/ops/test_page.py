@@ -6,7 +6,7 @@ from chromium import Chromium, pixels
 from harness import *
 import metrics_kit as kit
 
-MIB = 1 << 20
+KIB, MIB = 1 << 10, 1 << 20
 EVIL = '<img src=x onerror="document.title=1">'
 
 
@@ -47,6 +47,45 @@ def people_and_screen_readers_find_all(tmp):
 
 
 @test(needs=["chromium"])
+def maps_of_disks(tmp):
+    "each cell has the colour of its state, the totals are its name, and a table has the same ranges"
+    with kit.daemon(tmp) as d:
+        d.qmp("block-dirty-bitmap-add", node="disk0", name=EVIL)
+        h = d.nbd()
+        h.pwrite(b"x" * 100 * KIB, MIB)
+        h.pwrite(b"x" * 512, 3 * MIB)
+        d.qmp("block-dirty-bitmap-disable", node="disk0", name=EVIL)
+        h.pwrite(b"x" * 64 * KIB, 0)
+        h.shutdown()
+        with page(tmp, d) as browser:
+            browser.look(1200, 1000)
+            name = "Map of disk0, 512 cells of 8.0 KiB: %s"
+            wait_until(lambda: ("image", name % "24 dirty, 8 data, 480 hole") in browser.tree(), "the map")
+            equal(("combobox", "Map of") in [(r, n.strip()) for r, n in browser.tree()], True)
+            state = ("(() => { const s = document.querySelector('svg'), box = s.getBoundingClientRect();"
+                     "return cells => cells.map(i => getComputedStyle(document.elementFromPoint("
+                     "box.x + (i %% 64 + .5) * box.width / 64, box.y + (Math.floor(i / 64) + .5) * box.height / 8)).fill);"
+                     "})()(%s)")
+            for dark, colours in (False, ("rgb(76, 147, 201)", "rgb(230, 235, 240)", "rgb(122, 34, 0)")), \
+                    (True, ("rgb(77, 182, 226)", "rgb(38, 49, 60)", "rgb(255, 224, 181)")):
+                browser.look(1200, 1000, dark)
+                equal(browser.value(state % [0, 7, 8, 127, 128, 143, 384, 391, 392]),
+                      [colours[i] for i in (0, 0, 1, 1, 2, 2, 2, 2, 1)])
+            browser.value("document.querySelector('details').open = true")
+            rows = [["0", "65536", "64 KiB", "data"], ["65536", "1048576", "960 KiB", "hole"],
+                    ["1048576", "1179648", "128 KiB", "dirty"], ["1179648", "3145728", "1.9 MiB", "hole"],
+                    ["3145728", "3211264", "64 KiB", "dirty"], ["3211264", "4194304", "960 KiB", "hole"]]
+            shown_rows = ("[...document.querySelectorAll('.map tbody tr')].map(r => [...r.cells].map(c => c.textContent))")
+            wait_until(lambda: browser.value(shown_rows) == rows, "the table")
+            browser.value("(() => { const s = document.querySelector('select'); s.focus(); s.value = '';"
+                          "s.dispatchEvent(new Event('change')); })()")
+            cells = json.loads(kit.get(d, "/api/map?node=disk0").text)["cells"]
+            name %= "%d data, %d hole" % (cells.count("="), cells.count("."))
+            wait_until(lambda: ("image", name) in browser.tree(), "the map without the bitmap")
+            equal(browser.value("document.activeElement.tagName"), "SELECT")
+
+
+@test(needs=["chromium"])
 def light_dark_wide_narrow(tmp):
     "the picture is not empty, has another background in the dark, and nothing sticks out of a narrow window"
     with kit.daemon(tmp) as d, page(tmp, d) as browser:
@@ -62,7 +101,7 @@ def light_dark_wide_narrow(tmp):
             browser.look(width, 900)
             equal((width, browser.value("document.documentElement.scrollWidth")), (width, width))
         browser.value("document.body.focus()")
-        for _ in range(4):
+        for _ in range(6):
             for kind in "keyDown", "keyUp":
                 browser.call("Input.dispatchKeyEvent", type=kind, key="Tab", code="Tab", windowsVirtualKeyCode=9)
         equal(browser.value("document.activeElement.getAttribute('href')"), "/metrics")
