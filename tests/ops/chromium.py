@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A headless Chromium with one page, controlled over the pipe of its developer tools."""
 import base64
+import fcntl
 import struct
 import zlib
 
@@ -14,14 +15,15 @@ class Chromium:
     def __init__(self, tmp, url):
         to_read, self._to = os.pipe()
         self._from, to_write = os.pipe()
+        ends = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 5) for end in (to_read, to_write)]
         command = ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
                    "--hide-scrollbars", "--no-first-run", "--user-data-dir=" + os.path.join(tmp, "chromium"),
                    "--remote-debugging-pipe", "about:blank"]
         self._process = subprocess.Popen(
-            ["sh", "-c", 'exec "$@" 3<&%d 4>&%d' % (to_read, to_write), "sh", *command], stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, pass_fds=(to_read, to_write))
-        os.close(to_read)
-        os.close(to_write)
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, close_fds=False,
+            preexec_fn=lambda: [os.dup2(end, fd) for end, fd in zip(ends, (3, 4))])
+        for end in to_read, to_write, *ends:
+            os.close(end)
         self._buffer, self._n, self._session = b"", 0, None
         target = self.call("Target.createTarget", url=url)["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
