@@ -1,9 +1,9 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* block/io/overview.h: a whole disk as a few cells, each a range, for people to look at.
+/* block/io/overview.h: a whole disk as a few cells, each a range, for people.
  *
  * A cell shows what matters most in its range, as in pictures of `tidemark map`: then the rest of
- * the range is not looked at. One call works for a few milliseconds at most, and the next one
+ * the range is not read. One call works for a few milliseconds at most, and the next one
  * continues, so that a disk of any size can be shown by a thread that others wait for. */
 #pragma once
 #include "block/node.h"
@@ -29,5 +29,5 @@ typedef struct BlkOverview {
 
 /* From @offset on, beyond the end of which there is nothing. A range that continues a cell says
  * nothing of the cell's beginning. Allocation that a server would have to be asked for is not
- * known; neither is what the driver fails to tell. @bitmap: of the node; or NULL. Any thread. */
+ * known; neither is what the driver fails to report. @bitmap: of the node; or NULL. Any thread. */
 void blk_node_overview(BlkNode *node, BmpBitmap *bitmap, uint64_t offset, BlkOverview *overview);

@@ -1,6 +1,6 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* qmp/commands/map.c: a disk as cells, for people to look at. The work is the block layer's
+/* qmp/commands/map.c: a disk as cells, for people. The work is the block layer's
  * (block/io/overview.h). */
 #include "block/io/overview.h"
 #include "qmp/commands/families.h"

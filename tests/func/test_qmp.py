@@ -632,7 +632,7 @@ BEYOND_QEMU = {
     *(c + ".addr.=unix.data." + k for c in ("chardev-add.backend.=socket.data", "nbd-server-start")
       for k in ("group", "mode", "owner")),
     "log-set-level", "query-log", "query-log-levels", "query-configuration",
-    "metrics-server-start", "metrics-server-stop", "query-metrics-server",
+    "metrics-server-start", "metrics-server-stop", "query-metrics-server", "x-query-node-map",
     "query-blockstats.details",
     *("query-blockstats.%sstats.%s" % ("parent." * i, k) for i in range(5)
       for k in ("rd_errors", "wr_errors", "flush_errors", "unmap_errors", "unmap_latency_histogram")),

@@ -35,6 +35,7 @@ def people_and_screen_readers_find_all(tmp):
                          ("meter", "dirty in " + EVIL), ("table", "sessions"), ("columnheader", "Client"),
                          ("cell", "exp-disk0"), ("status", ""), ("link", "/metrics")):
                 equal((node, any(n[0] == node[0] and n[1].lower() == node[1].lower() for n in tree)), (node, True))
+            equal(("StaticText", "last backup: none since it was opened") in tree, True)
             equal(browser.value("document.title"), "Tidemark")
             equal(browser.value("document.querySelectorAll('img, iframe').length"), 0)
             h.shutdown()
