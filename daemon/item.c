@@ -372,6 +372,36 @@ static bool change_export(Daemon *d, const Item *from, const Item *to, GError **
     return false;
 }
 
+static bool is_limit(const char *name)
+{
+    const QmpMember *m = qmp_type_nbd_server_limits.members;
+
+    while (m->name && !g_str_equal(m->name, name))
+        m++;
+    return m->name != NULL;
+}
+
+/* Limits are set; the rest needs a restart, and then they wait for that, too. */
+static bool change_server(Daemon *d, const Item *from, const Item *to, GError **error)
+{
+    g_autoptr(GPtrArray) names = differing(from, to, false);
+    const QmpMember *limits = qmp_type_nbd_server_limits.members;
+    json_object *args;
+
+    for (guint i = 0; i < names->len; i++) {
+        if (!is_limit(names->pdata[i]))
+            return restart_needed(from, to, error);
+    }
+    args = json_object_new_object();
+    for (; limits->name; limits++) {
+        json_object *value = json_object_object_get(to->args, limits->name);
+
+        if (value)
+            json_object_object_add(args, limits->name, json_object_get(value));
+    }
+    return run(d, "nbd-server-set-limits", args, error);
+}
+
 bool item_change(Daemon *d, const Item *from, const Item *to, GError **error)
 {
     switch (from->kind) {
@@ -381,6 +411,8 @@ bool item_change(Daemon *d, const Item *from, const Item *to, GError **error)
         return replace(d, from, to, json_object_new_object(), "metrics-server-stop", error);
     case CMD_EXPORT:
         return change_export(d, from, to, error);
+    case CMD_NBD_SERVER:
+        return change_server(d, from, to, error);
     case CMD_BITMAP:
         return tm_error_set(error, "it stays as it is");
     default:

@@ -57,7 +57,7 @@ static bool working(const NbdsSession *s, bool ended)
 
 static bool crammed(const NbdsSession *s)
 {
-    const BlkServerLimits *l = &s->server->limits;
+    const BlkServerLimits *l = nbds_limits(s->server);
 
     return l->bytes_in_flight_total && __atomic_load_n(&s->held, __ATOMIC_RELAXED) &&
            __atomic_load_n(&s->server->held, __ATOMIC_RELAXED) > (int64_t)l->bytes_in_flight_total;
@@ -80,7 +80,7 @@ static bool hung_up(const NbdsSession *s)
  * there is less of it: whoever fills a server without opening anything does not keep it. */
 static bool overdue(const NbdsSession *s, int64_t now)
 {
-    int64_t limit = s->server->limits.handshake_seconds * G_USEC_PER_SEC;
+    int64_t limit = nbds_limits(s->server)->handshake_seconds * G_USEC_PER_SEC;
 
     if (nbds_server_full(s->server))
         limit /= HASTE;
@@ -90,7 +90,7 @@ static bool overdue(const NbdsSession *s, int64_t now)
 /* Under the lock. */
 static void check(NbdsSession *s, int64_t now)
 {
-    const BlkServerLimits *l = &s->server->limits;
+    const BlkServerLimits *l = nbds_limits(s->server);
     bool ended = __atomic_load_n(&s->ended, __ATOMIC_RELAXED);
     uint64_t moved = __atomic_load_n(&s->received, __ATOMIC_RELAXED) +
                      __atomic_load_n(&s->sent, __ATOMIC_RELAXED);

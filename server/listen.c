@@ -91,6 +91,7 @@ void nbds_server_unref(NbdsServer *server)
         return;
     g_free(server->id);
     json_object_put(server->given);
+    g_ptr_array_unref(server->all_limits);
     g_free(server);
 }
 

@@ -65,6 +65,42 @@ static void stop(NbdsServer *server)
     nbds_server_unref(server);
 }
 
+static void put_limits(NbdsServer *server, const BlkServerLimits *limits)
+{
+    BlkServerLimits *copy = g_memdup2(limits, sizeof(*limits));
+
+    g_ptr_array_add(server->all_limits, copy);
+    __atomic_store_n(&server->limits, copy, __ATOMIC_RELEASE);
+}
+
+/* What it was started with, with other limits: those of @given. */
+static void note_limits(NbdsServer *server, json_object *given)
+{
+    static const char *const names[] = { "max-connections",  "handshake-max-seconds",
+                                         "idle-max-seconds", "max-bytes-in-flight",
+                                         "max-request-size", "max-bytes-in-flight-total",
+                                         "max-option-size",  "max-options" };
+
+    for (size_t i = 0; server->given && i < G_N_ELEMENTS(names); i++) {
+        json_object *value = json_object_object_get(given, names[i]);
+
+        json_object_object_del(server->given, names[i]);
+        if (value)
+            json_object_object_add(server->given, names[i], json_object_get(value));
+    }
+}
+
+bool nbds_server_set_limits(NbdsServers *servers, const BlkServerOptions *options, GError **error)
+{
+    NbdsServer *server = nbds_server_find(servers, options->id);
+
+    if (!nbds_limits_check(&options->limits, error))
+        return false;
+    put_limits(server, &options->limits);
+    note_limits(server, options->given);
+    return true;
+}
+
 bool nbds_server_start(NbdsServers *servers, const BlkServerOptions *options, GError **error)
 {
     NbdsServer *server, **end = &servers->list;
@@ -75,7 +111,8 @@ bool nbds_server_start(NbdsServers *servers, const BlkServerOptions *options, GE
     server->servers = servers;
     server->refs = 1;
     server->id = g_strdup(options->id);
-    server->limits = options->limits;
+    server->all_limits = g_ptr_array_new_with_free_func(g_free);
+    put_limits(server, &options->limits);
     if (options->given)
         json_object_deep_copy(options->given, &server->given, NULL);
     if (!find_tls(server, options, error)) {
@@ -134,7 +171,7 @@ static json_object *describe_refused(const NbdsServer *server)
 static json_object *describe(GPtrArray *exports, const NbdsServer *server)
 {
     json_object *info = json_object_new_object();
-    const BlkServerLimits *l = &server->limits;
+    const BlkServerLimits *l = nbds_limits(server);
     json_object *uris = json_object_new_array();
 
     json_object_object_add(info, "id", json_object_new_string(server->id));

@@ -57,8 +57,9 @@ struct NbdsServer {
     NbdsServer *next;     /* of those that run */
     int refs;             /* the list's and each session's */
     char *id;
-    BlkServerLimits limits;
-    unsigned n_sessions; /* places taken: sessions not yet freed, and who is being accepted */
+    const BlkServerLimits *limits; /* atomic: in force; the last one of: */
+    GPtrArray *all_limits; /* BlkServerLimits; sessions may still use earlier ones; main thread */
+    unsigned n_sessions;   /* places taken: sessions not yet freed, and who is being accepted */
     NbdsListener *listeners;
     NbdsAcceptedFn accepted;
     int64_t held;                    /* atomic: what its sessions hold */
@@ -67,6 +68,12 @@ struct NbdsServer {
     TmObject *tls_creds, *tls_authz; /* references, given up when it is stopped; or NULL */
     json_object *given;              /* what it was started with; or NULL */
 };
+
+/* In force now. Any thread. */
+static inline const BlkServerLimits *nbds_limits(const NbdsServer *server)
+{
+    return __atomic_load_n(&server->limits, __ATOMIC_ACQUIRE);
+}
 
 /* ---- all of them */
 
@@ -127,6 +134,7 @@ void nbds_clock_stop(NbdsServers *servers); /* waits until it has */
 
 /* server.c; main thread, but where it says other */
 bool nbds_server_start(NbdsServers *servers, const BlkServerOptions *options, GError **error);
+bool nbds_server_set_limits(NbdsServers *servers, const BlkServerOptions *options, GError **error);
 void nbds_server_stop(NbdsServers *servers, const char *id); /* @id NULL: all of them */
 /* One that runs, borrowed; @id NULL: any. */
 NbdsServer *nbds_server_find(NbdsServers *servers, const char *id);
@@ -151,7 +159,8 @@ void nbds_server_leave(NbdsServer *server, bool session);
 static inline bool nbds_server_full(const NbdsServer *server)
 {
     return !server->servers->serving ||
-           (server->limits.max_connections && server->n_sessions >= server->limits.max_connections);
+           (nbds_limits(server)->max_connections &&
+            server->n_sessions >= nbds_limits(server)->max_connections);
 }
 /* Whether, besides @s, one more client could come now. Under servers->lock. */
 bool nbds_server_room(const NbdsServer *server);

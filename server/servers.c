@@ -14,6 +14,11 @@ static bool server_start(void *opaque, const BlkServerOptions *options, GError *
     return nbds_server_start(opaque, options, error);
 }
 
+static bool server_set_limits(void *opaque, const BlkServerOptions *options, GError **error)
+{
+    return nbds_server_set_limits(opaque, options, error);
+}
+
 static void server_stop(void *opaque, const char *id)
 {
     nbds_server_stop(opaque, id);
@@ -70,6 +75,7 @@ NbdsServers *nbds_servers_new(BlkExports *exports, TmInherited *inherited)
     BlkServer operations = {
         .start = server_start,
         .stop = server_stop,
+        .set_limits = server_set_limits,
         .running = server_running,
         .query_servers = server_query,
         .query_sessions = server_query_sessions,

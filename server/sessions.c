@@ -184,7 +184,7 @@ void nbds_sessions_closed(NbdsSession *s)
 
     if (!s->open && reason == NBDS_REASON_HANDSHAKE)
         nbds_note_refused(s, NBDS_REFUSED_TIMEOUT, "it did not open an export within %u seconds",
-                          s->server->limits.handshake_seconds);
+                          nbds_limits(s->server)->handshake_seconds);
     if (s->open) {
         TM_TRACE(session_end, s->id, blk_export_id(s->export_), reason_name(reason));
         nbds_note_closed(s, reason_name(reason));

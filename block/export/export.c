@@ -295,6 +295,18 @@ bool blk_exports_server_stop(BlkExports *exports, const char *id, GError **error
     return true;
 }
 
+bool blk_exports_server_set_limits(BlkExports *exports, const BlkServerOptions *options,
+                                   GError **error)
+{
+    BlkServerOptions o = *options;
+
+    if (!o.id)
+        o.id = BLK_SERVER_DEFAULT;
+    if (!blk_exports_running(exports, o.id))
+        return blk_exports_not_running(o.id, error);
+    return exports->server.set_limits(exports->server.opaque, &o, error);
+}
+
 bool blk_exports_select(BlkExports *exports, const char *id, const BlkBitmapName *bitmaps, size_t n,
                         GError **error)
 {

@@ -139,6 +139,8 @@ typedef struct BlkServerOptions {
 
 typedef struct BlkServer {
     bool (*start)(void *opaque, const BlkServerOptions *options, GError **error);
+    /* Of the server @options->id, which is running: limits, and those of them in given. */
+    bool (*set_limits)(void *opaque, const BlkServerOptions *options, GError **error);
     /* Server @id: no new clients, and those it has are cut off. It is running. */
     void (*stop)(void *opaque, const char *id);
     bool (*running)(void *opaque, const char *id); /* @id NULL: any of them */
@@ -170,6 +172,11 @@ const BlkServer *blk_exports_server(const BlkExports *exports);
  * "NBD server not running", of another one "NBD server 'x' ...". */
 bool blk_exports_server_start(BlkExports *exports, const BlkServerOptions *options, GError **error);
 bool blk_exports_server_stop(BlkExports *exports, const char *id, GError **error);
+
+/* nbd-server-set-limits. Clients keep their places, and the largest payload that they negotiated.
+ * Errors: as of -stop; a limit out of range. */
+bool blk_exports_server_set_limits(BlkExports *exports, const BlkServerOptions *options,
+                                   GError **error);
 
 /* block-export-add. Messages as QEMU's. Borrowed result. */
 BlkExport *blk_exports_add(BlkExports *exports, const BlkExportOptions *options, GError **error);

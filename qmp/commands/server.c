@@ -39,6 +39,16 @@ static bool run_start(QmpCall *call, GError **error)
            blk_exports_server_start(qmp_context_exports(call->ctx), &options, error);
 }
 
+static bool run_set_limits(QmpCall *call, GError **error)
+{
+    BlkServerOptions options = { .id = qmp_arg_str(call->args, "id"),
+                                 .limits = BLK_SERVER_LIMITS,
+                                 .given = call->args };
+
+    take_limits(call->args, &options.limits);
+    return blk_exports_server_set_limits(qmp_context_exports(call->ctx), &options, error);
+}
+
 static bool run_stop(QmpCall *call, GError **error)
 {
     return blk_exports_server_stop(qmp_context_exports(call->ctx), qmp_arg_str(call->args, "id"),
@@ -191,6 +201,11 @@ static const QmpCommand commands[] = {
       &qmp_type_empty, run_start,
       .example = "{'addr': {'type': 'unix', 'data': {'path': 'nbd.sock'}}}",
       .errors = nbd_server_start_errors },
+    { "nbd-server-set-limits",
+      "set all limits of an NBD server: one that is not given has its default; clients that are "
+      "connected stay",
+      &qmp_type_nbd_server_limits, &qmp_type_empty, run_set_limits,
+      .example = "{'max-connections': 16}", .errors = nbd_server_stop_errors },
     { "nbd-server-stop",
       "stop an NBD server, end its sessions, and remove the exports that no other server offers",
       &stop_args, &qmp_type_empty, run_stop, .errors = nbd_server_stop_errors },

@@ -116,6 +116,7 @@ extern const QmpType qmp_type_throttle_limits;
 extern const QmpType qmp_type_socket_address;
 extern const QmpType qmp_type_socket_address_legacy; /* the same with a "data" level */
 extern const QmpType qmp_type_peer_address;          /* the same, of whom to connect to */
+extern const QmpType qmp_type_nbd_server_limits;     /* nbd-server-set-limits's */
 extern const QmpType qmp_type_nbd_server_args;       /* nbd-server-start's */
 extern const QmpType qmp_type_metrics_args;          /* metrics-server-start's */
 extern const QmpType qmp_type_metrics_option;        /* --metrics's: without the "data" level */

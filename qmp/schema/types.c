@@ -294,12 +294,7 @@ const QmpType qmp_type_socket_address_legacy = {
 };
 
 /* clang-format off */
-#define SERVER_MEMBERS                                                                             \
-    { "id", &qmp_type_str, true, "name of the server (default: 'default')" },                      \
-    { "tls-creds", &qmp_type_str, true, "id of the object with the TLS credentials" },             \
-    { "tls-authz", &qmp_type_str, true, "id of the access list of clients that may connect" },     \
-    { "tls-required", &qmp_type_bool, true,                                                        \
-      "with tls-creds: refuse clients that don't start TLS (default: on)" },                       \
+#define LIMIT_MEMBERS                                                                              \
     { "max-connections", &qmp_type_uint32, true,                                                   \
       "maximum number of clients at a time, 0 for no limit (default: 0)" },                        \
     { "handshake-max-seconds", &qmp_type_uint32, true,                                             \
@@ -316,7 +311,24 @@ const QmpType qmp_type_socket_address_legacy = {
       "largest option of a handshake, 16k to 64M (default: 256k)" },                               \
     { "max-options", &qmp_type_uint32, true,                                                       \
       "options that a client may send in a handshake, 16 to 1048576 (default: 4096)" }
+
+#define SERVER_MEMBERS                                                                             \
+    { "id", &qmp_type_str, true, "name of the server (default: 'default')" },                      \
+    { "tls-creds", &qmp_type_str, true, "id of the object with the TLS credentials" },             \
+    { "tls-authz", &qmp_type_str, true, "id of the access list of clients that may connect" },     \
+    { "tls-required", &qmp_type_bool, true,                                                        \
+      "with tls-creds: refuse clients that don't start TLS (default: on)" },                       \
+    LIMIT_MEMBERS
 /* clang-format on */
+
+static const QmpMember limits_members[] = {
+    { "id", &qmp_type_str, true, "name of the server (default: 'default')" },
+    LIMIT_MEMBERS,
+    { NULL },
+};
+const QmpType qmp_type_nbd_server_limits = { .kind = QMP_KIND_OBJECT,
+                                             .name = "q_obj_nbd-server-set-limits-arg",
+                                             .members = limits_members };
 
 static const QmpMember server_members[] = {
     { "addr", &qmp_type_socket_address_legacy, false, "address to listen on" },

@@ -64,7 +64,7 @@ static void skipped(NbdsSession *s)
     if (kind == NBD_REP_ERR_TOO_BIG)
         nbds_option_error(s, option, kind,
                           "option %u: more than %" G_GUINT64_FORMAT " bytes of data", option,
-                          s->server->limits.option_size);
+                          nbds_limits(s->server)->option_size);
     else if (kind == NBD_REP_ERR_TLS_REQD)
         nbds_option_error(s, option, kind, "option %u needs TLS first (STARTTLS)", option);
     else
@@ -82,9 +82,9 @@ static NbdsVerdict next_option(NbdsSession *s)
     option = tm_get_be32(head + 8);
     length = tm_get_be32(head + 12);
     if (tm_get_be64(head) != NBD_MAGIC_OPTION || (!s->fixed && option != NBD_OPT_EXPORT_NAME) ||
-        s->options > s->server->limits.option_count)
+        s->options > nbds_limits(s->server)->option_count)
         return NBDS_CUT;
-    if (!nbds_option_known(option) || length > s->server->limits.option_size ||
+    if (!nbds_option_known(option) || length > nbds_limits(s->server)->option_size ||
         nbds_option_needs_tls(s, option)) {
         s->options++;
         return skip_option(s, option, length);

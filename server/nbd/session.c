@@ -63,7 +63,7 @@ void nbds_session_new(NbdsServer *server, int fd)
     s->align = 64; /* of data read: a cache line */
     s->peer = tm_address_peer(fd);
     s->identity = tm_address_peer_uid(fd);
-    s->payload_max = server->limits.request_size;
+    s->payload_max = nbds_limits(server)->request_size;
     s->born = s->moved_at = g_get_monotonic_time();
     pthread_mutex_init(&s->lock, NULL);
     /* The descriptor blocks; whatever must not says so (MSG_DONTWAIT). */

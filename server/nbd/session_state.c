@@ -31,7 +31,7 @@ void nbds_session_cut(NbdsSession *s, NbdsReason reason)
  * sender's) another one is always taken: whoever pauses is woken by a reply of its own. */
 static bool limits_over(const NbdsSession *s, int64_t held)
 {
-    const BlkServerLimits *l = &s->server->limits;
+    const BlkServerLimits *l = nbds_limits(s->server);
 
     return __atomic_load_n(&s->refs, __ATOMIC_RELAXED) > 3 &&
            ((l->bytes_in_flight && held > (int64_t)l->bytes_in_flight) ||

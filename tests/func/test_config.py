@@ -552,6 +552,31 @@ def reloads(tmp):
 
 
 @test
+def limits_of_servers(tmp):
+    "SIGHUP: limits of an NBD server change while a client goes on, and go back to their defaults when they are gone"
+    config = disk_config(tmp)
+    path = save(tmp, config)
+    with Configured(tmp, path) as d:
+        h = d.nbd("disk0")
+        server = config["nbd-servers"][0]
+        server.update({"max-connections": 1, "idle-max-seconds": 3600})
+        has(reload(d, path, config), "nbd-server 'default' is changed")
+        shown = d.qmp("query-nbd-servers")[0]
+        equal((shown["max-connections"], shown["idle-max-seconds"], shown["connections"]), (1, 3600, 1))
+        equal([s[k] for s in dump(d)[0]["nbd-servers"] for k in ("max-connections", "idle-max-seconds")], [1, 3600])
+        h.pwrite(b"y" * 512, 0)
+        del server["max-connections"]
+        has(reload(d, path, config), "nbd-server 'default' is changed")
+        equal(d.qmp("query-nbd-servers")[0]["max-connections"], 0)
+        equal("max-connections" in dump(d)[0]["nbd-servers"][0], False)
+        d.nbd("disk0").shutdown()
+        h.pread(512, 0)
+        server["max-options"] = 1
+        has(reload(d, path, config), "nbd-server 'default' is not changed: .*max-options.* is 1, expected 16 to")
+        h.shutdown()
+
+
+@test
 def refused(tmp):
     "SIGHUP: a broken file changes nothing; what can't be changed is named, again at each reload, and the rest is done"
     config = disk_config(tmp, objects=[{"qom-type": "authz-simple", "id": "a0", "identity": "x"}])
@@ -570,12 +595,13 @@ def refused(tmp):
         other = json.loads(json.dumps(config))
         other["blockdevs"][0].update({"cache": {"direct": True}, "discard": "unmap"})
         other["nbd-servers"][0]["max-connections"] = 3
+        other["nbd-servers"][0]["addr"]["data"]["path"] = os.path.join(tmp, "other")
         other["chardevs"][0]["backend"]["data"]["logfile"] = os.path.join(tmp, "log")
         other["user"] = "nobody"
         other["exports"].append({"type": "nbd", "id": "exp1", "node-name": "disk0", "name": "again"})
         other["exports"].append({"type": "nbd", "id": "exp2", "node-name": "disk0", "name": "disk0"})
         expected = ["blockdev 'disk0' is not changed: restart needed: blockdev 'disk0' option 'cache.direct', 'discard'",
-                    "nbd-server 'default' is not changed: restart needed: nbd-server 'default' option 'max-connections'",
+                    "nbd-server 'default' is not changed: restart needed: nbd-server 'default' option '.*addr.data.path.*'",
                     "chardev 'c0' is not changed: restart needed: .* option 'backend.data.logfile'",
                     "restart needed: 'user'", "export 'exp2' is not added: NBD server already has export named 'disk0'"]
         has(reload(d, path, other), "export 'exp1' is added", *expected)
