@@ -124,6 +124,7 @@ bool blk_bitmaps_open(BlkNode *node, GError **error)
     options.layer = layer = blk_bitmaps_layer(node);
     options.disk_fd = blk_disk_open(node, &regular);
     options.path = path = blk_bitmaps_store_path(node, disk, regular, by_default || image.beside);
+    options.shared = blk_disk_is_shared(node);
     options.accept_changed = blk_options_bool(node->options, "bitmap-accept-changed");
     memcpy(options.boot_id, blk_graph_boot_id(node->graph), sizeof(options.boot_id));
     ok = (!path && !kept) ||

@@ -74,6 +74,18 @@ bool blk_disk_is_in_place(BlkNode *node)
     return is;
 }
 
+bool blk_disk_is_shared(BlkNode *node)
+{
+    bool is = node->driver->flags & TIDEMARK_DRIVER_SHARED;
+
+    for (unsigned i = 0; i < node->n_children && !is; i++) {
+        BlkNode *child = data_child(node, i);
+
+        is = child && blk_disk_is_shared(child);
+    }
+    return is;
+}
+
 int blk_disk_hold(BlkNode *node)
 {
     int fd = blk_disk_fd(node), held = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 0);
@@ -152,10 +164,12 @@ void blk_disk_remember(BlkNode *node)
 {
     int fd = blk_disk_fd(node);
 
-    if (fd < 0)
+    if (fd < 0 && !(node->driver->flags & TIDEMARK_DRIVER_SHARED))
         return;
     if (!node->seen)
         node->seen = g_new0(BmpIdentity, 1);
+    if (fd < 0)
+        return;
     if (!blk_node_read_only(node))
         bmp_identity_settle(node->graph_sys, fd);
     bmp_identity_read(node->graph_sys, fd, node->seen);
@@ -172,7 +186,10 @@ char *blk_disk_changed(BlkNode *node)
     int fd = blk_disk_fd(node);
     char *why = NULL;
 
-    if (fd >= 0 && node->seen) {
+    if (node->seen && node->driver->flags & TIDEMARK_DRIVER_SHARED)
+        why = g_strdup("others may have written to the disk while it was closed, which nothing "
+                       "shows");
+    else if (fd >= 0 && node->seen) {
         BmpIdentity now;
 
         int ret = bmp_identity_sync(node->graph_sys, fd);

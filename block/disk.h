@@ -9,6 +9,8 @@
 const char *blk_disk_path(BlkNode *node);
 /* Opened for reading, or -1. *regular: it is a regular file. */
 int blk_disk_open(BlkNode *node, bool *regular);
+/* Whether others may write to it while it is not open here, unnoticed (TIDEMARK_DRIVER_SHARED). */
+bool blk_disk_is_shared(BlkNode *node);
 /* Whether what the driver of a node without children has open is what its path leads to. */
 bool blk_disk_is_in_place(BlkNode *node);
 /* The descriptor that the driver of a node without children has open, borrowed, or -1. */

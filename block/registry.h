@@ -85,11 +85,6 @@ typedef struct BlkBuiltin {
     /* NULL, or changes what it needs and shares on its children (BLK_PERM_*). */
     void (*permit)(const BlkOptions *options, unsigned *needs, unsigned *shares);
     bool background; /* what is asked of it gives way to what others ask of other nodes */
-    bool remote;     /* its map FOR_STATUS waits for a server */
-    /* Begins a transfer that map answered with SELF and completes it later, on a thread of its own,
-     * where -EAGAIN has the blocking callbacks do it. false: they do it now. Doesn't wait. Any
-     * thread. NULL: it has none. */
-    bool (*start)(void *handle, BlkAio *aio);
     /* Does what a write to the range needs done before it, as far as that does not wait; then map
      * shows what is left to the blocking callbacks. In flight, on the fast lane. NULL: nothing
      * is. */

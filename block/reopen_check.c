@@ -156,7 +156,7 @@ static bool check_entry(BlkReopen *r, BlkReopenEntry *e, json_object *object, GE
         return tm_error_set(error, "Parameter 'driver' is missing");
     if (!g_str_equal(name, node->driver->name))
         return cannot_change("driver", error);
-    if (blk_builtin_of(node->driver)->stateful)
+    if (blk_builtin_of(node->driver)->stateful || node->driver->flags & TIDEMARK_DRIVER_SHARED)
         return tm_error_set(error,
                             "Block format '%s' used by node '%s' does not support reopening files",
                             name, node->name);

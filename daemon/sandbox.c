@@ -48,6 +48,7 @@ static const char *const system_paths[] = { "r:/usr",
                                             "r:/etc/passwd",
                                             "r:/etc/group",
                                             "r:/etc/localtime",
+                                            "r:/etc/ceph",
                                             "r:/etc/gnutls",
                                             "r:/etc/ssl",
                                             "r:/etc/pkcs11",
@@ -58,8 +59,8 @@ static const char *const system_paths[] = { "r:/usr",
                                             "r:/dev/urandom" };
 
 /* Members of options, at any depth, that name files. */
-static const char *const path_members[] = { "filename", "bitmap-store", "path", "dir",
-                                            "logfile",  "input-path",   "in",   "out" };
+static const char *const path_members[] = { "filename",   "bitmap-store", "path", "dir", "logfile",
+                                            "input-path", "in",           "out",  "conf" };
 
 /* ---- what is given */
 
@@ -132,7 +133,7 @@ static bool is_local(const char *driver)
 {
     for (const BlkBuiltin *b = blk_builtins; b->driver; b++) {
         if (g_str_equal(b->driver->name, driver))
-            return !b->remote;
+            return !(b->driver->flags & TIDEMARK_DRIVER_REMOTE);
     }
     return false; /* a plug-in may do what it likes */
 }

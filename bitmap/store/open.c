@@ -76,6 +76,7 @@ static void recover(BmpStore *store, const BmpIdentity *disk, bool synced, BmpRe
         .disk_size = store->set->size,
         .size_known = true,
         .boot_id = store->o.boot_id,
+        .shared = store->o.shared,
         .accept_changed = store->o.accept_changed,
         .unsynced = !synced,
     };

@@ -423,6 +423,9 @@ static void check_disk(Reader *r)
         &r->out->super, r->o->disk, size_known(r) ? r->o->disk_size : r->out->super.disk_size,
         store_ino(r), r->o->boot_id);
 
+    if (!why && r->o->shared)
+        why = g_strdup("others may have written to the disk while it was not open here, which "
+                       "nothing shows: see the option bitmap-accept-changed");
     if (why && !r->o->accept_changed)
         distrust(r, why);
     fit_size(r);

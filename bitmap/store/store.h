@@ -88,6 +88,7 @@ typedef struct BmpStoreOptions {
     uint8_t boot_id[16]; /* of this boot */
     BmpDurability durability;
     bool read_only;            /* the node is: nothing is written */
+    bool shared;               /* others may have written to the disk, which nothing shows */
     bool accept_changed;       /* R4: trust the bitmaps although the disk has changed */
     unsigned region_shift_min; /* 0: BMP_REGION_SHIFT_MIN; tests use smaller ones */
     const BmpImage *image;     /* borrowed, static but for beside; or NULL */

@@ -133,6 +133,7 @@ typedef struct BmpRecoverOptions {
     uint64_t disk_size;
     bool size_known;
     const uint8_t *boot_id;
+    bool shared;
     bool accept_changed;
     bool unsynced; /* some of it may not be on the medium: as after a loss of power */
 } BmpRecoverOptions;

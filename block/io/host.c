@@ -4,7 +4,9 @@
  * */
 #include "block/node_internal.h"
 
+#include "block/io/request.h"
 #include "block/registry.h"
+#include "object/objects.h"
 #include "util/error.h"
 
 #include <errno.h>
@@ -199,6 +201,24 @@ void blk_host_unfinished(struct tidemark_node *node, int error)
     blk_graph_set_unsaved(node->graph);
 }
 
+static int64_t host_secret(struct tidemark_node *node, const char *id, void *buf, uint64_t size)
+{
+    g_autoptr(GError) error = NULL;
+    TmObject *secret = tm_objects_get(blk_graph_objects(node->graph), id, TM_OBJECT_SECRET, &error);
+    const guint8 *data;
+    size_t length;
+
+    if (!secret) {
+        host_error(node, "%s", error->message);
+        return -ENOENT;
+    }
+    data = tm_secret_data(secret, &length);
+    if (length)
+        memcpy(buf, data, MIN(length, size));
+    tm_object_unref(secret);
+    return (int64_t)length;
+}
+
 const struct tidemark_host blk_host = {
     .abi = TIDEMARK_ABI,
     .struct_size = sizeof(struct tidemark_host),
@@ -220,4 +240,8 @@ const struct tidemark_host blk_host = {
     .child_grow = host_child_grow,
     .child_size = host_child_size,
     .child_status = host_child_status,
+    .complete = blk_transfer_done,
+    .secret = host_secret,
+    .log = blk_host_log,
+    .unfinished = blk_host_unfinished,
 };

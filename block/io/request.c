@@ -173,9 +173,8 @@ static void hops_count(BlkRequest *r, int result, bool at_once)
 
 /* ---- the medium */
 
-static void aio_done(BlkAio *aio, int64_t result)
+static void transferred(BlkRequest *r, int64_t result)
 {
-    BlkRequest *r = from_aio(aio);
     bool whole = result == (int64_t)r->length;
 
     /* What is short, interrupted or not supported that way is done again the plain way, which is
@@ -190,6 +189,17 @@ static void aio_done(BlkAio *aio, int64_t result)
         blk_request_done(r, whole ? 0 : (int)result);
     else
         to_worker(r);
+}
+
+static void aio_done(BlkAio *aio, int64_t result)
+{
+    transferred(from_aio(aio), result);
+}
+
+void blk_transfer_done(struct tidemark_transfer *t, int result)
+{
+    transferred((BlkRequest *)((char *)t - offsetof(BlkRequest, transfer)),
+                result ? result : (int64_t)t->length);
 }
 
 static int to_medium(BlkRequest *r, BlkNode *node, const struct tidemark_mapping *m)
@@ -270,16 +280,14 @@ static int to_driver(BlkRequest *r, BlkNode *node, uint64_t offset)
 {
     if (r->at_once || r->flags & TIDEMARK_FUA)
         return CONTINUE;
-    r->aio = (BlkAio){
-        .op = r->op == BLK_OP_READ ? BLK_AIO_READ : BLK_AIO_WRITE,
-        .fd = -1,
+    r->transfer = (struct tidemark_transfer){
         .buf = r->buf,
         .offset = offset,
         .length = r->length,
-        .done = aio_done,
+        .write = r->op == BLK_OP_WRITE,
     };
     TM_TRACE(io_lane, r, "driver");
-    return node->builtin->start(node->handle, &r->aio) ? -EINPROGRESS : CONTINUE;
+    return node->driver->start(node->handle, &r->transfer) == 0 ? -EINPROGRESS : CONTINUE;
 }
 
 static int self_io(BlkRequest *r, BlkNode *node, uint64_t offset)
@@ -287,7 +295,7 @@ static int self_io(BlkRequest *r, BlkNode *node, uint64_t offset)
     const struct tidemark_driver *driver = node->driver;
     int ret;
 
-    if (node->builtin->start)
+    if (node->driver->start)
         return to_driver(r, node, offset);
     if (r->op == BLK_OP_READ)
         return driver->pread ? driver->pread(node->handle, r->buf, offset, r->length, 0) : CONTINUE;
@@ -349,8 +357,7 @@ static int fast_lane(BlkRequest *r)
                 return CONTINUE;
             break;
         default:
-            return (m.flags & TIDEMARK_MAPPED_INLINE || node->builtin->start) &&
-                           r->op != BLK_OP_SEND
+            return (m.flags & TIDEMARK_MAPPED_INLINE || node->driver->start) && r->op != BLK_OP_SEND
                        ? self_io(r, node, offset)
                        : CONTINUE;
         }

@@ -71,7 +71,10 @@ struct BlkRequest {
         BlkRequest *next;
     } pieces;
     BlkWork work;
-    BlkAio aio;
+    union { /* how it waits */
+        BlkAio aio;
+        struct tidemark_transfer transfer;
+    };
 };
 
 /* Starts @request on @node (the caller keeps a reference to @node until completion). Returns 0 or
@@ -79,6 +82,9 @@ struct BlkRequest {
  * Errors: as the blocking calls of block/node.h. Any thread. Call blk_engine_kick() after a
  * batch. */
 int blk_submit(BlkNode *node, BlkRequest *request);
+
+/* A transfer that a driver's start() began has ended (host->complete()). Any thread. */
+void blk_transfer_done(struct tidemark_transfer *transfer, int result);
 
 /* Reads or writes at once, from or to the page cache, or not at all: 0 or -EAGAIN, and then some of
  * it may have been done. Any thread. */

@@ -49,7 +49,7 @@ bool blk_node_status_waits(BlkNode *node)
     bool waits;
 
     blk_quiesce_enter(&node->quiesce);
-    waits = node->builtin->remote;
+    waits = node->driver->flags & TIDEMARK_DRIVER_REMOTE;
     for (unsigned i = 0; i < node->n_children && !waits; i++) {
         BlkNode *child = blk_node_child_at(node, i);
 

@@ -34,7 +34,7 @@ extern "C" {
 
 /* Changes when the meaning or layout of anything here changes. A driver of another ABI is
  * refused. */
-#define TIDEMARK_ABI 4
+#define TIDEMARK_ABI 5
 
 struct tidemark_node; /* one opened node, known to the host; handed to open() */
 
@@ -151,6 +151,20 @@ struct tidemark_info {
  *   - cluster_size has a further meaning (see there).
  * Filters, protocols and drivers that keep their data elsewhere do not set this flag. */
 #define TIDEMARK_DRIVER_FORMAT 2u
+/* map FOR_STATUS may wait for a server. The host calls it where waiting delays nobody else. */
+#define TIDEMARK_DRIVER_REMOTE 4u
+/* Others may write to the disk while no node has it open for writing, and nothing shows that they
+ * did. Bitmaps that were kept are not believed when the node is opened again, unless the user says
+ * that nobody wrote (bitmap-accept-changed); and the node can't be reopened. */
+#define TIDEMARK_DRIVER_SHARED 8u
+
+/* A read or write that start() begins. The driver may use it until host->complete(). */
+struct tidemark_transfer {
+    void *buf; /* read from, or written to, by the driver */
+    uint64_t offset;
+    uint64_t length;
+    uint32_t write; /* 1: a write, 0: a read */
+};
 
 struct tidemark_driver {
     uint32_t abi;         /* TIDEMARK_ABI */
@@ -190,6 +204,13 @@ struct tidemark_driver {
     int (*discard)(void *handle, uint64_t offset, uint64_t length);
     int (*cache)(void *handle, uint64_t offset, uint64_t length);
     int (*resize)(void *handle, uint64_t size);
+
+    /* Begins a transfer of a range that map answers with SELF, and returns without waiting. 0: it
+     * has begun, and the driver calls host->complete() once, on a thread of its own, perhaps before
+     * this function has returned. Anything else: it has not, and the host calls pread or pwrite for
+     * it on a thread that may wait. Never called for writes with flags. Any thread. NULL: the host
+     * always calls pread and pwrite. */
+    int (*start)(void *handle, struct tidemark_transfer *transfer);
 
     /* The host is changing the range through the descriptor that map returned: drop what is
      * cached about its content. Called before the I/O and again after it. Must be fast. May be
@@ -256,6 +277,21 @@ struct tidemark_host {
      * From map() and the callbacks that may block. */
     int (*child_status)(struct tidemark_node *node, uint32_t child, uint64_t offset,
                         uint64_t length, struct tidemark_mapping *status);
+
+    /* The transfer that start() began has ended: 0 (all of it) or -errno. -EAGAIN: the host
+     * repeats it with pread or pwrite. The transfer and its buffer are the host's again. Any
+     * thread that is not inside of a callback of a node. */
+    void (*complete)(struct tidemark_transfer *transfer, int result);
+    /* Copies the secret object @id to @buf, of @size bytes, and returns its length, which may be
+     * larger than @size; no terminator is added. -ENOENT: there is none of that id, and the host
+     * has the reason, as after error(). Only during open(). */
+    int64_t (*secret)(struct tidemark_node *node, const char *id, void *buf, uint64_t size);
+    /* A line of the log about the node, as a warning; printf-like. Any thread. */
+    void (*log)(struct tidemark_node *node, const char *format, ...)
+        __attribute__((format(printf, 2, 3)));
+    /* Data that were written and not flushed could not be put on the medium: -errno. The log
+     * reports it, and so does the exit status of the daemon. Only during close(). */
+    void (*unfinished)(struct tidemark_node *node, int error);
 };
 
 /* What a plug-in exports; see the top. */

@@ -165,38 +165,39 @@ int blk_nbd_cache(void *handle, uint64_t offset, uint64_t length)
 typedef struct Later {
     BlkNbdCommand command;
     BlkNbd *disk;
-    BlkAio *aio;
+    struct tidemark_transfer *transfer;
 } Later;
 
 static void later_done(BlkNbdCommand *c, int result)
 {
     Later *later = c->opaque;
-    BlkAio *aio = later->aio;
+    struct tidemark_transfer *transfer = later->transfer;
 
     if (result == 0 && c->op == BLK_NBD_WRITE)
         blk_nbd_acked(later->disk, c);
     g_free(later);
     /* The core does what the connection took with it again, where it may wait for another one. */
-    aio->done(aio, result == 0 ? (int64_t)aio->length : result == -ENOTCONN ? -EAGAIN : result);
+    blk_host.complete(transfer, result == -ENOTCONN ? -EAGAIN : result);
 }
 
-bool blk_nbd_start(void *handle, BlkAio *aio)
+int blk_nbd_start(void *handle, struct tidemark_transfer *t)
 {
     BlkNbd *d = handle;
     Later *later;
+    int ret;
 
-    if (!is_whole(d, aio->offset, aio->length) || aio->length > d->facts.max)
-        return false;
+    if (!is_whole(d, t->offset, t->length) || t->length > d->facts.max)
+        return -ENOTSUP;
     later = g_new(Later, 1);
-    *later = (Later){ .disk = d, .aio = aio };
-    later->command = (BlkNbdCommand){ .op = aio->op == BLK_AIO_READ ? BLK_NBD_READ : BLK_NBD_WRITE,
-                                      .offset = aio->offset,
-                                      .length = aio->length,
-                                      .buf = aio->buf,
+    *later = (Later){ .disk = d, .transfer = t };
+    later->command = (BlkNbdCommand){ .op = t->write ? BLK_NBD_WRITE : BLK_NBD_READ,
+                                      .offset = t->offset,
+                                      .length = t->length,
+                                      .buf = t->buf,
                                       .done = later_done,
                                       .opaque = later };
-    if (blk_nbd_send(d, &later->command) == 0)
-        return true;
-    g_free(later);
-    return false;
+    ret = blk_nbd_send(d, &later->command);
+    if (ret < 0)
+        g_free(later);
+    return ret;
 }

@@ -204,6 +204,7 @@ const struct tidemark_driver blk_driver_nbd = {
     .struct_size = sizeof(struct tidemark_driver),
     .name = "nbd",
     .help = "an export of an NBD server",
+    .flags = TIDEMARK_DRIVER_REMOTE,
     .options = nbd_options,
     .open = nbd_open,
     .close = nbd_close_disk,
@@ -215,5 +216,6 @@ const struct tidemark_driver blk_driver_nbd = {
     .write_zeroes = blk_nbd_write_zeroes,
     .discard = blk_nbd_discard,
     .cache = blk_nbd_cache,
+    .start = blk_nbd_start,
     .wrote = blk_nbd_wrote,
 };

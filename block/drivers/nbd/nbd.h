@@ -187,6 +187,6 @@ int blk_nbd_cache(void *handle, uint64_t offset, uint64_t length);
 int blk_nbd_map(void *handle, uint64_t offset, uint64_t length, uint32_t purpose,
                 struct tidemark_mapping *mapping);
 void blk_nbd_wrote(void *handle, uint64_t offset, uint64_t length);
+int blk_nbd_start(void *handle, struct tidemark_transfer *transfer);
 /* For the table of built-in drivers. */
-bool blk_nbd_start(void *handle, BlkAio *aio);
 void blk_nbd_hurry(void *handle); /* nbd.c */
