@@ -1,0 +1,364 @@
+#!/usr/bin/python3
+# SPDX-FileCopyrightText: 2026 The Tidemark authors
+# SPDX-License-Identifier: GPL-2.0-or-later
+# timeout: 180
+"""The plug-in for images in Ceph clusters, on a real cluster of one node: what clients and bitmaps see, compared with
+`rbd export` and `rbd diff`, and what happens when the lock, the daemon or the space is lost."""
+import json
+import os
+import random
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import cluster as cluster_module  # noqa: E402
+import harness  # noqa: E402
+from harness import *  # noqa: E402,F403
+
+MIB = 1 << 20
+SIZE = 64 * MIB
+OBJECT = 4 * MIB
+GRANULE = 65536
+_cluster = []
+
+
+def cluster():
+    """The one of all cases."""
+    if not _cluster:
+        _cluster.append(cluster_module.Cluster())
+    return _cluster[0]
+
+
+def Daemon(tmp, *args, **kwargs):
+    return harness.Daemon(tmp, "--module", cluster_module.MODULE, *args, **kwargs)
+
+
+def new_image(name, size=SIZE, *more):
+    cluster().rbd("create", "--size", "%dB" % size, *more, "rbd/" + name)
+    return name
+
+
+def node(image, name="disk0", writable=True, export=True, **options):
+    """Daemon arguments for an image, exported under its node's name."""
+    options = dict({"pool": "rbd", "image": image, "conf": cluster().conf}, **options)
+    more = ",".join("%s=%s" % (k.replace("__", ".").replace("_", "-"), v) for k, v in options.items())
+    args = ["--blockdev", "driver=rbd,node-name=%s,%s" % (name, more)]
+    if export:
+        args += ["--export", "type=nbd,id=e-%s,node-name=%s,name=%s,writable=%s" % (
+            name, name, name, "on" if writable else "off")]
+    return args
+
+
+def refused(tmp, message, *args):
+    """The daemon does not start with these arguments and says why in one line."""
+    p = run(TIDEMARKD, "--module", cluster_module.MODULE, *args, check=False)
+    equal(p.returncode, 1)
+    matches(p.stderr, message)
+    return p.stderr
+
+
+def allocated(image):
+    """What rbd shows as existing, as (offset, length), neighbours merged."""
+    found = []
+    for x in json.loads(cluster().rbd("diff", "--whole-object", "--format", "json", "rbd/" + image)):
+        if x["exists"] == "true":
+            if found and sum(found[-1]) == x["offset"]:
+                found[-1] = (found[-1][0], found[-1][1] + x["length"])
+            else:
+                found.append((x["offset"], x["length"]))
+    return found
+
+
+def data(handle):
+    """What base:allocation shows as data, as (offset, length)."""
+    return [(o, n) for o, n, flags in extents(handle, "base:allocation") if not flags & 3]
+
+
+def status_client(d, export="disk0"):
+    return d.nbd(export, contexts=["base:allocation"])
+
+
+class Model:
+    """Writes at random, and knows what the disk and a bitmap must be afterwards."""
+
+    def __init__(self, seed, size=SIZE):
+        self.random = random.Random(seed)
+        self.content = bytearray(size)
+        self.granules = set()
+
+    def step(self, handle):
+        offset = self.random.randrange(len(self.content))
+        length = min(self.random.choice([1, 512, 4096, 70000, 5 * MIB]), len(self.content) - offset)
+        if self.random.random() < 0.3:
+            new = bytes(length)
+            handle.zero(length, offset)
+        else:
+            new = self.random.randbytes(min(length, 4096)) * (length // 4096 + 1)
+            new = new[:length]
+            handle.pwrite(new, offset)
+        self.content[offset:offset + length] = new
+        self.granules.update(range(offset // GRANULE, (offset + length - 1) // GRANULE + 1))
+
+    def dirty_is(self, handle, bitmap="b0"):
+        got = {g for o, n in dirty(handle, bitmap) for g in range(o // GRANULE, (o + n - 1) // GRANULE + 1)}
+        equal(sorted(got), sorted(self.granules), "the dirty granules")
+
+    def content_is(self, image):
+        equal(cluster().export("rbd/" + image) == self.content, True, "the content of the image")
+
+
+@test
+def what_clients_and_bitmaps_see(tmp):
+    "random writes over NBD are what rbd exports, a bitmap has them exactly, and block status is that of rbd diff"
+    image_name = new_image("model")
+    model = Model(1)
+    with Daemon(tmp, *node(image_name, discard="unmap")) as d:
+        d.qmp("block-dirty-bitmap-add", node="disk0", name="b0")
+        with_export(d)
+        h = d.nbd("bitmaps", contexts=["base:allocation", "qemu:dirty-bitmap:b0"])
+        equal(data(h), [], "an empty image is one hole")
+        for _ in range(60):
+            model.step(h)
+        model.dirty_is(h)
+        h.flush()
+        equal(data(h), allocated(image_name))
+        got = b"".join(bytes(h.pread(OBJECT, at)) for at in range(0, SIZE, OBJECT))
+        equal(got == model.content, True, "what the client reads")
+        h.trim(2 * OBJECT, 2 * OBJECT)
+        model.content[2 * OBJECT:4 * OBJECT] = bytes(2 * OBJECT)
+        equal([x for x in data(h) if x[0] < 4 * OBJECT and sum(x) > 2 * OBJECT], [], "a discarded object is a hole")
+        h.pwrite(b"x", 3 * OBJECT)
+        model.content[3 * OBJECT] = ord("x")
+        equal([x for x in extents(h, "base:allocation", start=2 * OBJECT) if x[0] < 4 * OBJECT][0],
+              (2 * OBJECT, OBJECT, 3))
+        equal(data(h), allocated(image_name), "a write after the map was read is seen")
+        h.shutdown()
+    model.content_is(image_name)
+
+
+def with_export(d):
+    d.qmp("block-export-add", {"type": "nbd", "id": "eb", "node-name": "disk0", "name": "bitmaps", "writable": True,
+                               "bitmaps": ["b0"]})
+
+
+@test
+def many_requests_at_once(tmp):
+    "64 requests in flight, each with the right data, and durable writes"
+    import nbd
+    image_name = new_image("many")
+    with Daemon(tmp, *node(image_name)) as d:
+        h = d.nbd()
+        buffers = [nbd.Buffer.from_bytearray(bytearray(bytes([i + 1]) * 4096)) for i in range(64)]
+        for turn in range(4):
+            cookies = [h.aio_pwrite(b, (turn * 64 + i) * 12288, flags=nbd.CMD_FLAG_FUA if i % 8 == 0 else 0)
+                       for i, b in enumerate(buffers)]
+            for cookie in cookies:
+                while not h.aio_command_completed(cookie):
+                    h.poll(-1)
+        for i in range(256):
+            equal(bytes(h.pread(12288, i * 12288)), bytes([i % 64 + 1]) * 4096 + bytes(8192))
+        h.shutdown()
+
+
+@test
+def sizes(tmp):
+    "a node is resized, and what is added reads as zeroes and is dirty"
+    image_name = new_image("sizes")
+    with Daemon(tmp, *node(image_name)) as d:
+        d.qmp("block-dirty-bitmap-add", node="disk0", name="b0")
+        d.qmp("block_resize", node_name="disk0", size=SIZE + 3 * OBJECT + 512)
+        h = d.nbd()
+        equal(h.get_size(), SIZE + 3 * OBJECT + 512)
+        h.pwrite(b"end", SIZE + 3 * OBJECT + 509)
+        h.shutdown()
+        equal(d.bitmap("disk0", "b0")["count"], 3 * OBJECT + GRANULE)
+    equal(json.loads(cluster().rbd("info", "--format", "json", "rbd/sizes"))["size"], SIZE + 3 * OBJECT + 512)
+    equal(cluster().export("rbd/sizes")[-4:], b"\0end")
+
+
+@test
+def snapshots_and_clones(tmp):
+    "a snapshot is read-only and stays; a clone shows its parent, and what it can't see is data"
+    image_name = new_image("base")
+    c = cluster()
+    with Daemon(tmp, *node(image_name)) as d:
+        h = status_client(d)
+        h.pwrite(b"old", OBJECT)
+        h.flush()
+        c.rbd("snap", "create", "rbd/base@s")  # while we have the lock
+        h.pwrite(b"new", OBJECT)
+        h.pwrite(b"more", 5 * OBJECT)
+        equal(data(h), [(OBJECT, OBJECT), (5 * OBJECT, OBJECT)])
+        h.shutdown()
+    c.rbd("snap", "protect", "rbd/base@s")
+    c.rbd("clone", "rbd/base@s", "rbd/clone")
+    refused(tmp, "RBD snapshot 'rbd/base@s' is read-only", *node(image_name, snapshot="s"))
+    with Daemon(tmp, *node(image_name, "snap", False, snapshot="s", read_only="on"), *node("clone", "clone")) as d:
+        h = status_client(d, "snap")
+        equal(bytes(h.pread(4, OBJECT)), b"old\0")
+        equal(data(h), [(OBJECT, OBJECT)])
+        h.shutdown()
+        h = status_client(d, "clone")
+        equal(bytes(h.pread(4, OBJECT)), b"old\0")
+        equal(data(h), [(0, SIZE)])
+        h.shutdown()
+        d.qmp("block_resize", node_name="clone", size=2 * SIZE)
+        h = status_client(d, "clone")
+        equal(data(h), [(0, SIZE)])
+        h.shutdown()
+
+
+@test
+def options(tmp):
+    "user, key, monitors and namespace can come from options; what is wrong is named"
+    c = cluster()
+    c.rbd("namespace", "create", "rbd/n1")
+    c.rbd("create", "--size", "4M", "rbd/n1/inside")
+    c.ceph("auth", "add", "client.tide", "mon", "profile rbd", "osd", "profile rbd", "-o", "/dev/null")
+    key = c.ceph("auth", "get-key", "client.tide").strip()
+    bare = os.path.join(tmp, "bare.conf")
+    with open(bare, "w") as f:
+        f.write("[global]\n")
+    own = dict(conf=bare, namespace="n1", user="tide", key_secret="k", server__0__host="127.0.0.1",
+               server__0__port=c.port, auth_client_required__0="cephx")
+    with Daemon(tmp, "--object", "secret,id=k,data=" + key, *node("inside", **own)) as d:
+        h = d.nbd()
+        equal(h.get_size(), 4 * MIB)
+        h.pwrite(b"x", 0)
+        h.shutdown()
+        info = d.qmp("query-named-block-nodes")[0]
+        equal(info["drv"], "rbd")
+        raises(QMPError, d.qmp, "object-del", id="nosuch")
+        raises(QMPError, d.qmp, "blockdev-reopen", options=[{"driver": "rbd", "node-name": "disk0", "pool": "rbd",
+                                                             "image": "inside"}],
+               match="does not support reopening")
+    refused(tmp, "No secret with id 'none'", *node("inside", **dict(own, key_secret="none")))
+    refused(tmp, "error opening image rbd/nosuch: No such file", *node("nosuch"))
+    refused(tmp, "error opening pool nosuch: No such file", *node("inside", pool="nosuch"))
+    refused(tmp, "error reading conf file /nonexistent: No such file", *node("inside", conf="/nonexistent"))
+    refused(tmp, "error opening image rbd/n1/inside@s: No such file",
+            *node("inside", namespace="n1", snapshot="s", read_only="on"))
+    refused(tmp, "encrypt", *node("inside", encrypt__format="luks"))
+    c.rbd("create", "--size", "4M", "--image-feature", "layering", "rbd/plain")
+    refused(tmp, "RBD image 'rbd/plain' can't be written to without the feature exclusive-lock", *node("plain"))
+    with Daemon(tmp, *node("plain", writable=False, read_only="on")) as d:
+        h = status_client(d)
+        equal(data(h), [(0, 4 * MIB)])
+        h.shutdown()
+
+
+@test
+def one_writer(tmp):
+    "while a daemon has an image open for writing, another one and rbd are refused"
+    image_name = new_image("one")
+    with Daemon(tmp, *node(image_name)) as d:
+        refused(tmp, "RBD image 'rbd/one' is locked by client", *node(image_name))
+        p = cluster().rbd("bench", "--io-type", "write", "--io-size", "4K", "--io-total", "4K", "rbd/one", check=False)
+        equal(p.returncode != 0, True, "rbd bench writes to an image that is locked")
+        h = d.nbd()
+        h.pwrite(b"x", 0)
+        h.shutdown()
+        with Daemon(tmp, *node(image_name, writable=False, read_only="on"), name="r") as r:
+            h = r.nbd()
+            equal(bytes(h.pread(1, 0)), b"x")
+            h.shutdown()
+    with Daemon(tmp, *node(image_name)):
+        pass
+
+
+def locker(image_name):
+    """The client and cookie that have the lock."""
+    one = json.loads(cluster().rbd("lock", "ls", "--format", "json", "rbd/" + image_name))[0]
+    return one["id"], one["locker"]
+
+
+@test
+def a_lock_that_is_broken(tmp):
+    "another client breaks the lock and writes: every request fails, and nothing is written any more"
+    import nbd
+    image_name = new_image("broken")
+    d = Daemon(tmp, *node(image_name))
+    d.qmp("block-dirty-bitmap-add", node="disk0", name="b0")
+    h = d.nbd()
+    h.pwrite(b"a" * 4096, 0)
+    h.flush()
+    h.pwrite(b"b" * 4096, 4096)
+    cluster().rbd("lock", "rm", "rbd/broken", *locker(image_name))
+    with Daemon(tmp, *node(image_name), name="other") as other:
+        mine = other.nbd()
+        mine.pwrite(b"c" * 4096, 0)
+        mine.flush()
+        raises(nbd.Error, h.pwrite, b"d" * 4096, 0, match="Input/output error")
+        raises(nbd.Error, h.pread, 4096, 0, match="Input/output error")
+        raises(nbd.Error, h.flush, match="Input/output error")
+        equal(bytes(mine.pread(4096, 0)), b"c" * 4096)
+        mine.shutdown()
+        matches(d.log(), "RBD image 'rbd/broken': .*every request fails from now on")
+        equal(d.bitmap("disk0", "b0")["count"], SIZE, "after a flush has failed, all is dirty")
+        h.shutdown()
+        d.process.send_signal(signal.SIGTERM)
+        d.wait(1)
+        matches(d.log(), "data that was not flushed could not be written")
+    equal(cluster().export("rbd/broken")[:4096], b"c" * 4096)
+
+
+@test
+def killed(tmp):
+    "after kill -9 the next daemon gets the lock; a store beside is believed only if the user says so, and is exact then"
+    image_name = new_image("killed")
+    store = os.path.join(tmp, "killed.bitmaps")
+    model = Model(2)
+    d = Daemon(tmp, *node(image_name, bitmap_store=store))
+    d.qmp("block-dirty-bitmap-add", node="disk0", name="b0", persistent=True)
+    h = d.nbd()
+    for _ in range(20):
+        model.step(h)
+    h.flush()
+    d.kill()
+    with Daemon(tmp, *node(image_name, bitmap_store=store, bitmap_accept_changed="on")) as d:
+        with_export(d)
+        h = d.nbd("bitmaps", contexts=["qemu:dirty-bitmap:b0"])
+        model.dirty_is(h)
+        model.content_is(image_name)
+        for _ in range(10):
+            model.step(h)
+        h.shutdown()
+    model.content_is(image_name)
+    cluster().rbd("bench", "--io-type", "write", "--io-size", "4K", "--io-total", "4K", "rbd/killed")
+    with Daemon(tmp, *node(image_name, bitmap_store=store)) as d:
+        bitmap = d.bitmap("disk0", "b0")
+        equal(bitmap["count"] == SIZE or bool(bitmap.get("inconsistent")), True, bitmap)
+        matches(d.log(), "others may have written to the disk while it was not open here")
+
+
+@test
+def backup(tmp):
+    "backup-begin shows one instant of a disk that is written to, and the increment has what changed"
+    image_name = new_image("backup")
+    model = Model(3)
+    where = {"directory": tmp}
+    with Daemon(tmp, *node(image_name, bitmap_store=os.path.join(tmp, "store"))) as d:
+        h = d.nbd()
+        for _ in range(20):
+            model.step(h)
+        d.qmp("backup-begin", id="full", disks=[{"node": "disk0"}], checkpoint="c1", scratch=where)
+        d.qmp("backup-end", id="full", success=True)
+        model.granules = set()
+        for _ in range(8):
+            model.step(h)
+        before = bytes(model.content)
+        changed = set(model.granules)
+        d.qmp("backup-begin", id="inc", disks=[{"node": "disk0", "from": "c1"}], checkpoint="c2", scratch=where)
+        for _ in range(8):
+            model.step(h)
+        b = d.nbd("disk0@inc", contexts=["base:allocation", "qemu:dirty-bitmap:c1"])
+        got = b"".join(bytes(b.pread(OBJECT, at)) for at in range(0, SIZE, OBJECT))
+        equal(got == before, True, "the backup shows the instant at which it began")
+        model.granules = changed
+        model.dirty_is(b, "c1")
+        b.shutdown()
+        d.qmp("backup-end", id="inc", success=True)
+        h.shutdown()
+    model.content_is(image_name)
+
+
+main()
