@@ -12,8 +12,7 @@
 
 struct QmpChardevs {
     QmpChardevsOptions options;
-    GPtrArray *list;     /* QmpChardev, owned, oldest first */
-    GMainContext *waits; /* or NULL; kept, as GLib's thread may wake it after a signal's wait */
+    GPtrArray *list; /* QmpChardev, owned, oldest first */
 };
 
 static const QmpChardevDriver *const drivers[] = { &qmp_driver_file, &qmp_driver_null,
@@ -42,13 +41,6 @@ static const QmpChardevDriver *find_driver(const char *name)
 GMainContext *qmp_chardev_main(const QmpChardev *c)
 {
     return c->chardevs->options.main;
-}
-
-GMainContext *qmp_chardev_waits(const QmpChardev *c)
-{
-    if (!c->chardevs->waits)
-        c->chardevs->waits = g_main_context_new();
-    return c->chardevs->waits;
 }
 
 TmInherited *qmp_chardev_inherited(const QmpChardev *c)
@@ -127,7 +119,6 @@ void qmp_chardevs_free(QmpChardevs *chardevs)
     if (!chardevs)
         return;
     g_ptr_array_unref(chardevs->list);
-    g_clear_pointer(&chardevs->waits, g_main_context_unref);
     g_free(chardevs);
 }
 

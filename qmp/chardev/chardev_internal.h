@@ -36,8 +36,6 @@ extern const QmpChardevDriver qmp_driver_file, qmp_driver_null, qmp_driver_pty, 
     qmp_driver_stdio;
 
 GMainContext *qmp_chardev_main(const QmpChardev *c);
-/* That of the waits in which the main loop does not run. */
-GMainContext *qmp_chardev_waits(const QmpChardev *c);
 TmInherited *qmp_chardev_inherited(const QmpChardev *c);
 /* "chardev 'ID': MESSAGE". */
 void qmp_chardev_note(const QmpChardev *c, const char *format, ...) G_GNUC_PRINTF(2, 3);

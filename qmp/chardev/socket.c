@@ -599,8 +599,19 @@ static void attach(GPtrArray *sources, GMainContext *context, GSource *source, G
     g_ptr_array_add(sources, source);
 }
 
-static bool await_client(const GArray *sockets, GMainContext *context)
+/* Kept to the end of the process: GLib's thread may wake it at any time after a signal. */
+static GMainContext *signals_context(void)
 {
+    static GMainContext *context;
+
+    if (g_once_init_enter(&context))
+        g_once_init_leave(&context, g_main_context_new());
+    return context;
+}
+
+static bool await_client(const GArray *sockets)
+{
+    GMainContext *context = signals_context();
     static const int signals[] = { SIGTERM, SIGINT, SIGHUP };
     g_autoptr(GPtrArray) sources = g_ptr_array_new_with_free_func((GDestroyNotify)g_source_unref);
     Wait wait = { 0 };
@@ -626,7 +637,7 @@ bool qmp_chardev_wait(QmpChardev *c, GError **error)
     if (c->driver != &qmp_driver_socket || !s->server)
         return true;
     qmp_chardev_note(c, "waiting for a connection on %s", name);
-    return await_client(s->sockets, qmp_chardev_waits(c)) ||
+    return await_client(s->sockets) ||
            tm_error_set(error, "a signal came before the first client of chardev '%s'", c->id);
 }
 
