@@ -20,18 +20,19 @@ static void report(void *opaque, const BmpReport *r)
                          .level = r->healed ? TM_LOG_INFO : TM_LOG_WARNING,
                          .node = node->name };
     json_object *data = json_object_new_object();
+    g_autofree char *who = blk_node_said(node);
 
     json_object_object_add(data, "node-name", json_object_new_string(node->name));
     if (r->healed) {
-        tm_log_note(log, &facts, "the bitmaps of node '%s' are stored again", node->name);
+        tm_log_note(log, &facts, "the bitmaps of %s are stored again", who);
         blk_graph_emit(node->graph, "BITMAP_HEALED", data);
         return;
     }
     if (r->unfinished) {
         json_object_object_add(data, "checkpoint", json_object_new_string(r->bitmap));
         json_object_object_add(data, "reason", json_object_new_string(r->reason));
-        tm_log_note(log, &facts, "node '%s', bitmap '%s': %s, and it is removed", node->name,
-                    r->bitmap, r->reason);
+        tm_log_note(log, &facts, "%s, bitmap '%s': %s, and it is removed", who, r->bitmap,
+                    r->reason);
         blk_graph_emit(node->graph, "BACKUP_ABORTED", data);
         return;
     }
@@ -41,7 +42,7 @@ static void report(void *opaque, const BmpReport *r)
     if (r->recovered)
         json_object_object_add(data, "recovered", json_object_new_int64((int64_t)r->recovered));
     json_object_object_add(data, "inconsistent", json_object_new_boolean(r->inconsistent));
-    tm_log_note(log, &facts, "node '%s'%s%s%s: %s%s", node->name, r->bitmap ? ", bitmap '" : "",
+    tm_log_note(log, &facts, "%s%s%s%s: %s%s", who, r->bitmap ? ", bitmap '" : "",
                 r->bitmap ? r->bitmap : "", r->bitmap ? "'" : "", r->reason,
                 r->inconsistent ? "; it is inconsistent" : "");
     blk_graph_emit(node->graph, "BITMAP_DEGRADED", data);

@@ -51,6 +51,16 @@ void blk_graph_set_log(BlkGraph *graph, TmLog *log)
     graph->log = log;
 }
 
+void blk_graph_set_names_files(BlkGraph *graph)
+{
+    graph->names_files = true;
+}
+
+bool blk_graph_names_files(const BlkGraph *graph)
+{
+    return graph->names_files;
+}
+
 void blk_graph_set_heal(BlkGraph *graph, void (*heal)(void *opaque), void *opaque)
 {
     graph->heal = heal;

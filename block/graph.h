@@ -27,6 +27,10 @@ void blk_graph_emit(BlkGraph *graph, const char *name, json_object *data);
 /* Where is logged what nobody is returned, from any thread. Borrowed, outlives the graph; NULL, as
  * at first: nowhere. */
 void blk_graph_set_log(BlkGraph *graph, TmLog *log);
+/* Messages of the log name the files of nodes, whose own names nobody has chosen. Before nodes are
+ * added. */
+void blk_graph_set_names_files(BlkGraph *graph);
+bool blk_graph_names_files(const BlkGraph *graph);
 TmLog *blk_graph_log(const BlkGraph *graph);
 /* Called from any thread, perhaps under locks, when bitmaps were degraded: @heal has the main
  * thread call blk_bitmaps_heal() soon. */

@@ -23,7 +23,8 @@ struct BlkGraph {
     void (*heal)(void *opaque);
     void *heal_opaque;
     bool without_stores;
-    bool unsaved; /* what a node that was closed had in memory could not be kept */
+    bool names_files; /* in messages, not nodes */
+    bool unsaved;     /* what a node that was closed had in memory could not be kept */
 };
 
 /* Closes nested nodes that nobody uses. remove.c */

@@ -139,6 +139,13 @@ char *blk_node_filename(const BlkNode *node)
     return pseudo_filename(node);
 }
 
+char *blk_node_said(const BlkNode *node)
+{
+    g_autofree char *file = blk_graph_names_files(node->graph) ? blk_node_filename(node) : NULL;
+
+    return file ? g_strdup_printf("'%s'", file) : g_strdup_printf("node '%s'", node->name);
+}
+
 static int driver_info(BlkNode *node, struct tidemark_info *info)
 {
     int ret;

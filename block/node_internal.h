@@ -189,6 +189,10 @@ static inline void blk_nodes_trace_drain(const GPtrArray *nodes, bool begins)
     }
 }
 
+/* For messages of the log: "node 'NAME'", or the name of its file (blk_graph_set_names_files).
+ * Returned. Any thread. */
+char *blk_node_said(const BlkNode *node);
+
 /* For the log: something has befallen @node. */
 #define BLK_NODE_WARN(node_, ...)                                                                  \
     tm_log_note(                                                                                   \

@@ -167,25 +167,25 @@ const TmSys *blk_host_sys(struct tidemark_node *node)
 void blk_host_corrupted(struct tidemark_node *node, const char *reason)
 {
     json_object *data = json_object_new_object();
+    g_autofree char *who = blk_node_said(node);
 
     json_object_object_add(data, "device", json_object_new_string(""));
     json_object_object_add(data, "node-name", json_object_new_string(node->name));
     json_object_object_add(data, "msg", json_object_new_string(reason));
     json_object_object_add(data, "fatal", json_object_new_boolean(true));
-    BLK_NODE_WARN(node, "node '%s': the image is corrupt and is not written any more: %s",
-                  node->name, reason);
+    BLK_NODE_WARN(node, "%s: the image is corrupt and is not written any more: %s", who, reason);
     blk_graph_emit(node->graph, "BLOCK_IMAGE_CORRUPTED", data);
 }
 
 void blk_host_log(struct tidemark_node *node, const char *format, ...)
 {
-    g_autofree char *text = NULL;
+    g_autofree char *text = NULL, *who = blk_node_said(node);
     va_list ap;
 
     va_start(ap, format);
     text = g_strdup_vprintf(format, ap);
     va_end(ap);
-    BLK_NODE_WARN(node, "node '%s': %s", node->name, text);
+    BLK_NODE_WARN(node, "%s: %s", who, text);
 }
 
 bool blk_host_awaited(const struct tidemark_node *node)
@@ -195,9 +195,10 @@ bool blk_host_awaited(const struct tidemark_node *node)
 
 void blk_host_unfinished(struct tidemark_node *node, int error)
 {
-    BLK_NODE_WARN(
-        node, "node '%s': data that was not flushed could not be written when it was closed: %s",
-        node->name, tm_strerror(-error));
+    g_autofree char *who = blk_node_said(node);
+
+    BLK_NODE_WARN(node, "%s: data that was not flushed could not be written when it was closed: %s",
+                  who, tm_strerror(-error));
     blk_graph_set_unsaved(node->graph);
 }
 

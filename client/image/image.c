@@ -201,6 +201,7 @@ bool tc_image_begin(TcImage *image, GError **error)
     image->users = g_ptr_array_new_with_free_func((GDestroyNotify)blk_node_release);
     image->log = tm_log_new(NULL);
     blk_graph_set_log(image->graph, image->log);
+    blk_graph_set_names_files(image->graph);
     blk_graph_set_stores(image->graph, false);
     return true;
 }

@@ -479,6 +479,7 @@ def damaged_directory(tmp):
         if checked:
             matches(run(TIDEMARK, "image", "check", path, check=False).stdout,
                     "bitmaps extension: entry 0 of the directory is invalid, expected " + checked)
+            matches(run(TIDEMARK, "image", "map", path, check=False).stderr, "'%s': " % path)
 
 
 @test(needs=NEEDS)
