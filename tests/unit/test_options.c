@@ -292,7 +292,7 @@ END_TEST
 static const struct {
     const char *module, *says;
 } refused[] = {
-    { "refused-abi.so", "is built for driver ABI 99, expected 4" },
+    { "refused-abi.so", "is built for driver ABI 99, expected " G_STRINGIFY(TIDEMARK_ABI) },
     { "refused-size.so", "it was built with another tidemark/driver.h" },
     { "refused-name.so", "malformed driver name 'not a name'" },
     { "refused-taken.so", "a driver 'file' exists already" },
