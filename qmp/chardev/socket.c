@@ -609,15 +609,18 @@ static GMainContext *signals_context(void)
     return context;
 }
 
-static bool await_client(const GArray *sockets)
+static bool await_client(const QmpChardev *c, const GArray *sockets)
 {
     GMainContext *context = signals_context();
     static const int signals[] = { SIGTERM, SIGINT, SIGHUP };
     g_autoptr(GPtrArray) sources = g_ptr_array_new_with_free_func((GDestroyNotify)g_source_unref);
+    g_autofree char *name = qmp_chardev_filename(c);
     Wait wait = { 0 };
 
     for (size_t i = 0; i < G_N_ELEMENTS(signals); i++)
         attach(sources, context, g_unix_signal_source_new(signals[i]), signalled, &wait);
+    /* Whoever reads this may send a signal. */
+    qmp_chardev_note(c, "waiting for a connection on %s", name);
     for (guint i = 0; i < sockets->len; i++)
         attach(sources, context,
                g_unix_fd_source_new(g_array_index(sockets, TmSocket, i).fd, G_IO_IN),
@@ -632,12 +635,10 @@ static bool await_client(const GArray *sockets)
 bool qmp_chardev_wait(QmpChardev *c, GError **error)
 {
     const Socket *s = c->state;
-    g_autofree char *name = qmp_chardev_filename(c);
 
     if (c->driver != &qmp_driver_socket || !s->server)
         return true;
-    qmp_chardev_note(c, "waiting for a connection on %s", name);
-    return await_client(s->sockets) ||
+    return await_client(c, s->sockets) ||
            tm_error_set(error, "a signal came before the first client of chardev '%s'", c->id);
 }
 
