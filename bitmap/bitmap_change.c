@@ -374,6 +374,7 @@ bool bmp_bitmap_freeze(BmpBitmap *bitmap, bool to_change, GError **error)
     bmp_bits_clone(&bitmap->shown, &bitmap->bits);
     bmp_bits_init(&bitmap->later, bitmap->set->size, bitmap->shift);
     bitmap->frozen = true;
+    bitmap->frozen_at = tm_now_ns();
     bmp_bitmap_busy_begin(bitmap);
     return true;
 }
@@ -387,7 +388,7 @@ void bmp_bitmap_thaw(BmpBitmap *bitmap, bool whole)
         bitmap->bits = bitmap->later;
         bitmap->later.root = NULL;
         g_clear_pointer(&bitmap->reason, g_free);
-        bitmap->began = tm_now_ns();
+        bitmap->began = bitmap->frozen_at; /* it has what was marked since */
         bitmap->recovered = 0;
         count_all_if_lossy(bitmap);
         touch(bitmap);

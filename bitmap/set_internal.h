@@ -82,7 +82,8 @@ struct BmpBitmap {
     BmpBits later;    /* what it has folded since then, too */
     char *reason;     /* why it is inconsistent, or dirtier than was written; or NULL */
     uint64_t recovered;
-    uint64_t began; /* monotonic ns: when it was created or last cleared; 0: unknown */
+    uint64_t began;     /* monotonic ns: when it was created or last cleared; 0: unknown */
+    uint64_t frozen_at; /* the same: when it was frozen last */
 };
 
 struct BmpBackup {

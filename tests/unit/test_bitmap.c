@@ -380,6 +380,33 @@ START_TEST(restore_takes_everything_back)
 }
 END_TEST
 
+START_TEST(a_bitmap_is_as_old_as_what_it_records)
+{
+    const uint64_t minute = UINT64_C(60000000000);
+    BmpSet *set = bmp_set_new("n", 1 << 20);
+    BmpBitmap *bitmap = add(set, "b", 64 * KIB, false);
+    uint64_t age;
+
+    ck_assert(bmp_bitmap_age(bitmap, &age));
+    ck_assert_uint_lt(age, 60);
+    bitmap->began -= 3 * minute;
+    begin(set);
+    ck_assert(bmp_bitmap_freeze(bitmap, true, NULL));
+    end(set);
+    bitmap->frozen_at -= 2 * minute; /* so long does the job take */
+    ck_assert(bmp_bitmap_age(bitmap, &age) && age >= 180);
+    begin(set);
+    bmp_bitmap_thaw(bitmap, false);
+    end(set);
+    ck_assert(bmp_bitmap_age(bitmap, &age) && age >= 120 && age < 180);
+    change(set, bitmap, bmp_bitmap_clear);
+    ck_assert(bmp_bitmap_age(bitmap, &age) && age < 60);
+    bitmap->began = 0; /* as one that a store brings */
+    ck_assert(!bmp_bitmap_age(bitmap, &age));
+    bmp_set_free(set);
+}
+END_TEST
+
 START_TEST(resize_makes_the_grown_part_dirty)
 {
     BmpSet *set = bmp_set_new("n", 100 * KIB);
@@ -462,6 +489,7 @@ int main(void)
     tcase_add_test(tc, a_write_in_flight_is_in_a_bitmap_that_begins_or_ends);
     tcase_add_test(tc, a_change_takes_effect_at_one_instant);
     tcase_add_test(tc, restore_takes_everything_back);
+    tcase_add_test(tc, a_bitmap_is_as_old_as_what_it_records);
     tcase_add_test(tc, resize_makes_the_grown_part_dirty);
     tcase_add_test(tc, extents_are_cut_to_the_range_and_bounded);
     suite_add_tcase(suite, tc);
