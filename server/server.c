@@ -73,21 +73,35 @@ static void put_limits(NbdsServer *server, const BlkServerLimits *limits)
     __atomic_store_n(&server->limits, copy, __ATOMIC_RELEASE);
 }
 
+/* By the names of the options. */
+static void describe_limits(json_object *info, const BlkServerLimits *l)
+{
+    tm_json_add_uint(info, "max-connections", l->max_connections);
+    tm_json_add_uint(info, "handshake-max-seconds", l->handshake_seconds);
+    tm_json_add_uint(info, "idle-max-seconds", l->idle_seconds);
+    tm_json_add_uint(info, "max-bytes-in-flight", l->bytes_in_flight);
+    tm_json_add_uint(info, "max-bytes-in-flight-total", l->bytes_in_flight_total);
+    tm_json_add_uint(info, "max-request-size", l->request_size);
+    tm_json_add_uint(info, "max-option-size", l->option_size);
+    tm_json_add_uint(info, "max-options", l->option_count);
+}
+
 /* What it was started with, with other limits: those of @given. */
 static void note_limits(NbdsServer *server, json_object *given)
 {
-    static const char *const names[] = { "max-connections",  "handshake-max-seconds",
-                                         "idle-max-seconds", "max-bytes-in-flight",
-                                         "max-request-size", "max-bytes-in-flight-total",
-                                         "max-option-size",  "max-options" };
+    json_object *limits = json_object_new_object();
 
-    for (size_t i = 0; server->given && i < G_N_ELEMENTS(names); i++) {
-        json_object *value = json_object_object_get(given, names[i]);
+    describe_limits(limits, nbds_limits(server));
+    json_object_object_foreach(limits, name, in_force)
+    {
+        json_object *value = json_object_object_get(given, name);
 
-        json_object_object_del(server->given, names[i]);
+        (void)in_force;
+        json_object_object_del(server->given, name);
         if (value)
-            json_object_object_add(server->given, names[i], json_object_get(value));
+            json_object_object_add(server->given, name, json_object_get(value));
     }
+    json_object_put(limits);
 }
 
 bool nbds_server_set_limits(NbdsServers *servers, const BlkServerOptions *options, GError **error)
@@ -97,7 +111,8 @@ bool nbds_server_set_limits(NbdsServers *servers, const BlkServerOptions *option
     if (!nbds_limits_check(&options->limits, error))
         return false;
     put_limits(server, &options->limits);
-    note_limits(server, options->given);
+    if (server->given)
+        note_limits(server, options->given);
     return true;
 }
 
@@ -171,7 +186,6 @@ static json_object *describe_refused(const NbdsServer *server)
 static json_object *describe(GPtrArray *exports, const NbdsServer *server)
 {
     json_object *info = json_object_new_object();
-    const BlkServerLimits *l = nbds_limits(server);
     json_object *uris = json_object_new_array();
 
     json_object_object_add(info, "id", json_object_new_string(server->id));
@@ -182,14 +196,7 @@ static json_object *describe(GPtrArray *exports, const NbdsServer *server)
     json_object_object_add(info, "tls", json_object_new_boolean(server->tls));
     tm_json_add_uint(info, "connections", server->n_sessions);
     json_object_object_add(info, "refused", describe_refused(server));
-    tm_json_add_uint(info, "max-connections", l->max_connections);
-    tm_json_add_uint(info, "handshake-max-seconds", l->handshake_seconds);
-    tm_json_add_uint(info, "idle-max-seconds", l->idle_seconds);
-    tm_json_add_uint(info, "max-bytes-in-flight", l->bytes_in_flight);
-    tm_json_add_uint(info, "max-bytes-in-flight-total", l->bytes_in_flight_total);
-    tm_json_add_uint(info, "max-request-size", l->request_size);
-    tm_json_add_uint(info, "max-option-size", l->option_size);
-    tm_json_add_uint(info, "max-options", l->option_count);
+    describe_limits(info, nbds_limits(server));
     return info;
 }
 
