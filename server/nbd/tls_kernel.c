@@ -18,6 +18,7 @@
 #include <linux/tls.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <stddef.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -26,26 +27,35 @@
 #define SALT          TLS_CIPHER_AES_GCM_128_SALT_SIZE
 #define IV            TLS_CIPHER_AES_GCM_128_IV_SIZE
 #define SEQUENCE      TLS_CIPHER_AES_GCM_128_REC_SEQ_SIZE
+#define KEY_MAX       TLS_CIPHER_AES_GCM_256_KEY_SIZE
 
-G_STATIC_ASSERT(SALT == TLS_CIPHER_AES_GCM_256_SALT_SIZE && IV == TLS_CIPHER_AES_GCM_256_IV_SIZE);
-
-/* The kernel's form of the keys: the members have the same order with both lengths of a key. */
-typedef union {
+/* The kernel's form of the keys: the members of its struct for each cipher, one after the other. */
+typedef struct Keys {
     struct tls_crypto_info info;
-    struct tls12_crypto_info_aes_gcm_128 aes128;
-    struct tls12_crypto_info_aes_gcm_256 aes256;
+    uint8_t members[IV + KEY_MAX + SALT + SEQUENCE];
 } Keys;
 
-/* @nonce of TLS 1.3: salt and IV; of 1.2: the salt, and each record has the number as its IV. */
-static bool fill(uint8_t *iv, uint8_t *key, size_t key_size, uint8_t *salt, bool tls13,
-                 const gnutls_datum_t *nonce, const gnutls_datum_t *from, const uint8_t *sequence)
+#define SAME_MEMBERS(s)                                                                            \
+    G_STATIC_ASSERT(offsetof(s, iv) == sizeof(struct tls_crypto_info) &&                           \
+                    offsetof(s, key) == offsetof(s, iv) + IV &&                                    \
+                    offsetof(s, salt) == offsetof(s, key) + sizeof(((s *)NULL)->key) &&            \
+                    offsetof(s, rec_seq) == offsetof(s, salt) + SALT &&                            \
+                    sizeof(s) == offsetof(s, rec_seq) + SEQUENCE)
+SAME_MEMBERS(struct tls12_crypto_info_aes_gcm_128);
+SAME_MEMBERS(struct tls12_crypto_info_aes_gcm_256);
+
+static const struct {
+    gnutls_cipher_algorithm_t cipher;
+    unsigned short type;
+    unsigned key; /* bytes */
+} ciphers[] = {
+    { GNUTLS_CIPHER_AES_128_GCM, TLS_CIPHER_AES_GCM_128, TLS_CIPHER_AES_GCM_128_KEY_SIZE },
+    { GNUTLS_CIPHER_AES_256_GCM, TLS_CIPHER_AES_GCM_256, TLS_CIPHER_AES_GCM_256_KEY_SIZE },
+};
+
+static void *append(void *to, const void *from, size_t n)
 {
-    if (from->size != key_size || nonce->size < (tls13 ? SALT + IV : SALT))
-        return false;
-    memcpy(salt, nonce->data, SALT);
-    memcpy(iv, tls13 ? nonce->data + SALT : sequence, IV);
-    memcpy(key, from->data, key_size);
-    return true;
+    return (uint8_t *)memcpy(to, from, n) + n;
 }
 
 /* Returns the length of *keys; 0: the kernel has no such cipher or version. */
@@ -54,30 +64,24 @@ static socklen_t get_keys(gnutls_session_t handle, Keys *keys)
     gnutls_protocol_t version = gnutls_protocol_get_version(handle);
     bool tls13 = version == GNUTLS_TLS1_3;
     gnutls_datum_t mac, nonce, key;
-    uint8_t sequence[SEQUENCE];
+    uint8_t sequence[SEQUENCE], *end = keys->members;
+    unsigned i = 0;
 
-    if ((!tls13 && version != GNUTLS_TLS1_2) ||
-        gnutls_record_get_state(handle, 0, &mac, &nonce, &key, sequence) < 0)
+    while (i < G_N_ELEMENTS(ciphers) && ciphers[i].cipher != gnutls_cipher_get(handle))
+        i++;
+    if (i == G_N_ELEMENTS(ciphers) || (!tls13 && version != GNUTLS_TLS1_2) ||
+        gnutls_record_get_state(handle, 0, &mac, &nonce, &key, sequence) < 0 ||
+        key.size != ciphers[i].key || nonce.size < (tls13 ? SALT + IV : SALT))
         return 0;
     keys->info.version = tls13 ? TLS_1_3_VERSION : TLS_1_2_VERSION;
-    switch (gnutls_cipher_get(handle)) {
-    case GNUTLS_CIPHER_AES_128_GCM:
-        keys->info.cipher_type = TLS_CIPHER_AES_GCM_128;
-        memcpy(keys->aes128.rec_seq, sequence, SEQUENCE);
-        return fill(keys->aes128.iv, keys->aes128.key, sizeof(keys->aes128.key), keys->aes128.salt,
-                    tls13, &nonce, &key, sequence)
-                   ? sizeof(keys->aes128)
-                   : 0;
-    case GNUTLS_CIPHER_AES_256_GCM:
-        keys->info.cipher_type = TLS_CIPHER_AES_GCM_256;
-        memcpy(keys->aes256.rec_seq, sequence, SEQUENCE);
-        return fill(keys->aes256.iv, keys->aes256.key, sizeof(keys->aes256.key), keys->aes256.salt,
-                    tls13, &nonce, &key, sequence)
-                   ? sizeof(keys->aes256)
-                   : 0;
-    default:
-        return 0;
-    }
+    keys->info.cipher_type = ciphers[i].type;
+    /* The nonce of TLS 1.3 is salt and IV; that of 1.2 the salt, and the number of each record is
+     * its IV. */
+    end = append(end, tls13 ? nonce.data + SALT : sequence, IV);
+    end = append(end, key.data, key.size);
+    end = append(end, nonce.data, SALT);
+    end = append(end, sequence, SEQUENCE);
+    return (socklen_t)(end - (uint8_t *)keys);
 }
 
 bool nbds_tls_kernel_begin(gnutls_session_t handle, int fd)
