@@ -55,9 +55,10 @@ static int set_key(const RbdDisk *d)
     if (length >= (int64_t)sizeof(key)) {
         rbd_host->error(d->node, "secret '%s' has %" PRId64 " bytes, a key has at most %u", id,
                         length, KEY_MAX - 1);
-        return -EINVAL;
+        ret = -EINVAL;
+    } else {
+        ret = set(d, "key", key);
     }
-    ret = set(d, "key", key);
     explicit_bzero(key, sizeof(key));
     return ret;
 }

@@ -90,9 +90,7 @@ static int disk_resize(void *handle, uint64_t size)
     if (ret < 0)
         return ret;
     __atomic_store_n(&d->size, size, __ATOMIC_RELEASE);
-    ret = rbd_status_size(d);
-    if (ret < 0)
-        d->chunk = 0; /* no room for more: all is data */
+    rbd_status_size(d); /* without room for more all is data */
     return 0;
 }
 

@@ -172,7 +172,8 @@ int rbd_status_size(RbdDisk *d)
     if (ret < 0) {
         free(exists);
         free(touched);
-        return ret;
+        exists = touched = NULL;
+        chunk = chunks = 0;
     }
     pthread_mutex_lock(&d->scan);
     rbd_status_free(d);
@@ -182,7 +183,7 @@ int rbd_status_size(RbdDisk *d)
     d->chunks = chunks;
     d->known = false;
     pthread_mutex_unlock(&d->scan);
-    return 0;
+    return ret;
 }
 
 void rbd_status_free(RbdDisk *d)
