@@ -37,6 +37,14 @@ class Domain(servers.Server):
         except ImportError:
             raise servers.Unavailable("libvirt's Python module is not here")
         self.hmp = libvirt_qemu.qemuMonitorCommand
+        try:
+            self.start_domain(libvirt, node)
+        except (libvirt.libvirtError, RuntimeError) as why:
+            self.stop()
+            raise servers.Unavailable("libvirt does not start: %s" % why)
+        return self
+
+    def start_domain(self, libvirt, node):
         servers.running.append(self)
         self.reachable()
         disk = os.path.join(self.dir, "disk.qcow2")
@@ -46,7 +54,6 @@ class Domain(servers.Server):
         self.connection = libvirt.open("qemu+unix:///session?socket=%s/libvirt-sock" % runtime)
         self.domain = self.connection.createXML(XML % (shutil.which("qemu-system-x86_64"), disk),
                                                 libvirt.VIR_DOMAIN_START_PAUSED)
-        return self
 
     def reachable(self):
         """Makes the directory, which libvirt's user gets to."""
