@@ -16,6 +16,8 @@ typedef struct QmpChardevDriver {
     void (*closed)(QmpChardev *c, const QmpConnection *connection); /* or NULL */
     char *(*filename)(const QmpChardev *c);
     json_object *(*address)(const QmpChardev *c, bool *connected); /* or NULL */
+    /* TmSocket: where it listens, borrowed; NULL: it doesn't. The operation may be NULL. */
+    const GArray *(*listening)(const QmpChardev *c);
     void (*close)(QmpChardev *c); /* frees c->state; nobody uses it */
 } QmpChardevDriver;
 

@@ -12,7 +12,6 @@
 #include "util/json.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -571,75 +570,11 @@ static char *socket_filename(const QmpChardev *c)
     return g_string_free(text, FALSE);
 }
 
-/* ---- waiting for a client: the main loop does not run, only signals are heard */
-
-typedef struct Wait {
-    bool over, ended;
-} Wait;
-
-static gboolean client_waits(int fd, GIOCondition condition, void *opaque)
-{
-    ((Wait *)opaque)->over = true;
-    return G_SOURCE_CONTINUE;
-}
-
-static gboolean signalled(void *opaque)
-{
-    Wait *wait = opaque;
-
-    wait->over = wait->ended = true;
-    return G_SOURCE_CONTINUE;
-}
-
-static void attach(GPtrArray *sources, GMainContext *context, GSource *source, GSourceFunc fn,
-                   Wait *wait)
-{
-    g_source_set_callback(source, fn, wait, NULL);
-    g_source_attach(source, context);
-    g_ptr_array_add(sources, source);
-}
-
-/* Kept to the end of the process: GLib's thread may wake it at any time after a signal. */
-static GMainContext *signals_context(void)
-{
-    static GMainContext *context;
-
-    if (g_once_init_enter(&context))
-        g_once_init_leave(&context, g_main_context_new());
-    return context;
-}
-
-static bool await_client(const QmpChardev *c, const GArray *sockets)
-{
-    GMainContext *context = signals_context();
-    static const int signals[] = { SIGTERM, SIGINT, SIGHUP };
-    g_autoptr(GPtrArray) sources = g_ptr_array_new_with_free_func((GDestroyNotify)g_source_unref);
-    g_autofree char *name = qmp_chardev_filename(c);
-    Wait wait = { 0 };
-
-    for (size_t i = 0; i < G_N_ELEMENTS(signals); i++)
-        attach(sources, context, g_unix_signal_source_new(signals[i]), signalled, &wait);
-    /* Whoever reads this may send a signal. */
-    qmp_chardev_note(c, "waiting for a connection on %s", name);
-    for (guint i = 0; i < sockets->len; i++)
-        attach(sources, context,
-               g_unix_fd_source_new(g_array_index(sockets, TmSocket, i).fd, G_IO_IN),
-               G_SOURCE_FUNC(client_waits), &wait);
-    while (!wait.over)
-        g_main_context_iteration(context, TRUE);
-    for (guint i = 0; i < sources->len; i++)
-        g_source_destroy(sources->pdata[i]);
-    return !wait.ended;
-}
-
-bool qmp_chardev_wait(QmpChardev *c, GError **error)
+static const GArray *socket_listening(const QmpChardev *c)
 {
     const Socket *s = c->state;
 
-    if (c->driver != &qmp_driver_socket || !s->server)
-        return true;
-    return await_client(c, s->sockets) ||
-           tm_error_set(error, "a signal came before the first client of chardev '%s'", c->id);
+    return s->server ? s->sockets : NULL;
 }
 
 const QmpChardevDriver qmp_driver_socket = {
@@ -650,5 +585,6 @@ const QmpChardevDriver qmp_driver_socket = {
     .closed = socket_closed,
     .filename = socket_filename,
     .address = socket_address,
+    .listening = socket_listening,
     .close = socket_close,
 };
