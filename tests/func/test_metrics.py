@@ -307,9 +307,9 @@ def the_page_allows_itself_alone(tmp):
         equal(state["exports"][0]["name"], "disk0")
 
 
-def map_of(d, node, **query):
-    """The cells of a map and its size, all pieces joined."""
-    rising, cells, dirty, offset = "?.o=", {}, {}, 0
+def map_of(d, node, start=0, **query):
+    """The cells of a map from the byte @start on, and their size, all pieces joined."""
+    rising, cells, dirty, offset = "?.o=", {}, {}, start
     while offset is not None:
         answer = kit.get(d, "/api/map?" + urllib.parse.urlencode(dict(query, node=node, offset=offset)))
         equal((answer.status, answer.headers["content-type"]), (200, "application/json"))
@@ -320,7 +320,7 @@ def map_of(d, node, **query):
             dirty[i] = min(dirty.get(i, "."), piece.get("dirty", "." * (i + 1))[i - piece["first"]])
         equal(piece.get("next", offset + 1) > offset, True)
         offset = piece.get("next")
-    equal(list(cells), list(range(-(-piece["size"] // piece["cell-size"]))))
+    equal(list(cells), list(range(start // piece["cell-size"], -(-piece["size"] // piece["cell-size"]))))
     return "".join(cells.values()), "".join(dirty.values()), piece["cell-size"]
 
 
@@ -366,8 +366,9 @@ def maps_are_those_of_the_command(tmp):
 def pieces_of_maps(tmp):
     "a piece begins with the cell of its offset; what is no disk, bitmap or offset is not found"
     with kit.daemon(tmp) as d:
-        piece = json.loads(kit.get(d, "/api/map?node=disk0&offset=%d" % (MIB + 4096)).text)
-        equal((piece["first"], len(piece["cells"]), "next" in piece), (128, 384, False))
+        equal(json.loads(kit.get(d, "/api/map?node=disk0&offset=%d" % (MIB + 4096)).text)["first"], 128)
+        # How much one answer has depends on the machine: the next ones have the rest.
+        equal(len(map_of(d, "disk0", MIB + 4096)[0]), 384)
         equal(json.loads(kit.get(d, "/api/map?node=disk0&offset=%d" % (1 << 60)).text)["cells"], "")
         for query in ("", "?node=none", "?node=", "?node=disk0&bitmap=none", "?node=disk0&offset=-1",
                       "?node=disk0&offset=x", "?node=disk0&offset=99999999999999999999", "?node=%00", "?node=%ff"):
