@@ -302,8 +302,7 @@ class Life:
         """The disk's size changes, or would have."""
         torn, old, new = self.torn, self.size, self.next_size()
         try:
-            daemon.qmp("block-export-del", id="exp-disk0", mode="hard")
-            daemon.monitor.wait_event("BLOCK_EXPORT_DELETED", id="exp-disk0")
+            daemon.unexport("exp-disk0")
             before = self.states[0]
             after = {name: b.resized(new) for name, b in copy.deepcopy(before).items()}
             exact = copy.deepcopy(after)

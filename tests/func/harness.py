@@ -381,6 +381,11 @@ class Daemon:
         """Executes a command, see QMP.__call__."""
         return self._qmp(command, arguments, **more)
 
+    def unexport(self, export):
+        """Deletes an export, clients or not, and waits for its end: until then what it uses is busy."""
+        self.qmp("block-export-del", id=export, mode="hard")
+        self.monitor.wait_event("BLOCK_EXPORT_DELETED", id=export)
+
     def new_monitor(self, negotiate=True):
         """One more QMP client."""
         return QMP(self.qmp_path, negotiate)

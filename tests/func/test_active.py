@@ -237,8 +237,7 @@ def exports(tmp):
         raises(QMPError, d.qmp, "block_resize", node_name="disk0", size=2 * SIZE, match="read-only|inactive")
         raises(QMPError, d.qmp, "block-dirty-bitmap-add", node="disk0", name="b", persistent=True,
                match="Can't store persistent bitmaps to disk0: .*the node is inactive")
-        d.qmp("block-export-del", id="e", mode="hard")
-        d.monitor.wait_event("BLOCK_EXPORT_DELETED")
+        d.unexport("e")
         active(d, True)
         d.qmp("block-dirty-bitmap-add", node="disk0", name="b", persistent=True)
         export(d, allow_inactive=True, bitmaps=["b"])

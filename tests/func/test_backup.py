@@ -677,7 +677,7 @@ def another_server_with_a_bitmap(tmp):
             h.shutdown()
             new_bitmap("b%d" % (i + 1))
             d.qmp("block-dirty-bitmap-disable", node="disk0", name="b%d" % i)
-            d.qmp("block-export-del", id="e", mode="hard")
+            d.unexport("e")
             wait_until(lambda: not d.qmp("query-block-exports"), "the export to end")
             export("b%d" % i)
             command = [TIDEMARK, "backup", d.uri(), repo, "--name=p%d" % (i + 1), "--bitmap=b%d" % i, "--incremental"]
@@ -715,7 +715,7 @@ def fleecing_export(tmp, binary, granularity):
         h.zero(131072, MIB)
         content = h.pread(SIZE, 0)
         h.shutdown()
-        d.qmp("block-export-del", id="e", mode="hard")
+        d.unexport("e")
         wait_until(lambda: not d.qmp("query-block-exports"), "the export to end")
         d.qmp("blockdev-add", driver="file", node_name="scratch", filename=scratch)
         d.qmp("blockdev-add", driver="copy-before-write", node_name="cbw", file="disk0", target="scratch",

@@ -654,8 +654,7 @@ def an_export_comes_back(tmp):
         begin(d, tmp, ["disk0"], id="b2")
         for export in d.qmp("query-block-exports"):
             if not export["id"].startswith("b"):
-                d.qmp("block-export-del", id=export["id"], mode="hard")
-                d.monitor.wait_event("BLOCK_EXPORT_DELETED", id=export["id"])
+                d.unexport(export["id"])
         d.qmp("block-export-add", type="nbd", id="again", node_name="disk0", name="again", writable=True)
         h = d.nbd("again")
         h.pwrite(b"n" * 4096, MIB)

@@ -213,8 +213,7 @@ def holes_in_an_overlay(tmp):
             equal(x.pread(4 * MIB, 0) == before, True, through)
             x.shutdown()
             h.shutdown()
-            d.qmp("block-export-del", id="x", mode="hard")
-            d.monitor.wait_event("BLOCK_EXPORT_DELETED")
+            d.unexport("x")
             d.qmp("job-cancel", id="j")
             concluded(d, event="BLOCK_JOB_CANCELLED")
 

@@ -836,7 +836,7 @@ def copy_target_read(tmp):
             refused(1, "in use by another program", "copy", uri, path, "--force")
         with open(path, "rb") as f:
             equal(f.read() == data, True, "a refused copy changed its target")
-        d.qmp("block-export-del", id="e", mode="hard")
+        d.unexport("e")
         tidemark("copy", source.uri("small"), path, "--force")
         raises(QMPError, d.qmp, "block-export-add", **export, match="has changed since it was opened")
 

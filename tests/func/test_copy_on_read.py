@@ -236,8 +236,7 @@ def as_qemu(tmp):
                     h.pread(n, at)
                 one.append([extents(h, c) for c in (DEPTH, "base:allocation")])
                 h.shutdown()
-                d.qmp("block-export-del", id="e%d" % k, mode="hard")
-                d.monitor.wait_event("BLOCK_EXPORT_DELETED", id="e%d" % k)
+                d.unexport("e%d" % k)
         said.append(one)
     for ours, theirs in zip(*said):
         equal(ours, theirs)

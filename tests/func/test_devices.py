@@ -92,7 +92,7 @@ def written_below_later(tmp):
         h = export(d)
         h.pwrite(b"x" * 512, 1 << 20)
         h.shutdown()
-        d.qmp("block-export-del", id="e", mode="hard")
+        d.unexport("e")
 
     equal(written_below(tmp, change)[0].get("inconsistent"), True)
 

@@ -49,8 +49,7 @@ def fleece(tmp):
         raises(nbd.Error, snapshot.pread, 512, PART)
 
         snapshot.shutdown()
-        d.qmp("block-export-del", id="snapshot", mode="hard")
-        d.monitor.wait_event("BLOCK_EXPORT_DELETED", id="snapshot")
+        d.unexport("snapshot")
         d.qmp("blockdev-del", node_name="snapshot")
         d.qmp("qom-set", path="/exports/disk", property="drive", value="disk")
         d.qmp("blockdev-del", node_name="cbw")

@@ -462,7 +462,7 @@ def flush_is_honest(tmp):
         h.pwrite(b"b" * 512, 0)
         equal(raises(nbd.Error, h.flush).errno, "EIO")
         h.shutdown()
-        d.qmp("block-export-del", id="e", mode="hard")
+        d.unexport("e")
         wait_until(lambda: not d.qmp("query-block-exports"), "the export to go")
         d.qmp("blockdev-del", node_name="n")
         d.qmp("blockdev-add", node(kit.path))

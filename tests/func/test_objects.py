@@ -266,8 +266,7 @@ def properties(tmp):
                                   ("rules", [1], "expects objects"), ("rules", [{"match": "x"}], "'policy' of a rule")):
             raises(QMPError, set_, "list", key, value, match=match)
         equal([get("list", "policy"), get("list", "rules"), may()], ["allow", [], True])
-        d.qmp("block-export-del", id="e", mode="hard")
-        d.monitor.wait_event("BLOCK_EXPORT_DELETED", id="e")
+        d.unexport("e")
         d.qmp("block-export-add", {"type": "nbd", "id": "e", "node-name": "disk0", "name": "e", "allow-open": "one"})
         equal(may(), False)
         raises(QMPError, set_, "one", "identity", 5, match="'identity', expected: string")

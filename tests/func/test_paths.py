@@ -169,8 +169,7 @@ def names(tmp):
                         h = d.nbd("x")
                         equal(bytes(h.pread(4, 0)).decode(), says)
                         h.shutdown()
-                        d.qmp("block-export-del", id="x", mode="hard")
-                        d.monitor.wait_event("BLOCK_EXPORT_DELETED")
+                        d.unexport("x")
                     d.qmp("blockdev-del", node_name="n")
                     equal(d.qmp("query-named-block-nodes"), [])
                 raises(QMPError, add, path, {"backing-names": "none"}, match="'%s'.*'%s'.*backing-names$" % (name, kind))
@@ -224,8 +223,7 @@ def described(tmp):
             h.pwrite(b"over", 0)
             equal(bytes(h.pread(4, 0)), b"over")
             h.shutdown()
-            d.qmp("block-export-del", id="x", mode="hard")
-            d.monitor.wait_event("BLOCK_EXPORT_DELETED")
+            d.unexport("x")
             d.qmp("blockdev-del", node_name="n")
         equal(bytes(source.nbd("disk0").pread(4, 0)), b"disk")
         for name, why in (('json:{"file":{"driver":"nbd","path":null}}', "member 'path' is not a string"),
@@ -254,8 +252,7 @@ def named_data(tmp):
         with open(data, "rb") as f:
             f.seek(65536)
             equal(f.read(512), b"x" * 512)
-        d.qmp("block-export-del", id="x", mode="hard")
-        d.monitor.wait_event("BLOCK_EXPORT_DELETED")
+        d.unexport("x")
 
         def read_only():
             return {n["file"] == data: n["ro"] for n in d.qmp("query-named-block-nodes")}[True]
@@ -296,8 +293,7 @@ def links(tmp):
             h = d.nbd("x")
             data = bytes(h.pread(6, 0))
             h.shutdown()
-            d.qmp("block-export-del", id="x", mode="hard")
-            d.monitor.wait_event("BLOCK_EXPORT_DELETED")
+            d.unexport("x")
             return data
 
         near = os.path.join(directory, "near")

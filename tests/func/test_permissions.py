@@ -55,8 +55,7 @@ def dirt(d, node, name="b"):
     h = d.nbd("look", [BITMAP + name])
     found = [i for o, n, f in extents(h, BITMAP + name) if f for i in range(o >> 16, (o + n + 65535) >> 16)]
     h.shutdown()
-    d.qmp("block-export-del", id="look", mode="hard")
-    d.monitor.wait_event("BLOCK_EXPORT_DELETED", id="look")
+    d.unexport("look")
     return found
 
 

@@ -60,8 +60,7 @@ class Disk:
         h = self.d.nbd("x", ["qemu:dirty-bitmap:" + name])
         found = {n for o, length in dirty(h, name) for n in range(o // G, -(-(o + length) // G))}
         h.shutdown()
-        self.d.qmp("block-export-del", id="x", mode="hard")
-        self.d.monitor.wait_event("BLOCK_EXPORT_DELETED", id="x")
+        self.d.unexport("x")
         return found
 
     def exact(self, name="b", what=""):
@@ -98,8 +97,7 @@ def clean_ends(tmp):
     x.d.qmp("quit")
     x.d.wait()
     x.open().exact()
-    x.d.qmp("block-export-del", id="exp-disk0", mode="hard")
-    x.d.monitor.wait_event("BLOCK_EXPORT_DELETED")
+    x.d.unexport("exp-disk0")
     x.d.qmp("blockdev-del", node_name="disk0")
     x.d.qmp("blockdev-add", driver="file", node_name="disk0", filename=x.path)
     x.exact()
@@ -360,13 +358,11 @@ def resized(tmp):
     "a grown part is dirty and a cut-off one gone, also after a kill"
     x = Disk(tmp)
     x.write(1, GRANULES - 1)
-    x.d.qmp("block-export-del", id="exp-disk0", mode="hard")
-    x.d.monitor.wait_event("BLOCK_EXPORT_DELETED")
+    x.d.unexport("exp-disk0")
     x.d.qmp("block_resize", node_name="disk0", size=SIZE + 4 * G)
     x.dirty |= set(range(GRANULES, GRANULES + 4))
     x.again().exact()
-    x.d.qmp("block-export-del", id="exp-disk0", mode="hard")
-    x.d.monitor.wait_event("BLOCK_EXPORT_DELETED")
+    x.d.unexport("exp-disk0")
     x.d.qmp("block_resize", node_name="disk0", size=SIZE // 2)
     x.dirty = {1}
     x.again().exact()

@@ -65,7 +65,7 @@ def granules(d, name):
     h = d.nbd("x", ["qemu:dirty-bitmap:" + name])
     found = {n for o, length in dirty(h, name) for n in range(o // G, -(-(o + length) // G))}
     h.shutdown()
-    d.qmp("block-export-del", id="x", mode="hard")
+    d.unexport("x")
     return found
 
 

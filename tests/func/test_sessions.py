@@ -120,7 +120,7 @@ def events(tmp):
         w.request(READ, 1, 0, 512)
         went(w, "lost")
         w = come()
-        d.qmp("block-export-del", id="exp-disk0", mode="hard")
+        d.unexport("exp-disk0")
         went(w, "export-removed")
         w = come("disk1")
         d.qmp("nbd-server-stop")

@@ -157,8 +157,7 @@ def bitmaps_and_status(tmp):
         h = d.nbd("t", contexts=["base:allocation"])
         equal([e[:2] for e in extents(h, "base:allocation") if not e[2]], [(128 * KIB, 4096)])
         h.shutdown()
-        d.qmp("block-export-del", id="e-t", mode="hard")
-        d.monitor.wait_event("BLOCK_EXPORT_DELETED")
+        d.unexport("e-t")
         d.qmp("block_resize", node_name="t", size=8 * MIB)
         equal(d.bitmap("t", "b")["count"], 64 * KIB + 4 * MIB)
 

@@ -83,8 +83,7 @@ def same_failures(tmp):
                 h = d.nbd(request_structured_replies=False)  # else QSD drops a client whose read fails
                 found.setdefault(i, []).append(script(h))
                 h.shutdown()
-                d.qmp("block-export-del", id="e", mode="hard")
-                d.monitor.wait_event("BLOCK_EXPORT_DELETED")
+                d.unexport("e")
                 d.qmp("blockdev-del", node_name="n")
     for i, (ours, theirs) in found.items():
         equal(ours, theirs, "with %s" % (RULES * 2)[i])

@@ -345,8 +345,7 @@ def snapshots(tmp):
                 equal(h.get_size(), len(contents[n]))
                 equal(h.pread(h.get_size(), 0) == contents[n], True, name)
                 h.shutdown()
-                d.qmp("block-export-del", id="e", mode="hard")
-                d.monitor.wait_event("BLOCK_EXPORT_DELETED")
+                d.unexport("e")
                 d.qmp("blockdev-del", node_name="disk0")
         d.qmp("blockdev-add", node("3"))
         listed = [n["image"] for n in d.qmp("query-named-block-nodes") if n["node-name"] == "disk0"]

@@ -57,8 +57,7 @@ def unused_disks_are_free(tmp):
         equal(bytes(h.pread(512, 0)), bytes([7]) * 512)
         equal(extents(h, "base:allocation")[0], (0, 65536, 0))
         h.shutdown()
-        d.qmp("block-export-del", id="e", mode="hard")
-        d.monitor.wait_event("BLOCK_EXPORT_DELETED", id="e")
+        d.unexport("e")
         run("qemu-img", "resize", "-f", "raw", path, "2M")
         raises(QMPError, d.qmp, "block-export-add", type="nbd", id="e", node_name="disk0", name="e",
                match="has changed since it was opened: 2097152 bytes, expected 1048576")

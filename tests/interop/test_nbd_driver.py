@@ -82,7 +82,7 @@ def same_data(tmp):
             equal(status, extents(direct, "base:allocation"))
             for handle in (h, direct):
                 handle.shutdown()
-            d.qmp("block-export-del", id="e", mode="hard")
+            d.unexport("e")
             wait_until(lambda: not d.qmp("query-block-exports"), "the export to go")
             d.qmp("blockdev-del", node_name="x")
         with open(path, "rb") as f:

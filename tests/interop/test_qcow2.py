@@ -405,8 +405,7 @@ def hostile(tmp):
             except nbd.Error:
                 pass
             h.shutdown()
-            d.qmp("block-export-del", id="e", mode="hard")
-            d.monitor.wait_event("BLOCK_EXPORT_DELETED")
+            d.unexport("e")
             d.qmp("blockdev-del", node_name="disk0")
 
 

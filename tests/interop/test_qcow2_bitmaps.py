@@ -77,7 +77,7 @@ class Model:
         h = d.nbd("look", contexts=["qemu:dirty-bitmap:" + name])
         equal(dirty(h, name), self.extents(name), name)
         h.shutdown()
-        d.qmp("block-export-del", id="look", mode="hard")
+        d.unexport("look")
         wait_until(lambda: not d.qmp("query-block-exports") or
                    all(e["id"] != "look" for e in d.qmp("query-block-exports")), "the export to go")
 
@@ -124,7 +124,7 @@ def serve(tmp, path, binary=None, **more):
 
 def resize(d, size, refused=None):
     if d.qmp("query-block-exports"):
-        d.qmp("block-export-del", id="e", mode="hard")
+        d.unexport("e")
         wait_until(lambda: not d.qmp("query-block-exports"), "the export to go")
     if refused:
         raises(QMPError, d.qmp, "block_resize", size=size, match=refused, **{"node-name": "disk0"})
@@ -607,7 +607,7 @@ def reopened(tmp):
         for turn in range(3):
             d.qmp("block-export-add", type="nbd", id="e", name="disk0", writable=True, **{"node-name": "disk0"})
             scribble(d, model, rnd)
-            d.qmp("block-export-del", id="e", mode="hard")
+            d.unexport("e")
             wait_until(lambda: not d.qmp("query-block-exports"), "the export to go")
             model.check(d)
             d.qmp("blockdev-reopen", options=[dict(node, **{"read-only": True})])

@@ -317,7 +317,7 @@ def resizing(tmp):
                 m.whole()
                 model = m.data
                 m.h.shutdown()
-                d.qmp("block-export-del", id="e", mode="hard")
+                d.unexport("e")
             sound(path, model)
 
 

@@ -246,7 +246,7 @@ def exports(tmp):
         raises(QMPError, d.qmp, "block-export-add", match="No authorization object with id 'none'",
                type="nbd", id="x", node_name="open", name="x", allow_open="none")
         raises(QMPError, d.qmp, "object-del", match="in use", id="alice")
-        d.qmp("block-export-del", id="seen", mode="hard")
+        d.unexport("seen")
 
 
 @test

@@ -143,7 +143,7 @@ def removed(tmp):
         equal([c["contexts"] for c in d.qmp("query-nbd-sessions")], [[USER + "m"]] * 3)
         z = ready(d)
         equal(names(z.opt(OPT_SET_META, meta_data("disk0", USER + "m"))), [])
-        d.qmp("block-export-del", id="exp-disk0", mode="hard")
+        d.unexport("exp-disk0")
         for session in (w, x, y):
             session.ended()
         wait_until(lambda: not d.qmp("query-block-exports"), "the export to go")

@@ -56,7 +56,7 @@ def default(tmp):
         equal(name_of(Wire(d.nbd_path), ""), "")
         d.qmp("block-export-del", id="e")
         equal(name_of(Wire(d.nbd_path), ""), "x")
-        d.qmp("block-export-del", id="x", mode="hard")
+        d.unexport("x")
         equal(Wire(d.nbd_path).verdict(OPT_INFO, info_data("")), ERR_UNKNOWN)
 
 

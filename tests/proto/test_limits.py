@@ -305,7 +305,7 @@ def hung(tmp):
                 w.read(1 << 20)
             except Closed:
                 pass
-        d.qmp("block-export-del", id="slow", mode="hard")
+        d.unexport("slow")
         d.qmp("nbd-server-stop")
         if time.monotonic() - began > 20:
             fail("what waits for a disk was not given up")

@@ -66,7 +66,7 @@ def bitmap_of_another_node(tmp):
         w.go()
         equal(w.do(WRITE, 0, 4096, data=bytes(4096)), 0)
         w.close()
-        d.qmp("block-export-del", id="e", mode="hard")
+        d.unexport("e")
         wait_until(lambda: not d.qmp("query-block-exports"), "the export to go")
         d.qmp("blockdev-add", {"driver": "null-co", "node-name": "n", "size": 1 << 20})
         d.qmp("block-export-add", {"type": "nbd", "id": "e", "node-name": "n", "name": "n",

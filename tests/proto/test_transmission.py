@@ -373,9 +373,8 @@ def out_of_sight(tmp):
         e = raises(QMPError, d.qmp, "block-export-del", id="exp-disk0")
         matches(e.desc, "in use")
         equal(w.pread(0, 512), bytes(512))
-        d.qmp("block-export-del", id="exp-disk0", mode="hard")
+        d.unexport("exp-disk0")
         w.ended()
-        d.monitor.wait_event("BLOCK_EXPORT_DELETED", id="exp-disk0")
         equal(idle.verdict(OPT_GO, info_data("disk0")), ERR_UNKNOWN)
         equal(idle.opt(OPT_LIST), [(REP_ACK, b"")])
 
@@ -389,8 +388,7 @@ def hard_with_load(tmp):
             for w in wires:
                 w.send(b"".join(request(WRITE, i, 0, 4096, FUA, bytes(4096)) +
                                 request(READ, i, 0, 65536, DF) for i in range(50)))
-            d.qmp("block-export-del", id="exp-disk0", mode="hard")
-            d.monitor.wait_event("BLOCK_EXPORT_DELETED", id="exp-disk0")
+            d.unexport("exp-disk0")
             for w in wires:
                 w.close()
             d.qmp("block-export-add", {"type": "nbd", "id": "exp-disk0", "node-name": "disk0",

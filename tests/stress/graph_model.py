@@ -382,8 +382,7 @@ class Round:
         content = bytes(h.pread(h.get_size(), 0))
         shown = {b: dirty(h, b) for b in bitmaps}
         h.shutdown()
-        self.d.qmp("block-export-del", {"id": "look", "mode": "hard"})
-        self.d.monitor.wait_event("BLOCK_EXPORT_DELETED", id="look")
+        self.d.unexport("look")
         return content, shown
 
     def compare(self):

@@ -134,8 +134,7 @@ class Disk:
     def resize(self, size, bitmaps):
         """Takes the export away, because what is exported keeps its size, and gives it back."""
         self.close()
-        self.daemon.qmp("block-export-del", id="exp-" + self.node, mode="hard")
-        self.daemon.monitor.wait_event("BLOCK_EXPORT_DELETED", id="exp-" + self.node)
+        self.daemon.unexport("exp-" + self.node)
         self.daemon.qmp("block_resize", {"node-name": self.node, "size": size})
         self.daemon.qmp("block-export-add", {"type": "nbd", "id": "exp-" + self.node, "node-name": self.node,
                                              "name": self.node, "writable": True})
