@@ -8,6 +8,7 @@
 
 #include "block/bitmaps.h"
 #include "daemon/config.h"
+#include "server/vhost/vhost.h"
 #include "util/error.h"
 #include "util/identity.h"
 #include "util/log.h"
@@ -189,6 +190,7 @@ bool daemon_init(Daemon *d, const GArray *options, const Sandbox *sandbox, GPtrA
     tm_mapping_guard_install();
     d->exports = blk_exports_new(d->graph);
     d->servers = nbds_servers_new(d->exports, d->inherited);
+    vhost_register(d->exports, d->inherited);
     d->tick = g_timeout_add_seconds(1, tick, d);
     qmp.graph = d->graph;
     qmp.exports = d->exports;

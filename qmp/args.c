@@ -89,7 +89,7 @@ static bool take_rights(QmpContext *ctx, json_object *data, TmSocketRights *righ
 
 bool qmp_arg_address(QmpContext *ctx, json_object *addr, TmAddress *address, GError **error)
 {
-    json_object *data = qmp_arg(addr, "data");
+    json_object *data = qmp_arg(addr, "data") ? qmp_arg(addr, "data") : addr;
 
     *address = (TmAddress){
         .type = address_type(qmp_arg_str(addr, "type")),

@@ -87,7 +87,9 @@ typedef struct BlkAio BlkAio;
 struct BlkAio {
     BlkAioOp op;
     int fd;
-    void *buf;
+    void *buf; /* NULL: iov; io_uring alone takes that */
+    const struct iovec *iov;
+    unsigned n_iov;
     uint64_t offset, length;
     void (*done)(BlkAio *aio, int64_t result); /* bytes or -errno; on any engine thread */
 };

@@ -30,10 +30,16 @@ static void prepare(struct io_uring_sqe *sqe, BlkAio *aio)
 {
     switch (aio->op) {
     case BLK_AIO_READ:
-        io_uring_prep_read(sqe, aio->fd, aio->buf, (unsigned)aio->length, aio->offset);
+        if (aio->buf)
+            io_uring_prep_read(sqe, aio->fd, aio->buf, (unsigned)aio->length, aio->offset);
+        else
+            io_uring_prep_readv(sqe, aio->fd, aio->iov, aio->n_iov, aio->offset);
         break;
     case BLK_AIO_WRITE:
-        io_uring_prep_write(sqe, aio->fd, aio->buf, (unsigned)aio->length, aio->offset);
+        if (aio->buf)
+            io_uring_prep_write(sqe, aio->fd, aio->buf, (unsigned)aio->length, aio->offset);
+        else
+            io_uring_prep_writev(sqe, aio->fd, aio->iov, aio->n_iov, aio->offset);
         break;
     }
     io_uring_sqe_set_data(sqe, aio);

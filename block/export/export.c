@@ -276,12 +276,18 @@ void blk_exports_tick(BlkExports *exports)
     for (guint i = 0; i < exports->list->len; i++) {
         BlkExport *x = exports->list->pdata[i];
 
-        if (x->waits && x->cut_at <= now)
+        if (x->type->tick || (x->waits && x->cut_at <= now))
             g_ptr_array_add(due, blk_export_ref(x));
     }
     pthread_mutex_unlock(&exports->lock);
-    for (guint i = 0; i < due->len; i++)
-        cut(due->pdata[i]);
+    for (guint i = 0; i < due->len; i++) {
+        BlkExport *x = due->pdata[i];
+
+        if (x->waits && x->cut_at <= now)
+            cut(x);
+        if (x->type->tick && !blk_export_shutting_down(x))
+            x->type->tick(x->type->opaque, x);
+    }
 }
 
 bool blk_exports_server_stop(BlkExports *exports, const char *id, GError **error)

@@ -78,6 +78,11 @@ typedef struct BlkExportOptions {
     unsigned
         dirty_flag_2016;     /* the command flag that asks for dirtiness, a power of two; 0: none */
     const char *bitmap_2016; /* which of the bitmaps that is; NULL: the first one */
+
+    /* vhost-user-blk */
+    TmAddress address; /* where it listens */
+    uint64_t logical_block_size;
+    unsigned num_queues;
 } BlkExportOptions;
 
 /* ---- what a type of exports implements. Each operation may be NULL. Main thread, unless it says
@@ -95,6 +100,8 @@ typedef struct BlkExportType {
     void (*disconnect)(void *opaque, BlkExport *x);
     /* The last reference has gone; the node is still in use. Once for each start; any thread. */
     void (*end)(void *opaque, BlkExport *x);
+    /* Time passes, about a second; not when it is being deleted. */
+    void (*tick)(void *opaque, BlkExport *x);
     /* Adds what it knows of @x to the answer of query-block-exports: "uris", "clients". */
     void (*describe)(void *opaque, BlkExport *x, json_object *info);
     /* Adds what the sessions of @x did, those that have ended and those there are; NULL: only the

@@ -58,14 +58,40 @@ static void start_clock(BlkRequest *r)
 
 /* ---- the blocking lane */
 
+static int write_blocking(BlkRequest *r, const void *buf)
+{
+    return blk_node_pwrite_payload(r->node, &(BlkPayload){ .buf = buf, .zeroes = r->zeroes },
+                                   r->offset, r->length, r->flags);
+}
+
+/* By way of one buffer: what is blocking anyway may copy. A driver may read what it writes more
+ * than once, as compression does. */
+static int run_parts(BlkRequest *r)
+{
+    char *whole = g_try_malloc(r->length), *at = whole;
+    int ret;
+
+    if (!whole)
+        return -ENOMEM;
+    for (unsigned i = 0; r->op == BLK_OP_WRITE && i < r->n_iov; at += r->iov[i++].iov_len)
+        memcpy(at, r->iov[i].iov_base, r->iov[i].iov_len);
+    ret = r->op == BLK_OP_WRITE ? write_blocking(r, whole)
+                                : blk_node_pread(r->node, whole, r->offset, r->length);
+    at = whole;
+    for (unsigned i = 0; r->op == BLK_OP_READ && ret == 0 && i < r->n_iov;
+         at += r->iov[i++].iov_len)
+        memcpy(r->iov[i].iov_base, at, r->iov[i].iov_len);
+    g_free(whole);
+    return ret;
+}
+
 static int run_blocking(BlkRequest *r)
 {
     switch (r->op) {
     case BLK_OP_READ:
-        return blk_node_pread(r->node, r->buf, r->offset, r->length);
+        return r->buf ? blk_node_pread(r->node, r->buf, r->offset, r->length) : run_parts(r);
     case BLK_OP_WRITE:
-        return blk_node_pwrite_payload(r->node, &(BlkPayload){ .buf = r->buf, .zeroes = r->zeroes },
-                                       r->offset, r->length, r->flags);
+        return r->iov ? run_parts(r) : write_blocking(r, r->buf);
     case BLK_OP_FLUSH:
         return blk_node_flush(r->node);
     case BLK_OP_DISCARD:
@@ -211,6 +237,8 @@ static int to_medium(BlkRequest *r, BlkNode *node, const struct tidemark_mapping
         .op = r->op == BLK_OP_READ ? BLK_AIO_READ : BLK_AIO_WRITE,
         .fd = m->fd,
         .buf = r->buf,
+        .iov = r->iov,
+        .n_iov = r->n_iov,
         .offset = m->offset,
         .length = r->length,
         .done = aio_done,
@@ -247,10 +275,33 @@ static int send_range(BlkRequest *r, BlkNode *node, const struct tidemark_mappin
     return n > 0 ? 0 : n < 0 && of_the_socket(errno) ? -errno : CONTINUE;
 }
 
+/* The parts in memory; *n of them. */
+static const struct iovec *parts(BlkRequest *r, unsigned *n)
+{
+    *n = r->buf ? 1 : r->n_iov;
+    if (!r->buf)
+        return r->iov;
+    r->whole = (struct iovec){ r->buf, r->length };
+    return &r->whole;
+}
+
+/* What O_DIRECT checks: all addresses and lengths, one or another. */
+static uintptr_t memory_bits(BlkRequest *r)
+{
+    uintptr_t bits = 0;
+    unsigned n;
+    const struct iovec *iov = parts(r, &n);
+
+    for (unsigned i = 0; i < n; i++)
+        bits |= (uintptr_t)iov[i].iov_base | iov[i].iov_len;
+    return bits;
+}
+
 static int descriptor_io(BlkRequest *r, BlkNode *node, const struct tidemark_mapping *m)
 {
     const TmSys *sys = node->graph_sys;
-    struct iovec iov = { r->buf, r->length };
+    const struct iovec *iov;
+    unsigned n_iov;
     ssize_t n;
 
     if (r->op == BLK_OP_SEND)
@@ -260,17 +311,17 @@ static int descriptor_io(BlkRequest *r, BlkNode *node, const struct tidemark_map
     if (m->flags & TIDEMARK_MAPPED_DIRECT) {
         uint64_t mask = node->request_alignment - 1;
 
-        return ((uintptr_t)r->buf | m->offset | r->length) & mask ? CONTINUE
-                                                                  : to_medium(r, node, m);
+        return (memory_bits(r) | m->offset | r->length) & mask ? CONTINUE : to_medium(r, node, m);
     }
+    iov = parts(r, &n_iov);
     if (r->op == BLK_OP_READ) {
-        n = sys->preadv2(m->fd, &iov, 1, (off_t)m->offset,
+        n = sys->preadv2(m->fd, iov, (int)n_iov, (off_t)m->offset,
                          node->info_flags & TIDEMARK_INFO_WOULD_BLOCK ? RWF_NOWAIT : 0);
         if (n == (ssize_t)r->length)
             return 0;
         return n < 0 && errno == EAGAIN ? to_medium(r, node, m) : CONTINUE;
     }
-    n = sys->pwritev2(m->fd, &iov, 1, (off_t)m->offset, 0);
+    n = sys->pwritev2(m->fd, iov, (int)n_iov, (off_t)m->offset, 0);
     /* Errors, too: the blocking lane reports them exactly. */
     return n == (ssize_t)r->length ? 0 : CONTINUE;
 }
@@ -278,7 +329,7 @@ static int descriptor_io(BlkRequest *r, BlkNode *node, const struct tidemark_map
 /* The driver completes it later. */
 static int to_driver(BlkRequest *r, BlkNode *node, uint64_t offset)
 {
-    if (r->at_once || r->flags & TIDEMARK_FUA)
+    if (!r->buf || r->at_once || r->flags & TIDEMARK_FUA)
         return CONTINUE;
     r->transfer = (struct tidemark_transfer){
         .buf = r->buf,
@@ -297,6 +348,8 @@ static int self_io(BlkRequest *r, BlkNode *node, uint64_t offset)
 
     if (node->driver->start)
         return to_driver(r, node, offset);
+    if (!r->buf)
+        return CONTINUE;
     if (r->op == BLK_OP_READ)
         return driver->pread ? driver->pread(node->handle, r->buf, offset, r->length, 0) : CONTINUE;
     if (!driver->pwrite || (r->flags & TIDEMARK_FUA) ||
@@ -310,10 +363,27 @@ static int self_io(BlkRequest *r, BlkNode *node, uint64_t offset)
 /* Whether @node would write it as zeroes, which the blocking lane does. */
 static bool detects(BlkRequest *r, const BlkNode *node)
 {
-    if (r->op != BLK_OP_WRITE || !blk_node_detects(node, r->buf, r->length, r->zeroes))
+    const struct iovec *iov;
+    unsigned n;
+
+    if (r->op != BLK_OP_WRITE || !__atomic_load_n(&node->detect, __ATOMIC_RELAXED))
         return false;
+    iov = parts(r, &n);
+    for (unsigned i = 0; i < n; i++) {
+        if (!blk_node_detects(node, iov[i].iov_base, iov[i].iov_len, r->zeroes))
+            return false;
+    }
     r->zeroes = true;
     return true;
+}
+
+static void fill_zeroes(BlkRequest *r)
+{
+    unsigned n;
+    const struct iovec *iov = parts(r, &n);
+
+    for (unsigned i = 0; i < n; i++)
+        memset(iov[i].iov_base, 0, iov[i].iov_len);
 }
 
 static int fast_lane(BlkRequest *r)
@@ -349,7 +419,7 @@ static int fast_lane(BlkRequest *r)
         case TIDEMARK_MAP_ZERO:
             if (r->op == BLK_OP_SEND)
                 return CONTINUE;
-            memset(r->buf, 0, r->length);
+            fill_zeroes(r);
             return 0;
         case TIDEMARK_MAP_BACKING:
             node = blk_node_backing(node);

@@ -37,7 +37,9 @@ struct BlkRequest {
     uint32_t flags; /* TIDEMARK_FUA, TIDEMARK_MAY_UNMAP, TIDEMARK_FAST_ZERO */
     uint64_t offset, length;
     void *buf; /* READ: filled; WRITE: read. Borrowed until completion; not written on failure's
-                  behalf */
+                  behalf. NULL: the parts of iov, which are as long together */
+    const struct iovec *iov; /* borrowed as buf is; others may write there meanwhile */
+    unsigned n_iov;          /* at most IOV_MAX */
     /* Called once, on any engine thread, if and only if blk_submit() returned -EINPROGRESS; it may
      * run before blk_submit() returns. 0 or -errno. */
     void (*done)(BlkRequest *request, int result);
@@ -63,9 +65,10 @@ struct BlkRequest {
     int socket;                        /* SEND: -1: only whether it would do */
     size_t sent;                       /* SEND */
     uint64_t began;                    /* 0: it is not timed */
-    bool sampled; /* if it completes at once, it stands for others (block/counters.h) */
-    bool at_once; /* or not at all */
-    bool zeroes;  /* WRITE: the bytes are, as the fast lane has seen */
+    bool sampled;       /* if it completes at once, it stands for others (block/counters.h) */
+    bool at_once;       /* or not at all */
+    bool zeroes;        /* WRITE: the bytes are, as the fast lane has seen */
+    struct iovec whole; /* buf as the only part */
     struct {
         uint64_t done, size; /* bytes so far; of the next piece */
         BlkRequest *next;

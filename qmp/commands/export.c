@@ -103,6 +103,11 @@ static bool run_add(QmpCall *call, GError **error)
     options.allow[BLK_LIST] = qmp_arg_str(a, "allow-list");
     options.allow[BLK_OPEN] = qmp_arg_str(a, "allow-open");
     options.allow[BLK_WRITE] = qmp_arg_str(a, "allow-write");
+    options.logical_block_size = qmp_arg_uint(a, "logical-block-size", 512);
+    options.num_queues = (unsigned)qmp_arg_uint(a, "num-queues", 1);
+    if (qmp_arg(a, "addr") &&
+        !qmp_arg_address(call->ctx, qmp_arg(a, "addr"), &options.address, error))
+        return false;
     bitmaps = qmp_arg_bitmaps(a, "bitmaps", &options.n_bitmaps);
     options.bitmaps = bitmaps;
     options.status_2016 = status_2016 != NULL;
@@ -328,8 +333,8 @@ static const QmpType offered_array = { .kind = QMP_KIND_ARRAY,
                                        .name = "array",
                                        .element = &qmp_type_bitmap };
 static const QmpMember client_members[] = {
-    { "id", &qmp_type_uint64, false, "the id of the session, as in query-nbd-sessions" },
-    { "server", &qmp_type_str, false, "the id of the server" },
+    { "id", &qmp_type_uint64, false, "the id of the session; of nbd, as in query-nbd-sessions" },
+    { "server", &qmp_type_str, true, "nbd: the id of the server" },
     { "peer", &qmp_type_str, false, "the other end of the connection" },
     { "tls", &qmp_type_bool, false, "the connection is encrypted" },
     { "identity", &qmp_type_str, true, "the client's identity, as in query-nbd-sessions" },

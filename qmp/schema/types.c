@@ -64,7 +64,7 @@ const QmpType qmp_type_bitmaps = { .kind = QMP_KIND_ARRAY,
 
 /* ---- exports ---- */
 
-static const char *const export_types[] = { "nbd", NULL };
+static const char *const export_types[] = { "nbd", "vhost-user-blk", NULL };
 const QmpType qmp_type_export_type = { .kind = QMP_KIND_ENUM,
                                        .name = "BlockExportType",
                                        .values = export_types };
@@ -105,6 +105,16 @@ static const QmpType nbd_export = { .kind = QMP_KIND_OBJECT,
                                     .name = "BlockExportOptionsNbd",
                                     .members = nbd_export_members };
 
+static const QmpMember vhost_export_members[] = {
+    { "addr", &qmp_type_socket_address, false, "the socket on which it listens: unix or fd" },
+    { "logical-block-size", &qmp_type_size, true, "bytes of a block of the guest (default: 512)" },
+    { "num-queues", &type_uint16, true, "number of queues that a guest can use (default: 1)" },
+    { NULL },
+};
+static const QmpType vhost_export = { .kind = QMP_KIND_OBJECT,
+                                      .name = "BlockExportOptionsVhostUserBlk",
+                                      .members = vhost_export_members };
+
 static const QmpMember export_members[] = {
     { "type", &qmp_type_export_type, false, "the protocol" },
     { "id", &qmp_type_str, false, "the id of the export" },
@@ -120,7 +130,9 @@ static const QmpMember export_members[] = {
       "node becomes active)" },
     { NULL },
 };
-static const QmpVariant export_variants[] = { { "nbd", &nbd_export }, { NULL } };
+static const QmpVariant export_variants[] = { { "nbd", &nbd_export },
+                                              { "vhost-user-blk", &vhost_export },
+                                              { NULL } };
 const QmpType qmp_type_export_options = {
     .kind = QMP_KIND_OBJECT,
     .name = "BlockExportOptions",

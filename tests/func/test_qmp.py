@@ -623,6 +623,7 @@ BEYOND_QEMU = {
     "backup-begin", "backup-end", "query-backups", "BACKUP_ABORTED", "BACKUP_ENDED",
     *(c + o for c in ("blockdev-add.", "blockdev-reopen.options.") for o in ("=scratch", "driver scratch")),
     "BITMAP_DEGRADED", "BITMAP_HEALED",
+    *("block-export-add.=vhost-user-blk.addr.=unix." + k for k in ("group", "mode", "owner")),
     *("block-export-add.=nbd." + k for k in ("allow-list", "allow-open", "allow-write",
                                              "block-status-2016", "default", "hidden",
                                              "max-connections", "servers")),

@@ -1,0 +1,111 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
+/* server/vhost/memory.c: the guest's memory, region by region. */
+#include "server/vhost/vhost_internal.h"
+
+#include "util/range.h"
+
+#include <errno.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#define HUGETLBFS 0x958458f6 /* statfs(2)'s f_type */
+
+/* Of a mapping of that file. */
+static uint64_t page_size(int fd)
+{
+    struct statfs fs;
+
+    return fstatfs(fd, &fs) == 0 && fs.f_type == HUGETLBFS ? (uint64_t)fs.f_bsize
+                                                           : (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+int vhost_map(TmMapping *mapping, int fd, uint64_t offset, uint64_t length, uint8_t **at)
+{
+    uint64_t page = page_size(fd), begin = tm_align_down(offset, page);
+    struct stat st;
+    int err;
+
+    if (fstat(fd, &st) < 0)
+        return -errno;
+    if (!length || !tm_range_within(offset, length, (uint64_t)st.st_size) || !S_ISREG(st.st_mode))
+        return -EINVAL;
+    err = tm_mapping_open(mapping, &tm_sys_kernel, fd, begin,
+                          tm_align_up(offset + length - begin, page));
+    if (!err)
+        *at = (uint8_t *)mapping->address + (offset - begin);
+    return err;
+}
+
+static bool overlap(uint64_t a, uint64_t b, uint64_t a_size, uint64_t b_size)
+{
+    return a < b + b_size && b < a + a_size;
+}
+
+int vhost_memory_add(VhostMemory *memory, const VhostRegionInfo *info, int fd)
+{
+    VhostRegion *r = &memory->region[memory->n];
+    int err;
+
+    if (memory->n == VHOST_REGIONS || !info->size || info->guest > UINT64_MAX - info->size ||
+        info->user > UINT64_MAX - info->size)
+        return -EINVAL;
+    for (unsigned i = 0; i < memory->n; i++) {
+        const VhostRegionInfo *other = &memory->region[i].info;
+
+        if (overlap(info->guest, other->guest, info->size, other->size) ||
+            overlap(info->user, other->user, info->size, other->size))
+            return -EINVAL;
+    }
+    err = vhost_map(&r->mapping, fd, info->offset, info->size, &r->host);
+    if (err)
+        return err;
+    r->info = *info;
+    memory->n++;
+    return 0;
+}
+
+void vhost_memory_clear(VhostMemory *memory)
+{
+    for (unsigned i = 0; i < memory->n; i++)
+        tm_mapping_close(&memory->region[i].mapping);
+    memory->n = 0;
+}
+
+uint8_t *vhost_memory_at(const VhostMemory *memory, uint64_t address, uint64_t *length)
+{
+    for (unsigned i = 0; i < memory->n; i++) {
+        const VhostRegion *r = &memory->region[i];
+
+        if (address < r->info.guest || address - r->info.guest >= r->info.size)
+            continue;
+        *length = r->info.size - (address - r->info.guest);
+        return r->host + (address - r->info.guest);
+    }
+    return NULL;
+}
+
+void *vhost_memory_user(const VhostMemory *memory, uint64_t address, uint64_t length, size_t align)
+{
+    for (unsigned i = 0; i < memory->n; i++) {
+        const VhostRegion *r = &memory->region[i];
+        uint8_t *at;
+
+        if (address < r->info.user ||
+            !tm_range_within(address - r->info.user, length, r->info.size))
+            continue;
+        at = r->host + (address - r->info.user);
+        return (uintptr_t)at & (align - 1) ? NULL : at;
+    }
+    return NULL;
+}
+
+bool vhost_memory_broken(const VhostMemory *memory)
+{
+    for (unsigned i = 0; i < memory->n; i++) {
+        if (tm_mapping_broken(&memory->region[i].mapping))
+            return true;
+    }
+    return false;
+}

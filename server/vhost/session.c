@@ -1,0 +1,85 @@
+/* SPDX-FileCopyrightText: 2026 The Tidemark authors
+ * SPDX-License-Identifier: GPL-2.0-or-later */
+/* server/vhost/session.c: how long a session and what it has live. */
+#include "server/vhost/vhost_internal.h"
+
+#include "util/sync.h"
+
+#include <stdarg.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+void vhost_export_unref(VhostExport *x)
+{
+    if (!tm_unref(&x->refs))
+        return;
+    g_array_unref(x->sockets);
+    g_aligned_free(x);
+}
+
+void vhost_session_fail(VhostSession *s, const char *format, ...)
+{
+    const char *id = blk_export_id(s->export_->blk);
+    TmLogFacts facts = {
+        .area = TM_LOG_BLOCK, .level = TM_LOG_WARNING, .export = id, .client = s->peer
+    };
+    g_autofree char *text = NULL;
+    va_list ap;
+
+    if (__atomic_exchange_n(&s->cut, true, __ATOMIC_ACQ_REL))
+        return;
+    va_start(ap, format);
+    text = g_strdup_vprintf(format, ap);
+    va_end(ap);
+    tm_log_note(s->export_->log, &facts, "export '%s': disconnecting client %s: %s", id, s->peer,
+                text);
+    shutdown(s->fd, SHUT_RDWR);
+}
+
+VhostSession *vhost_session_ref(VhostSession *s)
+{
+    tm_ref(&s->refs);
+    return s;
+}
+
+static void close_fd(int fd)
+{
+    if (fd >= 0)
+        close(fd);
+}
+
+static void queue_free(VhostQueue *q)
+{
+    vhost_event_free(q->call);
+    vhost_event_free(q->err);
+    for (unsigned i = 0; q->requests && i < q->size; i++) {
+        if (q->requests[i].parts != q->requests[i].few)
+            g_free(q->requests[i].parts);
+    }
+    g_free(q->requests);
+    g_free(q->again);
+    pthread_mutex_destroy(&q->lock);
+}
+
+void vhost_session_unref(VhostSession *s)
+{
+    VhostExport *x = s->export_;
+    BlkExport *blk = x->blk;
+
+    if (!tm_unref(&s->refs))
+        return;
+    for (unsigned i = 0; i < s->n_queues; i++)
+        queue_free(&s->queues[i]);
+    vhost_memory_clear(&s->memory);
+    tm_mapping_close(&s->inflight);
+    for (unsigned i = 0; i < s->n_fds; i++)
+        close(s->fds[i]);
+    close_fd(s->req_fd);
+    close(s->fd);
+    g_free(s->peer);
+    g_free(s);
+    blk_export_session_end(blk);
+    __atomic_store_n(&x->vacant, 1, __ATOMIC_RELEASE);
+    blk_export_unref(blk);
+    vhost_export_unref(x);
+}
