@@ -73,7 +73,7 @@ static bool point_exists(const TcBackup *b, const char *name)
 {
     g_autofree char *path = g_build_filename(tc_repo_path(b->repo), name, NULL);
 
-    return !access(path, F_OK);
+    return tc_repo_has(b->repo, path);
 }
 
 static bool name_point(TcBackup *b, GError **error)

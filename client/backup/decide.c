@@ -3,6 +3,7 @@
 /* client/backup/decide.c: see decide.h. */
 #include "client/backup/decide.h"
 #include "client/json.h"
+#include "client/repository/images.h"
 #include "client/repository/last.h"
 #include "client/repository/verified.h"
 #include <string.h>
@@ -91,7 +92,7 @@ static char *chain_trouble(const TcRepository *repo, const TcManifest *point, co
         g_autofree char *hashes = tc_repo_file(repo, below->point, name, "hashes");
         g_auto(TcVerified) verified = { 0 };
 
-        if (access(file, R_OK) || access(hashes, R_OK))
+        if (!tc_repo_is_readable(repo, file) || !tc_repo_is_readable(repo, hashes))
             return g_strdup_printf("point '%s' of its chain lacks a file of it", below->point);
         if (tc_verified_read(repo, below, &verified) && !verified.whole)
             return g_strdup_printf("'tidemark verify' has found damage in point '%s' of its chain",
@@ -134,10 +135,9 @@ static GPtrArray *hashes_above(const TcRepository *repo, const TcManifest *base,
     for (unsigned i = 0; i < n; i++) {
         const TcManifest *m = chain->pdata[i];
         const TcPointDisk *entry = tc_manifest_disk(m, disk);
-        g_autofree char *path = tc_repo_file(repo, m->point, disk, "hashes");
         TcHashes *hashes;
 
-        hashes = tc_hashes_open(tc_repo_sys(repo), path, entry->tree, entry->size, NULL);
+        hashes = tc_repo_open_hashes(repo, m->point, entry, NULL);
         if (!hashes)
             return NULL;
         g_ptr_array_add(all, hashes);

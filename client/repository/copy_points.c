@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/repository/copy_points.c: see the header. */
 #include "client/repository/copy_points.h"
+#include "client/repository/images.h"
 #include "client/repository/new_point.h"
 #include "client/repository/point_reader.h"
 #include "util/range.h"
@@ -50,7 +51,7 @@ static bool check_name(const TcRepository *to, const TcManifest *point, GError *
 {
     g_autofree char *path = to ? g_build_filename(tc_repo_path(to), point->point, NULL) : NULL;
 
-    if (!path || !g_file_test(path, G_FILE_TEST_EXISTS))
+    if (!path || !tc_repo_has(to, path))
         return true;
     return tm_error_set(error,
                         "repository '%s' has another point '%s': nothing was copied; name the "
@@ -267,8 +268,7 @@ static TcPointDisk *entry_for(TcRepository *from, const TcRepository *to, const 
 static bool copy_disk(TcRepository *from, TcRepository *to, const TcManifest *point,
                       const TcPointDisk *d, TcNewPoint *into, TcCopyWatch *watch, GError **error)
 {
-    g_autofree char *path = tc_repo_file(from, point->point, d->name, "hashes");
-    g_autoptr(TcHashes) hashes = tc_hashes_open(tc_repo_sys(from), path, d->tree, d->size, error);
+    g_autoptr(TcHashes) hashes = tc_repo_open_hashes(from, point->point, d, error);
     g_autoptr(TcPointReader) reader =
         hashes ? tc_point_reader_open(from, point, d->name, true, error) : NULL;
     TcRuns *runs = reader ? copy_runs(hashes, d->size, error) : NULL;

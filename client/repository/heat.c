@@ -3,6 +3,7 @@
 /* client/repository/heat.c: see heat.h. */
 #include "client/repository/heat.h"
 #include "client/repository/hashes.h"
+#include "client/repository/images.h"
 #include "client/repository/view.h"
 #include "client/text.h"
 #include "util/log.h"
@@ -86,10 +87,8 @@ static void sweep(TcHeat *heat, GArray *steps)
 static void add_increment(TcHeat *heat, const TcRepository *repo, const TcManifest *point,
                           const TcPointDisk *disk, GArray *steps)
 {
-    g_autofree char *path = tc_repo_file(repo, point->point, disk->name, "hashes");
     g_autoptr(GError) problem = NULL;
-    g_autoptr(TcHashes) hashes =
-        tc_hashes_open(tc_repo_sys(repo), path, disk->tree, disk->size, &problem);
+    g_autoptr(TcHashes) hashes = tc_repo_open_hashes(repo, point->point, disk, &problem);
     TcHeatPoint entry = { .point = point };
 
     if (!hashes) {

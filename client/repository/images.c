@@ -25,7 +25,7 @@ char *tc_repo_backing_name(const TcPointDisk *disk)
     return disk->parent ? g_strdup_printf("../%s/%s.qcow2", disk->parent, disk->name) : NULL;
 }
 
-static json_object *file_options(const char *path, bool writable)
+json_object *tc_repo_file_options(const char *path, bool writable)
 {
     json_object *file = json_object_new_object();
 
@@ -49,7 +49,8 @@ static json_object *unknown_options(uint64_t size)
     return unknown;
 }
 
-static BlkNode *add(TcImage *image, const char *path, const TcPointDisk *disk, bool writable,
+/* @file is taken: the node that has its bytes. */
+static BlkNode *add(TcImage *image, json_object *file, const TcPointDisk *disk, bool writable,
                     GError **error)
 {
     g_autoptr(GPtrArray) nodes = blk_graph_nodes(image->graph);
@@ -63,7 +64,7 @@ static BlkNode *add(TcImage *image, const char *path, const TcPointDisk *disk, b
     tm_json_add_bool(o, "read-only", !writable);
     if (writable)
         tm_json_add_string(o, "discard", "unmap");
-    json_object_object_add(o, "file", file_options(path, writable));
+    json_object_object_add(o, "file", file);
     json_object_object_add(o, "backing",
                            disk->parent ? unknown_options(tc_repo_image_size(disk->size)) : NULL);
     node = blk_graph_add(image->graph, o, error);
@@ -87,7 +88,7 @@ static json_object *create_options(const char *path, const TcPointDisk *disk)
     g_autofree char *backing = tc_repo_backing_name(disk);
 
     tm_json_add_string(o, "driver", "qcow2");
-    json_object_object_add(o, "file", file_options(path, true));
+    json_object_object_add(o, "file", tc_repo_file_options(path, true));
     tm_json_add_uint(o, "size", tc_repo_image_size(disk->size));
     tm_json_add_uint(o, "cluster-size", TC_BLOCK);
     if (disk->compression)
@@ -101,7 +102,7 @@ static json_object *create_options(const char *path, const TcPointDisk *disk)
 
 static bool make_file(TcImage *image, const char *path, GError **error)
 {
-    json_object *o = file_options(path, true);
+    json_object *o = tc_repo_file_options(path, true);
     bool ok;
 
     json_object_object_del(o, "read-only");
@@ -131,12 +132,23 @@ static bool make(TcImage *image, const char *path, const TcPointDisk *disk, GErr
 BlkNode *tc_repo_image_create(const TcRepository *repo, TcImage *image, const char *point,
                               const TcPointDisk *disk, GError **error)
 {
-    g_autofree char *path = tc_repo_file(repo, point, disk->name, "qcow2");
+    g_autofree char *name = tc_repo_file(repo, point, disk->name, "qcow2");
+    g_autofree char *path = repo->place->work_path(repo, name);
 
-    return make(image, path, disk, error) ? add(image, path, disk, true, error) : NULL;
+    return make(image, path, disk, error)
+               ? add(image, tc_repo_file_options(path, true), disk, true, error)
+               : NULL;
 }
 
 /* ---- opening one */
+
+TcHashes *tc_repo_open_hashes(const TcRepository *repo, const char *point, const TcPointDisk *disk,
+                              GError **error)
+{
+    g_autofree char *path = tc_repo_file(repo, point, disk->name, "hashes");
+
+    return repo->place->open_hashes(repo, path, disk->tree, disk->size, error);
+}
 
 static bool damaged(GError **error, const char *path, const char *what)
 {
@@ -184,10 +196,11 @@ static bool check_names(int fd, const char *path, const TcPointDisk *disk, GErro
 }
 
 /* What has another name may be in a copy of the repository that was made with hard links. */
-static bool check_file(const char *path, const TcPointDisk *disk, bool writable, GError **error)
+static bool check_file(const TcRepository *repo, const char *path, const TcPointDisk *disk,
+                       bool writable, GError **error)
 {
     struct stat st;
-    int fd = tc_repo_open_file(path, &st, error);
+    int fd = repo->place->open_head(repo, path, &st, error);
     bool ok;
 
     if (fd < 0)
@@ -208,7 +221,7 @@ bool tc_repo_image_check(const TcRepository *repo, const char *point, const TcPo
 {
     g_autofree char *path = tc_repo_file(repo, point, disk->name, "qcow2");
 
-    return check_file(path, disk, false, error);
+    return check_file(repo, path, disk, false, error);
 }
 
 static BlkNode *open_image(const TcRepository *repo, TcImage *image, const char *point,
@@ -217,11 +230,13 @@ static BlkNode *open_image(const TcRepository *repo, TcImage *image, const char 
     g_autofree char *path = tc_repo_file(repo, point, disk->name, "qcow2");
     struct tidemark_info info = { .struct_size = sizeof(info) };
     GError *why = NULL;
+    json_object *file;
     BlkNode *node;
 
-    if (!check_file(path, disk, writable, error))
+    if (!check_file(repo, path, disk, writable, error))
         return NULL;
-    node = add(image, path, disk, writable, &why);
+    file = writable ? tc_repo_file_options(path, true) : repo->place->image(repo, path);
+    node = add(image, file, disk, writable, &why);
     if (!node && writable)
         g_propagate_prefixed_error(error, why, "'%s' can't be changed: ", path);
     else if (!node)

@@ -6,6 +6,7 @@
  * Threads: main. */
 #pragma once
 #include "client/image/image.h"
+#include "client/repository/hashes.h"
 #include "client/repository/repository.h"
 
 /* The bytes that the image of a disk of @size bytes has. */
@@ -16,6 +17,9 @@ char *tc_repo_backing_name(const TcPointDisk *disk);
  * something of which nothing is known, so that zeroes are recorded. Borrowed: the node. */
 BlkNode *tc_repo_image_create(const TcRepository *repo, TcImage *image, const char *point,
                               const TcPointDisk *disk, GError **error);
+/* The hashes of @disk, as tc_hashes_open(). Returned. Threads: as the repository. */
+TcHashes *tc_repo_open_hashes(const TcRepository *repo, const char *point, const TcPointDisk *disk,
+                              GError **error);
 /* Whether it is a regular file whose header says of size, clusters, backing file and data file what
  * the manifest does: else TC_REPO_ERROR_DAMAGED. */
 bool tc_repo_image_check(const TcRepository *repo, const char *point, const TcPointDisk *disk,

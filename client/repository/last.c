@@ -25,7 +25,7 @@ static json_object *read_disks(const TcRepository *repo)
     json_object *disks;
     size_t length;
 
-    if (tc_repo_read_file(path, FILE_MAX, &text, &length, NULL))
+    if (repo->place->read(repo, path, FILE_MAX, &text, &length, NULL))
         o = tc_repo_parse(text, length, path, NULL);
     disks = !g_strcmp0(tc_json_string(o, "format"), FORMAT) && tc_json_number(o, "version") == 1
                 ? tc_json_get(o, "disks", NULL)
@@ -44,7 +44,7 @@ static bool write_disks(const TcRepository *repo, json_object *disks, GError **e
     tm_json_add_uint(o, "version", 1);
     json_object_object_add(o, "disks", disks);
     text = g_strconcat(json_object_to_json_string_ext(o, TEXT_FLAGS), "\n", NULL);
-    return tm_file_replace(repo->sys, path, text, 0600, error);
+    return repo->place->replace(repo, path, text, error);
 }
 
 /* @before NULL: it is settled. */

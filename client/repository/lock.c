@@ -1,6 +1,6 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* client/repository/lock.c: who may work on a repository at the same time.
+/* client/repository/lock.c: who may work on a directory at the same time.
  *
  * Byte 0 of the file is the writer's; byte 1 keeps points in place. Both are taken in this order,
  * so that nobody waits for each other. OFD locks go with the process, however it ends. */
@@ -122,7 +122,7 @@ static bool take_both(const TcRepository *repo, int fd, const TcRepoOptions *opt
     return wait_for(repo, fd, POINTS, options->wait_s, error);
 }
 
-bool tc_repo_lock(TcRepository *repo, const TcRepoOptions *options, GError **error)
+bool tc_directory_lock(TcRepository *repo, const TcRepoOptions *options, GError **error)
 {
     GError *failure = NULL;
     int fd;
@@ -142,21 +142,16 @@ bool tc_repo_lock(TcRepository *repo, const TcRepoOptions *options, GError **err
     return false;
 }
 
-void tc_repo_unlock(TcRepository *repo)
+void tc_directory_unlock(TcRepository *repo)
 {
     if (repo->lock_fd >= 0)
         repo->sys->close(repo->lock_fd);
     repo->lock_fd = -1;
 }
 
-int tc_repo_lock_fd(const TcRepository *repo)
-{
-    return repo->lock_fd;
-}
-
 /* By the file of the lock: whoever has that is the only one at this place. The number of a device
  * may be another after a restart, so it counts only where the time of birth is not known. */
-char *tc_repo_place(const TcRepository *repo)
+char *tc_directory_tag(const TcRepository *repo)
 {
     struct timespec birth = { 0 };
     uint8_t hash[TC_HASH_SIZE];
@@ -174,7 +169,7 @@ char *tc_repo_place(const TcRepository *repo)
     return g_strndup(hex, 8);
 }
 
-bool tc_repo_relock(TcRepository *repo, TcRepoUse use)
+bool tc_directory_relock(TcRepository *repo, TcRepoUse use)
 {
     short writer = kind_of(use, WRITER), points = kind_of(use, POINTS);
 
@@ -186,7 +181,7 @@ bool tc_repo_relock(TcRepository *repo, TcRepoUse use)
     return false;
 }
 
-bool tc_repo_is_written(const TcRepository *repo)
+bool tc_directory_is_written(const TcRepository *repo)
 {
     g_autofree char *path = g_build_filename(repo->path, TC_REPO_LOCK, NULL);
     struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = WRITER, .l_len = 1 };

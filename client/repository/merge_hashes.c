@@ -1,6 +1,7 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/repository/merge_hashes.c: two files of hashes made into one. No block is read for it. */
+#include "client/repository/images.h"
 #include "client/repository/merge_internal.h"
 #include "client/repository/repository_internal.h"
 #include "util/range.h"
@@ -12,9 +13,8 @@ TcHashes *tc_merge_open_hashes(const TcRepository *repo, const TcManifest *point
                                GError **error)
 {
     const TcPointDisk *entry = tc_manifest_disk(point, disk);
-    g_autofree char *path = tc_repo_file(repo, point->point, disk, "hashes");
 
-    return tc_hashes_open(repo->sys, path, entry->tree, entry->size, error);
+    return tc_repo_open_hashes(repo, point->point, entry, error);
 }
 
 /* Of the runs that it will have. */

@@ -14,7 +14,6 @@
 #include "util/zeroes.h"
 #include <errno.h>
 #include <fcntl.h>
-#include <glib/gstdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -36,7 +35,7 @@ struct TcNewPoint {
     TcRepository *repo; /* borrowed */
     TcManifest *manifest;
     char *path;
-    bool made; /* the directory */
+    bool made; /* something is there */
     bool open; /* image is */
     bool copy; /* of a point of another repository */
     TcImage image;
@@ -55,27 +54,6 @@ static void disk_free(void *data)
 
 /* ---- beginning */
 
-/* The directory, with the file that says what it is. */
-static bool make_directory(TcNewPoint *p, GError **error)
-{
-    const TmSys *sys = p->repo->sys;
-    g_autofree char *partial = g_build_filename(p->path, TC_MANIFEST_PARTIAL, NULL);
-    int fd;
-
-    if (g_mkdir(p->path, 0700) < 0)
-        return errno == EEXIST ? tm_error_set(error,
-                                              "repository '%s' has '%s' already: choose "
-                                              "another --name",
-                                              p->repo->path, p->manifest->point)
-                               : tm_error_set_errno(error, errno, "Could not create '%s'", p->path);
-    p->made = true;
-    fd = sys->open(partial, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return tm_error_set_errno(error, errno, "Could not create '%s'", partial);
-    sys->close(fd);
-    return true;
-}
-
 TcNewPoint *tc_new_point(TcRepository *repo, const char *name, GError **error)
 {
     g_autoptr(TcNewPoint) p = NULL;
@@ -87,7 +65,7 @@ TcNewPoint *tc_new_point(TcRepository *repo, const char *name, GError **error)
     p->manifest = tc_manifest_new(name);
     p->path = g_build_filename(repo->path, name, NULL);
     p->disks = g_ptr_array_new_with_free_func(disk_free);
-    if (!make_directory(p, error))
+    if (!repo->place->begin_point(repo, p->path, &p->made, error))
         return NULL;
     p->image.sys = repo->sys;
     p->open = tc_image_begin(&p->image, error);
@@ -288,6 +266,14 @@ const TcPointDisk *tc_new_disk_entry(const TcNewDisk *disk)
 
 /* ---- disks */
 
+/* Where it is written. Returned. */
+static char *work_file(const TcNewPoint *p, const char *disk, const char *suffix)
+{
+    g_autofree char *path = tc_repo_file(p->repo, p->manifest->point, disk, suffix);
+
+    return p->repo->place->work_path(p->repo, path);
+}
+
 static bool begin_zeroes(TcNewDisk *d, GError **error)
 {
     const TcRuns *runs = tc_hashes_runs(d->hashes);
@@ -323,8 +309,8 @@ static bool check_entry(const TcNewPoint *p, const TcPointDisk *entry, GError **
 /* @runs is left alone on failure. */
 static TcNewDisk *make_disk(TcNewPoint *p, TcPointDisk *entry, TcRuns *runs, GError **error)
 {
-    g_autofree char *path = tc_repo_file(p->repo, p->manifest->point, entry->name, "hashes");
-    g_autofree char *file = tc_repo_file(p->repo, p->manifest->point, entry->name, "qcow2");
+    g_autofree char *path = work_file(p, entry->name, "hashes");
+    g_autofree char *file = work_file(p, entry->name, "qcow2");
     TcNewDisk *d;
     TcHashes *hashes;
     BlkNode *node;
@@ -375,21 +361,27 @@ static bool is_complete(const TcNewDisk *d, GError **error)
                         d->entry->name, d->written, all);
 }
 
+static void add_file(const TcNewPoint *p, GPtrArray *files, const char *disk, const char *suffix)
+{
+    g_ptr_array_add(files, tc_repo_file(p->repo, p->manifest->point, disk, suffix));
+}
+
 /* All but the manifest. */
 static bool make_durable(TcNewPoint *p, GError **error)
 {
-    g_autofree char *partial = g_build_filename(p->path, TC_MANIFEST_PARTIAL, NULL);
+    g_autoptr(GPtrArray) files = g_ptr_array_new_with_free_func(g_free);
 
     for (guint i = 0; i < p->disks->len; i++) {
         TcNewDisk *d = p->disks->pdata[i];
 
+        add_file(p, files, d->entry->name, "qcow2");
+        add_file(p, files, d->entry->name, "hashes");
         if (!is_complete(d, error) || !tc_hashes_finish(d->hashes, d->entry->tree, error))
             return false;
     }
     p->open = false;
     return tc_image_finish(&p->image, error) &&
-           tc_repo_sync_name(p->repo->sys, partial, error) && /* the images' and hashes' names */
-           tc_repo_sync_name(p->repo->sys, p->path, error);
+           p->repo->place->end_point(p->repo, p->path, files, error);
 }
 
 /* After all that are there, whatever the clock says. */
@@ -404,7 +396,6 @@ static uint64_t next_order(const TcRepository *repo, uint64_t instant)
 bool tc_new_point_commit(TcNewPoint *p, uint64_t instant, GError **error)
 {
     g_autofree char *path = g_build_filename(p->path, TC_MANIFEST_NAME, NULL);
-    g_autofree char *partial = g_build_filename(p->path, TC_MANIFEST_PARTIAL, NULL);
     g_autofree char *text = NULL;
 
     if (!p->disks->len)
@@ -418,9 +409,10 @@ bool tc_new_point_commit(TcNewPoint *p, uint64_t instant, GError **error)
             return false;
     }
     text = tc_manifest_text(p->manifest);
-    if (!tm_file_replace(p->repo->sys, path, text, 0600, error)) {
+    if (!p->repo->place->replace(p->repo, path, text, error)) {
         tc_repo_settle_last(p->repo);
-        p->repo->sys->rename(path, partial); /* if it is there: nobody may take it for durable */
+        /* if it is there: nobody may take it for durable */
+        p->repo->place->withdraw(p->repo, p->manifest->point, NULL);
         return false;
     }
     tc_repo_add_point(p->repo, g_steal_pointer(&p->manifest));
@@ -435,7 +427,7 @@ static void empty_images(const TcNewPoint *p)
 {
     for (guint i = 0; i < p->disks->len; i++) {
         const TcNewDisk *d = p->disks->pdata[i];
-        g_autofree char *path = tc_repo_file(p->repo, p->manifest->point, d->entry->name, "qcow2");
+        g_autofree char *path = work_file(p, d->entry->name, "qcow2");
 
         if (truncate(path, 0) < 0)
             continue; /* then closing them takes longer */
@@ -451,7 +443,7 @@ void tc_new_point_free(TcNewPoint *p)
     if (p->open)
         tc_image_clear(&p->image);
     if (p->made) /* what stays is removed by the next command */
-        tc_repo_remove_directory(p->repo->sys, p->path, NULL);
+        p->repo->place->remove_point(p->repo, p->path, NULL);
     g_clear_pointer(&p->disks, g_ptr_array_unref);
     tc_manifest_free(p->manifest);
     g_free(p->path);

@@ -8,7 +8,6 @@
 #include "util/json.h"
 #include "util/log.h"
 #include "util/range.h"
-#include <errno.h>
 #include <glib/gstdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,13 +22,6 @@
 static char *file_of(const TcRepository *repo)
 {
     return g_build_filename(repo->path, TC_REPO_FILE, NULL);
-}
-
-bool tc_repo_is(const char *path)
-{
-    g_autofree char *file = g_build_filename(path, TC_REPO_FILE, NULL);
-
-    return g_file_test(file, G_FILE_TEST_EXISTS);
 }
 
 static bool check(TcRepository *repo, const char *path, json_object *o, GError **error)
@@ -58,41 +50,13 @@ static bool identify(TcRepository *repo, GError **error)
 
     if (!tc_repo_is(repo->path))
         return tm_error_set(error, "'%s' is not a repository: it has no " TC_REPO_FILE, repo->path);
-    if (!tc_repo_read_file(path, FILE_MAX, &text, &length, error))
+    if (!repo->place->read(repo, path, FILE_MAX, &text, &length, error))
         return false;
     o = tc_repo_parse(text, length, path, error);
     return o && check(repo, path, o, error);
 }
 
 /* ---- making one */
-
-/* Nothing but what an interrupted attempt leaves. */
-static bool is_empty(const char *path, GError **error)
-{
-    g_autoptr(GDir) dir = NULL;
-    const char *name;
-
-    if (!g_file_test(path, G_FILE_TEST_IS_DIR))
-        return tm_error_set(error, "'%s' is not a directory", path);
-    dir = g_dir_open(path, 0, error);
-    while (dir && (name = g_dir_read_name(dir)))
-        if (strcmp(name, TC_REPO_LOCK) && strcmp(name, TC_REPO_FILE TM_FILE_PARTIAL) &&
-            strcmp(name, "lost+found"))
-            return tm_error_set(error,
-                                "'%s' is neither a repository nor an empty directory: it has '%s' "
-                                "and no " TC_REPO_FILE,
-                                path, name);
-    return dir != NULL;
-}
-
-static bool make_directory(const TcRepository *repo, GError **error)
-{
-    if (g_mkdir(repo->path, 0700) == 0)
-        return tc_repo_sync_name(repo->sys, repo->path, error);
-    if (errno == EEXIST)
-        return tc_repo_is(repo->path) || is_empty(repo->path, error);
-    return tm_error_set_errno(error, errno, "Could not create directory '%s'", repo->path);
-}
 
 /* Locked. */
 static bool found(const TcRepository *repo, GError **error)
@@ -102,7 +66,7 @@ static bool found(const TcRepository *repo, GError **error)
         "{ \"format\": \"%s\", \"version\": %u, \"id\": \"%s\" }\n", FORMAT, VERSION, id);
 
     return tc_repo_is(repo->path) ||
-           (is_empty(repo->path, error) && tm_file_replace(repo->sys, path, text, 0600, error));
+           (repo->place->is_empty(repo, error) && repo->place->replace(repo, path, text, error));
 }
 
 /* ---- bringing it in order */
@@ -115,7 +79,7 @@ static void remove_debris(TcRepository *repo)
         g_autofree char *path = g_build_filename(repo->path, point, NULL);
         g_autoptr(GError) error = NULL;
 
-        if (tc_repo_remove_directory(repo->sys, path, &error)) {
+        if (repo->place->remove_point(repo, path, &error)) {
             tm_log(TM_LOG_INFO, "removed '%s', a point that was never completed", path);
             g_ptr_array_remove_index(repo->debris, i);
         } else {
@@ -136,7 +100,7 @@ static bool complete_merge(TcRepository *repo, GError **error)
 
     if (!needed && (repo->use == TC_REPO_READ || state == TC_MERGE_NONE))
         return true;
-    if (!tc_repo_relock(repo, TC_REPO_CHANGE)) {
+    if (!repo->place->relock(repo, TC_REPO_CHANGE)) {
         tc_repo_error_set(
             &failure, TC_REPO_ERROR_LOCKED,
             "the removal of a point from repository '%s' was interrupted and can't go "
@@ -146,7 +110,7 @@ static bool complete_merge(TcRepository *repo, GError **error)
     } else {
         bool done = tc_merge_recover(repo, &failure);
 
-        tc_repo_relock(repo, repo->use);
+        repo->place->relock(repo, repo->use);
         if (done)
             return true;
     }
@@ -160,7 +124,7 @@ static bool complete_merge(TcRepository *repo, GError **error)
 
 static bool recover(TcRepository *repo, GError **error)
 {
-    if (!complete_merge(repo, error))
+    if (repo->place->merges && !complete_merge(repo, error))
         return false;
     if (repo->use == TC_REPO_ADD || repo->use == TC_REPO_CHANGE) {
         tc_repo_settle_last(repo);
@@ -182,22 +146,12 @@ static void raise_file_limit(void)
     }
 }
 
-static bool is_directory(const TcRepository *repo, GError **error)
-{
-    GStatBuf st;
-
-    if (g_stat(repo->path, &st) < 0)
-        return tm_error_set_errno(error, errno, "Could not open repository '%s'", repo->path);
-    return S_ISDIR(st.st_mode) || tm_error_set(error, "'%s' is not a directory", repo->path);
-}
-
 static bool open_all(TcRepository *repo, const TcRepoOptions *options, GError **error)
 {
-    if (options->create && !make_directory(repo, error))
-        return false;
     /* Nothing is made in what may be no repository. */
-    if (!is_directory(repo, error) || (!options->create && !identify(repo, error)) ||
-        !tc_repo_lock(repo, options, error) || (options->create && !found(repo, error)))
+    if (!repo->place->prepare(repo, options->create, error) ||
+        (!options->create && !identify(repo, error)) || !repo->place->lock(repo, options, error) ||
+        (options->create && !found(repo, error)))
         return false;
     return (repo->id || identify(repo, error)) && tc_repo_scan(repo, error) &&
            (repo->use == TC_REPO_LIST || recover(repo, error));
@@ -228,6 +182,7 @@ TcRepository *tc_repo_open(const char *path, const TcRepoOptions *options, GErro
     g_autoptr(TcRepository) repo = g_new0(TcRepository, 1);
 
     repo->sys = options->sys ? options->sys : &tm_sys_nofollow;
+    repo->place = tc_repo_place_of(path);
     repo->path = directory_of(path);
     repo->use = options->use;
     repo->lock_fd = -1;
@@ -239,7 +194,9 @@ void tc_repo_close(TcRepository *repo)
 {
     if (!repo)
         return;
-    tc_repo_unlock(repo);
+    repo->place->unlock(repo);
+    if (repo->place->close)
+        repo->place->close(repo);
     g_clear_pointer(&repo->points, g_ptr_array_unref);
     g_clear_pointer(&repo->damaged, g_ptr_array_unref);
     g_clear_pointer(&repo->debris, g_ptr_array_unref);

@@ -44,12 +44,10 @@ static bool open_layer(TcPointReader *r, TcRepository *repo, const TcManifest *p
                        const char *name, GError **error)
 {
     const TcPointDisk *disk = tc_manifest_disk(point, name);
-    g_autofree char *path = tc_repo_file(repo, point->point, name, "hashes");
     Layer layer = { .point = point };
 
     layer.node = tc_repo_image_open(repo, &r->image, point->point, disk, error);
-    layer.hashes =
-        layer.node ? tc_hashes_open(tc_repo_sys(repo), path, disk->tree, disk->size, error) : NULL;
+    layer.hashes = layer.node ? tc_repo_open_hashes(repo, point->point, disk, error) : NULL;
     if (layer.hashes)
         g_array_append_val(r->layers, layer);
     return layer.hashes != NULL;

@@ -5,8 +5,6 @@
 #include "block/node.h"
 #include "client/repository/repository_internal.h"
 #include "util/range.h"
-#include <errno.h>
-#include <glib/gstdio.h>
 #include <string.h>
 
 const char *tc_repo_path(const TcRepository *repo)
@@ -50,6 +48,49 @@ char *tc_repo_file(const TcRepository *repo, const char *point, const char *disk
     g_autofree char *name = disk ? g_strconcat(disk, ".", suffix, NULL) : g_strdup(suffix);
 
     return g_build_filename(repo->path, point, name, NULL);
+}
+
+bool tc_repo_has(const TcRepository *repo, const char *path)
+{
+    return repo->place->exists(repo, path);
+}
+
+bool tc_repo_is_readable(const TcRepository *repo, const char *path)
+{
+    return repo->place->is_readable(repo, path);
+}
+
+/* ---- the place */
+
+const TcRepoPlace *tc_repo_place_of(const char *path)
+{
+    return &tc_repo_directory;
+}
+
+bool tc_repo_is(const char *path)
+{
+    return tc_repo_place_of(path)->is(path);
+}
+
+int tc_repo_lock_fd(const TcRepository *repo)
+{
+    return repo->lock_fd;
+}
+
+char *tc_repo_place(const TcRepository *repo)
+{
+    return repo->place->tag(repo);
+}
+
+bool tc_repo_is_written(const TcRepository *repo)
+{
+    return repo->place->is_written(repo);
+}
+
+bool tc_repo_name_taken(const TcRepository *repo, const char *point, GError **error)
+{
+    return tm_error_set(error, "repository '%s' has '%s' already: choose another --name",
+                        repo->path, point);
 }
 
 /* ---- finding */
@@ -269,7 +310,7 @@ bool tc_repo_replace(TcRepository *repo, TcManifest *manifest, GError **error)
     g_autofree char *path = tc_repo_file(repo, manifest->point, NULL, TC_MANIFEST_NAME);
     g_autofree char *text = tc_manifest_text(manifest);
 
-    if (!tm_file_replace(repo->sys, path, text, 0600, error))
+    if (!repo->place->replace(repo, path, text, error))
         return false;
     tc_repo_add_point(repo, manifest);
     return true;
@@ -286,16 +327,11 @@ static void drop_debris(TcRepository *repo, const char *point)
 bool tc_repo_remove(TcRepository *repo, const char *point, GError **error)
 {
     g_autofree char *path = g_build_filename(repo->path, point, NULL);
-    g_autofree char *manifest = tc_repo_file(repo, point, NULL, TC_MANIFEST_NAME);
-    g_autofree char *partial = tc_repo_file(repo, point, NULL, TC_MANIFEST_PARTIAL);
     TcManifest *m;
 
     if (!tc_point_check_name("point", point, error))
         return false;
-    if (repo->sys->rename(manifest, partial) < 0 && errno != ENOENT)
-        return tm_error_set_errno(error, errno, "Could not remove '%s'", manifest);
-    if (!tc_repo_sync_name(repo->sys, manifest, error) ||
-        !tc_repo_remove_directory(repo->sys, path, error))
+    if (!repo->place->withdraw(repo, point, error) || !repo->place->remove_point(repo, path, error))
         return false;
     drop_debris(repo, point);
     m = tc_repo_point(repo, point);

@@ -1,6 +1,7 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* client/repository/repository.h: a directory of recovery points (docs/repository.md).
+/* client/repository/repository.h: recovery points, in a directory or in another place
+ * (client/repository/place.h; docs/repository.md).
  *
  *   REPOSITORY/tidemark-repository.json   what it is: format, version, id
  *   REPOSITORY/lock                       who works on it
@@ -46,7 +47,7 @@ bool tc_repo_is(const char *path);
 
 const char *tc_repo_path(const TcRepository *repo);
 const char *tc_repo_id(const TcRepository *repo); /* a UUID */
-/* Distinguishes the directory from its copies, which have the same id: 8 hexadecimal digits.
+/* Distinguishes the place from its copies, which have the same id: 8 hexadecimal digits.
  * Returned. The repository is locked. */
 char *tc_repo_place(const TcRepository *repo);
 const TmSys *tc_repo_sys(const TcRepository *repo);
@@ -79,13 +80,16 @@ typedef struct TcDamaged {
 const GPtrArray *tc_repo_damaged(const TcRepository *repo); /* TcDamaged */
 /* Directories of points that were never completed: char *. */
 const GPtrArray *tc_repo_debris(const TcRepository *repo);
-/* Names in the directory that are none of a repository's: char *. */
+/* Names in it that are none of a repository's: char *. */
 const GPtrArray *tc_repo_foreign(const TcRepository *repo);
 
 /* REPOSITORY/POINT/DISK.SUFFIX ("qcow2", "hashes"), or with DISK NULL REPOSITORY/POINT/SUFFIX.
  * Returned. */
 char *tc_repo_file(const TcRepository *repo, const char *point, const char *disk,
                    const char *suffix);
+/* Whether something is at such a path, or at that of a point. */
+bool tc_repo_has(const TcRepository *repo, const char *path);
+bool tc_repo_is_readable(const TcRepository *repo, const char *path);
 
 /* Replaces POINT/manifest.json durably. CHANGE only. @manifest is taken on success. */
 bool tc_repo_replace(TcRepository *repo, TcManifest *manifest, GError **error);

@@ -4,7 +4,7 @@
  *
  * Threads: main. */
 #pragma once
-#include "client/repository/repository.h"
+#include "client/repository/place.h"
 #include "util/file.h"
 
 #define TC_REPO_FILE     "tidemark-repository.json"
@@ -14,6 +14,7 @@
 #define TC_REPO_VERIFIED "verified.json"
 
 struct TcRepository {
+    const TcRepoPlace *place;
     const TmSys *sys;
     char *path, *id;
     TcRepoUse use;
@@ -22,15 +23,20 @@ struct TcRepository {
     TcManifest *going; /* client/repository/merge.h; NULL: none */
 };
 
-/* ---- lock.c */
+/* ---- images.c */
 
-/* repo->lock_fd, or an error that says who has it. */
-bool tc_repo_lock(TcRepository *repo, const TcRepoOptions *options, GError **error);
-void tc_repo_unlock(TcRepository *repo);
-/* Has the locks of @use as well, if that needs no waiting; else those that it has. */
-bool tc_repo_relock(TcRepository *repo, TcRepoUse use);
+/* A file as the node that has the bytes of an image. A new reference. */
+json_object *tc_repo_file_options(const char *path, bool writable);
 
-/* ---- files.c */
+/* ---- lock.c: the locks of directories, as TcRepoPlace has them */
+
+bool tc_directory_lock(TcRepository *repo, const TcRepoOptions *options, GError **error);
+void tc_directory_unlock(TcRepository *repo);
+bool tc_directory_relock(TcRepository *repo, TcRepoUse use);
+bool tc_directory_is_written(const TcRepository *repo);
+char *tc_directory_tag(const TcRepository *repo);
+
+/* ---- files.c: files of directories, but for the first */
 
 /* Whether it can be a file of a point. */
 bool tc_repo_is_own_file(const char *name);
@@ -60,6 +66,9 @@ bool tc_repo_scan(TcRepository *repo, GError **error);
 bool tc_repo_parse_time(const char *text, uint64_t *end);
 
 /* ---- repository.c */
+
+/* There is a point of that name: false. */
+bool tc_repo_name_taken(const TcRepository *repo, const char *point, GError **error);
 
 /* As tc_repo_point(), or the one that is going: what others may stand on. */
 TcManifest *tc_repo_standing(const TcRepository *repo, const char *name);

@@ -1,6 +1,6 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* client/repository/scan.c: what there is in a repository's directory.
+/* client/repository/scan.c: what there is in a repository.
  *
  * A directory with a manifest is a point, or a damaged one. One that has only the manifest's
  * partial file, or nothing, is what an interrupted command left. One that has images and neither
@@ -8,7 +8,6 @@
 #include "client/repository/merge.h"
 #include "client/repository/repository_internal.h"
 #include <errno.h>
-#include <glib/gstdio.h>
 #include <string.h>
 
 #define MANIFEST_MAX (UINT64_C(16) << 20)
@@ -35,7 +34,7 @@ static bool exists(const TcRepository *repo, const char *point, const char *name
 {
     g_autofree char *path = g_build_filename(repo->path, point, name, NULL);
 
-    return tc_repo_exists(path);
+    return tc_repo_has(repo, path);
 }
 
 /* The manifest, or why there is none. */
@@ -45,7 +44,7 @@ static TcManifest *load(const TcRepository *repo, const char *point, GError **er
     g_autofree char *text = NULL;
     size_t length;
 
-    return tc_repo_read_file(path, MANIFEST_MAX, &text, &length, error)
+    return repo->place->read(repo, path, MANIFEST_MAX, &text, &length, error)
                ? tc_manifest_parse(text, length, path, point, error)
                : NULL;
 }
@@ -54,18 +53,15 @@ static TcManifest *load(const TcRepository *repo, const char *point, GError **er
 static void sort_out(TcRepository *repo, const char *point)
 {
     g_autofree char *path = g_build_filename(repo->path, point, NULL);
-    g_autoptr(GDir) dir = g_dir_open(path, 0, NULL);
-    bool empty = true, ours = false;
-    const char *name;
+    g_autoptr(GPtrArray) names = repo->place->list(repo, path, NULL);
+    bool ours = false;
 
-    while (dir && (name = g_dir_read_name(dir))) {
-        empty = false;
-        ours = ours || tc_repo_is_own_file(name);
-    }
-    if (exists(repo, point, TC_MANIFEST_PARTIAL) || (dir && empty))
+    for (guint i = 0; names && i < names->len; i++)
+        ours = ours || tc_repo_is_own_file(names->pdata[i]);
+    if (exists(repo, point, TC_MANIFEST_PARTIAL) || (names && !names->len))
         g_ptr_array_add(repo->debris, g_strdup(point));
-    else if (!dir || ours)
-        add_damaged(repo, point, dir ? "it has no " TC_MANIFEST_NAME : "it can't be read");
+    else if (!names || ours)
+        add_damaged(repo, point, names ? "it has no " TC_MANIFEST_NAME : "it can't be read");
     else
         g_ptr_array_add(repo->foreign, g_strdup(point));
 }
@@ -111,7 +107,7 @@ static bool take(TcRepository *repo, const char *name, GError **error)
                                         NULL };
     g_autofree char *path = g_build_filename(repo->path, name, NULL);
 
-    if (tc_repo_is_directory(path) && tc_point_check_name("point", name, NULL))
+    if (repo->place->is_directory(repo, path) && tc_point_check_name("point", name, NULL))
         return take_point(repo, name, error);
     if (!g_strv_contains(ours, name))
         g_ptr_array_add(repo->foreign, g_strdup(name));
@@ -158,19 +154,19 @@ static void hide_going(TcRepository *repo)
 
 static bool scan(TcRepository *repo, GError **error)
 {
-    g_autoptr(GDir) dir = g_dir_open(repo->path, 0, error);
-    const char *name;
+    g_autoptr(GPtrArray) names = repo->place->list(repo, repo->path, error);
 
-    if (!dir)
+    if (!names)
         return false;
     renew(&repo->points, (GDestroyNotify)tc_manifest_free);
     renew(&repo->damaged, damaged_free);
     renew(&repo->debris, g_free);
     renew(&repo->foreign, g_free);
-    while ((name = g_dir_read_name(dir)))
-        if (!take(repo, name, error))
+    for (guint i = 0; i < names->len; i++)
+        if (!take(repo, names->pdata[i], error))
             return false;
-    hide_going(repo);
+    if (repo->place->merges)
+        hide_going(repo);
     tc_repo_sort(repo);
     g_ptr_array_sort(repo->damaged, by_point);
     g_ptr_array_sort(repo->debris, by_text);
@@ -183,6 +179,8 @@ bool tc_repo_scan(TcRepository *repo, GError **error)
 {
     enum { TRIES = 5 };
 
+    if (!repo->place->merges)
+        return scan(repo, error);
     for (int i = 0; i < TRIES; i++) {
         g_autofree char *before = tc_merge_pending(repo->path, NULL), *after = NULL;
 

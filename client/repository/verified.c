@@ -55,7 +55,7 @@ bool tc_verified_read(const TcRepository *repo, const TcManifest *point, TcVerif
     size_t length;
 
     *v = (TcVerified){ 0 };
-    if (!tc_repo_read_file(path, FILE_MAX, &text, &length, NULL))
+    if (!repo->place->read(repo, path, FILE_MAX, &text, &length, NULL))
         return false;
     o = tc_repo_parse(text, length, path, NULL);
     if (!o || !is_about(o, point))
@@ -89,5 +89,5 @@ bool tc_verified_write(const TcRepository *repo, const TcManifest *point, const 
                                                              JSON_C_TO_STRING_SPACED |
                                                              JSON_C_TO_STRING_NOSLASHESCAPE),
                        "\n", NULL);
-    return tm_file_replace(repo->sys, path, text, 0600, error);
+    return repo->place->replace(repo, path, text, error);
 }

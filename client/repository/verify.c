@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/repository/verify.c: which images points stand on, and what they lose with them. */
 #include "client/repository/verify.h"
+#include "client/repository/images.h"
 #include "client/repository/repository_internal.h"
 #include "client/text.h"
 #include "util/range.h"
@@ -115,8 +116,7 @@ static GArray *shown(TcVerify *v, const GPtrArray *chain, guint n, const TcVerif
     for (guint i = n; i-- > 0 && bad->len;) {
         const TcManifest *m = chain->pdata[i];
         const TcPointDisk *d = tc_manifest_disk(m, image->disk->name);
-        g_autofree char *path = tc_repo_file(v->repo, m->point, d->name, "hashes");
-        g_autoptr(TcHashes) above = tc_hashes_open(v->repo->sys, path, d->tree, d->size, NULL);
+        g_autoptr(TcHashes) above = tc_repo_open_hashes(v->repo, m->point, d, NULL);
         GArray *left = above ? uncovered(bad, above) : NULL;
 
         if (!left)
@@ -193,13 +193,12 @@ static bool is_of_point(const TcManifest *point, const char *name)
 static void add_foreign(const TcVerify *v, const TcManifest *point, GPtrArray *lines)
 {
     g_autofree char *path = g_build_filename(tc_repo_path(v->repo), point->point, NULL);
-    g_autoptr(GDir) dir = g_dir_open(path, 0, NULL);
-    const char *name;
+    g_autoptr(GPtrArray) names = v->repo->place->list(v->repo, path, NULL);
 
-    while (dir && (name = g_dir_read_name(dir))) {
-        g_autofree char *clean = tc_printable(name);
+    for (guint i = 0; names && i < names->len; i++) {
+        g_autofree char *clean = tc_printable(names->pdata[i]);
 
-        if (!is_of_point(point, name))
+        if (!is_of_point(point, names->pdata[i]))
             add_line(lines, "'%s' is no file of the point", clean);
     }
 }

@@ -3,10 +3,10 @@
 /* client/repository/view.c: see the header. */
 #include "client/repository/view.h"
 #include "client/json.h"
+#include "client/repository/repository_internal.h"
 #include "client/repository/verified.h"
 #include "client/text.h"
 #include "util/json.h"
-#include <glib/gstdio.h>
 #include <string.h>
 
 char *tc_repo_time_text(uint64_t instant)
@@ -19,10 +19,8 @@ char *tc_repo_time_text(uint64_t instant)
 uint64_t tc_repo_occupied(const TcRepository *repo, const char *point, const TcPointDisk *disk)
 {
     g_autofree char *path = tc_repo_file(repo, point, disk->name, "qcow2");
-    GStatBuf st;
 
-    return g_lstat(path, &st) == 0 && S_ISREG(st.st_mode) ? (uint64_t)st.st_blocks * 512
-                                                          : UINT64_MAX;
+    return repo->place->occupied(repo, path);
 }
 
 /* Of @disk; returned, NULL: both files are there. */
@@ -32,9 +30,8 @@ static char *missing(const TcRepository *repo, const char *point, const TcPointD
 
     for (size_t i = 0; i < G_N_ELEMENTS(suffixes); i++) {
         g_autofree char *path = tc_repo_file(repo, point, disk->name, suffixes[i]);
-        GStatBuf st;
 
-        if (g_lstat(path, &st) < 0 || !S_ISREG(st.st_mode))
+        if (repo->place->occupied(repo, path) == UINT64_MAX)
             return g_strdup_printf("%s.%s is missing", disk->name, suffixes[i]);
     }
     return NULL;
