@@ -44,21 +44,28 @@ static size_t length(json_object *array)
     return json_object_is_type(array, json_type_array) ? json_object_array_length(array) : 0;
 }
 
-/* Copies a number, or a boolean as 0 or 1. */
-static void copy_number(json_object *row, const char *name, json_object *from, const char *as)
-{
-    json_object *value = member(from, as);
+/* ---- rows */
 
-    if (json_object_is_type(value, json_type_boolean))
-        tm_json_add_uint(row, name, (uint64_t)json_object_get_boolean(value));
-    else
-        json_object_object_add(row, name, value ? json_object_get(value) : json_object_new_int(0));
-}
+/* What of an answer stands in a row, under which name. */
+typedef struct Field {
+    const char *name;
+    enum { TEXT, NUMBER, NUMBER_IF_THERE } kind; /* a boolean is the number 0 or 1 */
+    const char *from;                            /* the member's name; NULL: the same */
+} Field;
 
-static void copy_if_there(json_object *row, const char *name, json_object *from, const char *as)
+static void copy_field(json_object *row, const Field *field, json_object *one)
 {
-    if (member(from, as))
-        copy_number(row, name, from, as);
+    const char *from = field->from ? field->from : field->name;
+    json_object *value = member(one, from);
+
+    if (field->kind == TEXT)
+        tm_json_add_string(row, field->name, text(one, from));
+    else if (json_object_is_type(value, json_type_boolean))
+        tm_json_add_uint(row, field->name, (uint64_t)json_object_get_boolean(value));
+    else if (value)
+        json_object_object_add(row, field->name, json_object_get(value));
+    else if (field->kind == NUMBER)
+        tm_json_add_uint(row, field->name, 0);
 }
 
 /* A new row of the list @list, owned by it; NULL: it is full. */
@@ -76,6 +83,19 @@ static json_object *add_row(Gathering *g, const char *list)
     }
     row = json_object_new_object();
     json_object_array_add(rows, row);
+    return row;
+}
+
+/* A new row with @label: @name (label NULL: without) and the fields, which {} ends, of @one. */
+static json_object *add_fields(Gathering *g, const char *list, const char *label, const char *name,
+                               const Field *fields, json_object *one)
+{
+    json_object *row = add_row(g, list);
+
+    if (row && label)
+        tm_json_add_string(row, label, name);
+    for (; row && fields->name; fields++)
+        copy_field(row, fields, one);
     return row;
 }
 
@@ -107,41 +127,38 @@ static json_object *flags(const char *name, const char *other)
 static void take_errors(Gathering *g, const char *label, const char *name, const char *operation,
                         json_object *errors)
 {
+    static const Field fields[] = { { "errno", TEXT, NULL }, { "count", NUMBER, NULL }, { 0 } };
     g_autofree char *list = g_strconcat(label, "-errors", NULL);
 
     for (size_t i = 0; i < length(errors); i++) {
-        json_object *one = json_object_array_get_idx(errors, i), *row = add_row(g, list);
+        json_object *row =
+            add_fields(g, list, label, name, fields, json_object_array_get_idx(errors, i));
 
-        if (!row)
-            continue;
-        tm_json_add_string(row, label, name);
-        tm_json_add_string(row, "operation", operation);
-        tm_json_add_string(row, "errno", text(one, "errno"));
-        copy_number(row, "count", one, "count");
+        if (row)
+            tm_json_add_string(row, "operation", operation);
     }
 }
 
 static void take_operation(Gathering *g, const char *list, const char *label, const char *name,
                            json_object *stats, const char *operation, const char *short_name)
 {
-    json_object *row = add_row(g, list);
     g_autofree char *done = g_strdup_printf("%s_operations", short_name);
     g_autofree char *failed = g_strdup_printf("failed_%s_operations", short_name);
     g_autofree char *bytes = g_strdup_printf("%s_bytes", short_name);
     g_autofree char *ns = g_strdup_printf("%s_total_time_ns", short_name);
     g_autofree char *histogram = g_strdup_printf("%s_latency_histogram", short_name);
     g_autofree char *errors = g_strdup_printf("%s_errors", short_name);
+    const Field fields[] = { { "done", NUMBER, done },
+                             { "failed", NUMBER, failed },
+                             { "bytes", NUMBER, bytes },
+                             { "ns", NUMBER, ns },
+                             { "histogram", NUMBER_IF_THERE, histogram },
+                             { 0 } };
+    json_object *row = add_fields(g, list, label, name, fields, stats);
 
     if (!row)
         return;
-    tm_json_add_string(row, label, name);
     tm_json_add_string(row, "operation", operation);
-    copy_number(row, "done", stats, done);
-    copy_number(row, "failed", stats, failed);
-    copy_number(row, "bytes", stats, bytes);
-    copy_number(row, "ns", stats, ns);
-    if (member(stats, histogram))
-        json_object_object_add(row, "histogram", json_object_get(member(stats, histogram)));
     take_errors(g, label, name, operation, member(stats, errors));
 }
 
@@ -170,36 +187,32 @@ static const char *disk_of(json_object *stats)
 /* What it has to do now, and what its store has written, each if it has that. */
 static void take_details(Gathering *g, const char *label, const char *name, json_object *one)
 {
+    static const Field queues[] = { { "in-flight", NUMBER, NULL },
+                                    { "on-workers", NUMBER_IF_THERE, NULL },
+                                    { "waiting", NUMBER_IF_THERE, NULL },
+                                    { 0 } };
+    static const Field stores[] = { { "syncs", NUMBER, NULL },
+                                    { "failed", NUMBER, "failed-syncs" },
+                                    { "ns", NUMBER, "sync-total-time-ns" },
+                                    { "intents", NUMBER, NULL },
+                                    { "open", NUMBER, "open-intents" },
+                                    { 0 } };
     g_autofree char *list = g_strconcat(label, "-queues", NULL);
-    json_object *queue = member(one, "queue"), *store = member(one, "bitmap-store"), *row;
+    json_object *queue = member(one, "queue"), *store = member(one, "bitmap-store");
 
-    if (queue && (row = add_row(g, list))) {
-        tm_json_add_string(row, label, name);
-        copy_number(row, "in-flight", queue, "in-flight");
-        copy_if_there(row, "on-workers", queue, "on-workers");
-        copy_if_there(row, "waiting", queue, "waiting");
-    }
-    if (store && (row = add_row(g, "stores"))) {
-        tm_json_add_string(row, label, name);
-        copy_number(row, "syncs", store, "syncs");
-        copy_number(row, "failed", store, "failed-syncs");
-        copy_number(row, "ns", store, "sync-total-time-ns");
-        copy_number(row, "intents", store, "intents");
-        copy_number(row, "open", store, "open-intents");
-    }
+    if (queue)
+        add_fields(g, list, label, name, queues, queue);
+    if (store)
+        add_fields(g, "stores", label, name, stores, store);
 }
 
 static void take_workers(Gathering *g, json_object *one)
 {
-    json_object *row = add_row(g, "workers");
+    static const Field fields[] = { { "pool", TEXT, NULL },           { "threads", NUMBER, NULL },
+                                    { "max", NUMBER, "max-threads" }, { "busy", NUMBER, NULL },
+                                    { "waiting", NUMBER, NULL },      { 0 } };
 
-    if (!row)
-        return;
-    tm_json_add_string(row, "pool", text(one, "pool"));
-    copy_number(row, "threads", one, "threads");
-    copy_number(row, "max", one, "max-threads");
-    copy_number(row, "busy", one, "busy");
-    copy_number(row, "waiting", one, "waiting");
+    add_fields(g, "workers", NULL, NULL, fields, one);
 }
 
 static void take_export_stats(Gathering *g, json_object *one)
@@ -221,14 +234,12 @@ static void take_node_stats(Gathering *g, json_object *one)
 
 static void take_export(Gathering *g, json_object *one)
 {
-    json_object *row = add_row(g, "exports");
+    static const Field fields[] = { { "name", TEXT, NULL }, { "writable", NUMBER, NULL }, { 0 } };
+    json_object *row = add_fields(g, "exports", "export", text(one, "id"), fields, one);
 
     if (!row)
         return;
-    tm_json_add_string(row, "export", text(one, "id"));
     tm_json_add_string(row, "node", text(g->disks, text(one, "id")));
-    tm_json_add_string(row, "name", text(one, "name"));
-    copy_number(row, "writable", one, "writable");
     tm_json_add_uint(row, "sessions", length(member(one, "clients")));
 }
 
@@ -236,40 +247,35 @@ static void take_export(Gathering *g, json_object *one)
 
 static void take_bitmap(Gathering *g, const char *node, json_object *one)
 {
-    json_object *row = add_row(g, "bitmaps");
+    static const Field fields[] = { { "bitmap", TEXT, "name" },       { "dirty", NUMBER, "count" },
+                                    { "granularity", NUMBER, NULL },  { "recording", NUMBER, NULL },
+                                    { "persistent", NUMBER, NULL },   { "busy", NUMBER, NULL },
+                                    { "inconsistent", NUMBER, NULL }, { "recovered", NUMBER, NULL },
+                                    { "age", NUMBER_IF_THERE, NULL }, { 0 } };
+    json_object *row = add_fields(g, "bitmaps", "node", node, fields, one);
     uint64_t granularity = number(one, "granularity");
-    const char *reason = text(one, "reason");
 
     if (!row)
         return;
-    tm_json_add_string(row, "node", node);
-    tm_json_add_string(row, "bitmap", text(one, "name"));
-    copy_number(row, "dirty", one, "count");
-    copy_number(row, "granularity", one, "granularity");
     tm_json_add_uint(row, "granules", granularity ? number(one, "count") / granularity : 0);
-    copy_number(row, "recording", one, "recording");
-    copy_number(row, "persistent", one, "persistent");
-    copy_number(row, "busy", one, "busy");
-    copy_number(row, "inconsistent", one, "inconsistent");
-    copy_number(row, "recovered", one, "recovered");
-    copy_if_there(row, "age", one, "age");
-    if (*reason)
-        tm_json_add_string(row, "reason", reason);
+    if (*text(one, "reason"))
+        tm_json_add_string(row, "reason", text(one, "reason"));
 }
 
 static void take_node(Gathering *g, json_object *one)
 {
+    static const Field fields[] = { { "driver", TEXT, "drv" },
+                                    { "last-backup", NUMBER_IF_THERE, NULL },
+                                    { 0 } };
+    static const Field sizes[] = { { "size", NUMBER, "virtual-size" },
+                                   { "allocated", NUMBER_IF_THERE, "actual-size" },
+                                   { 0 } };
     const char *name = text(one, "node-name");
     json_object *bitmaps = member(one, "dirty-bitmaps");
-    json_object *row = is_named(name) ? add_row(g, "nodes") : NULL;
+    json_object *row = is_named(name) ? add_fields(g, "nodes", "node", name, fields, one) : NULL;
 
-    if (row) {
-        tm_json_add_string(row, "node", name);
-        tm_json_add_string(row, "driver", text(one, "drv"));
-        copy_number(row, "size", member(one, "image"), "virtual-size");
-        copy_if_there(row, "allocated", member(one, "image"), "actual-size");
-        copy_if_there(row, "last-backup", one, "last-backup");
-    }
+    for (const Field *size = sizes; row && size->name; size++)
+        copy_field(row, size, member(one, "image"));
     for (size_t i = 0; i < length(bitmaps); i++)
         take_bitmap(g, name, json_object_array_get_idx(bitmaps, i));
 }
@@ -292,61 +298,62 @@ static void take_refused(Gathering *g, const char *server, json_object *refused)
 
 static void take_server(Gathering *g, json_object *one)
 {
-    json_object *row = add_row(g, "servers");
+    static const Field fields[] = { { "server", TEXT, "id" },
+                                    { "connections", NUMBER, NULL },
+                                    { "max-connections", NUMBER, NULL },
+                                    { 0 } };
 
-    if (!row)
-        return;
-    tm_json_add_string(row, "server", text(one, "id"));
-    copy_number(row, "connections", one, "connections");
-    copy_number(row, "max-connections", one, "max-connections");
-    if (member(one, "refused"))
+    if (add_fields(g, "servers", NULL, NULL, fields, one) && member(one, "refused"))
         take_refused(g, text(one, "id"), member(one, "refused"));
 }
 
 static void take_session(Gathering *g, json_object *one)
 {
-    json_object *row = add_row(g, "sessions");
+    static const Field fields[] = {
+        { "peer", TEXT, NULL },
+        { "export", TEXT, NULL },
+        { "writable", NUMBER, NULL },
+        { "tls", NUMBER, NULL },
+        { "read", NUMBER, "bytes-read" },
+        { "written", NUMBER, "bytes-written" },
+        { "errors", NUMBER, NULL },
+        { "age", NUMBER, NULL },
+        { 0 },
+    };
 
-    if (!row)
-        return;
-    tm_json_add_string(row, "peer", text(one, "peer"));
-    tm_json_add_string(row, "export", text(one, "export"));
-    copy_number(row, "writable", one, "writable");
-    copy_number(row, "tls", one, "tls");
-    copy_number(row, "read", one, "bytes-read");
-    copy_number(row, "written", one, "bytes-written");
-    copy_number(row, "errors", one, "errors");
-    copy_number(row, "age", one, "age");
+    add_fields(g, "sessions", NULL, NULL, fields, one);
 }
 
 static void take_job(Gathering *g, json_object *one)
 {
-    json_object *row = add_row(g, "jobs");
+    static const Field fields[] = {
+        { "job", TEXT, "id" },
+        { "type", TEXT, NULL },
+        { "status", TEXT, NULL },
+        { "current", NUMBER, "current-progress" },
+        { "total", NUMBER, "total-progress" },
+        { 0 },
+    };
+    json_object *row = add_fields(g, "jobs", NULL, NULL, fields, one);
 
-    if (!row)
-        return;
-    tm_json_add_string(row, "job", text(one, "id"));
-    tm_json_add_string(row, "type", text(one, "type"));
-    tm_json_add_string(row, "status", text(one, "status"));
-    copy_number(row, "current", one, "current-progress");
-    copy_number(row, "total", one, "total-progress");
-    tm_json_add_uint(row, "failed", member(one, "error") != NULL);
+    if (row)
+        tm_json_add_uint(row, "failed", member(one, "error") != NULL);
 }
 
 static void take_backup(Gathering *g, json_object *one)
 {
-    json_object *row = add_row(g, "backups"), *disks = member(one, "disks");
+    static const Field fields[] = { { "backup", TEXT, "id" }, { "age", NUMBER, NULL }, { 0 } };
+    json_object *row = add_fields(g, "backups", NULL, NULL, fields, one);
+    json_object *disks = member(one, "disks");
     uint64_t dirty = 0;
 
     if (!row)
         return;
     for (size_t i = 0; i < length(disks); i++)
         dirty += number(json_object_array_get_idx(disks, i), "dirty");
-    tm_json_add_string(row, "backup", text(one, "id"));
-    copy_number(row, "age", one, "age");
     tm_json_add_uint(row, "disks", length(disks));
     tm_json_add_uint(row, "dirty", dirty);
-    copy_number(row, "scratch", member(one, "scratch"), "used");
+    tm_json_add_uint(row, "scratch", number(member(one, "scratch"), "used"));
     tm_json_add_uint(row, "aborted", member(one, "aborted") != NULL);
 }
 
