@@ -213,7 +213,8 @@ static int compare_strings(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-bool blk_registry_load_dir(BlkRegistry *registry, const char *dir, GError **error)
+bool blk_registry_load_dir(BlkRegistry *registry, const char *dir, GPtrArray *refused,
+                           GError **error)
 {
     g_autoptr(GError) cause = NULL;
     g_autoptr(GDir) list = g_dir_open(dir, 0, &cause);
@@ -229,9 +230,12 @@ bool blk_registry_load_dir(BlkRegistry *registry, const char *dir, GError **erro
         if (g_str_has_suffix(name, ".so"))
             g_ptr_array_add(paths, g_build_filename(dir, name, NULL));
     g_ptr_array_sort(paths, compare_strings);
-    for (guint i = 0; i < paths->len; i++)
-        if (!blk_registry_load(registry, paths->pdata[i], error))
-            return false;
+    for (guint i = 0; i < paths->len; i++) {
+        g_autoptr(GError) reason = NULL;
+
+        if (!blk_registry_load(registry, paths->pdata[i], &reason))
+            g_ptr_array_add(refused, g_strdup(reason->message));
+    }
     return true;
 }
 

@@ -23,8 +23,11 @@ void blk_registry_free(BlkRegistry *registry); /* after the last node; NULL is f
  * struct size, a name that is taken or malformed, a required callback missing; each names the
  * file. */
 bool blk_registry_load(BlkRegistry *registry, const char *path, GError **error);
-/* Loads every *.so in @dir, in alphabetical order. A missing directory is no error. */
-bool blk_registry_load_dir(BlkRegistry *registry, const char *dir, GError **error);
+/* Loads every *.so in @dir, in alphabetical order. The reason of each that can't be loaded is added
+ * to @refused (strings, owned by it), and the others are loaded all the same: one that lacks its
+ * library is no reason to serve no disk. A missing directory is no error. */
+bool blk_registry_load_dir(BlkRegistry *registry, const char *dir, GPtrArray *refused,
+                           GError **error);
 
 const struct tidemark_driver *blk_registry_find(BlkRegistry *registry,
                                                 const char *name); /* or NULL */

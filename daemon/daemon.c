@@ -70,8 +70,18 @@ static bool engine_options(const GArray *options, BlkEngineOptions *engine, GPtr
     return true;
 }
 
-static bool load_modules(BlkRegistry *registry, const GArray *options, GPtrArray *problems,
-                         GError **error)
+static bool load_module_dir(Daemon *d, const char *dir, GError **error)
+{
+    g_autoptr(GPtrArray) refused = g_ptr_array_new_with_free_func(g_free);
+    bool ok = blk_registry_load_dir(d->registry, dir, refused, error);
+
+    for (guint i = 0; i < refused->len; i++)
+        tm_log_note(d->log, &(TmLogFacts){ .area = TM_LOG_DAEMON, .level = TM_LOG_WARNING }, "%s",
+                    (char *)refused->pdata[i]);
+    return ok;
+}
+
+static bool load_modules(Daemon *d, const GArray *options, GPtrArray *problems, GError **error)
 {
     bool dir_given = false;
 
@@ -80,18 +90,17 @@ static bool load_modules(BlkRegistry *registry, const GArray *options, GPtrArray
         bool ok = true;
 
         if (option->kind == CMD_MODULE)
-            ok = blk_registry_load(registry, option->value, error);
+            ok = blk_registry_load(d->registry, option->value, error);
         if (option->kind == CMD_MODULE_DIR) {
             dir_given = true;
             ok = g_file_test(option->value, G_FILE_TEST_IS_DIR)
-                     ? blk_registry_load_dir(registry, option->value, error)
+                     ? load_module_dir(d, option->value, error)
                      : tm_error_set(error, "not a directory");
         }
         if (!ok && !goes_on_after(option, problems, error))
             return false;
     }
-    return dir_given || blk_registry_load_dir(registry, TM_MODULE_DIR, error) ||
-           goes_on(problems, error);
+    return dir_given || load_module_dir(d, TM_MODULE_DIR, error) || goes_on(problems, error);
 }
 
 static char *blame(void *opaque, const char *message, json_object *args)
@@ -179,7 +188,7 @@ bool daemon_init(Daemon *d, const GArray *options, const Sandbox *sandbox, GPtrA
     d->monitors = g_ptr_array_new_with_free_func((GDestroyNotify)qmp_monitor_free);
     d->registry = blk_registry_new(&tm_sys_kernel);
     if (!engine_options(options, &engine, problems, error) ||
-        !load_modules(d->registry, options, problems, error))
+        !load_modules(d, options, problems, error))
         return false;
     d->engine = engine_new(&engine, problems, error);
     if (!d->engine)

@@ -67,13 +67,15 @@ def ramdisk(tmp):
 
 @test(needs=["meson", "cc", "pkg-config", "qemu-img"])
 def module_directory(tmp):
-    "a module directory is loaded whole; the reversing example maps onto a file"
+    "a module directory is loaded whole, but for what can't be, a warning; the reversing example maps onto a file"
     flags = installed_header(tmp)
     modules = os.path.join(tmp, "modules")
     os.mkdir(modules)
     for name in "ramdisk", "reverse", "invert":
         built = build(tmp, flags, os.path.join(EXAMPLES, "driver-%s.c" % name))
         os.rename(built, os.path.join(modules, name + ".so"))
+    with open(os.path.join(modules, "broken.so"), "w") as f:
+        f.write("built for another machine")
     content = b"".join(bytes([i]) * 65536 for i in range(16))
     path = image(os.path.join(tmp, "f.img"), 1 << 20, [(0, content)])
     with Daemon(tmp, "--module-dir", modules,
@@ -87,6 +89,7 @@ def module_directory(tmp):
         h = d.nbd()
         h.pwrite(b"first", 0)
         h.shutdown()
+        matches(d.log(), "warning: Could not load module '%s/broken.so'" % modules)
     with open(path, "rb") as f:
         f.seek(15 * 65536)
         equal(f.read(5), b"first")

@@ -339,16 +339,21 @@ START_TEST(a_directory_of_modules_is_loaded)
 {
     BlkRegistry *registry = blk_registry_new(&tm_sys_kernel);
     g_autofree char *dir = g_build_filename(TEST_PLUGIN_DIR, "modules", NULL);
+    g_autoptr(GPtrArray) refusals = g_ptr_array_new_with_free_func(g_free);
     g_autoptr(GError) error = NULL;
 
-    ck_assert(blk_registry_load_dir(registry, "/nonexistent", &error));
-    ck_assert_msg(blk_registry_load_dir(registry, dir, &error), "%s", error ? error->message : "");
+    ck_assert(blk_registry_load_dir(registry, "/nonexistent", refusals, &error));
+    ck_assert_msg(blk_registry_load_dir(registry, dir, refusals, &error), "%s",
+                  error ? error->message : "");
+    ck_assert_uint_eq(refusals->len, 0);
     ck_assert_ptr_nonnull(blk_registry_find(registry, "invert"));
     ck_assert_ptr_nonnull(blk_registry_find(registry, "ramdisk"));
     ck_assert_ptr_nonnull(blk_registry_find(registry, "reverse"));
     /* twice is a name taken */
-    ck_assert(!blk_registry_load_dir(registry, dir, &error));
-    ck_assert_ptr_nonnull(strstr(error->message, "exists already"));
+    ck_assert(blk_registry_load_dir(registry, dir, refusals, &error));
+    ck_assert_uint_eq(refusals->len, 3);
+    for (guint i = 0; i < refusals->len; i++)
+        ck_assert_ptr_nonnull(strstr(refusals->pdata[i], "exists already"));
     blk_registry_free(registry);
 }
 END_TEST
