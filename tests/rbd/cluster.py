@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The Tidemark authors
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A Ceph cluster of one monitor and one OSD that keeps its objects in memory, on 127.0.0.1, in a scratch directory.
+"""A Ceph cluster of one monitor and one OSD that keeps its objects in memory, in a scratch directory.
 
     with Cluster(tmp) as c:
         c.rbd("create", "--size", "64M", "rbd/disk0")
@@ -25,7 +25,8 @@ COMMANDS = ["ceph", "ceph-mon", "ceph-osd", "ceph-authtool", "monmaptool", "rbd"
 
 CONF = """[global]
 fsid = {fsid}
-mon host = v2:127.0.0.1:{port}
+mon host = v2:{address}:{port}
+public addr = {address}
 keyring = {dir}/keyring
 auth cluster required = cephx
 auth service required = cephx
@@ -48,19 +49,23 @@ mon warn on pool no redundancy = false
 ms initial backoff = 0.02
 paxos propose interval = 0.05
 paxos min wait = 0.01
+ms max backoff = 0.5
 objecter tick interval = 0.2
+osd mon report interval = 1
+osd heartbeat interval = 1
 auth allow insecure global id reclaim = false
 """
 
-def free_port():
+def free_port(address):
     with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
+        s.bind((address, 0))
         return s.getsockname()[1]
 
 class Cluster:
-    """The cluster; a client that dies is one for `watch` seconds before others get its lock."""
+    """The cluster, at an address of this network namespace; a client that dies is one for `watch` seconds before
+    others get its lock."""
 
-    def __init__(self, watch=2):
+    def __init__(self, watch=2, address="127.0.0.1"):
         missing = [c for c in COMMANDS if not have(c)]
         if missing:
             skip("%s is not installed: see scripts/setup rbd" % missing[0])
@@ -71,9 +76,10 @@ class Cluster:
         atexit.register(self.stop)
         self.conf = os.path.join(self.dir, "ceph.conf")
         self.keyring = os.path.join(self.dir, "keyring")
-        self.port = free_port()
+        self.address = address
+        self.port = free_port(address)
         with open(self.conf, "w") as f:
-            f.write(CONF.format(dir=self.dir, port=self.port, fsid=uuid.uuid4(), watch=watch))
+            f.write(CONF.format(dir=self.dir, address=address, port=self.port, fsid=uuid.uuid4(), watch=watch))
         self.start()
 
     def path(self, name):
@@ -90,14 +96,14 @@ class Cluster:
         key("mon.", ("mon", "allow *"))
         key("client.admin", ("mon", "allow *"), ("osd", "allow *"))
         key("osd.0", ("mon", "allow profile osd"), ("osd", "allow *"))
-        run("monmaptool", "--create", "--clobber", "--addv", "a", "[v2:127.0.0.1:%d]" % self.port,
+        run("monmaptool", "--create", "--clobber", "--addv", "a", "[v2:%s:%d]" % (self.address, self.port),
             "--fsid", self.fsid(), self.path("monmap"))
         run("ceph-mon", "-c", self.conf, "--mkfs", "-i", "a", "--monmap", self.path("monmap"), "--keyring",
             self.keyring)
         self.daemon("ceph-mon", "-f", "-i", "a")
         self.ceph("osd", "new", self.fsid())
         run("ceph-osd", "-c", self.conf, "-i", "0", "--mkfs", "--osd-uuid", self.fsid())
-        self.daemon("ceph-osd", "-f", "-i", "0")
+        self.daemon("ceph-osd", "-f", "-i", "0", "--admin-socket", self.path("osd.asok"))
         self.ceph("osd", "pool", "create", "rbd", "8")
         wait_until(lambda: run("rados", "-c", self.conf, "-p", "rbd", "put", "up", self.conf, check=False,
                                timeout=PATIENCE).returncode == 0, "the pool to be there")
@@ -121,6 +127,10 @@ class Cluster:
 
     def ceph(self, *args, **kwargs):
         return run("ceph", "-c", self.conf, "--connect-timeout", "30", *args, **kwargs).stdout
+
+    def osd(self, *command):
+        """A command to the OSD itself."""
+        return run("ceph", "-c", self.conf, "--admin-daemon", self.path("osd.asok"), *command).stdout
 
     def rbd(self, *args, check=True):
         """The output; with check=False the completed process."""

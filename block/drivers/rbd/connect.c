@@ -115,14 +115,28 @@ static int set_auth(const RbdDisk *d)
     return n ? set(d, "auth_client_required", list) : 0;
 }
 
+/* Whatever the configuration says. librbd's cache answers writes before the cluster has them. If
+ * the cluster then refuses one, "writearound" loses it and lets the next flush succeed, and
+ * "writeback" blocks flushes and further writes for as long as the pool is full. Who takes over the
+ * lock of a client that is cut off must shut it out of the cluster first. */
+static const struct {
+    const char *key, *value;
+} required[] = {
+    { "rbd_cache", "false" },
+    { "rbd_cache_max_dirty", "0" }, /* if the pool or the image turn the cache on */
+    { "rbd_blocklist_on_break_lock", "true" },
+};
+
 static int configure(const RbdDisk *d)
 {
     const char *conf = text(d, "conf");
     int ret = rados_conf_read_file(d->cluster, conf);
 
-    if (conf && ret < 0) /* the default one need not exist */
+    if (conf && ret < 0)
         return failed(d, ret, "reading conf file", conf);
-    ret = set(d, "rbd_cache", rbd_host->option_bool(d->node, "cache.direct") ? "false" : "true");
+    ret = 0; /* the default one need not exist */
+    for (size_t i = 0; ret == 0 && i < sizeof(required) / sizeof(required[0]); i++)
+        ret = set(d, required[i].key, required[i].value);
     if (ret == 0)
         ret = set_servers(d);
     if (ret == 0)
@@ -190,6 +204,7 @@ int rbd_connect(RbdDisk *d)
         d->pool = NULL;
         return failed(d, ret, "opening pool", text(d, "pool"));
     }
+    rados_set_pool_full_try(d->pool); /* a full pool is an error, not a reason to wait */
     if (text(d, "namespace"))
         rados_ioctx_set_namespace(d->pool, text(d, "namespace"));
     return open_image(d);

@@ -1,6 +1,9 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* block/drivers/rbd/io.c: requests that are waited for, and those that complete later. */
+/* block/drivers/rbd/io.c: requests that are waited for, and those that complete later.
+ *
+ * A change that has completed is on stable storage in the cluster: there is no cache, and writes
+ * say that they want none. */
 #include "block/drivers/rbd/rbd.h"
 
 #include <errno.h>
@@ -8,11 +11,13 @@
 
 #define PIECE (UINT64_C(1) << 30) /* librbd refuses discards of 2 GiB and more */
 
-/* A change of the range has ended. */
+/* A change of the range has ended. If it has timed out, the cluster may still do it, when nobody
+ * expects it any more. */
 static int changed(RbdDisk *d, uint64_t offset, uint64_t length, bool frees, int64_t ret)
 {
     rbd_status_touch(d, offset, length, frees);
-    __atomic_store_n(&d->unflushed, 1, __ATOMIC_RELEASE);
+    if (ret == -ETIMEDOUT)
+        rbd_lose(d, "a write has timed out and may still happen");
     return rbd_result(d, ret);
 }
 
@@ -39,21 +44,15 @@ int rbd_disk_pwrite(void *handle, const void *buf, uint64_t offset, uint64_t len
     if (rbd_lost(d))
         return -EIO;
     rbd_status_touch(d, offset, length, false);
-    return changed(d, offset, length, false, rbd_write(d->image, offset, length, buf));
+    return changed(d, offset, length, false,
+                   rbd_write2(d->image, offset, length, buf, LIBRADOS_OP_FLAG_FADVISE_FUA));
 }
 
 int rbd_disk_flush(void *handle)
 {
     RbdDisk *d = handle;
-    int ret;
 
-    if (rbd_lost(d))
-        return -EIO;
-    __atomic_store_n(&d->unflushed, 0, __ATOMIC_RELEASE);
-    ret = rbd_result(d, rbd_flush(d->image));
-    if (ret < 0)
-        __atomic_store_n(&d->unflushed, 1, __ATOMIC_RELEASE);
-    return ret;
+    return rbd_lost(d) ? -EIO : rbd_result(d, rbd_flush(d->image));
 }
 
 int rbd_disk_write_zeroes(void *handle, uint64_t offset, uint64_t length, uint32_t flags)
@@ -136,7 +135,8 @@ int rbd_disk_start(void *handle, struct tidemark_transfer *t)
     }
     if (t->write) {
         rbd_status_touch(d, t->offset, t->length, false);
-        ret = rbd_aio_write(d->image, t->offset, t->length, t->buf, completion);
+        ret = rbd_aio_write2(d->image, t->offset, t->length, t->buf, completion,
+                             LIBRADOS_OP_FLAG_FADVISE_FUA);
     } else {
         ret = rbd_aio_read(d->image, t->offset, t->length, t->buf, completion);
     }

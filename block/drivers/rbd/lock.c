@@ -4,11 +4,15 @@
  *
  * It is taken in the mode in which librbd keeps it: a client that asks for it is refused. A client
  * may break it, which shuts us out of the cluster (the blocklist) before the lock is theirs: the
- * cluster answers our next request with an error. If it was configured not to shut us out, the
- * watcher finds out. A lock that was lost is not taken again: only the next opening does. */
+ * cluster answers our next request with an error. If that client was configured not to shut us out,
+ * the watcher finds out: a new owner says so to all who watch the header of the image, and the
+ * watcher checks then, and from time to time. A lock that was lost is not taken again: only the
+ * next opening does. */
 #include "block/drivers/rbd/rbd.h"
 
 #include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -19,7 +23,7 @@ bool rbd_lost(const RbdDisk *d)
     return __atomic_load_n(&d->lost, __ATOMIC_ACQUIRE);
 }
 
-static void lose(RbdDisk *d, const char *why)
+void rbd_lose(RbdDisk *d, const char *why)
 {
     if (!__atomic_exchange_n(&d->lost, 1, __ATOMIC_ACQ_REL))
         rbd_host->log(d->node, "RBD image '%s': %s, and every request fails from now on", d->name,
@@ -31,9 +35,9 @@ int rbd_result(RbdDisk *d, int64_t ret)
     if (ret >= 0)
         return 0;
     if (ret == -ESHUTDOWN)
-        lose(d, "the cluster has blocklisted this client");
+        rbd_lose(d, "the cluster has blocklisted this client");
     else if (ret == -EROFS && d->locked)
-        lose(d, "the exclusive lock was lost");
+        rbd_lose(d, "the exclusive lock was lost");
     if (rbd_lost(d))
         return -EIO;
     return ret == -EDQUOT ? -ENOSPC : (int)ret;
@@ -46,30 +50,88 @@ static void check(RbdDisk *d)
     if (ret < 0)
         rbd_result(d, ret);
     else if (!owner)
-        lose(d, "the exclusive lock was lost");
+        rbd_lose(d, "the exclusive lock was lost");
+}
+
+/* ---- the watcher */
+
+static void wake(RbdDisk *d, bool *why)
+{
+    pthread_mutex_lock(&d->lock);
+    *why = true;
+    pthread_cond_signal(&d->wake);
+    pthread_mutex_unlock(&d->lock);
+}
+
+/* Something about the image has changed, perhaps the owner of the lock. A thread of librados. */
+static void notified(void *opaque, uint64_t id, uint64_t watch, uint64_t from, void *data, size_t n)
+{
+    RbdDisk *d = opaque;
+
+    rados_notify_ack(d->pool, d->header, id, watch, NULL, 0);
+    wake(d, &d->news);
+}
+
+/* The cluster has forgotten the watch, or us. A thread of librados. */
+static void watch_ended(void *opaque, uint64_t watch, int error)
+{
+    RbdDisk *d = opaque;
+
+    wake(d, &d->unheard);
+}
+
+static void watch_end(RbdDisk *d)
+{
+    if (d->watch)
+        rados_unwatch2(d->pool, d->watch);
+    d->watch = 0;
+}
+
+/* If it can't be had, the watcher goes on without. */
+static void watch_begin(RbdDisk *d)
+{
+    if (rados_watch3(d->pool, d->header, &d->watch, notified, watch_ended, 0, d) < 0)
+        d->watch = 0;
+}
+
+/* Waits for WATCH_SECONDS, or until somebody wakes it. false: it is the end. */
+static bool pause_watch(RbdDisk *d, bool *again)
+{
+    struct timespec until;
+    bool end;
+
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += WATCH_SECONDS;
+    pthread_mutex_lock(&d->lock);
+    while (!d->end && !d->news && !d->unheard &&
+           pthread_cond_timedwait(&d->wake, &d->lock, &until) == 0)
+        continue;
+    end = d->end;
+    *again = d->unheard;
+    d->news = d->unheard = false;
+    pthread_mutex_unlock(&d->lock);
+    return !end;
 }
 
 static void *watch(void *opaque)
 {
     RbdDisk *d = opaque;
-    struct timespec until;
+    bool again = true;
 
-    pthread_mutex_lock(&d->lock);
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    while (!d->end) {
-        until.tv_sec += WATCH_SECONDS;
-        while (!d->end && pthread_cond_timedwait(&d->ending, &d->lock, &until) == 0)
-            continue;
-        if (d->end || rbd_lost(d))
-            continue;
-        pthread_mutex_unlock(&d->lock);
-        check(d);
-        pthread_mutex_lock(&d->lock);
-        clock_gettime(CLOCK_MONOTONIC, &until);
-    }
-    pthread_mutex_unlock(&d->lock);
+    do {
+        if (again) {
+            watch_end(d);
+            watch_begin(d);
+        }
+        if (!rbd_lost(d))
+            check(d);
+    } while (pause_watch(d, &again));
+    watch_end(d);
+    rados_watch_flush(d->cluster);
     return NULL;
 }
+
+/* ---- taking it */
 
 /* Who has it, for the message. */
 static int refused(RbdDisk *d, int ret)
@@ -88,6 +150,14 @@ static int refused(RbdDisk *d, int ret)
     return ret;
 }
 
+static char *header_of(const RbdDisk *d)
+{
+    char id[128], *name;
+    int ret = rbd_get_id(d->image, id, sizeof(id));
+
+    return ret < 0 || asprintf(&name, "rbd_header.%s", id) < 0 ? NULL : name;
+}
+
 int rbd_lock_take(RbdDisk *d)
 {
     uint64_t features = 0;
@@ -104,7 +174,8 @@ int rbd_lock_take(RbdDisk *d)
         ret = rbd_lock_acquire(d->image, RBD_LOCK_MODE_EXCLUSIVE);
     if (ret < 0)
         return refused(d, ret);
-    ret = -pthread_create(&d->watcher, NULL, watch, d);
+    d->header = header_of(d);
+    ret = d->header ? -pthread_create(&d->watcher, NULL, watch, d) : -ENOMEM;
     if (ret == 0)
         d->locked = true;
     else
@@ -114,13 +185,11 @@ int rbd_lock_take(RbdDisk *d)
 
 void rbd_lock_drop(RbdDisk *d)
 {
-    if (!d->locked)
-        return;
-    pthread_mutex_lock(&d->lock);
-    d->end = true;
-    pthread_cond_signal(&d->ending);
-    pthread_mutex_unlock(&d->lock);
-    pthread_join(d->watcher, NULL);
-    if (!rbd_lost(d))
-        rbd_lock_release(d->image);
+    if (d->locked) {
+        wake(d, &d->end);
+        pthread_join(d->watcher, NULL);
+        if (!rbd_lost(d))
+            rbd_lock_release(d->image);
+    }
+    free(d->header);
 }

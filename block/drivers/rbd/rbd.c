@@ -15,7 +15,7 @@ static void disk_free(RbdDisk *d)
     rbd_lock_drop(d);
     rbd_disconnect(d);
     rbd_status_free(d);
-    pthread_cond_destroy(&d->ending);
+    pthread_cond_destroy(&d->wake);
     pthread_mutex_destroy(&d->lock);
     pthread_mutex_destroy(&d->scan);
     free(d);
@@ -33,7 +33,7 @@ static RbdDisk *disk_new(struct tidemark_node *node)
     pthread_mutex_init(&d->scan, NULL);
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&d->ending, &attr);
+    pthread_cond_init(&d->wake, &attr);
     pthread_condattr_destroy(&attr);
     return d;
 }
@@ -59,22 +59,16 @@ static int disk_open(struct tidemark_node *node, void **handle)
     return ret;
 }
 
-/* Nobody will be there to flush what librbd has cached. */
 static void disk_close(void *handle)
 {
-    RbdDisk *d = handle;
-    int ret = __atomic_load_n(&d->unflushed, __ATOMIC_ACQUIRE) ? rbd_disk_flush(d) : 0;
-
-    if (ret < 0)
-        rbd_host->unfinished(d->node, ret);
-    disk_free(d);
+    disk_free(handle);
 }
 
 static int disk_get_info(void *handle, struct tidemark_info *info)
 {
     const RbdDisk *d = handle;
 
-    info->flags = TIDEMARK_INFO_DISCARD | TIDEMARK_INFO_FAST_ZERO |
+    info->flags = TIDEMARK_INFO_DISCARD | TIDEMARK_INFO_FAST_ZERO | TIDEMARK_INFO_FUA |
                   (d->read_only ? TIDEMARK_INFO_READ_ONLY : 0);
     info->size = __atomic_load_n(&d->size, __ATOMIC_ACQUIRE);
     info->request_alignment = 1;

@@ -34,12 +34,15 @@ typedef struct RbdDisk {
     bool fixed;    /* a snapshot, which doesn't change */
     uint64_t size; /* atomic */
     int lost;      /* atomic: the lock is, or the cluster has shut us out */
-    int unflushed; /* atomic: something was written since the last flush began */
     bool locked;   /* the lock was taken, and the watcher runs */
     pthread_t watcher;
+    char *header;         /* the object whose watchers hear of a new owner; the watcher's */
+    uint64_t watch;       /* on it; the watcher's, 0: none */
     pthread_mutex_t lock; /* guards what follows; a leaf */
-    pthread_cond_t ending;
-    bool end; /* the watcher is to */
+    pthread_cond_t wake;
+    bool end;     /* the watcher is to */
+    bool news;    /* the watcher is to check */
+    bool unheard; /* the watch has ended */
 
     pthread_mutex_t scan; /* guards what follows, but what is atomic; held while a map is read */
     uint64_t chunk;       /* bytes of an object; 0: all is shown as data */
@@ -63,6 +66,8 @@ void rbd_disconnect(RbdDisk *d);
 int rbd_lock_take(RbdDisk *d);
 void rbd_lock_drop(RbdDisk *d); /* also if it was not taken */
 bool rbd_lost(const RbdDisk *d);
+/* Every request fails from now on. Any thread. */
+void rbd_lose(RbdDisk *d, const char *why);
 /* What a request is answered with that librbd answered with @ret. Notices a loss. Any thread. */
 int rbd_result(RbdDisk *d, int64_t ret);
 
