@@ -226,7 +226,8 @@ static void see_option(Daemon *d, Names *n, const CmdOption *option)
     qmp_visit(qmp_context_types(d->qmp), type, args, see_name, n);
     if (option->kind == CMD_NBD_SERVER && !qmp_arg(args, "id"))
         define(n, option_id(option, args), "");
-    if (option->kind == CMD_EXPORT && !n->defining && !g_hash_table_size(n->of[CMD_NBD_SERVER])) {
+    if (option->kind == CMD_EXPORT && !g_strcmp0(qmp_arg_str(args, "type"), "nbd") &&
+        !n->defining && !g_hash_table_size(n->of[CMD_NBD_SERVER])) {
         g_autofree char *place = option_place(option, "");
 
         add(n->problems, place, "there is no NBD server before it");

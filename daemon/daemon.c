@@ -200,6 +200,7 @@ bool daemon_init(Daemon *d, const GArray *options, const Sandbox *sandbox, GPtrA
     d->exports = blk_exports_new(d->graph);
     d->servers = nbds_servers_new(d->exports, d->inherited);
     vhost_register(d->exports, d->inherited);
+    fexp_register(d->exports, d->mounter);
     d->tick = g_timeout_add_seconds(1, tick, d);
     qmp.graph = d->graph;
     qmp.exports = d->exports;

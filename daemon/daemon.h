@@ -8,6 +8,7 @@
 #include "daemon/sandbox.h"
 #include "metrics/metrics.h"
 #include "qmp/monitor.h"
+#include "server/fuse/fuse.h"
 #include "server/servers.h"
 
 typedef struct Daemon {
@@ -19,6 +20,7 @@ typedef struct Daemon {
     BlkExports *exports;
     TmInherited *inherited;
     NbdsServers *servers;
+    FexpMounter *mounter;       /* NULL: none was started; borrowed, outlives it, and set before */
     MetricsServer *metrics;     /* NULL: it does not run */
     json_object *metrics_given; /* what it was started with; or NULL */
     QmpMetrics metrics_operations;

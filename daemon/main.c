@@ -188,10 +188,13 @@ static int run(const GArray *given, const GArray *options, const GPtrArray *conf
         sandbox_free(sandbox);
         return EXIT_FAILURE;
     }
+    daemon.mounter = sandbox_mounts(sandbox) ? fexp_mounter_new() : NULL;
     ok = start(&daemon, sandbox, options, configs, &helped, error);
     if (ok && pidfile_option && !helped)
         ok = (pidfile = pidfile_create(pidfile_option->value, error)) != NULL;
     ok = ok && (helped || sandbox_calls(sandbox, options, error));
+    if (sandbox_no_mounts(sandbox, options))
+        fexp_mounter_seal(daemon.mounter, sandbox_no_mounts(sandbox, options));
     if (ok && !helped && background < 0) /* else the exit status says it */
         tm_log_note(log, &(TmLogFacts){ .area = TM_LOG_DAEMON, .level = TM_LOG_INFO },
                     "ready: process %ld, version %s", (long)getpid(), TM_VERSION);
@@ -200,6 +203,7 @@ static int run(const GArray *given, const GArray *options, const GPtrArray *conf
     if (ok && !helped)
         serve(&daemon, given, options, configs);
     ok = daemon_finish(&daemon, ok ? error : NULL) && ok;
+    fexp_mounter_free(daemon.mounter);
     pidfile_remove(pidfile);
     sandbox_free(sandbox);
     return ok ? EXIT_SUCCESS : EXIT_FAILURE;

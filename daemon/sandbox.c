@@ -29,6 +29,7 @@ struct Sandbox {
     char *in_root;    /* a file in the root directory, which stays closed; or NULL */
     bool stands;      /* the fence of files does */
     bool connects;    /* to servers, for nodes */
+    bool mounts;      /* exports, or may do so */
 };
 
 /* What the C library and the libraries that it loads read: resolving names, plug-ins, time, TLS. */
@@ -171,6 +172,7 @@ static void collect_option(Sandbox *x, const CmdOption *option)
 
     each_path(value, kind == CMD_OBJECT, add_file, x);
     x->connects |= kind == CMD_BLOCKDEV && connects(value);
+    x->mounts |= kind == CMD_EXPORT && !g_strcmp0(qmp_arg_str(value, "type"), "fuse");
     json_object_put(value);
 }
 
@@ -255,7 +257,7 @@ Sandbox *sandbox_new(const GArray *options, TmLog *log, GError **error)
     for (guint i = 0; i < options->len; i++) {
         if (g_array_index(options, CmdOption, i).kind == CMD_MONITOR) {
             x->given = false;
-            x->connects = true;
+            x->connects = x->mounts = true;
         }
     }
     for (guint i = 0; i < options->len; i++) {
@@ -280,6 +282,22 @@ void sandbox_free(Sandbox *x)
     g_ptr_array_unref(x->paths);
     g_free(x->in_root);
     g_free(x);
+}
+
+bool sandbox_mounts(const Sandbox *x)
+{
+    return x->mounts;
+}
+
+const char *sandbox_no_mounts(const Sandbox *x, const GArray *options)
+{
+    for (guint i = 0; i < options->len; i++) {
+        if (g_array_index(options, CmdOption, i).kind == CMD_USER)
+            return "with --user only what the command line names is mounted";
+    }
+    return x->given && x->mode != MODE_OFF
+               ? "--sandbox files=given allows only what the command line names to be mounted"
+               : NULL;
 }
 
 /* ---- the fences */

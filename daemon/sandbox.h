@@ -27,6 +27,10 @@ typedef struct Sandbox Sandbox;
  * @log is borrowed, and outlives it. Returned: sandbox_free. */
 Sandbox *sandbox_new(const GArray *options, TmLog *log, GError **error);
 void sandbox_free(Sandbox *sandbox); /* NULL is fine */
+/* Whether there may be exports of type fuse: the options have one, or a client of a monitor may. */
+bool sandbox_mounts(const Sandbox *sandbox);
+/* Why nothing may be mounted once the options are carried out: a constant, or NULL. */
+const char *sandbox_no_mounts(const Sandbox *sandbox, const GArray *options);
 /* Restricts files. Before the first thread is started: the kernel restricts the calling thread and
  * those that it starts. Errors: `on` was asked for and the kernel has no Landlock. */
 bool sandbox_files(Sandbox *sandbox, GError **error);

@@ -212,6 +212,8 @@ bool blk_exports_del(BlkExports *exports, const char *id, BlkDelMode mode, uint3
         return tm_error_set(error, "Export '%s' is not found", id);
     if (blk_export_shutting_down(x) && (mode == BLK_DEL_SAFE || !x->waits))
         return tm_error_set(error, "Export '%s' is already shutting down", id);
+    if (mode == BLK_DEL_SAFE && x->type->settle)
+        x->type->settle(x->type->opaque, x);
     if (!shut_down(x, false, mode == BLK_DEL_SAFE))
         return tm_error_set(error, "export '%s' still in use", id);
     if (mode == BLK_DEL_WAIT)

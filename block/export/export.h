@@ -45,6 +45,9 @@ typedef struct BlkBitmapName {
 /* What a client may be allowed to do with an export. */
 typedef enum { BLK_LIST, BLK_OPEN, BLK_WRITE, BLK_ACCESSES } BlkAccess;
 
+/* Whether other users than the daemon's can reach a mount: if the system allows that. */
+typedef enum { BLK_ALLOW_OTHER_OFF, BLK_ALLOW_OTHER_ON, BLK_ALLOW_OTHER_AUTO } BlkAllowOther;
+
 /* Strings are copied. A type ignores the options of others. */
 typedef struct BlkExportOptions {
     const char *id;
@@ -83,6 +86,11 @@ typedef struct BlkExportOptions {
     TmAddress address; /* where it listens */
     uint64_t logical_block_size;
     unsigned num_queues;
+
+    /* fuse */
+    const char *mountpoint; /* a regular file */
+    bool growable;          /* a write beyond the end makes the disk longer */
+    BlkAllowOther allow_other;
 } BlkExportOptions;
 
 /* ---- what a type of exports implements. Each operation may be NULL. Main thread, unless it says
@@ -94,6 +102,9 @@ typedef struct BlkExportType {
     bool by_servers;
     /* Begins to serve @x, which is complete. Nothing is served, and nothing is left, on failure. */
     bool (*start)(void *opaque, BlkExport *x, const BlkExportOptions *options, GError **error);
+    /* Sessions that its clients have ended are to end, before it is judged by their number. Waits
+     * for a moment at most. */
+    void (*settle)(void *opaque, BlkExport *x);
     /* It is being deleted: no new sessions. Called once for each start, before disconnect. */
     void (*close)(void *opaque, BlkExport *x);
     /* Ends every session on @x, soon. */

@@ -76,6 +76,15 @@ static bool run_nbd_remove(QmpCall *call, GError **error)
 
 /* ---- exports ---- */
 
+static BlkAllowOther allow_other(json_object *args)
+{
+    const char *value = qmp_arg_str(args, "allow-other");
+
+    if (!value || g_str_equal(value, "auto"))
+        return BLK_ALLOW_OTHER_AUTO;
+    return g_str_equal(value, "on") ? BLK_ALLOW_OTHER_ON : BLK_ALLOW_OTHER_OFF;
+}
+
 static bool run_add(QmpCall *call, GError **error)
 {
     json_object *a = call->args, *status_2016 = qmp_arg(a, "block-status-2016");
@@ -114,6 +123,9 @@ static bool run_add(QmpCall *call, GError **error)
     if (qmp_arg(status_2016, "dirty-flag"))
         options.dirty_flag_2016 = 1u << qmp_arg_uint(status_2016, "dirty-flag", 0);
     options.bitmap_2016 = qmp_arg_str(status_2016, "bitmap");
+    options.mountpoint = qmp_arg_str(a, "mountpoint");
+    options.growable = qmp_arg_bool(a, "growable", false);
+    options.allow_other = allow_other(a);
     return blk_exports_add(qmp_context_exports(call->ctx), &options, error) != NULL;
 }
 
@@ -357,7 +369,9 @@ static const QmpMember info_members[] = {
     { "writable", &qmp_type_bool, false, "clients may write" },
     { "bitmaps", &offered_array, false, "the dirty bitmaps that it offers to new clients" },
     { "uris", &qmp_type_str_array, true, "the NBD URIs of the export, one for each address" },
-    { "clients", &client_array, true, "the clients that have opened it" },
+    { "clients", &client_array, true, "the clients that have opened it; not of fuse" },
+    { "mountpoint", &qmp_type_str, true, "fuse: the file" },
+    { "open-files", &qmp_type_uint64, true, "fuse: how often the file is open" },
     { NULL },
 };
 static const QmpType info_type = { .kind = QMP_KIND_OBJECT,
@@ -386,6 +400,10 @@ static const char *const block_export_add_errors[] = {
     "NBD server already has a default export: 'ID'",
     "export name 'NAME' too long",
     "description 'TEXT' too long",
+    "There already is a FUSE export on 'FILE'",
+    "Failed to stat 'FILE': REASON",
+    "'FILE' is not a regular file",
+    "Failed to mount FUSE session to export 'ID' at 'FILE': REASON",
     "Bitmap 'NAME' is not found",
     "Node 'NODE' not found",
     "Enabled bitmap 'NAME' incompatible with readonly export",

@@ -64,7 +64,7 @@ const QmpType qmp_type_bitmaps = { .kind = QMP_KIND_ARRAY,
 
 /* ---- exports ---- */
 
-static const char *const export_types[] = { "nbd", "vhost-user-blk", NULL };
+static const char *const export_types[] = { "nbd", "vhost-user-blk", "fuse", NULL };
 const QmpType qmp_type_export_type = { .kind = QMP_KIND_ENUM,
                                        .name = "BlockExportType",
                                        .values = export_types };
@@ -115,6 +115,23 @@ static const QmpType vhost_export = { .kind = QMP_KIND_OBJECT,
                                       .name = "BlockExportOptionsVhostUserBlk",
                                       .members = vhost_export_members };
 
+static const char *const allow_other_values[] = { "off", "on", "auto", NULL };
+static const QmpType allow_other_type = { .kind = QMP_KIND_ENUM,
+                                          .name = "FuseExportAllowOther",
+                                          .values = allow_other_values };
+static const QmpMember fuse_export_members[] = {
+    { "mountpoint", &qmp_type_str, false, "an existing regular file, over which it is mounted" },
+    { "growable", &qmp_type_bool, true,
+      "writes beyond the end make the disk longer (default: off)" },
+    { "allow-other", &allow_other_type, true,
+      "let other users reach the file: off, on, or auto for on if the system allows it (default: "
+      "auto)" },
+    { NULL },
+};
+static const QmpType fuse_export = { .kind = QMP_KIND_OBJECT,
+                                     .name = "BlockExportOptionsFuse",
+                                     .members = fuse_export_members };
+
 static const QmpMember export_members[] = {
     { "type", &qmp_type_export_type, false, "the protocol" },
     { "id", &qmp_type_str, false, "the id of the export" },
@@ -130,9 +147,9 @@ static const QmpMember export_members[] = {
       "node becomes active)" },
     { NULL },
 };
-static const QmpVariant export_variants[] = { { "nbd", &nbd_export },
-                                              { "vhost-user-blk", &vhost_export },
-                                              { NULL } };
+static const QmpVariant export_variants[] = {
+    { "nbd", &nbd_export }, { "vhost-user-blk", &vhost_export }, { "fuse", &fuse_export }, { NULL }
+};
 const QmpType qmp_type_export_options = {
     .kind = QMP_KIND_OBJECT,
     .name = "BlockExportOptions",

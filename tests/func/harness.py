@@ -104,6 +104,14 @@ def have(command):
     return shutil.which(command) is not None
 
 
+def need_fuse():
+    """Skips the case where nobody can mount files through FUSE."""
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        skip("/dev/fuse can't be opened")
+    if os.geteuid() and not have("fusermount3"):
+        skip("fusermount3 is not installed")
+
+
 def test(function=None, *, needs=()):
     """Registers a case. Its name is the docstring's first line, or the function's name."""
 

@@ -25,8 +25,7 @@ def mounted(tmp, repo, *args):
     """The directory, and the process."""
     at = os.path.join(tmp, "mnt")
     os.makedirs(at, exist_ok=True)
-    if not os.path.exists("/dev/fuse") or os.geteuid() and not have("fusermount3"):
-        skip("there is no FUSE")
+    need_fuse()
     p = subprocess.Popen([TIDEMARK, "mount", repo.path, at, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                          text=True)
     try:

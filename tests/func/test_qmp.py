@@ -653,7 +653,8 @@ BEYOND_QEMU = {
         "handshake-max-seconds", "id", "idle-max-seconds", "max-bytes-in-flight",
         "max-bytes-in-flight-total", "max-option-size", "max-options", "max-request-size",
         "tls-required")), "nbd-server-stop.id", "nbd-server-set-limits", "query-nbd-servers",
-    *("query-block-exports." + k for k in ("bitmaps", "clients", "name", "uris", "writable")),
+    *("query-block-exports." + k for k in (
+        "bitmaps", "clients", "mountpoint", "name", "open-files", "uris", "writable")),
     "query-status", "query-name", "query-uuid",
     "query-nbd-sessions", "nbd-session-disconnect", "NBD_CLIENT_CONNECTED", "NBD_CLIENT_DISCONNECTED",
     "object-add.=authz-list-file", "object-add.qom-type authz-list-file", "object-reload",
