@@ -113,8 +113,7 @@ static void turn(VhostQueue *q, VhostKick *kick)
         vhost_ring_kicks(q, false);
     }
     vhost_ring_kicks(q, true);
-    if (!stops(q))
-        poke(kick); /* more may be there */
+    poke(kick); /* more may be there, which nobody kicks for, and a paused queue goes on */
 }
 
 /* ---- kicks */
