@@ -299,7 +299,11 @@ static bool set_vring_call(VhostSession *s)
 {
     VhostQueue *q = queue_at(s, s->payload.u64 & 0xff);
 
-    return q && set_event(s, &q->call);
+    if (!q || !set_event(s, &q->call))
+        return false;
+    if (q->call) /* a daemon may have ended between a used request and its call */
+        vhost_event_signal(q->call);
+    return true;
 }
 
 static bool set_vring_err(VhostSession *s)

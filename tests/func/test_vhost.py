@@ -5,6 +5,7 @@
 import errno
 import mmap
 import os
+import select
 import struct
 import threading
 from contextlib import contextmanager, suppress
@@ -262,6 +263,18 @@ def error_of_a_driver(tmp):
         with guest(tmp) as (g, c):
             equal(g.do(IN, 0, length=512)[0], IOERR)
             g.write(0, b"x" * 512)
+
+
+@test
+def lost_call(tmp):
+    "a guest is called when a daemon begins: the last one may have ended before it called"
+    with serve(tmp):
+        g = Guest()
+        with Client(tmp + "/v", g, start=False) as c:
+            equal(select.select(g.calls, [], [], 0)[0], [])
+            c.start()
+            equal(select.select(g.calls, [], [], 60)[0], g.calls)
+        g.close()
 
 
 @test
