@@ -79,12 +79,13 @@ static bool add_desc(VhostRequest *r, const VhostDesc *desc)
     return true;
 }
 
-/* The chain that begins at @i of a table of @n; an @inner one is that of an indirect descriptor. */
+/* The chain that begins at @i of a table of @n; an @inner one is that of an indirect descriptor,
+ * which drivers make as long as the device permits, even if that is more than the queue has. */
 static bool walk(VhostRequest *r, const uint8_t *table, unsigned n, unsigned i, bool inner)
 {
     VhostQueue *q = r->queue;
 
-    for (unsigned seen = 0; seen < MIN(n, q->size); seen++) {
+    for (unsigned seen = 0; seen < MIN(n, VHOST_PARTS_MAX); seen++) {
         VhostDesc desc;
 
         if (i >= n)
