@@ -229,11 +229,19 @@ bool bmp_bitmap_merge(BmpBitmap *target, BmpBitmap *source, GError **error)
                             "Bitmaps are of different sizes (destination size is %" G_GUINT64_FORMAT
                             ", source size is %" G_GUINT64_FORMAT ") and can't be merged",
                             target->set->size, source->set->size);
-    if (!bmp_bitmap_check_usable(target, error) || !check_writable(target, error))
+    if (!bmp_bitmap_check_usable(target, error))
         return false;
     bmp_bitmap_fold(source);
-    bmp_bits_or(&target->bits, &source->bits);
-    touch(target);
+    return bmp_bitmap_add_bits(target, &source->bits, error);
+}
+
+bool bmp_bitmap_add_bits(BmpBitmap *bitmap, const BmpBits *bits, GError **error)
+{
+    g_assert(bitmap->set->changing);
+    if (!check_writable(bitmap, error))
+        return false;
+    bmp_bits_or(&bitmap->bits, bits);
+    touch(bitmap);
     return true;
 }
 

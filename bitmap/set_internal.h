@@ -136,6 +136,10 @@ void bmp_bitmap_drop_frozen(BmpBitmap *bitmap);
 /* What is marked other than by the tracker. */
 void bmp_bitmap_set_bytes(BmpBitmap *bitmap, uint64_t offset, uint64_t length);
 
+/* Within a change: what is dirty elsewhere, of a disk of the same size, becomes dirty. Errors: its
+ * store is read-only. */
+bool bmp_bitmap_add_bits(BmpBitmap *bitmap, const BmpBits *bits, GError **error);
+
 /* What those see who ask. */
 static inline const BmpBits *bmp_bitmap_shown(const BmpBitmap *bitmap)
 {

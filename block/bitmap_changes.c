@@ -102,6 +102,13 @@ bool blk_bitmap_changes_merge(BlkBitmapChanges *c, BmpBitmap *target, BmpBitmap 
     return bmp_bitmap_merge(target, source, error);
 }
 
+bool blk_bitmap_changes_add_copy(BlkBitmapChanges *c, BmpBitmap *bitmap, const BmpCopy *copy,
+                                 GError **error)
+{
+    note(c, UNDO_CHANGE, bitmap, bmp_bitmap_backup(bitmap));
+    return bmp_bitmap_add_copy(bitmap, copy, error);
+}
+
 bool blk_bitmap_changes_freeze(BlkBitmapChanges *c, BmpBitmap *bitmap, bool to_change,
                                GError **error)
 {

@@ -4,6 +4,7 @@
  *
  * Everything here happens within a change (block/bitmaps.h) of all nodes concerned. Main thread. */
 #pragma once
+#include "bitmap/copy.h"
 #include "block/node.h"
 
 typedef struct BlkBitmapChanges BlkBitmapChanges;
@@ -24,6 +25,9 @@ bool blk_bitmap_changes_apply(BlkBitmapChanges *changes, BmpBitmap *bitmap,
                               bool (*fn)(BmpBitmap *bitmap, GError **error), GError **error);
 bool blk_bitmap_changes_merge(BlkBitmapChanges *changes, BmpBitmap *target, BmpBitmap *source,
                               GError **error);
+/* bmp_bitmap_add_copy() */
+bool blk_bitmap_changes_add_copy(BlkBitmapChanges *changes, BmpBitmap *bitmap, const BmpCopy *copy,
+                                 GError **error);
 /* bmp_bitmap_freeze(). And what is thawed is only what was marked since then. */
 bool blk_bitmap_changes_freeze(BlkBitmapChanges *changes, BmpBitmap *bitmap, bool to_change,
                                GError **error);

@@ -1,6 +1,7 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* block/bitmaps.c: the store of bitmaps of a node, from its opening to its end; see the header. */
+#include "bitmap/copy.h"
 #include "block/bitmaps_internal.h"
 #include "block/disk.h"
 #include "block/losses.h"
@@ -253,11 +254,15 @@ bool blk_bitmaps_close(BlkNode *node, const GPtrArray *going)
 typedef struct Kept {
     char *name;
     BmpAddOptions options;
+    BmpCopy *copy;
 } Kept;
 
 static void kept_clear(void *data)
 {
-    g_free(((Kept *)data)->name);
+    Kept *kept = data;
+
+    g_free(kept->name);
+    bmp_copy_free(kept->copy);
 }
 
 static GArray *list_kept(BmpSet *set)
@@ -274,31 +279,52 @@ static GArray *list_kept(BmpSet *set)
         if (bmp_bitmap_persistent(was))
             continue;
         k.name = g_strdup(bmp_bitmap_name(was));
+        k.copy = bmp_copy_of(was);
         g_array_append_val(kept, k);
     }
     return kept;
 }
 
-/* What was recorded is of another disk, or lacks what somebody else wrote. */
-static void keep_dirty(BmpSet *to, const Kept *was, uint64_t size)
+/* Unless nobody wrote to the disk, what was recorded is of another one, or lacks that. */
+static void keep(BmpSet *to, const Kept *was, bool same, uint64_t size)
 {
     g_autoptr(BmpBitmap) bitmap = bmp_set_add(to, was->name, &was->options, NULL);
 
-    if (bitmap)
+    if (bitmap && !(same && bmp_bitmap_add_copy(bitmap, was->copy, NULL)))
         bmp_bitmap_add(bitmap, 0, size);
+}
+
+/* Whether the node's data is as it was when it became inactive, which is so far. */
+static bool has_rested(BlkNode *node)
+{
+    BmpIdentity now;
+    bool same;
+
+    blk_disk_identity(node, false, &now);
+    same = node->rest && bmp_identity_unchanged(node->rest, &now);
+    if (!same || blk_node_active(node))
+        g_clear_pointer(&node->rest, g_free);
+    return same;
+}
+
+void blk_bitmaps_note_rest(BlkNode *node)
+{
+    if (!node->rest)
+        node->rest = g_new0(BmpIdentity, 1);
+    blk_disk_identity(node, true, node->rest);
 }
 
 bool blk_bitmaps_renew(BlkNode *node, GError **error)
 {
     g_autoptr(GArray) had = list_kept(node->bitmaps);
-    bool ok;
+    bool same = has_rested(node), ok;
 
     bmp_set_free(node->bitmaps); /* with the lock of its store, which may be the same */
     node->bitmaps = bmp_set_new(node->name, blk_node_size(node));
     ok = blk_bitmaps_open(node, error);
     bmp_set_change_begin(&node->bitmaps, 1);
     for (guint i = 0; i < had->len; i++)
-        keep_dirty(node->bitmaps, &g_array_index(had, Kept, i), blk_node_size(node));
+        keep(node->bitmaps, &g_array_index(had, Kept, i), same, blk_node_size(node));
     bmp_set_change_end(&node->bitmaps, 1);
     node->bitmaps_closed = !ok || !blk_node_active(node);
     return ok && blk_bitmaps_guard(node, error);

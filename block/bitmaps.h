@@ -30,9 +30,13 @@ bool blk_bitmaps_wake(BlkNode *node, GError **error);
 
 /* The node's data is on another disk, or was somebody else's to write for a while; its bitmaps were
  * closed, and its driver is open. If it is active, it has the bitmaps that the disk has now, as
- * after blk_bitmaps_open(). Those that are not persistent stay, and are dirty everywhere: they are
- * other ones, so nobody must use them. Quiesced. */
+ * after blk_bitmaps_open(). Those that are not persistent stay, and are dirty everywhere unless the
+ * file shows that nobody wrote to it meanwhile: they are other ones, so nobody must use them.
+ * Quiesced. */
 bool blk_bitmaps_renew(BlkNode *node, GError **error);
+/* The node is about to become inactive, and the drivers are closed: others may write from now
+ * on. */
+void blk_bitmaps_note_rest(BlkNode *node);
 
 /* The disk is another one than what its bitmaps were recorded of: those that record are
  * inconsistent. Drained, not within a change; what is stored follows with the next commit. */

@@ -3,7 +3,6 @@
 /* block/disk.c: see the header. */
 #include "block/disk.h"
 
-#include "bitmap/store/store.h"
 #include "block/node_internal.h"
 #include "util/error.h"
 
@@ -205,4 +204,52 @@ char *blk_disk_changed(BlkNode *node)
             why = blk_disk_changed(child);
     }
     return why;
+}
+
+/* The node without children that has all of the node's data, or NULL. */
+static BlkNode *whole_file(BlkNode *node)
+{
+    while (node && node->n_children) {
+        BlkNode *below = NULL;
+
+        for (unsigned i = 0; i < node->n_children; i++) {
+            BlkNode *child = data_child(node, i);
+
+            if (child && below)
+                return NULL;
+            below = child ? child : below;
+        }
+        node = below;
+    }
+    return node;
+}
+
+void blk_disk_identity(BlkNode *node, bool seen, BmpIdentity *identity)
+{
+    BlkNode *file = whole_file(node);
+    bool regular;
+    int fd;
+
+    *identity = (BmpIdentity){ .known = false };
+    if (!file)
+        return;
+    if (seen) {
+        if (file->seen)
+            *identity = *file->seen;
+    } else if (blk_disk_is_in_place(file)) {
+        fd = blk_disk_open(file, &regular); /* a network's file system then asks the server */
+        bmp_identity_read(node->graph_sys, fd, identity);
+        if (fd >= 0)
+            node->graph_sys->close(fd);
+    }
+    if (identity->device)
+        *identity = (BmpIdentity){ .known = false };
+}
+
+bool blk_disk_at_rest(BlkNode *node)
+{
+    g_autoptr(GPtrArray) none = g_ptr_array_new();
+
+    return (blk_node_read_only(node) || !blk_permissions_written_beside(node, none)) &&
+           !blk_disk_written_beside(node, NULL);
 }

@@ -3,6 +3,7 @@
 /* block/disk.h: the file or the device that a node's data is in: which it is, and who is notified
  * when it is written. Main thread. */
 #pragma once
+#include "bitmap/store/store.h"
 #include "block/node.h"
 
 /* Its path, borrowed; NULL: none. */
@@ -33,5 +34,10 @@ void blk_disk_remember(BlkNode *node);
 /* When drivers are open again: why the node's disk is not what was remembered, (g_free), or
  * NULL. */
 char *blk_disk_changed(BlkNode *node);
+/* What is known of the file that the node's data is in, which is no device, and all in that file;
+ * else it is not known. @seen: as it was remembered, not as it is now. */
+void blk_disk_identity(BlkNode *node, bool seen, BmpIdentity *identity);
+/* Whether it is known that nobody can write to the node or beside it now. */
+bool blk_disk_at_rest(BlkNode *node);
 /* It was opened, and compared. */
 void blk_disk_compared(BlkNode *node);

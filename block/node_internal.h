@@ -79,6 +79,9 @@ struct tidemark_node {
 
     struct BmpIdentity *seen; /* by a reopening: what the driver had open (disk.c); or NULL */
     bool recorded;            /* by a reopening: it was writable when it was last open */
+    /* What its data was like when it became inactive: its bitmaps in memory are of that, or dirty
+     * (bitmaps.c). NULL: it is active, or nobody knows. */
+    struct BmpIdentity *rest;
     BmpSet *bitmaps;
     bool bitmaps_closed;      /* by a reopening, and not renewed since */
     struct BlkBitmaps *store; /* block/bitmaps.c: set while bitmaps may persist */

@@ -31,6 +31,7 @@ void blk_node_unref(BlkNode *node)
     g_free(node->error);
     g_free(node->lost);
     g_free(node->seen);
+    g_free(node->rest);
     g_free(node->name);
     g_aligned_free(node);
 }

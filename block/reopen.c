@@ -400,12 +400,21 @@ static bool settle_bitmaps(const BlkReopen *r, GError **error)
     return true;
 }
 
+static bool becomes_inactive(const BlkReopen *r, BlkNode *node)
+{
+    const BlkReopenEntry *e = blk_reopen_entry(r, node);
+
+    return e && blk_node_active(node) && !blk_options_bool(e->options, "active");
+}
+
 /* The drivers are closed, and have written their last. */
 static bool rest_bitmaps(const BlkReopen *r, GError **error)
 {
     for (guint i = 0; i < r->held->len; i++) {
         BlkNode *node = r->held->pdata[i];
 
+        if (becomes_inactive(r, node))
+            blk_bitmaps_note_rest(node);
         if (!(is_moved(r, node) ? close_bitmaps(node) : blk_bitmaps_rest(node)))
             return not_kept(node, error);
     }

@@ -7,6 +7,8 @@
 extern const TcCommand tc_command_backup;
 extern const TcCommand tc_command_bitmap;
 extern const TcCommand tc_command_bitmap_check; /* "tidemark bitmap check" */
+extern const TcCommand tc_command_bitmap_export;
+extern const TcCommand tc_command_bitmap_import;
 extern const TcCommand tc_command_bitmap_offer;
 extern const TcCommand tc_command_bitmap_rotate;
 extern const TcCommand tc_command_bitmap_withdraw;
@@ -32,6 +34,8 @@ extern const TcCommand tc_command_verify;
 int tc_run_list_file(const TcInvocation *inv);
 /* Whether that is what was meant, not a daemon's node. */
 bool tc_means_file(const TcInvocation *inv);
+/* The same by the first argument alone: the command has no --disk. */
+bool tc_names_file(const TcInvocation *inv);
 
 /* "tidemark map --points REPOSITORY": client/repository/cmd_heat.c. */
 int tc_run_map_points(const TcInvocation *inv);

@@ -21,6 +21,7 @@ struct QmpContext {
     BlkBackups *backups;
     QmpTypes *types;
     QmpChardevs *chardevs;
+    QmpTransfers *transfers;
     GPtrArray *listeners; /* QmpListener; a freed one is NULL until nobody walks the array */
     unsigned walking;
     GThread *thread; /* the main one */
@@ -117,6 +118,7 @@ QmpContext *qmp_context_new(const QmpContextOptions *options)
     blk_graph_set_events(options->graph, qmp_context_emit, ctx);
     ctx->jobs = blk_jobs_new(options->graph, ctx->options.main);
     ctx->backups = blk_backups_new(options->exports, ctx->options.main);
+    ctx->transfers = qmp_transfers_new();
     ctx->chardevs = qmp_chardevs_new(&(QmpChardevsOptions){
         .main = ctx->options.main, .inherited = options->inherited, .log = options->log });
     return ctx;
@@ -127,6 +129,7 @@ void qmp_context_free(QmpContext *ctx)
     if (!ctx)
         return;
     qmp_chardevs_free(ctx->chardevs);
+    qmp_transfers_free(ctx->transfers);
     blk_backups_free(ctx->backups);
     blk_jobs_free(ctx->jobs);
     blk_graph_set_events(ctx->options.graph, NULL, NULL);
@@ -178,6 +181,11 @@ TmLog *qmp_context_log(QmpContext *ctx)
 QmpChardevs *qmp_context_chardevs(QmpContext *ctx)
 {
     return ctx->chardevs;
+}
+
+QmpTransfers *qmp_context_transfers(QmpContext *ctx)
+{
+    return ctx->transfers;
 }
 
 const QmpMetrics *qmp_context_metrics(QmpContext *ctx)

@@ -13,6 +13,7 @@
 #include "block/jobs/job.h"
 #include "qmp/chardev/chardev.h"
 #include "qmp/schema/table.h"
+#include "qmp/transfers.h"
 #include "util/log.h"
 
 typedef struct QmpContext QmpContext;
@@ -71,6 +72,7 @@ BlkBackups *qmp_context_backups(QmpContext *ctx);
 const QmpTypes *qmp_context_types(QmpContext *ctx);
 GMainContext *qmp_context_main(QmpContext *ctx);
 QmpChardevs *qmp_context_chardevs(QmpContext *ctx);
+QmpTransfers *qmp_context_transfers(QmpContext *ctx);
 const QmpMetrics *qmp_context_metrics(QmpContext *ctx); /* or NULL */
 TmSocketRights qmp_context_socket_rights(QmpContext *ctx);
 TmLog *qmp_context_log(QmpContext *ctx); /* or NULL */

@@ -291,3 +291,21 @@ char *bmp_identity_changed(const BmpIdentity *was, const BmpIdentity *now)
         return g_strdup("the disk was changed by somebody else while it was being reopened");
     return NULL;
 }
+
+static bool both_files(const BmpIdentity *a, const BmpIdentity *b)
+{
+    return a->known && b->known && !a->device && !b->device;
+}
+
+bool bmp_identity_unchanged(const BmpIdentity *before, const BmpIdentity *now)
+{
+    return both_files(before, now) && before->size == now->size && same_time(before, now) &&
+           (before->mtime_sec || before->mtime_nsec) &&
+           (same_file(before, now) || before->mtime_nsec);
+}
+
+bool bmp_identity_same(const BmpIdentity *before, const BmpIdentity *now)
+{
+    return both_files(before, now) &&
+           (same_file(before, now) || bmp_identity_unchanged(before, now));
+}

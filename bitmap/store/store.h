@@ -212,6 +212,11 @@ void bmp_identity_settle(const TmSys *sys, int disk_fd);
 /* Why a disk that nobody should have had open meanwhile is not what it was @before (g_free), or
  * NULL. */
 char *bmp_identity_changed(const BmpIdentity *before, const BmpIdentity *now);
+/* For files that more than one machine may reach: whether it is known that nobody has written to
+ * the disk since it was as @before; and whether it is the same disk, whatever was written to it. A
+ * copy with the time of the original is as good. false: no, or it can't be known, as of devices. */
+bool bmp_identity_unchanged(const BmpIdentity *before, const BmpIdentity *now);
+bool bmp_identity_same(const BmpIdentity *before, const BmpIdentity *now);
 /* Before somebody writes to the disk: of the stores that it is marked with those stay that @sets
  * have open for writing; the others will find out. Durable; false: it can't be said, and the disk
  * must not be written. */

@@ -40,6 +40,8 @@ static const Rule rules[] = {
     { "enable", "NAME", TC_WORD_BITMAP },
     { "disable", "NAME", TC_WORD_BITMAP },
     { "merge", "NAME", TC_WORD_BITMAP },
+    { "export", "NAME", TC_WORD_BITMAP },
+    { "import", "NAME", TC_WORD_BITMAP },
     { NULL, "NODE", TC_WORD_NODE },
     { NULL, "EXPORT", TC_WORD_EXPORT },
     { NULL, "EVENT", TC_WORD_EVENT },

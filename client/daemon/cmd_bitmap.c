@@ -238,6 +238,8 @@ static const TcCommand *const subcommands[] = {
     &tc_command_bitmap_rotate,
     &tc_command_bitmap_offer,
     &tc_command_bitmap_withdraw,
+    &tc_command_bitmap_export,
+    &tc_command_bitmap_import,
     &list,
     &tc_command_bitmap_check,
     NULL,

@@ -14,13 +14,16 @@ static const TcOption check_options[] = {
     { 0 },
 };
 
-bool tc_means_file(const TcInvocation *inv)
+bool tc_names_file(const TcInvocation *inv)
 {
     const char *word = tc_arg(inv, 0);
 
-    if (tc_option(inv, "disk"))
-        return true;
     return word && !tc_option(inv, "socket") && strpbrk(word, "/.");
+}
+
+bool tc_means_file(const TcInvocation *inv)
+{
+    return tc_option(inv, "disk") || tc_names_file(inv);
 }
 
 /* What was taken for a file may have been meant as a node. Takes and returns. */

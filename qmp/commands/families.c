@@ -14,6 +14,7 @@ const QmpFamily *const qmp_families[] = {
     &qmp_family_qom,
     &qmp_family_stats,
     &qmp_family_bitmap,
+    &qmp_family_transfer,
     &qmp_family_map,
     &qmp_family_transaction,
     &qmp_family_snapshot,

@@ -629,6 +629,7 @@ BEYOND_QEMU = {
                                              "max-connections", "servers")),
     "block-export-context-remove", "block-export-context-set", "query-block-export-contexts",
     "block-export-del.mode wait", "block-export-del.seconds",
+    "block-dirty-bitmap-export", "block-dirty-bitmap-import",
     "block-export-dirty-bitmap",
     *(c + ".addr.=unix.data." + k for c in ("chardev-add.backend.=socket.data", "nbd-server-start")
       for k in ("group", "mode", "owner")),

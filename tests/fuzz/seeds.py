@@ -151,8 +151,23 @@ STORE.update({
     "garbage-sealed": edits(WHOLE | FORGED, 0) + b"TIDEMARK" + b"\1\0\0\0\0\2\0\0" + b"\1" * 9000,
 })
 
+HEAD = b'{"format": "tidemark-bitmap", "version": 1, "name": "b", "size": 1048576, "granularity": 65536}\n'
+BITMAP = {
+    "empty": HEAD,
+    "runs": HEAD + b"0 1 3 4\n7 1\n",
+    "beyond": HEAD + b"0 16\n0 1\n",
+    "huge": HEAD + b"9999999999999999 9999999999999999\n",
+    "odd": HEAD + b"1 2 3\n",
+    "granularity": HEAD.replace(b"65536", b"3") + b"0 1\n",
+    "largest": HEAD.replace(b"1048576", b"9223372036854775807").replace(b"65536", b"512") + b"18014398509481983 1\n",
+    "negative": HEAD.replace(b"1048576", b"-1"),
+    "no-json": b"{\n0 1\n",
+    "no-name": HEAD.replace(b'"name"', b'"game"'),
+    "version": HEAD.replace(b"1,", b"2,", 1),
+}
+
 for fuzzer, inputs, prefix in (("json", JSON, b"\2"), ("options", OPTIONS, b""), ("described", DESCRIBED, b""),
-                               ("nbd", NBD, b""), ("store", STORE, b"")):
+                               ("nbd", NBD, b""), ("store", STORE, b""), ("bitmap", BITMAP, b"")):
     os.makedirs(os.path.join(HERE, fuzzer), exist_ok=True)
     for name_, data_ in inputs.items():
         save(fuzzer, name_, prefix + data_)

@@ -53,6 +53,12 @@ def qcow2_check():
 
 
 @test
+def bitmap():
+    "bitmaps as files"
+    replay("bitmap")
+
+
+@test
 def store():
     "stores of bitmaps"
     replay("store")
