@@ -166,8 +166,107 @@ BITMAP = {
     "version": HEAD.replace(b"1,", b"2,", 1),
 }
 
+# fuzz_vhost.c: steps. A message: its number, flags, descriptors (three bits each), payload.
+MEMORY_FD, AREA_FD, KICK_FD, CALL_FD, SOCKET_FD = 6, 1, 2, 4, 5  # as the fuzzer numbers them
+EVENT_INDEX, NOTED = 1, 2
+LATER = 128  # a kick that nobody waits for; a table of descriptors
+FEATURES = 1 << 32 | 1 << 30 | 1 << 28 | 1 << 9
+GUEST, USER, DATA_AT = 0x10000, 0x100000, 0x2000
+
+
+def say(number, payload=b"", *fds, flags=0):
+    kinds = sum(fd << 3 * i for i, fd in enumerate(fds))
+    return struct.pack("<BBBHB", 0, number, flags, kinds, len(payload)) + payload
+
+
+def vring(number, queue=0, value=0):
+    return say(number, struct.pack("<II", queue, value))
+
+
+def rings(queue=0, desc=USER, avail=USER + 1024, used=USER + 2048):
+    return say(9, struct.pack("<IIQQQQ", queue, 0, desc, used, avail, 0))
+
+
+def poke(at, data, noted=False):
+    return b"\1" + (at | noted << 23).to_bytes(3, "little") + bytes([len(data)]) + data
+
+
+def kick(queue=0):
+    return bytes([2, queue])
+
+
+def begin(how=EVENT_INDEX | NOTED):
+    return bytes([3, how])
+
+
+def ask(kind, sector=0, length=512, flags=0, queue=0):
+    return struct.pack("<BBBHHB", 4, queue, kind, sector, length, flags)
+
+
+def scribbling(seed, at, length):
+    return b"\5" + seed.to_bytes(3, "little") + struct.pack("<HH", at, length)
+
+
+AGAIN, SHRUNK = b"\6", b"\7\0"
+U64 = struct.Struct("<Q").pack
+IN, OUT, SYNC, ID, UNMAP, ZEROES = 0, 1, 4, 8, 11, 13
+
+
+def chain(*descriptors, head=0):
+    table = b"".join(struct.pack("<QIHH", *d) for d in descriptors)
+    return poke(0, table) + poke(1024, struct.pack("<HHH", 0, 1, head))
+
+
+TRAFFIC = b"".join(ask(kind, 8 * i, 4096, i % 2) + ask(kind, 8 * i + 4, 512, 1, LATER) + ask(OUT, 9 * i, 512, 0, 1) +
+                   kick() + kick(1) for i, kind in enumerate((OUT, IN, SYNC, ID, UNMAP, ZEROES, 99)))
+BATCH = ask(OUT, 0, 4096) + ask(OUT, 8, 4096, 0, LATER) + ask(IN, 3, 1024, 0, 1) + ask(UNMAP, 16, 4096)
+VHOST = {
+    "requests": begin() + b"".join(ask(kind, 16 * kind, 4096) + kick() for kind in (OUT, IN, SYNC, ID, UNMAP, ZEROES)),
+    "tables": begin() + b"".join(ask(kind, 1, 1024, 0, LATER) + kick() for kind in (OUT, IN, ID, ZEROES)),
+    "queues": begin(0) + TRAFFIC + BATCH + kick(LATER) + kick(1) + kick(0),
+    "not-noted": begin(EVENT_INDEX) + ask(OUT) + kick() + vring(11) + ask(IN) + begin(0) + kick(),
+    "odd-lengths": begin() + b"".join(ask(OUT, 7, n) + ask(IN, 7, n) + kick() for n in (0, 1, 511, 513, 65535)),
+    "edges": begin() + b"".join(ask(kind, 511, 1024) + kick() for kind in (IN, OUT, UNMAP, ZEROES)),
+    "loop": begin() + chain((GUEST + DATA_AT, 0, 1, 0)) + kick(),
+    "outside": begin() + chain((GUEST + (128 << 10) - 8, 16, 1, 1), (GUEST, 1, 2, 0)) + kick(),
+    "wraps": begin() + chain((2 ** 64 - 8, 0xffffffff, 1, 1), (GUEST, 1, 2, 0)) + kick(),
+    "head": begin() + chain((GUEST, 16, 0, 0), head=5000) + kick(),
+    "order": begin() + chain((GUEST, 16, 3, 1), (GUEST, 16, 0, 0)) + kick(),
+    "nested": begin() + chain((GUEST, 16, 4, 0)) + kick(),
+    "no-status": begin() + chain((GUEST + DATA_AT, 16, 0, 0)) + kick(),
+    "index": begin() + poke(1026, b"\xff\x7f") + kick(),
+    "scribbled-rings": begin() + scribbling(77, 0, 4096) + TRAFFIC + kick() + kick(1),
+    "scribbled-data": begin() + scribbling(5, DATA_AT, 16384) + TRAFFIC + kick() + TRAFFIC + kick(1) + TRAFFIC + kick(),
+    "scribbled-index": begin() + TRAFFIC + scribbling(9, 1026, 1) + kick() + kick() + kick(1),
+    "reconnected": begin() + BATCH + kick(LATER) + AGAIN + begin() + kick() + TRAFFIC + kick(1),
+    "in-flight": poke(0, struct.pack("<QHHHH", 0, 1, 16, 3, 0) + b"".join(
+        struct.pack("<B5xHQ", i % 4 == 0, i, 17 - i) for i in range(13)), True) + ask(OUT, 0, 4096) * 4 + begin() + kick(),
+    "in-flight-odd": poke(0, b"\xff" * 255, True) + poke(8, b"\1\0\20\0", True) + begin() + TRAFFIC + kick(),
+    "shrunk": begin() + ask(OUT) + kick() + ask(OUT) + SHRUNK + kick(),
+    "messages": say(1) + say(15) + say(17) + say(3) + say(24, struct.pack("<III", 0, 60, 0) + bytes(60)) + say(
+        31, struct.pack("<QQHHI", 0, 0, 2, 16, 0)) + say(2, U64(FEATURES)) + say(21, b"", SOCKET_FD) + say(200),
+    "any-order": say(18, struct.pack("<II", 0, 1)) + say(12, U64(0), KICK_FD) + say(13, U64(0), CALL_FD) + vring(
+        8, 0, 16) + say(5, struct.pack("<IIQQQQ", 1, 0, GUEST, 128 << 10, USER, 0), MEMORY_FD) + rings() + say(
+            32, struct.pack("<QQHHI", 1024, 0, 2, 16, 0), AREA_FD) + ask(OUT) + kick(),
+    "another-area": begin() + TRAFFIC + kick() + say(32, struct.pack("<QQHHI", 1024, 0, 1, 16, 0), AREA_FD) + TRAFFIC +
+    kick() + kick(1),
+    "another-size": begin() + TRAFFIC + kick() + vring(8, 0, 32) + rings() + vring(10) + TRAFFIC + kick() + vring(
+        8, 0, 1024) + rings() + kick(),
+    "no-memory": begin() + TRAFFIC + say(5, struct.pack("<II", 0, 0)) + kick() + TRAFFIC + kick(),
+    "regions": begin() + say(5, struct.pack("<IIQQQQQQQQ", 2, 0, GUEST, 65536, USER, 0, GUEST + 65536, 65536,
+                                            USER + 65536, 65536), MEMORY_FD, MEMORY_FD) + TRAFFIC + kick() + kick(1),
+    "overlapping": say(5, struct.pack("<IIQQQQQQQQ", 2, 0, GUEST, 65536, USER, 0, GUEST + 4096, 65536, USER + 65536, 0),
+                       MEMORY_FD, MEMORY_FD),
+    "not-an-event": begin() + say(13, U64(0), MEMORY_FD),
+    "stopped-in-turn": begin() + BATCH + kick(LATER) + vring(11) + vring(11, 1) + begin() + BATCH + kick(LATER) +
+    say(18, struct.pack("<II", 0, 0)) + say(18, struct.pack("<II", 0, 1)) + kick(),
+    "wrong-sizes": b"".join(say(n, b"\xff" * 3) + AGAIN for n in range(2, 34)),
+    "wrong-flags": say(1, b"", flags=2) + AGAIN + say(1, b"", flags=4) + AGAIN + say(1, b"", flags=8),
+}
+
 for fuzzer, inputs, prefix in (("json", JSON, b"\2"), ("options", OPTIONS, b""), ("described", DESCRIBED, b""),
-                               ("nbd", NBD, b""), ("store", STORE, b""), ("bitmap", BITMAP, b"")):
+                               ("nbd", NBD, b""), ("store", STORE, b""), ("bitmap", BITMAP, b""),
+                               ("vhost", VHOST, b"")):
     os.makedirs(os.path.join(HERE, fuzzer), exist_ok=True)
     for name_, data_ in inputs.items():
         save(fuzzer, name_, prefix + data_)

@@ -41,6 +41,12 @@ def nbd_():
 
 
 @test
+def vhost():
+    "clients and drivers of vhost-user-blk"
+    replay("vhost")
+
+
+@test
 def qcow2():
     "qcow2 images"
     replay("qcow2")
