@@ -54,6 +54,13 @@ class Guest:
         assert self.next <= self.size
         return at
 
+    def has_room(self, length):
+        return self.next + length <= self.size
+
+    def reuse(self):
+        """Memory is used again; no request may be in flight."""
+        self.next = self.queues * RINGS
+
     def desc(self, queue, i):
         return queue * RINGS + 16 * i
 

@@ -5,7 +5,7 @@
 """Disks and their dirty bitmaps against a naive model, from several connections.
 
 A round has a seed. It picks disks, granularities and an engine, and then alternates batches of
-requests on several connections with operations on bitmaps. After each batch the disks are at rest, and
+requests on several connections, one of them the queues of a guest (vhost-user-blk), with operations on bitmaps. After each batch the disks are at rest, and
 everything visible must equal the model, which is one byte a byte of the disk and one byte a granule:
 extents of qemu:dirty-bitmap:*, counts in query-named-block-nodes, contents, and base:allocation, whose
 zeroes must read as zeroes.
@@ -19,13 +19,15 @@ Options: --seconds N in all (or STRESS_SECONDS), --seed N for one round and one 
 A failure names the seed of its round.
 """
 import argparse
+import contextlib
 import copy
 import random
 import select as io_select
-
+import struct
 
 from harness import *
 import nbd
+import vhost
 
 GRANULARITIES = [1 << n for n in range(9, 22)]
 RACE_SIZES = [(4 << 20) + 511, 16 << 20, (48 << 20) - 512]
@@ -119,12 +121,98 @@ def pick_operation(rnd, nodes):
     return "block-dirty-bitmap-" + kind, data
 
 
+def driver_path(daemon, node):
+    return os.path.join(os.path.dirname(daemon.nbd_path), node + ".vhost")
+
+
+def within_sectors(offset, length):
+    return not (offset | length) % 512 and length <= Driver.MOST
+
+
+class Driver:
+    """The driver of a guest, with the functions of libnbd's handle that are used here. It has whole sectors only."""
+    MOST = 1 << 20  # bytes of a request
+
+    def __init__(self, daemon, node):
+        self.guest = vhost.Guest(size=64 << 20, queues=2)
+        self.client = vhost.Client(driver_path(daemon, node), self.guest)
+        self.pending = {}
+        self.turn = 0
+
+    def start(self, kind, sector, data=b"", length=0, buffer=None):
+        g = self.guest
+        n = max(len(data), length)
+        while self.pending and (not g.has_room(n + 4096) or len(self.pending) == 16):
+            self.poll(-1)
+        if not self.pending:
+            g.reuse()
+        self.turn += 1
+        queue = self.turn % 2
+        parts = next(p for p in (3, 2, 1) if not n % (512 * p)) if kind in (vhost.IN, vhost.OUT) else 1
+        cookie, begin, status = g.request(kind, sector, data, length, queue, self.turn % 3 == 0, parts)
+        self.pending[cookie] = kind, begin, status, buffer
+        g.kick(queue)
+        return cookie
+
+    def aio_pwrite(self, buffer, offset, flags=0):
+        return self.start(vhost.OUT, offset // 512, bytes(buffer.to_bytearray()))
+
+    def aio_pread(self, buffer, offset):
+        return self.start(vhost.IN, offset // 512, length=buffer.size(), buffer=buffer)
+
+    def ranged(self, kind, length, offset, flags=0):
+        return self.start(kind, 0, struct.pack("<QII", offset // 512, length // 512, flags))
+
+    def aio_zero(self, length, offset, flags=0):
+        return self.ranged(vhost.WRITE_ZEROES, length, offset, 0 if flags & nbd.CMD_FLAG_NO_HOLE else 1)
+
+    def aio_trim(self, length, offset, flags=0):
+        return self.ranged(vhost.DISCARD, length, offset)
+
+    def aio_flush(self):
+        return self.start(vhost.FLUSH, 0)
+
+    def pread(self, length, offset):
+        got = nbd.Buffer(length)
+        cookie = self.aio_pread(got, offset)
+        while not self.aio_command_completed(cookie):
+            self.poll(-1)
+        return got.to_bytearray()
+
+    def poll(self, timeout):
+        g = self.guest
+        for queue in range(g.queues):
+            g.reap(queue)
+            g.reap(queue)  # what was used before the event was asked for
+        if timeout and not g.results:
+            io_select.select(g.calls, [], [], 0.1)
+        for fd in g.calls:
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(fd)
+        for cookie in list(g.results):
+            del g.results[cookie]
+            kind, begin, status, buffer = self.pending.pop(cookie)
+            equal(g.memory[status], vhost.OK, "the status of a guest's request of type %d" % kind)
+            if buffer:
+                buffer.to_buffer()[:] = g.memory[begin:begin + buffer.size()]
+
+    def aio_command_completed(self, cookie):
+        if cookie in self.pending:
+            self.poll(0)
+        return cookie not in self.pending
+
+    def shutdown(self):
+        self.client.close()
+        self.guest.close()
+
+
 class Disk:
     """One exported file and what it should contain."""
 
     def __init__(self, daemon, node, size):
         self.daemon, self.node, self.size = daemon, node, size
         self.content = bytearray(size)
+        self.driver = Driver(daemon, node) if TIDEMARKD != QSD else None
         self.connect()
 
     def connect(self):
@@ -132,10 +220,19 @@ class Disk:
         equal(self.handles[0].get_size(), self.size)
 
     def resize(self, size, bitmaps):
-        """Takes the export away, because what is exported keeps its size, and gives it back."""
-        self.close()
+        """Takes the export away, because what is exported over NBD keeps its size, and gives it back."""
+        self.disconnect()
         self.daemon.unexport("exp-" + self.node)
+        guest_stays = not self.driver or size >= self.size
+        if not guest_stays:  # what is exported does not shrink
+            self.driver.shutdown()
+            self.daemon.unexport("guest-" + self.node)
         self.daemon.qmp("block_resize", {"node-name": self.node, "size": size})
+        if not guest_stays:
+            self.daemon.qmp("block-export-add", {
+                "type": "vhost-user-blk", "id": "guest-" + self.node, "node-name": self.node, "writable": True,
+                "num-queues": 2, "addr": {"type": "unix", "path": driver_path(self.daemon, self.node)}})
+            self.driver = Driver(self.daemon, self.node)
         self.daemon.qmp("block-export-add", {"type": "nbd", "id": "exp-" + self.node, "node-name": self.node,
                                              "name": self.node, "writable": True})
         self.content = self.content[:size] + bytes(max(0, size - self.size))
@@ -143,6 +240,10 @@ class Disk:
         for bitmap in bitmaps.values():
             bitmap.resize(size)
         self.connect()
+
+    def pick(self, rnd, offset, length):
+        """A connection for a request."""
+        return rnd.choice(self.handles + ([self.driver] * 2 if self.driver and within_sectors(offset, length) else []))
 
     def batch(self, rnd, bitmaps, trims):
         """Random changes of disjoint ranges, in flight together; then the model follows."""
@@ -160,9 +261,9 @@ class Disk:
             if rnd.random() < 0.3:
                 watched.append(self.watch(rnd))
             if rnd.random() < 0.1:
-                h = rnd.choice(self.handles)
+                h = self.pick(rnd, 0, 0)
                 pending.append((h, h.aio_flush()))
-            h = rnd.choice(self.handles)
+            h = self.pick(rnd, offset, length)
             kind = rnd.choice(["write", "write", "zero"] + trims)
             fua = nbd.CMD_FLAG_FUA if rnd.random() < 0.1 else 0
             if kind == "write":
@@ -196,8 +297,12 @@ class Disk:
 
     def watch(self, rnd):
         """A read that overlaps whatever is changed meanwhile."""
-        h, offset = rnd.choice(self.handles), rnd.randrange(self.size)
-        buffer = nbd.Buffer(rnd.randint(1, self.size - offset))
+        offset = rnd.randrange(self.size)
+        length = rnd.randint(1, self.size - offset)
+        if rnd.random() < 0.3 and length >= 512 + offset % 512:
+            length = (length - offset % 512) & ~511
+            offset &= ~511
+        h, buffer = self.pick(rnd, offset, length), nbd.Buffer(length)
         return h, h.aio_pread(buffer, offset), offset, buffer
 
     def check_watched(self, before, offset, got, trimmed):
@@ -214,8 +319,11 @@ class Disk:
                         self.node, byte, here + i, old[i], new[i]))
 
     def check_content(self, rnd):
-        h = rnd.choice(self.handles)
-        now = h.pread(self.size, 0)
+        now = rnd.choice(self.handles).pread(self.size, 0)
+        if self.driver and rnd.random() < 0.3:
+            sectors = self.size & ~511
+            now = b"".join(self.driver.pread(min(Driver.MOST, sectors - at), at)
+                           for at in range(0, sectors, Driver.MOST)) + now[sectors:]
         if now != self.content:
             at = next(i for i in range(self.size) if now[i] != self.content[i])
             fail("%s: content differs at %d, for %d bytes: %02x instead of %02x" % (
@@ -232,9 +340,14 @@ class Disk:
                 fail("%s: %d+%d is said to be zero" % (self.node, offset, length))
         h.shutdown()
 
-    def close(self):
+    def disconnect(self):
         for h in self.handles:
             h.shutdown()
+
+    def close(self):
+        self.disconnect()
+        if self.driver:
+            self.driver.shutdown()
 
 
 def listed(daemon, nodes):
@@ -314,6 +427,9 @@ def start(tmp, rnd, nodes, size, qcow2=False):
     options = {"discard": rnd.choice(["ignore", "unmap"])}
     for node in nodes:
         args += qcow2_disk(tmp, rnd, node, size, **options) if qcow2 else disk(tmp, node, size, **options)
+        if TIDEMARKD != QSD:
+            args += ["--export", "type=vhost-user-blk,id=guest-%s,node-name=%s,writable=on,num-queues=2,addr.type=unix,"
+                     "addr.path=%s" % (node, node, os.path.join(tmp, node + ".vhost"))]
     if TIDEMARKD != QSD:
         args = ["--io-engine", rnd.choice(["threads", "auto"])] + args
     return Daemon(tmp, *args), ["trim", "trim"] if options["discard"] == "unmap" else []
@@ -375,6 +491,8 @@ class Writers:
     def __init__(self, daemon, node, rnd, size):
         self.daemon, self.rnd, self.size = daemon, rnd, size
         self.handles = [daemon.nbd(node) for _ in range(CONNECTIONS)]
+        if TIDEMARKD != QSD:
+            self.handles.append(Driver(daemon, node))
         self.cookies = [[] for _ in self.handles]
         self.writes = 0
 
@@ -384,6 +502,9 @@ class Writers:
             while len(cookies) < 8:
                 offset = self.rnd.randrange(self.size)
                 length = min(self.rnd.choice([100, 512, 4096, 4096]), self.size - offset)
+                if isinstance(h, Driver):
+                    offset = min(offset, self.size - 512) & ~511
+                    length = max(512, length & ~511)
                 if self.rnd.random() < 0.1:
                     cookies.append(h.aio_zero(length, offset))
                 else:

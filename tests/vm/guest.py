@@ -4,6 +4,7 @@
 
 The root disk is an ext4 file system with busybox and tests/vm/guest/init, which says how files are written and reported.
 Kernel and initramfs come from outside, so that a disk needs no boot loader."""
+import contextlib
 import hashlib
 import importlib.util
 import platform
@@ -16,7 +17,9 @@ MODULES = ["virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_
 # An emulated processor that does not get its time is neither stuck nor has it a broken timer.
 KERNEL_OPTIONS = "console=ttyS0 loglevel=5 panic=-1 nowatchdog no_timer_check"
 DISK_SIZE = "192M"
+MIB = 1 << 20
 FIRST, SLOTS = 100000, 128  # as tests/vm/guest/init has them
+STARTED = time.monotonic()
 BOOT = 5 * PATIENCE  # an emulated machine that shares its processor
 TROUBLE = re.compile(r".*(?:I/O error|EXT4-fs (?:error|warning)|JBD2: |Kernel panic|Oops|blocked for more than"
                      r"|Remounting filesystem read-only).*")
@@ -86,14 +89,51 @@ def make_disk(tmp):
     return disk_of(tmp, tree(os.path.join(tmp, "disk.d"), "init", "proc", "data/0", "data/1"), "new.img")
 
 
-def disk_of(tmp, top, name):
+def disk_of(tmp, top, name, size=DISK_SIZE):
     """The image of a root disk with what is in a directory."""
     path = os.path.join(tmp, name)
-    run("mke2fs", "-q", "-t", "ext4", "-b", "4096", "-d", top, path, DISK_SIZE)
+    run("mke2fs", "-q", "-t", "ext4", "-b", "4096", "-d", top, path, size)
     return path
 
 
 # ---- its life
+
+
+def say(text, *args):
+    print("# %3d s: %s" % (time.monotonic() - STARTED, text % args), flush=True)
+
+
+@contextlib.contextmanager
+def kept(tmp, name):
+    """If the case fails, what guests, emulators and daemons said is kept."""
+    try:
+        yield
+    except Skip:
+        raise
+    except BaseException:
+        where = os.path.join(BUILDDIR, "test-logs", "vm", name)
+        shutil.rmtree(where, ignore_errors=True)
+        os.makedirs(where)
+        for file in os.listdir(tmp):
+            if file.endswith((".console", ".reports", ".qemu", ".log")):
+                shutil.copy(os.path.join(tmp, file), where)
+        say("the consoles are in %s", where)
+        raise
+
+
+def increment(daemon, said, context, path):
+    """Writes what is dirty at a backup's point into the image of the backup before."""
+    h = daemon.nbd(said["export"], [context])
+    dirty = 0
+    with open(path, "r+b") as f:
+        for offset, length, flags in extents(h, context):
+            for at in range(offset, offset + length * (flags & 1), MIB):
+                n = min(MIB, offset + length - at)
+                f.seek(at)
+                f.write(bytes(n) if flags & 2 else h.pread(n, at))
+                dirty += n
+    h.shutdown()
+    equal(dirty, said["dirty"])
 
 
 class System:
@@ -122,13 +162,25 @@ class System:
         return True
 
 
+# Options of QEMU for the disk.
+
+
+def block_disk(node):
+    return ["-blockdev", node + ",node-name=disk,discard=unmap", "-device", "virtio-blk-pci,drive=disk"]
+
+
 def file_disk(path):
-    return "driver=file,filename=" + path
+    return block_disk("driver=file,filename=" + path)
 
 
 def nbd_disk(daemon, export="disk0"):
-    return "driver=nbd,server.type=unix,server.path=%s,export=%s,reconnect-delay=%d" % (
-        daemon.nbd_path, export, 2 * PATIENCE)
+    return block_disk("driver=nbd,server.type=unix,server.path=%s,export=%s,reconnect-delay=%d" % (
+        daemon.nbd_path, export, 2 * PATIENCE))
+
+
+def vhost_disk(path, queues):
+    return ["-smp", str(queues), "-chardev", "socket,id=disk,reconnect=1,path=" + path,
+            "-device", "vhost-user-blk-pci,chardev=disk,num-queues=%d" % queues]
 
 
 class Guest:
@@ -140,11 +192,12 @@ class Guest:
         self.paths = {what: "%s.%s" % (base, what) for what in ("console", "reports", "qemu")}
         with open(self.paths["qemu"], "wb") as out:
             self.process = subprocess.Popen(
-                [EMULATOR, *system.accelerator, "-m", str(memory), "-nodefaults", "-no-user-config", "-display", "none",
+                [EMULATOR, *system.accelerator, "-m", str(memory), "-machine", "memory-backend=memory",
+                 "-object", "memory-backend-memfd,id=memory,share=on,size=%dM" % memory, "-nodefaults", "-no-user-config", "-display", "none",
                  "-no-reboot", "-kernel", system.kernel, "-initrd", system.initramfs,
                  "-append", KERNEL_OPTIONS + " vm.job=" + job,
                  "-serial", "file:" + self.paths["console"], "-serial", "file:" + self.paths["reports"],
-                 "-blockdev", disk + ",node-name=disk,discard=unmap", "-device", "virtio-blk-pci,drive=disk"],
+                 *disk],
                 stdin=subprocess.DEVNULL, stdout=out, stderr=out)
 
     def __enter__(self):

@@ -12,34 +12,11 @@ import concurrent.futures
 import contextlib
 
 from harness import *
-from guest import SLOTS, System, Guest, check_sums, file_disk, nbd_disk
+from guest import SLOTS, System, Guest, check_sums, file_disk, increment, kept, nbd_disk, say
 
 MIB = 1 << 20
 EACH = 40  # files that each writer fsyncs between two backups, at least
 MEANWHILE = 8  # and between the beginning of a backup and its reading
-STARTED = time.monotonic()
-
-
-def say(text, *args):
-    print("# %3d s: %s" % (time.monotonic() - STARTED, text % args), flush=True)
-
-
-@contextlib.contextmanager
-def consoles_kept(tmp, name):
-    """If the case fails, what guests, emulators and daemons said is kept."""
-    try:
-        yield
-    except Skip:
-        raise
-    except BaseException:
-        where = os.path.join(BUILDDIR, "test-logs", "vm", name)
-        shutil.rmtree(where, ignore_errors=True)
-        os.makedirs(where)
-        for file in os.listdir(tmp):
-            if file.endswith((".console", ".reports", ".qemu", ".log")):
-                shutil.copy(os.path.join(tmp, file), where)
-        say("the consoles are in %s", where)
-        raise
 
 
 class Backup:
@@ -81,19 +58,8 @@ class Chain:
         run("nbdcopy", self.daemon.uri(export), path)
 
     def increment(self, said, path):
-        """Writes what is dirty into the image of the backup before; either context serves."""
-        context = said["contexts"][1 + len(self.backups) % 2]
-        h = self.daemon.nbd(said["export"], [context])
-        dirty = 0
-        with open(path, "r+b") as f:
-            for offset, length, flags in extents(h, context):
-                for at in range(offset, offset + length * (flags & 1), MIB):
-                    n = min(MIB, offset + length - at)
-                    f.seek(at)
-                    f.write(bytes(n) if flags & 2 else h.pread(n, at))
-                    dirty += n
-        h.shutdown()
-        equal(dirty, said["dirty"])
+        """Either context serves."""
+        increment(self.daemon, said, said["contexts"][1 + len(self.backups) % 2], path)
 
     def take(self, leave_out=False):
         """One more backup. If leave_out, also an image of it that lacks the increment before; returns its path."""
@@ -158,7 +124,7 @@ def all_boot(system, backups, *more):
 
 
 def backups_of_a_guest(tmp, name, node, before_kill, after_kill, export=""):
-    with consoles_kept(tmp, name):
+    with kept(tmp, name):
         system = System(tmp)
         disk_path = os.path.join(tmp, "disk")
         run("qemu-img", "convert", "-f", "raw", "-O", name, system.new_disk, disk_path)
