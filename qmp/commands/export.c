@@ -478,8 +478,38 @@ static const QmpType io_error_data = { .kind = QMP_KIND_OBJECT,
                                        .name = "q_obj_BLOCK_IO_ERROR-arg",
                                        .members = io_error_members };
 
+static const QmpMember guest_connected_members[] = {
+    { "id", &qmp_type_uint64, false, "the id of the session; the export counts them" },
+    { "peer", &qmp_type_str, false, "the other end of the connection" },
+    { "export", &qmp_type_str, false, "the id of the export" },
+    { "writable", &qmp_type_bool, false, "the client may write" },
+    { NULL },
+};
+static const QmpType guest_connected_data = { .kind = QMP_KIND_OBJECT,
+                                              .name = "q_obj_VHOST_USER_BLK_CLIENT_CONNECTED-arg",
+                                              .members = guest_connected_members };
+static const char *const guest_reason_values[] = { "closed", "error", "export-removed", NULL };
+static const QmpType guest_reason = { .kind = QMP_KIND_ENUM,
+                                      .name = "VhostDisconnectReason",
+                                      .values = guest_reason_values };
+static const QmpMember guest_disconnected_members[] = {
+    { "id", &qmp_type_uint64, false, "the id that the session had" },
+    { "peer", &qmp_type_str, false, "the other end of the connection" },
+    { "export", &qmp_type_str, false, "the id of the export" },
+    { "reason", &guest_reason, false, "why it ended" },
+    { NULL },
+};
+static const QmpType guest_disconnected_data = { .kind = QMP_KIND_OBJECT,
+                                                 .name =
+                                                     "q_obj_VHOST_USER_BLK_CLIENT_DISCONNECTED-arg",
+                                                 .members = guest_disconnected_members };
+
 static const QmpEvent events[] = {
     { "BLOCK_EXPORT_DELETED", "an export and its sessions have ended", &deleted_data },
+    { "VHOST_USER_BLK_CLIENT_CONNECTED", "the client of an export of vhost-user-blk has connected",
+      &guest_connected_data },
+    { "VHOST_USER_BLK_CLIENT_DISCONNECTED",
+      "the client of an export of vhost-user-blk has disconnected", &guest_disconnected_data },
     { "BLOCK_IO_ERROR", "a request of a client failed; at most one event a second for each export",
       &io_error_data },
     { NULL },

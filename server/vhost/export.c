@@ -130,7 +130,7 @@ static void disconnect(void *opaque, BlkExport *blk)
     VhostExport *x = blk_export_serving(blk);
 
     if (x->session)
-        vhost_session_end(x->session);
+        vhost_session_end(x->session, "export-removed");
 }
 
 static void end(void *opaque, BlkExport *blk)

@@ -43,9 +43,26 @@ static bool overlap(uint64_t a, uint64_t b, uint64_t a_size, uint64_t b_size)
     return a < b + b_size && b < a + a_size;
 }
 
+/* How many regions begin at or below a guest's address. */
+static unsigned regions_until(const VhostMemory *memory, uint64_t address)
+{
+    unsigned low = 0, high = memory->n;
+
+    while (low < high) {
+        unsigned middle = (low + high) / 2;
+
+        if (memory->region[middle].info.guest <= address)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
 int vhost_memory_add(VhostMemory *memory, const VhostRegionInfo *info, int fd)
 {
-    VhostRegion *r = &memory->region[memory->n];
+    VhostRegion r = { .info = *info };
+    unsigned at;
     int err;
 
     if (memory->n == VHOST_REGIONS || !info->size || info->guest > UINT64_MAX - info->size ||
@@ -58,12 +75,28 @@ int vhost_memory_add(VhostMemory *memory, const VhostRegionInfo *info, int fd)
             overlap(info->user, other->user, info->size, other->size))
             return -EINVAL;
     }
-    err = vhost_map(&r->mapping, fd, info->offset, info->size, &r->host);
+    err = vhost_map(&r.mapping, fd, info->offset, info->size, &r.host);
     if (err)
         return err;
-    r->info = *info;
+    at = regions_until(memory, info->guest);
+    memmove(&memory->region[at + 1], &memory->region[at], (memory->n - at) * sizeof(r));
+    memory->region[at] = r;
     memory->n++;
     return 0;
+}
+
+bool vhost_memory_remove(VhostMemory *memory, const VhostRegionInfo *info)
+{
+    unsigned at = regions_until(memory, info->guest);
+    VhostRegion *r = at ? &memory->region[at - 1] : NULL;
+
+    if (!r || r->info.guest != info->guest || r->info.size != info->size ||
+        r->info.user != info->user)
+        return false;
+    tm_mapping_close(&r->mapping);
+    memory->n--;
+    memmove(r, r + 1, (memory->n - (at - 1)) * sizeof(*r));
+    return true;
 }
 
 void vhost_memory_clear(VhostMemory *memory)
@@ -75,15 +108,13 @@ void vhost_memory_clear(VhostMemory *memory)
 
 uint8_t *vhost_memory_at(const VhostMemory *memory, uint64_t address, uint64_t *length)
 {
-    for (unsigned i = 0; i < memory->n; i++) {
-        const VhostRegion *r = &memory->region[i];
+    unsigned at = regions_until(memory, address);
+    const VhostRegion *r = at ? &memory->region[at - 1] : NULL;
 
-        if (address < r->info.guest || address - r->info.guest >= r->info.size)
-            continue;
-        *length = r->info.size - (address - r->info.guest);
-        return r->host + (address - r->info.guest);
-    }
-    return NULL;
+    if (!r || address - r->info.guest >= r->info.size)
+        return NULL;
+    *length = r->info.size - (address - r->info.guest);
+    return r->host + (address - r->info.guest);
 }
 
 void *vhost_memory_user(const VhostMemory *memory, uint64_t address, uint64_t length, size_t align)

@@ -1,27 +1,23 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* server/vhost/message.c: the messages of a client.
- *
- * A message that changes something waits until the queues are paused and what is in flight has
- * completed; until then no other is read. What is not understood, or wrong, is refused: in the
- * reply, if one is wanted, else the connection ends. */
+/* server/vhost/message.c: the messages of a client. What is not understood, or wrong, is refused:
+ * in the reply, if one is wanted, else the connection ends. */
 #include "server/vhost/vhost_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <glib-unix.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_ring.h>
-#include <poll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #define BIT(n) (UINT64_C(1) << (n))
 
-static const uint64_t protocol_features = BIT(VHOST_PROTOCOL_MQ) | BIT(VHOST_PROTOCOL_REPLY_ACK) |
-                                          BIT(VHOST_PROTOCOL_REQ) | BIT(VHOST_PROTOCOL_CONFIG) |
-                                          BIT(VHOST_PROTOCOL_INFLIGHT_SHMFD);
+static const uint64_t protocol_features =
+    BIT(VHOST_PROTOCOL_MQ) | BIT(VHOST_PROTOCOL_REPLY_ACK) | BIT(VHOST_PROTOCOL_REQ) |
+    BIT(VHOST_PROTOCOL_CONFIG) | BIT(VHOST_PROTOCOL_INFLIGHT_SHMFD) |
+    BIT(VHOST_PROTOCOL_RESET_DEVICE) | BIT(VHOST_PROTOCOL_CONFIGURE_MEM_SLOTS);
 
 /* ---- sending */
 
@@ -146,17 +142,44 @@ static void locate(VhostQueue *q)
     q->used = vhost_memory_user(memory, a->used, 6 + 8 * n, 4);
 }
 
+static void locate_all(VhostSession *s)
+{
+    for (unsigned i = 0; i < s->n_queues; i++)
+        locate(&s->queues[i]);
+}
+
 static bool set_mem_table(VhostSession *s)
 {
     uint32_t n = s->payload.memory.n;
-    bool ok =
-        n <= VHOST_REGIONS && n == s->n_fds && s->head.size >= 8 + n * sizeof(VhostRegionInfo);
+    bool ok = n <= VHOST_TABLE_REGIONS && n == s->n_fds &&
+              s->head.size >= 8 + n * sizeof(VhostRegionInfo);
 
     vhost_memory_clear(&s->memory);
     for (uint32_t i = 0; ok && i < n; i++)
         ok = vhost_memory_add(&s->memory, &s->payload.memory.region[i], s->fds[i]) == 0;
-    for (unsigned i = 0; i < s->n_queues; i++)
-        locate(&s->queues[i]);
+    locate_all(s);
+    return ok;
+}
+
+static bool get_max_mem_slots(VhostSession *s)
+{
+    return reply_u64(s, VHOST_REGIONS);
+}
+
+static bool add_mem_reg(VhostSession *s)
+{
+    bool ok = s->n_fds == 1 && !vhost_memory_add(&s->memory, &s->payload.slot.region, s->fds[0]);
+
+    locate_all(s);
+    return ok;
+}
+
+/* A queue that is in there stops. */
+static bool rem_mem_reg(VhostSession *s)
+{
+    bool ok = vhost_memory_remove(&s->memory, &s->payload.slot.region);
+
+    locate_all(s);
     return ok;
 }
 
@@ -323,6 +346,17 @@ static bool set_vring_enable(VhostSession *s)
     return true;
 }
 
+/* What was negotiated stays. */
+static bool reset_device(VhostSession *s)
+{
+    for (unsigned i = 0; i < s->n_queues; i++) {
+        vhost_queue_set_kick(&s->queues[i], -1);
+        s->queues[i].enabled = false;
+        s->queues[i].last_avail = 0;
+    }
+    return true;
+}
+
 /* ---- one message */
 
 #define STATE_SIZE ((uint32_t)sizeof(VhostRingState))
@@ -355,6 +389,10 @@ static const struct {
     { VHOST_SET_CONFIG, 0, false, false, refuse },
     { VHOST_GET_INFLIGHT_FD, VHOST_INFLIGHT_SIZE, true, false, get_inflight_fd },
     { VHOST_SET_INFLIGHT_FD, VHOST_INFLIGHT_SIZE, false, false, set_inflight_fd },
+    { VHOST_RESET_DEVICE, 0, false, false, reset_device },
+    { VHOST_GET_MAX_MEM_SLOTS, 0, true, false, get_max_mem_slots },
+    { VHOST_ADD_MEM_REG, VHOST_SLOT_SIZE, false, false, add_mem_reg },
+    { VHOST_REM_MEM_REG, VHOST_SLOT_SIZE, false, false, rem_mem_reg },
 };
 
 static int find_handler(uint32_t request)
@@ -366,8 +404,14 @@ static int find_handler(uint32_t request)
     return -1;
 }
 
-/* The message is whole, and may be handled. */
-static void handle(VhostSession *s)
+bool vhost_message_asks(const VhostSession *s)
+{
+    int which = find_handler(s->head.request);
+
+    return which >= 0 && handlers[which].asks;
+}
+
+void vhost_message_handle(VhostSession *s)
 {
     int which = find_handler(s->head.request);
     bool ok = which >= 0 && s->head.size >= handlers[which].size && handlers[which].run(s);
@@ -384,182 +428,7 @@ static void handle(VhostSession *s)
         vhost_session_fail(s, "message %u of %u bytes is refused", s->head.request, s->head.size);
 }
 
-/* ---- receiving */
-
-static gboolean readable(gint fd, GIOCondition condition, gpointer opaque);
-
-static void watch(VhostSession *s)
+bool vhost_message_config_change(VhostSession *s)
 {
-    s->watch = g_unix_fd_add(s->fd, G_IO_IN, readable, s);
-}
-
-/* Whether all are. */
-static bool pause_all(VhostSession *s)
-{
-    bool idle = true;
-
-    for (unsigned i = 0; i < s->n_queues; i++)
-        vhost_queue_pause(&s->queues[i]);
-    for (unsigned i = 0; i < s->n_queues; i++)
-        idle = vhost_queue_idle(&s->queues[i]) && idle;
-    return idle;
-}
-
-/* The message that waits, if it needn't any more. */
-static void handle_paused(VhostSession *s)
-{
-    s->waits = !pause_all(s);
-    if (s->waits)
-        return;
-    handle(s);
-    for (unsigned i = 0; i < s->n_queues; i++)
-        vhost_queue_resume(&s->queues[i]);
-}
-
-static gboolean settled(gpointer opaque)
-{
-    VhostSession *s = opaque;
-
-    if (s->waits && !s->over) {
-        handle_paused(s);
-        if (!s->waits)
-            watch(s);
-    }
-    vhost_session_unref(s);
-    return G_SOURCE_REMOVE;
-}
-
-static void keep_fds(VhostSession *s, struct msghdr *m)
-{
-    for (struct cmsghdr *c = CMSG_FIRSTHDR(m); c; c = CMSG_NXTHDR(m, c)) {
-        size_t n = c->cmsg_type == SCM_RIGHTS ? (c->cmsg_len - CMSG_LEN(0)) / sizeof(int) : 0;
-
-        for (size_t i = 0; i < n; i++) {
-            int fd;
-
-            memcpy(&fd, CMSG_DATA(c) + i * sizeof(fd), sizeof(fd));
-            if (s->n_fds < VHOST_FDS)
-                s->fds[s->n_fds++] = fd;
-            else
-                close(fd);
-        }
-    }
-}
-
-/* Up to @size bytes of the head or the payload; false: the client has gone. */
-static bool receive(VhostSession *s, void *to, size_t size)
-{
-    struct iovec iov = { to, size };
-    union {
-        struct cmsghdr header;
-        char space[CMSG_SPACE(VHOST_FDS * sizeof(int))];
-    } control;
-    struct msghdr m = { .msg_iov = &iov,
-                        .msg_iovlen = 1,
-                        .msg_control = &control,
-                        .msg_controllen = sizeof(control.space) };
-    ssize_t n = recvmsg(s->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-
-    if (n <= 0)
-        return n < 0 && (errno == EAGAIN || errno == EINTR);
-    keep_fds(s, &m);
-    s->got += (size_t)n;
-    return true;
-}
-
-/* Some more of a message; false: the session is over. */
-static bool receive_some(VhostSession *s)
-{
-    const size_t head = sizeof(s->head);
-
-    if (s->got < head) {
-        if (!receive(s, (char *)&s->head + s->got, head - s->got))
-            return false;
-        if (s->got < head)
-            return true;
-        memset(&s->payload, 0, sizeof(s->payload));
-        if ((s->head.flags & VHOST_VERSIONS) != VHOST_VERSION ||
-            s->head.size > sizeof(s->payload)) {
-            vhost_session_fail(s, "it sends no messages of vhost-user");
-            return false;
-        }
-    }
-    return s->got == head + s->head.size ||
-           receive(s, (char *)&s->payload + (s->got - head), head + s->head.size - s->got);
-}
-
-static gboolean readable(gint fd, GIOCondition condition, gpointer opaque)
-{
-    VhostSession *s = opaque;
-    int which;
-
-    if (!receive_some(s) || __atomic_load_n(&s->cut, __ATOMIC_ACQUIRE)) {
-        s->watch = 0;
-        vhost_session_end(s);
-        return G_SOURCE_REMOVE;
-    }
-    if (s->got < sizeof(s->head) || s->got < sizeof(s->head) + s->head.size)
-        return G_SOURCE_CONTINUE;
-    which = find_handler(s->head.request);
-    if (which >= 0 && handlers[which].asks) {
-        handle(s);
-        return G_SOURCE_CONTINUE;
-    }
-    handle_paused(s);
-    if (!s->waits)
-        return G_SOURCE_CONTINUE;
-    s->watch = 0; /* settled() goes on */
-    return G_SOURCE_REMOVE;
-}
-
-/* ---- the session */
-
-void vhost_session_begin(VhostExport *x, int fd)
-{
-    VhostSession *s = g_malloc0(sizeof(*s) + x->n_queues * sizeof(s->queues[0]));
-
-    s->refs = 1;
-    s->export_ = x;
-    s->engine = x->engine;
-    s->disk = blk_export_user(x->blk);
-    s->id = ++x->next_id;
-    s->peer = tm_address_peer(fd);
-    s->fd = fd;
-    s->req_fd = -1;
-    s->settled = settled;
-    s->last_size = blk_node_size(blk_export_node(x->blk));
-    s->n_queues = x->n_queues;
-    for (unsigned i = 0; i < s->n_queues; i++)
-        vhost_queue_init(&s->queues[i], s, i);
-    __atomic_add_fetch(&x->refs, 1, __ATOMIC_RELAXED);
-    blk_export_ref(x->blk);
-    __atomic_store_n(&x->vacant, 0, __ATOMIC_RELAXED);
-    x->session = s;
-    watch(s);
-}
-
-void vhost_session_end(VhostSession *s)
-{
-    s->over = true;
-    __atomic_store_n(&s->cut, true, __ATOMIC_RELEASE);
-    if (s->watch)
-        g_source_remove(s->watch);
-    s->watch = 0;
-    shutdown(s->fd, SHUT_RDWR);
-    for (unsigned i = 0; i < s->n_queues; i++)
-        vhost_queue_end(&s->queues[i]);
-    while (g_idle_remove_by_data(s)) /* the main loop may have ended */
-        vhost_session_unref(s);
-    s->export_->ended(s->export_);
-    vhost_session_unref(s);
-}
-
-void vhost_session_tick(VhostSession *s)
-{
-    uint64_t size = blk_node_size(blk_export_node(s->export_->blk));
-
-    if (size == s->last_size || s->req_fd < 0)
-        return;
-    s->last_size = size;
-    send_message(s->req_fd, VHOST_REQ_CONFIG_CHANGE, 0, NULL, 0, -1);
+    return s->req_fd < 0 || send_message(s->req_fd, VHOST_REQ_CONFIG_CHANGE, 0, NULL, 0, -1);
 }

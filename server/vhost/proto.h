@@ -28,6 +28,10 @@ enum {
     VHOST_SET_CONFIG = 25,
     VHOST_GET_INFLIGHT_FD = 31,
     VHOST_SET_INFLIGHT_FD = 32,
+    VHOST_RESET_DEVICE = 34,
+    VHOST_GET_MAX_MEM_SLOTS = 36,
+    VHOST_ADD_MEM_REG = 37,
+    VHOST_REM_MEM_REG = 38,
 };
 
 #define VHOST_REQ_CONFIG_CHANGE 2 /* a request of ours */
@@ -46,12 +50,15 @@ enum {
     VHOST_PROTOCOL_REQ = 5,
     VHOST_PROTOCOL_CONFIG = 9,
     VHOST_PROTOCOL_INFLIGHT_SHMFD = 12,
+    VHOST_PROTOCOL_RESET_DEVICE = 13,
+    VHOST_PROTOCOL_CONFIGURE_MEM_SLOTS = 15,
 };
 
-#define VHOST_REGIONS     8u   /* of guest memory */
-#define VHOST_FDS         8u   /* of a message */
-#define VHOST_CONFIG_SIZE 256u /* of a message, the most */
-#define VHOST_NO_FD       256u /* a bit of what comes with a descriptor, or would */
+#define VHOST_REGIONS       256u /* of guest memory */
+#define VHOST_TABLE_REGIONS 8u   /* of one message */
+#define VHOST_FDS           8u   /* of a message */
+#define VHOST_CONFIG_SIZE   256u /* of a message, the most */
+#define VHOST_NO_FD         256u /* a bit of what comes with a descriptor, or would */
 
 typedef struct VhostHead {
     uint32_t request, flags, size;
@@ -81,6 +88,7 @@ typedef struct VhostInflightInfo {
     uint32_t padding; /* QEMU sends and expects it, the specification does not name it */
 } VhostInflightInfo;
 #define VHOST_INFLIGHT_SIZE 20u /* without */
+#define VHOST_SLOT_SIZE     40u /* of a message about one region */
 
 typedef union VhostPayload {
     uint64_t u64;
@@ -88,8 +96,12 @@ typedef union VhostPayload {
     VhostRingAddresses addresses;
     struct {
         uint32_t n, padding;
-        VhostRegionInfo region[VHOST_REGIONS];
+        VhostRegionInfo region[VHOST_TABLE_REGIONS];
     } memory;
+    struct {
+        uint64_t padding;
+        VhostRegionInfo region;
+    } slot;
     VhostConfig config;
     VhostInflightInfo inflight;
 } VhostPayload;

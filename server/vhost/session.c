@@ -3,6 +3,7 @@
 /* server/vhost/session.c: how long a session and what it has live. */
 #include "server/vhost/vhost_internal.h"
 
+#include "util/json.h"
 #include "util/sync.h"
 
 #include <stdarg.h>
@@ -34,6 +35,42 @@ void vhost_session_fail(VhostSession *s, const char *format, ...)
     tm_log_note(s->export_->log, &facts, "export '%s': disconnecting client %s: %s", id, s->peer,
                 text);
     shutdown(s->fd, SHUT_RDWR);
+}
+
+static void announce(const VhostSession *s, const char *event, json_object *data)
+{
+    tm_json_add_uint(data, "id", s->id);
+    tm_json_add_string(data, "peer", s->peer);
+    tm_json_add_string(data, "export", blk_export_id(s->export_->blk));
+    blk_graph_emit(blk_node_graph(blk_export_node(s->export_->blk)), event, data);
+}
+
+static void note(const VhostSession *s, const char *text)
+{
+    const char *id = blk_export_id(s->export_->blk);
+    TmLogFacts facts = {
+        .area = TM_LOG_BLOCK, .level = TM_LOG_DEBUG, .export = id, .client = s->peer
+    };
+
+    tm_log_note(s->export_->log, &facts, "export '%s': client %s: %s", id, s->peer, text);
+}
+
+void vhost_session_opened(const VhostSession *s)
+{
+    json_object *data = json_object_new_object();
+
+    note(s, "connected");
+    tm_json_add_bool(data, "writable", blk_export_writable(s->export_->blk));
+    announce(s, "VHOST_USER_BLK_CLIENT_CONNECTED", data);
+}
+
+void vhost_session_closed(const VhostSession *s, const char *reason)
+{
+    json_object *data = json_object_new_object();
+
+    note(s, reason);
+    tm_json_add_string(data, "reason", reason);
+    announce(s, "VHOST_USER_BLK_CLIENT_DISCONNECTED", data);
 }
 
 VhostSession *vhost_session_ref(VhostSession *s)

@@ -45,12 +45,14 @@ typedef struct VhostRegion {
 
 typedef struct VhostMemory {
     unsigned n;
-    VhostRegion region[VHOST_REGIONS];
+    VhostRegion region[VHOST_REGIONS]; /* in the order of the guest's addresses */
 } VhostMemory;
 
 /* Maps @fd, which stays the caller's: 0 or -errno, -EINVAL if the region overlaps another one, is
  * none, or lies beyond the file. */
 int vhost_memory_add(VhostMemory *memory, const VhostRegionInfo *info, int fd);
+/* false: it has no such region. */
+bool vhost_memory_remove(VhostMemory *memory, const VhostRegionInfo *info);
 void vhost_memory_clear(VhostMemory *memory);
 /* What is at a guest's address, and in *length (at least 1) how much of it in one piece; NULL: no
  * memory is there. */
@@ -200,6 +202,9 @@ struct VhostExport {
 void vhost_export_unref(VhostExport *x);
 /* Logs what is wrong with the client of @s, and disconnects it. Any thread. */
 void vhost_session_fail(VhostSession *s, const char *format, ...) G_GNUC_PRINTF(2, 3);
+/* Events, and lines in the log. Main thread. */
+void vhost_session_opened(const VhostSession *s);
+void vhost_session_closed(const VhostSession *s, const char *reason);
 VhostSession *vhost_session_ref(VhostSession *s);
 /* With the last one it is over, and the next client may come. Any thread. */
 void vhost_session_unref(VhostSession *s);
@@ -260,9 +265,18 @@ void vhost_queue_init(VhostQueue *q, VhostSession *s, unsigned index);
 size_t vhost_config_fill(const VhostSession *s, uint8_t *space);
 uint64_t vhost_config_features(const VhostSession *s);
 
-/* ---- message.c */
+/* ---- message.c: of the main thread */
 
-void vhost_session_begin(VhostExport *x, int fd); /* taken */
-void vhost_session_end(VhostSession *s);          /* main thread; once */
+/* Whether the message that is there changes nothing. */
+bool vhost_message_asks(const VhostSession *s);
+/* The message is whole; the queues are paused, unless it changes nothing. */
+void vhost_message_handle(VhostSession *s);
+/* Whether it is sent, or nobody wants it. */
+bool vhost_message_config_change(VhostSession *s);
+
+/* ---- connection.c: of the main thread */
+
+void vhost_session_begin(VhostExport *x, int fd);            /* taken */
+void vhost_session_end(VhostSession *s, const char *reason); /* once; a VhostDisconnectReason */
 /* The size of the disk may be another one. */
 void vhost_session_tick(VhostSession *s);

@@ -658,6 +658,7 @@ BEYOND_QEMU = {
         "bitmaps", "clients", "mountpoint", "name", "open-files", "uris", "writable")),
     "query-status", "query-name", "query-uuid",
     "query-nbd-sessions", "nbd-session-disconnect", "NBD_CLIENT_CONNECTED", "NBD_CLIENT_DISCONNECTED",
+    "VHOST_USER_BLK_CLIENT_CONNECTED", "VHOST_USER_BLK_CLIENT_DISCONNECTED",
     "object-add.=authz-list-file", "object-add.qom-type authz-list-file", "object-reload",
     *(q + m for q in ("query-named-block-nodes.", "query-block.inserted.")
       for m in ("active", "dirty-bitmaps.reason", "dirty-bitmaps.recovered", "dirty-bitmaps.age", "last-backup", "lost")), "query-objects"}

@@ -290,6 +290,80 @@ def resize(tmp):
 
 
 @test
+def memory_slots(tmp):
+    "memory comes and goes region by region, and a request may lie in several"
+    step = 65536
+    with serve(tmp) as d, guest(tmp, size=64 * step) as (g, c):
+        equal(c.u64(36), 256)
+        c.slot(38, 0, 64 * step)  # the table's
+        for i in reversed(range(64)):
+            c.slot(37, i * step, step)
+        c.set_rings()
+        c.set_kick()
+        g.next = 40 * step - 4096
+        g.write(0, b"x" * 3 * step)
+        equal(g.read(0, 3 * step, indirect=True), b"x" * 3 * step)
+        equal(dirty_bytes(d), 3 * step)
+        c.slot(38, 50 * step, step)
+        g.submit([(GUEST + 50 * step, 16, 0), (GUEST + 51 * step, 1, WRITE)])
+        g.kick()
+        cut(c)
+        for offset, size in ((0, 2 * step), (50 * step, step), (64 * step, step)):
+            with Client(tmp + "/v", g, start=False) as other:
+                other.set_memory()
+                other.slot(37 if size > step else 38, offset, size, ok=False)
+
+
+@test
+def reset(tmp):
+    "a device that is reset begins as a new one"
+    with serve(tmp), guest(tmp) as (g, c):
+        g.write(0, b"x" * 512)
+        c.ask(34)
+        sequence, _, status = g.request(OUT, 0, b"y" * 512)
+        g.kick()
+        c.config()
+        equal(g.memory[status], 0xff)
+        for step in (c.set_size, c.set_base, c.set_rings, c.set_call, c.set_kick, c.enable):
+            step()
+        g.wait(sequence)
+        equal(g.memory[status], OK)
+
+
+@test
+def sandbox(tmp):
+    "it works within the daemon's sandbox, exports that are added later, too"
+    with serve(tmp, "--sandbox", "on,files=given") as d:
+        with guest(tmp) as (g, c):
+            g.write(0, b"x" * 512)
+        d.qmp("block-export-del", id="v", mode="hard")
+        d.monitor.wait_event("BLOCK_EXPORT_DELETED", id="v")
+        d.qmp("block-export-add", {"type": "vhost-user-blk", "id": "v", "node-name": "disk0",
+                                   "addr": {"type": "unix", "path": tmp + "/v"}})
+        with guest(tmp) as (g, c):
+            equal(g.read(0, 512), b"x" * 512)
+
+
+@test
+def events(tmp):
+    "monitors hear of clients that come and go"
+    with serve(tmp) as d:
+        with guest(tmp):
+            event = d.monitor.wait_event("VHOST_USER_BLK_CLIENT_CONNECTED")["data"]
+            info, = (e for e in d.qmp("query-block-exports") if e["id"] == "v")
+            equal(event, {"id": 1, "export": "v", "writable": True, "peer": info["clients"][0]["peer"]})
+        equal(d.monitor.wait_event("VHOST_USER_BLK_CLIENT_DISCONNECTED")["data"],
+              {"id": 1, "export": "v", "peer": event["peer"], "reason": "closed"})
+        with guest(tmp) as (g, c):
+            g.make_available(0, [5000])
+            g.kick()
+            d.monitor.wait_event("VHOST_USER_BLK_CLIENT_DISCONNECTED", reason="error")
+        with guest(tmp):
+            d.qmp("block-export-del", id="v", mode="hard")
+            d.monitor.wait_event("VHOST_USER_BLK_CLIENT_DISCONNECTED", reason="export-removed")
+
+
+@test
 def deletion(tmp):
     "block-export-del: safe fails under a client, hard disconnects it"
     with serve(tmp) as d:

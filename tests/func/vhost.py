@@ -221,6 +221,10 @@ class Client:
         n = 2 if twice else 1
         self.ask(5, struct.pack("<II", n, 0) + region * n, [self.guest.fd] * n, ok)
 
+    def slot(self, request, offset, size, ok=True):
+        """Adds (37) or removes (38) a region of the guest's memory."""
+        self.ask(request, struct.pack("<QQQQQ", 0, GUEST + offset, size, USER + offset, offset), [self.guest.fd], ok)
+
     def area(self, queue_size):
         """Memory for requests in flight: (descriptor, what describes it)."""
         self.send(31, struct.pack("<QQHH4x", 0, 0, self.guest.queues, queue_size))

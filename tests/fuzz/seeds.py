@@ -208,7 +208,7 @@ def scribbling(seed, at, length):
 
 
 AGAIN, SHRUNK = b"\6", b"\7\0"
-U64 = struct.Struct("<Q").pack
+U64, SLOT = struct.Struct("<Q").pack, struct.Struct("<QQQQQ").pack
 IN, OUT, SYNC, ID, UNMAP, ZEROES = 0, 1, 4, 8, 11, 13
 
 
@@ -257,6 +257,10 @@ VHOST = {
                                             USER + 65536, 65536), MEMORY_FD, MEMORY_FD) + TRAFFIC + kick() + kick(1),
     "overlapping": say(5, struct.pack("<IIQQQQQQQQ", 2, 0, GUEST, 65536, USER, 0, GUEST + 4096, 65536, USER + 65536, 0),
                        MEMORY_FD, MEMORY_FD),
+    "slots": begin() + say(36) + say(38, SLOT(0, GUEST, 128 << 10, USER, 0)) + b"".join(
+        say(37, SLOT(0, GUEST + at, 16384, USER + at, at), MEMORY_FD) for at in range(0, 128 << 10, 16384)) + rings() +
+    say(12, U64(0), KICK_FD) + TRAFFIC + say(38, SLOT(0, GUEST + 16384, 16384, USER + 16384, 0), MEMORY_FD) + TRAFFIC,
+    "reset": begin() + TRAFFIC + say(34) + TRAFFIC + begin(0) + TRAFFIC,
     "not-an-event": begin() + say(13, U64(0), MEMORY_FD),
     "stopped-in-turn": begin() + BATCH + kick(LATER) + vring(11) + vring(11, 1) + begin() + BATCH + kick(LATER) +
     say(18, struct.pack("<II", 0, 0)) + say(18, struct.pack("<II", 0, 1)) + kick(),
