@@ -7,6 +7,7 @@ from harness import *
 from machine import PREFIX, machine
 
 import nbd
+import vhost
 
 M = 1 << 20
 
@@ -129,6 +130,27 @@ def killed():
     q("block-export-add", type="nbd", id="disk0", node_name="disk0", name="disk0", writable=True,
       bitmaps=["b"])
     equal(i.dirty("b"), [65536, 1, 3 * M - 65536, 0, 65536, 1, 5 * M - 2 * 65536, 0, 65536, 1])
+    i.m.systemctl("stop", i.unit)
+
+
+@test
+def guest():
+    "a virtual machine's disk works within the sandboxes, and lives through kill -9"
+    i = Instance("guest", sandbox={"mode": "on", "files": "given"}, exports=[{
+        "type": "vhost-user-blk", "id": "v", "node-name": "disk0", "writable": True,
+        "addr": {"type": "unix", "path": "/run/tidemark/guest/v.sock"}}])
+    path, pid = i.m.path("/run/tidemark/guest/v.sock"), i.pid()
+    g = vhost.Guest()
+    with vhost.Client(path, g):
+        g.write(0, b"x" * 4096)
+        i.m.systemctl("kill", "--signal=KILL", i.unit)
+        sequence, _, status = g.request(vhost.OUT, 8, b"y" * 4096)
+    wait_until(lambda: i.pid() not in (0, pid) and i.show("ActiveState") == "active", "systemd to start it again")
+    with vhost.Client(path, g):
+        g.wait(sequence)
+        equal(g.memory[status], vhost.OK)
+        equal(g.read(0, 8192), b"x" * 4096 + b"y" * 4096)
+    g.close()
     i.m.systemctl("stop", i.unit)
 
 
