@@ -224,11 +224,12 @@ def larger_queue_than_its_area(tmp):
     os.ftruncate(g.inflight[0], 4096)
     with serve(tmp), Client(tmp + "/v", g) as c:
         g.write(0, b"x" * 512)
+        c.enable(on=0)
         g.queue_size, g.free[0] = 64, list(range(40, 60))
         g.put("HH", g.avail(0), 0, 0)
         g.put("HH", g.used_ring(0), 0, 0)
         g.used[0] = 0
-        for step in (c.set_size, c.set_base, c.set_rings):
+        for step in (c.set_size, c.set_base, c.set_rings, c.enable):
             step()
         for _ in range(5):
             g.write(0, b"y" * 512)
