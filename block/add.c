@@ -175,7 +175,7 @@ static BlkNode *open_listed(BlkGraph *graph, json_object *options, bool monitor_
         blk_node_unref(node);
         return NULL;
     }
-    g_ptr_array_add(graph->nodes, blk_node_ref(node));
+    blk_graph_list(graph, blk_node_ref(node));
     return node;
 }
 

@@ -243,6 +243,7 @@ bool blk_bitmaps_close(BlkNode *node, const GPtrArray *going)
         ok = bmp_set_leave_store(node->bitmaps);
     }
     let_go_of_disk(b);
+    blk_bitmaps_leave_place(node);
     node->store = NULL;
     pthread_mutex_destroy(&b->lock);
     pthread_cond_destroy(&b->ticked);

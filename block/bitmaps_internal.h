@@ -12,11 +12,11 @@ struct BlkBitmaps {
     BlkWork work;
     pthread_mutex_t lock; /* guards ticking; a leaf */
     pthread_cond_t ticked;
-    bool ticking;            /* bmp_set_tick() is queued or running */
-    bool in_place;           /* there is something where its store is, or about to be */
-    bool dropped;            /* resting: everything is in the image */
-    bool flushed;            /* it was, as drained as it is: @flush_error is how it went */
-    int held;                /* what keeps the disk's locks until the store is closed; or -1 */
+    bool ticking; /* bmp_set_tick() is queued or running */
+    char *place;  /* its store's path, if there is something, or about to be; NULL: there is not */
+    bool dropped; /* resting: everything is in the image */
+    bool flushed; /* it was, as drained as it is: @flush_error is how it went */
+    int held;     /* what keeps the disk's locks until the store is closed; or -1 */
     int flush_error;         /* -errno, or 0 */
     GPtrArray *removed;      /* within a change of an image's: names that it is to drop */
     GError *unannounced;     /* within a change: the image could not note its store; or NULL */
@@ -33,6 +33,8 @@ char *blk_bitmaps_layer(BlkNode *node);
 /* Whether there is something now. Not within a change, where the sets of others are not to be
  * locked. */
 void blk_bitmaps_note_place(BlkNode *node);
+/* Before the store is closed. */
+void blk_bitmaps_leave_place(BlkNode *node);
 
 /* ---- bitmaps_commit.c */
 

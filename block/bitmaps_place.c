@@ -22,22 +22,48 @@ static char *real_path(const char *path)
  * another part; or NULL. */
 static BlkNode *holder(BlkNode *node, const char *path)
 {
-    g_autoptr(GPtrArray) nodes = blk_graph_nodes(node->graph);
+    const GPtrArray *there = g_hash_table_lookup(blk_graph_places(node->graph), path);
 
-    for (guint i = 0; i < nodes->len; i++) {
-        BlkNode *other = nodes->pdata[i];
-
-        if (other != node && other->store && other->store->in_place &&
-            !g_strcmp0(bmp_set_store_path(other->bitmaps), path))
-            return other;
+    for (guint i = 0; there && i < there->len; i++) {
+        if (there->pdata[i] != node)
+            return there->pdata[i];
     }
     return NULL;
 }
 
+static void take_place(BlkNode *node)
+{
+    const char *path = bmp_set_store_path(node->bitmaps);
+    GHashTable *places = blk_graph_places(node->graph);
+    GPtrArray *there;
+
+    if (node->store->place || !path)
+        return;
+    node->store->place = g_strdup(path);
+    there = g_hash_table_lookup(places, path);
+    if (!there) {
+        there = g_ptr_array_new();
+        g_hash_table_insert(places, g_strdup(path), there);
+    }
+    g_ptr_array_add(there, node);
+}
+
+void blk_bitmaps_leave_place(BlkNode *node)
+{
+    GHashTable *places = blk_graph_places(node->graph);
+    g_autofree char *path = g_steal_pointer(&node->store->place);
+    GPtrArray *there = path ? g_hash_table_lookup(places, path) : NULL;
+
+    if (there && g_ptr_array_remove(there, node) && !there->len)
+        g_hash_table_remove(places, path);
+}
+
 void blk_bitmaps_note_place(BlkNode *node)
 {
-    node->store->in_place =
-        bmp_set_store_exists(node->bitmaps) || bmp_set_has_persistent(node->bitmaps);
+    if (bmp_set_store_exists(node->bitmaps) || bmp_set_has_persistent(node->bitmaps))
+        take_place(node);
+    else
+        blk_bitmaps_leave_place(node);
 }
 
 bool blk_bitmaps_may_add(BlkNode *node, GError **error)
@@ -45,8 +71,8 @@ bool blk_bitmaps_may_add(BlkNode *node, GError **error)
     const char *path = bmp_set_store_path(node->bitmaps);
     BlkNode *other = path && !bmp_set_store_exists(node->bitmaps) ? holder(node, path) : NULL;
 
-    if (node->store)
-        node->store->in_place |= !other;
+    if (node->store && !other)
+        take_place(node);
     return !other ||
            tm_error_set(error,
                         "Node '%s' can't keep persistent bitmaps in '%s', which has those of "

@@ -6,7 +6,8 @@
 #include "block/losses.h"
 #include "util/sync.h"
 
-#define HEAL_MAX 60u /* seconds between attempts, at most */
+#define HEAL_MAX   60u /* seconds between attempts, at most */
+#define IDLE_TICKS 64u /* stores that are idle and that a second looks after */
 
 void blk_bitmaps_tick_run(BlkWork *work)
 {
@@ -63,28 +64,43 @@ void blk_bitmaps_heal(BlkGraph *graph)
     }
 }
 
-static void tick(BlkNode *node)
+/* What may wait for a medium: on a worker. */
+static void queue(BlkNode *node)
 {
     BlkBitmaps *b = node->store;
-
-    heal(node);
-    if (blk_bitmaps_has_image(node))
-        blk_bitmaps_image_tick(node);
     TM_GUARD(&b->lock);
+
     if (b->ticking)
         return;
     b->ticking = true;
     blk_engine_work(blk_graph_engine(node->graph), &b->work);
 }
 
+/* Those that are idle take turns: whether their files are still there is all that a tick of theirs
+ * would show. So thousands of disks that nobody writes to keep no worker busy. */
 void blk_bitmaps_tick(BlkGraph *graph)
 {
     g_autoptr(GPtrArray) nodes = blk_graph_nodes(graph);
+    unsigned *next = blk_graph_idle_tick(graph), idle = 0;
+    guint first = nodes->len ? *next % nodes->len : 0;
 
     for (guint i = 0; i < nodes->len; i++) {
-        BlkNode *node = nodes->pdata[i];
+        guint at = (first + i) % nodes->len;
+        BlkNode *node = nodes->pdata[at];
+        bool due;
 
-        if (is_kept(node))
-            tick(node);
+        if (!is_kept(node))
+            continue;
+        heal(node);
+        if (blk_bitmaps_has_image(node))
+            blk_bitmaps_image_tick(node);
+        due = bmp_set_tick_due(node->bitmaps);
+        if (!due && idle < IDLE_TICKS) {
+            idle++;
+            *next = at + 1;
+            due = true;
+        }
+        if (due)
+            queue(node);
     }
 }

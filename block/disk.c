@@ -100,29 +100,31 @@ int blk_disk_hold(BlkNode *node)
 
 /* ---- who writes */
 
-/* The sets of all nodes, and of @node, which may not be one of them yet. */
-static GPtrArray *sets_with(BlkNode *node)
+/* Whether a node has that store open for writing: mostly @writer, which may not be listed yet. */
+static bool is_open(void *writer, const uint8_t uuid[16])
 {
-    g_autoptr(GPtrArray) nodes = blk_graph_nodes(node->graph);
-    GPtrArray *sets = g_ptr_array_new();
+    BlkNode *node = writer;
+    g_autoptr(GPtrArray) nodes = NULL;
+    bool is = bmp_set_follows(node->bitmaps, uuid);
 
-    for (guint i = 0; i < nodes->len; i++)
-        g_ptr_array_add(sets, ((BlkNode *)nodes->pdata[i])->bitmaps);
-    g_ptr_array_add(sets, node->bitmaps);
-    return sets;
+    if (is)
+        return true;
+    nodes = blk_graph_nodes(node->graph);
+    for (guint i = 0; i < nodes->len && !is; i++)
+        is = bmp_set_follows(((BlkNode *)nodes->pdata[i])->bitmaps, uuid);
+    return is;
 }
 
-static bool claim(BlkNode *node, const GPtrArray *sets, GError **error)
+static bool claim(BlkNode *node, BlkNode *writer, GError **error)
 {
     int fd = blk_disk_fd(node);
 
-    if (fd >= 0 &&
-        !bmp_disk_claim(node->graph_sys, fd, (BmpSet *const *)sets->pdata, sets->len, error))
+    if (fd >= 0 && !bmp_disk_claim(node->graph_sys, fd, is_open, writer, error))
         return false;
     for (unsigned i = 0; i < node->n_children; i++) {
         BlkNode *child = data_child(node, i);
 
-        if (child && !claim(child, sets, error))
+        if (child && !claim(child, writer, error))
             return false;
     }
     return true;
@@ -130,9 +132,7 @@ static bool claim(BlkNode *node, const GPtrArray *sets, GError **error)
 
 bool blk_disk_claim(BlkNode *node, GError **error)
 {
-    g_autoptr(GPtrArray) sets = sets_with(node);
-
-    return claim(node, sets, error);
+    return claim(node, node, error);
 }
 
 static void add_own(GPtrArray *own, BlkNode *node)

@@ -22,6 +22,9 @@ BlkGraph *blk_graph_new(BlkRegistry *registry, BlkEngine *engine, const TmSys *s
     graph->engine = engine;
     graph->sys = sys;
     graph->nodes = g_ptr_array_new();
+    graph->names = g_hash_table_new(g_str_hash, g_str_equal);
+    graph->places =
+        g_hash_table_new_full(g_str_hash, g_str_equal, g_free, (GDestroyNotify)g_ptr_array_unref);
     tm_boot_id(graph->boot_id);
     pthread_mutex_init(&graph->permissions, NULL);
     return graph;
@@ -108,6 +111,16 @@ pthread_mutex_t *blk_graph_permissions(BlkGraph *graph)
     return &graph->permissions;
 }
 
+GHashTable *blk_graph_places(BlkGraph *graph)
+{
+    return graph->places;
+}
+
+unsigned *blk_graph_idle_tick(BlkGraph *graph)
+{
+    return &graph->idle_tick;
+}
+
 BlkRegistry *blk_graph_registry(BlkGraph *graph)
 {
     return graph->registry;
@@ -151,15 +164,23 @@ unsigned blk_graph_chain(BlkGraph *graph, int change)
 
 /* ---- names */
 
+void blk_graph_list(BlkGraph *graph, BlkNode *node)
+{
+    node->rank = ++graph->last_rank;
+    g_ptr_array_add(graph->nodes, node);
+    g_hash_table_insert(graph->names, node->name, node);
+}
+
+void blk_graph_unlist(BlkGraph *graph, BlkNode *node)
+{
+    node->rank = 0;
+    g_ptr_array_remove(graph->nodes, node);
+    g_hash_table_remove(graph->names, node->name);
+}
+
 static BlkNode *find(BlkGraph *graph, const char *name)
 {
-    for (guint i = 0; i < graph->nodes->len; i++) {
-        BlkNode *node = graph->nodes->pdata[i];
-
-        if (g_str_equal(node->name, name))
-            return node;
-    }
-    return NULL;
+    return g_hash_table_lookup(graph->names, name);
 }
 
 BlkNode *blk_graph_find(BlkGraph *graph, const char *node_name, GError **error)

@@ -58,6 +58,7 @@ struct tidemark_node {
     int64_t last_backup;          /* seconds since 1970; 0: none */
     bool flush_failed;            /* atomic: once, with this file or an earlier one (losses.c) */
     char *name;
+    uint64_t rank;      /* in the graph's list: what is below has a lower one; 0: not listed */
     bool kept;          /* by code that made it, used or not */
     bool monitor_owned; /* by blockdev-add, not implicitly as a nested definition */
     BlkOptions *options;
@@ -136,6 +137,12 @@ void blk_graph_settle(BlkGraph *graph);
 /* Guards who uses which node and with what permissions, and the image locks that hang on that; a
  * leaf. block/permissions.c */
 pthread_mutex_t *blk_graph_permissions(BlkGraph *graph);
+
+/* Stores by their path, of nodes of which something is there (bitmaps_place.c). block/graph.c */
+GHashTable *blk_graph_places(BlkGraph *graph);
+
+/* The place in its list from which on idle stores get their tick next. block/graph.c */
+unsigned *blk_graph_idle_tick(BlkGraph *graph);
 
 /* Something that a node had in memory could not be kept when it was closed. block/graph.c */
 void blk_graph_set_unsaved(BlkGraph *graph);

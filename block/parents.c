@@ -266,21 +266,28 @@ static bool add_below(GHashTable *wanted, BlkNode *node, bool always)
     return add;
 }
 
+static int parents_first(const void *a, const void *b)
+{
+    const BlkNode *x = *(BlkNode *const *)a, *y = *(BlkNode *const *)b;
+
+    return (x->rank < y->rank) - (x->rank > y->rank);
+}
+
 GPtrArray *blk_nodes_below(BlkNode *const *nodes, size_t n)
 {
     g_autoptr(GHashTable) wanted = g_hash_table_new(NULL, NULL);
-    g_autoptr(GPtrArray) all = NULL;
     GPtrArray *found = g_ptr_array_new();
+    GHashTableIter iter;
+    void *node;
 
     for (size_t i = 0; i < n; i++)
         add_below(wanted, nodes[i], true);
-    if (!n)
-        return found;
-    all = blk_graph_nodes(nodes[0]->graph);
-    for (guint i = all->len; i-- > 0;) {
-        if (g_hash_table_remove(wanted, all->pdata[i]))
-            g_ptr_array_add(found, all->pdata[i]);
+    g_hash_table_iter_init(&iter, wanted);
+    while (g_hash_table_iter_next(&iter, &node, NULL)) {
+        if (((BlkNode *)node)->rank)
+            g_ptr_array_add(found, node);
     }
+    g_ptr_array_sort(found, parents_first);
     return found;
 }
 

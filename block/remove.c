@@ -42,6 +42,8 @@ bool blk_graph_free(BlkGraph *graph)
         g_ptr_array_add(going, graph->nodes->pdata[i]);
     close_nodes(graph, going);
     g_ptr_array_unref(graph->nodes);
+    g_hash_table_unref(graph->names);
+    g_hash_table_unref(graph->places);
     kept = !graph->unsaved;
     blk_losses_clear(&graph->losses);
     pthread_mutex_destroy(&graph->permissions);
@@ -70,7 +72,7 @@ static void drop(BlkGraph *graph, GPtrArray *going)
 
         if (!node->monitor_owned && !node->kept &&
             blk_node_users(node) == users_among(going, node)) {
-            g_ptr_array_remove_index(graph->nodes, i);
+            blk_graph_unlist(graph, node);
             g_ptr_array_add(going, node);
         }
     }
@@ -105,6 +107,9 @@ void blk_graph_sort(BlkGraph *graph)
         list_below_first(listed, seen, graph->nodes->pdata[i]);
     g_ptr_array_unref(graph->nodes);
     graph->nodes = listed;
+    graph->last_rank = 0;
+    for (guint i = 0; i < listed->len; i++)
+        ((BlkNode *)listed->pdata[i])->rank = ++graph->last_rank;
 }
 
 void blk_graph_settle(BlkGraph *graph)
@@ -142,7 +147,7 @@ bool blk_graph_del(BlkGraph *graph, const char *node_name, GError **error)
     /* An export of another node may offer a bitmap of this one. */
     if (blk_node_users(node) || bmp_set_busy(node->bitmaps))
         return tm_error_set(error, "Block device %s is in use", node_name);
-    g_ptr_array_remove(graph->nodes, node);
+    blk_graph_unlist(graph, node);
     blk_inflight_drain(&node->inflight);
     blk_inflight_drain_end(&node->inflight);
     g_ptr_array_add(going, node);

@@ -76,6 +76,8 @@ bool bmp_journal_intend_waits(const BmpJournal *journal);
  * journal has failed, now or before. Not within a reader section of the tracker. */
 int bmp_journal_intend(BmpJournal *journal, uint64_t offset, uint64_t length);
 
+/* Whether a tick would find nothing to do. */
+bool bmp_journal_idle(BmpJournal *journal);
 /* Syncs what was marked since the last sync, so that an error of it is seen, with
  * BMP_DURABLE_PROCESS now and then; and closes what was opened ahead and has got no marks for three
  * ticks. Syncs only if there is something to sync. 0 or -errno as intend. A worker. */

@@ -394,6 +394,13 @@ void bmp_journal_unsettle(BmpJournal *journal)
     journal->waits = SYNC_TICKS;
 }
 
+bool bmp_journal_idle(BmpJournal *journal)
+{
+    TM_GUARD(&journal->lock);
+
+    return !journal->unsynced && !journal->intents->len && !bmp_journal_failed(journal);
+}
+
 int bmp_journal_tick(BmpJournal *journal)
 {
     bool stale;

@@ -102,25 +102,23 @@ bool bmp_identity_unmark(const TmSys *sys, int disk_fd, const uint8_t uuid[16])
     return gone;
 }
 
-static bool follows(const BmpSet *set, const uint8_t uuid[16])
+bool bmp_set_follows(const BmpSet *set, const uint8_t uuid[16])
 {
     const BmpStore *store = set->store;
 
     return store && store->fd >= 0 && !store->o.read_only && !memcmp(store->super.uuid, uuid, 16);
 }
 
-bool bmp_disk_claim(const TmSys *sys, int disk_fd, BmpSet *const *sets, size_t n, GError **error)
+bool bmp_disk_claim(const TmSys *sys, int disk_fd,
+                    bool (*open)(void *opaque, const uint8_t uuid[16]), void *opaque,
+                    GError **error)
 {
     BmpIdentity disk;
     int fd = bmp_identity_open(sys, disk_fd, &disk), ret = 0;
     unsigned kept = 0;
 
     for (unsigned i = 0; i < disk.n_marks; i++) {
-        bool open = false;
-
-        for (size_t k = 0; k < n; k++)
-            open |= follows(sets[k], disk.marks[i]);
-        if (open)
+        if (open(opaque, disk.marks[i]))
             memmove(disk.marks[kept++], disk.marks[i], 16);
     }
     if (kept < disk.n_marks) {

@@ -250,6 +250,16 @@ bool bmp_set_store_exists(BmpSet *set)
     return exists;
 }
 
+bool bmp_set_tick_due(BmpSet *set)
+{
+    bool due;
+
+    bmp_set_lock(set); /* a disk that grows replaces the journal */
+    due = set->journal && !bmp_journal_idle(set->journal);
+    bmp_set_unlock(set);
+    return due;
+}
+
 void bmp_set_tick(BmpSet *set)
 {
     BmpJournal *journal;

@@ -154,6 +154,8 @@ void bmp_set_report(BmpSet *set, const BmpReport *report);
 const char *bmp_set_store_path(BmpSet *set);
 bool bmp_set_store_exists(BmpSet *set);
 bool bmp_set_has_persistent(BmpSet *set);
+/* Whether bmp_set_tick() has more to do than to see whether the store was deleted. */
+bool bmp_set_tick_due(BmpSet *set);
 
 /* Within a change of these sets, after all is done and before bmp_set_change_end(): makes it
  * durable, if persistent bitmaps were touched (else returns at once). The disks are flushed first:
@@ -217,10 +219,14 @@ char *bmp_identity_changed(const BmpIdentity *before, const BmpIdentity *now);
  * copy with the time of the original is as good. false: no, or it can't be known, as of devices. */
 bool bmp_identity_unchanged(const BmpIdentity *before, const BmpIdentity *now);
 bool bmp_identity_same(const BmpIdentity *before, const BmpIdentity *now);
-/* Before somebody writes to the disk: of the stores that it is marked with those stay that @sets
- * have open for writing; the others will find out. Durable; false: it can't be said, and the disk
- * must not be written. */
-bool bmp_disk_claim(const TmSys *sys, int disk_fd, BmpSet *const *sets, size_t n, GError **error);
+/* Whether the set has that store open for writing. */
+bool bmp_set_follows(const BmpSet *set, const uint8_t uuid[16]);
+/* Before somebody writes to the disk: of the stores that it is marked with those stay that are
+ * @open for writing, by whatever set; the others will find out. Durable; false: it can't be said,
+ * and the disk must not be written. */
+bool bmp_disk_claim(const TmSys *sys, int disk_fd,
+                    bool (*open)(void *opaque, const uint8_t uuid[16]), void *opaque,
+                    GError **error);
 
 /* ---- without a daemon: what a store's file holds */
 typedef struct BmpStoreInfo {

@@ -64,26 +64,33 @@ static bool check_servers(BlkExports *exports, const BlkExportOptions *o, GError
     return true;
 }
 
+/* One of @list that a server could show together with the new one; NULL: none. */
+static const BlkExport *shown_together(const BlkExportOptions *o, const GPtrArray *list)
+{
+    for (guint i = 0; list && i < list->len; i++) {
+        const BlkExport *x = list->pdata[i];
+
+        if (x->type->by_servers && !blk_export_shutting_down(x) && meet(o, x))
+            return x;
+    }
+    return NULL;
+}
+
 static bool check_name(BlkExports *exports, const BlkExportOptions *o, const char *name,
                        GError **error)
 {
+    const BlkExport *other;
     TM_GUARD(&exports->lock);
 
     if (strlen(name) > NAME_MAX_NBD)
         return tm_error_set(error, "export name '%s' too long", name);
     if (o->description && strlen(o->description) > NAME_MAX_NBD)
         return tm_error_set(error, "description '%s' too long", o->description);
-    for (guint i = 0; i < exports->list->len; i++) {
-        const BlkExport *x = exports->list->pdata[i];
-
-        if (!x->type->by_servers || blk_export_shutting_down(x) || !meet(o, x))
-            continue;
-        if (g_str_equal(x->name, name))
-            return tm_error_set(error, "NBD server already has export named '%s'", name);
-        if (x->is_default && o->is_default)
-            return tm_error_set(error, "NBD server already has a default export: '%s'", x->id);
-    }
-    return true;
+    if (shown_together(o, blk_exports_named(exports, name)))
+        return tm_error_set(error, "NBD server already has export named '%s'", name);
+    other = o->is_default ? shown_together(o, exports->defaults) : NULL;
+    return !other ||
+           tm_error_set(error, "NBD server already has a default export: '%s'", other->id);
 }
 
 static bool check_2016(const BlkExportOptions *o, const BlkSelection *selection, GError **error)
@@ -259,8 +266,7 @@ BlkExport *blk_exports_add(BlkExports *exports, const BlkExportOptions *o, GErro
         return NULL;
     }
     TM_GUARD(&exports->lock);
-    g_ptr_array_add(exports->list, x);
-    exports->alive++;
+    blk_exports_enlist(exports, x);
     return x;
 }
 

@@ -26,6 +26,10 @@ BlkExports *blk_exports_new(BlkGraph *graph)
     exports->objects = tm_objects_new();
     blk_graph_set_objects(graph, exports->objects);
     exports->list = g_ptr_array_new();
+    exports->ids = g_hash_table_new(g_str_hash, g_str_equal);
+    exports->names =
+        g_hash_table_new_full(g_str_hash, g_str_equal, g_free, (GDestroyNotify)g_ptr_array_unref);
+    exports->defaults = g_ptr_array_new();
     exports->types = g_ptr_array_new_with_free_func(g_free);
     pthread_mutex_init(&exports->lock, NULL);
     pthread_cond_init(&exports->gone, NULL);
@@ -37,6 +41,9 @@ void blk_exports_free(BlkExports *exports)
     if (!exports)
         return;
     g_ptr_array_unref(exports->list);
+    g_hash_table_unref(exports->ids);
+    g_hash_table_unref(exports->names);
+    g_ptr_array_unref(exports->defaults);
     g_ptr_array_unref(exports->types);
     blk_graph_set_objects(exports->graph, NULL);
     tm_objects_free(exports->objects);
@@ -149,22 +156,44 @@ static bool any_orphan(const BlkExports *exports)
     return false;
 }
 
-/* Under the lock. */
-static BlkExport *find_id(BlkExports *exports, const char *id)
+const GPtrArray *blk_exports_named(const BlkExports *exports, const char *name)
 {
-    for (guint i = 0; i < exports->list->len; i++) {
-        BlkExport *x = exports->list->pdata[i];
+    return g_hash_table_lookup(exports->names, name);
+}
 
-        if (g_str_equal(x->id, id))
-            return x;
+void blk_exports_enlist(BlkExports *exports, BlkExport *x)
+{
+    GPtrArray *named = g_hash_table_lookup(exports->names, x->name);
+
+    if (!named) {
+        named = g_ptr_array_new();
+        g_hash_table_insert(exports->names, g_strdup(x->name), named);
     }
-    return NULL;
+    g_ptr_array_add(named, x);
+    g_ptr_array_add(exports->list, x);
+    g_hash_table_insert(exports->ids, x->id, x);
+    if (x->is_default)
+        g_ptr_array_add(exports->defaults, x);
+    exports->alive++;
+}
+
+/* Under the lock. */
+static void delist(BlkExports *exports, BlkExport *x)
+{
+    GPtrArray *named = g_hash_table_lookup(exports->names, x->name);
+
+    g_ptr_array_remove(named, x);
+    if (!named->len)
+        g_hash_table_remove(exports->names, x->name);
+    g_ptr_array_remove(exports->list, x);
+    g_hash_table_remove(exports->ids, x->id);
+    g_ptr_array_remove(exports->defaults, x);
 }
 
 BlkExport *blk_exports_find_id(BlkExports *exports, const char *id)
 {
     TM_GUARD(&exports->lock);
-    BlkExport *x = find_id(exports, id);
+    BlkExport *x = g_hash_table_lookup(exports->ids, id);
 
     return x ? blk_export_ref(x) : NULL;
 }
@@ -367,22 +396,24 @@ static bool offers(const BlkExport *x, const char *type, const char *server)
            blk_export_shown_by(x, server);
 }
 
+/* Under the lock. @list: NULL for none. */
+static BlkExport *first_offered(const GPtrArray *list, const char *type, const char *server)
+{
+    for (guint i = 0; list && i < list->len; i++) {
+        if (offers(list->pdata[i], type, server))
+            return list->pdata[i];
+    }
+    return NULL;
+}
+
 BlkExport *blk_exports_lookup(BlkExports *exports, const char *type, const char *server,
                               const char *name)
 {
-    BlkExport *found = NULL;
     TM_GUARD(&exports->lock);
+    BlkExport *found = first_offered(blk_exports_named(exports, name), type, server);
 
-    for (guint i = 0; i < exports->list->len; i++) {
-        BlkExport *x = exports->list->pdata[i];
-
-        if (!offers(x, type, server))
-            continue;
-        if (g_str_equal(x->name, name))
-            return blk_export_ref(x);
-        if (x->is_default && !*name)
-            found = x;
-    }
+    if (!found && !*name)
+        found = first_offered(exports->defaults, type, server);
     return found ? blk_export_ref(found) : NULL;
 }
 
@@ -428,7 +459,7 @@ static bool drop(BlkExport *x)
 
     if (!tm_unref(&x->refs))
         return false;
-    g_ptr_array_remove(x->exports->list, x);
+    delist(x->exports, x);
     return true;
 }
 

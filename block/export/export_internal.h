@@ -13,6 +13,9 @@ struct BlkExports {
     pthread_mutex_t lock; /* guards the list, and selection and sessions of every export; a leaf */
     pthread_cond_t gone;  /* an export has been freed */
     GPtrArray *list;      /* BlkExport, borrowed: they take themselves out; every refs is > 0 */
+    GHashTable *ids;      /* the same by their id */
+    GHashTable *names;    /* name -> GPtrArray of them */
+    GPtrArray *defaults;  /* those that are the default one of their servers */
     unsigned alive;       /* exports not yet freed, the listed ones among them */
 };
 
@@ -45,6 +48,10 @@ struct BlkExport {
 
 /* export.c. The type of that name, which can have exports; or NULL. */
 const BlkExportType *blk_exports_type(const BlkExports *exports, const char *name);
+/* At the end of the list. Under the lock. */
+void blk_exports_enlist(BlkExports *exports, BlkExport *x);
+/* Those of that name, or NULL; borrowed. Under the lock. */
+const GPtrArray *blk_exports_named(const BlkExports *exports, const char *name);
 /* Whether that server runs; @id NULL: any of them. */
 bool blk_exports_running(const BlkExports *exports, const char *id);
 /* Says so; false. */

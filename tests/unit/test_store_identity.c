@@ -51,6 +51,16 @@ START_TEST(without_its_mark_after_a_kill_a_store_is_distrusted)
 }
 END_TEST
 
+static bool is_its(void *set, const uint8_t uuid[16])
+{
+    return bmp_set_follows(set, uuid);
+}
+
+static bool is_nobodys(void *unused, const uint8_t uuid[16])
+{
+    return false;
+}
+
 /* Who is going to write without the store takes the mark away; who has it open does not. */
 START_TEST(a_writer_without_the_store_removes_the_mark)
 {
@@ -59,10 +69,10 @@ START_TEST(a_writer_without_the_store_removes_the_mark)
 
     begin(&d);
     if (with_store)
-        ck_assert(bmp_disk_claim(&d.sys, d.fd, &d.set, 1, NULL));
+        ck_assert(bmp_disk_claim(&d.sys, d.fd, is_its, d.set, NULL));
     disk_kill(&d);
     if (!with_store)
-        ck_assert(bmp_disk_claim(&d.sys, d.fd, NULL, 0, NULL));
+        ck_assert(bmp_disk_claim(&d.sys, d.fd, is_nobodys, NULL, NULL));
     ck_assert_uint_eq(io.unsynced_marks, 0);
     if (with_store || !has_marks(&d)) {
         disk_open(&d);
@@ -83,7 +93,7 @@ START_TEST(a_claim_that_is_not_durable_fails)
     disk_kill(&d);
     if (has_marks(&d)) {
         io_fail(1, 1, EIO);
-        ck_assert(!bmp_disk_claim(&d.sys, d.fd, NULL, 0, NULL));
+        ck_assert(!bmp_disk_claim(&d.sys, d.fd, is_nobodys, NULL, NULL));
     }
     disk_fini(&d);
 }
