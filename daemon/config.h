@@ -8,7 +8,7 @@
 #pragma once
 #include "daemon/cmdline.h"
 
-#define CONFIG_MAX (1u << 20) /* bytes of a file */
+#define CONFIG_MAX (64u << 20) /* bytes of a file */
 
 /* Syntax alone is checked. Errors: "FILE:LINE: ...". Returned: config_free. */
 Config *config_read(const char *path, GError **error);

@@ -6,6 +6,8 @@
 #include "util/error.h"
 #include "util/identity.h"
 
+#include <string.h>
+
 BlkBitmapName *qmp_arg_bitmaps(json_object *args, const char *name, size_t *n)
 {
     return qmp_bitmap_names(qmp_arg(args, name), n);
@@ -38,6 +40,56 @@ const char **qmp_arg_strings(json_object *args, const char *name, size_t *n)
     for (size_t i = 0; i < *n; i++)
         strings[i] = json_object_get_string(json_object_array_get_idx(array, i));
     return strings;
+}
+
+/* ---- pages */
+
+typedef struct Named {
+    const char *name;
+    void *item;
+} Named;
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const Named *)a)->name, ((const Named *)b)->name);
+}
+
+uint32_t qmp_arg_limit(json_object *args)
+{
+    return (uint32_t)qmp_arg_uint(args, "limit", UINT32_MAX);
+}
+
+static GPtrArray *whole(const GPtrArray *items, bool newest_first)
+{
+    GPtrArray *list = g_ptr_array_sized_new(items->len);
+
+    for (guint i = 0; i < items->len; i++)
+        g_ptr_array_add(list, items->pdata[newest_first ? items->len - 1 - i : i]);
+    return list;
+}
+
+GPtrArray *qmp_arg_page(json_object *args, const GPtrArray *items, bool newest_first,
+                        const char *(*name)(const void *item))
+{
+    const char *after = qmp_arg_str(args, "after");
+    uint32_t limit = qmp_arg_limit(args);
+    g_autoptr(GArray) named = NULL;
+    GPtrArray *page;
+
+    if (!after && limit == UINT32_MAX)
+        return whole(items, newest_first);
+    named = g_array_new(FALSE, FALSE, sizeof(Named));
+    page = g_ptr_array_new();
+    for (guint i = 0; i < items->len; i++) {
+        Named one = { name(items->pdata[i]), items->pdata[i] };
+
+        if (!after || strcmp(one.name, after) > 0)
+            g_array_append_val(named, one);
+    }
+    g_array_sort(named, by_name);
+    for (guint i = 0; i < named->len && i < limit; i++)
+        g_ptr_array_add(page, g_array_index(named, Named, i).item);
+    return page;
 }
 
 /* ---- addresses */

@@ -108,6 +108,27 @@ bool qmp_arg_bool(json_object *args, const char *path, bool otherwise);
 uint64_t qmp_arg_uint(json_object *args, const char *path, uint64_t otherwise);
 int64_t qmp_arg_int(json_object *args, const char *path, int64_t otherwise);
 
+/* A list may be asked for in pages: @limit items at most, in the order of their names, after that
+ * name, which need not exist. So the next page goes on after the last name of this one, whatever
+ * has been added or removed meanwhile, and one with fewer items than @limit is the last. */
+#define QMP_PAGE_LIMIT(what)                                                                       \
+    {                                                                                              \
+        "limit", &qmp_type_uint32, true,                                                           \
+            "a page: at most so many of them, in the order of their " what " (default: all)"       \
+    }
+#define QMP_PAGE_MEMBERS(what)                                                                     \
+    QMP_PAGE_LIMIT(what),                                                                          \
+    {                                                                                              \
+        "after", &qmp_type_str, true,                                                              \
+            "a page: only those whose " what " comes after this one, which need not exist "        \
+            "(default: from the beginning)"                                                        \
+    }
+uint32_t qmp_arg_limit(json_object *args); /* UINT32_MAX: all */
+/* What is to be shown of @items (borrowed, the oldest first), in the order to show it: all of them,
+ * or a page by @name, which is borrowed from its item. */
+GPtrArray *qmp_arg_page(json_object *args, const GPtrArray *items, bool newest_first,
+                        const char *(*name)(const void *item));
+
 /* ---- events */
 /* Sends an event to every listener. Takes @data (NULL: none). Any thread: it is sent on the main
  * one, at once if this is it. Its type matches BlkEventFn. */

@@ -119,7 +119,9 @@ static GPtrArray *writers(NbdsServers *servers)
 {
     GPtrArray *found = g_ptr_array_new();
 
-    for (NbdsSession *s = servers->sessions; s; s = s->next) {
+    for (guint i = 0; i < servers->sessions->len; i++) {
+        NbdsSession *s = servers->sessions->pdata[i];
+
         if (__atomic_exchange_n(&s->retry, false, __ATOMIC_ACQUIRE))
             g_ptr_array_add(found, s);
     }
@@ -137,8 +139,8 @@ static void clock_ready(BlkSource *source, uint32_t events)
     if (read(source->fd, &n, sizeof(n)) < 0 && errno != EAGAIN)
         return; /* not with a timer */
     pthread_mutex_lock(&servers->lock);
-    for (NbdsSession *s = servers->sessions; s; s = s->next)
-        check(s, now);
+    for (guint i = 0; i < servers->sessions->len; i++)
+        check(servers->sessions->pdata[i], now);
     nbds_listen_resume(servers);
     servers->events_left = NBDS_EVENTS_MAX;
     again = writers(servers);

@@ -18,6 +18,7 @@
 #include <sys/stat.h>
 
 #define NBDS_EVENTS_MAX 500u /* clients a second that make events */
+#define NBDS_DESCRIBED  64u  /* sessions that a query describes before others get the lock */
 
 typedef struct NbdsBatch NbdsBatch;
 typedef struct NbdsChunk NbdsChunk;
@@ -83,7 +84,8 @@ struct NbdsServers {
 
     pthread_mutex_t lock;
     pthread_cond_t changed; /* a session or a listener is gone */
-    NbdsSession *sessions;
+    GPtrArray *sessions;    /* NbdsSession, in the order of their ids */
+    GHashTable *of_exports; /* BlkExport -> GPtrArray of those that are on it, oldest first */
     unsigned n_sessions;    /* places taken, of all servers */
     uint64_t next_id;       /* of a session */
     NbdsServer *list;       /* those that run */
@@ -105,6 +107,10 @@ struct NbdsServers {
 /* sessions.c: the list; a session takes a reference of its server. */
 void nbds_sessions_add(NbdsServers *servers, NbdsSession *s);
 void nbds_sessions_remove(NbdsServers *servers, NbdsSession *s);
+/* Under servers->lock. It is on @x from now on, or, NULL, no longer on one. */
+void nbds_sessions_set_export(NbdsSession *s, BlkExport *x);
+/* Under servers->lock: those on @x; NULL: there are none. Borrowed. */
+const GPtrArray *nbds_sessions_on(const NbdsServers *servers, const BlkExport *x);
 /* Cuts off the sessions that came by @server, and with @x those that are on that export or have
  * negotiated contexts of it. NULL: any. */
 void nbds_sessions_cut(NbdsServers *servers, const NbdsServer *server, const BlkExport *x,
@@ -112,7 +118,9 @@ void nbds_sessions_cut(NbdsServers *servers, const NbdsServer *server, const Blk
 /* Events of an open session's beginning and end. The owner; who frees it. */
 void nbds_sessions_opened(NbdsSession *s);
 void nbds_sessions_closed(NbdsSession *s);
-json_object *nbds_sessions_query(NbdsServers *servers);
+/* Up to @limit of those whose ids are higher than @after. Takes the lock again and again. Main
+ * thread. */
+json_object *nbds_sessions_query(NbdsServers *servers, uint64_t after, unsigned limit);
 /* The clients of an export, an array of NbdClient. */
 json_object *nbds_sessions_clients(NbdsServers *servers, const BlkExport *x);
 /* Adds what the sessions of an export did, those that have ended and those there are. */

@@ -34,9 +34,9 @@ static json_object *server_query(void *opaque)
     return nbds_server_query(opaque);
 }
 
-static json_object *server_query_sessions(void *opaque)
+static json_object *server_query_sessions(void *opaque, uint64_t after, unsigned limit)
 {
-    return nbds_sessions_query(opaque);
+    return nbds_sessions_query(opaque, after, limit);
 }
 
 static json_object *server_definitions(void *opaque)
@@ -98,6 +98,9 @@ NbdsServers *nbds_servers_new(BlkExports *exports, TmInherited *inherited)
     pthread_mutex_init(&servers->pool_lock, NULL);
     pthread_cond_init(&servers->changed, NULL);
     servers->clock.fd = -1;
+    servers->sessions = g_ptr_array_new();
+    servers->of_exports =
+        g_hash_table_new_full(NULL, NULL, NULL, (GDestroyNotify)g_ptr_array_unref);
     servers->inherited = inherited;
     blk_exports_set_server(exports, &operations);
     blk_exports_add_type(exports, &type);
@@ -157,6 +160,8 @@ void nbds_servers_free(NbdsServers *servers)
     blk_exports_remove_type(servers->exports, "nbd");
     blk_exports_set_server(servers->exports, &none);
     free_pools(servers);
+    g_ptr_array_unref(servers->sessions);
+    g_hash_table_unref(servers->of_exports);
     pthread_cond_destroy(&servers->changed);
     pthread_mutex_destroy(&servers->pool_lock);
     pthread_mutex_destroy(&servers->lock);

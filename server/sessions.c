@@ -52,9 +52,13 @@ void nbds_sessions_counts(NbdsServers *servers, BlkExport *x, BlkCounts *sum)
 {
     TM_GUARD(&servers->lock);
 
+    const GPtrArray *on = nbds_sessions_on(servers, x);
+
     blk_export_add_past(x, sum);
-    for (const NbdsSession *s = servers->sessions; s; s = s->next) {
-        if (s->open && s->export_ == x)
+    for (guint i = 0; on && i < on->len; i++) {
+        const NbdsSession *s = on->pdata[i];
+
+        if (s->open)
             add_counts(s, sum);
     }
 }
@@ -66,11 +70,57 @@ void nbds_sessions_add(NbdsServers *servers, NbdsSession *s)
     pthread_mutex_lock(&servers->lock);
     s->server->refs++;
     s->id = ++servers->next_id;
-    s->next = servers->sessions;
-    if (s->next)
-        s->next->prev = s;
-    servers->sessions = s;
+    g_ptr_array_add(servers->sessions, s);
     pthread_mutex_unlock(&servers->lock);
+}
+
+/* Under the lock: the place of the first one whose id is @id or higher. */
+static guint place_of(const NbdsServers *servers, uint64_t id)
+{
+    guint low = 0, high = servers->sessions->len;
+
+    while (low < high) {
+        guint middle = low + (high - low) / 2;
+        const NbdsSession *s = servers->sessions->pdata[middle];
+
+        if (s->id < id)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+const GPtrArray *nbds_sessions_on(const NbdsServers *servers, const BlkExport *x)
+{
+    return g_hash_table_lookup(servers->of_exports, x);
+}
+
+/* Under the lock. */
+static void leave_export(const NbdsSession *s)
+{
+    GHashTable *all = s->servers->of_exports;
+    GPtrArray *on = s->export_ ? g_hash_table_lookup(all, s->export_) : NULL;
+
+    if (on && g_ptr_array_remove(on, (gpointer)s) && !on->len)
+        g_hash_table_remove(all, s->export_);
+}
+
+void nbds_sessions_set_export(NbdsSession *s, BlkExport *x)
+{
+    GHashTable *all = s->servers->of_exports;
+    GPtrArray *on;
+
+    leave_export(s);
+    s->export_ = x;
+    if (!x)
+        return;
+    on = g_hash_table_lookup(all, x);
+    if (!on) {
+        on = g_ptr_array_new();
+        g_hash_table_insert(all, x, on);
+    }
+    g_ptr_array_add(on, s);
 }
 
 /* From then on the export knows what it did. */
@@ -83,12 +133,8 @@ void nbds_sessions_remove(NbdsServers *servers, NbdsSession *s)
         add_counts(s, &counts);
         blk_export_remember(s->export_, &counts);
     }
-    if (s->next)
-        s->next->prev = s->prev;
-    if (s->prev)
-        s->prev->next = s->next;
-    else
-        servers->sessions = s->next;
+    leave_export(s);
+    g_ptr_array_remove_index(servers->sessions, place_of(servers, s->id));
     pthread_mutex_unlock(&servers->lock);
 }
 
@@ -97,7 +143,9 @@ void nbds_sessions_cut(NbdsServers *servers, const NbdsServer *server, const Blk
                        NbdsReason reason)
 {
     pthread_mutex_lock(&servers->lock);
-    for (NbdsSession *s = servers->sessions; s; s = s->next) {
+    for (guint i = 0; i < servers->sessions->len; i++) {
+        NbdsSession *s = servers->sessions->pdata[i];
+
         if ((!server || s->server == server) && (!x || s->export_ == x || s->meta.export_ == x))
             nbds_session_cut(s, reason);
     }
@@ -257,25 +305,31 @@ static json_object *describe(const NbdsSession *s, int64_t now)
     return info;
 }
 
-static int by_id(const void *a, const void *b)
+/* Describes up to @n of those after @after, which then is the last of them; whether there were so
+ * many. The lock is what clients wait for who come and go. */
+static bool describe_some(NbdsServers *servers, uint64_t *after, unsigned n, json_object *all)
 {
-    const NbdsSession *x = *(NbdsSession *const *)a, *y = *(NbdsSession *const *)b;
-
-    return (x->id > y->id) - (x->id < y->id);
-}
-
-json_object *nbds_sessions_query(NbdsServers *servers)
-{
-    json_object *all = json_object_new_array();
-    g_autoptr(GPtrArray) sessions = g_ptr_array_new();
     int64_t now = g_get_monotonic_time();
     TM_GUARD(&servers->lock);
 
-    for (NbdsSession *s = servers->sessions; s; s = s->next)
-        g_ptr_array_add(sessions, s);
-    g_ptr_array_sort(sessions, by_id);
-    for (guint i = 0; i < sessions->len; i++)
-        json_object_array_add(all, describe(sessions->pdata[i], now));
+    for (guint i = place_of(servers, *after + 1); n && i < servers->sessions->len; i++, n--) {
+        const NbdsSession *s = servers->sessions->pdata[i];
+
+        json_object_array_add(all, describe(s, now));
+        *after = s->id;
+    }
+    return n == 0;
+}
+
+json_object *nbds_sessions_query(NbdsServers *servers, uint64_t after, unsigned limit)
+{
+    json_object *all = json_object_new_array();
+    bool more = true;
+
+    for (unsigned n; more && limit; limit -= n) {
+        n = MIN(limit, NBDS_DESCRIBED);
+        more = describe_some(servers, &after, n, all);
+    }
     return all;
 }
 
@@ -283,11 +337,13 @@ json_object *nbds_sessions_clients(NbdsServers *servers, const BlkExport *x)
 {
     json_object *all = json_object_new_array();
     TM_GUARD(&servers->lock);
+    const GPtrArray *on = nbds_sessions_on(servers, x);
 
-    for (const NbdsSession *s = servers->sessions; s; s = s->next) {
+    for (guint i = on ? on->len : 0; i-- > 0;) {
+        const NbdsSession *s = on->pdata[i];
         json_object *client;
 
-        if (!s->open || s->export_ != x)
+        if (!s->open)
             continue;
         client = describe_peer(s);
         add_rights(s, client);
@@ -299,12 +355,11 @@ json_object *nbds_sessions_clients(NbdsServers *servers, const BlkExport *x)
 bool nbds_sessions_disconnect(NbdsServers *servers, uint64_t id, GError **error)
 {
     TM_GUARD(&servers->lock);
+    guint i = place_of(servers, id);
+    NbdsSession *s = i < servers->sessions->len ? servers->sessions->pdata[i] : NULL;
 
-    for (NbdsSession *s = servers->sessions; s; s = s->next) {
-        if (s->id == id) {
-            nbds_session_cut(s, NBDS_REASON_REQUESTED);
-            return true;
-        }
-    }
-    return tm_error_set(error, "NBD session %" G_GUINT64_FORMAT " is not found", id);
+    if (!s || s->id != id)
+        return tm_error_set(error, "NBD session %" G_GUINT64_FORMAT " is not found", id);
+    nbds_session_cut(s, NBDS_REASON_REQUESTED);
+    return true;
 }

@@ -164,7 +164,7 @@ typedef struct BlkServer {
     bool (*running)(void *opaque, const char *id); /* @id NULL: any of them */
     /* query-nbd-servers and query-nbd-sessions: references. */
     json_object *(*query_servers)(void *opaque);
-    json_object *(*query_sessions)(void *opaque);
+    json_object *(*query_sessions)(void *opaque, uint64_t after, unsigned limit);
     /* What the servers were started with, those that were given it: an array; a reference. */
     json_object *(*definitions)(void *opaque);
     bool (*session_disconnect)(void *opaque, uint64_t id, GError **error);

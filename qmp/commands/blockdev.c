@@ -244,15 +244,20 @@ static json_object *node_info(BlkNode *node, bool flat)
     return info;
 }
 
+static const char *name_of(const void *node)
+{
+    return blk_node_name(node);
+}
+
 static bool run_query(QmpCall *call, GError **error)
 {
     g_autoptr(GPtrArray) nodes = blk_graph_nodes(qmp_context_graph(call->ctx));
-
+    g_autoptr(GPtrArray) page = qmp_arg_page(call->args, nodes, true, name_of);
     bool flat = qmp_arg_bool(call->args, "flat", false);
 
     call->result = json_object_new_array();
-    for (guint n = nodes->len; n > 0; n--)
-        json_object_array_add(call->result, node_info(nodes->pdata[n - 1], flat));
+    for (guint i = 0; i < page->len; i++)
+        json_object_array_add(call->result, node_info(page->pdata[i], flat));
     return true;
 }
 
@@ -308,6 +313,7 @@ static const QmpType change_args = { .kind = QMP_KIND_OBJECT,
 
 static const QmpMember query_members[] = {
     { "flat", &qmp_type_bool, true, "don't nest backing images" },
+    QMP_PAGE_MEMBERS("node-name"),
     { NULL },
 };
 static const QmpType query_args = { .kind = QMP_KIND_OBJECT,

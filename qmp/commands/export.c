@@ -139,16 +139,24 @@ static bool run_del(QmpCall *call, GError **error)
                            (uint32_t)qmp_arg_uint(call->args, "seconds", 0), error);
 }
 
-/* The name of the node that has it; NULL: it has just gone. */
-static const char *node_of(BlkGraph *graph, BmpBitmap *bitmap)
+static bool has_bitmap(BlkNode *node, BmpBitmap *bitmap)
 {
-    g_autoptr(GPtrArray) nodes = blk_graph_nodes(graph);
+    g_autoptr(BmpBitmap) found =
+        bmp_set_find(blk_node_bitmaps(node), bmp_bitmap_name(bitmap), NULL);
 
+    return found == bitmap;
+}
+
+/* The name of the node that has it, mostly @exported; NULL: it has just gone. */
+static const char *node_of(BlkNode *exported, BmpBitmap *bitmap)
+{
+    g_autoptr(GPtrArray) nodes = NULL;
+
+    if (has_bitmap(exported, bitmap))
+        return blk_node_name(exported);
+    nodes = blk_graph_nodes(blk_node_graph(exported));
     for (guint i = 0; i < nodes->len; i++) {
-        g_autoptr(BmpBitmap) found =
-            bmp_set_find(blk_node_bitmaps(nodes->pdata[i]), bmp_bitmap_name(bitmap), NULL);
-
-        if (found == bitmap)
+        if (has_bitmap(nodes->pdata[i], bitmap))
             return blk_node_name(nodes->pdata[i]);
     }
     return NULL;
@@ -156,12 +164,12 @@ static const char *node_of(BlkGraph *graph, BmpBitmap *bitmap)
 
 static json_object *offered_bitmaps(BlkExport *export_)
 {
-    BlkGraph *graph = blk_node_graph(blk_export_node(export_));
+    BlkNode *exported = blk_export_node(export_);
     BlkSelection *selection = blk_export_selection(export_);
     json_object *all = json_object_new_array();
 
     for (size_t i = 0; i < selection->count; i++) {
-        const char *node = node_of(graph, selection->bitmaps[i]);
+        const char *node = node_of(exported, selection->bitmaps[i]);
         json_object *bitmap = json_object_new_object();
 
         tm_json_add_string(bitmap, "node", node ? node : "");
@@ -280,18 +288,29 @@ static json_object *export_info(BlkExport *export_)
     return info;
 }
 
+static const char *id_of(const void *export_)
+{
+    return blk_export_id(export_);
+}
+
 /* Newest first, as QEMU. */
 static bool run_query(QmpCall *call, GError **error)
 {
     g_autoptr(GPtrArray) exports = blk_exports_list(qmp_context_exports(call->ctx));
+    g_autoptr(GPtrArray) page = qmp_arg_page(call->args, exports, true, id_of);
 
     call->result = json_object_new_array();
-    for (guint n = exports->len; n > 0; n--)
-        json_object_array_add(call->result, export_info(exports->pdata[n - 1]));
+    for (guint i = 0; i < page->len; i++)
+        json_object_array_add(call->result, export_info(page->pdata[i]));
     return true;
 }
 
 /* ---- types ---- */
+
+static const QmpMember query_members[] = { QMP_PAGE_MEMBERS("id"), { NULL } };
+static const QmpType query_args = { .kind = QMP_KIND_OBJECT,
+                                    .name = "q_obj_query-block-exports-arg",
+                                    .members = query_members };
 
 static const char *const mode_values[] = { "safe", "hard", "wait", NULL };
 static const QmpType mode_type = { .kind = QMP_KIND_ENUM,
@@ -443,7 +462,8 @@ static const QmpCommand commands[] = {
       &select_args, &qmp_type_empty, run_select,
       .example = "{'id': 'exp0', 'bitmaps': ['b0', {'node': 'base', 'name': 'b1'}]}",
       .errors = block_export_dirty_bitmap_errors },
-    { "query-block-exports", "the exports", &qmp_type_empty, &info_array, run_query },
+    { "query-block-exports", "the exports", &query_args, &info_array, run_query,
+      .example = "{'limit': 100, 'after': 'exp0'}" },
     { NULL },
 };
 

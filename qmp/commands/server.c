@@ -120,7 +120,10 @@ static bool run_query_sessions(QmpCall *call, GError **error)
     const BlkServer *server = blk_exports_server(qmp_context_exports(call->ctx));
 
     call->result =
-        server->query_sessions ? server->query_sessions(server->opaque) : json_object_new_array();
+        server->query_sessions
+            ? server->query_sessions(server->opaque, qmp_arg_uint(call->args, "after", 0),
+                                     qmp_arg_limit(call->args))
+            : json_object_new_array();
     return true;
 }
 
@@ -132,6 +135,16 @@ static bool run_disconnect(QmpCall *call, GError **error)
         return tm_error_set(error, "This daemon has no NBD server");
     return server->session_disconnect(server->opaque, qmp_arg_uint(call->args, "id", 0), error);
 }
+
+static const QmpMember sessions_members[] = {
+    QMP_PAGE_LIMIT("id"),
+    { "after", &qmp_type_uint64, true,
+      "a page: only those with a higher id, which need not exist (default: 0)" },
+    { NULL },
+};
+static const QmpType sessions_args = { .kind = QMP_KIND_OBJECT,
+                                       .name = "q_obj_query-nbd-sessions-arg",
+                                       .members = sessions_members };
 
 static const QmpMember disconnect_members[] = {
     { "id", &qmp_type_uint64, false, "the id of the session" },
@@ -209,8 +222,8 @@ static const QmpCommand commands[] = {
     { "nbd-server-stop",
       "stop an NBD server, end its sessions, and remove the exports that no other server offers",
       &stop_args, &qmp_type_empty, run_stop, .errors = nbd_server_stop_errors },
-    { "query-nbd-sessions", "the clients of the NBD servers", &qmp_type_empty, &session_array,
-      run_query_sessions },
+    { "query-nbd-sessions", "the clients of the NBD servers", &sessions_args, &session_array,
+      run_query_sessions, .example = "{'limit': 100, 'after': 1}" },
     { "nbd-session-disconnect", "disconnect a client", &disconnect_args, &qmp_type_empty,
       run_disconnect, .example = "{'id': 1}", .errors = nbd_session_disconnect_errors },
     { "query-nbd-servers", "the NBD servers", &qmp_type_empty, &info_array, run_query },

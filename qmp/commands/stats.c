@@ -169,17 +169,29 @@ static json_object *export_stats(BlkExport *x, bool details)
     return one;
 }
 
+static const char *name_of_node(const void *node)
+{
+    return blk_node_name(node);
+}
+
+static const char *id_of_export(const void *x)
+{
+    return blk_export_id(x);
+}
+
 static bool run_stats(QmpCall *call, GError **error)
 {
     bool of_nodes = qmp_arg_bool(call->args, "query-nodes", false);
     bool details = qmp_arg_bool(call->args, "details", false);
     g_autoptr(GPtrArray) list = of_nodes ? blk_graph_nodes(qmp_context_graph(call->ctx))
                                          : blk_exports_list(qmp_context_exports(call->ctx));
+    g_autoptr(GPtrArray) page =
+        qmp_arg_page(call->args, list, false, of_nodes ? name_of_node : id_of_export);
 
     call->result = json_object_new_array();
-    for (guint i = 0; i < list->len; i++)
-        json_object_array_add(call->result, of_nodes ? node_stats(list->pdata[i], details)
-                                                     : export_stats(list->pdata[i], details));
+    for (guint i = 0; i < page->len; i++)
+        json_object_array_add(call->result, of_nodes ? node_stats(page->pdata[i], details)
+                                                     : export_stats(page->pdata[i], details));
     return true;
 }
 
@@ -350,6 +362,7 @@ static const QmpMember stats_args_members[] = {
     { "details", &qmp_type_bool, true,
       "also show latency histograms, what requests failed with, queues and bitmap stores "
       "(default: off)" },
+    QMP_PAGE_MEMBERS("node-name or export's id"),
     { NULL },
 };
 OBJECT(stats_args, "q_obj_query-blockstats-arg");

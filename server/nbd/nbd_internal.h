@@ -162,7 +162,6 @@ struct NbdsSession {
     NbdsServer *server;   /* that it came by: a reference */
     uint64_t id;          /* never used again */
     char *peer;           /* the other end, for people */
-    NbdsSession *prev, *next;
     /* atomic: 2 for the reader (one is a spare, as a chunk's), 1 for each request that is under way
      * or waits to be sent, 1 for the armed writer, 1 for who is sending */
     int refs;
@@ -182,7 +181,7 @@ struct NbdsSession {
     unsigned options;         /* seen so far */
     uint32_t skip_kind;       /* handshake: the error reply to send after skipping, 0: none */
     NbdsMeta meta;
-    BlkExport *export_; /* also read under servers->lock; set once, under it */
+    BlkExport *export_; /* also read under servers->lock; set under it */
     BlkUser *disk;      /* the export's */
     uint64_t size;
     bool writable, writethrough, began;

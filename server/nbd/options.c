@@ -44,12 +44,15 @@ static bool same_client(const char *peer, const char *other)
 /* Under servers->lock: whether a session was promised that its client may have several. */
 static bool was_promised(const NbdsSession *s, const BlkExport *x)
 {
-    const NbdsSession *other = s->servers->sessions;
+    const GPtrArray *on = nbds_sessions_on(s->servers, x);
+    bool was = false;
 
-    while (other && !(other != s && other->export_ == x && other->multi_conn &&
-                      same_client(s->peer, other->peer)))
-        other = other->next;
-    return other;
+    for (guint i = 0; on && i < on->len && !was; i++) {
+        const NbdsSession *other = on->pdata[i];
+
+        was = other != s && other->multi_conn && same_client(s->peer, other->peer);
+    }
+    return was;
 }
 
 /* Whether the client may open further connections: it would wait for ever for one that can't come.
@@ -121,13 +124,13 @@ static int enter(NbdsSession *s, BlkExport *x)
 
     /* Visible to disconnect before the session begins, so that none slips through. */
     pthread_mutex_lock(&s->servers->lock);
-    s->export_ = x;
+    nbds_sessions_set_export(s, x);
     pthread_mutex_unlock(&s->servers->lock);
     err = blk_export_session_begin(x);
     s->began = !err;
     if (err) {
         pthread_mutex_lock(&s->servers->lock);
-        s->export_ = NULL;
+        nbds_sessions_set_export(s, NULL);
         pthread_mutex_unlock(&s->servers->lock);
         blk_export_unref(x);
         return err;

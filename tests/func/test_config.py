@@ -177,8 +177,9 @@ def places(tmp):
     path = save(tmp, config)
     result = subprocess.run([TIDEMARKD, "--config", path], capture_output=True, text=True, timeout=PATIENCE)
     matches(result.stderr, r"%s:\d+: exports\[1\]: NBD server already has export named 'disk0'" % path)
-    big = save(tmp, "{" + " " * (1 << 20) + "}")
-    matches(check("--config", big)[1][0], "larger than|too large|1048576")
+    big = save(tmp, "{}")
+    os.truncate(big, (64 << 20) + 1)
+    matches(check("--config", big)[1][0], "larger than|too large|67108864")
     with open(path, "wb") as f:
         f.write(b"{\0}")
     matches(check("--config", path)[1][0], "not a text")

@@ -631,6 +631,8 @@ BEYOND_QEMU = {
     "block-export-del.mode wait", "block-export-del.seconds",
     "block-dirty-bitmap-export", "block-dirty-bitmap-import",
     "block-export-dirty-bitmap",
+    *(c + page for c in ("query-named-block-nodes", "query-block-exports", "query-blockstats")
+      for page in (".limit", ".after")),
     *(c + ".addr.=unix.data." + k for c in ("chardev-add.backend.=socket.data", "nbd-server-start")
       for k in ("group", "mode", "owner")),
     "log-set-level", "query-log", "query-log-levels", "query-configuration",
