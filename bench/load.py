@@ -23,15 +23,15 @@ def run_json(command, what):
     return json.loads(done.stdout[start:])
 
 
-def fio(server, rw, block, depth, connections, seconds):
-    """One round of fio, which is libnbd: a connection for each job. @rw: randread, write, ..."""
+def fio(server, rw, block, depth, connections, seconds, *more):
+    """One round of fio, which is libnbd: a connection for each job. @rw: randread, write, ...; @more: options."""
     before = server.cpu()
     result = run_json(
         ["fio", "--name=x", "--ioengine=nbd", "--uri=" + server.uri, "--rw=" + rw,
          "--bs=%d" % block, "--iodepth=%d" % depth, "--numjobs=%d" % connections, "--thread",
          "--time_based", "--runtime=%dms" % (seconds * 1000), "--randrepeat=0", "--norandommap",
          "--group_reporting", "--lat_percentiles=1", "--clat_percentiles=0",
-         "--output-format=json"], "fio on " + server.name)
+         "--output-format=json", *more], "fio on " + server.name)
     cpu = server.cpu() - before
     job = result["jobs"][0]
     side = job["read" if "read" in rw else "write"]
