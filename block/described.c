@@ -5,6 +5,7 @@
  * Source: QEMU docs/system/qemu-block-drivers.rst.inc, the NBD URI specification. */
 #include "block/described.h"
 
+#include "block/rbd_name.h"
 #include "util/json.h"
 
 #include <glib.h>
@@ -265,6 +266,21 @@ static json_object *nbd_members(json_object *given, GError **error)
     return refuse(NULL, error, "its member '%s' is missing", "server");
 }
 
+/* ---- Ceph */
+
+static json_object *rbd_members(json_object *given, GError **error)
+{
+    static const char *const known[] = { "driver", "pool", "namespace", "image", "snapshot", NULL };
+    const char *value;
+
+    if (!check_members(given, known, error))
+        return NULL;
+    for (size_t i = 1; known[i]; i++)
+        if (!take_string(given, known[i], &value, error))
+            return NULL;
+    return json_object_get(given);
+}
+
 /* ---- what an image is in */
 
 static json_object *in_file(const char *path)
@@ -291,7 +307,9 @@ static json_object *from_name(const char *name, GError **error)
         return nbd_colons(name, error);
     if (!strcmp(protocol, "nbd") || !strcmp(protocol, "nbd+tcp") || !strcmp(protocol, "nbd+unix"))
         return nbd_uri(name, error);
-    return refuse(NULL, error, "the protocol '%s' is not supported: only file and nbd are",
+    if (blk_is_rbd_name(name))
+        return blk_rbd_definition(name, false, error);
+    return refuse(NULL, error, "the protocol '%s' is not supported: only file, nbd and rbd are",
                   protocol);
 }
 
@@ -307,6 +325,8 @@ static json_object *from_members(json_object *given, GError **error)
     is = driver ? driver : "file";
     if (!strcmp(is, "nbd") && !filename)
         return nbd_members(given, error);
+    if (!strcmp(is, "rbd") && !filename)
+        return rbd_members(given, error);
     if (strcmp(is, "file") && strcmp(is, "host_device"))
         return refuse(NULL, error, "the driver '%s' is not taken from an image in 'file'", is);
     if (!check_members(given, known, error))
@@ -366,10 +386,11 @@ static json_object *from_json(const char *text, const char *format, GError **err
     is = format ? format : driver ? driver : "";
     if (!strcmp(is, "raw") || !strcmp(is, "qcow2"))
         object = from_image(given, is, error);
-    else if (!strcmp(is, "file") || !strcmp(is, "host_device") || !strcmp(is, "nbd"))
+    else if (!strcmp(is, "file") || !strcmp(is, "host_device") || !strcmp(is, "nbd") ||
+             !strcmp(is, "rbd"))
         object = from_members(given, error);
     else
-        tm_error_set(error, "its driver is none of raw, qcow2, file, host_device, nbd");
+        tm_error_set(error, "its driver is none of raw, qcow2, file, host_device, nbd, rbd");
     if (object && !json_object_object_get_ex(object, "file", NULL))
         object = image_in(object, "raw");
     json_object_put(given);

@@ -7,6 +7,7 @@
  *   file:PATH
  *   nbd://HOST[:PORT]/EXPORT, nbd+tcp://..., nbd+unix:///EXPORT?socket=PATH
  *   nbd:HOST:PORT[:exportname=EXPORT], nbd:unix:PATH[:exportname=EXPORT]
+ *   rbd:POOL/[NAMESPACE/]IMAGE[@SNAPSHOT] (block/rbd_name.h)
  * What they may say is limited to where something is: no option of how it is opened, and no node
  * that exists. Threads: any. */
 #pragma once

@@ -8,6 +8,7 @@
 
 #include "block/image/image.h"
 #include "block/named.h"
+#include "block/rbd_name.h"
 #include "util/endian.h"
 #include "util/range.h"
 #include "util/sys.h"
@@ -161,6 +162,11 @@ bool tc_image_check_path(const char *path, GError **error)
         return tm_error_set(error,
                             "'%s' is an NBD URI, and FILE is the path of an image: 'tidemark info' "
                             "and 'tidemark map' show exports",
+                            path);
+    if (blk_is_rbd_name(path))
+        return tm_error_set(error,
+                            "'%s' is an image in a Ceph cluster, and FILE is the path of an image: "
+                            "'tidemark serve' exports it",
                             path);
     return true;
 }

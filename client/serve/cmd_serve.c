@@ -289,9 +289,10 @@ const TcCommand tc_command_serve = {
     .args = "[NAME=]DISK... | DIRECTORY | REPOSITORY",
     .summary = "Serves disks over NBD with a daemon of your own",
     .details =
-        "DISK is a raw or qcow2 image or a block device; DIRECTORY stands for the images in it. A\n"
-        "disk's name is that of its file without the ending. Where a daemon serves already, the\n"
-        "disks are added to it. The other commands find this daemon by themselves.\n"
+        "DISK is a raw or qcow2 image, a block device or an image in a Ceph cluster\n"
+        "(rbd:POOL/IMAGE); DIRECTORY stands for the images in it. A disk's name is that of its\n"
+        "file without the ending. Where a daemon serves already, the disks are added to it. The\n"
+        "other commands find this daemon by themselves.\n"
         "Of a REPOSITORY of backups, the disks are served as they were at a point.\n",
     .min_args = 1,
     .max_args = -1,

@@ -2,7 +2,9 @@
  * SPDX-License-Identifier: GPL-2.0-or-later */
 /* client/serve/served_disk.c: see served_disk.h. */
 #include "client/serve/served_disk.h"
+#include "block/rbd_name.h"
 #include "client/image/image.h"
+#include "client/json.h"
 #include "util/identifier.h"
 
 #include <errno.h>
@@ -36,6 +38,7 @@ void tc_served_disk_free(TcServedDisk *disk)
     g_free(disk->name);
     g_free(disk->node);
     g_free(disk->path);
+    json_object_put(disk->rbd);
     g_free(disk);
 }
 
@@ -106,7 +109,7 @@ static bool check_others(const GPtrArray *disks, const TcServedDisk *disk, GErro
     for (guint i = 0; i < disks->len; i++) {
         const TcServedDisk *other = disks->pdata[i];
 
-        if (tc_image_same(other->path, disk->path))
+        if (!strcmp(other->path, disk->path) || tc_image_same(other->path, disk->path))
             return tm_error_set(error, "'%s' and '%s' are the same disk", other->path, disk->path);
         if (!strcmp(other->name, disk->name))
             return tm_error_set(error,
@@ -121,10 +124,28 @@ static bool check_others(const GPtrArray *disks, const TcServedDisk *disk, GErro
 
 static bool check_access(const TcServedDisk *disk, GError **error)
 {
-    if (disk->read_only || !access(disk->path, W_OK))
+    if (disk->read_only || disk->rbd || !access(disk->path, W_OK))
         return true;
     return tm_error_set_errno(error, errno, "Could not write to '%s' (--read-only only reads it)",
                               disk->path);
+}
+
+/* Takes @disk, whose path and kind are known, and @name, which was given or is its own. */
+static bool add_disk(GPtrArray *disks, TcServedDisk *disk, char *name, const TcServedOptions *asked,
+                     GError **error)
+{
+    disk->name = name;
+    disk->node = g_strdup(name);
+    disk->format = asked->format;
+    disk->backing_names = asked->backing_names;
+    disk->read_only = asked->read_only;
+    if (!check_name(disk, error) || !check_others(disks, disk, error) ||
+        (!disk->format && !find_format(disk, error)) || !check_access(disk, error)) {
+        tc_served_disk_free(disk);
+        return false;
+    }
+    g_ptr_array_add(disks, disk);
+    return true;
 }
 
 static bool add_file(GPtrArray *disks, const char *name, const char *path,
@@ -146,18 +167,39 @@ static bool add_file(GPtrArray *disks, const char *name, const char *path,
     disk = g_new0(TcServedDisk, 1);
     disk->is_block = S_ISBLK(st.st_mode);
     disk->path = g_canonicalize_filename(path, NULL);
-    disk->name = name ? g_strdup(name) : name_of(path, disk->is_block);
-    disk->node = g_strdup(disk->name);
-    disk->format = asked->format;
-    disk->backing_names = asked->backing_names;
-    disk->read_only = asked->read_only;
-    if (!check_name(disk, error) || !check_others(disks, disk, error) ||
-        (!disk->format && !find_format(disk, error)) || !check_access(disk, error)) {
-        tc_served_disk_free(disk);
+    return add_disk(disks, disk, name ? g_strdup(name) : name_of(path, disk->is_block), asked,
+                    error);
+}
+
+/* The daemon is in another directory. */
+static void make_absolute(json_object *rbd)
+{
+    const char *conf = tc_json_string(rbd, "conf");
+    g_autofree char *path = conf ? g_canonicalize_filename(conf, NULL) : NULL;
+
+    if (path)
+        json_object_object_add(rbd, "conf", json_object_new_string(path));
+}
+
+/* A snapshot is read-only, whatever was asked for. */
+static bool add_rbd(GPtrArray *disks, const char *name, const char *path,
+                    const TcServedOptions *asked, GError **error)
+{
+    json_object *rbd = blk_rbd_definition(path, true, error);
+    TcServedOptions options = *asked;
+    TcServedDisk *disk;
+
+    if (!rbd)
         return false;
-    }
-    g_ptr_array_add(disks, disk);
-    return true;
+    make_absolute(rbd);
+    disk = g_new0(TcServedDisk, 1);
+    disk->rbd = rbd;
+    disk->path = g_strdup(path);
+    if (!options.format) /* what is in it is not read here */
+        options.format = "raw";
+    options.read_only |= json_object_object_get_ex(rbd, "snapshot", NULL);
+    return add_disk(disks, disk, g_strdup(name ? name : tc_json_string(rbd, "image")), &options,
+                    error);
 }
 
 static bool is_image_name(const char *name)
@@ -201,9 +243,12 @@ static bool add_word(GPtrArray *disks, const char *word, const TcServedOptions *
     const char *equals = strchr(word, '=');
     g_autofree char *name = NULL;
 
+    if (blk_is_rbd_name(word))
+        return add_rbd(disks, NULL, word, asked, error);
     if (equals && equals != word && !g_file_test(word, G_FILE_TEST_EXISTS)) {
         name = g_strndup(word, equals - word);
-        return add_file(disks, name, equals + 1, asked, error);
+        return (blk_is_rbd_name(equals + 1) ? add_rbd : add_file)(disks, name, equals + 1, asked,
+                                                                  error);
     }
     if (g_file_test(word, G_FILE_TEST_IS_DIR))
         return add_directory(disks, word, asked, error);

@@ -14,7 +14,8 @@
 typedef struct TcServedDisk {
     char *name; /* of its export */
     char *node;
-    char *path; /* absolute */
+    char *path;       /* absolute, or the name of one in a Ceph cluster */
+    json_object *rbd; /* the definition of a node for that one, or NULL */
     const char *format;
     const char *backing_names; /* the option of qcow2; NULL: its default */
     bool is_block, read_only;
@@ -30,7 +31,8 @@ typedef struct TcServedOptions {
     bool read_only;
 } TcServedOptions;
 
-/* The disks that @words name: FILE, NAME=FILE or a directory of images. TcServedDisk, returned. */
+/* The disks that @words name: FILE, NAME=FILE or a directory of images; FILE may be the name of an
+ * image in a cluster (block/rbd_name.h). TcServedDisk, returned. */
 GPtrArray *tc_served_disks(const char *const *words, const TcServedOptions *options,
                            GError **error);
 /* The disks of a point. @writable: over a scratch, which tc_served_disk_release() removes. */

@@ -12,11 +12,11 @@ static void add_string(json_object *object, const char *key, const char *value)
     json_object_object_add(object, key, json_object_new_string(value));
 }
 
-/* The bitmaps of a device can't be beside it. */
+/* The bitmaps of a device, or of an image in a cluster, can't be beside it. */
 static bool add_store(json_object *node, const TcServedDisk *disk, GError **error)
 {
     g_autofree char *dir = g_build_filename(g_get_user_state_dir(), "tidemark", NULL);
-    g_autofree char *escaped = g_strdup(disk->path + 1);
+    g_autofree char *escaped = g_strdup(disk->path + (*disk->path == '/'));
     g_autofree char *name = NULL, *path = NULL;
 
     if (g_mkdir_with_parents(dir, 0700))
@@ -39,8 +39,21 @@ static json_object *file_options(const char *path, bool is_block)
     return file;
 }
 
-/* An image, on the node @backing: NULL for none, "" for the one that it names itself. */
-static json_object *image_options(const char *name, const char *path, const char *backing,
+/* The node of the disk's bytes. */
+static json_object *bytes_options(const TcServedDisk *disk)
+{
+    json_object *bytes = NULL;
+
+    if (!disk->rbd)
+        return file_options(disk->path, disk->is_block);
+    json_object_deep_copy(disk->rbd, &bytes, NULL);
+    add_string(bytes, "discard", "unmap");
+    return bytes;
+}
+
+/* An image in @file, which is taken, on the node @backing: NULL for none, "" for the one that it
+ * names itself. */
+static json_object *image_options(const char *name, json_object *file, const char *backing,
                                   bool read_only)
 {
     json_object *node = json_object_new_object();
@@ -49,7 +62,7 @@ static json_object *image_options(const char *name, const char *path, const char
     add_string(node, "node-name", name);
     add_string(node, "discard", "unmap");
     json_object_object_add(node, "read-only", json_object_new_boolean(read_only));
-    json_object_object_add(node, "file", file_options(path, false));
+    json_object_object_add(node, "file", file);
     if (!backing || *backing)
         json_object_object_add(node, "backing", backing ? json_object_new_string(backing) : NULL);
     return node;
@@ -57,11 +70,12 @@ static json_object *image_options(const char *name, const char *path, const char
 
 static json_object *raw_options(const TcServedDisk *disk, GError **error)
 {
-    g_autoptr(json_object) node = file_options(disk->path, disk->is_block);
+    g_autoptr(json_object) node = bytes_options(disk);
+    bool beside = !disk->is_block && !disk->rbd;
 
     add_string(node, "node-name", disk->node);
     json_object_object_add(node, "read-only", json_object_new_boolean(disk->read_only));
-    return !disk->is_block || add_store(node, disk, error) ? g_steal_pointer(&node) : NULL;
+    return beside || add_store(node, disk, error) ? g_steal_pointer(&node) : NULL;
 }
 
 static json_object *export_options(const TcServedDisk *disk)
@@ -112,7 +126,8 @@ static bool add_chain(const TcServedDisk *disk, TcQmp *qmp, GError **error)
         g_autofree char *name = layer_name(disk, i);
         g_autofree char *below = last ? NULL : layer_name(disk, i + 1);
         const char *path = i < top ? disk->scratch : disk->chain->pdata[i - top];
-        g_autoptr(json_object) node = image_options(name, path, below, i >= top);
+        g_autoptr(json_object) node =
+            image_options(name, file_options(path, false), below, i >= top);
 
         if (!execute(qmp, "blockdev-add", node, error))
             return false;
@@ -129,7 +144,7 @@ static bool add_nodes(const TcServedDisk *disk, TcQmp *qmp, GError **error)
     if (!strcmp(disk->format, "raw"))
         node = raw_options(disk, error);
     else
-        node = image_options(disk->node, disk->path, "", disk->read_only);
+        node = image_options(disk->node, bytes_options(disk), "", disk->read_only);
     if (node && disk->backing_names && strcmp(disk->format, "raw"))
         add_string(node, "backing-names", disk->backing_names);
     return execute(qmp, "blockdev-add", node, error);

@@ -78,6 +78,7 @@ def mistakes(tmp):
             (["create", path + ".no", "1M", "-f", "qcow2", "-o", "extent_size_hint=8G"], "hint is too large"),
             (["create", "json:{}", "1M"], "'json:{}' describes nodes"),
             (["info", 'json:{"driver":"raw"}'], "'json:{\"driver\":\"raw\"}' describes nodes.*: use its path"),
+            (["info", "rbd:p/x"], "'rbd:p/x' is an image in a Ceph cluster.*: 'tidemark serve'"),
             (["map", "nbd://localhost/x"], "'nbd://localhost/x' is an NBD URI.*: 'tidemark info' and"),
             (["create", path, "1M", "-f", "qcow2", "-o", "refcount_bits=3"], "power of two"),
             (["map", path + ".no"], "Could not open .*No such file"),

@@ -48,6 +48,8 @@ DESCRIBED = {
     "colons": b"nbd:[::1]:10809:exportname=e",
     "colons-unix": b"nbd:unix:/s:exportname=",
     "file-colon": b"file:/base",
+    "rbd": b"rbd:p\\/q/n/i@s",
+    "rbd-members": b'json:{"driver":"raw","file":{"driver":"rbd","pool":"p","image":"i","snapshot":"s"}}',
     "other": b"http://localhost/x",
 }
 

@@ -256,4 +256,57 @@ def backup(tmp):
     model.content_is(image_name)
 
 
+@test
+def names(tmp):
+    "rbd:POOL/IMAGE is the name of a backing file, and of a disk that tidemark serve exports"
+    image_name = new_image("named")
+    c = cluster()
+    c.rbd("namespace", "create", "rbd/named")
+    c.rbd("create", "--size", "4M", "rbd/named/inside")
+    with Daemon(tmp, *node(image_name)) as d:
+        h = d.nbd()
+        h.pwrite(b"below", OBJECT)
+        h.shutdown()
+    c.rbd("snap", "create", "rbd/named@s")
+    for i, name in enumerate((
+            "rbd:rbd/named@s",
+            'json:{"driver":"raw","file":{"driver":"rbd","pool":"rbd","image":"named","snapshot":"s"}}')):
+        overlay = os.path.join(tmp, "overlay%d.qcow2" % i)
+        tidemark("image", "create", "-q", "-f", "qcow2", "-u", "-b", name, "-F", "raw", overlay, SIZE)
+        with Daemon(tmp, "--blockdev", "driver=qcow2,node-name=disk0,backing-names=any,file.driver=file,file.filename="
+                    + overlay, "--export", "type=nbd,id=e,node-name=disk0,writable=on", env={"CEPH_CONF": c.conf}) as d:
+            h = d.nbd()
+            equal(bytes(h.pread(6, OBJECT)), b"below\0")
+            h.pwrite(b"above", OBJECT)
+            h.shutdown()
+    equal(c.export("rbd/named")[OBJECT:OBJECT + 6], b"below\0")
+
+    run_dir = os.path.join(tmp, "run", "tidemark")
+    os.makedirs(run_dir, mode=0o700)
+    qmp, sockets = os.path.join(run_dir, "qmp.sock"), os.path.join(run_dir, "nbd.sock")
+    with Daemon(tmp, "--chardev", "socket,id=q,server=on,wait=off,path=" + qmp, "--monitor", "q", "--nbd-server",
+                "addr.type=unix,addr.path=" + sockets, nbd=False) as d:  # that serve adds to, with the build's plug-in
+        def serve(*words, status=0):
+            p = tidemark("serve", "--json", *words, check=False, cwd=c.dir,
+                         env={"XDG_RUNTIME_DIR": os.path.join(tmp, "run"), "XDG_STATE_HOME": tmp, "TIDEMARK_SOCKET": ""})
+            equal(p.returncode, status, p.stderr)
+            return json.loads(p.stdout)["disks"] if status == 0 else p.stderr
+
+        served = serve("rbd:rbd/named:conf=ceph.conf:id=admin", "in=rbd:rbd/named/inside:conf=ceph.conf",
+                       "old=rbd:rbd/named@s:conf=ceph.conf")
+        equal([(x["name"], x["format"], x["size"], x["read-only"]) for x in served],
+              [("named", "raw", SIZE, False), ("in", "raw", 4 * MIB, False), ("old", "raw", SIZE, True)])
+        import nbd
+        for x in served:
+            h = nbd.NBD()
+            h.connect_uri(x["uri"])
+            equal(bytes(h.pread(6, 0)), bytes(6))
+            equal(h.is_read_only(), x["read-only"])
+            h.shutdown()
+        d.qmp("block-dirty-bitmap-add", node="named", name="b0", persistent=True)
+        matches(serve("rbd:rbd", status=1), "'rbd:rbd' is not rbd:POOL/")
+        matches(serve("rbd:rbd/x:key=AQ", status=1), "its option 'key' is none of conf, id")
+        matches(serve("rbd:rbd/nosuch:conf=ceph.conf", status=1), "error opening image rbd/nosuch: No such file")
+
+
 main()

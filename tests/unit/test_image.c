@@ -5,6 +5,7 @@
  * not. */
 #include "block/drivers/qcow2/check.h"
 #include "block/image/image.h"
+#include "block/rbd_name.h"
 #include "tests/unit/drivers_util.h"
 #include "util/endian.h"
 #include "util/range.h"
@@ -474,6 +475,49 @@ START_TEST(creation_fails_if_the_name_is_not_durable)
 }
 END_TEST
 
+/* NULL: refused. */
+static const struct {
+    const char *name, *members;
+    bool options;
+} rbd_names[] = {
+    { "rbd:p/i", "'pool':'p','image':'i'", false },
+    { "rbd:p/n/i@s", "'pool':'p','namespace':'n','image':'i','snapshot':'s'", false },
+    { "rbd:p/i@s:conf=/a b:id=u", "'pool':'p','image':'i','snapshot':'s','conf':'/a b','user':'u'",
+      true },
+    { "rbd:p/i:id=a=b", "'pool':'p','image':'i','user':'a=b'", true },
+    { "rbd:p\\/q/i\\@x\\:y\\\\@s\\:t", "'pool':'p/q','image':'i@x:y\\\\','snapshot':'s:t'", false },
+    { "rbd:p/n/i/j@s@t", "'pool':'p','namespace':'n','image':'i/j','snapshot':'s@t'", false },
+    { "rbd:", NULL, true },
+    { "rbd:p", NULL, true },
+    { "rbd:/i", NULL, true },
+    { "rbd:p/", NULL, true },
+    { "rbd:p//i", NULL, true },
+    { "rbd:p/n/", NULL, true },
+    { "rbd:p/i@", NULL, true },
+    { "rbd:p/i:", NULL, true },
+    { "rbd:p/i:conf", NULL, true },
+    { "rbd:p/i:conf=", NULL, true },
+    { "rbd:p/i:key=secret", NULL, true },
+    { "rbd:p/i:conf=/etc/shadow", NULL, false }, /* an image says so */
+};
+
+START_TEST(names_of_images_in_clusters)
+{
+    g_autoptr(GError) error = NULL;
+    json_object *got = blk_rbd_definition(rbd_names[_i].name, rbd_names[_i].options, &error);
+    json_object *wanted =
+        rbd_names[_i].members ? parse_json("{'driver':'rbd',%s}", rbd_names[_i].members) : NULL;
+
+    ck_assert(blk_is_rbd_name(rbd_names[_i].name));
+    ck_assert_int_eq(!got, !wanted);
+    ck_assert_int_eq(!got, !!error);
+    if (got)
+        ck_assert_str_eq(json_object_to_json_string(got), json_object_to_json_string(wanted));
+    json_object_put(got);
+    json_object_put(wanted);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("image");
@@ -497,6 +541,7 @@ int main(void)
     tcase_add_test(tests, checking_shared_tables_takes_bounded_time);
     tcase_add_test(tests, clusters_of_damaged_bitmaps_are_no_leaks);
     tcase_add_test(tests, info_shows_backing_and_cluster_size);
+    tcase_add_loop_test(tests, names_of_images_in_clusters, 0, G_N_ELEMENTS(rbd_names));
     suite_add_tcase(suite, tests);
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
