@@ -168,10 +168,10 @@ def one_writer(tmp):
 
 @test
 def a_lock_that_is_broken(tmp):
-    "another client breaks the lock and writes: every request fails, and nothing is written any more"
+    "another client breaks the lock and writes: every request fails, but not those to other images of the daemon"
     import nbd
     image_name = new_image("broken")
-    d = Daemon(tmp, *node(image_name))
+    d = Daemon(tmp, *node(image_name), *node(new_image("whole"), "disk1"))
     d.qmp("block-dirty-bitmap-add", node="disk0", name="b0")
     h = d.nbd()
     h.pwrite(b"a" * 4096, 0)
@@ -188,6 +188,10 @@ def a_lock_that_is_broken(tmp):
         equal(bytes(mine.pread(4096, 0)), b"c" * 4096)
         mine.shutdown()
         matches(d.log(), "RBD image 'rbd/broken': .*every request fails from now on")
+        beside = d.nbd("disk1")
+        beside.pwrite(b"e" * 4096, 0)
+        beside.flush()
+        beside.shutdown()
         wait_until(lambda: d.bitmap("disk0", "b0")["count"] == SIZE, "all to be dirty, as a flush has failed")
         h.shutdown()
         d.process.send_signal(signal.SIGTERM)

@@ -3,7 +3,8 @@
 /* block/drivers/rbd/connect.c: from the options of a node to an open image.
  *
  * Options, their precedence and messages as QEMU's qapi BlockdevOptionsRbd: the configuration file,
- * then what the options say. */
+ * then what the options say. Nodes share no connection: whoever breaks the lock of one image shuts
+ * its connection out of the cluster, and the other images would go with it. */
 #include "block/drivers/rbd/rbd.h"
 
 #include <errno.h>
