@@ -58,6 +58,14 @@ void blk_registry_free(BlkRegistry *registry)
     g_free(registry);
 }
 
+void blk_registry_add(BlkRegistry *registry, tidemark_driver_init_fn init)
+{
+    const struct tidemark_driver *driver = init(&blk_host);
+
+    if (driver)
+        g_hash_table_insert(registry->drivers, (char *)driver->name, (void *)driver);
+}
+
 /* ---- checks; each message begins with the module's path */
 
 static bool name_well_formed(const char *name)

@@ -19,6 +19,8 @@ typedef struct BlkRegistry BlkRegistry;
 BlkRegistry *blk_registry_new(const TmSys *sys);
 void blk_registry_free(BlkRegistry *registry); /* after the last node; NULL is fine */
 
+/* The driver that @init describes, which is linked to the program; NULL from it: nothing. */
+void blk_registry_add(BlkRegistry *registry, tidemark_driver_init_fn init);
 /* Loads one plug-in. Errors: cannot be opened, lacks tidemark_driver_init, refuses, another ABI or
  * struct size, a name that is taken or malformed, a required callback missing; each names the
  * file. */
