@@ -239,8 +239,8 @@ const TcCommand tc_command_backup = {
     .details =
         "DISK is a node or an export of the daemon, with --qmp a device of a QEMU process, or an\n"
         "NBD URI. NAME=DISK sets its name in the repository. REPOSITORY is a directory, which is\n"
-        "created if it does not exist. Each disk of the new point is a qcow2 image that has what\n"
-        "changed since an earlier point, or all of the disk.\n",
+        "created if it does not exist, or s3://BUCKET/PREFIX. Each disk of the new point is a\n"
+        "qcow2 image that has what changed since an earlier point, or all of the disk.\n",
     .min_args = 2,
     .max_args = -1,
     .options = options,

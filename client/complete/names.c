@@ -86,7 +86,8 @@ static void add_from_daemon(const TcWordSources *s, unsigned kinds, GPtrArray *n
 
 static void add_points(const char *repository, GPtrArray *names)
 {
-    GDir *dir = tc_repo_is(repository) ? g_dir_open(repository, 0, NULL) : NULL;
+    bool here = !tc_repo_is_bucket(repository); /* whoever completes a word does not wait */
+    GDir *dir = here && tc_repo_is(repository) ? g_dir_open(repository, 0, NULL) : NULL;
     const char *name;
 
     while (dir && (name = g_dir_read_name(dir))) {

@@ -5,6 +5,7 @@
 #include "client/copy/source.h"
 #include "client/daemon/daemon_view.h"
 #include "client/daemon/export_view.h"
+#include "client/repository/repository.h"
 #include "client/text.h"
 #include <string.h>
 
@@ -254,7 +255,7 @@ static int run(const TcInvocation *inv)
     const char *uri = tc_arg(inv, 0);
     GError *error = NULL;
 
-    if (uri && g_file_test(uri, G_FILE_TEST_IS_DIR))
+    if (uri && (tc_repo_is_bucket(uri) || g_file_test(uri, G_FILE_TEST_IS_DIR)))
         return tc_run_info_repository(inv);
     if (tc_arg(inv, 1))
         tm_error_set(&error, "'%s' is not a directory with a repository", uri);

@@ -4,6 +4,7 @@
 #include "client/image/image.h"
 #include "bitmap/store/store.h"
 #include "block/image/image.h"
+#include "s3/s3.h"
 #include "util/json.h"
 #include "util/log.h"
 #include "util/sys.h"
@@ -197,6 +198,7 @@ bool tc_image_begin(TcImage *image, GError **error)
     if (!image->engine)
         return false;
     image->registry = blk_registry_new(sys);
+    blk_registry_add(image->registry, s3_driver_init); /* images of repositories in buckets */
     image->graph = blk_graph_new(image->registry, image->engine, sys);
     image->users = g_ptr_array_new_with_free_func((GDestroyNotify)blk_node_release);
     image->log = tm_log_new(NULL);

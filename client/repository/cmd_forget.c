@@ -32,7 +32,7 @@ static bool check(TcRemoval *removal, GError **error)
     GArray *fates = tc_removal_fates(removal);
 
     for (guint i = 0; i < fates->len; i++) {
-        const TcFate *f = &g_array_index(fates, TcFate, i);
+        const TcFate *f = tc_removal_fate(removal, i);
         g_autofree char *kept = NULL;
         TcMergeCost cost = { 0 };
 

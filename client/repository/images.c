@@ -49,24 +49,15 @@ static json_object *unknown_options(uint64_t size)
     return unknown;
 }
 
-/* @file is taken: the node that has its bytes. */
-static BlkNode *add(TcImage *image, json_object *file, const TcPointDisk *disk, bool writable,
-                    GError **error)
+/* @o is taken. */
+static BlkNode *add_node(TcImage *image, json_object *o, bool writable, GError **error)
 {
     g_autoptr(GPtrArray) nodes = blk_graph_nodes(image->graph);
     g_autofree char *name = g_strdup_printf(QCOW2_NODE "%u", nodes->len);
-    json_object *o = json_object_new_object();
     BlkUser *user;
     BlkNode *node;
 
-    tm_json_add_string(o, "driver", "qcow2");
     tm_json_add_string(o, "node-name", name);
-    tm_json_add_bool(o, "read-only", !writable);
-    if (writable)
-        tm_json_add_string(o, "discard", "unmap");
-    json_object_object_add(o, "file", file);
-    json_object_object_add(o, "backing",
-                           disk->parent ? unknown_options(tc_repo_image_size(disk->size)) : NULL);
     node = blk_graph_add(image->graph, o, error);
     json_object_put(o);
     if (!node)
@@ -78,6 +69,22 @@ static BlkNode *add(TcImage *image, json_object *file, const TcPointDisk *disk, 
         return NULL;
     g_ptr_array_add(image->users, user);
     return node;
+}
+
+/* @file is taken: the node that has its bytes. */
+static BlkNode *add(TcImage *image, json_object *file, const TcPointDisk *disk, bool writable,
+                    GError **error)
+{
+    json_object *o = json_object_new_object();
+
+    tm_json_add_string(o, "driver", "qcow2");
+    tm_json_add_bool(o, "read-only", !writable);
+    if (writable)
+        tm_json_add_string(o, "discard", "unmap");
+    json_object_object_add(o, "file", file);
+    json_object_object_add(o, "backing",
+                           disk->parent ? unknown_options(tc_repo_image_size(disk->size)) : NULL);
+    return add_node(image, o, writable, error);
 }
 
 /* ---- making one */
@@ -257,6 +264,24 @@ BlkNode *tc_repo_image_open(const TcRepository *repo, TcImage *image, const char
                             const TcPointDisk *disk, GError **error)
 {
     return open_image(repo, image, point, disk, false, error);
+}
+
+json_object *tc_repo_image_file(const TcRepository *repo, const char *point,
+                                const TcPointDisk *disk)
+{
+    g_autofree char *name = tc_repo_file(repo, point, disk->name, "qcow2"), *path = NULL;
+
+    if (!tc_repo_is_bucket(name))
+        path = g_canonicalize_filename(name, NULL);
+    return repo->place->image(repo, path ? path : name);
+}
+
+BlkNode *tc_repo_image_bytes(const TcRepository *repo, TcImage *image, const char *point,
+                             const TcPointDisk *disk, GError **error)
+{
+    g_autofree char *path = tc_repo_file(repo, point, disk->name, "qcow2");
+
+    return add_node(image, repo->place->image(repo, path), false, error);
 }
 
 BlkNode *tc_repo_image_change(const TcRepository *repo, TcImage *image, const char *point,

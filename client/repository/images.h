@@ -27,6 +27,13 @@ bool tc_repo_image_check(const TcRepository *repo, const char *point, const TcPo
 /* Opens it for writing, where what is let go of is freed. Checked as above. Borrowed. */
 BlkNode *tc_repo_image_change(const TcRepository *repo, TcImage *image, const char *point,
                               const TcPointDisk *disk, GError **error);
+/* The node with the bytes of the image, to be read, as BlockdevOptions that hold in any process of
+ * this machine. A new reference. */
+json_object *tc_repo_image_file(const TcRepository *repo, const char *point,
+                                const TcPointDisk *disk);
+/* Opens the bytes of the image, for checks of its tables. Borrowed. */
+BlkNode *tc_repo_image_bytes(const TcRepository *repo, TcImage *image, const char *point,
+                             const TcPointDisk *disk, GError **error);
 /* Opens it for reading, without what it stands on, of which it says nothing. Checked as above; an
  * error that is not TC_REPO_ERROR_DAMAGED says nothing of the image. Borrowed. */
 BlkNode *tc_repo_image_open(const TcRepository *repo, TcImage *image, const char *point,

@@ -472,6 +472,11 @@ bool tc_merge_run(TcRepository *repo, const char *point, TcMergeWatch *watch, GE
         return false;
     if (!m.disks->len)
         return tc_repo_remove(repo, point, error);
+    if (!repo->place->merges) /* a plan leaves it */
+        return tm_error_set(error,
+                            "points stand on point '%s' of '%s', and images in a bucket are "
+                            "not merged",
+                            point, repo->path);
     if (!prepare(&m, manifest, error))
         return undo(&m);
     written = write_merge(&m, error);

@@ -23,13 +23,16 @@ typedef struct TcMergeCost {
     uint64_t freed;
 } TcMergeCost;
 
-/* Removals, one after the other, as they would be. @repo is borrowed. */
+/* Removals, one after the other, as they would be: the oldest first where images are merged, else
+ * the newest (tc_merge_order()). @repo is borrowed. */
 typedef struct TcMergePlan TcMergePlan;
 TcMergePlan *tc_merge_plan(TcRepository *repo);
 /* The next one. *kept is NULL, or why @point can't be removed (returned): several points stand on
  * it. @cost is added to. */
 bool tc_merge_plan_remove(TcMergePlan *plan, const char *point, TcMergeCost *cost, char **kept,
                           GError **error);
+/* The one of @n points, the oldest first, that is the @i-th to be removed. */
+guint tc_merge_order(const TcRepository *repo, guint i, guint n);
 void tc_merge_plan_free(TcMergePlan *plan);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(TcMergePlan, tc_merge_plan_free)
 

@@ -3,6 +3,7 @@
 /* client/repository/merge_plan.c: what it costs to remove points one after the other. Each removal
  * changes the runs of a child, and with them what the next one costs. */
 #include "client/repository/merge_internal.h"
+#include "client/repository/repository_internal.h"
 #include <string.h>
 
 /* A disk of a point, as it would be by now. */
@@ -54,6 +55,11 @@ void tc_merge_plan_free(TcMergePlan *plan)
         return;
     g_ptr_array_unref(plan->disks);
     g_free(plan);
+}
+
+guint tc_merge_order(const TcRepository *repo, guint i, guint n)
+{
+    return repo->place->merges ? i : n - 1 - i;
 }
 
 /* The disk that stands on @disk, or NULL; *other is a second one, or NULL. */
@@ -122,6 +128,13 @@ bool tc_merge_plan_remove(TcMergePlan *plan, const char *point, TcMergeCost *cos
         const Disk *d = plan->disks->pdata[i], *other;
         const Disk *child = strcmp(d->point->point, point) ? NULL : child_of(plan, d, &other);
 
+        if (child && !plan->repo->place->merges) {
+            *kept =
+                g_strdup_printf("point '%s' stands on its disk '%s', and images in a bucket are "
+                                "not merged",
+                                child->point->point, d->entry->name);
+            return true;
+        }
         if (child && other) {
             *kept = tc_merge_two_children(child->point->point, other->point->point, d->entry->name);
             return true;

@@ -81,6 +81,7 @@ typedef struct TcRepoPlace {
 } TcRepoPlace;
 
 extern const TcRepoPlace tc_repo_directory; /* directory.c */
+extern const TcRepoPlace tc_repo_bucket;    /* bucket.c */
 
 /* The one that @path names. Static. */
 const TcRepoPlace *tc_repo_place_of(const char *path);

@@ -39,6 +39,11 @@ static TcFate *fate(const TcRemoval *r, guint i)
     return &g_array_index(r->fates, TcFate, i);
 }
 
+TcFate *tc_removal_fate(const TcRemoval *r, guint i)
+{
+    return fate(r, tc_merge_order(r->repo, i, r->fates->len));
+}
+
 /* ---- opening */
 
 static bool open_repository(TcRemoval *r, int wait_s, GError **error)
@@ -131,7 +136,7 @@ static bool make_plan(TcRemoval *r, GError **error)
     g_autoptr(TcMergePlan) plan = tc_merge_plan(r->repo);
 
     for (guint i = 0; i < r->fates->len; i++) {
-        TcFate *f = fate(r, i);
+        TcFate *f = tc_removal_fate(r, i);
 
         if (f->why)
             continue;
@@ -223,7 +228,7 @@ static bool remove_points(void *opaque, GError **error)
     TcRemoval *r = opaque;
 
     for (guint i = 0; i < r->fates->len; i++) {
-        const TcFate *f = fate(r, i);
+        const TcFate *f = tc_removal_fate(r, i);
 
         if (f->why)
             continue;

@@ -3,7 +3,8 @@
 /* client/repository/removal.h: commands that remove points: what that costs is said first, then it
  * is done, with progress, and can be interrupted at any moment.
  *
- * The oldest goes first: so each increment is written once at most. Threads: main. */
+ * The oldest goes first, so each increment is written once at most; where images are not merged,
+ * the newest does. Threads: main. */
 #pragma once
 #include "client/cli.h"
 #include "client/repository/merge.h"
@@ -25,6 +26,8 @@ TcRemoval *tc_removal_new(const TcInvocation *inv, int *status);
 TcRepository *tc_removal_repo(TcRemoval *removal); /* borrowed */
 /* TcFate of every point, the oldest first: all stay, with no reason (why is ""). Borrowed. */
 GArray *tc_removal_fates(TcRemoval *removal);
+/* The @i-th of them in the order in which they are removed. Borrowed. */
+TcFate *tc_removal_fate(const TcRemoval *removal, guint i);
 /* Carries it out. Returns the status of the command. */
 int tc_removal_run(TcRemoval *removal);
 void tc_removal_free(TcRemoval *removal);

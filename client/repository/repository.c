@@ -64,7 +64,12 @@ bool tc_repo_is_readable(const TcRepository *repo, const char *path)
 
 const TcRepoPlace *tc_repo_place_of(const char *path)
 {
-    return &tc_repo_directory;
+    return tc_repo_is_bucket(path) ? &tc_repo_bucket : &tc_repo_directory;
+}
+
+bool tc_repo_is_bucket(const char *path)
+{
+    return g_str_has_prefix(path, "s3://");
 }
 
 bool tc_repo_is(const char *path)

@@ -44,6 +44,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(TcRepository, tc_repo_close)
 int tc_repo_lock_fd(const TcRepository *repo);
 /* Whether @path is a repository, without opening it. */
 bool tc_repo_is(const char *path);
+/* Whether @path names a place in a bucket: "s3://...". */
+bool tc_repo_is_bucket(const char *path);
 
 const char *tc_repo_path(const TcRepository *repo);
 const char *tc_repo_id(const TcRepository *repo); /* a UUID */

@@ -19,6 +19,7 @@ struct TcRepository {
     char *path, *id;
     TcRepoUse use;
     int lock_fd;
+    struct TcBucket *bucket; /* bucket.h; NULL: it is in none */
     GPtrArray *points, *damaged, *debris, *foreign;
     TcManifest *going; /* client/repository/merge.h; NULL: none */
 };

@@ -81,14 +81,14 @@ static void check_counts(Reading *r)
 static void check_tables(Reading *r)
 {
     TcVerifyImage *v = r->image;
-    g_autofree char *path = tc_repo_file(r->verify->repo, v->point->point, v->disk->name, "qcow2");
-    TcImageOptions options = { .format = "raw" };
     g_auto(TcImage) image = { .sys = tc_repo_sys(r->verify->repo) };
     g_autoptr(GError) error = NULL;
     BlkImageCheck result = { 0 };
     BlkNode *file;
 
-    file = tc_image_begin(&image, &error) ? tc_image_add(&image, path, &options, &error) : NULL;
+    file = tc_image_begin(&image, &error)
+               ? tc_repo_image_bytes(r->verify->repo, &image, v->point->point, v->disk, &error)
+               : NULL;
     if (!file) {
         fail(r->verify, g_steal_pointer(&error)); /* it was open just now */
         return;

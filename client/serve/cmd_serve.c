@@ -239,6 +239,8 @@ static bool begin(Serve *serve, GError **error)
         return false;
     if (serve->repo)
         lock = tc_repo_lock_fd(serve->repo);
+    if (tc_repo_is_bucket(tc_arg(serve->inv, 0)))
+        serve->daemon.plugin = "s3";
     if (!tc_daemon_start(&serve->daemon, serve->dir, detach, serve->repo != NULL, lock, error))
         return false;
     if (add_disks(serve, error)) {

@@ -74,6 +74,18 @@ static char *find_program(GError **error)
     return found;
 }
 
+/* In the tree that both are built in, where the plug-in is; NULL: it is installed. Returned. */
+static char *find_modules(const char *plugin)
+{
+    g_autofree char *self = g_file_read_link("/proc/self/exe", NULL);
+    g_autofree char *dir = self ? g_path_get_dirname(self) : NULL;
+    g_autofree char *file = g_strconcat(plugin, ".so", NULL);
+    g_autofree char *modules = dir ? g_build_filename(dir, "..", plugin, NULL) : NULL;
+    g_autofree char *path = modules ? g_build_filename(modules, file, NULL) : NULL;
+
+    return path && g_file_test(path, G_FILE_TEST_IS_REGULAR) ? g_steal_pointer(&modules) : NULL;
+}
+
 static char *with_commas_doubled(const char *text)
 {
     g_auto(GStrv) parts = g_strsplit(text, ",", -1);
@@ -86,6 +98,7 @@ static GPtrArray *arguments(const TcDaemon *daemon, bool detach, GError **error)
     g_autoptr(GPtrArray) argv = g_ptr_array_new_with_free_func(g_free);
     g_autofree char *qmp = with_commas_doubled(daemon->qmp_path);
     g_autofree char *nbd = with_commas_doubled(daemon->nbd_path);
+    g_autofree char *modules = daemon->plugin ? find_modules(daemon->plugin) : NULL;
     char *program = find_program(error);
 
     if (!program)
@@ -99,6 +112,10 @@ static GPtrArray *arguments(const TcDaemon *daemon, bool detach, GError **error)
     g_ptr_array_add(argv, g_strdup("chardev=qmp"));
     g_ptr_array_add(argv, g_strdup("--nbd-server"));
     g_ptr_array_add(argv, g_strconcat("addr.type=unix,addr.path=", nbd, NULL));
+    if (modules) {
+        g_ptr_array_add(argv, g_strdup("--module-dir"));
+        g_ptr_array_add(argv, g_steal_pointer(&modules));
+    }
     if (detach)
         g_ptr_array_add(argv, g_strdup("--daemonize"));
     g_ptr_array_add(argv, NULL);
@@ -216,7 +233,7 @@ bool tc_daemon_start(TcDaemon *daemon, const char *dir, bool detach, bool alone,
     bool ok;
     int lock;
 
-    *daemon = (TcDaemon){ .dir = g_canonicalize_filename(dir, NULL) };
+    *daemon = (TcDaemon){ .dir = g_canonicalize_filename(dir, NULL), .plugin = daemon->plugin };
     daemon->qmp_path = g_build_filename(daemon->dir, TC_QMP_SOCKET_NAME, NULL);
     daemon->nbd_path = g_build_filename(daemon->dir, TC_NBD_SOCKET_NAME, NULL);
     if (!tc_runtime_dir_make(dir, error))

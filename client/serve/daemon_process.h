@@ -10,8 +10,9 @@
 
 typedef struct TcDaemon {
     char *dir, *qmp_path, *nbd_path;
-    bool started; /* here, not before */
-    int pid;      /* 0: it is detached, or not ours */
+    const char *plugin; /* that it needs, or NULL; borrowed, set before it starts */
+    bool started;       /* here, not before */
+    int pid;            /* 0: it is detached, or not ours */
     TcQmp *qmp;
 } TcDaemon;
 

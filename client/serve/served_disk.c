@@ -33,8 +33,8 @@ void tc_served_disk_free(TcServedDisk *disk)
     if (!disk)
         return;
     tc_served_disk_release(disk);
-    if (disk->chain)
-        g_ptr_array_unref(disk->chain);
+    g_clear_pointer(&disk->chain, g_ptr_array_unref);
+    g_clear_pointer(&disk->files, g_ptr_array_unref);
     g_free(disk->name);
     g_free(disk->node);
     g_free(disk->path);

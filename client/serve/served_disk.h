@@ -20,6 +20,7 @@ typedef struct TcServedDisk {
     const char *backing_names; /* the option of qcow2; NULL: its default */
     bool is_block, read_only;
     GPtrArray *chain; /* of a point: char *, the images that it stands on, itself first; or NULL */
+    GPtrArray *files; /* of a point: json_object *, the nodes with the bytes of these images */
     char *scratch;    /* an image for what is written, over a point; or NULL */
     uint64_t size;    /* of a point, or once it is served */
 } TcServedDisk;

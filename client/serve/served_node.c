@@ -125,9 +125,9 @@ static bool add_chain(const TcServedDisk *disk, TcQmp *qmp, GError **error)
         bool last = i + 1 == disk->chain->len + top;
         g_autofree char *name = layer_name(disk, i);
         g_autofree char *below = last ? NULL : layer_name(disk, i + 1);
-        const char *path = i < top ? disk->scratch : disk->chain->pdata[i - top];
-        g_autoptr(json_object) node =
-            image_options(name, file_options(path, false), below, i >= top);
+        json_object *file = i < top ? file_options(disk->scratch, false)
+                                    : json_object_get(disk->files->pdata[i - top]);
+        g_autoptr(json_object) node = image_options(name, file, below, i >= top);
 
         if (!execute(qmp, "blockdev-add", node, error))
             return false;

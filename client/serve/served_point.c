@@ -19,6 +19,11 @@ static void disk_free(void *disk)
     tc_served_disk_free(disk);
 }
 
+static void file_free(void *file)
+{
+    json_object_put(file);
+}
+
 static bool find_chain(TcServedDisk *disk, const TcRepository *repo, const TcManifest *point,
                        GError **error)
 {
@@ -27,13 +32,17 @@ static bool find_chain(TcServedDisk *disk, const TcRepository *repo, const TcMan
     if (!chain)
         return false;
     disk->chain = g_ptr_array_new_with_free_func(g_free);
+    disk->files = g_ptr_array_new_with_free_func(file_free);
     for (guint i = 0; i < chain->len; i++) {
         const TcManifest *layer = chain->pdata[i];
         g_autofree char *path = tc_repo_file(repo, layer->point, disk->name, "qcow2");
 
         if (!tc_repo_image_check(repo, layer->point, tc_manifest_disk(layer, disk->name), error))
             return false;
-        g_ptr_array_add(disk->chain, g_canonicalize_filename(path, NULL));
+        g_ptr_array_add(disk->chain, tc_repo_is_bucket(path) ? g_steal_pointer(&path)
+                                                             : g_canonicalize_filename(path, NULL));
+        g_ptr_array_add(disk->files, tc_repo_image_file(repo, layer->point,
+                                                        tc_manifest_disk(layer, disk->name)));
     }
     disk->path = g_strdup(disk->chain->pdata[0]);
     return true;
