@@ -256,6 +256,10 @@ static bool set_vring_num(VhostSession *s)
     q->requests = g_try_new0(VhostRequest, n);
     if (!q->requests)
         return false;
+    for (uint16_t i = 0; i < n; i++) {
+        q->requests[i].queue = q;
+        q->requests[i].head = i;
+    }
     q->size = (uint16_t)n;
     q->desc = NULL; /* until it is said where */
     return true;

@@ -116,8 +116,6 @@ VhostRequest *vhost_ring_take(VhostQueue *q, uint16_t head, bool *broken)
     *broken = true;
     if (!r || __atomic_load_n(&r->busy, __ATOMIC_ACQUIRE))
         return NULL;
-    r->queue = q;
-    r->head = head;
     r->n = r->n_out = 0;
     if (!r->parts) {
         r->parts = r->few;
