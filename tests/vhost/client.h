@@ -61,11 +61,11 @@ struct VcGuest {
     uint8_t *host;           /* memory */
     uint64_t size, reserved; /* bytes of it */
     uint64_t inflight_size;
-    bool event_idx, indirect; /* negotiated */
-    int socket;               /* -1: not connected */
-    int server;               /* the process that listens */
-    uint64_t protocol;        /* features of it, negotiated */
-    uint64_t capacity;        /* bytes of the disk */
+    bool event_idx;    /* negotiated; atomic */
+    int socket;        /* -1: not connected */
+    int server;        /* the process that listens */
+    uint64_t protocol; /* features of it, negotiated */
+    uint64_t capacity; /* bytes of the disk */
     VcQueue queues[];
 };
 

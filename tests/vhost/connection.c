@@ -107,7 +107,8 @@ static bool negotiate(VcGuest *guest)
         !set_u64(guest, VHOST_SET_PROTOCOL_FEATURES, protocol & known, -1))
         return false;
     guest->protocol = protocol & known;
-    guest->event_idx = wanted & offered & BIT(VIRTIO_RING_F_EVENT_IDX);
+    __atomic_store_n(&guest->event_idx, (wanted & offered & BIT(VIRTIO_RING_F_EVENT_IDX)) != 0,
+                     __ATOMIC_RELAXED);
     return (offered & BIT(VIRTIO_RING_F_INDIRECT_DESC) || !guest->options.indirect) &&
            set_u64(guest, VHOST_SET_FEATURES, wanted & offered, -1);
 }

@@ -214,6 +214,11 @@ void vc_submit_range(VcQueue *q, VcRequest *r, uint32_t type, uint64_t offset, u
 
 /* ---- the queue */
 
+static bool has_event_idx(const VcQueue *q)
+{
+    return __atomic_load_n(&q->guest->event_idx, __ATOMIC_RELAXED);
+}
+
 void vc_publish(VcQueue *q)
 {
     uint16_t before = q->published, event;
@@ -224,7 +229,7 @@ void vc_publish(VcQueue *q)
     q->published = q->added;
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     event = __atomic_load_n((uint16_t *)&q->used->ring[q->size], __ATOMIC_RELAXED);
-    if (q->guest->event_idx
+    if (has_event_idx(q)
             ? !vring_need_event(event, q->added, before)
             : __atomic_load_n(&q->used->flags, __ATOMIC_RELAXED) & VRING_USED_F_NO_NOTIFY)
         return;
@@ -256,7 +261,7 @@ VcRequest *vc_reap(VcQueue *q)
 /* Whether the server is to call. */
 static void want_calls(VcQueue *q, bool wanted)
 {
-    if (q->guest->event_idx)
+    if (has_event_idx(q))
         __atomic_store_n(&q->avail->ring[q->size], wanted ? q->seen : (uint16_t)(q->seen - 1),
                          __ATOMIC_RELAXED);
     else

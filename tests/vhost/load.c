@@ -4,7 +4,8 @@
  * thread for each queue, and says as JSON how fast. With --verify it does requests of all types and
  * checks them, and with --reconnect it lives on when its server has ended and another one is there.
  *
- * With --file it is a program that does the same to a file, to compare with. */
+ * SIGTERM ends it before its time. With --file it is a program that does the same to a file, to
+ * compare with. */
 #include "tests/vhost/client.h"
 #include "tests/vhost/verify.h"
 
@@ -15,6 +16,7 @@
 #include <linux/virtio_blk.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,7 +49,8 @@ typedef struct Lane {
     uint64_t histogram[BUCKETS];
 } Lane;
 
-static unsigned lanes_left; /* atomic */
+static unsigned lanes_left; /* atomic, as the next */
+static bool asked_to_end;   /* before its time */
 
 static uint64_t now(clockid_t clock)
 {
@@ -65,6 +68,16 @@ static uint64_t place(Lane *lane)
     lane->state ^= lane->state >> 7;
     lane->state ^= lane->state << 17;
     return lane->state % (lane->size / block) * block;
+}
+
+static void ask_to_end(int number)
+{
+    __atomic_store_n(&asked_to_end, true, __ATOMIC_RELAXED);
+}
+
+static bool is_over(const Lane *lane, uint64_t time)
+{
+    return time >= lane->end || __atomic_load_n(&asked_to_end, __ATOMIC_RELAXED);
 }
 
 /* ---- latencies */
@@ -126,7 +139,7 @@ static void submit_all(Lane *lane, uint64_t time)
 
     while ((r = vc_take(lane->q))) {
         r->began = time;
-        if (!submit_next(lane, r, time >= lane->end)) {
+        if (!submit_next(lane, r, is_over(lane, time))) {
             vc_release(lane->q, r);
             break;
         }
@@ -185,7 +198,7 @@ static void run_file(Lane *lane)
     if (!data)
         err(2, "memory");
     memset(data, 1, block);
-    while (began < lane->end) {
+    while (!is_over(lane, began)) {
         uint64_t offset = place(lane);
         ssize_t n = lane->load->write ? pwrite(lane->fd, data, block, (off_t)offset)
                                       : pread(lane->fd, data, block, (off_t)offset);
@@ -438,6 +451,7 @@ int main(int argc, char **argv)
     if (optind + 1 != argc)
         set_option(&load, '?');
     load.path = argv[optind];
+    signal(SIGTERM, ask_to_end);
     if (load.file)
         load_file(&load);
     else
