@@ -48,6 +48,16 @@ def fio(server, rw, block, depth, connections, seconds, *more):
     return figures
 
 
+def vhost(program, name, target, seconds, rw, block, depth, queues):
+    """One round of tests/vhost/load.c: a thread for each queue. @target: what it loads."""
+    result = run_json([program, "--block=%d" % block, "--depth=%d" % depth, "--queues=%d" % queues,
+                       "--seconds=%g" % seconds, *(["--write"] if rw == "write" else []), *target],
+                      "vhost-load on " + name)
+    cpu = result["server_cpu_us"]
+    return {"iops": result["iops"], "gib_s": result["iops"] * block / GIB, "p50_us": result["p50_us"],
+            "p99_us": result["p99_us"], "cpu": cpu if block < 65536 else cpu / 1e6 * GIB / block}
+
+
 def nbdcopy(server, size):
     """The whole disk, with nbdcopy's own defaults."""
     before, began = server.cpu(), time.monotonic()

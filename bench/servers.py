@@ -104,6 +104,7 @@ class Server:
             raise Unavailable("%s is not here" % (self.binary or self.program or self.name))
         self.dir = directory
         self.sock = os.path.join(directory, "nbd.sock")
+        self.vhost = os.path.join(directory, "vhost.sock")
         self.process = self.qmp = None
         self.tls = None  # the directory of keys.psk, or of certificates, and which
 
@@ -225,7 +226,8 @@ class Qsd(Server):
     name, program, steered = "qsd", "qemu-storage-daemon", True
     file_options = {}
 
-    def command(self, node, connections=None):
+    def command(self, node, connections=None, queues=0):
+        """@queues: also as those of a virtual machine."""
         # As it comes it takes 100 connections.
         limit = {"max-connections": connections} if connections else {}
         secrets = []
@@ -234,10 +236,12 @@ class Qsd(Server):
             secrets = ["--object", "tls-creds-%s,id=t0,endpoint=server,dir=%s" % self.tls]
         if node["driver"] == "file":  # all servers have the same image open
             node = dict(node, locking="off", **self.file_options)
+        vhost = ["--export", "type=vhost-user-blk,id=exp1,node-name=disk,writable=on,num-queues=%d,"
+                 "addr.type=unix,addr.path=%s" % (queues, self.vhost)]
         return [self.binary, *secrets,
                 "--chardev", "socket,id=c0,path=%s/qmp.sock,server=on,wait=off" % self.dir,
                 "--monitor", "chardev=c0",
-                "--blockdev", keyval(node, **{"node-name": "disk"}),
+                "--blockdev", keyval(node, **{"node-name": "disk"}), *(vhost if queues else []),
                 "--nbd-server", keyval({"addr.type": "unix", "addr.path": self.sock}, **limit),
                 "--export", "type=nbd,id=exp0,node-name=disk,name=disk,writable=on"]
 
