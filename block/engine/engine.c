@@ -55,7 +55,8 @@ typedef struct Loops {
 struct BlkEngine {
     BlkSource stop; /* an eventfd that stays readable once the engine ends */
     Loops loops[CLASSES];
-    int may_linger;   /* atomic: how many more loops may */
+    int may_linger; /* atomic: how many more loops may; the next, too */
+    int may_spin;
     BlkRing *ring;    /* NULL: no io_uring */
     BlkSource reaper; /* the ring's completions */
 
@@ -116,6 +117,22 @@ bool blk_engine_linger(BlkEngine *engine, const BlkSource *source)
 void blk_engine_linger_end(BlkEngine *engine)
 {
     __atomic_add_fetch(&engine->may_linger, 1, __ATOMIC_RELAXED);
+}
+
+bool blk_engine_spin(BlkEngine *engine, const BlkSource *source)
+{
+    bool spins = __atomic_sub_fetch(&engine->may_spin, 1, __ATOMIC_RELAXED) >= 0;
+
+    if (spins && blk_engine_linger(engine, source))
+        return true;
+    __atomic_add_fetch(&engine->may_spin, 1, __ATOMIC_RELAXED);
+    return false;
+}
+
+void blk_engine_spin_end(BlkEngine *engine)
+{
+    blk_engine_linger_end(engine);
+    __atomic_add_fetch(&engine->may_spin, 1, __ATOMIC_RELAXED);
 }
 
 /* Of this thread; where that is not allowed, it is one as the others. Who has even less priority
@@ -343,6 +360,7 @@ BlkEngine *blk_engine_new(const BlkEngineOptions *options, GError **error)
     int err;
 
     engine->may_linger = MAX((int)loops - LOOPS_SPARE, 0);
+    engine->may_spin = MAX(get_nprocs() / 2, 1);
     engine->stop.fd = eventfd(0, EFD_CLOEXEC);
     err = engine->stop.fd < 0 ? errno : 0;
     for (unsigned i = 0; i < CLASSES; i++) {

@@ -62,6 +62,9 @@ void blk_engine_move_to_background(BlkEngine *engine, BlkSource *source);
  * only. */
 bool blk_engine_linger(BlkEngine *engine, const BlkSource *source);
 void blk_engine_linger_end(BlkEngine *engine);
+/* The same for a wait that keeps a processor busy: half of them are left to others. */
+bool blk_engine_spin(BlkEngine *engine, const BlkSource *source);
+void blk_engine_spin_end(BlkEngine *engine);
 
 /* ---- the blocking lane */
 typedef struct BlkWork BlkWork;

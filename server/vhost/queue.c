@@ -19,6 +19,7 @@
 #define TURN       4096u /* requests, after which others get the thread */
 #define POLL_LEAST 4000u /* ns */
 #define POLL_MOST  50000u
+#define CHECKS     16u /* of the ring, for one of the clock */
 
 /* ---- within a turn */
 
@@ -71,6 +72,16 @@ static unsigned run_batch(VhostQueue *q)
     return taken;
 }
 
+/* For a loop that waits for another processor. */
+static void relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
 /* Whether there is more before it has waited in vain. */
 static bool wait_for_more(VhostQueue *q, const BlkSource *source)
 {
@@ -78,11 +89,15 @@ static bool wait_for_more(VhostQueue *q, const BlkSource *source)
     uint64_t end = tm_now_ns() + q->poll_ns;
     bool any = false;
 
-    if (!q->poll_ns || !blk_engine_linger(s->engine, source))
+    if (!q->poll_ns || !blk_engine_spin(s->engine, source))
         return false;
-    while (!any && tm_now_ns() < end && !__atomic_load_n(&q->paused, __ATOMIC_RELAXED))
-        any = vhost_ring_any(q);
-    blk_engine_linger_end(s->engine);
+    while (!any && tm_now_ns() < end && !__atomic_load_n(&q->paused, __ATOMIC_RELAXED)) {
+        for (unsigned i = 0; i < CHECKS && !any; i++) {
+            any = vhost_ring_any(q);
+            relax();
+        }
+    }
+    blk_engine_spin_end(s->engine);
     if (!any)
         q->poll_ns = q->poll_ns / 2 < POLL_LEAST ? 0 : q->poll_ns / 2;
     return any;
