@@ -366,7 +366,7 @@ static void all_requests_fail(void)
 
 /* ---- cases */
 
-START_TEST(an_opening_that_fails_leaves_nothing)
+START_TEST(an_opening_that_fails_leaves_nothing_but_a_reason)
 {
     int failed = 0;
 
@@ -379,7 +379,9 @@ START_TEST(an_opening_that_fails_leaves_nothing)
         ret = driver->open(NULL, &disk);
         if (ret < 0) {
             failed++;
+            ck_assert_int_eq(ret, -EPERM);
             ck_assert_int_eq(ceph.open, 0);
+            ck_assert_str_ne(node.error, "");
         }
     }
     ck_assert_int_ge(failed, 7);
@@ -505,7 +507,7 @@ int main(void)
     SRunner *runner;
     int failed;
 
-    tcase_add_loop_test(tcase, an_opening_that_fails_leaves_nothing, 0, 2);
+    tcase_add_loop_test(tcase, an_opening_that_fails_leaves_nothing_but_a_reason, 0, 2);
     tcase_add_test(tcase, full_is_the_same_for_pools_and_quotas);
     tcase_add_loop_test(tcase, a_request_that_is_not_begun_is_not_completed, 0, 2);
     tcase_add_test(tcase, a_flush_that_fails_says_so);

@@ -22,8 +22,7 @@ static const char *text(const RbdDisk *d, const char *option)
     return rbd_host->option_string(d->node, option);
 }
 
-/* What is being done failed with @ret. */
-static int failed(const RbdDisk *d, int ret, const char *what, const char *name)
+int rbd_failed(const RbdDisk *d, int ret, const char *what, const char *name)
 {
     char reason[128];
 
@@ -36,7 +35,7 @@ static int set(const RbdDisk *d, const char *key, const char *value)
 {
     int ret = rados_conf_set(d->cluster, key, value);
 
-    return ret < 0 ? failed(d, ret, "setting", key) : 0;
+    return ret < 0 ? rbd_failed(d, ret, "setting", key) : 0;
 }
 
 /* ---- what the options say */
@@ -96,7 +95,7 @@ static int set_servers(const RbdDisk *d)
         snprintf(name, sizeof(name), "server.%" PRIu64 ".port", i);
         port = text(d, name);
         if (append(list, ";", strchr(host, ':') ? "[%s]:%s" : "%s:%s", host, port) < 0)
-            return failed(d, -E2BIG, "setting", "mon_host");
+            return rbd_failed(d, -E2BIG, "setting", "mon_host");
     }
     return n ? set(d, "mon_host", list) : 0;
 }
@@ -111,7 +110,7 @@ static int set_auth(const RbdDisk *d)
 
         snprintf(name, sizeof(name), "auth-client-required.%" PRIu64, i);
         if (append(list, ";", "%s", text(d, name)) < 0)
-            return failed(d, -E2BIG, "setting", "auth_client_required");
+            return rbd_failed(d, -E2BIG, "setting", "auth_client_required");
     }
     return n ? set(d, "auth_client_required", list) : 0;
 }
@@ -134,7 +133,7 @@ static int configure(const RbdDisk *d)
     int ret = rados_conf_read_file(d->cluster, conf);
 
     if (conf && ret < 0)
-        return failed(d, ret, "reading conf file", conf);
+        return rbd_failed(d, ret, "reading conf file", conf);
     ret = 0; /* the default one need not exist */
     for (size_t i = 0; ret == 0 && i < sizeof(required) / sizeof(required[0]); i++)
         ret = set(d, required[i].key, required[i].value);
@@ -146,6 +145,13 @@ static int configure(const RbdDisk *d)
 }
 
 /* ---- the image */
+
+int rbd_read_size(RbdDisk *d)
+{
+    int ret = rbd_get_size(d->image, &d->size);
+
+    return ret < 0 ? rbd_failed(d, ret, "reading the size of image", d->name) : 0;
+}
 
 static int open_image(RbdDisk *d)
 {
@@ -165,10 +171,9 @@ static int open_image(RbdDisk *d)
                        : rbd_open(d->pool, image, &d->image, NULL);
     if (ret < 0) {
         d->image = NULL;
-        return failed(d, ret, "opening image", d->name);
+        return rbd_failed(d, ret, "opening image", d->name);
     }
-    ret = rbd_get_size(d->image, &d->size);
-    return ret < 0 ? failed(d, ret, "reading the size of image", d->name) : 0;
+    return rbd_read_size(d);
 }
 
 static char *name_of(const RbdDisk *d)
@@ -192,18 +197,18 @@ int rbd_connect(RbdDisk *d)
     ret = rados_create(&d->cluster, text(d, "user"));
     if (ret < 0) {
         d->cluster = NULL;
-        return failed(d, ret, "initializing a connection for image", d->name);
+        return rbd_failed(d, ret, "initializing a connection for image", d->name);
     }
     ret = configure(d);
     if (ret < 0)
         return ret;
     ret = rados_connect(d->cluster);
     if (ret < 0)
-        return failed(d, ret, "connecting to the cluster of image", d->name);
+        return rbd_failed(d, ret, "connecting to the cluster of image", d->name);
     ret = rados_ioctx_create(d->cluster, text(d, "pool"), &d->pool);
     if (ret < 0) {
         d->pool = NULL;
-        return failed(d, ret, "opening pool", text(d, "pool"));
+        return rbd_failed(d, ret, "opening pool", text(d, "pool"));
     }
     rados_set_pool_full_try(d->pool); /* a full pool is an error, not a reason to wait */
     if (text(d, "namespace"))

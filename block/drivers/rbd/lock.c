@@ -136,50 +136,61 @@ static void *watch(void *opaque)
 /* Who has it, for the message. */
 static int refused(RbdDisk *d, int ret)
 {
-    char *owner = NULL, reason[128];
+    char *owner = NULL;
     rbd_lock_mode_t mode;
     size_t n = 1;
 
-    if (rbd_lock_get_owners(d->image, &mode, &owner, &n) == 0 && n) {
-        rbd_host->error(d->node, "RBD image '%s' is locked by client '%s'", d->name, owner);
-        rbd_lock_get_owners_cleanup(&owner, n);
-    } else {
-        rbd_host->error(d->node, "error locking RBD image '%s': %s", d->name,
-                        strerror_r(-ret, reason, sizeof(reason)));
-    }
+    if (rbd_lock_get_owners(d->image, &mode, &owner, &n) < 0 || !n)
+        return rbd_failed(d, ret, "locking RBD image", d->name);
+    rbd_host->error(d->node, "RBD image '%s' is locked by client '%s'", d->name, owner);
+    rbd_lock_get_owners_cleanup(&owner, n);
     return ret;
 }
 
-static char *header_of(const RbdDisk *d)
-{
-    char id[128], *name;
-    int ret = rbd_get_id(d->image, id, sizeof(id));
-
-    return ret < 0 || asprintf(&name, "rbd_header.%s", id) < 0 ? NULL : name;
-}
-
-int rbd_lock_take(RbdDisk *d)
+static int check_features(const RbdDisk *d)
 {
     uint64_t features = 0;
     int ret = rbd_get_features(d->image, &features);
 
-    if (ret == 0 && !(features & RBD_FEATURE_EXCLUSIVE_LOCK)) {
-        rbd_host->error(d->node,
-                        "RBD image '%s' can't be written to without the feature exclusive-lock: "
-                        "see 'rbd feature enable'",
-                        d->name);
-        return -ENOTSUP;
+    if (ret < 0)
+        return rbd_failed(d, ret, "reading the features of image", d->name);
+    if (features & RBD_FEATURE_EXCLUSIVE_LOCK)
+        return 0;
+    rbd_host->error(d->node,
+                    "RBD image '%s' can't be written to without the feature exclusive-lock: see "
+                    "'rbd feature enable'",
+                    d->name);
+    return -ENOTSUP;
+}
+
+static int begin_watching(RbdDisk *d)
+{
+    char id[128];
+    int ret = rbd_get_id(d->image, id, sizeof(id));
+
+    if (ret == 0 && asprintf(&d->header, "rbd_header.%s", id) < 0) {
+        d->header = NULL;
+        ret = -ENOMEM;
     }
     if (ret == 0)
-        ret = rbd_lock_acquire(d->image, RBD_LOCK_MODE_EXCLUSIVE);
+        ret = -pthread_create(&d->watcher, NULL, watch, d);
+    return ret < 0 ? rbd_failed(d, ret, "watching the lock of image", d->name) : 0;
+}
+
+int rbd_lock_take(RbdDisk *d)
+{
+    int ret = check_features(d);
+
+    if (ret < 0)
+        return ret;
+    ret = rbd_lock_acquire(d->image, RBD_LOCK_MODE_EXCLUSIVE);
     if (ret < 0)
         return refused(d, ret);
-    d->header = header_of(d);
-    ret = d->header ? -pthread_create(&d->watcher, NULL, watch, d) : -ENOMEM;
-    if (ret == 0)
-        d->locked = true;
-    else
+    ret = begin_watching(d);
+    if (ret < 0)
         rbd_lock_release(d->image);
+    else
+        d->locked = true;
     return ret;
 }
 

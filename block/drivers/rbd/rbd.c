@@ -49,7 +49,7 @@ static int disk_open(struct tidemark_node *node, void **handle)
     if (ret == 0 && !d->read_only)
         ret = rbd_lock_take(d);
     if (ret == 0 && !d->read_only) /* it may have changed before the lock was ours */
-        ret = rbd_get_size(d->image, &d->size);
+        ret = rbd_read_size(d);
     if (ret == 0)
         ret = rbd_status_size(d);
     if (ret < 0)

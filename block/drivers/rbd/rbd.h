@@ -61,6 +61,9 @@ extern const struct tidemark_host *rbd_host;
  * reason. What was opened is in @d, also after an error. */
 int rbd_connect(RbdDisk *d);
 void rbd_disconnect(RbdDisk *d);
+int rbd_read_size(RbdDisk *d);
+/* Within open(): what was being done to @name failed with @ret, which is returned. */
+int rbd_failed(const RbdDisk *d, int ret, const char *what, const char *name);
 
 /* ---- lock.c. Takes the lock and begins to watch it; within open(). As rbd_connect(). */
 int rbd_lock_take(RbdDisk *d);
