@@ -33,14 +33,26 @@ static bool settle(BlkNode *node)
     return rest;
 }
 
+/* What the bitmaps are of; false: without the time of modification, as somebody may have written
+ * or can write. Those of an inactive node are of when it became so, whoever has written since. */
+static bool read_node(BlkNode *node, BmpIdentity *disk)
+{
+    bool rest = settle(node);
+
+    if (blk_node_active(node) || !node->rest)
+        blk_disk_identity(node, false, disk);
+    else
+        *disk = *node->rest;
+    return rest && (blk_node_active(node) || node->rest);
+}
+
 static json_object *disk_object(BlkNode *node)
 {
     json_object *object = json_object_new_object();
     g_autofree char *filename = blk_node_filename(node);
-    bool rest = settle(node);
     BmpIdentity disk;
+    bool rest = read_node(node, &disk);
 
-    blk_disk_identity(node, false, &disk);
     tm_json_add_string(object, "filename", filename);
     if (!disk.known)
         return object;

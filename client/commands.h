@@ -20,6 +20,7 @@ extern const TcCommand tc_command_image;
 extern const TcCommand tc_command_info;
 extern const TcCommand tc_command_list;
 extern const TcCommand tc_command_map;
+extern const TcCommand tc_command_migrate;
 extern const TcCommand tc_command_mount;
 extern const TcCommand tc_command_prune;
 extern const TcCommand tc_command_qmp;

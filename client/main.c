@@ -12,11 +12,13 @@
 #include <tidemark-version.h>
 
 static const TcCommand *const commands[] = {
-    &tc_command_serve,       &tc_command_backup, &tc_command_list,   &tc_command_restore,
-    &tc_command_mount,       &tc_command_verify, &tc_command_forget, &tc_command_prune,
-    &tc_command_copy_points, &tc_command_info,   &tc_command_bitmap, &tc_command_map,
-    &tc_command_copy,        &tc_command_qmp,    &tc_command_top,    &tc_command_sessions,
-    &tc_command_events,      &tc_command_image,  &tc_command_report, NULL,
+    &tc_command_serve,   &tc_command_backup,   &tc_command_list,
+    &tc_command_restore, &tc_command_mount,    &tc_command_verify,
+    &tc_command_forget,  &tc_command_prune,    &tc_command_copy_points,
+    &tc_command_info,    &tc_command_bitmap,   &tc_command_map,
+    &tc_command_migrate, &tc_command_copy,     &tc_command_qmp,
+    &tc_command_top,     &tc_command_sessions, &tc_command_events,
+    &tc_command_image,   &tc_command_report,   NULL,
 };
 
 static const TcCommand root = {

@@ -12,7 +12,8 @@ static char **hook_environment(const TcHook *hook)
 {
     char **env = g_get_environ();
 
-    env = g_environ_setenv(env, "TIDEMARK_REPOSITORY", hook->repository, TRUE);
+    if (hook->repository)
+        env = g_environ_setenv(env, "TIDEMARK_REPOSITORY", hook->repository, TRUE);
     if (hook->point)
         env = g_environ_setenv(env, "TIDEMARK_POINT", hook->point, TRUE);
     if (hook->result)

@@ -257,6 +257,8 @@ def into_an_inactive_node(tmp):
             b.qmp("blockdev-set-active", active=False)
             equal(a.bitmap("disk0", "b0")["count"], G, "not known until it is active")
             refused(a, "its disk was written since", "bitmap", "import", "disk0", "--name", "late", input=text)
+            late = tidemark(a, "bitmap", "export", "disk0", "b0").stdout
+            refused(b, "its disk was written since", "bitmap", "import", "disk0", "--name", "late", input=late)
             a.qmp("blockdev-set-active", active=True)
             equal(a.bitmap("disk0", "b0")["count"], SIZE, "another daemon wrote meanwhile")
 
