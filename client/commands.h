@@ -38,6 +38,9 @@ bool tc_means_file(const TcInvocation *inv);
 /* The same by the first argument alone: the command has no --disk. */
 bool tc_names_file(const TcInvocation *inv);
 
+/* "tidemark bitmap check --against-snapshot SNAP NODE NAME": client/bitmap/snapshot.c. */
+int tc_run_check_snapshot(const TcInvocation *inv);
+
 /* "tidemark map --points REPOSITORY": client/repository/cmd_heat.c. */
 int tc_run_map_points(const TcInvocation *inv);
 

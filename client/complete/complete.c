@@ -41,6 +41,7 @@ static const Rule rules[] = {
     { "disable", "NAME", TC_WORD_BITMAP },
     { "merge", "NAME", TC_WORD_BITMAP },
     { "export", "NAME", TC_WORD_BITMAP },
+    { "check", "NAME", TC_WORD_BITMAP },
     { "import", "NAME", TC_WORD_BITMAP },
     { NULL, "NODE", TC_WORD_NODE },
     { NULL, "EXPORT", TC_WORD_EXPORT },

@@ -280,6 +280,50 @@ static bool drop_old(const Run *r, GError **error)
     return ok;
 }
 
+/* That a bitmap can be imported, there or here again: the disk's file shows that nobody wrote to
+ * it, or, for those that are stored, the user says so. */
+static bool check_bitmap(const Run *r, const char *name, bool stored, GError **error)
+{
+    g_autoptr(GString) text = g_string_new(NULL);
+    g_auto(TcBitmapFile) file = { 0 };
+    size_t length;
+
+    if (stored && tc_json_true(kept(r, "definition"), "bitmap-accept-changed"))
+        return true;
+    if (!tc_bitmap_export(r->from, r->m->node, name, text, error))
+        return false;
+    length = text->len;
+    if (!tc_bitmap_file_parse(g_string_free(g_steal_pointer(&text), FALSE), length, name, &file,
+                              error))
+        return false;
+    return tc_json_get(file.head, "disk", "inode", NULL) ||
+           tm_error_set(error,
+                        "bitmap '%s' can't be moved: nothing shows who writes to the disk of node "
+                        "'%s' meanwhile (%s)",
+                        name, r->m->node,
+                        stored ? "see its option bitmap-accept-changed" : "remove the bitmap");
+}
+
+/* Before anything is taken down. */
+static bool check_bitmaps(const Run *r, GError **error)
+{
+    bool ok;
+    g_autoptr(json_object) node = left_node(r, &ok, error);
+    json_object *bitmaps = tc_json_get(node, "dirty-bitmaps", NULL);
+
+    if (r->back || !tc_json_true(node, "active"))
+        return ok;
+    for (size_t i = 0; i < tc_json_length(bitmaps); i++) {
+        json_object *bitmap = json_object_array_get_idx(bitmaps, i);
+        bool stored = tc_json_true(bitmap, "persistent");
+
+        if ((!stored || tc_json_true(r->m->kept, "stored")) && is_taken(r, bitmap, stored) &&
+            !check_bitmap(r, tc_json_string(bitmap, "name"), stored, error))
+            return false;
+    }
+    return true;
+}
+
 /* A store of its own is not found by another daemon, and would be out of date later: it must not be
  * believed when the disk comes back. */
 static bool take_stored(const Run *r, GError **error)
@@ -421,8 +465,8 @@ static bool clean_up(const Run *r, GError **error)
 /* ---- all of it */
 
 static bool (*const steps[])(const Run *r, GError **error) = {
-    drop_old,   disconnect, take_stored, let_go,          take_others,
-    put_others, take_over,  put_stored,  connect_clients, clean_up,
+    drop_old,   check_bitmaps, disconnect, take_stored,     let_go,   take_others,
+    put_others, take_over,     put_stored, connect_clients, clean_up,
 };
 
 bool tc_move_run(TcMove *move, bool back, GError **error)

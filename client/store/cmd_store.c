@@ -10,6 +10,8 @@
 static const TcOption check_options[] = {
     { "repair", NULL, "repair the store: what can't be trusted becomes dirty" },
     TC_DISK_OPTION,
+    { "against-snapshot", "SNAP", "compare a bitmap of NODE with 'rbd diff' since that snapshot" },
+    TC_SOCKET_OPTION,
     TC_JSON_OPTION,
     { 0 },
 };
@@ -136,12 +138,28 @@ static int report(const TcInvocation *inv, json_object *store)
     return tc_store_bad(store) ? TC_EXIT_PROBLEMS : TC_EXIT_OK;
 }
 
+/* The options that are of the other kind of check. */
+static bool check_options_fit(const TcInvocation *inv, GError **error)
+{
+    bool snapshot = tc_flag(inv, "against-snapshot");
+
+    if (snapshot && (tc_flag(inv, "repair") || tc_flag(inv, "disk")))
+        return tm_error_set(error, "--against-snapshot excludes --repair and --disk");
+    if (!snapshot && (tc_arg(inv, 1) || tc_flag(inv, "socket")))
+        return tm_error_set(error, "--socket and NAME need --against-snapshot");
+    return true;
+}
+
 static int run_check(const TcInvocation *inv)
 {
     g_auto(TcStorePlace) place = { 0 };
     g_autoptr(GError) error = NULL;
     g_autoptr(json_object) store = NULL, after = NULL;
 
+    if (!check_options_fit(inv, &error))
+        return tc_fail_usage(inv, g_steal_pointer(&error));
+    if (tc_flag(inv, "against-snapshot"))
+        return tc_run_check_snapshot(inv);
     if (tc_store_find(&tm_sys_kernel, tc_arg(inv, 0), tc_option(inv, "disk"), &place, &error))
         store = tc_store_describe(&tm_sys_kernel, &place, &error);
     if (!store)
@@ -157,19 +175,23 @@ static int run_check(const TcInvocation *inv)
 
 const TcCommand tc_command_bitmap_check = {
     .name = "check",
-    .args = "FILE",
-    .summary = "Checks the persistent bitmaps of a disk, without a daemon",
-    .details = "FILE is an image, whose store is FILE.bitmaps, or a store. The check shows what\n"
-               "is wrong, and what that means for the next copy. A daemon also opens a damaged\n"
-               "store: a repair is not required.\n"
-               "\n"
-               "Exit status:\n"
-               "  0  there are no problems, or all were repaired\n"
-               "  1  the check or the repair failed\n"
-               "  2  the command line is wrong\n"
-               "  3  there are problems\n",
+    .args = "FILE|NODE [NAME]",
+    .summary = "Checks the persistent bitmaps of a disk, or a bitmap of an RBD image",
+    .details =
+        "FILE is an image, whose store is FILE.bitmaps, or a store. The check shows what\n"
+        "is wrong, and what that means for the next copy. A daemon also opens a damaged\n"
+        "store: a repair is not required.\n"
+        "\n"
+        "With --against-snapshot, the bitmap NAME of NODE is compared with what the cluster\n"
+        "shows since the snapshot. The bitmap must have begun at the snapshot or before.\n"
+        "\n"
+        "Exit status:\n"
+        "  0  there are no problems, or all were repaired\n"
+        "  1  the check or the repair failed\n"
+        "  2  the command line is wrong\n"
+        "  3  there are problems\n",
     .min_args = 1,
-    .max_args = 1,
+    .max_args = 2,
     .options = check_options,
     .run = run_check,
 };

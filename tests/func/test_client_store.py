@@ -453,7 +453,10 @@ def words(tmp):
     refused(2, "exclude each other", "list", "a.b", "--disk", "c", "--socket", "d")
     refused(2, "--disk needs FILE", "list", "--disk", "c")
     refused(2, "missing argument", "check")
-    refused(2, "unexpected argument", "check", "a", "b")
+    refused(2, "--socket and NAME need --against-snapshot", "check", "a", "b")
+    refused(2, "unexpected argument", "check", "a", "b", "c")
+    refused(2, "--against-snapshot excludes --repair and --disk", "check", "a", "b", "--against-snapshot", "s", "--repair")
+    refused(2, "--against-snapshot needs NODE and NAME", "check", "a", "--against-snapshot", "s")
     refused(2, "unknown option '--repiar': did you mean '--repair'", "check", "a", "--repiar")
 
 
