@@ -7,6 +7,7 @@
  * written on this machine, and go to the bucket when they are whole. */
 #include "client/repository/bucket.h"
 #include "client/repository/manifest.h"
+#include "client/text.h"
 #include "util/json.h"
 #include "util/log.h"
 #include "util/range.h"
@@ -17,10 +18,11 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define SCHEME   "s3://"
-#define HEAD_MAX (UINT64_C(128) << 10) /* of an image: the header and its extensions */
-#define HASHES   64u                   /* of a file of hashes: its header */
-#define PER_RUN  (24u + TC_HASH_SIZE)
+#define SCHEME    "s3://"
+#define HEAD_MAX  (UINT64_C(128) << 10) /* of an image: the header and its extensions */
+#define HASHES    64u                   /* of a file of hashes: its header */
+#define ANNOUNCED (UINT64_C(16) << 20)
+#define PER_RUN   (24u + TC_HASH_SIZE)
 
 /* ---- names */
 
@@ -362,6 +364,15 @@ static bool begin_point(const TcRepository *repo, const char *path, bool *made, 
     return put(repo, partial, "", error);
 }
 
+/* What takes a while is announced: the disks are read already, and nothing else shows. */
+static void announce(const char *path, uint64_t size)
+{
+    g_autofree char *text = tc_human_size(size);
+
+    if (size >= ANNOUNCED)
+        tm_log(TM_LOG_INFO, "sending '%s', %s", path, text);
+}
+
 static bool send_file(const TcRepository *repo, const char *path, GError **error)
 {
     g_autofree char *work = work_path(repo, path);
@@ -369,10 +380,12 @@ static bool send_file(const TcRepository *repo, const char *path, GError **error
     int fd = open(work, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     bool ok;
 
-    if (fd < 0 || fstat(fd, &st) < 0)
+    if (fd < 0 || fstat(fd, &st) < 0) {
         ok = tm_error_set_errno(error, errno, "Could not open '%s'", work);
-    else
+    } else {
+        announce(path, (uint64_t)st.st_size);
         ok = s3_upload(repo->bucket->s3, key_of(repo, path), fd, (uint64_t)st.st_size, error);
+    }
     if (fd >= 0)
         close(fd);
     if (ok)

@@ -12,17 +12,19 @@
 #include "util/boot.h"
 #include "util/json.h"
 #include "util/log.h"
+#include "util/range.h"
 #include <signal.h>
 #include <string.h>
 #include <unistd.h>
 
-#define FORMAT   "tidemark-lock"
-#define VERSION  1u
-#define TEXT_MAX 4096u
-#define RENEW_S  15 /* after so long it is written anew */
-#define TRUST_S  45 /* after so long without that, nothing more is written */
-#define POLL_US  (G_USEC_PER_SEC / 2)
-#define NO_ETAG  "\"00000000000000000000000000000000\""
+#define FORMAT    "tidemark-lock"
+#define VERSION   1u
+#define TEXT_MAX  4096u
+#define RENEW_S   15 /* after so long it is written anew */
+#define TRUST_S   45 /* after so long without that, nothing more is written */
+#define LEASE_MAX UINT64_C(3600)
+#define POLL_US   (G_USEC_PER_SEC / 2)
+#define NO_ETAG   "\"00000000000000000000000000000000\""
 
 /* ---- processes of this machine */
 
@@ -81,6 +83,7 @@ static char *text_of(TcBucketLock *l, bool held)
     tm_json_add_string(o, "machine", here);
     tm_json_add_uint(o, "pid", (uint64_t)getpid());
     tm_json_add_uint(o, "start", start_of((uint64_t)getpid()));
+    tm_json_add_uint(o, "lease", TC_LEASE_S);
     tm_json_add_string(o, "token", l->token);
     tm_json_add_uint(o, "count", ++l->count);
     return g_strconcat(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY |
@@ -168,11 +171,15 @@ bool tc_bucket_lock_check(TcBucketLock *l, const TcRepository *repo, bool now, G
 
 /* ---- taking it */
 
-/* Why it can't be ours; NULL: it is free. Returned. */
-static char *state_of(const char *text, size_t length)
+/* Why it can't be ours; NULL: it is free. Returned. *lease: the seconds after which one that has
+ * not been renewed is left behind. */
+static char *state_of(const char *text, size_t length, uint64_t *lease)
 {
     g_autoptr(json_object) o = tc_repo_parse(text, length, "lock", NULL);
     const char *by = tc_json_string(o, "by");
+
+    *lease = tc_json_number(o, "lease");
+    *lease = *lease ? tm_min(*lease, LEASE_MAX) : TC_LEASE_S;
 
     if (!o || g_strcmp0(tc_json_string(o, "format"), FORMAT))
         return g_strdup("has an object 'lock' that is none of a repository");
@@ -209,7 +216,8 @@ static bool probe(TcBucketLock *l, GError **error)
 typedef struct Look {
     char *etag; /* that was read last; NULL: there was none */
     char *state;
-    gint64 since; /* when that ETag was seen first */
+    gint64 since;   /* when that ETag was seen first */
+    uint64_t lease; /* of it */
 } Look;
 
 /* false: an error. */
@@ -234,11 +242,12 @@ static bool look(TcBucketLock *l, Look *seen, GError **error)
         seen->etag = g_steal_pointer(&etag);
         seen->since = g_get_monotonic_time();
     }
-    seen->state = state_of(text, length);
-    if (seen->state && g_get_monotonic_time() - seen->since > TC_LEASE_S * G_USEC_PER_SEC) {
+    seen->state = state_of(text, length, &seen->lease);
+    if (seen->state &&
+        g_get_monotonic_time() - seen->since > (gint64)seen->lease * G_USEC_PER_SEC) {
         tm_log(TM_LOG_WARNING,
-               "the repository %s, which has not renewed that for %u s: taking it over",
-               seen->state, TC_LEASE_S);
+               "the repository %s, which has not renewed that for %" PRIu64 " s: taking it over",
+               seen->state, seen->lease);
         g_clear_pointer(&seen->state, g_free);
     }
     return true;
@@ -277,8 +286,9 @@ static bool wait_for(TcBucketLock *l, const TcRepository *repo, int wait_s, Look
         if (wait_s >= 0 && g_get_monotonic_time() >= until)
             return tc_repo_error_set(error, TC_REPO_ERROR_LOCKED,
                                      "repository '%s' %s: try again when that has ended, or use "
-                                     "--wait; one that was cut off is passed over after %u s",
-                                     repo->path, seen->state, TC_LEASE_S);
+                                     "--wait; one that was cut off is passed over after %" PRIu64
+                                     " s",
+                                     repo->path, seen->state, seen->lease);
         if (!again)
             tm_log(TM_LOG_INFO, "repository '%s' %s: waiting", repo->path, seen->state);
         g_usleep(POLL_US);
@@ -295,7 +305,7 @@ static void drop(TcBucketLock *l)
 bool tc_bucket_lock_take(TcBucketLock *l, const TcRepository *repo, const TcRepoOptions *options,
                          GError **error)
 {
-    Look seen = { .since = g_get_monotonic_time() };
+    Look seen = { .since = g_get_monotonic_time(), .lease = TC_LEASE_S };
     bool ok;
 
     l->what = g_strdup(options->what);
@@ -318,7 +328,7 @@ bool tc_bucket_lock_take(TcBucketLock *l, const TcRepository *repo, const TcRepo
 
 bool tc_bucket_lock_is_held(TcBucketLock *l)
 {
-    Look seen = { .since = g_get_monotonic_time() };
+    Look seen = { .since = g_get_monotonic_time(), .lease = TC_LEASE_S };
     bool held = look(l, &seen, NULL) && seen.state;
 
     g_free(seen.etag);
