@@ -116,6 +116,7 @@ VhostRequest *vhost_ring_take(VhostQueue *q, uint16_t head, bool *broken)
     *broken = true;
     if (!r || __atomic_load_n(&r->busy, __ATOMIC_ACQUIRE))
         return NULL;
+    VHOST_TAKEN(q->session);
     r->n = r->n_out = 0;
     if (!r->parts) {
         r->parts = r->few;
@@ -173,6 +174,7 @@ void vhost_ring_push(VhostQueue *q, VhostRequest *const *r, unsigned n)
     uint16_t before;
     bool call;
 
+    VHOST_USED(q->session);
     pthread_mutex_lock(&q->lock);
     before = q->used_idx;
     for (unsigned i = 0; i < n; i++) {

@@ -27,6 +27,21 @@
 #define VHOST_SEGMENTS   126u        /* that clients are asked to keep to */
 #define VHOST_QUEUES_MAX 256u        /* the protocol's: 8 bits say which */
 
+/* A client that has seen a request used puts its memory into another one, in another queue, too.
+ * The thread sanitizer can't see that order: the request is used before it, and the other one taken
+ * after it. */
+#ifdef __has_feature
+#if __has_feature(thread_sanitizer)
+#include <sanitizer/tsan_interface.h>
+#define VHOST_USED(s)  __tsan_release(s)
+#define VHOST_TAKEN(s) __tsan_acquire(s)
+#endif
+#endif
+#ifndef VHOST_USED
+#define VHOST_USED(s)  ((void)(s))
+#define VHOST_TAKEN(s) ((void)(s))
+#endif
+
 /* What a client may have negotiated, or not. */
 #define VHOST_HAS(s, feature) (((s)->features >> (feature)) & 1)
 

@@ -184,8 +184,9 @@ class Driver:
         for queue in range(g.queues):
             g.reap(queue)
             g.reap(queue)  # what was used before the event was asked for
-        if timeout and not g.results:
-            io_select.select(g.calls, [], [], 0.1)
+        if timeout and not g.results and self.client.socket in io_select.select(
+                g.calls + [self.client.socket], [], [], 0.1)[0]:
+            fail("the daemon has disconnected a guest")
         for fd in g.calls:
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(fd)
