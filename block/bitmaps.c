@@ -93,9 +93,10 @@ static bool check_place(BlkNode *node, bool *has_place, GError **error)
 }
 
 /* Nobody else may write before a store is read, because it would soon say that we did. */
-static bool may_have_bitmaps(BlkNode *node, const char *path, GError **error)
+static bool may_have_bitmaps(BlkNode *node, const BmpStoreOptions *options, GError **error)
 {
-    return !path || blk_node_read_only(node) || access(path, F_OK) != 0 ||
+    return !options->path || blk_node_read_only(node) ||
+           (!options->keeper && access(options->path, F_OK) != 0) ||
            blk_permissions_guard(node, true, error);
 }
 
@@ -110,6 +111,7 @@ bool blk_bitmaps_open(BlkNode *node, GError **error)
                                 .opaque = node };
     const BlkKeptBitmaps *kept = blk_bitmaps_kept(node);
     BmpImage image = { .beside = false };
+    BmpKeeper keeper;
     g_autofree char *path = NULL, *layer = NULL;
     bool by_default = node->monitor_owned && blk_graph_has_stores(node->graph);
     bool has_place, regular, ok;
@@ -118,6 +120,11 @@ bool blk_bitmaps_open(BlkNode *node, GError **error)
         return false;
     if (!has_place)
         return true;
+    if (blk_bitmaps_beside(node)) {
+        if (!blk_bitmaps_keeper(node, &keeper, error))
+            return false;
+        options.keeper = &keeper;
+    }
     if (kept) {
         image = blk_bitmaps_image(node);
         options.image = &image;
@@ -130,7 +137,7 @@ bool blk_bitmaps_open(BlkNode *node, GError **error)
     options.accept_changed = blk_options_bool(node->options, "bitmap-accept-changed");
     memcpy(options.boot_id, blk_graph_boot_id(node->graph), sizeof(options.boot_id));
     ok = (!path && !kept) ||
-         (may_have_bitmaps(node, path, error) &&
+         (may_have_bitmaps(node, &options, error) &&
           bmp_set_open_store(node->bitmaps, &options, error) && blk_bitmaps_guard(node, error));
     if (options.disk_fd >= 0)
         node->graph_sys->close(options.disk_fd);
@@ -249,6 +256,11 @@ bool blk_bitmaps_close(BlkNode *node, const GPtrArray *going)
     pthread_cond_destroy(&b->ticked);
     g_free(b);
     return ok;
+}
+
+bool blk_bitmaps_close_beside(BlkNode *node, const GPtrArray *going)
+{
+    return !node->open || !blk_bitmaps_beside(node) || blk_bitmaps_close(node, going);
 }
 
 /* A bitmap that is not persistent, of a set that goes. */

@@ -22,6 +22,12 @@ bool blk_bitmaps_open(BlkNode *node, GError **error);
 bool blk_bitmaps_settle(BlkNode *node);
 bool blk_bitmaps_close(BlkNode *node, const GPtrArray *going);
 
+/* The same as close for a store that the node's driver keeps (bitmap-place=disk): right before that
+ * is closed, when the nodes above are, so that their last writes count. Else it does nothing. */
+bool blk_bitmaps_close_beside(BlkNode *node, const GPtrArray *going);
+/* Whether the node's store is to be one of those. */
+bool blk_bitmaps_beside(const BlkNode *node);
+
 /* The node is being opened anew (block/reopen.c), drained. Where it can become read-only: settle,
  * as above. Rest: when the drivers are closed, for those that were settled; false as there. Wake:
  * when drivers are open, as they are then, also if it has come to nothing. */

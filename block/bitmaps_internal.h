@@ -36,6 +36,11 @@ void blk_bitmaps_note_place(BlkNode *node);
 /* Before the store is closed. */
 void blk_bitmaps_leave_place(BlkNode *node);
 
+/* ---- bitmaps_keeper.c */
+
+/* Of a node with bitmap-place=disk: its driver, as the keeper of its store. */
+bool blk_bitmaps_keeper(BlkNode *node, BmpKeeper *keeper, GError **error);
+
 /* ---- bitmaps_commit.c */
 
 /* Of the node's set, before a commit; @opaque is the node. */

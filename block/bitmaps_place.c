@@ -92,6 +92,8 @@ char *blk_bitmaps_store_path(BlkNode *node, const char *disk, bool regular, bool
 {
     g_autofree char *real = NULL, *path = NULL;
 
+    if (blk_bitmaps_beside(node))
+        return g_strdup(node->driver->store_name(node->handle));
     if (blk_options_is_set(node->options, "bitmap-store"))
         return real_path(blk_options_string(node->options, "bitmap-store"));
     if (!by_default || !regular)

@@ -14,6 +14,7 @@
 #include <string.h>
 
 static const char *const discard_choices[] = { "ignore", "unmap", NULL };
+static const char *const place_choices[] = { "file", "disk", NULL };
 static const char *const durability_choices[] = { "power-loss", "process-death", NULL };
 static const char *const detect_choices[] = { "off", "on", "unmap", NULL };
 
@@ -61,6 +62,12 @@ const struct tidemark_option blk_common_options[] = {
     { .name = "bitmap-store",
       .type = TIDEMARK_OPTION_STRING,
       .help = "the file that stores persistent bitmaps (default: the image's name with .bitmaps)" },
+    { .name = "bitmap-place",
+      .type = TIDEMARK_OPTION_ENUM,
+      .choices = place_choices,
+      .default_value = "file",
+      .help = "where persistent bitmaps are stored: in a local file (see bitmap-store), or beside "
+              "the disk, by its driver, where every host that opens the disk finds them" },
     { .name = "bitmap-durability",
       .type = TIDEMARK_OPTION_ENUM,
       .choices = durability_choices,

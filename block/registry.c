@@ -140,6 +140,15 @@ static bool check_abi(const char *path, const struct tidemark_driver *driver, GE
     return true;
 }
 
+/* Whether it has some of the callbacks for stores, and not all. */
+static bool keeps_part(const struct tidemark_driver *d)
+{
+    int n =
+        !!d->store_open + !!d->store_read + !!d->store_write + !!d->store_abandon + !!d->store_name;
+
+    return n != 0 && n != 5;
+}
+
 static bool check_driver(BlkRegistry *registry, const char *path,
                          const struct tidemark_driver *driver, GError **error)
 {
@@ -158,6 +167,11 @@ static bool check_driver(BlkRegistry *registry, const char *path,
                             !driver->open    ? "open"
                             : !driver->close ? "close"
                                              : "get_info");
+    if (keeps_part(driver))
+        return tm_error_set(error,
+                            "Module '%s': driver '%s' has some of the callbacks 'store_...', "
+                            "expected all five or none",
+                            path, driver->name);
     if (driver->children && driver->children->name && driver->pwrite && !driver->discard)
         return tm_error_set(error,
                             "Module '%s': driver '%s' has children and a callback 'pwrite', so it "

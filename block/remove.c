@@ -18,8 +18,10 @@ static void close_nodes(BlkGraph *graph, const GPtrArray *going)
 
     for (guint i = 0; i < going->len; i++)
         graph->unsaved |= !blk_bitmaps_settle(going->pdata[i]);
-    for (guint i = 0; i < going->len; i++)
+    for (guint i = 0; i < going->len; i++) {
+        graph->unsaved |= !blk_bitmaps_close_beside(going->pdata[i], going);
         blk_node_close_driver(going->pdata[i]);
+    }
     for (guint i = 0; i < going->len; i++)
         graph->unsaved |= !blk_bitmaps_close(going->pdata[i], going);
     blk_nodes_release(held);

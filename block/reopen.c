@@ -250,6 +250,17 @@ static void refresh_parent(BlkNode *node)
         blk_node_refresh(node);
 }
 
+static bool is_moved(const BlkReopen *r, BlkNode *node)
+{
+    return g_ptr_array_find(r->moved, node, NULL);
+}
+
+static bool close_bitmaps(BlkNode *node)
+{
+    node->bitmaps_closed = true;
+    return blk_bitmaps_close(node, NULL);
+}
+
 /* What closes last may still make its file grow. */
 static void close_all(const BlkReopen *r)
 {
@@ -268,6 +279,8 @@ static void close_all(const BlkReopen *r)
             e->size = blk_node_size(e->node);
             blk_disk_remember(e->node);
         }
+        if (blk_bitmaps_beside(e->node) && e->node->open) /* by the driver */
+            close_bitmaps(e->node);
         blk_node_close_driver(e->node);
     }
 }
@@ -323,12 +336,6 @@ static void lose(BlkNode *node, const GError *why, GError **error)
     (*error)->message = g_steal_pointer(&text);
 }
 
-static bool close_bitmaps(BlkNode *node)
-{
-    node->bitmaps_closed = true;
-    return blk_bitmaps_close(node, NULL);
-}
-
 /* Those that have been opened of the disk that it is not to be. */
 static void close_moved(const BlkReopen *r)
 {
@@ -381,11 +388,6 @@ static bool not_kept(const BlkNode *node, GError **error)
 
 /* A store is closed while its disk is: a node that is lost then leaves it so. An image keeps its
  * bitmaps where others may read it. */
-static bool is_moved(const BlkReopen *r, BlkNode *node)
-{
-    return g_ptr_array_find(r->moved, node, NULL);
-}
-
 static bool settle_bitmaps(const BlkReopen *r, GError **error)
 {
     for (guint i = 0; i < r->held->len; i++) {

@@ -6,6 +6,7 @@
  * Messages are QEMU's (block.c and blockdev.c, bdrv_reopen_*). What differs: any option may change
  * but those that say which disk and which bitmaps a node has: "file" may become another node of
  * the same disk, so filters are put in and taken out. */
+#include "block/bitmaps.h"
 #include "block/filters.h"
 #include "block/parents.h"
 #include "block/reopen_internal.h"
@@ -35,7 +36,7 @@ static bool cannot_change(const char *name, GError **error)
 /* What identifies the disk and its bitmaps. */
 static bool check_kept(const BlkNode *node, const BlkOptions *options, GError **error)
 {
-    static const char *const common[] = { "bitmap-store", "bitmap-durability" };
+    static const char *const common[] = { "bitmap-store", "bitmap-place", "bitmap-durability" };
 
     for (const struct tidemark_option *o = node->driver->options; o && o->name; o++) {
         if (g_str_equal(o->name, "filename") && o->type == TIDEMARK_OPTION_STRING &&
@@ -156,7 +157,8 @@ static bool check_entry(BlkReopen *r, BlkReopenEntry *e, json_object *object, GE
         return tm_error_set(error, "Parameter 'driver' is missing");
     if (!g_str_equal(name, node->driver->name))
         return cannot_change("driver", error);
-    if (blk_builtin_of(node->driver)->stateful || node->driver->flags & TIDEMARK_DRIVER_SHARED)
+    if (blk_builtin_of(node->driver)->stateful || node->driver->flags & TIDEMARK_DRIVER_SHARED ||
+        blk_bitmaps_beside(node))
         return tm_error_set(error,
                             "Block format '%s' used by node '%s' does not support reopening files",
                             name, node->name);

@@ -42,8 +42,8 @@ static bool vanish(BmpPart *part, GError **error)
     BmpStore *store = part->store;
 
     if (store->fd >= 0) {
-        if (!bmp_store_file_remove(store->o.sys, store->path, error)) {
-            if (!bmp_store_file_named(store->o.sys, store->fd, store->path))
+        if (!bmp_store_remove(store, error)) {
+            if (!bmp_store_is_named(store, store->fd))
                 bmp_store_fail(store, 0, "its file was removed, but may be back after a crash");
             return false;
         }
@@ -67,9 +67,7 @@ static bool publish_alone(BmpPart *part, GError **error)
 
     if (part->create)
         return bmp_part_publish_new(part, error) == 0;
-    ret = bmp_part_write_copy(part, first, &part->next);
-    if (ret == 0)
-        ret = bmp_part_write_copy(part, !first, &part->next);
+    ret = bmp_part_write_copies(part, first, &part->next);
     if (ret == 0)
         return true;
     bmp_part_undo_supers(part, -ret);

@@ -51,7 +51,6 @@ static bool disown(BmpStore *store)
 /* Says what was in force once more, but for the state, and whether the disk has lost data. */
 static int say_again(BmpStore *store, BmpStoreState state)
 {
-    const TmSys *sys = store->o.sys;
     BmpSuper super = store->super;
     int ret = 0;
 
@@ -60,9 +59,9 @@ static int say_again(BmpStore *store, BmpStoreState state)
     super.generation += 3; /* newer than whatever a failed commit has left */
     /* First over what a leader may have decided with, as where a commit is taken back. */
     for (unsigned i = 0; ret == 0 && i < BMP_SUPER_COPIES; i++) {
-        ret = bmp_store_write_super(sys, store->fd, store->stale_copy ^ !i, &super);
+        ret = bmp_store_write_super(store, store->fd, store->stale_copy ^ !i, &super);
         if (ret == 0)
-            ret = tm_fdatasync(sys, store->fd);
+            ret = bmp_store_sync(store, store->fd);
     }
     store->super.generation = super.generation;
     if (store->note)
@@ -71,29 +70,35 @@ static int say_again(BmpStore *store, BmpStoreState state)
     return ret;
 }
 
-/* Notes for the next opening that the store is older than the disk. */
-static bool leave_word(BmpStore *store)
+/* Notes for the next opening that the store is older than the disk. Returns what to add to the
+ * report, where that is not possible. A disk whose store somebody keeps is then not written any
+ * more: who has the store next, on another host, has nothing else to go by. */
+static const char *leave_word(BmpStore *store)
 {
     /* None takes room on the store's file system, and the last one nothing of it at all. */
-    return store->fd < 0 || say_again(store, BMP_STORE_DISTRUSTED) == 0 ||
-           bmp_store_file_remove(store->o.sys, store->path, NULL) || disown(store);
+    if (store->fd < 0 || say_again(store, BMP_STORE_DISTRUSTED) == 0 ||
+        bmp_store_remove(store, NULL) || disown(store))
+        return "";
+    if (!store->mirror)
+        return ", and the store on the medium can't be marked as out of date";
+    bmp_mirror_abandon(store->mirror);
+    return ", and as the store can't be marked as out of date, the disk is not written any more";
 }
 
 void bmp_store_fail(BmpStore *store, int err, const char *what)
 {
     BmpJournal *journal =
         store->set ? __atomic_load_n(&store->set->journal, __ATOMIC_ACQUIRE) : NULL;
-    bool word;
+    const char *more;
 
     TM_GUARD(&store->lock);
     if (!store->failed) {
         __atomic_store_n(&store->failed, true, __ATOMIC_RELEASE);
-        word = leave_word(store);
-        store->failure = g_strdup_printf(
-            "bitmap store '%s': %s%s%s; what is written from now on is recorded in "
-            "memory only%s",
-            store->path, what, err ? ": " : "", err ? tm_strerror(err) : "",
-            word ? "" : ", and the store on the medium can't be marked as out of date");
+        more = leave_word(store);
+        store->failure =
+            g_strdup_printf("bitmap store '%s': %s%s%s; what is written from now on is recorded in "
+                            "memory only%s",
+                            store->path, what, err ? ": " : "", err ? tm_strerror(err) : "", more);
         bmp_store_report(store, &(BmpReport){ .reason = store->failure });
     }
     if (journal)
@@ -137,7 +142,8 @@ static bool deleted(const BmpStore *store)
 {
     struct stat st;
 
-    return store->fd >= 0 && store->o.sys->fstat(store->fd, &st) == 0 && st.st_nlink == 0;
+    return store->fd >= 0 && !store->mirror && store->o.sys->fstat(store->fd, &st) == 0 &&
+           st.st_nlink == 0;
 }
 
 void bmp_store_check_deleted(BmpStore *store)

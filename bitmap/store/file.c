@@ -185,10 +185,73 @@ uint64_t bmp_store_read(const TmSys *sys, int fd, void *data, uint64_t length, u
     return done;
 }
 
-int bmp_store_write_super(const TmSys *sys, int fd, unsigned copy, const BmpSuper *super)
+/* ---- with a keeper, or without */
+
+static bool kept(const BmpStore *store, int ret, const char *what, GError **error)
+{
+    return ret == 0 ||
+           tm_error_set_errno(error, -ret, "Could not %s bitmap store '%s'", what, store->path);
+}
+
+bool bmp_store_find(const BmpStore *store, int *fd, GError **error)
+{
+    bool read_only = store->o.read_only;
+    int ret;
+
+    if (store->mirror) {
+        ret = bmp_mirror_open(store->mirror, read_only, fd);
+        return ret == -EBUSY ? in_use(store->path, error) == 0 : kept(store, ret, "open", error);
+    }
+    return bmp_store_file_open(store->o.sys, store->path, read_only, fd, error);
+}
+
+bool bmp_store_is_written(const BmpStore *store)
+{
+    return store->mirror ? bmp_mirror_is_written(store->mirror)
+                         : bmp_store_file_locked(store->o.sys, store->fd);
+}
+
+bool bmp_store_create(const BmpStore *store, int *fd, GError **error)
+{
+    if (store->mirror)
+        return kept(store, bmp_mirror_create(store->mirror, fd), "create", error);
+    return bmp_store_file_create(store->o.sys, store->path, fd, error);
+}
+
+bool bmp_store_is_named(const BmpStore *store, int fd)
+{
+    return store->mirror || bmp_store_file_named(store->o.sys, fd, store->path);
+}
+
+bool bmp_store_publish(const BmpStore *store, int fd, GError **error)
+{
+    if (store->mirror)
+        return kept(store, bmp_mirror_replace(store->mirror, fd), "create", error);
+    return bmp_store_file_publish(store->o.sys, store->path, error);
+}
+
+bool bmp_store_remove(const BmpStore *store, GError **error)
+{
+    if (store->mirror)
+        return kept(store, bmp_mirror_replace(store->mirror, -1), "remove", error);
+    return bmp_store_file_remove(store->o.sys, store->path, error);
+}
+
+int bmp_store_write(const BmpStore *store, int fd, const void *data, uint64_t length,
+                    uint64_t offset)
+{
+    return bmp_file_write(store->o.sys, store->mirror, fd, data, length, offset);
+}
+
+int bmp_store_sync(const BmpStore *store, int fd)
+{
+    return bmp_file_sync(store->o.sys, store->mirror, fd);
+}
+
+int bmp_store_write_super(const BmpStore *store, int fd, unsigned copy, const BmpSuper *super)
 {
     uint8_t bytes[BMP_SUPER_SIZE];
 
     bmp_super_encode(super, bytes);
-    return tm_write_all(sys, fd, bytes, sizeof(bytes), copy * BMP_STORE_ALIGN);
+    return bmp_store_write(store, fd, bytes, sizeof(bytes), copy * BMP_STORE_ALIGN);
 }

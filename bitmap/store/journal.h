@@ -27,6 +27,7 @@
 #include "bitmap/bits.h"
 #include "bitmap/store/counts.h"
 #include "bitmap/store/format.h"
+#include "bitmap/store/mirror.h"
 #include "util/sys.h"
 
 /* M6: an intent ahead of what is written may be as large as this part of the disk, all together. */
@@ -36,8 +37,9 @@
 typedef struct BmpJournal BmpJournal;
 
 typedef struct BmpJournalOptions {
-    const TmSys *sys; /* borrowed */
-    int fd;           /* the store's; borrowed */
+    const TmSys *sys;  /* borrowed */
+    int fd;            /* the store's; borrowed */
+    BmpMirror *mirror; /* of whom the file is, borrowed; or NULL */
     BmpGeometry geometry;
     uint64_t offset; /* of the journal in the file */
     uint64_t seed, epoch;

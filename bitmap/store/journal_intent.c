@@ -28,11 +28,22 @@ bool bmp_journal_intend_waits(const BmpJournal *journal)
 
 /* ---- marks */
 
+/* The mapped bytes have changed. */
+static void note(BmpJournal *journal, const void *at, uint64_t length)
+{
+    if (journal->o.mirror)
+        bmp_mirror_note(journal->o.mirror, journal->o.fd,
+                        journal->o.offset +
+                            (uint64_t)((const char *)at - (char *)journal->mapping.address),
+                        length);
+}
+
 void bmp_journal_entry(BmpJournal *journal, uint32_t r, BmpRegionState state)
 {
     __atomic_store_n(&journal->table[r],
                      GUINT64_TO_LE(bmp_entry_make(journal->o.seed, r, journal->o.epoch, state)),
                      __ATOMIC_RELEASE);
+    note(journal, &journal->table[r], sizeof(journal->table[r]));
 }
 
 static void set_words(BmpJournal *journal, BmpIntent range)
@@ -45,6 +56,7 @@ static void set_words(BmpJournal *journal, BmpIntent range)
 
         __atomic_store_n(word, GUINT64_TO_LE(bmp_word_set(GUINT64_FROM_LE(*word), bits)),
                          __ATOMIC_RELEASE);
+        note(journal, word, sizeof(*word));
     }
 }
 
@@ -220,8 +232,9 @@ static int init_words(BmpJournal *journal, uint32_t r, uint32_t n)
     for (uint64_t i = 0; i < chunk / 8; i++)
         clean[i] = GUINT64_TO_LE(BMP_WORD_CLEAN);
     for (uint64_t done = 0; ret == 0 && done < length; done += chunk)
-        ret = tm_write_all(journal->o.sys, journal->o.fd, clean, tm_min(chunk, length - done),
-                           journal->o.offset + g->words_offset + g->block * r + done);
+        ret = bmp_file_write(journal->o.sys, journal->o.mirror, journal->o.fd, clean,
+                             tm_min(chunk, length - done),
+                             journal->o.offset + g->words_offset + g->block * r + done);
     return ret;
 }
 
@@ -305,9 +318,9 @@ static int write_and_sync(BmpJournal *journal, const uint8_t *list, size_t lengt
 
     TM_TRACE(journal_sync_begin, journal->o.fd);
     if (bmp_journal_intend_waits(journal))
-        ret = tm_write_all(journal->o.sys, journal->o.fd, list, length,
-                           journal->o.offset + journal->number % 2 * BMP_INTENTS_LIST);
-    ret = ret == 0 ? tm_fdatasync(journal->o.sys, journal->o.fd) : ret;
+        ret = bmp_file_write(journal->o.sys, journal->o.mirror, journal->o.fd, list, length,
+                             journal->o.offset + journal->number % 2 * BMP_INTENTS_LIST);
+    ret = ret == 0 ? bmp_file_sync(journal->o.sys, journal->o.mirror, journal->o.fd) : ret;
     TM_TRACE(journal_sync_end, journal->o.fd, -ret);
     if (journal->o.counts)
         bmp_store_count_sync(journal->o.counts, began, ret);

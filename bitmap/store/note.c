@@ -96,7 +96,7 @@ bool bmp_note_write(BmpStore *store)
     tm_put_le64(note->data + 8, store->super.generation);
     tm_put_le64(note->data + length,
                 bmp_checksum(note->data, length, bmp_entry_seed(store->super.uuid)));
-    return tm_write_all(store->o.sys, store->fd, note->data, note->len, PLACE) == 0;
+    return bmp_store_write(store, store->fd, note->data, note->len, PLACE) == 0;
 }
 
 void bmp_note_clear(BmpStore *store)

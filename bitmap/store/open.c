@@ -34,11 +34,10 @@ static void report_missing(BmpStore *store, const BmpIdentity *disk)
 /* false: the disk may not be opened. */
 static bool find_file(BmpStore *store, const BmpIdentity *disk, GError **error)
 {
-    const TmSys *sys = store->o.sys;
     g_autoptr(GError) problem = NULL;
     int fd;
 
-    if (bmp_store_file_open(sys, store->path, store->o.read_only, &fd, &problem)) {
+    if (bmp_store_find(store, &fd, &problem)) {
         store->fd = fd;
         if (fd < 0 && disk->n_marks)
             report_missing(store, disk);
@@ -56,7 +55,7 @@ static bool find_file(BmpStore *store, const BmpIdentity *disk, GError **error)
  * and to no descriptor that may not write: that first sync has to be ours. */
 static bool sync_found(BmpStore *store)
 {
-    return store->o.read_only || tm_fsync(store->o.sys, store->fd) == 0;
+    return store->o.read_only || store->mirror || tm_fsync(store->o.sys, store->fd) == 0;
 }
 
 static void load(BmpStore *store, BmpRecovered *found)
@@ -79,6 +78,7 @@ static void recover(BmpStore *store, const BmpIdentity *disk, bool synced, BmpRe
         .shared = store->o.shared,
         .accept_changed = store->o.accept_changed,
         .unsynced = !synced,
+        .kept = store->mirror != NULL,
     };
 
     bmp_recover(&options, found);
@@ -152,7 +152,7 @@ static bool is_written(BmpStore *store)
 {
     g_autofree char *reason = NULL;
 
-    if (!store->o.read_only || !bmp_store_file_locked(store->o.sys, store->fd))
+    if (!store->o.read_only || !bmp_store_is_written(store))
         return false;
     reason = g_strdup_printf("bitmap store '%s' is in use by another process, which writes to the "
                              "disk: its bitmaps are not shown",

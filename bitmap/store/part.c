@@ -126,7 +126,8 @@ static void fill_super(BmpPart *part)
     next->region_shift = part->geometry.region_shift;
     next->journal_epoch = next->journal_shift ? store->last_epoch + 1 : 0;
     memcpy(next->boot_id, store->o.boot_id, sizeof(next->boot_id));
-    if (store->o.sys->fstat(part->fd, &st) == 0) {
+    next->store_dev = next->store_ino = 0;
+    if (!store->mirror && store->o.sys->fstat(part->fd, &st) == 0) {
         next->store_dev = st.st_dev;
         next->store_ino = st.st_ino;
     }
@@ -153,7 +154,7 @@ static void note_sync(BmpPart *part, int ret)
 static int sync_part(BmpPart *part)
 {
     uint64_t began = tm_now_ns();
-    int ret = tm_fdatasync(part->store->o.sys, part->fd);
+    int ret = bmp_store_sync(part->store, part->fd);
 
     bmp_store_count_sync(&part->store->counts, began, ret);
     note_sync(part, ret);
@@ -162,15 +163,21 @@ static int sync_part(BmpPart *part)
 
 static int write_content(BmpPart *part, const GByteArray *catalogue)
 {
-    const TmSys *sys = part->store->o.sys;
+    const BmpStore *store = part->store;
     const BmpSuper *next = &part->next;
     int ret = 0;
 
+    if (store->mirror && MAX(next->catalogue_offset + next->catalogue_length,
+                             next->journal_offset + next->journal_length) > TIDEMARK_STORE_MAX)
+        return -EFBIG;
     if (part->new_catalogue)
-        ret = tm_write_all(sys, part->fd, catalogue->data, catalogue->len, next->catalogue_offset);
+        ret = bmp_store_write(store, part->fd, catalogue->data, catalogue->len,
+                              next->catalogue_offset);
     if (ret == 0 && part->new_journal)
-        ret = bmp_journal_create(sys, part->fd, next->journal_offset, &part->geometry,
+        ret = bmp_journal_create(store->o.sys, part->fd, next->journal_offset, &part->geometry,
                                  bmp_entry_seed(next->uuid));
+    if (store->mirror && part->new_journal)
+        bmp_mirror_note(store->mirror, part->fd, next->journal_offset, next->journal_length);
     part->unsynced = ret == 0 && (part->new_catalogue || part->new_journal);
     return ret;
 }
@@ -181,6 +188,7 @@ BmpJournal *bmp_part_open_journal(BmpPart *part, int *err)
     BmpStore *store = part->store;
     BmpJournalOptions options = {
         .sys = store->o.sys,
+        .mirror = store->mirror,
         .fd = part->fd,
         .geometry = part->geometry,
         .offset = part->next.journal_offset,
@@ -202,7 +210,7 @@ static bool prepare_file(BmpPart *part, GError **error)
         return tm_error_set(
             error, "'%s' exists and is not a bitmap store of this disk: move it away", store->path);
     if (part->create)
-        return bmp_store_file_create(store->o.sys, store->path, &part->fd, error);
+        return bmp_store_create(store, &part->fd, error);
     part->fd = store->fd;
     part->old_size = store->o.sys->fstat(part->fd, &st) == 0 ? (uint64_t)st.st_size : 0;
     return true;
@@ -213,29 +221,31 @@ static bool prepare_file(BmpPart *part, GError **error)
  * have decided with, and no step before the one that it rests on. Whether that is on the medium. */
 bool bmp_part_unsay(BmpPart *part)
 {
-    const TmSys *sys = part->store->o.sys;
+    const BmpStore *store = part->store;
     const uint8_t nothing[BMP_SUPER_SIZE] = { 0 };
     BmpSuper super = part->next;
     int ret;
 
     if (!part->published || part->unsaid)
         return true;
+    if (store->mirror) /* a keeper takes it as a whole only */
+        return false;
     super.generation++;
     if (part->grouped) {
         super.group_pending = 1;
         memset(super.leader, 0, sizeof(super.leader));
         memset(super.decided, 0, sizeof(super.decided));
-        ret = tm_write_all(sys, part->fd, nothing, sizeof(nothing), BMP_STORE_ALIGN);
+        ret = bmp_store_write(store, part->fd, nothing, sizeof(nothing), BMP_STORE_ALIGN);
     } else {
         super.state = BMP_STORE_DISTRUSTED;
-        ret = bmp_store_write_super(sys, part->fd, 1, &super);
+        ret = bmp_store_write_super(store, part->fd, 1, &super);
     }
     if (ret == 0)
-        ret = tm_fdatasync(sys, part->fd);
+        ret = bmp_store_sync(store, part->fd);
     if (ret == 0)
-        ret = bmp_store_write_super(sys, part->fd, 0, &super);
+        ret = bmp_store_write_super(store, part->fd, 0, &super);
     if (ret == 0)
-        ret = tm_fdatasync(sys, part->fd);
+        ret = bmp_store_sync(store, part->fd);
     part->unsaid = ret == 0;
     return part->unsaid;
 }
@@ -250,13 +260,15 @@ void bmp_part_discard(BmpPart *part)
         bool said = bmp_part_unsay(part), gone = true;
 
         /* Where it did not get the name, that is another one's. */
-        if (part->published && bmp_store_file_named(store->o.sys, part->fd, store->path))
-            gone = bmp_store_file_remove(store->o.sys, store->path, NULL);
-        else if (part->fd >= 0)
+        if (part->published && bmp_store_is_named(store, part->fd))
+            gone = bmp_store_remove(store, NULL);
+        else if (part->fd >= 0 && !store->mirror)
             store->o.sys->unlink(name);
         store->replace |= !gone; /* what is left there is ours, and says nothing */
         if (!gone && !said)      /* the disk will not know it */
             memset(store->super.uuid, 0, sizeof(store->super.uuid));
+        if (!gone && !said && store->mirror) /* it may be there, and be believed */
+            bmp_mirror_abandon(store->mirror);
         /* Else the disk has lost its store, which is to be noticed. */
         if (store->fd < 0 || memcmp(part->next.uuid, store->super.uuid, 16))
             bmp_identity_unmark(store->o.sys, store->disk_fd, part->next.uuid);
@@ -343,8 +355,12 @@ bool bmp_parts_sync(BmpPart *parts, size_t n, GError **error)
     bool ok = true;
 
     for (size_t i = 0; i < n; i++)
-        fds[i] = parts[i].unsynced ? parts[i].fd : -1;
+        fds[i] = parts[i].unsynced && !parts[i].store->mirror ? parts[i].fd : -1;
     tm_fdatasync_all(parts[0].store->o.sys, fds, results, n);
+    for (size_t i = 0; i < n; i++) {
+        if (parts[i].unsynced && parts[i].store->mirror)
+            results[i] = bmp_mirror_sync(parts[i].store->mirror, parts[i].fd);
+    }
     for (size_t i = 0; i < n; i++) {
         if (parts[i].unsynced)
             bmp_store_count_sync(&parts[i].store->counts, began, results[i]);
@@ -362,7 +378,7 @@ bool bmp_parts_sync(BmpPart *parts, size_t n, GError **error)
 
 int bmp_part_put_copy(BmpPart *part, unsigned copy, const BmpSuper *super)
 {
-    int ret = bmp_store_write_super(part->store->o.sys, part->fd, copy, super);
+    int ret = bmp_store_write_super(part->store, part->fd, copy, super);
 
     part->unsynced |= ret == 0;
     return ret;
@@ -370,9 +386,23 @@ int bmp_part_put_copy(BmpPart *part, unsigned copy, const BmpSuper *super)
 
 int bmp_part_write_copy(BmpPart *part, unsigned copy, const BmpSuper *super)
 {
-    int ret = bmp_store_write_super(part->store->o.sys, part->fd, copy, super);
+    int ret = bmp_store_write_super(part->store, part->fd, copy, super);
 
     return ret < 0 ? ret : sync_part(part);
+}
+
+/* A keeper takes both at one instant: it has the new state or the old one, and nothing between that
+ * a host could be lost with. */
+int bmp_part_write_copies(BmpPart *part, unsigned first, const BmpSuper *super)
+{
+    int ret;
+
+    if (!part->store->mirror) {
+        ret = bmp_part_write_copy(part, first, super);
+        return ret < 0 ? ret : bmp_part_write_copy(part, !first, super);
+    }
+    ret = bmp_store_write_super(part->store, part->fd, first, super);
+    return ret < 0 ? ret : bmp_part_write_copy(part, !first, super);
 }
 
 /* Says again, louder, what was in force. */
@@ -399,20 +429,20 @@ void bmp_part_undo_supers(BmpPart *part, int err)
 /* What lies at the path may have come there after the store was deleted or moved away. */
 static bool ours_to_replace(const BmpStore *store)
 {
-    return store->replace ||
-           (store->fd >= 0 && bmp_store_file_named(store->o.sys, store->fd, store->path));
+    return store->replace || store->mirror ||
+           (store->fd >= 0 && bmp_store_is_named(store, store->fd));
 }
 
 int bmp_part_publish_new(BmpPart *part, GError **error)
 {
     const TmSys *sys = part->store->o.sys;
     BmpSuper *next = &part->next;
-    int ret = bmp_store_write_super(sys, part->fd, 0, next);
+    int ret = bmp_store_write_super(part->store, part->fd, 0, next);
 
     if (ret == 0 && !next->group_pending)
-        ret = bmp_store_write_super(sys, part->fd, 1, next);
+        ret = bmp_store_write_super(part->store, part->fd, 1, next);
     if (ret == 0)
-        ret = tm_fsync(sys, part->fd);
+        ret = part->store->mirror ? 0 : tm_fsync(sys, part->fd);
     if (ret < 0) {
         tm_error_set_errno(error, -ret, "Could not write bitmap store '%s'", part->store->path);
         return ret;
@@ -420,7 +450,7 @@ int bmp_part_publish_new(BmpPart *part, GError **error)
     if (!ours_to_replace(part->store) && !bmp_store_file_absent(sys, part->store->path, error))
         return -EEXIST;
     part->published = true;
-    return bmp_store_file_publish(sys, part->store->path, error) ? 0 : -EIO;
+    return bmp_store_publish(part->store, part->fd, error) ? 0 : -EIO;
 }
 
 /* The new state is in force, on the medium and here. */

@@ -54,6 +54,8 @@ void bmp_part_not_pending(BmpSuper *super);
 /* One copy, to be synced; and with the sync. */
 int bmp_part_put_copy(BmpPart *part, unsigned copy, const BmpSuper *super);
 int bmp_part_write_copy(BmpPart *part, unsigned copy, const BmpSuper *super);
+/* Both, @first first, each with the sync. */
+int bmp_part_write_copies(BmpPart *part, unsigned first, const BmpSuper *super);
 /* A file that was written anew gets its name. */
 int bmp_part_publish_new(BmpPart *part, GError **error);
 /* The state of before is in force again; where that can't be said the store has failed. */

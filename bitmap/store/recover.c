@@ -117,14 +117,14 @@ static void add_everything(Reader *r, GArray *records, const BmpSuper *super, co
     bmp_journal_found_clear(&found);
 }
 
-static char *journal_reason(const BmpJournalFound *found, bool unsynced)
+/* @event: after which intents count. */
+static char *journal_reason(const BmpJournalFound *found, const char *event)
 {
     GString *text = g_string_new(NULL);
 
     if (found->intents)
         g_string_append_printf(text, "%s: %zu ranges that may have been written count as dirty",
-                               unsynced ? "the store could not be synced" : "power was lost",
-                               found->intents);
+                               event, found->intents);
     if (found->crowded_regions)
         g_string_append_printf(text, "%sthere was no room for marks: %zu regions count as dirty",
                                text->len ? "; " : "", found->crowded_regions);
@@ -147,6 +147,13 @@ static uint64_t store_ino(const Reader *r)
     return r->o->sys->fstat(r->o->fd, &st) < 0 ? 0 : st.st_ino;
 }
 
+static const char *event_of(const BmpRecoverOptions *o)
+{
+    return o->unsynced ? "the store could not be synced"
+           : o->kept   ? "the daemon ended without closing the store"
+                       : "power was lost";
+}
+
 static void add_journal(Reader *r, GArray *records, const BmpSuper *super)
 {
     const BmpRecoverOptions *o = r->o;
@@ -165,23 +172,26 @@ static void add_journal(Reader *r, GArray *records, const BmpSuper *super)
                        "the disk was written while its store could not be written");
         return;
     }
-    if (o->sys->fstat(o->fd, &st) < 0 || (ino != super->store_ino && !moved)) {
+    if (o->sys->fstat(o->fd, &st) < 0 || (!o->kept && ino != super->store_ino && !moved)) {
         add_everything(
             r, records, super,
             "the store is a copy of the one that was open, and may be older than the disk");
         return;
     }
     power_lost = o->unsynced || memcmp(super->boot_id, o->boot_id, sizeof(super->boot_id)) ||
-                 st.st_dev != super->store_dev || moved;
+                 st.st_dev != super->store_dev || moved || o->kept;
     if (power_lost && super->durability == BMP_DURABLE_PROCESS) {
-        add_everything(r, records, super,
-                       "power was lost, and the durability was process-death: all counts as dirty");
+        add_everything(
+            r, records, super,
+            o->kept ? "the daemon ended without closing the store, and the durability was "
+                      "process-death: all counts as dirty"
+                    : "power was lost, and the durability was process-death: all counts as dirty");
         return;
     }
     bmp_geometry_of(&geometry, super); /* the superblock was checked for it */
     bmp_journal_recover(o->sys, o->fd, super->journal_offset, &geometry,
                         bmp_entry_seed(super->uuid), super->journal_epoch, power_lost, &found);
-    reason = journal_reason(&found, o->unsynced);
+    reason = journal_reason(&found, event_of(o));
     add_found(r, records, &found, reason);
     bmp_journal_found_clear(&found);
 }

@@ -23,6 +23,8 @@ static BmpStore *store_new(BmpSet *set, const BmpStoreOptions *options)
         store->image = *options->image;
         store->o.image = &store->image;
     }
+    if (options->keeper)
+        store->mirror = bmp_mirror_new(options->sys, options->keeper);
     store->fd = -1;
     store->disk_fd = options->disk_fd < 0 ? -1 : fcntl(options->disk_fd, F_DUPFD_CLOEXEC, 0);
     store->o.disk_fd = store->disk_fd;
@@ -39,6 +41,7 @@ void bmp_store_free(BmpStore *store)
     bmp_store_set_journal(store, NULL);
     if (store->fd >= 0)
         store->o.sys->close(store->fd);
+    bmp_mirror_free(store->mirror);
     if (store->disk_fd >= 0)
         close(store->disk_fd);
     pthread_mutex_destroy(&store->ticking);
@@ -143,15 +146,14 @@ bool bmp_set_rest_store(BmpSet *set, bool left)
 /* Lets others write to it, and lets go of the means to. */
 static void keep_for_reading(BmpStore *store)
 {
-    const TmSys *sys = store->o.sys;
     int fd = -1;
 
     store->o.read_only = true;
     if (store->fd < 0)
         return;
-    if (!bmp_store_file_open(sys, store->path, true, &fd, NULL))
+    if (!bmp_store_find(store, &fd, NULL))
         fd = -1;
-    sys->close(store->fd);
+    store->o.sys->close(store->fd);
     store->fd = fd;
 }
 
@@ -166,7 +168,7 @@ static bool take_for_writing(BmpStore *store, bool accept_changed, GError **erro
     store->o.accept_changed = accept_changed;
     if (!bmp_store_open_file(store, &present, error)) {
         store->o.read_only = true;
-        if (!bmp_store_file_open(store->o.sys, store->path, true, &store->fd, NULL))
+        if (!bmp_store_find(store, &store->fd, NULL))
             store->fd = -1;
         return false;
     }

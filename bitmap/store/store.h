@@ -49,6 +49,7 @@
 #include "bitmap/bitmap.h"
 #include "bitmap/store/counts.h"
 #include "bitmap/store/format.h"
+#include "bitmap/store/keeper.h"
 #include "bitmap/store/record.h"
 #include "util/sys.h"
 
@@ -81,8 +82,11 @@ typedef struct BmpImage {
 } BmpImage;
 
 typedef struct BmpStoreOptions {
-    const TmSys *sys;    /* borrowed */
-    const char *path;    /* of the store's file; copied; NULL: there is only the image */
+    const TmSys *sys; /* borrowed */
+    const char *path; /* of the store's file; copied; NULL: there is only the image */
+    /* Who has the store, which then is no file, and @path its name for messages; copied; NULL: it
+     * is one. */
+    const BmpKeeper *keeper;
     int disk_fd;         /* of the disk, for identity and xattr; dup'ed; -1: unknown */
     const char *layer;   /* name of the node's driver; a store of another layer is left alone */
     uint8_t boot_id[16]; /* of this boot */

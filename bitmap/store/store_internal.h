@@ -17,6 +17,7 @@
 #include "bitmap/set_internal.h"
 #include "bitmap/store/catalogue.h"
 #include "bitmap/store/journal.h"
+#include "bitmap/store/mirror.h"
 #include "bitmap/store/store.h"
 
 typedef struct BmpStore {
@@ -24,6 +25,7 @@ typedef struct BmpStore {
     BmpImage image;     /* o.image points to it, where it is not NULL */
     char *path, *layer; /* owned; o points to them */
     int fd;             /* -1: there is no file */
+    BmpMirror *mirror;  /* the file is in memory, and a keeper has it; or NULL */
     int disk_fd;
     BmpSuper super;
     unsigned stale_copy; /* the copy to be written first */
@@ -66,8 +68,25 @@ bool bmp_store_file_absent(const TmSys *sys, const char *path, GError **error);
 /* Gives the file its name, for good. */
 bool bmp_store_file_publish(const TmSys *sys, const char *path, GError **error);
 bool bmp_store_file_remove(const TmSys *sys, const char *path, GError **error);
+
+/* ---- file.c: the same of a store, whether its file has a keeper or not */
+
+/* *fd is -1 and the result true if there is none; for who writes it is locked. */
+bool bmp_store_find(const BmpStore *store, int *fd, GError **error);
+/* From who reads: whether somebody has it open for writing. */
+bool bmp_store_is_written(const BmpStore *store);
+bool bmp_store_create(const BmpStore *store, int *fd, GError **error);
+/* Whether the file that is open as @fd is the one that the next opening finds, ... */
+bool bmp_store_is_named(const BmpStore *store, int fd);
+/* ... becomes that, or there is none any more. */
+bool bmp_store_publish(const BmpStore *store, int fd, GError **error);
+bool bmp_store_remove(const BmpStore *store, GError **error);
 /* 0 or -errno */
-int bmp_store_write_super(const TmSys *sys, int fd, unsigned copy, const BmpSuper *super);
+int bmp_store_write(const BmpStore *store, int fd, const void *data, uint64_t length,
+                    uint64_t offset);
+int bmp_store_sync(const BmpStore *store, int fd);
+int bmp_store_write_super(const BmpStore *store, int fd, unsigned copy, const BmpSuper *super);
+
 /* Reads up to @length; the bytes read. */
 uint64_t bmp_store_read(const TmSys *sys, int fd, void *data, uint64_t length, uint64_t offset);
 
@@ -136,6 +155,7 @@ typedef struct BmpRecoverOptions {
     bool shared;
     bool accept_changed;
     bool unsynced; /* some of it may not be on the medium: as after a loss of power */
+    bool kept;     /* by a keeper: what it has of an open store is what a loss of power leaves */
 } BmpRecoverOptions;
 
 void bmp_recover(const BmpRecoverOptions *options, BmpRecovered *out);

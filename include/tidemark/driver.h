@@ -34,7 +34,7 @@ extern "C" {
 
 /* Changes when the meaning or layout of anything here changes. A driver of another ABI is
  * refused. */
-#define TIDEMARK_ABI 5
+#define TIDEMARK_ABI 6
 
 struct tidemark_node; /* one opened node, known to the host; handed to open() */
 
@@ -166,6 +166,20 @@ struct tidemark_transfer {
     uint32_t write; /* 1: a write, 0: a read */
 };
 
+/* A piece of a store of bitmaps. */
+struct tidemark_piece {
+    const void *buf; /* the host's, during the call */
+    uint64_t offset;
+    uint64_t length;
+};
+
+/* A store of bitmaps is at most so large; one store_write() has at most so many bytes. */
+#define TIDEMARK_STORE_MAX       (UINT64_C(128) << 20)
+#define TIDEMARK_STORE_WRITE_MAX (UINT64_C(80) << 20)
+
+/* Flags of store_write */
+#define TIDEMARK_STORE_REPLACE 1u /* of what was there before nothing stays */
+
 struct tidemark_driver {
     uint32_t abi;         /* TIDEMARK_ABI */
     uint32_t struct_size; /* sizeof(struct tidemark_driver) */
@@ -216,6 +230,29 @@ struct tidemark_driver {
      * cached about its content. Called before the I/O and again after it. Must be fast. May be
      * NULL. */
     void (*wrote)(void *handle, uint64_t offset, uint64_t length);
+
+    /* The store of the node's bitmaps, kept beside the disk instead of in a local file
+     * (bitmap-place=disk): bytes under a name, which the driver neither reads nor changes by
+     * itself. All five or none. They may block, for as long as the medium takes; the host calls one
+     * of them at a time, from any thread, but store_abandon() at any time.
+     *
+     * store_open: *size is the number of bytes that are there, 0: no store. A node that is open for
+     * writing takes the store over: when the call returns, nobody who had it before can write to
+     * it, not even a write that is on its way happens any more. From a node that is read-only:
+     * -EBUSY while somebody has the disk open for writing. May be called again.
+     * store_read: all of the range.
+     * store_write: the pieces, ascending, and then the store has @size bytes; what no piece covers
+     * stays, or is zeroes where it was beyond the end. As a whole or not at all, after all earlier
+     * ones, and durable when it returns 0. If it returns an error, nobody knows whether it has
+     * happened; it must not happen later.
+     * store_abandon: the host can't write what it must: every later write to the disk fails.
+     * store_name: for messages and queries; borrowed, until close(). */
+    int (*store_open)(void *handle, uint64_t *size);
+    int (*store_read)(void *handle, void *buf, uint64_t offset, uint64_t length);
+    int (*store_write)(void *handle, const struct tidemark_piece *pieces, uint32_t n, uint64_t size,
+                       uint32_t flags);
+    void (*store_abandon)(void *handle);
+    const char *(*store_name)(void *handle);
 };
 
 /* ---- the host -------------------------------------------------------------------------------- */

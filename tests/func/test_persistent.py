@@ -525,7 +525,7 @@ def schema():
     "the options, fields and events are in query-qmp-schema"
     with tempfile.TemporaryDirectory() as tmp, Daemon(tmp) as d:
         text = json.dumps(d.qmp("query-qmp-schema"))
-    for word in ("bitmap-store", "bitmap-durability", "process-death", "bitmap-accept-changed",
+    for word in ("bitmap-store", "bitmap-place", "bitmap-durability", "process-death", "bitmap-accept-changed",
                  "recovered", "reason", "BITMAP_DEGRADED", "BITMAP_HEALED"):
         matches(text, '"%s"' % word)
 

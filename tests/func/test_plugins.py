@@ -111,7 +111,7 @@ def refusals(tmp):
     plugins = os.path.join(BUILDDIR, "tests", "plugin")
     if not os.path.isdir(plugins):
         skip("the tests' plug-ins are not built")
-    refused(os.path.join(plugins, "refused-abi.so"), "built for driver ABI 99, expected 5")
+    refused(os.path.join(plugins, "refused-abi.so"), "built for driver ABI 99, expected 6")
     refused(os.path.join(plugins, "refused-size.so"), "another tidemark/driver.h")
     refused(os.path.join(plugins, "refused-symbol.so"), "no function 'tidemark_driver_init'")
 

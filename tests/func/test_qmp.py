@@ -647,7 +647,7 @@ BEYOND_QEMU = {
     *(c + o for c in ("blockdev-backup.", "transaction.actions.=blockdev-backup.data.")
       for o in ("discard-source", "x-perf.min-cluster-size")),
     *(c + o for c in ("blockdev-add.", "blockdev-reopen.options.") for o in (
-        "active", "bitmap-accept-changed", "bitmap-durability", "bitmap-store", "=qcow2.backing-names",
+        "active", "bitmap-accept-changed", "bitmap-durability", "bitmap-place", "bitmap-store", "=qcow2.backing-names",
         "=qcow2.discard-no-unref", "=qcow2.snapshot", "=blkdebug.inject-delay",
         "=blkdebug.inject-error.sectors", "=blkdebug.inject-error.delay-ns",
         "=copy-before-write.min-cluster-size")),  # of newer versions of QEMU

@@ -121,7 +121,7 @@ def nothing_else(tmp):
     with Daemon(tmp) as d:
         d.qmp("blockdev-add", f)
         equal(reopen(d), {})
-        for name, value in (("bitmap-store", tmp + "/s"), ("bitmap-durability", "process-death")):
+        for name, value in (("bitmap-store", tmp + "/s"), ("bitmap-place", "disk"), ("bitmap-durability", "process-death")):
             raises(QMPError, reopen, d, node(f, **{name: value}),
                    match="Cannot change the option '%s'" % name)
         reopen(d, node(f, locking="off"), node(f, read_only=True))  # what was said last counts
