@@ -120,6 +120,103 @@ int rados_notify_ack(rados_ioctx_t pool, const char *object, uint64_t id, uint64
     return 0;
 }
 
+/* ---- an object: at most one write and one comparison in an operation */
+
+static struct {
+    bool there, locked;
+    char owner[RBD_OWNER], bytes[64];
+    size_t size;
+    int errors, error; /* so many operations fail, and how */
+} object;
+
+static struct {
+    bool create;
+    const char *compared, *owner, *bytes;
+    size_t compared_length, length;
+    uint64_t offset, sizes[2];
+    int truncates;
+} operation;
+
+rados_write_op_t rados_create_write_op(void)
+{
+    memset(&operation, 0, sizeof(operation));
+    return &operation;
+}
+void rados_release_write_op(rados_write_op_t op)
+{
+}
+void rados_write_op_create(rados_write_op_t op, int exclusive, const char *category)
+{
+    operation.create = true;
+}
+void rados_write_op_cmpxattr(rados_write_op_t op, const char *name, uint8_t comparison,
+                             const char *value, size_t length)
+{
+    ck_assert_uint_eq(comparison, LIBRADOS_CMPXATTR_OP_EQ);
+    operation.compared = value;
+    operation.compared_length = length;
+}
+void rados_write_op_setxattr(rados_write_op_t op, const char *name, const char *value,
+                             size_t length)
+{
+    ck_assert_uint_eq(length, RBD_OWNER);
+    operation.owner = value;
+}
+void rados_write_op_truncate(rados_write_op_t op, uint64_t size)
+{
+    operation.sizes[operation.truncates++] = size;
+}
+void rados_write_op_write(rados_write_op_t op, const char *bytes, size_t length, uint64_t offset)
+{
+    operation.bytes = bytes;
+    operation.length = length;
+    operation.offset = offset;
+}
+int rados_write_op_operate(rados_write_op_t op, rados_ioctx_t pool, const char *name, time_t *time,
+                           int flags)
+{
+    ck_assert_str_eq(name, "rbd_tidemark.1234.bitmaps");
+    if (object.errors && object.errors--)
+        return object.error;
+    if (operation.create && object.there)
+        return -EEXIST;
+    if (!operation.create && (!object.there || memcmp(operation.compared, object.owner, RBD_OWNER)))
+        return -ECANCELED;
+    object.there = true;
+    if (operation.owner)
+        memcpy(object.owner, operation.owner, RBD_OWNER);
+    for (int i = 0; i < operation.truncates; i++)
+        object.size = operation.sizes[i];
+    if (operation.bytes)
+        memcpy(object.bytes + operation.offset, operation.bytes, operation.length);
+    return 0;
+}
+int rados_getxattr(rados_ioctx_t pool, const char *name, const char *attr, char *value, size_t size)
+{
+    if (!object.there)
+        return -ENOENT;
+    memcpy(value, object.owner, RBD_OWNER);
+    return RBD_OWNER;
+}
+int rados_stat(rados_ioctx_t pool, const char *name, uint64_t *size, time_t *time)
+{
+    *size = object.size;
+    return object.there ? 0 : -ENOENT;
+}
+int rados_read(rados_ioctx_t pool, const char *name, char *buf, size_t length, uint64_t offset)
+{
+    memcpy(buf, object.bytes + offset, length);
+    return (int)length;
+}
+ssize_t rados_list_lockers(rados_ioctx_t pool, const char *name, const char *lock, int *exclusive,
+                           char *tag, size_t *tag_size, char *clients, size_t *clients_size,
+                           char *cookies, size_t *cookies_size, char *addresses,
+                           size_t *addresses_size)
+{
+    ck_assert_str_eq(name, "rbd_header.1234");
+    return object.locked;
+}
+
 int rbd_open(rados_ioctx_t pool, const char *name, rbd_image_t *image, const char *snapshot)
 {
     return opens(image);
@@ -500,6 +597,93 @@ START_TEST(long_ranges_go_in_pieces)
 }
 END_TEST
 
+/* ---- the store of the bitmaps */
+
+static int store_write(const char *text, uint64_t size, uint32_t flags)
+{
+    struct tidemark_piece piece = { .buf = text, .length = strlen(text) };
+
+    return driver->store_write(disk, &piece, 1, size, flags);
+}
+
+static void open_store(uint64_t expected)
+{
+    uint64_t size = 99;
+
+    open_disk();
+    ck_assert_int_eq(driver->store_open(disk, &size), 0);
+    ck_assert_uint_eq(size, expected);
+}
+
+START_TEST(a_store_belongs_to_who_took_it_over_last)
+{
+    char before[RBD_OWNER], buf[4] = "";
+
+    memset(&object, 0, sizeof(object));
+    open_store(0);
+    memcpy(before, object.owner, RBD_OWNER);
+    ck_assert_str_eq(driver->store_name(disk), "rbd:pool/rbd_tidemark.1234.bitmaps");
+    ck_assert_int_eq(store_write("abc", 3, TIDEMARK_STORE_REPLACE), 0);
+    close_disk();
+    open_store(3);
+    ck_assert_int_eq(object.owner[7], before[7] + 1);
+    ck_assert_mem_ne(object.owner + 8, before + 8, RBD_OWNER - 8);
+    ck_assert_int_eq(driver->store_read(disk, buf, 0, 3), 0);
+    ck_assert_str_eq(buf, "abc");
+    memcpy(object.owner, before, RBD_OWNER);
+    ck_assert_int_eq(store_write("def", 3, 0), -EIO);
+    ck_assert_mem_eq(object.bytes, "abc", 3);
+    all_requests_fail();
+    ck_assert_ptr_nonnull(strstr(node.log, "another host has taken over the store"));
+    ceph.open--;
+    close_disk();
+}
+END_TEST
+
+START_TEST(a_store_waits_for_time_limits_and_not_for_space)
+{
+    memset(&object, 0, sizeof(object));
+    open_store(0);
+    object.errors = 3;
+    object.error = -ETIMEDOUT;
+    ck_assert_int_eq(store_write("abc", 3, 0), 0);
+    ck_assert_int_eq(object.errors, 0);
+    object.errors = 1;
+    object.error = -EDQUOT;
+    ck_assert_int_eq(store_write("abc", 3, 0), -ENOSPC);
+    ck_assert_int_eq(node.logged, 0);
+    object.there =
+        false; /* deleted: what was there says nothing any more, and it can be made anew */
+    ck_assert_int_eq(store_write("abc", 3, 0), -ENOENT);
+    ck_assert_int_eq(store_write("abc", 3, TIDEMARK_STORE_REPLACE), 0);
+    ck_assert_int_eq(store_write("abc", 3, 0), 0);
+    driver->store_abandon(disk);
+    ck_assert_int_eq(store_write("abc", 3, 0), -EIO);
+    all_requests_fail();
+    ceph.open--;
+    close_disk();
+}
+END_TEST
+
+START_TEST(a_reader_takes_nothing_over)
+{
+    uint64_t size = 0;
+
+    object = (typeof(object)){ .there = true, .size = 5, .locked = true };
+    memset(&ceph, 0, sizeof(ceph));
+    memset(&node, 0, sizeof(node));
+    node.read_only = 1;
+    driver = tidemark_driver_init(&host);
+    ck_assert_int_eq(driver->open(NULL, &disk), 0);
+    ck_assert_int_eq(driver->store_open(disk, &size), -EBUSY);
+    object.locked = false;
+    ck_assert_int_eq(driver->store_open(disk, &size), 0);
+    ck_assert_uint_eq(size, 5);
+    ck_assert_int_eq(object.owner[7], 0);
+    close_disk();
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("rbd");
@@ -515,6 +699,9 @@ int main(void)
     tcase_add_test(tcase, a_write_that_timed_out_is_the_last);
     tcase_add_test(tcase, the_word_of_a_new_owner_is_checked);
     tcase_add_test(tcase, long_ranges_go_in_pieces);
+    tcase_add_test(tcase, a_store_belongs_to_who_took_it_over_last);
+    tcase_add_test(tcase, a_store_waits_for_time_limits_and_not_for_space);
+    tcase_add_test(tcase, a_reader_takes_nothing_over);
     suite_add_tcase(suite, tcase);
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

@@ -15,6 +15,7 @@ static void disk_free(RbdDisk *d)
     rbd_lock_drop(d);
     rbd_disconnect(d);
     rbd_status_free(d);
+    free(d->store_name);
     pthread_cond_destroy(&d->wake);
     pthread_mutex_destroy(&d->lock);
     pthread_mutex_destroy(&d->scan);
@@ -52,6 +53,8 @@ static int disk_open(struct tidemark_node *node, void **handle)
         ret = rbd_read_size(d);
     if (ret == 0)
         ret = rbd_status_size(d);
+    if (ret == 0)
+        ret = rbd_store_init(d);
     if (ret < 0)
         disk_free(d);
     else
@@ -154,6 +157,11 @@ static const struct tidemark_driver driver = {
     .discard = rbd_disk_discard,
     .resize = disk_resize,
     .start = rbd_disk_start,
+    .store_open = rbd_store_open,
+    .store_read = rbd_store_read,
+    .store_write = rbd_store_write,
+    .store_abandon = rbd_store_abandon,
+    .store_name = rbd_store_name,
 };
 
 __attribute__((visibility("default"))) const struct tidemark_driver *

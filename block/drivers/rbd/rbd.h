@@ -8,6 +8,7 @@
  *   lock.c     the exclusive lock of an image that is written to, and its loss
  *   io.c       the callbacks: requests that are waited for, and those that complete later
  *   status.c   block status, from the object map
+ *   store.c    the store of the image's bitmaps, an object beside it
  *
  * Requests are given to librbd by whoever has them, as many as there are, and complete on threads
  * of librbd, which go on with the client's reply.
@@ -23,6 +24,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <tidemark/driver.h>
+
+#define RBD_OWNER 24 /* bytes of what says who may write the store of the bitmaps */
 
 typedef struct RbdDisk {
     struct tidemark_node *node;
@@ -43,6 +46,11 @@ typedef struct RbdDisk {
     bool end;     /* the watcher is to */
     bool news;    /* the watcher is to check */
     bool unheard; /* the watch has ended */
+
+    char *store_name;      /* of the store of the bitmaps; the object's comes after the last '/' */
+    char id[128];          /* of the image; "": it has none, and there can be no store */
+    char owner[RBD_OWNER]; /* what this host has taken it over with */
+    uint64_t store_size;   /* bytes */
 
     pthread_mutex_t scan; /* guards what follows, but what is atomic; held while a map is read */
     uint64_t chunk;       /* bytes of an object; 0: all is shown as data */
@@ -82,6 +90,15 @@ int rbd_disk_flush(void *handle);
 int rbd_disk_write_zeroes(void *handle, uint64_t offset, uint64_t length, uint32_t flags);
 int rbd_disk_discard(void *handle, uint64_t offset, uint64_t length);
 int rbd_disk_start(void *handle, struct tidemark_transfer *transfer);
+
+/* ---- store.c: the callbacks, and within open() the name; 0 or -ENOMEM. */
+int rbd_store_init(RbdDisk *d);
+int rbd_store_open(void *handle, uint64_t *size);
+int rbd_store_read(void *handle, void *buf, uint64_t offset, uint64_t length);
+int rbd_store_write(void *handle, const struct tidemark_piece *pieces, uint32_t n, uint64_t size,
+                    uint32_t flags);
+void rbd_store_abandon(void *handle);
+const char *rbd_store_name(void *handle);
 
 /* ---- status.c. Within open() and resize(), when the size is known. 0 or -ENOMEM. */
 int rbd_status_size(RbdDisk *d);
