@@ -132,7 +132,7 @@ int rbd_store_open(void *handle, uint64_t *size)
 {
     RbdDisk *d = handle;
     time_t time;
-    int ret = d->id[0] ? -EEXIST : -ENOTSUP;
+    int ret = d->id[0] && !d->fixed ? -EEXIST : -ENOTSUP; /* they are not a snapshot's */
 
     if (rbd_lost(d))
         return -EIO;
