@@ -95,9 +95,9 @@ static bool resize(BlkNode *node, uint64_t size, GError **error)
     if (ret == 0)
         return true;
     if (why)
-        return tm_error_set(error, "%s", why);
+        return tm_error_set_cause(error, -ret, "%s", why);
     if (ret == -ENOTSUP)
-        return tm_error_set(error, "Image format driver does not support resize");
+        return tm_error_set_cause(error, ENOTSUP, "Image format driver does not support resize");
     return tm_error_set_errno(error, -ret, "Failed to resize node '%s'", node->name);
 }
 
