@@ -24,10 +24,13 @@ def run_json(command, what):
 
 
 def fio(server, rw, block, depth, connections, seconds, *more):
-    """One round of fio, which is libnbd: a connection for each job. @rw: randread, write, ...; @more: options."""
+    """One round of fio, which is libnbd: a connection for each job; or of the server's file, if it has one.
+    @rw: randread, write, ...; @more: options."""
     before = server.cpu()
+    client = (["--ioengine=libaio", "--direct=1", "--filename=" + server.file] if server.file
+              else ["--ioengine=nbd", "--uri=" + server.uri])
     result = run_json(
-        ["fio", "--name=x", "--ioengine=nbd", "--uri=" + server.uri, "--rw=" + rw,
+        ["fio", "--name=x", *client, "--rw=" + rw,
          "--bs=%d" % block, "--iodepth=%d" % depth, "--numjobs=%d" % connections, "--thread",
          "--time_based", "--runtime=%dms" % (seconds * 1000), "--randrepeat=0", "--norandommap",
          "--group_reporting", "--lat_percentiles=1", "--clat_percentiles=0",

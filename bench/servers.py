@@ -107,6 +107,7 @@ class Server:
         self.vhost = os.path.join(directory, "vhost.sock")
         self.process = self.qmp = None
         self.tls = None  # the directory of keys.psk, or of certificates, and which
+        self.file = None  # a path under which clients use the disk instead of NBD
 
     def start(self, node, bitmaps=0, tls=None, **settings):
         """Serves @node, as blockdev-add would be given it; with @tls, ("psk" or "x509", directory), to
@@ -259,14 +260,31 @@ class Qsd(Server):
     def add_bitmaps(self, count, **arguments):
         self.transaction("block-dirty-bitmap-add", count, **arguments)
 
-    def export_bitmap(self, name):
-        """Deletes the export and adds it again, with the bitmap readable."""
+    def remove_export(self):
         self.monitor().run("block-export-del", id="exp0", mode="hard")
         deadline = time.monotonic() + PATIENCE
         while self.monitor().run("query-block-exports") and time.monotonic() < deadline:
             time.sleep(0.001)
+
+    def export_bitmap(self, name):
+        """Deletes the export and adds it again, with the bitmap readable."""
+        self.remove_export()
         self.monitor().run("block-export-add", type="nbd", id="exp0", name="disk", writable=True,
                            bitmaps=[name], **{"node-name": "disk"})
+
+
+    def mount(self):
+        """Exports the disk as a file instead. (QSD's can't be written to beside an NBD export.)"""
+        self.remove_export()
+        path = os.path.join(self.dir, "file")
+        with open(path, "w"):
+            pass
+        try:
+            self.monitor().run("block-export-add", type="fuse", id="fuse0", mountpoint=path, writable=True,
+                               **{"node-name": "disk"})
+        except RuntimeError as why:
+            raise Unavailable("%s: %s" % (self.name, why))
+        self.file = path
 
 
 class Tidemark(Qsd):
