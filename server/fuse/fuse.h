@@ -16,7 +16,8 @@ typedef struct FexpMounter FexpMounter;
 FexpMounter *fexp_mounter_new(void);
 /* From now on it mounts nothing more; @why is borrowed, a constant. NULL is fine. */
 void fexp_mounter_seal(FexpMounter *mounter, const char *why);
-/* Nothing is mounted any more. Waits for the process to end. NULL is fine. */
+/* Nothing is mounted any more. Waits for the process to end, for some seconds at most. NULL is
+ * fine. */
 void fexp_mounter_free(FexpMounter *mounter);
 
 /* Registers the type with @exports, and takes it out again, when there are no such exports any

@@ -14,7 +14,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define PATIENCE 30 /* seconds that an order may take */
+#define PATIENCE 30   /* seconds that an order may take */
+#define END_MS   5000 /* that the process may take to end, before it is left alone */
 
 struct FexpMounter {
     int socket; /* -1: there is no process, or it is lost */
@@ -70,8 +71,8 @@ void fexp_mounter_free(FexpMounter *m)
         return;
     if (m->socket >= 0)
         close(m->socket);
-    if (m->process > 0)
-        waitpid(m->process, NULL, 0);
+    for (int i = 0; m->process > 0 && i < END_MS && !waitpid(m->process, NULL, WNOHANG); i++)
+        g_usleep(1000);
     g_ptr_array_unref(m->paths);
     g_free(m);
 }

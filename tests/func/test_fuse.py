@@ -2,66 +2,19 @@
 # SPDX-FileCopyrightText: 2026 The Tidemark authors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Exports of the type fuse: a disk as a file. Skipped where nobody may mount."""
-import contextlib
-import ctypes
-import errno
 import random
+import struct
 
-from harness import *
+from fuse_kit import *
 
 MIB = 1 << 20
 SIZE = 8 * MIB
 G = 65536
-KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE = 1, 2, 0x10
-LIBC = ctypes.CDLL(None, use_errno=True)
-
-
-def place(tmp, name):
-    """An empty file to mount over."""
-    path = os.path.join(tmp, name + ".file")
-    open(path, "w").close()
-    return path
-
-
-def add(d, tmp, node="disk0", id="f", at=None, **options):
-    """Exports the node; the path of the file."""
-    path = at or place(tmp, id)
-    try:
-        d.qmp("block-export-add", type="fuse", id=id, node_name=node, mountpoint=path, **options)
-    except QMPError as e:
-        if "without libfuse3" in e.desc:
-            skip(e.desc)
-        raise
-    return path
 
 
 def serve_disk(tmp, *args, **options):
     need_fuse()
     return Daemon(tmp, *disk(tmp, "disk0", SIZE, discard="unmap", **options), *args)
-
-
-@contextlib.contextmanager
-def opened(path, flags=os.O_RDWR):
-    fd = os.open(path, flags)
-    try:
-        yield fd
-    finally:
-        with contextlib.suppress(OSError):  # it flushes, and the connection may be gone
-            os.close(fd)
-
-
-def error_of(function, *args):
-    """The name of its error, or None."""
-    try:
-        function(*args)
-    except OSError as e:
-        return errno.errorcode[e.errno]
-    return None
-
-
-def fallocate(fd, mode, offset, length):
-    if LIBC.fallocate(fd, mode, ctypes.c_int64(offset), ctypes.c_int64(length)):
-        raise OSError(ctypes.get_errno(), "fallocate")
 
 
 def content(path):
@@ -81,11 +34,6 @@ def data_of(path):
                 return found
             at = os.lseek(fd, start, os.SEEK_HOLE)
             found.append((start, at - start))
-
-
-def delete(d, id="f", **more):
-    d.qmp("block-export-del", id=id, **more)
-    d.monitor.wait_event("BLOCK_EXPORT_DELETED", id=id)
 
 
 def is_mounted(path):
@@ -258,7 +206,7 @@ def space(tmp):
             fallocate(fd, ZERO_RANGE, SIZE, 2 * MIB)
             equal(os.fstat(fd).st_size, SIZE + 2 * MIB)
             equal(error_of(fallocate, fd, PUNCH_HOLE, 0, MIB), "ENOTSUP")
-            equal(error_of(fallocate, fd, 8, 0, MIB), "ENOTSUP")  # collapse
+            equal(error_of(fallocate, fd, COLLAPSE_RANGE, 0, MIB), "ENOTSUP")
             equal(error_of(os.lseek, fd, SIZE + 2 * MIB, os.SEEK_HOLE), "ENXIO")
             fallocate(fd, PUNCH_HOLE | KEEP_SIZE, 1 << 40, 1 << 40)
         equal(content(path) == bytes(SIZE + 2 * MIB), True)
@@ -573,6 +521,25 @@ def many_at_once(tmp):
 
 
 @test
+def more_than_it_takes_at_a_time(tmp):
+    "what is more than the daemon takes at a time waits, and is done"
+    need_fuse()
+    img, n = image(os.path.join(tmp, "img"), SIZE), 300
+    with Daemon(tmp, "--blockdev", json.dumps({
+            "driver": "blkdebug", "node-name": "b", "image": {"driver": "file", "filename": img},
+            "inject-delay": [{"event": "none", "iotype": "write", "delay-ns": 10000000}]})) as d:
+        with opened(add(d, tmp, "b", writable=True)) as fd:
+            in_threads(*(lambda i=i: os.pwrite(fd, struct.pack("<I", i) * 1024, i * 4096) for i in range(n)))
+            equal(os.pread(fd, n * 4096, 0) == b"".join(struct.pack("<I", i) * 1024 for i in range(n)), True)
+            # Odd places and lengths
+            equal(error_of(os.ftruncate, fd, (1 << 63) - 1), "EFBIG")
+            equal(error_of(fallocate, fd, 0, 1 << 62, 1 << 61), "EFBIG")
+            equal(error_of(os.pwrite, fd, b"x", 1 << 62), "ENOSPC")
+            equal((os.pread(fd, 1, 1 << 62), os.fstat(fd).st_size), (b"", SIZE))
+            equal(len(os.pread(fd, 1 << 30, 0)), SIZE)
+
+
+@test
 def cut_off_under_load(tmp):
     "deleting an export, and ending the daemon, while its file is written, read and resized"
     d = serve_disk(tmp, export=False)
@@ -605,7 +572,8 @@ def cut_off_under_load(tmp):
 @test
 def on_the_command_line(tmp):
     "an export of the command line, within the sandbox, and what the sandbox then refuses"
-    need_fuse()
+    with serve_disk(tmp) as d:
+        add(d, tmp, id="possible")
     path, more = place(tmp, "f"), place(tmp, "g")
     args = [*disk(tmp, "disk0", SIZE, export=False),
             "--export", "fuse,id=f,node-name=disk0,mountpoint=%s,writable=on" % path]
@@ -624,6 +592,27 @@ def on_the_command_line(tmp):
     wrong = run(TIDEMARKD, *args[:-1], "fuse,id=f,node-name=disk0,mountpoint=" + tmp, check=False)
     equal(wrong.returncode, 1)
     matches(wrong.stderr, "'%s' is not a regular file" % tmp)
+
+
+@test
+def of_a_configuration_file(tmp):
+    "a file of the configuration: a reload adds it and takes it away, and it is dumped"
+    need_fuse()
+    path, img = place(tmp, "f"), image(os.path.join(tmp, "img"), SIZE)
+    export = {"type": "fuse", "id": "f", "node-name": "n", "mountpoint": path, "writable": True, "growable": True}
+    config = {"blockdevs": [{"driver": "file", "node-name": "n", "filename": img}], "exports": []}
+    with open(os.path.join(tmp, "conf"), "w") as f:
+        json.dump(config, f)
+    with Daemon(tmp, "--config", f.name) as d:
+        for exports in [export], [], [dict(export, writable=False)]:
+            with open(f.name, "w") as again:
+                json.dump(dict(config, exports=exports), again)
+            seen = d.log().count("reload: done")
+            d.process.send_signal(signal.SIGHUP)
+            wait_until(lambda: d.log().count("reload: done") > seen, "the reload")
+            equal(is_mounted(path), bool(exports))
+        equal(os.stat(path).st_mode & 0o777, 0o400)
+        equal(d.qmp("query-configuration")["exports"], [dict(export, writable=False)])
 
 
 main()

@@ -121,6 +121,7 @@ def machine():
         tmp = tempfile.mkdtemp(prefix="ops")
         atexit.register(shutil.rmtree, tmp, ignore_errors=True)
         prefix = installed(os.path.join(tmp, "installed"))
-        _machines.append(Machine(tmp, "--bind=%s:%s" % (prefix, PREFIX)))
+        fuse = ["--bind=/dev/fuse"] if os.path.exists("/dev/fuse") else []
+        _machines.append(Machine(tmp, "--bind=%s:%s" % (prefix, PREFIX), *fuse))
         atexit.register(_machines[0].stop)
     return _machines[0]

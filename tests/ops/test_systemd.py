@@ -234,6 +234,32 @@ def hidden():
 
 
 @test
+def files():
+    "with the drop-in of docs/fuse.md a disk is a file that everybody sees, after a kill too"
+    need_fuse()
+    with open(os.path.join(SRCDIR, "docs", "fuse.md")) as f:
+        drop_in = "\n".join(re.search(r"((?:^    .*\n)*    ProtectSystem=no)", f.read(), re.M).group(1).split("\n    "))
+    path = "/var/lib/tidemark/files/disk0.raw"
+    i = Instance("files", start=False)
+    i.m.run("touch", path)
+    i.m.run("chown", "tidemark:", path)
+    export = {"type": "fuse", "id": "f", "node-name": "disk0", "mountpoint": path, "writable": True}
+    i.m.write("/etc/systemd/system/%s.d/override.conf" % i.unit, drop_in.strip() + "\n")
+    i.m.systemctl("daemon-reload")
+    i.m.systemctl("start", i.unit)
+    for _ in range(2):
+        i.qmp()("block-export-add", export)
+        equal(i.m.run("stat", "--format=%s %U", path).stdout, "%d tidemark\n" % (8 * M))
+        i.m.run("dd", "if=/etc/passwd", "of=" + path, "conv=notrunc,fsync", "status=none")
+        pid = i.pid()
+        i.m.run("sh", "-c", "kill -KILL %d" % pid)
+        wait_until(lambda: i.pid() not in (0, pid) and i.show("ActiveState") == "active", "systemd to start it again")
+        equal(i.m.run("stat", "--format=%s", path).stdout, "0\n")
+    equal(i.m.run("head", "-c", "4", i.disk).stdout, "root")
+    i.m.systemctl("stop", i.unit)
+
+
+@test
 def watchdog():
     "a daemon that hangs is killed and started again"
     i = Instance("watchdog", start=False)
