@@ -83,8 +83,8 @@ static void ready(BlkSource *source, uint32_t events)
         }
         blk_engine_kick(engine);
         if (verdict == NOTHING)
-            verdict = ++turns < TURNS && linger(channel) ? MORE : NOTHING;
-    } while (verdict == MORE && turns < TURNS);
+            verdict = linger(channel) ? MORE : NOTHING;
+    } while (verdict == MORE && ++turns < TURNS);
     fexp_set_channel(NULL);
     if (verdict == END || blk_engine_arm(engine, source, EPOLLIN) < 0)
         end(channel);

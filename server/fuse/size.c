@@ -46,7 +46,7 @@ static int resize(FexpRequest *r)
     return tm_error_errno(error) ? -tm_error_errno(error) : -EPERM;
 }
 
-static void run(FexpRequest *first)
+static void run(FexpExport *x, FexpRequest *first)
 {
     while (first) {
         FexpRequest *r = first;
@@ -54,6 +54,7 @@ static void run(FexpRequest *first)
         first = r->next;
         r->then(r, resize(r));
     }
+    blk_engine_kick(x->engine);
 }
 
 static gboolean run_idle(gpointer opaque)
@@ -61,7 +62,7 @@ static gboolean run_idle(gpointer opaque)
     FexpExport *x = opaque;
     guint idle;
 
-    run(take(x, &idle));
+    run(x, take(x, &idle));
     fexp_unref(x);
     return G_SOURCE_REMOVE;
 }
@@ -96,7 +97,7 @@ void fexp_resize_stop(FexpExport *x)
     guint idle;
     FexpRequest *first = take(x, &idle);
 
-    run(first); /* it was cut */
+    run(x, first); /* it was cut */
     if (idle) {
         g_source_remove(idle);
         fexp_unref(x);

@@ -192,6 +192,17 @@ def beyond_the_end(tmp):
 
 
 @test
+def growing_past_the_page_cache(tmp):
+    "a write beyond the end of a disk that bypasses the page cache"
+    with serve_disk(tmp, export=False, cache__direct="on") as d:
+        with opened(add(d, tmp, writable=True, growable=True)) as fd:
+            for i in range(8):
+                equal(os.pwrite(fd, b"x" * 4096, SIZE + i * 4096), 4096)
+            fallocate(fd, ZERO_RANGE, SIZE + 4096, MIB)
+            equal(os.pread(fd, MIB, SIZE) == b"x" * 4096 + bytes(MIB - 4096), True)
+
+
+@test
 def space(tmp):
     "fallocate reserves space of a file, makes the disk longer, and refuses what it can't do"
     with serve_disk(tmp, export=False) as d:
@@ -527,9 +538,22 @@ def more_than_it_takes_at_a_time(tmp):
     img, n = image(os.path.join(tmp, "img"), SIZE), 300
     with Daemon(tmp, "--blockdev", json.dumps({
             "driver": "blkdebug", "node-name": "b", "image": {"driver": "file", "filename": img},
-            "inject-delay": [{"event": "none", "iotype": "write", "delay-ns": 10000000}]})) as d:
+            "inject-delay": [{"event": "none", "iotype": "write", "delay-ns": 50000000}]})) as d:
         with opened(add(d, tmp, "b", writable=True)) as fd:
-            in_threads(*(lambda i=i: os.pwrite(fd, struct.pack("<I", i) * 1024, i * 4096) for i in range(n)))
+            done = []
+
+            def watch():
+                while len(done) < n:
+                    [stats] = d.qmp("query-blockstats", details=True)
+                    equal(stats["queue"]["in-flight"] <= 128, True)
+
+            def write(i):
+                try:
+                    os.pwrite(fd, struct.pack("<I", i) * 1024, i * 4096)
+                finally:
+                    done.append(i)
+
+            in_threads(watch, *(lambda i=i: write(i) for i in range(n)))
             equal(os.pread(fd, n * 4096, 0) == b"".join(struct.pack("<I", i) * 1024 for i in range(n)), True)
             # Odd places and lengths
             equal(error_of(os.ftruncate, fd, (1 << 63) - 1), "EFBIG")
