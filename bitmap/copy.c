@@ -14,7 +14,7 @@ BmpCopy *bmp_copy_of(BmpBitmap *bitmap)
     bmp_set_lock(bitmap->set);
     bmp_bitmap_refresh(bitmap);
     copy->size = bitmap->set->size;
-    bmp_bits_clone(&copy->bits, bmp_bitmap_shown(bitmap));
+    bmp_bits_clone(&copy->bits, &bitmap->bits); /* with what was marked since a job froze it */
     bmp_set_unlock(bitmap->set);
     return copy;
 }

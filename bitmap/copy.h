@@ -17,7 +17,7 @@ typedef struct BmpCopy {
     BmpBits bits;
 } BmpCopy;
 
-/* The bitmap as it is now; returned. Any thread. */
+/* The bitmap as it is now, also if a job has frozen it; returned. Any thread. */
 BmpCopy *bmp_copy_of(BmpBitmap *bitmap);
 /* A clean one, of a disk of @size bytes; returned. Errors: the granularity is none that a bitmap
  * can have; the disk has more granules than there can be. */

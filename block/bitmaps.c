@@ -292,7 +292,7 @@ static GArray *list_kept(BmpSet *set)
         if (bmp_bitmap_persistent(was))
             continue;
         k.name = g_strdup(bmp_bitmap_name(was));
-        k.copy = bmp_copy_of(was);
+        k.copy = bmp_bitmap_inconsistent(was) ? NULL : bmp_copy_of(was);
         g_array_append_val(kept, k);
     }
     return kept;
@@ -303,7 +303,7 @@ static void keep(BmpSet *to, const Kept *was, bool same, uint64_t size)
 {
     g_autoptr(BmpBitmap) bitmap = bmp_set_add(to, was->name, &was->options, NULL);
 
-    if (bitmap && !(same && bmp_bitmap_add_copy(bitmap, was->copy, NULL)))
+    if (bitmap && !(same && was->copy && bmp_bitmap_add_copy(bitmap, was->copy, NULL)))
         bmp_bitmap_add(bitmap, 0, size);
 }
 

@@ -42,11 +42,14 @@ static json_object *about_bitmap(const Run *r, const char *name)
 
 /* ---- exports */
 
-/* Whether the daemon has the export of that id. */
-static bool has_export(json_object *exports, const char *id)
+/* Whether the daemon has the export of that id, of the node: another node's is none of ours. */
+static bool has_export(const Run *r, json_object *exports, const char *id)
 {
     for (size_t i = 0; i < tc_json_length(exports); i++) {
-        if (!g_strcmp0(tc_json_string(json_object_array_get_idx(exports, i), "id"), id))
+        json_object *export_ = json_object_array_get_idx(exports, i);
+
+        if (!g_strcmp0(tc_json_string(export_, "id"), id) &&
+            !g_strcmp0(tc_json_string(export_, "node-name"), r->m->node))
             return true;
     }
     return false;
@@ -56,7 +59,7 @@ static bool end_export(const Run *r, json_object *there, const char *id, GError 
 {
     json_object *arguments;
 
-    if (!has_export(there, id))
+    if (!has_export(r, there, id))
         return true;
     arguments = tc_json_new("id", id, "mode", "hard", NULL);
     return tc_qmp_run(r->from, "block-export-del", arguments, error);
@@ -69,7 +72,7 @@ static bool have_ended(const Run *r, GError **error)
     json_object *exports = kept(r, "exports");
 
     for (size_t i = 0; there && i < tc_json_length(exports); i++) {
-        if (has_export(there, tc_json_string(json_object_array_get_idx(exports, i), "id")))
+        if (has_export(r, there, tc_json_string(json_object_array_get_idx(exports, i), "id")))
             return false;
     }
     return there != NULL;
@@ -125,7 +128,7 @@ static bool wait_for_old(const Run *r, GError **error)
             json_object *export_ = json_object_array_get_idx(there, i);
 
             ending = ending || (tc_json_true(export_, "shutting-down") &&
-                                has_export(exports, tc_json_string(export_, "id")));
+                                has_export(r, exports, tc_json_string(export_, "id")));
         }
         if (ending && elapsed(r) > ENDS_S)
             return tm_error_set(error, "the clients of node '%s' have requests that don't end",
@@ -192,7 +195,7 @@ static bool connect_clients(const Run *r, GError **error)
     for (size_t i = 0; i < tc_json_length(exports); i++) {
         json_object *definition = json_object_array_get_idx(exports, i);
 
-        if (!has_export(there, tc_json_string(definition, "id")) &&
+        if (!has_export(r, there, tc_json_string(definition, "id")) &&
             !tc_qmp_run(r->to, "block-export-add", definition_at(r, node, definition), error))
             return false;
     }

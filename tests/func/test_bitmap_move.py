@@ -201,6 +201,25 @@ def many_runs(tmp):
                match="Parameter 'size' is missing")
 
 
+@test
+def while_a_job_has_it(tmp):
+    "a bitmap that a job has frozen is exported with what was written since"
+    path = image(os.path.join(tmp, "disk"), SIZE, [(0, b"a" * SIZE)])
+    with Daemon(tmp) as d:
+        with_bitmap(d, path)
+        add(d, image(os.path.join(tmp, "copy"), SIZE), "copy")
+        h = writable(d)
+        d.qmp("blockdev-backup", {"job-id": "j", "device": "disk0", "target": "copy", "sync": "bitmap", "bitmap": "b0",
+                                  "bitmap-mode": "on-success", "speed": 1})
+        h.pwrite(b"y" * G, 9 * G)
+        equal(d.bitmap("disk0", "b0")["count"], 2 * G, "as of the instant of the job")
+        page = d.qmp("block-dirty-bitmap-export", node="disk0", name="b0")
+        equal((page["count"], page["runs"]), (3 * G, "3 1 5 1 245 1"))
+        d.qmp("block-job-cancel", device="j", force=True)
+        wait_until(lambda: not d.qmp("query-block-jobs"), "the job to end")
+        closed(d, h)
+
+
 @test(needs=["qemu-img"])
 def without_a_daemon(tmp):
     "the persistent bitmaps of an image are exported as the next daemon would find them"

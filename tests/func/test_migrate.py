@@ -181,6 +181,8 @@ def what_can_not_be_moved(tmp):
         stays("longer than --max-pause", "--max-pause", "0.000001")
         b.qmp("blockdev-add", driver="null-co", node_name="other", size=SIZE)
         b.qmp("block-export-add", {"type": "nbd", "id": "e", "node-name": "other", "name": "disk0"})
+        stays("stays at .*'e' is already in use")
+        equal([e["node-name"] for e in b.qmp("query-block-exports")], ["other"], "the export of another node stays")
         p = migrate(a, b, "--state", state, "--back", check=False)
         matches(p.stderr, "no move of node 'disk0' was interrupted")
         p = run(TIDEMARK, "migrate", "disk0", "--socket", a.qmp_path, "--to", a.qmp_path, check=False)
