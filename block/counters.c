@@ -6,7 +6,10 @@
 
 #include <errno.h>
 #include <sched.h>
+#include <stdlib.h>
 #include <string.h>
+
+#define LINE 64u /* bytes of a cache line */
 
 static const int errnos[BLK_ERRORS - 1] = { EIO,    ENOSPC,    EPERM, EINVAL,   ENOMEM,
                                             EDQUOT, ETIMEDOUT, EROFS, ESHUTDOWN };
@@ -23,11 +26,28 @@ unsigned blk_error_index(int errnum)
     return i;
 }
 
-static unsigned place(void)
+static BlkCounts *make_place(BlkCounts **at)
+{
+    size_t size = (sizeof(BlkCounts) + LINE - 1) / LINE * LINE;
+    BlkCounts *none = NULL, *made = aligned_alloc(LINE, size);
+
+    if (!made)
+        return NULL;
+    memset(made, 0, size);
+    if (__atomic_compare_exchange_n(at, &none, made, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+        return made;
+    free(made);
+    return none;
+}
+
+/* Of this processor; NULL: there is no memory, and nothing is counted. */
+static BlkCounts *place(BlkCounters *counters)
 {
     int cpu = sched_getcpu();
+    BlkCounts **at = &counters->place[cpu < 0 ? 0 : (unsigned)cpu % BLK_COUNTERS_PLACES];
+    BlkCounts *counts = __atomic_load_n(at, __ATOMIC_ACQUIRE);
 
-    return cpu < 0 ? 0 : (unsigned)cpu % BLK_COUNTERS_PLACES;
+    return counts ? counts : make_place(at);
 }
 
 static uint64_t load(const uint64_t *count)
@@ -49,23 +69,26 @@ static void raise_to(uint64_t *count, uint64_t value)
         ;
 }
 
-uint64_t blk_counters_begin(const BlkCounters *counters, BlkCount what)
+static uint64_t operations(BlkCounters *counters, BlkCount what)
 {
-    return load(&counters->place[place()].counts.operations[what]) % BLK_COUNTERS_SAMPLE
-               ? 0
-               : tm_now_ns();
+    const BlkCounts *counts = place(counters);
+
+    return counts ? load(&counts->operations[what]) : 0;
 }
 
-BlkTook blk_counters_took(const BlkCounters *counters, BlkCount what, uint64_t began, bool at_once)
+uint64_t blk_counters_begin(BlkCounters *counters, BlkCount what)
+{
+    return operations(counters, what) % BLK_COUNTERS_SAMPLE ? 0 : tm_now_ns();
+}
+
+BlkTook blk_counters_took(BlkCounters *counters, BlkCount what, uint64_t began, bool at_once)
 {
     BlkTook took = { 0 };
 
     if (!began)
         return took;
     /* the first stands for itself */
-    took.requests = at_once && load(&counters->place[place()].counts.operations[what])
-                        ? BLK_COUNTERS_SAMPLE
-                        : 1;
+    took.requests = at_once && operations(counters, what) ? BLK_COUNTERS_SAMPLE : 1;
     took.ns = (tm_now_ns() - began) * took.requests;
     return took;
 }
@@ -73,8 +96,10 @@ BlkTook blk_counters_took(const BlkCounters *counters, BlkCount what, uint64_t b
 void blk_counters_add(BlkCounters *counters, BlkCount what, uint64_t offset, uint64_t length,
                       int result, BlkTook took)
 {
-    BlkCounts *c = &counters->place[place()].counts;
+    BlkCounts *c = place(counters);
 
+    if (!c)
+        return;
     if (took.requests) {
         add(&c->ns[what], took.ns);
         add(&c->took[what][blk_took_bucket(took.ns / took.requests)], took.requests);
@@ -110,9 +135,9 @@ void blk_counters_sum(const BlkCounters *counters, BlkCounts *sum)
 {
     memset(sum, 0, sizeof(*sum));
     for (unsigned p = 0; p < BLK_COUNTERS_PLACES; p++) {
-        const BlkCounts *c = &counters->place[p].counts;
+        const BlkCounts *c = __atomic_load_n(&counters->place[p], __ATOMIC_ACQUIRE);
 
-        for (unsigned i = 0; i < BLK_COUNTS; i++) {
+        for (unsigned i = 0; c && i < BLK_COUNTS; i++) {
             sum->operations[i] += load(&c->operations[i]);
             sum->failed[i] += load(&c->failed[i]);
             sum->bytes[i] += load(&c->bytes[i]);
@@ -122,6 +147,13 @@ void blk_counters_sum(const BlkCounters *counters, BlkCounts *sum)
             for (unsigned k = 0; k < BLK_TOOK_BUCKETS; k++)
                 sum->took[i][k] += load(&c->took[i][k]);
         }
-        sum->highest = MAX(sum->highest, load(&c->highest));
+        if (c)
+            sum->highest = MAX(sum->highest, load(&c->highest));
     }
+}
+
+void blk_counters_clear(BlkCounters *counters)
+{
+    for (unsigned p = 0; p < BLK_COUNTERS_PLACES; p++)
+        free(counters->place[p]);
 }

@@ -4,8 +4,9 @@
  * long they took, also as a histogram: how many took at most 1024 ns, 2048 ns, 4096 ns, ...
  *
  * Each processor counts in a place of its own, so that threads share no cache line; a query adds
- * the places up. What completes at once is timed one in BLK_COUNTERS_SAMPLE times, and that one
- * stands for the others; everything else is timed.
+ * the places up. A place is made when it is first used, so a disk that nobody uses has none. What
+ * completes at once is timed one in BLK_COUNTERS_SAMPLE times, and that one stands for the others;
+ * everything else is timed.
  *
  * Threads: any. */
 #pragma once
@@ -59,19 +60,19 @@ typedef struct BlkCounts {
 } BlkCounts;
 
 typedef struct BlkCounters {
-    struct {
-        _Alignas(64) BlkCounts counts; /* atomic */
-    } place[BLK_COUNTERS_PLACES];
+    BlkCounts *place[BLK_COUNTERS_PLACES]; /* atomic, and all in it; NULL: not used yet */
 } BlkCounters;
 
 /* When a request begins that may complete at once: now, if it is one to be timed, else 0. */
-uint64_t blk_counters_begin(const BlkCounters *counters, BlkCount what);
+uint64_t blk_counters_begin(BlkCounters *counters, BlkCount what);
 /* What it took since @began, nothing if that is 0; of one that completed at once, with those for
  * which it stands. */
-BlkTook blk_counters_took(const BlkCounters *counters, BlkCount what, uint64_t began, bool at_once);
+BlkTook blk_counters_took(BlkCounters *counters, BlkCount what, uint64_t began, bool at_once);
 /* One is done: @result 0 or -errno. */
 void blk_counters_add(BlkCounters *counters, BlkCount what, uint64_t offset, uint64_t length,
                       int result, BlkTook took);
 void blk_counters_sum(const BlkCounters *counters, BlkCounts *sum);
+/* Frees what it has; nobody counts any more. */
+void blk_counters_clear(BlkCounters *counters);
 /* Not atomic. */
 void blk_counts_add(BlkCounts *sum, const BlkCounts *more);

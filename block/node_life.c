@@ -24,6 +24,7 @@ void blk_node_unref(BlkNode *node)
     blk_long_requests_destroy(&node->long_requests);
     blk_worker_quota_destroy(&node->quota);
     pthread_mutex_destroy(&node->serial);
+    blk_counters_clear(&node->counters);
     g_ptr_array_unref(node->users);
     blk_options_free(node->options);
     g_free(node->children);

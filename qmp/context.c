@@ -12,6 +12,7 @@
 #include <pthread.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <tidemark-version.h>
 #include <unistd.h>
 
@@ -236,15 +237,30 @@ static bool may_be_barred(const char *message)
     return false;
 }
 
+/* Returned. */
+static char *descriptor_limit(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return NULL;
+    return g_strdup_printf("this process may have %llu: raise LimitNOFILE= of its unit, or the "
+                           "limit of its shell with ulimit -n",
+                           (unsigned long long)limit.rlim_cur);
+}
+
 static void add_hint(const QmpContext *ctx, json_object *args, GError **error)
 {
     const QmpContextOptions *o = &ctx->options;
     g_autofree char *hint = NULL;
     char *text;
 
-    if (!o->not_permitted || !error || !*error || !may_be_barred((*error)->message))
+    if (!error || !*error)
         return;
-    hint = o->not_permitted(o->not_permitted_opaque, (*error)->message, args);
+    if (g_str_has_suffix((*error)->message, tm_strerror(EMFILE)))
+        hint = descriptor_limit();
+    else if (o->not_permitted && may_be_barred((*error)->message))
+        hint = o->not_permitted(o->not_permitted_opaque, (*error)->message, args);
     if (!hint)
         return;
     text = g_strdup_printf("%s (%s)", (*error)->message, hint);

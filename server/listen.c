@@ -30,6 +30,7 @@
 
 #define ACCEPT_MAX       16 /* connections taken before others get their turn */
 #define DESCRIPTORS_KEPT 8  /* an eighth of them is for others */
+#define CROWDED_SECONDS  60 /* between two notes that there are none */
 
 typedef enum { ARMED, PAUSED } State;
 
@@ -157,6 +158,24 @@ static void finish(NbdsListener *l)
     pthread_mutex_unlock(&servers->lock);
 }
 
+/* Now and then, while clients wait for want of descriptors. */
+static void note_crowded(const NbdsServer *server)
+{
+    NbdsServers *servers = server->servers;
+    int64_t now = g_get_monotonic_time(),
+            last = __atomic_load_n(&servers->crowded_at, __ATOMIC_RELAXED);
+    TmLogFacts facts = { .area = TM_LOG_NBD, .level = TM_LOG_WARNING };
+
+    if ((last && now - last < CROWDED_SECONDS * G_USEC_PER_SEC) ||
+        !__atomic_compare_exchange_n(&servers->crowded_at, &last, now, false, __ATOMIC_RELAXED,
+                                     __ATOMIC_RELAXED))
+        return;
+    tm_log_note(blk_graph_log(blk_exports_graph(servers->exports)), &facts,
+                "NBD server '%s': clients wait, as there are descriptors for no more: raise the "
+                "limit of the process, LimitNOFILE= of its unit",
+                server->id);
+}
+
 static void accept_ready(BlkSource *source, uint32_t events)
 {
     NbdsListener *l = (NbdsListener *)source;
@@ -164,6 +183,8 @@ static void accept_ready(BlkSource *source, uint32_t events)
     NbdsPlace place = accept_some(l);
     bool stopping;
 
+    if (place == NBDS_CROWDED)
+        note_crowded(l->server);
     pthread_mutex_lock(&servers->lock);
     stopping = l->stopping;
     if (place == NBDS_CROWDED || nbds_server_full(l->server))

@@ -93,6 +93,7 @@ struct NbdsServers {
     BlkSource clock;        /* fd -1: it does not go */
     bool clock_stopping;
     bool serving;         /* clients are taken */
+    int64_t crowded_at;   /* atomic: monotonic us of the last note that descriptors lack; or 0 */
     unsigned events_left; /* until the clock's next second */
 
     pthread_mutex_t pool_lock;

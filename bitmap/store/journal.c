@@ -60,6 +60,7 @@ static void journal_free(BmpJournal *journal)
     g_array_unref(journal->asked);
     g_array_unref(journal->intents);
     g_free(journal->regions);
+    g_free(journal->recent);
     g_free(journal);
 }
 
@@ -111,7 +112,7 @@ void bmp_journal_restart(BmpJournal *journal, uint64_t epoch)
     journal->number = 0;
     journal->touched = journal->unsynced = false;
     memset(journal->regions, 0, journal->o.geometry.regions);
-    memset(journal->recent, 0, sizeof(journal->recent));
+    g_clear_pointer(&journal->recent, g_free);
     g_array_set_size(journal->asked, 0);
     g_array_set_size(journal->intents, 0);
     __atomic_store_n(&journal->no_room, false, __ATOMIC_RELAXED);

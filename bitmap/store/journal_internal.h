@@ -42,6 +42,7 @@ enum { PENDING, OPEN, CLOSING }; /* intents */
 #define BATCH_MAX   160u /* ranges that wait, taken by a round; twice that and windows fit a list */
 #define WINDOWS_MAX 64u
 #define RECENT_BITS 10u
+#define RECENTS     (1u << RECENT_BITS)
 
 typedef struct Intent {
     BmpIntent range;
@@ -77,10 +78,11 @@ struct BmpJournal {
     GArray *intents;        /* Intent: the list on the medium, or being written */
     uint64_t number;        /* of that list */
 
-    uint64_t budget;                    /* granules that intents may cover ahead of marks */
-    uint64_t unit;                      /* of windows; 0: there are none */
-    uint64_t marks;                     /* that came in windows: a clock */
-    uint64_t recent[1u << RECENT_BITS]; /* units that were asked for, plus 1; by a hash */
+    uint64_t budget; /* granules that intents may cover ahead of marks */
+    uint64_t unit;   /* of windows; 0: there are none */
+    uint64_t marks;  /* that came in windows: a clock */
+    /* RECENTS units that were asked for, plus 1, by a hash; NULL: none was yet */
+    uint64_t *recent;
 };
 
 static inline uint32_t region_of(const BmpJournal *journal, uint64_t granule)

@@ -75,14 +75,28 @@ static void close_coldest(BmpJournal *journal)
         coldest->state = CLOSING;
 }
 
+/* Whether @unit was asked for lately, as it is now. */
+static bool asked_again(BmpJournal *journal, uint64_t unit)
+{
+    uint64_t *recent;
+    bool again;
+
+    if (!journal->recent)
+        journal->recent = g_try_new0(uint64_t, RECENTS);
+    if (!journal->recent)
+        return false;
+    recent = &journal->recent[unit * UINT64_C(0x9e3779b97f4a7c15) >> (64 - RECENT_BITS)];
+    again = *recent == unit + 1;
+    *recent = unit + 1;
+    return again;
+}
+
 /* Whether somebody who asks for @range is likely to go on, and with what. */
 static bool foresee(BmpJournal *journal, BmpIntent range, BmpIntent *window)
 {
     uint64_t unit = range.first / journal->unit;
-    uint64_t *recent = &journal->recent[unit * UINT64_C(0x9e3779b97f4a7c15) >> (64 - RECENT_BITS)];
-    bool again = *recent == unit + 1;
+    bool again = asked_again(journal, unit);
 
-    *recent = unit + 1;
     for (guint i = 0; i < journal->intents->len; i++) {
         const Intent *w = nth(journal, i);
         uint64_t length = w->range.end - w->range.first;

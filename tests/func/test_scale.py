@@ -5,6 +5,7 @@
 measures how long thousands take."""
 import json
 import os
+import resource
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -127,6 +128,17 @@ def pages(tmp):
 
         equal([n["node-name"] for n in walk(d, "query-named-block-nodes", "node-name", 100, change)],
               ["d%03d" % i for i in range(DISKS)] + ["z%d" % i for i in range(1, 6)])
+
+
+@test
+def descriptors(tmp):
+    "without a descriptor for one more disk the error shows the limit"
+    with Fleet(tmp, 1) as d:
+        used = d.descriptors()
+        resource.prlimit(d.pid, resource.RLIMIT_NOFILE, (used + 8, used + 8))
+        raises(QMPError, lambda: [d.qmp("blockdev-add", {
+            "driver": "file", "node-name": "f%d" % i, "filename": image(os.path.join(tmp, "f%d.img" % i), GIB)})
+            for i in range(8)], match=r"Too many open files \(this process may have %d: raise LimitNOFILE=" % (used + 8))
 
 
 @test

@@ -214,6 +214,7 @@ def out_of_descriptors(tmp):
         resource.prlimit(d.pid, resource.RLIMIT_NOFILE, (limit, limit))
         held.append(Wire(d.nbd_path).go())
         late = Wire(d.nbd_path, flags=3, greet=False)
+        wait_until(lambda: "clients wait, as there are descriptors for no more" in d.log(), "a line in the log")
         late.s.settimeout(0.3)
 
         def cpu():
