@@ -6,10 +6,13 @@
 #include "client/daemon/export_view.h"
 #include "client/picture.h"
 #include "client/progress.h"
+#include "client/run_list.h"
 #include "client/text.h"
 #include "util/extent.h"
 #include <json-c/json.h>
 #include <string.h>
+
+#define RUNS_ALIGN (UINT64_C(64) << 10) /* where servers can be asked for a status */
 
 static const TcOption options[] = {
     TC_SOCKET_OPTION,
@@ -21,6 +24,11 @@ static const TcOption options[] = {
     TC_DRAWING_OPTIONS,
     { "points", "REPOSITORY", "show how often each part changed between points of a repository" },
     { "disk", "NAME", "the disk in the repository (default: its only one)" },
+    { "runs", NULL, "print the ranges that have data, or are dirty, as JSON in pages" },
+    { "offset", "BYTES", "with --runs: where the page begins (default: 0)" },
+    { "limit", "N", "with --runs: how many ranges a page has at most (default: all)" },
+    { "at", "POINT", "with --points and --runs: the ranges that have data at this point" },
+    { "since", "POINT", "with --at: those that changed since that earlier point" },
     TC_JSON_OPTION,
     { 0 },
 };
@@ -36,6 +44,9 @@ typedef struct Map {
     TcPicture *picture; /* or NULL */
     bool bitmap;        /* the picture's values are the bitmap and the allocation */
     GTree *totals;      /* description to bytes, uint64_t *: the table's */
+    TcRunList *runs;    /* or NULL: what is shown instead: those whose values have, of */
+    uint32_t mask;      /* these bits, */
+    uint32_t state;     /* these */
 } Map;
 
 /* The words that nbdinfo(1) has for a context's values. Returned; NULL if there is none. */
@@ -90,6 +101,8 @@ static bool show_extent(void *opaque, uint64_t offset, uint64_t length, const ui
     Map *map = opaque;
     TcState below;
 
+    if (map->runs)
+        return (values[0] & map->mask) != map->state || tc_run_list_add(map->runs, offset, length);
     if (map->picture) {
         below = tc_state_of_allocation(values[map->bitmap]);
         tc_picture_add(map->picture, offset, length,
@@ -183,14 +196,37 @@ static bool check_points(const TcInvocation *inv, GError **error)
     return true;
 }
 
+/* What --runs needs, and what needs it. */
+static bool check_runs(const TcInvocation *inv, GError **error)
+{
+    static const char *const pages[] = { "offset", "limit", "at", "since" };
+    bool runs = tc_flag(inv, "runs"), points = tc_flag(inv, "points");
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(pages) && !runs; i++)
+        if (tc_flag(inv, pages[i]))
+            return tm_error_set(error, "--%s is for --runs", pages[i]);
+    if (runs && tc_picture_wanted(inv))
+        return tm_error_set(error, "--runs and a picture exclude each other");
+    if (runs && points != tc_flag(inv, "at"))
+        return tm_error_set(error, points ? "--points and --runs need --at POINT"
+                                          : "--at is for --points, which names the repository");
+    return !tc_flag(inv, "since") || points ||
+           tm_error_set(error, "--since is for --points, which names the repository");
+}
+
 static bool check_options(const TcInvocation *inv, GError **error)
 {
     const char *context = tc_option(inv, "context");
     bool picture = tc_picture_wanted(inv);
     uint64_t width;
 
-    if (!check_points(inv, error))
+    if (!check_points(inv, error) || !check_runs(inv, error))
         return false;
+    if (tc_flag(inv, "runs") && context && strcmp(context, TC_CONTEXT_ALLOCATION) &&
+        !g_str_has_prefix(context, TC_CONTEXT_BITMAP_PREFIX) &&
+        !g_str_has_prefix(context, TC_CONTEXT_BACKUP_PREFIX))
+        return tm_error_set(error, "--runs can show base:allocation and bitmaps, not '%s'",
+                            context);
 
     if (context && tc_flag(inv, "bitmap"))
         return tm_error_set(error, "--context and --bitmap exclude each other");
@@ -201,6 +237,26 @@ static bool check_options(const TcInvocation *inv, GError **error)
         return tm_error_set(error, "a picture can show base:allocation and bitmaps, not '%s'",
                             context);
     return tc_option_number(inv, "width", 20, 10000, &width, error);
+}
+
+static bool show_runs(const TcInvocation *inv, Map *map, GError **error)
+{
+    g_autoptr(GError) problem = NULL;
+    bool allocation;
+    TcRunList list;
+
+    if (!tc_run_list_begin(&list, inv, tc_source_size(map->source), error))
+        return false;
+    allocation = !strcmp(map->context, TC_CONTEXT_ALLOCATION);
+    map->mask = allocation ? TM_STATE_ZERO : TM_STATE_DIRTY;
+    map->state = allocation ? 0 : TM_STATE_DIRTY;
+    map->runs = &list;
+    tc_source_walk_from(map->source, list.from / RUNS_ALIGN * RUNS_ALIGN, show_extent, map,
+                        &problem);
+    tc_run_list_end(&list, !problem);
+    if (problem)
+        g_propagate_error(error, g_steal_pointer(&problem));
+    return !problem;
 }
 
 static bool map_source(const TcInvocation *inv, const char *context, GError **error)
@@ -231,6 +287,8 @@ static bool map_source(const TcInvocation *inv, const char *context, GError **er
     if (picture && !start_picture(&map, inv, error))
         return false;
     drawn = map.picture;
+    if (tc_flag(inv, "runs"))
+        return show_runs(inv, &map, error);
     if (!tc_source_walk(source, show_extent, &map, error))
         return false;
     tc_progress_clear(progress);
@@ -262,7 +320,11 @@ const TcCommand tc_command_map = {
         "nbd+unix:///disk0?socket=/run/tidemark/nbd.sock. EXPORT is one of the daemon at the QMP\n"
         "socket, by its id, its name or its node.\n"
         "With --points, it shows how often each part of a disk changed, from what the increments\n"
-        "of the repository store, as a picture or with --json; no export is named then.\n",
+        "of the repository store, as a picture or with --json; no export is named then.\n"
+        "With --runs, it prints the ranges to copy as JSON, all or a page of them: those that "
+        "don't\n"
+        "read as zeroes, or are dirty in the bitmap, or, of a repository, have data at a point or\n"
+        "changed between two points.\n",
     .max_args = 1,
     .options = options,
     .run = run,

@@ -406,15 +406,14 @@ static int collect_extents(void *opaque, const char *name, uint64_t offset, uint
 
     for (unsigned i = 0; i < source->contexts; i++) {
         Answer *answer = &source->answers[i];
+        size_t n;
 
         if (strcmp(source->names[i], name))
             continue;
-        for (size_t j = 0; j + 1 < count && answer->entries->len < ANSWER_ENTRIES; j += 2) {
-            Entry entry = { entries[j], entries[j + 1] };
-
-            g_array_append_val(answer->entries, entry);
-            answer->covered += entry.length;
-        }
+        n = MIN(count / 2, ANSWER_ENTRIES - answer->entries->len);
+        g_array_append_vals(answer->entries, entries, (guint)n);
+        for (size_t j = 0; j < n; j++)
+            answer->covered += entries[2 * j];
     }
     return 0;
 }
@@ -512,15 +511,21 @@ static bool ask_status(TcSource *source, uint64_t offset, uint64_t *length, GErr
 
 bool tc_source_walk(TcSource *source, TcWalkFn fn, void *opaque, GError **error)
 {
-    Pending pending = { .fn = fn, .opaque = opaque };
+    return tc_source_walk_from(source, 0, fn, opaque, error);
+}
+
+bool tc_source_walk_from(TcSource *source, uint64_t offset, TcWalkFn fn, void *opaque,
+                         GError **error)
+{
+    Pending pending = { .offset = offset, .fn = fn, .opaque = opaque };
     uint32_t nothing[TC_CONTEXTS_MAX] = { 0 };
     bool any = false;
 
     for (unsigned i = 0; i < source->contexts; i++)
         any = any || source->has[i];
     if (!any)
-        return !source->size || fn(opaque, 0, source->size, nothing, error);
-    for (uint64_t offset = 0, length = 0; offset < source->size; offset += length)
+        return offset == source->size || fn(opaque, offset, source->size - offset, nothing, error);
+    for (uint64_t length = 0; offset < source->size; offset += length)
         if (!ask_status(source, offset, &length, error) ||
             !merge_answers(source, length, &pending, error))
             return false;

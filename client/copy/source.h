@@ -53,11 +53,14 @@ typedef struct TcExportEntry {
 GPtrArray *tc_source_list_exports(const char *uri, GError **error);
 
 /* Takes one run of the disk: @values by context, 0 for one that was not negotiated. Returns false
- * with @error set to stop. */
+ * to stop, with @error set if it is one. */
 typedef bool (*TcWalkFn)(void *opaque, uint64_t offset, uint64_t length, const uint32_t *values,
                          GError **error);
 /* Calls @fn for the whole disk, in order, without gaps, neighbours with equal values merged. */
 bool tc_source_walk(TcSource *source, TcWalkFn fn, void *opaque, GError **error);
+/* The same from @offset on, within the disk; a multiple of 64 KiB, which all servers take. */
+bool tc_source_walk_from(TcSource *source, uint64_t offset, TcWalkFn fn, void *opaque,
+                         GError **error);
 
 /* The current libnbd error of this thread, one line without the C function's name. Returned. */
 char *tc_nbd_error(void);

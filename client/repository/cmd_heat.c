@@ -4,9 +4,12 @@
 #include "client/commands.h"
 #include "client/json.h"
 #include "client/picture.h"
+#include "client/repository/changed.h"
 #include "client/repository/heat.h"
+#include "client/run_list.h"
 #include "client/text.h"
 #include "util/json.h"
+#include "util/range.h"
 #include <string.h>
 
 /* The names of all disks, the first time that each is seen: borrowed. Returned. */
@@ -111,14 +114,46 @@ static bool show(const TcInvocation *inv, const TcHeat *heat, const char *disk, 
     return true;
 }
 
+/* What has data at --at, or changed between --since and that. */
+static int show_runs(const TcInvocation *inv, const TcRepository *repo, const char *disk)
+{
+    g_autoptr(GError) error = NULL;
+    const char *from = tc_option(inv, "since");
+    const TcManifest *point = tc_repo_find(repo, tc_option(inv, "at"), &error);
+    const TcManifest *since = point && from ? tc_repo_find(repo, from, &error) : NULL;
+    g_autoptr(TcChanged) changed =
+        point && (since || !from) ? tc_changed_new(repo, point, since, disk, &error) : NULL;
+    TcRunList list;
+
+    if (!changed || !tc_run_list_begin(&list, inv, changed->size, &error)) {
+        bool damaged = g_error_matches(error, TC_REPO_ERROR, TC_REPO_ERROR_DAMAGED);
+
+        tc_fail(g_steal_pointer(&error));
+        return damaged ? TC_EXIT_DAMAGED : TC_EXIT_FAILED;
+    }
+    for (guint i = 0; i < changed->runs->len; i++) {
+        const TcChangedRun *run = &g_array_index(changed->runs, TcChangedRun, i);
+        uint64_t length = tm_min(run->length, changed->size - run->offset);
+
+        if (!tc_run_list_add(&list, run->offset, length))
+            break;
+    }
+    tc_run_list_end(&list, true);
+    return TC_EXIT_OK;
+}
+
 int tc_run_map_points(const TcInvocation *inv)
 {
-    TcRepoOptions o = { .use = TC_REPO_LIST, .what = inv->path };
+    bool runs = tc_flag(inv, "runs");
+    TcRepoOptions o = { .use = runs ? TC_REPO_READ : TC_REPO_LIST, .what = inv->path };
     g_autoptr(GError) error = NULL;
     g_autoptr(TcRepository) repo = tc_repo_open(tc_option(inv, "points"), &o, &error);
     const char *disk = repo ? choose_disk(repo, tc_option(inv, "disk"), &error) : NULL;
-    g_autoptr(TcHeat) heat = disk ? tc_heat_new(repo, disk, &error) : NULL;
+    g_autoptr(TcHeat) heat = NULL;
 
+    if (disk && runs)
+        return show_runs(inv, repo, disk);
+    heat = disk ? tc_heat_new(repo, disk, &error) : NULL;
     if (!heat || !show(inv, heat, disk, &error))
         return tc_fail(g_steal_pointer(&error));
     return heat->damaged ? TC_EXIT_DAMAGED : TC_EXIT_OK;
