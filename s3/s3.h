@@ -74,9 +74,11 @@ GPtrArray *s3_list(S3 *s3, const char *prefix, GError **error);
 GPtrArray *s3_list_uploads(S3 *s3, const char *prefix, GError **error);
 bool s3_abort_upload(S3 *s3, const char *key, const char *upload, GError **error);
 
-/* Writes an object of @size bytes from a file, in parts and by several threads if it is large. On
- * failure nothing is left, unless the server can't be reached any more. */
-bool s3_upload(S3 *s3, const char *key, int fd, uint64_t size, GError **error);
+/* Writes an object of @size bytes from a file, in parts and by several threads if it is large. The
+ * bytes that the server has are added to *sent (NULL: to nothing) as they go. On failure nothing is
+ * left, unless the server can't be reached any more. */
+bool s3_upload(S3 *s3, const char *key, int fd, uint64_t size, _Atomic(uint64_t) *sent,
+               GError **error);
 /* Writes all of an object of at most @max bytes to a file that is empty. */
 bool s3_download(S3 *s3, const char *key, int fd, uint64_t max, GError **error);
 

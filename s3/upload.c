@@ -6,6 +6,7 @@
 #include "util/sync.h"
 #include "util/sys.h"
 #include <errno.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #define PART      (UINT64_C(8) << 20)
@@ -18,7 +19,8 @@ typedef struct Upload {
     int fd;
     uint64_t size, part, n; /* bytes, bytes of a part, parts */
     char *id;               /* as in a query */
-    pthread_mutex_t lock;   /* guards what follows */
+    _Atomic(uint64_t) *sent;
+    pthread_mutex_t lock; /* guards what follows */
     uint64_t next;
     char **etags;
     GError *failure;
@@ -38,6 +40,12 @@ static char *read_part(const Upload *u, uint64_t offset, uint64_t length, GError
     return NULL;
 }
 
+static void count(const Upload *u, uint64_t bytes)
+{
+    if (u->sent)
+        atomic_fetch_add(u->sent, bytes);
+}
+
 static bool send_part(Upload *u, uint64_t number, GError **error)
 {
     uint64_t offset = number * u->part, length = tm_min(u->part, u->size - offset);
@@ -53,6 +61,7 @@ static bool send_part(Upload *u, uint64_t number, GError **error)
         return tm_error_set(error, "PUT of 's3://%s/%s' at %s: the answer has no ETag",
                             u->s3->bucket, u->key, u->s3->config.endpoint);
     u->etags[number] = g_steal_pointer(&call.etag); /* each by one thread */
+    count(u, length);
     return true;
 }
 
@@ -183,15 +192,21 @@ static uint64_t part_size(uint64_t size)
     return tm_max(PART, tm_align_up(size / PARTS_MAX + 1, UINT64_C(1) << 20));
 }
 
-bool s3_upload(S3 *s3, const char *key, int fd, uint64_t size, GError **error)
+bool s3_upload(S3 *s3, const char *key, int fd, uint64_t size, _Atomic(uint64_t) *sent,
+               GError **error)
 {
-    Upload u = { .s3 = s3, .key = key, .fd = fd, .size = size, .part = part_size(size) };
+    Upload u = {
+        .s3 = s3, .key = key, .fd = fd, .size = size, .part = part_size(size), .sent = sent
+    };
     g_autofree char *buf = NULL;
     bool ok;
 
     if (size <= u.part) {
         buf = read_part(&u, 0, size, error);
-        return buf && s3_put(s3, key, buf, size, S3_ALWAYS, NULL, NULL, error);
+        ok = buf && s3_put(s3, key, buf, size, S3_ALWAYS, NULL, NULL, error);
+        if (ok)
+            count(&u, size);
+        return ok;
     }
     pthread_mutex_init(&u.lock, NULL);
     u.n = (size + u.part - 1) / u.part;

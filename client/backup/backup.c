@@ -380,6 +380,18 @@ bool tc_backup_cancel(TcBackup *b)
     return true;
 }
 
+static void show_sending(TcBackup *b)
+{
+    uint64_t done, total;
+
+    tc_repo_sent(b->repo, &done, &total);
+    if (!total)
+        return;
+    if (!b->sending)
+        b->sending = tc_progress_part(b->progress, "");
+    tc_part_set(b->sending, "sending", done, total);
+}
+
 void tc_backup_draw(TcBackup *b)
 {
     int stage = atomic_load(&b->stage);
@@ -388,6 +400,7 @@ void tc_backup_draw(TcBackup *b)
         return;
     for (unsigned i = 0; i < b->runs->len; i++)
         tc_disk_run_show(b->runs->pdata[i], stage == STAGE_COMMIT);
+    show_sending(b);
     tc_progress_draw(b->progress);
 }
 

@@ -15,6 +15,7 @@ struct TcBackup {
     GPtrArray *disks; /* TcBackupDisk, borrowed */
     GPtrArray *runs;  /* TcDiskRun, one a disk */
     TcProgress *progress;
+    TcPart *sending; /* NULL: not so far. Main thread */
     TcRate *rate;
     TcRepository *repo;
     TcBackupSource *source;

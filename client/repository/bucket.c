@@ -7,22 +7,21 @@
  * written on this machine, and go to the bucket when they are whole. */
 #include "client/repository/bucket.h"
 #include "client/repository/manifest.h"
-#include "client/text.h"
 #include "util/json.h"
 #include "util/log.h"
 #include "util/range.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <glib/gstdio.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define SCHEME    "s3://"
-#define HEAD_MAX  (UINT64_C(128) << 10) /* of an image: the header and its extensions */
-#define HASHES    64u                   /* of a file of hashes: its header */
-#define ANNOUNCED (UINT64_C(16) << 20)
-#define PER_RUN   (24u + TC_HASH_SIZE)
+#define SCHEME   "s3://"
+#define HEAD_MAX (UINT64_C(128) << 10) /* of an image: the header and its extensions */
+#define HASHES   64u                   /* of a file of hashes: its header */
+#define PER_RUN  (24u + TC_HASH_SIZE)
 
 /* ---- names */
 
@@ -364,15 +363,6 @@ static bool begin_point(const TcRepository *repo, const char *path, bool *made, 
     return put(repo, partial, "", error);
 }
 
-/* What takes a while is announced: the disks are read already, and nothing else shows. */
-static void announce(const char *path, uint64_t size)
-{
-    g_autofree char *text = tc_human_size(size);
-
-    if (size >= ANNOUNCED)
-        tm_log(TM_LOG_INFO, "sending '%s', %s", path, text);
-}
-
 static bool send_file(const TcRepository *repo, const char *path, GError **error)
 {
     g_autofree char *work = work_path(repo, path);
@@ -383,8 +373,8 @@ static bool send_file(const TcRepository *repo, const char *path, GError **error
     if (fd < 0 || fstat(fd, &st) < 0) {
         ok = tm_error_set_errno(error, errno, "Could not open '%s'", work);
     } else {
-        announce(path, (uint64_t)st.st_size);
-        ok = s3_upload(repo->bucket->s3, key_of(repo, path), fd, (uint64_t)st.st_size, error);
+        ok = s3_upload(repo->bucket->s3, key_of(repo, path), fd, (uint64_t)st.st_size,
+                       &repo->bucket->sent, error);
     }
     if (fd >= 0)
         close(fd);
@@ -393,15 +383,36 @@ static bool send_file(const TcRepository *repo, const char *path, GError **error
     return ok;
 }
 
+static uint64_t size_of_all(const TcRepository *repo, const GPtrArray *files)
+{
+    uint64_t sum = 0;
+
+    for (guint i = 0; i < files->len; i++) {
+        g_autofree char *work = work_path(repo, files->pdata[i]);
+        struct stat st;
+
+        if (stat(work, &st) == 0)
+            sum += (uint64_t)st.st_size;
+    }
+    return sum;
+}
+
 static bool end_point(const TcRepository *repo, const char *path, const GPtrArray *files,
                       GError **error)
 {
+    atomic_fetch_add(&repo->bucket->to_send, size_of_all(repo, files));
     for (guint i = 0; i < files->len; i++)
         if (!tc_bucket_lock_check(&repo->bucket->lock, repo, false, error) ||
             !send_file(repo, files->pdata[i], error))
             return false;
     abort_uploads(repo); /* one whose beginning was repeated, as its answer was lost */
     return true;
+}
+
+static void sent(const TcRepository *repo, uint64_t *done, uint64_t *total)
+{
+    *done = atomic_load(&repo->bucket->sent);
+    *total = atomic_load(&repo->bucket->to_send);
 }
 
 static bool withdraw(const TcRepository *repo, const char *point, GError **error)
@@ -522,6 +533,7 @@ const TcRepoPlace tc_repo_bucket = {
     .begin_point = begin_point,
     .work_path = work_path,
     .end_point = end_point,
+    .sent = sent,
     .withdraw = withdraw,
     .remove_point = remove_point,
     .open_head = open_head,

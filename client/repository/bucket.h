@@ -55,4 +55,5 @@ struct TcBucket {
     TcBucketLock lock;
     char *spool; /* NULL: not needed so far */
     int spool_fd;
+    _Atomic(uint64_t) sent, to_send; /* bytes of the files of new points */
 };

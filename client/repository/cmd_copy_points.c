@@ -156,8 +156,13 @@ static bool copy_points(void *opaque, GError **error)
 static void tick(void *opaque)
 {
     Copy *c = opaque;
+    uint64_t sent, to_send;
 
-    tc_part_set(c->part, "copying", atomic_load(&c->watch.done), c->bytes);
+    tc_repo_sent(c->to, &sent, &to_send);
+    if (sent < to_send)
+        tc_part_set(c->part, "sending", sent, to_send);
+    else
+        tc_part_set(c->part, "copying", atomic_load(&c->watch.done), c->bytes);
     tc_progress_draw(c->progress);
 }
 

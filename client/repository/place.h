@@ -63,6 +63,8 @@ typedef struct TcRepoPlace {
      * paths of tc_repo_file(). */
     bool (*end_point)(const TcRepository *repo, const char *path, const GPtrArray *files,
                       GError **error);
+    /* See tc_repo_sent(). NULL: nothing is sent. */
+    void (*sent)(const TcRepository *repo, uint64_t *done, uint64_t *total);
     /* It has no manifest any more, durably: it is debris. */
     bool (*withdraw)(const TcRepository *repo, const char *point, GError **error);
     /* Removes that of a point that has no manifest, if it has nothing but what is ours. */

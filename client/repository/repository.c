@@ -92,6 +92,13 @@ bool tc_repo_is_written(const TcRepository *repo)
     return repo->place->is_written(repo);
 }
 
+void tc_repo_sent(const TcRepository *repo, uint64_t *done, uint64_t *total)
+{
+    *done = *total = 0;
+    if (repo->place->sent)
+        repo->place->sent(repo, done, total);
+}
+
 bool tc_repo_name_taken(const TcRepository *repo, const char *point, GError **error)
 {
     return tm_error_set(error, "repository '%s' has '%s' already: choose another --name",

@@ -55,6 +55,9 @@ char *tc_repo_place(const TcRepository *repo);
 const TmSys *tc_repo_sys(const TcRepository *repo);
 /* Whether somebody adds, changes or removes points just now. */
 bool tc_repo_is_written(const TcRepository *repo);
+/* Bytes of new points that were sent to where the repository is, and all that are to be; *total 0:
+ * none are. Threads: any. */
+void tc_repo_sent(const TcRepository *repo, uint64_t *done, uint64_t *total);
 
 /* TcManifest, borrowed, the oldest first: in their order, which is not always that of instants. */
 const GPtrArray *tc_repo_points(const TcRepository *repo);

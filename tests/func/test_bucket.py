@@ -152,14 +152,16 @@ def a_killed_writer_is_passed_over(tmp):
 
 @test
 def two_writers(tmp):
-    "the second one is refused by the name of the first, or waits for it; who reads needs no lock"
+    "the second one is refused by the name of the first, which shows what it sends, or waits; who reads needs no lock"
     s = store()
     kit = BucketKit(tmp, REPO)
     kit.point("p0")
     kit.write("disk0", (0, b"y"))
     gate = Gate(s, "PUT", "p1/disk0.qcow2")
-    p = start(kit, "--name=p1")
+    p = start(kit, "--name=p1", "--json")
     gate.reached.wait(PATIENCE)
+    event = next(e for e in map(json.loads, p.stdout) if e.get("doing") == "sending")
+    equal((event["event"], event["done"] < event["total"]), ("progress", True), event)
     refused(r"repository '%s' is locked by tidemark backup \(process %d on " % (REPO, p.pid), "prune", "--keep=last=9",
             REPO, status=4)
     equal([kit.listed()[k] for k in ("written", "incomplete")], [True, ["p1"]])
