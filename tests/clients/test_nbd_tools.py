@@ -98,7 +98,7 @@ def nbdkit(tmp, d, *filters):
     path = os.path.join(tmp, "k.sock")
     command = ["nbdkit", "-f", "-U", path] + ["--filter=" + f for f in filters]
     p = subprocess.Popen(command + ["nbd", "socket=" + d.nbd_path, "export=disk0"], stdin=subprocess.DEVNULL)
-    wait_until(lambda: os.path.exists(path) or p.poll() is not None, "nbdkit")
+    wait_until(lambda: listens(path) or p.poll() is not None, "nbdkit")
     if p.poll() is not None:
         skip("nbdkit has no nbd plugin here")
     return p, "nbd+unix:///?socket=" + path

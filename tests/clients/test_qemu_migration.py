@@ -24,7 +24,7 @@ class Machine:
             [QEMU, "-S", "-nodefaults", "-display", "none", "-machine", "pc,accel=tcg", "-m", "16", "-qmp",
              "unix:%s,server=on,wait=off" % path, "-device", "virtio-blk-pci,drive=n,id=vd", "-blockdev", blockdev, *args],
             stdin=subprocess.DEVNULL)
-        wait_until(lambda: os.path.exists(path) or self.process.poll() is not None, "QEMU")
+        wait_until(lambda: listens(path) or self.process.poll() is not None, "QEMU")
         self.qmp = QMP(path, peer=True)
 
     def io(self, command):
@@ -146,7 +146,7 @@ def clients_of_nbdkit_and_of_our_driver(tmp):
                                    "uri=nbd+unix:///disk0?socket=" + link, "retries=100", "retry-delay=1",
                                    "retry-exponential=no"], stdin=subprocess.DEVNULL)
         try:
-            wait_until(lambda: os.path.exists(theirs), "nbdkit")
+            wait_until(lambda: listens(theirs), "nbdkit")
             with Daemon(tmp, *ours, name="c") as c:
                 import nbd
                 through = [c.nbd("disk0"), nbd.NBD()]

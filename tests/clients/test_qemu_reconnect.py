@@ -24,7 +24,7 @@ class Machine:
              "-qmp", "unix:%s,server=on,wait=off" % path, "-device", "virtio-blk-pci,drive=n,id=vd", "-blockdev",
              "driver=nbd,node-name=n,export=disk0,server.type=unix,server.path=%s,reconnect-delay=60" % d.nbd_path],
             stdin=subprocess.DEVNULL)
-        wait_until(lambda: os.path.exists(path) or self.process.poll() is not None, "QEMU")
+        wait_until(lambda: listens(path) or self.process.poll() is not None, "QEMU")
         self.qmp = QMP(path, peer=True)
 
     def io(self, command):

@@ -318,6 +318,13 @@ def _alive(path):
     return True
 
 
+def listens(path):
+    """Whether somebody listens on a unix socket. Its file is there a moment earlier. No connection is made: some servers
+    serve one only."""
+    with open("/proc/net/unix") as f:
+        return any(words[3] == "00010000" and words[-1] == path for words in map(str.split, f))
+
+
 class Daemon:
     """tidemarkd, or with binary=QSD its peer, with an NBD server on .nbd_path and a monitor on
     .qmp_path, each unless switched off. The arguments follow; see disk().

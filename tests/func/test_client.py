@@ -862,7 +862,7 @@ class Nbdkit:
         self.uri = "nbd+unix:///?socket=" + self.socket
         self.process = subprocess.Popen(["nbdkit", "-f", "-U", self.socket, *args],
                                         stderr=subprocess.DEVNULL)
-        wait_until(lambda: os.path.exists(self.socket), "nbdkit's socket")
+        wait_until(lambda: listens(self.socket), "nbdkit's socket")
 
     def __enter__(self):
         return self

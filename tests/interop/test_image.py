@@ -42,7 +42,7 @@ def qemu_nbd(socket, path):
     server = subprocess.Popen(["qemu-nbd", "-f", "raw", "-r", "-t", "-x", "e", "-e", "4", "-k", os.path.abspath(socket),
                                path])
     try:
-        wait_until(lambda: os.path.exists(socket), "qemu-nbd")
+        wait_until(lambda: listens(os.path.abspath(socket)), "qemu-nbd")
         yield
     finally:
         server.terminate()

@@ -388,7 +388,7 @@ class Nbdkit:
         self.uri = "nbd+unix:///?socket=" + self.socket
         self.process = subprocess.Popen(["nbdkit", "-f", "-U", self.socket, *args],
                                         stderr=subprocess.DEVNULL)
-        wait_until(lambda: self.process.poll() is not None or os.path.exists(self.socket), "nbdkit")
+        wait_until(lambda: self.process.poll() is not None or listens(self.socket), "nbdkit")
         if self.process.poll() is not None:
             skip("nbdkit doesn't run with %s" % " ".join(args))
 

@@ -124,7 +124,7 @@ def their_servers(tmp):
     server = subprocess.Popen(["qemu-nbd", "-k", sock, "-f", "qcow2", "-t", "-e", "8", base],
                               stdin=subprocess.DEVNULL)
     try:
-        wait_until(lambda: os.path.exists(sock), "qemu-nbd")
+        wait_until(lambda: listens(sock), "qemu-nbd")
         top = os.path.join(tmp, "top.qcow2")
         run("qemu-img", "create", "-q", "-f", "qcow2", top, "8M")
         with Daemon(tmp, "--blockdev", json.dumps({

@@ -147,7 +147,7 @@ def other_servers(tmp):
          "-U", sockets[1], "file", path])]
     try:
         for s in sockets:
-            wait_until(lambda: os.path.exists(s), "the server's socket")
+            wait_until(lambda: listens(s), "the server's socket")
             copy = os.path.join(tmp, "copy")
             tidemark("copy", "nbds+unix:///d?socket=%s&tls-certificates=%s&tls-hostname=localhost" % (s, alice), copy)
             run("cmp", copy, path)
