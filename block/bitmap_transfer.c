@@ -177,6 +177,16 @@ static bool check_disk(const BlkBitmapImport *import, BlkNode *node, const BmpId
                   error);
 }
 
+/* Whether nobody has written to the disk since the export, and nobody can. */
+static bool has_rested(const BlkBitmapImport *import, BlkNode *node, const BmpIdentity *now)
+{
+    BmpIdentity was;
+    bool rest;
+
+    read_disk(import->disk, &was, &rest);
+    return !import->merge && rest && bmp_identity_unchanged(&was, now) && blk_disk_at_rest(node);
+}
+
 /* ---- the change */
 
 /* Of an inactive node: what its bitmaps have is of the disk as it is now. Those that are there are
@@ -221,14 +231,15 @@ bool blk_bitmap_import(BlkNode *node, const BlkBitmapImport *import, GError **er
 {
     g_autoptr(BlkBitmapChanges) changes = NULL;
     BmpIdentity now;
-    bool ok;
+    bool rests, ok;
 
     blk_disk_identity(node, false, &now);
     if (!check_disk(import, node, &now, error))
         return false;
+    rests = import->recording || has_rested(import, node, &now);
     changes = blk_bitmap_changes_new();
     blk_bitmaps_change_begin(&node, 1);
-    if (import->recording)
+    if (rests)
         note_rest(node, &now);
     ok = change(import, node, changes, error);
     if (!ok)

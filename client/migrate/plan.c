@@ -138,7 +138,10 @@ static bool read_source(TcMove *move, GError **error)
     nodes = of_node(tc_json_get(all, "blockdevs", NULL), "node-name", move->node);
     definition = json_object_array_get_idx(nodes, 0);
     if (!definition)
-        return tm_error_set(error, "the source has no node '%s' that can be moved", move->node);
+        return tm_error_set(error,
+                            "the daemon at '%s' has no node '%s' that can be moved: expected one "
+                            "with a name, made by --blockdev or blockdev-add",
+                            move->paths[0], move->node);
     move->kept = tc_json_new("format", FORMAT, "node", move->node, "from", move->paths[0], "to",
                              move->paths[1], NULL);
     json_object_object_add(move->kept, "definition", json_object_get(definition));
