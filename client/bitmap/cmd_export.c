@@ -93,7 +93,7 @@ static const TcOption import_options[] = {
     { "granularity", "SIZE", "bytes that one bit stands for (default: as it had)" },
     { "persistent", NULL, "store it in a file beside the disk; it survives restarts and crashes" },
     { "disabled", NULL, "don't record writes, even if it did" },
-    { "merge", NULL, "add what is dirty to the bitmap NAME that there is" },
+    { "merge", NULL, "add what is dirty to the existing bitmap NAME" },
     { 0 },
 };
 

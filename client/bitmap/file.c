@@ -9,10 +9,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#define FORMAT  "tidemark-bitmap"
-#define VERSION 1
-#define SUM     "sha256 "
-#define DIGITS  64u /* of the sum */
+#define FORMAT    "tidemark-bitmap"
+#define VERSION   1
+#define SUM       "sha256 "
+#define DIGITS    64u /* of the sum */
+#define NO_BITMAP "'%s' is no bitmap: its first line is no JSON object with the format '" FORMAT "'"
 
 /* ---- writing */
 
@@ -92,7 +93,7 @@ static bool check_head(const TcBitmapFile *file, const char *path, GError **erro
     json_object *disk = tc_json_get(file->head, "disk", NULL);
 
     if (g_strcmp0(tc_json_string(file->head, "format"), FORMAT))
-        return tm_error_set(error, "'%s' is no bitmap: it does not begin with its format", path);
+        return tm_error_set(error, NO_BITMAP, path);
     if (tc_json_number(file->head, "version") != VERSION)
         return tm_error_set(error, "'%s' has version %" PRIu64 " of the format: only %d is known",
                             path, tc_json_number(file->head, "version"), VERSION);
@@ -125,7 +126,7 @@ bool tc_bitmap_file_parse(char *text, size_t length, const char *path, TcBitmapF
     bool ok;
 
     if (!g_str_has_prefix(text, "{") || strlen(text) != length)
-        ok = tm_error_set(error, "'%s' is no bitmap: it does not begin with its format", path);
+        ok = tm_error_set(error, NO_BITMAP, path);
     else
         ok = check_sum(&f, &length, path, error);
     if (ok) {

@@ -14,7 +14,7 @@
 static const TcOption options[] = {
     TC_SOCKET_OPTION,
     { "to", "SOCKET", "the QMP socket of the daemon that is to have the disk" },
-    { "switch", "COMMAND", "shell command that leads clients to the new place" },
+    { "switch", "COMMAND", "shell command that makes clients connect to the target" },
     { "max-pause", "SECONDS",
       "stay where it is if clients would have to wait longer (default: 2)" },
     { "back", NULL, "take back a move that was interrupted" },
@@ -133,7 +133,7 @@ static int run(const TcInvocation *inv)
     GError *error = NULL;
 
     if (!move.paths[1])
-        tm_error_set(&error, "--to SOCKET is needed: the QMP socket of the other daemon");
+        tm_error_set(&error, "--to SOCKET is missing: the QMP socket of the target");
     else if (!strcmp(socket, move.paths[1]))
         tm_error_set(&error, "both daemons have the QMP socket '%s'", socket);
     if (error || !read_seconds(inv, &move.max_pause, &error))

@@ -149,12 +149,12 @@ def files_that_are_damaged(tmp):
         tidemark(d, "bitmap", "export", "disk0", "b0", file)
         text = open(file).read()
         head, runs = text.splitlines()[:2]
-        bad("does not begin with its format", "")
-        bad("does not begin with its format", "QFI\xfb")
+        bad("first line is no JSON object with the format", "")
+        bad("first line is no JSON object with the format", "QFI\xfb")
         bad("its last line is no checksum", "{")
         bad("its last line is no checksum", text[:-1])
         bad("its checksum is not that of its content", text.replace(runs, "4 1 250 1"))
-        bad("does not begin with its format", sealed(['{"format": "other"}']))
+        bad("first line is no JSON object with the format", sealed(['{"format": "other"}']))
         bad("has version 2", sealed([head.replace('"version": 1', '"version": 2')]))
         bad("lacks the name, the size or the granularity", sealed([head.replace('"size"', '"sice"')]))
         for granularity in "0", "511", "65535", "4294967295":
