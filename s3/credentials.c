@@ -77,8 +77,13 @@ static bool check_endpoint(const S3Config *c, GError **error)
     g_autoptr(GUri) uri = g_uri_parse(c->endpoint, G_URI_FLAGS_NONE, NULL);
     const char *scheme = uri ? g_uri_get_scheme(uri) : "", *path = uri ? g_uri_get_path(uri) : "";
 
+    if (uri && g_uri_get_userinfo(uri)) /* which may be a secret: not in a message */
+        return tm_error_set(error,
+                            "the endpoint of S3 at '%s' has a user before its host: credentials "
+                            "come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a file",
+                            g_uri_get_host(uri));
     return (uri && (!strcmp(scheme, "http") || !strcmp(scheme, "https")) && g_uri_get_host(uri) &&
-            *g_uri_get_host(uri) && !*path && !g_uri_get_userinfo(uri) && !g_uri_get_query(uri)) ||
+            *g_uri_get_host(uri) && !*path && !g_uri_get_query(uri)) ||
            tm_error_set(error,
                         "endpoint '%s' of S3 is no URL such as 'https://s3.example.com:9000'",
                         c->endpoint);

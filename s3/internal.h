@@ -21,8 +21,10 @@ void s3_config_clear(S3Config *config);
 struct S3 {
     char *bucket;
     S3Config config;
-    pthread_mutex_t lock; /* guards idle */
-    GPtrArray *idle;      /* CURL, with their connections */
+    pthread_mutex_t lock;                            /* guards idle */
+    GPtrArray *idle;                                 /* CURL, with their connections */
+    bool (*may_repeat)(void *guard, GError **error); /* s3_set_guard(), or NULL */
+    void *guard;
 };
 
 typedef struct S3Call {

@@ -337,6 +337,15 @@ static char *url_of(const S3 *s3, const S3Call *call)
                        call->query ? call->query : "", NULL);
 }
 
+/* Who asks may have lost the right to change anything meanwhile. */
+static bool can_repeat(S3 *s3, const S3Call *call, GError **error)
+{
+    bool reads = !strcmp(call->method, "GET") || !strcmp(call->method, "HEAD");
+
+    return reads || call->if_match || call->if_none_match || !s3->may_repeat ||
+           s3->may_repeat(s3->guard, error);
+}
+
 bool s3_call(S3 *s3, S3Call *call, GError **error)
 {
     g_autofree char *url = url_of(s3, call);
@@ -358,6 +367,7 @@ bool s3_call(S3 *s3, S3Call *call, GError **error)
             break;
         }
         g_usleep(pause / 2 + (gulong)g_random_int_range(0, (gint32)(pause / 2) + 1));
+        again = can_repeat(s3, call, error);
     }
     curl_slist_free_all(list);
     return ok;
@@ -433,6 +443,12 @@ void s3_free(S3 *s3)
     s3_config_clear(&s3->config);
     g_free(s3->bucket);
     g_free(s3);
+}
+
+void s3_set_guard(S3 *s3, bool (*may_repeat)(void *opaque, GError **error), void *opaque)
+{
+    s3->may_repeat = may_repeat;
+    s3->guard = opaque;
 }
 
 const char *s3_endpoint(const S3 *s3)

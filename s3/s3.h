@@ -37,6 +37,9 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(S3, s3_free)
 const char *s3_endpoint(const S3 *s3); /* a URL; borrowed */
 const char *s3_region(const S3 *s3);   /* borrowed */
 bool s3_check_key(const char *key, GError **error);
+/* @may_repeat is asked before a request that changes objects, and has no condition, is repeated;
+ * false with an error: it fails with that. By any thread. @opaque is borrowed. */
+void s3_set_guard(S3 *s3, bool (*may_repeat)(void *opaque, GError **error), void *opaque);
 
 /* Any of these may be NULL. The ETag is returned (g_free). */
 bool s3_head(S3 *s3, const char *key, uint64_t *size, char **etag, GError **error);

@@ -252,12 +252,20 @@ static void abort_uploads(const TcRepository *repo)
         tm_log(TM_LOG_WARNING, "uploads that were interrupted may be left: %s", error->message);
 }
 
+static bool is_still_ours(void *opaque, GError **error)
+{
+    TcRepository *repo = opaque;
+
+    return tc_bucket_lock_check(&repo->bucket->lock, repo, true, error);
+}
+
 static bool lock(TcRepository *repo, const TcRepoOptions *options, GError **error)
 {
     if (repo->use == TC_REPO_LIST || repo->use == TC_REPO_READ)
         return true;
     if (!tc_bucket_lock_take(&repo->bucket->lock, repo, options, error) || !refresh(repo, error))
         return false;
+    s3_set_guard(repo->bucket->s3, is_still_ours, repo);
     abort_uploads(repo);
     return true;
 }

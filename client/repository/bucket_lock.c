@@ -13,6 +13,8 @@
 #include "util/json.h"
 #include "util/log.h"
 #include "util/range.h"
+#include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <string.h>
 #include <unistd.h>
@@ -55,12 +57,19 @@ static uint64_t start_of(uint64_t pid)
     return g_strv_length(fields) > 20 ? g_ascii_strtoull(fields[20], NULL, 10) : 0;
 }
 
+/* /proc may hide the processes of other users (hidepid). */
+static bool is_gone(uint64_t pid)
+{
+    return pid == 0 || pid > INT_MAX || (kill((pid_t)pid, 0) < 0 && errno == ESRCH);
+}
+
 static bool is_dead(json_object *o)
 {
     g_autofree char *here = machine();
+    uint64_t pid = tc_json_number(o, "pid"), start = start_of(pid);
 
     return !g_strcmp0(tc_json_string(o, "machine"), here) &&
-           start_of(tc_json_number(o, "pid")) != tc_json_number(o, "start");
+           (start ? start != tc_json_number(o, "start") : is_gone(pid));
 }
 
 /* ---- the text */

@@ -214,6 +214,51 @@ def a_lost_lock_ends_the_writer(tmp):
 
 
 @test
+def a_lost_lock_ends_repetitions(tmp):
+    "another one took the lock over while a request failed: it is not repeated, which could change what is theirs now"
+    s = store()
+    kit = BucketKit(tmp, REPO)
+    tried = []
+
+    def fault(method, path):
+        if method != "PUT" or "p0/disk0.hashes" not in path:
+            return None
+        tried.append(path)
+        s.objects["host/one/lock"] = s.objects["host/one/lock"].replace(b"tidemark backup", b"somebody else")
+        return "500"
+    s.fault = fault
+    p = kit.backup("--name=p0", check=False)
+    equal((p.returncode, len(tried)), (4, 1), p.stderr)
+    matches(p.stderr, "the lock of repository '%s' could not be kept, and another process may have taken it over" % REPO)
+    equal([k for k in keys(s) if k in ("p0/disk0.hashes", "p0/manifest.json")], [])
+    kit.d.stop()
+    s.stop()
+
+
+@test(needs=["unshare", "setpriv"])
+def a_writer_that_proc_hides(tmp):
+    "a user who can't see the processes of others (hidepid) does not take the lock of one that runs for left behind"
+    hidden = ["unshare", "--mount", "sh", "-c", 'mount -t proc -o hidepid=2 proc /proc && exec setpriv --reuid=65534 '
+              '--regid=65534 --clear-groups --no-new-privs "$@"', "sh"]
+    if os.geteuid() or run(*hidden, TIDEMARK, "--version", check=False).returncode:
+        skip("hiding processes from another user needs root")
+    s = store()
+    kit = BucketKit(tmp, REPO)
+    kit.point("p0")
+    gate = Gate(s, "PUT", "p1/disk0.qcow2")
+    kit.write("disk0", (0, b"y"))
+    p = start(kit, "--name=p1")
+    gate.reached.wait(PATIENCE)
+    q = run(*hidden, TIDEMARK, "prune", "--keep=last=9", REPO, check=False)
+    gate.opened.set()
+    err = p.communicate(timeout=PATIENCE)[1]
+    equal((q.returncode, p.returncode), (4, 0), q.stderr + err)
+    matches(q.stderr, r"is locked by tidemark backup \(process %d on " % p.pid)
+    kit.d.stop()
+    s.stop()
+
+
+@test
 def a_server_without_conditional_writes(tmp):
     "it is refused before anything is written"
     s = store(conditions=False)
@@ -251,6 +296,9 @@ def who_asks(tmp):
     refused("AWS_SECRET_ACCESS_KEY is not set", "list", REPO)
     os.environ.update(s.env, AWS_ENDPOINT_URL="example.com")
     refused("endpoint 'example.com' of S3 is no URL", "list", REPO)
+    os.environ["AWS_ENDPOINT_URL"] = "https://me:hush@example.com"
+    refused("the endpoint of S3 at 'example.com' has a user", "list", REPO)
+    equal("hush" in tidemark("list", REPO, check=False).stderr, False)
     os.environ.update(s.env)
     refused("there is no bucket 'other' at %s" % s.url, "list", "s3://other/x")
     refused("'a b' can be no key", "list", "s3://%s/a b" % BUCKET)
