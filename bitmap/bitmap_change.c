@@ -283,14 +283,14 @@ void bmp_bitmap_confirm(BmpBitmap *bitmap, const BmpRecord *record)
     bitmap->recovered = record->recovered;
 }
 
-void bmp_set_distrust(BmpSet *set, const char *why)
+void bmp_set_distrust(BmpSet *set, bool stored, const char *why)
 {
     BmpRecord record = { .inconsistent = true, .reason = (char *)why };
 
     for (guint i = 0; i < set->bitmaps->len; i++) {
         BmpBitmap *bitmap = set->bitmaps->pdata[i];
 
-        if (!bitmap->enabled || bitmap->inconsistent)
+        if (!bitmap->enabled || bitmap->inconsistent || (bitmap->persistent && !stored))
             continue;
         bmp_bitmap_confirm(bitmap, &record);
         bmp_bitmap_set_bytes(bitmap, 0, set->size); /* for whoever is still reading it */

@@ -115,13 +115,18 @@ bool bmp_copy_parse(BmpCopy *copy, uint64_t *at, const char *text, GError **erro
 
 /* ---- into a bitmap */
 
+bool bmp_set_check_copy(const BmpSet *set, uint64_t size, GError **error)
+{
+    return set->size == size ||
+           tm_error_set(error,
+                        "Node '%s' has %" G_GUINT64_FORMAT
+                        " bytes, and the bitmap is of a disk of %" G_GUINT64_FORMAT " bytes",
+                        set->node_name, set->size, size);
+}
+
 bool bmp_bitmap_add_copy(BmpBitmap *bitmap, const BmpCopy *copy, GError **error)
 {
-    if (bitmap->set->size != copy->size)
-        return tm_error_set(error,
-                            "Node '%s' has %" G_GUINT64_FORMAT
-                            " bytes, and the bitmap is of a disk of %" G_GUINT64_FORMAT " bytes",
-                            bitmap->set->node_name, bitmap->set->size, copy->size);
-    return bmp_bitmap_check_usable(bitmap, error) &&
+    return bmp_set_check_copy(bitmap->set, copy->size, error) &&
+           bmp_bitmap_check_usable(bitmap, error) &&
            bmp_bitmap_add_bits(bitmap, &copy->bits, error);
 }

@@ -38,6 +38,8 @@ bool bmp_copy_print(const BmpCopy *copy, uint64_t *at, size_t max, GString *text
  * beyond the end of the disk. Then *@at is where it was, and part of it may have been added. */
 bool bmp_copy_parse(BmpCopy *copy, uint64_t *at, const char *text, GError **error);
 
+/* Whether a copy of a disk of @size bytes fits the disk of the set. Main thread. */
+bool bmp_set_check_copy(const BmpSet *set, uint64_t size, GError **error);
 /* Within a change: adds what is dirty to a bitmap of any granularity. Errors: the disks have
  * different sizes; bmp_bitmap_check_usable(); its store is read-only. */
 bool bmp_bitmap_add_copy(BmpBitmap *bitmap, const BmpCopy *copy, GError **error);

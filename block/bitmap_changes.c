@@ -4,6 +4,7 @@
 #include "block/bitmap_changes.h"
 
 #include "block/bitmaps.h"
+#include "block/disk.h"
 #include "block/permissions.h"
 
 /* How to take back one step. */
@@ -69,6 +70,7 @@ bool blk_bitmap_changes_add(BlkBitmapChanges *c, BlkNode *node, const char *name
         return false;
     if (!blk_node_read_only(node) && !blk_permissions_guard(node, true, error))
         return false;
+    blk_disk_remember_read_only(node);
     bitmap = bmp_set_add(blk_node_bitmaps(node), name, &o, error);
     if (!bitmap)
         return false;

@@ -233,6 +233,7 @@ bool blk_bitmap_import(BlkNode *node, const BlkBitmapImport *import, GError **er
     BmpIdentity now;
     bool rests, ok;
 
+    blk_disk_remember_read_only(node); /* before it is compared with what was exported */
     blk_disk_identity(node, false, &now);
     if (!check_disk(import, node, &now, error))
         return false;

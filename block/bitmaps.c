@@ -203,7 +203,7 @@ static bool wake_image(BlkNode *node, GError **error)
 
     node->store->dropped = false;
     if (!dropped && !image.beside && bmp_set_store_sound(node->bitmaps))
-        blk_bitmaps_distrust(node,
+        blk_bitmaps_distrust(node, true,
                              "the image was written by a program that does not know its store");
     return bmp_set_wake_image(node->bitmaps, &image, blk_node_read_only(node), dropped, error) &&
            (blk_node_read_only(node) ||
@@ -343,19 +343,20 @@ bool blk_bitmaps_renew(BlkNode *node, GError **error)
     return ok && blk_bitmaps_guard(node, error);
 }
 
-void blk_bitmaps_distrust(BlkNode *node, const char *why)
+void blk_bitmaps_distrust(BlkNode *node, bool stored, const char *why)
 {
     BmpBitmap *next;
 
     for (size_t i = 0; (next = bmp_set_nth(node->bitmaps, i)); i++) {
         g_autoptr(BmpBitmap) bitmap = next;
 
-        if (bmp_bitmap_enabled(bitmap) && !bmp_bitmap_inconsistent(bitmap))
+        if (bmp_bitmap_enabled(bitmap) && !bmp_bitmap_inconsistent(bitmap) &&
+            (stored || !bmp_bitmap_persistent(bitmap)))
             report(node, &(BmpReport){ .bitmap = bmp_bitmap_name(bitmap),
                                        .reason = why,
                                        .inconsistent = true });
     }
     bmp_set_change_begin(&node->bitmaps, 1);
-    bmp_set_distrust(node->bitmaps, why);
+    bmp_set_distrust(node->bitmaps, stored, why);
     bmp_set_change_end(&node->bitmaps, 1);
 }

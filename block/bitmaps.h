@@ -45,8 +45,9 @@ bool blk_bitmaps_renew(BlkNode *node, GError **error);
 void blk_bitmaps_note_rest(BlkNode *node);
 
 /* The disk is another one than what its bitmaps were recorded of: those that record are
- * inconsistent. Drained, not within a change; what is stored follows with the next commit. */
-void blk_bitmaps_distrust(BlkNode *node, const char *why);
+ * inconsistent, with @stored the persistent ones, too. Drained, not within a change; what is stored
+ * follows with the next commit. */
+void blk_bitmaps_distrust(BlkNode *node, bool stored, const char *why);
 
 /* Keeps other programs from writing to the node's disk, if it has bitmaps, and anybody from writing
  * to its backing, if they could not store that; lets them, if not. */

@@ -165,6 +165,8 @@ void blk_disk_remember(BlkNode *node)
 
     if (fd < 0 && !(node->driver->flags & TIDEMARK_DRIVER_SHARED))
         return;
+    if (node->seen && node->open && blk_node_read_only(node))
+        return;
     if (!node->seen)
         node->seen = g_new0(BmpIdentity, 1);
     if (fd < 0)
@@ -174,9 +176,24 @@ void blk_disk_remember(BlkNode *node)
     bmp_identity_read(node->graph_sys, fd, node->seen);
 }
 
+void blk_disk_remember_read_only(BlkNode *node)
+{
+    if (node->open && blk_node_read_only(node)) {
+        if (!node->seen)
+            bmp_identity_settle(node->graph_sys, blk_disk_fd(node));
+        blk_disk_remember(node);
+    }
+    for (unsigned i = 0; i < node->n_children; i++) {
+        BlkNode *child = data_child(node, i);
+
+        if (child)
+            blk_disk_remember_read_only(child);
+    }
+}
+
 void blk_disk_compared(BlkNode *node)
 {
-    if (node->open)
+    if (node->open && !blk_node_read_only(node))
         g_clear_pointer(&node->seen, g_free);
 }
 

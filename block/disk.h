@@ -29,8 +29,10 @@ bool blk_disk_written_beside(BlkNode *node, const GPtrArray *going);
 int blk_disk_hold(BlkNode *node);
 
 /* Before the node's driver is closed to be opened anew: what its disk is like. Of one that is lost
- * that stays known. */
+ * that stays known, and of one that is read-only, as others may write to it meanwhile. */
 void blk_disk_remember(BlkNode *node);
+/* Before a bitmap begins: the same of what is read-only of the node's disk. */
+void blk_disk_remember_read_only(BlkNode *node);
 /* When drivers are open again: why the node's disk is not what was remembered, (g_free), or
  * NULL. */
 char *blk_disk_changed(BlkNode *node);
@@ -39,5 +41,5 @@ char *blk_disk_changed(BlkNode *node);
 void blk_disk_identity(BlkNode *node, bool seen, BmpIdentity *identity);
 /* Whether it is known that nobody can write to the node or beside it now. */
 bool blk_disk_at_rest(BlkNode *node);
-/* It was opened, and compared. */
+/* It was opened, and compared: if it is writable, bitmaps have what is written from now on. */
 void blk_disk_compared(BlkNode *node);

@@ -78,7 +78,8 @@ struct tidemark_node {
     BlkUser **children; /* as the driver has them; NULL: none */
     int backing;        /* index of the child "backing", or -1 */
 
-    struct BmpIdentity *seen; /* by a reopening: what the driver had open (disk.c); or NULL */
+    struct BmpIdentity *seen; /* what the driver had open (disk.c) before a reopening, or was
+                               * read-only when a bitmap began; or NULL */
     bool recorded;            /* by a reopening: it was writable when it was last open */
     /* What its data was like when it became inactive: its bitmaps in memory are of that, or dirty
      * (bitmaps.c). NULL: it is active, or nobody knows. */

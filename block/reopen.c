@@ -435,14 +435,16 @@ static bool is_whole(const BlkNode *node)
     return whole;
 }
 
-/* What was recorded of another disk, or before others wrote to it, is so no more. */
+/* What was recorded of another disk, or before others wrote to it, is so no more. While it was
+ * read-only, others may have kept what is stored up to date: its store is compared when that is
+ * opened. */
 static bool compare_disk(BlkNode *node)
 {
-    g_autofree char *why = node->recorded ? blk_disk_changed(node) : NULL;
+    g_autofree char *why = blk_disk_changed(node);
 
     if (why)
-        blk_bitmaps_distrust(node, why);
-    return why != NULL;
+        blk_bitmaps_distrust(node, node->recorded, why);
+    return why && node->recorded;
 }
 
 static bool wake_same(BlkNode *node, GError **error)

@@ -288,7 +288,7 @@ char *bmp_identity_changed(const BmpIdentity *was, const BmpIdentity *now)
     if (now->device)
         return device_differs(was, now, true, true);
     if (!same_time(was, now) || was->size != now->size)
-        return g_strdup("the disk was changed by somebody else while it was being reopened");
+        return g_strdup("the disk was changed by somebody else while it was not open for writing");
     return NULL;
 }
 

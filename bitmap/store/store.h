@@ -173,8 +173,8 @@ bool bmp_set_commit(BmpSet *const *sets, size_t n, GError **error);
  * can note it, so it is to be committed. */
 bool bmp_set_note_backup(BmpSet *set, const char *checkpoint);
 /* Within a change: what enabled bitmaps say is not to be believed any more: they are
- * inconsistent. */
-void bmp_set_distrust(BmpSet *set, const char *why);
+ * inconsistent; with @stored the persistent ones, too. */
+void bmp_set_distrust(BmpSet *set, bool stored, const char *why);
 /* Why there is no place for persistent bitmaps, where there is none; copied. */
 void bmp_set_refuse_store(BmpSet *set, const char *why);
 /* The disk is opened anew: that is its descriptor now (dup'ed). */

@@ -62,6 +62,8 @@ static bool run_export(QmpCall *call, GError **error)
 
 static QmpTransfer *begin_import(QmpCall *call, GError **error)
 {
+    uint64_t size = qmp_arg_uint(call->args, "size", 0);
+    BlkNode *node;
     BmpCopy *copy;
 
     for (unsigned i = 0; i < 2; i++) {
@@ -72,8 +74,11 @@ static QmpTransfer *begin_import(QmpCall *call, GError **error)
             return NULL;
         }
     }
-    copy = bmp_copy_new(qmp_arg_uint(call->args, "size", 0),
-                        qmp_arg_uint(call->args, "granularity", 0), error);
+    node = blk_graph_find(qmp_context_graph(call->ctx), qmp_arg_str(call->args, "node"), error);
+    /* Before the runs: they take no more memory than a bitmap of the disk can. */
+    if (!node || !bmp_set_check_copy(blk_node_bitmaps(node), size, error))
+        return NULL;
+    copy = bmp_copy_new(size, qmp_arg_uint(call->args, "granularity", 0), error);
     return copy ? add(call, copy) : NULL;
 }
 

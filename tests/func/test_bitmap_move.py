@@ -116,7 +116,7 @@ def what_does_not_fit(tmp):
         for name, p in (("other", other), ("longer", longer)):
             add(a, p, name)
             for more in ((), ("--disabled",)):
-                refused(a, "can't be imported into node '%s': it is of another disk" % name,
+                refused(a, "Node '%s' has .* bytes|into node '%s': it is of another disk" % (name, name),
                         "bitmap", "import", name, file, *more)
             a.qmp("block-dirty-bitmap-add", node=name, name="b0")
         a.qmp("blockdev-add", driver="null-co", node_name="null", size=SIZE)
@@ -199,6 +199,40 @@ def many_runs(tmp):
                match="begin again without a cursor")
         raises(QMPError, d.qmp, "block-dirty-bitmap-import", node="disk0", name="b2", runs="",
                match="Parameter 'size' is missing")
+
+
+@test
+def of_another_size(tmp):
+    "runs of a disk of another size are not taken, whatever follows"
+    with Daemon(tmp) as d:
+        add(d, image(os.path.join(tmp, "disk"), SIZE))
+        first = {"node": "disk0", "name": "b0", "size": 1 << 62, "granularity": 512, "runs": "1 1", "more": True}
+        raises(QMPError, d.qmp, "block-dirty-bitmap-import", first,
+               match="Node 'disk0' has 16777216 bytes, and the bitmap is of a disk of 4611686018427387904 bytes")
+        raises(QMPError, d.qmp, "block-dirty-bitmap-import", dict(first, node="none"), match="Failed to find node")
+
+
+@test
+def to_a_node_that_is_read_only(tmp):
+    "what others write before a node becomes writable is not missed: the bitmap is inconsistent then"
+    path = image(os.path.join(tmp, "disk"), SIZE)
+    with Daemon(tmp, name="a") as a, Daemon(tmp, name="b") as b:
+        with_bitmap(a, path)
+        page = a.qmp("block-dirty-bitmap-export", node="disk0", name="b0")
+        a.qmp("blockdev-del", {"node-name": "disk0"})
+        for written in (False, True):
+            add(b, path, **{"read-only": True})
+            about = {key: page[key] for key in ("runs", "size", "granularity", "disk")}
+            b.qmp("block-dirty-bitmap-import", about, node="disk0", name="b0", recording=True)
+            if written:
+                add(a, path)
+                h = writable(a)
+                h.pwrite(b"y" * G, 9 * G)
+                closed(a, h)
+                a.qmp("blockdev-del", {"node-name": "disk0"})
+            b.qmp("blockdev-reopen", {"options": [{"driver": "file", "node-name": "disk0", "filename": path}]})
+            equal(b.bitmap("disk0", "b0").get("inconsistent", False), written)
+            b.qmp("blockdev-del", {"node-name": "disk0"})
 
 
 @test

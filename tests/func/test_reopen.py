@@ -395,6 +395,37 @@ def bitmaps_of(tmp, name):
     d.stop()
 
 
+@test
+def bitmaps_in_memory(tmp):
+    "what others write while a node is read-only makes its bitmaps in memory inconsistent once it is writable"
+    f = file_node(tmp, "f")
+    r = {"driver": "raw", "node-name": "r", "file": "f"}
+    with Daemon(tmp) as d:
+        d.qmp("blockdev-add", f)
+        d.qmp("blockdev-add", r)
+        d.qmp("block-dirty-bitmap-add", node="f", name="before")
+        reopen(d, node(f, read_only=True))
+        d.qmp("block-dirty-bitmap-add", node="r", name="meanwhile")
+        reopen(d, f)
+        equal([d.bitmap("f", "before").get("inconsistent"), d.bitmap("r", "meanwhile").get("inconsistent")], [None] * 2)
+        reopen(d, node(f, read_only=True))
+        with open(f["filename"], "r+b") as disk_file:
+            disk_file.write(b"behind its back")
+        reopen(d, node(f, read_only=True))
+        reopen(d, f)
+        equal([d.bitmap("f", "before").get("inconsistent"), d.bitmap("r", "meanwhile").get("inconsistent")], [True] * 2)
+        d.qmp("block-dirty-bitmap-remove", node="f", name="before")
+        d.qmp("blockdev-del", node_name="r")
+        d.qmp("blockdev-del", node_name="f")
+
+        d.qmp("blockdev-add", node(f, read_only=True))
+        d.qmp("block-dirty-bitmap-add", node="f", name="first")
+        with open(f["filename"], "r+b") as disk_file:
+            disk_file.write(b"behind its back again")
+        reopen(d, f)
+        equal(d.bitmap("f", "first").get("inconsistent"), True)
+
+
 @test(needs=["qemu-img"])
 def bitmaps_in_images(tmp):
     "bitmaps of qcow2 images are in the image, for QEMU too, while it is read-only, and go on after"
