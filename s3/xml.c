@@ -101,10 +101,10 @@ bool s3_xml_read(S3Reading *r, const void *xml, size_t length, GError **error)
                                           .end_element = end,
                                           .text = text };
     GMarkupParseContext *context = g_markup_parse_context_new(&parser, 0, r, NULL);
-    bool ok;
+    bool ok = length > 0 || tm_error_set(error, "it is empty");
 
     r->text = g_string_new(NULL);
-    ok = g_markup_parse_context_parse(context, xml, (gssize)length, error) &&
+    ok = ok && g_markup_parse_context_parse(context, xml, (gssize)length, error) &&
          g_markup_parse_context_end_parse(context, error);
     g_markup_parse_context_free(context);
     g_string_free(r->text, TRUE);
@@ -117,7 +117,6 @@ char *s3_xml_text(const void *xml, size_t length, const char *name)
 {
     S3Reading r = { .wanted = name };
 
-    if (length)
-        s3_xml_read(&r, xml, length, NULL);
+    s3_xml_read(&r, xml, length, NULL);
     return r.found;
 }

@@ -235,6 +235,15 @@ static void close_bucket(TcRepository *repo)
 
 /* ---- locks: who reads takes none, as it may have no right to write */
 
+/* Whether a key is that of a file of a point here. Another repository may begin with our prefix. */
+static bool is_of_point(const struct TcBucket *b, const char *key)
+{
+    const char *slash =
+        g_str_has_prefix(key, b->prefix) ? strchr(key + strlen(b->prefix), '/') : NULL;
+
+    return slash && tc_repo_is_own_file(slash + 1);
+}
+
 /* What a writer that was interrupted had begun to send. */
 static void abort_uploads(const TcRepository *repo)
 {
@@ -245,7 +254,7 @@ static void abort_uploads(const TcRepository *repo)
     for (guint i = 0; uploads && !error && i < uploads->len; i++) {
         const S3Object *o = uploads->pdata[i];
 
-        if (g_str_has_prefix(o->key, b->prefix) && o->upload)
+        if (is_of_point(b, o->key) && o->upload)
             s3_abort_upload(b->s3, o->key, o->upload, &error);
     }
     if (error)

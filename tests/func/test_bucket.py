@@ -129,7 +129,7 @@ def a_failed_upload_leaves_nothing(tmp):
 
 @test
 def a_killed_writer_is_passed_over(tmp):
-    "killed in an upload: the next command takes the lock, aborts the upload and removes the debris"
+    "killed in an upload: the next command takes the lock, aborts that upload only, and removes the debris"
     s = store()
     kit = BucketKit(tmp, REPO, size=24 * MIB)
     kit.write("disk0", (0, pattern(1, 20 * MIB)))
@@ -140,10 +140,12 @@ def a_killed_writer_is_passed_over(tmp):
     p.communicate(timeout=PATIENCE)
     gate.opened.set()
     equal(len(s.uploads), 1)
+    others = {"other/1": ("host/one/inner/p0/disk0.qcow2", {}), "other/2": ("host/one/x/video", {})}
+    s.uploads.update(others)
     matches("\n".join(keys(s)), "p0/manifest.json.partial")
     equal(kit.listed()["incomplete"], ["p0"])
     kit.point("p1")
-    equal(s.uploads, {})
+    equal(s.uploads, others, "what others send is not aborted")
     equal([k for k in keys(s) if k.startswith("p0/")], [])
     kit.check_all()
     kit.d.stop()
@@ -316,6 +318,7 @@ def hostile_answers(tmp):
     row = "<Contents><Key>host/one/%s</Key><Size>%s</Size></Contents>"
     whole = "<ListBucketResult><IsTruncated>false</IsTruncated>%s</ListBucketResult>"
     for answer, pattern in (
+            (b"", "is invalid: it is empty"),
             ("", "is invalid"),
             ("<a>" * 100, "is invalid"),
             ("<ListBucketResult></ListBucketResult>", "it has no IsTruncated"),
