@@ -12,13 +12,17 @@
 #include <stdint.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
-#define SLOTS 65536 /* Linux has fewer mappings for a process, unless it is configured otherwise */
+/* Linux has fewer mappings for a process, unless it is configured otherwise. */
+#define SLOTS     65536
+#define HUGETLBFS 0x958458f6 /* statfs(2)'s f_type */
 
 static struct {
     uintptr_t address; /* atomic; 0: free; 1: being made or closed */
     size_t length;     /* atomic */
+    size_t page;       /* atomic: the bytes that are replaced at a time */
     int broken;        /* atomic */
 } guarded[SLOTS];
 
@@ -31,19 +35,19 @@ static struct {
 #define NOT_SANITIZED
 #endif
 
+/* The kernel divides a mapping of huge pages nowhere but between them. */
 NOT_SANITIZED static bool replace_page(uintptr_t at)
 {
-    uintptr_t page_size = (uintptr_t)sysconf(_SC_PAGESIZE);
-
     for (int i = 0; i < SLOTS; i++) {
         uintptr_t address = __atomic_load_n(&guarded[i].address, __ATOMIC_ACQUIRE);
+        size_t page = __atomic_load_n(&guarded[i].page, __ATOMIC_RELAXED);
 
         if (address <= 1 || at < address ||
             at - address >= __atomic_load_n(&guarded[i].length, __ATOMIC_RELAXED))
             continue;
         __atomic_store_n(&guarded[i].broken, 1, __ATOMIC_RELEASE);
-        return syscall(SYS_mmap, at & ~(page_size - 1), page_size, PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != -1;
+        return syscall(SYS_mmap, at & ~(page - 1), page, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) != -1;
     }
     return false;
 }
@@ -67,7 +71,15 @@ void tm_mapping_guard_install(void)
     sigaction(SIGBUS, &action, NULL);
 }
 
-static int take_slot(void *address, size_t length)
+size_t tm_mapping_page_size(int fd)
+{
+    struct statfs fs;
+
+    return fstatfs(fd, &fs) == 0 && fs.f_type == HUGETLBFS ? (size_t)fs.f_bsize
+                                                           : (size_t)sysconf(_SC_PAGESIZE);
+}
+
+static int take_slot(void *address, size_t length, size_t page)
 {
     for (int i = 0; i < SLOTS; i++) {
         uintptr_t none = 0;
@@ -76,6 +88,7 @@ static int take_slot(void *address, size_t length)
                                          __ATOMIC_RELAXED))
             continue;
         __atomic_store_n(&guarded[i].length, length, __ATOMIC_RELAXED);
+        __atomic_store_n(&guarded[i].page, page, __ATOMIC_RELAXED);
         __atomic_store_n(&guarded[i].broken, 0, __ATOMIC_RELAXED);
         __atomic_store_n(&guarded[i].address, (uintptr_t)address, __ATOMIC_RELEASE);
         return i;
@@ -90,7 +103,7 @@ int tm_mapping_open(TmMapping *mapping, const TmSys *sys, int fd, uint64_t offse
     if (!address)
         return -errno;
     *mapping = (TmMapping){ .sys = sys, .address = address, .length = length };
-    mapping->slot = take_slot(address, length);
+    mapping->slot = take_slot(address, length, tm_mapping_page_size(fd));
     if (mapping->slot >= 0)
         return 0;
     tm_mapping_close(mapping); /* one that is not guarded could end the process */

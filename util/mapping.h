@@ -21,10 +21,12 @@ typedef struct TmMapping {
     int slot; /* in the table of guarded mappings */
 } TmMapping;
 
+/* Bytes of a page of a mapping of @fd: more than those of the processor on hugetlbfs. */
+size_t tm_mapping_page_size(int fd);
 /* Installs the handler for SIGBUS; without it SIGBUS ends the process. Once, at the start. */
 void tm_mapping_guard_install(void);
 
-/* Maps [offset, offset + length) of the file, page-aligned, not empty. 0 or -errno. */
+/* Maps [offset, offset + length) of the file, aligned to its pages, not empty. 0 or -errno. */
 int tm_mapping_open(TmMapping *mapping, const TmSys *sys, int fd, uint64_t offset, size_t length);
 /* One that was never opened (all zeroes) is fine. */
 void tm_mapping_close(TmMapping *mapping);

@@ -7,23 +7,10 @@
 
 #include <errno.h>
 #include <sys/stat.h>
-#include <sys/vfs.h>
-#include <unistd.h>
-
-#define HUGETLBFS 0x958458f6 /* statfs(2)'s f_type */
-
-/* Of a mapping of that file. */
-static uint64_t page_size(int fd)
-{
-    struct statfs fs;
-
-    return fstatfs(fd, &fs) == 0 && fs.f_type == HUGETLBFS ? (uint64_t)fs.f_bsize
-                                                           : (uint64_t)sysconf(_SC_PAGESIZE);
-}
 
 int vhost_map(TmMapping *mapping, int fd, uint64_t offset, uint64_t length, uint8_t **at)
 {
-    uint64_t page = page_size(fd), begin = tm_align_down(offset, page);
+    uint64_t page = tm_mapping_page_size(fd), begin = tm_align_down(offset, page);
     struct stat st;
     int err;
 
