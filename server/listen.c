@@ -123,8 +123,7 @@ static NbdsPlace accept_some(NbdsListener *l)
             int err = errno;
 
             nbds_server_leave(l->server, false);
-            return err == EMFILE || err == ENFILE || err == ENOBUFS || err == ENOMEM ? NBDS_CROWDED
-                                                                                     : NBDS_PLACE;
+            return tm_accept_crowded(err) ? NBDS_CROWDED : NBDS_PLACE;
         }
         tm_address_configure(fd, l->server->keepalive);
         l->server->accepted(l->server, fd);

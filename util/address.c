@@ -384,6 +384,11 @@ int tm_address_connect(const TmAddress *a, TmInherited *inherited, int timeout_m
     return fd;
 }
 
+bool tm_accept_crowded(int err)
+{
+    return err == EMFILE || err == ENFILE || err == ENOBUFS || err == ENOMEM;
+}
+
 void tm_address_configure(int fd, bool keepalive)
 {
     int on = 1, probe = keepalive;

@@ -64,6 +64,9 @@ int tm_address_connect(const TmAddress *address, TmInherited *inherited, int tim
 /* What a connection should have: no delays, and, with @keepalive, probes. On anything but TCP it
  * fails, to no harm. */
 void tm_address_configure(int fd, bool keepalive);
+/* Whether accept(2) failed with @err for want of descriptors or memory: the client waits, and the
+ * socket stays readable. */
+bool tm_accept_crowded(int err);
 
 /* Numbers of the address of an inet or vsock socket (of the other end, with @peer); false: it is of
  * another kind, or not connected. Returned strings. */

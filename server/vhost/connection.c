@@ -11,6 +11,8 @@
 #include <glib-unix.h>
 #include <sys/socket.h>
 
+#define FDS_MOST 253 /* descriptors that come at once: SCM_MAX_FD of Linux */
+
 /* ---- receiving */
 
 static gboolean readable(gint fd, GIOCondition condition, gpointer opaque);
@@ -68,7 +70,7 @@ static void keep_fds(VhostSession *s, struct msghdr *m)
             if (s->n_fds < VHOST_FDS)
                 s->fds[s->n_fds++] = fd;
             else
-                close(fd);
+                vhost_close(fd);
         }
     }
 }
@@ -79,7 +81,7 @@ static bool receive(VhostSession *s, void *to, size_t size)
     struct iovec iov = { to, size };
     union {
         struct cmsghdr header;
-        char space[CMSG_SPACE(VHOST_FDS * sizeof(int))];
+        char space[CMSG_SPACE(FDS_MOST * sizeof(int))];
     } control;
     struct msghdr m = { .msg_iov = &iov,
                         .msg_iovlen = 1,
@@ -164,6 +166,17 @@ void vhost_session_begin(VhostExport *x, int fd)
     watch(s);
 }
 
+/* Else the kernel closes, with the socket, the descriptors that are in there. */
+static void discard_rest(VhostSession *s)
+{
+    char rest[4096];
+    size_t before;
+
+    do
+        before = s->got;
+    while (receive(s, rest, sizeof(rest)) && s->got > before);
+}
+
 void vhost_session_end(VhostSession *s, const char *reason)
 {
     s->over = true;
@@ -173,6 +186,7 @@ void vhost_session_end(VhostSession *s, const char *reason)
         g_source_remove(s->watch);
     s->watch = 0;
     shutdown(s->fd, SHUT_RDWR);
+    discard_rest(s);
     for (unsigned i = 0; i < s->n_queues; i++)
         vhost_queue_end(&s->queues[i]);
     while (g_idle_remove_by_data(s)) /* the main loop may have ended */

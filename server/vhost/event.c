@@ -29,14 +29,6 @@ struct VhostEvent {
     aio_context_t aio;
 };
 
-bool vhost_is_eventfd(int fd)
-{
-    g_autofree char *link = g_strdup_printf("/proc/self/fd/%d", fd);
-    g_autofree char *target = g_file_read_link(link, NULL);
-
-    return g_strcmp0(target, "anon_inode:[eventfd]") == 0;
-}
-
 /* Takes @fd. */
 static bool begin_uring(VhostEvent *event, int fd)
 {
@@ -72,7 +64,7 @@ VhostEvent *vhost_event_new(BlkEngine *engine, int fd)
     bool uring = g_str_equal(blk_engine_io_name(engine), "io_uring");
 
     if (!vhost_is_eventfd(fd)) {
-        close(fd);
+        vhost_close(fd);
         return NULL;
     }
     event = g_new0(VhostEvent, 1);

@@ -10,14 +10,32 @@
 #include "util/error.h"
 #include "util/json.h"
 
+#include <errno.h>
 #include <glib-unix.h>
 #include <unistd.h>
 
 #define BLOCK_MIN 512u
 #define BLOCK_MAX (2u << 20)
-#define WATCH_MS  20 /* while the last client ends */
+#define WATCH_MS  20 /* while the last client ends, or for a descriptor for the next one */
 
 /* ---- accepting */
+
+static gboolean await_client(gpointer opaque);
+
+/* One waits, and the socket stays readable meanwhile. */
+static void crowded(VhostExport *x)
+{
+    const char *id = blk_export_id(x->blk);
+    TmLogFacts facts = { .area = TM_LOG_BLOCK, .level = TM_LOG_WARNING, .export = id };
+
+    if (!x->crowded)
+        tm_log_note(x->log, &facts,
+                    "export '%s': a client waits: %s: raise the limit of the process, LimitNOFILE= "
+                    "of its unit",
+                    id, g_strerror(errno));
+    x->crowded = true;
+    x->watch = g_timeout_add(WATCH_MS, await_client, x);
+}
 
 static gboolean acceptable(gint fd, GIOCondition condition, gpointer opaque)
 {
@@ -25,8 +43,13 @@ static gboolean acceptable(gint fd, GIOCondition condition, gpointer opaque)
     int client;
 
     client = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
+    if (client < 0 && tm_accept_crowded(errno)) {
+        crowded(x);
+        return G_SOURCE_REMOVE;
+    }
     if (client < 0)
         return G_SOURCE_CONTINUE;
+    x->crowded = false;
     if (blk_export_session_begin(x->blk) != 0) {
         close(client);
         return G_SOURCE_CONTINUE;

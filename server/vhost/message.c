@@ -122,8 +122,7 @@ static bool refuse(VhostSession *s)
 
 static bool set_req_fd(VhostSession *s)
 {
-    if (s->req_fd >= 0)
-        close(s->req_fd);
+    vhost_close(s->req_fd);
     s->req_fd = take_fd(s);
     return s->req_fd >= 0;
 }
@@ -225,8 +224,7 @@ static bool set_inflight_fd(VhostSession *s)
     s->inflight_at = NULL;
     ok = fd >= 0 && info->queue_size && info->queue_size <= VHOST_QUEUE_MAX && size <= info->size &&
          !(info->offset % 8) && !vhost_map(&s->inflight, fd, info->offset, size, &s->inflight_at);
-    if (fd >= 0)
-        close(fd);
+    vhost_close(fd);
     s->inflight_queues = info->queues;
     s->inflight_size = info->queue_size;
     return ok;
@@ -424,7 +422,7 @@ void vhost_message_handle(VhostSession *s)
                   (s->head.flags & VHOST_NEED_REPLY) && !replied;
 
     while (s->n_fds)
-        close(s->fds[--s->n_fds]);
+        vhost_close(s->fds[--s->n_fds]);
     s->got = 0;
     if (wanted)
         ok = reply_u64(s, ok ? 0 : 1);

@@ -156,7 +156,7 @@ static void kick_close(VhostKick *kick)
         close(kick->source.fd);
     if (kick->wake >= 0)
         close(kick->wake);
-    close(kick->fd);
+    vhost_close(kick->fd);
     g_free(kick);
 }
 

@@ -79,12 +79,6 @@ VhostSession *vhost_session_ref(VhostSession *s)
     return s;
 }
 
-static void close_fd(int fd)
-{
-    if (fd >= 0)
-        close(fd);
-}
-
 static void queue_free(VhostQueue *q)
 {
     vhost_event_free(q->call);
@@ -110,8 +104,8 @@ void vhost_session_unref(VhostSession *s)
     vhost_memory_clear(&s->memory);
     tm_mapping_close(&s->inflight);
     for (unsigned i = 0; i < s->n_fds; i++)
-        close(s->fds[i]);
-    close_fd(s->req_fd);
+        vhost_close(s->fds[i]);
+    vhost_close(s->req_fd);
     close(s->fd);
     g_free(s->peer);
     g_free(s);

@@ -89,9 +89,14 @@ static inline void vhost_store16(void *p, uint16_t v)
     __atomic_store_n((uint16_t *)p, v, __ATOMIC_RELAXED);
 }
 
-/* ---- event.c */
+/* ---- descriptor.c */
 
 bool vhost_is_eventfd(int fd);
+/* Closes what came from a client; -1 is fine. */
+void vhost_close(int fd);
+
+/* ---- event.c */
+
 /* @fd: taken; NULL if it is no eventfd, or the kernel refuses. Main thread. */
 VhostEvent *vhost_event_new(BlkEngine *engine, int fd);
 /* Never waits, whatever the client does with the eventfd. false: the kernel refused. Any thread. */
@@ -205,6 +210,7 @@ struct VhostExport {
     GArray *sockets;   /* of TmSocket */
     guint watch;
     bool closed;                   /* main thread */
+    bool crowded;                  /* main thread: it was said that a client waits */
     VhostSession *session;         /* main thread's; or NULL */
     int vacant;                    /* atomic: nothing of a session is left */
     void (*ended)(VhostExport *x); /* main thread: its session does */

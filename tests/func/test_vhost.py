@@ -5,7 +5,11 @@
 import errno
 import mmap
 import os
+import re
+import resource
 import select
+import signal
+import socket
 import struct
 import threading
 from contextlib import contextmanager, suppress
@@ -524,6 +528,103 @@ def options(tmp):
         refuse("power of 2", **{"logical-block-size": 1000})
         refuse("'name' is unexpected", name="x")
         equal(os.path.exists(tmp + "/w"), False)
+
+
+@test
+def descriptors_that_linger(tmp):
+    "a connection that a client sends, and whose end would wait for its peer, stops nobody"
+    g = Guest()
+    with serve(tmp) as d, socket.create_server(("127.0.0.1", 0)) as listening:
+        for n, ends in ((1, False), (253, False), (1, True)):
+            with (Client(tmp + "/v", g, start=False) as c,
+                  socket.create_connection(listening.getsockname()) as mine, listening.accept()[0]):
+                mine.setblocking(False)
+                with suppress(BlockingIOError):
+                    while True:  # until nothing more goes away
+                        mine.send(bytes(MIB))
+                mine.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 1000))
+                os.kill(d.pid, signal.SIGSTOP)  # so it is the last one that closes it
+                if ends:
+                    c.send(99)
+                    c.send(1)  # and then nothing more is read
+                c.send(1, b"", [mine.fileno()] * n)
+                mine.close()
+                os.kill(d.pid, signal.SIGCONT)
+                if ends:
+                    with suppress(ConnectionError):
+                        equal(c.socket.recv(1), b"")
+                else:
+                    equal(struct.unpack("<Q", c.receive()[0])[0], c.offered)
+                equal(len(d.qmp("query-block-exports")), 2)
+    g.close()
+
+
+@test
+def no_descriptors(tmp):
+    "a client for whom the daemon has no descriptor waits, and costs nothing meanwhile"
+    with serve(tmp) as d:
+        def sleeps():
+            with open("/proc/%d/status" % d.pid) as f:
+                return int(re.search(r"^voluntary_ctxt_switches:\s+(\d+)", f.read(), re.M)[1])
+
+        before = resource.prlimit(d.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(d.pid, resource.RLIMIT_NOFILE, (len(os.listdir("/proc/%d/fd" % d.pid)), before[1]))
+        with socket.socket(socket.AF_UNIX) as waits:
+            waits.connect(tmp + "/v")
+            wait_until(lambda: "a client waits: Too many open files" in d.log(), "the line in the log")
+            then = sleeps()
+            wait_until(lambda: sleeps() > then + 5, "the main thread to sleep")
+            equal(d.log().count("a client waits"), 1)
+        resource.prlimit(d.pid, resource.RLIMIT_NOFILE, before)
+        with guest(tmp) as (g, _):
+            g.write(0, b"w" * 512)
+
+
+HUGE = 2 * MIB
+
+
+@contextmanager
+def huge_pages(n):
+    """A file in memory of so many of them."""
+    path = "/proc/sys/vm/nr_hugepages"
+    with open(path) as f:
+        before = f.read()
+    fd = -1
+    try:
+        with suppress(OSError), open(path, "w") as f:
+            f.write("%d" % (int(before) + n))
+        try:
+            fd = os.memfd_create("huge", os.MFD_HUGETLB | os.MFD_HUGE_2MB)
+            os.ftruncate(fd, n * HUGE)
+            mmap.mmap(fd, n * HUGE).close()
+        except OSError as e:
+            raise Skip("no huge pages: %s" % e) from e
+        yield fd
+    finally:
+        if fd >= 0:
+            os.close(fd)
+        with suppress(OSError), open(path, "w") as f:
+            f.write(before)
+
+
+@test
+def huge_memory_lost(tmp):
+    "a client that takes its huge pages away is disconnected, and the daemon goes on"
+    with huge_pages(4) as fd, serve(tmp) as d:
+        g = Guest(size=4 * HUGE)
+        os.dup2(fd, g.fd)
+        g.memory = mmap.mmap(g.fd, g.size)
+        with Client(tmp + "/v", g) as c:
+            g.write(0, b"a" * 4096)
+            g.next = 3 * HUGE
+            g.request(OUT, 8, b"b" * 512)
+            os.ftruncate(fd, HUGE)
+            g.kick()
+            equal(c.socket.recv(1), b"")
+        g.close()
+        equal("memory that it shared is no longer there" in d.log(), True)
+        with guest(tmp) as (again, _):
+            equal(again.read(0, 4096), b"a" * 4096)
 
 
 main()
