@@ -34,15 +34,18 @@ static bool settle(BlkNode *node)
 }
 
 /* What the bitmaps are of; false: without the time of modification, as somebody may have written
- * or can write. Those of an inactive node are of when it became so, whoever has written since. */
+ * or can write. Those of an inactive node, or of one that is read-only, are of when it became so,
+ * whoever has written since. */
 static bool read_node(BlkNode *node, BmpIdentity *disk)
 {
     bool rest = settle(node);
 
     if (blk_node_active(node) || !node->rest)
-        blk_disk_identity(node, false, disk);
+        blk_disk_identity(node, blk_node_read_only(node), disk);
     else
         *disk = *node->rest;
+    if (!disk->known)
+        blk_disk_identity(node, false, disk);
     return rest && (blk_node_active(node) || node->rest);
 }
 

@@ -92,12 +92,15 @@ static bool check_place(BlkNode *node, bool *has_place, GError **error)
     return true;
 }
 
-/* Nobody else may write before a store is read, because it would soon say that we did. */
+/* Nobody else may write before a store is read, because it would soon say that we did. Where we
+ * only read, they may, and what they write is not in the bitmaps. */
 static bool may_have_bitmaps(BlkNode *node, const BmpStoreOptions *options, GError **error)
 {
-    return !options->path || blk_node_read_only(node) ||
-           (!options->keeper && access(options->path, F_OK) != 0) ||
-           blk_permissions_guard(node, true, error);
+    bool has = options->path && (options->keeper || access(options->path, F_OK) == 0);
+
+    if (options->read_only && (has || options->image))
+        blk_disk_remember_read_only(node);
+    return !has || options->read_only || blk_permissions_guard(node, true, error);
 }
 
 bool blk_bitmaps_open(BlkNode *node, GError **error)

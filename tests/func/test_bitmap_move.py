@@ -236,6 +236,32 @@ def to_a_node_that_is_read_only(tmp):
 
 
 @test
+def from_a_node_that_is_read_only(tmp):
+    "a bitmap of a read-only node is of the disk as it was when the bitmap began, or was opened: others wrote since"
+    path = image(os.path.join(tmp, "disk"), SIZE)
+    with Daemon(tmp, name="a") as a, Daemon(tmp, name="b") as b:
+        add(a, path)
+        a.qmp("block-dirty-bitmap-add", node="disk0", name="stored", persistent=True)
+        a.qmp("blockdev-del", {"node-name": "disk0"})
+        add(b, path, **{"read-only": True})
+        b.qmp("block-dirty-bitmap-add", node="disk0", name="added")
+        add(a, path)
+        pages = [b.qmp("block-dirty-bitmap-export", node="disk0", name=n) for n in ("stored", "added")]
+        imports = [dict({key: page[key] for key in ("runs", "size", "granularity", "disk")}, node="disk0", recording=True)
+                   for page in pages]
+        for n, about in enumerate(imports):
+            a.qmp("block-dirty-bitmap-import", about, name="unwritten%d" % n)
+        h = writable(a)
+        h.pwrite(b"y" * G, 9 * G)
+        closed(a, h)
+        for name in ("stored", "added"):
+            page = b.qmp("block-dirty-bitmap-export", node="disk0", name=name)
+            about = {key: page[key] for key in ("runs", "size", "granularity", "disk")}
+            raises(QMPError, a.qmp, "block-dirty-bitmap-import", about, node="disk0", name="x", recording=True,
+                   match="its disk was written since it was exported")
+
+
+@test
 def while_a_job_has_it(tmp):
     "a bitmap that a job has frozen is exported with what was written since"
     path = image(os.path.join(tmp, "disk"), SIZE, [(0, b"a" * SIZE)])
