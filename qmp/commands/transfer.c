@@ -176,7 +176,7 @@ static const QmpMember import_members[] = {
     { "to-granularity", &qmp_type_uint32, true,
       "granularity of the new bitmap (default: the same)" },
     { "merge", &qmp_type_bool, true,
-      "add what is dirty to a bitmap that there is, instead of making one (default: off)" },
+      "add what is dirty to an existing bitmap instead of making one (default: off)" },
     { NULL },
 };
 static const QmpType import_args = { .kind = QMP_KIND_OBJECT,
