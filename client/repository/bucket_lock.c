@@ -182,16 +182,12 @@ bool tc_bucket_lock_check(TcBucketLock *l, const TcRepository *repo, bool now, G
 
 /* Why it can't be ours; NULL: it is free. Returned. *lease: the seconds after which one that has
  * not been renewed is left behind. */
-static char *state_of(const char *text, size_t length, uint64_t *lease)
+static char *state_of(json_object *o, uint64_t *lease)
 {
-    g_autoptr(json_object) o = tc_repo_parse(text, length, "lock", NULL);
     const char *by = tc_json_string(o, "by");
 
     *lease = tc_json_number(o, "lease");
     *lease = *lease ? tm_min(*lease, LEASE_MAX) : TC_LEASE_S;
-
-    if (!o || g_strcmp0(tc_json_string(o, "format"), FORMAT))
-        return g_strdup("has an object 'lock' that is none of a repository");
     if (!tc_json_true(o, "held") || is_dead(o))
         return NULL;
     return g_strdup_printf("is locked by %s", by ? by : "another process");
@@ -233,6 +229,7 @@ typedef struct Look {
 static bool look(TcBucketLock *l, Look *seen, GError **error)
 {
     g_autofree char *text = NULL, *etag = NULL;
+    g_autoptr(json_object) o = NULL;
     g_autoptr(GError) why = NULL;
     size_t length;
 
@@ -251,7 +248,13 @@ static bool look(TcBucketLock *l, Look *seen, GError **error)
         seen->etag = g_steal_pointer(&etag);
         seen->since = g_get_monotonic_time();
     }
-    seen->state = state_of(text, length, &seen->lease);
+    o = tc_repo_parse(text, length, "lock", NULL);
+    if (!o || g_strcmp0(tc_json_string(o, "format"), FORMAT))
+        return tm_error_set(error,
+                            "object '%s' at %s is no lock of a repository, which has the format "
+                            "'" FORMAT "': remove it if no other program needs it",
+                            l->key, s3_endpoint(l->s3));
+    seen->state = state_of(o, &seen->lease);
     if (seen->state &&
         g_get_monotonic_time() - seen->since > (gint64)seen->lease * G_USEC_PER_SEC) {
         tm_log(TM_LOG_WARNING,

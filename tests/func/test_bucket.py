@@ -192,6 +192,10 @@ def a_writer_that_was_cut_off_is_passed_over(tmp):
     p = tidemark("prune", "--wait=60", "--keep=last=9", REPO)
     matches(p.stderr, "the repository is locked by somebody, which has not renewed that for 1 s: taking it over")
     equal(json.loads(s.objects["host/one/lock"])["held"], False)
+    s.objects["host/one/lock"] = b"of another program"
+    refused("object 'host/one/lock' at %s is no lock of a repository" % s.url, "prune", "--wait=60", "--keep=last=9",
+            REPO)
+    equal(s.objects["host/one/lock"], b"of another program")
     kit.check_all()
     kit.d.stop()
     s.stop()
