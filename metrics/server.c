@@ -143,6 +143,7 @@ static bool listen_all(MetricsServer *server, const MetricsOptions *options, GEr
 
     if (!tm_address_listen(options->address, options->inherited, sockets, error))
         return false;
+    tm_address_refuse_descriptors(sockets);
     server->n_listeners = sockets->len;
     server->listeners = g_new0(Listener, sockets->len);
     for (guint i = 0; i < sockets->len; i++)

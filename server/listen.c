@@ -315,6 +315,7 @@ bool nbds_listen(NbdsServer *server, const BlkServerOptions *options, NbdsAccept
     server->keepalive = !options->address.no_keepalive;
     if (!tm_address_listen(&options->address, server->servers->inherited, sockets, error))
         return false;
+    tm_address_refuse_descriptors(sockets);
     for (i = 0; i < sockets->len; i++) {
         err = listener_add(server, &g_array_index(sockets, TmSocket, i));
         if (err)

@@ -20,6 +20,10 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#ifndef SO_PASSRIGHTS
+#define SO_PASSRIGHTS 83 /* asm-generic/socket.h's */
+#endif
+
 #define BACKLOG SOMAXCONN
 
 static void append(GArray *sockets, int fd)
@@ -382,6 +386,13 @@ int tm_address_connect(const TmAddress *a, TmInherited *inherited, int timeout_m
     if (fd >= 0)
         tm_address_configure(fd, !a->no_keepalive);
     return fd;
+}
+
+void tm_address_refuse_descriptors(const GArray *sockets)
+{
+    for (guint i = 0; i < sockets->len; i++)
+        setsockopt(g_array_index(sockets, TmSocket, i).fd, SOL_SOCKET, SO_PASSRIGHTS, &(int){ 0 },
+                   sizeof(int));
 }
 
 bool tm_accept_crowded(int err)

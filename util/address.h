@@ -64,6 +64,10 @@ int tm_address_connect(const TmAddress *address, TmInherited *inherited, int tim
 /* What a connection should have: no delays, and, with @keepalive, probes. On anything but TCP it
  * fails, to no harm. */
 void tm_address_configure(int fd, bool keepalive);
+/* Has the kernel refuse descriptors that are sent to @sockets (of TmSocket) or to whom they accept,
+ * if it can (Linux 6.16): it would close them in a thread of ours, and closing can wait for as long
+ * as the sender likes. */
+void tm_address_refuse_descriptors(const GArray *sockets);
 /* Whether accept(2) failed with @err for want of descriptors or memory: the client waits, and the
  * socket stays readable. */
 bool tm_accept_crowded(int err);

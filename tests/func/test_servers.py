@@ -2,6 +2,7 @@
 # SPDX-FileCopyrightText: 2026 The Tidemark authors
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Several NBD servers at once: ids, addresses, which exports they show, starting and stopping."""
+import array
 import os
 import re
 import sys
@@ -300,6 +301,23 @@ def activated(tmp):
         late = socket.socket(socket.AF_UNIX)
         late.connect(tmp + "/a")  # the socket is as it was
         a.accept()[0].close()
+
+
+@test
+def descriptors_are_refused(tmp):
+    "what a client sends to an NBD server or for metrics has no descriptors: closing those could wait"
+    SO_PASSRIGHTS = 83
+    with socket.socket(socket.AF_UNIX) as s:
+        try:
+            s.getsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS)
+        except OSError as e:
+            skip("Linux before 6.16 takes them: %s" % e)
+    with Daemon(tmp, *disk(tmp, "disk0", MIB), "--metrics", "addr.type=unix,addr.path=%s/m" % tmp) as d:
+        for path in d.nbd_path, tmp + "/m":
+            with socket.socket(socket.AF_UNIX) as s:
+                s.connect(path)
+                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0]))]
+                raises(PermissionError, s.sendmsg, [b"x"], rights)
 
 
 @test
