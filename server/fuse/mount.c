@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -98,12 +99,15 @@ static void unescape(char *s)
     *to = '\0';
 }
 
-/* The device of the mount that one sees at @path, if it is a daemon's FUSE export: returned; or
- * NULL. */
-static char *mounted_at(const char *path)
+/* Words of a line of mountinfo. */
+enum { DEVICE = 2, PATH = 4 };
+
+/* Of the last mount whose word @key is @value, if it is a daemon's FUSE export, the word @wanted:
+ * returned; or NULL. */
+static char *find_mount(int key, const char *value, int wanted)
 {
     FILE *f = fopen("/proc/self/mountinfo", "re");
-    char *line = NULL, *device = NULL;
+    char *line = NULL, *found = NULL;
     size_t size = 0;
 
     while (f && getline(&line, &size, f) > 0) {
@@ -112,17 +116,24 @@ static char *mounted_at(const char *path)
 
         if (g_strv_length(words) < 7 || !type)
             continue;
-        unescape(words[4]);
-        if (strcmp(words[4], path))
+        unescape(words[PATH]);
+        if (strcmp(words[key], value))
             continue;
-        g_clear_pointer(&device, g_free); /* the last one is on top */
+        g_clear_pointer(&found, g_free); /* the last one is on top */
         if (g_str_has_prefix(type + 3, TYPE " "))
-            device = g_strdup(words[2]);
+            found = g_strdup(words[wanted]);
     }
     if (f)
         fclose(f);
     free(line);
-    return device;
+    return found;
+}
+
+/* The device of the mount that one sees at @path, if it is a daemon's FUSE export: returned; or
+ * NULL. */
+static char *mounted_at(const char *path)
+{
+    return find_mount(PATH, path, DEVICE);
 }
 
 static bool run_fusermount(const char *path)
@@ -253,12 +264,24 @@ static bool do_mount(Process *p, int socket, const FexpAsk *ask, FexpAnswer *ans
     return m != NULL;
 }
 
-static bool unmount(Process *p, const Mount *m, FexpAnswer *answer)
+/* Where it is mounted now, returned, or NULL. A directory of its path may have been renamed; as
+ * long as it is mounted anywhere, no other mount has its device. */
+static char *place_of(const Mount *m)
 {
     g_autofree char *device = mounted_at(m->path);
+    struct pollfd p = { .fd = fuse_session_fd(m->fuse) };
+
+    if (device && !g_strcmp0(device, m->device))
+        return g_strdup(m->path);
+    return m->device && poll(&p, 1, 0) == 0 ? find_mount(DEVICE, m->device, PATH) : NULL;
+}
+
+static bool unmount(Process *p, const Mount *m, FexpAnswer *answer)
+{
+    g_autofree char *path = place_of(m);
 
     clear_messages(p);
-    if (!device || g_strcmp0(device, m->device) || take_away(m->path))
+    if (!path || take_away(path))
         return true;
     last_message(p, answer->text, sizeof(answer->text));
     return false;

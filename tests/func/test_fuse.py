@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Exports of the type fuse: a disk as a file. Skipped where nobody may mount."""
 import random
+import shutil
 import struct
 
 from fuse_kit import *
@@ -304,6 +305,21 @@ def the_end_of_the_daemon(tmp):
         equal(os.stat(path).st_size, 0)
         with open(os.path.join(tmp, "disk0.img"), "rb") as f:
             equal(f.read(4), how.encode())
+
+
+@test
+def a_directory_is_renamed(tmp):
+    "a mount is removed from where it is by then"
+    for how in delete, Daemon.kill:
+        with serve_disk(tmp) as d:
+            os.mkdir(tmp + "/before")
+            add(d, tmp, at=place(tmp + "/before", "f"))
+            os.rename(tmp + "/before", tmp + "/after")
+            equal(os.stat(tmp + "/after/f.file").st_size, SIZE)
+            how(d)
+            wait_until(lambda: not is_mounted(tmp + "/after/f.file"), "the end of the mount")
+            equal(os.stat(tmp + "/after/f.file").st_size, 0)
+            shutil.rmtree(tmp + "/after")
 
 
 def mounter(d):
