@@ -221,12 +221,26 @@ static BmpBitmap *target(const BlkBitmapImport *import, BlkNode *node, BlkBitmap
     return bmp_set_find(node->bitmaps, import->name, error);
 }
 
-static bool change(const BlkBitmapImport *import, BlkNode *node, BlkBitmapChanges *changes,
-                   GError **error)
+/* Others can't write to it since it has a bitmap, but could until then. */
+static bool check_again(const BlkBitmapImport *import, BlkNode *node, const BmpIdentity *before,
+                        GError **error)
+{
+    BmpIdentity now;
+
+    if (!import->recording || !before->known)
+        return true;
+    blk_disk_identity(node, false, &now);
+    return bmp_identity_unchanged(before, &now) ||
+           refuse_recording(import, node, "its disk was written meanwhile", error);
+}
+
+static bool change(const BlkBitmapImport *import, BlkNode *node, const BmpIdentity *before,
+                   BlkBitmapChanges *changes, GError **error)
 {
     g_autoptr(BmpBitmap) bitmap = target(import, node, changes, error);
 
-    return bitmap && blk_bitmap_changes_add_copy(changes, bitmap, import->copy, error) &&
+    return bitmap && check_again(import, node, before, error) &&
+           blk_bitmap_changes_add_copy(changes, bitmap, import->copy, error) &&
            blk_bitmaps_commit(&node, 1, error);
 }
 
@@ -245,7 +259,7 @@ bool blk_bitmap_import(BlkNode *node, const BlkBitmapImport *import, GError **er
     blk_bitmaps_change_begin(&node, 1);
     if (rests)
         note_rest(node, &now);
-    ok = change(import, node, changes, error);
+    ok = change(import, node, &now, changes, error);
     if (!ok)
         blk_bitmap_changes_take_back(changes);
     blk_bitmaps_change_end(&node, 1);
