@@ -122,6 +122,7 @@ static void export_free(FexpExport *x)
         close(x->set);
     pthread_mutex_destroy(&x->lock);
     g_free(x->path);
+    blk_counters_clear(&x->counters);
     g_aligned_free(x);
 }
 
