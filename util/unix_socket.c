@@ -188,3 +188,22 @@ void tm_socket_file_remove(TmSocketFile *file)
         unlink(file->path);
     g_clear_pointer(&file->path, g_free);
 }
+
+ssize_t tm_unix_send(int socket, const struct iovec *iov, size_t n, int fd, int flags)
+{
+    union {
+        char bytes[CMSG_SPACE(sizeof(int))];
+        struct cmsghdr header; /* for its alignment */
+    } control = { 0 };
+    struct msghdr message = { .msg_iov = (struct iovec *)iov, .msg_iovlen = n };
+
+    if (fd >= 0) {
+        message.msg_control = &control;
+        message.msg_controllen = sizeof(control.bytes);
+        control.header = (struct cmsghdr){ .cmsg_len = CMSG_LEN(sizeof(int)),
+                                           .cmsg_level = SOL_SOCKET,
+                                           .cmsg_type = SCM_RIGHTS };
+        memcpy(CMSG_DATA(&control.header), &fd, sizeof(fd));
+    }
+    return sendmsg(socket, &message, flags | MSG_NOSIGNAL);
+}

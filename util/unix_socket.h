@@ -1,6 +1,7 @@
 /* SPDX-FileCopyrightText: 2026 The Tidemark authors
  * SPDX-License-Identifier: GPL-2.0-or-later */
-/* util/unix_socket.h: the file of a unix socket that a server listens on.
+/* util/unix_socket.h: the file of a unix socket that a server listens on, and descriptors that are
+ * sent.
  *
  * A socket on which a process listens is never taken away from it; one that nobody listens on any
  * more is in the way of its successor and is replaced; anything else at the path is left alone. Of
@@ -14,6 +15,7 @@
 #include <stdbool.h>
 #include <sys/socket.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 #include <sys/un.h>
 
 typedef struct TmSocketFile {
@@ -44,3 +46,7 @@ socklen_t tm_unix_address(struct sockaddr_un *address, const char *path, bool ab
 /* Removes the file unless another is there by now. Before the socket ceases to listen: from then on
  * it is anybody's to replace. */
 void tm_socket_file_remove(TmSocketFile *file);
+
+/* As sendmsg(2), with the descriptor @fd along with the first byte; -1: with none. SIGPIPE is not
+ * raised. */
+ssize_t tm_unix_send(int socket, const struct iovec *iov, size_t n, int fd, int flags);

@@ -3,6 +3,7 @@
 /* client/daemon/qmp_client.c: see qmp_client.h. */
 #include "client/daemon/qmp_client.h"
 #include "client/daemon/runtime_dir.h"
+#include "util/unix_socket.h"
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -94,35 +95,13 @@ static json_object *receive(TcQmp *qmp, GError **error)
 }
 
 /* @fd (-1: none) goes with the first byte. */
-static ssize_t send_some(int socket, const char *text, size_t length, int fd)
-{
-    union {
-        char bytes[CMSG_SPACE(sizeof(int))];
-        struct cmsghdr align;
-    } control = { 0 };
-    struct iovec iov = { .iov_base = (void *)text, .iov_len = length };
-    struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1 };
-
-    if (fd >= 0) {
-        struct cmsghdr *header;
-
-        message.msg_control = control.bytes;
-        message.msg_controllen = sizeof(control.bytes);
-        header = CMSG_FIRSTHDR(&message);
-        header->cmsg_level = SOL_SOCKET;
-        header->cmsg_type = SCM_RIGHTS;
-        header->cmsg_len = CMSG_LEN(sizeof(int));
-        memcpy(CMSG_DATA(header), &fd, sizeof(int));
-    }
-    return sendmsg(socket, &message, MSG_NOSIGNAL);
-}
-
 static bool send_text(TcQmp *qmp, const char *text, int fd, GError **error)
 {
     size_t left = strlen(text);
 
     while (left) {
-        ssize_t sent = send_some(qmp->fd, text, left, fd);
+        struct iovec iov = { (void *)text, left };
+        ssize_t sent = tm_unix_send(qmp->fd, &iov, 1, fd, 0);
 
         if (sent < 0 && errno == EINTR)
             continue;

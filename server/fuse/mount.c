@@ -8,6 +8,8 @@
 #define FUSE_USE_VERSION 34
 #include "server/fuse/fuse_internal.h"
 
+#include "util/unix_socket.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -184,24 +186,8 @@ static bool remove_left(Process *p, const char *path, FexpAnswer *answer)
 static bool send_answer(int socket, const FexpAnswer *answer, int fd)
 {
     struct iovec iov = { (void *)answer, sizeof(*answer) };
-    union {
-        char space[CMSG_SPACE(sizeof(int))];
-        struct cmsghdr head; /* for its alignment */
-    } control = { .space = { 0 } };
-    struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1 };
 
-    if (fd >= 0) {
-        struct cmsghdr *head;
-
-        message.msg_control = control.space;
-        message.msg_controllen = sizeof(control.space);
-        head = CMSG_FIRSTHDR(&message);
-        head->cmsg_level = SOL_SOCKET;
-        head->cmsg_type = SCM_RIGHTS;
-        head->cmsg_len = CMSG_LEN(sizeof(int));
-        memcpy(CMSG_DATA(head), &fd, sizeof(int));
-    }
-    return sendmsg(socket, &message, MSG_NOSIGNAL) >= 0;
+    return tm_unix_send(socket, &iov, 1, fd, 0) >= 0;
 }
 
 static bool is_regular(const char *path, FexpAnswer *answer)

@@ -4,6 +4,8 @@
  * in the reply, if one is wanted, else the connection ends. */
 #include "server/vhost/vhost_internal.h"
 
+#include "util/unix_socket.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/virtio_config.h>
@@ -28,19 +30,8 @@ static bool send_message(int socket, uint32_t request, uint32_t flags, const voi
 {
     VhostHead head = { request, VHOST_VERSION | flags, size };
     struct iovec iov[] = { { &head, sizeof(head) }, { (void *)payload, size } };
-    union {
-        struct cmsghdr header;
-        char space[CMSG_SPACE(sizeof(int))];
-    } control = { 0 };
-    struct msghdr m = { .msg_iov = iov, .msg_iovlen = 2 };
 
-    if (fd >= 0) {
-        m.msg_control = &control;
-        m.msg_controllen = sizeof(control.space);
-        control.header = (struct cmsghdr){ CMSG_LEN(sizeof(int)), SOL_SOCKET, SCM_RIGHTS };
-        memcpy(CMSG_DATA(&control.header), &fd, sizeof(fd));
-    }
-    return sendmsg(socket, &m, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)(sizeof(head) + size);
+    return tm_unix_send(socket, iov, 2, fd, MSG_DONTWAIT) == (ssize_t)(sizeof(head) + size);
 }
 
 static bool reply(VhostSession *s, const void *payload, uint32_t size)
