@@ -449,6 +449,7 @@ void blk_export_free(BlkExport *x)
         tm_object_unref(x->allow[i]);
     tm_object_unref(x->iothread);
     json_object_put(x->given);
+    blk_counters_clear(&x->counters);
     g_free(x);
 }
 

@@ -17,6 +17,7 @@
 #include "bitmap/bitmap.h"
 #include "block/export/contexts.h"
 #include "block/graph.h"
+#include "block/io/request.h"
 #include "block/node.h"
 #include "object/objects.h"
 #include "util/address.h"
@@ -115,8 +116,8 @@ typedef struct BlkExportType {
     void (*tick)(void *opaque, BlkExport *x);
     /* Adds what it knows of @x to the answer of query-block-exports: "uris", "clients". */
     void (*describe)(void *opaque, BlkExport *x, json_object *info);
-    /* Adds what the sessions of @x did, those that have ended and those there are; NULL: only the
-     * former (blk_export_remember()). */
+    /* Adds what the sessions of @x did, those that have ended and those there are; NULL: they don't
+     * count for themselves (blk_export_count()). */
     void (*counts)(void *opaque, BlkExport *x, BlkCounts *sum);
     void *opaque;
 } BlkExportType;
@@ -287,3 +288,6 @@ bool blk_export_shutting_down(const BlkExport *export_);
 /* Reports an I/O error of a client's request: event BLOCK_IO_ERROR, at most one
  * a second for an export. @errnum positive. */
 void blk_export_io_error(BlkExport *export_, bool write, int errnum);
+/* A request of a client is done, of a type whose sessions don't count for themselves: counts it,
+ * and reports an error as above. @result: 0 or -errno. Any thread. */
+void blk_export_count(BlkExport *export_, const BlkRequest *request, int result);

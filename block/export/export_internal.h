@@ -39,8 +39,9 @@ struct BlkExport {
     bool waits;         /* shutting down, its clients may go on; the main thread's, as the next */
     int64_t cut_at;     /* monotonic us: till then; INT64_MAX: for ever */
     unsigned sessions;
-    int64_t left_at; /* monotonic us; under the lock */
-    BlkCounts past;  /* of sessions that have ended */
+    int64_t left_at;      /* monotonic us; under the lock */
+    BlkCounts past;       /* of sessions that have ended */
+    BlkCounters counters; /* of requests that no session counts */
     BlkSelection *selection;
     BlkContexts *contexts;
     int64_t last_error; /* atomic: monotonic seconds of the last BLOCK_IO_ERROR */

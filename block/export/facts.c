@@ -48,7 +48,7 @@ void blk_export_add_past(BlkExport *x, BlkCounts *sum)
 
 void blk_export_counts(BlkExport *x, BlkCounts *counts)
 {
-    memset(counts, 0, sizeof(*counts));
+    blk_counters_sum(&x->counters, counts);
     if (x->type->counts)
         x->type->counts(x->type->opaque, x, counts);
     else
@@ -259,4 +259,18 @@ void blk_export_set_serving(BlkExport *x, void *serving)
 void *blk_export_serving(const BlkExport *x)
 {
     return x->serving;
+}
+
+void blk_export_count(BlkExport *x, const BlkRequest *request, int result)
+{
+    static const BlkCount counts[] = {
+        [BLK_OP_READ] = BLK_COUNT_READ,          [BLK_OP_WRITE] = BLK_COUNT_WRITE,
+        [BLK_OP_FLUSH] = BLK_COUNT_FLUSH,        [BLK_OP_DISCARD] = BLK_COUNT_UNMAP,
+        [BLK_OP_WRITE_ZEROES] = BLK_COUNT_WRITE,
+    };
+
+    blk_counters_add(&x->counters, counts[request->op], request->offset, request->length, result,
+                     request->took);
+    if (result < 0)
+        blk_export_io_error(x, request->op != BLK_OP_READ, -result);
 }

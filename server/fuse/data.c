@@ -17,7 +17,6 @@
 
 static void finish_read(FexpRequest *r, int result)
 {
-    fexp_count(r, BLK_COUNT_READ, result);
     if (result < 0)
         fuse_reply_err(r->req, -result);
     else
@@ -27,7 +26,6 @@ static void finish_read(FexpRequest *r, int result)
 
 static void finish_write(FexpRequest *r, int result)
 {
-    fexp_count(r, BLK_COUNT_WRITE, result);
     if (result < 0)
         fuse_reply_err(r->req, -result);
     else
@@ -35,20 +33,15 @@ static void finish_write(FexpRequest *r, int result)
     fexp_request_end(r);
 }
 
-static void finish_other(FexpRequest *r, int result)
-{
-    fexp_count(r, r->blk.op == BLK_OP_FLUSH ? BLK_COUNT_FLUSH : BLK_COUNT_WRITE, result);
-    fexp_answer(r, result);
-}
-
 static void finish(FexpRequest *r, int result)
 {
+    fexp_count(r, result);
     if (r->blk.op == BLK_OP_READ)
         finish_read(r, result);
     else if (r->blk.op == BLK_OP_WRITE)
         finish_write(r, result);
     else
-        finish_other(r, result);
+        fexp_answer(r, result);
 }
 
 static void done(BlkRequest *blk, int result)

@@ -91,7 +91,7 @@ static void unmount(FexpExport *x)
 
 static FexpExport *export_new(FexpMounter *mounter, BlkExport *blk, const BlkExportOptions *o)
 {
-    FexpExport *x = g_aligned_alloc0(1, sizeof(*x), _Alignof(FexpExport));
+    FexpExport *x = g_new0(FexpExport, 1);
     BlkNode *node = blk_export_node(blk);
     struct tidemark_info info;
 
@@ -122,8 +122,7 @@ static void export_free(FexpExport *x)
         close(x->set);
     pthread_mutex_destroy(&x->lock);
     g_free(x->path);
-    blk_counters_clear(&x->counters);
-    g_aligned_free(x);
+    g_free(x);
 }
 
 static bool open_set(FexpExport *x, GError **error)
@@ -250,15 +249,6 @@ static void describe(void *opaque, BlkExport *blk, json_object *info)
     tm_json_add_uint(info, "open-files", blk_export_sessions(blk));
 }
 
-static void counts(void *opaque, BlkExport *blk, BlkCounts *sum)
-{
-    FexpExport *x = blk_export_serving(blk);
-    BlkCounts did = { 0 };
-
-    blk_counters_sum(&x->counters, &did);
-    blk_counts_add(sum, &did);
-}
-
 void fexp_register(BlkExports *exports, FexpMounter *mounter)
 {
     BlkExportType type = {
@@ -269,7 +259,6 @@ void fexp_register(BlkExports *exports, FexpMounter *mounter)
         .disconnect = disconnect,
         .end = end,
         .describe = describe,
-        .counts = counts,
         .opaque = mounter,
     };
 

@@ -18,7 +18,6 @@
 #pragma once
 #include "server/fuse/fuse.h"
 
-#include "block/counters.h"
 #include "block/io/request.h"
 #include "util/log.h"
 #include "util/sync.h"
@@ -46,7 +45,6 @@ typedef struct FexpChannel {
 } FexpChannel;
 
 struct FexpExport {
-    BlkCounters counters;
     int refs;       /* atomic: of the connection, see above */
     BlkExport *blk; /* the connection's reference */
     BlkUser *disk;  /* borrowed from it */
@@ -139,8 +137,8 @@ void fexp_request_end(FexpRequest *r);
 /* Answers with an error, or with success where that has no value, and ends it. @result: 0 or
  * -errno. */
 void fexp_answer(FexpRequest *r, int result);
-/* Counts a request of the disk, and reports its failure. */
-void fexp_count(FexpRequest *r, BlkCount what, int result);
+/* Counts a request of the disk, and reports its failure, unless it was given up. */
+void fexp_count(FexpRequest *r, int result);
 /* Whether the channel may take one more; if not, it is armed when there are fewer. */
 bool fexp_may_take(FexpExport *x);
 /* The channel whose request this thread handles. */

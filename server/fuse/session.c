@@ -126,9 +126,8 @@ void fexp_answer(FexpRequest *r, int result)
     fexp_request_end(r);
 }
 
-void fexp_count(FexpRequest *r, BlkCount what, int result)
+void fexp_count(FexpRequest *r, int result)
 {
-    blk_counters_add(&r->x->counters, what, r->blk.offset, r->blk.length, result, r->blk.took);
-    if (result < 0 && !(result == -ESHUTDOWN && fexp_is_cut(r->x)))
-        blk_export_io_error(r->x->blk, what != BLK_COUNT_READ, -result);
+    if (result != -ESHUTDOWN || !fexp_is_cut(r->x))
+        blk_export_count(r->x->blk, &r->blk, result);
 }

@@ -118,7 +118,7 @@ static bool start(void *opaque, BlkExport *blk, const BlkExportOptions *o, GErro
 
     if (!check(o, error))
         return false;
-    x = g_aligned_alloc0(1, sizeof(*x), _Alignof(VhostExport));
+    x = g_new0(VhostExport, 1);
     x->refs = 1;
     x->blk = blk;
     x->engine = blk_graph_engine(blk_node_graph(blk_export_node(blk)));
@@ -186,15 +186,6 @@ static void describe(void *opaque, BlkExport *blk, json_object *info)
     json_object_object_add(info, "clients", clients);
 }
 
-static void counts(void *opaque, BlkExport *blk, BlkCounts *sum)
-{
-    VhostExport *x = blk_export_serving(blk);
-    BlkCounts did = { 0 };
-
-    blk_counters_sum(&x->counters, &did);
-    blk_counts_add(sum, &did);
-}
-
 void vhost_register(BlkExports *exports, TmInherited *inherited)
 {
     BlkExportType type = {
@@ -204,7 +195,6 @@ void vhost_register(BlkExports *exports, TmInherited *inherited)
         .disconnect = disconnect,
         .end = end,
         .describe = describe,
-        .counts = counts,
         .tick = tick,
         .opaque = inherited,
     };

@@ -55,19 +55,9 @@ static uint8_t result_of(int ret)
  * (inflight.c). */
 static bool finish(VhostRequest *r, int ret)
 {
-    static const BlkCount counts[] = {
-        [BLK_OP_READ] = BLK_COUNT_READ,          [BLK_OP_WRITE] = BLK_COUNT_WRITE,
-        [BLK_OP_FLUSH] = BLK_COUNT_FLUSH,        [BLK_OP_DISCARD] = BLK_COUNT_UNMAP,
-        [BLK_OP_WRITE_ZEROES] = BLK_COUNT_WRITE,
-    };
-    VhostExport *x = r->queue->session->export_;
-
     if (ret == -ESHUTDOWN && __atomic_load_n(&r->queue->session->cut, __ATOMIC_ACQUIRE))
         return false;
-    blk_counters_add(&x->counters, counts[r->blk.op], r->blk.offset, r->blk.length, ret,
-                     r->blk.took);
-    if (ret < 0)
-        blk_export_io_error(x->blk, r->blk.op != BLK_OP_READ, -ret);
+    blk_export_count(r->queue->session->export_->blk, &r->blk, ret);
     *r->status = result_of(ret);
     return true;
 }

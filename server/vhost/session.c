@@ -15,8 +15,7 @@ void vhost_export_unref(VhostExport *x)
     if (!tm_unref(&x->refs))
         return;
     g_array_unref(x->sockets);
-    blk_counters_clear(&x->counters);
-    g_aligned_free(x);
+    g_free(x);
 }
 
 void vhost_session_fail(VhostSession *s, const char *format, ...)

@@ -12,7 +12,6 @@
  *
  * A session lives as long as something of it does: its socket, a kick that is armed, a request. */
 #pragma once
-#include "block/counters.h"
 #include "block/io/request.h"
 #include "block/users.h"
 #include "server/vhost/proto.h"
@@ -217,7 +216,6 @@ struct VhostExport {
     uint32_t block_size;
     unsigned n_queues;
     uint64_t next_id;
-    BlkCounters counters;
 };
 
 void vhost_export_unref(VhostExport *x);
